@@ -1,0 +1,27 @@
+"""detframe trains object detectors from YAML configs, on the PyTorch you have.
+
+Importing it is light: the parts (and torch with them) are loaded when they are first asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "get_cfg": "detframe.config",
+    "build_detection_model": "detframe.modeling",
+    "load_weights": "detframe.compat",
+    "Detector": "detframe.inference",
+    "train": "detframe.engine",
+    "evaluate": "detframe.engine",
+}
+__all__ = ["__version__", *_LAZY]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'detframe' has no attribute {name!r}; it offers {', '.join(__all__)}")

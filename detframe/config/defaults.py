@@ -1,0 +1,259 @@
+"""Every config key, its default, and one comment on each. The only place where keys are made.
+
+Sizes are in pixels, durations in iterations (an int) or epochs (a string such as "12ep" or "0.5ep").
+"""
+
+from __future__ import annotations
+
+from detframe.config.config import ConfigNode
+
+_C = ConfigNode()
+
+# Python modules or files that register your own classes, e.g. ["my_pkg.my_backbone", "path/to/file.py"]
+_C.CUSTOM_IMPORTS = ()
+# Where a run writes its log, metrics, checkpoints and pictures
+_C.OUTPUT_DIR = "output"
+# Seed of initial weights, data order and augmentation; -1 draws one and writes it into config.yaml
+_C.SEED = 0
+# Ask PyTorch for deterministic algorithms everywhere (on a GPU slower; the CPU is deterministic anyway)
+_C.DETERMINISTIC = False
+
+# ---------------------------------------------------------------------------------------------- MODEL
+_C.MODEL = ConfigNode()
+# "auto" (CUDA where there is one, else CPU), "cpu", "cuda" or "cuda:1"
+_C.MODEL.DEVICE = "auto"
+# Checkpoint to start from: a file, an http(s) address, "torchvision://ResNet50_Weights.IMAGENET1K_V1" or "" (random)
+_C.MODEL.WEIGHTS = ""
+# Accept WEIGHTS that fill less than half of the backbone instead of stopping with an error
+_C.MODEL.ALLOW_PARTIAL_WEIGHTS = False
+# Number of foreground classes K; 0 takes it from the training data
+_C.MODEL.NUM_CLASSES = 0
+# Keep images and feature maps in channels_last memory format (faster convolutions on CPU and on tensor cores)
+_C.MODEL.CHANNELS_LAST = True
+# Compile backbone and dense heads with torch.compile (needs a C++ compiler on the CPU; pays off in long runs)
+_C.MODEL.COMPILE = False
+
+_C.MODEL.BACKBONE = ConfigNode()
+# Member of BACKBONES, a complete extractor, as "R-50-FPN"
+_C.MODEL.BACKBONE.CONV_BODY = "R-50-FPN"
+# Freeze the first stages of the body: 0 none, 1 the stem, 2 the stem and the first stage, ..., 5 all
+_C.MODEL.BACKBONE.FREEZE_CONV_BODY_AT = 2
+
+_C.MODEL.RESNETS = ConfigNode()
+# Norm of the body: "FrozenBN" (affine map, statistics fixed), "BN", "SyncBN" (BN on a single process), "GN"
+_C.MODEL.RESNETS.NORM = "FrozenBN"
+# Added to the variance; torchvision's COCO_V1 detection weights were trained with 0.0, everything else with 1e-5
+_C.MODEL.RESNETS.NORM_EPS = 1e-5
+# Groups of the 3x3 convolutions (ResNeXt); 0 takes what CONV_BODY names (R: 1, X-101-32x8d: 32)
+_C.MODEL.RESNETS.NUM_GROUPS = 0
+# Width of each group in the first stage; 0 takes what CONV_BODY names (R: 64, X-101-32x8d: 8)
+_C.MODEL.RESNETS.WIDTH_PER_GROUP = 0
+# Put the stride of a bottleneck into its 1x1 convolution (Caffe2/MSRA weights) instead of its 3x3 (torchvision)
+_C.MODEL.RESNETS.STRIDE_IN_1X1 = False
+# Channels after the stem; the stages are 1, 2, 4, 8 times as wide (times 4 for bottlenecks). 64 is the ResNet paper's
+_C.MODEL.RESNETS.STEM_OUT_CHANNELS = 64
+
+_C.MODEL.FPN = ConfigNode()
+# Channels of every level of the pyramid
+_C.MODEL.FPN.OUT_CHANNELS = 256
+# Norm after each lateral and output convolution: "" (none), "GN", "BN", "SyncBN"
+_C.MODEL.FPN.NORM = ""
+
+_C.MODEL.RPN = ConfigNode()
+# Member of RPN_HEADS: what stands on the pyramid and proposes or detects
+_C.MODEL.RPN.NAME = "AnchorRPN"
+# Anchor sizes (square root of the area), one tuple a level from the finest; a single tuple serves all levels
+_C.MODEL.RPN.ANCHOR_SIZES = ((32,), (64,), (128,), (256,), (512,))
+# Anchor heights over widths, the same for every level
+_C.MODEL.RPN.ASPECT_RATIOS = (0.5, 1.0, 2.0)
+# Round the corners of the anchor templates to whole pixels (torchvision: True, detectron2: False)
+_C.MODEL.RPN.ANCHOR_ROUND = True
+# 3x3 convolutions before the two outputs
+_C.MODEL.RPN.CONV_DEPTH = 1
+# Weights of (dx, dy, dw, dh) in the box coding
+_C.MODEL.RPN.BBOX_REG_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
+# An anchor is positive at or above this IoU with a ground-truth box (and where it is that box's best)
+_C.MODEL.RPN.FG_IOU_THRESHOLD = 0.7
+# An anchor is negative below this IoU with every ground-truth box; between the two it is ignored
+_C.MODEL.RPN.BG_IOU_THRESHOLD = 0.3
+# Anchors drawn per image for the loss
+_C.MODEL.RPN.BATCH_SIZE_PER_IMAGE = 256
+# Largest share of positives among them
+_C.MODEL.RPN.POSITIVE_FRACTION = 0.5
+# Where the smooth-L1 loss turns from squared to linear; 0 is plain L1 (torchvision: 1/9, detectron2: 0)
+_C.MODEL.RPN.SMOOTH_L1_BETA = 1.0 / 9.0
+# Divide the losses by the anchors really drawn ("sampled", torchvision) or by BATCH_SIZE_PER_IMAGE x images
+# ("batch_size", detectron2)
+_C.MODEL.RPN.LOSS_NORMALIZER = "sampled"
+# Proposals with a side shorter than this are dropped (torchvision: 1e-3, detectron2: 0, where the side must exceed it)
+_C.MODEL.RPN.MIN_SIZE = 1e-3
+# IoU of the non-maximum suppression of proposals, always within a level
+_C.MODEL.RPN.NMS_THRESH = 0.7
+# Proposals kept per level before NMS, by score
+_C.MODEL.RPN.PRE_NMS_TOP_N_TRAIN = 2000
+_C.MODEL.RPN.PRE_NMS_TOP_N_TEST = 1000
+# Proposals kept after NMS: per image, or per level where POST_NMS_PER is "level" (torchvision trains with 2000,
+# detectron2 with 1000)
+_C.MODEL.RPN.POST_NMS_TOP_N_TRAIN = 2000
+_C.MODEL.RPN.POST_NMS_TOP_N_TEST = 1000
+# POST_NMS_TOP_N counts "image" (torchvision, detectron2) or "level" (maskrcnn-benchmark, which then keeps
+# FPN_POST_NMS_TOP_N of all levels)
+_C.MODEL.RPN.POST_NMS_PER = "image"
+# With POST_NMS_PER "level": proposals kept per image over all levels
+_C.MODEL.RPN.FPN_POST_NMS_TOP_N_TRAIN = 2000
+_C.MODEL.RPN.FPN_POST_NMS_TOP_N_TEST = 2000
+
+_C.MODEL.ROI_HEADS = ConfigNode()
+# Member of ROI_HEADS: what refines the proposals; "" leaves the detections of the RPN head as they are
+_C.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
+# A proposal is foreground at or above this IoU with a ground-truth box, else background
+_C.MODEL.ROI_HEADS.FG_IOU_THRESHOLD = 0.5
+# Proposals drawn per image for the loss
+_C.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 512
+# Largest share of foreground among them
+_C.MODEL.ROI_HEADS.POSITIVE_FRACTION = 0.25
+# Weights of (dx, dy, dw, dh) in the box coding
+_C.MODEL.ROI_HEADS.BBOX_REG_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+# Detections below this score are dropped
+_C.MODEL.ROI_HEADS.SCORE_THRESH = 0.05
+# IoU of the non-maximum suppression of detections, within a class
+_C.MODEL.ROI_HEADS.NMS = 0.5
+# Detections with a side shorter than this are dropped (torchvision: 1e-2, detectron2: keeps all, -1)
+_C.MODEL.ROI_HEADS.MIN_SIZE = 1e-2
+
+_C.MODEL.ROI_BOX_HEAD = ConfigNode()
+# Side of the pooled feature map of a region
+_C.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION = 7
+# Sampling points per bin and direction; 0 adapts to the size of the region (detectron2), torchvision uses 2
+_C.MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO = 2
+# Shift the sampling points by half a pixel, so that they sit at pixel centres (detectron2: True, torchvision: False)
+_C.MODEL.ROI_BOX_HEAD.POOLER_ALIGNED = False
+# A region with this side (square root of the area) is pooled from level POOLER_CANONICAL_LEVEL
+_C.MODEL.ROI_BOX_HEAD.POOLER_CANONICAL_SIZE = 224
+_C.MODEL.ROI_BOX_HEAD.POOLER_CANONICAL_LEVEL = 4
+# Number of fully connected layers, and their width
+_C.MODEL.ROI_BOX_HEAD.NUM_FC = 2
+_C.MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM = 1024
+# One box regression for all classes instead of one per class
+_C.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = False
+# Where the smooth-L1 loss turns from squared to linear; 0 is plain L1 (torchvision: 1/9, detectron2: 0)
+_C.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA = 1.0 / 9.0
+
+# ---------------------------------------------------------------------------------------------- INPUT
+_C.INPUT = ConfigNode()
+# Channel order that the model was trained with; images are always handed in as RGB
+_C.INPUT.FORMAT = "RGB"
+# Mean and deviation of the pixels from 0 to 255, in the order of FORMAT
+_C.INPUT.PIXEL_MEAN = (123.675, 116.28, 103.53)
+_C.INPUT.PIXEL_STD = (58.395, 57.12, 57.375)
+# Length of the shorter side in training; of several one is drawn per image; 0 leaves images as they are
+_C.INPUT.MIN_SIZE_TRAIN = (800,)
+# With two values in MIN_SIZE_TRAIN: "choice" draws one of them, "range" any whole number between them
+_C.INPUT.MIN_SIZE_TRAIN_SAMPLING = "choice"
+# Largest length of the longer side in training; 0 is no limit
+_C.INPUT.MAX_SIZE_TRAIN = 1333
+_C.INPUT.MIN_SIZE_TEST = 800
+_C.INPUT.MAX_SIZE_TEST = 1333
+# Probability of a horizontal flip; keypoints exchange left and right
+_C.INPUT.FLIP_PROB = 0.5
+# Probability of a vertical flip
+_C.INPUT.VERTICAL_FLIP_PROB = 0.0
+# Strength of the colour jitter, as in torchvision's ColorJitter; 0 is off
+_C.INPUT.BRIGHTNESS = 0.0
+_C.INPUT.CONTRAST = 0.0
+_C.INPUT.SATURATION = 0.0
+_C.INPUT.HUE = 0.0
+
+# ---------------------------------------------------------------------------------------------- DATA
+_C.DATASETS = ConfigNode()
+# Names from the catalog; several are joined
+_C.DATASETS.TRAIN = ()
+_C.DATASETS.TEST = ()
+# A catalog file of your own, whose entries come before those of datasets/catalog.yaml
+_C.DATASETS.CATALOG = ""
+
+_C.DATALOADER = ConfigNode()
+# Worker processes per rank; -1 takes the CPU cores divided by the ranks, at most 8
+_C.DATALOADER.NUM_WORKERS = -1
+# Put images of similar shape (wide or tall) into one batch, which wastes less padding
+_C.DATALOADER.ASPECT_RATIO_GROUPING = True
+# Training images without objects: "keep" (they teach what is background) or "drop"
+_C.DATALOADER.EMPTY = "keep"
+# An image that cannot be read: "raise" stops and names it, "skip" leaves it out and counts it
+_C.DATALOADER.ON_ERROR = "raise"
+
+# ---------------------------------------------------------------------------------------------- SOLVER
+_C.SOLVER = ConfigNode()
+# Member of OPTIMIZERS: "SGD" or "AdamW"
+_C.SOLVER.OPTIMIZER = "SGD"
+# Images per optimizer step over all ranks and accumulation steps
+_C.SOLVER.IMS_PER_BATCH = 16
+# Split each rank's share into this many forward passes, to fit memory; the global batch stays IMS_PER_BATCH
+_C.SOLVER.ACCUMULATE_STEPS = 1
+# Length of the training: iterations, or epochs as "12ep"
+_C.SOLVER.MAX_ITER = 90000
+# Learning rate after warm-up
+_C.SOLVER.BASE_LR = 0.02
+# Learning rate of biases over that of weights (maskrcnn-benchmark: 2)
+_C.SOLVER.BIAS_LR_FACTOR = 1.0
+# Learning rate of the backbone over that of the rest
+_C.SOLVER.BACKBONE_LR_FACTOR = 1.0
+_C.SOLVER.MOMENTUM = 0.9
+_C.SOLVER.NESTEROV = False
+# AdamW's decay rates of the two moments
+_C.SOLVER.BETAS = (0.9, 0.999)
+_C.SOLVER.WEIGHT_DECAY = 1e-4
+# Weight decay of biases; -1 takes WEIGHT_DECAY (maskrcnn-benchmark: 0)
+_C.SOLVER.WEIGHT_DECAY_BIAS = -1.0
+# Weight decay of norm layers; -1 takes WEIGHT_DECAY (detectron2: 0)
+_C.SOLVER.WEIGHT_DECAY_NORM = 0.0
+# Member of LR_SCHEDULES: "step" or "cosine"
+_C.SOLVER.LR_SCHEDULE = "step"
+# "step": multiply the rate by GAMMA at each of these iterations (or epochs)
+_C.SOLVER.STEPS = (60000, 80000)
+_C.SOLVER.GAMMA = 0.1
+# "cosine": the rate at the end over BASE_LR
+_C.SOLVER.COSINE_END_FACTOR = 0.0
+# Warm-up: iterations (or epochs), factor at the start, "linear" or "constant"
+_C.SOLVER.WARMUP_ITERS = 1000
+_C.SOLVER.WARMUP_FACTOR = 0.001
+_C.SOLVER.WARMUP_METHOD = "linear"
+# Scale gradients down to this global norm; 0 is off
+_C.SOLVER.CLIP_GRAD_NORM = 0.0
+# Clamp every gradient value to this magnitude; 0 is off
+_C.SOLVER.CLIP_GRAD_VALUE = 0.0
+# Mixed precision: "auto" (bf16 where the hardware computes in it), "off", "bf16", "fp16" (with loss scaling, CUDA only)
+_C.SOLVER.AMP = "auto"
+# Decay per iteration of an exponential moving average of the weights, which is then evaluated and saved; 0 is off
+_C.SOLVER.EMA_DECAY = 0.0
+# Save a checkpoint this often; 0 only at the end
+_C.SOLVER.CHECKPOINT_PERIOD = 5000
+# Periodic checkpoints kept (the newest); 0 keeps all. model_best.pth and model_final.pth always stay
+_C.SOLVER.KEEP_LAST = 3
+# Log, and read losses off the device, this often
+_C.SOLVER.LOG_PERIOD = 20
+# Draw training images with their targets into TensorBoard this often; 0 only the first batch
+_C.SOLVER.IMAGE_PERIOD = 0
+# Metric of the evaluation that chooses model_best.pth
+_C.SOLVER.BEST_METRIC = "bbox/AP"
+# Stop when BEST_METRIC has not risen by EARLY_STOP_MIN_DELTA in this many evaluations; 0 is off
+_C.SOLVER.EARLY_STOP_PATIENCE = 0
+_C.SOLVER.EARLY_STOP_MIN_DELTA = 0.0
+
+# ---------------------------------------------------------------------------------------------- TEST
+_C.TEST = ConfigNode()
+# Member of EVALUATORS: "coco"
+_C.TEST.EVALUATOR = "coco"
+# Evaluate during training this often (iterations or epochs); 0 only at the end
+_C.TEST.EVAL_PERIOD = 0
+# Images per forward pass over all ranks
+_C.TEST.IMS_PER_BATCH = 8
+# Detections kept per image, in the model and in the evaluator
+_C.TEST.DETECTIONS_PER_IMG = 100
+# Pictures of predictions beside ground truth that an evaluation draws
+_C.TEST.VISUALIZE = 8
+
+
+def get_cfg() -> ConfigNode:
+    """A fresh copy of the default config, closed: unknown keys are errors in files, overrides and assignments."""
+    return _C.clone().close()

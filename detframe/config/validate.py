@@ -1,0 +1,116 @@
+"""What a config must satisfy beyond the type of each key. All findings are reported at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detframe.config.config import DURATION_KEYS, ConfigNode
+from detframe.config.durations import parse_duration
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "INPUT.FORMAT": ("RGB", "BGR"),
+    "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
+    "MODEL.RESNETS.NORM": ("FrozenBN", "BN", "SyncBN", "GN"),
+    "MODEL.FPN.NORM": ("", "GN", "BN", "SyncBN"),
+    "MODEL.RPN.LOSS_NORMALIZER": ("sampled", "batch_size"),
+    "MODEL.RPN.POST_NMS_PER": ("image", "level"),
+    "DATALOADER.EMPTY": ("keep", "drop"),
+    "DATALOADER.ON_ERROR": ("raise", "skip"),
+    "SOLVER.WARMUP_METHOD": ("linear", "constant"),
+    "SOLVER.AMP": ("auto", "off", "bf16", "fp16"),
+}
+POSITIVE = (
+    "SOLVER.IMS_PER_BATCH",
+    "SOLVER.ACCUMULATE_STEPS",
+    "SOLVER.BASE_LR",
+    "SOLVER.LOG_PERIOD",
+    "TEST.IMS_PER_BATCH",
+    "TEST.DETECTIONS_PER_IMG",
+    "MODEL.FPN.OUT_CHANNELS",
+    "MODEL.RESNETS.STEM_OUT_CHANNELS",
+    "MODEL.RPN.BATCH_SIZE_PER_IMAGE",
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
+)
+FRACTIONS = (
+    "INPUT.FLIP_PROB",
+    "INPUT.VERTICAL_FLIP_PROB",
+    "MODEL.RPN.POSITIVE_FRACTION",
+    "MODEL.ROI_HEADS.POSITIVE_FRACTION",
+    "MODEL.RPN.NMS_THRESH",
+    "MODEL.ROI_HEADS.NMS",
+    "MODEL.RPN.FG_IOU_THRESHOLD",
+    "MODEL.RPN.BG_IOU_THRESHOLD",
+    "MODEL.ROI_HEADS.FG_IOU_THRESHOLD",
+)
+NOT_NEGATIVE = ("MODEL.NUM_CLASSES", "INPUT.MAX_SIZE_TRAIN", "INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST", "SOLVER.KEEP_LAST")
+
+
+def validate(cfg: ConfigNode) -> None:
+    """Check ranges, choices and keys that must agree.
+
+    Raises:
+        ValueError: a list of every finding, each with its key, its value, and where the value was set.
+    """
+    findings = [*_choices(cfg), *_ranges(cfg), *_durations(cfg), *_agreements(cfg)]
+    if findings:
+        raise ValueError("the config has errors:\n" + "\n".join(f"  {line}" for line in findings))
+
+
+def _value(cfg: ConfigNode, key: str) -> Any:
+    node: Any = cfg
+    for name in key.split("."):
+        node = node[name]
+    return node
+
+
+def _finding(cfg: ConfigNode, key: str, wanted: str) -> str:
+    return f"{key} must be {wanted}, not {_value(cfg, key)!r} (from {cfg.source(key)})"
+
+
+def _choices(cfg: ConfigNode) -> list[str]:
+    return [
+        _finding(cfg, key, "one of " + ", ".join(repr(c) for c in allowed))
+        for key, allowed in CHOICES.items()
+        if _value(cfg, key) not in allowed
+    ]
+
+
+def _ranges(cfg: ConfigNode) -> list[str]:
+    out = [_finding(cfg, key, "above 0") for key in POSITIVE if not _value(cfg, key) > 0]
+    out += [_finding(cfg, key, "between 0 and 1") for key in FRACTIONS if not 0 <= _value(cfg, key) <= 1]
+    out += [_finding(cfg, key, "0 or more") for key in NOT_NEGATIVE if not _value(cfg, key) >= 0]
+    if not 0 <= cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT <= 5:
+        out.append(_finding(cfg, "MODEL.BACKBONE.FREEZE_CONV_BODY_AT", "0 to 5"))
+    if not 0 <= cfg.SOLVER.EMA_DECAY < 1:
+        out.append(_finding(cfg, "SOLVER.EMA_DECAY", "0 or more and below 1"))
+    if cfg.SOLVER.IMS_PER_BATCH % cfg.SOLVER.ACCUMULATE_STEPS:
+        out.append(_finding(cfg, "SOLVER.ACCUMULATE_STEPS", f"a divisor of SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH}"))
+    return out
+
+
+def _durations(cfg: ConfigNode) -> list[str]:
+    out = []
+    values = [(key, _value(cfg, key)) for key in sorted(DURATION_KEYS)]
+    for key, value in [*values, *(("SOLVER.STEPS", step) for step in cfg.SOLVER.STEPS)]:
+        try:
+            parse_duration(value, 1, 1, key)
+        except ValueError as error:
+            out.append(f"{error} (from {cfg.source(key)})")
+    return out
+
+
+def _agreements(cfg: ConfigNode) -> list[str]:
+    out = []
+    sizes = cfg.INPUT.MIN_SIZE_TRAIN
+    if not sizes or not all(isinstance(s, int) and s >= 0 for s in sizes):
+        out.append(_finding(cfg, "INPUT.MIN_SIZE_TRAIN", "whole numbers, 0 or more"))
+    elif cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and (len(sizes) != 2 or sizes[0] > sizes[1]):
+        out.append(_finding(cfg, "INPUT.MIN_SIZE_TRAIN", 'two rising values (the SAMPLING is "range")'))
+    if cfg.MODEL.RPN.BG_IOU_THRESHOLD > cfg.MODEL.RPN.FG_IOU_THRESHOLD:
+        out.append(_finding(cfg, "MODEL.RPN.BG_IOU_THRESHOLD", f"at most FG_IOU_THRESHOLD {cfg.MODEL.RPN.FG_IOU_THRESHOLD}"))
+    for key in ("PIXEL_MEAN", "PIXEL_STD"):
+        if len(cfg.INPUT[key]) != 3:
+            out.append(_finding(cfg, f"INPUT.{key}", "three numbers"))
+    if any(not value > 0 for value in cfg.INPUT.PIXEL_STD):
+        out.append(_finding(cfg, "INPUT.PIXEL_STD", "above 0"))
+    return out

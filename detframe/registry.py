@@ -1,0 +1,132 @@
+"""Registry and every registry instance: the names that a YAML file may choose from.
+
+A registry exists only where a config key selects a member. Every form registers the decorated object and
+returns it unchanged::
+
+    @BACKBONES.register                 # under the object's own __name__
+    @BACKBONES.register()               # the same
+    @BACKBONES.register("R-50-FPN")     # under this name; decorators can be stacked to give several
+    BACKBONES.register(obj)             # without a decorator
+    BACKBONES.register("name", obj)
+
+Looking up: ``BACKBONES.get(name)``, ``BACKBONES[name]``, ``name in BACKBONES``, iteration over (name, object).
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, overload
+
+T = TypeVar("T")
+
+
+def nearest(name: str, known: list[str], count: int = 3) -> str:
+    """A phrase that names the known words nearest to `name`: `did you mean 'a' or 'b'?`, or the list of all."""
+    matches = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=count, cutoff=0.5)
+    by_lower = {k.lower(): k for k in known}
+    if matches:
+        return "did you mean " + " or ".join(repr(by_lower[m]) for m in matches) + "?"
+    return "known: " + (", ".join(sorted(known)) or "none")
+
+
+class Registry:
+    """A mapping from names to classes or functions, filled by decorators.
+
+    Registering the same object twice is a no-op; a different object under a taken name is a ValueError that names the
+    owner; an unknown name is a KeyError that lists the nearest ones.
+    """
+
+    def __init__(self, name: str, chosen_by: str) -> None:
+        self.name = name
+        self.chosen_by = chosen_by
+        self._members: dict[str, Any] = {}
+
+    @overload
+    def register(self, name: str) -> Callable[[T], T]: ...
+    @overload
+    def register(self, name: str, obj: T) -> T: ...
+    @overload
+    def register(self, name: None = None) -> Callable[[T], T]: ...
+    @overload
+    def register(self, name: T) -> T: ...
+
+    def register(self, name: Any = None, obj: Any = None) -> Any:
+        """Add an object; see the module's docstring for the forms.
+
+        Raises:
+            ValueError: the name is taken by another object.
+            TypeError: the name is not a string and the object is not a class or function.
+        """
+        if obj is not None:
+            return self._add(name, obj)
+        if name is None or isinstance(name, str):
+            return lambda decorated: self._add(name, decorated)
+        return self._add(None, name)
+
+    def _add(self, name: str | None, obj: T) -> T:
+        if not callable(obj):
+            raise TypeError(f"{self.name} holds classes and functions; {obj!r} is neither")
+        key = name if name is not None else getattr(obj, "__name__", "")
+        if not isinstance(key, str) or not key:
+            raise TypeError(f"{self.name}: a name must be a non-empty string, not {key!r}")
+        owner = self._members.get(key)
+        if owner is not None and _identity(owner) != _identity(obj):
+            raise ValueError(
+                f"{self.name}: the name {key!r} is taken by {_describe(owner)}; "
+                f"{_describe(obj)} needs another name, as in @{self.name}.register('my-{key}')"
+            )
+        self._members[key] = obj
+        return obj
+
+    def get(self, name: str) -> Any:
+        """The object called `name`. Raises KeyError that lists the nearest names."""
+        if name not in self._members:
+            raise KeyError(
+                f"{self.name} has no {name!r} (chosen by {self.chosen_by}); {nearest(name, list(self._members))} "
+                f"A module of your own must be named in CUSTOM_IMPORTS to be found."
+            )
+        return self._members[name]
+
+    __getitem__ = get
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._members
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        return iter(sorted(self._members.items()))
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __repr__(self) -> str:
+        rows = [f"  {name}: {_describe(obj)}" for name, obj in self]
+        return "\n".join([f"Registry {self.name} ({self.chosen_by}), {len(self)} members", *rows])
+
+
+def _identity(obj: Any) -> Any:
+    """What makes two objects the same for a registry: where they are defined, so that reloading a file is allowed."""
+    code = getattr(obj, "__code__", None)
+    path = code.co_filename if code else getattr(obj, "__module__", None)
+    qualname = getattr(obj, "__qualname__", None)
+    if qualname is None or "<locals>" in qualname or "<lambda>" in qualname:
+        return id(obj)
+    return (path, qualname)
+
+
+def _describe(obj: Any) -> str:
+    try:
+        where = f"{inspect.getsourcefile(obj)}:{inspect.getsourcelines(obj)[1]}"
+    except (TypeError, OSError):
+        where = "an unknown file"
+    return f"{getattr(obj, '__module__', '?')}.{getattr(obj, '__qualname__', repr(obj))} ({where})"
+
+
+BACKBONES = Registry("BACKBONES", "MODEL.BACKBONE.CONV_BODY")
+RPN_HEADS = Registry("RPN_HEADS", "MODEL.RPN.NAME")
+ROI_HEADS = Registry("ROI_HEADS", "MODEL.ROI_HEADS.NAME")
+DATASET_FORMATS = Registry("DATASET_FORMATS", "format in datasets/catalog.yaml")
+EVALUATORS = Registry("EVALUATORS", "TEST.EVALUATOR")
+OPTIMIZERS = Registry("OPTIMIZERS", "SOLVER.OPTIMIZER")
+LR_SCHEDULES = Registry("LR_SCHEDULES", "SOLVER.LR_SCHEDULE")
