@@ -38,8 +38,10 @@ class ConfigKeyError(KeyError, AttributeError):
 class ConfigNode(CfgNode):
     """A node of the config tree; `close()` it and no new key can enter."""
 
-    def __init__(self, init_dict: dict[str, Any] | None = None) -> None:
-        super().__init__(init_dict)
+    def __init__(
+        self, init_dict: dict[str, Any] | None = None, key_list: list[str] | None = None, new_allowed: bool = False
+    ) -> None:
+        super().__init__(init_dict, key_list, new_allowed)
         self.__dict__["_closed"] = False
         self.__dict__["_path"] = ""
         self.__dict__["_sources"] = {}

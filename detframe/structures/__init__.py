@@ -1,0 +1,7 @@
+"""What travels between the parts: targets, predictions, and batches of padded images."""
+
+from detframe.structures.image_list import ImageList
+from detframe.structures.instances import INSTANCE_KEYS, Prediction, Target, select, validate_target
+from detframe.structures.lazy_masks import LazyMasks
+
+__all__ = ["INSTANCE_KEYS", "ImageList", "LazyMasks", "Prediction", "Target", "select", "validate_target"]
