@@ -1,0 +1,60 @@
+"""Which device and which precision a run computes in."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of MODEL.DEVICE: "auto" is the local rank's GPU where CUDA works, else the CPU.
+
+    Raises:
+        ValueError: an unknown name, or CUDA asked for where there is none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"MODEL.DEVICE {name!r} is not a device; use auto, cpu, cuda or cuda:1") from error
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ValueError(f"MODEL.DEVICE is {name!r}, but this PyTorch sees no CUDA device; use cpu or auto")
+        if device.index is None:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+    return device
+
+
+def resolve_amp(mode: str, device: torch.device) -> torch.dtype | None:
+    """The autocast dtype of SOLVER.AMP on a device, or None for plain fp32.
+
+    "auto" is bf16 where the hardware computes in it (CUDA capability 8.0 or newer, CPUs with AVX-512 BF16 or AMX).
+
+    Raises:
+        ValueError: fp16 on the CPU, where loss scaling and most kernels are missing.
+    """
+    if mode == "auto":
+        mode = "bf16" if _fast_bf16(device) else "off"
+    if mode == "fp16" and device.type != "cuda":
+        raise ValueError(f"SOLVER.AMP fp16 needs CUDA, the device is {device}; use bf16, auto or off")
+    return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[mode]
+
+
+def _fast_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    if device.type == "cpu":
+        return bool(_cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
+    return False
+
+
+def _cpu_flags() -> set[str]:
+    """What the kernel lists as the CPU's features; empty where it lists none (macOS, Windows)."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return set()
+    return {flag for line in lines if line.lower().startswith(("flags", "features")) for flag in line.split()}
