@@ -1,0 +1,55 @@
+# Every target does the set-up that it needs: a virtual environment in .venv with detframe and its tools.
+#   make quickstart   train a small detector on generated pictures, on the CPU, and look at what it finds
+#   make test         what a change must pass: lint, types, tests (no GPU, no network once set up)
+#   make test-all     the same with the slow tests and those that need a GPU
+#   make docs         write docs/config_reference.md anew
+# Another Python: make setup PYTHON=python3.12
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.set-up
+# Two test processes of one thread each; more where there are cores: make test WORKERS=8
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+.PHONY: help setup test test-all lint format quickstart docs clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^#   make/  make/p' Makefile
+
+setup: $(STAMP)
+
+$(STAMP): setup.py pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "detframe needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
+	       "Name a newer one: make setup PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "Installing detframe, PyTorch and the tools into $(VENV): some gigabytes, a few minutes."
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+test: lint
+	$(PYTEST) -m "not slow and not gpu"
+
+test-all: lint
+	$(PYTEST)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+quickstart: $(STAMP)
+	$(BIN)/python tools/quickstart.py
+
+docs: $(STAMP)
+	$(BIN)/python tools/make_docs.py
+
+clean:
+	rm -rf $(VENV) build dist detframe.egg-info .mypy_cache .pytest_cache .ruff_cache
