@@ -1,0 +1,98 @@
+"""The arguments that the commands share, and the reading of them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+from detframe import __version__
+
+_NEGATIVE_NUMBER = re.compile(r"-(\d|\.\d)")
+
+
+def base_parser(command: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
+    """A parser with the options of every command: --debug and --version."""
+    parser = argparse.ArgumentParser(
+        prog=program_name(command),
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of every error (or DETFRAME_DEBUG=1)")
+    parser.add_argument("--version", action="version", version=f"detframe {__version__}")
+    return parser
+
+
+def program_name(command: str) -> str:
+    """How the user called this command: "tools/train_net.py", or "detframe train"."""
+    script = os.path.basename(sys.argv[0])
+    return f"tools/{script}" if script in _SCRIPTS else f"detframe {command}"
+
+
+_SCRIPTS = {"train_net.py", "test_net.py", "predict.py", "quickstart.py", "visualize_data.py"}
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """--config-file, --print-config and the overrides KEY VALUE."""
+    parser.add_argument("--config-file", metavar="FILE", default="", help="YAML file; shipped ones are found by name")
+    parser.add_argument(
+        "--print-config",
+        metavar="KEY",
+        nargs="?",
+        const="",
+        help="print the effective config as YAML, or one key's value, default, origin and meaning, and stop",
+    )
+    parser.add_argument("opts", metavar="KEY VALUE", nargs="*", help="overrides, as in SOLVER.BASE_LR 0.001")
+
+
+def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
+    """--num-gpus, and the local rank that torch.distributed.launch hands over."""
+    parser.add_argument(
+        "--num-gpus",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="start N processes on this machine, one per GPU (or on the CPU); not needed under torchrun or SLURM",
+    )
+    parser.add_argument("--local-rank", "--local_rank", type=int, default=None, help=argparse.SUPPRESS)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, not {text}")
+    return number
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the arguments; options and overrides may stand in any order, and values may be negative numbers."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    words = _bind_print_config([_shield(word) for word in words])
+    args = parser.parse_intermixed_args(words)
+    if hasattr(args, "opts"):
+        args.opts = [word.strip() for word in args.opts]
+    local_rank = getattr(args, "local_rank", None)
+    if local_rank is not None:
+        os.environ.setdefault("LOCAL_RANK", str(local_rank))
+    return args
+
+
+def _shield(word: str) -> str:
+    """argparse takes "-1e-3" for an option; a word with a space in it, it takes for a value."""
+    return word + " " if _NEGATIVE_NUMBER.match(word) else word
+
+
+def _bind_print_config(words: list[str]) -> list[str]:
+    """Decide whether the word after --print-config is its KEY or the first of the overrides, which come in pairs."""
+    if "--print-config" not in words:
+        return words
+    at = words.index("--print-config")
+    following = 0
+    while at + 1 + following < len(words) and not words[at + 1 + following].startswith("--"):
+        following += 1
+    if following % 2:
+        return [*words[:at], f"--print-config={words[at + 1]}", *words[at + 2 :]]
+    return [*words[:at], "--print-config=", *words[at + 1 :]]

@@ -1,0 +1,85 @@
+"""What the commands share once their arguments are read: the config, its display, and where a run's weights lie."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from detframe.config import ConfigNode, find_config, get_cfg, import_custom_modules, validate
+from detframe.config.reference import explain
+
+logger = logging.getLogger(__name__)
+
+
+def load_config(args: argparse.Namespace, custom_imports: bool = True) -> ConfigNode:
+    """The config of the arguments: defaults, then --config-file, then the overrides; checked and frozen.
+
+    Args:
+        custom_imports: also import what CUSTOM_IMPORTS names, so that its classes are registered.
+
+    Raises:
+        FileNotFoundError, KeyError, ValueError: as `ConfigNode.merge_from_file` and `validate`.
+    """
+    cfg = get_cfg()
+    folder = Path.cwd()
+    if args.config_file:
+        cfg.merge_from_file(args.config_file)
+        folder = find_config(args.config_file).parent
+    cfg.merge_from_list(args.opts)
+    validate(cfg)
+    cfg.CUSTOM_IMPORTS = tuple(_absolute(name, folder) for name in cfg.CUSTOM_IMPORTS)
+    if custom_imports:
+        import_custom_modules(cfg.CUSTOM_IMPORTS, beside=folder)
+    cfg.freeze()
+    return cfg
+
+
+def _absolute(name: str, folder: Path) -> str:
+    """The full path of a file in CUSTOM_IMPORTS, so that the run's own config.yaml works from any folder."""
+    if not name.endswith(".py"):
+        return name
+    candidates = [Path(name).expanduser(), folder / name]
+    return next((str(path.resolve()) for path in candidates if path.is_file()), name)
+
+
+def print_config(args: argparse.Namespace) -> int:
+    """Write the effective config, or what is known of one key, to the standard output."""
+    cfg = load_config(args, custom_imports=False)
+    sys.stdout.write(explain(cfg, args.print_config) if args.print_config else cfg.dump())
+    return 0
+
+
+def log_to_terminal(level: int = logging.INFO) -> None:
+    """Show detframe's log on the terminal; for commands that do not go through the engine, which does it itself."""
+    root = logging.getLogger("detframe")
+    if not root.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        root.addHandler(handler)
+        root.setLevel(level)
+
+
+def trained_weights(cfg: ConfigNode) -> str:
+    """The checkpoint that an evaluation without training uses.
+
+    MODEL.WEIGHTS where an override names it; else what the run in OUTPUT_DIR left: model_best.pth, model_final.pth, the
+    newest checkpoint; else the config's MODEL.WEIGHTS.
+
+    Raises:
+        FileNotFoundError: there is none of these.
+    """
+    if cfg.source("MODEL.WEIGHTS") == "an override" and cfg.MODEL.WEIGHTS:
+        return str(cfg.MODEL.WEIGHTS)
+    folder = Path(cfg.OUTPUT_DIR)
+    found = [folder / name for name in ("model_best.pth", "model_final.pth") if (folder / name).is_file()]
+    found = found or sorted(folder.glob("model_[0-9]*.pth"))[-1:]
+    if found:
+        return str(found[0])
+    if cfg.MODEL.WEIGHTS:
+        return str(cfg.MODEL.WEIGHTS)
+    raise FileNotFoundError(
+        f"nothing to evaluate: OUTPUT_DIR {folder} holds no checkpoint, and MODEL.WEIGHTS is empty; "
+        f"add the override MODEL.WEIGHTS path/to/model_final.pth"
+    )

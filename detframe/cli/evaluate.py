@@ -1,0 +1,54 @@
+"""Evaluate a trained detector: tools/test_net.py and `detframe evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import logging
+from collections.abc import Sequence
+
+from detframe.cli.arguments import add_config_arguments, add_launch_arguments, base_parser, parse
+from detframe.cli.common import load_config, print_config, trained_weights
+from detframe.cli.errors import guard
+from detframe.cli.launching import run_processes
+
+logger = logging.getLogger(__name__)
+
+EPILOG = """\
+The weights are --weights (or the override MODEL.WEIGHTS); without them model_best.pth, model_final.pth or the newest
+checkpoint in OUTPUT_DIR.
+
+example: tools/test_net.py --config-file out/config.yaml --weights out/model_best.pth DATASETS.TEST my_test
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = base_parser("evaluate", "Evaluate trained weights on the data sets of DATASETS.TEST.", EPILOG)
+    add_config_arguments(parser)
+    add_launch_arguments(parser)
+    parser.add_argument("--weights", metavar="FILE", default="", help="the checkpoint to evaluate")
+    args = parse(parser, argv)
+    if args.weights:
+        args.opts += ["MODEL.WEIGHTS", args.weights]
+    return guard(lambda: _run(args), args.debug)
+
+
+def _run(args: argparse.Namespace) -> int:
+    return print_config(args) if args.print_config is not None else run(args)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate with the given arguments, in as many processes as they ask for."""
+    return run_processes(functools.partial(evaluate_process, args), args.num_gpus, args.debug)
+
+
+def evaluate_process(args: argparse.Namespace) -> None:
+    """What each process does: load the config, choose the weights, evaluate."""
+    cfg = load_config(args)
+    cfg.defrost()
+    cfg.MODEL.WEIGHTS = trained_weights(cfg)
+    cfg.freeze()
+    from detframe.engine import evaluate
+
+    evaluate(cfg)

@@ -1,0 +1,34 @@
+"""Run a command's work in one process, or in N on this machine."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+from detframe.cli.errors import guard
+
+
+def run_processes(work: Callable[[], None], num_processes: int, debug: bool) -> int:
+    """Call `work` here, or in `num_processes` new processes that form one group; returns the exit code.
+
+    `work` must be picklable. Each process reports its own error.
+    """
+    if num_processes == 1:
+        work()
+        return 0
+    from detframe.engine import launch
+
+    launch(functools.partial(guarded, work, debug), num_processes)
+    return 0
+
+
+def guarded(work: Callable[[], None], debug: bool) -> None:
+    """`work` in a process of its own: its errors are shown there, and end that process with their exit code."""
+
+    def body() -> int:
+        work()
+        return 0
+
+    code = guard(body, debug)
+    if code:
+        raise SystemExit(code)

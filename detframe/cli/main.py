@@ -1,0 +1,47 @@
+"""The installed command `detframe`: it hands over to the program that its first argument names."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from detframe import __version__
+from detframe.registry import nearest
+
+# name -> (module with a main(argv), what it does)
+COMMANDS = {
+    "train": ("detframe.cli.train", "train a detector from a YAML config (tools/train_net.py)"),
+    "evaluate": ("detframe.cli.evaluate", "AP of trained weights on a test set (tools/test_net.py)"),
+    "predict": ("detframe.cli.predict", "draw and save what is found in images or a video"),
+    "visualize-data": ("detframe.cli.visualize_data", "draw training images as the model sees them"),
+    "quickstart": ("detframe.cli.quickstart", "train on generated pictures, in minutes, on the CPU"),
+    "replay": ("detframe.cli.replay", "run the step again that ended in a non-finite loss"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        sys.stdout.write(usage())
+        return 0
+    if words[0] == "--version":
+        sys.stdout.write(f"detframe {__version__}\n")
+        return 0
+    if words[0] not in COMMANDS:
+        sys.stderr.write(f"error: detframe has no command {words[0]!r}; {nearest(words[0], list(COMMANDS))}\n")
+        return 2
+    return int(importlib.import_module(COMMANDS[words[0]][0]).main(words[1:]))
+
+
+def usage() -> str:
+    """The text of `detframe --help`."""
+    rows = [f"  {name:<16}{text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        ["usage: detframe COMMAND [options]", "", *rows, "", "`detframe COMMAND --help` shows a command's options.", ""]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
