@@ -1,0 +1,14 @@
+"""Optimizers with parameter groups, learning-rate schedules, and the moving average of the weights."""
+
+from detframe.solver.ema import ModelEMA
+from detframe.solver.optimizers import build_optimizer, load_optimizer_state, parameter_groups
+from detframe.solver.schedules import build_lr_schedule, set_learning_rate
+
+__all__ = [
+    "ModelEMA",
+    "build_lr_schedule",
+    "build_optimizer",
+    "load_optimizer_state",
+    "parameter_groups",
+    "set_learning_rate",
+]
