@@ -52,7 +52,7 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     """--num-gpus, and the local rank that torch.distributed.launch hands over."""
     parser.add_argument(
         "--num-gpus",
-        type=_positive,
+        type=positive,
         default=1,
         metavar="N",
         help="start N processes on this machine, one per GPU (or on the CPU); not needed under torchrun or SLURM",
@@ -60,7 +60,8 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local-rank", "--local_rank", type=int, default=None, help=argparse.SUPPRESS)
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """An argument that is a whole number above 0."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be 1 or more, not {text}")

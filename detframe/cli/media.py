@@ -1,0 +1,165 @@
+"""Files that `predict` reads and writes: images, videos, and JSON lists that grow without filling the memory."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
+
+
+def find_inputs(inputs: Sequence[str]) -> list[Path]:
+    """Every image and video that the words name: files, folders (with all below them) and glob patterns; each once.
+
+    Raises:
+        FileNotFoundError: a word names nothing.
+        ValueError: a file is neither an image nor a video by its suffix, or a folder holds none of them.
+    """
+    found: dict[Path, None] = {}
+    for word in inputs:
+        for path in _expand(word):
+            found[path.resolve()] = None
+    return list(found)
+
+
+def _expand(word: str) -> list[Path]:
+    path = Path(word).expanduser()
+    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in known and p.is_file())
+        if not files:
+            raise ValueError(f"--input {word} is a folder without images or videos ({', '.join(sorted(known))})")
+        return files
+    matches = [path] if path.is_file() else [Path(m) for m in sorted(glob.glob(str(path), recursive=True))]
+    files = [p for p in matches if p.is_file()]
+    if not files:
+        raise FileNotFoundError(f"--input {word} names no file, no folder, and no pattern that matches a file")
+    for file in files:
+        if file.suffix.lower() not in known:
+            raise ValueError(f"--input {file} is neither an image nor a video; known: {', '.join(sorted(known))}")
+    return files
+
+
+def is_video(path: Path) -> bool:
+    """Whether a path from `find_inputs` is a video."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def output_paths(inputs: Sequence[Path], output: Path) -> list[Path]:
+    """Where the drawing of each input goes: its path below the folder common to all, inside `output`; videos as .mp4.
+
+    Raises:
+        ValueError: a drawing would replace its own input, or two inputs would share one drawing.
+    """
+    common = Path(os.path.commonpath([path.parent for path in inputs]))
+    targets = [output.resolve() / path.relative_to(common) for path in inputs]
+    targets = [t.with_suffix(".mp4") if is_video(t) else t for t in targets]
+    taken: dict[Path, Path] = {}
+    for source, target in zip(inputs, targets, strict=True):
+        if target in set(inputs):
+            raise ValueError(f"--output {output} would replace the input {target}; name another folder")
+        if target in taken:
+            raise ValueError(f"{taken[target]} and {source} would both be drawn as {target}; predict them separately")
+        taken[target] = source
+    return targets
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Save a uint8 RGB array (H, W, 3) in the format of the suffix; makes the folder."""
+    import cv2
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not encoded:
+        raise OSError(f"{path} cannot be encoded as {path.suffix}")
+    path.write_bytes(data.tobytes())
+
+
+class VideoReader:
+    """The frames of a video as uint8 RGB arrays (H, W, 3), one at a time."""
+
+    def __init__(self, path: Path) -> None:
+        import cv2
+
+        self.path = path
+        self._capture = cv2.VideoCapture(str(path))
+        if not self._capture.isOpened():
+            raise ValueError(f"{path} cannot be opened as a video; it is damaged, or its codec is missing here")
+        rate = float(self._capture.get(cv2.CAP_PROP_FPS))
+        self.frames_per_second = rate if 0 < rate < 1000 else 25.0
+        self.num_frames = max(int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        import cv2
+
+        try:
+            more, frame = self._capture.read()
+            while more:
+                yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+                more, frame = self._capture.read()
+        finally:
+            self._capture.release()
+
+
+class VideoWriter:
+    """Writes uint8 RGB arrays (H, W, 3) of one size as an .mp4; the file is opened at the first frame."""
+
+    def __init__(self, path: Path, frames_per_second: float) -> None:
+        self.path = path
+        self.frames_per_second = frames_per_second
+        self._writer: Any = None
+
+    def write(self, image: np.ndarray) -> None:
+        """Append one frame. Raises OSError where the file cannot be written."""
+        import cv2
+
+        if self._writer is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            size_wh = (image.shape[1], image.shape[0])
+            codec = cv2.VideoWriter.fourcc(*"mp4v")
+            self._writer = cv2.VideoWriter(str(self.path), codec, self.frames_per_second, size_wh)
+            if not self._writer.isOpened():
+                raise OSError(f"{self.path} cannot be written as a video of size {size_wh}")
+        self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._writer is not None:
+            self._writer.release()
+
+
+class JsonList:
+    """A JSON file whose list grows row by row; it appears under its name when all is written, or not at all."""
+
+    def __init__(self, path: Path, head: str = "[", tail: str = "]") -> None:
+        self.path = path
+        self._tail = tail
+        self._temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._temporary.open("w", encoding="utf-8")
+        self._file.write(head)
+        self.length = 0
+
+    def append(self, row: Any) -> None:
+        """Write one more member of the list."""
+        self._file.write(("," if self.length else "") + "\n" + json.dumps(row))
+        self.length += 1
+
+    def __enter__(self) -> JsonList:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._file.write(f"\n{self._tail}\n")
+        self._file.close()
+        if kind is None:
+            self._temporary.replace(self.path)
+        else:
+            self._temporary.unlink(missing_ok=True)

@@ -1,0 +1,53 @@
+"""Draw training images with their targets, as the model sees them: tools/visualize_data.py."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from detframe.cli.arguments import add_config_arguments, base_parser, parse, positive
+from detframe.cli.common import load_config, log_to_terminal, print_config
+from detframe.cli.errors import guard
+from detframe.cli.media import write_image
+
+logger = logging.getLogger(__name__)
+
+EPILOG = """\
+The images are resized, flipped and jittered as in training; boxes, masks and keypoints are those that the losses get.
+
+example: tools/visualize_data.py --config-file configs/faster_rcnn/faster_rcnn_R_50_FPN_1x.yaml --output look
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = base_parser("visualize-data", "Draw augmented training images with their targets.", EPILOG)
+    add_config_arguments(parser)
+    parser.add_argument("--output", metavar="DIR", default="", help="folder for the drawings (OUTPUT_DIR/data)")
+    parser.add_argument("--num-images", type=positive, default=16, metavar="N", help="how many (16)")
+    args = parse(parser, argv)
+    return guard(lambda: _run(args), args.debug)
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.print_config is not None:
+        return print_config(args)
+    log_to_terminal()
+    cfg = load_config(args)
+    from detframe.data import build_train_loader, load_records
+    from detframe.visualization import draw_instances
+
+    records = load_records(cfg.DATASETS.TRAIN, cfg.DATASETS.CATALOG, keep_empty=cfg.DATALOADER.EMPTY == "keep")
+    output = Path(args.output or Path(cfg.OUTPUT_DIR) / "data")
+    drawn = 0
+    for images, targets in build_train_loader(cfg, records):
+        for image, target in zip(images, targets, strict=True):
+            drawn += 1
+            picture = draw_instances(image, target, records.metadata.class_names)
+            write_image(output / f"{drawn:04d}_image_{target['image_id']}.jpg", picture)
+            if drawn == args.num_images:
+                logger.info("%d drawings are in %s", drawn, output)
+                return 0
+    return 0
