@@ -1,0 +1,113 @@
+"""Convolution, norm and ReLU as one operation, with the affine norms folded into the convolution."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import FrozenBatchNorm2d
+
+from detframe.layers.collectives import world_size
+
+
+def make_norm(name: str, channels: int, eps: float = 1e-5) -> nn.Module | None:
+    """A norm layer by its config name: "", "FrozenBN", "BN", "SyncBN" or "GN" (32 groups, fewer where channels demand).
+
+    SyncBN is plain BN while a single process trains, since PyTorch's refuses to run without a process group.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name == "":
+        return None
+    if name == "FrozenBN":
+        return FrozenBatchNorm2d(channels, eps=eps)
+    if name == "BN" or (name == "SyncBN" and world_size() == 1):
+        return nn.BatchNorm2d(channels, eps=eps)
+    if name == "SyncBN":
+        return nn.SyncBatchNorm(channels, eps=eps)
+    if name == "GN":
+        groups = next(g for g in (32, 16, 8, 4, 2, 1) if channels % g == 0)
+        return nn.GroupNorm(groups, channels, eps=eps)
+    raise ValueError(f"unknown norm {name!r}; known: '', FrozenBN, BN, SyncBN, GN")
+
+
+def fold_norm(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the one convolution that equals `conv` followed by the affine map `norm`.
+
+    `norm` is a FrozenBatchNorm2d or a BatchNorm2d in evaluation mode. Gradients flow through the products.
+    """
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    shift = norm.bias - norm.running_mean * scale
+    if conv.bias is not None:
+        shift = shift + conv.bias * scale
+    return conv.weight * scale.reshape(-1, 1, 1, 1), shift
+
+
+def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module | None, relu: bool, residual: Tensor | None = None) -> Tensor:
+    """relu(norm(conv(x)) + residual), with as few passes over the activations as the norm allows. (N, C, H, W)."""
+    if isinstance(norm, FrozenBatchNorm2d) or (isinstance(norm, nn.BatchNorm2d) and not norm.training):
+        weight, bias = fold_norm(conv, norm)
+        y = F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+    else:
+        y = conv(x)
+        y = y if norm is None else norm(y)
+    if residual is not None:
+        y = y + residual
+    return F.relu(y, inplace=True) if relu else y
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution ("0"), optional norm ("1"), optional ReLU; its parameters are called as torchvision's blocks call them."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        norm: str = "",
+        relu: bool = False,
+        groups: int = 1,
+        eps: float = 1e-5,
+        bias: bool | None = None,
+    ) -> None:
+        layer = make_norm(norm, out_channels, eps)
+        conv = nn.Conv2d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding=(kernel_size - 1) // 2,
+            groups=groups,
+            bias=layer is None if bias is None else bias,
+        )
+        super().__init__(*([conv] if layer is None else [conv, layer]))
+        self.relu = relu
+
+    @property
+    def conv(self) -> nn.Conv2d:
+        """The convolution."""
+        conv = self[0]
+        if not isinstance(conv, nn.Conv2d):
+            raise TypeError(f"the first member of a ConvNorm is a Conv2d, not {type(conv).__name__}")
+        return conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        return conv_norm(x, self.conv, self[1] if len(self) > 1 else None, self.relu)
+
+
+def freeze(module: nn.Module) -> None:
+    """Stop training a module: no gradients, and its batch norms become affine maps with the same state.
+
+    Replaces BatchNorm2d by FrozenBatchNorm2d inside the module.
+    """
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    for parent in module.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, (nn.BatchNorm2d, nn.SyncBatchNorm)):
+                frozen = FrozenBatchNorm2d(child.num_features, eps=child.eps)
+                with torch.no_grad():
+                    frozen.load_state_dict(child.state_dict())
+                setattr(parent, name, frozen)

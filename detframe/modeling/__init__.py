@@ -1,0 +1,7 @@
+"""The detectors. Importing this package fills BACKBONES, RPN_HEADS and ROI_HEADS."""
+
+from detframe.modeling import backbones, roi_heads, rpn
+from detframe.modeling.build import build_backbone, build_detection_model
+from detframe.modeling.detector import GeneralizedRCNN
+
+__all__ = ["GeneralizedRCNN", "backbones", "build_backbone", "build_detection_model", "roi_heads", "rpn"]

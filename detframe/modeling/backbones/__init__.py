@@ -1,0 +1,6 @@
+"""Extractors: what turns a batch of images into a dict of feature maps, finest first."""
+
+from detframe.modeling.backbones.fpn import FPN, PyramidBackbone
+from detframe.modeling.backbones.resnet import ResNet, ResNetSpec
+
+__all__ = ["FPN", "PyramidBackbone", "ResNet", "ResNetSpec"]

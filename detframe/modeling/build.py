@@ -1,0 +1,63 @@
+"""From config to model: the only place that knows both."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+
+from detframe.config import ConfigNode
+from detframe.layers import resolve_device
+from detframe.modeling.detector import GeneralizedRCNN, Preprocessor, check_extractor
+from detframe.registry import BACKBONES, ROI_HEADS, RPN_HEADS
+
+
+def build_backbone(cfg: ConfigNode) -> nn.Module:
+    """The extractor that MODEL.BACKBONE.CONV_BODY names: `Entry.from_config(cfg)` or, for a function, `entry(cfg)`.
+
+    Raises:
+        KeyError: no such entry; the nearest ones are named.
+        TypeError: it is no extractor.
+    """
+    name = cfg.MODEL.BACKBONE.CONV_BODY
+    entry = BACKBONES.get(name)
+    extractor = entry.from_config(cfg) if hasattr(entry, "from_config") else entry(cfg)
+    check_extractor(name, extractor)
+    return extractor
+
+
+def build_detection_model(cfg: ConfigNode) -> GeneralizedRCNN:
+    """The detector that the config describes, randomly initialised, on MODEL.DEVICE.
+
+    Raises:
+        ValueError: MODEL.NUM_CLASSES is 0 (training infers it from the data; here there is none).
+        KeyError: a name that no registry has.
+    """
+    if cfg.MODEL.NUM_CLASSES < 1:
+        raise ValueError(
+            f"MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}; a model needs the number of foreground classes "
+            "(training takes it from the data set when it is 0)"
+        )
+    backbone: Any = build_backbone(cfg)
+    parts = {"out_channels": backbone.out_channels, "strides": backbone.strides}
+    rpn = _build(RPN_HEADS.get(cfg.MODEL.RPN.NAME), cfg, parts)
+    roi_heads = _build(ROI_HEADS.get(cfg.MODEL.ROI_HEADS.NAME), cfg, parts) if cfg.MODEL.ROI_HEADS.NAME else None
+    preprocessor = Preprocessor(
+        cfg.INPUT.PIXEL_MEAN,
+        cfg.INPUT.PIXEL_STD,
+        bgr=cfg.INPUT.FORMAT == "BGR",
+        divisor=getattr(backbone, "size_divisibility", max(backbone.strides.values())),
+        channels_last=cfg.MODEL.CHANNELS_LAST,
+    )
+    model = GeneralizedRCNN(
+        preprocessor=preprocessor, backbone=backbone, rpn=rpn, roi_heads=roi_heads, num_classes=cfg.MODEL.NUM_CLASSES
+    )
+    if cfg.MODEL.CHANNELS_LAST:
+        model = model.to(memory_format=torch.channels_last)
+    return model.to(resolve_device(cfg.MODEL.DEVICE))
+
+
+def _build(entry: Any, cfg: ConfigNode, parts: dict[str, Any]) -> nn.Module:
+    return entry.from_config(cfg, **parts) if inspect.isclass(entry) else entry(cfg, **parts)

@@ -1,0 +1,115 @@
+"""GeneralizedRCNN: extractor, RPN head and optional ROI heads; the only forward that a user calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detframe.modeling.ground_truth import GroundTruth, pack_targets
+from detframe.modeling.proposals import Proposals
+from detframe.structures import ImageList, Prediction, Target
+
+
+class Preprocessor(nn.Module):
+    """Images of any size as one normalised, padded batch on the model's device; it never resizes.
+
+    Takes RGB (3, H, W), uint8 or float in [0, 1]. The padding, zero after normalisation, is at the right and the bottom.
+    """
+
+    def __init__(
+        self, mean: Sequence[float], std: Sequence[float], bgr: bool, divisor: int, channels_last: bool
+    ) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).reshape(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).reshape(3, 1, 1), persistent=False)
+        self.bgr, self.divisor, self.channels_last = bgr, divisor, channels_last
+
+    def forward(self, images: Sequence[Tensor]) -> ImageList:
+        sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
+        height, width = (-(-max(side) // self.divisor) * self.divisor for side in zip(*sizes, strict=True))
+        memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
+        batch = torch.zeros((len(images), 3, height, width), device=self.mean.device)
+        batch = batch.contiguous(memory_format=memory_format)
+        for i, image in enumerate(images):
+            batch[i, :, : sizes[i][0], : sizes[i][1]].copy_(self._normalise(image))
+        return ImageList(batch, sizes)
+
+    def _normalise(self, image: Tensor) -> Tensor:
+        if image.ndim != 3 or image.shape[0] != 3:
+            raise ValueError(f"an image must be an RGB tensor of shape (3, H, W), not {tuple(image.shape)}")
+        pixels = image.as_subclass(Tensor).to(self.mean.device, non_blocking=True)
+        pixels = pixels.float() if image.dtype == torch.uint8 else pixels.float() * 255
+        if self.bgr:
+            pixels = pixels.flip(0)
+        return (pixels - self.mean) / self.std
+
+
+class GeneralizedRCNN(nn.Module):
+    """A detector: images to features, features to proposals or detections, proposals to detections.
+
+    `model(images, targets)` follows torchvision's convention. In training it returns a dict of weighted scalar losses
+    whose keys begin with "loss_"; in evaluation a list of Prediction, in the coordinates of the images handed in.
+
+    Raises:
+        ValueError: no images, images that are not (3, H, W), or in training targets that are missing or break their contract.
+    """
+
+    def __init__(
+        self, *, preprocessor: Preprocessor, backbone: nn.Module, rpn: nn.Module, roi_heads: nn.Module | None, num_classes: int
+    ) -> None:
+        super().__init__()
+        self.preprocessor = preprocessor
+        self.backbone = backbone
+        self.rpn = rpn
+        self.roi_heads = roi_heads
+        self.num_classes = num_classes
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def forward(self, images: Sequence[Tensor], targets: Sequence[Target] | None = None) -> Any:
+        if len(images) == 0:
+            raise ValueError("the list of images is empty")
+        batch = self.preprocessor(images)
+        ground_truth = self._ground_truth(batch, targets) if self.training else None
+        features = self.backbone(batch.tensors)
+        proposals, losses = self.rpn(batch, features, ground_truth, self.roi_heads is not None or not self.training)
+        if self.roi_heads is not None:
+            proposals, roi_losses = self.roi_heads(batch, features, proposals, ground_truth)
+            losses = {**losses, **roi_losses}
+        return losses if self.training else _predictions(proposals)
+
+    def _ground_truth(self, batch: ImageList, targets: Sequence[Target] | None) -> GroundTruth:
+        if targets is None:
+            raise ValueError("in training the model needs targets: model(images, targets); call model.eval() to predict")
+        if len(targets) != len(batch):
+            raise ValueError(f"{len(batch)} images came with {len(targets)} targets")
+        return pack_targets(targets, batch.sizes_hw, self.num_classes, batch.tensors.device)
+
+
+def _predictions(detections: Proposals) -> list[Prediction]:
+    rows = zip(detections.boxes, detections.labels, detections.scores, detections.valid.sum(1).tolist(), strict=True)
+    return [{"boxes": b[:n], "labels": label[:n], "scores": s[:n]} for b, label, s, n in rows]
+
+
+def check_extractor(name: str, extractor: Any) -> Mapping[str, int]:
+    """The strides of a BACKBONES entry, after a look at its contract.
+
+    Raises:
+        TypeError: what it lacks.
+    """
+    for attribute in ("out_channels", "strides"):
+        if not hasattr(extractor, attribute):
+            raise TypeError(
+                f"the backbone {name!r} has no {attribute!r}; an extractor has out_channels (int) and strides "
+                f"(dict: name of each map -> image pixels per cell, finest first)"
+            )
+    strides = extractor.strides
+    if not isinstance(strides, Mapping) or list(strides.values()) != sorted(strides.values()):
+        raise TypeError(f"the backbone {name!r} must give strides as a dict from fine to coarse, not {strides!r}")
+    return strides

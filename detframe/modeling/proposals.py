@@ -1,0 +1,47 @@
+"""Candidate boxes of a batch, as an RPN head hands them on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torchvision.ops import batched_nms
+
+
+@dataclass
+class Proposals:
+    """Legend: N images, P candidates of the fullest image, by falling score."""
+
+    boxes: Tensor  # float32 (N, P, 4), padded with zeros
+    scores: Tensor  # float32 (N, P), 0 to 1
+    labels: Tensor  # int64 (N, P), 1..K; a class-agnostic head gives 1
+    valid: Tensor  # bool (N, P), which rows are candidates
+
+
+def suppress(
+    boxes: Tensor, scores: Tensor, labels: Tensor, image_index: Tensor, group: Tensor, num_images: int, iou: float, keep: int
+) -> Proposals:
+    """Non-maximum suppression of a whole batch in one call, then the `keep` best of each image.
+
+    Args:
+        boxes: (M, 4), scores: (M,), labels: (M,), image_index: (M,).
+        group: int64 (M,); boxes of different groups never suppress each other. Must differ between images.
+        iou: suppress what overlaps a better box of its group more than this.
+    """
+    kept = batched_nms(boxes, scores, group, iou)
+    of_image = image_index[kept]
+    per_image = [kept[of_image == i][:keep] for i in range(num_images)]
+    counts = torch.tensor([len(rows) for rows in per_image], device=boxes.device)
+    rows = pad_sequence(per_image, batch_first=True)
+    valid = torch.arange(rows.shape[1], device=boxes.device) < counts[:, None]
+    if rows.shape[1] == 0:
+        rows = rows.new_zeros((num_images, 0), dtype=torch.int64)
+        return Proposals(boxes.new_zeros((num_images, 0, 4)), scores.new_zeros((num_images, 0)), rows, valid)
+    return Proposals(
+        boxes=boxes[rows] * valid[..., None],
+        scores=scores[rows] * valid,
+        labels=labels[rows] * valid,
+        valid=valid,
+    )

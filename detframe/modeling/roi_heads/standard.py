@@ -1,0 +1,153 @@
+"""StandardROIHeads: the second stage of Fast and Faster R-CNN (arXiv:1504.08083, arXiv:1506.01497).
+
+Legend: N images, P proposals of the fullest image, R regions over all images, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from detframe.config import ConfigNode
+from detframe.layers import mean_over_ranks
+from detframe.modeling.ground_truth import GroundTruth
+from detframe.modeling.proposals import Proposals, suppress
+from detframe.modeling.roi_heads.box_head import BoxHead, BoxPredictor, ROIPooler, class_rows
+from detframe.ops import (
+    clip_boxes,
+    decode_boxes,
+    encode_boxes,
+    match_boxes,
+    random_keys,
+    sample_balanced,
+    sides_at_least,
+    smooth_l1,
+)
+from detframe.registry import ROI_HEADS
+from detframe.structures import ImageList
+
+
+@ROI_HEADS.register("StandardROIHeads")
+class StandardROIHeads(nn.Module):
+    """Classifies proposals and refines their boxes.
+
+    `forward(images, features, proposals, ground_truth)` returns Proposals with class labels (None in training) and the
+    losses `loss_roi_cls` (cross entropy) and `loss_roi_box` (smooth L1), empty without ground truth.
+    """
+
+    def __init__(
+        self,
+        *,
+        pooler: ROIPooler,
+        head: BoxHead,
+        predictor: BoxPredictor,
+        box_weights: Sequence[float],
+        fg_iou: float,
+        batch_size_per_image: int,
+        positive_fraction: float,
+        smooth_l1_beta: float,
+        score_thresh: float,
+        nms_iou: float,
+        min_size: float,
+        detections_per_image: int,
+    ) -> None:
+        super().__init__()
+        self.box_pooler = pooler
+        self.box_head = head
+        self.box_predictor = predictor
+        self.box_weights = tuple(box_weights)
+        self.fg_iou = fg_iou
+        self.batch_size_per_image, self.positive_fraction = batch_size_per_image, positive_fraction
+        self.smooth_l1_beta = smooth_l1_beta
+        self.score_thresh, self.nms_iou, self.min_size = score_thresh, nms_iou, min_size
+        self.detections_per_image = detections_per_image
+
+    @classmethod
+    def from_config(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> StandardROIHeads:
+        """Read MODEL.ROI_HEADS and MODEL.ROI_BOX_HEAD; channels and strides come from the extractor."""
+        keys, box = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD
+        head = BoxHead(out_channels, box.POOLER_RESOLUTION, box.NUM_FC, box.MLP_HEAD_DIM)
+        return cls(
+            pooler=ROIPooler.from_config(cfg, strides),
+            head=head,
+            predictor=BoxPredictor(head.out_dim, cfg.MODEL.NUM_CLASSES, box.CLS_AGNOSTIC_BBOX_REG),
+            box_weights=keys.BBOX_REG_WEIGHTS,
+            fg_iou=keys.FG_IOU_THRESHOLD,
+            batch_size_per_image=keys.BATCH_SIZE_PER_IMAGE,
+            positive_fraction=keys.POSITIVE_FRACTION,
+            smooth_l1_beta=box.SMOOTH_L1_BETA,
+            score_thresh=keys.SCORE_THRESH,
+            nms_iou=keys.NMS,
+            min_size=keys.MIN_SIZE,
+            detections_per_image=cfg.TEST.DETECTIONS_PER_IMG,
+        )
+
+    def forward(
+        self,
+        images: ImageList,
+        features: Mapping[str, Tensor],
+        proposals: Proposals,
+        ground_truth: GroundTruth | None,
+    ) -> tuple[Proposals | None, dict[str, Tensor]]:
+        if ground_truth is not None:
+            return None, self._losses(features, proposals, ground_truth)
+        image, rows = proposals.valid.nonzero(as_tuple=True)
+        boxes = proposals.boxes[image, rows]
+        logits, deltas = self._predict(features, boxes, image)
+        return self._detect(images, boxes, image, logits, deltas), {}
+
+    def _predict(self, features: Mapping[str, Tensor], boxes: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        return self.box_predictor(self.box_head(self.box_pooler(features, boxes, image)))
+
+    def _losses(self, features: Mapping[str, Tensor], proposals: Proposals, gt: GroundTruth) -> dict[str, Tensor]:
+        boxes, labels, gt_boxes, image = self._sample(proposals, gt)
+        logits, deltas = self._predict(features, boxes, image)
+        normalizer = mean_over_ranks(torch.tensor(float(len(labels)), device=labels.device)).clamp(min=1)
+        foreground = (labels > 0).nonzero().flatten()
+        wanted = encode_boxes(gt_boxes[foreground], boxes[foreground], self.box_weights)
+        box = smooth_l1(class_rows(deltas[foreground], labels[foreground]), wanted, self.smooth_l1_beta)
+        cls = F.cross_entropy(logits, labels, reduction="sum")
+        return {"loss_roi_cls": cls / normalizer, "loss_roi_box": box.sum() / normalizer}
+
+    @torch.no_grad()
+    def _sample(self, proposals: Proposals, gt: GroundTruth) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Regions for the loss: boxes (R, 4), labels (R,) with 0 for background, ground-truth boxes (R, 4), image (R,).
+
+        The ground-truth boxes themselves join the proposals.
+        """
+        boxes = torch.cat([proposals.boxes, gt.boxes], 1)
+        valid = torch.cat([proposals.valid, gt.valid], 1)
+        matches = match_boxes(gt.boxes, gt.valid, boxes, self.fg_iou, self.fg_iou, keep_best=False)
+        keys = random_keys(gt.seeds + 1, boxes.shape[1])
+        candidates = matches.label.masked_fill(~valid, -1)
+        index, drawn = sample_balanced(candidates, keys, self.batch_size_per_image, self.positive_fraction)
+        image, column = drawn.nonzero(as_tuple=True)
+        rows = index[image, column]
+        if gt.boxes.shape[1] == 0:
+            return boxes[image, rows], torch.zeros_like(image), boxes[image, rows], image
+        matched = matches.index[image, rows]
+        labels = torch.where(matches.label[image, rows] > 0, gt.labels[image, matched], 0)
+        return boxes[image, rows], labels, gt.boxes[image, matched], image
+
+    def _detect(self, images: ImageList, boxes: Tensor, image: Tensor, logits: Tensor, deltas: Tensor) -> Proposals:
+        scores = F.softmax(logits, -1)[:, 1:]
+        region, column = (scores > self.score_thresh).nonzero(as_tuple=True)
+        labels, image = column + 1, image[region]
+        boxes = decode_boxes(class_rows(deltas[region], labels), boxes[region], self.box_weights)
+        sizes = torch.tensor(images.sizes_hw, device=boxes.device)
+        boxes = clip_boxes(boxes, sizes[image])
+        fit = sides_at_least(boxes, self.min_size).nonzero().flatten()
+        group = image * (scores.shape[1] + 1) + labels
+        return suppress(
+            boxes[fit],
+            scores[region, column][fit],
+            labels[fit],
+            image[fit],
+            group[fit],
+            len(images),
+            self.nms_iou,
+            self.detections_per_image,
+        )

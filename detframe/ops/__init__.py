@@ -1,0 +1,24 @@
+"""Pure functions of tensors: no config, no registry, no device, no in-place edits of arguments."""
+
+from detframe.ops.anchors import anchor_templates, grid_anchors
+from detframe.ops.boxes import clip_boxes, decode_boxes, encode_boxes, pairwise_iou, sides_at_least
+from detframe.ops.losses import smooth_l1
+from detframe.ops.matching import Matches, match_boxes
+from detframe.ops.roi_align import roi_align_pyramid
+from detframe.ops.sampling import random_keys, sample_balanced
+
+__all__ = [
+    "Matches",
+    "anchor_templates",
+    "clip_boxes",
+    "decode_boxes",
+    "encode_boxes",
+    "grid_anchors",
+    "match_boxes",
+    "pairwise_iou",
+    "random_keys",
+    "roi_align_pyramid",
+    "sample_balanced",
+    "sides_at_least",
+    "smooth_l1",
+]

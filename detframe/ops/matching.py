@@ -1,0 +1,84 @@
+"""Assignment of anchors or proposals to ground-truth boxes by overlap, for a whole batch at once.
+
+Legend: N images, G ground-truth boxes of the fullest image (the others are padded), A anchors or proposals.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from detframe.ops.boxes import pairwise_iou
+
+# Pairs of boxes whose overlaps are held at once; more are computed in chunks of anchors (float32: 128 MiB)
+MAX_PAIRS = 2**25
+
+
+class Matches(NamedTuple):
+    """What each anchor is matched to."""
+
+    index: Tensor  # int64 (N, A), row of the best ground-truth box; 0 where there is none
+    label: Tensor  # int8 (N, A), 1 foreground, 0 background, -1 between the thresholds
+    iou: Tensor  # float32 (N, A), overlap with that box
+
+
+@torch.no_grad()
+def match_boxes(
+    gt_boxes: Tensor,
+    gt_valid: Tensor,
+    anchors: Tensor,
+    fg_threshold: float,
+    bg_threshold: float,
+    keep_best: bool,
+    max_pairs: int = MAX_PAIRS,
+) -> Matches:
+    """Match every anchor to the ground-truth box that it overlaps most (Faster R-CNN, arXiv:1506.01497, section 3.1.2).
+
+    Args:
+        gt_boxes: (N, G, 4), rows beyond an image's own are padding. G may be 0.
+        gt_valid: bool (N, G), which rows are no padding.
+        anchors: (A, 4), shared by the images, or (N, A, 4).
+        fg_threshold: at or above this overlap an anchor is foreground.
+        bg_threshold: below this overlap it is background.
+        keep_best: the anchors that overlap a box most are foreground whatever the overlap, unless it is 0.
+        max_pairs: bound on the overlaps in memory; the result does not depend on it.
+    """
+    num_images, num_gt = gt_valid.shape
+    num_anchors = anchors.shape[-2]
+    if num_gt == 0 or num_anchors == 0:
+        shape = (num_images, num_anchors)
+        zeros = torch.zeros(shape, device=anchors.device)
+        return Matches(zeros.long(), zeros.to(torch.int8), zeros)
+    step = max(1, max_pairs // (num_images * num_gt))
+    chunks = [anchors[..., start : start + step, :] for start in range(0, num_anchors, step)]
+    overlaps = _Overlaps(gt_boxes, gt_valid, chunks)
+    best = [overlaps.of(i).max(1) for i in range(len(chunks))]
+    iou = torch.cat([b.values for b in best], -1).clamp(min=0)
+    index = torch.cat([b.indices for b in best], -1)
+    label = (iou >= fg_threshold).to(torch.int8) - ((iou >= bg_threshold) & (iou < fg_threshold)).to(torch.int8)
+    if keep_best:
+        label = label.masked_fill(_best_of_a_box(overlaps, len(chunks)), 1)
+    return Matches(index, label, iou)
+
+
+class _Overlaps:
+    """IoU of all ground truth with each chunk of anchors; kept when there is one chunk, else computed when asked."""
+
+    def __init__(self, gt_boxes: Tensor, gt_valid: Tensor, chunks: list[Tensor]) -> None:
+        self.gt_boxes, self.gt_valid, self.chunks = gt_boxes, gt_valid, chunks
+        self.kept = self._compute(0) if len(chunks) == 1 else None
+
+    def of(self, chunk: int) -> Tensor:
+        return self.kept if self.kept is not None else self._compute(chunk)
+
+    def _compute(self, chunk: int) -> Tensor:
+        iou = pairwise_iou(self.gt_boxes, self.chunks[chunk])
+        return iou.masked_fill_(~self.gt_valid[..., None], -1.0)
+
+
+def _best_of_a_box(overlaps: _Overlaps, num_chunks: int) -> Tensor:
+    per_gt = torch.stack([overlaps.of(i).amax(-1) for i in range(num_chunks)]).amax(0)
+    per_gt = per_gt.masked_fill(per_gt <= 0, torch.inf)[..., None]
+    return torch.cat([(overlaps.of(i) == per_gt).any(1) for i in range(num_chunks)], -1)

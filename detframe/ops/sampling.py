@@ -1,0 +1,51 @@
+"""Random choice of the anchors or proposals that enter a loss, repeatable per image on any device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def random_keys(seeds: Tensor, length: int) -> Tensor:
+    """Uniform numbers in [0, 1), float32 (N, length), each a function of its image's seed and its position only.
+
+    The same on CPU and GPU, and whatever other images share the batch: an integer hash (the finaliser of MurmurHash3,
+    32 bits held in int64), not a stream.
+
+    Args:
+        seeds: int64 (N,).
+        length: numbers per image.
+    """
+    positions = torch.arange(length, device=seeds.device, dtype=torch.int64)
+    mask = 0xFFFFFFFF
+    seeds = (seeds & mask) * 0x9E3779B1 & mask
+    value = (positions[None] * 0x85EBCA77 + seeds[:, None]) & mask
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        value = ((value ^ (value >> shift)) * factor) & mask
+    value = value ^ (value >> 16)
+    return (value >> 8).to(torch.float32) / 2**24
+
+
+def sample_balanced(labels: Tensor, keys: Tensor, batch_size: int, positive_fraction: float) -> tuple[Tensor, Tensor]:
+    """Draw up to `batch_size` rows per image, at most `positive_fraction` of them positive, the rest negative.
+
+    Args:
+        labels: (N, A); above 0 positive, 0 negative, below 0 never drawn.
+        keys: float (N, A) in [0, 1); the rows with the largest keys are drawn.
+        batch_size: rows per image.
+        positive_fraction: largest share of positives.
+
+    Returns:
+        index int64 (N, S) of the drawn rows, and bool (N, S) whether an entry is a draw or padding; S does not depend on
+        the values, so that nothing waits for the device. Positives come first.
+    """
+    num_rows = labels.shape[1]
+    max_positive = min(int(batch_size * positive_fraction), num_rows)
+    max_negative = min(batch_size, num_rows)
+    positive_key, positive = torch.where(labels > 0, keys, -1.0).topk(max_positive, 1)
+    negative_key, negative = torch.where(labels == 0, keys, -1.0).topk(max_negative, 1)
+    positive_drawn = positive_key >= 0
+    room = batch_size - positive_drawn.sum(1, keepdim=True)
+    rank = torch.arange(max_negative, device=labels.device)
+    negative_drawn = (negative_key >= 0) & (rank < room)
+    return torch.cat([positive, negative], 1), torch.cat([positive_drawn, negative_drawn], 1)
