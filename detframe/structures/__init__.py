@@ -3,5 +3,16 @@
 from detframe.structures.image_list import ImageList
 from detframe.structures.instances import INSTANCE_KEYS, Prediction, Target, select, validate_target
 from detframe.structures.lazy_masks import LazyMasks
+from detframe.structures.rescale import rescale_prediction, to_cpu
 
-__all__ = ["INSTANCE_KEYS", "ImageList", "LazyMasks", "Prediction", "Target", "select", "validate_target"]
+__all__ = [
+    "INSTANCE_KEYS",
+    "ImageList",
+    "LazyMasks",
+    "Prediction",
+    "Target",
+    "rescale_prediction",
+    "select",
+    "to_cpu",
+    "validate_target",
+]

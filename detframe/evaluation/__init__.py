@@ -1,0 +1,16 @@
+"""From predictions to average precision, and to the reason when it is near 0."""
+
+from detframe.evaluation.coco import COCOEvaluator, build_evaluator, oracle_check
+from detframe.evaluation.loop import evaluating, run_evaluation
+from detframe.evaluation.results import to_coco_results
+from detframe.evaluation.table import format_metric
+
+__all__ = [
+    "COCOEvaluator",
+    "build_evaluator",
+    "evaluating",
+    "format_metric",
+    "oracle_check",
+    "run_evaluation",
+    "to_coco_results",
+]

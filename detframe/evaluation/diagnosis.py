@@ -1,0 +1,229 @@
+"""Why AP is near 0: what the evaluator saw, and the likely cause."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torchvision.ops import box_iou
+
+from detframe.evaluation.ground_truth import GroundTruth, ImageTruth
+from detframe.evaluation.results import ImageResult
+from detframe.evaluation.scores import score
+from detframe.evaluation.table import format_metric, text_table
+
+# Boxes are compared on this many images and, in each, with this many of the best-scored predictions
+_MAX_IMAGES, _MAX_BOXES = 50, 100
+# A best IoU (mean over the objects) from which the boxes are taken to be in the right place
+_FIT = 0.5
+# By how much another reading of the coordinates must raise it to be named
+_RISE = 0.2
+_MAX_CLASSES = 30
+
+
+@dataclass
+class _Fit:
+    """How well predictions cover objects when classes are ignored."""
+
+    best_iou: np.ndarray  # (objects,), of each object with any prediction of its image
+    gt_labels: np.ndarray
+    pred_labels: np.ndarray  # label of that prediction; 0 where the image has none
+
+    @property
+    def mean(self) -> float:
+        return float(self.best_iou.mean()) if self.best_iou.size else 0.0
+
+
+Reading = Callable[[np.ndarray, ImageTruth], np.ndarray]
+
+
+def diagnose(truth: GroundTruth, results: dict[Any, ImageResult], metrics: dict[str, float], kind: str) -> str:
+    """A text for the log: ids, counts per class, best IoU, scores, the oracle's AP, and the likely cause."""
+    known = {image_id: result for image_id, result in results.items() if image_id in truth.images}
+    fit = _fit(truth, known, lambda boxes, image: boxes)
+    oracle = score(truth, {i: image.as_result() for i, image in truth.images.items()}, "bbox", 10**6)["bbox/AP"]
+    lines = [
+        f"{kind}/AP is {format_metric(metrics[f'{kind}/AP'])} of 100. What the evaluator saw:",
+        _ids_line(truth, results, known),
+        _counts_table(truth, known),
+        f"- best IoU of an object with any prediction, classes ignored: mean {fit.mean:.2f}, "
+        f"largest {fit.best_iou.max(initial=0.0):.2f} (over {fit.best_iou.size} objects)",
+        _scores_line(known),
+        f"- oracle: the ground truth itself, handed in as predictions, gets AP {format_metric(oracle)}",
+        f"Likely cause: {_cause(truth, results, known, fit, metrics, kind, oracle)}",
+    ]
+    return "\n".join(lines)
+
+
+def _cause(
+    truth: GroundTruth,
+    results: dict[Any, ImageResult],
+    known: dict[Any, ImageResult],
+    fit: _Fit,
+    metrics: dict[str, float],
+    kind: str,
+    oracle: float,
+) -> str:
+    if truth.num_objects() == 0:
+        return "the data set has no objects (crowd regions do not count), so there is nothing to measure."
+    if oracle < 100 - 1e-6:
+        return "the ground truth does not even match itself; the annotations are broken (run tools/check_dataset.py)."
+    if not any(len(result) for result in results.values()):
+        return (
+            "the model made no predictions above its score threshold (MODEL.ROI_HEADS.SCORE_THRESH): it is not "
+            "trained, its weights were not loaded, or the threshold is too high."
+        )
+    if not any(len(result) for result in known.values()):
+        return "the image ids do not match: no prediction belongs to an image of this data set."
+    if fit.mean < _FIT:
+        reading = _better_reading(truth, known, fit.mean)
+        return reading or (
+            "the boxes fit no object and no other reading of their coordinates helps: the model is not trained "
+            "(enough), or its weights were not loaded."
+        )
+    permuted = _permutation(truth, fit)
+    if permuted:
+        return permuted
+    if kind != "bbox" and metrics["bbox/AP"] > metrics[f"{kind}/AP"]:
+        return f"boxes and classes fit, the {kind} do not: look at that head, and at how its output is scaled."
+    return (
+        "boxes and classes fit, but wrong detections score far above the right ones: the model is not trained enough."
+    )
+
+
+# ---------------------------------------------------------------------- what was seen
+def _ids_line(truth: GroundTruth, results: dict[Any, ImageResult], known: dict[Any, ImageResult]) -> str:
+    with_detections = sum(len(result) > 0 for result in known.values())
+    line = (
+        f"- image ids: {len(known)} of the data set's {len(truth.images)} images have an entry, {with_detections} of "
+        f"them with predictions; {len(results) - len(known)} entries name ids that the data set does not have"
+    )
+    if len(known) < len(results):
+        unknown = [i for i in results if i not in truth.images][:3]
+        line += f" (predicted, for example, {unknown}; the data set has {list(truth.images)[:3]})"
+    return line
+
+
+def _counts_table(truth: GroundTruth, known: dict[Any, ImageResult]) -> str:
+    num_classes = len(truth.class_names)
+    predicted = np.zeros(num_classes + 1, dtype=np.int64)
+    for result in known.values():
+        predicted += np.bincount(result.labels, minlength=num_classes + 1)
+    objects = [truth.num_objects(label) for label in range(1, num_classes + 1)]
+    order = sorted(range(num_classes), key=lambda i: -(objects[i] + int(predicted[i + 1])))
+    rows = [[truth.class_names[i], str(objects[i]), str(predicted[i + 1])] for i in order[:_MAX_CLASSES]]
+    text = text_table([["class", "objects", "predictions"], *rows])
+    if num_classes > _MAX_CLASSES:
+        text += f"\n... and {num_classes - _MAX_CLASSES} classes more"
+    return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+def _scores_line(known: dict[Any, ImageResult]) -> str:
+    scores = np.concatenate([np.zeros(0, np.float32), *(result.scores for result in known.values())])
+    if not scores.size:
+        return "- scores: no predictions"
+    spread = f"from {scores.min():.3f} to {scores.max():.3f}, median {np.median(scores):.3f}"
+    return f"- scores of {scores.size} predictions: {spread}"
+
+
+# ---------------------------------------------------------------------- do the boxes fit
+def _fit(truth: GroundTruth, known: dict[Any, ImageResult], reading: Reading) -> _Fit:
+    """Best IoU per object, with the predicted boxes read (converted) by `reading`."""
+    ious, gt_labels, pred_labels = [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for image, result in _images_with_objects(truth, known):
+        keep = np.flatnonzero(~image.iscrowd)
+        gt_labels.append(image.labels[keep])
+        top = np.argsort(-result.scores, kind="stable")[:_MAX_BOXES]
+        if not len(top):
+            ious.append(np.zeros(len(keep)))
+            pred_labels.append(np.zeros(len(keep), np.int64))
+            continue
+        boxes = reading(result.boxes[top].astype(np.float64), image)
+        ious_of_pairs = box_iou(torch.from_numpy(image.boxes[keep]).double(), torch.from_numpy(boxes))
+        best, which = ious_of_pairs.nan_to_num(0).max(dim=1)
+        ious.append(best.numpy())
+        pred_labels.append(result.labels[top][which.numpy()])
+    return _Fit(np.concatenate(ious), np.concatenate(gt_labels), np.concatenate(pred_labels))
+
+
+def _images_with_objects(truth: GroundTruth, known: dict[Any, ImageResult]) -> Iterator[tuple[ImageTruth, ImageResult]]:
+    count = 0
+    for image_id, result in known.items():
+        image = truth.images[image_id]
+        if image.iscrowd.all():
+            continue
+        yield image, result
+        count += 1
+        if count == _MAX_IMAGES:
+            return
+
+
+def _better_reading(truth: GroundTruth, known: dict[Any, ImageResult], mean: float) -> str | None:
+    """The other reading of the predicted coordinates that fits clearly better, in words."""
+    best_mean, best_name = 0.0, ""
+    for name, reading in _FIXED_READINGS:
+        other = _fit(truth, known, reading).mean
+        if other > best_mean:
+            best_mean, best_name = other, name
+    for name, family, values in _FAMILIES:
+        other, value = _best_of_family(truth, known, family, values)
+        if other > best_mean + 0.01:
+            best_mean, best_name = other, name.format(value)
+    if best_mean < max(_FIT, mean + _RISE):
+        return None
+    return (
+        f"the boxes are in other coordinates: {best_name}, the mean best IoU rises from {mean:.2f} to {best_mean:.2f}. "
+        "Predictions must be xyxy in pixels of the original image."
+    )
+
+
+def _best_of_family(
+    truth: GroundTruth, known: dict[Any, ImageResult], family: Callable[[float], Reading], values: np.ndarray
+) -> tuple[float, float]:
+    """(mean best IoU, value) of the best member, searched coarsely and then around the best."""
+    coarse = max((_fit(truth, known, family(v)).mean, v) for v in values.tolist())
+    around = coarse[1] * 2.0 ** (np.arange(-4, 5) / 64)
+    return max(coarse, *((_fit(truth, known, family(v)).mean, v) for v in around.tolist()))
+
+
+def _scaled(factor: float) -> Reading:
+    return lambda boxes, image: boxes * factor
+
+
+def _resized(side: float) -> Reading:
+    return lambda boxes, image: boxes * (min(image.size_hw) / side)
+
+
+_FIXED_READINGS: tuple[tuple[str, Reading], ...] = (
+    ("read as x, y, width, height", lambda b, image: np.concatenate([b[:, :2], b[:, :2] + b[:, 2:]], 1)),
+    (
+        "read as centre x, centre y, width, height",
+        lambda b, image: np.concatenate([b[:, :2] - b[:, 2:] / 2, b[:, :2] + b[:, 2:] / 2], 1),
+    ),
+    ("with x and y exchanged", lambda b, image: b[:, [1, 0, 3, 2]]),
+    ("multiplied by the image's width and height", lambda b, image: b * np.tile(image.size_hw[::-1], 2)),
+)
+_FAMILIES: tuple[tuple[str, Callable[[float], Reading], np.ndarray], ...] = (
+    ("multiplied by {:.2f}", _scaled, 2.0 ** (np.arange(-48, 49) / 16)),  # 1/8 to 8
+    ("read as on images resized to a shorter side of {:.0f}", _resized, 2.0 ** (np.arange(96, 177) / 16)),  # 64 to 2048
+)
+
+
+def _permutation(truth: GroundTruth, fit: _Fit) -> str | None:
+    """Which classes stand for which, if most well-placed boxes carry the wrong class."""
+    placed = fit.best_iou >= _FIT
+    pairs = Counter(zip(fit.gt_labels[placed].tolist(), fit.pred_labels[placed].tolist(), strict=True))
+    agreeing = sum(count for (gt, pred), count in pairs.items() if gt == pred)
+    if agreeing > 0.2 * placed.sum():
+        return None
+    names = truth.class_names
+    common = pairs.most_common(5)
+    examples = [f"{names[gt - 1]!r} is predicted as {names[pred - 1]!r} ({n} times)" for (gt, pred), n in common]
+    return (
+        "the boxes fit but their classes are permuted: " + ", ".join(examples) + ". Compare the class names of the "
+        "checkpoint with those of the data set, and look for ids that start at 0."
+    )

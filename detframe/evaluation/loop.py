@@ -1,0 +1,125 @@
+"""The evaluation loop: every image of a loader through the model, into an evaluator."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detframe.layers.collectives import rank
+from detframe.structures import Prediction, Target, rescale_prediction, to_cpu
+
+logger = logging.getLogger(__name__)
+# Seconds between two lines of progress
+_LOG_SECONDS = 10.0
+
+OnBatch = Callable[[Sequence[Tensor], Sequence[Target], list[Prediction]], None]
+
+
+def run_evaluation(
+    model: nn.Module,
+    loader: Iterable[tuple[Sequence[Tensor], Sequence[Target]]],
+    evaluator: Any,
+    amp_dtype: torch.dtype | None = None,
+    on_batch: OnBatch | None = None,
+) -> dict[str, float]:
+    """Evaluate a model; every rank calls it with its own shard, which may be empty, and gets the same metrics.
+
+    The model runs in evaluation mode without gradients; both are as before afterwards, whatever happens. Predictions
+    are rescaled from the size of the image tensors to `orig_size_hw` of their targets.
+
+    Args:
+        model: `model(images)` gives one Prediction per image.
+        loader: yields (images, targets); targets need `image_id` and `orig_size_hw`.
+        evaluator: has reset(), update(targets, predictions), compute().
+        amp_dtype: run under autocast with this dtype; None is plain fp32.
+        on_batch: called with images, targets and predictions (on the CPU) of each batch, all in the coordinates of the
+            image tensors, as pictures need them.
+
+    Returns:
+        What `evaluator.compute()` gives.
+    """
+    evaluator.reset()
+    progress = _Progress(loader)
+    with evaluating(model, amp_dtype):
+        for images, targets in loader:
+            predictions = model(images)
+            evaluator.update(targets, to_cpu(_in_original_size(images, targets, predictions)))
+            if on_batch is not None:
+                on_batch(images, targets, to_cpu(predictions))
+            progress.step(len(images))
+    progress.close()
+    metrics: dict[str, float] = evaluator.compute()
+    return metrics
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module, amp_dtype: torch.dtype | None = None) -> Iterator[None]:
+    """Evaluation mode, no gradients, autocast; the mode of every module is restored at the end.
+
+    Not `torch.inference_mode`: what a model caches there (anchors, folded norms) could not be used in training later.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad(), torch.autocast(model_device(model).type, dtype=amp_dtype, enabled=amp_dtype is not None):
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def model_device(model: nn.Module) -> torch.device:
+    """Where the model's parameters are; the CPU for a model without any."""
+    parameter = next(model.parameters(), None)
+    return parameter.device if parameter is not None else torch.device("cpu")
+
+
+def _in_original_size(
+    images: Sequence[Tensor], targets: Sequence[Target], predictions: Sequence[Prediction]
+) -> list[Prediction]:
+    return [
+        rescale_prediction(prediction, (image.shape[-2], image.shape[-1]), target["orig_size_hw"])
+        for image, target, prediction in zip(images, targets, predictions, strict=True)
+    ]
+
+
+class _Progress:
+    """Lines in the log with images done, images/s and ETA; rank 0 speaks for all, as shards are equally long."""
+
+    def __init__(self, loader: Any) -> None:
+        self.batches = len(loader) if hasattr(loader, "__len__") else None
+        self.start = self.last = time.perf_counter()
+        self.done_batches = self.done_images = 0
+
+    def step(self, images: int) -> None:
+        self.done_batches += 1
+        self.done_images += images
+        now = time.perf_counter()
+        if rank() == 0 and now - self.last >= _LOG_SECONDS:
+            self.last = now
+            logger.info("evaluation: %s", self._text(now - self.start))
+
+    def _text(self, seconds: float) -> str:
+        text = f"{self.done_images} images, {self.done_images / max(seconds, 1e-9):.1f} images/s"
+        if not self.batches:
+            return text
+        left = seconds / self.done_batches * (self.batches - self.done_batches)
+        return f"batch {self.done_batches}/{self.batches}, {text}, ETA {_duration(left)}"
+
+    def close(self) -> None:
+        if rank() == 0:
+            seconds = time.perf_counter() - self.start
+            rate = self.done_images / max(seconds, 1e-9)
+            logger.info("evaluation: %d images in %s (%.1f images/s)", self.done_images, _duration(seconds), rate)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
