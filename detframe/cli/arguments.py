@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from detframe import __version__
 
@@ -26,13 +27,12 @@ def base_parser(command: str, description: str, epilog: str = "") -> argparse.Ar
     return parser
 
 
-def program_name(command: str) -> str:
-    """How the user called this command: "tools/train_net.py", or "detframe train"."""
-    script = os.path.basename(sys.argv[0])
-    return f"tools/{script}" if script in _SCRIPTS else f"detframe {command}"
-
-
-_SCRIPTS = {"train_net.py", "test_net.py", "predict.py", "quickstart.py", "visualize_data.py"}
+def program_name(command: str, script: str = "") -> str:
+    """How this user calls a command: "detframe train", or "python tools/train_net.py" for those who run the scripts."""
+    running = Path(sys.argv[0])
+    if running.parent.name != "tools":
+        return f"detframe {command}"
+    return f"python tools/{script or running.name}"
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:

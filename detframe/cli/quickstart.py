@@ -1,0 +1,128 @@
+"""The shortest way from nothing to detections: tools/quickstart.py, `make quickstart`, `detframe quickstart`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detframe.cli.arguments import add_config_arguments, base_parser, parse, program_name
+from detframe.cli.common import load_config, log_to_terminal, print_config
+from detframe.cli.curves import draw_curves
+from detframe.cli.errors import guard
+from detframe.cli.media import write_image
+from detframe.config import shipped_folder
+
+if TYPE_CHECKING:
+    from detframe.config import ConfigNode
+
+logger = logging.getLogger(__name__)
+
+CONFIG = "configs/quick/faster_rcnn_R_18_FPN_shapes.yaml"
+OUTPUT = "output/quickstart"
+NUM_PICTURES = 12
+EPILOG = """\
+Makes the data set "shapes", trains a small Faster R-CNN on it from random weights on the CPU, evaluates it, and draws
+what it finds beside the ground truth. Everything it makes is in OUTPUT_DIR (output/quickstart) and datasets/shapes.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = base_parser("quickstart", "Train a small detector on generated pictures, in minutes, on the CPU.", EPILOG)
+    add_config_arguments(parser)
+    args = parse(parser, argv)
+    args.config_file = args.config_file or CONFIG
+    if "OUTPUT_DIR" not in args.opts:
+        args.opts = ["OUTPUT_DIR", OUTPUT, *args.opts]
+    return guard(lambda: _run(args), args.debug)
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.print_config is not None:
+        return print_config(args)
+    start = time.monotonic()
+    log_to_terminal()
+    cfg = load_config(args)
+    logger.info("1/4  generating the data set 'shapes'")
+    shapes = make_shapes()
+    logger.info("     it is in %s\n2/4  training and evaluating: %s", shapes, args.config_file)
+    from detframe.engine import train
+
+    metrics = train(cfg)
+    output = Path(cfg.OUTPUT_DIR)
+    logger.info("3/4  drawing predictions beside ground truth")
+    pictures = draw_predictions(cfg, best_checkpoint(output), output / "predictions")
+    logger.info("4/4  drawing the curves")
+    draw_curves(output / "metrics.jsonl", output / "curves.png")
+    for line in summary(args.config_file, output, shapes, pictures, metrics, time.monotonic() - start):
+        logger.info("%s", line)
+    return 0
+
+
+def make_shapes() -> Path:
+    """Generate the built-in data set with datasets/make_shapes.py, where the catalog looks for it."""
+    script = shipped_folder("datasets") / "make_shapes.py"
+    spec = importlib.util.spec_from_file_location("detframe_make_shapes", script)
+    if spec is None or spec.loader is None or not script.is_file():
+        raise FileNotFoundError(f"{script} is missing; it comes with detframe, so this copy is incomplete")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return Path(module.make_shapes())
+
+
+def best_checkpoint(output: Path) -> Path:
+    """model_best.pth of a run, or model_final.pth where no evaluation chose a best one."""
+    best = output / "model_best.pth"
+    return best if best.is_file() else output / "model_final.pth"
+
+
+def draw_predictions(cfg: ConfigNode, checkpoint: Path, folder: Path) -> int:
+    """Draw ground truth and predictions of the first test images side by side; returns how many."""
+    import torch
+
+    from detframe.data import load_image, load_records
+    from detframe.inference import Detector
+    from detframe.visualization import side_by_side
+
+    detector = Detector.load(str(checkpoint), device=cfg.MODEL.DEVICE)
+    records = load_records(cfg.DATASETS.TEST, cfg.DATASETS.CATALOG)
+    chosen = records.select(torch.arange(min(NUM_PICTURES, len(records))))
+    images = [load_image(chosen[i]["file_name"]) for i in range(len(chosen))]
+    for i, prediction in enumerate(detector.predict(images)):
+        record: Any = chosen[i]
+        picture = side_by_side(images[i], record, prediction, detector.class_names)
+        write_image(folder / f"{Path(record['file_name']).stem}.png", picture)
+    return len(chosen)
+
+
+def summary(
+    config: str, output: Path, shapes: Path, pictures: int, metrics: Mapping[str, float], seconds: float
+) -> list[str]:
+    """What was made, and what to try next."""
+    train, predict = program_name("train", "train_net.py"), program_name("predict", "predict.py")
+    values = ", ".join(f"{name} {_number(metrics.get(f'bbox/{name}'))}" for name in ("AP", "AP50", "AP75"))
+    return [
+        "",
+        f"Done in {seconds / 60:.1f} minutes. On the validation images: {values}.",
+        "",
+        f"  {output}/predictions/     {pictures} pictures: ground truth on the left, predictions on the right",
+        f"  {output}/curves.png       losses and AP over the training",
+        f"  {output}/log.txt          the whole log; metrics.jsonl has it in numbers, TensorBoard reads this folder",
+        f"  {output}/model_best.pth   the detector; this file alone is enough to predict",
+        "",
+        "What to try next:",
+        f"  {predict} --weights {output}/model_best.pth --input {shapes}/val --output {output}/found",
+        f"  {train} --config-file {config} OUTPUT_DIR output/longer SOLVER.MAX_ITER 20ep",
+        f"  {train} --config-file {config} --print-config SOLVER.BASE_LR",
+        "  your own data: an entry in a catalog file, no code; see docs/own_data.md",
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None or math.isnan(value) else f"{value:.1f}"
