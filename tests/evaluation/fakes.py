@@ -65,7 +65,9 @@ def random_records(num_images=12, num_classes=3, seed=0, **kwargs):
         sides = np.exp(rng.uniform(np.log(8), np.log(150), (count, 2)))
         corner = rng.uniform(0, 1, (count, 2)) * (np.array([300, 200]) - sides)
         boxes = np.concatenate([corner, corner + sides], 1).round(1)
-        rows.append(record(100 + index, boxes, rng.integers(1, num_classes + 1, count), iscrowd=rng.random(count) < 0.1))
+        rows.append(
+            record(100 + index, boxes, rng.integers(1, num_classes + 1, count), iscrowd=rng.random(count) < 0.1)
+        )
     return FakeRecords(rows, [f"class{i}" for i in range(1, num_classes + 1)], **kwargs)
 
 

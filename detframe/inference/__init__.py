@@ -1,0 +1,7 @@
+"""Predicting with a trained checkpoint."""
+
+from detframe.evaluation.results import to_coco_results
+from detframe.inference.detector import Detector
+from detframe.inference.inputs import IMAGE_EXTENSIONS, list_images, read_video
+
+__all__ = ["IMAGE_EXTENSIONS", "Detector", "list_images", "read_video", "to_coco_results"]

@@ -1,0 +1,99 @@
+"""A trained detector out of one checkpoint file."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from detframe.compat import read_weights
+from detframe.config import ConfigNode, get_cfg, import_custom_modules
+from detframe.modeling import GeneralizedRCNN, build_detection_model
+
+# Settings of the machine and run that trained, which mean nothing here
+_NOT_CARRIED = ("MODEL.DEVICE", "MODEL.WEIGHTS", "MODEL.COMPILE", "OUTPUT_DIR")
+_SHOWN = 5
+
+
+def read_detector(path: str | Path, device: str) -> tuple[GeneralizedRCNN, ConfigNode, dict[str, Any]]:
+    """Model (in evaluation mode, on the device), config and meta of a checkpoint that detframe's training wrote.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not whole, not detframe's, or its parts do not fit each other; what it is instead.
+    """
+    checkpoint = read_weights(path)
+    meta = _checked_meta(checkpoint, path)
+    cfg = _config(meta, path, device)
+    import_custom_modules(cfg.CUSTOM_IMPORTS, beside=Path(path).parent)
+    model = build_detection_model(cfg)
+    _fill(model, checkpoint["model"], path)
+    return model.eval(), cfg, meta
+
+
+def _checked_meta(checkpoint: Any, path: str | Path) -> dict[str, Any]:
+    meta = checkpoint.get("meta") if isinstance(checkpoint, Mapping) else None
+    wanted = ("config", "class_names", "category_ids")
+    if not isinstance(meta, Mapping) or "model" not in checkpoint or any(key not in meta for key in wanted):
+        raise ValueError(
+            f"{path} is no checkpoint of detframe: it should hold 'model' and 'meta' with {', '.join(wanted)}; it "
+            f"{_looks_like(checkpoint)}. Weights of other programs go into MODEL.WEIGHTS of a config"
+        )
+    return dict(meta)
+
+
+def _looks_like(checkpoint: Any) -> str:
+    if not isinstance(checkpoint, Mapping):
+        return f"is a {type(checkpoint).__name__}"
+    keys = [str(key) for key in checkpoint]
+    listed = ", ".join(repr(key) for key in keys[:_SHOWN]) + (", ..." if len(keys) > _SHOWN else "")
+    if keys and all(hasattr(value, "shape") for value in checkpoint.values()):
+        return f"looks like bare weights of {len(keys)} parameters ({listed})"
+    return f"holds {listed}" if keys else "is empty"
+
+
+def _config(meta: Mapping[str, Any], path: str | Path, device: str) -> ConfigNode:
+    """The config of the training, on this machine's device."""
+    cfg = get_cfg()
+    defaults = dict(cfg.leaves())
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.yaml"
+        file.write_text(meta["config"], encoding="utf-8")
+        try:
+            cfg.merge_from_file(file)
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"{path} was written by detframe {meta.get('detframe_version', '?')}, and this version cannot read the "
+                f"config in it: {error}"
+            ) from None
+    cfg.merge_from_list([word for key in _NOT_CARRIED for word in (key, defaults[key])])
+    cfg.MODEL.DEVICE = device
+    named = len(meta["class_names"])
+    if len(meta["category_ids"]) != named or cfg.MODEL.NUM_CLASSES not in (0, named):
+        raise ValueError(
+            f"{path} contradicts itself: {named} class names, {len(meta['category_ids'])} category ids, and "
+            f"MODEL.NUM_CLASSES {cfg.MODEL.NUM_CLASSES}"
+        )
+    cfg.MODEL.NUM_CLASSES = named
+    cfg.freeze()
+    return cfg
+
+
+def _fill(model: nn.Module, weights: Mapping[str, Any], path: str | Path) -> None:
+    """Load strictly; a difference is an error that lists the first few."""
+    own = model.state_dict()
+    findings = [f"{name} is missing" for name in own if name not in weights]
+    findings += [f"{name} is not part of the model" for name in weights if name not in own]
+    findings += [
+        f"{name} has shape {tuple(weights[name].shape)} instead of {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in weights and weights[name].shape != value.shape
+    ]
+    if findings:
+        listed = "\n".join(f"  {line}" for line in findings[:_SHOWN])
+        more = f"\n  and {len(findings) - _SHOWN} more" if len(findings) > _SHOWN else ""
+        raise ValueError(f"the weights in {path} do not fit the model of its own config:\n{listed}{more}")
+    model.load_state_dict(weights)

@@ -1,0 +1,160 @@
+"""Detector: a checkpoint is enough to predict on files, arrays and tensors."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+
+from detframe.config import ConfigNode
+from detframe.evaluation import evaluating
+from detframe.inference.checkpoint import read_detector
+from detframe.inference.inputs import ImageLike, as_tensor, expand
+from detframe.layers.device import resolve_amp
+from detframe.modeling import GeneralizedRCNN
+from detframe.structures import Prediction, rescale_prediction, select, to_cpu
+
+# Threads that decode and resize while the model computes, and the batches that may wait for company of their shape
+_THREADS = 4
+_WINDOW = 4
+
+_Item = tuple[int, Tensor, tuple[int, int]]  # position in the input, resized image, size_hw of the original
+
+
+class Detector:
+    """A trained model with its class names and its way of resizing.
+
+    Args:
+        model: as `build_detection_model` gives it, with its weights.
+        cfg: the config it was built from (INPUT.MIN_SIZE_TEST and MAX_SIZE_TEST say how to resize).
+        meta: class_names, category_ids and what else a checkpoint carries.
+        amp: "auto", "off", "bf16" or "fp16", as SOLVER.AMP.
+    """
+
+    def __init__(self, model: GeneralizedRCNN, cfg: ConfigNode, meta: dict[str, Any], amp: str = "auto") -> None:
+        self.model = model
+        self.cfg = cfg
+        self.meta = meta
+        self.device: torch.device = model.device
+        self.amp_dtype = resolve_amp(amp, self.device)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "auto", amp: str = "auto") -> Detector:
+        """The detector of a checkpoint, such as model_best.pth; config and class names come with it.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: a file that is half-written, not detframe's, or contradicts itself; or an unknown device.
+        """
+        model, cfg, meta = read_detector(path, device)
+        return cls(model, cfg, meta, amp)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Label i is class_names[i - 1]."""
+        return tuple(self.meta["class_names"])
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """Label i is category_ids[i - 1] in the annotation file of the training."""
+        return tuple(self.meta["category_ids"])
+
+    def predict(
+        self, inputs: ImageLike | Iterable[ImageLike], batch_size: int = 8, score_threshold: float = 0.0
+    ) -> list[Prediction]:
+        """Detections of every image, in the order of the inputs, on the CPU, in the coordinates of the images.
+
+        Args:
+            inputs: a path, a folder, a pattern as "photos/*.jpg", an RGB array (H, W, 3) of uint8, an RGB tensor
+                (3, H, W), uint8 or float in [0, 1], or a list that mixes them. One image gives a list of one.
+            batch_size: images per forward pass; it changes speed and memory, not the results.
+            score_threshold: leave out what scores below; the model itself leaves out what scores below
+                MODEL.ROI_HEADS.SCORE_THRESH.
+
+        Raises:
+            FileNotFoundError: no such file, or no image in a folder or behind a pattern.
+            TypeError, ValueError: something that is no image.
+        """
+        return list(self.predict_iter(inputs, batch_size, score_threshold))
+
+    def predict_iter(
+        self, inputs: ImageLike | Iterable[ImageLike], batch_size: int = 8, score_threshold: float = 0.0
+    ) -> Iterator[Prediction]:
+        """`predict`, one prediction at a time, for folders and videos (`read_video`) of any length in little memory."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
+        waiting: dict[tuple[int, int], list[_Item]] = defaultdict(list)
+        done: dict[int, Prediction] = {}
+        following = 0
+        for item in self._loaded(inputs, ahead=2 * batch_size):
+            shape = self._padded_shape(item[1])
+            waiting[shape].append(item)
+            if len(waiting[shape]) == batch_size:
+                done.update(self._run(waiting.pop(shape), score_threshold))
+            elif item[0] - following >= _WINDOW * batch_size:
+                done.update(self._run(waiting.pop(_oldest(waiting)), score_threshold))
+            while following in done:
+                yield done.pop(following)
+                following += 1
+        while waiting:
+            done.update(self._run(waiting.pop(_oldest(waiting)), score_threshold))
+        yield from (done[index] for index in sorted(done))
+
+    # ------------------------------------------------------------------ inside
+    def _loaded(self, inputs: ImageLike | Iterable[ImageLike], ahead: int) -> Iterator[_Item]:
+        """Images decoded and resized by threads, at most `ahead` before they are needed, in order."""
+        sources = enumerate(expand(inputs))
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="detframe-decode") as pool:
+            queue: deque[Future[_Item]] = deque()
+            try:
+                queue.extend(pool.submit(self._load, *source) for source in islice(sources, ahead))
+                while queue:
+                    item = queue.popleft().result()
+                    queue.extend(pool.submit(self._load, *source) for source in islice(sources, 1))
+                    yield item
+            finally:
+                for future in queue:
+                    future.cancel()
+
+    def _load(self, index: int, source: ImageLike) -> _Item:
+        from detframe.data import resize_shape
+
+        image = as_tensor(source)
+        size_hw = (int(image.shape[-2]), int(image.shape[-1]))
+        wanted = resize_shape(size_hw, self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MAX_SIZE_TEST)
+        if tuple(wanted) != size_hw:
+            image = transforms.resize(image, list(wanted), antialias=True)
+        return index, image, size_hw
+
+    def _padded_shape(self, image: Tensor) -> tuple[int, int]:
+        """The shape that the model pads this image to when it is alone.
+
+        Only images of one padded shape share a batch: more padding would change what the convolutions see at the
+        border, and a prediction must not depend on the images that happen to come with it.
+        """
+        divisor = self.model.preprocessor.divisor
+        return -(-image.shape[-2] // divisor) * divisor, -(-image.shape[-1] // divisor) * divisor
+
+    def _run(self, items: list[_Item], score_threshold: float) -> dict[int, Prediction]:
+        with evaluating(self.model, self.amp_dtype):
+            predictions = self.model([image for _, image, _ in items])
+            if score_threshold > 0:
+                predictions = [select(p, p["scores"] >= score_threshold) for p in predictions]
+            predictions = [
+                rescale_prediction(prediction, (image.shape[-2], image.shape[-1]), size_hw)
+                for prediction, (_, image, size_hw) in zip(predictions, items, strict=True)
+            ]
+            predictions = to_cpu(predictions)
+        return {index: prediction for (index, _, _), prediction in zip(items, predictions, strict=True)}
+
+
+def _oldest(waiting: dict[tuple[int, int], list[_Item]]) -> tuple[int, int]:
+    """The shape of the image that has waited longest."""
+    return min(waiting, key=lambda shape: waiting[shape][0][0])

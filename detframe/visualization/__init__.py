@@ -1,0 +1,21 @@
+"""Pictures: instances on images, ground truth beside prediction, curves of a run."""
+
+from detframe.visualization.curves import draw_curves
+from detframe.visualization.drawing import (
+    class_colour,
+    contact_sheet,
+    draw_instances,
+    side_by_side,
+    training_image,
+    with_caption,
+)
+
+__all__ = [
+    "class_colour",
+    "contact_sheet",
+    "draw_curves",
+    "draw_instances",
+    "side_by_side",
+    "training_image",
+    "with_caption",
+]
