@@ -1,0 +1,98 @@
+"""The cache of packed annotations: memory-mapped arrays that all processes of a machine share."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detframe.data.metadata import Metadata
+from detframe.data.packing import PackedDataset, map_folder
+
+logger = logging.getLogger(__name__)
+FORMAT_VERSION = 1  # raise it when a reader or the layout of the arrays changes
+
+
+def cache_folder() -> Path:
+    """DETFRAME_CACHE, else ~/.cache/detframe; packed annotations lie in `records` below it."""
+    root = os.environ.get("DETFRAME_CACHE")
+    return (Path(root).expanduser() if root else Path.home() / ".cache" / "detframe") / "records"
+
+
+def cache_key(fields: dict[str, Any], files: Sequence[Path]) -> str:
+    """A name that changes with the catalog entry and with path, size or time of any file it was read from."""
+    stats = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    text = json.dumps([FORMAT_VERSION, fields, stats], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def cached(name: str, key: str, read: Callable[[], PackedDataset]) -> PackedDataset:
+    """What `read()` returns, from the cache where it is there, and put there where it is not.
+
+    The processes of a machine wait for the first of them to read. Where the cache cannot be written, arrays stay in memory.
+    """
+    folder = cache_folder() / f"{name}-{key}"
+    found = _open(folder)
+    if found is not None:
+        return found
+    with _locked(folder.with_suffix(".lock")):
+        return _open(folder) or _store(folder, read())
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the file lock `path`, where the system and the file system know such locks."""
+    with contextlib.ExitStack() as stack:
+        try:
+            import fcntl
+
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(path.open("w"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except (ImportError, OSError) as error:
+            logger.debug("no lock on %s: %s", path, error)
+        yield
+
+
+def _open(folder: Path) -> PackedDataset | None:
+    """The data set in a cache folder, or None where there is none that can be read."""
+    if not folder.is_dir():
+        return None
+    try:
+        values = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        names = values["metadata"]
+        names["keypoint_flip_pairs"] = [tuple(pair) for pair in names["keypoint_flip_pairs"]]
+        metadata = Metadata(**{k: tuple(v) if isinstance(v, list) else v for k, v in names.items()})
+        return map_folder(metadata, folder, values["warnings"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logger.info("cache folder %s cannot be used and is made anew: %s", folder, error)
+        return None
+
+
+def _store(folder: Path, packed: PackedDataset) -> PackedDataset:
+    """Write a temporary folder and rename it, so that a cache folder is whole or absent; return the mapped data set."""
+    temporary: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+        for key, values in packed.arrays.items():
+            np.save(temporary / f"{key}.npy", values, allow_pickle=False)
+        meta = {"metadata": dataclasses.asdict(packed.metadata), "warnings": packed.warnings}
+        (temporary / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)  # only an unusable one can be there
+        temporary.rename(folder)
+    except OSError as error:
+        logger.info("the annotations of %s stay in memory; the cache cannot be written: %s", packed.metadata.name, error)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return _open(folder) or packed

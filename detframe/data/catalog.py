@@ -1,0 +1,168 @@
+"""The catalog: names of data sets, and reading the records behind them."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from detframe.config.paths import PACKAGE, shipped_folder
+from detframe.data import formats  # noqa: F401  (fills DATASET_FORMATS)
+from detframe.data.cache import cache_key, cached
+from detframe.data.packing import PackedDataset
+from detframe.data.records import Records, join
+from detframe.registry import DATASET_FORMATS, nearest
+
+logger = logging.getLogger(__name__)
+COMMON_FIELDS = ("format", "images", "annotations")
+
+
+@dataclass(frozen=True)
+class CatalogEntry:
+    """One data set of the catalog, with absolute paths."""
+
+    name: str
+    format: str
+    images: Path
+    annotations: Path
+    options: Mapping[str, Any]  # fields that only this format has
+    catalog: Path
+
+    def check_exists(self) -> None:
+        """Raises FileNotFoundError for a missing image folder or annotation file."""
+        for what, path, there in (
+            ("image folder", self.images, self.images.is_dir()),
+            ("annotations", self.annotations, self.annotations.exists()),
+        ):
+            if not there:
+                root = os.environ.get("DETFRAME_DATASETS")
+                moved = f"DETFRAME_DATASETS is {root}" if root else "DETFRAME_DATASETS, which moves the root, is not set"
+                hint = "; `python datasets/make_shapes.py` makes it" if self.name.startswith("shapes_") else ""
+                raise FileNotFoundError(
+                    f"data set {self.name!r}: the {what} {path} does not exist (entry in {self.catalog}; {moved}){hint}"
+                )
+
+    def source_files(self) -> list[Path]:
+        """What the records are made from: a change in any of these files makes them anew."""
+        if self.annotations.is_file():
+            return [self.annotations]
+        files = sorted(p for p in self.annotations.iterdir() if p.is_file())
+        # A folder of XML files goes with lists of image names, and with a folder that says which images there are.
+        lists = self.annotations.parent / "ImageSets" / "Main" / f"{self.options.get('split', '')}.txt"
+        return [*files, self.images, *([lists] if lists.is_file() else [])]
+
+
+def load_records(names: Sequence[str], catalog: str = "", keep_empty: bool = True) -> Records:
+    """The records of one or more data sets, joined in this order.
+
+    Args:
+        names: from the catalog.
+        catalog: a catalog file of the user's own, whose entries come before the shipped ones (DATASETS.CATALOG).
+        keep_empty: keep images without objects (crowds do not count as objects).
+
+    Raises:
+        KeyError: a name that no catalog has, with the nearest names.
+        FileNotFoundError: the catalog, an image folder or an annotation file does not exist.
+        ValueError: a malformed catalog or annotation file, class names that differ, or no image at all.
+    """
+    names = [names] if isinstance(names, str) else list(names)
+    if not names:
+        raise ValueError("no data set is named; DATASETS.TRAIN and DATASETS.TEST take names from the catalog")
+    entries = read_catalogs(catalog)
+    records = join([_load(find_entry(name, entries, catalog)) for name in names])
+    if not keep_empty:
+        records = records.select(records.num_objects > 0)
+    if not len(records):
+        kept = "" if keep_empty else " with objects (DATALOADER.EMPTY is drop)"
+        raise ValueError(f"the data sets {', '.join(names)} have no image{kept}")
+    return records
+
+
+def _load(entry: CatalogEntry) -> PackedDataset:
+    entry.check_exists()
+    reader = DATASET_FORMATS.get(entry.format)
+    where = f"{reader.__module__}.{reader.__qualname__}"
+    fields = {"images": entry.images, "format": where, "options": entry.options, "name": entry.name}
+    key = cache_key(fields, entry.source_files())
+    packed = cached(entry.name, key, lambda: reader(entry, **entry.options))
+    for line in packed.warnings:
+        logger.warning("%s", line)
+    return packed
+
+
+def find_entry(name: str, entries: Mapping[str, CatalogEntry], catalog: str = "") -> CatalogEntry:
+    """The entry called `name`. Raises KeyError that names the nearest ones and the catalogs read."""
+    if name in entries:
+        return entries[name]
+    read = ", ".join(str(path) for path in _catalog_files(catalog))
+    raise KeyError(f"no data set is called {name!r}; {nearest(name, list(entries))} Catalogs read: {read}")
+
+
+def read_catalogs(catalog: str = "") -> dict[str, CatalogEntry]:
+    """Every entry of the shipped catalog and of the user's own, which wins where both have a name.
+
+    Raises:
+        FileNotFoundError: the user's catalog does not exist.
+        ValueError: malformed YAML, or a field that the format does not have.
+    """
+    entries: dict[str, CatalogEntry] = {}
+    for path in reversed(_catalog_files(catalog)):
+        for name, fields in _read_yaml(path).items():
+            entries[str(name)] = _entry(str(name), fields, path)
+    return entries
+
+
+def _catalog_files(catalog: str) -> list[Path]:
+    shipped = shipped_folder("datasets") / "catalog.yaml"
+    if not catalog:
+        return [shipped]
+    own = Path(catalog).expanduser().absolute()
+    if not own.is_file():
+        raise FileNotFoundError(f"DATASETS.CATALOG names {own}, which does not exist")
+    return [own, shipped]
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"malformed YAML in the catalog {path}: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"the catalog {path} must map names to entries, not be {type(values).__name__}")
+    return values
+
+
+def _entry(name: str, fields: Any, path: Path) -> CatalogEntry:
+    where = f"entry {name!r} of {path}"
+    if not isinstance(fields, dict):
+        raise ValueError(f"{where} must have fields ({', '.join(COMMON_FIELDS)}), not be {fields!r}")
+    absent = [key for key in COMMON_FIELDS if key not in fields]
+    if absent:
+        raise ValueError(f"{where} lacks {' and '.join(absent)}; it has {', '.join(map(str, fields))}")
+    options = {str(key): value for key, value in fields.items() if key not in COMMON_FIELDS}
+    name_of_format = str(fields["format"])
+    # The format of an entry that nobody asks for may be a module that is not imported in this run.
+    if name_of_format in DATASET_FORMATS:
+        known = list(inspect.signature(DATASET_FORMATS.get(name_of_format)).parameters)[1:]
+        for key in options:
+            if key not in known:
+                hint = nearest(key, [*known, *COMMON_FIELDS])
+                raise ValueError(f"{where} has an unknown field {key!r} (format {name_of_format}); {hint}")
+    root = _root(path)
+    images, annotations = (root / Path(str(fields[key])).expanduser() for key in ("images", "annotations"))
+    return CatalogEntry(name, name_of_format, images, annotations, options, path)
+
+
+def _root(catalog: Path) -> Path:
+    """Where the relative paths of a catalog start."""
+    moved = os.environ.get("DETFRAME_DATASETS")
+    if moved:
+        return Path(moved).expanduser().absolute()
+    installed = catalog.is_relative_to(PACKAGE)
+    return Path("datasets").absolute() if installed else catalog.parent

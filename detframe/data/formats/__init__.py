@@ -1,0 +1,10 @@
+"""Readers of annotation files: members of DATASET_FORMATS.
+
+A reader is a function `(entry: CatalogEntry, *, field=default, ...) -> PackedDataset`; its keyword arguments are the fields
+that an entry of this format may have besides `format`, `images` and `annotations`. `RecordBuilder` does the packing.
+"""
+
+from detframe.data.formats.coco import read_coco
+from detframe.data.formats.voc import read_voc
+
+__all__ = ["read_coco", "read_voc"]

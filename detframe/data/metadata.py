@@ -1,0 +1,82 @@
+"""Metadata: what a data set calls its classes and keypoints."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Names of a data set. Label i + 1 is class_names[i]; label 0 is background and has no name."""
+
+    name: str
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]  # the file's own number of each class; VOC: 1..K
+    keypoint_names: tuple[str, ...] = ()
+    keypoint_flip_pairs: tuple[tuple[int, int], ...] = ()  # keypoints that a mirrored image exchanges
+
+    @property
+    def num_classes(self) -> int:
+        """K, without background."""
+        return len(self.class_names)
+
+
+def keypoint_flip_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Pairs of indices whose names differ only by left and right, as "left_eye" and "right_eye"."""
+    index = {name.lower(): i for i, name in enumerate(names)}
+    pairs = []
+    for name, i in index.items():
+        other = re.sub("left", "right", name)
+        if other != name and other in index:
+            pairs.append((i, index[other]))
+    return tuple(pairs)
+
+
+def resolve_num_classes(cfg: Any, metadata: Metadata) -> int:
+    """K of the model: MODEL.NUM_CLASSES, or the data set's number of classes where that key is 0.
+
+    Raises:
+        ValueError: the two are given and differ.
+    """
+    wanted, found = cfg.MODEL.NUM_CLASSES, metadata.num_classes
+    if wanted not in (0, found):
+        names = ", ".join(metadata.class_names[:20]) + (", ..." if found > 20 else "")
+        raise ValueError(
+            f"MODEL.NUM_CLASSES is {wanted}, but the data set {metadata.name} has {found} classes ({names}). "
+            f"The key counts foreground classes only; 0 takes their number from the data"
+        )
+    return found
+
+
+def check_same_names(kind: str, first: tuple[str, Sequence[str]], second: tuple[str, Sequence[str]]) -> None:
+    """Two named lists of class or keypoint names must be equal.
+
+    Raises:
+        ValueError: they differ; the message sets them side by side and names the closest match of each stray one.
+    """
+    (name_a, a), (name_b, b) = first, second
+    if list(a) == list(b):
+        return
+    width = max([len(name_a), *(len(n) for n in a)]) + 2
+    lines = [f"  {'':>4} {name_a:<{width}}{name_b}"]
+    for i in range(max(len(a), len(b))):
+        left, right = (a[i] if i < len(a) else "-"), (b[i] if i < len(b) else "-")
+        mark = "" if left == right else "   <-- differs"
+        lines.append(f"  {i + 1:>4} {left:<{width}}{right}{mark}")
+    hints = _stray(name_a, a, b) + _stray(name_b, b, a)
+    raise ValueError(f"{name_a} and {name_b} do not have the same {kind} names:\n" + "\n".join(lines + hints))
+
+
+def _stray(owner: str, names: Sequence[str], others: Sequence[str]) -> list[str]:
+    out = []
+    for name in names:
+        if name in others:
+            continue
+        close = difflib.get_close_matches(name.lower(), [o.lower() for o in others], n=1, cutoff=0.6)
+        hint = next((f"; is it {o!r}?" for o in others if close and o.lower() == close[0]), "")
+        out.append(f"  only in {owner}: {name!r}{hint}")
+    return out
