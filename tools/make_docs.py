@@ -4,10 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from detframe.config.reference import reference_page
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "config_reference.md"
 
 
 def main() -> int:
@@ -16,14 +17,13 @@ def main() -> int:
         "--check", action="store_true", help="change nothing; exit code 1 where the page is out of date"
     )
     args = parser.parse_args()
-    page = ROOT / "docs" / "config_reference.md"
     wanted = reference_page()
-    if page.is_file() and page.read_text(encoding="utf-8") == wanted:
+    if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == wanted:
         return 0
     if args.check:
-        sys.stderr.write(f"{page} is out of date; run `make docs`\n")
+        sys.stderr.write(f"{PAGE} is out of date; run `make docs`\n")
         return 1
-    page.write_text(wanted, encoding="utf-8")
+    PAGE.write_text(wanted, encoding="utf-8")
     return 0
 
 

@@ -42,6 +42,8 @@ def guard(body: Callable[[], int], debug: bool = False) -> int:
 
 def user_message(error: BaseException) -> str | None:
     """What to tell the user about an error that detframe raised on purpose; None for any other."""
+    if type(error.__cause__).__name__ == "RankTraceback":  # launch() passes on what was unexpected in another process
+        return None
     in_worker = _from_worker(error)
     if in_worker is not None:
         return in_worker

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 from detframe.cli.errors import guard
@@ -11,14 +10,14 @@ from detframe.cli.errors import guard
 def run_processes(work: Callable[[], None], num_processes: int, debug: bool) -> int:
     """Call `work` here, or in `num_processes` new processes that form one group; returns the exit code.
 
-    `work` must be picklable. Each process reports its own error.
+    `work` must be picklable. Each process reports its own error; the exit code is that of the first to fail.
     """
     if num_processes == 1:
         work()
         return 0
     from detframe.engine import launch
 
-    launch(functools.partial(guarded, work, debug), num_processes)
+    launch(guarded, num_processes, (work, debug))
     return 0
 
 

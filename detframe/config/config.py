@@ -175,8 +175,19 @@ class ConfigNode(CfgNode):
                 yield self.full_key(key), value
 
     def dump(self, **kwargs: Any) -> str:
-        """The tree as YAML that `merge_from_file` reads back."""
-        return yaml.safe_dump(_lists(self.to_dict()), sort_keys=False, default_flow_style=None, width=120, **kwargs)
+        """The tree as YAML that `merge_from_file` reads back: a line for each key, lists on one line."""
+        return yaml.dump(
+            _lists(self.to_dict()), Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=120, **kwargs
+        )
+
+
+class _Dumper(yaml.SafeDumper):
+    """Sections in block style, lists on one line."""
+
+
+_Dumper.add_representer(
+    list, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
+)
 
 
 def _rebuild(values: dict[str, Any], closed: bool, frozen: bool) -> ConfigNode:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ast
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from detframe.config import defaults
 from detframe.config.config import ConfigKeyError, ConfigNode
@@ -88,7 +87,7 @@ def explain(cfg: ConfigNode, key: str) -> str:
     """
     node = _node(cfg, key)
     if isinstance(node, ConfigNode):
-        return yaml.safe_dump({key: yaml.safe_load(node.dump())}, sort_keys=False, default_flow_style=None, width=120)
+        return f"{key}:\n{textwrap.indent(node.dump(), '  ')}"
     references = key_references()
     rows = [
         ("value", format_value(node)),
