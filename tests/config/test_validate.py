@@ -1,0 +1,81 @@
+"""Ranges, choices, durations and keys that must agree: every finding in one error."""
+
+from __future__ import annotations
+
+import pytest
+
+from detframe.config import get_cfg, parse_duration, resolve_durations, validate
+from detframe.config.validate import CHOICES
+
+
+def test_the_defaults_are_valid():
+    validate(get_cfg())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "match"),
+    [
+        ("SOLVER.IMS_PER_BATCH", 0, "above 0"),
+        ("SOLVER.BASE_LR", -0.1, "above 0"),
+        ("INPUT.FLIP_PROB", 1.5, "between 0 and 1"),
+        ("MODEL.NUM_CLASSES", -1, "0 or more"),
+        ("SOLVER.AMP", "fp8", "one of 'auto', 'off', 'bf16', 'fp16'"),
+        ("DATALOADER.EMPTY", "skip", "one of 'keep', 'drop'"),
+        ("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 6, "0 to 5"),
+        ("SOLVER.EMA_DECAY", 1.0, "below 1"),
+        ("SOLVER.ACCUMULATE_STEPS", 3, "a divisor of SOLVER.IMS_PER_BATCH 16"),
+        ("SOLVER.MAX_ITER", "12 apples", "epochs"),
+        ("SOLVER.STEPS", ("8ep", "x"), "SOLVER.STEPS"),
+        ("INPUT.MIN_SIZE_TRAIN", (), "whole numbers"),
+        ("INPUT.PIXEL_MEAN", (1.0, 2.0), "three numbers"),
+        ("INPUT.PIXEL_STD", (1.0, 0.0, 1.0), "above 0"),
+        ("MODEL.RPN.BG_IOU_THRESHOLD", 0.9, "at most FG_IOU_THRESHOLD 0.7"),
+    ],
+)
+def test_each_finding_names_key_value_and_origin(key: str, value: object, match: str):
+    cfg = get_cfg()
+    cfg.merge_from_list([key, value])
+    with pytest.raises(ValueError, match="the config has errors") as caught:
+        validate(cfg)
+    text = str(caught.value)
+    assert key in text and match in text and "an override" in text
+
+
+def test_all_findings_are_listed_at_once():
+    cfg = get_cfg()
+    cfg.merge_from_list(["SOLVER.BASE_LR", -1, "INPUT.FLIP_PROB", 2.0, "DATALOADER.ON_ERROR", "ignore"])
+    with pytest.raises(ValueError, match="errors") as caught:
+        validate(cfg)
+    assert len(str(caught.value).splitlines()) == 4
+
+
+def test_every_choice_is_a_key():
+    keys = {key for key, _ in get_cfg().leaves()}
+    assert set(CHOICES) <= keys
+
+
+@pytest.mark.parametrize(
+    ("value", "iterations"),
+    [(90000, 90000), ("500", 500), ("500it", 500), ("12ep", 12 * 25), ("0.5ep", 13), (" 1 ep ", 25), (0, 0)],
+)
+def test_durations_of_100_images_in_batches_of_4(value: int | str, iterations: int):
+    if value == "500":  # an override reads this as a number
+        cfg = get_cfg()
+        cfg.merge_from_list(["SOLVER.MAX_ITER", value])
+        value = cfg.SOLVER.MAX_ITER
+    assert parse_duration(value, 100, 4) == iterations
+
+
+@pytest.mark.parametrize("value", [-1, "-1ep", "ep", "12 epochs of it", ""])
+def test_what_is_no_duration(value: int | str):
+    with pytest.raises(ValueError, match="MAX_ITER must"):
+        parse_duration(value, 100, 4, "MAX_ITER")
+
+
+def test_resolving_changes_a_copy_only():
+    cfg = get_cfg()
+    cfg.merge_from_list(["SOLVER.MAX_ITER", "2ep", "SOLVER.STEPS", ("1ep", 30), "SOLVER.IMS_PER_BATCH", 10])
+    cfg.freeze()
+    out = resolve_durations(cfg, num_images=100)
+    assert (out.SOLVER.MAX_ITER, out.SOLVER.STEPS) == (20, (10, 30))
+    assert cfg.SOLVER.MAX_ITER == "2ep" and out.is_frozen()

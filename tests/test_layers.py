@@ -1,0 +1,111 @@
+"""Imports go down the layers of the design, and `import detframe` stays light."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "detframe"
+LAYERS = (
+    {"registry", "config", "structures", "ops"},
+    {"layers"},
+    {"modeling", "data", "evaluation"},
+    {"solver", "inference", "visualization", "compat", "export"},
+    {"engine"},
+    {"cli"},
+)
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+# Parts of one layer that do not know each other
+STRANGERS = {"modeling", "data", "evaluation"}
+LIGHT = ("config", "registry", "__init__")
+
+
+def files() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of every import of a file, those inside functions included; relative ones made absolute."""
+    package = ["detframe", *path.relative_to(PACKAGE).parent.parts]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
+
+
+def violation(importer: str, imported: str) -> str | None:
+    """Why a part must not import another, or None."""
+    if importer == imported or importer == "__init__":
+        return None
+    if imported not in LEVEL:
+        return f"{imported} stands in no layer"
+    if LEVEL[imported] > LEVEL[importer]:
+        return f"{imported} is above {importer}"
+    if {importer, imported} <= STRANGERS:
+        return f"{importer} and {imported} must not know each other"
+    return None
+
+
+def test_every_part_stands_in_a_layer():
+    assert {part_of(path) for path in files()} - {"__init__"} <= set(LEVEL)
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_down(path: Path):
+    wrong = []
+    for line, name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "detframe" and len(parts) > 1 and parts[1] != "__version__":
+            reason = violation(part_of(path), parts[1])
+            wrong += [f"{path.name}:{line} imports {name}: {reason}"] if reason else []
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("importer", "imported", "allowed"),
+    [
+        ("modeling", "layers", True),
+        ("modeling", "data", False),
+        ("evaluation", "modeling", False),
+        ("config", "registry", True),
+        ("config", "engine", False),
+        ("inference", "visualization", True),
+        ("engine", "cli", False),
+    ],
+)
+def test_the_rule_itself(importer: str, imported: str, allowed: bool):
+    assert (violation(importer, imported) is None) == allowed
+
+
+@pytest.mark.parametrize("path", [p for p in files() if part_of(p) in LIGHT], ids=lambda path: path.name)
+def test_the_config_does_not_import_torch(path: Path):
+    heavy = {"torch", "torchvision", "cv2", "numpy", "pycocotools", "tensorboard"}
+    assert not [name for _, name in imports(path) if name.split(".")[0] in heavy]
+
+
+@pytest.mark.parametrize("module", ["detframe", "detframe.config", "detframe.cli.train", "detframe.cli.main"])
+def test_importing_is_light(module: str, run_python):
+    heavy = "{'torch', 'torchvision', 'cv2', 'numpy', 'pycocotools', 'tensorboard'}"
+    done = run_python("-c", f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))")
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_importing_detframe_takes_less_than_a_fifth_of_a_second(run_python):
+    code = "import time; t = time.perf_counter(); import detframe; print(time.perf_counter() - t)"
+    assert min(float(run_python("-c", code).stdout) for _ in range(3)) < 0.2
+
+
+def test_the_public_names_are_found(run_python):
+    done = run_python("-c", "import detframe; print(detframe.get_cfg().OUTPUT_DIR); detframe.nothing")
+    assert done.stdout.strip() == "output"
+    assert "has no attribute 'nothing'; it offers" in done.stderr
