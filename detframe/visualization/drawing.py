@@ -24,6 +24,7 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _GAP = 8
 
 Colour = tuple[int, int, int]
+_Area = tuple[int, int, int, int]  # x1, y1, x2, y2
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,8 @@ def draw_instances(
         else:
             _box(picture, boxes[row], colours[row], style)
     _draw_keypoints(picture, instances.get("keypoints"), colours, style)
-    taken: list[tuple[int, int, int, int]] = []
-    for row in rows:
-        text = _text(instances, row, int(labels[row]), class_names, bool(crowd[row]))
-        _tag(picture, boxes[row], text, colours[row], style, taken)
+    texts = {row: _text(instances, row, int(labels[row]), class_names, bool(crowd[row])) for row in rows}
+    _draw_tags(picture, boxes, texts, colours, style)
     return picture
 
 
@@ -217,7 +216,7 @@ def _hatched_box(picture: np.ndarray, box: np.ndarray, style: _Style) -> None:
 
 
 def _draw_keypoints(picture: np.ndarray, keypoints: Any, colours: Mapping[int, Colour], style: _Style) -> None:
-    """Visible points as dots, hidden ones (visibility 1) as rings; unlabelled ones are left out."""
+    """Visible points as yellow dots, hidden ones (visibility 1) as white dots; unlabelled ones are left out."""
     if keypoints is None:
         return
     points = np.asarray(torch.as_tensor(keypoints).float().cpu())
@@ -226,8 +225,10 @@ def _draw_keypoints(picture: np.ndarray, keypoints: Any, colours: Mapping[int, C
             if visibility <= 0:
                 continue
             centre = (round(float(x) * style.zoom), round(float(y) * style.zoom))
-            cv2.circle(picture, centre, style.dot + 1, (20, 20, 20), -1, cv2.LINE_AA)
-            cv2.circle(picture, centre, style.dot, (255, 255, 255) if visibility == 1 else colour, -1, cv2.LINE_AA)
+            cv2.circle(picture, centre, style.dot + 2, colour, -1, cv2.LINE_AA)
+            cv2.circle(
+                picture, centre, style.dot, (255, 255, 255) if visibility == 1 else (255, 225, 40), -1, cv2.LINE_AA
+            )
 
 
 def _text(instances: Mapping[str, Any], row: int, label: int, class_names: Sequence[str], crowd: bool) -> str:
@@ -236,31 +237,41 @@ def _text(instances: Mapping[str, Any], row: int, label: int, class_names: Seque
     return f"{name} {float(instances['scores'][row]):.2f}" if "scores" in instances else name
 
 
-def _tag(
-    picture: np.ndarray,
-    box: np.ndarray,
-    text: str,
-    colour: Colour,
-    style: _Style,
-    taken: list[tuple[int, int, int, int]],
+def _draw_tags(
+    picture: np.ndarray, boxes: np.ndarray, texts: Mapping[int, str], colours: Mapping[int, Colour], style: _Style
 ) -> None:
-    """The name on a filled bar above the box; where that is taken or outside, inside or below it."""
-    (width, height), base = cv2.getTextSize(text, _FONT, style.font, style.font_line)
-    width, height = width + 6, height + base + 3
-    (x1, y1), (_, y2) = _corners(box)
-    x = int(np.clip(x1 - style.line // 2, 0, max(picture.shape[1] - width, 0)))
-    places = [y1 - height, y1 + style.line, y2 + style.line, y2 - height - style.line]
-    inside = [y for y in places if 0 <= y <= picture.shape[0] - height] or [int(np.clip(y1, 0, picture.shape[0] - 1))]
-    free = [y for y in inside if not any(_overlap((x, y, x + width, y + height), other) for other in taken)]
-    y = (free or inside)[0]
-    taken.append((x, y, x + width, y + height))
-    cv2.rectangle(picture, (x, y), (x + width, y + height), colour, -1)
-    luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
-    ink = (0, 0, 0) if luminance > 140 else (255, 255, 255)
-    cv2.putText(picture, text, (x + 3, y + height - base), _FONT, style.font, ink, style.font_line, cv2.LINE_AA)
+    """Names on filled bars beside their boxes. The rows that come last choose their places first and lie on top."""
+    placed: dict[int, _Area] = {}
+    for row in reversed(list(texts)):
+        (width, height), base = cv2.getTextSize(texts[row], _FONT, style.font, style.font_line)
+        placed[row] = _tag_place(picture, boxes[row], (width + 6, height + base + 3), style, list(placed.values()))
+    for row, text in texts.items():
+        (x1, y1, x2, y2), colour = placed[row], colours[row]
+        cv2.rectangle(picture, (x1, y1), (x2, y2), colour, -1)
+        base = cv2.getTextSize(text, _FONT, style.font, style.font_line)[1]
+        luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+        ink = (0, 0, 0) if luminance > 140 else (255, 255, 255)
+        cv2.putText(picture, text, (x1 + 3, y2 - base), _FONT, style.font, ink, style.font_line, cv2.LINE_AA)
 
 
-def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
+def _tag_place(
+    picture: np.ndarray, box: np.ndarray, size: tuple[int, int], style: _Style, taken: Sequence[_Area]
+) -> _Area:
+    """Above the box, else at another corner of it: the first place inside the picture and free, or at least inside."""
+    (x1, y1), (x2, y2) = _corners(box)
+    (width, height), line = size, style.line
+    left, right = x1 - line // 2, x2 + line // 2 - width
+    corners = [(left, y1 - height - line // 2), (left, y2 + line), (left, y1 + line), (left, y2 - height - line)]
+    corners += [(right, y) for _, y in corners]
+    corners += [(x2 + line, y1), (x1 - width - line, y1)]
+    limit_x, limit_y = max(picture.shape[1] - width - 1, 0), max(picture.shape[0] - height - 1, 0)
+    places = [(min(max(x, 0), limit_x), y) for x, y in corners if 0 <= y <= limit_y]
+    places = places or [(min(max(left, 0), limit_x), min(max(y1, 0), limit_y))]
+    areas = [(x, y, x + width, y + height) for x, y in places]
+    return next((area for area in areas if not any(_overlap(area, other) for other in taken)), areas[0])
+
+
+def _overlap(a: _Area, b: _Area) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
