@@ -1,0 +1,103 @@
+"""Names of parameters in other programs' checkpoints, translated into detframe's.
+
+A translator takes a state dict and returns one in detframe's names, order and layout, or None where the dict is not of its
+kind. detframe's own names are torchvision's for every part that torchvision has, so most go through unchanged.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+State = dict[str, Tensor]
+
+
+def translate(state: Mapping[str, Tensor]) -> tuple[str, State]:
+    """The kind of a state dict and its content in detframe's names."""
+    cleaned = {key.removeprefix("module."): value for key, value in state.items()}
+    for kind, translator in TRANSLATORS.items():
+        out = translator(cleaned)
+        if out is not None:
+            return kind, out
+    return "detframe", cleaned
+
+
+def _detectron2(state: State) -> State | None:
+    """detectron2 0.6: bottom_up.res2.0.conv1.norm, fpn_lateral2, proposal_generator.rpn_head, box_predictor.
+
+    Its classes count from 0 with the background last; ours from 1 with the background first.
+    """
+    if not any(key.startswith(("backbone.bottom_up.", "proposal_generator.")) for key in state):
+        return None
+    out = {}
+    for key, value in state.items():
+        name = _detectron2_name(key)
+        if name is None:
+            continue
+        out[name] = _background_first(value) if name.startswith("roi_heads.box_predictor.cls_score") else value
+    return out
+
+
+def _detectron2_name(key: str) -> str | None:
+    if key.startswith(("pixel_", "proposal_generator.anchor_generator")):
+        return None
+    key = _detectron2_body(key)
+    key = re.sub(r"^backbone\.fpn_lateral(\d)\.", lambda m: f"backbone.fpn.inner_blocks.{int(m[1]) - 2}.0.", key)
+    key = re.sub(r"^backbone\.fpn_output(\d)\.", lambda m: f"backbone.fpn.layer_blocks.{int(m[1]) - 2}.0.", key)
+    key = key.replace(".0.norm.", ".1.")
+    key = key.replace("proposal_generator.rpn_head.conv.", "rpn.head.conv.0.0.")
+    key = key.replace("proposal_generator.rpn_head.objectness_logits.", "rpn.head.cls_logits.")
+    key = key.replace("proposal_generator.rpn_head.anchor_deltas.", "rpn.head.bbox_pred.")
+    return re.sub(r"^roi_heads\.box_head\.fc(\d)\.", lambda m: f"roi_heads.box_head.fc{int(m[1]) + 5}.", key)
+
+
+def _detectron2_body(key: str) -> str:
+    key = key.replace("backbone.bottom_up.stem.conv1.norm.", "backbone.body.bn1.")
+    key = key.replace("backbone.bottom_up.stem.conv1.", "backbone.body.conv1.")
+    key = re.sub(r"^backbone\.bottom_up\.res(\d)\.", lambda m: f"backbone.body.layer{int(m[1]) - 1}.", key)
+    key = key.replace(".shortcut.norm.", ".downsample.1.").replace(".shortcut.", ".downsample.0.")
+    return re.sub(r"\.conv(\d)\.norm\.", r".bn\1.", key)
+
+
+def _background_first(value: Tensor) -> Tensor:
+    return torch.cat([value[-1:], value[:-1]])
+
+
+def _torchvision_detector(state: State) -> State | None:
+    """torchvision's Faster R-CNN: the same names, but box deltas of the background too, which we do not have."""
+    weight = state.get("roi_heads.box_predictor.bbox_pred.weight")
+    score = state.get("roi_heads.box_predictor.cls_score.weight")
+    if weight is None or score is None or len(weight) != 4 * len(score):
+        return None
+    out = dict(state)
+    for name in ("weight", "bias"):
+        key = f"roi_heads.box_predictor.bbox_pred.{name}"
+        out[key] = state[key][4:]
+    return _older_torchvision(out)
+
+
+def _older_torchvision(state: State) -> State:
+    """Names of torchvision before 0.13, which published weights still use."""
+    out = {}
+    for key, value in state.items():
+        key = re.sub(r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d)\.(weight|bias)$", r"\1.0.\2", key)
+        key = re.sub(r"^rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1", key)
+        out[key] = value
+    return out
+
+
+def _classifier(state: State) -> State | None:
+    """A torchvision ResNet trained for classification: the body alone."""
+    if "conv1.weight" not in state or not any(key.startswith("layer1.0.") for key in state):
+        return None
+    return {f"backbone.body.{key}": value for key, value in state.items() if not key.startswith("fc.")}
+
+
+TRANSLATORS: dict[str, Callable[[State], State | None]] = {
+    "detectron2": _detectron2,
+    "torchvision detector": _torchvision_detector,
+    "torchvision classifier": _classifier,
+}

@@ -1,0 +1,49 @@
+"""What the parity tests share: reference weights and images, and the comparison of detections."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+GOLDEN = Path(__file__).resolve().parent.parent / "golden"
+sys.path.insert(0, str(GOLDEN))
+
+import formula  # noqa: E402
+
+
+def reference(name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The JSON and the arrays of a golden result."""
+    return json.loads((GOLDEN / f"{name}.json").read_text()), dict(np.load(GOLDEN / f"{name}.npz"))
+
+
+def reference_state(ref: dict[str, Any]) -> dict[str, Tensor]:
+    """The reference's weights, rebuilt from their names."""
+    return {n: torch.from_numpy(formula.fill(n, tuple(shape), kind)) for n, (shape, kind) in ref["state"].items()}
+
+
+def reference_batch(ref: dict[str, Any]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """The reference's images (uint8 RGB) and targets (labels from 1)."""
+    images, targets = [], []
+    for seed, (height, width) in zip(ref["seeds"], ref["sizes"], strict=True):
+        images.append(torch.from_numpy(formula.image(seed, height, width)).permute(2, 0, 1))
+        boxes, classes = formula.ground_truth(seed, height, width, ref["ground_truth_count"], ref["num_classes"])
+        targets.append({"boxes": torch.from_numpy(boxes), "labels": torch.from_numpy(classes).long() + 1})
+    return images, targets
+
+
+def assert_same_detections(ours: dict[str, Tensor], boxes: Tensor, labels: Tensor, scores: Tensor, atol: float) -> None:
+    """Every reference detection has one of ours with its class, its box and its score; ties may change places."""
+    assert len(ours["boxes"]) == len(boxes) > 0
+    overlap = box_iou(ours["boxes"], boxes) * (ours["labels"][:, None] == labels[None])
+    best, match = overlap.max(0)
+    assert best.min() > 0.999, f"{int((best <= 0.999).sum())} detections have no counterpart"
+    assert len(match.unique()) == len(boxes)
+    torch.testing.assert_close(ours["scores"][match], scores, atol=atol, rtol=1e-4)
+    torch.testing.assert_close(ours["boxes"][match], boxes, atol=max(atol, 2e-3), rtol=1e-4)
