@@ -2,66 +2,57 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
 
 
 def find_inputs(inputs: Sequence[str]) -> list[Path]:
-    """Every image and video that the words name: files, folders (with all below them) and glob patterns; each once.
+    """Every image and video that the words name, each once: images, folders of images, patterns, and videos.
 
     Raises:
-        FileNotFoundError: a word names nothing.
-        ValueError: a file is neither an image nor a video by its suffix, or a folder holds none of them.
+        FileNotFoundError: a word names nothing, or a folder or pattern no image.
     """
+    from detframe.inference import list_images
+
     found: dict[Path, None] = {}
     for word in inputs:
-        for path in _expand(word):
-            found[path.resolve()] = None
+        path = Path(word).expanduser()
+        files = [path] if path.is_file() and is_video(path) else list_images(word)
+        found.update((file.resolve(), None) for file in files)
     return list(found)
 
 
-def _expand(word: str) -> list[Path]:
-    path = Path(word).expanduser()
-    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES
-    if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in known and p.is_file())
-        if not files:
-            raise ValueError(f"--input {word} is a folder without images or videos ({', '.join(sorted(known))})")
-        return files
-    matches = [path] if path.is_file() else [Path(m) for m in sorted(glob.glob(str(path), recursive=True))]
-    files = [p for p in matches if p.is_file()]
-    if not files:
-        raise FileNotFoundError(f"--input {word} names no file, no folder, and no pattern that matches a file")
-    for file in files:
-        if file.suffix.lower() not in known:
-            raise ValueError(f"--input {file} is neither an image nor a video; known: {', '.join(sorted(known))}")
-    return files
-
-
 def is_video(path: Path) -> bool:
-    """Whether a path from `find_inputs` is a video."""
+    """Whether a file is a video, by its suffix."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def output_paths(inputs: Sequence[Path], output: Path) -> list[Path]:
-    """Where the drawing of each input goes: its path below the folder common to all, inside `output`; videos as .mp4.
+    """Where the drawing of each input goes: its path below the folder common to all, inside `output`.
+
+    Videos become .mp4, and images of formats that cannot be written .png.
 
     Raises:
         ValueError: a drawing would replace its own input, or two inputs would share one drawing.
     """
+    from detframe.inference import IMAGE_EXTENSIONS
+
+    def drawing(path: Path) -> Path:
+        target = output.resolve() / path.relative_to(common)
+        if is_video(path):
+            return target.with_suffix(".mp4")
+        return target if path.suffix.lower() in IMAGE_EXTENSIONS else target.with_name(f"{target.name}.png")
+
     common = Path(os.path.commonpath([path.parent for path in inputs]))
-    targets = [output.resolve() / path.relative_to(common) for path in inputs]
-    targets = [t.with_suffix(".mp4") if is_video(t) else t for t in targets]
+    targets = [drawing(path) for path in inputs]
     taken: dict[Path, Path] = {}
     for source, target in zip(inputs, targets, strict=True):
         if target in set(inputs):
@@ -83,30 +74,17 @@ def write_image(path: Path, image: np.ndarray) -> None:
     path.write_bytes(data.tobytes())
 
 
-class VideoReader:
-    """The frames of a video as uint8 RGB arrays (H, W, 3), one at a time."""
+def video_facts(path: Path) -> tuple[float, int]:
+    """(frames per second, number of frames) as a video's header states them; 25 and 0 where it does not."""
+    import cv2
 
-    def __init__(self, path: Path) -> None:
-        import cv2
-
-        self.path = path
-        self._capture = cv2.VideoCapture(str(path))
-        if not self._capture.isOpened():
-            raise ValueError(f"{path} cannot be opened as a video; it is damaged, or its codec is missing here")
-        rate = float(self._capture.get(cv2.CAP_PROP_FPS))
-        self.frames_per_second = rate if 0 < rate < 1000 else 25.0
-        self.num_frames = max(int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        import cv2
-
-        try:
-            more, frame = self._capture.read()
-            while more:
-                yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-                more, frame = self._capture.read()
-        finally:
-            self._capture.release()
+    capture = cv2.VideoCapture(str(path))
+    try:
+        rate = float(capture.get(cv2.CAP_PROP_FPS))
+        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    finally:
+        capture.release()
+    return rate if 0 < rate < 1000 else 25.0, max(count, 0)
 
 
 class VideoWriter:

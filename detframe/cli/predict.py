@@ -7,21 +7,23 @@ import contextlib
 import json
 import logging
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detframe.cli.arguments import base_parser, parse, positive
 from detframe.cli.common import log_to_terminal
 from detframe.cli.errors import guard
-from detframe.cli.media import JsonList, VideoReader, VideoWriter, find_inputs, is_video, output_paths, write_image
+from detframe.cli.media import JsonList, VideoWriter, find_inputs, is_video, output_paths, video_facts, write_image
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
     from detframe.inference import Detector
+    from detframe.structures import Prediction
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +72,9 @@ def _fraction(text: str) -> float:
 class Picture:
     """One image or frame on its way through the detector."""
 
-    image: Any  # uint8 (3, H, W) RGB tensor
+    image: Tensor  # uint8 (3, H, W), RGB
     file_name: str
+    target: Path  # of its drawing; that of the whole video for a frame
     frame: int | None = None
 
 
@@ -83,17 +86,17 @@ def run(args: argparse.Namespace) -> int:
     from detframe.inference import Detector
 
     detector = Detector.load(args.weights, device=args.device)
+    pairs = list(zip(inputs, targets, strict=True))
     with Predictor(detector, Path(args.output), args.score_threshold, args.batch_size) as predictor:
-        images = [(source, target) for source, target in zip(inputs, targets, strict=True) if not is_video(source)]
-        predictor.images(images)
-        for source, target in zip(inputs, targets, strict=True):
+        predictor.images([pair for pair in pairs if not is_video(pair[0])])
+        for source, target in pairs:
             if is_video(source):
                 predictor.video(source, target)
     return predictor.report()
 
 
 class Predictor:
-    """Carries a detector over many images and videos, and writes drawings and JSON; memory holds one batch."""
+    """Carries a detector over many images and videos, and writes drawings and JSON; memory holds a few batches."""
 
     def __init__(self, detector: Detector, output: Path, score_threshold: float, batch_size: int) -> None:
         self.detector = detector
@@ -120,14 +123,11 @@ class Predictor:
 
     def images(self, pairs: Sequence[tuple[Path, Path]]) -> None:
         """Predict (input, drawing) pairs of image files. What cannot be read is left out, and named in the log."""
-        readable = self._load(pairs)
-        for batch in _batches(readable, self.batch_size):
-            drawings = self._predict([picture for picture, _ in batch])
-            for drawing, (_, target) in zip(drawings, batch, strict=True):
-                write_image(target, drawing)
+        for picture, drawing in self._predict(self._load(pairs)):
+            write_image(picture.target, drawing)
             self._log(len(pairs))
 
-    def _load(self, pairs: Sequence[tuple[Path, Path]]) -> Iterator[tuple[Picture, Path]]:
+    def _load(self, pairs: Sequence[tuple[Path, Path]]) -> Iterator[Picture]:
         from detframe.data import load_image
 
         for source, target in pairs:
@@ -137,43 +137,46 @@ class Predictor:
                 logger.warning("left out: %s", error)
                 self.left_out.append(str(source))
                 continue
-            yield Picture(image, str(source)), target
+            yield Picture(image, str(source), target)
 
     def video(self, source: Path, target: Path) -> None:
         """Predict every frame of a video and write it with the drawings."""
-        import torch
+        from detframe.inference import read_video
+        from detframe.inference.inputs import as_tensor
 
-        reader = VideoReader(source)
-        writer = VideoWriter(target, reader.frames_per_second)
-        total = self.num_images + reader.num_frames
-        try:
-            for batch in _batches(enumerate(reader), self.batch_size):
-                pictures = [
-                    Picture(torch.from_numpy(frame).permute(2, 0, 1).contiguous(), str(source), number)
-                    for number, frame in batch
-                ]
-                for drawing in self._predict(pictures):
-                    writer.write(drawing)
+        frames_per_second, num_frames = video_facts(source)
+        total = self.num_images + num_frames if num_frames else 0
+        frames = (Picture(as_tensor(f), str(source), target, number) for number, f in enumerate(read_video(source)))
+        with contextlib.closing(VideoWriter(target, frames_per_second)) as writer:
+            for _, drawing in self._predict(frames):
+                writer.write(drawing)
                 self._log(total)
-        finally:
-            writer.close()
 
-    def _predict(self, pictures: Sequence[Picture]) -> list[np.ndarray]:
-        """Detect in one batch, write its JSON rows, and return the drawings."""
-        from detframe.evaluation.results import coco_rows, pack
+    def _predict(self, pictures: Iterable[Picture]) -> Iterator[tuple[Picture, np.ndarray]]:
+        """Detect, write the JSON rows, and give each picture with its drawing, in order."""
         from detframe.visualization import draw_instances
 
-        drawings = []
-        predictions = self.detector.predict([p.image for p in pictures], batch_size=self.batch_size)
-        for picture, prediction in zip(pictures, predictions, strict=True):
-            self.num_images += 1
-            self.index.append(_index_row(self.num_images, picture))
-            for row in coco_rows(self.num_images, pack(prediction), self.detector.category_ids):
-                self.results.append(row)
-                self.num_drawn += row["score"] >= self.score_threshold
+        under_way: deque[Picture] = deque()
+
+        def feed() -> Iterator[Tensor]:
+            for picture in pictures:
+                under_way.append(picture)
+                yield picture.image
+
+        for prediction in self.detector.predict_iter(feed(), self.batch_size):
+            picture = under_way.popleft()
+            self._record(picture, prediction)
             names = self.detector.class_names
-            drawings.append(draw_instances(picture.image, prediction, names, score_threshold=self.score_threshold))
-        return drawings
+            yield picture, draw_instances(picture.image, prediction, names, score_threshold=self.score_threshold)
+
+    def _record(self, picture: Picture, prediction: Prediction) -> None:
+        from detframe.evaluation.results import coco_rows, pack
+
+        self.num_images += 1
+        self.index.append(_index_row(self.num_images, picture))
+        for row in coco_rows(self.num_images, pack(prediction), self.detector.category_ids):
+            self.results.append(row)
+            self.num_drawn += row["score"] >= self.score_threshold
 
     def _log(self, total: int) -> None:
         now = time.monotonic()
@@ -203,10 +206,3 @@ def _index_row(number: int, picture: Picture) -> dict[str, Any]:
     height, width = picture.image.shape[-2:]
     row: dict[str, Any] = {"id": number, "file_name": picture.file_name, "width": int(width), "height": int(height)}
     return row if picture.frame is None else {**row, "frame": picture.frame}
-
-
-def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Lists of `size` consecutive items, the last perhaps shorter."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from detframe.cli.arguments import add_config_arguments, base_parser, parse, program_name
 from detframe.cli.common import load_config, log_to_terminal, print_config
-from detframe.cli.curves import draw_curves
 from detframe.cli.errors import guard
 from detframe.cli.media import write_image
 from detframe.config import shipped_folder
@@ -53,6 +52,7 @@ def _run(args: argparse.Namespace) -> int:
     shapes = make_shapes()
     logger.info("     it is in %s\n2/4  training and evaluating: %s", shapes, args.config_file)
     from detframe.engine import train
+    from detframe.visualization import draw_curves
 
     metrics = train(cfg)
     output = Path(cfg.OUTPUT_DIR)
@@ -88,16 +88,18 @@ def draw_predictions(cfg: ConfigNode, checkpoint: Path, folder: Path) -> int:
 
     from detframe.data import load_image, load_records
     from detframe.inference import Detector
-    from detframe.visualization import side_by_side
+    from detframe.visualization import contact_sheet, side_by_side
 
     detector = Detector.load(str(checkpoint), device=cfg.MODEL.DEVICE)
     records = load_records(cfg.DATASETS.TEST, cfg.DATASETS.CATALOG)
     chosen = records.select(torch.arange(min(NUM_PICTURES, len(records))))
     images = [load_image(chosen[i]["file_name"]) for i in range(len(chosen))]
+    pictures = []
     for i, prediction in enumerate(detector.predict(images)):
         record: Any = chosen[i]
-        picture = side_by_side(images[i], record, prediction, detector.class_names)
-        write_image(folder / f"{Path(record['file_name']).stem}.png", picture)
+        pictures.append(side_by_side(images[i], record, prediction, detector.class_names))
+        write_image(folder / f"{Path(record['file_name']).stem}.png", pictures[-1])
+    write_image(folder.with_suffix(".png"), contact_sheet(pictures, columns=3))
     return len(chosen)
 
 
@@ -111,7 +113,7 @@ def summary(
         "",
         f"Done in {seconds / 60:.1f} minutes. On the validation images: {values}.",
         "",
-        f"  {output}/predictions/     {pictures} pictures: ground truth on the left, predictions on the right",
+        f"  {output}/predictions.png  ground truth and predictions of {pictures} images; one by one in predictions/",
         f"  {output}/curves.png       losses and AP over the training",
         f"  {output}/log.txt          the whole log; metrics.jsonl has it in numbers, TensorBoard reads this folder",
         f"  {output}/model_best.pth   the detector; this file alone is enough to predict",

@@ -37,7 +37,7 @@ def _run(args: argparse.Namespace) -> int:
     log_to_terminal()
     cfg = load_config(args)
     from detframe.data import build_train_loader, load_records
-    from detframe.visualization import draw_instances
+    from detframe.visualization import training_image
 
     records = load_records(cfg.DATASETS.TRAIN, cfg.DATASETS.CATALOG, keep_empty=cfg.DATALOADER.EMPTY == "keep")
     output = Path(args.output or Path(cfg.OUTPUT_DIR) / "data")
@@ -45,7 +45,7 @@ def _run(args: argparse.Namespace) -> int:
     for images, targets in build_train_loader(cfg, records):
         for image, target in zip(images, targets, strict=True):
             drawn += 1
-            picture = draw_instances(image, target, records.metadata.class_names)
+            picture = training_image(image, target, records.metadata.class_names)
             write_image(output / f"{drawn:04d}_image_{target['image_id']}.jpg", picture)
             if drawn == args.num_images:
                 logger.info("%d drawings are in %s", drawn, output)
