@@ -13,7 +13,8 @@ from pathlib import Path
 def import_custom_modules(names: Sequence[str], beside: str | Path | None = None) -> None:
     """Import modules ("my_pkg.my_backbone") and files ("path/to/file.py") for the sake of what they register.
 
-    A relative file is looked for in the working folder, then in the folder `beside` (where the config file lies).
+    A file is looked for in the working folder, then in the folder `beside` (where the config file or the checkpoint
+    lies), and then by its bare name in both, so that a checkpoint and its module can move together.
 
     Raises:
         FileNotFoundError: a file does not exist.
@@ -38,14 +39,13 @@ def _import_module(name: str) -> None:
 
 
 def _import_file(name: str, beside: str | Path | None) -> None:
-    candidates = [Path(name).expanduser()]
-    if beside is not None:
-        candidates.append(Path(beside) / name)
+    given = Path(name).expanduser()
+    folders = [Path.cwd(), *([Path(beside)] if beside is not None else [])]
+    candidates = list(dict.fromkeys(folder / tail for tail in (given, Path(given.name)) for folder in folders))
     path = next((c.resolve() for c in candidates if c.is_file()), None)
     if path is None:
-        raise FileNotFoundError(
-            f"CUSTOM_IMPORTS names {name!r}; there is no such file at {' or '.join(str(c.absolute()) for c in candidates)}"
-        )
+        looked = " or ".join(str(candidate) for candidate in candidates)
+        raise FileNotFoundError(f"CUSTOM_IMPORTS names {name!r}; there is no such file at {looked}")
     module_name = f"detframe_custom_{path.stem}_{hashlib.sha1(str(path).encode()).hexdigest()[:8]}"
     if module_name in sys.modules:
         return

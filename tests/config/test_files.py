@@ -139,6 +139,12 @@ def test_a_module_in_the_working_folder_is_imported(tmp_path: Path, monkeypatch:
     assert "custom-module" in registry.BACKBONES
 
 
+def test_a_file_that_moved_with_its_checkpoint_is_found_beside_it(tmp_path: Path):
+    write(tmp_path / "moved.py", MODULE.format(name="custom-moved"))
+    import_custom_modules(["/another/machine/moved.py"], beside=tmp_path)
+    assert "custom-moved" in registry.BACKBONES
+
+
 def test_what_is_not_there_is_named(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"CUSTOM_IMPORTS names 'no\.py'"):
         import_custom_modules(["no.py"], beside=tmp_path)

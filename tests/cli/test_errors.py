@@ -1,0 +1,97 @@
+"""A user's mistake is one paragraph and an exit code; anything else keeps its traceback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from detframe.cli.errors import guard, user_message
+from detframe.config import get_cfg
+
+
+def fail_in_config() -> int:
+    get_cfg().merge_from_list(["SEEED", 1])
+    return 0
+
+
+def test_what_detframe_raises_is_one_paragraph(capsys: pytest.CaptureFixture[str]):
+    assert guard(fail_in_config) == 2
+    out = capsys.readouterr().err
+    assert out.startswith("error: unknown config key SEEED (an override); did you mean 'SEED'") and out.count("\n") == 1
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(KeyError):
+        guard(fail_in_config, debug=True)
+    monkeypatch.setenv("DETFRAME_DEBUG", "1")
+    with pytest.raises(KeyError):
+        guard(fail_in_config)
+
+
+def test_errors_raised_elsewhere_keep_their_traceback():
+    with pytest.raises(ValueError, match="invalid literal"):
+        guard(lambda: int("x"))
+    with pytest.raises(KeyError):
+        guard(lambda: {}["missing"])
+    with pytest.raises(ZeroDivisionError):
+        guard(lambda: 1 // 0)
+
+
+def test_a_failing_expression_inside_detframe_is_not_the_users_mistake():
+    from detframe.config import parse_duration
+
+    with pytest.raises(TypeError):
+        guard(lambda: parse_duration(None, 1, 1))  # type: ignore[arg-type]
+
+
+def test_what_the_system_refuses_is_the_users_to_know(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert guard(lambda: len((tmp_path / "none.txt").read_text())) == 2
+    assert "No such file or directory" in capsys.readouterr().err
+
+
+def test_the_rank_stands_before_the_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    guard(fail_in_config)
+    assert capsys.readouterr().err.startswith("[rank 1] error: ")
+
+
+def test_interruption(capsys: pytest.CaptureFixture[str]):
+    def interrupt() -> int:
+        raise KeyboardInterrupt
+
+    assert guard(interrupt) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+class Unreadable(Dataset):
+    """A data set whose every image is missing."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        from detframe.data import load_image
+
+        return load_image("/nowhere/image.jpg")
+
+
+class Broken(Unreadable):
+    """A data set with a mistake of its own."""
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        raise ValueError("not ours")
+
+
+def worker_error(dataset: Dataset) -> Exception:
+    with pytest.raises((OSError, ValueError)) as caught:
+        list(DataLoader(dataset, num_workers=1))
+    return caught.value
+
+
+def test_an_error_in_a_loader_process_is_shown_without_its_traceback():
+    assert user_message(worker_error(Unreadable())) == "the image /nowhere/image.jpg does not exist"
+    assert user_message(worker_error(Broken())) is None
