@@ -1,0 +1,134 @@
+"""`predict`: drawings under the same names, COCO results, videos, and inputs that cannot be read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from detframe.cli import predict
+from detframe.cli.media import JsonList, find_inputs, output_paths
+
+
+def run(checkpoint: Path, output: Path, *words: object) -> int:
+    return predict.main(["--weights", str(checkpoint), "--output", str(output), "--device", "cpu", *map(str, words)])
+
+
+def load(path: Path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_folder(checkpoint: Path, photos: Path, tmp_path: Path):
+    output = tmp_path / "found"
+    assert run(checkpoint, output, "--input", photos, "--score-threshold", "0.01", "--batch-size", 2) == 0
+    assert sorted(p.name for p in output.iterdir()) == ["a.png", "b.jpg", "c.png", "images.json", "predictions.json"]
+    assert cv2.imread(str(output / "a.png")).shape[1] >= 64
+    index, rows = load(output / "images.json"), load(output / "predictions.json")
+    assert [(i["id"], Path(i["file_name"]).name) for i in index["images"]] == [(1, "a.png"), (2, "b.jpg"), (3, "c.png")]
+    assert (index["images"][1]["width"], index["images"][1]["height"]) == (48, 64)
+    assert index["categories"] == [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
+    assert rows and {row["category_id"] for row in rows} <= {3, 7} and {row["image_id"] for row in rows} <= {1, 2, 3}
+    assert set(rows[0]) == {"image_id", "category_id", "bbox", "score"}
+
+
+def test_the_results_are_those_of_the_detector(checkpoint: Path, photos: Path, tmp_path: Path):
+    from detframe.inference import Detector
+
+    output = tmp_path / "found"
+    run(checkpoint, output, "--input", photos / "b.jpg")
+    (prediction,) = Detector.load(checkpoint, device="cpu").predict(photos / "b.jpg")
+    rows = load(output / "predictions.json")
+    boxes = prediction["boxes"].double().numpy()
+    np.testing.assert_allclose([r["bbox"][:2] for r in rows], boxes[:, :2], atol=1e-4)
+    np.testing.assert_allclose([r["bbox"][2:] for r in rows], boxes[:, 2:] - boxes[:, :2], atol=1e-4)
+    np.testing.assert_allclose([r["score"] for r in rows], prediction["scores"].numpy(), atol=1e-6)
+
+
+def test_pycocotools_reads_both_files(checkpoint: Path, photos: Path, tmp_path: Path):
+    output = tmp_path / "found"
+    run(checkpoint, output, "--input", photos)
+    results = COCO(str(output / "images.json")).loadRes(str(output / "predictions.json"))
+    assert len(results.anns) == len(load(output / "predictions.json"))
+
+
+def test_a_video(checkpoint: Path, photos: Path, tmp_path: Path):
+    video = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (64, 48))
+    for number in range(5):
+        writer.write(np.full((48, 64, 3), 40 * number, dtype=np.uint8))
+    writer.release()
+    output = tmp_path / "found"
+    assert run(checkpoint, output, "--input", video, photos / "a.png", "--batch-size", 2) == 0
+    images = load(output / "images.json")["images"]
+    assert [i.get("frame") for i in images] == [None, 0, 1, 2, 3, 4]
+    drawn = cv2.VideoCapture(str(output / "clip.mp4"))
+    assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == 5 and drawn.get(cv2.CAP_PROP_FPS) == 10.0
+    drawn.release()
+
+
+def test_what_cannot_be_read_is_left_out_and_named(
+    checkpoint: Path, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    (photos / "broken.jpg").write_bytes((photos / "b.jpg").read_bytes()[:200])
+    assert run(checkpoint, tmp_path / "found", "--input", photos) == 0
+    assert "broken.jpg" in caplog.text and "1 of the inputs could not be read" in caplog.text
+    assert len(load(tmp_path / "found" / "images.json")["images"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--input", "nowhere"], "nowhere"),
+        (["--input", "."], "no images"),
+        (["--input", "photos/*.gif"], "no images"),
+    ],
+)
+def test_inputs_that_are_not_there(
+    words: list[str], message: str, checkpoint: Path, photos: Path, tmp_path: Path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert run(checkpoint, tmp_path / "found", *words) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and message in err
+
+
+def test_a_missing_checkpoint_and_a_file_that_is_none(photos: Path, tmp_path: Path, capsys):
+    assert run(tmp_path / "no.pth", tmp_path / "found", "--input", photos) == 2
+    assert "no.pth" in capsys.readouterr().err
+    (tmp_path / "text.pth").write_text("hello")
+    assert run(tmp_path / "text.pth", tmp_path / "found", "--input", photos) == 2
+    assert "text.pth" in capsys.readouterr().err
+    assert not (tmp_path / "found").exists()
+
+
+def test_drawings_keep_their_folders_and_never_replace_an_input(tmp_path: Path):
+    inputs = [tmp_path / "in" / "x" / "1.jpg", tmp_path / "in" / "y" / "1.jpg", tmp_path / "in" / "clip.avi"]
+    targets = output_paths(inputs, tmp_path / "out")
+    assert [str(t.relative_to(tmp_path / "out")) for t in targets] == ["x/1.jpg", "y/1.jpg", "clip.mp4"]
+    with pytest.raises(ValueError, match="would replace the input"):
+        output_paths(inputs[:2], tmp_path / "in")
+    with pytest.raises(ValueError, match="would both be drawn as"):
+        output_paths([tmp_path / "a.avi", tmp_path / "a.mkv"], tmp_path / "out")
+
+
+def test_an_input_named_twice_counts_once(photos: Path):
+    assert len(find_inputs([str(photos), str(photos / "a.png"), str(photos / "*.png")])) == 3
+
+
+def test_a_list_appears_whole_or_not_at_all(tmp_path: Path):
+    with JsonList(tmp_path / "whole.json") as rows:
+        rows.append({"a": 1})
+        rows.append({"a": 2})
+        assert not (tmp_path / "whole.json").exists()
+    assert load(tmp_path / "whole.json") == [{"a": 1}, {"a": 2}]
+    with pytest.raises(RuntimeError, match="stop"), JsonList(tmp_path / "half.json") as rows:
+        rows.append(1)
+        raise RuntimeError("stop")
+    with JsonList(tmp_path / "empty.json"):
+        pass
+    assert load(tmp_path / "empty.json") == []
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty.json", "whole.json"]
