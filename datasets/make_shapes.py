@@ -7,12 +7,12 @@ lying over others; boxes, polygon masks and four keypoints per object; crowds (o
 things, `iscrowd` 1) in about one image of twenty, and as many images without anything; portrait, landscape and square
 images on smooth or noisy backgrounds.
 
-Boxes and masks are amodal: they describe the whole object, also where another lies over it. At least 60 per cent of every
-object is visible. A keypoint has visibility 2 where it can be seen and 1 where another object hides it. "left" and "right"
-are sides of the object as it stands upright, so a mirrored picture exchanges them.
+Boxes and masks are amodal: they describe the whole object, also where another lies over it. At least 60 per cent of
+every object is visible. A keypoint has visibility 2 where it can be seen and 1 where another object hides it. "left" and
+"right" are sides of the object as it stands upright, so a mirrored picture exchanges them.
 
-The same arguments give the same bytes (with the same versions of numpy and OpenCV). Every image has a random stream of its
-own, so a smaller set is the beginning of a larger one. Running the script again does nothing when the set is complete.
+The same arguments give the same bytes (with the same versions of numpy and OpenCV). Every image has a random stream of
+its own, so a smaller set is the beginning of a larger one. Running the script again does nothing when the set is complete.
 """
 
 from __future__ import annotations
@@ -64,7 +64,20 @@ def _star() -> tuple[np.ndarray, np.ndarray]:
 
 def _cross() -> tuple[np.ndarray, np.ndarray]:
     a, b = 0.3, 0.95
-    points = [(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a), (a, b), (-a, b), (-a, a), (-b, a), (-b, -a), (-a, -a)]
+    points = [
+        (-a, -b),
+        (a, -b),
+        (a, -a),
+        (b, -a),
+        (b, a),
+        (a, a),
+        (a, b),
+        (-a, b),
+        (-a, a),
+        (-b, a),
+        (-b, -a),
+        (-a, -a),
+    ]
     return np.array(points), np.array([[0, -b], [0, b], [-b, 0], [b, 0]])
 
 
@@ -252,7 +265,7 @@ def _finish_keypoints(scene: Scene) -> None:
 def _image_shape(rng: np.random.Generator, size: int) -> tuple[int, int]:
     longer = size * rng.choice([5 / 6, 11 / 12, 1.0])
     shorter = longer * rng.choice([0.7, 0.75, 0.85, 1.0])
-    sides = [max(32, int(round(side / 8)) * 8) for side in (longer, shorter)]
+    sides = [max(32, round(side / 8) * 8) for side in (longer, shorter)]
     return (sides[0], sides[1]) if rng.random() < 0.4 else (sides[1], sides[0])
 
 
@@ -265,7 +278,9 @@ def draw_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[di
     if rng.random() < CROWD_RATE / (1 - EMPTY_RATE):
         _add_crowd(scene, rng)
     largest = max(height, width) / 2
-    sizes = MIN_OBJECT * (min(largest, 0.9 * min(height, width)) / MIN_OBJECT) ** (rng.random(rng.integers(1, 8)) ** 0.8)
+    sizes = MIN_OBJECT * (min(largest, 0.9 * min(height, width)) / MIN_OBJECT) ** (
+        rng.random(rng.integers(1, 8)) ** 0.8
+    )
     for object_size in np.sort(sizes)[::-1]:  # small ones last, so that large ones do not bury them
         _add_object(scene, rng, float(object_size))
     _finish_keypoints(scene)
@@ -334,7 +349,7 @@ def make_shapes(
     """Write `train/`, `val/`, `annotations/train.json` and `annotations/val.json` below `output`, and return it.
 
     Args:
-        output: folder; by default the one where the shipped catalog looks (`shapes` below DETFRAME_DATASETS or `datasets`).
+        output: folder; by default where the shipped catalog looks: `shapes` below DETFRAME_DATASETS or `datasets`.
         train, val: numbers of images.
         seed: of everything that is drawn; 0 or more.
         size: length of the longest side of an image, in pixels, 48 or more.
@@ -344,7 +359,9 @@ def make_shapes(
         OSError: the folder cannot be written.
     """
     if size < 48 or seed < 0 or min(train, val) < 0:
-        raise ValueError(f"size must be 48 or more, the rest 0 or more; got size {size}, seed {seed}, {train} + {val} images")
+        raise ValueError(
+            f"size must be 48 or more, the rest 0 or more; got size {size}, seed {seed}, {train} + {val} images"
+        )
     folder = Path(output) if output is not None else default_output()
     for split, count in (("train", train), ("val", val)):
         parameters = _parameters(count, seed, size)

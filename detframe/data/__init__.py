@@ -2,9 +2,11 @@
 
 from detframe.data.catalog import CatalogEntry, load_records, read_catalogs
 from detframe.data.images import ImageReadError, load_image
+from detframe.data.loader import TestLoader, TrainLoader, build_test_loader, build_train_loader
 from detframe.data.metadata import Metadata, resolve_num_classes
 from detframe.data.packing import PackedDataset, RecordBuilder
 from detframe.data.records import Record, Records, join
+from detframe.data.transforms import resize_shape
 
 __all__ = [
     "CatalogEntry",
@@ -14,9 +16,14 @@ __all__ = [
     "Record",
     "RecordBuilder",
     "Records",
+    "TestLoader",
+    "TrainLoader",
+    "build_test_loader",
+    "build_train_loader",
     "join",
     "load_image",
     "load_records",
     "read_catalogs",
+    "resize_shape",
     "resolve_num_classes",
 ]

@@ -39,7 +39,8 @@ def cache_key(fields: dict[str, Any], files: Sequence[Path]) -> str:
 def cached(name: str, key: str, read: Callable[[], PackedDataset]) -> PackedDataset:
     """What `read()` returns, from the cache where it is there, and put there where it is not.
 
-    The processes of a machine wait for the first of them to read. Where the cache cannot be written, arrays stay in memory.
+    The processes of a machine wait for the first of them to read. Where the cache cannot be written, arrays stay in
+    memory.
     """
     folder = cache_folder() / f"{name}-{key}"
     found = _open(folder)
@@ -70,13 +71,20 @@ def _open(folder: Path) -> PackedDataset | None:
         return None
     try:
         values = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        names = values["metadata"]
-        names["keypoint_flip_pairs"] = [tuple(pair) for pair in names["keypoint_flip_pairs"]]
-        metadata = Metadata(**{k: tuple(v) if isinstance(v, list) else v for k, v in names.items()})
-        return map_folder(metadata, folder, values["warnings"])
+        return map_folder(_metadata(values["metadata"]), folder, values["warnings"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         logger.info("cache folder %s cannot be used and is made anew: %s", folder, error)
         return None
+
+
+def _metadata(values: dict[str, Any]) -> Metadata:
+    return Metadata(
+        values["name"],
+        tuple(values["class_names"]),
+        tuple(values["category_ids"]),
+        tuple(values["keypoint_names"]),
+        tuple((left, right) for left, right in values["keypoint_flip_pairs"]),
+    )
 
 
 def _store(folder: Path, packed: PackedDataset) -> PackedDataset:
@@ -92,7 +100,9 @@ def _store(folder: Path, packed: PackedDataset) -> PackedDataset:
         shutil.rmtree(folder, ignore_errors=True)  # only an unusable one can be there
         temporary.rename(folder)
     except OSError as error:
-        logger.info("the annotations of %s stay in memory; the cache cannot be written: %s", packed.metadata.name, error)
+        logger.info(
+            "the annotations of %s stay in memory; the cache cannot be written: %s", packed.metadata.name, error
+        )
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
     return _open(folder) or packed

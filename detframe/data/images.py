@@ -20,8 +20,8 @@ class ImageReadError(ValueError):
 def load_image(path: str | Path, expected_hw: tuple[int, int] | None = None) -> Tensor:
     """An image file as uint8 (3, H, W), RGB, turned as its EXIF orientation says.
 
-    Grey, 16-bit and transparent images become 8-bit RGB (transparency is dropped). The memory lies as (H, W, 3), which the
-    resizing of uint8 images and channels_last convolutions want.
+    Grey, 16-bit and transparent images become 8-bit RGB (transparency is dropped). The memory lies as (H, W, 3), which
+    the resizing of uint8 images and channels_last convolutions want.
 
     Args:
         path: JPEG, PNG, or any other format that OpenCV decodes.

@@ -1,13 +1,14 @@
 """Annotations of one data set as a few flat arrays, and the builder that packs them.
 
-Thousands of small Python objects would be copied into every worker, page by page, as their reference counts change; flat
-arrays are not, and memory-mapped ones exist once per machine.
+Thousands of small Python objects would be copied into every worker, page by page, as their reference counts change;
+flat arrays are not, and memory-mapped ones exist once per machine.
 
 Legend: I images, N objects of the data set, P keypoints, G polygons, (H, W) size of an image.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from array import array
@@ -46,7 +47,11 @@ class PackedDataset:
     """The arrays of ARRAYS for one data set, in memory or mapped from `folder`."""
 
     def __init__(
-        self, metadata: Metadata, arrays: Mapping[str, np.ndarray], warnings: Sequence[str] = (), folder: Path | None = None
+        self,
+        metadata: Metadata,
+        arrays: Mapping[str, np.ndarray],
+        warnings: Sequence[str] = (),
+        folder: Path | None = None,
     ) -> None:
         self.metadata = metadata
         self.arrays = dict(arrays)
@@ -72,14 +77,14 @@ class PackedDataset:
         return self.arrays["file_bytes"][start:end].tobytes().decode()
 
     def segmentation(self, obj: int, size_hw: tuple[int, int]) -> Any:
-        """COCO segmentation of object `obj`: a list of float64 arrays x, y, x, y, ..., or a compressed run-length code."""
+        """COCO segmentation of object `obj`: a list of float64 arrays x, y, x, y, ..., or compressed run lengths."""
         a = self.arrays
         start, end = a["rle_start"][obj : obj + 2]
         if end > start:
             return {"size": list(size_hw), "counts": a["rle_bytes"][start:end].tobytes()}
         first, last = a["polygon_start"][obj : obj + 2]
         cuts = a["point_start"][first : last + 1]
-        return [np.array(a["points"][s:e]) for s, e in zip(cuts[:-1], cuts[1:], strict=True)]
+        return [np.array(a["points"][s:e]) for s, e in itertools.pairwise(cuts)]
 
 
 def map_folder(metadata: Metadata, folder: Path, warnings: Sequence[str] = ()) -> PackedDataset:
@@ -100,7 +105,7 @@ class RecordBuilder:
     def __init__(self, metadata: Metadata) -> None:
         self.metadata = metadata
         codes = {np.int32: "i", np.int64: "q", np.float32: "f", np.float64: "d", np.bool_: "B", np.uint8: "B"}
-        self._columns = {key: array(codes[dtype]) for key, dtype in ARRAYS.items()}
+        self._columns: dict[str, array[Any]] = {key: array(codes[dtype]) for key, dtype in ARRAYS.items()}
         for key in ("object_start", "file_start", "polygon_start", "point_start", "rle_start"):
             self._columns[key].append(0)
         self._size_hw = (0, 0)
@@ -173,7 +178,9 @@ class RecordBuilder:
         if isinstance(segmentation, Mapping):
             if list(segmentation.get("size", ())) != list(self._size_hw) or "counts" not in segmentation:
                 found = segmentation.get("size")
-                raise ValueError(f"a run-length mask needs 'counts' and the image's size {list(self._size_hw)}, not {found}")
+                raise ValueError(
+                    f"a run-length mask needs 'counts' and the image's size {list(self._size_hw)}, not {found}"
+                )
             counts = to_rle(dict(segmentation), self._size_hw)["counts"]
             c["rle_bytes"].frombytes(counts.encode() if isinstance(counts, str) else counts)
             self._has_masks = True
@@ -207,7 +214,9 @@ class RecordBuilder:
 
     def build(self) -> PackedDataset:
         """The packed arrays. `.warnings` says what was left out; whoever reads the data set shows them once."""
-        arrays = {key: np.array(column, dtype=ARRAYS[key]) for key, column in self._columns.items()}
+        arrays: dict[str, np.ndarray] = {
+            key: np.array(column, dtype=ARRAYS[key]) for key, column in self._columns.items()
+        }
         arrays["sizes_hw"] = arrays["sizes_hw"].reshape(-1, 2)
         arrays["boxes"] = arrays["boxes"].reshape(-1, 4)
         points = len(self.metadata.keypoint_names)
@@ -227,4 +236,6 @@ class RecordBuilder:
         if not count:
             return []
         noun = "box has" if count == 1 else "boxes have"
-        return [f"{self.metadata.name}: {count} {noun} no area inside the image and were left out, as {self._degenerate[0]}"]
+        return [
+            f"{self.metadata.name}: {count} {noun} no area inside the image and were left out, as {self._degenerate[0]}"
+        ]

@@ -28,7 +28,9 @@ class Record(TypedDict):
     iscrowd: Tensor  # bool (N,)
     area: Tensor  # float32 (N,)
     ann_ids: Tensor  # int64 (N,), unique in these records
-    segmentations: list[Any] | None  # N of: list of float64 arrays x, y, x, y, ... | run-length code; None without masks
+    segmentations: (
+        list[Any] | None
+    )  # N of: list of float64 arrays x, y, x, y, ... | run-length code; None without masks
     keypoints: Tensor | None  # float32 (N, P, 3); None without keypoints
 
 
@@ -72,7 +74,11 @@ class Records(Sequence[Record]):
         start, end = (int(v) for v in a["object_start"][row : row + 2])
         rows = slice(start, end)
         height, width = (int(v) for v in a["sizes_hw"][row])
-        ids = np.arange(start, end) + 1 + self._objects_before(part) if self._renumbered[1] else np.array(a["ann_ids"][rows])
+        ids = (
+            np.arange(start, end) + 1 + self._objects_before(part)
+            if self._renumbered[1]
+            else np.array(a["ann_ids"][rows])
+        )
         return {
             "file_name": data.file_name(row),
             "image_id": self._image_id(part, row),
@@ -82,7 +88,9 @@ class Records(Sequence[Record]):
             "iscrowd": torch.from_numpy(np.array(a["iscrowd"][rows])),
             "area": torch.from_numpy(np.array(a["area"][rows])),
             "ann_ids": torch.from_numpy(ids),
-            "segmentations": [data.segmentation(i, (height, width)) for i in range(start, end)] if data.has_masks else None,
+            "segmentations": [data.segmentation(i, (height, width)) for i in range(start, end)]
+            if data.has_masks
+            else None,
             "keypoints": self._keypoints(a["keypoints"], rows),
         }
 

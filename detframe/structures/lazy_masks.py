@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-Segmentation = Any  # list of polygons [x1, y1, x2, y2, ...], or {"size": [h, w], "counts": list | str | bytes}
+# A list of polygons x1, y1, x2, y2, ... (lists or float64 arrays), or {"size": [h, w], "counts": list | str | bytes}
+Segmentation = Any
 
 
 class LazyMasks:
     """N masks of one image, each in COCO's form: a list of polygons, or a run-length code.
 
-    `masks[keep]` selects rows as a tensor would; `decode()` draws them as bool (N, H, W).
+    `masks[keep]` selects rows as a tensor would; `decode()` draws them as bool (N, H, W). `resize`, `hflip` and `vflip`
+    return moved masks: polygons exactly, run-length codes through their pixels.
     """
 
     def __init__(self, segmentations: Sequence[Segmentation], size_hw: tuple[int, int]) -> None:
@@ -37,6 +39,51 @@ class LazyMasks:
             return torch.zeros((0, height, width), dtype=torch.bool)
         return torch.from_numpy(np.stack([draw(s, self.size_hw) for s in self.segmentations]))
 
+    def resize(self, size_hw: tuple[int, int]) -> LazyMasks:
+        """The masks of the image resized to (H, W)."""
+        scale_xy = np.array([size_hw[1] / self.size_hw[1], size_hw[0] / self.size_hw[0]])
+        return self._moved(lambda points: points * scale_xy, lambda pixels: _nearest(pixels, size_hw), size_hw)
+
+    def hflip(self) -> LazyMasks:
+        """The masks of the image mirrored left to right."""
+        width = self.size_hw[1]
+        return self._moved(lambda points: points * [-1, 1] + [width, 0], lambda pixels: pixels[:, ::-1], self.size_hw)
+
+    def vflip(self) -> LazyMasks:
+        """The masks of the image mirrored top to bottom."""
+        height = self.size_hw[0]
+        return self._moved(lambda points: points * [1, -1] + [0, height], lambda pixels: pixels[::-1], self.size_hw)
+
+    def _moved(
+        self,
+        move_points: Callable[[np.ndarray], np.ndarray],
+        move_pixels: Callable[[np.ndarray], np.ndarray],
+        size_hw: tuple[int, int],
+    ) -> LazyMasks:
+        out: list[Segmentation] = []
+        for segmentation in self.segmentations:
+            if isinstance(segmentation, dict):
+                out.append(_encode(move_pixels(draw(segmentation, self.size_hw))))
+            else:
+                polygons = [np.asarray(p, dtype=np.float64).reshape(-1, 2) for p in segmentation]
+                out.append([move_points(points).reshape(-1) for points in polygons])
+        return LazyMasks(out, size_hw)
+
+
+def _nearest(pixels: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """A bool array resized: each pixel takes the value at its centre."""
+    rows, columns = (
+        np.floor((np.arange(new) + 0.5) * old / new).astype(np.int64)
+        for new, old in zip(size_hw, pixels.shape, strict=True)
+    )
+    return pixels[rows[:, None], columns[None, :]]
+
+
+def _encode(pixels: np.ndarray) -> dict[str, Any]:
+    from pycocotools import mask as coco_mask
+
+    return coco_mask.encode(np.asfortranarray(pixels, dtype=np.uint8))
+
 
 def draw(segmentation: Segmentation, size_hw: tuple[int, int]) -> np.ndarray:
     """One mask as a bool array (H, W)."""
@@ -57,5 +104,5 @@ def to_rle(segmentation: Segmentation, size_hw: tuple[int, int]) -> dict[str, An
         return segmentation
     polygons = [p for p in segmentation if len(p) >= 6]
     if not polygons:
-        return coco_mask.encode(np.zeros((height, width), dtype=np.uint8, order="F"))
+        return _encode(np.zeros((height, width), dtype=np.uint8))
     return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))

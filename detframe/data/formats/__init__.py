@@ -1,7 +1,7 @@
 """Readers of annotation files: members of DATASET_FORMATS.
 
-A reader is a function `(entry: CatalogEntry, *, field=default, ...) -> PackedDataset`; its keyword arguments are the fields
-that an entry of this format may have besides `format`, `images` and `annotations`. `RecordBuilder` does the packing.
+A reader is a function `(entry: CatalogEntry, *, field=default, ...) -> PackedDataset`; its keyword arguments are the
+fields that an entry of this format may have besides `format`, `images` and `annotations`. `RecordBuilder` packs.
 """
 
 from detframe.data.formats.coco import read_coco

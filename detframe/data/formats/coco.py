@@ -24,8 +24,8 @@ def read_coco(entry: CatalogEntry) -> PackedDataset:
     """Read a COCO file. Category ids may be any whole numbers; labels follow their order.
 
     Raises:
-        ValueError: malformed JSON (with line and column), a missing field, a repeated image id, an annotation whose image
-            or category does not exist, a segmentation or keypoints of a wrong form. The message names the file.
+        ValueError: malformed JSON (with line and column), a missing field, a repeated image id, an annotation whose
+            image or category does not exist, a segmentation or keypoints of a wrong form. The message names the file.
     """
     path = entry.annotations
     data = _read_json(path)
@@ -39,7 +39,9 @@ def read_coco(entry: CatalogEntry) -> PackedDataset:
     labels = {number: label for label, number in enumerate(metadata.category_ids, 1)}
     for image_id, image in images.items():
         file_name = entry.images / image["file_name"]
-        size_hw = (image["height"], image["width"]) if image.get("height") and image.get("width") else image_size(file_name)
+        size_hw = (
+            (image["height"], image["width"]) if image.get("height") and image.get("width") else image_size(file_name)
+        )
         builder.add_image(file_name, image_id, size_hw)
         for annotation in by_image.get(image_id, ()):
             _add(builder, annotation, labels[annotation["category_id"]], path)
@@ -66,7 +68,9 @@ def _require(item: Any, keys: tuple[str, ...], what: str, path: Path) -> None:
         raise ValueError(f"{path}: {what} must be an object, not {str(item)[:60]!r}")
     absent = [key for key in keys if key not in item]
     if absent:
-        raise ValueError(f"{path}: {what} {item.get('id', '')} lacks {', '.join(map(repr, absent))}; it has {sorted(item)}")
+        raise ValueError(
+            f"{path}: {what} {item.get('id', '')} lacks {', '.join(map(repr, absent))}; it has {sorted(item)}"
+        )
     for key in keys:
         if key.endswith("id") and (not isinstance(item[key], int) or isinstance(item[key], bool)):
             raise ValueError(f"{path}: {what} has {key!r} {item[key]!r}; ids must be whole numbers")
@@ -99,7 +103,9 @@ def _metadata(name: str, data: dict[str, Any], path: Path, warnings: list[str]) 
 def _keypoint_names(name: str, data: dict[str, Any], warnings: list[str]) -> tuple[str, ...]:
     lists = {tuple(map(str, c["keypoints"])) for c in data["categories"] if c.get("keypoints")}
     if len(lists) > 1:
-        warnings.append(f"{name}: its categories have {len(lists)} different lists of keypoints; keypoints are left out")
+        warnings.append(
+            f"{name}: its categories have {len(lists)} different lists of keypoints; keypoints are left out"
+        )
         return ()
     if lists:
         return lists.pop()

@@ -31,12 +31,12 @@ def read_voc(
 ) -> PackedDataset:
     """Read VOC annotations; the fields are explained in datasets/catalog.yaml.
 
-    An image is the file of the XML's own name in the image folder, whatever the XML says about it. Image ids count the XML
-    files of the folder, so that those of two splits differ. A box whose corners coincide is a slip, not one pixel.
+    An image is the file of the XML's own name in the image folder, whatever the XML says about it. Image ids count the
+    XML files of the folder, so that those of two splits differ. A box whose corners coincide is a slip, not one pixel.
 
     Raises:
-        ValueError: malformed XML (with its position), an object without name or corners, a class that `classes` does not
-            have, or a bad field of the entry. The message names the file.
+        ValueError: malformed XML (with its position), an object without name or corners, a class that `classes` does
+            not have, or a bad field of the entry. The message names the file.
         FileNotFoundError: the list of the split, an XML file or an image does not exist.
     """
     if difficult not in ("ignore", "keep"):
@@ -46,7 +46,9 @@ def read_voc(
         raise FileNotFoundError(f"data set {entry.name!r}: no XML file in {entry.annotations}")
     stems = _read_split(entry, split) if split else all_stems
     trees = {stem: _read_xml(entry, stem) for stem in (stems if classes else all_stems)}
-    names = list(classes) or sorted({_text(o, "name", path) for path, root in trees.values() for o in root.findall("object")})
+    names = list(classes) or sorted(
+        {_text(o, "name", path) for path, root in trees.values() for o in root.findall("object")}
+    )
     builder = RecordBuilder(Metadata(entry.name, tuple(names), tuple(range(1, len(names) + 1))))
     labels = {name: label for label, name in enumerate(names, 1)}
     files = _image_files(entry.images)
@@ -54,7 +56,9 @@ def read_voc(
     for stem in stems:
         path, root = trees[stem]
         if stem not in files:
-            raise FileNotFoundError(f"data set {entry.name!r}: no image called {stem} in {entry.images}, but there is {path}")
+            raise FileNotFoundError(
+                f"data set {entry.name!r}: no image called {stem} in {entry.images}, but there is {path}"
+            )
         builder.add_image(files[stem], numbers[stem], _size_hw(root, files[stem]))
         for item in root.findall("object"):
             ignored = difficult == "ignore" and item.findtext("difficult", "0").strip() == "1"
@@ -89,7 +93,9 @@ def _read_xml(entry: CatalogEntry, stem: str) -> tuple[Path, Element]:
 def _text(item: Element, key: str, path: Path) -> str:
     text = (item.findtext(key) or "").strip()
     if not text:
-        raise ValueError(f"{path}: an object has no <{key}>; it has {', '.join(f'<{c.tag}>' for c in item) or 'nothing'}")
+        raise ValueError(
+            f"{path}: an object has no <{key}>; it has {', '.join(f'<{c.tag}>' for c in item) or 'nothing'}"
+        )
     return text
 
 

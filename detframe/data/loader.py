@@ -1,0 +1,310 @@
+"""Loaders: what turns records into batches of images and targets, in worker processes."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from detframe.data.images import ImageReadError, load_image
+from detframe.data.records import Record, Records
+from detframe.data.samplers import Draw, TrainSampler, mix, shard
+from detframe.data.transforms import Compose, build_test_transforms, build_train_transforms
+from detframe.structures import LazyMasks, Target, select
+
+logger = logging.getLogger(__name__)
+Batch = tuple[list[Tensor], list[Target]]
+
+
+MAX_FAILURES = 64  # unreadable images in a row after which training stops: the disk is gone, or the folder is wrong
+
+
+@dataclass
+class Failure:
+    """An image that could not be read, on its way from a worker to the main process."""
+
+    file_name: str
+    error: Exception
+
+
+@dataclass
+class Sample:
+    """What a worker makes of one draw; `image` is None when nothing could be read."""
+
+    image: Tensor | None
+    target: Target
+    failures: list[Failure]
+
+
+class Parcel:
+    """The samples of a batch as they travel between processes.
+
+    Every tensor that is sent costs a shared-memory file, so all pixels lie in one, and the small tensors travel as
+    arrays inside the pickle.
+    """
+
+    def __init__(self, samples: list[Sample]) -> None:
+        self.shapes = [None if s.image is None else tuple(s.image.shape[-2:]) for s in samples]
+        images = [s.image.permute(1, 2, 0).reshape(-1) for s in samples if s.image is not None]
+        self.pixels = torch.cat(images) if images else torch.empty(0, dtype=torch.uint8)
+        self.targets = [_as_arrays(s.target) for s in samples]
+        self.failures = [s.failures for s in samples]
+
+    def pin_memory(self) -> Parcel:
+        """Called by the DataLoader, so that copies to the GPU need not wait. Boxes are too small to matter."""
+        self.pixels = self.pixels.pin_memory()
+        return self
+
+    def unpack(self) -> list[Sample]:
+        """The samples; their images are views of one tensor."""
+        samples, start = [], 0
+        for shape, target, failures in zip(self.shapes, self.targets, self.failures, strict=True):
+            image = None
+            if shape is not None:
+                end = start + 3 * shape[0] * shape[1]
+                image = self.pixels[start:end].view(*shape, 3).permute(2, 0, 1)
+                start = end
+            samples.append(Sample(image, _as_tensors(target), failures))
+        return samples
+
+
+def _as_arrays(target: Any) -> dict[str, Any]:
+    return {key: value.numpy() if isinstance(value, Tensor) else value for key, value in target.items()}
+
+
+def _as_tensors(target: Any) -> Any:
+    return {key: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for key, value in target.items()}
+
+
+def collate(samples: list[Sample]) -> Parcel | list[Sample]:
+    """The samples of a batch, in a worker packed for the way to the main process."""
+    return samples if get_worker_info() is None else Parcel(samples)
+
+
+def _unpacked(samples: Parcel | list[Sample]) -> list[Sample]:
+    return samples.unpack() if isinstance(samples, Parcel) else samples
+
+
+class TrainDataset(Dataset[Sample]):
+    """Reads and transforms the image of a draw. A sample is a function of (seed, epoch, image id) alone."""
+
+    def __init__(self, records: Records, transforms: Compose, sampler: TrainSampler, skip: bool) -> None:
+        self.records, self.transforms, self.sampler, self.skip = records, transforms, sampler, skip
+
+    def __getitem__(self, draw: Draw) -> Sample:
+        """The image of the draw; with `skip`, the next readable one of the stream in its place."""
+        failures: list[Failure] = []
+        for position in range(draw.position, draw.position + MAX_FAILURES):
+            draw = self.sampler.draw(position)
+            try:
+                image, target = self._read(draw)
+                return Sample(image, target, failures)
+            except (ImageReadError, OSError) as error:
+                failures.append(Failure(self.records.file_name(draw.record), error))
+                if not self.skip:
+                    break
+        return Sample(None, {}, failures)
+
+    def _read(self, draw: Draw) -> tuple[Tensor, Target]:
+        record: Record = self.records[draw.record]
+        image = load_image(record["file_name"], record["size_hw"])
+        target = select(make_target(record), ~record["iscrowd"])
+        for key in ("iscrowd", "area", "ann_ids"):
+            del target[key]
+        seed, image_id = self.sampler.seed, record["image_id"]
+        generator = torch.Generator().manual_seed(mix(seed, draw.epoch, image_id, 3))
+        image, target = self.transforms(image, target, generator)
+        target["seed"] = mix(seed, draw.epoch, image_id, 4)
+        return image, target
+
+
+class TestDataset(Dataset[Sample]):
+    """Reads and resizes the images of one rank's shard."""
+
+    def __init__(self, records: Records, transforms: Compose, indices: Sequence[int]) -> None:
+        self.records, self.transforms, self.indices = records, transforms, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, number: int) -> Sample:
+        """Image `number` of the shard."""
+        record = self.records[self.indices[number]]
+        try:
+            image = load_image(record["file_name"], record["size_hw"])
+        except (ImageReadError, OSError) as error:
+            return Sample(None, {}, [Failure(record["file_name"], error)])
+        image, target = self.transforms(image, make_target(record), torch.Generator())
+        return Sample(image, target, [])
+
+
+def make_target(record: Record) -> Target:
+    """A record as a target in the coordinates of the file."""
+    target: dict[str, Any] = {key: record[key] for key in ("boxes", "labels", "iscrowd", "area", "ann_ids", "image_id")}  # type: ignore[literal-required]
+    target["orig_size_hw"] = record["size_hw"]
+    if record["segmentations"] is not None:
+        target["masks"] = LazyMasks(record["segmentations"], record["size_hw"])
+    if record["keypoints"] is not None:
+        target["keypoints"] = record["keypoints"]
+    return target  # type: ignore[return-value]
+
+
+def start_worker(_: int) -> None:
+    """One thread per worker: many workers with many threads each slow one another down."""
+    import cv2
+
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+class _Loader:
+    """What both loaders share: worker processes, and the account of unreadable images."""
+
+    def __init__(self, dataset: Dataset[Sample], batches: Any, num_workers: int, skip: bool, pin_memory: bool) -> None:
+        self._data: DataLoader[Any] = DataLoader(
+            dataset,
+            batch_sampler=batches,
+            num_workers=num_workers,
+            collate_fn=collate,
+            worker_init_fn=start_worker,
+            pin_memory=pin_memory,
+            generator=torch.Generator(),  # DataLoader draws a seed for its workers: not from the global stream
+        )
+        self._skip = skip
+        self._warned: set[str] = set()
+        self.skipped = 0
+
+    def skipped_images(self) -> int:
+        """How many reads failed so far (DATALOADER.ON_ERROR: skip); a file counts each time its turn comes."""
+        return self.skipped
+
+    def _account(self, samples: list[Sample]) -> Batch:
+        """Images and targets of the samples that could be read.
+
+        Raises:
+            ImageReadError, OSError: an image could not be read, and the loader does not skip such images.
+        """
+        for failure in (f for sample in samples for f in sample.failures):
+            if not self._skip:
+                raise failure.error
+            self.skipped += 1
+            if failure.file_name not in self._warned:
+                self._warned.add(failure.file_name)
+                logger.warning("left out: %s", failure.error)
+        read = [(s.image, s.target) for s in samples if s.image is not None]
+        return [image for image, _ in read], [target for _, target in read]
+
+
+class _BatchesFrom:
+    """The batches of a sampler from one iteration on, as DataLoader wants them."""
+
+    def __init__(self, sampler: TrainSampler, start: int) -> None:
+        self.sampler, self.start = sampler, start
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        return self.sampler.batches(self.start)
+
+
+class TrainLoader(_Loader):
+    """Endless iterator over this rank's batches: lists of uint8 images (3, H, W), RGB, and of their targets."""
+
+    def __init__(self, dataset: TrainDataset, start: int, num_workers: int, skip: bool, pin_memory: bool) -> None:
+        super().__init__(dataset, _BatchesFrom(dataset.sampler, start), num_workers, skip, pin_memory)
+        self._iterator: Iterator[Any] | None = None
+
+    def __iter__(self) -> TrainLoader:
+        return self
+
+    def __next__(self) -> Batch:
+        if self._iterator is None:
+            self._iterator = iter(self._data)
+        samples = _unpacked(next(self._iterator))
+        batch = self._account(samples)
+        if len(batch[0]) < len(samples):
+            raise ImageReadError(f"{MAX_FAILURES} images in a row could not be read; the log names them")
+        return batch
+
+    def close(self) -> None:
+        """End the worker processes. A later `next` begins again at the first batch."""
+        self._iterator = None
+
+
+class TestLoader(_Loader):
+    """Iterable over the test batches of one rank, in the order of the records; each pass reads them again."""
+
+    __test__ = False  # for pytest, to which the name looks like a test
+
+    def __init__(self, dataset: TestDataset, batch_size: int, num_workers: int, skip: bool, pin_memory: bool) -> None:
+        starts = range(0, len(dataset), batch_size)
+        batches = [list(range(start, min(start + batch_size, len(dataset)))) for start in starts]
+        super().__init__(dataset, batches, min(num_workers, len(batches)), skip, pin_memory)
+        self._num_batches = len(batches)
+
+    def __len__(self) -> int:
+        return self._num_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        for samples in self._data:
+            images, targets = self._account(_unpacked(samples))
+            if images:
+                yield images, targets
+
+
+def build_train_loader(
+    cfg: Any, records: Records, start_iteration: int = 0, rank: int = 0, world_size: int = 1
+) -> TrainLoader:
+    """The training batches of one rank from `start_iteration` on; each holds IMS_PER_BATCH / world_size images.
+
+    Images are uint8 (3, H, W), RGB. Targets carry boxes, labels, masks and keypoints where the data has them, image_id,
+    orig_size_hw and seed; crowds are left out.
+
+    Raises:
+        ValueError: the processes and accumulation steps do not divide the batch.
+    """
+    batch_size, steps = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE_STEPS
+    if batch_size % (world_size * steps):
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH is {batch_size}, which {world_size} processes x SOLVER.ACCUMULATE_STEPS {steps} = "
+            f"{world_size * steps} do not divide; the nearest batches that fit are "
+            f"{max(1, batch_size // (world_size * steps)) * world_size * steps} and "
+            f"{(batch_size // (world_size * steps) + 1) * world_size * steps}"
+        )
+    sizes_hw = records.sizes_hw
+    is_wide = sizes_hw[:, 1] > sizes_hw[:, 0] if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
+    sampler = TrainSampler(len(records), batch_size, cfg.SEED, is_wide, rank, world_size)
+    transforms = build_train_transforms(cfg, records.metadata.keypoint_flip_pairs)
+    skip = cfg.DATALOADER.ON_ERROR == "skip"
+    dataset = TrainDataset(records, transforms, sampler, skip)
+    return TrainLoader(dataset, start_iteration, _num_workers(cfg, world_size), skip, _pins_memory(cfg))
+
+
+def build_test_loader(cfg: Any, records: Records, rank: int = 0, world_size: int = 1) -> TestLoader:
+    """The test batches of one rank: its contiguous share of the images, never padded, possibly none.
+
+    Images are resized by MIN_SIZE_TEST and MAX_SIZE_TEST, and the ground truth in the targets with them (but not
+    `area`); orig_size_hw says what to go back to. Crowds are kept.
+    """
+    dataset = TestDataset(records, build_test_transforms(cfg), shard(len(records), rank, world_size))
+    batch_size = max(1, cfg.TEST.IMS_PER_BATCH // world_size)
+    skip = cfg.DATALOADER.ON_ERROR == "skip"
+    return TestLoader(dataset, batch_size, _num_workers(cfg, world_size), skip, _pins_memory(cfg))
+
+
+def _num_workers(cfg: Any, world_size: int) -> int:
+    """DATALOADER.NUM_WORKERS, or what fits this machine where that is -1."""
+    if cfg.DATALOADER.NUM_WORKERS >= 0:
+        return cfg.DATALOADER.NUM_WORKERS
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    per_rank = cores // int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    return max(1, min(8, per_rank))
+
+
+def _pins_memory(cfg: Any) -> bool:
+    return torch.cuda.is_available() and cfg.MODEL.DEVICE != "cpu"

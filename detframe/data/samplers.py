@@ -1,0 +1,103 @@
+"""Samplers: which image stands where in the endless stream of training images, as a function of (seed, position).
+
+Nothing here has state. Position p of the stream holds image perm(seed, epoch)[p mod L] of epoch p // L, where L is the
+number of images. With aspect-ratio grouping, the positions of a window of some batches are sorted into wide and tall
+images before they are cut into batches; every position is still used exactly once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+MASK64 = (1 << 64) - 1
+WINDOW_BATCHES = 64  # at most one batch in so many mixes wide and tall images
+
+
+class Draw(NamedTuple):
+    """One image of the stream."""
+
+    position: int
+    epoch: int
+    record: int  # its number in the records
+
+
+def mix(*numbers: int) -> int:
+    """A whole number from 0 to 2**63 - 1 that looks random and depends on all the numbers (SplitMix64's finaliser)."""
+    state = 0x9E3779B97F4A7C15
+    for number in numbers:
+        state = (state + 0x9E3779B97F4A7C15 + (number & MASK64)) & MASK64
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & MASK64
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & MASK64
+        state ^= state >> 31
+    return state >> 1
+
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, length: int) -> np.ndarray:
+    return np.random.default_rng(mix(seed, epoch, 1)).permutation(length)
+
+
+class TrainSampler:
+    """Batches of the stream for one rank. `batches(start)` begins anywhere without replaying what came before.
+
+    Args:
+        is_wide: bool (L,), for aspect-ratio grouping; None is no grouping.
+        length: number of images L.
+        batch_size: images of a batch over all ranks.
+        seed: of the order.
+        rank, world_size: this rank takes its slice [rank * B / W, (rank + 1) * B / W) of every batch.
+
+    Raises:
+        ValueError: no image, or a world size that does not divide the batch.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        seed: int,
+        is_wide: np.ndarray | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if length < 1:
+            raise ValueError("there is no image to train on")
+        if batch_size % world_size:
+            raise ValueError(f"a batch of {batch_size} images cannot be divided among {world_size} processes")
+        self.length, self.batch_size, self.seed, self.is_wide = length, batch_size, seed, is_wide
+        share = batch_size // world_size
+        self.slice = slice(rank * share, (rank + 1) * share)
+
+    def draw(self, position: int) -> Draw:
+        """The image at a position of the stream."""
+        epoch, place = divmod(position, self.length)
+        return Draw(position, epoch, int(_permutation(self.seed, epoch, self.length)[place]))
+
+    def window(self, number: int) -> list[list[Draw]]:
+        """The batches WINDOW_BATCHES * number and following, over all ranks."""
+        first = number * WINDOW_BATCHES * self.batch_size
+        draws = [self.draw(first + i) for i in range(WINDOW_BATCHES * self.batch_size)]
+        if self.is_wide is not None:
+            draws.sort(key=lambda d: bool(self.is_wide[d.record]))  # type: ignore[index]  # sorting is stable
+        batches = [draws[i : i + self.batch_size] for i in range(0, len(draws), self.batch_size)]
+        if self.is_wide is None:
+            return batches
+        order = np.random.default_rng(mix(self.seed, number, 2)).permutation(len(batches))
+        return [batches[i] for i in order]
+
+    def batches(self, start: int = 0) -> Iterator[list[Draw]]:
+        """This rank's share of batch `start`, `start` + 1, ... without end."""
+        number, offset = divmod(start, WINDOW_BATCHES)
+        while True:
+            for batch in self.window(number)[offset:]:
+                yield batch[self.slice]
+            number, offset = number + 1, 0
+
+
+def shard(length: int, rank: int, world_size: int) -> range:
+    """A rank's contiguous share of `length` test images; shares differ by one image at most, and none repeats."""
+    return range(rank * length // world_size, (rank + 1) * length // world_size)
