@@ -117,12 +117,24 @@ def _like(parameter: Tensor, value: Tensor) -> Tensor:
 
 
 def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Load a state dict; buffers take the memory layout of their parameters, which may have changed since.
+    """Load a state dict.
+
+    What the groups say (weight decay, momentum) stays as the optimizer was built, and buffers take the memory layout of
+    their parameters, as both may have changed since.
 
     Raises:
         ValueError: the groups are not those of the saved optimizer.
     """
-    optimizer.load_state_dict(state)
+    settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    try:
+        optimizer.load_state_dict(state)
+    except ValueError as error:
+        raise ValueError(
+            f"the saved optimizer has other parameter groups ({error}); were SOLVER's factors for biases, norms or the "
+            "backbone, or what is frozen, other ones then?"
+        ) from None
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)
     for parameter, entries in optimizer.state.items():
         for key, value in entries.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():

@@ -29,7 +29,7 @@ def cosine_factor(iteration: int, max_iter: int, end_factor: float) -> float:
 
 
 def warmup_factor(iteration: int, warmup_iters: int, start_factor: float, method: str) -> float:
-    """The factor of the warm-up: from `start_factor` straight to 1 ("linear"), or `start_factor` until then ("constant")."""
+    """From `start_factor` straight to 1 over the warm-up ("linear"), or `start_factor` until its end ("constant")."""
     if iteration >= warmup_iters:
         return 1.0
     if method == "constant":

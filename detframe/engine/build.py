@@ -1,0 +1,189 @@
+"""Building what a run trains: model with its first weights, optimizer, loader, hooks, all in a Trainer."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from detframe.config import ConfigNode
+from detframe.engine.checkpoint import Checkpointer, build_meta, rng_state, set_rng_state
+from detframe.engine.evaluating import TestSets, choose_metric
+from detframe.engine.hooks import BestHook, CheckpointHook, EvaluationHook, Hook, LogHook
+from detframe.engine.inputs import RunInputs, file_names, saved_config
+from detframe.engine.nonfinite import FlightRecorder
+from detframe.engine.pictures import PictureHook
+from detframe.engine.recorder import RunRecorder
+from detframe.engine.trainer import StepSettings, Trainer
+from detframe.layers.collectives import rank, world_size
+from detframe.layers.device import resolve_amp, resolve_device
+from detframe.solver import ModelEMA, build_lr_schedule, build_optimizer
+
+logger = logging.getLogger(__name__)
+
+
+def build_trainer(inputs: RunInputs, folder: Path, weights: str, content: dict[str, Any] | None) -> Trainer:
+    """The trainer of a run, ready for its first step or, with a checkpoint's content, for the step after that.
+
+    Args:
+        folder: OUTPUT_DIR.
+        weights: initial weights, as MODEL.WEIGHTS; "" keeps the random ones. Not read when going on.
+
+    Raises:
+        ValueError: the weights or the checkpoint belong to another architecture.
+    """
+    from detframe.data import build_train_loader
+    from detframe.modeling import build_detection_model
+
+    cfg = inputs.cfg
+    model = build_detection_model(cfg)
+    log_model(model)
+    if content is not None:
+        check_resumable(cfg, model, content)
+    elif weights:
+        load_initial_weights(cfg, model, weights)
+    start = content["training"]["iteration"] if content is not None else 0
+    device = resolve_device(cfg.MODEL.DEVICE)
+    meta = build_meta(cfg, inputs.records.metadata)
+    seed_all(cfg.SEED + 1 + rank())  # so far all ranks have drawn the same numbers, to build the same weights
+    trainer = Trainer(
+        model=model,
+        optimizer=build_optimizer(cfg, model),
+        data=iter(build_train_loader(cfg, inputs.records, start, rank(), world_size())),
+        schedule=build_lr_schedule(cfg),
+        settings=step_settings(cfg, device),
+        max_iter=cfg.SOLVER.MAX_ITER,
+        device=device,
+        recorder=FlightRecorder(folder, cfg, meta, file_names(inputs.records)),
+        hooks=build_hooks(inputs, model, Checkpointer(folder, meta, cfg.SOLVER.KEEP_LAST), start),
+        ema=ModelEMA(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY > 0 else None,
+    )
+    if content is not None:
+        trainer.load_training_state(content)
+    return trainer
+
+
+def step_settings(cfg: ConfigNode, device: torch.device) -> StepSettings:
+    """The part of the config that a step needs."""
+    return StepSettings(
+        base_lr=cfg.SOLVER.BASE_LR,
+        accumulate_steps=cfg.SOLVER.ACCUMULATE_STEPS,
+        amp_dtype=resolve_amp(cfg.SOLVER.AMP, device),
+        clip_norm=cfg.SOLVER.CLIP_GRAD_NORM,
+        clip_value=cfg.SOLVER.CLIP_GRAD_VALUE,
+    )
+
+
+def build_hooks(inputs: RunInputs, model: nn.Module, checkpointer: Checkpointer, start: int) -> list[Hook]:
+    """The hooks of a run, in their order: a checkpoint comes after the evaluation of the same iteration."""
+    cfg, names = inputs.cfg, inputs.records.metadata.class_names
+    recorder = RunRecorder(checkpointer.folder, start, active=rank() == 0)
+    hooks: list[Hook] = [
+        PictureHook(recorder, names, cfg.SOLVER.IMAGE_PERIOD),
+        LogHook(recorder, cfg.SOLVER.LOG_PERIOD, cfg.SOLVER.IMS_PER_BATCH, len(inputs.records)),
+    ]
+    if inputs.test_sets:
+        hooks += evaluation_hooks(inputs, model, checkpointer, recorder)
+    else:
+        logger.info("DATASETS.TEST is empty: nothing is evaluated, and there will be no model_best.pth")
+    return [*hooks, CheckpointHook(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)]
+
+
+def evaluation_hooks(
+    inputs: RunInputs, model: nn.Module, checkpointer: Checkpointer, recorder: RunRecorder
+) -> list[Hook]:
+    """Evaluation, best model, early stop.
+
+    Raises:
+        ValueError: an early stop without evaluations during training, or an unknown metric.
+    """
+    cfg = inputs.cfg
+    patience, period = cfg.SOLVER.EARLY_STOP_PATIENCE, cfg.TEST.EVAL_PERIOD
+    if patience > 0 and period == 0:
+        raise ValueError(
+            f"SOLVER.EARLY_STOP_PATIENCE {patience} needs evaluations during training: set TEST.EVAL_PERIOD"
+        )
+    metric = choose_metric(cfg)
+    amp_dtype = resolve_amp(cfg.SOLVER.AMP, resolve_device(cfg.MODEL.DEVICE))
+    tests = TestSets(cfg, inputs.test_sets, amp_dtype, recorder)
+    return [
+        EvaluationHook(lambda iteration: tests.evaluate(model, iteration), recorder, period),
+        BestHook(checkpointer, metric, patience, cfg.SOLVER.EARLY_STOP_MIN_DELTA),
+    ]
+
+
+# ---------------------------------------------------------------------------------------------- weights
+def log_model(model: nn.Module) -> None:
+    """One line: how many parameters there are, and how many of them are trained."""
+    total = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    logger.info("model: %.2f M parameters, %.2f M of them trained", total / 1e6, trained / 1e6)
+
+
+def load_initial_weights(cfg: ConfigNode, model: nn.Module, weights: str) -> None:
+    """Fill the model from MODEL.WEIGHTS and log what fitted.
+
+    Raises:
+        ValueError: too little of it fits. FileNotFoundError: there is no such file.
+    """
+    from detframe.compat import load_weights
+
+    report = load_weights(model, weights, allow_partial=cfg.MODEL.ALLOW_PARTIAL_WEIGHTS)
+    logger.info("%s", report.table())
+
+
+def check_resumable(cfg: ConfigNode, model: nn.Module, content: dict[str, Any]) -> None:
+    """A run goes on only with the architecture and the optimizer with which it began.
+
+    Raises:
+        ValueError: what differs.
+    """
+    saved = {name: tuple(value.shape) for name, value in content["model"].items()}
+    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    differing = [
+        f"{k}: {saved.get(k, 'absent')} -> {own.get(k, 'absent')}"
+        for k in {**own, **saved}
+        if saved.get(k) != own.get(k)
+    ]
+    if differing:
+        more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
+        raise ValueError(
+            "--resume: the checkpoint is of another architecture than the config (parameter: checkpoint -> config): "
+            f"{'; '.join(differing[:8])}{more}. Give the config of the run, or train into another OUTPUT_DIR with "
+            "MODEL.WEIGHTS set to that checkpoint"
+        )
+    before, now = saved_config(content)["SOLVER"]["OPTIMIZER"], cfg.SOLVER.OPTIMIZER
+    if before != now:
+        raise ValueError(f"--resume: the run began with SOLVER.OPTIMIZER {before}, the config says {now}")
+
+
+# ---------------------------------------------------------------------------------------------- random numbers
+def seed_all(seed: int) -> None:
+    """Seed PyTorch (all devices), NumPy and Python."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def reproducible(cfg: ConfigNode) -> Iterator[None]:
+    """Seeded by SEED; deterministic algorithms where DETERMINISTIC asks for them. All is put back at the end."""
+    state, deterministic = rng_state(), torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    seed_all(cfg.SEED)
+    if cfg.DETERMINISTIC:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
+        torch.use_deterministic_algorithms(True, warn_only=True)  # what has no such form is named in the log
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        set_rng_state(state)

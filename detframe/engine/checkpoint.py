@@ -1,0 +1,220 @@
+"""Checkpoints: whole or absent, loadable with weights_only=True, and each enough for inference on its own.
+
+Layout of a file: {"model": state dict (the moving average where there is one), "meta": {...}, "training": {...}}; see
+`Checkpointer.save`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detframe.compat import read_checkpoint as read_file
+from detframe.config import ConfigNode
+
+logger = logging.getLogger(__name__)
+LAST = "last_checkpoint"
+FINAL = "model_final.pth"
+BEST = "model_best.pth"
+_PERIODIC = re.compile(r"model_(\d{7,})\.pth")
+FORMAT = 1
+
+
+# ---------------------------------------------------------------------------------------------- files
+def atomic_write(path: Path, write: Callable[[BinaryIO], Any], size_hint: int = 0) -> None:
+    """Write a file that is whole or absent, also after a power cut: temporary file, fsync, rename, fsync of the folder.
+
+    Raises:
+        OSError: the file could not be written (a full disk, say); says what was needed and what is free. What was there
+            before stays as it was, and the temporary file is removed.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch.save turns a failing write into a RuntimeError
+        raise OSError(_cannot_write(path, error, size_hint)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _cannot_write(path: Path, error: Exception, size_hint: int) -> str:
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__context__
+    reason = getattr(cause, "strerror", None) or str(error).splitlines()[0]
+    free = shutil.disk_usage(path.parent).free if path.parent.is_dir() else 0
+    needed = f"it needs {_megabytes(size_hint)}, " if size_hint else ""
+    return (
+        f"cannot write {path}: {reason}; {needed}{_megabytes(free)} are free on that disk. "
+        f"Earlier files are as they were; make room or set another OUTPUT_DIR, then go on with --resume"
+    )
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 2**20:.1f} MB"
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":  # Windows cannot open a folder
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`atomic_write` of a text in UTF-8."""
+    atomic_write(path, lambda file: file.write(text.encode()), len(text))
+
+
+def save_file(content: Any, path: Path) -> None:
+    """torch.save into a file that is whole or absent; raises OSError as `atomic_write` does."""
+    atomic_write(path, lambda file: torch.save(content, file), tensor_bytes(content))
+
+
+def tensor_bytes(content: Any) -> int:
+    """Size of all tensors in nested dicts, lists and tuples."""
+    if isinstance(content, Tensor):
+        return content.numel() * content.element_size()
+    values = content.values() if isinstance(content, Mapping) else content if isinstance(content, (list, tuple)) else ()
+    return sum(tensor_bytes(value) for value in values)
+
+
+def read_checkpoint(path: str | Path, needs: tuple[str, ...] = ("model", "training")) -> dict[str, Any]:
+    """The content of one of detframe's checkpoints, on the CPU.
+
+    Raises:
+        FileNotFoundError: it does not exist.
+        ValueError: half-written, damaged, or without the parts in `needs`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint {path} does not exist")
+    try:
+        content = read_file(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}. Delete the file, or write the name of an earlier one into {path.parent / LAST}"
+        ) from None
+    missing = [key for key in needs if not isinstance(content, dict) or key not in content]
+    if missing:
+        found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        raise ValueError(f"checkpoint {path} has no {' and no '.join(map(repr, missing))}; it holds {found}")
+    return content
+
+
+# ---------------------------------------------------------------------------------------------- random numbers
+def rng_state() -> dict[str, Any]:
+    """The state of every random-number generator of this process, in types that weights_only=True loads."""
+    name, keys, *rest = np.random.get_state(legacy=True)
+    version, words, gauss = random.getstate()
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), *(float(value) for value in rest)],
+        "python": [version, list(words), gauss],
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Put back what `rng_state` returned."""
+    torch.set_rng_state(state["torch"])
+    name, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), int(position), int(has_gauss), gauss))
+    version, words, python_gauss = state["python"]
+    random.setstate((version, tuple(words), python_gauss))
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+# ---------------------------------------------------------------------------------------------- a run's checkpoints
+def build_meta(cfg: ConfigNode, metadata: Any) -> dict[str, Any]:
+    """What a checkpoint says about itself; `metadata` is the training data's (class names, ids, keypoints)."""
+    import detframe
+
+    return {
+        "format": FORMAT,
+        "detframe_version": detframe.__version__,
+        "config": cfg.dump(),
+        "class_names": list(metadata.class_names),
+        "category_ids": [int(i) for i in metadata.category_ids],
+        "keypoint_names": list(metadata.keypoint_names),
+        "keypoint_flip_pairs": [[int(a), int(b)] for a, b in metadata.keypoint_flip_pairs],
+        "input_format": cfg.INPUT.FORMAT,
+    }
+
+
+class Checkpointer:
+    """Writes and finds the checkpoints of one run; only rank 0 calls the methods that write.
+
+    Args:
+        folder: OUTPUT_DIR.
+        meta: the part of "meta" that stays the same, from `build_meta`.
+        keep_last: periodic checkpoints to keep; 0 keeps all.
+    """
+
+    def __init__(self, folder: Path, meta: dict[str, Any], keep_last: int) -> None:
+        self.folder = folder
+        self.meta = meta
+        self.keep_last = keep_last
+
+    def save(
+        self, name: str, model: Mapping[str, Tensor], training: dict[str, Any], metrics: Mapping[str, float]
+    ) -> Path:
+        """Write a checkpoint, then make it the last one (except model_best.pth), then remove those it supersedes.
+
+        Raises:
+            OSError: as `atomic_write`; the earlier checkpoints are then untouched.
+        """
+        meta = {**self.meta, "iteration": training["iteration"], "metrics": dict(metrics)}
+        path = self.folder / name
+        save_file({"model": dict(model), "meta": meta, "training": training}, path)
+        if name != BEST:
+            write_text(self.folder / LAST, name + "\n")
+            self._remove_old(name)
+        return path
+
+    def _remove_old(self, newest: str) -> None:
+        periodic = sorted(path for path in self.folder.glob("model_*.pth") if _PERIODIC.fullmatch(path.name))
+        if self.keep_last <= 0 or not _PERIODIC.fullmatch(newest):
+            return
+        for path in periodic[: -self.keep_last]:
+            path.unlink(missing_ok=True)
+
+
+def periodic_name(iteration: int) -> str:
+    """The file name of a periodic checkpoint: "model_0000016.pth" after 16 iterations."""
+    return f"model_{iteration:07d}.pth"
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint of a run: what the file `last_checkpoint` names, else the highest iteration; or None."""
+    pointer = folder / LAST
+    if pointer.is_file():
+        path = folder / pointer.read_text(encoding="utf-8").strip()
+        if path.is_file():
+            return path
+        logger.warning("%s names %s, which does not exist; looking for another checkpoint", pointer, path.name)
+    if (folder / FINAL).is_file():
+        return folder / FINAL
+    periodic = sorted(path for path in folder.glob("model_*.pth") if _PERIODIC.fullmatch(path.name))
+    return periodic[-1] if periodic else None

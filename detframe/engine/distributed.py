@@ -1,0 +1,217 @@
+"""Joining the processes that train together: torchrun, torch.distributed.launch, SLURM's srun, or our own `launch`."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+from detframe.config import ConfigNode
+from detframe.layers.collectives import broadcast_object, gather_objects, rank, world_size
+from detframe.layers.device import resolve_device
+
+T = TypeVar("T")
+TIMEOUT = timedelta(minutes=60)  # an evaluation keeps the other ranks waiting for rank 0
+_SPECIAL_STEPS = 0xFFFFFFF0  # ids from here on are SLURM's own: the batch script, an interactive shell, "extern"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this process stands among those that train together."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+    master_addr: str
+    master_port: int
+
+
+def find_place(env: Mapping[str, str]) -> Place | None:
+    """What the environment says about the group of processes; None where this one works alone.
+
+    torchrun's variables (also set by torch.distributed.launch and by `launch`) come before those of SLURM, which count
+    only inside a job step with several tasks: the shell of `salloc` and the script of `sbatch` are single processes.
+
+    Raises:
+        ValueError: WORLD_SIZE without RANK, or a value that is not a number.
+    """
+    if "WORLD_SIZE" in env and "RANK" in env:
+        place = _torchrun_place(env)
+    elif int(env.get("WORLD_SIZE", 1)) > 1:
+        raise ValueError(f"WORLD_SIZE is {env['WORLD_SIZE']}, but RANK is not set; start the processes with torchrun")
+    elif _in_slurm_step(env):
+        place = _slurm_place(env)
+    else:
+        return None
+    return place if place.world_size > 1 else None
+
+
+def _torchrun_place(env: Mapping[str, str]) -> Place:
+    world, index = int(env["WORLD_SIZE"]), int(env["RANK"])
+    return Place(
+        rank=index,
+        world_size=world,
+        local_rank=int(env.get("LOCAL_RANK", index)),
+        local_world_size=int(env.get("LOCAL_WORLD_SIZE", world)),
+        master_addr=env.get("MASTER_ADDR", "127.0.0.1"),
+        master_port=int(env.get("MASTER_PORT", 29500)),
+    )
+
+
+def _in_slurm_step(env: Mapping[str, str]) -> bool:
+    if "SLURM_PROCID" not in env or _slurm_tasks(env) < 2:
+        return False
+    step = env.get("SLURM_STEP_ID", "")
+    if step.isdigit():
+        return int(step) < _SPECIAL_STEPS
+    return env.get("ENVIRONMENT") != "BATCH"
+
+
+def _slurm_tasks(env: Mapping[str, str]) -> int:
+    return int(env.get("SLURM_STEP_NUM_TASKS") or env.get("SLURM_NTASKS") or env.get("SLURM_NPROCS") or 1)
+
+
+def _slurm_place(env: Mapping[str, str]) -> Place:
+    nodes = env.get("SLURM_STEP_NODELIST") or env.get("SLURM_JOB_NODELIST") or env.get("SLURM_NODELIST") or "127.0.0.1"
+    per_node = env.get("SLURM_STEP_TASKS_PER_NODE") or env.get("SLURM_TASKS_PER_NODE") or str(_slurm_tasks(env))
+    counts = expand_counts(per_node)
+    node = int(env.get("SLURM_NODEID", 0))
+    port = 20000 + (int(env.get("SLURM_JOB_ID", 0)) * 7 + int(env.get("SLURM_STEP_ID", 0))) % 20000
+    return Place(
+        rank=int(env["SLURM_PROCID"]),
+        world_size=_slurm_tasks(env),
+        local_rank=int(env.get("SLURM_LOCALID", 0)),
+        local_world_size=counts[min(node, len(counts) - 1)],
+        master_addr=env.get("MASTER_ADDR") or first_host(nodes),
+        master_port=int(env.get("MASTER_PORT", port)),
+    )
+
+
+def first_host(nodes: str) -> str:
+    """The first host of a SLURM node list: "node[03-05,9],gpu1" gives "node03"."""
+    head = re.match(r"[^,\[]*(?:\[[^\]]*\][^,\[]*)*", nodes)
+    return re.sub(r"\[(\d+)[^\]]*\]", r"\1", head[0] if head else nodes)
+
+
+def expand_counts(tasks_per_node: str) -> list[int]:
+    """SLURM's tasks per node, "2(x3),1", as [2, 2, 2, 1]."""
+    out: list[int] = []
+    for part in tasks_per_node.split(","):
+        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part.strip())
+        if match is None:
+            raise ValueError(f"cannot read {tasks_per_node!r} as SLURM's tasks per node")
+        out += [int(match[1])] * int(match[2] or 1)
+    return out
+
+
+@contextmanager
+def process_group(device_name: str) -> Iterator[None]:
+    """Join the group that the environment describes, if there is one, and leave it at the end.
+
+    Without such an environment, or inside a group that somebody else made, nothing happens. NCCL serves CUDA tensors,
+    Gloo those on the CPU.
+    """
+    place = None if dist.is_initialized() else find_place(os.environ)
+    if place is None:
+        yield
+        return
+    _export(place)
+    device = resolve_device(device_name)
+    threads = torch.get_num_threads()
+    _join(place, device)
+    try:
+        yield
+        dist.barrier()  # not after an error, when the other ranks may never reach it
+    finally:
+        dist.destroy_process_group()
+        torch.set_num_threads(threads)
+
+
+def _export(place: Place) -> None:
+    os.environ.update(
+        RANK=str(place.rank),
+        WORLD_SIZE=str(place.world_size),
+        LOCAL_RANK=str(place.local_rank),
+        LOCAL_WORLD_SIZE=str(place.local_world_size),
+        MASTER_ADDR=place.master_addr,
+        MASTER_PORT=str(place.master_port),
+    )
+
+
+def _join(place: Place, device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=TIMEOUT, device_id=device)
+        return
+    if place.local_world_size > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":  # 1 is torchrun's own choice
+        torch.set_num_threads(max(1, cpu_cores() // place.local_world_size))
+    dist.init_process_group("gloo", timeout=TIMEOUT)
+
+
+def cpu_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def on_rank_zero(work: Callable[[], T], what: str) -> T:
+    """Rank 0's result of `work()`, on every rank; an error there is an error everywhere, so that no rank waits in vain.
+
+    Raises:
+        Exception: on rank 0 what `work` raised; on the others RuntimeError with its message.
+    """
+    result: T | None = None
+    failure: Exception | None = None
+    if rank() == 0:
+        try:
+            result = work()
+        except Exception as error:
+            failure = error
+    message = broadcast_object(f"{type(failure).__name__}: {failure}" if failure is not None else None)
+    if failure is not None:
+        raise failure
+    if message is not None:
+        raise RuntimeError(f"rank 0 failed {what}: {message}")
+    return broadcast_object(result)
+
+
+def share_of_batch(batch: int, accumulate: int) -> int:
+    """Images per rank and forward pass.
+
+    Raises:
+        ValueError: ranks times accumulation steps do not divide the global batch.
+    """
+    ranks = world_size()
+    if batch % (ranks * accumulate):
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH {batch} cannot be divided among {ranks} ranks x SOLVER.ACCUMULATE_STEPS "
+            f"{accumulate}; the nearest batches that can: {_nearest_multiples(batch, ranks * accumulate)}"
+        )
+    return batch // (ranks * accumulate)
+
+
+def _nearest_multiples(number: int, divisor: int) -> str:
+    below = number // divisor * divisor
+    return " and ".join(str(n) for n in (below, below + divisor) if n > 0)
+
+
+def describe(cfg: ConfigNode, device: torch.device) -> str:
+    """The start-up line: ranks, hosts, devices, and what the global batch is made of. Called by every rank."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    places = gather_objects((socket.gethostname(), f"{device} ({name})"))
+    hosts = list(dict.fromkeys(host for host, _ in places))
+    devices = ", ".join(f"rank {i}: {host} {where}" for i, (host, where) in enumerate(places))
+    steps, batch = cfg.SOLVER.ACCUMULATE_STEPS, cfg.SOLVER.IMS_PER_BATCH
+    return (
+        f"{len(places)} rank(s) on {len(hosts)} host(s): {devices}\n"
+        f"global batch {batch} = {share_of_batch(batch, steps)} images x {len(places)} ranks x {steps} accumulation "
+        f"steps, lr {cfg.SOLVER.BASE_LR:g}"
+    )

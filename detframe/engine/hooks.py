@@ -1,0 +1,286 @@
+"""Hooks: what happens now and then around a training step. Every rank has the same hooks and calls all of them."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from detframe.engine.checkpoint import BEST, FINAL, Checkpointer, periodic_name
+from detframe.engine.distributed import on_rank_zero
+from detframe.engine.recorder import RunRecorder
+from detframe.layers.collectives import broadcast_object, mean_over_ranks
+
+if TYPE_CHECKING:
+    from detframe.engine.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+class Hook:
+    """The points at which the trainer calls; override what is needed. `name` marks its part of a checkpoint."""
+
+    name = "hook"
+
+    def before_train(self, trainer: Trainer) -> None:
+        """Before the first step of this process."""
+
+    def after_step(self, trainer: Trainer) -> None:
+        """After every step; `trainer.iteration` counts it already."""
+
+    def after_evaluation(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """After every evaluation; the metrics are the same on every rank."""
+
+    def after_train(self, trainer: Trainer) -> None:
+        """After the last step, if no error ended the training."""
+
+    def close(self) -> None:
+        """At the end, also after an error."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What going on from a checkpoint needs; numbers, strings, tensors, lists and dicts of these."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned; an empty dict where the checkpoint knows no such hook."""
+
+
+def is_due(iteration: int, period: int) -> bool:
+    """Whether something that happens every `period` iterations (0: never) happens now."""
+    return period > 0 and iteration % period == 0
+
+
+class LogHook(Hook):
+    """The progress line, metrics.jsonl and TensorBoard, every `period` steps and at the last one.
+
+    Losses are averaged over the window since the last line and over the ranks; the device is asked for them only then.
+    """
+
+    name = "log"
+
+    def __init__(self, recorder: RunRecorder, period: int, images_per_step: int, num_images: int) -> None:
+        self.recorder = recorder
+        self.period = period
+        self.images_per_step = images_per_step
+        self.num_images = num_images
+        self._losses: dict[str, Tensor] = {}
+        self._count = 0
+        self._timed, self._seconds, self._data_seconds = 0, 0.0, 0.0
+
+    def after_step(self, trainer: Trainer) -> None:
+        """Add the step to the window; at its end write it down."""
+        step = trainer.last_step
+        if step is None:
+            return
+        for key, value in step.losses.items():
+            self._losses[key] = self._losses[key].to(value.device) + value if key in self._losses else value.clone()
+        self._count += 1
+        self._timed, self._seconds = self._timed + 1, self._seconds + step.seconds
+        self._data_seconds += step.data_seconds
+        if is_due(trainer.iteration, self.period) or trainer.iteration == trainer.max_iter:
+            self._write(trainer, step.lr)
+
+    def _write(self, trainer: Trainer, lr: float) -> None:
+        keys = sorted(self._losses)
+        means = mean_over_ranks(torch.stack([self._losses[key] for key in keys]) / self._count).tolist()
+        per_step, waiting = self._seconds / self._timed, self._data_seconds / max(self._seconds, 1e-9)
+        losses = dict(zip(keys, means, strict=True))
+        values = {
+            "loss": sum(means),
+            **losses,
+            "lr": lr,
+            "images_per_s": self.images_per_step / per_step,
+            "data_wait": waiting,
+            "memory_mb": memory_mb(trainer.device),
+        }
+        if trainer.scaler.is_enabled():
+            values["loss_scale"] = trainer.scaler.get_scale()
+        self.recorder.scalars(trainer.iteration, values)
+        logger.info(self._line(trainer, values, losses, per_step))
+        self._reset()
+
+    def _line(self, trainer: Trainer, values: dict[str, float], losses: dict[str, float], per_step: float) -> str:
+        epoch = trainer.iteration * self.images_per_step / max(self.num_images, 1)
+        parts = " ".join(f"{key.removeprefix('loss_')} {value:.4f}" for key, value in losses.items())
+        return (
+            f"iter {trainer.iteration}/{trainer.max_iter}  epoch {epoch:.2f}  "
+            f"eta {format_seconds((trainer.max_iter - trainer.iteration) * per_step)}  "
+            f"loss {values['loss']:.4f} ({parts})  lr {values['lr']:.3g}  {values['images_per_s']:.1f} images/s  "
+            f"data wait {100 * values['data_wait']:.0f}%  memory {values['memory_mb']:.0f} MB"
+        )
+
+    def _reset(self) -> None:
+        self._losses, self._count = {}, 0
+        self._timed, self._seconds, self._data_seconds = 0, 0.0, 0.0
+
+    def close(self) -> None:
+        """Close the files."""
+        self.recorder.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The losses of the open window, so that its line is the same after a resume."""
+        return {"losses": {key: value.cpu() for key, value in self._losses.items()}, "count": self._count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with an open window."""
+        self._losses, self._count = dict(state.get("losses", {})), state.get("count", 0)
+
+
+def format_seconds(seconds: float) -> str:
+    """ "1:02:03", with days in front where there are any."""
+    whole = round(seconds)
+    days, rest = divmod(whole, 86400)
+    text = f"{rest // 3600}:{rest % 3600 // 60:02d}:{rest % 60:02d}"
+    return f"{days}d {text}" if days else text
+
+
+def memory_mb(device: torch.device) -> float:
+    """Highest use so far: of the GPU by tensors, or of the process (resident set) on the CPU; NaN if unknown."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        return math.nan
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+class EvaluationHook(Hook):
+    """Evaluates every `period` steps (0: only at the end) and after the last one.
+
+    Args:
+        evaluate: called on every rank with the iteration; returns the metrics, the same on every rank.
+    """
+
+    name = "evaluation"
+
+    def __init__(self, evaluate: Callable[[int], dict[str, float]], recorder: RunRecorder, period: int) -> None:
+        self.evaluate = evaluate
+        self.recorder = recorder
+        self.period = period
+        self._last = -1
+
+    def after_step(self, trainer: Trainer) -> None:
+        """Evaluate where it is due."""
+        if is_due(trainer.iteration, self.period):
+            self._run(trainer)
+
+    def after_train(self, trainer: Trainer) -> None:
+        """Evaluate at the end, unless the last step was followed by an evaluation already."""
+        if self._last != trainer.iteration:
+            self._run(trainer)
+
+    def _run(self, trainer: Trainer) -> None:
+        with trainer.evaluated_model():
+            metrics = self.evaluate(trainer.iteration)
+        self._last = trainer.iteration
+        self.recorder.scalars(trainer.iteration, metrics)
+        trainer.publish(metrics)
+
+    def state_dict(self) -> dict[str, Any]:
+        """When the last evaluation was."""
+        return {"last": self._last}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Know of evaluations before the checkpoint."""
+        self._last = state.get("last", -1)
+
+
+class CheckpointHook(Hook):
+    """Saves a checkpoint every `period` steps (0: only at the end), and model_final.pth.
+
+    It stands after the evaluation among the hooks, so that a checkpoint knows the metrics of its iteration.
+    """
+
+    name = "checkpoint"
+
+    def __init__(self, checkpointer: Checkpointer, period: int) -> None:
+        self.checkpointer = checkpointer
+        self.period = period
+
+    def after_step(self, trainer: Trainer) -> None:
+        """Save where it is due."""
+        if is_due(trainer.iteration, self.period):
+            save_checkpoint(trainer, self.checkpointer, periodic_name(trainer.iteration))
+
+    def after_train(self, trainer: Trainer) -> None:
+        """Save the final one."""
+        path = save_checkpoint(trainer, self.checkpointer, FINAL)
+        logger.info("saved %s after %d iterations", path, trainer.iteration)
+
+
+def save_checkpoint(trainer: Trainer, checkpointer: Checkpointer, name: str) -> Path:
+    """Save under a name; called by every rank, and an error on rank 0 is an error on all."""
+    state = trainer.training_state()
+
+    def write() -> Path:
+        return checkpointer.save(name, trainer.inference_weights(), state, trainer.metrics)
+
+    return on_rank_zero(write, f"to save {name}")
+
+
+class BestHook(Hook):
+    """Keeps model_best.pth: the checkpoint with the highest `metric`; the first evaluation always leaves one.
+
+    With `patience` above 0, the training stops when the metric has not risen by more than `min_delta` in so many
+    evaluations.
+    """
+
+    name = "best"
+
+    def __init__(self, checkpointer: Checkpointer, metric: str, patience: int = 0, min_delta: float = 0.0) -> None:
+        self.checkpointer = checkpointer
+        self.metric = metric
+        self.patience = patience
+        self.min_delta = min_delta
+        self.best = -math.inf
+        self.best_iteration = -1
+        self._reference = -math.inf  # the value that the metric has to exceed by min_delta
+        self._waited = 0
+
+    def after_evaluation(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """Save, count, and perhaps stop. NaN (no ground truth) counts as no rise.
+
+        Raises:
+            ValueError: the evaluation has no such metric.
+        """
+        if self.metric not in metrics:
+            raise ValueError(f"SOLVER.BEST_METRIC {self.metric!r} is not among the metrics: {', '.join(metrics)}")
+        value = metrics[self.metric]
+        value = -math.inf if math.isnan(value) else value
+        self._count(value)
+        if value > self.best or self.best_iteration < 0:
+            self.best, self.best_iteration = value, trainer.iteration
+            save_checkpoint(trainer, self.checkpointer, BEST)
+            logger.info("best %s so far: %.2f at iteration %d", self.metric, metrics[self.metric], trainer.iteration)
+        stop = broadcast_object(0 < self.patience <= self._waited)
+        if stop and trainer.iteration < trainer.max_iter:
+            trainer.stop_reason = (
+                f"stopped early at iteration {trainer.iteration}: {self.metric} has not risen above "
+                f"{self._reference:.2f} by more than {self.min_delta:g} in {self._waited} evaluations"
+            )
+            logger.info(trainer.stop_reason)
+
+    def _count(self, value: float) -> None:
+        if value > self._reference + self.min_delta:
+            self._reference, self._waited = value, 0
+        else:
+            self._waited += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value, where it was reached, and how long ago."""
+        names = ("best", "best_iteration", "_reference", "_waited")
+        return {name.lstrip("_"): getattr(self, name) for name in names}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on comparing with the best of the run's first part."""
+        if state:
+            self.best, self.best_iteration = state["best"], state["best_iteration"]
+            self._reference, self._waited = state["reference"], state["waited"]

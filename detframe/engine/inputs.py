@@ -1,0 +1,122 @@
+"""What a run reads before it trains: data sets that agree with each other, with the model and with the checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from detframe.config import ConfigNode, resolve_durations
+from detframe.layers.collectives import broadcast_object
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class RunInputs:
+    """The effective config (classes, durations and seed are known numbers) and the records."""
+
+    cfg: ConfigNode
+    records: Any  # detframe.data.Records of all training sets
+    test_sets: dict[str, Any]  # Records by name
+
+
+def load_inputs(cfg: ConfigNode, content: dict[str, Any] | None) -> RunInputs:
+    """Read the data sets and complete the config; `content` is the checkpoint from which the run goes on.
+
+    Raises:
+        ValueError: no training data; class names or numbers that disagree.
+        FileNotFoundError, KeyError: as `detframe.data.load_records`.
+    """
+    from detframe.data import load_records, resolve_num_classes
+
+    if not cfg.DATASETS.TRAIN:
+        raise ValueError("DATASETS.TRAIN is empty; name at least one data set of the catalog")
+    trained = ", ".join(cfg.DATASETS.TRAIN)
+    records = load_records(cfg.DATASETS.TRAIN, cfg.DATASETS.CATALOG, cfg.DATALOADER.EMPTY == "keep")
+    if len(records) == 0:
+        raise ValueError(f"DATASETS.TRAIN {trained} holds no image to train with")
+    test_sets = load_test_sets(cfg)
+    for name, test in test_sets.items():
+        check_class_names(trained, records.metadata.class_names, name, test.metadata.class_names)
+    if content is not None:
+        check_class_names("the checkpoint", content["meta"]["class_names"], trained, records.metadata.class_names)
+    effective = resolve_durations(cfg, len(records))
+    effective.defrost()
+    effective.MODEL.NUM_CLASSES = resolve_num_classes(cfg, records.metadata)
+    effective.SEED = resolve_seed(cfg, content)
+    effective.freeze()
+    return RunInputs(effective, records, test_sets)
+
+
+def load_test_sets(cfg: ConfigNode) -> dict[str, Any]:
+    """The records of every data set in DATASETS.TEST, by name."""
+    from detframe.data import load_records
+
+    return {name: load_records([name], cfg.DATASETS.CATALOG) for name in cfg.DATASETS.TEST}
+
+
+def resolve_seed(cfg: ConfigNode, content: dict[str, Any] | None) -> int:
+    """SEED; for -1 that of the checkpoint's run, or a new one that all ranks share."""
+    if cfg.SEED >= 0:
+        return int(cfg.SEED)
+    if content is not None:
+        return int(saved_config(content)["SEED"])
+    return int(broadcast_object(random.SystemRandom().randrange(2**31)))
+
+
+def saved_config(content: dict[str, Any]) -> dict[str, Any]:
+    """The effective config in a checkpoint, as plain dicts."""
+    loaded: dict[str, Any] = yaml.safe_load(content["meta"]["config"])
+    return loaded
+
+
+def check_class_names(first: str, names: Sequence[str], second: str, others: Sequence[str]) -> None:
+    """Two lists of class names must agree, as labels are positions in them.
+
+    Raises:
+        ValueError: they differ; shows the first difference and what only one of them has.
+    """
+    names, others = list(names), list(others)
+    if names == others:
+        return
+    only_first, only_second = sorted(set(names) - set(others)), sorted(set(others) - set(names))
+    at = next((i for i, (a, b) in enumerate(zip(names, others, strict=False)) if a != b), min(len(names), len(others)))
+    raise ValueError(
+        f"the class names of {first} ({len(names)}) and {second} ({len(others)}) differ, first at label {at + 1}: "
+        f"{_at(names, at)} and {_at(others, at)}; only in {first}: {only_first}; only in {second}: {only_second}"
+    )
+
+
+def _at(names: Sequence[str], index: int) -> str:
+    return repr(names[index]) if index < len(names) else "nothing"
+
+
+def describe_data(inputs: RunInputs) -> str:
+    """How many images and objects there are, and what the length of the training means in epochs."""
+    cfg, records = inputs.cfg, inputs.records
+    empty = int((records.num_objects == 0).sum())
+    counts = records.class_counts().tolist()
+    classes = ", ".join(f"{name} {n}" for name, n in zip(records.metadata.class_names, counts, strict=True))
+    epochs = cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH / len(records)
+    return (
+        f"training data {', '.join(cfg.DATASETS.TRAIN)}: {len(records)} images, {empty} of them without objects "
+        f"(DATALOADER.EMPTY {cfg.DATALOADER.EMPTY}); objects of {len(counts)} classes: {classes}\n"
+        f"{cfg.SOLVER.MAX_ITER} iterations are {epochs:.2f} epochs"
+    )
+
+
+def file_names(records: Any) -> Callable[[Any], str]:
+    """A function image id -> file name; it searches only when it is asked."""
+
+    def find(image_id: Any) -> str:
+        for index in range(len(records)):
+            if records.image_ids[index] == image_id:
+                return str(records.file_name(index))
+        return "unknown file"
+
+    return find

@@ -1,0 +1,162 @@
+"""Start the processes of a run on this machine (`--num-gpus N`), and end them all when one fails."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+GRACE_SECONDS = 10.0  # from SIGTERM to SIGKILL
+SETTLE_SECONDS = 0.5  # the failures that follow from the first one arrive within this time
+
+
+@dataclass
+class Report:
+    """What a process sends before it ends: its result, or when and how it failed."""
+
+    when: float = 0.0
+    error: Exception | None = None
+    traceback: str = ""
+    result: Any = None
+
+
+class RankTraceback(Exception):  # noqa: N818 - it is the cause that is shown before an error, not an error of its own
+    """The traceback of a rank that failed, as text; the error of `launch` is raised from it."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+def launch(main: Callable[..., Any], num_processes: int, args: Sequence[Any] = ()) -> Any:
+    """Call `main(*args)` in `num_processes` new processes with torchrun's environment; returns rank 0's result.
+
+    With one process it is a plain call. `main` and `args` must be picklable (a function at the top of a module).
+
+    Raises:
+        Exception: the error of the rank that failed first, after all other ranks have been ended; it is raised from a
+            `RankTraceback`, so that the traceback of the rank stands first. SystemExit if that rank only exited.
+    """
+    if num_processes == 1:
+        return main(*args)
+    context = multiprocessing.get_context("spawn")
+    port = _free_port()
+    processes: list[BaseProcess] = []
+    receivers: list[Connection] = []
+    try:
+        for rank in range(num_processes):
+            receiver, sender = context.Pipe(duplex=False)
+            process = context.Process(target=_child, args=(rank, num_processes, port, sender, main, args))
+            process.start()
+            sender.close()
+            processes.append(process)
+            receivers.append(receiver)
+        return _watch(processes, receivers)
+    finally:
+        _end(processes)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+# ---------------------------------------------------------------------------------------------- in the new process
+def _child(rank: int, world: int, port: int, sender: Connection, main: Callable[..., Any], args: Sequence[Any]) -> None:
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    os.environ.update(
+        RANK=str(rank),
+        WORLD_SIZE=str(world),
+        LOCAL_RANK=str(rank),
+        LOCAL_WORLD_SIZE=str(world),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+    try:
+        result = main(*args)
+        sender.send(Report(result=result if rank == 0 else None))
+    except Exception as error:
+        sender.send(Report(time.time(), _portable(error), traceback.format_exc()))
+        raise SystemExit(1) from None
+
+
+def _follow_parent() -> None:
+    """End this process when its parent has died, however that happened."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _portable(error: Exception) -> Exception:
+    try:
+        pickle.dumps(error)
+        return error
+    except (pickle.PicklingError, TypeError, AttributeError):
+        return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+# ---------------------------------------------------------------------------------------------- in the parent
+def _watch(processes: list[BaseProcess], receivers: list[Connection]) -> Any:
+    """Wait for the end of every process; at the first failure, raise it."""
+    running = dict(enumerate(processes))
+    result = None
+    while running:
+        wait([*(p.sentinel for p in running.values()), *(receivers[r] for r in running)])
+        for rank in list(running):
+            report = _receive(receivers[rank])
+            if report is not None and report.error is None:
+                running.pop(rank).join()
+                result = report.result if rank == 0 else result
+            elif report is not None:
+                _raise_first(rank, report, {r: receivers[r] for r in running if r != rank}, len(processes))
+            elif not running[rank].is_alive():
+                _raise_exit(rank, running.pop(rank), len(processes))
+    return result
+
+
+def _receive(receiver: Connection) -> Report | None:
+    try:
+        return receiver.recv() if receiver.poll() else None
+    except EOFError:
+        return None
+
+
+def _raise_first(rank: int, report: Report, others: dict[int, Connection], world: int) -> None:
+    """Raise the earliest failure: the ranks that were talking to the failed one fail a moment later."""
+    time.sleep(SETTLE_SECONDS)
+    reports = {rank: report, **{other: _receive(receiver) for other, receiver in others.items()}}
+    failed = [(found.when, other, found) for other, found in reports.items() if found is not None and found.error]
+    _, first, found = min(failed, key=lambda entry: entry[:2])
+    if found.error is not None:
+        raise found.error from RankTraceback(f"rank {first} of {world} failed:\n{found.traceback}")
+
+
+def _raise_exit(rank: int, process: BaseProcess, world: int) -> None:
+    process.join()
+    code = process.exitcode or 0
+    if code < 0:
+        raise RuntimeError(f"rank {rank} of {world} was killed by {signal.Signals(-code).name}; the others were ended")
+    raise SystemExit(code)
+
+
+def _end(processes: list[BaseProcess]) -> None:
+    for process in processes:
+        if process.is_alive():
+            process.terminate()
+    deadline = time.monotonic() + GRACE_SECONDS
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+            process.join()

@@ -1,0 +1,41 @@
+"""PictureHook: training images as the model sees them, with their targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from detframe.engine.hooks import Hook, is_due
+from detframe.engine.recorder import RunRecorder
+
+if TYPE_CHECKING:
+    from detframe.engine.trainer import Trainer
+
+_MOST = 4
+
+
+class PictureHook(Hook):
+    """Draws up to four images of the first batch, and of a batch every `period` steps (0: only the first).
+
+    They are drawn from the collated tensors, after all transforms, so that what is wrong there can be seen.
+    """
+
+    name = "pictures"
+
+    def __init__(self, recorder: RunRecorder, class_names: Sequence[str], period: int) -> None:
+        self.recorder = recorder
+        self.class_names = class_names
+        self.period = period
+        self._drawn = False
+
+    def after_step(self, trainer: Trainer) -> None:
+        """Draw where it is due; only rank 0 does anything."""
+        step = trainer.last_step
+        if step is None or not self.recorder.active or (self._drawn and not is_due(trainer.iteration, self.period)):
+            return
+        from detframe.visualization import training_image
+
+        self._drawn = True
+        for number, (image, target) in enumerate(list(zip(*step.batch, strict=True))[:_MOST]):
+            picture = training_image(image, target, self.class_names)
+            self.recorder.picture(trainer.iteration, f"train_{number}", picture)

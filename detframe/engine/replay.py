@@ -1,0 +1,175 @@
+"""Replaying the bundle of a non-finite step: does it happen again, and where does it begin?"""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detframe.compat import read_checkpoint
+from detframe.config import ConfigNode, get_cfg, import_custom_modules
+from detframe.engine.checkpoint import rng_state, set_rng_state
+from detframe.engine.nonfinite import broken_weights, unpack_target
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class ReplayReport:
+    """What the replay found; `reproduced` is True where something was not finite again."""
+
+    losses: dict[str, float]
+    recorded: dict[str, float]
+    grad_norm: float
+    first_module: str = ""
+    backward_error: str = ""
+    broken_weight: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def reproduced(self) -> bool:
+        """Whether a loss or the gradient was not finite again."""
+        return not all(map(math.isfinite, (*self.losses.values(), self.grad_norm))) or bool(self.backward_error)
+
+    def text(self) -> str:
+        """The report for the terminal."""
+        rows = [
+            f"  {key}: {value:.6g} (recorded {self.recorded.get(key, math.nan):.6g})"
+            for key, value in self.losses.items()
+        ]
+        lines = ["losses:", *rows, f"norm of the gradients: {self.grad_norm:.6g}", *self.notes]
+        if self.broken_weight:
+            lines.append(f"the weights are not finite before the step already: {self.broken_weight}")
+        if self.first_module:
+            lines.append(f"first module with a non-finite output: {self.first_module}")
+        if self.backward_error:
+            lines.append(f"backward pass: {self.backward_error}")
+        lines.append(
+            "reproduced: the step is not finite again" if self.reproduced else "not reproduced: all is finite now"
+        )
+        return "\n".join(lines)
+
+
+def replay(path: str | Path, device: str = "") -> ReplayReport:
+    """Run the step of a bundle again, with anomaly detection and a look at every module's output.
+
+    The bundle of one rank of several is replayed alone, so normalisers that were averaged over the ranks differ.
+
+    Args:
+        device: MODEL.DEVICE in place of the recorded one.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or no bundle.
+    """
+    bundle = _read(Path(path))
+    cfg = _config(bundle["config"], device)
+    import_custom_modules(cfg.CUSTOM_IMPORTS)
+    from detframe.modeling import build_detection_model
+
+    model = build_detection_model(cfg)
+    model.load_state_dict(bundle["model"])
+    model.train()
+    before = rng_state()
+    try:
+        set_rng_state(bundle["rng"])
+        return run_step(model, bundle)
+    finally:
+        set_rng_state(before)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"bundle {path} does not exist")
+    bundle = read_checkpoint(path)
+    missing = [key for key in ("images", "targets", "model", "rng", "config") if key not in bundle]
+    if missing:
+        raise ValueError(f"{path} is no bundle of a non-finite step; it lacks {', '.join(missing)}")
+    return dict(bundle)
+
+
+def _config(text: str, device: str) -> ConfigNode:
+    cfg = get_cfg()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "bundle.yaml"
+        file.write_text(text, encoding="utf-8")
+        cfg.merge_from_file(file)
+    if device:
+        cfg.MODEL.DEVICE = device
+    elif cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+    return cfg
+
+
+def run_step(model: nn.Module, bundle: dict[str, Any]) -> ReplayReport:
+    """Forward and backward of the bundle's batch through a model that holds its weights."""
+    targets = [unpack_target(target) for target in bundle["targets"]]
+    dtype = getattr(torch, bundle["amp"]) if bundle["amp"] else None
+    device = next(model.parameters()).device
+    autocast = nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+    steps = bundle["accumulate_steps"]
+    size = len(targets) // steps
+    report = ReplayReport({}, bundle["losses"], math.nan, broken_weight=broken_weights(model))
+    if bundle["world_size"] > 1:
+        report.notes.append(f"(rank {bundle['rank']} of {bundle['world_size']}, replayed alone)")
+    with watch_outputs(model) as first, torch.autograd.set_detect_anomaly(True, check_nan=True):
+        for index in range(steps):
+            rows = slice(index * size, (index + 1) * size)
+            with autocast:
+                losses: dict[str, Tensor] = model(bundle["images"][rows], targets[rows])
+            for key, value in losses.items():
+                report.losses[key] = report.losses.get(key, 0.0) + float(value.detach()) / steps
+            report.backward_error = report.backward_error or _backward(sum(losses.values()) / steps)
+    report.first_module = first()
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    report.grad_norm = float(nn.utils.get_total_norm(grads)) if grads else math.nan
+    return report
+
+
+def _backward(loss: Any) -> str:
+    """The backward pass; what anomaly detection says about it, or ""."""
+    try:
+        loss.backward()
+    except RuntimeError as error:
+        if "nan" not in str(error).lower():
+            raise
+        return str(error).splitlines()[0]
+    return ""
+
+
+@contextmanager
+def watch_outputs(model: nn.Module) -> Iterator[Callable[[], str]]:
+    """Inside the `with`, note the first module whose output is not finite; the yielded function names it."""
+    found: list[str] = []
+
+    def look(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        if not found and not _finite(output):
+            where = "its input was finite" if _finite(inputs) else "its input was not finite either"
+            found.append(f"{name or 'the model itself'} ({type(module).__name__}; {where})")
+
+    handles = [
+        module.register_forward_hook(lambda m, i, o, name=name: look(name, m, i, o))  # type: ignore[misc]
+        for name, module in model.named_modules()
+    ]
+    try:
+        yield lambda: found[0] if found else ""
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return not value.is_floating_point() or bool(torch.isfinite(value).all())
+    if isinstance(value, dict):
+        return all(_finite(entry) for entry in value.values())
+    if isinstance(value, (list, tuple)):
+        return all(_finite(entry) for entry in value)
+    return True

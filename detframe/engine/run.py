@@ -1,0 +1,196 @@
+"""A whole run: `train(cfg)` and `evaluate(cfg)`, from the config to the metrics."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from detframe.config import ConfigNode, import_custom_modules, validate
+from detframe.engine.build import build_trainer, reproducible
+from detframe.engine.checkpoint import BEST, FINAL, last_checkpoint, read_checkpoint, write_text
+from detframe.engine.distributed import describe, on_rank_zero, process_group, share_of_batch
+from detframe.engine.evaluating import TestSets
+from detframe.engine.inputs import RunInputs, check_class_names, describe_data, load_inputs, load_test_sets
+from detframe.engine.logs import MetricsFile, run_log
+from detframe.engine.output_dir import holds_run, moved_path, prepare, set_aside
+from detframe.engine.recorder import RunRecorder
+from detframe.engine.trainer import Trainer
+from detframe.layers.collectives import rank
+from detframe.layers.device import resolve_amp, resolve_device
+
+logger = logging.getLogger(__name__)
+EVALUATION_FILE = "evaluation.json"
+
+
+# ---------------------------------------------------------------------------------------------- training
+def train(cfg: ConfigNode, resume: bool = False) -> dict[str, float]:
+    """Train a detector as the config says, evaluate it, and write everything into OUTPUT_DIR.
+
+    Works in one process, and in each of several that torchrun, srun or `launch` started. An older run in OUTPUT_DIR is
+    moved into a subfolder, unless `resume` goes on from its last checkpoint.
+
+    Returns:
+        The metrics of the final evaluation, the same on every rank; {} where DATASETS.TEST is empty.
+
+    Raises:
+        ValueError, KeyError, FileNotFoundError: a mistake in the config or the data.
+        FloatingPointError: a loss or gradient that is not finite.
+        OSError: OUTPUT_DIR cannot be written, or its disk is full.
+    """
+    validate(cfg)
+    with process_group(cfg.MODEL.DEVICE):
+        share_of_batch(cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE_STEPS)
+        folder = Path(cfg.OUTPUT_DIR).expanduser()
+        weights, note = on_rank_zero(lambda: _claim(folder, cfg.MODEL.WEIGHTS, resume), "to prepare OUTPUT_DIR")
+        with run_log(folder, rank()):
+            if note:
+                logger.warning("%s", note)
+            return _train(cfg, folder, weights, last_checkpoint(folder) if resume else None)
+
+
+def _claim(folder: Path, weights: str, resume: bool) -> tuple[str, str]:
+    """Make OUTPUT_DIR ready for this run; returns where MODEL.WEIGHTS is now, and a note for the log."""
+    prepare(folder)
+    if resume and last_checkpoint(folder) is None:
+        return weights, f"--resume: there is no checkpoint in {folder} yet, so this run starts from the beginning"
+    if resume or not holds_run(folder):
+        return weights, ""
+    target = set_aside(folder)
+    note = f"OUTPUT_DIR {folder} held an older run, which is now in {target} (--resume would have gone on with it)"
+    return moved_path(weights, folder, target), note
+
+
+def _train(cfg: ConfigNode, folder: Path, weights: str, checkpoint: Path | None) -> dict[str, float]:
+    import_custom_modules(cfg.CUSTOM_IMPORTS)
+    content = read_checkpoint(checkpoint) if checkpoint is not None else None
+    inputs = load_inputs(cfg, content)
+    if content is not None and _is_finished(inputs.cfg, content):
+        logger.info("%s", _nothing_to_do(inputs.cfg, content, checkpoint))
+        return dict(content["meta"]["metrics"])
+    with reproducible(inputs.cfg):
+        logger.info("%s", describe(inputs.cfg, resolve_device(cfg.MODEL.DEVICE)))
+        logger.info("%s", describe_data(inputs))
+        trainer = build_trainer(inputs, folder, weights, content)
+        on_rank_zero(lambda: _write_start(inputs, folder, trainer.iteration), "to write config.yaml")
+        if checkpoint is not None:
+            logger.info("going on from %s at iteration %d of %d", checkpoint, trainer.iteration, trainer.max_iter)
+        start = time.perf_counter()
+        trainer.train()
+    _summarise(trainer, folder, time.perf_counter() - start)
+    return trainer.metrics
+
+
+def _write_start(inputs: RunInputs, folder: Path, iteration: int) -> None:
+    write_text(folder / "config.yaml", inputs.cfg.dump())
+    dropped = MetricsFile(folder).trim(iteration)
+    if dropped:
+        logger.info("dropped %d rows after iteration %d from metrics.jsonl; they are made again", dropped, iteration)
+
+
+def _is_finished(cfg: ConfigNode, content: dict[str, Any]) -> bool:
+    state = content["training"]
+    return bool(state["finished"]) and bool(cfg.SOLVER.MAX_ITER <= state["max_iter"])
+
+
+def _nothing_to_do(cfg: ConfigNode, content: dict[str, Any], path: Path | None) -> str:
+    state = content["training"]
+    why = f" ({state['stop_reason']})" if state["stop_reason"] else ""
+    return (
+        f"nothing to do: {path} is at iteration {state['iteration']} of SOLVER.MAX_ITER {cfg.SOLVER.MAX_ITER}{why}; "
+        "raise SOLVER.MAX_ITER to go on"
+    )
+
+
+def _summarise(trainer: Trainer, folder: Path, seconds: float) -> None:
+    """What was made, and where it is."""
+    main = {key: value for key, value in trainer.metrics.items() if key.endswith(("/AP", "/AP50"))}
+    rows = [f"trained {trainer.iteration} iterations in {seconds / 60:.1f} minutes"]
+    if main:
+        rows.append("final model: " + ", ".join(f"{key} {value:.2f}" for key, value in main.items()))
+    what = {
+        FINAL: "the last weights, and all that --resume needs",
+        BEST: "the weights with the best metric",
+        "config.yaml": "the effective config",
+        "metrics.jsonl": "losses and metrics, one JSON object a line",
+        "tensorboard": f"the same as curves and pictures: tensorboard --logdir {folder}",
+        "images": "training images with their targets; predictions beside ground truth",
+        "log.txt": "this log",
+    }
+    rows += [f"  {folder / name}: {text}" for name, text in what.items() if (folder / name).exists()]
+    logger.info("%s", "\n".join(rows))
+
+
+# ---------------------------------------------------------------------------------------------- evaluation
+def evaluate(cfg: ConfigNode) -> dict[str, float]:
+    """Evaluate MODEL.WEIGHTS on every data set of DATASETS.TEST; also writes evaluation.json into OUTPUT_DIR.
+
+    Returns:
+        The metrics, from 0 to 100 (NaN: not applicable), the same on every rank.
+
+    Raises:
+        ValueError: no weights or no data named, weights that do not fill the model, classes that differ.
+    """
+    validate(cfg)
+    if not cfg.DATASETS.TEST:
+        raise ValueError("DATASETS.TEST is empty; name at least one data set of the catalog to evaluate on")
+    if not cfg.MODEL.WEIGHTS:
+        raise ValueError("MODEL.WEIGHTS is empty; name the checkpoint to evaluate")
+    with process_group(cfg.MODEL.DEVICE):
+        folder = Path(cfg.OUTPUT_DIR).expanduser()
+        on_rank_zero(lambda: prepare(folder), "to prepare OUTPUT_DIR")
+        with run_log(folder, rank()):
+            return _evaluate(cfg, folder)
+
+
+def _evaluate(cfg: ConfigNode, folder: Path) -> dict[str, float]:
+    from detframe.compat import read_weights
+    from detframe.data import resolve_num_classes
+
+    import_custom_modules(cfg.CUSTOM_IMPORTS)
+    content = read_weights(cfg.MODEL.WEIGHTS)
+    meta = content.get("meta", {}) if isinstance(content, Mapping) else {}
+    test_sets = load_test_sets(cfg)
+    for name, records in test_sets.items():
+        if "class_names" in meta:
+            check_class_names("the checkpoint", meta["class_names"], name, records.metadata.class_names)
+    effective = cfg.clone()
+    effective.defrost()
+    effective.MODEL.NUM_CLASSES = resolve_num_classes(cfg, next(iter(test_sets.values())).metadata)
+    effective.freeze()
+    model = _trained_model(effective, content)
+    recorder = RunRecorder(folder, active=rank() == 0, board=False)
+    amp_dtype = resolve_amp(cfg.SOLVER.AMP, resolve_device(cfg.MODEL.DEVICE))
+    iteration = int(meta.get("iteration", 0))
+    metrics = TestSets(effective, test_sets, amp_dtype, recorder).evaluate(model, iteration)
+    on_rank_zero(lambda: _write_evaluation(folder, cfg.MODEL.WEIGHTS, iteration, metrics), "to write its results")
+    return metrics
+
+
+def _trained_model(cfg: ConfigNode, content: Any) -> nn.Module:
+    from detframe.compat import load_weights
+    from detframe.modeling import build_detection_model
+
+    with reproducible(cfg):
+        model = build_detection_model(cfg)
+    report = load_weights(model, content, allow_partial=cfg.MODEL.ALLOW_PARTIAL_WEIGHTS)
+    logger.info("weights from %s\n%s", cfg.MODEL.WEIGHTS, report.table())
+    if (report.missing or report.reinitialised) and not cfg.MODEL.ALLOW_PARTIAL_WEIGHTS:
+        raise ValueError(
+            f"{cfg.MODEL.WEIGHTS} does not fill the whole model, so its metrics would mean nothing:\n{report.table()}\n"
+            "compare the config with that of the training; MODEL.ALLOW_PARTIAL_WEIGHTS True evaluates it all the same"
+        )
+    return model
+
+
+def _write_evaluation(folder: Path, weights: str, iteration: int, metrics: Mapping[str, float]) -> None:
+    values = {key: value if math.isfinite(value) else None for key, value in metrics.items()}
+    row = {"weights": weights, "iteration": iteration, "metrics": values}
+    write_text(folder / EVALUATION_FILE, json.dumps(row, indent=2) + "\n")
+    logger.info("metrics written to %s", folder / EVALUATION_FILE)

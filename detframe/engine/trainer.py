@@ -1,0 +1,274 @@
+"""Trainer: the training loop and its step. What happens now and then around a step is in `detframe.engine.hooks`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
+from torch.optim import Optimizer
+
+from detframe.engine.checkpoint import rng_state, set_rng_state
+from detframe.engine.hooks import Hook
+from detframe.layers.collectives import any_rank, gather_objects, rank, world_size
+from detframe.solver import ModelEMA, load_optimizer_state, set_learning_rate
+from detframe.solver.schedules import Schedule
+from detframe.structures import Target
+
+Batch = tuple[list[Tensor], list[Target]]
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """How a step is made."""
+
+    base_lr: float
+    accumulate_steps: int = 1
+    amp_dtype: torch.dtype | None = None
+    clip_norm: float = 0.0
+    clip_value: float = 0.0
+
+
+@dataclass
+class Step:
+    """What is known of the step in work, and of the last one afterwards. Tensors stay on the device."""
+
+    batch: Batch
+    lr: float
+    rng: dict[str, Any]
+    losses: dict[str, Tensor]
+    grad_norm: Tensor
+    data_seconds: float = 0.0
+    seconds: float = 0.0
+
+
+class Recorder(Protocol):
+    """What is told of a non-finite step, on every rank, before the update; it raises."""
+
+    def stop(self, trainer: Trainer, step: Step) -> None:
+        """Write down the step and raise FloatingPointError."""
+
+
+class Trainer:
+    """Trains a model until `max_iter` steps are done or a hook sets `stop_reason`.
+
+    Args:
+        model: returns a dict of scalar losses in training; `wrap` puts it into DistributedDataParallel.
+        data: yields this rank's share of one global batch after another, from step `iteration` on.
+        schedule: iteration -> factor of the learning rate.
+        recorder: what to do about a non-finite loss.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        data: Iterator[Batch],
+        schedule: Schedule,
+        settings: StepSettings,
+        max_iter: int,
+        device: torch.device,
+        recorder: Recorder,
+        hooks: Sequence[Hook] = (),
+        ema: ModelEMA | None = None,
+    ) -> None:
+        self.model = model
+        self.wrapped = wrap(model, device)
+        self.optimizer = optimizer
+        self.data = data
+        self.schedule = schedule
+        self.settings = settings
+        self.max_iter = max_iter
+        self.device = device
+        self.recorder = recorder
+        self.hooks = list(hooks)
+        self.ema = ema
+        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.amp_dtype == torch.float16)
+        self.iteration = 0  # steps done
+        self.last_step: Step | None = None
+        self.metrics: dict[str, float] = {}  # of the latest evaluation
+        self.stop_reason = ""
+        self.finished = False
+
+    # ------------------------------------------------------------------ loop and step
+    def train(self) -> None:
+        """Run to the end; hooks are closed also after an error."""
+        try:
+            for hook in self.hooks:
+                hook.before_train(self)
+            while self.iteration < self.max_iter and not self.stop_reason:
+                self.step()
+                for hook in self.hooks:
+                    hook.after_step(self)
+            self.finished = True
+            for hook in self.hooks:
+                hook.after_train(self)
+        finally:
+            for hook in self.hooks:
+                hook.close()
+
+    def step(self) -> None:
+        """One optimizer step on one global batch."""
+        start = time.perf_counter()
+        with torch.random.fork_rng(devices=[]):  # the loader may draw; what the model draws must not depend on it
+            batch = next(self.data)
+        data_seconds = time.perf_counter() - start
+        self.model.train()
+        lr = self.settings.base_lr * self.schedule(self.iteration)
+        set_learning_rate(self.optimizer, lr)
+        rng = rng_state()
+        losses = self._forward_backward(*batch)
+        self.scaler.unscale_(self.optimizer)
+        step = Step(batch, lr, rng, losses, self._clip_gradients(), data_seconds)
+        self._stop_unless_finite(step)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update(self.model)
+        self.iteration += 1
+        step.seconds = time.perf_counter() - start
+        self.last_step = step
+
+    def _forward_backward(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
+        """Gradients of the mean over the accumulation steps; returns the losses, averaged in the same way."""
+        steps = self.settings.accumulate_steps
+        size = len(images) // steps
+        mean: dict[str, Tensor] = {}
+        for index in range(steps):
+            rows = slice(index * size, (index + 1) * size)
+            with self._gradient_sync(last=index == steps - 1):
+                with self._autocast():
+                    losses = self.wrapped(images[rows], targets[rows])
+                if self.last_step is None and index == 0:
+                    check_losses(losses)
+                self.scaler.scale(sum(losses.values()) / steps).backward()
+            for key, value in losses.items():
+                mean[key] = mean.get(key, 0.0) + value.detach().float() / steps
+        return mean
+
+    def _gradient_sync(self, last: bool) -> AbstractContextManager[Any]:
+        """Gradients are summed over the ranks once a step, in the last backward pass."""
+        if isinstance(self.wrapped, DistributedDataParallel) and not last:
+            return self.wrapped.no_sync()
+        return nullcontext()
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        dtype = self.settings.amp_dtype
+        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
+
+    def _clip_gradients(self) -> Tensor:
+        """Clip as the settings say; returns the global norm before that."""
+        params = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = get_total_norm([p.grad for p in params])
+        if self.settings.clip_norm > 0:
+            clip_grads_with_norm_(params, self.settings.clip_norm, norm)
+        if self.settings.clip_value > 0:
+            clip_grad_value_(params, self.settings.clip_value)
+        return norm
+
+    def _stop_unless_finite(self, step: Step) -> None:
+        """All ranks stop before the update when a loss or a gradient of any rank is not finite.
+
+        Infinite gradients are normal in fp16: the loss scaler then leaves out the update and lowers the scale.
+        """
+        finite = torch.stack([torch.isfinite(loss).all() for loss in step.losses.values()]).all()
+        if not self.scaler.is_enabled():
+            finite = finite & torch.isfinite(step.grad_norm)
+        if any_rank(~finite, self.device):
+            self.recorder.stop(self, step)
+
+    # ------------------------------------------------------------------ evaluation, state
+    def publish(self, metrics: dict[str, float]) -> None:
+        """Hand the metrics of an evaluation at this iteration to every hook."""
+        self.metrics = metrics
+        for hook in self.hooks:
+            hook.after_evaluation(self, metrics)
+
+    @contextmanager
+    def evaluated_model(self) -> Iterator[None]:
+        """Inside the `with`, `model` holds the weights that are evaluated: the moving average where there is one.
+
+        Running statistics are those of rank 0, as in a checkpoint. Called by every rank.
+        """
+        with nullcontext() if self.ema is None else self.ema.applied_to(self.model):
+            if world_size() > 1:
+                for buffer in self.model.buffers():
+                    dist.broadcast(buffer, src=0)
+            yield
+
+    def inference_weights(self) -> dict[str, Tensor]:
+        """The weights that a checkpoint offers for inference."""
+        return self.model.state_dict() if self.ema is None else self.ema.average
+
+    def training_state(self) -> dict[str, Any]:
+        """Everything that going on needs beside `inference_weights`. Called by every rank."""
+        state: dict[str, Any] = {
+            "iteration": self.iteration,
+            "max_iter": self.max_iter,
+            "finished": self.finished,
+            "stop_reason": self.stop_reason,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "rng": gather_objects(rng_state()),
+            "hooks": {hook.name: hook.state_dict() for hook in self.hooks},
+        }
+        if self.ema is not None:
+            state.update(model=self.model.state_dict(), ema_updates=self.ema.updates)
+        return state
+
+    def load_training_state(self, content: dict[str, Any]) -> None:
+        """Go on from a checkpoint's content (the model's weights included).
+
+        Raises:
+            ValueError: the optimizer's groups are not those of the checkpoint.
+        """
+        state = content["training"]
+        self.model.load_state_dict(state.get("model", content["model"]))
+        load_optimizer_state(self.optimizer, state["optimizer"])
+        if self.scaler.is_enabled() and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        if self.ema is not None:
+            average = content["model"]
+            self.ema.load_state_dict({"average": average, "updates": state.get("ema_updates", 0)})
+        self.iteration = state["iteration"]
+        self.metrics = dict(content["meta"]["metrics"])
+        for hook in self.hooks:
+            hook.load_state_dict(state["hooks"].get(hook.name, {}))
+        if len(state["rng"]) == world_size():
+            set_rng_state(state["rng"][rank()])
+
+
+def wrap(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model in DistributedDataParallel where several ranks train.
+
+    Every trainable parameter gets a gradient in every step, so unused ones are not looked for. Running statistics of
+    batch norm are rank 0's on every rank, as they are in a checkpoint, so that resuming changes nothing.
+    """
+    if world_size() == 1:
+        return model
+    running = any(name.endswith("num_batches_tracked") for name, _ in model.named_buffers())
+    ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=running, gradient_as_bucket_view=True)
+
+
+def check_losses(losses: dict[str, Tensor]) -> None:
+    """The contract of a model's losses: scalars, keys "loss_...", the same on every rank.
+
+    Raises:
+        ValueError: what is wrong with them.
+    """
+    wrong = [key for key, value in losses.items() if not key.startswith("loss_") or value.numel() != 1]
+    if wrong or not losses:
+        shapes = {key: tuple(value.shape) for key, value in losses.items()}
+        raise ValueError(f"a model in training returns scalar losses whose names start with 'loss_', not {shapes}")
+    keys = gather_objects(sorted(losses))
+    if any(other != keys[0] for other in keys):
+        raise ValueError(f"the ranks have different losses, which would be summed wrongly: {keys}")
