@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torchvision.ops import box_iou
 
-from detframe.evaluation.ground_truth import GroundTruth, ImageTruth
+from detframe.evaluation.box_fit import Fit, Pairing, best_fit, best_reading, pair_up
+from detframe.evaluation.ground_truth import GroundTruth
 from detframe.evaluation.results import ImageResult
 from detframe.evaluation.scores import score
 from detframe.evaluation.table import format_metric, text_table
 
-# Boxes are compared on this many images and, in each, with this many of the best-scored predictions
-_MAX_IMAGES, _MAX_BOXES = 50, 100
 # A best IoU (mean over the objects) from which the boxes are taken to be in the right place
 _FIT = 0.5
 # By how much another reading of the coordinates must raise it to be named
@@ -25,26 +20,11 @@ _RISE = 0.2
 _MAX_CLASSES = 30
 
 
-@dataclass
-class _Fit:
-    """How well predictions cover objects when classes are ignored."""
-
-    best_iou: np.ndarray  # (objects,), of each object with any prediction of its image
-    gt_labels: np.ndarray
-    pred_labels: np.ndarray  # label of that prediction; 0 where the image has none
-
-    @property
-    def mean(self) -> float:
-        return float(self.best_iou.mean()) if self.best_iou.size else 0.0
-
-
-Reading = Callable[[np.ndarray, ImageTruth], np.ndarray]
-
-
 def diagnose(truth: GroundTruth, results: dict[Any, ImageResult], metrics: dict[str, float], kind: str) -> str:
     """A text for the log: ids, counts per class, best IoU, scores, the oracle's AP, and the likely cause."""
     known = {image_id: result for image_id, result in results.items() if image_id in truth.images}
-    fit = _fit(truth, known, lambda boxes, image: boxes)
+    pairings = pair_up(truth, known)
+    fit = best_fit(pairings)
     oracle = score(truth, {i: image.as_result() for i, image in truth.images.items()}, "bbox", 10**6)["bbox/AP"]
     lines = [
         f"{kind}/AP is {format_metric(metrics[f'{kind}/AP'])} of 100. What the evaluator saw:",
@@ -54,7 +34,7 @@ def diagnose(truth: GroundTruth, results: dict[Any, ImageResult], metrics: dict[
         f"largest {fit.best_iou.max(initial=0.0):.2f} (over {fit.best_iou.size} objects)",
         _scores_line(known),
         f"- oracle: the ground truth itself, handed in as predictions, gets AP {format_metric(oracle)}",
-        f"Likely cause: {_cause(truth, results, known, fit, metrics, kind, oracle)}",
+        f"Likely cause: {_cause(truth, results, pairings, fit, metrics, kind, oracle)}",
     ]
     return "\n".join(lines)
 
@@ -62,8 +42,8 @@ def diagnose(truth: GroundTruth, results: dict[Any, ImageResult], metrics: dict[
 def _cause(
     truth: GroundTruth,
     results: dict[Any, ImageResult],
-    known: dict[Any, ImageResult],
-    fit: _Fit,
+    pairings: list[Pairing],
+    fit: Fit,
     metrics: dict[str, float],
     kind: str,
     oracle: float,
@@ -77,11 +57,10 @@ def _cause(
             "the model made no predictions above its score threshold (MODEL.ROI_HEADS.SCORE_THRESH): it is not "
             "trained, its weights were not loaded, or the threshold is too high."
         )
-    if not any(len(result) for result in known.values()):
+    if not any(len(result) for image_id, result in results.items() if image_id in truth.images):
         return "the image ids do not match: no prediction belongs to an image of this data set."
     if fit.mean < _FIT:
-        reading = _better_reading(truth, known, fit.mean)
-        return reading or (
+        return _other_coordinates(pairings, fit.mean) or (
             "the boxes fit no object and no other reading of their coordinates helps: the model is not trained "
             "(enough), or its weights were not loaded."
         )
@@ -130,90 +109,19 @@ def _scores_line(known: dict[Any, ImageResult]) -> str:
     return f"- scores of {scores.size} predictions: {spread}"
 
 
-# ---------------------------------------------------------------------- do the boxes fit
-def _fit(truth: GroundTruth, known: dict[Any, ImageResult], reading: Reading) -> _Fit:
-    """Best IoU per object, with the predicted boxes read (converted) by `reading`."""
-    ious, gt_labels, pred_labels = [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for image, result in _images_with_objects(truth, known):
-        keep = np.flatnonzero(~image.iscrowd)
-        gt_labels.append(image.labels[keep])
-        top = np.argsort(-result.scores, kind="stable")[:_MAX_BOXES]
-        if not len(top):
-            ious.append(np.zeros(len(keep)))
-            pred_labels.append(np.zeros(len(keep), np.int64))
-            continue
-        boxes = reading(result.boxes[top].astype(np.float64), image)
-        ious_of_pairs = box_iou(torch.from_numpy(image.boxes[keep]).double(), torch.from_numpy(boxes))
-        best, which = ious_of_pairs.nan_to_num(0).max(dim=1)
-        ious.append(best.numpy())
-        pred_labels.append(result.labels[top][which.numpy()])
-    return _Fit(np.concatenate(ious), np.concatenate(gt_labels), np.concatenate(pred_labels))
-
-
-def _images_with_objects(truth: GroundTruth, known: dict[Any, ImageResult]) -> Iterator[tuple[ImageTruth, ImageResult]]:
-    count = 0
-    for image_id, result in known.items():
-        image = truth.images[image_id]
-        if image.iscrowd.all():
-            continue
-        yield image, result
-        count += 1
-        if count == _MAX_IMAGES:
-            return
-
-
-def _better_reading(truth: GroundTruth, known: dict[Any, ImageResult], mean: float) -> str | None:
+# ---------------------------------------------------------------------- why
+def _other_coordinates(pairings: list[Pairing], mean: float) -> str | None:
     """The other reading of the predicted coordinates that fits clearly better, in words."""
-    best_mean, best_name = 0.0, ""
-    for name, reading in _FIXED_READINGS:
-        other = _fit(truth, known, reading).mean
-        if other > best_mean:
-            best_mean, best_name = other, name
-    for name, family, values in _FAMILIES:
-        other, value = _best_of_family(truth, known, family, values)
-        if other > best_mean + 0.01:
-            best_mean, best_name = other, name.format(value)
-    if best_mean < max(_FIT, mean + _RISE):
+    best, description = best_reading(pairings)
+    if best < max(_FIT, mean + _RISE):
         return None
     return (
-        f"the boxes are in other coordinates: {best_name}, the mean best IoU rises from {mean:.2f} to {best_mean:.2f}. "
+        f"the boxes are in other coordinates: {description}, the mean best IoU rises from {mean:.2f} to {best:.2f}. "
         "Predictions must be xyxy in pixels of the original image."
     )
 
 
-def _best_of_family(
-    truth: GroundTruth, known: dict[Any, ImageResult], family: Callable[[float], Reading], values: np.ndarray
-) -> tuple[float, float]:
-    """(mean best IoU, value) of the best member, searched coarsely and then around the best."""
-    coarse = max((_fit(truth, known, family(v)).mean, v) for v in values.tolist())
-    around = coarse[1] * 2.0 ** (np.arange(-4, 5) / 64)
-    return max(coarse, *((_fit(truth, known, family(v)).mean, v) for v in around.tolist()))
-
-
-def _scaled(factor: float) -> Reading:
-    return lambda boxes, image: boxes * factor
-
-
-def _resized(side: float) -> Reading:
-    return lambda boxes, image: boxes * (min(image.size_hw) / side)
-
-
-_FIXED_READINGS: tuple[tuple[str, Reading], ...] = (
-    ("read as x, y, width, height", lambda b, image: np.concatenate([b[:, :2], b[:, :2] + b[:, 2:]], 1)),
-    (
-        "read as centre x, centre y, width, height",
-        lambda b, image: np.concatenate([b[:, :2] - b[:, 2:] / 2, b[:, :2] + b[:, 2:] / 2], 1),
-    ),
-    ("with x and y exchanged", lambda b, image: b[:, [1, 0, 3, 2]]),
-    ("multiplied by the image's width and height", lambda b, image: b * np.tile(image.size_hw[::-1], 2)),
-)
-_FAMILIES: tuple[tuple[str, Callable[[float], Reading], np.ndarray], ...] = (
-    ("multiplied by {:.2f}", _scaled, 2.0 ** (np.arange(-48, 49) / 16)),  # 1/8 to 8
-    ("read as on images resized to a shorter side of {:.0f}", _resized, 2.0 ** (np.arange(96, 177) / 16)),  # 64 to 2048
-)
-
-
-def _permutation(truth: GroundTruth, fit: _Fit) -> str | None:
+def _permutation(truth: GroundTruth, fit: Fit) -> str | None:
     """Which classes stand for which, if most well-placed boxes carry the wrong class."""
     placed = fit.best_iou >= _FIT
     pairs = Counter(zip(fit.gt_labels[placed].tolist(), fit.pred_labels[placed].tolist(), strict=True))

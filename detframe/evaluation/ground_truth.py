@@ -29,9 +29,12 @@ class ImageTruth:
     segmentations: list[Any] | None
     keypoints: np.ndarray | None  # float32 (N, P, 3)
 
-    def as_result(self) -> ImageResult:
-        """The objects as perfect detections; crowd regions are left out, as they count neither way."""
-        keep = np.flatnonzero(~self.iscrowd)
+    def as_result(self, iou_type: str = "bbox") -> ImageResult:
+        """The objects as perfect detections, without what counts neither way: crowds, or objects without keypoints."""
+        counted = ~self.iscrowd
+        if iou_type == "keypoints" and self.keypoints is not None:
+            counted &= (self.keypoints[:, :, 2] > 0).any(1)
+        keep = np.flatnonzero(counted)
         return ImageResult(
             boxes=self.boxes[keep],
             labels=self.labels[keep],

@@ -89,6 +89,8 @@ _WANTED = (
 def as_tensor(image: ImageLike) -> Tensor:
     """One image as an RGB tensor (3, H, W), uint8 or float in [0, 1]; files are decoded with their EXIF orientation.
 
+    The memory lies as (H, W, 3) whatever came in, because resizing rounds a little differently in another order.
+
     Raises:
         TypeError, ValueError: something else, with what came. FileNotFoundError: no such file.
     """
@@ -99,9 +101,10 @@ def as_tensor(image: ImageLike) -> Tensor:
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"got an array of shape {image.shape} and type {image.dtype}; {_WANTED}")
-        return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        image = np.ascontiguousarray(image)
+        return torch.from_numpy(image if image.flags.writeable else image.copy()).permute(2, 0, 1)
     if isinstance(image, Tensor):
         if image.ndim != 3 or image.shape[0] != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
             raise ValueError(f"got a tensor of shape {tuple(image.shape)} and type {image.dtype}; {_WANTED}")
-        return image
+        return image[None].contiguous(memory_format=torch.channels_last)[0]
     raise TypeError(f"cannot predict on a {type(image).__name__}; {_WANTED}")

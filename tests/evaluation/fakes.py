@@ -1,4 +1,4 @@
-"""Small stand-ins for records, so that these tests need no data pipeline."""
+"""Small stand-ins for records, so that these tests need no files."""
 
 from __future__ import annotations
 

@@ -1,0 +1,121 @@
+"""What the evaluator says when AP is near 0."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from detframe.evaluation import COCOEvaluator
+from tests.evaluation.fakes import FakeRecords, noisy_predictions, prediction, random_records, record, targets_of
+
+RECORDS = random_records(num_images=15, seed=3, category_ids=(1, 2, 3))
+
+
+# Objects near the right border, none on the diagonal: other readings of their coordinates never fit by accident
+RIGHT = FakeRecords(
+    [record(i, [[200, 20 + i, 230, 50 + i], [240, 90, 290, 120 + i]], [1, 2]) for i in range(6)], ["a", "b"]
+)
+
+
+def diagnosis(records, change, target_change=lambda target: target):
+    evaluator = COCOEvaluator(records)
+    predictions = noisy_predictions(records, extra=0, noise=0.5)
+    for row, found in zip(records, predictions, strict=True):
+        found.update(prediction(row["boxes"], row["labels"], np.linspace(0.9, 0.5, len(row["labels"]))))
+    targets = [target_change(target) for target in targets_of(records)]
+    evaluator.update(targets, [change({**p}) for p in predictions])
+    evaluator.compute()
+    return evaluator.diagnosis()
+
+
+def scaled(factor):
+    return lambda p: {**p, "boxes": p["boxes"] * factor}
+
+
+def to_xywh(p):
+    boxes = p["boxes"].clone()
+    boxes[:, 2:] -= boxes[:, :2]
+    return {**p, "boxes": boxes}
+
+
+def to_unit(p):
+    return {**p, "boxes": p["boxes"] / p["boxes"].new_tensor([300, 200, 300, 200])}
+
+
+def cause(text):
+    return text.splitlines()[-1]
+
+
+def test_silent_when_all_is_well():
+    assert diagnosis(RECORDS, lambda p: p) is None
+
+
+def test_permuted_classes():
+    text = diagnosis(RECORDS, lambda p: {**p, "labels": p["labels"] % 3 + 1})
+    assert "permuted" in cause(text) and "'class1' is predicted as 'class2'" in cause(text)
+    assert "mean 1.00" in text and "the ground truth itself, handed in as predictions, gets AP 100.0" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (scaled(2.66), "multiplied by 0.38"),
+        (scaled(0.3), "multiplied by 3.3"),
+        (to_xywh, "x, y, width, height"),
+        (to_unit, "image's width and height"),
+        (lambda p: {**p, "boxes": p["boxes"][:, [1, 0, 3, 2]]}, "x and y exchanged"),
+    ],
+)
+def test_boxes_in_other_coordinates(change, words):
+    text = diagnosis(RIGHT, change)
+    assert "other coordinates" in cause(text) and words in cause(text)
+
+
+def test_boxes_of_resized_images_of_several_sizes():
+    rows = []
+    for index, side in enumerate([100, 170, 240, 380, 500]):
+        boxes = [[side * 0.1, side * 0.2, side * 0.5, side * 0.6], [side * 0.6, side * 0.5, side * 0.9, side * 0.9]]
+        rows.append(record(index, boxes, [1, 1], size_hw=(side, side + 40)))
+
+    records = FakeRecords(rows, ["a"])
+    evaluator = COCOEvaluator(records)
+    found = [prediction(r["boxes"] * (800 / r["size_hw"][0]), [1, 1], [0.9, 0.8]) for r in rows]
+    evaluator.update(targets_of(records), found)
+    evaluator.compute()
+    assert "shorter side of about 79" in cause(evaluator.diagnosis())
+
+
+def test_no_predictions():
+    text = diagnosis(RECORDS, lambda p: prediction([], [], []))
+    assert "no predictions above its score threshold" in cause(text) and "scores: no predictions" in text
+
+
+def test_image_ids_that_do_not_match(caplog):
+    text = diagnosis(RECORDS, lambda p: p, lambda t: {**t, "image_id": f"{t['image_id']:012d}"})
+    assert "image ids do not match" in cause(text)
+    assert "0 of the data set's 15 images" in text and "'000000000100'" in text and "[100, 101, 102]" in text
+
+
+def test_untrained_model():
+    rng = np.random.default_rng(0)
+
+    def random_boxes(p):
+        corner = rng.uniform(0, 150, (20, 2))
+        boxes = np.concatenate([corner, corner + rng.uniform(2, 12, (20, 2))], 1)
+        return prediction(boxes, rng.integers(1, 4, 20), rng.uniform(0.05, 0.1, 20))
+
+    text = diagnosis(RECORDS, random_boxes)
+    assert "not trained" in cause(text)
+    assert "scores of 300 predictions: from 0.050 to 0.100" in text
+
+
+def test_data_set_without_objects():
+    records = FakeRecords([record(1, [[0, 0, 20, 20]], [1], iscrowd=[True])], ["a"])
+    assert "no objects" in cause(diagnosis(records, lambda p: p))
+
+
+def test_counts_per_class():
+    text = diagnosis(RECORDS, lambda p: {**p, "boxes": p["boxes"] * 50})
+    objects = sum(int((~row["iscrowd"] & (row["labels"] == 2)).sum()) for row in RECORDS)
+    predictions = sum(int((row["labels"] == 2).sum()) for row in RECORDS)
+    assert ["class2", str(objects), str(predictions)] in [line.split() for line in text.splitlines()]

@@ -1,0 +1,145 @@
+"""The evaluation loop: modes restored, coordinates undone, progress, ranks."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from detframe.evaluation import COCOEvaluator, loop, run_evaluation
+from tests.evaluation.fakes import noisy_predictions, random_records, targets_of
+
+
+class Perfect(nn.Module):
+    """Gives the ground truth that the loader hides in the first pixels of each image tensor's twin."""
+
+    def __init__(self, records, scale):
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+        self.frozen = nn.BatchNorm2d(1)
+        self.records = {i: row for i, row in enumerate(records)}
+        self.scale = scale
+        self.seen = []
+
+    def forward(self, images):
+        self.seen.append((self.training, torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")))
+        out = []
+        for image in images:
+            row = self.records[int(image[0, 0, 0])]
+            keep = ~row["iscrowd"]
+            boxes, labels = row["boxes"][keep] * self.scale, row["labels"][keep]
+            out.append({"boxes": boxes, "labels": labels, "scores": torch.ones(len(labels))})
+        return out
+
+
+def batches(records, scale, size=3):
+    items = []
+    for index, row in enumerate(records):
+        height, width = (round(side * scale) for side in row["size_hw"])
+        image = torch.full((3, height, width), index, dtype=torch.uint8)
+        items.append((image, {"image_id": row["image_id"], "orig_size_hw": tuple(row["size_hw"])}))
+    return [tuple(list(part) for part in zip(*items[i : i + size], strict=True)) for i in range(0, len(items), size)]
+
+
+def test_predictions_come_back_in_original_coordinates():
+    records = random_records()
+    metrics = run_evaluation(Perfect(records, 2.0), batches(records, 2.0), COCOEvaluator(records))
+    assert metrics["bbox/AP"] == pytest.approx(100)
+
+
+def test_pictures_get_the_coordinates_of_the_tensors():
+    records = random_records()
+    got = []
+    run_evaluation(
+        Perfect(records, 2.0), batches(records, 2.0), COCOEvaluator(records), on_batch=lambda *batch: got.append(batch)
+    )
+    assert [len(images) for images, _, _ in got] == [3, 3, 3, 3]
+    row = next(r for r in records if len(r["boxes"]) and not r["iscrowd"].any())
+    found = next(p for _, t, ps in got for t, p in zip(t, ps, strict=True) if t["image_id"] == row["image_id"])
+    torch.testing.assert_close(found["boxes"], row["boxes"] * 2)
+
+
+@pytest.mark.parametrize("amp_dtype", [None, torch.bfloat16])
+def test_modes_are_set_and_restored(amp_dtype):
+    records = random_records(num_images=2)
+    model = Perfect(records, 1.0).train()
+    model.frozen.eval()
+    run_evaluation(model, batches(records, 1.0), COCOEvaluator(records), amp_dtype)
+    assert model.seen == [(False, False, amp_dtype is not None)]
+    assert model.training and model.layer.training and not model.frozen.training
+    assert torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+
+
+def test_modes_are_restored_when_the_model_fails():
+    class Failing(Perfect):
+        def forward(self, images):
+            raise RuntimeError("broken")
+
+    records = random_records(num_images=2)
+    model = Failing(records, 1.0).train()
+    with pytest.raises(RuntimeError, match="broken"):
+        run_evaluation(model, batches(records, 1.0), COCOEvaluator(records))
+    assert model.training and model.layer.training and torch.is_grad_enabled()
+
+
+def test_a_model_in_evaluation_mode_stays_there():
+    records = random_records(num_images=2)
+    model = Perfect(records, 1.0).eval()
+    run_evaluation(model, batches(records, 1.0), COCOEvaluator(records))
+    assert not any(module.training for module in model.modules())
+
+
+def test_two_evaluations_agree_and_an_empty_loader_works():
+    records = random_records()
+    model, evaluator = Perfect(records, 1.0), COCOEvaluator(records)
+    first = run_evaluation(model, batches(records, 1.0), evaluator)
+    assert run_evaluation(model, batches(records, 1.0), evaluator) == pytest.approx(first, nan_ok=True)
+    assert run_evaluation(model, [], evaluator)["bbox/AP"] == 0
+
+
+def test_progress_is_logged(caplog, monkeypatch):
+    monkeypatch.setattr(loop, "_LOG_SECONDS", 0.0)
+    records = random_records()
+    with caplog.at_level(logging.INFO, logger="detframe"):
+        run_evaluation(Perfect(records, 1.0), batches(records, 1.0), COCOEvaluator(records))
+    assert "batch 2/4, 6 images" in caplog.text and "ETA" in caplog.text and "12 images in" in caplog.text
+
+
+SCRIPT = """
+import sys, torch, torch.distributed as dist
+from detframe.evaluation import COCOEvaluator
+from tests.evaluation.fakes import noisy_predictions, random_records, targets_of
+torch.set_num_threads(1)
+rank, world = int(sys.argv[1]), int(sys.argv[2])
+dist.init_process_group("gloo", init_method="file://" + sys.argv[3], rank=rank, world_size=world)
+for count in (1, 9):  # of one image, rank 0 has none
+    records = random_records(num_images=count, seed=5)
+    evaluator = COCOEvaluator(records)
+    targets, predictions = targets_of(records), noisy_predictions(records)
+    mine = slice(rank * count // world, (rank + 1) * count // world)
+    evaluator.update(targets[mine], predictions[mine])
+    sys.stdout.write(repr(sorted(evaluator.compute().items())) + repr(evaluator.diagnosis()))
+dist.destroy_process_group()
+"""
+
+
+def test_two_ranks_give_the_metrics_of_one(root, tmp_path):
+    def start(rank, world):
+        command = [sys.executable, "-c", SCRIPT, str(rank), str(world), str(tmp_path / "together")]
+        environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+
+    processes = [start(0, 2), start(1, 2)]
+    expected = ""
+    for count in (1, 9):
+        records = random_records(num_images=count, seed=5)
+        evaluator = COCOEvaluator(records)
+        evaluator.update(targets_of(records), noisy_predictions(records))
+        expected += repr(sorted(evaluator.compute().items())) + repr(evaluator.diagnosis())
+    assert [process.communicate(timeout=120)[0] for process in processes] == [expected, expected]
+    assert "bbox/AP50" in expected
