@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode
 
+from detframe.config.paths import find_config, find_shipped, nearest_shipped
 from detframe.registry import nearest
 
 BASE_KEY = "_BASE_"
@@ -252,7 +253,13 @@ def coerce(key: str, value: Any, default: Any) -> Any:
             return _tuples(value)
         if isinstance(value, (int, float, str)) and not isinstance(value, bool):
             return (value,) if value != "" else ()
-    wanted = {"int": "a whole number", "float": "a number", "bool": "True or False", "str": "a string", "tuple": "a list"}
+    wanted = {
+        "int": "a whole number",
+        "float": "a number",
+        "bool": "True or False",
+        "str": "a string",
+        "tuple": "a list",
+    }
     name = wanted.get(type(default).__name__, type(default).__name__)
     raise ValueError(f"{key} must be {name} (it is {default!r} now), not {value!r} of type {type(value).__name__}")
 
@@ -272,11 +279,7 @@ def _number(value: Any) -> float | None:
 
 def read_yaml(path: Path, _open: tuple[Path, ...] = ()) -> list[tuple[str, Any, str]]:
     """(dotted key, value, "file:line") of every leaf of a config file, those of its bases first."""
-    from detframe.config.paths import find_config
-
-    path = find_config(path) if not _open else path
-    if not path.is_file():
-        raise FileNotFoundError(f"config file {path} does not exist" + (f" (_BASE_ of {_open[-1]})" if _open else ""))
+    path = path if _open else find_config(path)
     if path.resolve() in _open:
         raise ValueError(f"_BASE_ runs in a circle: {' -> '.join(str(p) for p in (*_open, path))}")
     try:
@@ -291,8 +294,17 @@ def read_yaml(path: Path, _open: tuple[Path, ...] = ()) -> list[tuple[str, Any, 
     bases = [value for key, value, _ in rows if key == BASE_KEY]
     out: list[tuple[str, Any, str]] = []
     for base in [b for group in bases for b in ([group] if isinstance(group, str) else group)]:
-        out += read_yaml(path.parent / Path(base).expanduser(), (*_open, path.resolve()))
+        out += read_yaml(_find_base(base, path), (*_open, path.resolve()))
     return out + [row for row in rows if row[0] != BASE_KEY]
+
+
+def _find_base(base: str, owner: Path) -> Path:
+    """The file that a `_BASE_` names: relative to its owner, else a shipped config."""
+    beside = owner.parent / Path(base).expanduser()
+    found = beside if beside.is_file() else find_shipped(base)
+    if found is None:
+        raise FileNotFoundError(f"config file {beside} does not exist (_BASE_ of {owner}){nearest_shipped(beside)}")
+    return found
 
 
 def _flatten(node: yaml.MappingNode, prefix: str, path: Path) -> Iterator[tuple[str, Any, str]]:

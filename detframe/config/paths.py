@@ -14,20 +14,32 @@ def shipped_folder(name: str) -> Path:
     return inside if inside.is_dir() else PACKAGE.parent / name
 
 
+def find_shipped(path: str | Path) -> Path | None:
+    """A shipped config by its name, as "configs/fcos/x.yaml" or "fcos/x.yaml"; None where there is none."""
+    path = Path(path)
+    parts = path.parts[1:] if path.parts[:1] == ("configs",) else path.parts
+    found = shipped_folder("configs").joinpath(*parts)
+    return found if parts and not path.is_absolute() and found.is_file() else None
+
+
 def find_config(path: str | Path) -> Path:
-    """A config file: as given, else among the shipped ones ("configs/fcos/x.yaml" or "fcos/x.yaml").
+    """A config file: as given, else among the shipped ones.
 
     Raises:
         FileNotFoundError: there is none; the message names the nearest shipped configs.
     """
     path = Path(path).expanduser()
-    if path.is_file():
-        return path
+    found = path if path.is_file() else find_shipped(path)
+    if found is None:
+        where = f"in {Path.cwd()} or among the shipped configs"
+        raise FileNotFoundError(f"config file {path} does not exist, {where}{nearest_shipped(path)}")
+    return found
+
+
+def nearest_shipped(path: Path) -> str:
+    """A phrase that names the shipped configs whose names are like that of `path`; "" where none is."""
     shipped = shipped_folder("configs")
-    parts = path.parts[1:] if path.parts[:1] == ("configs",) else path.parts
-    if not path.is_absolute() and parts and (shipped.joinpath(*parts)).is_file():
-        return shipped.joinpath(*parts)
-    known = {f.name: f for f in shipped.rglob("*.yaml")}
+    known = {file.name: file for file in shipped.rglob("*.yaml")}
     close = difflib.get_close_matches(path.name, list(known), n=3, cutoff=0.5)
-    hint = "; did you mean " + " or ".join(f"configs/{known[c].relative_to(shipped)}" for c in close) + "?" if close else ""
-    raise FileNotFoundError(f"config file {path} does not exist, in {Path.cwd()} or among the shipped configs{hint}")
+    names = [f"configs/{known[name].relative_to(shipped).as_posix()}" for name in close]
+    return f"; did you mean {' or '.join(names)}?" if names else ""

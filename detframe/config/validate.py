@@ -42,7 +42,13 @@ FRACTIONS = (
     "MODEL.RPN.BG_IOU_THRESHOLD",
     "MODEL.ROI_HEADS.FG_IOU_THRESHOLD",
 )
-NOT_NEGATIVE = ("MODEL.NUM_CLASSES", "INPUT.MAX_SIZE_TRAIN", "INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST", "SOLVER.KEEP_LAST")
+NOT_NEGATIVE = (
+    "MODEL.NUM_CLASSES",
+    "INPUT.MAX_SIZE_TRAIN",
+    "INPUT.MIN_SIZE_TEST",
+    "INPUT.MAX_SIZE_TEST",
+    "SOLVER.KEEP_LAST",
+)
 
 
 def validate(cfg: ConfigNode) -> None:
@@ -84,7 +90,9 @@ def _ranges(cfg: ConfigNode) -> list[str]:
     if not 0 <= cfg.SOLVER.EMA_DECAY < 1:
         out.append(_finding(cfg, "SOLVER.EMA_DECAY", "0 or more and below 1"))
     if cfg.SOLVER.IMS_PER_BATCH % cfg.SOLVER.ACCUMULATE_STEPS:
-        out.append(_finding(cfg, "SOLVER.ACCUMULATE_STEPS", f"a divisor of SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH}"))
+        out.append(
+            _finding(cfg, "SOLVER.ACCUMULATE_STEPS", f"a divisor of SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH}")
+        )
     return out
 
 
@@ -107,7 +115,9 @@ def _agreements(cfg: ConfigNode) -> list[str]:
     elif cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and (len(sizes) != 2 or sizes[0] > sizes[1]):
         out.append(_finding(cfg, "INPUT.MIN_SIZE_TRAIN", 'two rising values (the SAMPLING is "range")'))
     if cfg.MODEL.RPN.BG_IOU_THRESHOLD > cfg.MODEL.RPN.FG_IOU_THRESHOLD:
-        out.append(_finding(cfg, "MODEL.RPN.BG_IOU_THRESHOLD", f"at most FG_IOU_THRESHOLD {cfg.MODEL.RPN.FG_IOU_THRESHOLD}"))
+        out.append(
+            _finding(cfg, "MODEL.RPN.BG_IOU_THRESHOLD", f"at most FG_IOU_THRESHOLD {cfg.MODEL.RPN.FG_IOU_THRESHOLD}")
+        )
     for key in ("PIXEL_MEAN", "PIXEL_STD"):
         if len(cfg.INPUT[key]) != 3:
             out.append(_finding(cfg, f"INPUT.{key}", "three numbers"))

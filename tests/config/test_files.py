@@ -47,6 +47,11 @@ def test_a_circle_of_bases_is_shown(tmp_path: Path):
         load(file)
 
 
+def test_a_shipped_config_serves_as_base_from_anywhere(tmp_path: Path):
+    cfg = load(write(tmp_path / "a.yaml", "_BASE_: configs/faster_rcnn/faster_rcnn_R_101_FPN_1x.yaml\n"))
+    assert cfg.MODEL.BACKBONE.CONV_BODY == "R-101-FPN"
+
+
 def test_a_missing_base_names_the_file_that_wanted_it(tmp_path: Path):
     file = write(tmp_path / "a.yaml", "_BASE_: nothing.yaml\n")
     with pytest.raises(FileNotFoundError, match=r"nothing\.yaml does not exist \(_BASE_ of .*a\.yaml\)"):
