@@ -1,0 +1,96 @@
+"""The docs say what is so: links lead somewhere, keys and commands exist, the reference is up to date."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from detframe.config import get_cfg
+from detframe.config.reference import reference_page
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+KEYS = {key for key, _ in get_cfg().leaves()}
+SECTIONS = {key.rpartition(".")[0] for key in KEYS}
+# Written by another hand than the docs, and last: the measurements
+LATER = {"docs/benchmarks.md"}
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def test_the_config_reference_is_up_to_date():
+    page = (ROOT / "docs" / "config_reference.md").read_text(encoding="utf-8")
+    assert page == reference_page(), "run `make docs`"
+    assert subprocess.run([sys.executable, str(ROOT / "tools" / "make_docs.py"), "--check"]).returncode == 0
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page: Path):
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    targets = [t for t in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text) if "://" not in t]
+    missing = [t for t in targets if not (page.parent / t).exists() and name((page.parent / t).resolve()) not in LATER]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_keys_that_a_page_names_exist(page: Path):
+    text = page.read_text(encoding="utf-8")
+    roots = "MODEL|INPUT|DATASETS|DATALOADER|SOLVER|TEST"
+    named = set(re.findall(rf"\b(?:{roots})\.[A-Z0-9_.]*[A-Z0-9_]\b", text))
+    assert not {key for key in named if key not in KEYS | SECTIONS}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_configs_in_a_page_are_valid(page: Path, tmp_path: Path):
+    loaded = 0
+    for number, block in enumerate(blocks(page, "yaml")):
+        if not set(yaml.safe_load(block)) & {"MODEL", "DATASETS", "SOLVER", "_BASE_"}:
+            continue  # a catalog
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(block, encoding="utf-8")
+        get_cfg().merge_from_file(file)
+        loaded += 1
+    assert loaded or page.name not in ("README.md", "getting_started.md", "own_data.md", "adding_a_module.md")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_scripts_and_configs_that_commands_name_exist(page: Path):
+    commands = "\n".join(blocks(page, "bash"))
+    files = set(re.findall(r"\b(?:tools|datasets|configs)/[\w/.-]+\.(?:py|yaml)\b", commands))
+    generated = {"tools/replay.py", "tools/benchmark.py"}
+    assert not {file for file in files - generated if not (ROOT / file).is_file()}
+
+
+def test_commands_use_options_that_exist():
+    """Every --option of a tools/ command in the docs is in the --help of that tool."""
+    for page in PAGES:
+        for command in re.findall(r"(tools/\w+\.py)((?: +[^\n#]*)?)", "\n".join(blocks(page, "bash"))):
+            script, rest = ROOT / command[0], command[1]
+            options = re.findall(r"(?<!\S)--[\w-]+", rest)
+            if options and script.is_file():
+                text = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True).stdout
+                assert not [o for o in options if o not in text], f"{name(page)}: {command}"
+
+
+def test_targets_of_make_that_pages_name_exist():
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    for page in PAGES:
+        commands = "\n".join([*blocks(page, "bash"), *re.findall(r"`(make [\w-]+)`", page.read_text(encoding="utf-8"))])
+        assert set(re.findall(r"^make ([\w-]+)", commands, flags=re.MULTILINE)) <= targets
+
+
+def test_the_licence_is_whole():
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License" in text and "END OF TERMS AND CONDITIONS" in text
+    assert len(text.split()) == 1581
