@@ -8,6 +8,7 @@ of one; nothing else changes type.
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -300,7 +301,7 @@ def read_yaml(path: Path, _open: tuple[Path, ...] = ()) -> list[tuple[str, Any, 
 
 def _find_base(base: str, owner: Path) -> Path:
     """The file that a `_BASE_` names: relative to its owner, else a shipped config."""
-    beside = owner.parent / Path(base).expanduser()
+    beside = Path(os.path.normpath(owner.parent / Path(base).expanduser()))
     found = beside if beside.is_file() else find_shipped(base)
     if found is None:
         raise FileNotFoundError(f"config file {beside} does not exist (_BASE_ of {owner}){nearest_shipped(beside)}")
