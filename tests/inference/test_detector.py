@@ -1,0 +1,258 @@
+"""A checkpoint is enough to predict; every kind of input, any batch size, original coordinates."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torchvision.ops import box_iou
+
+from detframe.inference import Detector
+from tests.inference.conftest import NAMES, picture, tiny_checkpoint
+
+SIZES = [(60, 90), (60, 91), (120, 80), (60, 90), (200, 120), (96, 96), (60, 88), (30, 150), (61, 90), (120, 81)]
+
+
+@pytest.fixture(scope="module")
+def detector(checkpoint_path):
+    return Detector.load(checkpoint_path, device="cpu", amp="off")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    for index, size in enumerate(SIZES[:4]):
+        cv2.imwrite(str(folder / f"{index}.png"), picture(*size, seed=index)[:, :, ::-1])
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def assert_same(a, b, tolerance=1e-3):
+    """Equal detections; the order of ties may differ."""
+    assert len(a["scores"]) == len(b["scores"]) > 0
+    torch.testing.assert_close(a["scores"], b["scores"], rtol=0, atol=tolerance)
+    iou = box_iou(a["boxes"], b["boxes"]) * (a["labels"][:, None] == b["labels"])
+    assert iou.max(dim=1).values.min() > 0.99
+
+
+def test_the_checkpoint_is_enough(detector):
+    assert detector.class_names == NAMES
+    assert detector.category_ids == (1, 5, 9)
+    assert detector.cfg.INPUT.MIN_SIZE_TEST == 96 and detector.cfg.SOLVER.MAX_ITER == "12ep"
+    assert detector.cfg.OUTPUT_DIR == "output" and detector.cfg.MODEL.WEIGHTS == ""
+    assert detector.meta["iteration"] == 7
+    assert not detector.model.training
+
+
+def test_predictions_lie_in_the_image(detector):
+    image = picture(60, 90, seed=0)
+    (found,) = detector.predict(image)
+    assert 0 < len(found["scores"]) <= 20
+    assert found["boxes"].min() >= 0 and (found["boxes"] <= torch.tensor([90, 60, 90, 60])).all()
+    assert set(found["labels"].tolist()) <= {1, 2, 3}
+    assert found["scores"].tolist() == sorted(found["scores"].tolist(), reverse=True)
+    assert not found["boxes"].requires_grad and not found["boxes"].is_inference()
+
+
+def test_coordinates_are_those_of_the_model_scaled_back(detector):
+    image = torch.from_numpy(picture(96, 160, seed=1)).permute(2, 0, 1)
+    with torch.no_grad():
+        (raw,) = detector.model([image])
+    assert_same(detector.predict(image)[0], raw)  # 96 is MIN_SIZE_TEST: not resized
+    double = torch.from_numpy(cv2.resize(picture(96, 160, seed=1), None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST))
+    (twice,) = detector.predict(double.permute(2, 0, 1))
+    halved = {**twice, "boxes": twice["boxes"] / 2}
+    best = box_iou(raw["boxes"], halved["boxes"]).max(dim=1).values
+    assert best.mean() > 0.8  # resizing there and back changes a few pixels, not where things are
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 8])
+def test_batched_equals_one_by_one(detector, batch_size):
+    images = [picture(*size, seed=index) for index, size in enumerate(SIZES)]
+    alone = [detector.predict(image, batch_size=1)[0] for image in images]
+    together = detector.predict(images, batch_size=batch_size)
+    assert len(together) == len(images)
+    for one, other in zip(alone, together, strict=True):
+        assert_same(one, other)
+
+
+def test_images_of_one_padded_shape_share_a_batch(detector, monkeypatch):
+    sizes = []
+    forward = detector.model.forward
+    monkeypatch.setattr(detector.model, "forward", lambda images: (sizes.append(len(images)), forward(images))[1])
+    images = [picture(*size, seed=0) for size in [(60, 90), (90, 60)] * 6]
+    detector.predict(images, batch_size=4)
+    assert sorted(sizes) == [2, 2, 4, 4]
+
+
+def test_arrays_tensors_and_files_agree(detector, folder):
+    paths = sorted(folder.glob("*.png"))
+    arrays = [picture(*size, seed=index) for index, size in enumerate(SIZES[:4])]
+    tensors = [torch.from_numpy(array).permute(2, 0, 1).contiguous() for array in arrays]
+    expected = detector.predict(arrays)
+    kinds = {
+        "paths": paths,
+        "strings": [str(path) for path in paths],
+        "folder": folder,
+        "pattern": str(folder / "*.png"),
+        "tensors": tensors,
+        "generator": (array for array in arrays),
+        "mixed": [paths[0], arrays[1], tensors[2], str(paths[3])],
+        "flipped view": [np.ascontiguousarray(array[:, :, ::-1])[:, :, ::-1] for array in arrays],
+    }
+    for kind, inputs in kinds.items():
+        found = detector.predict(inputs)
+        assert len(found) == 4, kind
+        for a, b in zip(found, expected, strict=True):
+            assert torch.equal(a["boxes"], b["boxes"]) and torch.equal(a["scores"], b["scores"]), kind
+
+
+def test_float_tensors(detector):
+    array = picture(96, 128, seed=3)
+    tensor = torch.from_numpy(array).permute(2, 0, 1).float() / 255
+    assert_same(detector.predict(tensor)[0], detector.predict(array)[0])
+
+
+def test_a_single_image_gives_a_list_of_one(detector, folder):
+    for image in (picture(60, 90, 0), torch.zeros(3, 60, 90), folder / "0.png", str(folder / "0.png")):
+        found = detector.predict(image)
+        assert isinstance(found, list) and len(found) == 1
+    assert detector.predict([]) == []
+
+
+def test_score_threshold(detector):
+    image = picture(60, 90, 0)
+    everything = detector.predict(image)[0]
+    middle = float(everything["scores"].median())
+    some = detector.predict(image, score_threshold=middle)[0]
+    assert torch.equal(some["scores"], everything["scores"][everything["scores"] >= middle])
+    assert torch.equal(some["boxes"], everything["boxes"][: len(some["scores"])])
+    none = detector.predict(image, score_threshold=1.1)[0]
+    assert none["boxes"].shape == (0, 4)
+
+
+def test_images_are_read_only_a_little_ahead(detector):
+    asked = []
+
+    def frames():
+        for index in range(100):
+            asked.append(index)
+            yield picture(60, 90, seed=index)
+
+    iterator = detector.predict_iter(frames(), batch_size=2)
+    next(iterator)
+    assert len(asked) < 15
+    iterator.close()
+
+
+def test_long_mixed_inputs_keep_little_waiting(detector):
+    """One odd shape at the start must not hold back everything that follows."""
+    asked = []
+
+    def frames():
+        yield picture(150, 60, seed=0)
+        for index in range(40):
+            asked.append(index)
+            yield picture(60, 90, seed=index)
+
+    iterator = detector.predict_iter(frames(), batch_size=2)
+    next(iterator)
+    assert len(asked) < 20
+    assert sum(1 for _ in iterator) == 40
+
+
+def test_training_mode_of_the_model_is_restored(detector):
+    detector.model.train()
+    try:
+        detector.predict(picture(60, 90, 0))
+        assert detector.model.training
+    finally:
+        detector.model.eval()
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (np.zeros((20, 30), np.uint8), r"\(20, 30\)"),
+        (np.zeros((20, 30, 4), np.uint8), r"\(20, 30, 4\)"),
+        (np.zeros((20, 30, 3), np.float32), "float32"),
+        (torch.zeros(20, 30, 3), r"\(20, 30, 3\)"),
+        (torch.zeros(3, 20, 30, dtype=torch.int64), "int64"),
+        (17, "int"),
+        ([None], "NoneType"),
+    ],
+)
+def test_what_is_no_image_is_an_error(detector, image, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        detector.predict([image] if isinstance(image, (np.ndarray, torch.Tensor)) else image)
+
+
+def test_missing_inputs(detector, tmp_path):
+    (tmp_path / "readme.txt").write_text("no image")
+    with pytest.raises(FileNotFoundError, match=r"no images in folder .*\.jpg"):
+        detector.predict(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"pattern .*\*\.jpg"):
+        detector.predict(str(tmp_path / "*.jpg"))
+    with pytest.raises(FileNotFoundError, match=r"absent\.jpg"):
+        detector.predict([tmp_path / "absent.jpg"])
+    with pytest.raises(ValueError, match="batch_size"):
+        detector.predict(torch.zeros(3, 9, 9), batch_size=0)
+
+
+# ---------------------------------------------------------------------- checkpoints that are none
+def save(value, path):
+    torch.save(value, path)
+    return path
+
+
+def test_bare_weights_are_refused(tmp_path):
+    path = save(tiny_checkpoint()["model"], tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=r"no checkpoint of detframe.*bare weights.*backbone"):
+        Detector.load(path)
+
+
+def test_a_checkpoint_of_another_program_is_refused(tmp_path):
+    path = save({"model": {}, "optimizer": {}, "iteration": 3}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="holds 'model', 'optimizer', 'iteration'"):
+        Detector.load(path)
+
+
+def test_half_written_and_missing_files(tmp_path, checkpoint_path):
+    half = tmp_path / "half.pth"
+    half.write_bytes(checkpoint_path.read_bytes()[:50_000])
+    with pytest.raises(ValueError, match="half"):
+        Detector.load(half)
+    with pytest.raises(FileNotFoundError, match="absent"):
+        Detector.load(tmp_path / "absent.pth")
+
+
+def test_class_counts_that_disagree(tmp_path):
+    checkpoint = tiny_checkpoint()
+    checkpoint["meta"]["class_names"] = ["a", "b"]
+    with pytest.raises(ValueError, match=r"2 class names, 3 category ids, and MODEL\.NUM_CLASSES 3"):
+        Detector.load(save(checkpoint, tmp_path / "a.pth"))
+
+
+def test_weights_that_do_not_fit_the_config(tmp_path):
+    checkpoint = tiny_checkpoint()
+    name = next(n for n, v in checkpoint["model"].items() if v.ndim == 4)
+    checkpoint["model"][name] = torch.zeros(1, 2, 3, 4)
+    checkpoint["model"]["stray"] = torch.zeros(1)
+    with pytest.raises(ValueError, match=r"stray is not part of the model\n.*\(1, 2, 3, 4\)"):
+        Detector.load(save(checkpoint, tmp_path / "a.pth"), device="cpu")
+
+
+def test_a_config_key_of_another_version(tmp_path):
+    checkpoint = tiny_checkpoint()
+    checkpoint["meta"]["config"] += "\nFUTURE: 1\n"
+    checkpoint["meta"]["detframe_version"] = "9.9"
+    with pytest.raises(ValueError, match=r"(?s)detframe 9\.9.*FUTURE"):
+        Detector.load(save(checkpoint, tmp_path / "a.pth"), device="cpu")
+
+
+def test_number_of_classes_left_to_the_data(tmp_path):
+    checkpoint = tiny_checkpoint()
+    checkpoint["meta"]["config"] = checkpoint["meta"]["config"].replace("NUM_CLASSES: 3", "NUM_CLASSES: 0")
+    detector = Detector.load(save(checkpoint, tmp_path / "a.pth"), device="cpu")
+    assert detector.model.num_classes == 3

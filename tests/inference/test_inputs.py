@@ -1,0 +1,68 @@
+"""Finding images, reading videos, COCO results."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from detframe.inference import list_images, read_video, to_coco_results
+from tests.inference.conftest import picture
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("b.jpg", "a.PNG", "c.txt", "deep/d.jpeg"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    (tmp_path / "folder.jpg").mkdir()
+    return tmp_path
+
+
+def test_list_images(folder):
+    assert [p.name for p in list_images(folder)] == ["a.PNG", "b.jpg"]
+    assert [p.name for p in list_images(str(folder / "**" / "*"))] == ["a.PNG", "b.jpg", "d.jpeg"]
+    assert list_images(folder / "c.txt") == [folder / "c.txt"]  # named directly: the decoder decides
+
+
+def test_read_video(tmp_path):
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    if not writer.isOpened():
+        pytest.skip("this OpenCV writes no MJPG video")
+    red = np.zeros((48, 64, 3), np.uint8)
+    red[..., 2] = 255  # BGR
+    for _ in range(5):
+        writer.write(red)
+    writer.release()
+    frames = list(read_video(path))
+    assert len(frames) == 5 and frames[0].shape == (48, 64, 3) and frames[0].dtype == np.uint8
+    assert frames[0][..., 0].mean() > 240 and frames[0][..., 2].mean() < 15
+
+
+def test_what_is_no_video(tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent"):
+        next(read_video(tmp_path / "absent.mp4"))
+    cv2.imwrite(str(tmp_path / "x.png"), picture(20, 20, 0))
+    (tmp_path / "x.mp4").write_bytes(b"not a video")
+    with pytest.raises(ValueError, match="no video"):
+        next(read_video(tmp_path / "x.mp4"))
+
+
+def test_to_coco_results():
+    found = {
+        "boxes": torch.tensor([[1.0, 2.0, 11.0, 22.0]]),
+        "labels": torch.tensor([2]),
+        "scores": torch.tensor([0.5]),
+        "masks": torch.ones(1, 1, 30, 40),
+        "keypoints": torch.tensor([[[1.0, 2.0, 1.0]]]),
+    }
+    empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "scores": torch.zeros(0)}
+    (row,) = to_coco_results([empty, found], [3, 4], category_ids=[7, 9])
+    assert (row["image_id"], row["category_id"], row["bbox"], row["score"]) == (4, 9, [1, 2, 10, 20], 0.5)
+    assert row["segmentation"]["size"] == [30, 40] and isinstance(row["segmentation"]["counts"], str)
+    assert row["keypoints"] == [1, 2, 1]
+    with pytest.raises(ValueError):
+        to_coco_results([empty], [3, 4], [7, 9])
