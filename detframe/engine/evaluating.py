@@ -63,7 +63,7 @@ class TestSets:
         logger.info("results on %s after %d iterations:\n%s", name, iteration, evaluator.table(metrics))
         diagnosis = evaluator.diagnosis()
         if diagnosis is not None:
-            logger.warning("%s", diagnosis)
+            logger.log(logging.WARNING if rank() == 0 else logging.INFO, "%s", diagnosis)
         return metrics
 
 

@@ -37,12 +37,12 @@ def log_file(folder: Path, rank: int) -> Path:
 
 @contextmanager
 def run_log(folder: Path, rank: int) -> Iterator[None]:
-    """Log to this rank's file (appending) and, on rank 0, to the terminal; other ranks show only warnings there.
+    """Log to this rank's file (appending) and, on rank 0, to the terminal; other ranks show only errors there.
 
     Python's warnings go the same way. Everything is put back at the end, so that a process can train several times.
     """
     terminal = logging.StreamHandler(sys.stdout)
-    terminal.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    terminal.setLevel(logging.INFO if rank == 0 else logging.ERROR)
     file = logging.FileHandler(log_file(folder, rank), encoding="utf-8")
     own, warned = logging.getLogger("detframe"), logging.getLogger("py.warnings")
     before = own.level, own.propagate, list(own.handlers)

@@ -249,14 +249,13 @@ class Trainer:
 def wrap(model: nn.Module, device: torch.device) -> nn.Module:
     """The model in DistributedDataParallel where several ranks train.
 
-    Every trainable parameter gets a gradient in every step, so unused ones are not looked for. Running statistics of
-    batch norm are rank 0's on every rank, as they are in a checkpoint, so that resuming changes nothing.
+    Every trainable parameter gets a gradient in every step, so unused ones are not looked for. Before each forward pass
+    the running statistics of batch norm become rank 0's, as they are in a checkpoint, so that resuming changes nothing.
     """
     if world_size() == 1:
         return model
-    running = any(name.endswith("num_batches_tracked") for name, _ in model.named_buffers())
     ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=running, gradient_as_bucket_view=True)
+    return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
 
 
 def check_losses(losses: dict[str, Tensor]) -> None:
