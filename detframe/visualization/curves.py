@@ -70,7 +70,8 @@ def read_metrics(path: str | Path) -> dict[str, list[tuple[float, float]]]:
 
 
 def _is_summary(name: str) -> bool:
-    kind, _, metric = name.partition("/")
+    """bbox/AP and the like, also behind the name of a data set."""
+    *_, kind, metric = ("", *name.split("/"))
     return kind in ("bbox", "segm", "keypoints") and metric in ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 

@@ -20,7 +20,7 @@ def write(path, rows):
 def test_a_panel_for_each_kind_of_curve(tmp_path):
     rows = [{"iteration": i, "loss": 2 / i, "loss_box_reg": 1 / i, "lr": 0.01, "images_per_s": 3} for i in range(1, 50)]
     without = cv2.imread(str(draw_curves(write(tmp_path / "a.jsonl", rows), tmp_path / "pictures" / "a.png")))
-    rows.append({"iteration": 50, "bbox/AP": 12.0, "bbox/AP50": 30.0, "bbox/APl": math.nan})
+    rows.append({"iteration": 50, "bbox/AP": 12.0, "my_set/bbox/AP50": 30.0, "bbox/APl": math.nan})
     full = cv2.imread(str(draw_curves(write(tmp_path / "b.jsonl", rows), tmp_path / "b.png")))
     assert full.shape[1] == without.shape[1] and full.shape[0] * 2 == without.shape[0] * 3
     assert (full < 200).any(axis=2).mean() > 0.005
