@@ -8,11 +8,12 @@ things, `iscrowd` 1) in about one image of twenty, and as many images without an
 images on smooth or noisy backgrounds.
 
 Boxes and masks are amodal: they describe the whole object, also where another lies over it. At least 60 per cent of
-every object is visible. A keypoint has visibility 2 where it can be seen and 1 where another object hides it. "left" and
-"right" are sides of the object as it stands upright, so a mirrored picture exchanges them.
+every object is visible. A keypoint has visibility 2 where it can be seen and 1 where another object hides it. "left"
+and "right" are sides of the object as it stands upright, so a mirrored picture exchanges them.
 
 The same arguments give the same bytes (with the same versions of numpy and OpenCV). Every image has a random stream of
-its own, so a smaller set is the beginning of a larger one. Running the script again does nothing when the set is complete.
+its own, so a smaller set is the beginning of a larger one. Running the script again does nothing when the set is
+complete.
 """
 
 from __future__ import annotations

@@ -303,7 +303,8 @@ def _num_workers(cfg: Any, world_size: int) -> int:
         return cfg.DATALOADER.NUM_WORKERS
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     per_rank = cores // int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
-    return max(1, min(8, per_rank))
+    # With two cores, decoding on both would only take turns with the training
+    return 1 if per_rank <= 2 else min(8, per_rank)
 
 
 def _pins_memory(cfg: Any) -> bool:

@@ -45,7 +45,7 @@ def read_voc(
     if not all_stems:
         raise FileNotFoundError(f"data set {entry.name!r}: no XML file in {entry.annotations}")
     stems = _read_split(entry, split) if split else all_stems
-    trees = {stem: _read_xml(entry, stem) for stem in (stems if classes else all_stems)}
+    trees = {stem: _read_xml(entry, stem) for stem in (stems if classes else {*all_stems, *stems})}
     names = list(classes) or sorted(
         {_text(o, "name", path) for path, root in trees.values() for o in root.findall("object")}
     )
