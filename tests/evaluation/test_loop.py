@@ -16,7 +16,7 @@ from tests.evaluation.fakes import noisy_predictions, random_records, targets_of
 
 
 class Perfect(nn.Module):
-    """Gives the ground truth that the loader hides in the first pixels of each image tensor's twin."""
+    """Gives the ground truth of the record whose index is the value of every pixel."""
 
     def __init__(self, records, scale):
         super().__init__()
