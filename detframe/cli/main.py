@@ -16,6 +16,7 @@ COMMANDS = {
     "predict": ("detframe.cli.predict", "draw and save what is found in images or a video"),
     "visualize-data": ("detframe.cli.visualize_data", "draw training images as the model sees them"),
     "quickstart": ("detframe.cli.quickstart", "train on generated pictures, in minutes, on the CPU"),
+    "benchmark": ("detframe.cli.benchmark", "time detframe beside torchvision (tools/benchmark.py)"),
     "replay": ("detframe.cli.replay", "run the step again that ended in a non-finite loss"),
 }
 

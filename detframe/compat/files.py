@@ -29,8 +29,10 @@ def read_weights(path_or_url: str | Path) -> Any:
             "torchvision://ResNet50_Weights.IMAGENET1K_V1".
 
     Raises:
-        FileNotFoundError: no such file; ValueError: unknown torchvision weights, or a file that is empty, half-written, no
-            PyTorch file, or holds objects other than tensors and plain values; ConnectionError: a failed download.
+        FileNotFoundError: no such file.
+        ValueError: unknown torchvision weights, or a file that is empty, half-written, no PyTorch file, or holds
+            objects other than tensors and plain values.
+        ConnectionError: a failed download.
     """
     name = str(path_or_url)
     if name.startswith(TORCHVISION):
@@ -69,7 +71,8 @@ def _torchvision_url(name: str) -> str:
         return str(get_weight(name).url)
     except (ValueError, AttributeError, KeyError) as error:
         raise ValueError(
-            f"torchvision publishes no weights {name!r} ({error}); an example: {TORCHVISION}ResNet50_Weights.IMAGENET1K_V1"
+            f"torchvision publishes no weights {name!r} ({error}); "
+            f"an example: {TORCHVISION}ResNet50_Weights.IMAGENET1K_V1"
         ) from None
 
 

@@ -47,11 +47,13 @@ class LoadReport:
         return "\n".join(lines)
 
 
-def load_weights(model: nn.Module, path_or_url: str | Path | Mapping[str, Any], allow_partial: bool = False) -> LoadReport:
+def load_weights(
+    model: nn.Module, path_or_url: str | Path | Mapping[str, Any], allow_partial: bool = False
+) -> LoadReport:
     """Fill `model` from a checkpoint of detframe, torchvision or detectron2, or from a torchvision classifier.
 
-    Layers that depend on the number of classes keep their initial values where shapes differ; so does what the checkpoint
-    lacks. The report says which.
+    Layers that depend on the number of classes keep their initial values where shapes differ; so does what the
+    checkpoint lacks. The report says which.
 
     Args:
         model: a detector built by `build_detection_model`.
@@ -61,17 +63,19 @@ def load_weights(model: nn.Module, path_or_url: str | Path | Mapping[str, Any], 
     Raises:
         ValueError: no state dict in the file, or too little of it fits; the message holds the report's table.
     """
-    named = isinstance(path_or_url, Mapping)
-    source = "a state dict" if named else str(path_or_url)
-    kind, state = translate(_state_dict(path_or_url if named else read_weights(path_or_url), source))
+    if isinstance(path_or_url, Mapping):
+        source, content = "a state dict", path_or_url
+    else:
+        source, content = str(path_or_url), read_weights(path_or_url)
+    kind, state = translate(_state_dict(content, source))
     report = LoadReport(source, kind)
     target = model.state_dict()
     fitting = _sort_out(state, target, report)
     share = _backbone_share(target, fitting)
     if share < SMALLEST_BACKBONE_SHARE and not allow_partial:
         raise ValueError(
-            f"{report.table()}\nonly {100 * share:.0f} % of the backbone's values are in this checkpoint: it is of another "
-            "architecture (compare MODEL.BACKBONE.CONV_BODY and MODEL.RESNETS), or its names are unknown here; "
+            f"{report.table()}\nonly {100 * share:.0f} % of the backbone's values are in this checkpoint: it is of "
+            "another architecture (compare MODEL.BACKBONE.CONV_BODY and MODEL.RESNETS), or its names are unknown here; "
             "MODEL.ALLOW_PARTIAL_WEIGHTS True accepts it"
         )
     model.load_state_dict(fitting, strict=False)
@@ -84,7 +88,9 @@ def _state_dict(content: Any, source: str) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, Mapping):
         raise ValueError(f"{source} holds a {type(content).__name__}, not a state dict")
-    state = {str(key): torch.as_tensor(value) for key, value in content.items() if isinstance(value, (Tensor, int, float))}
+    state = {
+        str(key): torch.as_tensor(value) for key, value in content.items() if isinstance(value, (Tensor, int, float))
+    }
     if not state:
         raise ValueError(f"{source} holds no tensors; its keys are {sorted(map(str, content))[:8]}")
     return state
@@ -117,6 +123,8 @@ def _sort_out(state: Mapping[str, Tensor], target: Mapping[str, Tensor], report:
 
 def _backbone_share(target: Mapping[str, Tensor], fitting: Mapping[str, Tensor]) -> float:
     # a pyramid's own layers are often new when a classifier starts a detector; the body is what must fit
-    body = [name for name in target if name.startswith("backbone.body.")] or [n for n in target if n.startswith("backbone.")]
+    body = [name for name in target if name.startswith("backbone.body.")] or [
+        n for n in target if n.startswith("backbone.")
+    ]
     total = sum(target[name].numel() for name in body)
     return sum(target[name].numel() for name in body if name in fitting) / max(total, 1)

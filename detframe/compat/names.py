@@ -1,7 +1,7 @@
 """Names of parameters in other programs' checkpoints, translated into detframe's.
 
-A translator takes a state dict and returns one in detframe's names, order and layout, or None where the dict is not of its
-kind. detframe's own names are torchvision's for every part that torchvision has, so most go through unchanged.
+A translator takes a state dict and returns one in detframe's names, order and layout, or None where the dict is not of
+its kind. detframe's own names are torchvision's for every part that torchvision has, so most go through unchanged.
 """
 
 from __future__ import annotations

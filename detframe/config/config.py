@@ -1,8 +1,8 @@
 """ConfigNode: a yacs tree that is closed, typed, and knows where each value came from.
 
 A key that the defaults do not have is an error that names the nearest key, whether it comes from a file, a command-line
-override or an assignment. Types follow the default: an int widens to a float, a list to a tuple, a single value to a tuple
-of one; nothing else changes type.
+override or an assignment. Types follow the default: an int widens to a float, a list to a tuple, a single value to a
+tuple of one; nothing else changes type.
 """
 
 from __future__ import annotations

@@ -1,6 +1,14 @@
 """Building blocks with parameters, and what every part needs to know of devices and ranks."""
 
-from detframe.layers.collectives import any_rank, barrier, broadcast_object, gather_objects, mean_over_ranks, rank, world_size
+from detframe.layers.collectives import (
+    any_rank,
+    barrier,
+    broadcast_object,
+    gather_objects,
+    mean_over_ranks,
+    rank,
+    world_size,
+)
 from detframe.layers.conv_norm import ConvNorm, conv_norm, freeze, make_norm
 from detframe.layers.device import resolve_amp, resolve_device
 

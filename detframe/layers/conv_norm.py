@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import FrozenBatchNorm2d
@@ -32,7 +33,7 @@ def make_norm(name: str, channels: int, eps: float = 1e-5) -> nn.Module | None:
     raise ValueError(f"unknown norm {name!r}; known: '', FrozenBN, BN, SyncBN, GN")
 
 
-def fold_norm(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
+def fold_norm(conv: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:
     """Weight and bias of the one convolution that equals `conv` followed by the affine map `norm`.
 
     `norm` is a FrozenBatchNorm2d or a BatchNorm2d in evaluation mode. Gradients flow through the products.
@@ -58,7 +59,7 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module | None, relu: bool, re
 
 
 class ConvNorm(nn.Sequential):
-    """Convolution ("0"), optional norm ("1"), optional ReLU; its parameters are called as torchvision's blocks call them."""
+    """Convolution ("0"), optional norm ("1"), optional ReLU; the parameters have the names of torchvision's blocks."""
 
     def __init__(
         self,
@@ -97,17 +98,17 @@ class ConvNorm(nn.Sequential):
         return conv_norm(x, self.conv, self[1] if len(self) > 1 else None, self.relu)
 
 
-def freeze(module: nn.Module) -> None:
+def freeze(module: nn.Module) -> nn.Module:
     """Stop training a module: no gradients, and its batch norms become affine maps with the same state.
 
-    Replaces BatchNorm2d by FrozenBatchNorm2d inside the module.
+    Returns the module, changed in place; a batch norm itself comes back as a FrozenBatchNorm2d.
     """
     for parameter in module.parameters():
         parameter.requires_grad_(False)
-    for parent in module.modules():
-        for name, child in parent.named_children():
-            if isinstance(child, (nn.BatchNorm2d, nn.SyncBatchNorm)):
-                frozen = FrozenBatchNorm2d(child.num_features, eps=child.eps)
-                with torch.no_grad():
-                    frozen.load_state_dict(child.state_dict())
-                setattr(parent, name, frozen)
+    if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm)):
+        frozen = FrozenBatchNorm2d(module.num_features, eps=module.eps)
+        frozen.load_state_dict(module.state_dict())
+        return frozen
+    for name, child in module.named_children():
+        setattr(module, name, freeze(child))
+    return module

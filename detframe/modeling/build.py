@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
@@ -60,4 +59,4 @@ def build_detection_model(cfg: ConfigNode) -> GeneralizedRCNN:
 
 
 def _build(entry: Any, cfg: ConfigNode, parts: dict[str, Any]) -> nn.Module:
-    return entry.from_config(cfg, **parts) if inspect.isclass(entry) else entry(cfg, **parts)
+    return entry.from_config(cfg, **parts) if hasattr(entry, "from_config") else entry(cfg, **parts)

@@ -16,8 +16,11 @@ from detframe.structures import ImageList, Prediction, Target
 class Preprocessor(nn.Module):
     """Images of any size as one normalised, padded batch on the model's device; it never resizes.
 
-    Takes RGB (3, H, W), uint8 or float in [0, 1]. The padding, zero after normalisation, is at the right and the bottom.
+    Takes RGB (3, H, W), uint8 or float in [0, 1]. The padding, zero after normalisation, is right and below.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self, mean: Sequence[float], std: Sequence[float], bgr: bool, divisor: int, channels_last: bool
@@ -54,11 +57,18 @@ class GeneralizedRCNN(nn.Module):
     whose keys begin with "loss_"; in evaluation a list of Prediction, in the coordinates of the images handed in.
 
     Raises:
-        ValueError: no images, images that are not (3, H, W), or in training targets that are missing or break their contract.
+        ValueError: no images, images that are not (3, H, W), or in training targets that are missing or break their
+            contract.
     """
 
     def __init__(
-        self, *, preprocessor: Preprocessor, backbone: nn.Module, rpn: nn.Module, roi_heads: nn.Module | None, num_classes: int
+        self,
+        *,
+        preprocessor: Preprocessor,
+        backbone: nn.Module,
+        rpn: nn.Module,
+        roi_heads: nn.Module | None,
+        num_classes: int,
     ) -> None:
         super().__init__()
         self.preprocessor = preprocessor
@@ -86,7 +96,7 @@ class GeneralizedRCNN(nn.Module):
 
     def _ground_truth(self, batch: ImageList, targets: Sequence[Target] | None) -> GroundTruth:
         if targets is None:
-            raise ValueError("in training the model needs targets: model(images, targets); call model.eval() to predict")
+            raise ValueError("training needs targets: model(images, targets); call model.eval() first to predict")
         if len(targets) != len(batch):
             raise ValueError(f"{len(batch)} images came with {len(targets)} targets")
         return pack_targets(targets, batch.sizes_hw, self.num_classes, batch.tensors.device)

@@ -21,7 +21,14 @@ class Proposals:
 
 
 def suppress(
-    boxes: Tensor, scores: Tensor, labels: Tensor, image_index: Tensor, group: Tensor, num_images: int, iou: float, keep: int
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    image_index: Tensor,
+    group: Tensor,
+    num_images: int,
+    iou: float,
+    keep: int,
 ) -> Proposals:
     """Non-maximum suppression of a whole batch in one call, then the `keep` best of each image.
 

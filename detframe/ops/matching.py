@@ -19,7 +19,7 @@ MAX_PAIRS = 2**25
 class Matches(NamedTuple):
     """What each anchor is matched to."""
 
-    index: Tensor  # int64 (N, A), row of the best ground-truth box; 0 where there is none
+    gt_index: Tensor  # int64 (N, A), row of the best ground-truth box; 0 where there is none
     label: Tensor  # int8 (N, A), 1 foreground, 0 background, -1 between the thresholds
     iou: Tensor  # float32 (N, A), overlap with that box
 

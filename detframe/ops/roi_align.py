@@ -15,7 +15,7 @@ from torchvision.ops import roi_align
 
 
 def assign_levels(boxes: Tensor, min_level: int, max_level: int, canonical_size: float, canonical_level: int) -> Tensor:
-    """Level of each region by its size (FPN, arXiv:1612.03144, equation 1): int64 (R,), clamped to the levels there are."""
+    """Level of each region by its size (FPN, arXiv:1612.03144, equation 1): int64 (R,), clamped to what there is."""
     side = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
     level = torch.floor(canonical_level + torch.log2(side / canonical_size) + 1e-6)
     return level.clamp(min_level, max_level).long()
@@ -118,8 +118,8 @@ class _Points:
 def _pool_as_bags(features: Sequence[Tensor], strides: Sequence[int], points: _Points) -> Tensor:
     """All levels in one weighted sum of table rows, which a CPU does ten times as fast as the per-level kernel.
 
-    Pooling is linear in the features: each output cell is a weighted sum of feature cells, which channels_last maps hold
-    as rows of C values.
+    Pooling is linear in the features: each output cell is a weighted sum of feature cells, which channels_last maps
+    hold as rows of C values.
     """
     channels, dtype = features[0].shape[1], features[0].dtype
     device = features[0].device
@@ -142,7 +142,7 @@ class _WeightedBags(torch.autograd.Function):
         return F.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         """The gradient of each table row: the weighted sum of the gradients of the bags that use it."""
         rows, weights = ctx.saved_tensors
         flat, order = rows.flatten().sort(stable=True)

@@ -36,8 +36,8 @@ def sample_balanced(labels: Tensor, keys: Tensor, batch_size: int, positive_frac
         positive_fraction: largest share of positives.
 
     Returns:
-        index int64 (N, S) of the drawn rows, and bool (N, S) whether an entry is a draw or padding; S does not depend on
-        the values, so that nothing waits for the device. Positives come first.
+        index int64 (N, S) of the drawn rows, and bool (N, S) whether an entry is a draw or padding; S does not depend
+        on the values, so that nothing waits for the device. Positives come first.
     """
     num_rows = labels.shape[1]
     max_positive = min(int(batch_size * positive_fraction), num_rows)

@@ -68,7 +68,10 @@ def _batch() -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]:
     generator = torch.Generator().manual_seed(3)
     images = [torch.rand(3, *size, generator=generator) for size in SIZES]
     targets = [
-        {"boxes": torch.tensor([[10.0, 20, 90, 100], [100, 30, 180, 150], [5, 5, 30, 25]]), "labels": torch.tensor([1, 5, 3])},
+        {
+            "boxes": torch.tensor([[10.0, 20, 90, 100], [100, 30, 180, 150], [5, 5, 30, 25]]),
+            "labels": torch.tensor([1, 5, 3]),
+        },
         {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},
     ]
     return images, targets

@@ -25,6 +25,7 @@ class FPN(nn.Module):
 
     def __init__(self, in_channels: list[int], out_channels: int, norm: str = "") -> None:
         super().__init__()
+        self.out_channels = out_channels
         self.inner_blocks = nn.ModuleList(ConvNorm(c, out_channels, 1, norm=norm) for c in in_channels)
         self.layer_blocks = nn.ModuleList(ConvNorm(out_channels, out_channels, 3, norm=norm) for _ in in_channels)
         for module in self.modules():
@@ -47,14 +48,16 @@ class PyramidBackbone(nn.Module):
     `forward` takes (N, 3, H, W), H and W multiples of 32, and returns {"p2": (N, C, H/4, W/4), ..., "p6": ...}.
     """
 
-    def __init__(self, body: nn.Module, body_channels: Mapping[str, int], body_strides: Mapping[str, int], fpn: FPN) -> None:
+    def __init__(
+        self, body: nn.Module, body_channels: Mapping[str, int], body_strides: Mapping[str, int], fpn: FPN
+    ) -> None:
         super().__init__()
         self.body = body
         self.fpn = fpn
         self.in_features = list(body_channels)
         # images are padded to whole cells of the body; p6 only skips every other cell of p5
         self.size_divisibility = max(body_strides.values())
-        self.out_channels = fpn.layer_blocks[0].conv.out_channels
+        self.out_channels = fpn.out_channels
         levels = [round(math.log2(body_strides[name])) for name in self.in_features]
         self.strides = {f"p{level}": 2**level for level in [*levels, levels[-1] + 1]}
 

@@ -153,15 +153,10 @@ class ResNet(nn.Module):
 
     def freeze(self, stages: int) -> None:
         """Freeze the stem (1), the stem and the first stage (2), ... or everything (5)."""
-        parts = ["conv1", "bn1"] if stages >= 1 else []
-        parts += [f"layer{i}" for i in range(1, stages)]
-        for name in parts:
-            if name == "bn1":
-                holder = nn.Sequential(self.bn1)
-                freeze(holder)
-                self.bn1 = holder[0]
-            else:
-                freeze(getattr(self, name))
+        names = ["conv1", "bn1"] if stages >= 1 else []
+        names += [f"layer{i}" for i in range(1, stages)]
+        for name in names:
+            setattr(self, name, freeze(getattr(self, name)))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         x = F.max_pool2d(conv_norm(x, self.conv1, self.bn1, relu=True), 3, 2, 1)

@@ -37,7 +37,7 @@ class ROIPooler(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, strides: Mapping[str, int]) -> ROIPooler:
-        """Read MODEL.ROI_BOX_HEAD; regions are pooled from every level but the coarsest, which is for proposals only."""
+        """Read MODEL.ROI_BOX_HEAD; regions are pooled from every level but the coarsest, which only proposes."""
         keys = cfg.MODEL.ROI_BOX_HEAD
         names = list(strides)
         pooled = names[:-1] if len(names) > 1 else names
@@ -106,4 +106,3 @@ def class_rows(values: Tensor, labels: Tensor) -> Tensor:
     """Of (R, K, ...) the row of each region's label 1..K; of (R, 1, ...), class-agnostic, the only one."""
     column = torch.zeros_like(labels) if values.shape[1] == 1 else labels - 1
     return values[torch.arange(len(values), device=values.device), column]
-

@@ -128,7 +128,7 @@ class StandardROIHeads(nn.Module):
         rows = index[image, column]
         if gt.boxes.shape[1] == 0:
             return boxes[image, rows], torch.zeros_like(image), boxes[image, rows], image
-        matched = matches.index[image, rows]
+        matched = matches.gt_index[image, rows]
         labels = torch.where(matches.label[image, rows] > 0, gt.labels[image, matched], 0)
         return boxes[image, rows], labels, gt.boxes[image, matched], image
 

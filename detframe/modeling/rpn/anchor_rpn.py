@@ -44,13 +44,14 @@ class RPNHead(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.01)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Objectness logits (N, H * W * T) and deltas (N, H * W * T, 4) of each level, float32."""
         # one convolution for both outputs reads the widest maps once instead of twice
-        weight = torch.cat([self.cls_logits.weight, self.bbox_pred.weight])
-        bias = torch.cat([self.cls_logits.bias, self.bbox_pred.bias])
+        outputs: list[Any] = [self.cls_logits, self.bbox_pred]
+        weight, bias = torch.cat([o.weight for o in outputs]), torch.cat([o.bias for o in outputs])
         num_anchors = self.cls_logits.out_channels
         logits, deltas = [], []
         for feature in features:
@@ -159,7 +160,11 @@ class AnchorRPN(nn.Module):
         maps = list(features.values())
         anchors = self.anchors(maps)
         logits, deltas = self.head(maps)
-        losses = {} if ground_truth is None else self._losses(torch.cat(anchors), torch.cat(logits, 1), torch.cat(deltas, 1), ground_truth)
+        losses = (
+            {}
+            if ground_truth is None
+            else self._losses(torch.cat(anchors), torch.cat(logits, 1), torch.cat(deltas, 1), ground_truth)
+        )
         return (self._propose(images, anchors, logits, deltas) if propose else None), losses
 
     def _losses(self, anchors: Tensor, logits: Tensor, deltas: Tensor, gt: GroundTruth) -> dict[str, Tensor]:
@@ -171,7 +176,7 @@ class AnchorRPN(nn.Module):
         cls = F.binary_cross_entropy_with_logits(logits.gather(1, index), positive.float(), reduction="none")
         images, rows = positive.nonzero(as_tuple=True)
         at = index[images, rows]
-        gt_boxes = gt.boxes[images, matches.index[images, at]]
+        gt_boxes = gt.boxes[images, matches.gt_index[images, at]]
         wanted = encode_boxes(gt_boxes, anchors[at], self.box_weights)
         box = smooth_l1(deltas[images, at], wanted, self.smooth_l1_beta)
         normalizer = self._normalizer(drawn)
@@ -185,7 +190,9 @@ class AnchorRPN(nn.Module):
         return mean_over_ranks(count).clamp(min=1)
 
     @torch.no_grad()
-    def _propose(self, images: ImageList, anchors: list[Tensor], logits: list[Tensor], deltas: list[Tensor]) -> Proposals:
+    def _propose(
+        self, images: ImageList, anchors: list[Tensor], logits: list[Tensor], deltas: list[Tensor]
+    ) -> Proposals:
         limits = self.train_limits if self.training else self.test_limits
         boxes, scores, level = [], [], []
         for i, (level_anchors, level_logits, level_deltas) in enumerate(zip(anchors, logits, deltas, strict=True)):
@@ -205,7 +212,9 @@ class AnchorRPN(nn.Module):
         labels, group = torch.ones_like(image), image * num_levels + level
         if self.post_nms_per == "image":
             return suppress(boxes, scores, labels, image, group, num_images, self.nms_iou, limits.post_nms)
-        per_level = suppress(boxes, scores, labels, group, group, num_images * num_levels, self.nms_iou, limits.post_nms)
+        per_level = suppress(
+            boxes, scores, labels, group, group, num_images * num_levels, self.nms_iou, limits.post_nms
+        )
         return _best_of_levels(per_level, num_images, limits.post_nms_all)
 
 

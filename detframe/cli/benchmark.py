@@ -1,0 +1,285 @@
+"""How fast detframe is beside torchvision: the same weights, the same images, steps taken in turn within one run."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detframe.cli.arguments import add_config_arguments, base_parser, parse
+from detframe.cli.common import load_config, log_to_terminal, print_config
+from detframe.cli.errors import guard
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from detframe.config import ConfigNode
+
+logger = logging.getLogger(__name__)
+
+EPILOG = """\
+Times a training step (forward, backward, SGD update) and an inference of the config's detector and of torchvision's
+fasterrcnn_resnet50_fpn, the one after the other in each round, and prints medians and their ratio. Weights are random,
+the same in both; batch norm is frozen and the first two stages are not trained, as both do by default.
+--what data measures the config's data loader alone; --what stages the share of each part of detframe's step.
+"""
+NUM_CLASSES = 90
+BOXES_PER_IMAGE = 10
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = base_parser("benchmark", "Time detframe beside torchvision.", EPILOG)
+    add_config_arguments(parser)
+    parser.add_argument(
+        "--what", nargs="+", choices=["train", "inference", "stages", "data"], default=["train", "inference"]
+    )
+    parser.add_argument(
+        "--size", nargs=2, type=int, default=[480, 640], metavar=("H", "W"), help="image size (480 640)"
+    )
+    parser.add_argument("--batch", type=int, default=2, help="images per step (2)")
+    parser.add_argument("--precision", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"])
+    parser.add_argument("--rounds", type=int, default=7, help="measured rounds, after two that are not counted (7)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves PyTorch's choice")
+    parser.add_argument("--json", metavar="FILE", help="also write the results here")
+    args = parse(parser, argv)
+    return guard(lambda: _run(args), args.debug)
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.print_config is not None:
+        return print_config(args)
+    log_to_terminal()
+    import torch
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    cfg = load_config(args)
+    results: dict[str, Any] = {"machine": machine(), "size_hw": args.size, "batch": args.batch, "rounds": args.rounds}
+    logger.info("%s", results["machine"])
+    if {"train", "inference", "stages"} & set(args.what):
+        results.update(_benchmark_models(args, cfg))
+    if "data" in args.what:
+        results["data"] = benchmark_data(cfg, args.rounds)
+    if args.json:
+        Path(args.json).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def machine() -> str:
+    """Device, threads and versions, in one line."""
+    import torch
+    import torchvision
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    return f"{device}, torch {torch.__version__}, torchvision {torchvision.__version__}"
+
+
+# ---------------------------------------------------------------------------------------------- models
+def _benchmark_models(args: argparse.Namespace, cfg: ConfigNode) -> dict[str, Any]:
+    import torch
+
+    from detframe.layers import resolve_device
+
+    torch.manual_seed(0)
+    device = resolve_device(cfg.MODEL.DEVICE)
+    height, width = args.size
+    theirs, ours = model_pair(cfg, height, width, device)
+    images, targets = make_batch(args.batch, height, width, device)
+    out: dict[str, Any] = {}
+    for what in [w for w in ("train", "inference") if w in args.what]:
+        step = training_step if what == "train" else inference_step
+        for precision in args.precision:
+            steps = [step(model, images, targets, precision == "bf16", device) for model in (theirs, ours)]
+            rows = interleave(steps, args.rounds, device)
+            out[f"{what}/{precision}"] = _report(what, precision, rows)
+    if "stages" in args.what:
+        for precision in args.precision:
+            out[f"stages/{precision}"] = stages(ours, images, targets, precision, args.rounds, device)
+    return out
+
+
+def _report(what: str, precision: str, rows: list[list[float]]) -> dict[str, Any]:
+    theirs, ours = (statistics.median(row) for row in rows)
+    logger.info(
+        "%-9s %s  torchvision %8.1f ms  detframe %8.1f ms  ratio %.2f  (spread %.0f-%.0f, %.0f-%.0f ms)",
+        what, precision, 1e3 * theirs, 1e3 * ours, theirs / ours,
+        *(1e3 * f(row) for row in rows for f in (min, max)),
+    )  # fmt: skip
+    return {"torchvision_s": theirs, "detframe_s": ours, "ratio": theirs / ours, "rounds_s": rows}
+
+
+def model_pair(cfg: ConfigNode, height: int, width: int, device: torch.device) -> tuple[nn.Module, nn.Module]:
+    """torchvision's model and ours with the same random weights; the config's other keys are detframe's."""
+    from torchvision.models.detection import FasterRCNN
+    from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+    from torchvision.ops import FrozenBatchNorm2d
+
+    from detframe.compat import load_weights
+    from detframe.modeling import build_detection_model
+
+    backbone = resnet_fpn_backbone(
+        backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=3
+    )
+    theirs = FasterRCNN(backbone, num_classes=NUM_CLASSES + 1, min_size=min(height, width), max_size=max(height, width))
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.NUM_CLASSES = NUM_CLASSES
+    ours = build_detection_model(cfg)
+    load_weights(ours, theirs.state_dict())
+    return theirs.to(device), ours
+
+
+def make_batch(
+    batch: int, height: int, width: int, device: torch.device
+) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Images of noise with random boxes, on the device; the models do no resizing."""
+    import torch
+
+    generator = torch.Generator().manual_seed(1)
+    limit = torch.tensor([width, height], dtype=torch.float32)
+    images, targets = [], []
+    for _ in range(batch):
+        corner = torch.rand(BOXES_PER_IMAGE, 2, generator=generator) * limit * 0.6
+        side = (torch.rand(BOXES_PER_IMAGE, 2, generator=generator) * 0.35 + 0.03) * limit
+        labels = torch.randint(1, NUM_CLASSES + 1, (BOXES_PER_IMAGE,), generator=generator)
+        images.append(torch.rand(3, height, width, generator=generator).to(device))
+        targets.append({"boxes": torch.cat([corner, corner + side], 1).to(device), "labels": labels.to(device)})
+    return images, targets
+
+
+def _autocast(bf16: bool, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    import torch
+
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+
+
+def training_step(
+    model: nn.Module, images: list[Tensor], targets: list[Any], bf16: bool, device: torch.device
+) -> Callable[[], None]:
+    """One optimizer step; the learning rate is so small that the weights of both models stay alike."""
+    import torch
+
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    # each side as its users have it: torchvision's reference script takes the plain SGD, our trainer the fused one
+    fused = {"fused": True} if type(model).__module__.startswith("detframe") else {}
+    optimizer = torch.optim.SGD(parameters, lr=1e-9, momentum=0.9, weight_decay=1e-4, **fused)
+
+    def step() -> None:
+        model.train()
+        with _autocast(bf16, device):
+            losses = model(images, targets)
+        sum(losses.values()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def inference_step(
+    model: nn.Module, images: list[Tensor], targets: list[Any], bf16: bool, device: torch.device
+) -> Callable[[], None]:
+    """One forward pass to detections."""
+    import torch
+
+    def step() -> None:
+        model.eval()
+        with torch.inference_mode(), _autocast(bf16, device):
+            model(images)
+
+    return step
+
+
+def interleave(steps: list[Callable[[], None]], rounds: int, device: torch.device) -> list[list[float]]:
+    """Seconds of each step in each round; a round takes every step once, so that a slow machine is slow for all."""
+    times: list[list[float]] = [[] for _ in steps]
+    for round_index in range(rounds + 2):
+        for row, step in zip(times, steps, strict=True):
+            start = _now(device)
+            step()
+            if round_index >= 2:
+                row.append(_now(device) - start)
+    return times
+
+
+def _now(device: torch.device) -> float:
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+# ---------------------------------------------------------------------------------------------- stages
+def stages(
+    model: Any, images: list[Tensor], targets: list[Any], precision: str, rounds: int, device: torch.device
+) -> dict[str, float]:
+    """Median seconds of each part of a training step: what the forward pass spends where, backward, optimizer."""
+    import torch
+
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=1e-9, momentum=0.9, fused=True)
+    parts = {name: getattr(model, name) for name in ("preprocessor", "backbone", "rpn", "roi_heads")}
+    rows: dict[str, list[float]] = {name: [] for name in [*parts, "backward", "optimizer"]}
+    model.train()
+    with _timed(parts, rows, device):
+        for _ in range(rounds + 2):
+            with _autocast(precision == "bf16", device):
+                losses = model(images, targets)
+            start = _now(device)
+            sum(losses.values()).backward()
+            middle = _now(device)
+            optimizer.step()
+            optimizer.zero_grad()
+            rows["backward"].append(middle - start)
+            rows["optimizer"].append(_now(device) - middle)
+    medians = {name: statistics.median(row[2:]) for name, row in rows.items()}
+    total = sum(medians.values())
+    shares = "  ".join(f"{name} {1e3 * s:.0f} ms ({100 * s / total:.0f} %)" for name, s in medians.items())
+    logger.info("stages    %s  %s", precision, shares)
+    return medians
+
+
+@contextlib.contextmanager
+def _timed(parts: dict[str, nn.Module], rows: dict[str, list[float]], device: torch.device) -> Iterator[None]:
+    started: dict[str, float] = {}
+    handles = []
+    for name, part in parts.items():
+        handles.append(part.register_forward_pre_hook(lambda *_, n=name: started.__setitem__(n, _now(device))))
+        handles.append(part.register_forward_hook(lambda *_, n=name: rows[n].append(_now(device) - started[n])))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+# ---------------------------------------------------------------------------------------------- data
+def benchmark_data(cfg: ConfigNode, rounds: int) -> dict[str, float]:
+    """Images per second of the training loader alone, over `rounds` times 20 batches after a warm-up."""
+    from detframe.config import resolve_durations
+    from detframe.data import build_train_loader, load_records
+
+    if not cfg.DATASETS.TRAIN:
+        raise ValueError("--what data needs a data set: give a --config-file, or the override DATASETS.TRAIN NAME")
+    records = load_records(cfg.DATASETS.TRAIN, cfg.DATASETS.CATALOG)
+    loader = iter(build_train_loader(resolve_durations(cfg, len(records)), records))
+    for _ in range(5):
+        next(loader)
+    rates = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        count = sum(len(next(loader)[0]) for _ in range(20))
+        rates.append(count / (time.perf_counter() - start))
+    rate = statistics.median(rates)
+    logger.info(
+        "data      %s: %.0f images/s (spread %.0f-%.0f)", ", ".join(cfg.DATASETS.TRAIN), rate, min(rates), max(rates)
+    )
+    return {"images_per_s": rate}
