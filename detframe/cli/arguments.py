@@ -32,7 +32,9 @@ def program_name(command: str, script: str = "") -> str:
     running = Path(sys.argv[0])
     if running.parent.name != "tools":
         return f"detframe {command}"
-    return f"python tools/{script or running.name}"
+    python = Path(sys.executable)
+    shown = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else "python"
+    return f"{shown} tools/{script or running.name}"
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:

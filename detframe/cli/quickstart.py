@@ -6,8 +6,9 @@ import argparse
 import importlib.util
 import logging
 import math
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ def _run(args: argparse.Namespace) -> int:
     log_to_terminal()
     cfg = load_config(args)
     logger.info("1/4  generating the data set 'shapes'")
-    shapes = make_shapes()
+    shapes = import_make_shapes()()
     logger.info("     it is in %s\n2/4  training and evaluating: %s", shapes, args.config_file)
     from detframe.engine import train
     from detframe.visualization import draw_curves
@@ -65,15 +66,17 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def make_shapes() -> Path:
-    """Generate the built-in data set with datasets/make_shapes.py, where the catalog looks for it."""
+def import_make_shapes() -> Callable[..., Path]:
+    """The function `make_shapes` of datasets/make_shapes.py, which generates the built-in data set."""
     script = shipped_folder("datasets") / "make_shapes.py"
     spec = importlib.util.spec_from_file_location("detframe_make_shapes", script)
     if spec is None or spec.loader is None or not script.is_file():
         raise FileNotFoundError(f"{script} is missing; it comes with detframe, so this copy is incomplete")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
-    return Path(module.make_shapes())
+    make_shapes: Callable[..., Path] = module.make_shapes
+    return make_shapes
 
 
 def best_checkpoint(output: Path) -> Path:
