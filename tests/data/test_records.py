@@ -1,0 +1,181 @@
+"""Packed records: joining, choosing, caching, pickling."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from detframe.data import Metadata, RecordBuilder, Records, join, load_records, resolve_num_classes
+from detframe.data.cache import cache_folder
+from detframe.data.metadata import keypoint_flip_pairs
+from tests.data.sets import annotation, coco_records, write_catalog, write_coco
+
+TRIANGLE = [1.125, 2, 8, 3, 5.3, 9.7]
+
+
+def build(name: str, classes: tuple[str, ...] = ("a", "b"), first_id: int = 1, keypoints: tuple[str, ...] = ()) -> Records:
+    """Three images with 0, 1 and 2 objects."""
+    metadata = Metadata(name, classes, tuple(range(1, len(classes) + 1)), keypoints)
+    builder = RecordBuilder(metadata)
+    for number in range(3):
+        builder.add_image(f"/images/{name}_{number}.jpg", first_id + number, (20 + number, 30))
+        for i in range(number):
+            points = [float(i)] * 3 * len(keypoints) if keypoints else None
+            builder.add_object((i, i, i + 5, i + 4), 1 + i, first_id * 10 + number * 3 + i, segmentation=[TRIANGLE], keypoints=points)
+    return join([builder.build()])
+
+
+def parts(*records: Records) -> Records:
+    return join([part for r in records for part in r._parts])
+
+
+def test_packing_round_trip() -> None:
+    records = build("x", keypoints=("nose",))
+    assert len(records) == 3
+    assert records[2]["file_name"] == "/images/x_2.jpg"
+    assert records[2]["boxes"].tolist() == [[0, 0, 5, 4], [1, 1, 6, 5]]
+    assert records[2]["segmentations"][1][0].tolist() == TRIANGLE  # exact: polygons are kept in double precision
+    assert records[2]["keypoints"].tolist() == [[[0, 0, 0]], [[1, 1, 1]]]
+    assert records[1]["size_hw"] == (21, 30)
+    assert records[-1]["image_id"] == 3
+    assert [r["image_id"] for r in records[1:]] == [2, 3]
+    with pytest.raises(IndexError, match="record 3 of 3"):
+        records[3]
+
+
+def test_records_cannot_be_changed_through_what_they_give(tmp_path: Path) -> None:
+    records = coco_records(tmp_path, [annotation(1, 1, [0, 0, 9, 9])])
+    records[0]["boxes"].zero_()
+    assert records[0]["boxes"].tolist() == [[0, 0, 9, 9]]
+
+
+def test_select() -> None:
+    records = build("x").select([2, 0])
+    assert records.image_ids.tolist() == [3, 1]
+    assert records.num_objects.tolist() == [2, 0]
+    assert records.sizes_hw.tolist() == [[22, 30], [20, 30]]
+    assert records.class_counts().tolist() == [1, 1]
+    assert build("x").select(np.array([False, True, False])).image_ids.tolist() == [2]
+    assert len(records.select([])) == 0
+
+
+def test_join_keeps_ids_that_do_not_collide() -> None:
+    records = parts(build("x"), build("y", first_id=7))
+    assert records.metadata.name == "x+y"
+    assert records.image_ids.tolist() == [1, 2, 3, 7, 8, 9]
+    assert [r["image_id"] for r in records] == [1, 2, 3, 7, 8, 9]
+    assert records[5]["file_name"] == "/images/y_2.jpg"
+    assert records.class_counts().tolist() == [4, 2]
+
+
+def test_join_renumbers_ids_that_collide() -> None:
+    records = parts(build("x"), build("y"))
+    assert records.image_ids.tolist() == [1, 2, 3, 4, 5, 6] == [r["image_id"] for r in records]
+    ann_ids = torch.cat([r["ann_ids"] for r in records]).tolist()
+    assert sorted(set(ann_ids)) == [1, 2, 3, 4, 5, 6]
+    chosen = records.select([4, 1])
+    assert chosen.image_ids.tolist() == [5, 2] == [r["image_id"] for r in chosen]
+
+
+def test_join_fills_absent_keypoints_with_zeros() -> None:
+    records = parts(build("x"), build("y", keypoints=("nose", "tail")))
+    assert records.metadata.keypoint_names == ("nose", "tail")
+    assert records[2]["keypoints"].shape == (2, 2, 3)
+    assert not records[2]["keypoints"].any()
+    assert records[5]["keypoints"][1, 0].tolist() == [1, 1, 1]
+
+
+def test_class_names_that_differ_are_shown_side_by_side() -> None:
+    with pytest.raises(ValueError, match="x and y do not have the same class names") as caught:
+        parts(build("x", ("cat", "dog", "horse")), build("y", ("cat", "Dog")))
+    lines = str(caught.value).splitlines()
+    assert "<-- differs" not in lines[2]
+    assert lines[3].split() == ["2", "dog", "Dog", "<--", "differs"]
+    assert lines[4].split()[:3] == ["3", "horse", "-"]
+    assert "  only in x: 'dog'; is it 'Dog'?" in lines
+    assert "  only in x: 'horse'" in lines
+
+
+def test_num_classes() -> None:
+    metadata = build("x").metadata
+
+    def cfg(number: int) -> SimpleNamespace:
+        return SimpleNamespace(MODEL=SimpleNamespace(NUM_CLASSES=number))
+
+    assert resolve_num_classes(cfg(0), metadata) == resolve_num_classes(cfg(2), metadata) == 2
+    with pytest.raises(ValueError, match=r"MODEL.NUM_CLASSES is 3, but the data set x has 2 classes \(a, b\)"):
+        resolve_num_classes(cfg(3), metadata)
+
+
+def test_flip_pairs() -> None:
+    assert keypoint_flip_pairs(("nose", "left_eye", "right_eye", "hand_Left", "hand_right", "left_tail")) == ((1, 2), (3, 4))
+
+
+# ------------------------------------------------------------------ the cache
+def test_the_cache_is_used_and_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog = str(write_coco(tmp_path, [annotation(1, 1, [0, 0, 9, 9])]))
+    first = load_records(["mine"], catalog)
+    assert first._parts[0].folder is not None
+    monkeypatch.setattr("detframe.data.formats.coco._read_json", lambda path: pytest.fail("read again"))
+    again = load_records(["mine"], catalog)
+    assert again.metadata == first.metadata
+    assert again[0]["boxes"].tolist() == first[0]["boxes"].tolist()
+    monkeypatch.undo()
+    write_coco(tmp_path, [annotation(1, 1, [0, 0, 9, 9]), annotation(2, 1, [0, 0, 5, 5])])
+    assert len(load_records(["mine"], catalog)[0]["boxes"]) == 2
+
+
+def test_a_damaged_cache_is_made_anew(tmp_path: Path) -> None:
+    catalog = str(write_coco(tmp_path, [annotation(1, 1, [0, 0, 9, 9])]))
+    folder = load_records(["mine"], catalog)._parts[0].folder
+    assert folder is not None
+    (folder / "boxes.npy").write_bytes(b"half")
+    assert load_records(["mine"], catalog)[0]["boxes"].tolist() == [[0, 0, 9, 9]]
+    leftovers = [p.name for p in folder.parent.iterdir() if p.is_dir() and p != folder]
+    assert leftovers == []
+
+
+def test_without_a_writable_cache_arrays_stay_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DETFRAME_CACHE", str(tmp_path / "file"))
+    with caplog.at_level(logging.INFO):
+        records = coco_records(tmp_path, [annotation(1, 1, [0, 0, 9, 9])])
+    assert records._parts[0].folder is None
+    assert records[0]["boxes"].tolist() == [[0, 0, 9, 9]]
+    assert "stay in memory" in caplog.text
+
+
+def test_the_cache_has_no_pickles(tmp_path: Path) -> None:
+    coco_records(tmp_path, [annotation(1, 1, [0, 0, 9, 9], segmentation=[[1, 1, 5, 1, 5, 5]])])
+    files = [f for f in cache_folder().rglob("*.npy")]
+    assert files
+    for file in files:
+        np.load(file, allow_pickle=False)
+
+
+def test_records_pickle_small(tmp_path: Path) -> None:
+    polygon = np.random.default_rng(0).uniform(0, 40, 400).tolist()
+    rows = [annotation(i + 1, 1, [0, 0, 9, 9], segmentation=[polygon]) for i in range(300)]
+    records = coco_records(tmp_path, rows)
+    data = pickle.dumps(records)
+    assert len(data) < 4000
+    assert sum(os.path.getsize(f) for f in cache_folder().rglob("*.npy")) > 900_000
+    assert pickle.loads(data)[0]["segmentations"][299][0].tolist() == polygon
+
+
+def test_several_data_sets_by_name(tmp_path: Path) -> None:
+    write_coco(tmp_path / "a", [annotation(1, 1, [0, 0, 9, 9])])
+    write_coco(tmp_path / "b", [annotation(1, 1, [0, 0, 7, 7])])
+    entries = {n: {"format": "coco", "images": f"{n}/images", "annotations": f"{n}/data.json"} for n in "ab"}
+    records = load_records(["b", "a"], str(write_catalog(tmp_path, entries)))
+    assert [r["boxes"].tolist()[0][2] for r in records] == [7, 9]
+    assert records.image_ids.tolist() == [1, 2]
