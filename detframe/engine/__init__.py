@@ -1,21 +1,29 @@
-"""Runs: training, evaluation, the processes that share them, and what they leave in OUTPUT_DIR."""
+"""Runs: training, evaluation, the processes that share them, and what they leave in OUTPUT_DIR.
 
-from detframe.engine.checkpoint import Checkpointer, last_checkpoint, read_checkpoint
-from detframe.engine.hooks import Hook
-from detframe.engine.launch import launch
-from detframe.engine.replay import replay
-from detframe.engine.run import evaluate, train
-from detframe.engine.trainer import StepSettings, Trainer
+The parts are loaded when they are first asked for: `launch`, which only starts processes, needs no torch.
+"""
 
-__all__ = [
-    "Checkpointer",
-    "Hook",
-    "StepSettings",
-    "Trainer",
-    "evaluate",
-    "last_checkpoint",
-    "launch",
-    "read_checkpoint",
-    "replay",
-    "train",
-]
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_LAZY = {
+    "Checkpointer": "detframe.engine.checkpoint",
+    "Hook": "detframe.engine.hooks",
+    "StepSettings": "detframe.engine.trainer",
+    "Trainer": "detframe.engine.trainer",
+    "evaluate": "detframe.engine.run",
+    "last_checkpoint": "detframe.engine.checkpoint",
+    "launch": "detframe.engine.launch",
+    "read_checkpoint": "detframe.engine.checkpoint",
+    "replay": "detframe.engine.replay",
+    "train": "detframe.engine.run",
+}
+__all__ = list(_LAZY)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'detframe.engine' has no attribute {name!r}; it offers {', '.join(__all__)}")

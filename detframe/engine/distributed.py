@@ -130,9 +130,11 @@ def process_group(device_name: str) -> Iterator[None]:
     _join(place, device)
     try:
         yield
-        dist.barrier()  # not after an error, when the other ranks may never reach it
-    finally:
+        # Not after an error: the other ranks may never get here, and leaving the group would make them fail before this
+        # rank has told its error, which would then look like a consequence of theirs
+        dist.barrier()
         dist.destroy_process_group()
+    finally:
         torch.set_num_threads(threads)
 
 

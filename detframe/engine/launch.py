@@ -40,7 +40,8 @@ class RankTraceback(Exception):  # noqa: N818 - it is the cause that is shown be
 def launch(main: Callable[..., Any], num_processes: int, args: Sequence[Any] = ()) -> Any:
     """Call `main(*args)` in `num_processes` new processes with torchrun's environment; returns rank 0's result.
 
-    With one process it is a plain call. `main` and `args` must be picklable (a function at the top of a module).
+    With one process it is a plain call. `main` and `args` must be picklable (a function at the top of a module), and so
+    must the result, which may not hold tensors: their memory ends with their process.
 
     Raises:
         Exception: the error of the rank that failed first, after all other ranks have been ended; it is raised from a
@@ -114,14 +115,13 @@ def _watch(processes: list[BaseProcess], receivers: list[Connection]) -> Any:
     while running:
         wait([*(p.sentinel for p in running.values()), *(receivers[r] for r in running)])
         for rank in list(running):
+            alive = running[rank].is_alive()  # asked before its report, which it may still send
             report = _receive(receivers[rank])
             if report is not None and report.error is None:
                 running.pop(rank).join()
                 result = report.result if rank == 0 else result
-            elif report is not None:
-                _raise_first(rank, report, {r: receivers[r] for r in running if r != rank}, len(processes))
-            elif not running[rank].is_alive():
-                _raise_exit(rank, running.pop(rank), len(processes))
+            elif report is not None or not alive:
+                _raise_first(running, receivers, {rank: report} if report is not None else {})
     return result
 
 
@@ -132,22 +132,31 @@ def _receive(receiver: Connection) -> Report | None:
         return None
 
 
-def _raise_first(rank: int, report: Report, others: dict[int, Connection], world: int) -> None:
-    """Raise the earliest failure: the ranks that were talking to the failed one fail a moment later."""
+def _raise_first(running: dict[int, BaseProcess], receivers: list[Connection], reports: dict[int, Report]) -> None:
+    """Raise what went wrong first; the ranks that were talking to the failed one fail a moment later.
+
+    A process that ended without a report was killed, or has told its error itself: it comes before those that report.
+    """
     time.sleep(SETTLE_SECONDS)
-    reports = {rank: report, **{other: _receive(receiver) for other, receiver in others.items()}}
-    failed = [(found.when, other, found) for other, found in reports.items() if found is not None and found.error]
-    _, first, found = min(failed, key=lambda entry: entry[:2])
-    if found.error is not None:
-        raise found.error from RankTraceback(f"rank {first} of {world} failed:\n{found.traceback}")
+    for rank, process in running.items():
+        report = reports.get(rank) or _receive(receivers[rank])
+        if report is not None:
+            reports[rank] = report
+        elif not process.is_alive():
+            _raise_exit(rank, process, len(receivers))
+    _, first = min((report.when, rank) for rank, report in reports.items() if report.error is not None)
+    error, text = reports[first].error, reports[first].traceback
+    if error is not None:
+        raise error from RankTraceback(f"rank {first} of {len(receivers)} failed:\n{text}")
 
 
 def _raise_exit(rank: int, process: BaseProcess, world: int) -> None:
     process.join()
     code = process.exitcode or 0
-    if code < 0:
-        raise RuntimeError(f"rank {rank} of {world} was killed by {signal.Signals(-code).name}; the others were ended")
-    raise SystemExit(code)
+    if code > 0:
+        raise SystemExit(code)
+    how = f"was killed by {signal.Signals(-code).name}" if code else "ended without a result"
+    raise RuntimeError(f"rank {rank} of {world} {how}; the others were ended")
 
 
 def _end(processes: list[BaseProcess]) -> None:

@@ -204,7 +204,7 @@ def test_replay_finds_the_module_and_the_same_losses(tmp_path):
 
 def test_cause_learning_rate(tmp_path):
     trainer = make_trainer(tmp_path, make_config(BASE_LR=1e30))
-    with pytest.raises(FloatingPointError, match="the learning rate: 1e[+]30 is .* times what the linear rule gives"):
+    with pytest.raises(FloatingPointError, match=r"the learning rate: 1e[+]30 is .* times what the linear rule gives"):
         trainer.train()
 
 

@@ -1,0 +1,174 @@
+"""What the tests run in processes of their own; everything here must be importable there."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+
+from detframe.config import get_cfg
+from detframe.engine.distributed import on_rank_zero, process_group
+from detframe.engine.trainer import check_losses
+from detframe.layers.collectives import any_rank, barrier, gather_objects, rank, world_size
+from tests.engine.fakes import Regressor, make_config, make_data, make_trainer, weights
+
+TINY = {
+    "MODEL.DEVICE": "cpu",
+    "MODEL.BACKBONE.CONV_BODY": "R-18-FPN",
+    "MODEL.BACKBONE.FREEZE_CONV_BODY_AT": 0,
+    "MODEL.RESNETS.NORM": "GN",
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
+    "MODEL.FPN.OUT_CHANNELS": 16,
+    "MODEL.RPN.ANCHOR_SIZES": ((8,), (16,), (32,), (64,), (128,)),
+    "MODEL.RPN.PRE_NMS_TOP_N_TRAIN": 100,
+    "MODEL.RPN.POST_NMS_TOP_N_TRAIN": 50,
+    "MODEL.RPN.PRE_NMS_TOP_N_TEST": 100,
+    "MODEL.RPN.POST_NMS_TOP_N_TEST": 50,
+    "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 32,
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 32,
+    "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM": 32,
+    "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 3,
+    "INPUT.MIN_SIZE_TRAIN": (64,),
+    "INPUT.MAX_SIZE_TRAIN": 64,
+    "INPUT.MIN_SIZE_TEST": 64,
+    "INPUT.MAX_SIZE_TEST": 64,
+    "DATASETS.TRAIN": ("shapes_train",),
+    "DATASETS.TEST": ("shapes_val",),
+    "DATALOADER.NUM_WORKERS": 0,
+    "SOLVER.IMS_PER_BATCH": 4,
+    "SOLVER.MAX_ITER": 8,
+    "SOLVER.BASE_LR": 0.01,
+    "SOLVER.STEPS": (6,),
+    "SOLVER.WARMUP_ITERS": 2,
+    "SOLVER.CHECKPOINT_PERIOD": 4,
+    "SOLVER.LOG_PERIOD": 2,
+    "SOLVER.AMP": "off",
+    "TEST.VISUALIZE": 1,
+}
+
+
+def tiny_config(overrides=()):
+    cfg = get_cfg()
+    cfg.merge_from_list([word for pair in TINY.items() for word in pair])
+    cfg.merge_from_list(list(overrides))
+    return cfg
+
+
+# ---------------------------------------------------------------------------------------------- launch
+def fail_on_rank_one():
+    """Rank 1 fails; rank 0 waits for it in a collective."""
+    with process_group("cpu"):
+        if rank() == 1:
+            raise ValueError("the message of rank 1")
+        barrier()
+        time.sleep(60)
+
+
+# ---------------------------------------------------------------------------------------------- two ranks, fake model
+class BreaksOnRankOne(Regressor):
+    calls = 0
+
+    def forward(self, images, targets):
+        losses = super().forward(images, targets)
+        self.calls += 1
+        if rank() == 1 and self.calls == 3:
+            losses["loss_a"] = losses["loss_a"] * float("inf")
+        return losses
+
+
+def two_ranks(folder):
+    """Everything that two ranks with the fake model can show; rank 0 returns it."""
+    with process_group("cpu"):
+        found = {"world": world_size(), "any": any_rank(rank() == 1), "threads": torch.get_num_threads()}
+        found["weights"] = {steps: _train(folder, accumulate_steps=steps) for steps in (1, 2)}
+        found["nonfinite"] = gather_objects(_nonfinite(folder))
+        found["rank zero"] = gather_objects(_rank_zero_error())
+        found["keys"] = gather_objects(_different_keys())
+        return found
+
+
+def _train(folder, **settings):
+    trainer = make_trainer(Path(folder), data=make_data(0, 4, rank(), world_size()), **settings)
+    trainer.train()
+    return as_arrays(trainer)
+
+
+def as_arrays(trainer):
+    """The weights without tensors, whose memory would end with their process."""
+    return {name: value.numpy() for name, value in weights(trainer).items()}
+
+
+def _nonfinite(folder):
+    trainer = make_trainer(Path(folder), model=BreaksOnRankOne(), data=make_data(0, 4, rank(), world_size()))
+    try:
+        trainer.train()
+    except FloatingPointError as error:
+        return str(error), as_arrays(trainer)
+    return "no error", {}
+
+
+def _rank_zero_error():
+    def full():
+        raise OSError("cannot write model.pth: the disk is full")
+
+    try:
+        on_rank_zero(full, "to save")
+    except (OSError, RuntimeError) as error:
+        return type(error).__name__, str(error)
+    return "none", ""
+
+
+def _different_keys():
+    try:
+        check_losses({f"loss_{rank()}": torch.tensor(1.0)})
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+# ---------------------------------------------------------------------------------------------- two ranks, real model
+def two_ranks_detector(train_cfg, evaluate_cfg):
+    """Train; evaluate weights that somebody else trained; train on a rank without objects."""
+    from detframe.engine import evaluate, train
+
+    torch.set_num_threads(1)
+    with process_group("cpu"):
+        metrics = train(train_cfg)
+        return {
+            "metrics": metrics,
+            "evaluated": evaluate(evaluate_cfg),
+            "empty": [gather_objects(empty_rank(train_cfg, norm)) for norm in ("GN", "BN", "FrozenBN")],
+        }
+
+
+def empty_rank(cfg, norm):
+    """Two steps in which rank 1, and then all ranks, see no object; returns parameters that got no gradient."""
+    from detframe.modeling import build_detection_model
+
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.NUM_CLASSES = 5
+    cfg.MODEL.RESNETS.NORM = norm
+    torch.manual_seed(0)
+    model = build_detection_model(cfg)
+    without = []
+
+    def data():
+        for step in range(2):
+            yield [batch_with(0 if rank() == 1 or step else 2)[0]], [batch_with(0 if rank() == 1 or step else 2)[1]]
+
+    def note(*_):
+        without.extend(name for name, p in model.named_parameters() if p.requires_grad and p.grad is None)
+
+    trainer = make_trainer(Path(cfg.OUTPUT_DIR), make_config(MAX_ITER=2, BASE_LR=0.01), model=model, data=data())
+    trainer.optimizer.register_step_pre_hook(note)
+    trainer.train()
+    return trainer.iteration, without
+
+
+def batch_with(objects):
+    image = torch.full((3, 64, 64), 90, dtype=torch.uint8)
+    boxes = torch.tensor([[4.0, 4, 30, 30], [20, 24, 60, 50]])[:objects].reshape(-1, 4)
+    target = {"boxes": boxes, "labels": torch.ones(objects, dtype=torch.int64), "image_id": 1, "seed": 3}
+    return image, {**target, "orig_size_hw": (64, 64)}
