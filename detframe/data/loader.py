@@ -225,7 +225,13 @@ class TrainLoader(_Loader):
     def __next__(self) -> Batch:
         if self._iterator is None:
             self._iterator = iter(self._data)
-        samples = _unpacked(next(self._iterator))
+        try:
+            return self._full(_unpacked(next(self._iterator)))
+        except BaseException:
+            self.close()  # now, not when the traceback that holds this object is forgotten
+            raise
+
+    def _full(self, samples: list[Sample]) -> Batch:
         batch = self._account(samples)
         if len(batch[0]) < len(samples):
             raise ImageReadError(f"{MAX_FAILURES} images in a row could not be read; the log names them")

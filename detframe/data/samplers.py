@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 MASK64 = (1 << 64) - 1
-WINDOW_BATCHES = 64  # at most one batch in so many mixes wide and tall images
+WINDOW_BATCHES = 64  # at most; one batch of each window mixes wide and tall images
 
 
 class Draw(NamedTuple):
@@ -70,6 +70,8 @@ class TrainSampler:
             raise ValueError(f"a batch of {batch_size} images cannot be divided among {world_size} processes")
         self.length, self.batch_size, self.seed, self.is_wide = length, batch_size, seed, is_wide
         share = batch_size // world_size
+        # A window no longer than an epoch, so that an image does not come back before the others have had their turn
+        self.window_batches = max(1, min(WINDOW_BATCHES, length // batch_size))
         self.slice = slice(rank * share, (rank + 1) * share)
 
     def draw(self, position: int) -> Draw:
@@ -78,9 +80,9 @@ class TrainSampler:
         return Draw(position, epoch, int(_permutation(self.seed, epoch, self.length)[place]))
 
     def window(self, number: int) -> list[list[Draw]]:
-        """The batches WINDOW_BATCHES * number and following, over all ranks."""
-        first = number * WINDOW_BATCHES * self.batch_size
-        draws = [self.draw(first + i) for i in range(WINDOW_BATCHES * self.batch_size)]
+        """The batches window_batches * number and following, over all ranks."""
+        count = self.window_batches * self.batch_size
+        draws = [self.draw(number * count + i) for i in range(count)]
         if self.is_wide is not None:
             draws.sort(key=lambda d: bool(self.is_wide[d.record]))  # type: ignore[index]  # sorting is stable
         batches = [draws[i : i + self.batch_size] for i in range(0, len(draws), self.batch_size)]
@@ -91,7 +93,7 @@ class TrainSampler:
 
     def batches(self, start: int = 0) -> Iterator[list[Draw]]:
         """This rank's share of batch `start`, `start` + 1, ... without end."""
-        number, offset = divmod(start, WINDOW_BATCHES)
+        number, offset = divmod(start, self.window_batches)
         while True:
             for batch in self.window(number)[offset:]:
                 yield batch[self.slice]

@@ -69,6 +69,7 @@ class Resize:
         scale_xy = torch.tensor([new_hw[1] / old_hw[1], new_hw[0] / old_hw[0]])
         return image, _moved(
             target,
+            old_hw,
             boxes=lambda boxes: F.resize(boxes, list(new_hw)),
             points_xy=lambda xy: xy * scale_xy,
             masks=lambda masks: masks.resize(new_hw),
@@ -86,9 +87,10 @@ class HorizontalFlip:
         """See the module."""
         if not _happens(self.probability, generator):
             return image, target
-        width = image.shape[-1]
+        height, width = image.shape[-2:]
         target = _moved(
             target,
+            (height, width),
             boxes=F.horizontal_flip,
             points_xy=lambda xy: torch.stack([width - xy[..., 0], xy[..., 1]], dim=-1),
             masks=LazyMasks.hflip,
@@ -107,9 +109,10 @@ class VerticalFlip:
         """See the module."""
         if not _happens(self.probability, generator):
             return image, target
-        height = image.shape[-2]
+        height, width = image.shape[-2:]
         target = _moved(
             target,
+            (height, width),
             boxes=F.vertical_flip,
             points_xy=lambda xy: torch.stack([xy[..., 0], height - xy[..., 1]], dim=-1),
             masks=LazyMasks.vflip,
@@ -150,18 +153,15 @@ class Compose:
 
     def __call__(self, image: Tensor, target: Target, generator: Generator) -> tuple[Tensor, Target]:
         """Image and target, transformed; the arguments are not changed."""
-        size_hw = (image.shape[-2], image.shape[-1])
-        boxes = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=size_hw)  # type: ignore[call-overload]
-        target = {**target, "boxes": boxes}
         for transform in self.transforms:
             image, target = transform(image, target, generator)
         return image, clip_and_drop(target, (image.shape[-2], image.shape[-1]))
 
 
 def clip_and_drop(target: Target, size_hw: tuple[int, int]) -> Target:
-    """Boxes as a plain tensor, inside the image; the objects whose box has no area are removed with all their rows."""
+    """Boxes inside the image; the objects whose box has no area are removed with all their rows."""
     height, width = size_hw
-    boxes = target["boxes"].as_subclass(Tensor)
+    boxes = target["boxes"]
     boxes = torch.minimum(boxes, boxes.new_tensor([width, height, width, height])).clamp(min=0)
     keep = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     target = {**target, "boxes": boxes}
@@ -170,12 +170,18 @@ def clip_and_drop(target: Target, size_hw: tuple[int, int]) -> Target:
 
 def _moved(
     target: Target,
+    size_hw: tuple[int, int],
     boxes: Callable[[Any], Any],
     points_xy: Callable[[Tensor], Tensor],
     masks: Callable[[LazyMasks], LazyMasks],
 ) -> Target:
-    """The target after a geometric transform given for each kind of coordinates. Absent keypoints (0, 0, 0) stay so."""
-    out: Target = {**target, "boxes": boxes(target["boxes"])}
+    """The target of an image of `size_hw` after a geometric transform, given for each kind of coordinates.
+
+    Absent keypoints (0, 0, 0) stay so.
+    """
+    # The type tells torchvision that these are boxes; a plain tensor would be taken for an image.
+    typed = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=size_hw)  # type: ignore[call-overload]
+    out: Target = {**target, "boxes": boxes(typed).as_subclass(Tensor)}
     if "keypoints" in target:
         keypoints = target["keypoints"]
         labelled = keypoints[..., 2:] > 0

@@ -14,7 +14,9 @@ from tests.data.sets import annotation, coco_records, write_catalog, write_coco
 
 def test_shipped_catalog_is_complete(root: Path) -> None:
     entries = read_catalogs()
-    assert {"shapes_train", "shapes_val", "coco_2017_train", "voc_2007_test", "bccd_trainval", "bccd_test"} <= set(entries)
+    assert {"shapes_train", "shapes_val", "coco_2017_train", "voc_2007_test", "bccd_trainval", "bccd_test"} <= set(
+        entries
+    )
     assert entries["shapes_val"].annotations == root / "datasets/shapes/annotations/val.json"
     assert entries["voc_2012_val"].options["split"] == "val"
     assert len(entries["voc_2012_val"].options["classes"]) == 20
@@ -50,7 +52,10 @@ def test_unknown_name(tmp_path: Path) -> None:
     ("entry", "message"),
     [
         ({"format": "coco", "images": "i", "annotations": "a", "splt": "x"}, "unknown field 'splt' .format coco."),
-        ({"format": "voc", "images": "i", "annotations": "a", "splt": "x"}, "unknown field 'splt'.* did you mean 'split'"),
+        (
+            {"format": "voc", "images": "i", "annotations": "a", "splt": "x"},
+            "unknown field 'splt'.* did you mean 'split'",
+        ),
         ({"format": "coco", "image": "i"}, "lacks images and annotations; it has format, image"),
         ("coco", "must have fields"),
     ],
@@ -63,7 +68,7 @@ def test_bad_entries(tmp_path: Path, entry: object, message: str) -> None:
 
 
 def test_bad_catalog_files(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="DATASETS.CATALOG names .*none.yaml, which does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"DATASETS.CATALOG names .*none\.yaml, which does not exist"):
         read_catalogs(str(tmp_path / "none.yaml"))
     path = tmp_path / "catalog.yaml"
     path.write_text("a: {b: [\n")
@@ -79,17 +84,21 @@ def test_unknown_format(tmp_path: Path) -> None:
     entries = yaml.safe_load(own.read_text())
     entries["mine"]["format"] = "cocco"
     own.write_text(yaml.safe_dump(entries))
-    with pytest.raises(KeyError, match="DATASET_FORMATS has no 'cocco'.*did you mean 'coco'"):
+    with pytest.raises(KeyError, match=r"DATASET_FORMATS has no 'cocco'.*did you mean 'coco'"):
         load_records(["mine"], str(own))
 
 
 def test_missing_files_name_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = write_coco(tmp_path, [])
     (tmp_path / "data.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"data set 'mine': the annotations .*data\.json does not exist.*is not set"):
+    with pytest.raises(
+        FileNotFoundError, match=r"data set 'mine': the annotations .*data\.json does not exist.*is not set"
+    ):
         load_records(["mine"], str(own))
     monkeypatch.setenv("DETFRAME_DATASETS", "/elsewhere")
-    with pytest.raises(FileNotFoundError, match="the image folder /elsewhere/images does not exist.*DETFRAME_DATASETS is /elsewhere"):
+    with pytest.raises(
+        FileNotFoundError, match=r"the image folder /elsewhere/images does not exist.*DETFRAME_DATASETS is /elsewhere"
+    ):
         load_records(["mine"], str(own))
     with pytest.raises(FileNotFoundError, match=r"make_shapes\.py` makes it"):
         load_records(["shapes_train"])

@@ -19,7 +19,11 @@ SQUARE = [10, 10, 30, 10, 30, 25, 10, 25]
 
 
 def test_boxes_labels_and_ids(tmp_path: Path) -> None:
-    rows = [annotation(7, 2, [5, 6, 10, 12], category=5), annotation(9, 1, [50, 30, 30, 30]), annotation(3, 2, [0, 0, 4, 4])]
+    rows = [
+        annotation(7, 2, [5, 6, 10, 12], category=5),
+        annotation(9, 1, [50, 30, 30, 30]),
+        annotation(3, 2, [0, 0, 4, 4]),
+    ]
     records = coco_records(tmp_path, rows, [(40, 60), (30, 20), (16, 16)])
     assert records.metadata.class_names == ("cat", "dog")
     assert records.metadata.category_ids == (1, 5)
@@ -56,7 +60,9 @@ def test_degenerate_boxes_are_left_out_with_all_their_rows(tmp_path: Path, caplo
     assert [len(record[key]) for key in ("labels", "iscrowd")] == [2, 2]
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert len(warnings) == 1
-    assert warnings[0] == "mine: 4 boxes have no area inside the image and were left out, as [3.0, 3.0, 3.0, 8.0] in 1.png"
+    assert (
+        warnings[0] == "mine: 4 boxes have no area inside the image and were left out, as [3.0, 3.0, 3.0, 8.0] in 1.png"
+    )
 
 
 def test_the_warning_comes_again_from_the_cache(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -91,7 +97,11 @@ def test_masks_are_those_of_pycocotools(tmp_path: Path) -> None:
 
 
 def test_area_and_iscrowd_may_be_absent(tmp_path: Path) -> None:
-    rows = [annotation(1, 1, [10, 10, 20, 15], segmentation=[SQUARE]), annotation(2, 1, [0, 0, 4, 5]), annotation(3, 1, [0, 0, 3, 3], area=0)]
+    rows = [
+        annotation(1, 1, [10, 10, 20, 15], segmentation=[SQUARE]),
+        annotation(2, 1, [0, 0, 4, 5]),
+        annotation(3, 1, [0, 0, 3, 3], area=0),
+    ]
     for row in rows[:2]:
         del row["area"], row["iscrowd"]
     record = coco_records(tmp_path, rows)[0]
@@ -130,21 +140,37 @@ def test_sizes_absent_from_the_file_come_from_the_image(tmp_path: Path) -> None:
 IMAGE = {"id": 1, "file_name": "1.png", "height": 40, "width": 60}
 BAD = {
     "missing image": ({}, [annotation(3, 99, [0, 0, 4, 4])], "annotation 3 -> image 99: no such id in 'images'"),
-    "category": ({}, [annotation(3, 1, [0, 0, 4, 4], 2)], "annotation 3 -> category 2: no such id in 'categories', which has 1, 5"),
+    "category": (
+        {},
+        [annotation(3, 1, [0, 0, 4, 4], 2)],
+        "annotation 3 -> category 2: no such id in 'categories', which has 1, 5",
+    ),
     "many": ({}, [annotation(i, 9, [0, 0, 4, 4]) for i in range(8)], r"\(8 in all\)"),
     "no bbox": ({}, [{"id": 1, "image_id": 1, "category_id": 1}], "annotation 1 lacks 'bbox'; it has"),
-    "bbox": ({}, [annotation(3, 1, [0, 0, 4])], r"annotation 3 of image 1: 'bbox' must be \[x, y, width, height\], not \[0, 0, 4\]"),
+    "bbox": (
+        {},
+        [annotation(3, 1, [0, 0, 4])],
+        r"annotation 3 of image 1: 'bbox' must be \[x, y, width, height\], not \[0, 0, 4\]",
+    ),
     "polygon": ({}, [annotation(3, 1, [0, 0, 4, 4], segmentation=[[1, 2, 3]])], "a polygon must be a flat list"),
     "run lengths": (
         {},
         [annotation(3, 1, [0, 0, 4, 4], segmentation={"size": [60, 40], "counts": [2400]})],
         r"needs 'counts' and the image's size \[40, 60\], not \[60, 40\]",
     ),
-    "same id": ({"images": [IMAGE, {**IMAGE, "file_name": "2.png"}]}, [], "image id 1 is given twice, to 1.png and 2.png"),
+    "same id": (
+        {"images": [IMAGE, {**IMAGE, "file_name": "2.png"}]},
+        [],
+        "image id 1 is given twice, to 1.png and 2.png",
+    ),
     "no file name": ({"images": [{"id": 1}]}, [], "image 1 lacks 'file_name'"),
     "text id": ({"images": [{**IMAGE, "id": "1"}]}, [], "image has 'id' '1'; ids must be whole numbers"),
     "no categories": ({"categories": None}, [], "needs a list 'categories'; found 'images'"),
-    "same name": ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, [], "category name 'a' is given 2 times"),
+    "same name": (
+        {"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]},
+        [],
+        "category name 'a' is given 2 times",
+    ),
     "keypoints": (
         {"categories": [{"id": 1, "name": "a", "keypoints": ["x", "y"]}]},
         [annotation(3, 1, [0, 0, 4, 4], keypoints=[1, 2, 2])],

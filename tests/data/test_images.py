@@ -47,13 +47,17 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: s
 
 def test_size_that_disagrees(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", pixels(17, 23))
-    with pytest.raises(ImageReadError, match=r"a\.png is 23x17 pixels \(width x height\), but the annotations say 23x18"):
+    with pytest.raises(
+        ImageReadError, match=r"a\.png is 23x17 pixels \(width x height\), but the annotations say 23x18"
+    ):
         load_image(path, (18, 23))
 
 
 def test_annotations_made_without_exif(tmp_path: Path) -> None:
     path = save(tmp_path / "a.jpg", pixels(32, 48), orientation=6)
-    with pytest.raises(ImageReadError, match="sides are exchanged: the annotations were probably made without the file's EXIF"):
+    with pytest.raises(
+        ImageReadError, match="sides are exchanged: the annotations were probably made without the file's EXIF"
+    ):
         load_image(path, (32, 48))
     assert load_image(path, (48, 32)).shape == (3, 48, 32)
 

@@ -20,7 +20,9 @@ from tests.data.sets import annotation, coco_records, write_catalog, write_coco
 TRIANGLE = [1.125, 2, 8, 3, 5.3, 9.7]
 
 
-def build(name: str, classes: tuple[str, ...] = ("a", "b"), first_id: int = 1, keypoints: tuple[str, ...] = ()) -> Records:
+def build(
+    name: str, classes: tuple[str, ...] = ("a", "b"), first_id: int = 1, keypoints: tuple[str, ...] = ()
+) -> Records:
     """Three images with 0, 1 and 2 objects."""
     metadata = Metadata(name, classes, tuple(range(1, len(classes) + 1)), keypoints)
     builder = RecordBuilder(metadata)
@@ -28,7 +30,9 @@ def build(name: str, classes: tuple[str, ...] = ("a", "b"), first_id: int = 1, k
         builder.add_image(f"/images/{name}_{number}.jpg", first_id + number, (20 + number, 30))
         for i in range(number):
             points = [float(i)] * 3 * len(keypoints) if keypoints else None
-            builder.add_object((i, i, i + 5, i + 4), 1 + i, first_id * 10 + number * 3 + i, segmentation=[TRIANGLE], keypoints=points)
+            builder.add_object(
+                (i, i, i + 5, i + 4), 1 + i, first_id * 10 + number * 3 + i, segmentation=[TRIANGLE], keypoints=points
+            )
     return join([builder.build()])
 
 
@@ -115,7 +119,10 @@ def test_num_classes() -> None:
 
 
 def test_flip_pairs() -> None:
-    assert keypoint_flip_pairs(("nose", "left_eye", "right_eye", "hand_Left", "hand_right", "left_tail")) == ((1, 2), (3, 4))
+    assert keypoint_flip_pairs(("nose", "left_eye", "right_eye", "hand_Left", "hand_right", "left_tail")) == (
+        (1, 2),
+        (3, 4),
+    )
 
 
 # ------------------------------------------------------------------ the cache
