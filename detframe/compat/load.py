@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 # Layers whose size is the number of classes: another number is expected when a model is tuned to new data
 CLASS_LAYERS = ("cls_score", "bbox_pred", "cls_logits", "mask_fcn_logits", "kps_score_lowres")
-SMALLEST_BACKBONE_SHARE = 0.5
+SMALLEST_BACKBONE_SHARE = 0.9
 
 
 @dataclass
@@ -58,7 +58,7 @@ def load_weights(
     Args:
         model: a detector built by `build_detection_model`.
         path_or_url: as for `read_weights`, or a state dict.
-        allow_partial: accept that less than half of the backbone is filled.
+        allow_partial: accept that less than 90 % of the backbone is filled.
 
     Raises:
         ValueError: no state dict in the file, or too little of it fits; the message holds the report's table.

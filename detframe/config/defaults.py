@@ -24,7 +24,7 @@ _C.MODEL = ConfigNode()
 _C.MODEL.DEVICE = "auto"
 # Checkpoint to start from: a file, an http(s) address, "torchvision://ResNet50_Weights.IMAGENET1K_V1" or "" (random)
 _C.MODEL.WEIGHTS = ""
-# Accept WEIGHTS that fill less than half of the backbone instead of stopping with an error
+# Accept WEIGHTS that fill less than 90 % of the backbone instead of stopping with an error
 _C.MODEL.ALLOW_PARTIAL_WEIGHTS = False
 # Number of foreground classes K; 0 takes it from the training data
 _C.MODEL.NUM_CLASSES = 0
