@@ -173,7 +173,7 @@ _C.DATASETS.TEST = ()
 _C.DATASETS.CATALOG = ""
 
 _C.DATALOADER = ConfigNode()
-# Worker processes per rank; -1 takes the CPU cores divided by the ranks, at most 8
+# Worker processes per rank; -1 takes the CPU cores divided by the ranks, at most 8 (with two cores or fewer: 1)
 _C.DATALOADER.NUM_WORKERS = -1
 # Put images of similar shape (wide or tall) into one batch, which wastes less padding
 _C.DATALOADER.ASPECT_RATIO_GROUPING = True

@@ -47,6 +47,9 @@ NOT_NEGATIVE = (
     "INPUT.MAX_SIZE_TRAIN",
     "INPUT.MIN_SIZE_TEST",
     "INPUT.MAX_SIZE_TEST",
+    "INPUT.BRIGHTNESS",
+    "INPUT.CONTRAST",
+    "INPUT.SATURATION",
     "SOLVER.KEEP_LAST",
 )
 
@@ -87,6 +90,10 @@ def _ranges(cfg: ConfigNode) -> list[str]:
     out += [_finding(cfg, key, "0 or more") for key in NOT_NEGATIVE if not _value(cfg, key) >= 0]
     if not 0 <= cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT <= 5:
         out.append(_finding(cfg, "MODEL.BACKBONE.FREEZE_CONV_BODY_AT", "0 to 5"))
+    if not 0 <= cfg.INPUT.HUE <= 0.5:
+        out.append(_finding(cfg, "INPUT.HUE", "between 0 and 0.5"))
+    if cfg.DATALOADER.NUM_WORKERS < -1:
+        out.append(_finding(cfg, "DATALOADER.NUM_WORKERS", "0 or more, or -1 to choose it"))
     if not 0 <= cfg.SOLVER.EMA_DECAY < 1:
         out.append(_finding(cfg, "SOLVER.EMA_DECAY", "0 or more and below 1"))
     if cfg.SOLVER.IMS_PER_BATCH % cfg.SOLVER.ACCUMULATE_STEPS:
