@@ -10,16 +10,21 @@ from detframe.config import get_cfg
 from detframe.modeling import build_backbone, build_detection_model
 from detframe.registry import BACKBONES
 
-TINY = (
-    ["MODEL.DEVICE", "cpu", "MODEL.NUM_CLASSES", 3, "MODEL.FPN.OUT_CHANNELS", 16, "MODEL.RESNETS.STEM_OUT_CHANNELS", 8]
-    + ["MODEL.BACKBONE.CONV_BODY", "R-18-FPN", "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM", 32]
-    + ["MODEL.RPN.PRE_NMS_TOP_N_TRAIN", 100, "MODEL.RPN.PRE_NMS_TOP_N_TEST", 100]
-)
+TINY = {
+    "MODEL.DEVICE": "cpu",
+    "MODEL.NUM_CLASSES": 3,
+    "MODEL.BACKBONE.CONV_BODY": "R-18-FPN",
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
+    "MODEL.FPN.OUT_CHANNELS": 16,
+    "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM": 32,
+    "MODEL.RPN.PRE_NMS_TOP_N_TRAIN": 100,
+    "MODEL.RPN.PRE_NMS_TOP_N_TEST": 100,
+}
 
 
 def _cfg(*opts):
     cfg = get_cfg()
-    cfg.merge_from_list(TINY)
+    cfg.merge_from_list([word for pair in TINY.items() for word in pair])
     cfg.merge_from_list(list(opts))
     return cfg
 
