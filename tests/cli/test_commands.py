@@ -11,7 +11,7 @@ import yaml
 
 from detframe.cli.main import COMMANDS
 
-TOOLS = ("train_net", "test_net", "predict", "visualize_data", "quickstart")
+TOOLS = ("train_net", "test_net", "predict", "visualize_data", "quickstart", "replay")
 CONFIG = "faster_rcnn/faster_rcnn_R_50_FPN_1x.yaml"
 
 
@@ -35,6 +35,12 @@ def test_the_command_lists_its_programs(run_python):
     assert done.returncode == 0
     assert all(f"  {name} " in done.stdout for name in COMMANDS)
     assert run_python("-m", "detframe.cli.main", "train", "--help").stdout.startswith("usage: detframe train")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_program_of_the_command_exists(name: str, run_python):
+    done = run_python("-m", "detframe.cli.main", name, "--help")
+    assert done.returncode == 0 and done.stdout.startswith(f"usage: detframe {name}")
 
 
 def test_an_unknown_program_names_the_nearest(run_python):
