@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     log_to_terminal()
-    from detframe.engine.replay import replay
+    from detframe.engine.replaying import replay
 
     report = replay(args.bundle, args.device)
     sys.stdout.write(report.text() + "\n")

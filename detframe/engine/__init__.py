@@ -15,9 +15,9 @@ _LAZY = {
     "Trainer": "detframe.engine.trainer",
     "evaluate": "detframe.engine.run",
     "last_checkpoint": "detframe.engine.checkpoint",
-    "launch": "detframe.engine.launch",
+    "launch": "detframe.engine.processes",
     "read_checkpoint": "detframe.engine.checkpoint",
-    "replay": "detframe.engine.replay",
+    "replay": "detframe.engine.replaying",
     "train": "detframe.engine.run",
 }
 __all__ = list(_LAZY)

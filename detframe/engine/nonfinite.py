@@ -162,7 +162,7 @@ class FlightRecorder:
         usual = _USUAL_LR.get(solver.OPTIMIZER, math.inf) * solver.IMS_PER_BATCH
         if step.lr > 2 * usual:
             return (
-                f"the learning rate: {step.lr:g} is {step.lr / usual:.1f} times what the linear rule gives for "
+                f"the learning rate: {step.lr:g} is {step.lr / usual:.3g} times what the linear rule gives for "
                 f"{solver.OPTIMIZER} and batch {solver.IMS_PER_BATCH}; try SOLVER.BASE_LR {usual:g}"
             )
         if trainer.settings.amp_dtype is not None:

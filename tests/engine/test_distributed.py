@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from detframe.engine.distributed import Place, expand_counts, find_place, first_host, share_of_batch
-from detframe.engine.launch import RankTraceback, launch
+from detframe.engine.processes import RankTraceback, launch
 from tests.engine import light, ranks
 from tests.engine.fakes import make_trainer, weights
 

@@ -83,7 +83,8 @@ def test_two_ranks_equal_one(tiny, tmp_path):
     one = tiny("OUTPUT_DIR", str(tmp_path / "one"))
     two = tiny("OUTPUT_DIR", str(tmp_path / "two"))
     train(one)
-    good = ("SOLVER.OPTIMIZER", "AdamW", "SOLVER.BASE_LR", 0.003, "SOLVER.STEPS", (), "SOLVER.MAX_ITER", 100)
+    good = {"OPTIMIZER": "AdamW", "BASE_LR": 0.003, "STEPS": (), "MAX_ITER": 100, "LOG_PERIOD": 50}
+    good = [word for key, value in good.items() for word in (f"SOLVER.{key}", value)]
     trained = train(tiny("OUTPUT_DIR", str(tmp_path / "good"), *good, "TEST.VISUALIZE", 0))
     assert trained["bbox/AP"] > 0
     evaluation = tiny(
@@ -92,10 +93,11 @@ def test_two_ranks_equal_one(tiny, tmp_path):
 
     found = launch(ranks.two_ranks_detector, 2, (two, evaluation))
 
-    ours, theirs = load(tmp_path / "one"), load(tmp_path / "two")
-    torch.testing.assert_close(ours["model"], theirs["model"], rtol=1e-3, atol=1e-4)
-    for mine, other in zip(numbers(tmp_path / "one")[:4], numbers(tmp_path / "two")[:4], strict=True):
-        assert mine == pytest.approx(other, rel=1e-3, abs=1e-4)
+    # Later a proposal that is as good as another may win on one side only, as sums are rounded in another order
+    ours, theirs = (load(tmp_path / name, "model_0000004.pth") for name in ("one", "two"))
+    torch.testing.assert_close(ours["model"], theirs["model"], rtol=1e-4, atol=1e-5)
+    for mine, other in zip(numbers(tmp_path / "one")[:2], numbers(tmp_path / "two")[:2], strict=True):
+        assert mine == pytest.approx(other, rel=1e-4, abs=1e-6)
     assert len(theirs["training"]["rng"]) == 2
     assert (tmp_path / "two" / "log_rank1.txt").read_text()
 
@@ -196,7 +198,7 @@ def test_mistakes_are_found_before_training(tiny, tmp_path):
 def test_a_step_that_diverges_is_replayed(tiny, tmp_path, capsys):
     from detframe.cli.replay import main
 
-    with pytest.raises(FloatingPointError, match=r"the learning rate: .*shapes") as caught:
+    with pytest.raises(FloatingPointError, match=r"000002\.jpg(.|\n)*likely cause: the learning rate") as caught:
         train(tiny("SOLVER.BASE_LR", 1e30, "SOLVER.WARMUP_ITERS", 0))
     (bundle,) = (tmp_path / "out" / "nonfinite").iterdir()
     assert str(bundle) in str(caught.value)

@@ -6,7 +6,7 @@ from torch import nn
 
 from detframe.engine.hooks import CheckpointHook, Hook, LogHook
 from detframe.engine.recorder import RunRecorder
-from detframe.engine.replay import run_step
+from detframe.engine.replaying import run_step
 from detframe.engine.trainer import check_losses
 from tests.engine.fakes import Regressor, make_batch, make_checkpointer, make_config, make_data, make_trainer, weights
 
