@@ -45,7 +45,8 @@ class CatalogEntry:
                 moved = (
                     f"DETFRAME_DATASETS is {root}" if root else "DETFRAME_DATASETS, which moves the root, is not set"
                 )
-                hint = "; `python datasets/make_shapes.py` makes it" if self.name.startswith("shapes_") else ""
+                script = shipped_folder("datasets") / "make_shapes.py"
+                hint = f"; `python {script}` makes it" if self.name.startswith("shapes_") else ""
                 raise FileNotFoundError(
                     f"data set {self.name!r}: the {what} {path} does not exist (entry in {self.catalog}; {moved}){hint}"
                 )
