@@ -17,6 +17,7 @@ class BuildWithConfigs(build_py):
     """build_py that also copies the shipped folders; an editable install reads them from the checkout instead."""
 
     def run(self) -> None:
+        """Build, then copy."""
         super().run()
         if self.editable_mode:
             return

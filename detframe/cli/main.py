@@ -17,7 +17,6 @@ COMMANDS = {
     "visualize-data": ("detframe.cli.visualize_data", "draw training images as the model sees them"),
     "quickstart": ("detframe.cli.quickstart", "train on generated pictures, in minutes, on the CPU"),
     "benchmark": ("detframe.cli.benchmark", "time detframe beside torchvision (tools/benchmark.py)"),
-    "benchmark": ("detframe.cli.benchmark", "time detframe and torchvision on the same weights and images"),
     "replay": ("detframe.cli.replay", "run the step again that ended in a non-finite loss"),
 }
 
