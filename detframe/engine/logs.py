@@ -39,7 +39,8 @@ def log_file(folder: Path, rank: int) -> Path:
 def run_log(folder: Path, rank: int) -> Iterator[None]:
     """Log to this rank's file (appending) and, on rank 0, to the terminal; other ranks show only errors there.
 
-    Python's warnings go the same way. Everything is put back at the end, so that a process can train several times.
+    Python's warnings go the same way; an error that ends the run goes into the file, with its traceback. Everything is
+    put back at the end, so that a process can train several times.
     """
     terminal = logging.StreamHandler(sys.stdout)
     terminal.setLevel(logging.INFO if rank == 0 else logging.ERROR)
@@ -54,6 +55,10 @@ def run_log(folder: Path, rank: int) -> Iterator[None]:
     logging.captureWarnings(True)
     try:
         yield
+    except BaseException as error:  # the terminal hears of it from whoever catches it
+        record = own.makeRecord(own.name, logging.ERROR, "", 0, "%s", (error,), sys.exc_info())
+        file.handle(record)
+        raise
     finally:
         logging.captureWarnings(False)
         own.level, own.propagate, own.handlers = before

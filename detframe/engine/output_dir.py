@@ -33,7 +33,9 @@ def prepare(folder: Path) -> None:
 
 def holds_run(folder: Path) -> bool:
     """Whether a run has left results here."""
-    return any((folder / name).exists() for name in (METRICS_FILE, LAST)) or any(folder.glob("model_*.pth"))
+    return any((folder / name).exists() for name in (METRICS_FILE, LAST, "nonfinite")) or any(
+        folder.glob("model_*.pth")
+    )
 
 
 def set_aside(folder: Path) -> Path:

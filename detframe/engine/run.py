@@ -22,7 +22,7 @@ from detframe.engine.logs import MetricsFile, run_log
 from detframe.engine.output_dir import holds_run, moved_path, prepare, set_aside
 from detframe.engine.recorder import RunRecorder
 from detframe.engine.trainer import Trainer
-from detframe.layers.collectives import rank
+from detframe.layers.collectives import gather_objects, rank
 from detframe.layers.device import resolve_amp, resolve_device
 
 logger = logging.getLogger(__name__)
@@ -109,9 +109,12 @@ def _nothing_to_do(cfg: ConfigNode, content: dict[str, Any], path: Path | None) 
 
 
 def _summarise(trainer: Trainer, folder: Path, seconds: float) -> None:
-    """What was made, and where it is."""
+    """What was made, and where it is. Called by every rank."""
     main = {key: value for key, value in trainer.metrics.items() if key.endswith(("/AP", "/AP50"))}
     rows = [f"trained {trainer.iteration} iterations in {seconds / 60:.1f} minutes"]
+    skipped = sum(gather_objects(getattr(trainer.data, "skipped", 0)))
+    if skipped:
+        rows.append(f"images that could not be read were left out {skipped} times (DATALOADER.ON_ERROR skip)")
     if main:
         rows.append("final model: " + ", ".join(f"{key} {value:.2f}" for key, value in main.items()))
     what = {

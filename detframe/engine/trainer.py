@@ -107,12 +107,20 @@ class Trainer:
                 self.step()
                 for hook in self.hooks:
                     hook.after_step(self)
+            self.close_data()
             self.finished = True
             for hook in self.hooks:
                 hook.after_train(self)
         finally:
+            self.close_data()
             for hook in self.hooks:
                 hook.close()
+
+    def close_data(self) -> None:
+        """End the loader's worker processes, where it has some."""
+        close = getattr(self.data, "close", None)
+        if close is not None:
+            close()
 
     def step(self) -> None:
         """One optimizer step on one global batch."""

@@ -3,6 +3,8 @@
 import logging
 import warnings
 
+import pytest
+
 from detframe.engine.logs import MetricsFile, run_log
 
 
@@ -47,3 +49,12 @@ def test_log_goes_on_in_the_same_file(tmp_path):
         with run_log(tmp_path, 0):
             logging.getLogger("detframe").info(text)
     assert [line.split()[-1] for line in (tmp_path / "log.txt").read_text().splitlines()] == ["first", "second"]
+
+
+def test_error_is_in_the_file_with_its_traceback(tmp_path, capsys):
+    with pytest.raises(ValueError, match="the reason"), run_log(tmp_path, 0):
+        raise ValueError("the reason")
+    text = (tmp_path / "log.txt").read_text()
+    assert "ERROR: the reason" in text
+    assert "Traceback (most recent call last)" in text
+    assert "the reason" not in capsys.readouterr().out

@@ -141,6 +141,27 @@ def test_stop_reason_ends_the_loop_and_hooks_are_closed(tmp_path):
     assert calls == ["after_train", "close"]
 
 
+def test_loader_is_closed_also_after_an_error(tmp_path):
+    closed = []
+
+    class Loader:
+        def __init__(self, batches):
+            self.batches = batches
+
+        def __next__(self):
+            return next(self.batches)
+
+        def close(self):
+            closed.append(True)
+
+    make_trainer(tmp_path, data=Loader(make_data())).train()
+    assert closed
+    closed.clear()
+    with pytest.raises(StopIteration):
+        make_trainer(tmp_path, data=Loader(iter([]))).train()
+    assert closed
+
+
 class Breaks(Regressor):
     """Gives a bad loss or gradient from a certain call on."""
 

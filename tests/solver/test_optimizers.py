@@ -114,3 +114,9 @@ def test_state_loads_across_layouts(name):
 def test_unknown_optimizer():
     with pytest.raises(KeyError, match="SGD"):
         build_optimizer(config(OPTIMIZER="SDG"), Net())
+
+
+def test_state_of_other_groups_is_refused():
+    saved = build_optimizer(config(), Net()).state_dict()
+    with pytest.raises(ValueError, match="other parameter groups"):
+        load_optimizer_state(build_optimizer(config(BIAS_LR_FACTOR=2.0), Net()), saved)
