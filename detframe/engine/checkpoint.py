@@ -85,7 +85,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def save_file(content: Any, path: Path) -> None:
-    """torch.save into a file that is whole or absent; raises OSError as `atomic_write` does."""
+    """torch.save, from the CPU, into a file that is whole or absent; raises OSError as `atomic_write` does."""
+    content = to_cpu(content)
     atomic_write(path, lambda file: torch.save(content, file), tensor_bytes(content))
 
 
@@ -95,6 +96,17 @@ def tensor_bytes(content: Any) -> int:
         return content.numel() * content.element_size()
     values = content.values() if isinstance(content, Mapping) else content if isinstance(content, (list, tuple)) else ()
     return sum(tensor_bytes(value) for value in values)
+
+
+def to_cpu(content: Any) -> Any:
+    """Nested dicts, lists and tuples with every tensor on the CPU, so that a file loads where there is no GPU."""
+    if isinstance(content, Tensor):
+        return content.detach().cpu()
+    if isinstance(content, Mapping):
+        return {key: to_cpu(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return type(content)(to_cpu(value) for value in content)
+    return content
 
 
 def read_checkpoint(path: str | Path, needs: tuple[str, ...] = ("model", "training")) -> dict[str, Any]:

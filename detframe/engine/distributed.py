@@ -151,12 +151,26 @@ def _export(place: Place) -> None:
 
 def _join(place: Place, device: torch.device) -> None:
     if device.type == "cuda":
+        check_gpus(place.local_world_size, torch.cuda.device_count(), bound="SLURM_LOCALID" in os.environ)
         torch.cuda.set_device(device)
         dist.init_process_group("cpu:gloo,cuda:nccl", timeout=TIMEOUT, device_id=device)
         return
     if place.local_world_size > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":  # 1 is torchrun's own choice
         torch.set_num_threads(max(1, cpu_cores() // place.local_world_size))
     dist.init_process_group("gloo", timeout=TIMEOUT)
+
+
+def check_gpus(local_ranks: int, gpus: int, bound: bool) -> None:
+    """Every rank needs a GPU of its own; under SLURM each may see only the one that it is bound to.
+
+    Raises:
+        ValueError: there are fewer.
+    """
+    if local_ranks > gpus and not (bound and gpus == 1):
+        raise ValueError(
+            f"{local_ranks} processes on this machine, but it shows {gpus} GPU(s): start as many processes as GPUs, "
+            "or set MODEL.DEVICE cpu"
+        )
 
 
 def cpu_cores() -> int:

@@ -72,6 +72,7 @@ class LogHook(Hook):
         self._losses: dict[str, Tensor] = {}
         self._count = 0
         self._timed, self._seconds, self._data_seconds = 0, 0.0, 0.0
+        self._usual_seconds = 0.0  # of a step, for the ETA; smoother than those of one window
 
     def after_step(self, trainer: Trainer) -> None:
         """Add the step to the window; at its end write it down."""
@@ -90,6 +91,7 @@ class LogHook(Hook):
         keys = sorted(self._losses)
         means = mean_over_ranks(torch.stack([self._losses[key] for key in keys]) / self._count).tolist()
         per_step, waiting = self._seconds / self._timed, self._data_seconds / max(self._seconds, 1e-9)
+        self._usual_seconds = 0.7 * self._usual_seconds + 0.3 * per_step if self._usual_seconds else per_step
         losses = dict(zip(keys, means, strict=True))
         values = {
             "loss": sum(means),
@@ -102,15 +104,15 @@ class LogHook(Hook):
         if trainer.scaler.is_enabled():
             values["loss_scale"] = trainer.scaler.get_scale()
         self.recorder.scalars(trainer.iteration, values)
-        logger.info(self._line(trainer, values, losses, per_step))
+        logger.info("%s", self._line(trainer, values, losses))
         self._reset()
 
-    def _line(self, trainer: Trainer, values: dict[str, float], losses: dict[str, float], per_step: float) -> str:
+    def _line(self, trainer: Trainer, values: dict[str, float], losses: dict[str, float]) -> str:
         epoch = trainer.iteration * self.images_per_step / max(self.num_images, 1)
         parts = " ".join(f"{key.removeprefix('loss_')} {value:.4f}" for key, value in losses.items())
         return (
             f"iter {trainer.iteration}/{trainer.max_iter}  epoch {epoch:.2f}  "
-            f"eta {format_seconds((trainer.max_iter - trainer.iteration) * per_step)}  "
+            f"eta {format_seconds((trainer.max_iter - trainer.iteration) * self._usual_seconds)}  "
             f"loss {values['loss']:.4f} ({parts})  lr {values['lr']:.3g}  {values['images_per_s']:.1f} images/s  "
             f"data wait {100 * values['data_wait']:.0f}%  memory {values['memory_mb']:.0f} MB"
         )

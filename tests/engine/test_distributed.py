@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from detframe.engine.distributed import Place, expand_counts, find_place, first_host, share_of_batch
+from detframe.engine.distributed import Place, check_gpus, expand_counts, find_place, first_host, share_of_batch
 from detframe.engine.processes import RankTraceback, launch
 from tests.engine import light, ranks
 from tests.engine.fakes import make_trainer, weights
@@ -102,6 +102,13 @@ def test_batch_that_cannot_be_divided():
     assert share_of_batch(16, 2) == 8
     with pytest.raises(ValueError, match=r"16 cannot be divided among 1 ranks x SOLVER.ACCUMULATE_STEPS 3.*15 and 18"):
         share_of_batch(16, 3)
+
+
+def test_every_rank_needs_a_gpu():
+    check_gpus(4, 4, bound=False)
+    check_gpus(4, 1, bound=True)
+    with pytest.raises(ValueError, match=r"4 processes on this machine, but it shows 2 GPU"):
+        check_gpus(4, 2, bound=True)
 
 
 def test_starting_processes_needs_no_torch(run_python):
