@@ -54,7 +54,7 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module | None, relu: bool, re
         y = conv(x)
         y = y if norm is None else norm(y)
     if residual is not None:
-        y = y + residual
+        y += residual
     return F.relu(y, inplace=True) if relu else y
 
 

@@ -223,3 +223,23 @@ def test_wrong_input_is_named(images, targets, message):
     model = build_detection_model(_cfg())
     with pytest.raises(ValueError, match=message):
         model(images, targets)
+
+
+def test_the_loss_at_drawn_anchors_equals_the_dense_one(monkeypatch):
+    """The RPN computes its loss from patches around the drawn anchors; values and gradients are those of the dense pass."""
+    from detframe.modeling.rpn.head import RPNHead
+
+    torch.manual_seed(0)
+    model = build_detection_model(_cfg("MODEL.RPN.BATCH_SIZE_PER_IMAGE", 32))
+    images = [torch.randint(0, 256, (3, 128, 160), dtype=torch.uint8) for _ in range(2)]
+    results = []
+    for sparse in (True, False):
+        monkeypatch.setattr(RPNHead, "pays_off_at", lambda *_, s=sparse: s)
+        model.zero_grad()
+        losses = model(images, [FULL, EMPTY])
+        sum(losses.values()).backward()
+        results.append((losses, {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}))
+    for key, loss in results[0][0].items():
+        torch.testing.assert_close(loss, results[1][0][key], atol=1e-5, rtol=1e-5)
+    for name, gradient in results[0][1].items():
+        torch.testing.assert_close(gradient, results[1][1][name], atol=1e-4, rtol=1e-3, msg=name)

@@ -80,10 +80,21 @@ class BoxHead(nn.Module):
         self.out_dim = size
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.flatten(1)
         for name in self.names:
-            x = F.relu(getattr(self, name)(x))
-        return x
+            x = F.relu(_fully_connected(x, getattr(self, name)))
+        return x.flatten(1)
+
+
+def _fully_connected(x: Tensor, layer: nn.Linear) -> Tensor:
+    """A linear layer over maps (R, C, S, S) or vectors.
+
+    Over channels_last float32 maps on a CPU it runs as the convolution of the map's size that it equals: that reads the
+    maps as they lie, and its kernel is the faster one.
+    """
+    if x.ndim == 4 and x.dtype == torch.float32 and x.device.type == "cpu":
+        weight = layer.weight.reshape(-1, *x.shape[1:])
+        return F.conv2d(x, weight, layer.bias).flatten(1)
+    return layer(x.flatten(1))
 
 
 class BoxPredictor(nn.Module):

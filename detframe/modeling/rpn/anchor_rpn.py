@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detframe.config import ConfigNode
-from detframe.layers import ConvNorm, mean_over_ranks
+from detframe.layers import mean_over_ranks
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.proposals import Proposals, suppress
+from detframe.modeling.rpn.head import Outputs, RPNHead
 from detframe.ops import (
     anchor_templates,
     clip_boxes,
@@ -31,34 +32,6 @@ from detframe.ops import (
 )
 from detframe.registry import RPN_HEADS
 from detframe.structures import ImageList
-
-
-class RPNHead(nn.Module):
-    """3x3 convolutions shared by the levels, then objectness and box deltas of each anchor."""
-
-    def __init__(self, channels: int, num_anchors: int, depth: int) -> None:
-        super().__init__()
-        self.conv = nn.Sequential(*(ConvNorm(channels, channels, 3, relu=True) for _ in range(depth)))
-        self.cls_logits = nn.Conv2d(channels, num_anchors, 1)
-        self.bbox_pred = nn.Conv2d(channels, 4 * num_anchors, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=0.01)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-
-    def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Objectness logits (N, H * W * T) and deltas (N, H * W * T, 4) of each level, float32."""
-        # one convolution for both outputs reads the widest maps once instead of twice
-        outputs: list[Any] = [self.cls_logits, self.bbox_pred]
-        weight, bias = torch.cat([o.weight for o in outputs]), torch.cat([o.bias for o in outputs])
-        num_anchors = self.cls_logits.out_channels
-        logits, deltas = [], []
-        for feature in features:
-            out = F.conv2d(self.conv(feature), weight, bias).permute(0, 2, 3, 1).float()
-            logits.append(out[..., :num_anchors].reshape(len(out), -1))
-            deltas.append(out[..., num_anchors:].reshape(len(out), -1, 4))
-        return logits, deltas
 
 
 class AnchorGenerator(nn.Module):
@@ -89,6 +62,17 @@ class ProposalLimits:
     pre_nms: int  # per level
     post_nms: int  # per image, or per level
     post_nms_all: int  # per image over the levels, where post_nms counts per level
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Legend: S anchors in the loss over all images, S+ of them positive."""
+
+    image: Tensor  # int64 (S,)
+    anchor: Tensor  # int64 (S,), row among the image's anchors
+    positive: Tensor  # int64 (S+,), rows of the above
+    deltas: Tensor  # float32 (S+, 4), what the box regression should give
+    num_images: int
 
 
 @RPN_HEADS.register("AnchorRPN")
@@ -159,34 +143,49 @@ class AnchorRPN(nn.Module):
     ) -> tuple[Proposals | None, dict[str, Tensor]]:
         maps = list(features.values())
         anchors = self.anchors(maps)
-        logits, deltas = self.head(maps)
-        losses = (
-            {}
-            if ground_truth is None
-            else self._losses(torch.cat(anchors), torch.cat(logits, 1), torch.cat(deltas, 1), ground_truth)
-        )
+        if ground_truth is None:
+            logits, deltas = self.head(maps)
+            losses = {}
+        else:
+            drawn = self._draw(torch.cat(anchors), ground_truth)
+            logits, deltas, at_drawn = self._training_outputs(maps, drawn)
+            losses = self._losses(drawn, *at_drawn)
         return (self._propose(images, anchors, logits, deltas) if propose else None), losses
 
-    def _losses(self, anchors: Tensor, logits: Tensor, deltas: Tensor, gt: GroundTruth) -> dict[str, Tensor]:
+    def _training_outputs(self, maps: list[Tensor], drawn: _Drawn) -> tuple[list[Tensor], list[Tensor], Outputs]:
+        """The head's outputs everywhere, for proposals, and at the drawn anchors, for the loss."""
+        if self.head.pays_off_at(maps, self.batch_size_per_image):
+            with torch.no_grad():
+                logits, deltas = self.head(maps)
+            return logits, deltas, self.head.at(maps, drawn.image, drawn.anchor)
+        logits, deltas = self.head(maps)
+        at = (drawn.image, drawn.anchor)
+        return logits, deltas, (torch.cat(logits, 1)[at], torch.cat(deltas, 1)[at])
+
+    @torch.no_grad()
+    def _draw(self, anchors: Tensor, gt: GroundTruth) -> _Drawn:
+        """Choose the anchors that enter the loss, and what they should say."""
         matches = match_boxes(gt.boxes, gt.valid, anchors, self.fg_iou, self.bg_iou, keep_best=True)
         keys = random_keys(gt.seeds, len(anchors))
         index, drawn = sample_balanced(matches.label, keys, self.batch_size_per_image, self.positive_fraction)
-        labels = matches.label.gather(1, index)
-        positive = (labels > 0) & drawn
-        cls = F.binary_cross_entropy_with_logits(logits.gather(1, index), positive.float(), reduction="none")
-        images, rows = positive.nonzero(as_tuple=True)
-        at = index[images, rows]
-        gt_boxes = gt.boxes[images, matches.gt_index[images, at]]
-        wanted = encode_boxes(gt_boxes, anchors[at], self.box_weights)
-        box = smooth_l1(deltas[images, at], wanted, self.smooth_l1_beta)
-        normalizer = self._normalizer(drawn)
-        return {"loss_rpn_cls": (cls * drawn).sum() / normalizer, "loss_rpn_box": box.sum() / normalizer}
+        image, column = drawn.nonzero(as_tuple=True)
+        anchor = index[image, column]
+        positive = (matches.label[image, anchor] > 0).nonzero().flatten()
+        gt_boxes = gt.boxes[image[positive], matches.gt_index[image[positive], anchor[positive]]]
+        deltas = encode_boxes(gt_boxes, anchors[anchor[positive]], self.box_weights)
+        return _Drawn(image, anchor, positive, deltas, num_images=len(gt.boxes))
 
-    def _normalizer(self, drawn: Tensor) -> Tensor:
-        if self.loss_normalizer == "batch_size":
-            count = torch.tensor(float(self.batch_size_per_image * len(drawn)), device=drawn.device)
-        else:
-            count = drawn.sum().float()
+    def _losses(self, drawn: _Drawn, logits: Tensor, deltas: Tensor) -> dict[str, Tensor]:
+        objectness = torch.zeros_like(logits).index_fill(0, drawn.positive, 1.0)
+        cls = F.binary_cross_entropy_with_logits(logits, objectness, reduction="sum")
+        box = smooth_l1(deltas[drawn.positive], drawn.deltas, self.smooth_l1_beta).sum()
+        normalizer = self._normalizer(drawn)
+        return {"loss_rpn_cls": cls / normalizer, "loss_rpn_box": box / normalizer}
+
+    def _normalizer(self, drawn: _Drawn) -> Tensor:
+        per_batch = self.batch_size_per_image * drawn.num_images
+        size = per_batch if self.loss_normalizer == "batch_size" else len(drawn.anchor)
+        count = torch.tensor(float(size), device=drawn.anchor.device)
         return mean_over_ranks(count).clamp(min=1)
 
     @torch.no_grad()

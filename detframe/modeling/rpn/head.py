@@ -1,0 +1,104 @@
+"""The head of a region proposal network: dense over the pyramid, or at chosen anchors only.
+
+Legend: N images, C channels, T anchors of a cell, S chosen anchors over all images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from detframe.layers import ConvNorm
+
+Outputs = tuple[Tensor, Tensor]
+
+
+class RPNHead(nn.Module):
+    """3x3 convolutions shared by the levels, then objectness and box deltas of each anchor."""
+
+    def __init__(self, channels: int, num_anchors: int, depth: int) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(*(ConvNorm(channels, channels, 3, relu=True) for _ in range(depth)))
+        self.cls_logits = nn.Conv2d(channels, num_anchors, 1)
+        self.bbox_pred = nn.Conv2d(channels, 4 * num_anchors, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.01)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Objectness logits (N, H * W * T) and deltas (N, H * W * T, 4) of each level, float32."""
+        weight, bias = self._outputs()
+        logits, deltas = [], []
+        for feature in features:
+            out = F.conv2d(self.conv(feature), weight, bias).permute(0, 2, 3, 1).float()
+            logits.append(out[..., : self.num_anchors].reshape(len(out), -1))
+            deltas.append(out[..., self.num_anchors :].reshape(len(out), -1, 4))
+        return logits, deltas
+
+    @property
+    def num_anchors(self) -> int:
+        """T."""
+        return self.cls_logits.out_channels
+
+    def _outputs(self) -> Outputs:
+        """Weight and bias of one convolution for both outputs, which reads the widest maps once instead of twice."""
+        outputs: list[Any] = [self.cls_logits, self.bbox_pred]
+        return torch.cat([o.weight for o in outputs]), torch.cat([o.bias for o in outputs])
+
+    def pays_off_at(self, features: Sequence[Tensor], per_image: int) -> bool:
+        """Whether `at` costs less than the backward pass of `forward`, for so many anchors per image.
+
+        Only a single 3x3 convolution can be computed from patches: a second one would see zeros beyond the border.
+        """
+        locations = sum(f.shape[-2] * f.shape[-1] for f in features)
+        return len(self.conv) == 1 and 8 * per_image <= locations
+
+    def at(self, features: Sequence[Tensor], image: Tensor, anchor: Tensor) -> Outputs:
+        """What `forward` gives for chosen anchors: logits (S,) and deltas (S, 4).
+
+        The loss looks at a few hundred anchors of a hundred thousand. Computing just those again, with gradient, spares
+        the dense backward pass, most of which would multiply zeros.
+
+        Args:
+            features: as for `forward`.
+            image: (S,) image of each anchor.
+            anchor: (S,) its row among all anchors of the image, over the levels.
+        """
+        location, template = anchor // self.num_anchors, anchor % self.num_anchors
+        patches = _patches(features, image, location)
+        conv: nn.Conv2d = self.conv[0].conv  # type: ignore[union-attr, assignment]
+        hidden = F.relu(F.linear(patches, conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias))
+        weight, bias = self._outputs()
+        out = F.linear(hidden, weight.flatten(1), bias).float()
+        row = torch.arange(len(out), device=out.device)
+        deltas = out[:, self.num_anchors :].reshape(len(out), self.num_anchors, 4)
+        return out[row, template], deltas[row, template]
+
+
+def _patches(features: Sequence[Tensor], image: Tensor, location: Tensor) -> Tensor:
+    """The 3x3 neighbourhoods of locations, zeros beyond the border: (S, 9 * C), a row of cells after another."""
+    patches, order, start = [], [], 0
+    for feature in features:
+        height, width = feature.shape[-2:]
+        rows = ((location >= start) & (location < start + height * width)).nonzero().flatten()
+        cell = location[rows] - start
+        patches.append(_patches_of_level(feature, image[rows], cell // width, cell % width))
+        order.append(rows)
+        start += height * width
+    return torch.cat(patches)[torch.cat(order).argsort()]
+
+
+def _patches_of_level(feature: Tensor, image: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    height, width = feature.shape[-2:]
+    around = torch.tensor([-1, 0, 1], device=y.device)
+    ys = (y[:, None] + around)[:, :, None].expand(-1, 3, 3)
+    xs = (x[:, None] + around)[:, None, :].expand(-1, 3, 3)
+    inside = (ys >= 0) & (ys < height) & (xs >= 0) & (xs < width)
+    cells = feature.permute(0, 2, 3, 1)[image[:, None, None], ys.clamp(0, height - 1), xs.clamp(0, width - 1)]
+    return (cells * inside[..., None]).flatten(1)
