@@ -30,7 +30,7 @@ _C.MODEL.ALLOW_PARTIAL_WEIGHTS = False
 _C.MODEL.NUM_CLASSES = 0
 # Keep images and feature maps in channels_last memory format (faster convolutions on CPU and on tensor cores)
 _C.MODEL.CHANNELS_LAST = True
-# Compile backbone and dense heads with torch.compile (needs a C++ compiler on the CPU; pays off in long runs)
+# Compile the backbone with torch.compile (needs a C++ compiler on the CPU; costs minutes at the start)
 _C.MODEL.COMPILE = False
 
 _C.MODEL.BACKBONE = ConfigNode()

@@ -55,6 +55,9 @@ def build_detection_model(cfg: ConfigNode) -> GeneralizedRCNN:
     )
     if cfg.MODEL.CHANNELS_LAST:
         model = model.to(memory_format=torch.channels_last)
+    if cfg.MODEL.COMPILE:
+        # in place, so that the names of the parameters stay
+        model.backbone.compile()
     return model.to(resolve_device(cfg.MODEL.DEVICE))
 
 

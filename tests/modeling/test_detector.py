@@ -226,7 +226,7 @@ def test_wrong_input_is_named(images, targets, message):
 
 
 def test_the_loss_at_drawn_anchors_equals_the_dense_one(monkeypatch):
-    """The RPN computes its loss from patches around the drawn anchors; values and gradients are those of the dense pass."""
+    """The RPN computes its loss from patches around the drawn anchors; values and gradients stay the same."""
     from detframe.modeling.rpn.head import RPNHead
 
     torch.manual_seed(0)
@@ -243,3 +243,17 @@ def test_the_loss_at_drawn_anchors_equals_the_dense_one(monkeypatch):
         torch.testing.assert_close(loss, results[1][0][key], atol=1e-5, rtol=1e-5)
     for name, gradient in results[0][1].items():
         torch.testing.assert_close(gradient, results[1][1][name], atol=1e-4, rtol=1e-3, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler warns of its own affairs
+def test_a_compiled_model_equals_the_eager_one():
+    torch.manual_seed(0)
+    eager = build_detection_model(_cfg())
+    compiled = build_detection_model(_cfg("MODEL.COMPILE", True))
+    compiled.load_state_dict(eager.state_dict())
+    a, b = eager(_images(), [FULL, EMPTY]), compiled(_images(), [FULL, EMPTY])
+    for name, loss in a.items():
+        torch.testing.assert_close(b[name], loss, atol=1e-5, rtol=1e-4)
+    sum(b.values()).backward()
+    assert all(p.grad is not None for p in compiled.parameters() if p.requires_grad)

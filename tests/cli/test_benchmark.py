@@ -1,0 +1,59 @@
+"""tools/benchmark.py: the same weights on both sides, steps in turn, results that can be read again."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+
+from detframe.cli.benchmark import interleave, main, make_batch, model_pair
+from detframe.config import get_cfg
+
+
+def test_a_run_writes_medians_and_ratios(tmp_path):
+    path = tmp_path / "results.json"
+    words = [
+        "--size",
+        "64",
+        "64",
+        "--batch",
+        "1",
+        "--rounds",
+        "1",
+        "--precision",
+        "fp32",
+        "--what",
+        "inference",
+        "stages",
+    ]
+    assert main([*words, "--json", str(path), "MODEL.DEVICE", "cpu"]) == 0
+    results = json.loads(path.read_text())
+    row = results["inference/fp32"]
+    assert row["ratio"] == row["torchvision_s"] / row["detframe_s"] > 0
+    assert set(results["stages/fp32"]) == {"preprocessor", "backbone", "rpn", "roi_heads", "backward", "optimizer"}
+    assert "torch" in results["machine"]
+
+
+def test_both_models_compute_the_same():
+    torch.manual_seed(0)
+    cfg = get_cfg()
+    cfg.MODEL.DEVICE = "cpu"
+    device = torch.device("cpu")
+    theirs, ours = model_pair(cfg, 96, 128, device)
+    images, _ = make_batch(1, 96, 128, device)
+    with torch.inference_mode():
+        a, b = theirs.eval()(images)[0], ours.eval()(images)[0]
+    assert len(a["boxes"]) == len(b["boxes"])
+    torch.testing.assert_close(a["scores"], b["scores"], atol=1e-4, rtol=1e-3)
+
+
+def test_steps_are_taken_in_turn_and_the_first_rounds_do_not_count():
+    order = []
+    rows = interleave([lambda: order.append("a"), lambda: order.append("b")], 3, torch.device("cpu"))
+    assert "".join(order) == "ab" * 5
+    assert [len(row) for row in rows] == [3, 3]
+
+
+def test_data_needs_a_data_set(capsys):
+    assert main(["--what", "data"]) == 2
+    assert "DATASETS.TRAIN" in capsys.readouterr().err
