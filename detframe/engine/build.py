@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from detframe.config import ConfigNode
 from detframe.engine.checkpoint import Checkpointer, build_meta, rng_state, set_rng_state
@@ -50,6 +51,8 @@ def build_trainer(inputs: RunInputs, folder: Path, weights: str, content: dict[s
         check_resumable(cfg, model, content)
     elif weights:
         load_initial_weights(cfg, model, weights)
+    else:
+        warn_of_frozen_noise(model)
     start = content["training"]["iteration"] if content is not None else 0
     device = resolve_device(cfg.MODEL.DEVICE)
     meta = build_meta(cfg, inputs.records.metadata)
@@ -138,6 +141,18 @@ def load_initial_weights(cfg: ConfigNode, model: nn.Module, weights: str) -> Non
 
     report = load_weights(model, weights, allow_partial=cfg.MODEL.ALLOW_PARTIAL_WEIGHTS)
     logger.info("%s", report.table())
+
+
+def warn_of_frozen_noise(model: nn.Module) -> None:
+    """Say so when layers that start at random will never be trained; a detector hardly learns on top of them."""
+    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+    if frozen or any(isinstance(module, FrozenBatchNorm2d) for module in model.modules()):
+        logger.warning(
+            "MODEL.WEIGHTS is empty, so the weights start at random, but a part of them is frozen (%d parameters%s); "
+            "train all of it with MODEL.BACKBONE.FREEZE_CONV_BODY_AT 0 MODEL.RESNETS.NORM BN (or GN), or name weights",
+            len(frozen),
+            f", the first is {frozen[0]}" if frozen else ", and the statistics of the batch norms",
+        )
 
 
 def check_resumable(cfg: ConfigNode, model: nn.Module, content: dict[str, Any]) -> None:
