@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -234,35 +234,34 @@ def coerce(key: str, value: Any, default: Any) -> Any:
     """`value` in the type of `default`, or a ValueError that names the key, both types and the value."""
     if key in DURATION_KEYS and isinstance(value, (int, str)) and not isinstance(value, bool):
         return value
-    if isinstance(default, bool):
-        if isinstance(value, bool):
-            return value
-    elif isinstance(default, float):
-        number = _number(value)
-        if number is not None:
-            return float(number)
-    elif isinstance(default, int) or (key in DURATION_KEYS):
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-    elif isinstance(default, str):
-        if isinstance(value, bool):  # YAML 1.1 reads the words on and off as booleans
-            return "on" if value else "off"
-        if isinstance(value, str):
-            return value
-    elif isinstance(default, tuple):
-        if isinstance(value, (list, tuple)):
-            return _tuples(value)
-        if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-            return (value,) if value != "" else ()
-    wanted = {
-        "int": "a whole number",
-        "float": "a number",
-        "bool": "True or False",
-        "str": "a string",
-        "tuple": "a list",
-    }
-    name = wanted.get(type(default).__name__, type(default).__name__)
-    raise ValueError(f"{key} must be {name} (it is {default!r} now), not {value!r} of type {type(value).__name__}")
+    wanted, convert = _TYPES[int if key in DURATION_KEYS else type(default)]
+    converted = convert(value)
+    if converted is None:
+        kind = type(value).__name__
+        raise ValueError(f"{key} must be {wanted} (it is {default!r} now), not {value!r} of type {kind}")
+    return converted
+
+
+def _bool(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _int(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _str(value: Any) -> str | None:
+    if isinstance(value, bool):  # YAML 1.1 reads the words on and off as booleans
+        return "on" if value else "off"
+    return value if isinstance(value, str) else None
+
+
+def _tuple(value: Any) -> tuple[Any, ...] | None:
+    if isinstance(value, (list, tuple)):
+        return _tuples(value)
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        return (value,) if value != "" else ()
+    return None
 
 
 def _number(value: Any) -> float | None:
@@ -276,6 +275,16 @@ def _number(value: Any) -> float | None:
         except ValueError:
             return None
     return None
+
+
+# type of a default -> what its values are called, and the conversion, which gives None for what it cannot convert
+_TYPES: dict[type, tuple[str, Callable[[Any], Any]]] = {
+    bool: ("True or False", _bool),
+    int: ("a whole number", _int),
+    float: ("a number", _number),
+    str: ("a string", _str),
+    tuple: ("a list", _tuple),
+}
 
 
 def read_yaml(path: Path, _open: tuple[Path, ...] = ()) -> list[tuple[str, Any, str]]:

@@ -66,18 +66,12 @@ def read_video(path: str | Path) -> Iterator[np.ndarray]:
 
 def expand(inputs: ImageLike | Iterable[ImageLike]) -> Iterator[ImageLike]:
     """Single images out of whatever `Detector.predict` accepts; a list may mix paths, folders, arrays and tensors."""
-    if isinstance(inputs, (str, Path)):
-        yield from list_images(inputs)
-    elif isinstance(inputs, (np.ndarray, Tensor)) and inputs.ndim == 3:
-        yield inputs
-    elif isinstance(inputs, Iterable):
-        for item in inputs:
-            if isinstance(item, (str, Path)):
-                yield from list_images(item)
-            else:
-                yield item
-    else:
+    if isinstance(inputs, (str, Path)) or (isinstance(inputs, (np.ndarray, Tensor)) and inputs.ndim == 3):
+        inputs = [inputs]
+    if not isinstance(inputs, Iterable):
         raise TypeError(f"cannot predict on a {type(inputs).__name__}; {_WANTED}")
+    for item in inputs:
+        yield from list_images(item) if isinstance(item, (str, Path)) else [item]
 
 
 _WANTED = (

@@ -6,6 +6,7 @@ Legend: R regions, C channels, S side of the pooled map, N images.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -46,41 +47,22 @@ def roi_align_pyramid(
     Returns:
         (R, C, S, S) in the order of the regions, in the dtype of the features.
     """
+    regions = _Regions(boxes.float(), image_index, level, output_size, sampling_ratio, aligned)
     if features[0].device.type == "cpu" and sampling_ratio > 0:
-        points = _Points(boxes, image_index, level, output_size, sampling_ratio, aligned)
-        return _pool_as_bags(features, strides, points)
-    return _pool_by_level(features, strides, boxes, image_index, level, output_size, sampling_ratio, aligned)
+        return _pool_as_bags(features, strides, regions)
+    return _pool_by_level(features, strides, regions)
 
 
-def _pool_by_level(
-    features: Sequence[Tensor],
-    strides: Sequence[int],
-    boxes: Tensor,
-    image_index: Tensor,
-    level: Tensor,
-    output_size: int,
-    sampling_ratio: int,
-    aligned: bool,
-) -> Tensor:
-    """torchvision's kernel, once a level."""
-    rois = torch.cat([image_index[:, None].to(boxes.dtype), boxes], 1)
-    rows = [(level == i).nonzero().flatten() for i in range(len(features))]
-    pooled = [
-        roi_align(feature, rois[r].to(feature.dtype), output_size, 1.0 / stride, sampling_ratio or -1, aligned)
-        for feature, stride, r in zip(features, strides, rows, strict=True)
-    ]
-    order = torch.cat(rows).argsort()
-    return torch.cat(pooled).to(features[0].dtype)[order]
+@dataclass(frozen=True)
+class _Regions:
+    """What is pooled, and how it is sampled; the names are those of `roi_align_pyramid`."""
 
-
-class _Points:
-    """Regions and how they are sampled; what `_pool_as_bags` needs to lay out its taps."""
-
-    def __init__(
-        self, boxes: Tensor, image_index: Tensor, level: Tensor, output_size: int, sampling_ratio: int, aligned: bool
-    ) -> None:
-        self.boxes, self.image_index, self.level = boxes.float(), image_index, level
-        self.output_size, self.sampling_ratio, self.aligned = output_size, sampling_ratio, aligned
+    boxes: Tensor
+    image_index: Tensor
+    level: Tensor
+    output_size: int
+    sampling_ratio: int
+    aligned: bool
 
     def taps(self, sizes_hw: Tensor, strides: Tensor, num_images: int) -> tuple[Tensor, Tensor]:
         """Row in the table of cells, and weight, of each tap of each bin: int64 and float32 (R * S * S, taps).
@@ -115,7 +97,20 @@ class _Points:
         return torch.stack([low, high], -1).reshape(shape), weight.reshape(shape)
 
 
-def _pool_as_bags(features: Sequence[Tensor], strides: Sequence[int], points: _Points) -> Tensor:
+def _pool_by_level(features: Sequence[Tensor], strides: Sequence[int], regions: _Regions) -> Tensor:
+    """torchvision's kernel, once a level."""
+    rois = torch.cat([regions.image_index[:, None].to(regions.boxes.dtype), regions.boxes], 1)
+    rows = [(regions.level == i).nonzero().flatten() for i in range(len(features))]
+    ratio = regions.sampling_ratio or -1
+    pooled = [
+        roi_align(feature, rois[r].to(feature.dtype), regions.output_size, 1.0 / stride, ratio, regions.aligned)
+        for feature, stride, r in zip(features, strides, rows, strict=True)
+    ]
+    order = torch.cat(rows).argsort()
+    return torch.cat(pooled).to(features[0].dtype)[order]
+
+
+def _pool_as_bags(features: Sequence[Tensor], strides: Sequence[int], regions: _Regions) -> Tensor:
     """All levels in one weighted sum of table rows, which a CPU does ten times as fast as the per-level kernel.
 
     Pooling is linear in the features: each output cell is a weighted sum of feature cells, which channels_last maps
@@ -125,8 +120,8 @@ def _pool_as_bags(features: Sequence[Tensor], strides: Sequence[int], points: _P
     device = features[0].device
     table = torch.cat([f.permute(0, 2, 3, 1).reshape(-1, channels) for f in features])
     sizes_hw = torch.tensor([f.shape[-2:] for f in features], device=device)
-    rows, weights = points.taps(sizes_hw, torch.tensor(strides, dtype=torch.float32, device=device), len(features[0]))
-    side = points.output_size
+    rows, weights = regions.taps(sizes_hw, torch.tensor(strides, dtype=torch.float32, device=device), len(features[0]))
+    side = regions.output_size
     pooled = _WeightedBags.apply(table, rows, weights.to(dtype))
     return pooled.reshape(-1, side, side, channels).permute(0, 3, 1, 2)
 
