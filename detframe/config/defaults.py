@@ -58,6 +58,8 @@ _C.MODEL.FPN = ConfigNode()
 _C.MODEL.FPN.OUT_CHANNELS = 256
 # Norm after each lateral and output convolution: "" (none), "GN", "BN", "SyncBN"
 _C.MODEL.FPN.NORM = ""
+# Pyramids up to P7 ("...-FPN-RETINANET"): P6 is made from "P5" (FCOS, torchvision) or "C5" (RetinaNet's paper)
+_C.MODEL.FPN.P6_FROM = "P5"
 
 _C.MODEL.RPN = ConfigNode()
 # Member of RPN_HEADS: what stands on the pyramid and proposes or detects

@@ -12,6 +12,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
     "MODEL.RESNETS.NORM": ("FrozenBN", "BN", "SyncBN", "GN"),
     "MODEL.FPN.NORM": ("", "GN", "BN", "SyncBN"),
+    "MODEL.FPN.P6_FROM": ("P5", "C5"),
     "MODEL.RPN.LOSS_NORMALIZER": ("sampled", "batch_size"),
     "MODEL.RPN.POST_NMS_PER": ("image", "level"),
     "DATALOADER.EMPTY": ("keep", "drop"),

@@ -37,12 +37,10 @@ class ROIPooler(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, strides: Mapping[str, int]) -> ROIPooler:
-        """Read MODEL.ROI_BOX_HEAD; regions are pooled from every level but the coarsest, which only proposes."""
+        """Read MODEL.ROI_BOX_HEAD; regions are pooled up to stride 32, the levels above only propose."""
         keys = cfg.MODEL.ROI_BOX_HEAD
-        names = list(strides)
-        pooled = names[:-1] if len(names) > 1 else names
         return cls(
-            {name: strides[name] for name in pooled},
+            {name: stride for name, stride in strides.items() if stride <= max(32, min(strides.values()))},
             keys.POOLER_RESOLUTION,
             keys.POOLER_SAMPLING_RATIO,
             keys.POOLER_ALIGNED,

@@ -1,0 +1,57 @@
+"""What the dense detectors share: from scores at every location of a level to detections.
+
+Legend: N images, A locations or anchors of a level, K classes, M candidates over all images and levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from detframe.modeling.proposals import Proposals, suppress
+
+
+class Candidates(NamedTuple):
+    """The best entries of a level."""
+
+    image: Tensor  # int64 (M,)
+    row: Tensor  # int64 (M,), location or anchor
+    label: Tensor  # int64 (M,), 1..K
+    score: Tensor  # float32 (M,)
+
+
+def top_candidates(scores: Tensor, eligible: Tensor, keep: int) -> Candidates:
+    """The `keep` best (location, class) pairs of each image on one level.
+
+    Args:
+        scores: (N, A, K), at least 0.
+        eligible: bool (N, A, K), which pairs count at all.
+    """
+    num_classes = scores.shape[2]
+    ranked = torch.where(eligible, scores, -1.0).flatten(1)
+    best, index = ranked.topk(min(keep, ranked.shape[1]), 1)
+    image, column = (best >= 0).nonzero(as_tuple=True)
+    index = index[image, column]
+    return Candidates(image, index // num_classes, index % num_classes + 1, best[image, column])
+
+
+def join_levels(
+    candidates: Sequence[Candidates], boxes: Sequence[Tensor], num_images: int, num_classes: int, iou: float, keep: int
+) -> Proposals:
+    """Suppress the candidates of all levels together, within an image and a class; keep the best of each image.
+
+    Args:
+        candidates: a level each.
+        boxes: (M_level, 4) of the candidates of each level, inside the images.
+    """
+    image, _, labels, scores = (torch.cat(parts) for parts in zip(*candidates, strict=True))
+    group = image * (num_classes + 1) + labels
+    return suppress(torch.cat(list(boxes)), scores, labels, image, group, num_images, iou, keep)
+
+
+def class_prior_bias(prior: float) -> float:
+    """The bias at which a sigmoid gives `prior`, so that training starts calm (RetinaNet, arXiv:1708.02002, 4.1)."""
+    return -float(torch.log(torch.tensor((1 - prior) / prior)))
