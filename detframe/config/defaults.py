@@ -52,6 +52,16 @@ _C.MODEL.RESNETS.WIDTH_PER_GROUP = 0
 _C.MODEL.RESNETS.STRIDE_IN_1X1 = False
 # Channels after the stem; the stages are 1, 2, 4, 8 times as wide (times 4 for bottlenecks). 64 is the ResNet paper's
 _C.MODEL.RESNETS.STEM_OUT_CHANNELS = 64
+# Deformable 3x3 convolutions (the second of each block) in the stages res2, res3, res4, res5
+_C.MODEL.RESNETS.STAGE_WITH_DCN = (False, False, False, False)
+# They also weight their sampling points (DCNv2, arXiv:1811.11168) instead of only moving them (arXiv:1703.06211)
+_C.MODEL.RESNETS.WITH_MODULATED_DCN = True
+# Parts of the input channels that move their sampling points independently
+_C.MODEL.RESNETS.DEFORMABLE_GROUPS = 1
+
+_C.MODEL.MOBILENET = ConfigNode()
+# Norm of a MobileNetV2 body: "FrozenBN" (affine map, statistics fixed), "BN", "SyncBN" (BN on a single process)
+_C.MODEL.MOBILENET.NORM = "BN"
 
 _C.MODEL.FPN = ConfigNode()
 # Channels of every level of the pyramid
@@ -70,6 +80,9 @@ _C.MODEL.RPN.ANCHOR_SIZES = ((32,), (64,), (128,), (256,), (512,))
 _C.MODEL.RPN.ASPECT_RATIOS = (0.5, 1.0, 2.0)
 # Round the corners of the anchor templates to whole pixels (torchvision: True, detectron2: False)
 _C.MODEL.RPN.ANCHOR_ROUND = True
+# Pixels between anchors: the level's "stride" (detectron2), or the padded "image" over the cells (torchvision), which
+# is less on levels that rounded up
+_C.MODEL.RPN.ANCHOR_STEP = "image"
 # 3x3 convolutions before the two outputs
 _C.MODEL.RPN.CONV_DEPTH = 1
 # Weights of (dx, dy, dw, dh) in the box coding
@@ -104,6 +117,53 @@ _C.MODEL.RPN.POST_NMS_PER = "image"
 # With POST_NMS_PER "level": proposals kept per image over all levels
 _C.MODEL.RPN.FPN_POST_NMS_TOP_N_TRAIN = 2000
 _C.MODEL.RPN.FPN_POST_NMS_TOP_N_TEST = 2000
+
+_C.MODEL.FCOS = ConfigNode()
+# Convolutions of each tower, and their norm ("" or "GN")
+_C.MODEL.FCOS.NUM_CONVS = 4
+_C.MODEL.FCOS.NORM = "GN"
+# Make the last convolution of each tower a deformable one
+_C.MODEL.FCOS.USE_DCN_IN_TOWER = False
+# Score of every class before training
+_C.MODEL.FCOS.PRIOR_PROB = 0.01
+# Largest distance from a location to a side of its box, for every level but the last, which takes the rest; empty is
+# 8 strides of each level: 64, 128, 256, 512 on P3..P7
+_C.MODEL.FCOS.SIZES_OF_INTEREST = ()
+# Count the bounds of a size range to both levels (the original: True, torchvision: neither)
+_C.MODEL.FCOS.RANGE_INCLUSIVE = True
+# A location is positive within this many strides of a box's centre; 0: anywhere in the box. Improved FCOS: 1.5
+_C.MODEL.FCOS.CENTER_SAMPLING_RADIUS = 0.0
+# Locations are shifted by this share of the stride into their cell (the original: 0.5, torchvision: 0)
+_C.MODEL.FCOS.LOCATION_OFFSET = 0.5
+# Pixels between locations: as MODEL.RPN.ANCHOR_STEP, "stride" (the original) or "image" (torchvision)
+_C.MODEL.FCOS.LOCATION_STEP = "stride"
+# Predict distances through ReLU in strides instead of through exp in pixels (improved FCOS: True)
+_C.MODEL.FCOS.NORM_REG_TARGETS = False
+# A learned factor on the distances of each level (torchvision has none)
+_C.MODEL.FCOS.USE_SCALE = True
+# Predict centre-ness from the regression tower instead of the classification tower (improved FCOS: True)
+_C.MODEL.FCOS.CENTERNESS_ON_REG = False
+# What the extra output learns: "centerness", or "iou", the overlap of the predicted box
+_C.MODEL.FCOS.BOX_QUALITY = "centerness"
+# Box loss: "iou" (-ln IoU), "linear_iou" (1 - IoU), "giou" (1 - GIoU)
+_C.MODEL.FCOS.IOU_LOSS_TYPE = "iou"
+# Added to intersection and union in the box loss (the original: 1, torchvision: 0)
+_C.MODEL.FCOS.IOU_SMOOTHING = 1.0
+# Weigh the box loss by centre-ness (the original with "centerness": True, torchvision: False)
+_C.MODEL.FCOS.WEIGHT_BY_CENTERNESS = True
+# Average the loss normalisers over the ranks (torchvision: False)
+_C.MODEL.FCOS.SYNC_NORMALIZER = True
+# Focal loss
+_C.MODEL.FCOS.LOSS_ALPHA = 0.25
+_C.MODEL.FCOS.LOSS_GAMMA = 2.0
+# Detections below this score are dropped: the class score, or with THRESH_WITH_CTR its geometric mean with centre-ness
+_C.MODEL.FCOS.INFERENCE_TH = 0.05
+_C.MODEL.FCOS.THRESH_WITH_CTR = False
+# Candidates kept per level before NMS, and its IoU
+_C.MODEL.FCOS.PRE_NMS_TOP_N = 1000
+_C.MODEL.FCOS.NMS_TH = 0.6
+# Measure boxes from pixel to pixel, a width being x2 - x1 + 1, in NMS, clipping and areas, as the original does
+_C.MODEL.FCOS.LEGACY_BOXES = False
 
 _C.MODEL.ROI_HEADS = ConfigNode()
 # Member of ROI_HEADS: what refines the proposals; "" leaves the detections of the RPN head as they are

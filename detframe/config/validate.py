@@ -11,10 +11,16 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "INPUT.FORMAT": ("RGB", "BGR"),
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
     "MODEL.RESNETS.NORM": ("FrozenBN", "BN", "SyncBN", "GN"),
+    "MODEL.MOBILENET.NORM": ("FrozenBN", "BN", "SyncBN"),
     "MODEL.FPN.NORM": ("", "GN", "BN", "SyncBN"),
     "MODEL.FPN.P6_FROM": ("P5", "C5"),
     "MODEL.RPN.LOSS_NORMALIZER": ("sampled", "batch_size"),
     "MODEL.RPN.POST_NMS_PER": ("image", "level"),
+    "MODEL.RPN.ANCHOR_STEP": ("stride", "image"),
+    "MODEL.FCOS.NORM": ("", "GN"),
+    "MODEL.FCOS.LOCATION_STEP": ("stride", "image"),
+    "MODEL.FCOS.BOX_QUALITY": ("centerness", "iou"),
+    "MODEL.FCOS.IOU_LOSS_TYPE": ("iou", "linear_iou", "giou"),
     "DATALOADER.EMPTY": ("keep", "drop"),
     "DATALOADER.ON_ERROR": ("raise", "skip"),
     "SOLVER.WARMUP_METHOD": ("linear", "constant"),
@@ -29,6 +35,7 @@ POSITIVE = (
     "TEST.DETECTIONS_PER_IMG",
     "MODEL.FPN.OUT_CHANNELS",
     "MODEL.RESNETS.STEM_OUT_CHANNELS",
+    "MODEL.RESNETS.DEFORMABLE_GROUPS",
     "MODEL.RPN.BATCH_SIZE_PER_IMAGE",
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
 )
@@ -42,6 +49,9 @@ FRACTIONS = (
     "MODEL.RPN.FG_IOU_THRESHOLD",
     "MODEL.RPN.BG_IOU_THRESHOLD",
     "MODEL.ROI_HEADS.FG_IOU_THRESHOLD",
+    "MODEL.FCOS.PRIOR_PROB",
+    "MODEL.FCOS.INFERENCE_TH",
+    "MODEL.FCOS.NMS_TH",
 )
 NOT_NEGATIVE = (
     "MODEL.NUM_CLASSES",
@@ -126,6 +136,9 @@ def _agreements(cfg: ConfigNode) -> list[str]:
         out.append(
             _finding(cfg, "MODEL.RPN.BG_IOU_THRESHOLD", f"at most FG_IOU_THRESHOLD {cfg.MODEL.RPN.FG_IOU_THRESHOLD}")
         )
+    stages = cfg.MODEL.RESNETS.STAGE_WITH_DCN
+    if len(stages) != 4 or not all(isinstance(stage, bool) for stage in stages):
+        out.append(_finding(cfg, "MODEL.RESNETS.STAGE_WITH_DCN", "True or False for each of res2, res3, res4, res5"))
     for key in ("PIXEL_MEAN", "PIXEL_STD"):
         if len(cfg.INPUT[key]) != 3:
             out.append(_finding(cfg, f"INPUT.{key}", "three numbers"))

@@ -1,6 +1,6 @@
 """Pure functions of tensors: no config, no registry, no device, no in-place edits of arguments."""
 
-from detframe.ops.anchors import anchor_templates, grid_anchors
+from detframe.ops.anchors import anchor_templates, grid_anchors, grid_step
 from detframe.ops.boxes import clip_boxes, decode_boxes, encode_boxes, pairwise_iou, sides_at_least
 from detframe.ops.losses import smooth_l1
 from detframe.ops.matching import Matches, match_boxes
@@ -14,6 +14,7 @@ __all__ = [
     "decode_boxes",
     "encode_boxes",
     "grid_anchors",
+    "grid_step",
     "match_boxes",
     "pairwise_iou",
     "random_keys",

@@ -24,11 +24,22 @@ def anchor_templates(sizes: Sequence[float], aspect_ratios: Sequence[float], rou
     return boxes.round() if rounded else boxes
 
 
-def grid_anchors(templates: Tensor, grid_hw: tuple[int, int], stride: int) -> Tensor:
-    """Templates (A, 4) placed at (x * stride, y * stride) of each cell: (H * W * A, 4), rows of cells first."""
+def grid_anchors(templates: Tensor, grid_hw: tuple[int, int], step_yx: tuple[int, int]) -> Tensor:
+    """Templates (A, 4) placed at (x, y) times the step, for each cell: (H * W * A, 4), rows of cells first."""
     height, width = grid_hw
-    ys = torch.arange(height, device=templates.device, dtype=templates.dtype) * stride
-    xs = torch.arange(width, device=templates.device, dtype=templates.dtype) * stride
+    ys = torch.arange(height, device=templates.device, dtype=templates.dtype) * step_yx[0]
+    xs = torch.arange(width, device=templates.device, dtype=templates.dtype) * step_yx[1]
     y, x = torch.meshgrid(ys, xs, indexing="ij")
     shifts = torch.stack([x, y, x, y], -1).reshape(-1, 1, 4)
     return (shifts + templates).reshape(-1, 4)
+
+
+def grid_step(mode: str, stride: int, grid_hw: tuple[int, int], padded_hw: tuple[int, int]) -> tuple[int, int]:
+    """Pixels between the cells of a level, (y, x).
+
+    "stride" is the level's own. "image" divides the padded image by the cells, as torchvision does: the same but for
+    levels that had to round up (the 8 rows of P6 over 480 pixels lie 60 apart, not 64).
+    """
+    if mode == "stride":
+        return stride, stride
+    return padded_hw[0] // grid_hw[0], padded_hw[1] // grid_hw[1]

@@ -17,7 +17,7 @@ NAMES = {
     "loss_roi_cls": "loss_classifier",
     "loss_roi_box": "loss_box_reg",
 }
-SIZES = [(192, 256), (160, 224)]
+SIZES = [(150, 256), (160, 220)]  # P6 has three rows over 160 pixels
 EVERYTHING = 10**6
 
 
@@ -69,7 +69,7 @@ def _batch() -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]:
     images = [torch.rand(3, *size, generator=generator) for size in SIZES]
     targets = [
         {
-            "boxes": torch.tensor([[10.0, 20, 90, 100], [100, 30, 180, 150], [5, 5, 30, 25]]),
+            "boxes": torch.tensor([[10.0, 20, 90, 100], [100, 30, 180, 145], [5, 5, 30, 25]]),
             "labels": torch.tensor([1, 5, 3]),
         },
         {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},

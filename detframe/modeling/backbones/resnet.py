@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detframe.config import ConfigNode
-from detframe.layers import ConvNorm, conv_norm, freeze, make_norm
+from detframe.layers import ConvNorm, DeformConv, conv_norm, freeze, make_norm
 from detframe.registry import nearest
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -32,6 +32,9 @@ class ResNetSpec:
     norm_eps: float = 1e-5
     stride_in_1x1: bool = False
     freeze_at: int = 2
+    deform_stages: tuple[bool, ...] = (False, False, False, False)
+    modulated: bool = True
+    deformable_groups: int = 1
 
     @classmethod
     def from_config(cls, cfg: ConfigNode) -> ResNetSpec:
@@ -51,6 +54,9 @@ class ResNetSpec:
             norm_eps=keys.NORM_EPS,
             stride_in_1x1=keys.STRIDE_IN_1X1,
             freeze_at=cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT,
+            deform_stages=tuple(keys.STAGE_WITH_DCN),
+            modulated=keys.WITH_MODULATED_DCN,
+            deformable_groups=keys.DEFORMABLE_GROUPS,
         )
         if spec.depth < 50 and (spec.groups != 1 or spec.width_per_group != 64):
             raise ValueError(
@@ -81,11 +87,11 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, width: int, stride: int, spec: ResNetSpec) -> None:
+    def __init__(self, in_channels: int, width: int, stride: int, spec: ResNetSpec, deform: bool = False) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, width, 3, stride, 1, bias=False)
         self.bn1 = make_norm(spec.norm, width, spec.norm_eps)
-        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.conv2 = _conv3x3(width, 1, spec, deform)
         self.bn2 = make_norm(spec.norm, width, spec.norm_eps)
         self.downsample = _shortcut(in_channels, width, stride, spec)
 
@@ -100,14 +106,14 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, in_channels: int, width: int, stride: int, spec: ResNetSpec) -> None:
+    def __init__(self, in_channels: int, width: int, stride: int, spec: ResNetSpec, deform: bool = False) -> None:
         super().__init__()
         inner = width * spec.width_per_group * spec.groups // 64
         out_channels = width * self.expansion
         stride_1x1, stride_3x3 = (stride, 1) if spec.stride_in_1x1 else (1, stride)
         self.conv1 = nn.Conv2d(in_channels, inner, 1, stride_1x1, bias=False)
         self.bn1 = make_norm(spec.norm, inner, spec.norm_eps)
-        self.conv2 = nn.Conv2d(inner, inner, 3, stride_3x3, 1, groups=spec.groups, bias=False)
+        self.conv2 = _conv3x3(inner, stride_3x3, spec, deform)
         self.bn2 = make_norm(spec.norm, inner, spec.norm_eps)
         self.conv3 = nn.Conv2d(inner, out_channels, 1, bias=False)
         self.bn3 = make_norm(spec.norm, out_channels, spec.norm_eps)
@@ -118,6 +124,14 @@ class Bottleneck(nn.Module):
         y = conv_norm(y, self.conv2, self.bn2, relu=True)
         shortcut = x if self.downsample is None else self.downsample(x)
         return conv_norm(y, self.conv3, self.bn3, relu=True, residual=shortcut)
+
+
+def _conv3x3(channels: int, stride: int, spec: ResNetSpec, deform: bool) -> nn.Conv2d:
+    if not deform:
+        return nn.Conv2d(channels, channels, 3, stride, 1, groups=spec.groups, bias=False)
+    return DeformConv(
+        channels, channels, 3, stride, 1, spec.groups, spec.deformable_groups, spec.modulated, bias=False
+    )
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int, spec: ResNetSpec) -> ConvNorm | None:
@@ -141,7 +155,8 @@ class ResNet(nn.Module):
         in_channels = spec.stem_channels
         for i, blocks in enumerate(BLOCKS[spec.depth]):
             width, stride = spec.stem_channels * 2**i, 1 if i == 0 else 2
-            self.add_module(f"layer{i + 1}", _stage(in_channels, width, blocks, stride, spec))
+            stage = _stage(in_channels, width, blocks, stride, spec, spec.deform_stages[i])
+            self.add_module(f"layer{i + 1}", stage)
             in_channels = spec.stage_channels[i]
         self._initialise()
         self.freeze(spec.freeze_at)
@@ -150,6 +165,9 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        for module in self.modules():
+            if isinstance(module, DeformConv):
+                module.reset_offset()
 
     def freeze(self, stages: int) -> None:
         """Freeze the stem (1), the stem and the first stage (2), ... or everything (5)."""
@@ -167,8 +185,8 @@ class ResNet(nn.Module):
         return out
 
 
-def _stage(in_channels: int, width: int, blocks: int, stride: int, spec: ResNetSpec) -> nn.Sequential:
+def _stage(in_channels: int, width: int, blocks: int, stride: int, spec: ResNetSpec, deform: bool) -> nn.Sequential:
     block = BasicBlock if spec.depth < 50 else Bottleneck
-    layers: list[nn.Module] = [block(in_channels, width, stride, spec)]
-    layers += [block(width * block.expansion, width, 1, spec) for _ in range(blocks - 1)]
+    layers: list[nn.Module] = [block(in_channels, width, stride, spec, deform)]
+    layers += [block(width * block.expansion, width, 1, spec, deform) for _ in range(blocks - 1)]
     return nn.Sequential(*layers)

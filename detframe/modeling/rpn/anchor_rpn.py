@@ -24,6 +24,7 @@ from detframe.ops import (
     decode_boxes,
     encode_boxes,
     grid_anchors,
+    grid_step,
     match_boxes,
     random_keys,
     sample_balanced,
@@ -38,21 +39,29 @@ class AnchorGenerator(nn.Module):
     """Anchors of every level; the templates are buffers, so that they follow the model to its device."""
 
     def __init__(
-        self, sizes: Sequence[Sequence[float]], aspect_ratios: Sequence[float], strides: Sequence[int], rounded: bool
+        self,
+        sizes: Sequence[Sequence[float]],
+        aspect_ratios: Sequence[float],
+        strides: Sequence[int],
+        rounded: bool,
+        step: str,
     ) -> None:
         super().__init__()
+        self.step = step
         self.strides = list(strides)
         self.num_anchors = len(sizes[0]) * len(aspect_ratios)
         for i, level_sizes in enumerate(sizes):
             templates = anchor_templates(level_sizes, aspect_ratios, rounded)
             self.register_buffer(f"templates{i}", templates, persistent=False)
 
-    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+    def forward(self, features: Sequence[Tensor], images: ImageList) -> list[Tensor]:
         """Anchors (H * W * T, 4) of each level."""
-        return [
-            grid_anchors(getattr(self, f"templates{i}"), (feature.shape[-2], feature.shape[-1]), stride)
-            for i, (feature, stride) in enumerate(zip(features, self.strides, strict=True))
-        ]
+        out = []
+        for i, (feature, stride) in enumerate(zip(features, self.strides, strict=True)):
+            grid_hw = (feature.shape[-2], feature.shape[-1])
+            step = grid_step(self.step, stride, grid_hw, images.padded_hw)
+            out.append(grid_anchors(getattr(self, f"templates{i}"), grid_hw, step))
+        return out
 
 
 @dataclass(frozen=True)
@@ -120,7 +129,9 @@ class AnchorRPN(nn.Module):
         """
         keys = cfg.MODEL.RPN
         sizes = _sizes_per_level(keys.ANCHOR_SIZES, strides)
-        anchors = AnchorGenerator(sizes, keys.ASPECT_RATIOS, list(strides.values()), keys.ANCHOR_ROUND)
+        anchors = AnchorGenerator(
+            sizes, keys.ASPECT_RATIOS, list(strides.values()), keys.ANCHOR_ROUND, keys.ANCHOR_STEP
+        )
         return cls(
             head=RPNHead(out_channels, anchors.num_anchors, keys.CONV_DEPTH),
             anchors=anchors,
@@ -142,7 +153,7 @@ class AnchorRPN(nn.Module):
         self, images: ImageList, features: Mapping[str, Tensor], ground_truth: GroundTruth | None, propose: bool
     ) -> tuple[Proposals | None, dict[str, Tensor]]:
         maps = list(features.values())
-        anchors = self.anchors(maps)
+        anchors = self.anchors(maps, images)
         if ground_truth is None:
             logits, deltas = self.head(maps)
             losses = {}
