@@ -126,5 +126,7 @@ def _backbone_share(target: Mapping[str, Tensor], fitting: Mapping[str, Tensor])
     body = [name for name in target if name.startswith("backbone.body.")] or [
         n for n in target if n.startswith("backbone.")
     ]
+    # where a plain body starts one with deformable convolutions, what moves the sampling points is new as well
+    body = [name for name in body if name in fitting or ".conv2.offset." not in name]
     total = sum(target[name].numel() for name in body)
     return sum(target[name].numel() for name in body if name in fitting) / max(total, 1)

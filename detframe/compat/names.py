@@ -59,6 +59,7 @@ def _detectron2_body(key: str) -> str:
     key = key.replace("backbone.bottom_up.stem.conv1.", "backbone.body.conv1.")
     key = re.sub(r"^backbone\.bottom_up\.res(\d)\.", lambda m: f"backbone.body.layer{int(m[1]) - 1}.", key)
     key = key.replace(".shortcut.norm.", ".downsample.1.").replace(".shortcut.", ".downsample.0.")
+    key = key.replace(".conv2_offset.", ".conv2.offset.")
     return re.sub(r"\.conv(\d)\.norm\.", r".bn\1.", key)
 
 
@@ -90,10 +91,14 @@ def _older_torchvision(state: State) -> State:
 
 
 def _classifier(state: State) -> State | None:
-    """A torchvision ResNet trained for classification: the body alone."""
-    if "conv1.weight" not in state or not any(key.startswith("layer1.0.") for key in state):
+    """A torchvision ResNet or MobileNetV2 trained for classification: the body alone."""
+    if "conv1.weight" in state and any(key.startswith("layer1.0.") for key in state):
+        beyond: tuple[str, ...] = ("fc.",)
+    elif "features.2.conv.0.0.weight" in state:
+        beyond = ("features.18.", "classifier.")  # a 1x1 convolution to 1280 channels, and what stands on it
+    else:
         return None
-    return {f"backbone.body.{key}": value for key, value in state.items() if not key.startswith("fc.")}
+    return {f"backbone.body.{key}": value for key, value in state.items() if not key.startswith(beyond)}
 
 
 TRANSLATORS: dict[str, Callable[[State], State | None]] = {

@@ -10,10 +10,12 @@ from detframe.layers.collectives import (
     world_size,
 )
 from detframe.layers.conv_norm import ConvNorm, conv_norm, freeze, make_norm
+from detframe.layers.deform_conv import DeformConv
 from detframe.layers.device import resolve_amp, resolve_device
 
 __all__ = [
     "ConvNorm",
+    "DeformConv",
     "any_rank",
     "barrier",
     "broadcast_object",

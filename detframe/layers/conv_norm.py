@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torchvision.ops import FrozenBatchNorm2d
 
 from detframe.layers.collectives import world_size
+from detframe.layers.deform_conv import DeformConv
 
 
 def make_norm(name: str, channels: int, eps: float = 1e-5) -> nn.Module | None:
@@ -49,7 +50,10 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module | None, relu: bool, re
     """relu(norm(conv(x)) + residual), with as few passes over the activations as the norm allows. (N, C, H, W)."""
     if isinstance(norm, FrozenBatchNorm2d) or (isinstance(norm, nn.BatchNorm2d) and not norm.training):
         weight, bias = fold_norm(conv, norm)
-        y = F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+        if isinstance(conv, DeformConv):
+            y = conv.convolve(x, weight, bias)
+        else:
+            y = F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
     else:
         y = conv(x)
         y = y if norm is None else norm(y)

@@ -1,9 +1,11 @@
-"""MobileNetV2 body (arXiv:1801.04381) with torchvision's parameter names, and the extractors that it is under a pyramid.
+"""MobileNetV2 body (arXiv:1801.04381) with torchvision's parameter names, and the extractors with it under a pyramid.
 
 Legend: N images, (H, W) size of the padded batch; stage outputs res2..res5 have strides 4, 8, 16, 32.
 """
 
 from __future__ import annotations
+
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -41,7 +43,7 @@ class InvertedResidual(nn.Module):
         y = x
         for layer in layers:
             y = F.relu6(layer(y), inplace=True)
-        return conv_norm(y, project, norm, relu=False, residual=x if self.has_shortcut else None)
+        return conv_norm(y, cast(nn.Conv2d, project), norm, relu=False, residual=x if self.has_shortcut else None)
 
 
 class MobileNetV2(nn.Module):

@@ -129,9 +129,7 @@ class Bottleneck(nn.Module):
 def _conv3x3(channels: int, stride: int, spec: ResNetSpec, deform: bool) -> nn.Conv2d:
     if not deform:
         return nn.Conv2d(channels, channels, 3, stride, 1, groups=spec.groups, bias=False)
-    return DeformConv(
-        channels, channels, 3, stride, 1, spec.groups, spec.deformable_groups, spec.modulated, bias=False
-    )
+    return DeformConv(channels, channels, 3, stride, 1, spec.groups, spec.deformable_groups, spec.modulated, bias=False)
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int, spec: ResNetSpec) -> ConvNorm | None:
