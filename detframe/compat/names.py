@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from detframe.compat.maskrcnn_names import maskrcnn_benchmark
+
 State = dict[str, Tensor]
 
 
@@ -102,6 +104,7 @@ def _classifier(state: State) -> State | None:
 
 
 TRANSLATORS: dict[str, Callable[[State], State | None]] = {
+    "FCOS": maskrcnn_benchmark,
     "detectron2": _detectron2,
     "torchvision detector": _torchvision_detector,
     "torchvision classifier": _classifier,

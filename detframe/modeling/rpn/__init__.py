@@ -1,5 +1,7 @@
 """What stands on the pyramid and proposes or detects: RPN_HEADS."""
 
 from detframe.modeling.rpn.anchor_rpn import AnchorRPN
+from detframe.modeling.rpn.fcos import FCOS
+from detframe.modeling.rpn.retinanet import RetinaNet
 
-__all__ = ["AnchorRPN"]
+__all__ = ["AnchorRPN", "FCOS", "RetinaNet"]

@@ -1,0 +1,234 @@
+"""FCOS: a detector that predicts a box at every location of a pyramid (arXiv:1904.01355, arXiv:2006.09214).
+
+Legend: N images, A locations over all levels, P positive ones over all images, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import sigmoid_focal_loss
+
+from detframe.config import ConfigNode
+from detframe.layers import mean_over_ranks
+from detframe.modeling.ground_truth import GroundTruth
+from detframe.modeling.proposals import Proposals
+from detframe.modeling.rpn.dense import Candidates, join_levels, top_candidates
+from detframe.modeling.rpn.fcos_head import ClassificationHead, FCOSHead, LevelOutputs, RegressionHead, make_tower
+from detframe.ops import clip_boxes, grid_step
+from detframe.ops.fcos import (
+    Locations,
+    assign_locations,
+    boxes_at,
+    centerness,
+    distance_iou,
+    distance_iou_loss,
+    distances,
+)
+from detframe.registry import RPN_HEADS
+from detframe.structures import ImageList
+
+
+@dataclass(frozen=True)
+class FCOSSettings:
+    """The keys of MODEL.FCOS that assignment, losses and detection need; see there for what they mean."""
+
+    center_sampling_radius: float
+    range_inclusive: bool
+    location_offset: float
+    location_step: str
+    norm_reg_targets: bool
+    box_quality: str
+    iou_loss_type: str
+    iou_smoothing: float
+    weight_by_centerness: bool
+    sync_normalizer: bool
+    loss_alpha: float
+    loss_gamma: float
+    inference_th: float
+    thresh_with_ctr: bool
+    pre_nms_top_n: int
+    nms_th: float
+    legacy_boxes: bool
+
+    @classmethod
+    def from_config(cls, cfg: ConfigNode) -> FCOSSettings:
+        """Every field is the key of its name."""
+        return cls(**{name: cfg.MODEL.FCOS[name.upper()] for name in cls.__dataclass_fields__})
+
+
+@RPN_HEADS.register("FCOS")
+class FCOS(nn.Module):
+    """Detects on its own, or proposes to ROI heads.
+
+    `forward(images, features, ground_truth, propose)` returns Proposals with class labels (None unless `propose`) and
+    the losses `loss_fcos_cls` (focal), `loss_fcos_box` (IoU) and `loss_fcos_quality` (binary cross entropy), empty without
+    ground truth.
+    """
+
+    def __init__(
+        self,
+        *,
+        head: FCOSHead,
+        strides: Mapping[str, int],
+        sizes: Sequence[float],
+        num_classes: int,
+        settings: FCOSSettings,
+        detections_per_image: int,
+    ) -> None:
+        super().__init__()
+        self.head = head
+        self.strides = dict(strides)
+        self.bounds = [0.0, *sizes, float("inf")]
+        self.num_classes = num_classes
+        self.settings = settings
+        self.detections_per_image = detections_per_image
+
+    @classmethod
+    def from_config(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> FCOS:
+        """Read MODEL.FCOS; channels, levels and strides come from the extractor.
+
+        Raises:
+            ValueError: SIZES_OF_INTEREST that do not match the levels.
+        """
+        keys = cfg.MODEL.FCOS
+        sizes = _sizes_of_interest(keys.SIZES_OF_INTEREST, strides)
+        towers = [make_tower(out_channels, keys.NUM_CONVS, keys.NORM, _last(keys, out_channels)) for _ in range(2)]
+        head = FCOSHead(
+            ClassificationHead(towers[0], out_channels, cfg.MODEL.NUM_CLASSES, keys.PRIOR_PROB),
+            RegressionHead(towers[1], out_channels),
+            num_levels=len(strides) if keys.USE_SCALE else 0,
+            quality_on_regression=keys.CENTERNESS_ON_REG,
+            normalised=keys.NORM_REG_TARGETS,
+        )
+        return cls(
+            head=head,
+            strides=strides,
+            sizes=sizes,
+            num_classes=cfg.MODEL.NUM_CLASSES,
+            settings=FCOSSettings.from_config(cfg),
+            detections_per_image=cfg.TEST.DETECTIONS_PER_IMG,
+        )
+
+    def forward(
+        self, images: ImageList, features: Mapping[str, Tensor], ground_truth: GroundTruth | None, propose: bool
+    ) -> tuple[Proposals | None, dict[str, Tensor]]:
+        maps = list(features.values())
+        outputs = self.head(maps)
+        locations = self._locations(maps, images)
+        losses = {} if ground_truth is None else self._losses(locations, outputs, ground_truth)
+        return (self._detect(images, locations, outputs) if propose else None), losses
+
+    # ------------------------------------------------------------------ where
+    def _locations(self, maps: Sequence[Tensor], images: ImageList) -> Locations:
+        parts = []
+        for i, (feature, stride) in enumerate(zip(maps, self.strides.values(), strict=True)):
+            height, width = feature.shape[-2:]
+            step_y, step_x = grid_step(self.settings.location_step, stride, (height, width), images.padded_hw)
+            offset = int(stride * self.settings.location_offset)
+            y, x = torch.meshgrid(
+                torch.arange(height, device=feature.device) * step_y + offset,
+                torch.arange(width, device=feature.device) * step_x + offset,
+                indexing="ij",
+            )
+            level = torch.tensor([stride, self.bounds[i], self.bounds[i + 1]], device=feature.device)
+            parts.append(torch.cat([torch.stack([x, y], -1).reshape(-1, 2), level.expand(height * width, 3)], 1))
+        xy, stride_of, low, high = torch.cat(parts).float().split([2, 1, 1, 1], 1)
+        return Locations(xy, stride_of[:, 0], low[:, 0], high[:, 0])
+
+    # ------------------------------------------------------------------ training
+    def _losses(self, locations: Locations, outputs: Sequence[LevelOutputs], gt: GroundTruth) -> dict[str, Tensor]:
+        keys = self.settings
+        logits, distance, quality = (torch.cat(parts, 1) for parts in zip(*outputs, strict=True))
+        side = 1.0 if keys.legacy_boxes else 0.0
+        assigned = assign_locations(
+            gt.boxes, gt.valid, locations, keys.center_sampling_radius, keys.range_inclusive, side
+        )
+        image, at = (assigned >= 0).nonzero(as_tuple=True)
+        row = assigned[image, at]
+        wanted = distances(locations.xy[at], gt.boxes[image, row])
+        scale = locations.stride[at, None] if keys.norm_reg_targets else 1.0
+        target_classes = torch.zeros_like(logits)
+        target_classes[image, at, gt.labels[image, row] - 1] = 1.0
+        cls = sigmoid_focal_loss(logits, target_classes, keys.loss_alpha, keys.loss_gamma, reduction="sum")
+        positives = self._normalizer(torch.tensor(float(len(at)), device=logits.device), 1.0)
+        box, box_quality = self._box_losses(distance[image, at], quality[image, at], wanted, scale, positives)
+        return {"loss_fcos_cls": cls / positives, "loss_fcos_box": box, "loss_fcos_quality": box_quality / positives}
+
+    def _box_losses(
+        self, distance: Tensor, quality: Tensor, wanted: Tensor, scale: Tensor | float, positives: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The box loss, normalised, and the quality loss, summed, over the positive locations."""
+        keys = self.settings
+        target = wanted / scale
+        loss = distance_iou_loss(distance, target, keys.iou_loss_type, keys.iou_smoothing)
+        if keys.box_quality == "iou":
+            wanted_quality = distance_iou(distance.detach(), target, keys.iou_smoothing)[0]
+        else:
+            wanted_quality = centerness(wanted)
+        quality_loss = F.binary_cross_entropy_with_logits(quality, wanted_quality, reduction="sum")
+        if keys.weight_by_centerness and keys.box_quality == "centerness":
+            return (loss * wanted_quality).sum() / self._normalizer(wanted_quality.sum(), 1e-6), quality_loss
+        return loss.sum() / positives, quality_loss
+
+    def _normalizer(self, value: Tensor, least: float) -> Tensor:
+        return (mean_over_ranks(value) if self.settings.sync_normalizer else value.detach()).clamp(min=least)
+
+    # ------------------------------------------------------------------ detection
+    @torch.no_grad()
+    def _detect(self, images: ImageList, locations: Locations, outputs: Sequence[LevelOutputs]) -> Proposals:
+        sizes = torch.tensor(images.sizes_hw, device=locations.xy.device)
+        candidates, boxes, start = [], [], 0
+        for level in outputs:
+            count = level.quality.shape[1]
+            found = self._candidates(level)
+            at = found.row + start
+            distance = level.distances[found.image, found.row]
+            if self.settings.norm_reg_targets:
+                distance = distance * locations.stride[at, None]
+            legacy = 1 if self.settings.legacy_boxes else 0
+            clipped = clip_boxes(boxes_at(locations.xy[at], distance), sizes[found.image] - legacy)
+            candidates.append(found)
+            boxes.append(clipped)
+            start += count
+        return self._suppress(candidates, boxes, len(images))
+
+    def _candidates(self, level: LevelOutputs) -> Candidates:
+        scores = level.logits.sigmoid()
+        combined = (scores * level.quality.sigmoid()[..., None]).sqrt()
+        gate = combined if self.settings.thresh_with_ctr else scores
+        return top_candidates(combined, gate > self.settings.inference_th, self.settings.pre_nms_top_n)
+
+    def _suppress(self, candidates: Sequence[Candidates], boxes: Sequence[Tensor], num_images: int) -> Proposals:
+        # a width of x2 - x1 + 1 is the width of a box whose far corner is one pixel further
+        far = boxes[0].new_tensor([0.0, 0.0, 1.0, 1.0]) if self.settings.legacy_boxes else boxes[0].new_zeros(4)
+        grown = [level + far for level in boxes]
+        keep = self.detections_per_image
+        found = join_levels(candidates, grown, num_images, self.num_classes, self.settings.nms_th, keep)
+        found.boxes = (found.boxes - far) * found.valid[..., None]
+        return found
+
+
+def _last(keys: Any, channels: int) -> Any:
+    """What makes the last convolution of a tower, where it is not the plain one."""
+    if not keys.USE_DCN_IN_TOWER:
+        return None
+    from detframe.layers.deform_conv import DeformConv
+
+    return lambda: DeformConv(channels, channels, 3)
+
+
+def _sizes_of_interest(sizes: Sequence[float], strides: Mapping[str, int]) -> list[float]:
+    if not sizes:
+        return [8.0 * stride for stride in list(strides.values())[:-1]]
+    if len(sizes) != len(strides) - 1 or list(sizes) != sorted(sizes):
+        raise ValueError(
+            f"MODEL.FCOS.SIZES_OF_INTEREST {tuple(sizes)} must be {len(strides) - 1} rising sizes, one between each two "
+            f"levels of: {', '.join(f'{name} (stride {stride})' for name, stride in strides.items())}"
+        )
+    return [float(size) for size in sizes]
