@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -100,11 +101,17 @@ def test_shipped_configs_are_called_after_what_they_train(path: Path):
     cfg = load(path)
     if path.parent.name != "quick":
         assert path.name.startswith(path.parent.name + "_")
-    assert cfg.MODEL.BACKBONE.CONV_BODY.removesuffix("-FPN").replace("-", "_") in path.stem
-    if path.stem.endswith("_1x"):
-        assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS, cfg.SOLVER.IMS_PER_BATCH) == (90000, (60000, 80000), 16)
-    if path.stem.endswith("_3x"):
-        assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS, cfg.SOLVER.IMS_PER_BATCH) == (270000, (210000, 250000), 16)
+    assert cfg.MODEL.BACKBONE.CONV_BODY.removesuffix("-RETINANET").replace("-", "_") in path.stem
+    schedules = {
+        "1x": (90000, (60000, 80000)),
+        "2x": (180000, (120000, 160000)),
+        "3x": (270000, (210000, 250000)),
+    }
+    schedule = path.stem.rpartition("_")[2]
+    if schedule in schedules:
+        batch = re.search(r"_bs(\d+)_", path.stem)
+        assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == schedules[schedule]
+        assert cfg.SOLVER.IMS_PER_BATCH == (int(batch[1]) if batch else 16)
 
 
 def test_shipped_configs_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
