@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detframe.compat.dense_names import TORCHVISION_DENSE, without_unused_class
 from detframe.compat.files import read_weights
 from detframe.compat.names import translate
 
@@ -70,6 +71,8 @@ def load_weights(
     kind, state = translate(_state_dict(content, source))
     report = LoadReport(source, kind)
     target = model.state_dict()
+    if kind == TORCHVISION_DENSE:
+        state = without_unused_class(state, target)
     fitting = _sort_out(state, target, report)
     share = _backbone_share(target, fitting)
     if share < SMALLEST_BACKBONE_SHARE and not allow_partial:

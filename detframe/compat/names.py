@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from detframe.compat.dense_names import TORCHVISION_DENSE, detectron2_retinanet, torchvision_dense
 from detframe.compat.maskrcnn_names import maskrcnn_benchmark
 
 State = dict[str, Tensor]
+_FPN_BLOCKS = {"lateral": "inner_blocks", "output": "layer_blocks"}
 
 
 def translate(state: Mapping[str, Tensor]) -> tuple[str, State]:
@@ -34,21 +36,26 @@ def _detectron2(state: State) -> State | None:
     """
     if not any(key.startswith(("backbone.bottom_up.", "proposal_generator.")) for key in state):
         return None
+    levels = [int(m[1]) for key in state if (m := re.match(r"backbone\.fpn_lateral(\d)\.", key))]
     out = {}
-    for key, value in state.items():
-        name = _detectron2_name(key)
+    for key, value in detectron2_retinanet(state).items():
+        name = _detectron2_name(key, min(levels, default=2))
         if name is None:
             continue
         out[name] = _background_first(value) if name.startswith("roi_heads.box_predictor.cls_score") else value
     return out
 
 
-def _detectron2_name(key: str) -> str | None:
-    if key.startswith(("pixel_", "proposal_generator.anchor_generator")):
+def _detectron2_name(key: str, first_level: int) -> str | None:
+    if key.startswith(("pixel_", "anchor_generator.", "proposal_generator.anchor_generator")):
         return None
     key = _detectron2_body(key)
-    key = re.sub(r"^backbone\.fpn_lateral(\d)\.", lambda m: f"backbone.fpn.inner_blocks.{int(m[1]) - 2}.0.", key)
-    key = re.sub(r"^backbone\.fpn_output(\d)\.", lambda m: f"backbone.fpn.layer_blocks.{int(m[1]) - 2}.0.", key)
+    key = re.sub(
+        r"^backbone\.fpn_(lateral|output)(\d)\.",
+        lambda m: f"backbone.fpn.{_FPN_BLOCKS[m[1]]}.{int(m[2]) - first_level}.0.",
+        key,
+    )
+    key = key.replace("backbone.top_block.", "backbone.fpn.extra_blocks.")
     key = key.replace(".0.norm.", ".1.")
     key = key.replace("proposal_generator.rpn_head.conv.", "rpn.head.conv.0.0.")
     key = key.replace("proposal_generator.rpn_head.objectness_logits.", "rpn.head.cls_logits.")
@@ -82,6 +89,11 @@ def _torchvision_detector(state: State) -> State | None:
     return _older_torchvision(out)
 
 
+def _torchvision_dense(state: State) -> State | None:
+    out = torchvision_dense(state)
+    return None if out is None else _older_torchvision(out)
+
+
 def _older_torchvision(state: State) -> State:
     """Names of torchvision before 0.13, which published weights still use."""
     out = {}
@@ -107,5 +119,6 @@ TRANSLATORS: dict[str, Callable[[State], State | None]] = {
     "FCOS": maskrcnn_benchmark,
     "detectron2": _detectron2,
     "torchvision detector": _torchvision_detector,
+    TORCHVISION_DENSE: _torchvision_dense,
     "torchvision classifier": _classifier,
 }

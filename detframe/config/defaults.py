@@ -165,6 +165,46 @@ _C.MODEL.FCOS.NMS_TH = 0.6
 # Measure boxes from pixel to pixel, a width being x2 - x1 + 1, in NMS, clipping and areas, as the original does
 _C.MODEL.FCOS.LEGACY_BOXES = False
 
+_C.MODEL.RETINANET = ConfigNode()
+# Anchor sizes (square root of the area), one tuple a level from the finest: three octave thirds from 4 strides on
+_C.MODEL.RETINANET.ANCHOR_SIZES = tuple(tuple(s * 2 ** (i / 3) for i in range(3)) for s in (32, 64, 128, 256, 512))
+# Anchor heights over widths, the same for every level
+_C.MODEL.RETINANET.ASPECT_RATIOS = (0.5, 1.0, 2.0)
+# Round the corners of the anchor templates to whole pixels (torchvision: True, detectron2: False)
+_C.MODEL.RETINANET.ANCHOR_ROUND = False
+# Pixels between anchors: as MODEL.RPN.ANCHOR_STEP, "stride" (detectron2) or "image" (torchvision)
+_C.MODEL.RETINANET.ANCHOR_STEP = "stride"
+# Convolutions of each tower, and their norm: "" (none), "GN" or "BN" (one set of statistics for all levels)
+_C.MODEL.RETINANET.NUM_CONVS = 4
+_C.MODEL.RETINANET.NORM = ""
+# Score of every class before training
+_C.MODEL.RETINANET.PRIOR_PROB = 0.01
+# Weights of (dx, dy, dw, dh) in the box coding
+_C.MODEL.RETINANET.BBOX_REG_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
+# An anchor is positive at or above this IoU with a ground-truth box (and where it is that box's best)
+_C.MODEL.RETINANET.FG_IOU_THRESHOLD = 0.5
+# An anchor is negative below this IoU with every ground-truth box; between the two it is ignored
+_C.MODEL.RETINANET.BG_IOU_THRESHOLD = 0.4
+# Focal loss
+_C.MODEL.RETINANET.LOSS_ALPHA = 0.25
+_C.MODEL.RETINANET.LOSS_GAMMA = 2.0
+# Box loss: "smooth_l1" on the deltas, or "giou" (1 - GIoU) on the boxes
+_C.MODEL.RETINANET.BOX_LOSS_TYPE = "smooth_l1"
+# Where the smooth-L1 loss turns from squared to linear; 0 is plain L1 (torchvision, detectron2)
+_C.MODEL.RETINANET.SMOOTH_L1_BETA = 0.0
+# Divide the losses by the positive anchors: of the "batch" (the paper), of each "image", whose losses are then averaged
+# (torchvision), or by their moving average over the steps ("ema", detectron2)
+_C.MODEL.RETINANET.LOSS_NORMALIZER = "batch"
+# Detections below this score are dropped
+_C.MODEL.RETINANET.INFERENCE_TH = 0.05
+# Candidates kept per level before NMS, and its IoU, within a class
+_C.MODEL.RETINANET.PRE_NMS_TOP_N = 1000
+_C.MODEL.RETINANET.NMS_TH = 0.5
+# Cut boxes to the image before NMS (torchvision) instead of after it (detectron2)
+_C.MODEL.RETINANET.CLIP_BEFORE_NMS = True
+# Detections with a side shorter than this, or of 0, are dropped; -1 keeps all (torchvision)
+_C.MODEL.RETINANET.MIN_SIZE = 0.0
+
 _C.MODEL.ROI_HEADS = ConfigNode()
 # Member of ROI_HEADS: what refines the proposals; "" leaves the detections of the RPN head as they are
 _C.MODEL.ROI_HEADS.NAME = "StandardROIHeads"

@@ -21,6 +21,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "MODEL.FCOS.LOCATION_STEP": ("stride", "image"),
     "MODEL.FCOS.BOX_QUALITY": ("centerness", "iou"),
     "MODEL.FCOS.IOU_LOSS_TYPE": ("iou", "linear_iou", "giou"),
+    "MODEL.RETINANET.ANCHOR_STEP": ("stride", "image"),
+    "MODEL.RETINANET.NORM": ("", "GN", "BN"),
+    "MODEL.RETINANET.BOX_LOSS_TYPE": ("smooth_l1", "giou"),
+    "MODEL.RETINANET.LOSS_NORMALIZER": ("batch", "image", "ema"),
     "DATALOADER.EMPTY": ("keep", "drop"),
     "DATALOADER.ON_ERROR": ("raise", "skip"),
     "SOLVER.WARMUP_METHOD": ("linear", "constant"),
@@ -38,6 +42,7 @@ POSITIVE = (
     "MODEL.RESNETS.DEFORMABLE_GROUPS",
     "MODEL.RPN.BATCH_SIZE_PER_IMAGE",
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
+    "MODEL.RETINANET.PRE_NMS_TOP_N",
 )
 FRACTIONS = (
     "INPUT.FLIP_PROB",
@@ -49,6 +54,11 @@ FRACTIONS = (
     "MODEL.RPN.FG_IOU_THRESHOLD",
     "MODEL.RPN.BG_IOU_THRESHOLD",
     "MODEL.ROI_HEADS.FG_IOU_THRESHOLD",
+    "MODEL.RETINANET.FG_IOU_THRESHOLD",
+    "MODEL.RETINANET.BG_IOU_THRESHOLD",
+    "MODEL.RETINANET.LOSS_ALPHA",
+    "MODEL.RETINANET.INFERENCE_TH",
+    "MODEL.RETINANET.NMS_TH",
     "MODEL.FCOS.PRIOR_PROB",
     "MODEL.FCOS.INFERENCE_TH",
     "MODEL.FCOS.NMS_TH",
@@ -62,6 +72,9 @@ NOT_NEGATIVE = (
     "INPUT.CONTRAST",
     "INPUT.SATURATION",
     "SOLVER.KEEP_LAST",
+    "MODEL.RETINANET.NUM_CONVS",
+    "MODEL.RETINANET.LOSS_GAMMA",
+    "MODEL.RETINANET.SMOOTH_L1_BETA",
 )
 
 
@@ -132,13 +145,15 @@ def _agreements(cfg: ConfigNode) -> list[str]:
         out.append(_finding(cfg, "INPUT.MIN_SIZE_TRAIN", "whole numbers, 0 or more"))
     elif cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and (len(sizes) != 2 or sizes[0] > sizes[1]):
         out.append(_finding(cfg, "INPUT.MIN_SIZE_TRAIN", 'two rising values (the SAMPLING is "range")'))
-    if cfg.MODEL.RPN.BG_IOU_THRESHOLD > cfg.MODEL.RPN.FG_IOU_THRESHOLD:
-        out.append(
-            _finding(cfg, "MODEL.RPN.BG_IOU_THRESHOLD", f"at most FG_IOU_THRESHOLD {cfg.MODEL.RPN.FG_IOU_THRESHOLD}")
-        )
+    for section in ("RPN", "RETINANET"):
+        high = cfg.MODEL[section].FG_IOU_THRESHOLD
+        if cfg.MODEL[section].BG_IOU_THRESHOLD > high:
+            out.append(_finding(cfg, f"MODEL.{section}.BG_IOU_THRESHOLD", f"at most FG_IOU_THRESHOLD {high}"))
     stages = cfg.MODEL.RESNETS.STAGE_WITH_DCN
     if len(stages) != 4 or not all(isinstance(stage, bool) for stage in stages):
         out.append(_finding(cfg, "MODEL.RESNETS.STAGE_WITH_DCN", "True or False for each of res2, res3, res4, res5"))
+    if not 0 < cfg.MODEL.RETINANET.PRIOR_PROB < 1:
+        out.append(_finding(cfg, "MODEL.RETINANET.PRIOR_PROB", "above 0 and below 1"))
     for key in ("PIXEL_MEAN", "PIXEL_STD"):
         if len(cfg.INPUT[key]) != 3:
             out.append(_finding(cfg, f"INPUT.{key}", "three numbers"))

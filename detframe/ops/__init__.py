@@ -2,6 +2,7 @@
 
 from detframe.ops.anchors import anchor_templates, grid_anchors, grid_step
 from detframe.ops.boxes import clip_boxes, decode_boxes, encode_boxes, pairwise_iou, sides_at_least
+from detframe.ops.focal import sigmoid_focal
 from detframe.ops.losses import smooth_l1
 from detframe.ops.matching import Matches, match_boxes
 from detframe.ops.roi_align import roi_align_pyramid
@@ -21,5 +22,6 @@ __all__ = [
     "roi_align_pyramid",
     "sample_balanced",
     "sides_at_least",
+    "sigmoid_focal",
     "smooth_l1",
 ]

@@ -128,7 +128,7 @@ class AnchorRPN(nn.Module):
             ValueError: ANCHOR_SIZES that do not match the levels of the pyramid.
         """
         keys = cfg.MODEL.RPN
-        sizes = _sizes_per_level(keys.ANCHOR_SIZES, strides)
+        sizes = sizes_per_level("MODEL.RPN.ANCHOR_SIZES", keys.ANCHOR_SIZES, strides)
         anchors = AnchorGenerator(
             sizes, keys.ASPECT_RATIOS, list(strides.values()), keys.ANCHOR_ROUND, keys.ANCHOR_STEP
         )
@@ -243,15 +243,20 @@ def _limits(keys: Any, phase: str) -> ProposalLimits:
     )
 
 
-def _sizes_per_level(sizes: Sequence[Any], strides: Mapping[str, int]) -> list[tuple[float, ...]]:
+def sizes_per_level(key: str, sizes: Sequence[Any], strides: Mapping[str, int]) -> list[tuple[float, ...]]:
+    """Anchor sizes of each level; a single row serves all levels.
+
+    Raises:
+        ValueError: as many rows as levels are needed, equally long; the message names `key`.
+    """
     rows = [tuple(row) if isinstance(row, (tuple, list)) else (row,) for row in sizes]
     if len(rows) == 1:
         rows *= len(strides)
     if len(rows) != len(strides):
         raise ValueError(
-            f"MODEL.RPN.ANCHOR_SIZES has {len(rows)} levels {sizes}, but the pyramid has {len(strides)}: "
+            f"{key} has {len(rows)} levels {sizes}, but the pyramid has {len(strides)}: "
             f"{', '.join(f'{name} (stride {stride})' for name, stride in strides.items())}"
         )
     if len({len(row) for row in rows}) != 1:
-        raise ValueError(f"MODEL.RPN.ANCHOR_SIZES needs equally many sizes on every level, not {sizes}")
+        raise ValueError(f"{key} needs equally many sizes on every level, not {sizes}")
     return rows

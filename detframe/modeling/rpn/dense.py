@@ -38,6 +38,26 @@ def top_candidates(scores: Tensor, eligible: Tensor, keep: int) -> Candidates:
     return Candidates(image, index // num_classes, index % num_classes + 1, best[image, column])
 
 
+def best_above(logits: Tensor, threshold: float, keep: int) -> Candidates:
+    """The `keep` best (anchor, class) pairs of each image on one level, of those that score above the threshold.
+
+    As `top_candidates`, from logits (N, A, K): what lies below the threshold, nearly everything, costs one comparison.
+    """
+    num_classes = logits.shape[2]
+    flat = logits.flatten(1)
+    # a little below, so that rounding of the inverse loses nothing; the scores decide
+    image, index = (flat > float(torch.logit(torch.tensor(threshold))) - 1e-2).nonzero(as_tuple=True)
+    scores = flat[image, index].float().sigmoid()
+    order = (scores > threshold).nonzero().flatten()
+    order = order[scores[order].argsort(descending=True, stable=True)]
+    order = order[image[order].argsort(stable=True)]
+    counts = torch.bincount(image[order], minlength=len(logits))
+    rank = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[image[order]]
+    order = order[rank < keep]
+    index = index[order]
+    return Candidates(image[order], index // num_classes, index % num_classes + 1, scores[order])
+
+
 def join_levels(
     candidates: Sequence[Candidates], boxes: Sequence[Tensor], num_images: int, num_classes: int, iou: float, keep: int
 ) -> Proposals:

@@ -1,0 +1,225 @@
+"""RetinaNet (arXiv:1708.02002): anchors on a pyramid, trained with the focal loss.
+
+Legend: N images, A anchors of an image over all levels, K classes, P positive anchors of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import generalized_box_iou_loss
+
+from detframe.config import ConfigNode
+from detframe.layers import mean_over_ranks
+from detframe.modeling.ground_truth import GroundTruth
+from detframe.modeling.proposals import Proposals
+from detframe.modeling.rpn.anchor_rpn import AnchorGenerator, sizes_per_level
+from detframe.modeling.rpn.dense import Candidates, best_above, join_levels
+from detframe.modeling.rpn.retinanet_head import RetinaNetHead
+from detframe.ops import clip_boxes, decode_boxes, encode_boxes, match_boxes, sides_at_least, sigmoid_focal, smooth_l1
+from detframe.registry import RPN_HEADS
+from detframe.structures import ImageList
+
+# LOSS_NORMALIZER "ema": what the moving average of the positives starts from, and how slowly it follows (detectron2)
+EMA_START, EMA_MOMENTUM = 100.0, 0.9
+
+
+@dataclass(frozen=True)
+class RetinaNetLoss:
+    """What makes up the losses; the names are those of MODEL.RETINANET."""
+
+    fg_iou: float
+    bg_iou: float
+    alpha: float
+    gamma: float
+    box_loss: str  # "smooth_l1" or "giou"
+    smooth_l1_beta: float
+    normalizer: str  # "batch", "image" or "ema"
+
+
+@dataclass(frozen=True)
+class RetinaNetInference:
+    """How scores and deltas become detections."""
+
+    score_threshold: float
+    pre_nms: int  # per level
+    nms_iou: float
+    keep: int  # per image
+    clip_before_nms: bool
+    min_size: float  # below 0 even boxes without area stay
+
+
+@dataclass(frozen=True)
+class _Assignment:
+    """What every anchor should say."""
+
+    labels: Tensor  # int64 (N, A), 1..K; 0 background, also where the anchor is ignored
+    used: Tensor  # bool (N, A), which anchors count in the class loss
+    positives: Tensor  # float32 (N,), positive anchors of each image
+    image: Tensor  # int64 (P,)
+    anchor: Tensor  # int64 (P,), row among the image's anchors
+    boxes: Tensor  # float32 (P, 4), ground truth of the positive anchors
+
+
+@RPN_HEADS.register("RetinaNet")
+class RetinaNet(nn.Module):
+    """Scores every anchor for every class and refines it; without ROI heads its proposals are the detections.
+
+    `forward(images, features, ground_truth, propose)` returns Proposals (None unless `propose`) and the losses
+    `loss_retinanet_cls` and `loss_retinanet_box`, empty without ground truth. The losses are computed in float32.
+    """
+
+    loss_normalizer: Tensor
+
+    def __init__(
+        self,
+        *,
+        head: RetinaNetHead,
+        anchors: AnchorGenerator,
+        box_weights: Sequence[float],
+        loss: RetinaNetLoss,
+        inference: RetinaNetInference,
+    ) -> None:
+        super().__init__()
+        self.head = head
+        self.anchors = anchors
+        self.box_weights = tuple(box_weights)
+        self.loss = loss
+        self.inference = inference
+        if loss.normalizer == "ema":
+            self.register_buffer("loss_normalizer", torch.tensor(EMA_START))
+
+    @classmethod
+    def from_config(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> RetinaNet:
+        """Read MODEL.RETINANET; channels and strides come from the extractor.
+
+        Raises:
+            ValueError: ANCHOR_SIZES that do not match the levels of the pyramid.
+        """
+        keys = cfg.MODEL.RETINANET
+        sizes = sizes_per_level("MODEL.RETINANET.ANCHOR_SIZES", keys.ANCHOR_SIZES, strides)
+        anchors = AnchorGenerator(
+            sizes, keys.ASPECT_RATIOS, list(strides.values()), keys.ANCHOR_ROUND, keys.ANCHOR_STEP
+        )
+        return cls(
+            head=RetinaNetHead(
+                out_channels,
+                anchors.num_anchors,
+                cfg.MODEL.NUM_CLASSES,
+                num_convs=keys.NUM_CONVS,
+                norm=keys.NORM,
+                prior=keys.PRIOR_PROB,
+            ),
+            anchors=anchors,
+            box_weights=keys.BBOX_REG_WEIGHTS,
+            loss=RetinaNetLoss(
+                fg_iou=keys.FG_IOU_THRESHOLD,
+                bg_iou=keys.BG_IOU_THRESHOLD,
+                alpha=keys.LOSS_ALPHA,
+                gamma=keys.LOSS_GAMMA,
+                box_loss=keys.BOX_LOSS_TYPE,
+                smooth_l1_beta=keys.SMOOTH_L1_BETA,
+                normalizer=keys.LOSS_NORMALIZER,
+            ),
+            inference=RetinaNetInference(
+                score_threshold=keys.INFERENCE_TH,
+                pre_nms=keys.PRE_NMS_TOP_N,
+                nms_iou=keys.NMS_TH,
+                keep=cfg.TEST.DETECTIONS_PER_IMG,
+                clip_before_nms=keys.CLIP_BEFORE_NMS,
+                min_size=keys.MIN_SIZE,
+            ),
+        )
+
+    def forward(
+        self, images: ImageList, features: Mapping[str, Tensor], ground_truth: GroundTruth | None, propose: bool
+    ) -> tuple[Proposals | None, dict[str, Tensor]]:
+        maps = list(features.values())
+        anchors = self.anchors(maps, images)
+        logits, deltas = self.head(maps)
+        losses = {}
+        if ground_truth is not None:
+            losses = self._losses(torch.cat(anchors), self._assign(torch.cat(anchors), ground_truth), logits, deltas)
+        return (self._detect(images, anchors, logits, deltas) if propose else None), losses
+
+    @torch.no_grad()
+    def _assign(self, anchors: Tensor, gt: GroundTruth) -> _Assignment:
+        matches = match_boxes(gt.boxes, gt.valid, anchors, self.loss.fg_iou, self.loss.bg_iou, keep_best=True)
+        positive = matches.label > 0
+        if gt.labels.shape[1] == 0:
+            labels = torch.zeros_like(matches.gt_index)
+        else:
+            labels = torch.where(positive, gt.labels.gather(1, matches.gt_index), 0)
+        image, anchor = positive.nonzero(as_tuple=True)
+        boxes = gt.boxes[image, matches.gt_index[image, anchor]]
+        return _Assignment(labels, matches.label >= 0, positive.sum(1).float(), image, anchor, boxes)
+
+    def _losses(
+        self, anchors: Tensor, assigned: _Assignment, logits: list[Tensor], deltas: list[Tensor]
+    ) -> dict[str, Tensor]:
+        weights = 1 / self._normalizers(assigned.positives)
+        row_weights = (assigned.used * weights[:, None]).split([x.shape[1] for x in logits], 1)
+        labels = assigned.labels.split([x.shape[1] for x in logits], 1)
+        cls = [
+            sigmoid_focal(x.flatten(0, 1), y.flatten(), w.flatten(), self.loss.alpha, self.loss.gamma)
+            for x, y, w in zip(logits, labels, row_weights, strict=True)
+        ]
+        at_positives = torch.cat(deltas, 1)[assigned.image, assigned.anchor].float()
+        box = self._box_loss(at_positives, anchors[assigned.anchor], assigned.boxes) * weights[assigned.image]
+        return {"loss_retinanet_cls": torch.stack(cls).sum(), "loss_retinanet_box": box.sum()}
+
+    def _box_loss(self, deltas: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
+        """Loss of each positive anchor, (P,)."""
+        if self.loss.box_loss == "giou":
+            loss: Tensor = generalized_box_iou_loss(decode_boxes(deltas, anchors, self.box_weights), boxes)
+            return loss
+        return smooth_l1(deltas, encode_boxes(boxes, anchors, self.box_weights), self.loss.smooth_l1_beta).sum(1)
+
+    def _normalizers(self, positives: Tensor) -> Tensor:
+        """What the losses of each image are divided by, float32 (N,)."""
+        if self.loss.normalizer == "image":
+            return positives.clamp(min=1) * len(positives)
+        count = mean_over_ranks(positives.sum()).clamp(min=1)
+        if self.loss.normalizer == "ema":
+            if self.training:
+                self.loss_normalizer.lerp_(count, 1 - EMA_MOMENTUM)
+            count = self.loss_normalizer.clone()
+        return count.expand(len(positives))
+
+    @torch.no_grad()
+    def _detect(
+        self, images: ImageList, anchors: list[Tensor], logits: list[Tensor], deltas: list[Tensor]
+    ) -> Proposals:
+        settings = self.inference
+        sizes = torch.tensor(images.sizes_hw, device=logits[0].device)
+        candidates = [best_above(level, settings.score_threshold, settings.pre_nms) for level in logits]
+        boxes = [
+            self._decode(found, level_anchors, level_deltas)
+            for found, level_anchors, level_deltas in zip(candidates, anchors, deltas, strict=True)
+        ]
+        if settings.clip_before_nms:
+            boxes = [clip_boxes(b, sizes[found.image]) for b, found in zip(boxes, candidates, strict=True)]
+        out = join_levels(candidates, boxes, len(images), self.head.num_classes, settings.nms_iou, settings.keep)
+        return _clipped(out, sizes, settings.min_size)
+
+    def _decode(self, found: Candidates, anchors: Tensor, deltas: Tensor) -> Tensor:
+        return decode_boxes(deltas[found.image, found.row].float(), anchors[found.row], self.box_weights)
+
+
+def _clipped(detections: Proposals, sizes_hw: Tensor, min_size: float) -> Proposals:
+    """Detections inside the images; those that are too small move behind the others and are no longer valid."""
+    boxes = clip_boxes(detections.boxes, sizes_hw[:, None])
+    if min_size < 0:
+        return Proposals(boxes, detections.scores, detections.labels, detections.valid)
+    valid = detections.valid & sides_at_least(boxes, min_size)
+    order = valid.int().argsort(dim=1, descending=True, stable=True)
+    valid = valid.gather(1, order)
+    return Proposals(
+        boxes=boxes.gather(1, order[..., None].expand(-1, -1, 4)) * valid[..., None],
+        scores=detections.scores.gather(1, order) * valid,
+        labels=detections.labels.gather(1, order) * valid,
+        valid=valid,
+    )
