@@ -25,12 +25,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 EPILOG = """\
-Times a training step (forward, backward, SGD update) and an inference of the config's detector and of torchvision's
-fasterrcnn_resnet50_fpn, the one after the other in each round, and prints medians and their ratio. Weights are random,
-the same in both; batch norm is frozen and the first two stages are not trained, as both do by default.
+Times a training step (forward, backward, SGD update) and an inference of a detector and of torchvision's of the same
+kind (ResNet-50 with a pyramid), the one after the other in each round, and prints medians and their ratio. Weights are
+random, the same in both; batch norm is frozen and the first two stages are not trained, as both do by default.
 --what data measures the config's data loader alone; --what stages the share of each part of detframe's step.
 """
 NUM_CLASSES = 90
+# name -> torchvision's class, the config with which we compute the same, the stages that the pyramid reads
+MODELS = {
+    "faster_rcnn": ("FasterRCNN", "", [1, 2, 3, 4]),
+    "fcos": ("FCOS", "configs/Base-FCOS-torchvision.yaml", [2, 3, 4]),
+    "retinanet": ("RetinaNet", "configs/Base-RetinaNet-torchvision.yaml", [2, 3, 4]),
+}
 BOXES_PER_IMAGE = 10
 
 
@@ -91,7 +97,7 @@ def _benchmark_models(args: argparse.Namespace, cfg: ConfigNode) -> dict[str, An
     torch.manual_seed(0)
     device = resolve_device(cfg.MODEL.DEVICE)
     height, width = args.size
-    theirs, ours = model_pair(cfg, height, width, device)
+    theirs, ours = model_pair(cfg, height, width, device, args.model)
     images, targets = make_batch(args.batch, height, width, device)
     out: dict[str, Any] = {}
     for what in [w for w in ("train", "inference") if w in args.what]:
@@ -116,22 +122,38 @@ def _report(what: str, precision: str, rows: list[list[float]]) -> dict[str, Any
     return {"torchvision_s": theirs, "detframe_s": ours, "ratio": theirs / ours, "rounds_s": rows}
 
 
-def model_pair(cfg: ConfigNode, height: int, width: int, device: torch.device) -> tuple[nn.Module, nn.Module]:
-    """torchvision's model and ours with the same random weights; the config's other keys are detframe's."""
-    from torchvision.models.detection import FasterRCNN
+def model_pair(
+    cfg: ConfigNode, height: int, width: int, device: torch.device, name: str = "faster_rcnn"
+) -> tuple[nn.Module, nn.Module]:
+    """torchvision's model and ours with the same random weights; the config's other keys are detframe's.
+
+    The dense detectors of torchvision count label 0 as a class, so that ours has the same number of columns.
+    """
+    from torchvision.models import detection
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
     from torchvision.ops import FrozenBatchNorm2d
+    from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
     from detframe.compat import load_weights
     from detframe.modeling import build_detection_model
 
+    kind, base, levels = MODELS[name]
+    top = {"extra_blocks": LastLevelP6P7(256, 256)} if base else {}
     backbone = resnet_fpn_backbone(
-        backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=3
+        backbone_name="resnet50",
+        weights=None,
+        norm_layer=FrozenBatchNorm2d,
+        trainable_layers=3,
+        returned_layers=levels,
+        **top,
     )
-    theirs = FasterRCNN(backbone, num_classes=NUM_CLASSES + 1, min_size=min(height, width), max_size=max(height, width))
+    size = {"min_size": min(height, width), "max_size": max(height, width)}
+    theirs = getattr(detection, kind)(backbone, num_classes=NUM_CLASSES + 1, **size)
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.MODEL.NUM_CLASSES = NUM_CLASSES
+    if base:
+        cfg.merge_from_file(base)
+    cfg.MODEL.NUM_CLASSES = NUM_CLASSES + 1 if base else NUM_CLASSES
     ours = build_detection_model(cfg)
     load_weights(ours, theirs.state_dict())
     return theirs.to(device), ours
@@ -226,7 +248,8 @@ def stages(
 
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=1e-9, momentum=0.9, fused=True)
-    parts = {name: getattr(model, name) for name in ("preprocessor", "backbone", "rpn", "roi_heads")}
+    names = ("preprocessor", "backbone", "rpn", "roi_heads")
+    parts = {name: getattr(model, name) for name in names if getattr(model, name) is not None}
     rows: dict[str, list[float]] = {name: [] for name in [*parts, "backward", "optimizer"]}
     model.train()
     with _timed(parts, rows, device):

@@ -40,6 +40,17 @@ def _name(key: str, first_level: int) -> str:
         lambda m: f"backbone.fpn.{m[1]}_blocks.{int(m[2]) - first_level}.0.",
         key,
     )
+    key = re.sub(r"^backbone\.body\.features\.(\d+)\.conv\.(\d)\.", _mobilenet_member, key)
+    # a deformable convolution is a pair "offset" and "conv" there, and a convolution with an "offset" here
+    key = re.sub(r"(\.conv2|_tower\.\d+)\.conv\.(weight|bias)$", r"\1.\2", key)
     for theirs, ours in _HEAD.items():
         key = key.replace(theirs, ours)
     return key
+
+
+def _mobilenet_member(match: re.Match[str]) -> str:
+    """FCOS numbers convolution, norm and ReLU6 of a block in one list; here they are one member, but for the last."""
+    block, (layer, member) = int(match[1]), divmod(int(match[2]), 3)
+    activated = 1 if block == 1 else 2  # the first block has no convolution to more channels
+    name = f"{layer}.{member}" if layer < activated else f"{activated + member}"
+    return f"backbone.body.features.{block}.conv.{name}."

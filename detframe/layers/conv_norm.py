@@ -29,7 +29,8 @@ def make_norm(name: str, channels: int, eps: float = 1e-5) -> nn.Module | None:
     if name == "SyncBN":
         return nn.SyncBatchNorm(channels, eps=eps)
     if name == "GN":
-        groups = next(g for g in (32, 16, 8, 4, 2, 1) if channels % g == 0)
+        # two channels a group at least: one alone on a map of one cell has no variance
+        groups = next(g for g in (32, 16, 8, 4, 2, 1) if channels % g == 0 and (channels > g or g == 1))
         return nn.GroupNorm(groups, channels, eps=eps)
     raise ValueError(f"unknown norm {name!r}; known: '', FrozenBN, BN, SyncBN, GN")
 
