@@ -52,7 +52,7 @@ _C.MODEL.RESNETS.WIDTH_PER_GROUP = 0
 _C.MODEL.RESNETS.STRIDE_IN_1X1 = False
 # Channels after the stem; the stages are 1, 2, 4, 8 times as wide (times 4 for bottlenecks). 64 is the ResNet paper's
 _C.MODEL.RESNETS.STEM_OUT_CHANNELS = 64
-# Deformable 3x3 convolutions (the second of each block) in the stages res2, res3, res4, res5
+# Deformable 3x3 convolutions (the second of each block) in the stages res2, res3, res4, res5, frozen ones as well
 _C.MODEL.RESNETS.STAGE_WITH_DCN = (False, False, False, False)
 # They also weight their sampling points (DCNv2, arXiv:1811.11168) instead of only moving them (arXiv:1703.06211)
 _C.MODEL.RESNETS.WITH_MODULATED_DCN = True

@@ -101,3 +101,10 @@ def test_a_torchvision_classifier_fills_the_body(reference):
     assert not [name for name in report.missing if name.startswith("backbone.body.")]
     ours = model.get_parameter("backbone.body.features.17.conv.2.weight")
     assert torch.equal(ours, reference.features[17].conv[2].weight)
+
+
+def test_deformable_stages_are_an_error():
+    cfg = _cfg("MNV2-FPN")
+    cfg.MODEL.RESNETS.STAGE_WITH_DCN = (False, True, True, True)
+    with pytest.raises(ValueError, match=r"STAGE_WITH_DCN is .* but CONV_BODY 'MNV2-FPN' is no ResNet"):
+        build_backbone(cfg)

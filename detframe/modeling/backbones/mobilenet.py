@@ -54,7 +54,8 @@ class MobileNetV2(nn.Module):
 
     Args:
         norm: "FrozenBN", "BN" or "SyncBN".
-        freeze_at: stages that do not train: 0 none, 1 the stem, 2 the stem and res2, ..., 5 all.
+        freeze_at: stages that do not train: 0 none, 1 the stem, 2 the stem and res2, ..., 5 all (the FCOS repository
+            counts members of `features` instead).
     """
 
     def __init__(self, norm: str = "BN", freeze_at: int = 0) -> None:
@@ -96,6 +97,15 @@ class MobileNetV2(nn.Module):
 @BACKBONES.register("MNV2-FPN")
 @BACKBONES.register("MNV2-FPN-RETINANET")
 def build_mobilenet_fpn(cfg: ConfigNode) -> nn.Module:
-    """MobileNetV2 under the pyramid that CONV_BODY asks for."""
+    """MobileNetV2 under the pyramid that CONV_BODY asks for.
+
+    Raises:
+        ValueError: deformable stages, which only ResNets have.
+    """
+    if any(cfg.MODEL.RESNETS.STAGE_WITH_DCN):
+        raise ValueError(
+            f"MODEL.RESNETS.STAGE_WITH_DCN is {cfg.MODEL.RESNETS.STAGE_WITH_DCN}, but CONV_BODY "
+            f"{cfg.MODEL.BACKBONE.CONV_BODY!r} is no ResNet: its 3x3 convolutions are depthwise"
+        )
     body = MobileNetV2(cfg.MODEL.MOBILENET.NORM, cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT)
     return build_pyramid(cfg, body, body.out_channels, body.strides)
