@@ -4,4 +4,4 @@ from detframe.modeling.rpn.anchor_rpn import AnchorRPN
 from detframe.modeling.rpn.fcos import FCOS
 from detframe.modeling.rpn.retinanet import RetinaNet
 
-__all__ = ["AnchorRPN", "FCOS", "RetinaNet"]
+__all__ = ["FCOS", "AnchorRPN", "RetinaNet"]

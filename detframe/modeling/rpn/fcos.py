@@ -67,8 +67,8 @@ class FCOS(nn.Module):
     """Detects on its own, or proposes to ROI heads.
 
     `forward(images, features, ground_truth, propose)` returns Proposals with class labels (None unless `propose`) and
-    the losses `loss_fcos_cls` (focal), `loss_fcos_box` (IoU) and `loss_fcos_quality` (binary cross entropy), empty without
-    ground truth.
+    the losses `loss_fcos_cls` (focal), `loss_fcos_box` (IoU) and `loss_fcos_quality` (binary cross entropy), empty
+    without ground truth.
     """
 
     def __init__(
@@ -228,7 +228,7 @@ def _sizes_of_interest(sizes: Sequence[float], strides: Mapping[str, int]) -> li
         return [8.0 * stride for stride in list(strides.values())[:-1]]
     if len(sizes) != len(strides) - 1 or list(sizes) != sorted(sizes):
         raise ValueError(
-            f"MODEL.FCOS.SIZES_OF_INTEREST {tuple(sizes)} must be {len(strides) - 1} rising sizes, one between each two "
-            f"levels of: {', '.join(f'{name} (stride {stride})' for name, stride in strides.items())}"
+            f"MODEL.FCOS.SIZES_OF_INTEREST {tuple(sizes)} must be {len(strides) - 1} rising sizes, one between each "
+            f"two levels of the pyramid: {', '.join(f'{name} (stride {stride})' for name, stride in strides.items())}"
         )
     return [float(size) for size in sizes]
