@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from detframe.config import get_cfg, validate
-from detframe.modeling import build_detection_model
+from detframe.config import get_cfg, shipped_folder, validate
+from detframe.modeling import build_backbone, build_detection_model
 from detframe.modeling.rpn.dense import best_above, top_candidates
 from detframe.ops import match_boxes
+from detframe.registry import RPN_HEADS
 
 TINY = {
     "MODEL.DEVICE": "cpu",
@@ -23,6 +26,7 @@ TINY = {
     "MODEL.ROI_HEADS.NAME": "",
     "MODEL.RETINANET.NUM_CONVS": 1,
 }
+SHIPPED = sorted(shipped_folder("configs").rglob("*retinanet_*.yaml"))
 LOSSES = {"loss_retinanet_cls", "loss_retinanet_box"}
 
 
@@ -269,6 +273,11 @@ def test_bf16_changes_the_losses_by_rounding_only():
     for name in LOSSES:
         assert mixed[name].dtype == torch.float32
         torch.testing.assert_close(mixed[name], plain[name], rtol=0.05, atol=0.01)
+    model.rpn.inference = dataclasses.replace(model.rpn.inference, score_threshold=0.0095)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        for prediction in model.eval()(_images()):
+            assert len(prediction["boxes"]) > 0
+            assert prediction["boxes"].dtype == prediction["scores"].dtype == torch.float32
 
 
 def test_the_prior_is_what_an_untrained_model_scores():
@@ -276,3 +285,17 @@ def test_the_prior_is_what_an_untrained_model_scores():
     bias = model.rpn.head.classification_head.cls_logits.bias
     torch.testing.assert_close(F.sigmoid(bias), torch.full_like(bias, 0.2))
     assert (model.rpn.head.regression_head.bbox_reg.bias == 0).all()
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_configs_have_nine_anchors_a_cell_on_p3_to_p7(path: Path):
+    cfg = get_cfg()
+    cfg.merge_from_file(path)
+    cfg.merge_from_list(["MODEL.NUM_CLASSES", 80, "MODEL.DEVICE", "cpu"])
+    with torch.device("meta"):  # without memory for the weights
+        backbone = build_backbone(cfg)
+    head = RPN_HEADS.get(cfg.MODEL.RPN.NAME).from_config(cfg, backbone.out_channels, backbone.strides)
+    assert list(backbone.strides.values()) == [8, 16, 32, 64, 128]
+    assert head.anchors.num_anchors == 9
+    assert head.head.classification_head.cls_logits.out_channels == 9 * 80
+    assert cfg.MODEL.ROI_HEADS.NAME == ""

@@ -142,7 +142,8 @@ class RetinaNet(nn.Module):
         logits, deltas = self.head(maps)
         losses = {}
         if ground_truth is not None:
-            losses = self._losses(torch.cat(anchors), self._assign(torch.cat(anchors), ground_truth), logits, deltas)
+            of_all_levels = torch.cat(anchors)
+            losses = self._losses(of_all_levels, self._assign(of_all_levels, ground_truth), logits, deltas)
         return (self._detect(images, anchors, logits, deltas) if propose else None), losses
 
     @torch.no_grad()
