@@ -51,11 +51,12 @@ def _cause(
     if truth.num_objects() == 0:
         return "the data set has no objects (crowd regions do not count), so there is nothing to measure."
     if oracle < 100 - 1e-6:
-        return "the ground truth does not even match itself; the annotations are broken (run tools/check_dataset.py)."
+        return "the ground truth does not even match itself; the annotations are broken."
     if not any(len(result) for result in results.values()):
         return (
-            "the model made no predictions above its score threshold (MODEL.ROI_HEADS.SCORE_THRESH): it is not "
-            "trained, its weights were not loaded, or the threshold is too high."
+            "the model made no predictions above its score threshold (MODEL.ROI_HEADS.SCORE_THRESH, "
+            "MODEL.FCOS.INFERENCE_TH or MODEL.RETINANET.INFERENCE_TH): it is not trained, its weights were not loaded, "
+            "or the threshold is too high."
         )
     if not any(len(result) for image_id, result in results.items() if image_id in truth.images):
         return "the image ids do not match: no prediction belongs to an image of this data set."

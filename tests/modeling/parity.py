@@ -41,7 +41,8 @@ def reference_batch(ref: dict[str, Any]) -> tuple[list[Tensor], list[dict[str, T
 def assert_same_detections(ours: dict[str, Tensor], boxes: Tensor, labels: Tensor, scores: Tensor, atol: float) -> None:
     """Every reference detection has one of ours with its class, its box and its score; ties may change places."""
     assert len(ours["boxes"]) == len(boxes) > 0
-    pixel = boxes.new_tensor([0.0, 0.0, 1.0, 1.0])  # some references keep boxes without area, whose overlap is undefined
+    # some references keep boxes without area, whose overlap is undefined
+    pixel = boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
     overlap = box_iou(ours["boxes"] + pixel, boxes + pixel) * (ours["labels"][:, None] == labels[None])
     best, match = overlap.max(0)
     assert best.min() > 0.999, f"{int((best <= 0.999).sum())} detections have no counterpart"

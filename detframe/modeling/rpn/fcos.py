@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import sigmoid_focal_loss
 
 from detframe.config import ConfigNode
 from detframe.layers import mean_over_ranks
@@ -20,7 +19,7 @@ from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.proposals import Proposals
 from detframe.modeling.rpn.dense import Candidates, join_levels, top_candidates
 from detframe.modeling.rpn.fcos_head import ClassificationHead, FCOSHead, LevelOutputs, RegressionHead, make_tower
-from detframe.ops import clip_boxes, grid_step
+from detframe.ops import clip_boxes, grid_step, sigmoid_focal
 from detframe.ops.fcos import (
     Locations,
     assign_locations,
@@ -153,9 +152,10 @@ class FCOS(nn.Module):
         row = assigned[image, at]
         wanted = distances(locations.xy[at], gt.boxes[image, row])
         scale = locations.stride[at, None] if keys.norm_reg_targets else 1.0
-        target_classes = torch.zeros_like(logits)
-        target_classes[image, at, gt.labels[image, row] - 1] = 1.0
-        cls = sigmoid_focal_loss(logits, target_classes, keys.loss_alpha, keys.loss_gamma, reduction="sum")
+        labels = torch.zeros_like(assigned)
+        labels[image, at] = gt.labels[image, row]
+        counted = torch.ones(labels.numel(), device=logits.device)
+        cls = sigmoid_focal(logits.flatten(0, 1), labels.flatten(), counted, keys.loss_alpha, keys.loss_gamma)
         positives = self._normalizer(torch.tensor(float(len(at)), device=logits.device), 1.0)
         box, box_quality = self._box_losses(distance[image, at], quality[image, at], wanted, scale, positives)
         return {"loss_fcos_cls": cls / positives, "loss_fcos_box": box, "loss_fcos_quality": box_quality / positives}
