@@ -88,6 +88,7 @@ class GeneralizedRCNN(nn.Module):
         batch = self.preprocessor(images)
         ground_truth = self._ground_truth(batch, targets) if self.training else None
         features = self.backbone(batch.tensors)
+        check_maps(features, batch.padded_hw, self.backbone.strides)  # type: ignore[arg-type]
         proposals, losses = self.rpn(batch, features, ground_truth, self.roi_heads is not None or not self.training)
         if self.roi_heads is not None:
             proposals, roi_losses = self.roi_heads(batch, features, proposals, ground_truth)
@@ -123,3 +124,21 @@ def check_extractor(name: str, extractor: Any) -> Mapping[str, int]:
     if not isinstance(strides, Mapping) or list(strides.values()) != sorted(strides.values()):
         raise TypeError(f"the backbone {name!r} must give strides as a dict from fine to coarse, not {strides!r}")
     return strides
+
+
+def check_maps(features: Mapping[str, Tensor], padded_hw: tuple[int, int], strides: Mapping[str, int]) -> None:
+    """Compare the maps of an extractor with what it said of them.
+
+    Raises:
+        ValueError: a map has other names or another stride than `strides` says.
+    """
+    if list(features) != list(strides):
+        raise ValueError(f"the backbone returned the maps {list(features)}, but its strides name {list(strides)}")
+    for name, feature in features.items():
+        stride, actual = strides[name], (int(feature.shape[-2]), int(feature.shape[-1]))
+        for side, cells in zip(padded_hw, actual, strict=True):
+            if cells not in (side // stride, -(-side // stride)):
+                raise ValueError(
+                    f"the backbone says that {name} has stride {stride}, but its map of {actual[0]}x{actual[1]} cells "
+                    f"over {padded_hw[0]}x{padded_hw[1]} pixels has stride {padded_hw[0] / actual[0]:g}"
+                )

@@ -245,6 +245,16 @@ def test_the_loss_at_drawn_anchors_equals_the_dense_one(monkeypatch):
         torch.testing.assert_close(gradient, results[1][1][name], atol=1e-4, rtol=1e-3, msg=name)
 
 
+def test_an_extractor_that_misstates_its_maps_is_named():
+    model = build_detection_model(_cfg())
+    model.backbone.strides = {"p2": 4, "p3": 16, "p4": 16, "p5": 32, "p6": 64}
+    with pytest.raises(ValueError, match=r"says that p3 has stride 16, but its map of 12x12 cells .* has stride 8"):
+        model(_images(), [FULL, EMPTY])
+    model.backbone.strides = {"c2": 4, "c3": 8}
+    with pytest.raises(ValueError, match=r"returned the maps \['p2', .*its strides name \['c2', 'c3'\]"):
+        model(_images(), [FULL, EMPTY])
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler warns of its own affairs
 def test_a_compiled_model_equals_the_eager_one():
