@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--what", nargs="+", choices=["train", "inference", "stages", "data"], default=["train", "inference"]
     )
+    parser.add_argument("--model", choices=sorted(MODELS), default="faster_rcnn", help="what to compare (faster_rcnn)")
     parser.add_argument(
         "--size", nargs=2, type=int, default=[480, 640], metavar=("H", "W"), help="image size (480 640)"
     )
