@@ -138,18 +138,55 @@ def two_ranks_detector(train_cfg, evaluate_cfg):
         return {
             "metrics": metrics,
             "evaluated": evaluate(evaluate_cfg),
-            "empty": [gather_objects(empty_rank(train_cfg, norm)) for norm in ("GN", "BN", "FrozenBN")],
+            "empty": [gather_objects(empty_rank(cfg)) for cfg in empty_rank_configs(train_cfg)],
+            "losses": {name: mean_losses(name) for name in DENSE},
         }
 
 
-def empty_rank(cfg, norm):
+DENSE = ("FCOS", "RetinaNet")
+
+
+def dense_config(cfg, name):
+    """The config with a dense detector on P3 to P7."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.merge_from_list(["MODEL.RPN.NAME", name, "MODEL.ROI_HEADS.NAME", "", "MODEL.RESNETS.NORM", "GN"])
+    cfg.merge_from_list(["MODEL.BACKBONE.CONV_BODY", "R-18-FPN-RETINANET", "MODEL.NUM_CLASSES", 5])
+    return cfg
+
+
+def mean_losses(name):
+    """Losses of a dense detector on two unlike images, shared among the ranks and averaged over them."""
+    from detframe.modeling import build_detection_model
+
+    torch.manual_seed(0)
+    model = build_detection_model(dense_config(tiny_config(), name))
+    share = slice(rank(), rank() + 1) if world_size() > 1 else slice(0, 2)
+    images, targets = zip(*[batch_with(2), batch_with(1)], strict=True)
+    with torch.no_grad():
+        losses = model(images[share], targets[share])
+    by_rank = gather_objects({key: value.item() for key, value in losses.items()})
+    return {key: sum(one[key] for one in by_rank) / len(by_rank) for key in losses}
+
+
+def empty_rank_configs(cfg):
+    """What an empty rank is tried with: the norms, and the dense detectors."""
+    for norm in ("GN", "BN", "FrozenBN"):
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.RESNETS.NORM = norm
+        yield cfg
+    for name in DENSE:
+        yield dense_config(cfg, name)
+
+
+def empty_rank(cfg):
     """Two steps in which rank 1, and then all ranks, see no object; returns parameters that got no gradient."""
     from detframe.modeling import build_detection_model
 
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.NUM_CLASSES = 5
-    cfg.MODEL.RESNETS.NORM = norm
     torch.manual_seed(0)
     model = build_detection_model(cfg)
     without = []
