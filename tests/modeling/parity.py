@@ -49,3 +49,25 @@ def assert_same_detections(ours: dict[str, Tensor], boxes: Tensor, labels: Tenso
     assert len(match.unique()) == len(boxes)
     torch.testing.assert_close(ours["scores"][match], scores, atol=atol, rtol=1e-4)
     torch.testing.assert_close(ours["boxes"][match], boxes, atol=max(atol, 2e-3), rtol=1e-4)
+
+
+def assert_golden_features(model: Any, ref: dict[str, Any], arrays: dict[str, np.ndarray], names: list[str]) -> None:
+    """The means of every feature map are the reference's, which calls the levels `names`, finest first."""
+    model.eval()
+    with torch.inference_mode():
+        features = model.backbone(model.preprocessor(reference_batch(ref)[0]).tensors)
+    assert len(features) == len(names)
+    for name, feature in zip(names, features.values(), strict=True):
+        expected = torch.from_numpy(arrays[f"feature.{name}.mean"])
+        torch.testing.assert_close(feature.mean((2, 3)), expected, rtol=1e-4, atol=1e-4)
+
+
+def assert_golden_detections(model: Any, ref: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """The detections in both reference images are the reference's."""
+    model.eval()
+    with torch.inference_mode():
+        predictions = model(reference_batch(ref)[0])
+    assert len(predictions) == 2
+    for i, prediction in enumerate(predictions):
+        boxes, scores, classes = (torch.from_numpy(arrays[f"det{i}.{k}"]) for k in ("boxes", "scores", "classes"))
+        assert_same_detections(prediction, boxes, classes.long() + 1, scores, atol=1e-4)

@@ -6,17 +6,12 @@ import pytest
 import torch
 from torchvision.ops import FrozenBatchNorm2d
 
-from detframe.config import get_cfg
 from detframe.modeling import build_backbone, build_detection_model
 from detframe.modeling.detector import check_maps
 from detframe.registry import BACKBONES
+from tests.modeling.tiny import EMPTY, FULL, make_images, make_target, tiny_config
 
-TINY = {
-    "MODEL.DEVICE": "cpu",
-    "MODEL.NUM_CLASSES": 3,
-    "MODEL.BACKBONE.CONV_BODY": "R-18-FPN",
-    "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
-    "MODEL.FPN.OUT_CHANNELS": 16,
+KEYS = {
     "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM": 32,
     "MODEL.RPN.PRE_NMS_TOP_N_TRAIN": 100,
     "MODEL.RPN.PRE_NMS_TOP_N_TEST": 100,
@@ -24,23 +19,7 @@ TINY = {
 
 
 def _cfg(*opts):
-    cfg = get_cfg()
-    cfg.merge_from_list([word for pair in TINY.items() for word in pair])
-    cfg.merge_from_list(list(opts))
-    return cfg
-
-
-def _target(boxes, labels, **more):
-    return {"boxes": torch.tensor(boxes).reshape(-1, 4), "labels": torch.tensor(labels, dtype=torch.int64), **more}
-
-
-FULL = _target([[4.0, 4, 40, 40], [20, 10, 60, 50]], [1, 3], seed=5)
-EMPTY = _target([], [], seed=6)
-
-
-def _images():
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator) for size in ((70, 90), (64, 51))]
+    return tiny_config(KEYS, *opts)
 
 
 @pytest.mark.parametrize("targets", [[FULL, FULL], [FULL, EMPTY], [EMPTY, EMPTY]], ids=["full", "half", "empty"])
@@ -51,7 +30,7 @@ def test_losses_are_finite_and_every_parameter_learns(targets, norm, agnostic):
     model = build_detection_model(
         _cfg("MODEL.RESNETS.NORM", norm, "MODEL.FPN.NORM", "GN", "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", agnostic)
     )
-    losses = model(_images(), targets)
+    losses = model(make_images(), targets)
     assert set(losses) == {"loss_rpn_cls", "loss_rpn_box", "loss_roi_cls", "loss_roi_box"}
     assert all(loss.ndim == 0 and torch.isfinite(loss) for loss in losses.values())
     sum(losses.values()).backward()
@@ -63,8 +42,8 @@ def test_losses_are_finite_and_every_parameter_learns(targets, norm, agnostic):
 def test_crowd_rows_never_become_targets():
     model = build_detection_model(_cfg())
     crowd = {**FULL, "iscrowd": torch.tensor([False, True])}
-    alone = _target([[4.0, 4, 40, 40]], [1], seed=5)
-    first, second = (model(_images()[:1], [t]) for t in (crowd, alone))
+    alone = make_target([[4.0, 4, 40, 40]], [1], seed=5)
+    first, second = (model(make_images()[:1], [t]) for t in (crowd, alone))
     for name in first:
         assert torch.equal(first[name], second[name]), name
 
@@ -72,7 +51,7 @@ def test_crowd_rows_never_become_targets():
 def test_the_draws_of_an_image_depend_on_its_seed_only():
     opts = ["MODEL.RPN.BATCH_SIZE_PER_IMAGE", 16, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 8]
     model = build_detection_model(_cfg(*opts))
-    images = _images()
+    images = make_images()
     torch.manual_seed(1)
     first = model(images, [FULL, EMPTY])
     torch.manual_seed(2)
@@ -84,7 +63,7 @@ def test_the_draws_of_an_image_depend_on_its_seed_only():
 
 def test_a_mixed_batch_equals_its_images_one_by_one():
     model = build_detection_model(_cfg("MODEL.ROI_HEADS.SCORE_THRESH", 0.01)).eval()
-    image = _images()[0]
+    image = make_images()[0]
     wide = torch.cat([image, image], 2)
     with torch.inference_mode():
         alone = model([image])[0]
@@ -99,7 +78,7 @@ def test_a_mixed_batch_equals_its_images_one_by_one():
 
 def test_float_and_uint8_images_agree():
     model = build_detection_model(_cfg("MODEL.ROI_HEADS.SCORE_THRESH", 0.01)).eval()
-    image = _images()[0]
+    image = make_images()[0]
     with torch.inference_mode():
         a, b = model([image])[0], model([image.float() / 255])[0]
     torch.testing.assert_close(a["boxes"], b["boxes"], atol=1e-3, rtol=1e-4)
@@ -108,8 +87,8 @@ def test_float_and_uint8_images_agree():
 def test_two_evaluation_passes_are_identical_and_predictions_keep_their_contract():
     model = build_detection_model(_cfg("MODEL.ROI_HEADS.SCORE_THRESH", 0.01, "TEST.DETECTIONS_PER_IMG", 7)).eval()
     with torch.inference_mode():
-        first, second = model(_images()), model(_images())
-    for a, b, image in zip(first, second, _images(), strict=True):
+        first, second = model(make_images()), model(make_images())
+    for a, b, image in zip(first, second, make_images(), strict=True):
         assert all(torch.equal(a[key], b[key]) for key in a)
         assert 0 < len(a["boxes"]) <= 7
         assert (a["scores"].diff() <= 0).all() and a["scores"].min() > 0.01 and a["scores"].max() <= 1
@@ -121,16 +100,16 @@ def test_two_evaluation_passes_are_identical_and_predictions_keep_their_contract
 def test_nothing_found_is_an_empty_prediction():
     model = build_detection_model(_cfg("MODEL.ROI_HEADS.SCORE_THRESH", 0.999)).eval()
     with torch.inference_mode():
-        predictions = model(_images())
+        predictions = model(make_images())
     assert [p["boxes"].shape for p in predictions] == [(0, 4), (0, 4)]
     assert predictions[0]["labels"].dtype == torch.int64
 
 
 def test_rpn_alone_detects_objects_of_one_class():
     model = build_detection_model(_cfg("MODEL.ROI_HEADS.NAME", ""))
-    assert set(model(_images(), [FULL, EMPTY])) == {"loss_rpn_cls", "loss_rpn_box"}
+    assert set(model(make_images(), [FULL, EMPTY])) == {"loss_rpn_cls", "loss_rpn_box"}
     with torch.inference_mode():
-        prediction = model.eval()(_images())[0]
+        prediction = model.eval()(make_images())[0]
     assert len(prediction["boxes"]) > 0 and (prediction["labels"] == 1).all()
 
 
@@ -145,7 +124,7 @@ def test_proposals_per_level_keep_the_best_of_all_levels():
     ]
     model = build_detection_model(_cfg("MODEL.ROI_HEADS.NAME", "", *opts)).eval()
     with torch.inference_mode():
-        for prediction in model(_images()):
+        for prediction in model(make_images()):
             assert 20 < len(prediction["boxes"]) <= 30
             assert (prediction["scores"].diff() <= 0).all()
 
@@ -213,11 +192,11 @@ def test_a_wrong_config_is_named(change, message):
         ([torch.zeros(1, 64, 64)], [FULL], r"\(3, H, W\)"),
         ([torch.zeros(3, 64, 64)], None, "training needs targets"),
         ([torch.zeros(3, 64, 64)], [FULL, FULL], "1 images came with 2 targets"),
-        ([torch.zeros(3, 64, 64)], [_target([[0.0, 0, 9, 9]], [0])], "label 0"),
-        ([torch.zeros(3, 64, 64)], [_target([[0.0, 0, 9, 9]], [4])], "label 4, but labels run from 1 to 3"),
-        ([torch.zeros(3, 64, 64)], [_target([[9.0, 0, 9, 9]], [1], image_id=42)], "image 42: box .* has no area"),
+        ([torch.zeros(3, 64, 64)], [make_target([[0.0, 0, 9, 9]], [0])], "label 0"),
+        ([torch.zeros(3, 64, 64)], [make_target([[0.0, 0, 9, 9]], [4])], "label 4, but labels run from 1 to 3"),
+        ([torch.zeros(3, 64, 64)], [make_target([[9.0, 0, 9, 9]], [1], image_id=42)], "image 42: box .* has no area"),
         ([torch.zeros(3, 64, 64)], [{"boxes": torch.zeros(0, 4)}], "no 'labels'"),
-        ([torch.zeros(3, 64, 64)], [_target([[0.0, 0, 9, 9]], [1, 2])], "1 boxes but labels"),
+        ([torch.zeros(3, 64, 64)], [make_target([[0.0, 0, 9, 9]], [1, 2])], "1 boxes but labels"),
     ],
 )
 def test_wrong_input_is_named(images, targets, message):
@@ -250,7 +229,7 @@ def test_an_extractor_that_misstates_its_maps_is_named():
     model = build_detection_model(_cfg())
     model.backbone.strides = {"p2": 4, "p3": 16, "p4": 16, "p5": 32, "p6": 64}
     with pytest.raises(ValueError, match=r"says that p3 has stride 16, but its map of 12x12 cells .* has stride 8"):
-        model(_images(), [FULL, EMPTY])
+        model(make_images(), [FULL, EMPTY])
     with pytest.raises(ValueError, match=r"returned the maps \['p2'\], but its strides name \['c2', 'c3'\]"):
         check_maps({"p2": torch.zeros(1, 1, 8, 8)}, (32, 32), {"c2": 4, "c3": 8})
 
@@ -262,7 +241,7 @@ def test_a_compiled_model_equals_the_eager_one():
     eager = build_detection_model(_cfg())
     compiled = build_detection_model(_cfg("MODEL.COMPILE", True))
     compiled.load_state_dict(eager.state_dict())
-    a, b = eager(_images(), [FULL, EMPTY]), compiled(_images(), [FULL, EMPTY])
+    a, b = eager(make_images(), [FULL, EMPTY]), compiled(make_images(), [FULL, EMPTY])
     for name, loss in a.items():
         torch.testing.assert_close(b[name], loss, atol=1e-5, rtol=1e-4)
     sum(b.values()).backward()

@@ -9,41 +9,16 @@ import pytest
 import torch
 from torchvision.ops import generalized_box_iou_loss
 
-from detframe.config import get_cfg, validate
+from detframe.config import validate
 from detframe.modeling import build_detection_model
 from detframe.ops.fcos import Locations, assign_locations, boxes_at, centerness, distance_iou_loss, distances
+from tests.modeling.tiny import DENSE, EMPTY, FULL, make_images, make_target, tiny_config
 
-TINY = {
-    "MODEL.DEVICE": "cpu",
-    "MODEL.NUM_CLASSES": 3,
-    "MODEL.BACKBONE.CONV_BODY": "R-18-FPN-RETINANET",
-    "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
-    "MODEL.FPN.OUT_CHANNELS": 16,
-    "MODEL.RPN.NAME": "FCOS",
-    "MODEL.ROI_HEADS.NAME": "",
-    "MODEL.FCOS.NUM_CONVS": 2,
-    "MODEL.FCOS.INFERENCE_TH": 0.001,
-}
+KEYS = {**DENSE, "MODEL.RPN.NAME": "FCOS", "MODEL.FCOS.NUM_CONVS": 2, "MODEL.FCOS.INFERENCE_TH": 0.001}
 
 
 def _cfg(*opts):
-    cfg = get_cfg()
-    cfg.merge_from_list([word for pair in TINY.items() for word in pair])
-    cfg.merge_from_list(list(opts))
-    return cfg
-
-
-def _target(boxes, labels, **more):
-    return {"boxes": torch.tensor(boxes).reshape(-1, 4), "labels": torch.tensor(labels, dtype=torch.int64), **more}
-
-
-FULL = _target([[4.0, 4, 40, 40], [20, 10, 60, 50]], [1, 3])
-EMPTY = _target([], [])
-
-
-def _images():
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator) for size in ((70, 90), (64, 51))]
+    return tiny_config(KEYS, *opts)
 
 
 def _level(stride=8, size=8, low=0.0, high=64.0):
@@ -137,13 +112,13 @@ def test_a_box_that_overlaps_nothing_has_a_finite_loss_and_gradient():
 def test_losses_are_finite_and_every_parameter_learns(targets, opts):
     torch.manual_seed(0)
     model = build_detection_model(_cfg(*opts))
-    losses = model(_images(), targets)
+    losses = model(make_images(), targets)
     assert {"loss_fcos_cls", "loss_fcos_box", "loss_fcos_quality"} <= set(losses)
     assert all(loss.ndim == 0 and torch.isfinite(loss) for loss in losses.values())
     sum(losses.values()).backward()
     assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
     with torch.inference_mode():
-        first, second = model.eval()(_images()), model(_images())
+        first, second = model.eval()(make_images()), model(make_images())
     for a, b in zip(first, second, strict=True):
         assert all(torch.equal(a[key], b[key]) for key in a)
         assert (a["scores"].diff() <= 0).all()
@@ -152,8 +127,8 @@ def test_losses_are_finite_and_every_parameter_learns(targets, opts):
 def test_predictions_keep_their_contract():
     model = build_detection_model(_cfg("TEST.DETECTIONS_PER_IMG", 9)).eval()
     with torch.inference_mode():
-        predictions = model(_images())
-    for prediction, image in zip(predictions, _images(), strict=True):
+        predictions = model(make_images())
+    for prediction, image in zip(predictions, make_images(), strict=True):
         assert len(prediction["boxes"]) == 9
         assert 1 <= prediction["labels"].min() and prediction["labels"].max() <= 3
         assert (prediction["boxes"] >= 0).all()
@@ -167,7 +142,7 @@ def test_the_threshold_may_count_centerness():
     high = build_detection_model(_cfg("MODEL.FCOS.INFERENCE_TH", 0.05)).eval()
     high.load_state_dict(low.state_dict())
     with torch.inference_mode():
-        many, none = low(_images()), high(_images())
+        many, none = low(make_images()), high(make_images())
     assert len(many[0]["boxes"]) > 0  # class scores of 0.01 with a quality of 0.5 combine to 0.07
     assert len(none[0]["boxes"]) == 0
 
@@ -179,7 +154,7 @@ def test_an_object_is_found_where_it_is():
     model = build_detection_model(_cfg(*opts, "MODEL.FCOS.CENTER_SAMPLING_RADIUS", 1.5))
     image = torch.full((3, 96, 128), 30, dtype=torch.uint8)
     image[:, 40:72, 80:112] = 220
-    target = _target([[80.0, 40, 112, 72]], [2])
+    target = make_target([[80.0, 40, 112, 72]], [2])
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(100):
         optimizer.zero_grad()

@@ -8,7 +8,13 @@ import torch
 from detframe.compat import load_weights
 from detframe.config import get_cfg
 from detframe.modeling import build_detection_model
-from tests.modeling.parity import assert_same_detections, reference, reference_batch, reference_state
+from tests.modeling.parity import (
+    assert_golden_detections,
+    assert_golden_features,
+    reference,
+    reference_batch,
+    reference_state,
+)
 
 NAMES = {"loss_fcos_cls": "loss_cls", "loss_fcos_box": "loss_reg", "loss_fcos_quality": "loss_centerness"}
 IMPROVED = {
@@ -51,20 +57,9 @@ def test_losses(setup):
 
 def test_features(setup):
     ref, arrays, model, _ = setup
-    model.eval()
-    with torch.inference_mode():
-        features = model.backbone(model.preprocessor(reference_batch(ref)[0]).tensors)
-    assert len(features) == 5
-    for i, feature in enumerate(features.values()):
-        expected = torch.from_numpy(arrays[f"feature.{i}.mean"])
-        torch.testing.assert_close(feature.mean((2, 3)), expected, rtol=1e-4, atol=1e-4)
+    assert_golden_features(model, ref, arrays, list("01234"))
 
 
 def test_detections(setup):
     ref, arrays, model, _ = setup
-    model.eval()
-    with torch.inference_mode():
-        predictions = model(reference_batch(ref)[0])
-    for i, prediction in enumerate(predictions):
-        boxes, scores, classes = (torch.from_numpy(arrays[f"det{i}.{k}"]) for k in ("boxes", "scores", "classes"))
-        assert_same_detections(prediction, boxes, classes.long() + 1, scores, atol=1e-4)
+    assert_golden_detections(model, ref, arrays)

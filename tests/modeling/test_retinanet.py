@@ -15,44 +15,20 @@ from detframe.modeling import build_backbone, build_detection_model
 from detframe.modeling.rpn.dense import best_above, top_candidates
 from detframe.ops import match_boxes
 from detframe.registry import RPN_HEADS
+from tests.modeling.tiny import DENSE, EMPTY, FULL, make_images, make_target, tiny_config
 
-TINY = {
-    "MODEL.DEVICE": "cpu",
-    "MODEL.NUM_CLASSES": 3,
-    "MODEL.BACKBONE.CONV_BODY": "R-18-FPN-RETINANET",
-    "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
-    "MODEL.FPN.OUT_CHANNELS": 16,
-    "MODEL.RPN.NAME": "RetinaNet",
-    "MODEL.ROI_HEADS.NAME": "",
-    "MODEL.RETINANET.NUM_CONVS": 1,
-}
+KEYS = {**DENSE, "MODEL.RPN.NAME": "RetinaNet", "MODEL.RETINANET.NUM_CONVS": 1}
 SHIPPED = sorted(shipped_folder("configs").rglob("*retinanet_*.yaml"))
 LOSSES = {"loss_retinanet_cls", "loss_retinanet_box"}
 
 
 def _cfg(*opts):
-    cfg = get_cfg()
-    cfg.merge_from_list([word for pair in TINY.items() for word in pair])
-    cfg.merge_from_list(list(opts))
-    return cfg
+    return tiny_config(KEYS, *opts)
 
 
 def _model(*opts):
     torch.manual_seed(0)
     return build_detection_model(_cfg(*opts))
-
-
-def _target(boxes, labels, **more):
-    return {"boxes": torch.tensor(boxes).reshape(-1, 4), "labels": torch.tensor(labels, dtype=torch.int64), **more}
-
-
-FULL = _target([[4.0, 4, 40, 40], [20, 10, 60, 50]], [1, 3])
-EMPTY = _target([], [])
-
-
-def _images():
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator) for size in ((70, 90), (64, 51))]
 
 
 @pytest.mark.parametrize("targets", [[FULL, FULL], [FULL, EMPTY], [EMPTY, EMPTY]], ids=["full", "half", "empty"])
@@ -62,7 +38,7 @@ def _images():
 def test_losses_are_finite_and_every_parameter_learns(targets, norm, box_loss, normalizer):
     keys = {"NORM": norm, "BOX_LOSS_TYPE": box_loss, "LOSS_NORMALIZER": normalizer}
     model = _model(*(word for key, value in keys.items() for word in (f"MODEL.RETINANET.{key}", value)))
-    losses = model(_images(), targets)
+    losses = model(make_images(), targets)
     assert set(losses) == LOSSES
     assert all(loss.ndim == 0 and loss.dtype == torch.float32 and torch.isfinite(loss) for loss in losses.values())
     assert (losses["loss_retinanet_box"] > 0) == (targets[0] is FULL)
@@ -73,7 +49,7 @@ def test_losses_are_finite_and_every_parameter_learns(targets, norm, box_loss, n
 
 def _positives(model, targets):
     """Positive anchors of each image, from the anchors and the rule."""
-    batch = model.preprocessor(_images())
+    batch = model.preprocessor(make_images())
     anchors = torch.cat(model.rpn.anchors(list(model.backbone(batch.tensors).values()), batch))
     counts = []
     for target in targets:
@@ -88,16 +64,16 @@ def _positives(model, targets):
 def test_the_normalisers_divide_by_what_they_say():
     """The sum of the losses is the same under all three; alone in a batch, an image's sum is its own."""
     models = {n: _model("MODEL.RETINANET.LOSS_NORMALIZER", n) for n in ("batch", "image", "ema")}
-    one, two = FULL, _target([[10.0, 10, 30, 30]], [2])
+    one, two = FULL, make_target([[10.0, 10, 30, 30]], [2])
     counts = _positives(models["batch"], [one, two])
     assert min(counts) > 0 and counts[0] != counts[1]
     with torch.no_grad():
-        batch = models["batch"](_images(), [one, two])
-        image = models["image"](_images(), [one, two])
-        ema = models["ema"](_images(), [one, two])
+        batch = models["batch"](make_images(), [one, two])
+        image = models["image"](make_images(), [one, two])
+        ema = models["ema"](make_images(), [one, two])
         # with the other image empty, "batch" divides by the positives of the one that is left
-        alone = models["batch"](_images(), [one, EMPTY])["loss_retinanet_box"] * counts[0]
-        other = models["batch"](_images(), [EMPTY, two])["loss_retinanet_box"] * counts[1]
+        alone = models["batch"](make_images(), [one, EMPTY])["loss_retinanet_box"] * counts[0]
+        other = models["batch"](make_images(), [EMPTY, two])["loss_retinanet_box"] * counts[1]
     total = batch["loss_retinanet_box"] * sum(counts)
     torch.testing.assert_close(alone + other, total)
     torch.testing.assert_close(image["loss_retinanet_box"], (alone / counts[0] + other / counts[1]) / 2)
@@ -112,7 +88,7 @@ def test_two_ranks_with_an_image_each_equal_one_with_both(normalizer, monkeypatc
     model = _model("MODEL.RETINANET.LOSS_NORMALIZER", normalizer)
     mean = torch.tensor(sum(_positives(model, targets)) / 2)
     ranks = []
-    image = _images()[0]
+    image = make_images()[0]
     monkeypatch.setattr("detframe.modeling.rpn.retinanet.mean_over_ranks", lambda value: mean)
     for target in targets:
         ranks.append(copy.deepcopy(model)([image], [target]))
@@ -127,13 +103,13 @@ def test_two_ranks_with_an_image_each_equal_one_with_both(normalizer, monkeypatc
 def test_the_moving_average_is_state_of_training_alone():
     model = _model("MODEL.RETINANET.LOSS_NORMALIZER", "ema")
     count = sum(_positives(model, [FULL, EMPTY]))
-    model(_images(), [FULL, EMPTY])
+    model(make_images(), [FULL, EMPTY])
     torch.testing.assert_close(model.state_dict()["rpn.loss_normalizer"], torch.tensor(90 + 0.1 * count))
-    model.eval()(_images())
+    model.eval()(make_images())
     torch.testing.assert_close(model.rpn.loss_normalizer, torch.tensor(90 + 0.1 * count))
     # two forward passes before one backward pass, as when the caller adds up losses
     model.train()
-    first, second = (sum(model(_images(), [FULL, EMPTY]).values()) for _ in range(2))
+    first, second = (sum(model(make_images(), [FULL, EMPTY]).values()) for _ in range(2))
     (first + second).backward()
     fresh = _model("MODEL.RETINANET.LOSS_NORMALIZER", "ema")
     fresh.load_state_dict(model.state_dict())
@@ -144,16 +120,16 @@ def test_the_moving_average_is_state_of_training_alone():
 def test_the_loss_does_not_depend_on_chance():
     model = _model()
     torch.manual_seed(1)
-    first = model(_images(), [{**FULL, "seed": 1}, EMPTY])
+    first = model(make_images(), [{**FULL, "seed": 1}, EMPTY])
     torch.manual_seed(2)
-    second = model(_images(), [{**FULL, "seed": 2}, EMPTY])
+    second = model(make_images(), [{**FULL, "seed": 2}, EMPTY])
     assert all(torch.equal(first[name], second[name]) for name in LOSSES)
 
 
 def test_padding_changes_nothing():
     """The anchors of an image stay where they are when a larger image shares its batch."""
     model = _model("MODEL.RETINANET.INFERENCE_TH", 0.0105).eval()
-    image = _images()[0]
+    image = make_images()[0]
     with torch.inference_mode():
         alone, padded = model([image])[0], model([image, torch.cat([image, image], 2)])[0]
     assert len(alone["boxes"]) > 0
@@ -163,8 +139,8 @@ def test_padding_changes_nothing():
 def test_two_evaluation_passes_are_identical_and_predictions_keep_their_contract():
     model = _model("MODEL.RETINANET.INFERENCE_TH", 0.0095, "TEST.DETECTIONS_PER_IMG", 7).eval()
     with torch.inference_mode():
-        first, second = model(_images()), model(_images())
-    for a, b, image in zip(first, second, _images(), strict=True):
+        first, second = model(make_images()), model(make_images())
+    for a, b, image in zip(first, second, make_images(), strict=True):
         assert all(torch.equal(a[key], b[key]) for key in a)
         assert 0 < len(a["boxes"]) <= 7
         assert (a["scores"].diff() <= 0).all() and a["scores"].min() > 0.0095 and a["scores"].max() <= 1
@@ -176,7 +152,7 @@ def test_two_evaluation_passes_are_identical_and_predictions_keep_their_contract
 def test_nothing_found_is_an_empty_prediction():
     model = _model("MODEL.RETINANET.INFERENCE_TH", 0.999).eval()
     with torch.inference_mode():
-        predictions = model(_images())
+        predictions = model(make_images())
     assert [p["boxes"].shape for p in predictions] == [(0, 4), (0, 4)]
     assert predictions[0]["labels"].dtype == torch.int64
 
@@ -187,7 +163,7 @@ def test_boxes_outside_the_image_are_cut_or_dropped(clip_before):
     # every box moves one width to the right: those of the last columns leave the image
     model.rpn.head.regression_head.bbox_reg.bias.data.copy_(torch.tensor([1.0, 0, 0, 0]).repeat(9))
     with torch.inference_mode():
-        for prediction, image in zip(model(_images()), _images(), strict=True):
+        for prediction, image in zip(model(make_images()), make_images(), strict=True):
             boxes = prediction["boxes"]
             assert len(boxes) > 0 and (boxes[:, 2:] > boxes[:, :2]).all() and (boxes[:, 2] <= image.shape[2]).all()
             assert (prediction["scores"] > 0).all() and (prediction["scores"].diff() <= 0).all()
@@ -197,7 +173,7 @@ def test_boxes_outside_the_image_are_cut_or_dropped(clip_before):
 def test_roi_heads_refine_its_proposals():
     opts = ["MODEL.ROI_HEADS.NAME", "StandardROIHeads", "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM", 16]
     model = _model(*opts, "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 3)
-    losses = model(_images(), [FULL, EMPTY])
+    losses = model(make_images(), [FULL, EMPTY])
     assert set(losses) == LOSSES | {"loss_roi_cls", "loss_roi_box"}
     sum(losses.values()).backward()
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
@@ -209,7 +185,7 @@ def test_training_on_one_image_finds_its_objects():
     image = torch.full((3, 64, 96), 90, dtype=torch.uint8)
     image[0, 8:40, 8:40] = 250
     image[2, 16:56, 50:90] = 250
-    target = _target([[8.0, 8, 40, 40], [50, 16, 90, 56]], [1, 3])
+    target = make_target([[8.0, 8, 40, 40], [50, 16, 90, 56]], [1, 3])
     for _ in range(60):
         optimizer.zero_grad()
         sum(model([image, image], [target, target]).values()).backward()
@@ -266,16 +242,16 @@ def test_wrong_keys_are_found_before_anything_is_built(key, value, message):
 
 def test_bf16_changes_the_losses_by_rounding_only():
     model = _model()
-    plain = copy.deepcopy(model)(_images(), [FULL, EMPTY])
+    plain = copy.deepcopy(model)(make_images(), [FULL, EMPTY])
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = model(_images(), [FULL, EMPTY])
+        mixed = model(make_images(), [FULL, EMPTY])
         sum(mixed.values()).backward()
     for name in LOSSES:
         assert mixed[name].dtype == torch.float32
         torch.testing.assert_close(mixed[name], plain[name], rtol=0.05, atol=0.01)
     model.rpn.inference = dataclasses.replace(model.rpn.inference, score_threshold=0.0095)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        for prediction in model.eval()(_images()):
+        for prediction in model.eval()(make_images()):
             assert len(prediction["boxes"]) > 0
             assert prediction["boxes"].dtype == prediction["scores"].dtype == torch.float32
 

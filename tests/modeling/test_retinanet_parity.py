@@ -9,7 +9,14 @@ from torchvision.models.detection import retinanet_resnet50_fpn, retinanet_resne
 from detframe.compat import load_weights
 from detframe.config import get_cfg
 from detframe.modeling import build_detection_model
-from tests.modeling.parity import assert_same_detections, reference, reference_batch, reference_state
+from tests.modeling.parity import (
+    assert_golden_detections,
+    assert_golden_features,
+    assert_same_detections,
+    reference,
+    reference_batch,
+    reference_state,
+)
 
 
 # ---------------------------------------------------------------- detectron2
@@ -43,16 +50,8 @@ def test_losses_of_detectron2(detectron2):
 
 def test_detections_of_detectron2(detectron2):
     ref, arrays, model, _ = detectron2
-    model.eval()
-    with torch.inference_mode():
-        features = model.backbone(model.preprocessor(reference_batch(ref)[0]).tensors)
-        predictions = model(reference_batch(ref)[0])
-    for name, feature in features.items():
-        expected = torch.from_numpy(arrays[f"feature.{name}.mean"])
-        torch.testing.assert_close(feature.mean((2, 3)), expected, rtol=1e-4, atol=1e-4)
-    for i, prediction in enumerate(predictions):
-        boxes, scores, classes = (torch.from_numpy(arrays[f"det{i}.{k}"]) for k in ("boxes", "scores", "classes"))
-        assert_same_detections(prediction, boxes, classes.long() + 1, scores, atol=1e-4)
+    assert_golden_features(model, ref, arrays, [f"p{i}" for i in range(3, 8)])
+    assert_golden_detections(model, ref, arrays)
 
 
 # ---------------------------------------------------------------- torchvision
