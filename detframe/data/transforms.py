@@ -76,48 +76,49 @@ class Resize:
         )
 
 
-class HorizontalFlip:
+class _Flip:
+    """Mirror one axis with a probability. A mirrored left hand is a right one either way, so rows are exchanged."""
+
+    axis: int  # of (x, y)
+    mirror: Callable[[Any], Any]  # an image, or boxes
+    mirror_masks: Callable[[LazyMasks], LazyMasks]
+
+    def __init__(self, probability: float, keypoint_flip_pairs: Sequence[tuple[int, int]] = ()) -> None:
+        self.probability = probability
+        self.pairs = tuple(keypoint_flip_pairs)
+
+    def __call__(self, image: Tensor, target: Target, generator: Generator) -> tuple[Tensor, Target]:
+        """See the module."""
+        if not _happens(self.probability, generator):
+            return image, target
+        height, width = image.shape[-2:]
+        extent = (width, height)[self.axis]
+        target = _moved(
+            target,
+            (height, width),
+            boxes=self.mirror,
+            points_xy=lambda xy: torch.stack(
+                [extent - c if i == self.axis else c for i, c in enumerate(xy.unbind(-1))], dim=-1
+            ),
+            masks=self.mirror_masks,
+        )
+        return self.mirror(image), _exchange_sides(target, self.pairs)
+
+
+class HorizontalFlip(_Flip):
     """Mirror left to right with a probability; left and right keypoints exchange their rows."""
 
-    def __init__(self, probability: float, keypoint_flip_pairs: Sequence[tuple[int, int]] = ()) -> None:
-        self.probability = probability
-        self.pairs = tuple(keypoint_flip_pairs)
-
-    def __call__(self, image: Tensor, target: Target, generator: Generator) -> tuple[Tensor, Target]:
-        """See the module."""
-        if not _happens(self.probability, generator):
-            return image, target
-        height, width = image.shape[-2:]
-        target = _moved(
-            target,
-            (height, width),
-            boxes=F.horizontal_flip,
-            points_xy=lambda xy: torch.stack([width - xy[..., 0], xy[..., 1]], dim=-1),
-            masks=LazyMasks.hflip,
-        )
-        return F.horizontal_flip(image), _exchange_sides(target, self.pairs)
+    axis = 0
+    mirror = staticmethod(F.horizontal_flip)
+    mirror_masks = staticmethod(LazyMasks.hflip)
 
 
-class VerticalFlip:
-    """Mirror top to bottom with a probability; a mirrored left hand is a right one here too, so rows are exchanged."""
+class VerticalFlip(_Flip):
+    """Mirror top to bottom with a probability; left and right keypoints exchange their rows here too."""
 
-    def __init__(self, probability: float, keypoint_flip_pairs: Sequence[tuple[int, int]] = ()) -> None:
-        self.probability = probability
-        self.pairs = tuple(keypoint_flip_pairs)
-
-    def __call__(self, image: Tensor, target: Target, generator: Generator) -> tuple[Tensor, Target]:
-        """See the module."""
-        if not _happens(self.probability, generator):
-            return image, target
-        height, width = image.shape[-2:]
-        target = _moved(
-            target,
-            (height, width),
-            boxes=F.vertical_flip,
-            points_xy=lambda xy: torch.stack([xy[..., 0], height - xy[..., 1]], dim=-1),
-            masks=LazyMasks.vflip,
-        )
-        return F.vertical_flip(image), _exchange_sides(target, self.pairs)
+    axis = 1
+    mirror = staticmethod(F.vertical_flip)
+    mirror_masks = staticmethod(LazyMasks.vflip)
 
 
 class ColorJitter:

@@ -100,7 +100,7 @@ class GeneralizedRCNN(nn.Module):
             raise ValueError("training needs targets: model(images, targets); call model.eval() first to predict")
         if len(targets) != len(batch):
             raise ValueError(f"{len(batch)} images came with {len(targets)} targets")
-        return pack_targets(targets, batch.sizes_hw, self.num_classes, batch.tensors.device)
+        return pack_targets(targets, self.num_classes, batch.tensors.device)
 
 
 def _predictions(detections: Proposals) -> list[Prediction]:

@@ -20,12 +20,9 @@ class GroundTruth:
     labels: Tensor  # int64 (N, G), 1..K, padded with 0
     valid: Tensor  # bool (N, G), which rows are objects
     seeds: Tensor  # int64 (N,), for the random draws of each image
-    targets: Sequence[Target]  # as handed in
 
 
-def pack_targets(
-    targets: Sequence[Target], sizes_hw: Sequence[tuple[int, int]], num_classes: int, device: torch.device
-) -> GroundTruth:
+def pack_targets(targets: Sequence[Target], num_classes: int, device: torch.device) -> GroundTruth:
     """Check targets and pad them into one batch on the device.
 
     Crowd rows are left out. An image whose target has no `seed` draws one from PyTorch's generator.
@@ -34,8 +31,8 @@ def pack_targets(
         ValueError: a target that breaks its contract; see `validate_target`.
     """
     boxes, labels, seeds = [], [], []
-    for target, size_hw in zip(targets, sizes_hw, strict=True):
-        validate_target(target, size_hw, num_classes)
+    for target in targets:
+        validate_target(target, num_classes)
         box, label = target["boxes"].float().reshape(-1, 4), target["labels"].long()
         if "iscrowd" in target:
             keep = ~target["iscrowd"].bool()
@@ -51,5 +48,4 @@ def pack_targets(
         labels=pad_sequence(labels, batch_first=True).to(device, non_blocking=True),
         valid=valid.to(device, non_blocking=True),
         seeds=torch.tensor(seeds, dtype=torch.int64).to(device, non_blocking=True),
-        targets=targets,
     )

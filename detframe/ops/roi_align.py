@@ -111,7 +111,7 @@ def _pool_by_level(features: Sequence[Tensor], strides: Sequence[int], regions: 
 
 
 def _pool_as_bags(features: Sequence[Tensor], strides: Sequence[int], regions: _Regions) -> Tensor:
-    """All levels in one weighted sum of table rows, which a CPU does ten times as fast as the per-level kernel.
+    """All levels in one weighted sum of table rows, which a CPU does faster than the per-level kernel.
 
     Pooling is linear in the features: each output cell is a weighted sum of feature cells, which channels_last maps
     hold as rows of C values.

@@ -56,7 +56,7 @@ def _rows(value: Any, keep: Tensor) -> Any:
     return rows
 
 
-def validate_target(target: Any, size_hw: tuple[int, int], num_classes: int) -> None:
+def validate_target(target: Any, num_classes: int) -> None:
     """Check a training target against its contract, on the CPU or any device.
 
     Raises:

@@ -54,6 +54,16 @@ class AnchorGenerator(nn.Module):
             templates = anchor_templates(level_sizes, aspect_ratios, rounded)
             self.register_buffer(f"templates{i}", templates, persistent=False)
 
+    @classmethod
+    def from_keys(cls, section: str, keys: ConfigNode, strides: Mapping[str, int]) -> AnchorGenerator:
+        """The anchors that ANCHOR_SIZES, ASPECT_RATIOS, ANCHOR_ROUND and ANCHOR_STEP of a config section describe.
+
+        Raises:
+            ValueError: sizes that do not match the levels of the pyramid.
+        """
+        sizes = _sizes_per_level(f"{section}.ANCHOR_SIZES", keys.ANCHOR_SIZES, strides)
+        return cls(sizes, keys.ASPECT_RATIOS, list(strides.values()), keys.ANCHOR_ROUND, keys.ANCHOR_STEP)
+
     def forward(self, features: Sequence[Tensor], images: ImageList) -> list[Tensor]:
         """Anchors (H * W * T, 4) of each level."""
         out = []
@@ -128,10 +138,7 @@ class AnchorRPN(nn.Module):
             ValueError: ANCHOR_SIZES that do not match the levels of the pyramid.
         """
         keys = cfg.MODEL.RPN
-        sizes = sizes_per_level("MODEL.RPN.ANCHOR_SIZES", keys.ANCHOR_SIZES, strides)
-        anchors = AnchorGenerator(
-            sizes, keys.ASPECT_RATIOS, list(strides.values()), keys.ANCHOR_ROUND, keys.ANCHOR_STEP
-        )
+        anchors = AnchorGenerator.from_keys("MODEL.RPN", keys, strides)
         return cls(
             head=RPNHead(out_channels, anchors.num_anchors, keys.CONV_DEPTH),
             anchors=anchors,
@@ -243,7 +250,7 @@ def _limits(keys: Any, phase: str) -> ProposalLimits:
     )
 
 
-def sizes_per_level(key: str, sizes: Sequence[Any], strides: Mapping[str, int]) -> list[tuple[float, ...]]:
+def _sizes_per_level(key: str, sizes: Sequence[Any], strides: Mapping[str, int]) -> list[tuple[float, ...]]:
     """Anchor sizes of each level; a single row serves all levels.
 
     Raises:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detframe.config import ConfigNode
-from detframe.layers import mean_over_ranks
+from detframe.layers import DeformConv, mean_over_ranks
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.proposals import Proposals
 from detframe.modeling.rpn.dense import Candidates, join_levels, top_candidates
@@ -218,8 +218,6 @@ def _last(keys: Any, channels: int) -> Any:
     """What makes the last convolution of a tower, where it is not the plain one."""
     if not keys.USE_DCN_IN_TOWER:
         return None
-    from detframe.layers.deform_conv import DeformConv
-
     return lambda: DeformConv(channels, channels, 3)
 
 

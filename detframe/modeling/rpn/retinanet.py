@@ -16,7 +16,7 @@ from detframe.config import ConfigNode
 from detframe.layers import mean_over_ranks
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.proposals import Proposals
-from detframe.modeling.rpn.anchor_rpn import AnchorGenerator, sizes_per_level
+from detframe.modeling.rpn.anchor_rpn import AnchorGenerator
 from detframe.modeling.rpn.dense import Candidates, best_above, join_levels
 from detframe.modeling.rpn.retinanet_head import RetinaNetHead
 from detframe.ops import clip_boxes, decode_boxes, encode_boxes, match_boxes, sides_at_least, sigmoid_focal, smooth_l1
@@ -100,10 +100,7 @@ class RetinaNet(nn.Module):
             ValueError: ANCHOR_SIZES that do not match the levels of the pyramid.
         """
         keys = cfg.MODEL.RETINANET
-        sizes = sizes_per_level("MODEL.RETINANET.ANCHOR_SIZES", keys.ANCHOR_SIZES, strides)
-        anchors = AnchorGenerator(
-            sizes, keys.ASPECT_RATIOS, list(strides.values()), keys.ANCHOR_ROUND, keys.ANCHOR_STEP
-        )
+        anchors = AnchorGenerator.from_keys("MODEL.RETINANET", keys, strides)
         return cls(
             head=RetinaNetHead(
                 out_channels,
