@@ -38,6 +38,9 @@ _C.MODEL.BACKBONE = ConfigNode()
 _C.MODEL.BACKBONE.CONV_BODY = "R-50-FPN"
 # Freeze the first stages of the body: 0 none, 1 the stem, 2 the stem and the first stage, ..., 5 all
 _C.MODEL.BACKBONE.FREEZE_CONV_BODY_AT = 2
+# Freeze what these shell patterns match among the names of parameters, as "backbone.fpn.*" or "*.bn?.*"; a pattern that
+# matches nothing is an error
+_C.MODEL.FREEZE = ()
 
 _C.MODEL.RESNETS = ConfigNode()
 # Norm of the body: "FrozenBN" (affine map, statistics fixed), "BN", "SyncBN" (BN on a single process), "GN"
@@ -52,6 +55,8 @@ _C.MODEL.RESNETS.WIDTH_PER_GROUP = 0
 _C.MODEL.RESNETS.STRIDE_IN_1X1 = False
 # Channels after the stem; the stages are 1, 2, 4, 8 times as wide (times 4 for bottlenecks). 64 is the ResNet paper's
 _C.MODEL.RESNETS.STEM_OUT_CHANNELS = 64
+# Dilation of res5, which then keeps the stride of res4: 1 (none) or 2; "...-DC5" makes it 2
+_C.MODEL.RESNETS.RES5_DILATION = 1
 # Deformable 3x3 convolutions (the second of each block) in the stages res2, res3, res4, res5, frozen ones as well
 _C.MODEL.RESNETS.STAGE_WITH_DCN = (False, False, False, False)
 # They also weight their sampling points (DCNv2, arXiv:1811.11168) instead of only moving them (arXiv:1703.06211)

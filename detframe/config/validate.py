@@ -10,6 +10,7 @@ from detframe.config.durations import parse_duration
 CHOICES: dict[str, tuple[str, ...]] = {
     "INPUT.FORMAT": ("RGB", "BGR"),
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
+    "MODEL.RESNETS.RES5_DILATION": (1, 2),
     "MODEL.RESNETS.NORM": ("FrozenBN", "BN", "SyncBN", "GN"),
     "MODEL.MOBILENET.NORM": ("FrozenBN", "BN", "SyncBN"),
     "MODEL.FPN.NORM": ("", "GN", "BN", "SyncBN"),

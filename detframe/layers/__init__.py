@@ -9,9 +9,10 @@ from detframe.layers.collectives import (
     rank,
     world_size,
 )
-from detframe.layers.conv_norm import ConvNorm, conv_norm, freeze, make_norm
+from detframe.layers.conv_norm import ConvNorm, conv_norm, make_norm
 from detframe.layers.deform_conv import DeformConv
 from detframe.layers.device import resolve_amp, resolve_device
+from detframe.layers.freezing import freeze, freeze_matching
 
 __all__ = [
     "ConvNorm",
@@ -21,6 +22,7 @@ __all__ = [
     "broadcast_object",
     "conv_norm",
     "freeze",
+    "freeze_matching",
     "gather_objects",
     "make_norm",
     "mean_over_ranks",

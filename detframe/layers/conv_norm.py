@@ -101,19 +101,3 @@ class ConvNorm(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         return conv_norm(x, self.conv, self[1] if len(self) > 1 else None, self.relu)
-
-
-def freeze(module: nn.Module) -> nn.Module:
-    """Stop training a module: no gradients, and its batch norms become affine maps with the same state.
-
-    Returns the module, changed in place; a batch norm itself comes back as a FrozenBatchNorm2d.
-    """
-    for parameter in module.parameters():
-        parameter.requires_grad_(False)
-    if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm)):
-        frozen = FrozenBatchNorm2d(module.num_features, eps=module.eps)
-        frozen.load_state_dict(module.state_dict())
-        return frozen
-    for name, child in module.named_children():
-        setattr(module, name, freeze(child))
-    return module

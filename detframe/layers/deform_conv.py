@@ -43,19 +43,20 @@ class DeformConv(nn.Conv2d):
         deformable_groups: int = 1,
         modulated: bool = True,
         bias: bool = True,
+        dilation: int = 1,
     ) -> None:
         if deformable_groups < 1 or in_channels % deformable_groups:
             raise ValueError(
                 f"a deformable convolution of {in_channels} input channels cannot have {deformable_groups} deformable "
                 "groups (MODEL.RESNETS.DEFORMABLE_GROUPS in a ResNet): the channels must be a multiple of them"
             )
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=bias)
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
         self.modulated = modulated
         self.deformable_groups = deformable_groups
         self.padding_hw = (padding, padding)
         per_point = 3 if modulated else 2
         self.offset = nn.Conv2d(
-            in_channels, per_point * kernel_size**2 * deformable_groups, kernel_size, stride, padding
+            in_channels, per_point * kernel_size**2 * deformable_groups, kernel_size, stride, padding, dilation
         )
         self.reset_offset()
 
@@ -82,6 +83,7 @@ class DeformConv(nn.Conv2d):
                 None if bias is None else bias.to(wide),
                 stride=(self.stride[0], self.stride[1]),
                 padding=self.padding_hw,
+                dilation=(self.dilation[0], self.dilation[1]),
                 mask=moves[:, points:].to(wide).sigmoid() if self.modulated else None,
             )
         return y.to(moves.dtype)

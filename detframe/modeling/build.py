@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from detframe.config import ConfigNode
-from detframe.layers import resolve_device
+from detframe.layers import freeze_matching, resolve_device
 from detframe.modeling.detector import GeneralizedRCNN, Preprocessor, check_extractor
 from detframe.registry import BACKBONES, ROI_HEADS, RPN_HEADS
 
@@ -33,6 +33,7 @@ def build_detection_model(cfg: ConfigNode) -> GeneralizedRCNN:
     Raises:
         ValueError: MODEL.NUM_CLASSES is 0 (training infers it from the data; here there is none).
         KeyError: a name that no registry has.
+        ValueError: a pattern of MODEL.FREEZE that matches no parameter.
     """
     if cfg.MODEL.NUM_CLASSES < 1:
         raise ValueError(
@@ -53,6 +54,7 @@ def build_detection_model(cfg: ConfigNode) -> GeneralizedRCNN:
     model = GeneralizedRCNN(
         preprocessor=preprocessor, backbone=backbone, rpn=rpn, roi_heads=roi_heads, num_classes=cfg.MODEL.NUM_CLASSES
     )
+    freeze_matching(model, cfg.MODEL.FREEZE)
     if cfg.MODEL.CHANNELS_LAST:
         model = model.to(memory_format=torch.channels_last)
     if cfg.MODEL.COMPILE:

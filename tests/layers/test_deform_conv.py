@@ -101,3 +101,10 @@ def test_freezing_reaches_the_offsets():
 def test_groups_that_do_not_divide_the_channels_are_an_error():
     with pytest.raises(ValueError, match=r"8 input channels cannot have 3 deformable groups.*DEFORMABLE_GROUPS"):
         DeformConv(8, 8, 3, deformable_groups=3)
+
+
+def test_a_dilated_one_starts_as_the_dilated_convolution():
+    layer = DeformConv(4, 6, 3, padding=2, dilation=2, modulated=False)
+    x = torch.randn(2, 4, 9, 11)
+    expected = torch.nn.functional.conv2d(x, layer.weight, layer.bias, padding=2, dilation=2)
+    torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-5)

@@ -1,6 +1,6 @@
-"""ResNet and ResNeXt bodies (arXiv:1512.03385, arXiv:1611.05431), with torchvision's parameter names.
+"""ResNet, ResNeXt and wide ResNet bodies (arXiv:1512.03385, 1611.05431, 1605.07146), named as torchvision's.
 
-Legend: N images, (H, W) size of the padded batch; stage outputs res2..res5 have strides 4, 8, 16, 32.
+Legend: N images, (H, W) size of the padded batch; stages res2..res5 have strides 4, 8, 16, 32 (res5 dilated: 16).
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from torch.nn import functional as F
 
 from detframe.config import ConfigNode
 from detframe.layers import ConvNorm, DeformConv, conv_norm, freeze, make_norm
-from detframe.registry import nearest
+from detframe.registry import BACKBONES, nearest
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 STAGES = ("res2", "res3", "res4", "res5")
-_NAME = re.compile(r"(?:R-(\d+)|X-(\d+)-(\d+)x(\d+)d)")
+RESNETS = ("R-18", "R-34", "R-50", "R-101", "R-152", "X-50-32x4d", "X-101-32x8d", "X-101-64x4d", "W-50-2", "W-101-2")
+_NAME = re.compile(r"(?:R-(\d+)|X-(\d+)-(\d+)x(\d+)d|W-(\d+)-(\d+))(?=-|$)")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class ResNetSpec:
     deform_stages: tuple[bool, ...] = (False, False, False, False)
     modulated: bool = True
     deformable_groups: int = 1
+    res5_dilation: int = 1
 
     @classmethod
     def from_config(cls, cfg: ConfigNode) -> ResNetSpec:
@@ -57,6 +59,7 @@ class ResNetSpec:
             deform_stages=tuple(keys.STAGE_WITH_DCN),
             modulated=keys.WITH_MODULATED_DCN,
             deformable_groups=keys.DEFORMABLE_GROUPS,
+            res5_dilation=keys.RES5_DILATION,
         )
         if spec.depth < 50 and (spec.groups != 1 or spec.width_per_group != 64):
             raise ValueError(
@@ -68,12 +71,21 @@ class ResNetSpec:
     @classmethod
     def _from_name(cls, conv_body: str) -> ResNetSpec:
         match = _NAME.match(conv_body)
-        depth = int(match[1] or match[2]) if match else 0
+        depth = int(match[1] or match[2] or match[5]) if match else 0
         if match is None or depth not in BLOCKS:
-            raise ValueError(f"{conv_body!r} names no ResNet; {nearest(conv_body, [f'R-{d}-FPN' for d in BLOCKS])}")
+            raise ValueError(
+                f"{conv_body!r} names no ResNet; {nearest(conv_body, [f'{name}-FPN' for name in RESNETS])}"
+            )
         if match[1]:
             return cls(depth)
+        if match[5]:
+            return cls(depth, width_per_group=64 * int(match[6]))
         return cls(depth, groups=int(match[3]), width_per_group=int(match[4]))
+
+    @property
+    def res5_stride_divisor(self) -> int:
+        """2 where res5 is dilated and so keeps the resolution of res4, else 1."""
+        return 1 if self.res5_dilation == 1 else 2
 
     @property
     def stage_channels(self) -> tuple[int, ...]:
@@ -87,11 +99,13 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, width: int, stride: int, spec: ResNetSpec, deform: bool = False) -> None:
+    def __init__(
+        self, in_channels: int, width: int, stride: int, spec: ResNetSpec, deform: bool = False, dilation: int = 1
+    ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, width, 3, stride, 1, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, width, 3, stride, dilation, dilation, bias=False)
         self.bn1 = make_norm(spec.norm, width, spec.norm_eps)
-        self.conv2 = _conv3x3(width, 1, spec, deform)
+        self.conv2 = _conv3x3(width, 1, spec, deform, dilation)
         self.bn2 = make_norm(spec.norm, width, spec.norm_eps)
         self.downsample = _shortcut(in_channels, width, stride, spec)
 
@@ -106,14 +120,16 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, in_channels: int, width: int, stride: int, spec: ResNetSpec, deform: bool = False) -> None:
+    def __init__(
+        self, in_channels: int, width: int, stride: int, spec: ResNetSpec, deform: bool = False, dilation: int = 1
+    ) -> None:
         super().__init__()
         inner = width * spec.width_per_group * spec.groups // 64
         out_channels = width * self.expansion
         stride_1x1, stride_3x3 = (stride, 1) if spec.stride_in_1x1 else (1, stride)
         self.conv1 = nn.Conv2d(in_channels, inner, 1, stride_1x1, bias=False)
         self.bn1 = make_norm(spec.norm, inner, spec.norm_eps)
-        self.conv2 = _conv3x3(inner, stride_3x3, spec, deform)
+        self.conv2 = _conv3x3(inner, stride_3x3, spec, deform, dilation)
         self.bn2 = make_norm(spec.norm, inner, spec.norm_eps)
         self.conv3 = nn.Conv2d(inner, out_channels, 1, bias=False)
         self.bn3 = make_norm(spec.norm, out_channels, spec.norm_eps)
@@ -126,10 +142,21 @@ class Bottleneck(nn.Module):
         return conv_norm(y, self.conv3, self.bn3, relu=True, residual=shortcut)
 
 
-def _conv3x3(channels: int, stride: int, spec: ResNetSpec, deform: bool) -> nn.Conv2d:
+def _conv3x3(channels: int, stride: int, spec: ResNetSpec, deform: bool, dilation: int) -> nn.Conv2d:
     if not deform:
-        return nn.Conv2d(channels, channels, 3, stride, 1, groups=spec.groups, bias=False)
-    return DeformConv(channels, channels, 3, stride, 1, spec.groups, spec.deformable_groups, spec.modulated, bias=False)
+        return nn.Conv2d(channels, channels, 3, stride, dilation, dilation, spec.groups, bias=False)
+    return DeformConv(
+        channels,
+        channels,
+        3,
+        stride,
+        dilation,
+        spec.groups,
+        spec.deformable_groups,
+        spec.modulated,
+        bias=False,
+        dilation=dilation,
+    )
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int, spec: ResNetSpec) -> ConvNorm | None:
@@ -141,50 +168,97 @@ def _shortcut(in_channels: int, out_channels: int, stride: int, spec: ResNetSpec
 class ResNet(nn.Module):
     """A ResNet without its classifier.
 
-    `forward` takes (N, 3, H, W) and returns {"res2": (N, C2, H/4, W/4), ..., "res5": (N, C5, H/32, W/32)}.
+    `forward` takes (N, 3, H, W) and returns {"res2": (N, C2, H/4, W/4), ..., "res5": (N, C5, H/32, W/32)}; a dilated
+    res5 has stride 16.
+
+    Args:
+        last: the last stage that is built; "res4" leaves res5 to a head on regions.
     """
 
-    def __init__(self, spec: ResNetSpec) -> None:
+    def __init__(self, spec: ResNetSpec, last: str = "res5") -> None:
         super().__init__()
-        self.out_channels = dict(zip(STAGES, spec.stage_channels, strict=True))
-        self.strides = dict(zip(STAGES, (4, 8, 16, 32), strict=True))
+        stages = STAGES[: STAGES.index(last) + 1]
+        strides = (4, 8, 16, 32 // spec.res5_stride_divisor)
+        self.out_channels = dict(zip(stages, spec.stage_channels, strict=False))
+        self.strides = dict(zip(stages, strides, strict=False))
         self.conv1 = nn.Conv2d(3, spec.stem_channels, 7, 2, 3, bias=False)
         self.bn1 = make_norm(spec.norm, spec.stem_channels, spec.norm_eps)
-        in_channels = spec.stem_channels
-        for i, blocks in enumerate(BLOCKS[spec.depth]):
-            width, stride = spec.stem_channels * 2**i, 1 if i == 0 else 2
-            stage = _stage(in_channels, width, blocks, stride, spec, spec.deform_stages[i])
-            self.add_module(f"layer{i + 1}", stage)
-            in_channels = spec.stage_channels[i]
-        self._initialise()
+        for i, _ in enumerate(stages):
+            self.add_module(f"layer{i + 1}", build_stage(spec, i))
+        initialise(self)
         self.freeze(spec.freeze_at)
-
-    def _initialise(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        for module in self.modules():
-            if isinstance(module, DeformConv):
-                module.reset_offset()
 
     def freeze(self, stages: int) -> None:
         """Freeze the stem (1), the stem and the first stage (2), ... or everything (5)."""
         names = ["conv1", "bn1"] if stages >= 1 else []
-        names += [f"layer{i}" for i in range(1, stages)]
+        names += [f"layer{i}" for i in range(1, stages) if hasattr(self, f"layer{i}")]
         for name in names:
             setattr(self, name, freeze(getattr(self, name)))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        x = F.max_pool2d(conv_norm(x, self.conv1, self.bn1, relu=True), 3, 2, 1)
+        x = self.stem(x)
         out = {}
-        for i, name in enumerate(STAGES):
+        for i, name in enumerate(self.strides):
             x = getattr(self, f"layer{i + 1}")(x)
             out[name] = x
         return out
 
+    def stem(self, x: Tensor) -> Tensor:
+        """What comes before res2: (N, 3, H, W) -> (N, 64, H/4, W/4)."""
+        return F.max_pool2d(conv_norm(x, self.conv1, self.bn1, relu=True), 3, 2, 1)
 
-def _stage(in_channels: int, width: int, blocks: int, stride: int, spec: ResNetSpec, deform: bool) -> nn.Sequential:
+
+def build_stage(spec: ResNetSpec, index: int) -> nn.Sequential:
+    """Stage `index` of 0..3 (res2..res5) with random weights; a dilated res5 keeps the resolution of res4."""
     block = BasicBlock if spec.depth < 50 else Bottleneck
-    layers: list[nn.Module] = [block(in_channels, width, stride, spec, deform)]
-    layers += [block(width * block.expansion, width, 1, spec, deform) for _ in range(blocks - 1)]
+    width = spec.stem_channels * 2**index
+    in_channels = spec.stage_channels[index - 1] if index else spec.stem_channels
+    dilation = spec.res5_dilation if index == 3 else 1
+    stride = 2 if index and dilation == 1 else 1
+    deform = spec.deform_stages[index]
+    layers: list[nn.Module] = [block(in_channels, width, stride, spec, deform, dilation)]
+    layers += [
+        block(width * block.expansion, width, 1, spec, deform, dilation) for _ in range(BLOCKS[spec.depth][index] - 1)
+    ]
     return nn.Sequential(*layers)
+
+
+def initialise(module: nn.Module) -> None:
+    """He initialisation of every convolution; deformable ones start without displacement."""
+    for member in module.modules():
+        if isinstance(member, nn.Conv2d):
+            nn.init.kaiming_normal_(member.weight, mode="fan_out", nonlinearity="relu")
+    for member in module.modules():
+        if isinstance(member, DeformConv):
+            member.reset_offset()
+
+
+class SingleMapResNet(nn.Module):
+    """A ResNet that gives one map: res4 ("C4"), res5 ("C5"), or a dilated res5 of stride 16 ("DC5").
+
+    `forward` takes (N, 3, H, W) and returns {"res4": (N, C4, H/16, W/16)} or {"res5": ...}.
+    """
+
+    def __init__(self, spec: ResNetSpec, name: str) -> None:
+        super().__init__()
+        self.body = ResNet(spec, last=name)
+        self.out_channels = self.body.out_channels[name]
+        self.strides = {name: self.body.strides[name]}
+        self.size_divisibility = self.strides[name]
+
+    @classmethod
+    def from_config(cls, cfg: ConfigNode) -> SingleMapResNet:
+        """The body that CONV_BODY names, up to the stage of its suffix "C4", "C5" or "DC5"."""
+        spec, suffix = ResNetSpec.from_config(cfg), cfg.MODEL.BACKBONE.CONV_BODY.rpartition("-")[2]
+        if suffix == "DC5" and spec.res5_dilation == 1:
+            spec = replace(spec, res5_dilation=2)
+        return cls(spec, "res4" if suffix == "C4" else "res5")
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        features = self.body(x)
+        return {name: features[name] for name in self.strides}
+
+
+for _name in RESNETS:
+    for _suffix in ("C4", "C5", "DC5"):
+        BACKBONES.register(f"{_name}-{_suffix}", SingleMapResNet)

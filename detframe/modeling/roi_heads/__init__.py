@@ -1,5 +1,6 @@
 """What refines the proposals: ROI_HEADS."""
 
+from detframe.modeling.roi_heads.res5 import Res5ROIHeads
 from detframe.modeling.roi_heads.standard import StandardROIHeads
 
-__all__ = ["StandardROIHeads"]
+__all__ = ["Res5ROIHeads", "StandardROIHeads"]

@@ -6,6 +6,7 @@ Legend: N images, P proposals of the fullest image, R regions over all images, K
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ class StandardROIHeads(nn.Module):
         self,
         *,
         pooler: ROIPooler,
-        head: BoxHead,
+        head: nn.Module,
         predictor: BoxPredictor,
         box_weights: Sequence[float],
         fg_iou: float,
@@ -69,7 +70,7 @@ class StandardROIHeads(nn.Module):
     def from_config(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> StandardROIHeads:
         """Read MODEL.ROI_HEADS and MODEL.ROI_BOX_HEAD; channels and strides come from the extractor."""
         keys, box = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD
-        head = BoxHead(out_channels, box.POOLER_RESOLUTION, box.NUM_FC, box.MLP_HEAD_DIM)
+        head = cls.build_head(cfg, out_channels, strides)
         return cls(
             pooler=ROIPooler.from_config(cfg, strides),
             head=head,
@@ -84,6 +85,12 @@ class StandardROIHeads(nn.Module):
             min_size=keys.MIN_SIZE,
             detections_per_image=cfg.TEST.DETECTIONS_PER_IMG,
         )
+
+    @classmethod
+    def build_head(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> Any:
+        """What turns pooled regions into vectors of `out_dim` values; to be overridden by other box heads."""
+        box = cfg.MODEL.ROI_BOX_HEAD
+        return BoxHead(out_channels, box.POOLER_RESOLUTION, box.NUM_FC, box.MLP_HEAD_DIM)
 
     def forward(
         self,

@@ -1,0 +1,56 @@
+"""Parts of a model that do not train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from detframe.registry import nearest
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """Stop training a module: no gradients, and its batch norms become affine maps with the same state.
+
+    Returns the module, changed in place; a batch norm itself comes back as a FrozenBatchNorm2d.
+    """
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm)):
+        frozen = FrozenBatchNorm2d(module.num_features, eps=module.eps)
+        frozen.load_state_dict(module.state_dict())
+        return frozen
+    for name, child in module.named_children():
+        setattr(module, name, freeze(child))
+    return module
+
+
+def freeze_matching(model: nn.Module, patterns: Sequence[str]) -> None:
+    """Freeze the parameters whose names match one of the shell patterns, and the batch norms that lose all of theirs.
+
+    Raises:
+        ValueError: a pattern that matches no parameter (those of frozen batch norms are matched by their names too).
+    """
+    names = [name for name, _ in [*model.named_parameters(), *model.named_buffers()]]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(
+                f"MODEL.FREEZE has the pattern {pattern!r}, which matches none of the {len(names)} parameters; "
+                f"{nearest(pattern, names)}"
+            )
+    for name, parameter in model.named_parameters():
+        if any(fnmatchcase(name, pattern) for pattern in patterns):
+            parameter.requires_grad_(False)
+    if patterns:
+        _freeze_idle_norms(model)
+
+
+def _freeze_idle_norms(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        norm = isinstance(child, (nn.BatchNorm2d, nn.SyncBatchNorm))
+        if norm and not any(parameter.requires_grad for parameter in child.parameters()):
+            setattr(module, name, freeze(child))
+        else:
+            _freeze_idle_norms(child)
