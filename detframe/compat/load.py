@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detframe.compat.caffe2_names import MERGED, exact_affine
 from detframe.compat.dense_names import TORCHVISION_DENSE, without_unused_class
 from detframe.compat.files import read_weights
 from detframe.compat.names import translate
@@ -51,7 +52,7 @@ class LoadReport:
 def load_weights(
     model: nn.Module, path_or_url: str | Path | Mapping[str, Any], allow_partial: bool = False
 ) -> LoadReport:
-    """Fill `model` from a checkpoint of detframe, torchvision or detectron2, or from a torchvision classifier.
+    """Fill `model` from a checkpoint of detframe, torchvision, detectron2 or FCOS, or its body from a classifier.
 
     Layers that depend on the number of classes keep their initial values where shapes differ; so does what the
     checkpoint lacks. The report says which.
@@ -62,7 +63,8 @@ def load_weights(
         allow_partial: accept that less than 90 % of the backbone is filled.
 
     Raises:
-        ValueError: no state dict in the file, or too little of it fits; the message holds the report's table.
+        ValueError: no state dict in the file, or too little of it fits (the message holds the report's table), or
+            merged norms meet norms that compute statistics.
     """
     if isinstance(path_or_url, Mapping):
         source, content = "a state dict", path_or_url
@@ -73,7 +75,9 @@ def load_weights(
     target = model.state_dict()
     if kind == TORCHVISION_DENSE:
         state = without_unused_class(state, target)
-    fitting = _sort_out(state, target, report)
+    if kind == MERGED:
+        state = exact_affine(state, model)
+    fitting = _sort_out(_res5_where_it_stands(state, target), target, report)
     share = _backbone_share(target, fitting)
     if share < SMALLEST_BACKBONE_SHARE and not allow_partial:
         raise ValueError(
@@ -86,7 +90,7 @@ def load_weights(
 
 
 def _state_dict(content: Any, source: str) -> dict[str, Tensor]:
-    for key in ("model", "state_dict", "model_state_dict"):
+    for key in ("model", "state_dict", "model_state_dict", "blobs"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping):
@@ -97,6 +101,14 @@ def _state_dict(content: Any, source: str) -> dict[str, Tensor]:
     if not state:
         raise ValueError(f"{source} holds no tensors; its keys are {sorted(map(str, content))[:8]}")
     return state
+
+
+def _res5_where_it_stands(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The last stage of a body under the name that it has in a detector whose head on regions it is."""
+    in_body, in_head = "backbone.body.layer4.", "roi_heads.box_head.layer4."
+    if not any(name.startswith(in_head) for name in target):
+        return state
+    return {name.replace(in_body, in_head): value for name, value in state.items()}
 
 
 def _sort_out(state: Mapping[str, Tensor], target: Mapping[str, Tensor], report: LoadReport) -> dict[str, Tensor]:

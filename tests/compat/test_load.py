@@ -94,3 +94,42 @@ def test_data_parallel_prefix(model):
 def test_no_state_dict():
     with pytest.raises(ValueError, match="holds no tensors"):
         load_weights(_model(), {"epoch": "three"})
+
+
+def _c4_model():
+    cfg = get_cfg()
+    cfg.merge_from_list(["MODEL.BACKBONE.CONV_BODY", "R-18-C4", "MODEL.NUM_CLASSES", 3, "MODEL.DEVICE", "cpu"])
+    cfg.merge_from_list(["MODEL.ROI_HEADS.NAME", "Res5ROIHeads", "MODEL.RPN.ANCHOR_SIZES", ((32, 64),)])
+    return build_detection_model(cfg)
+
+
+def test_a_classifier_fills_the_res5_head_of_a_c4_detector():
+    classifier = resnet18(weights=None)
+    model = _c4_model()
+    report = load_weights(model, classifier.state_dict())
+    head = model.roi_heads.box_head.layer4[1].conv2.weight
+    assert torch.equal(head, classifier.layer4[1].conv2.weight)
+    assert not any("layer" in name for name in [*report.missing, *report.unused])
+
+
+def test_a_detectron2_c4_detector_finds_its_places():
+    """Its body has no `bottom_up.`, its last stage is `roi_heads.res5.`, and its background is the last class."""
+    ours = _c4_model()
+    theirs = {}
+    for name, value in ours.state_dict().items():
+        name = name.replace("backbone.body.conv1.", "backbone.stem.conv1.")
+        name = name.replace("backbone.body.bn1.", "backbone.stem.conv1.norm.")
+        name = name.replace("roi_heads.box_head.layer4.", "roi_heads.res5.")
+        for i in (1, 2, 3):
+            name = name.replace(f"backbone.body.layer{i}.", f"backbone.res{i + 1}.")
+        for i in (1, 2):
+            name = name.replace(f".bn{i}.", f".conv{i}.norm.")
+        name = name.replace(".downsample.1.", ".shortcut.norm.").replace(".downsample.0.", ".shortcut.")
+        name = name.replace("rpn.head.conv.0.0.", "proposal_generator.rpn_head.conv.")
+        name = name.replace("rpn.head.cls_logits.", "proposal_generator.rpn_head.objectness_logits.")
+        name = name.replace("rpn.head.bbox_pred.", "proposal_generator.rpn_head.anchor_deltas.")
+        theirs[name] = torch.cat([value[1:], value[:1]]) if ".cls_score." in name else value
+    other = _c4_model()
+    report = load_weights(other, theirs)
+    assert not (report.missing or report.unused or report.reinitialised)
+    assert all(torch.equal(value, ours.state_dict()[name]) for name, value in other.state_dict().items())
