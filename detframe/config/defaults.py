@@ -79,6 +79,8 @@ _C.MODEL.FPN.P6_FROM = "P5"
 _C.MODEL.RPN = ConfigNode()
 # Member of RPN_HEADS: what stands on the pyramid and proposes or detects
 _C.MODEL.RPN.NAME = "AnchorRPN"
+# Maps of the extractor that it reads, as ["p2", "p3"]; empty is all
+_C.MODEL.RPN.IN_FEATURES = ()
 # Anchor sizes (square root of the area), one tuple a level from the finest; a single tuple serves all levels
 _C.MODEL.RPN.ANCHOR_SIZES = ((32,), (64,), (128,), (256,), (512,))
 # Anchor heights over widths, the same for every level
@@ -213,6 +215,8 @@ _C.MODEL.RETINANET.MIN_SIZE = 0.0
 _C.MODEL.ROI_HEADS = ConfigNode()
 # Member of ROI_HEADS: what refines the proposals; "" leaves the detections of the RPN head as they are
 _C.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
+# Maps of the extractor that regions are pooled from, as ["p2", "p3"]; empty is all up to stride 32
+_C.MODEL.ROI_HEADS.IN_FEATURES = ()
 # A proposal is foreground at or above this IoU with a ground-truth box, else background
 _C.MODEL.ROI_HEADS.FG_IOU_THRESHOLD = 0.5
 # Proposals drawn per image for the loss

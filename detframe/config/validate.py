@@ -7,7 +7,7 @@ from typing import Any
 from detframe.config.config import DURATION_KEYS, ConfigNode
 from detframe.config.durations import parse_duration
 
-CHOICES: dict[str, tuple[str, ...]] = {
+CHOICES: dict[str, tuple[str | int, ...]] = {
     "INPUT.FORMAT": ("RGB", "BGR"),
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
     "MODEL.RESNETS.RES5_DILATION": (1, 2),

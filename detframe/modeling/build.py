@@ -41,9 +41,10 @@ def build_detection_model(cfg: ConfigNode) -> GeneralizedRCNN:
             "(training takes it from the data set when it is 0)"
         )
     backbone: Any = build_backbone(cfg)
-    parts = {"out_channels": backbone.out_channels, "strides": backbone.strides}
-    rpn = _build(RPN_HEADS.get(cfg.MODEL.RPN.NAME), cfg, parts)
-    roi_heads = _build(ROI_HEADS.get(cfg.MODEL.ROI_HEADS.NAME), cfg, parts) if cfg.MODEL.ROI_HEADS.NAME else None
+    rpn = _build(RPN_HEADS.get(cfg.MODEL.RPN.NAME), cfg, backbone, "RPN")
+    roi_heads = None
+    if cfg.MODEL.ROI_HEADS.NAME:
+        roi_heads = _build(ROI_HEADS.get(cfg.MODEL.ROI_HEADS.NAME), cfg, backbone, "ROI_HEADS")
     preprocessor = Preprocessor(
         cfg.INPUT.PIXEL_MEAN,
         cfg.INPUT.PIXEL_STD,
@@ -52,7 +53,13 @@ def build_detection_model(cfg: ConfigNode) -> GeneralizedRCNN:
         channels_last=cfg.MODEL.CHANNELS_LAST,
     )
     model = GeneralizedRCNN(
-        preprocessor=preprocessor, backbone=backbone, rpn=rpn, roi_heads=roi_heads, num_classes=cfg.MODEL.NUM_CLASSES
+        preprocessor=preprocessor,
+        backbone=backbone,
+        rpn=rpn,
+        roi_heads=roi_heads,
+        num_classes=cfg.MODEL.NUM_CLASSES,
+        rpn_maps=list(_strides_for(cfg, backbone, "RPN")),
+        roi_maps=list(_strides_for(cfg, backbone, "ROI_HEADS")),
     )
     freeze_matching(model, cfg.MODEL.FREEZE)
     if cfg.MODEL.CHANNELS_LAST:
@@ -63,5 +70,18 @@ def build_detection_model(cfg: ConfigNode) -> GeneralizedRCNN:
     return model.to(resolve_device(cfg.MODEL.DEVICE))
 
 
-def _build(entry: Any, cfg: ConfigNode, parts: dict[str, Any]) -> nn.Module:
+def _build(entry: Any, cfg: ConfigNode, backbone: Any, section: str) -> nn.Module:
+    parts = {"out_channels": backbone.out_channels, "strides": _strides_for(cfg, backbone, section)}
     return entry.from_config(cfg, **parts) if hasattr(entry, "from_config") else entry(cfg, **parts)
+
+
+def _strides_for(cfg: ConfigNode, backbone: Any, section: str) -> dict[str, int]:
+    """Of the extractor's maps, finest first, those that MODEL.<section>.IN_FEATURES names."""
+    strides: dict[str, int] = dict(backbone.strides)
+    wanted = list(cfg.MODEL[section].IN_FEATURES)
+    unknown = [name for name in wanted if name not in strides]
+    if unknown:
+        raise ValueError(
+            f"MODEL.{section}.IN_FEATURES names {unknown}, but {cfg.MODEL.BACKBONE.CONV_BODY!r} gives {list(strides)}"
+        )
+    return {name: stride for name, stride in strides.items() if not wanted or name in wanted}

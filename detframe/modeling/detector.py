@@ -69,8 +69,11 @@ class GeneralizedRCNN(nn.Module):
         rpn: nn.Module,
         roi_heads: nn.Module | None,
         num_classes: int,
+        rpn_maps: Sequence[str],
+        roi_maps: Sequence[str],
     ) -> None:
         super().__init__()
+        self.rpn_maps, self.roi_maps = list(rpn_maps), list(roi_maps)
         self.preprocessor = preprocessor
         self.backbone = backbone
         self.rpn = rpn
@@ -89,9 +92,11 @@ class GeneralizedRCNN(nn.Module):
         ground_truth = self._ground_truth(batch, targets) if self.training else None
         features = self.backbone(batch.tensors)
         check_maps(features, batch.padded_hw, self.backbone.strides)  # type: ignore[arg-type]
-        proposals, losses = self.rpn(batch, features, ground_truth, self.roi_heads is not None or not self.training)
+        read = {name: features[name] for name in self.rpn_maps}
+        proposals, losses = self.rpn(batch, read, ground_truth, self.roi_heads is not None or not self.training)
         if self.roi_heads is not None:
-            proposals, roi_losses = self.roi_heads(batch, features, proposals, ground_truth)
+            read = {name: features[name] for name in self.roi_maps}
+            proposals, roi_losses = self.roi_heads(batch, read, proposals, ground_truth)
             losses = {**losses, **roi_losses}
         return losses if self.training else _predictions(proposals)
 

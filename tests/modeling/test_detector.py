@@ -246,3 +246,19 @@ def test_a_compiled_model_equals_the_eager_one():
         torch.testing.assert_close(b[name], loss, atol=1e-5, rtol=1e-4)
     sum(b.values()).backward()
     assert all(p.grad is not None for p in compiled.parameters() if p.requires_grad)
+
+
+def test_each_stage_reads_the_maps_that_it_is_given():
+    """The RPN on p2 and p3 alone, the regions from p3 and p4."""
+    opts = ["MODEL.RPN.IN_FEATURES", ("p2", "p3"), "MODEL.RPN.ANCHOR_SIZES", ((16,), (32,))]
+    model = build_detection_model(_cfg(*opts, "MODEL.ROI_HEADS.IN_FEATURES", ("p3", "p4"))).eval()
+    assert list(model.roi_heads.box_pooler.strides) == ["p3", "p4"]
+    seen = {}
+    model.rpn.head.register_forward_hook(lambda module, args, out: seen.update(rpn=[f.shape[-2:] for f in args[0]]))
+    model(make_images())
+    assert seen["rpn"] == [(24, 24), (12, 12)]
+
+
+def test_a_map_that_the_extractor_lacks_is_named():
+    with pytest.raises(ValueError, match=r"MODEL\.RPN\.IN_FEATURES names \['p9'\], but 'R-18-FPN' gives \['p2'"):
+        build_detection_model(_cfg("MODEL.RPN.IN_FEATURES", ("p2", "p9")))
