@@ -1,7 +1,16 @@
 """Weights of other programs: where they lie, what they call their parameters, what of them fits."""
 
+from detframe.compat.body_weights import apply_input_format, apply_saved_format
 from detframe.compat.files import read_checkpoint, read_weights
 from detframe.compat.load import LoadReport, load_weights
 from detframe.compat.names import translate
 
-__all__ = ["LoadReport", "load_weights", "read_checkpoint", "read_weights", "translate"]
+__all__ = [
+    "LoadReport",
+    "apply_input_format",
+    "apply_saved_format",
+    "load_weights",
+    "read_checkpoint",
+    "read_weights",
+    "translate",
+]

@@ -75,9 +75,10 @@ def load_weights(
     target = model.state_dict()
     if kind == TORCHVISION_DENSE:
         state = without_unused_class(state, target)
+    state = _res5_where_it_stands(state, target)
     if kind == MERGED:
         state = exact_affine(state, model)
-    fitting = _sort_out(_res5_where_it_stands(state, target), target, report)
+    fitting = _sort_out(state, target, report)
     share = _backbone_share(target, fitting)
     if share < SMALLEST_BACKBONE_SHARE and not allow_partial:
         raise ValueError(
@@ -103,7 +104,7 @@ def _state_dict(content: Any, source: str) -> dict[str, Tensor]:
     return state
 
 
-def _res5_where_it_stands(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def _res5_where_it_stands(state: dict[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The last stage of a body under the name that it has in a detector whose head on regions it is."""
     in_body, in_head = "backbone.body.layer4.", "roi_heads.box_head.layer4."
     if not any(name.startswith(in_head) for name in target):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from detframe.compat.caffe2_names import MERGED, caffe2_body, caffe2_merged_body, detectron2_body
 from detframe.compat.dense_names import TORCHVISION_DENSE, detectron2_retinanet, torchvision_dense
 from detframe.compat.maskrcnn_names import maskrcnn_benchmark
 
@@ -46,6 +47,11 @@ def _detectron2(state: State) -> State | None:
     return out
 
 
+def _detectron2_body_alone(state: State) -> State | None:
+    body = detectron2_body(state)
+    return None if body is None else _detectron2(body)
+
+
 def _detectron2_name(key: str, first_level: int) -> str | None:
     if key.startswith(("pixel_", "anchor_generator.", "proposal_generator.anchor_generator")):
         return None
@@ -64,6 +70,9 @@ def _detectron2_name(key: str, first_level: int) -> str | None:
 
 
 def _detectron2_body(key: str) -> str:
+    # without a pyramid the body is the backbone itself, and in a C4 detector its last stage stands on the regions
+    key = re.sub(r"^backbone\.(stem|res\d)\.", r"backbone.bottom_up.\1.", key)
+    key = key.replace("roi_heads.res5.", "backbone.bottom_up.res5.")
     key = key.replace("backbone.bottom_up.stem.conv1.norm.", "backbone.body.bn1.")
     key = key.replace("backbone.bottom_up.stem.conv1.", "backbone.body.conv1.")
     key = re.sub(r"^backbone\.bottom_up\.res(\d)\.", lambda m: f"backbone.body.layer{int(m[1]) - 1}.", key)
@@ -121,4 +130,7 @@ TRANSLATORS: dict[str, Callable[[State], State | None]] = {
     "torchvision detector": _torchvision_detector,
     TORCHVISION_DENSE: _torchvision_dense,
     "torchvision classifier": _classifier,
+    "detectron2 body": _detectron2_body_alone,
+    MERGED: caffe2_merged_body,
+    "Caffe2 body": caffe2_body,
 }

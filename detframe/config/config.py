@@ -115,7 +115,8 @@ class ConfigNode(CfgNode):
         return self.__deepcopy__({})
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self.to_dict(), self.__dict__["_closed"], self.is_frozen())
+        sources = dict(self.__dict__["_sources"])
+        return _rebuild, (self.to_dict(), self.__dict__["_closed"], self.is_frozen(), sources)
 
     # ------------------------------------------------------------------ merging
     def merge_from_file(self, cfg_filename: str | Path) -> None:
@@ -192,8 +193,9 @@ _Dumper.add_representer(
 )
 
 
-def _rebuild(values: dict[str, Any], closed: bool, frozen: bool) -> ConfigNode:
+def _rebuild(values: dict[str, Any], closed: bool, frozen: bool, sources: dict[str, str]) -> ConfigNode:
     node = ConfigNode(values)
+    node.__dict__["_sources"].update(sources)
     if closed:
         node.close()
     if frozen:

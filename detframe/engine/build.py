@@ -39,7 +39,8 @@ def build_trainer(inputs: RunInputs, folder: Path, weights: str, content: dict[s
         weights: initial weights, as MODEL.WEIGHTS; "" keeps the random ones. Not read when going on.
 
     Raises:
-        ValueError: the weights or the checkpoint belong to another architecture.
+        ValueError: the weights or the checkpoint belong to another architecture, or there are no weights for a part of
+            the backbone that is frozen.
     """
     from detframe.data import build_train_loader
     from detframe.modeling import build_detection_model
@@ -52,7 +53,7 @@ def build_trainer(inputs: RunInputs, folder: Path, weights: str, content: dict[s
     elif weights:
         load_initial_weights(cfg, model, weights)
     else:
-        warn_of_frozen_noise(model)
+        refuse_frozen_noise(cfg, model)
     start = content["training"]["iteration"] if content is not None else 0
     device = resolve_device(cfg.MODEL.DEVICE)
     meta = build_meta(cfg, inputs.records.metadata)
@@ -143,15 +144,21 @@ def load_initial_weights(cfg: ConfigNode, model: nn.Module, weights: str) -> Non
     logger.info("%s", report.table())
 
 
-def warn_of_frozen_noise(model: nn.Module) -> None:
-    """Say so when layers that start at random will never be trained; a detector hardly learns on top of them."""
-    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
-    if frozen or any(isinstance(module, FrozenBatchNorm2d) for module in model.modules()):
-        logger.warning(
-            "MODEL.WEIGHTS is empty, so the weights start at random, but a part of them is frozen (%d parameters%s); "
-            "train all of it with MODEL.BACKBONE.FREEZE_CONV_BODY_AT 0 MODEL.RESNETS.NORM BN (or GN), or name weights",
-            len(frozen),
-            f", the first is {frozen[0]}" if frozen else ", and the statistics of the batch norms",
+def refuse_frozen_noise(cfg: ConfigNode, model: nn.Module) -> None:
+    """A body that starts at random and is frozen in part never learns that part; a detector hardly learns on top of it.
+
+    Raises:
+        ValueError: what of the backbone is frozen, and the remedies.
+    """
+    backbone = model.get_submodule("backbone") if hasattr(model, "backbone") else model
+    frozen = sum(p.numel() for p in backbone.parameters() if not p.requires_grad)
+    norms = sum(isinstance(module, FrozenBatchNorm2d) for module in backbone.modules())
+    if frozen or norms:
+        raise ValueError(
+            f"MODEL.WEIGHTS is empty, so the weights start at random, but {norms} batch norms and {frozen} parameters "
+            f"of the backbone {cfg.MODEL.BACKBONE.CONV_BODY} are frozen and would stay random. Name weights, as "
+            "MODEL.WEIGHTS torchvision://ResNet50_Weights.IMAGENET1K_V1, or train all of it: "
+            "MODEL.BACKBONE.FREEZE_CONV_BODY_AT 0 and MODEL.RESNETS.NORM BN or GN (MODEL.MOBILENET.NORM BN)"
         )
 
 

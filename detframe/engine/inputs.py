@@ -32,6 +32,7 @@ def load_inputs(cfg: ConfigNode, content: dict[str, Any] | None) -> RunInputs:
         ValueError: no training data; class names or numbers that disagree.
         FileNotFoundError, KeyError: as `detframe.data.load_records`.
     """
+    from detframe.compat import apply_input_format
     from detframe.data import load_records, resolve_num_classes
 
     if not cfg.DATASETS.TRAIN:
@@ -45,7 +46,7 @@ def load_inputs(cfg: ConfigNode, content: dict[str, Any] | None) -> RunInputs:
         check_class_names(trained, records.metadata.class_names, name, test.metadata.class_names)
     if content is not None:
         check_class_names("the checkpoint", content["meta"]["class_names"], trained, records.metadata.class_names)
-    effective = resolve_durations(cfg, len(records))
+    effective = apply_input_format(resolve_durations(cfg, len(records)))
     effective.defrost()
     effective.MODEL.NUM_CLASSES = resolve_num_classes(cfg, records.metadata)
     effective.SEED = resolve_seed(cfg, content)

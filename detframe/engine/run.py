@@ -17,7 +17,14 @@ from detframe.engine.build import build_trainer, reproducible
 from detframe.engine.checkpoint import BEST, FINAL, last_checkpoint, read_checkpoint, write_text
 from detframe.engine.distributed import describe, on_rank_zero, process_group, share_of_batch
 from detframe.engine.evaluating import TestSets
-from detframe.engine.inputs import RunInputs, check_class_names, describe_data, load_inputs, load_test_sets
+from detframe.engine.inputs import (
+    RunInputs,
+    check_class_names,
+    describe_data,
+    load_inputs,
+    load_test_sets,
+    saved_config,
+)
 from detframe.engine.logs import MetricsFile, run_log
 from detframe.engine.output_dir import holds_run, moved_path, prepare, set_aside
 from detframe.engine.recorder import RunRecorder
@@ -153,7 +160,7 @@ def evaluate(cfg: ConfigNode) -> dict[str, float]:
 
 
 def _evaluate(cfg: ConfigNode, folder: Path) -> dict[str, float]:
-    from detframe.compat import read_weights
+    from detframe.compat import apply_input_format, apply_saved_format, read_weights
     from detframe.data import resolve_num_classes
 
     import_custom_modules(cfg.CUSTOM_IMPORTS)
@@ -163,7 +170,8 @@ def _evaluate(cfg: ConfigNode, folder: Path) -> dict[str, float]:
     for name, records in test_sets.items():
         if "class_names" in meta:
             check_class_names("the checkpoint", meta["class_names"], name, records.metadata.class_names)
-    effective = cfg.clone()
+    effective = apply_saved_format(cfg, saved_config(content)) if "config" in meta else apply_input_format(cfg)
+    effective = effective.clone()
     effective.defrost()
     effective.MODEL.NUM_CLASSES = resolve_num_classes(cfg, next(iter(test_sets.values())).metadata)
     effective.freeze()

@@ -1,0 +1,141 @@
+"""Published weights by short names, and the input that belongs to them: channel order, mean, deviation, stride.
+
+Facts: the model catalog and the configs of detectron2 (addresses, pixel means and deviations, STRIDE_IN_1X1); the
+transforms that torchvision publishes with its weights.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from detframe.config import ConfigNode, get_cfg
+from detframe.registry import nearest
+
+logger = logging.getLogger(__name__)
+
+TORCHVISION = "torchvision://"
+_HOST = "https://dl.fbaipublicfiles.com/"
+_DETECTRON2 = "detectron2://"
+_SCHEMES = ("msra://", "caffe2://")
+
+
+@dataclass(frozen=True)
+class InputFormat:
+    """How a body expects its images, as the values of config keys."""
+
+    order: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    stride_in_1x1: bool
+
+    def values(self) -> dict[str, Any]:
+        """Config key -> value."""
+        return {
+            "INPUT.FORMAT": self.order,
+            "INPUT.PIXEL_MEAN": self.mean,
+            "INPUT.PIXEL_STD": self.std,
+            "MODEL.RESNETS.STRIDE_IN_1X1": self.stride_in_1x1,
+        }
+
+
+_BGR_MEAN = (103.53, 116.28, 123.675)
+_RGB = InputFormat("RGB", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), False)
+_MSRA = InputFormat("BGR", _BGR_MEAN, (1.0, 1.0, 1.0), True)
+_CAFFE2 = InputFormat("BGR", _BGR_MEAN, (1.0, 1.0, 1.0), False)
+_CAFFE2_SCALED = InputFormat("BGR", _BGR_MEAN, (57.375, 57.12, 58.395), False)
+
+# name -> address below _HOST, input
+BODY_WEIGHTS: dict[str, tuple[str, InputFormat]] = {
+    "msra://R-50": ("detectron2/ImageNetPretrained/MSRA/R-50.pkl", _MSRA),
+    "msra://R-101": ("detectron2/ImageNetPretrained/MSRA/R-101.pkl", _MSRA),
+    "caffe2://X-101-32x8d": ("detectron2/ImageNetPretrained/FAIR/X-101-32x8d.pkl", _CAFFE2_SCALED),
+    "caffe2://X-101-64x4d": ("detectron/ImageNetPretrained/FBResNeXt/X-101-64x4d.pkl", _CAFFE2),
+    "caffe2://R-50-GN": ("detectron/ImageNetPretrained/47261647/R-50-GN.pkl", _CAFFE2),
+    "caffe2://R-101-GN": ("detectron/ImageNetPretrained/47592356/R-101-GN.pkl", _CAFFE2),
+}
+
+
+def address_of(weights: str) -> str:
+    """The address that a short name stands for; anything else is returned as it is.
+
+    "detectron2://ImageNetPretrained/MSRA/R-50.pkl", as detectron2's configs have it, is understood as well.
+
+    Raises:
+        ValueError: an unknown name, with the nearest known one.
+    """
+    if weights in BODY_WEIGHTS:
+        return _HOST + BODY_WEIGHTS[weights][0]
+    if weights.startswith(_DETECTRON2):
+        return f"{_HOST}detectron2/{weights.removeprefix(_DETECTRON2)}"
+    if weights.startswith(_SCHEMES):
+        raise ValueError(f"unknown weights {weights!r}; {nearest(weights, list(BODY_WEIGHTS))}")
+    return weights
+
+
+def input_format(weights: str) -> InputFormat | None:
+    """The input that belongs to published weights, by short name or address; None for other files."""
+    if weights.startswith(TORCHVISION):
+        return _RGB
+    address = address_of(weights).partition("#")[0]
+    return next((entry for path, entry in BODY_WEIGHTS.values() if address == _HOST + path), None)
+
+
+def apply_input_format(cfg: ConfigNode) -> ConfigNode:
+    """The config with the input that belongs to MODEL.WEIGHTS, where they are published weights known here.
+
+    Keys that nobody has set take the value of the weights. One that was set to another value stays, with a warning.
+    """
+    entry = input_format(cfg.MODEL.WEIGHTS)
+    return cfg if entry is None else set_untouched(cfg, entry.values(), cfg.MODEL.WEIGHTS)
+
+
+def apply_saved_format(cfg: ConfigNode, saved: Mapping[str, Any]) -> ConfigNode:
+    """The same for a checkpoint of detframe, with the config (nested plain dicts) that it was trained with."""
+    values = {}
+    for key in _RGB.values():
+        node: Any = saved
+        for part in key.split("."):
+            node = node[part]
+        values[key] = tuple(node) if isinstance(node, list) else node
+    return set_untouched(cfg, values, "the checkpoint")
+
+
+def set_untouched(cfg: ConfigNode, values: Mapping[str, Any], owner: str) -> ConfigNode:
+    """A copy of the config in which keys that nobody has set have the values of `owner`; the log says what happened."""
+    out, defaults = cfg.clone(), get_cfg()
+    out.defrost()
+    changed = []
+    for key, value in values.items():
+        section, name = _section(out, key)
+        own = section[name]
+        if own == value:
+            continue
+        if cfg.source(key) != "the default" or own != _value(defaults, key):
+            logger.warning(
+                "%s is %s (set by %s), but %s was made with %s; they may not work together",
+                key, own, cfg.source(key), owner, value,
+            )  # fmt: skip
+            continue
+        section[name] = value
+        changed.append(f"{key} {value}")
+    if changed:
+        logger.info("set with the weights %s: %s", owner, ", ".join(changed))
+    if cfg.is_frozen():
+        out.freeze()
+    return out
+
+
+def _section(cfg: ConfigNode, key: str) -> tuple[ConfigNode, str]:
+    *parents, name = key.split(".")
+    node = cfg
+    for parent in parents:
+        node = node[parent]
+    return node, name
+
+
+def _value(cfg: ConfigNode, key: str) -> Any:
+    section, name = _section(cfg, key)
+    return section[name]

@@ -1,0 +1,134 @@
+"""Downloads: digests, the cache, working offline. A loopback server stands for the network."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import threading
+
+import pytest
+import torch
+
+from detframe.compat import read_weights
+from detframe.compat.download import cache_path, download, split_digest
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """Files by path, the requests that came, and the address of the server; the cache is tmp_path/cache."""
+    monkeypatch.setenv("DETFRAME_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("DETFRAME_OFFLINE", raising=False)
+    files, requests = {}, []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            requests.append(self.path)
+            content, promised = files.get(self.path, (None, 0))
+            self.send_response(200 if content is not None else 404)
+            self.send_header("Content-Length", str(promised))
+            self.end_headers()
+            self.wfile.write(content or b"")
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield files, requests, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def put(files, path, content, promised=None):
+    files[path] = content, len(content) if promised is None else promised
+    return hashlib.sha256(content).hexdigest()
+
+
+def leftovers(tmp_path):
+    return [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
+
+
+def test_a_right_digest_and_the_cache(site, tmp_path):
+    files, requests, address = site
+    torch.save({"a": torch.arange(3)}, tmp_path / "w.pth")
+    digest = put(files, "/w.pth", (tmp_path / "w.pth").read_bytes())
+    for _ in range(2):
+        assert read_weights(f"{address}/w.pth#sha256={digest.upper()}")["a"].tolist() == [0, 1, 2]
+    assert requests == ["/w.pth"]
+    assert leftovers(tmp_path) == [cache_path(f"{address}/w.pth")]
+
+
+def test_a_wrong_digest_names_both_and_keeps_nothing(site, tmp_path):
+    files, _, address = site
+    digest = put(files, "/w.pth", b"other")
+    with pytest.raises(ValueError, match=rf"sha256 is {digest}, it should be {'0' * 64}; it was not kept"):
+        download(f"{address}/w.pth#sha256={'0' * 64}")
+    assert leftovers(tmp_path) == []
+
+
+def test_a_cached_file_is_checked_too(site):
+    files, requests, address = site
+    digest = put(files, "/w.pth", b"right")
+    path = download(f"{address}/w.pth#sha256={digest}")
+    path.write_bytes(b"changed")
+    changed = hashlib.sha256(b"changed").hexdigest()
+    with pytest.raises(ValueError, match=rf"w\.pth is not what .*{changed}.*{digest}; delete it"):
+        download(f"{address}/w.pth#sha256={digest}")
+    assert path.read_bytes() == b"changed" and len(requests) == 1
+
+
+def test_digits_in_the_name(site, tmp_path):
+    files, _, address = site
+    digest = put(files, "/x", b"content")
+    put(files, f"/net-{digest[:8]}.pth", b"content")
+    assert download(f"{address}/net-{digest[:8]}.pth") == tmp_path / "cache" / "weights" / f"net-{digest[:8]}.pth"
+    put(files, "/net-01234567.pth", b"content")
+    with pytest.raises(ValueError, match=rf"sha256 is {digest}, it should begin with 01234567"):
+        download(f"{address}/net-01234567.pth")
+    # an explicit digest comes before the name
+    assert download(f"{address}/net-01234567.pth#sha256={digest}").read_bytes() == b"content"
+
+
+def test_a_connection_that_ends_early_leaves_nothing(site, tmp_path):
+    files, _, address = site
+    put(files, "/w.pth", b"half", promised=8)
+    with pytest.raises(ConnectionError, match=r"Put the file at .*w\.pth, or set MODEL\.WEIGHTS"):
+        download(f"{address}/w.pth")
+    assert leftovers(tmp_path) == []
+
+
+def test_offline_touches_no_network(site, monkeypatch):
+    files, requests, address = site
+    put(files, "/w.pth", b"content")
+    monkeypatch.setenv("DETFRAME_OFFLINE", "1")
+    place = cache_path(f"{address}/w.pth")
+    with pytest.raises(FileNotFoundError, match=rf"DETFRAME_OFFLINE.*put the file at {place}"):
+        download(f"{address}/w.pth")
+    assert not requests
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"by hand")
+    assert download(f"{address}/w.pth").read_bytes() == b"by hand" and not requests
+    monkeypatch.setenv("DETFRAME_OFFLINE", "0")
+    assert download(f"{address}/v.pth#sha256={put(files, '/v.pth', b'v')}").read_bytes() == b"v"
+
+
+def test_files_of_one_name_do_not_meet(site):
+    files, _, address = site
+    put(files, "/msra/R-50.pkl", b"one")
+    put(files, "/other/R-50.pkl", b"two")
+    assert download(f"{address}/msra/R-50.pkl").read_bytes() == b"one"
+    assert download(f"{address}/other/R-50.pkl").read_bytes() == b"two"
+
+
+@pytest.mark.parametrize("fragment", ["sha256=12", "md5=" + "0" * 32, "sha256=" + "g" * 64])
+def test_a_malformed_digest(fragment):
+    with pytest.raises(ValueError, match="64 hexadecimal digits"):
+        split_digest(f"https://host.example/w.pth#{fragment}")
+
+
+def test_without_a_cache_of_its_own_the_folder_is_pytorch_hubs(tmp_path, monkeypatch):
+    monkeypatch.delenv("DETFRAME_CACHE", raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    expected = tmp_path / "hub" / "checkpoints" / "resnet50-0676ba61.pth"
+    assert cache_path("https://host.example/models/resnet50-0676ba61.pth") == expected
