@@ -196,16 +196,20 @@ class ResNet(nn.Module):
             setattr(self, name, freeze(getattr(self, name)))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        x = self.stem(x)
+        return self.stages(self.stem(x))
+
+    def stem(self, x: Tensor) -> Tensor:
+        """The first convolution: (N, 3, H, W) -> (N, 64, H/2, W/2)."""
+        return conv_norm(x, self.conv1, self.bn1, relu=True)
+
+    def stages(self, x: Tensor) -> dict[str, Tensor]:
+        """The maps of all stages from the stem's output."""
+        x = F.max_pool2d(x, 3, 2, 1)
         out = {}
         for i, name in enumerate(self.strides):
             x = getattr(self, f"layer{i + 1}")(x)
             out[name] = x
         return out
-
-    def stem(self, x: Tensor) -> Tensor:
-        """What comes before res2: (N, 3, H, W) -> (N, 64, H/4, W/4)."""
-        return F.max_pool2d(conv_norm(x, self.conv1, self.bn1, relu=True), 3, 2, 1)
 
 
 def build_stage(spec: ResNetSpec, index: int) -> nn.Sequential:
