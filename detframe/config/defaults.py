@@ -22,7 +22,8 @@ _C.DETERMINISTIC = False
 _C.MODEL = ConfigNode()
 # "auto" (CUDA where there is one, else CPU), "cpu", "cuda" or "cuda:1"
 _C.MODEL.DEVICE = "auto"
-# Checkpoint to start from: a file, an http(s) address, "torchvision://ResNet50_Weights.IMAGENET1K_V1" or "" (random)
+# Checkpoint to start from: a file, an http(s) address (with "#sha256=..." to have it checked),
+# "torchvision://ResNet50_Weights.IMAGENET1K_V1", "msra://R-50" and others of docs/weights.md, or "" (random)
 _C.MODEL.WEIGHTS = ""
 # Accept WEIGHTS that fill less than 90 % of the backbone instead of stopping with an error
 _C.MODEL.ALLOW_PARTIAL_WEIGHTS = False
@@ -252,7 +253,8 @@ _C.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA = 1.0 / 9.0
 
 # ---------------------------------------------------------------------------------------------- INPUT
 _C.INPUT = ConfigNode()
-# Channel order that the model was trained with; images are always handed in as RGB
+# Channel order that the model was trained with; images are always handed in as RGB. Set with WEIGHTS where these are
+# known (docs/weights.md), as are PIXEL_MEAN, PIXEL_STD and MODEL.RESNETS.STRIDE_IN_1X1
 _C.INPUT.FORMAT = "RGB"
 # Mean and deviation of the pixels from 0 to 255, in the order of FORMAT
 _C.INPUT.PIXEL_MEAN = (123.675, 116.28, 103.53)

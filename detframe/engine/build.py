@@ -158,7 +158,8 @@ def refuse_frozen_noise(cfg: ConfigNode, model: nn.Module) -> None:
             f"MODEL.WEIGHTS is empty, so the weights start at random, but {norms} batch norms and {frozen} parameters "
             f"of the backbone {cfg.MODEL.BACKBONE.CONV_BODY} are frozen and would stay random. Name weights, as "
             "MODEL.WEIGHTS torchvision://ResNet50_Weights.IMAGENET1K_V1, or train all of it: "
-            "MODEL.BACKBONE.FREEZE_CONV_BODY_AT 0 and MODEL.RESNETS.NORM BN or GN (MODEL.MOBILENET.NORM BN)"
+            "MODEL.BACKBONE.FREEZE_CONV_BODY_AT 0 and MODEL.RESNETS.NORM BN or GN (MODEL.MOBILENET.NORM BN), "
+            "without MODEL.FREEZE"
         )
 
 
