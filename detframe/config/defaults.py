@@ -76,6 +76,29 @@ _C.MODEL.FPN.OUT_CHANNELS = 256
 _C.MODEL.FPN.NORM = ""
 # Pyramids up to P7 ("...-FPN-RETINANET"): P6 is made from "P5" (FCOS, torchvision) or "C5" (RetinaNet's paper)
 _C.MODEL.FPN.P6_FROM = "P5"
+# The body's maps that the pyramid reads, neighbours from fine to coarse, as ("res3", "res4"); empty is all of stride 4
+# or more, and of 8 or more for "...-FPN-RETINANET" and "...-BIFPN"
+_C.MODEL.FPN.IN_FEATURES = ()
+# Levels above the body's: one by "maxpool", two by convolutions ("p6p7"), or "none"; "auto" is what CONV_BODY says
+_C.MODEL.FPN.TOP = "auto"
+# A lateral and what comes from the level above make their "sum" or their average, "avg"
+_C.MODEL.FPN.FUSE = "sum"
+# How a level is brought to the size of the finer one: "nearest" or "bilinear"
+_C.MODEL.FPN.UPSAMPLE = "nearest"
+# ReLU after each lateral and output convolution and its norm
+_C.MODEL.FPN.RELU = False
+# False leaves out the top-down path (ablation 1d of the FPN paper)
+_C.MODEL.FPN.TOP_DOWN = True
+# False leaves out the lateral connections but the coarsest, which is upsampled all the way (ablation 1e)
+_C.MODEL.FPN.LATERAL = True
+# True gives the finest level alone to the heads, which puts all anchors there (ablation 1f)
+_C.MODEL.FPN.FINEST_ONLY = False
+# "...-BIFPN": rounds of fusion, down and up
+_C.MODEL.FPN.BIFPN_REPEATS = 3
+# "...-IMGPYR", a body over an image pyramid: scales of the images, falling
+_C.MODEL.FPN.IMAGE_SCALES = (2.0, 1.0, 0.5, 0.25)
+# "...-IMGPYR": the body's map that is read from each scale
+_C.MODEL.FPN.IMAGE_FEATURE = "res4"
 
 _C.MODEL.RPN = ConfigNode()
 # Member of RPN_HEADS: what stands on the pyramid and proposes or detects

@@ -1,4 +1,4 @@
-"""Feature pyramid network (arXiv:1612.03144) and the extractors that are a ResNet under one.
+"""Feature pyramid network (arXiv:1612.03144), its tops, and the extractor that is a body under a pyramid.
 
 Legend: N images, C = out_channels, level p<i> has stride 2^i.
 """
@@ -6,42 +6,122 @@ Legend: N images, C = out_channels, level p<i> has stride 2^i.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detframe.config import ConfigNode
 from detframe.layers import ConvNorm
-from detframe.modeling.backbones.resnet import ResNet, ResNetSpec
-from detframe.registry import BACKBONES
 
 
 class FPN(nn.Module):
-    """Lateral 1x1 convolutions, a top-down path of nearest upsampling and sums, 3x3 output convolutions, and a top.
+    """Lateral 1x1 convolutions, a top-down path of upsampling and sums, 3x3 output convolutions, and a top.
 
     `forward` takes the body's maps, finest first, and returns maps of C channels: one for each, then those of the top.
+    `inner_blocks` and `layer_blocks` are called after the position of the level they serve, and only those exist that
+    reach an output.
+
+    Args:
+        in_channels: channels of the body's maps.
+        norm: after every lateral and output convolution, as in `make_norm`.
+        top: what adds coarser levels; one by max pooling unless given, none with `finest_only`.
+        fuse: "sum" of a lateral and what comes from above, or their average, "avg".
+        upsample: "nearest" or "bilinear".
+        relu: ReLU after every lateral and output convolution.
+        top_down: False leaves the path out (table 1d of the paper).
+        lateral: False leaves out the lateral connections, all but the coarsest, which is upsampled all the way (1e).
+        finest_only: True returns the finest level alone (1f).
+
+    Raises:
+        ValueError: a combination in which part of the body would reach no output, or a top without its level.
     """
 
-    def __init__(self, in_channels: list[int], out_channels: int, norm: str = "", top: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        out_channels: int,
+        norm: str = "",
+        top: nn.Module | None = None,
+        *,
+        fuse: str = "sum",
+        upsample: str = "nearest",
+        relu: bool = False,
+        top_down: bool = True,
+        lateral: bool = True,
+        finest_only: bool = False,
+    ) -> None:
         super().__init__()
-        self.out_channels = out_channels
-        self.inner_blocks = nn.ModuleList(ConvNorm(c, out_channels, 1, norm=norm) for c in in_channels)
-        self.layer_blocks = nn.ModuleList(ConvNorm(out_channels, out_channels, 3, norm=norm) for _ in in_channels)
-        self.extra_blocks = MaxPoolTop() if top is None else top
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_uniform_(module.weight, a=1)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        if not top_down and (finest_only or not lateral):
+            raise ValueError("without its top-down path an FPN needs its laterals and all its levels")
+        if finest_only and not isinstance(top, NoTop | None):
+            raise ValueError(f"an FPN that gives its finest level only has none for its top {type(top).__name__}")
+        self.out_channels, self.top_down = out_channels, top_down
+        self.averages, self.upsample = fuse == "avg", upsample
+        levels = range(len(in_channels))
+        inner = levels if lateral else levels[-1:]
+        outer = levels[:1] if finest_only else levels
+        self.inner_blocks = nn.ModuleDict(
+            {str(i): ConvNorm(in_channels[i], out_channels, 1, norm=norm, relu=relu) for i in inner}
+        )
+        self.layer_blocks = nn.ModuleDict(
+            {str(i): ConvNorm(out_channels, out_channels, 3, norm=norm, relu=relu) for i in outer}
+        )
+        if top is None:
+            top = NoTop() if finest_only else MaxPoolTop()
+        self.extra_blocks = top
+        self.num_levels = len(outer) + int(top.num_levels)  # type: ignore[arg-type]
+        initialise(self)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        laterals = [block(x) for block, x in zip(self.inner_blocks, features, strict=True)]
-        merged = [laterals[-1]]
-        for lateral in reversed(laterals[:-1]):
-            merged.insert(0, lateral + F.interpolate(merged[0], size=lateral.shape[-2:], mode="nearest"))
-        pyramid = [block(x) for block, x in zip(self.layer_blocks, merged, strict=True)]
-        return pyramid + self.extra_blocks(features[-1], pyramid[-1])
+        return self.outputs(self.merge(features), features[-1])
+
+    def merge(self, features: list[Tensor]) -> list[Tensor]:
+        """The body's maps to what the output convolutions read: C channels, laterals and top-down path fused."""
+        laterals = {int(i): block(features[int(i)]) for i, block in self.inner_blocks.items()}
+        if not self.top_down:
+            return list(laterals.values())
+        last = len(features) - 1
+        merged = [laterals[last]]
+        for i in reversed(range(last)):
+            above = resize(merged[0], features[i], self.upsample)
+            merged.insert(0, self._fuse(laterals[i], above) if i in laterals else above)
+        return merged
+
+    def outputs(self, merged: list[Tensor], body: Tensor) -> list[Tensor]:
+        """All levels, from what `merge` gives and the body's coarsest map."""
+        levels = self.levels(merged)
+        return levels + self.extra_blocks(body, levels[-1])
+
+    def levels(self, merged: list[Tensor]) -> list[Tensor]:
+        """The levels below the top."""
+        return [block(merged[int(i)]) for i, block in self.layer_blocks.items()]
+
+    def _fuse(self, lateral: Tensor, above: Tensor) -> Tensor:
+        return (lateral + above) / 2 if self.averages else lateral + above
+
+
+def resize(x: Tensor, like: Tensor, mode: str = "nearest") -> Tensor:
+    """`x` with the height and width of `like`; mode "nearest" or "bilinear"."""
+    return F.interpolate(x, size=like.shape[-2:], mode=mode)
+
+
+def initialise(module: nn.Module) -> None:
+    """Uniform initialisation of every convolution by its fan-in, the pyramids' own; biases are 0."""
+    for member in module.modules():
+        if isinstance(member, nn.Conv2d):
+            nn.init.kaiming_uniform_(member.weight, a=1)
+            if member.bias is not None:
+                nn.init.zeros_(member.bias)
+
+
+class NoTop(nn.Module):
+    """No coarser level."""
+
+    num_levels = 0
+
+    def forward(self, body: Tensor, pyramid: Tensor) -> list[Tensor]:
+        """`body` and `pyramid` are the coarsest maps of each."""
+        return []
 
 
 class MaxPoolTop(nn.Module):
@@ -75,18 +155,19 @@ class P6P7Top(nn.Module):
 
 
 class PyramidBackbone(nn.Module):
-    """A body under an FPN: a complete extractor.
+    """A body under a pyramid: a complete extractor.
 
     `forward` takes (N, 3, H, W), H and W multiples of `size_divisibility`, and returns {"p2": (N, C, H/4, W/4), ...}.
 
     Args:
         body: returns a dict of maps.
         body_channels: channels of the maps that the pyramid reads, finest first; others are left alone.
-        body_strides: their strides.
+        body_strides: their strides, each twice the one before.
+        fpn: the pyramid, with `out_channels` and `num_levels`; takes a list of maps and returns one.
     """
 
     def __init__(
-        self, body: nn.Module, body_channels: Mapping[str, int], body_strides: Mapping[str, int], fpn: FPN
+        self, body: nn.Module, body_channels: Mapping[str, int], body_strides: Mapping[str, int], fpn: nn.Module
     ) -> None:
         super().__init__()
         self.body = body
@@ -94,38 +175,12 @@ class PyramidBackbone(nn.Module):
         self.in_features = list(body_channels)
         # images are padded to whole cells of the body; the levels above it round up
         self.size_divisibility = max(body_strides.values())
-        self.out_channels = fpn.out_channels
-        levels = [round(math.log2(body_strides[name])) for name in self.in_features]
-        levels += [levels[-1] + 1 + i for i in range(int(fpn.extra_blocks.num_levels))]  # type: ignore[arg-type]
+        self.out_channels = int(fpn.out_channels)  # type: ignore[arg-type]
+        finest = round(math.log2(body_strides[self.in_features[0]]))
+        levels = range(finest, finest + int(fpn.num_levels))  # type: ignore[arg-type]
         self.strides = {f"p{level}": 2**level for level in levels}
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         features = self.body(x)
         pyramid = self.fpn([features[name] for name in self.in_features])
         return dict(zip(self.strides, pyramid, strict=True))
-
-
-def build_pyramid(
-    cfg: ConfigNode, body: nn.Module, channels: Mapping[str, int], strides: Mapping[str, int]
-) -> nn.Module:
-    """The pyramid that CONV_BODY asks for over a body: "...-FPN" has P2..P6, "...-FPN-RETINANET" P3..P7."""
-    out_channels, top = cfg.MODEL.FPN.OUT_CHANNELS, None
-    if cfg.MODEL.BACKBONE.CONV_BODY.endswith("-RETINANET"):
-        names = list(channels)[1:]
-        channels = {name: channels[name] for name in names}
-        strides = {name: strides[name] for name in names}
-        top = P6P7Top(channels[names[-1]], out_channels, cfg.MODEL.FPN.P6_FROM)
-    fpn = FPN(list(channels.values()), out_channels, cfg.MODEL.FPN.NORM, top)
-    return PyramidBackbone(body, channels, strides, fpn)
-
-
-def build_resnet_fpn(cfg: ConfigNode) -> nn.Module:
-    """The ResNet or ResNeXt that CONV_BODY names, under its pyramid."""
-    body = ResNet(ResNetSpec.from_config(cfg))
-    return build_pyramid(cfg, body, body.out_channels, body.strides)
-
-
-RESNETS = ("R-18", "R-34", "R-50", "R-101", "R-152", "X-50-32x4d", "X-101-32x8d", "X-101-64x4d")
-for _name in RESNETS:
-    BACKBONES.register(f"{_name}-FPN", build_resnet_fpn)
-    BACKBONES.register(f"{_name}-FPN-RETINANET", build_resnet_fpn)

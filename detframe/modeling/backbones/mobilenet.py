@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from detframe.config import ConfigNode
 from detframe.layers import ConvNorm, conv_norm, freeze, make_norm
-from detframe.modeling.backbones.fpn import build_pyramid
+from detframe.modeling.backbones.pyramids import PYRAMIDS, build_pyramid, pyramid_inputs
 from detframe.registry import BACKBONES
 
 # Expansion, output channels, blocks, stride of the first block (table 2 of the paper)
@@ -20,6 +20,7 @@ GROUPS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3,
 STEM_CHANNELS = 32
 # The member of `features` at which each stage ends; the stem is what comes before res2, members 0 and 1
 STAGE_ENDS = {"res2": 3, "res3": 6, "res4": 13, "res5": 17}
+STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 STEM_END = 1
 
 
@@ -56,9 +57,10 @@ class MobileNetV2(nn.Module):
         norm: "FrozenBN", "BN" or "SyncBN".
         freeze_at: stages that do not train: 0 none, 1 the stem, 2 the stem and res2, ..., 5 all (the FCOS repository
             counts members of `features` instead).
+        last: the last stage that is built.
     """
 
-    def __init__(self, norm: str = "BN", freeze_at: int = 0) -> None:
+    def __init__(self, norm: str = "BN", freeze_at: int = 0, last: str = "res5") -> None:
         super().__init__()
         features: list[nn.Module] = [ConvNorm(3, STEM_CHANNELS, 3, 2, norm)]
         channels = STEM_CHANNELS
@@ -68,9 +70,9 @@ class MobileNetV2(nn.Module):
                 features.append(InvertedResidual(channels, width, stride if i == 0 else 1, expansion, norm))
                 channels = width
                 widths.append(width)
-        self.features = nn.Sequential(*features)
-        self.out_channels = {name: widths[end] for name, end in STAGE_ENDS.items()}
-        self.strides = dict(zip(STAGE_ENDS, (4, 8, 16, 32), strict=True))
+        self.features = nn.Sequential(*features[: STAGE_ENDS[last] + 1])
+        self.out_channels = {name: widths[end] for name, end in STAGE_ENDS.items() if end <= STAGE_ENDS[last]}
+        self.strides = {name: STRIDES[name] for name in self.out_channels}
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
@@ -79,7 +81,7 @@ class MobileNetV2(nn.Module):
     def freeze(self, stages: int) -> None:
         """Freeze the stem (1), the stem and res2 (2), ... or everything (5)."""
         ends = [-1, STEM_END, *STAGE_ENDS.values()]
-        for i in range(ends[stages] + 1):
+        for i in range(min(ends[stages] + 1, len(self.features))):
             self.features[i] = freeze(self.features[i])
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -94,9 +96,7 @@ class MobileNetV2(nn.Module):
         return out
 
 
-@BACKBONES.register("MNV2-FPN")
-@BACKBONES.register("MNV2-FPN-RETINANET")
-def build_mobilenet_fpn(cfg: ConfigNode) -> nn.Module:
+def build_mobilenet_pyramid(cfg: ConfigNode) -> nn.Module:
     """MobileNetV2 under the pyramid that CONV_BODY asks for.
 
     Raises:
@@ -107,5 +107,10 @@ def build_mobilenet_fpn(cfg: ConfigNode) -> nn.Module:
             f"MODEL.RESNETS.STAGE_WITH_DCN is {cfg.MODEL.RESNETS.STAGE_WITH_DCN}, but CONV_BODY "
             f"{cfg.MODEL.BACKBONE.CONV_BODY!r} is no ResNet: its 3x3 convolutions are depthwise"
         )
-    body = MobileNetV2(cfg.MODEL.MOBILENET.NORM, cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT)
+    last = pyramid_inputs(cfg, STRIDES)[-1]
+    body = MobileNetV2(cfg.MODEL.MOBILENET.NORM, cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT, last)
     return build_pyramid(cfg, body, body.out_channels, body.strides)
+
+
+for _suffix in PYRAMIDS:
+    BACKBONES.register(f"MNV2-{_suffix}", build_mobilenet_pyramid)

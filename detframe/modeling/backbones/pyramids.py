@@ -1,0 +1,113 @@
+"""Which pyramid stands on a body: the suffix of CONV_BODY chooses it, MODEL.FPN refines it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from detframe.config import ConfigNode
+from detframe.modeling.backbones.bifpn import BiFPN
+from detframe.modeling.backbones.fpn import FPN, MaxPoolTop, NoTop, P6P7Top, PyramidBackbone
+from detframe.modeling.backbones.pafpn import PAFPN
+
+# A body "B" is registered under "B-<suffix>" for each: FPN and PAFPN from P2 with a max-pooled level, the others P3..P7
+PYRAMIDS = ("FPN", "FPN-RETINANET", "PAFPN", "BIFPN")
+FROM_P3 = ("FPN-RETINANET", "BIFPN")
+# What a BiFPN, which has its own fusion and top, cannot be combined with
+FPN_ONLY = {
+    "FUSE": "sum",
+    "RELU": False,
+    "TOP": "auto",
+    "TOP_DOWN": True,
+    "LATERAL": True,
+    "FINEST_ONLY": False,
+}
+
+
+def build_pyramid(
+    cfg: ConfigNode, body: nn.Module, channels: Mapping[str, int], strides: Mapping[str, int]
+) -> PyramidBackbone:
+    """The pyramid that CONV_BODY asks for over a body; a name without one of the suffixes has an FPN.
+
+    Args:
+        channels: of the body's maps, finest first.
+        strides: of the same maps.
+
+    Raises:
+        ValueError: keys of MODEL.FPN that do not fit the body or each other.
+    """
+    names = pyramid_inputs(cfg, strides)
+    channels = {name: channels[name] for name in names}
+    strides = {name: strides[name] for name in names}
+    values = list(strides.values())
+    if values != [values[0] * 2**i for i in range(len(values))]:
+        raise ValueError(
+            f"a pyramid needs maps whose strides double, but {cfg.MODEL.BACKBONE.CONV_BODY!r} gives it {strides}; "
+            "choose others with MODEL.FPN.IN_FEATURES (a dilated res5 has the stride of res4)"
+        )
+    return PyramidBackbone(body, channels, strides, _pyramid(cfg, list(channels.values())))
+
+
+def pyramid_suffix(cfg: ConfigNode) -> str:
+    """The member of PYRAMIDS that CONV_BODY ends with, "FPN" where none."""
+    name = cfg.MODEL.BACKBONE.CONV_BODY
+    return next((suffix for suffix in PYRAMIDS if name.endswith(f"-{suffix}")), "FPN")
+
+
+def pyramid_inputs(cfg: ConfigNode, strides: Mapping[str, int]) -> list[str]:
+    """The maps of a body that the pyramid reads, so that a body need not be built beyond the last of them.
+
+    Args:
+        strides: of all maps that the body could give, finest first.
+
+    Raises:
+        ValueError: MODEL.FPN.IN_FEATURES that are no run of neighbours among them.
+    """
+    known, wanted = list(strides), list(cfg.MODEL.FPN.IN_FEATURES)
+    if not wanted:
+        finest = 8 if pyramid_suffix(cfg) in FROM_P3 else 4
+        return [name for name in known if strides[name] >= finest]
+    start = known.index(wanted[0]) if wanted[0] in known else 0
+    if known[start : start + len(wanted)] != wanted:
+        raise ValueError(
+            f"MODEL.FPN.IN_FEATURES is {wanted}, but must be neighbours, finest first, among the maps {known} of "
+            f"{cfg.MODEL.BACKBONE.CONV_BODY!r}"
+        )
+    return wanted
+
+
+def _pyramid(cfg: ConfigNode, channels: Sequence[int]) -> nn.Module:
+    keys, suffix = cfg.MODEL.FPN, pyramid_suffix(cfg)
+    if suffix == "BIFPN":
+        wrong = {f"MODEL.FPN.{key}": keys[key] for key, value in FPN_ONLY.items() if keys[key] != value}
+        if wrong:
+            raise ValueError(f"a BiFPN has its own fusion and top; it has no use for {wrong}")
+        return BiFPN(channels, keys.OUT_CHANNELS, keys.NORM, keys.UPSAMPLE, keys.BIFPN_REPEATS)
+    pyramid = PAFPN if suffix == "PAFPN" else FPN
+    try:
+        return pyramid(
+            list(channels),
+            keys.OUT_CHANNELS,
+            keys.NORM,
+            _top(cfg, suffix, channels[-1]),
+            fuse=keys.FUSE,
+            upsample=keys.UPSAMPLE,
+            relu=keys.RELU,
+            top_down=keys.TOP_DOWN,
+            lateral=keys.LATERAL,
+            finest_only=keys.FINEST_ONLY,
+        )
+    except ValueError as error:
+        chosen = {f"MODEL.FPN.{key}": keys[key] for key in ("TOP_DOWN", "LATERAL", "FINEST_ONLY", "TOP")}
+        raise ValueError(f"{error}: {cfg.MODEL.BACKBONE.CONV_BODY!r} with {chosen}") from error
+
+
+def _top(cfg: ConfigNode, suffix: str, body_channels: int) -> nn.Module:
+    keys = cfg.MODEL.FPN
+    kind = keys.TOP
+    if kind == "auto":
+        kind = "none" if keys.FINEST_ONLY else "p6p7" if suffix == "FPN-RETINANET" else "maxpool"
+    if kind == "p6p7":
+        return P6P7Top(body_channels, keys.OUT_CHANNELS, keys.P6_FROM)
+    return MaxPoolTop() if kind == "maxpool" else NoTop()
