@@ -100,6 +100,17 @@ _C.MODEL.FPN.IMAGE_SCALES = (2.0, 1.0, 0.5, 0.25)
 # "...-IMGPYR": the body's map that is read from each scale
 _C.MODEL.FPN.IMAGE_FEATURE = "res4"
 
+_C.MODEL.EFPN = ConfigNode()
+# Inner channels of the texture transfer; 512 is the paper's, whose cost exceeds the rest of the detector
+_C.MODEL.EFPN.WIDTH = 512
+# Blocks of the content extractor and of the texture extractor
+_C.MODEL.EFPN.CONTENT_BLOCKS = 1
+_C.MODEL.EFPN.TEXTURE_BLOCKS = 2
+# Add the enlarged map of p3 to P3' (the authors' release) or not (the paper's formula)
+_C.MODEL.EFPN.SKIP = True
+# C2' comes from the body's own first stage, run once more (the release), or from one of its own
+_C.MODEL.EFPN.SHARE_RES2 = True
+
 _C.MODEL.RPN = ConfigNode()
 # Member of RPN_HEADS: what stands on the pyramid and proposes or detects
 _C.MODEL.RPN.NAME = "AnchorRPN"

@@ -14,14 +14,17 @@ from tests.modeling.tiny import FULL, make_images, tiny_config
 
 # deep bodies differ from the shallow ones of their family in their number of blocks alone
 DEEP = ("R-34", "R-101", "R-152", "X-101", "W-101")
-NAMES = [name for name, _ in registry.BACKBONES if not name.startswith(DEEP) and not name.endswith("/")]
+ALL = [name for name, _ in registry.BACKBONES if not name.endswith("/")]
+NAMES = [name for name in ALL if not name.startswith(DEEP)]
 NORMS = {"MODEL.RESNETS.NORM": "BN", "MODEL.MOBILENET.NORM": "BN"}
 
 
 def small(name, *opts):
     keys = {"MODEL.BACKBONE.CONV_BODY": name, "MODEL.BACKBONE.FREEZE_CONV_BODY_AT": 2, **NORMS}
+    if name.endswith("-EFPN"):
+        keys["MODEL.EFPN.WIDTH"] = 24
     if name.startswith("X-"):
-        keys["MODEL.RESNETS.STEM_OUT_CHANNELS"] = 16  # one channel a group at least
+        keys["MODEL.RESNETS.STEM_OUT_CHANNELS"] = 64 if "64x4d" in name else 16  # one channel a group at least
     return tiny_config(keys, *opts)
 
 
@@ -42,7 +45,7 @@ def total(features):
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 71), (97, 40)])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_maps_have_the_declared_channels_and_strides(name, size):
     backbone = build(name).eval()
     height, width = padded(backbone, *size)

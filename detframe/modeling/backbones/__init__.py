@@ -2,6 +2,7 @@
 
 from detframe.modeling.backbones import resnet_pyramids
 from detframe.modeling.backbones.bifpn import BiFPN
+from detframe.modeling.backbones.efpn import EFPN
 from detframe.modeling.backbones.fpn import FPN, PyramidBackbone
 from detframe.modeling.backbones.image_pyramid import ImagePyramid
 from detframe.modeling.backbones.mobilenet import MobileNetV2
@@ -10,6 +11,7 @@ from detframe.modeling.backbones.pyramids import PYRAMIDS, build_pyramid, pyrami
 from detframe.modeling.backbones.resnet import ResNet, ResNetSpec
 
 __all__ = [
+    "EFPN",
     "FPN",
     "PAFPN",
     "PYRAMIDS",

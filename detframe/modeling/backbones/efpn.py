@@ -1,0 +1,66 @@
+"""EFPN: a ResNet under an FPN with one finer level for small objects (arXiv:2003.07021).
+
+Legend: N images, C = out_channels, level p<i> has stride 2^i: p1 is the paper's P2'.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from detframe.config import ConfigNode
+from detframe.modeling.backbones.fpn import FPN
+from detframe.modeling.backbones.resnet import RESNETS, ResNet, ResNetSpec, build_stage, initialise
+from detframe.modeling.backbones.texture_transfer import Extension, ResidualBlock, TextureTransfer
+from detframe.registry import BACKBONES
+
+
+class EFPN(nn.Module):
+    """A ResNet under an FPN, and P2' beneath it: a complete extractor.
+
+    `forward` takes (N, 3, H, W), H and W multiples of `size_divisibility`, and returns {"p1": (N, C, H/2, W/2),
+    "p2": (N, C, H/4, W/4), ...}. C2' is the first stage once more, over the stem that was not pooled.
+
+    Args:
+        own_res2: a first stage of C2' alone; None shares that of the body, as the authors do.
+    """
+
+    def __init__(self, body: ResNet, fpn: FPN, extension: Extension, own_res2: nn.Module | None = None) -> None:
+        super().__init__()
+        self.body, self.fpn, self.extension = body, fpn, extension
+        self.own_res2 = own_res2
+        self.out_channels = fpn.out_channels
+        self.size_divisibility = 32
+        self.strides = {f"p{i}": 2**i for i in range(1, 7)}
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        _, p2_prime, pyramid = self.extended(x)
+        return dict(zip(self.strides, [p2_prime, *pyramid], strict=True))
+
+    def extended(self, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """P3' (N, C, H/4, W/4), P2' (N, C, H/2, W/2) and the levels p2..p6 of the pyramid."""
+        stem = self.body.stem(x)
+        c2_prime = (self.body.layer1 if self.own_res2 is None else self.own_res2)(stem)
+        features = list(self.body.stages(stem).values())
+        merged = self.fpn.merge(features)
+        p3_prime, p2_prime = self.extension(merged[1], merged[0], c2_prime)
+        return p3_prime, p2_prime, self.fpn.outputs(merged, features[-1])
+
+
+def build_efpn(cfg: ConfigNode) -> EFPN:
+    """The ResNet that CONV_BODY names under an extended pyramid with the choices of MODEL.EFPN."""
+    spec = ResNetSpec.from_config(cfg)
+    body, keys = ResNet(spec), cfg.MODEL.EFPN
+    channels = list(body.out_channels.values())
+    fpn = FPN(channels, cfg.MODEL.FPN.OUT_CHANNELS, cfg.MODEL.FPN.NORM)
+    transfer = TextureTransfer(
+        fpn.out_channels, keys.WIDTH, ResidualBlock, keys.CONTENT_BLOCKS, keys.TEXTURE_BLOCKS, keys.SKIP
+    )
+    own_res2 = None
+    if not keys.SHARE_RES2:
+        own_res2 = build_stage(spec, 0)
+        initialise(own_res2)
+    return EFPN(body, fpn, Extension(transfer, channels[0], fpn.out_channels), own_res2)
+
+
+for _name in RESNETS:
+    BACKBONES.register(f"{_name}-EFPN", build_efpn)
