@@ -39,7 +39,8 @@ class EFPN(nn.Module):
     def extended(self, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """P3' (N, C, H/4, W/4), P2' (N, C, H/2, W/2) and the levels p2..p6 of the pyramid."""
         stem = self.body.stem(x)
-        c2_prime = (self.body.layer1 if self.own_res2 is None else self.own_res2)(stem)
+        res2 = self.body.get_submodule("layer1") if self.own_res2 is None else self.own_res2
+        c2_prime = res2(stem)
         features = list(self.body.stages(stem).values())
         merged = self.fpn.merge(features)
         p3_prime, p2_prime = self.extension(merged[1], merged[0], c2_prime)
