@@ -227,7 +227,7 @@ CONFIGS = shipped_folder("configs")
 VARIANTS = ("bottom_up", "no_lateral", "finest_only", "C4", "C5", "image_pyramid")
 ABLATIONS = [CONFIGS / "quick" / f"faster_rcnn_R_18_{name}_shapes.yaml" for name in VARIANTS]
 ABLATIONS += [CONFIGS / "fpn_ablations" / f"faster_rcnn_R_50_{name}_1x.yaml" for name in VARIANTS]
-# 16 channels: with 8, the gradient of a channels_last convolution crashes in PyTorch 2.15 on images as large as 256x256
+# 16 channels: with 8, the gradient of a channels_last 1x1 convolution of stride 2 crashes PyTorch 2.15 on larger maps
 SMALL = ["MODEL.DEVICE", "cpu", "MODEL.NUM_CLASSES", 3, "MODEL.RESNETS.STEM_OUT_CHANNELS", 16]
 SMALL += ["MODEL.FPN.OUT_CHANNELS", 16, "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM", 16, "MODEL.RPN.POST_NMS_TOP_N_TRAIN", 30]
 SMALL += ["MODEL.RPN.PRE_NMS_TOP_N_TRAIN", 100, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 16]
