@@ -9,6 +9,8 @@ returns it unchanged::
     BACKBONES.register(obj)             # without a decorator
     BACKBONES.register("name", obj)
 
+    @BACKBONES.register("timm/")        # every name that begins so and has no object of its own
+
 Looking up: ``BACKBONES.get(name)``, ``BACKBONES[name]``, ``name in BACKBONES``, iteration over (name, object).
 """
 
@@ -82,17 +84,23 @@ class Registry:
 
     def get(self, name: str) -> Any:
         """The object called `name`. Raises KeyError that lists the nearest names."""
-        if name not in self._members:
+        key = self._key(name)
+        if key is None:
             raise KeyError(
                 f"{self.name} has no {name!r} (chosen by {self.chosen_by}); {nearest(name, list(self._members))} "
                 f"A module of your own must be named in CUSTOM_IMPORTS to be found."
             )
-        return self._members[name]
+        return self._members[key]
 
     __getitem__ = get
 
     def __contains__(self, name: object) -> bool:
-        return name in self._members
+        return isinstance(name, str) and self._key(name) is not None
+
+    def _key(self, name: str) -> str | None:
+        """The member that serves a name: its own, or the family "prefix/" that it belongs to."""
+        family = name.partition("/")[0] + "/"
+        return name if name in self._members else family if family in self._members else None
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         return iter(sorted(self._members.items()))

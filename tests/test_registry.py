@@ -117,3 +117,20 @@ def test_every_registry_of_the_page_has_its_own_name_as_name():
     found = {name: value for name, value in vars(registry).items() if isinstance(value, Registry)}
     assert {"BACKBONES", "RPN_HEADS", "ROI_HEADS", "DATASET_FORMATS", "EVALUATORS", "OPTIMIZERS"} <= set(found)
     assert all(value.name == name for name, value in found.items())
+
+
+def test_a_family_owns_the_names_that_begin_with_it():
+    things = Registry("THINGS", "a key")
+
+    @things.register("zoo/")
+    def family():
+        return "any"
+
+    @things.register("zoo/own")
+    def own():
+        return "own"
+
+    assert things.get("zoo/some-FPN") is family and things["zoo/own"] is own
+    assert "zoo/some-FPN" in things and "park/x" not in things
+    with pytest.raises(KeyError, match="THINGS has no 'park/x'"):
+        things.get("park/x")

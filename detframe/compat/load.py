@@ -15,6 +15,7 @@ from detframe.compat.caffe2_names import MERGED, exact_affine
 from detframe.compat.dense_names import TORCHVISION_DENSE, without_unused_class
 from detframe.compat.files import read_weights
 from detframe.compat.names import translate
+from detframe.compat.timm_names import timm_body
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +71,10 @@ def load_weights(
         source, content = "a state dict", path_or_url
     else:
         source, content = str(path_or_url), read_weights(path_or_url)
-    kind, state = translate(_state_dict(content, source))
+    raw, target = _state_dict(content, source), model.state_dict()
+    timm = timm_body(raw, target)
+    kind, state = translate(raw) if timm is None else ("timm classifier", timm)
     report = LoadReport(source, kind)
-    target = model.state_dict()
     if kind == TORCHVISION_DENSE:
         state = without_unused_class(state, target)
     state = _res5_where_it_stands(state, target)

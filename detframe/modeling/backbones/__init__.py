@@ -9,6 +9,7 @@ from detframe.modeling.backbones.mobilenet import MobileNetV2
 from detframe.modeling.backbones.pafpn import PAFPN
 from detframe.modeling.backbones.pyramids import PYRAMIDS, build_pyramid, pyramid_inputs
 from detframe.modeling.backbones.resnet import ResNet, ResNetSpec
+from detframe.modeling.backbones.timm_body import TimmBody
 
 __all__ = [
     "EFPN",
@@ -21,6 +22,7 @@ __all__ = [
     "PyramidBackbone",
     "ResNet",
     "ResNetSpec",
+    "TimmBody",
     "build_pyramid",
     "pyramid_inputs",
     "resnet_pyramids",

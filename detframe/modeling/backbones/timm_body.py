@@ -1,0 +1,116 @@
+"""Bodies of the timm library under our pyramids: CONV_BODY "timm/NAME-FPN".
+
+Legend: N images, (H, W) size of the padded batch; maps res2..res5 have strides 4, 8, 16, 32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from detframe.config import ConfigNode
+from detframe.modeling.backbones.pyramids import PYRAMIDS, build_pyramid, pyramid_inputs
+from detframe.registry import BACKBONES, nearest
+
+PREFIX = "timm/"
+STAGE_OF_STRIDE = {4: "res2", 8: "res3", 16: "res4", 32: "res5"}
+
+
+class TimmBody(nn.Module):
+    """A timm model as a body; channels, strides and the bounds of its stages come from its feature info.
+
+    `forward` takes (N, 3, H, W) and returns {"res2": (N, C2, H/4, W/4), ...} for the `stages` asked for, or all it has.
+
+    Args:
+        name: of timm, as "convnext_tiny".
+        freeze_at: 0 none, 1 what comes before the first of our stages, 2 that and the first stage, ..., 5 all; frozen
+            batch norms keep their statistics.
+        stages: the maps to return; parameters behind the last are not built.
+
+    Raises:
+        ValueError: timm is not installed, has no such model, or the model gives no maps of strides from 4 to 32.
+    """
+
+    def __init__(self, name: str, freeze_at: int = 0, stages: list[str] | None = None) -> None:
+        super().__init__()
+        info = _create(name).feature_info
+        # of several maps of one stride the last is the deepest
+        index = {STAGE_OF_STRIDE[r]: i for i, r in enumerate(info.reduction()) if r in STAGE_OF_STRIDE}
+        index = {stage: i for stage, i in index.items() if stages is None or stage in stages}
+        if not index or len(set(info.reduction())) < len(info.reduction()):
+            raise ValueError(
+                f"timm's {name!r} gives maps of the strides {info.reduction()}; a pyramid needs 4, 8, 16, 32 or "
+                "some of them, each once (a plain vision transformer has one stride only)"
+            )
+        self.model = _create(name, tuple(info.out_indices[i] for i in index.values()))
+        info = self.model.feature_info
+        self.out_channels = dict(zip(index, info.channels(), strict=True))
+        self.strides = dict(zip(index, info.reduction(), strict=True))
+        self.channels_come_last = "NHWC" in str(getattr(self.model, "output_fmt", "NCHW"))
+        self.frozen = self._members(freeze_at) if freeze_at else []
+        for member in self.frozen:
+            for parameter in member.parameters(recurse=False):
+                parameter.requires_grad_(False)
+
+    def _members(self, freeze_at: int) -> list[nn.Module]:
+        """The modules, in the order of the forward pass, that a number of frozen stages covers."""
+        members = list(self.model.named_modules())
+        if freeze_at >= 5:
+            return [member for _, member in members]
+        names = [name.replace("_", ".") for name, _ in members]
+        ends = [stage.replace("_", ".") for stage in self.model.feature_info.module_name()]
+        covered = [i for i, n in enumerate(names) if f"{n}.".startswith(f"{ends[max(freeze_at - 2, 0)]}.")]
+        stop = covered[0] if freeze_at == 1 else covered[-1] + 1
+        return [member for _, member in members[:stop]]
+
+    def train(self, mode: bool = True) -> TimmBody:
+        """Train or evaluate; what is frozen stays in evaluation."""
+        super().train(mode)
+        for member in self.frozen:
+            if isinstance(member, (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)):
+                member.eval()
+        return self
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        maps = self.model(x)
+        if self.channels_come_last:
+            maps = [m.permute(0, 3, 1, 2) for m in maps]
+        return dict(zip(self.strides, maps, strict=True))
+
+
+def _create(name: str, out_indices: tuple[int, ...] | None = None) -> Any:
+    """A timm model that returns maps, with random weights."""
+    try:
+        import timm
+    except ImportError as error:
+        raise ValueError(f"{PREFIX}{name} needs the timm library: pip install 'detframe[timm]'") from error
+    if not timm.is_model(name):
+        raise ValueError(f"timm {timm.__version__} has no model {name!r}; {nearest(name, timm.list_models())}")
+    wanted: dict[str, Any] = {"features_only": True, "pretrained": False}
+    if out_indices is not None:
+        wanted["out_indices"] = out_indices
+    try:
+        # windowed transformers check the size of images unless told not to; other models do not know the word
+        return timm.create_model(name, strict_img_size=False, **wanted)
+    except TypeError:
+        return timm.create_model(name, **wanted)
+    except (RuntimeError, AttributeError, NotImplementedError) as error:
+        raise ValueError(f"timm's {name!r} cannot be built as a body that gives maps ({error})") from error
+
+
+@BACKBONES.register(PREFIX)
+def build_timm_pyramid(cfg: ConfigNode) -> nn.Module:
+    """The timm model between "timm/" and the suffix of CONV_BODY under the pyramid of that suffix.
+
+    Raises:
+        ValueError: a name without the suffix of a pyramid, and the errors of TimmBody.
+    """
+    conv_body = cfg.MODEL.BACKBONE.CONV_BODY
+    suffix = max((s for s in PYRAMIDS if conv_body.endswith(f"-{s}")), key=len, default="")
+    if not suffix:
+        raise ValueError(f"{conv_body!r} must end with a pyramid: " + ", ".join(f"-{s}" for s in PYRAMIDS))
+    name = conv_body.removeprefix(PREFIX).removesuffix(f"-{suffix}")
+    whole = {stage: stride for stride, stage in STAGE_OF_STRIDE.items()}
+    body = TimmBody(name, cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT, pyramid_inputs(cfg, whole))
+    return build_pyramid(cfg, body, body.out_channels, body.strides)
