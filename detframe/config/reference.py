@@ -1,4 +1,4 @@
-"""What each config key means, read from defaults.py: for --print-config KEY and for docs/config_reference.md."""
+"""What each config key means, read from the defaults: for --print-config KEY and for docs/config_reference.md."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detframe.config import defaults
+from detframe.config import defaults, model_defaults
 from detframe.config.config import ConfigKeyError, ConfigNode
 from detframe.config.defaults import get_cfg
 from detframe.config.validate import CHOICES
@@ -17,7 +17,7 @@ from detframe.registry import nearest
 HEADER = """\
 # Config reference
 
-Every key, its default and its meaning, generated from `detframe/config/defaults.py` by `make docs`.
+Every key, its default and its meaning, generated from `detframe/config/*defaults.py` by `make docs`.
 `tools/train_net.py --config-file FILE --print-config KEY` shows the same for one key, with the value that a config
 gives it and the file and line that set it. Durations are iterations (`90000`) or epochs (`12ep`).
 """
@@ -30,7 +30,6 @@ class KeyReference:
     key: str
     default: Any
     comment: str  # "" where the key stands under the comment of the key before it
-    line: int
 
     @property
     def section(self) -> str:
@@ -40,15 +39,17 @@ class KeyReference:
 
 def key_references() -> dict[str, KeyReference]:
     """Every key of the defaults with the comment above it, in the order of the file."""
-    source = Path(defaults.__file__).read_text(encoding="utf-8")
-    lines = source.splitlines()
     values = dict(get_cfg().leaves())
-    out = {}
-    for statement in ast.parse(source).body:
-        key = _assigned_key(statement)
-        if key in values:
-            out[key] = KeyReference(key, values[key], _comment_above(lines, statement.lineno), statement.lineno)
-    return out
+    found = {}
+    for module in (defaults, model_defaults):
+        source = Path(str(module.__file__)).read_text(encoding="utf-8")
+        lines = source.splitlines()
+        for statement in ast.parse(source).body:
+            key = _assigned_key(statement)
+            if key in values:
+                comment = _comment_above(lines, statement.lineno)
+                found[key] = KeyReference(key, values[key], comment)
+    return {key: found[key] for key in values if key in found}
 
 
 def _assigned_key(statement: ast.stmt) -> str:

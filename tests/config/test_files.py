@@ -104,6 +104,9 @@ def test_shipped_configs_are_called_after_what_they_train(path: Path):
     body = cfg.MODEL.BACKBONE.CONV_BODY.removesuffix("-RETINANET")
     if re.search(r"_(bottom_up|no_lateral|finest_only|image_pyramid)_", path.stem):
         body = body.rpartition("-")[0]
+    if body.startswith("timm/"):
+        name, _, pyramid = body.partition("/")[2].rpartition("-")
+        body = "_".join(["timm", *name.split("_")[:2], pyramid])
     assert body.replace("-", "_") in path.stem
     schedules = {
         "1x": (90000, (60000, 80000)),
