@@ -17,6 +17,7 @@ COMMANDS = {
     "visualize-data": ("detframe.cli.visualize_data", "draw training images as the model sees them"),
     "quickstart": ("detframe.cli.quickstart", "train on generated pictures, in minutes, on the CPU"),
     "benchmark": ("detframe.cli.benchmark", "time detframe beside torchvision (tools/benchmark.py)"),
+    "analyze": ("detframe.cli.analyze", "parameters, multiply-adds and time of a detector's parts"),
     "replay": ("detframe.cli.replay", "run the step again that ended in a non-finite loss"),
 }
 

@@ -9,7 +9,7 @@ from detframe.layers.collectives import (
     rank,
     world_size,
 )
-from detframe.layers.conv_norm import ConvNorm, conv_norm, make_norm
+from detframe.layers.conv_norm import ConvNorm, conv_norm, folding, make_norm
 from detframe.layers.deform_conv import DeformConv
 from detframe.layers.device import resolve_amp, resolve_device
 from detframe.layers.freezing import freeze, freeze_matching
@@ -21,6 +21,7 @@ __all__ = [
     "barrier",
     "broadcast_object",
     "conv_norm",
+    "folding",
     "freeze",
     "freeze_matching",
     "gather_objects",

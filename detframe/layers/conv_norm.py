@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -47,9 +49,24 @@ def fold_norm(conv: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:
     return conv.weight * scale.reshape(-1, 1, 1, 1), shift
 
 
+_folds = True
+
+
+@contextmanager
+def folding(enabled: bool) -> Iterator[None]:
+    """While it lasts, affine norms are folded into their convolutions, or not: to measure what that brings."""
+    global _folds
+    before, _folds = _folds, enabled
+    try:
+        yield
+    finally:
+        _folds = before
+
+
 def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module | None, relu: bool, residual: Tensor | None = None) -> Tensor:
     """relu(norm(conv(x)) + residual), with as few passes over the activations as the norm allows. (N, C, H, W)."""
-    if isinstance(norm, FrozenBatchNorm2d) or (isinstance(norm, nn.BatchNorm2d) and not norm.training):
+    affine = isinstance(norm, FrozenBatchNorm2d) or (isinstance(norm, nn.BatchNorm2d) and not norm.training)
+    if affine and _folds:
         weight, bias = fold_norm(conv, norm)
         if isinstance(conv, DeformConv):
             y = conv.convolve(x, weight, bias)

@@ -1,0 +1,63 @@
+"""Parameters, multiply-adds, activations and time of every part of a detector: tools/analyze.py."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from detframe.cli.arguments import add_config_arguments, base_parser, parse, positive
+from detframe.cli.common import load_config, log_to_terminal, print_config
+from detframe.cli.errors import guard
+
+logger = logging.getLogger(__name__)
+
+EPILOG = """\
+Runs the config's detector, with random weights, on one image of noise. GMAC are multiply-adds of convolutions, matrix
+products and attention (a convolution of 1x1, 256 to 256 channels, over 100x100 cells has 0.66); deformable sampling,
+ROIAlign and suppression are not counted. The heads on regions depend on the random weights.
+
+example: tools/analyze.py --config-file configs/faster_rcnn/faster_rcnn_R_50_FPN_1x.yaml --size 800 1216
+"""
+COCO_CLASSES = 80
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = base_parser("analyze", "Parameters, multiply-adds, activations and time of a detector's parts.", EPILOG)
+    add_config_arguments(parser)
+    parser.add_argument("--size", nargs=2, type=positive, default=[800, 1216], metavar=("H", "W"), help="(800 1216)")
+    parser.add_argument("--depth", type=int, default=2, metavar="N", help="levels of modules to show (2)")
+    parser.add_argument(
+        "--runs", type=positive, default=3, metavar="N", help="timed runs, of which the median counts (3)"
+    )
+    parser.add_argument("--json", metavar="FILE", help="also write the rows here")
+    args = parse(parser, argv)
+    return guard(lambda: _run(args), args.debug)
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.print_config is not None:
+        return print_config(args)
+    log_to_terminal()
+    cfg = load_config(args).clone()
+    cfg.defrost()
+    import torch
+
+    from detframe.engine.analysis import analyze, as_dicts, table
+    from detframe.modeling import build_detection_model
+
+    if cfg.MODEL.NUM_CLASSES == 0:
+        cfg.merge_from_list(["MODEL.NUM_CLASSES", COCO_CLASSES])
+        logger.info("MODEL.NUM_CLASSES is 0; counted with %d, as COCO has", COCO_CLASSES)
+    torch.manual_seed(0)
+    model = build_detection_model(cfg)
+    image = torch.randint(0, 256, (3, *args.size), dtype=torch.uint8).to(model.device)
+    rows = analyze(model, [image], args.depth, args.runs)
+    sys.stdout.write(table(rows) + "\n")
+    if args.json:
+        Path(args.json).write_text(json.dumps({"size_hw": args.size, "rows": as_dicts(rows)}, indent=1) + "\n")
+    return 0

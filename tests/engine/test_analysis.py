@@ -1,0 +1,111 @@
+"""The analysis against published counts of parameters and operations, and counts made by hand."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import ResNet50_Weights
+from torchvision.models.detection import (
+    FasterRCNN_ResNet50_FPN_Weights,
+    FCOS_ResNet50_FPN_Weights,
+    RetinaNet_ResNet50_FPN_Weights,
+)
+
+from detframe.cli import analyze as command
+from detframe.config import get_cfg
+from detframe.engine.analysis import analyze, table
+from detframe.layers import ConvNorm, folding
+from detframe.modeling import build_detection_model
+from detframe.modeling.backbones import ResNet, ResNetSpec
+from tests.modeling.tiny import FULL, make_images, tiny_config
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = ConvNorm(3, 8, 3, 2, norm="FrozenBN", relu=True)
+        self.last = nn.Linear(8, 5)
+
+    def forward(self, images):
+        return self.last(self.first(torch.stack(images).float()).mean((2, 3)))
+
+
+def test_counts_made_by_hand():
+    model, first, _, last = (r for r in analyze(Net(), [torch.zeros(3, 16, 20)], depth=2, runs=1))
+    assert (model.parameters, first.parameters, last.parameters) == (3 * 8 * 9 + 45, 3 * 8 * 9, 45)
+    assert (first.macs, last.macs) == (8 * 10 * 3 * 8 * 9, 8 * 5)
+    assert model.macs == first.macs + last.macs
+    assert (first.activations, last.activations) == (8 * 10 * 8, 5)
+    assert model.activations == 8 * 10 * 8 + 5
+    assert model.seconds >= first.seconds > 0
+
+
+def test_a_resnet_50_has_the_published_operations():
+    """torchvision states 4.089 G multiply-adds at 224x224, its last layer included."""
+
+    class Body(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = ResNet(ResNetSpec(50))
+
+        def forward(self, images):
+            return self.body(torch.stack(images))
+
+    row = analyze(Body(), [torch.zeros(3, 224, 224)], depth=0, runs=1)[0]
+    assert round((row.macs + 2048 * 1000) / 1e9, 3) == ResNet50_Weights.IMAGENET1K_V1.meta["_ops"]
+
+
+PUBLISHED = [
+    # ours has no box deltas of the background
+    ("", FasterRCNN_ResNet50_FPN_Weights, -4 * (1024 + 1)),
+    # ours predicts no class 0, which torchvision's never uses
+    ("configs/Base-FCOS-torchvision.yaml", FCOS_ResNet50_FPN_Weights, -(256 * 9 + 1)),
+    ("configs/Base-RetinaNet-torchvision.yaml", RetinaNet_ResNet50_FPN_Weights, -9 * (256 * 9 + 1)),
+]
+
+
+@pytest.mark.parametrize(("config", "weights", "difference"), PUBLISHED, ids=["faster_rcnn", "fcos", "retinanet"])
+def test_detectors_have_the_published_parameters(config, weights, difference):
+    cfg = get_cfg()
+    if config:
+        cfg.merge_from_file(config)
+    cfg.merge_from_list(["MODEL.NUM_CLASSES", 90, "MODEL.DEVICE", "cpu"])
+    model = build_detection_model(cfg)
+    assert sum(p.numel() for p in model.parameters()) == weights.COCO_V1.meta["num_params"] + difference
+
+
+def test_folding_changes_nothing_but_the_time():
+    model = build_detection_model(tiny_config({"MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM": 32}))
+    folded = model(make_images(), [FULL, FULL])
+    with folding(False):
+        plain = model(make_images(), [FULL, FULL])
+    for name in folded:
+        torch.testing.assert_close(folded[name], plain[name], rtol=1e-4, atol=1e-5)
+    again = model(make_images(), [FULL, FULL])
+    assert all(torch.equal(again[name], folded[name]) for name in folded)
+
+
+def test_the_command(tmp_path, capsys):
+    words = [
+        "MODEL.BACKBONE.CONV_BODY",
+        "R-18-FPN",
+        "MODEL.FPN.OUT_CHANNELS",
+        "16",
+        "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM",
+        "8",
+    ]
+    arguments = ["--size", "64", "96", "--runs", "1", "--json", str(tmp_path / "a.json"), *words]
+    assert command.main(arguments) == 0
+    out = capsys.readouterr().out
+    rows = json.loads((tmp_path / "a.json").read_text())["rows"]
+    names = [row["name"] for row in rows]
+    assert {"", "backbone", "backbone.body", "backbone.fpn", "rpn.head", "roi_heads.box_head"} <= set(names)
+    total = next(row for row in rows if row["name"] == "")
+    parts = [row for row in rows if row["depth"] == 1]
+    assert total["parameters"] == sum(row["parameters"] for row in parts)
+    assert total["macs"] == sum(row["macs"] for row in parts) > 0
+    assert len(out.splitlines()) == len(rows) + 1 and "GMAC" in out
+    assert table([])[:6] == "module"
