@@ -20,13 +20,14 @@ from detframe.engine.checkpoint import Checkpointer, build_meta, rng_state, set_
 from detframe.engine.evaluating import TestSets, choose_metric
 from detframe.engine.hooks import BestHook, CheckpointHook, EvaluationHook, Hook, LogHook
 from detframe.engine.inputs import RunInputs, file_names, saved_config
+from detframe.engine.model_table import model_table
 from detframe.engine.nonfinite import FlightRecorder
 from detframe.engine.pictures import PictureHook
 from detframe.engine.recorder import RunRecorder
 from detframe.engine.trainer import StepSettings, Trainer
 from detframe.layers.collectives import rank, world_size
 from detframe.layers.device import resolve_amp, resolve_device
-from detframe.solver import ModelEMA, build_lr_schedule, build_optimizer
+from detframe.solver import ModelEMA, build_lr_schedule, build_optimizer, parameter_groups
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def build_trainer(inputs: RunInputs, folder: Path, weights: str, content: dict[s
 
     cfg = inputs.cfg
     model = build_detection_model(cfg)
-    log_model(model)
+    log_model(model, parameter_groups(cfg, model))
     if content is not None:
         check_resumable(cfg, model, content)
     elif weights:
@@ -125,11 +126,12 @@ def evaluation_hooks(
 
 
 # ---------------------------------------------------------------------------------------------- weights
-def log_model(model: nn.Module) -> None:
-    """One line: how many parameters there are, and how many of them are trained."""
+def log_model(model: nn.Module, groups: list[dict[str, Any]]) -> None:
+    """How many parameters there are and how many are trained, and a table of the parts with the optimizer's groups."""
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     logger.info("model: %.2f M parameters, %.2f M of them trained", total / 1e6, trained / 1e6)
+    logger.info("%s", model_table(model, groups))
 
 
 def load_initial_weights(cfg: ConfigNode, model: nn.Module, weights: str) -> None:
