@@ -28,6 +28,7 @@ EPILOG = """\
 Times a training step (forward, backward, SGD update) and an inference of a detector and of torchvision's of the same
 kind (ResNet-50 with a pyramid), the one after the other in each round, and prints medians and their ratio. Weights are
 random, the same in both; batch norm is frozen and the first two stages are not trained, as both do by default.
+--what folding times a training step of the config's model with its frozen norms folded into the convolutions and not.
 --what data measures the config's data loader alone; --what stages the share of each part of detframe's step.
 """
 NUM_CLASSES = 90
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = base_parser("benchmark", "Time detframe beside torchvision.", EPILOG)
     add_config_arguments(parser)
     parser.add_argument(
-        "--what", nargs="+", choices=["train", "inference", "stages", "data"], default=["train", "inference"]
+        "--what", nargs="+", choices=["train", "inference", "stages", "data", "folding"], default=["train", "inference"]
     )
     parser.add_argument("--model", choices=sorted(MODELS), default="faster_rcnn", help="what to compare (faster_rcnn)")
     parser.add_argument(
@@ -73,11 +74,25 @@ def _run(args: argparse.Namespace) -> int:
     logger.info("%s", results["machine"])
     if {"train", "inference", "stages"} & set(args.what):
         results.update(_benchmark_models(args, cfg))
+    if "folding" in args.what:
+        results["folding"] = _folding(args, cfg)
     if "data" in args.what:
         results["data"] = benchmark_data(cfg, args.rounds)
     if args.json:
         Path(args.json).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def _folding(args: argparse.Namespace, cfg: ConfigNode) -> dict[str, Any]:
+    from detframe.cli.benchmark_folding import benchmark_folding
+    from detframe.layers import resolve_device
+
+    device = resolve_device(cfg.MODEL.DEVICE)
+    height, width = args.size
+    batch = make_batch(args.batch, height, width, device)
+    return benchmark_folding(
+        cfg, batch, NUM_CLASSES, args.precision, lambda steps: interleave(steps, args.rounds, device), device
+    )
 
 
 def machine() -> str:

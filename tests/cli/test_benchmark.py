@@ -57,3 +57,12 @@ def test_steps_are_taken_in_turn_and_the_first_rounds_do_not_count():
 def test_data_needs_a_data_set(capsys):
     assert main(["--what", "data"]) == 2
     assert "DATASETS.TRAIN" in capsys.readouterr().err
+
+
+def test_folding_is_timed_against_its_absence(tmp_path):
+    path = tmp_path / "results.json"
+    words = ["--what", "folding", "--size", "64", "64", "--batch", "1", "--rounds", "1", "--precision", "fp32"]
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.BACKBONE.CONV_BODY", "R-18-FPN", "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM", "8"]
+    assert main([*words, "--json", str(path), *opts]) == 0
+    row = json.loads(path.read_text())["folding"]["fp32"]
+    assert row["ratio"] == row["without_s"] / row["with_s"] > 0
