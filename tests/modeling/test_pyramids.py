@@ -91,7 +91,7 @@ ALL = {"0", "1", "2", "3"}
         ({"FINEST_ONLY": True}, ALL, {"0"}),
         ({"FINEST_ONLY": True, "LATERAL": False}, {"3"}, {"0"}),
     ],
-    ids=str,
+    ids=["plain", "bottom-up", "no-lateral", "finest-only", "finest-only-no-lateral"],
 )
 def test_an_ablation_has_the_parameters_that_it_uses(keys, inner, outer):
     backbone = build("R-18-FPN", **keys)
