@@ -1,6 +1,6 @@
 """Make the built-in data set "shapes": small pictures of circles, squares, triangles, stars and crosses, as COCO JSON.
 
-    python datasets/make_shapes.py [--output datasets/shapes] [--train 800] [--val 120] [--seed 0] [--size 192]
+    python datasets/make_shapes.py [--output datasets/shapes] [--train 800] [--val 120] [--seed 0] [--size 192] [--small]
 
 What is in it: five classes whose category ids have gaps; objects from 8 pixels to half of the image's longer side, some
 lying over others; boxes, polygon masks and four keypoints per object; crowds (one RLE mask around a group of tiny
@@ -34,6 +34,7 @@ CATEGORY_IDS = {"circle": 1, "square": 3, "triangle": 7, "star": 8, "cross": 12}
 KEYPOINTS = ("top", "bottom", "left_side", "right_side")
 SKELETON = ((1, 2), (3, 4))
 MIN_OBJECT = 8.0  # pixels
+SMALL_OBJECT = (6.0, 16.0)  # pixels, of the set of small objects
 MIN_VISIBLE = 0.6  # of an object's area
 MAX_BOX_IOU = 0.3
 CROWD_RATE = EMPTY_RATE = 0.05
@@ -270,7 +271,7 @@ def _image_shape(rng: np.random.Generator, size: int) -> tuple[int, int]:
     return (sides[0], sides[1]) if rng.random() < 0.4 else (sides[1], sides[0])
 
 
-def draw_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
+def draw_scene(rng: np.random.Generator, size: int, small: bool = False) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """One picture, uint8 BGR (H, W, 3), and its annotations without ids."""
     height, width = _image_shape(rng, size)
     scene = Scene(np.clip(_background(rng, height, width), 0, 255).astype(np.uint8))
@@ -278,14 +279,17 @@ def draw_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[di
         return scene.image, []
     if rng.random() < CROWD_RATE / (1 - EMPTY_RATE):
         _add_crowd(scene, rng)
-    largest = max(height, width) / 2
-    sizes = MIN_OBJECT * (min(largest, 0.9 * min(height, width)) / MIN_OBJECT) ** (
-        rng.random(rng.integers(1, 8)) ** 0.8
-    )
-    for object_size in np.sort(sizes)[::-1]:  # small ones last, so that large ones do not bury them
+    for object_size in np.sort(_object_sizes(rng, height, width, small))[::-1]:  # small ones last, so that large ones do not bury them
         _add_object(scene, rng, float(object_size))
     _finish_keypoints(scene)
     return scene.image, scene.annotations
+
+
+def _object_sizes(rng: np.random.Generator, height: int, width: int, small: bool) -> np.ndarray:
+    """Sizes in pixels, the smaller the more frequent: 1 to 7 of any, or 4 to 15 small ones."""
+    low, high = SMALL_OBJECT if small else (MIN_OBJECT, min(max(height, width) / 2, 0.9 * min(height, width)))
+    shares = rng.random(rng.integers(4, 16) if small else rng.integers(1, 8)) ** 0.8
+    return low * (high / low) ** shares
 
 
 def _categories() -> list[dict[str, Any]]:
@@ -295,8 +299,8 @@ def _categories() -> list[dict[str, Any]]:
     ]
 
 
-def _parameters(count: int, seed: int, size: int) -> dict[str, int]:
-    return {"version": VERSION, "count": count, "seed": seed, "size": size}
+def _parameters(count: int, seed: int, size: int, small: bool) -> dict[str, int]:
+    return {"version": VERSION, "count": count, "seed": seed, "size": size, **({"small": 1} if small else {})}
 
 
 def _is_complete(output: Path, split: str, parameters: dict[str, int]) -> bool:
@@ -318,7 +322,7 @@ def _make_split(output: Path, split: str, parameters: dict[str, int]) -> None:
     first_id = 1 if split == "train" else 1_000_001
     for index in range(parameters["count"]):
         rng = np.random.default_rng([parameters["seed"], 0 if split == "train" else 1, index])
-        image, objects = draw_scene(rng, parameters["size"])
+        image, objects = draw_scene(rng, parameters["size"], "small" in parameters)
         name = f"{index + 1:06d}.jpg"
         if not cv2.imwrite(str(folder / name), image, [cv2.IMWRITE_JPEG_QUALITY, 95]):
             raise OSError(f"could not write {folder / name}")
@@ -335,17 +339,23 @@ def _make_split(output: Path, split: str, parameters: dict[str, int]) -> None:
     os.replace(temporary, target)
 
 
-def default_output() -> Path:
+def default_output(small: bool = False) -> Path:
     """Where the shipped catalog looks for the set."""
+    name = "shapes_small" if small else "shapes"
     root = os.environ.get("DETFRAME_DATASETS")
     if root:
-        return Path(root).expanduser() / "shapes"
+        return Path(root).expanduser() / name
     here = Path(__file__).resolve().parent
-    return (Path("datasets") if here.parent.name == "shipped" else here) / "shapes"
+    return (Path("datasets") if here.parent.name == "shipped" else here) / name
 
 
 def make_shapes(
-    output: str | os.PathLike[str] | None = None, train: int = 800, val: int = 120, seed: int = 0, size: int = 192
+    output: str | os.PathLike[str] | None = None,
+    train: int = 800,
+    val: int = 120,
+    seed: int = 0,
+    size: int = 192,
+    small: bool = False,
 ) -> Path:
     """Write `train/`, `val/`, `annotations/train.json` and `annotations/val.json` below `output`, and return it.
 
@@ -354,6 +364,7 @@ def make_shapes(
         train, val: numbers of images.
         seed: of everything that is drawn; 0 or more.
         size: length of the longest side of an image, in pixels, 48 or more.
+        small: objects of 6 to 16 pixels only, 4 to 15 an image; the set is then called shapes_small.
 
     Raises:
         ValueError: a number out of range.
@@ -363,9 +374,9 @@ def make_shapes(
         raise ValueError(
             f"size must be 48 or more, the rest 0 or more; got size {size}, seed {seed}, {train} + {val} images"
         )
-    folder = Path(output) if output is not None else default_output()
+    folder = Path(output) if output is not None else default_output(small)
     for split, count in (("train", train), ("val", val)):
-        parameters = _parameters(count, seed, size)
+        parameters = _parameters(count, seed, size, small)
         if not _is_complete(folder, split, parameters):
             _make_split(folder, split, parameters)
     return folder
@@ -379,9 +390,10 @@ def main() -> None:
     parser.add_argument("--val", type=int, default=120, help="number of validation images (default: 120)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=int, default=192, help="length of the longest side in pixels (default: 192)")
+    parser.add_argument("--small", action="store_true", help="objects of 6 to 16 pixels only, as the set shapes_small")
     args = parser.parse_args()
     start = time.perf_counter()
-    folder = make_shapes(args.output, args.train, args.val, args.seed, args.size)
+    folder = make_shapes(args.output, args.train, args.val, args.seed, args.size, args.small)
     print(f"shapes: {args.train} + {args.val} images in {folder} ({time.perf_counter() - start:.1f} s)")
 
 

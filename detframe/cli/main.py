@@ -15,6 +15,7 @@ COMMANDS = {
     "evaluate": ("detframe.cli.evaluate", "AP of trained weights on a test set (tools/test_net.py)"),
     "predict": ("detframe.cli.predict", "draw and save what is found in images or a video"),
     "visualize-data": ("detframe.cli.visualize_data", "draw training images as the model sees them"),
+    "shrink-data": ("detframe.cli.shrink_data", "a copy of a data set with smaller images"),
     "quickstart": ("detframe.cli.quickstart", "train on generated pictures, in minutes, on the CPU"),
     "benchmark": ("detframe.cli.benchmark", "time detframe beside torchvision (tools/benchmark.py)"),
     "analyze": ("detframe.cli.analyze", "parameters, multiply-adds and time of a detector's parts"),

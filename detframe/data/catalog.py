@@ -46,7 +46,8 @@ class CatalogEntry:
                     f"DETFRAME_DATASETS is {root}" if root else "DETFRAME_DATASETS, which moves the root, is not set"
                 )
                 script = shipped_folder("datasets") / "make_shapes.py"
-                hint = f"; `python {script}` makes it" if self.name.startswith("shapes_") else ""
+                option = " --small" if self.name.startswith("shapes_small_") else ""
+                hint = f"; `python {script}{option}` makes it" if self.name.startswith("shapes_") else ""
                 raise FileNotFoundError(
                     f"data set {self.name!r}: the {what} {path} does not exist (entry in {self.catalog}; {moved}){hint}"
                 )

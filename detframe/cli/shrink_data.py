@@ -1,0 +1,116 @@
+"""Write a smaller copy of a data set, to see what a detector loses with the pixels: tools/shrink_data.py."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detframe.cli.arguments import base_parser, parse
+from detframe.cli.common import log_to_terminal
+from detframe.cli.errors import guard
+
+if TYPE_CHECKING:
+    from detframe.data import Records
+
+logger = logging.getLogger(__name__)
+
+EPILOG = """\
+Images are averaged over areas and written as PNG, boxes are scaled; masks and keypoints are left out. The copy is in
+COCO's format, and the last lines say what to write into a catalog to use it.
+
+example: tools/shrink_data.py --datasets bccd_trainval bccd_test --factor 0.5 --output datasets/bccd_half
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = base_parser("shrink-data", "Write a copy of data sets with smaller images.", EPILOG)
+    parser.add_argument("--datasets", nargs="+", required=True, metavar="NAME", help="names in the catalog")
+    parser.add_argument("--catalog", default="", metavar="FILE", help="your own catalog, read before the shipped one")
+    parser.add_argument("--factor", type=_factor, default=0.5, metavar="F", help="new sides over old ones (0.5)")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the images and annotations")
+    args = parse(parser, argv)
+    return guard(lambda: _run(args), args.debug)
+
+
+def _factor(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1, not {text}")
+    return number
+
+
+def _run(args: argparse.Namespace) -> int:
+    log_to_terminal()
+    from detframe.data import load_records
+
+    folder = Path(args.output).expanduser().absolute()
+    rows = []
+    for name in args.datasets:
+        records = load_records([name], args.catalog)
+        annotations = folder / "annotations" / f"{name}.json"
+        shrink(records, args.factor, folder / name, annotations)
+        rows.append(f"{name}_small: {{format: coco, images: {folder / name}, annotations: {annotations}}}")
+        logger.info("%d images in %s", len(records), folder / name)
+    logger.info("for the catalog:\n%s", "\n".join(rows))
+    return 0
+
+
+def shrink(records: Records, factor: float, images: Path, annotations: Path) -> None:
+    """Write the images of `records` in `factor` of their size into `images`, and their boxes as COCO JSON.
+
+    Raises:
+        OSError: an image cannot be read or written.
+    """
+    images.mkdir(parents=True, exist_ok=True)
+    annotations.parent.mkdir(parents=True, exist_ok=True)
+    metadata = records.metadata
+    categories = zip(metadata.category_ids, metadata.class_names, strict=True)
+    data: dict[str, Any] = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": number, "name": name} for number, name in categories],
+    }
+    for record in records:
+        name = f"{Path(record['file_name']).stem}.png"
+        height, width = _write_smaller(record["file_name"], factor, images / name)
+        data["images"].append({"id": record["image_id"], "file_name": name, "height": height, "width": width})
+        data["annotations"] += _annotations(record, (height, width), metadata.category_ids)
+    # the JSON appears last and whole, so that an interrupted copy is not taken for a complete one
+    temporary = annotations.with_suffix(".tmp")
+    temporary.write_text(json.dumps(data), encoding="utf-8")
+    os.replace(temporary, annotations)
+
+
+def _write_smaller(source: str, factor: float, target: Path) -> tuple[int, int]:
+    import cv2
+
+    from detframe.data import load_image
+
+    picture = load_image(source).permute(1, 2, 0).numpy()
+    height, width = (max(1, round(side * factor)) for side in picture.shape[:2])
+    smaller = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+    if not cv2.imwrite(str(target), cv2.cvtColor(smaller, cv2.COLOR_RGB2BGR)):
+        raise OSError(f"could not write {target}")
+    return height, width
+
+
+def _annotations(record: Any, size_hw: tuple[int, int], category_ids: Sequence[int]) -> list[dict[str, Any]]:
+    across, down = size_hw[1] / record["size_hw"][1], size_hw[0] / record["size_hw"][0]
+    rows = zip(record["boxes"], record["labels"], record["iscrowd"], record["area"], record["ann_ids"], strict=True)
+    return [
+        {
+            "id": int(number),
+            "image_id": record["image_id"],
+            "category_id": category_ids[int(label) - 1],
+            "bbox": [float(x1 * across), float(y1 * down), float((x2 - x1) * across), float((y2 - y1) * down)],
+            "area": float(area) * across * down,
+            "iscrowd": int(crowd),
+        }
+        for (x1, y1, x2, y2), label, crowd, area, number in rows
+    ]
