@@ -1,6 +1,7 @@
 """Make the built-in data set "shapes": small pictures of circles, squares, triangles, stars and crosses, as COCO JSON.
 
-    python datasets/make_shapes.py [--output datasets/shapes] [--train 800] [--val 120] [--seed 0] [--size 192] [--small]
+    python datasets/make_shapes.py [--output datasets/shapes] [--train 800] [--val 120] [--seed 0] [--size 192]
+                                   [--small]
 
 What is in it: five classes whose category ids have gaps; objects from 8 pixels to half of the image's longer side, some
 lying over others; boxes, polygon masks and four keypoints per object; crowds (one RLE mask around a group of tiny
@@ -279,7 +280,8 @@ def draw_scene(rng: np.random.Generator, size: int, small: bool = False) -> tupl
         return scene.image, []
     if rng.random() < CROWD_RATE / (1 - EMPTY_RATE):
         _add_crowd(scene, rng)
-    for object_size in np.sort(_object_sizes(rng, height, width, small))[::-1]:  # small ones last, so that large ones do not bury them
+    sizes = _object_sizes(rng, height, width, small)
+    for object_size in np.sort(sizes)[::-1]:  # small ones last, so that large ones do not bury them
         _add_object(scene, rng, float(object_size))
     _finish_keypoints(scene)
     return scene.image, scene.annotations

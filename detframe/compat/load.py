@@ -78,6 +78,7 @@ def load_weights(
     if kind == TORCHVISION_DENSE:
         state = without_unused_class(state, target)
     state = _res5_where_it_stands(state, target)
+    state = _extended_head_from_shared(state, target)
     if kind == MERGED:
         state = exact_affine(state, model)
     fitting = _sort_out(state, target, report)
@@ -112,6 +113,17 @@ def _res5_where_it_stands(state: dict[str, Tensor], target: Mapping[str, Tensor]
     if not any(name.startswith(in_head) for name in target):
         return state
     return {name.replace(in_body, in_head): value for name, value in state.items()}
+
+
+def _extended_head_from_shared(state: dict[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """With a start for EFPN's head of its finest level: where a checkpoint has none, it begins as the shared head."""
+    pairs = (("extended_head.", "box_head."), ("extended_predictor.", "box_predictor."))
+    copies: dict[str, Tensor] = {}
+    for own, shared in ((f"roi_heads.{a}", f"roi_heads.{b}") for a, b in pairs):
+        wanted = [name for name in target if name.startswith(own) and name not in state]
+        sources = {name: name.replace(own, shared, 1) for name in wanted}
+        copies |= {name: state[source] for name, source in sources.items() if source in state}
+    return {**state, **copies}
 
 
 def _sort_out(state: Mapping[str, Tensor], target: Mapping[str, Tensor], report: LoadReport) -> dict[str, Tensor]:

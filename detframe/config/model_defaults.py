@@ -100,6 +100,25 @@ _C.MODEL.EFPN.TEXTURE_BLOCKS = 2
 _C.MODEL.EFPN.SKIP = True
 # C2' comes from the body's own first stage, run once more (the release), or from one of its own
 _C.MODEL.EFPN.SHARE_RES2 = True
+# With ROI_HEADS.NAME ExtendedROIHeads: regions are pooled once, the smallest from P2' ("exclusive"), or in evaluation
+# those up to level DUPLICATE_UP_TO from P2' and from their ordinary level, and compete ("duplicate")
+_C.MODEL.EFPN.ROI_ASSIGNMENT = "exclusive"
+# 2 (below 112 pixels by the default canonical size) is the release's choice for COCO, 1 (below 56) for Tsinghua-Tencent
+_C.MODEL.EFPN.DUPLICATE_UP_TO = 2
+# A box head for P2' alone, which starts as a copy of the shared one where the weights have none of its own
+_C.MODEL.EFPN.SEPARATE_HEAD = False
+
+_C.MODEL.DISTILL = ConfigNode()
+# Train EFPN's extension to give, on a smaller image, the pyramid of a larger one (the second stage of docs/efpn.md)
+_C.MODEL.DISTILL.ON = False
+# The teacher sees the "full" image and the student its 2x2 averages, or the teacher the "enlarged" image (twice)
+_C.MODEL.DISTILL.TEACHER = "full"
+# Maps that are matched: "p2" by P2', "p3" by P3'
+_C.MODEL.DISTILL.FEATURES = ("p2", "p3")
+# Weight of the difference inside of objects beside that everywhere: the paper's lambda
+_C.MODEL.DISTILL.POSITIVE_WEIGHT = 1.0
+# Add the losses of detection on the full image
+_C.MODEL.DISTILL.DETECTION = False
 
 _C.MODEL.RPN = ConfigNode()
 # Member of RPN_HEADS: what stands on the pyramid and proposes or detects

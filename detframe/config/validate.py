@@ -19,6 +19,8 @@ CHOICES: dict[str, tuple[str | int, ...]] = {
     "MODEL.FPN.FUSE": ("sum", "avg"),
     "MODEL.FPN.UPSAMPLE": ("nearest", "bilinear"),
     "MODEL.FPN.IMAGE_FEATURE": ("res2", "res3", "res4", "res5"),
+    "MODEL.EFPN.ROI_ASSIGNMENT": ("exclusive", "duplicate"),
+    "MODEL.DISTILL.TEACHER": ("full", "enlarged"),
     "MODEL.RPN.LOSS_NORMALIZER": ("sampled", "batch_size"),
     "MODEL.RPN.POST_NMS_PER": ("image", "level"),
     "MODEL.RPN.ANCHOR_STEP": ("stride", "image"),
@@ -159,6 +161,9 @@ def _agreements(cfg: ConfigNode) -> list[str]:
     stages = cfg.MODEL.RESNETS.STAGE_WITH_DCN
     if len(stages) != 4 or not all(isinstance(stage, bool) for stage in stages):
         out.append(_finding(cfg, "MODEL.RESNETS.STAGE_WITH_DCN", "True or False for each of res2, res3, res4, res5"))
+    matched = cfg.MODEL.DISTILL.FEATURES
+    if not matched or not set(matched) <= {"p2", "p3"}:
+        out.append(_finding(cfg, "MODEL.DISTILL.FEATURES", 'one or both of "p2" and "p3"'))
     if not 0 < cfg.MODEL.RETINANET.PRIOR_PROB < 1:
         out.append(_finding(cfg, "MODEL.RETINANET.PRIOR_PROB", "above 0 and below 1"))
     for key in ("PIXEL_MEAN", "PIXEL_STD"):

@@ -10,6 +10,7 @@ from torch import nn
 from detframe.config import ConfigNode
 from detframe.layers import freeze_matching, resolve_device
 from detframe.modeling.detector import GeneralizedRCNN, Preprocessor, check_extractor
+from detframe.modeling.distillation import DistilledRCNN, check_distillation, distillation_arguments
 from detframe.registry import BACKBONES, ROI_HEADS, RPN_HEADS
 
 
@@ -45,23 +46,28 @@ def build_detection_model(cfg: ConfigNode) -> GeneralizedRCNN:
     roi_heads = None
     if cfg.MODEL.ROI_HEADS.NAME:
         roi_heads = _build(ROI_HEADS.get(cfg.MODEL.ROI_HEADS.NAME), cfg, backbone, "ROI_HEADS")
+    distilled = cfg.MODEL.DISTILL.ON
     preprocessor = Preprocessor(
         cfg.INPUT.PIXEL_MEAN,
         cfg.INPUT.PIXEL_STD,
         bgr=cfg.INPUT.FORMAT == "BGR",
-        divisor=getattr(backbone, "size_divisibility", max(backbone.strides.values())),
+        # a distilled student sees half of the image, which must divide as well
+        divisor=(2 if distilled else 1) * getattr(backbone, "size_divisibility", max(backbone.strides.values())),
         channels_last=cfg.MODEL.CHANNELS_LAST,
     )
-    model = GeneralizedRCNN(
-        preprocessor=preprocessor,
-        backbone=backbone,
-        rpn=rpn,
-        roi_heads=roi_heads,
-        num_classes=cfg.MODEL.NUM_CLASSES,
-        rpn_maps=list(_strides_for(cfg, backbone, "RPN")),
-        roi_maps=list(_strides_for(cfg, backbone, "ROI_HEADS")),
-    )
+    parts: dict[str, Any] = {
+        "preprocessor": preprocessor,
+        "backbone": backbone,
+        "rpn": rpn,
+        "roi_heads": roi_heads,
+        "num_classes": cfg.MODEL.NUM_CLASSES,
+        "rpn_maps": list(_strides_for(cfg, backbone, "RPN")),
+        "roi_maps": list(_strides_for(cfg, backbone, "ROI_HEADS")),
+    }
+    model = DistilledRCNN(**parts, **distillation_arguments(cfg)) if distilled else GeneralizedRCNN(**parts)
     freeze_matching(model, cfg.MODEL.FREEZE)
+    if isinstance(model, DistilledRCNN):
+        check_distillation(cfg, model)
     if cfg.MODEL.CHANNELS_LAST:
         model = model.to(memory_format=torch.channels_last)
     if cfg.MODEL.COMPILE:

@@ -86,10 +86,16 @@ class GeneralizedRCNN(nn.Module):
         return next(self.parameters()).device
 
     def forward(self, images: Sequence[Tensor], targets: Sequence[Target] | None = None) -> Any:
+        return self._run(*self._batch(images, targets))
+
+    def _batch(self, images: Sequence[Tensor], targets: Sequence[Target] | None) -> tuple[ImageList, Any]:
+        """The images as one batch, and in training their GroundTruth, else None."""
         if len(images) == 0:
             raise ValueError("the list of images is empty")
         batch = self.preprocessor(images)
-        ground_truth = self._ground_truth(batch, targets) if self.training else None
+        return batch, self._ground_truth(batch, targets) if self.training else None
+
+    def _run(self, batch: ImageList, ground_truth: GroundTruth | None) -> Any:
         features = self.backbone(batch.tensors)
         check_maps(features, batch.padded_hw, self.backbone.strides)  # type: ignore[arg-type]
         read = {name: features[name] for name in self.rpn_maps}

@@ -41,10 +41,19 @@ class EFPN(nn.Module):
         stem = self.body.stem(x)
         res2 = self.body.get_submodule("layer1") if self.own_res2 is None else self.own_res2
         c2_prime = res2(stem)
-        features = list(self.body.stages(stem).values())
-        merged = self.fpn.merge(features)
+        merged, coarsest = self._merged(stem)
         p3_prime, p2_prime = self.extension(merged[1], merged[0], c2_prime)
-        return p3_prime, p2_prime, self.fpn.outputs(merged, features[-1])
+        return p3_prime, p2_prime, self.fpn.outputs(merged, coarsest)
+
+    def targets(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What P3' and P2' of an image half as large are to be: p3 before its output convolution (N, C, H/8, W/8), and
+        p2 (N, C, H/4, W/4)."""
+        merged, _ = self._merged(self.body.stem(x))
+        return merged[1], self.fpn.levels(merged)[0]
+
+    def _merged(self, stem: Tensor) -> tuple[list[Tensor], Tensor]:
+        features = list(self.body.stages(stem).values())
+        return self.fpn.merge(features), features[-1]
 
 
 def build_efpn(cfg: ConfigNode) -> EFPN:

@@ -48,8 +48,15 @@ class ROIPooler(nn.Module):
             keys.POOLER_CANONICAL_LEVEL,
         )
 
-    def forward(self, features: Mapping[str, Tensor], boxes: Tensor, image_index: Tensor) -> Tensor:
-        level = assign_levels(boxes, self.min_level, self.max_level, self.canonical_size, self.canonical_level)
+    def levels(self, boxes: Tensor) -> Tensor:
+        """The level of each (R, 4) box, the logarithm of its stride to base 2: int64 (R,)."""
+        return assign_levels(boxes, self.min_level, self.max_level, self.canonical_size, self.canonical_level)
+
+    def forward(
+        self, features: Mapping[str, Tensor], boxes: Tensor, image_index: Tensor, level: Tensor | None = None
+    ) -> Tensor:
+        """`level` (R,) overrules `levels(boxes)`."""
+        level = self.levels(boxes) if level is None else level
         return roi_align_pyramid(
             [features[name] for name in self.strides],
             list(self.strides.values()),

@@ -69,9 +69,14 @@ class StandardROIHeads(nn.Module):
     @classmethod
     def from_config(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> StandardROIHeads:
         """Read MODEL.ROI_HEADS and MODEL.ROI_BOX_HEAD; channels and strides come from the extractor."""
+        return cls(**cls.arguments(cfg, out_channels, strides))
+
+    @classmethod
+    def arguments(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> dict[str, Any]:
+        """What the constructor takes, from the config; heads with more arguments add theirs."""
         keys, box = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD
         head = cls.build_head(cfg, out_channels, strides)
-        return cls(
+        return dict(
             pooler=ROIPooler.from_config(cfg, strides),
             head=head,
             predictor=BoxPredictor(head.out_dim, cfg.MODEL.NUM_CLASSES, box.CLS_AGNOSTIC_BBOX_REG),
@@ -129,7 +134,7 @@ class StandardROIHeads(nn.Module):
         valid = torch.cat([proposals.valid, gt.valid], 1)
         matches = match_boxes(gt.boxes, gt.valid, boxes, self.fg_iou, self.fg_iou, keep_best=False)
         keys = random_keys(gt.seeds + 1, boxes.shape[1])
-        candidates = matches.label.masked_fill(~valid, -1)
+        candidates = matches.label.masked_fill(~(valid & self._may_sample(boxes)), -1)
         index, drawn = sample_balanced(candidates, keys, self.batch_size_per_image, self.positive_fraction)
         image, column = drawn.nonzero(as_tuple=True)
         rows = index[image, column]
@@ -138,6 +143,10 @@ class StandardROIHeads(nn.Module):
         matched = matches.gt_index[image, rows]
         labels = torch.where(matches.label[image, rows] > 0, gt.labels[image, matched], 0)
         return boxes[image, rows], labels, gt.boxes[image, matched], image
+
+    def _may_sample(self, boxes: Tensor) -> Tensor:
+        """Which regions (N, P, 4) may be drawn for the loss, as bool (N, P); to be overridden."""
+        return torch.ones_like(boxes[..., 0], dtype=torch.bool)
 
     def _detect(self, images: ImageList, boxes: Tensor, image: Tensor, logits: Tensor, deltas: Tensor) -> Proposals:
         scores = F.softmax(logits, -1)[:, 1:]
