@@ -168,3 +168,16 @@ def test_the_command(root: Path, run_python: Any, tmp_path: Path) -> None:
 def test_bad_arguments(script: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="size must be 48 or more"):
         script.make_shapes(tmp_path, size=20)
+
+
+def test_small_objects(script: ModuleType, tmp_path: Path) -> None:
+    """Objects of 6 to 16 pixels, several an image; the parameters say so, so that the two kinds are not mistaken."""
+    folder = script.make_shapes(tmp_path / "set", train=30, val=2, small=True)
+    data = read(folder)
+    boxes = [a["bbox"] for a in data["annotations"] if not a["iscrowd"]]
+    longest = [max(width, height) for _, _, width, height in boxes]
+    assert len(boxes) > 30 * 4 and 4 < min(longest) and max(longest) < 17
+    assert data["info"]["parameters"]["small"] == 1
+    again = script.make_shapes(tmp_path / "set", train=30, val=2)
+    assert "small" not in read(again)["info"]["parameters"]
+    assert max(max(a["bbox"][2:]) for a in read(again)["annotations"] if not a["iscrowd"]) > 30

@@ -85,3 +85,14 @@ def test_dense_detectors_stand_on_the_extended_level(rpn):
     assert all(torch.isfinite(value) for value in losses.values())
     assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
     assert len(model.eval()(make_images())) == 2
+
+
+def test_anchors_on_the_extended_level():
+    """With p1 among the RPN's levels, there is an anchor every two pixels, and the finest level proposes."""
+    sizes = ((8,), (12,), (24,), (48,), (96,), (192,))
+    model = make("MODEL.RPN.IN_FEATURES", (), "MODEL.RPN.ANCHOR_SIZES", sizes)
+    assert model.rpn_maps == ["p1", "p2", "p3", "p4", "p5", "p6"]
+    losses = model(make_images(), [FULL, EMPTY])
+    losses["loss_rpn_cls"].backward()
+    assert model.backbone.extension.transfer.tail2.weight.grad.abs().sum() > 0
+    assert len(model.eval()(make_images())) == 2
