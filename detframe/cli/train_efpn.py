@@ -23,7 +23,7 @@ the folder in which each stage gets one of its own. The detector is what the las
 examples:
   on generated pictures:  python datasets/make_shapes.py --small
                           tools/train_efpn.py --stages configs/efpn/faster_rcnn_R_18_EFPN_distilled_shapes_small
-  all of 8 GPUs:          tools/train_efpn.py --num-gpus 8 --stages configs/efpn/faster_rcnn_R_50_EFPN_distilled OUTPUT_DIR out
+  COCO, 8 GPUs:           tools/train_efpn.py --num-gpus 8 --stages configs/efpn/faster_rcnn_R_50_EFPN_distilled
   go on:                  the same command with --resume
 """
 

@@ -9,9 +9,16 @@ import pytest
 import torch
 
 from detframe.cli import train_efpn
-from tests.cli.test_runs import CONFIG, losses, workplace  # noqa: F401  (a fixture)
+from tests.cli.test_runs import losses, workplace  # noqa: F401  (a fixture)
 
-EFPN = "_BASE_: ../c.yaml\nMODEL: {BACKBONE: {CONV_BODY: R-18-EFPN}, EFPN: {WIDTH: 16}, ROI_HEADS: {NAME: ExtendedROIHeads}}\n"
+EFPN = """
+_BASE_: c.yaml
+MODEL:
+  BACKBONE: {CONV_BODY: R-18-EFPN}
+  EFPN: {WIDTH: 16}
+  RPN: {IN_FEATURES: [p2, p3, p4, p5, p6]}
+  ROI_HEADS: {NAME: ExtendedROIHeads}
+"""
 STAGES = {
     "1_base": "_BASE_: ../c.yaml\n",
     "2_extension": "_BASE_: ../e.yaml\nMODEL: {FREEZE: [backbone.body.*, backbone.fpn.*, rpn.*, roi_heads.*],"
@@ -26,9 +33,7 @@ def stages(workplace: Path) -> Path:  # noqa: F811
     """A folder with three stages of two steps."""
     folder = workplace / "stages"
     folder.mkdir()
-    (workplace / "e.yaml").write_text(
-        EFPN.replace("../c", "c").replace("MODEL: {", "MODEL: {RPN: {IN_FEATURES: [p2, p3, p4, p5, p6]}, ")
-    )
+    (workplace / "e.yaml").write_text(EFPN)
     for name, text in STAGES.items():
         (folder / f"{name}.yaml").write_text(text)
     return workplace
