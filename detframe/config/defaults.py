@@ -126,8 +126,10 @@ _C.SOLVER.EARLY_STOP_MIN_DELTA = 0.0
 
 # ---------------------------------------------------------------------------------------------- TEST
 _C.TEST = ConfigNode()
-# Member of EVALUATORS: "coco"
+# Member of EVALUATORS: "coco", or "tt100k", which adds recall and accuracy by size of object
 _C.TEST.EVALUATOR = "coco"
+# "tt100k": recall and accuracy are those of the detections from this score on
+_C.TEST.TT100K_SCORE_THRESH = 0.5
 # Evaluate during training this often (iterations or epochs); 0 only at the end
 _C.TEST.EVAL_PERIOD = 0
 # Images per forward pass over all ranks

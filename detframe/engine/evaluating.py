@@ -16,6 +16,7 @@ from detframe.structures import Prediction, Target
 
 logger = logging.getLogger(__name__)
 _PICTURE_THRESHOLD = 0.3
+_COCO_KINDS = ("bbox", "segm", "keypoints")
 
 
 class TestSets:
@@ -107,9 +108,11 @@ def choose_metric(cfg: ConfigNode) -> str:
     if len(sets) > 1 and not any(metric.startswith(f"{name}/") for name in sets):
         metric = f"{sets[0]}/{metric}"
     kind = metric.split("/")[-2] if "/" in metric else ""
-    if cfg.TEST.EVALUATOR == "coco" and kind not in ("bbox", "segm", "keypoints"):
+    kinds = {"coco": _COCO_KINDS, "tt100k": (*_COCO_KINDS, "tt100k")}.get(cfg.TEST.EVALUATOR, (kind,))
+    if kind not in kinds:
+        more = ", 'tt100k/F1'" if "tt100k" in kinds else ""
         raise ValueError(
-            f"SOLVER.BEST_METRIC {cfg.SOLVER.BEST_METRIC!r} is no metric of the evaluator 'coco'; "
-            f"as 'bbox/AP', 'bbox/AP50', 'segm/AP' or 'bbox/AP-<class name>'"
+            f"SOLVER.BEST_METRIC {cfg.SOLVER.BEST_METRIC!r} is no metric of the evaluator {cfg.TEST.EVALUATOR!r}; "
+            f"as 'bbox/AP', 'bbox/AP50'{more}, 'segm/AP' or 'bbox/AP-<class name>'"
         )
     return metric

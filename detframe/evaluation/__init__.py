@@ -4,9 +4,11 @@ from detframe.evaluation.coco import COCOEvaluator, build_evaluator, oracle_chec
 from detframe.evaluation.loop import evaluating, run_evaluation
 from detframe.evaluation.results import to_coco_results
 from detframe.evaluation.table import format_metric
+from detframe.evaluation.tt100k import TT100KEvaluator
 
 __all__ = [
     "COCOEvaluator",
+    "TT100KEvaluator",
     "build_evaluator",
     "evaluating",
     "format_metric",

@@ -163,7 +163,10 @@ def oracle_check(records: Any) -> dict[str, float]:
 
 def build_evaluator(cfg: Any, records: Any) -> Any:
     """The evaluator that TEST.EVALUATOR names, for a data set."""
-    return EVALUATORS.get(cfg.TEST.EVALUATOR)(records, max_detections=cfg.TEST.DETECTIONS_PER_IMG)
+    entry = EVALUATORS.get(cfg.TEST.EVALUATOR)
+    if hasattr(entry, "from_config"):  # it has settings of its own
+        return entry.from_config(cfg, records)
+    return entry(records, max_detections=cfg.TEST.DETECTIONS_PER_IMG)
 
 
 def _merge(gathered: list[dict[Any, ImageResult]]) -> dict[Any, ImageResult]:

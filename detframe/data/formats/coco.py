@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from detframe.data.formats.json_file import read_json
 from detframe.data.images import image_size
 from detframe.data.metadata import Metadata, keypoint_flip_pairs
 from detframe.data.packing import PackedDataset, RecordBuilder
@@ -50,17 +50,12 @@ def read_coco(entry: CatalogEntry) -> PackedDataset:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_bytes())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"malformed JSON in {path}, line {error.lineno}, column {error.colno}: {error.msg}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}") from None
+    data = read_json(path)
     for key in ("images", "categories"):
         if not isinstance(data, dict) or not isinstance(data.get(key), list):
             found = ", ".join(map(repr, data)) if isinstance(data, dict) else f"a {type(data).__name__}"
             raise ValueError(f"{path} is not a COCO data set: it needs a list {key!r}; found {found}")
-    return data
+    return dict(data)
 
 
 def _require(item: Any, keys: tuple[str, ...], what: str, path: Path) -> None:
