@@ -106,7 +106,7 @@ def test_shipped_configs_are_called_after_what_they_train(path: Path):
         last = load(sorted(path.parent.glob("*.yaml"))[-1])
         assert last.MODEL.BACKBONE.CONV_BODY.replace("-", "_") in path.parent.name
         return
-    if path.parent.name not in ("quick", "fpn_ablations", "efpn"):
+    if path.parent.name not in ("quick", "fpn_ablations", "efpn", "tt100k"):
         assert path.name.startswith(path.parent.name + "_")
     body = cfg.MODEL.BACKBONE.CONV_BODY.removesuffix("-RETINANET")
     if re.search(r"_(bottom_up|no_lateral|finest_only|image_pyramid)_", path.stem):
