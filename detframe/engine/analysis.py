@@ -70,7 +70,12 @@ def _multiply_adds(model: nn.Module, images: list[Tensor]) -> dict[str, int]:
         model(images)
     root = type(model).__name__
     counts = {name: sum(ops.values()) // 2 for name, ops in counter.get_flop_counts().items()}
-    return {"" if name == root else name.removeprefix(f"{root}."): n for name, n in counts.items() if name != "Global"}
+    macs = {"" if name == root else name.removeprefix(f"{root}."): n for name, n in counts.items() if name != "Global"}
+    for name, module in reversed(list(model.named_modules())):
+        if name and name not in macs:
+            # not called itself: what its parts did
+            macs[name] = sum(macs[f"{name}.{child}"] for child, _ in module.named_children())
+    return macs
 
 
 def _activations(model: nn.Module, images: list[Tensor]) -> dict[str, int]:

@@ -109,3 +109,21 @@ def test_the_command(tmp_path, capsys):
     assert total["macs"] == sum(row["macs"] for row in parts) > 0
     assert len(out.splitlines()) == len(rows) + 1 and "GMAC" in out
     assert table([])[:6] == "module"
+
+
+class InParts(nn.Module):
+    """Calls the two layers of its body without calling the body."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 1))
+
+    def forward(self, images):
+        return self.body[1](self.body[0](images[0][None]))
+
+
+def test_a_part_that_is_not_called_as_a_whole_counts_what_its_own_parts_do():
+    rows = {row.name: row for row in analyze(InParts(), [torch.zeros(3, 8, 8)], depth=2, runs=1)}
+    assert rows["body"].macs == rows[""].macs == 64 * (27 * 4 + 16)
+    assert rows["body"].macs == rows["body.0"].macs + rows["body.1"].macs
+    assert rows["body"].seconds is None
