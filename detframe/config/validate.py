@@ -19,6 +19,7 @@ CHOICES: dict[str, tuple[str | int, ...]] = {
     "MODEL.FPN.FUSE": ("sum", "avg"),
     "MODEL.FPN.UPSAMPLE": ("nearest", "bilinear"),
     "MODEL.FPN.IMAGE_FEATURE": ("res2", "res3", "res4", "res5"),
+    "MODEL.EFPN.EXTRACTOR": ("residual", "swin", "hat"),
     "MODEL.EFPN.ROI_ASSIGNMENT": ("exclusive", "duplicate"),
     "MODEL.DISTILL.TEACHER": ("full", "enlarged"),
     "MODEL.RPN.LOSS_NORMALIZER": ("sampled", "batch_size"),

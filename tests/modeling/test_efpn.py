@@ -41,20 +41,23 @@ def test_the_extended_level_is_what_the_paper_says(share):
         torch.testing.assert_close(level, other)
 
 
+@pytest.mark.parametrize("extractor", ["residual", "swin", "hat"])
 @pytest.mark.parametrize("targets", [[FULL, FULL], [EMPTY, EMPTY]], ids=["boxes", "none"])
-def test_every_parameter_of_the_extension_learns(targets):
-    model = make("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0)
+def test_every_parameter_of_the_extension_learns(targets, extractor):
+    squeeze = ("MODEL.EFPN.ATTENTION.HAT_SQUEEZE", 2)  # of few channels, a ReLU could shut all
+    model = make("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0, "MODEL.EFPN.EXTRACTOR", extractor, *squeeze)
     before = {name: value.clone() for name, value in model.named_parameters()}
     sum(model(make_images(), targets).values()).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
-    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    torch.optim.Adam(model.parameters(), lr=0.01).step()
     if targets[0] is FULL:
         same = [n for n, p in model.named_parameters() if "extension" in n and torch.equal(p, before[n])]
         assert same == []
 
 
-def test_two_evaluations_are_identical():
-    model = make().eval()
+@pytest.mark.parametrize("extractor", ["residual", "swin", "hat"])
+def test_two_evaluations_are_identical(extractor):
+    model = make("MODEL.EFPN.EXTRACTOR", extractor).eval()
     with torch.inference_mode():
         first, second = model(make_images()), model(make_images())
     for a, b in zip(first, second, strict=True):

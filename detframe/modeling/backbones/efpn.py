@@ -8,9 +8,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from detframe.config import ConfigNode
+from detframe.modeling.backbones.extractors import choose_extractor
 from detframe.modeling.backbones.fpn import FPN
 from detframe.modeling.backbones.resnet import RESNETS, ResNet, ResNetSpec, build_stage, initialise
-from detframe.modeling.backbones.texture_transfer import Extension, ResidualBlock, TextureTransfer
+from detframe.modeling.backbones.texture_transfer import Extension, TextureTransfer
 from detframe.registry import BACKBONES
 
 
@@ -62,9 +63,8 @@ def build_efpn(cfg: ConfigNode) -> EFPN:
     body, keys = ResNet(spec), cfg.MODEL.EFPN
     channels = list(body.out_channels.values())
     fpn = FPN(channels, cfg.MODEL.FPN.OUT_CHANNELS, cfg.MODEL.FPN.NORM)
-    transfer = TextureTransfer(
-        fpn.out_channels, keys.WIDTH, ResidualBlock, keys.CONTENT_BLOCKS, keys.TEXTURE_BLOCKS, keys.SKIP
-    )
+    block = choose_extractor(cfg)
+    transfer = TextureTransfer(fpn.out_channels, keys.WIDTH, block, keys.CONTENT_BLOCKS, keys.TEXTURE_BLOCKS, keys.SKIP)
     own_res2 = None
     if not keys.SHARE_RES2:
         own_res2 = build_stage(spec, 0)

@@ -1,0 +1,163 @@
+"""Attention within windows: the blocks of Swin Transformer (arXiv:2103.14030) for maps of any size.
+
+Legend: N images, (H, W) size of the map, C channels, A heads, M side of a window, T = M² cells in it, L windows.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class WindowAttention(nn.Module):
+    """Multi-head attention among the cells of each window, with a learned bias for every offset between two cells.
+
+    `forward(x, shift)` takes (N, H, W, C) of any size and keeps it. The grid of windows starts `shift` cells to the
+    right and below the corner, and windows that wrap around the border are divided as if it were not there. What pads
+    the map to whole windows is never attended to.
+
+    Raises:
+        ValueError: heads that do not divide the channels.
+    """
+
+    index: Tensor
+
+    def __init__(self, channels: int, heads: int, window: int) -> None:
+        super().__init__()
+        check_heads(channels, heads)
+        self.heads, self.window = heads, window
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.proj = nn.Linear(channels, channels)
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
+        cells = _cells(window)
+        offsets = cells[:, None] - cells[None, :] + window - 1
+        self.register_buffer("index", offsets[..., 0] * (2 * window - 1) + offsets[..., 1], persistent=False)
+        initialise_attention(self)
+
+    def forward(self, x: Tensor, shift: int = 0) -> Tensor:
+        height, width = x.shape[1:3]
+        x = F.pad(x, (0, 0, 0, -width % self.window, 0, -height % self.window))
+        if shift:
+            x = x.roll((-shift, -shift), (1, 2))
+        query, key, value = split_heads(self.qkv(to_windows(x, self.window)), 3, self.heads)
+        bias = self.relative_position_bias_table[self.index].permute(2, 0, 1)
+        same = self._same_region(x, height, width, shift)
+        mask = bias if same is None else bias + same.to(bias.dtype).log()[:, None]
+        out = F.scaled_dot_product_attention(query, key, value, mask.to(query.dtype))
+        out = self.proj(join_heads(out))
+        out = from_windows(out, self.window, x.shape[1], x.shape[2])
+        if shift:
+            out = out.roll((shift, shift), (1, 2))
+        return out[:, :height, :width]
+
+    def _same_region(self, x: Tensor, height: int, width: int, shift: int) -> Tensor | None:
+        """Which cells of each window may attend to each other: bool (L, T, T); None: all of them."""
+        rows, columns = (
+            _regions(padded, real, self.window, shift, x.device)
+            for padded, real in zip(x.shape[1:3], (height, width), strict=True)
+        )
+        if not shift and x.shape[1:3] == (height, width):
+            return None
+        labels = to_windows((rows[:, None] * 6 + columns)[None, :, :, None], self.window)[0, :, :, 0]
+        return labels[:, :, None] == labels[:, None, :]
+
+
+class SwinBlock(nn.Module):
+    """Norm, window attention, norm, MLP, each pair with its shortcut: (N, C, H, W) keeps its shape.
+
+    Args:
+        shift: cells by which the windows are moved; half a window in every other block. Maps that are not larger than
+            a window are not shifted.
+    """
+
+    def __init__(self, channels: int, heads: int, window: int, shift: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.shift = shift
+        self.norm1 = nn.LayerNorm(channels)
+        self.attn = WindowAttention(channels, heads, window)
+        self.norm2 = nn.LayerNorm(channels)
+        self.mlp = MLP(channels, int(channels * mlp_ratio))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1)
+        x = x + self.attn(self.norm1(x), useful_shift(self.shift, x, self.attn.window))
+        x = x + self.mlp(self.norm2(x))
+        return x.permute(0, 3, 1, 2)
+
+
+class MLP(nn.Module):
+    """Two linear layers with a GELU between them; the last dimension keeps its size."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden)
+        self.fc2 = nn.Linear(hidden, channels)
+        initialise_attention(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+def useful_shift(shift: int, x: Tensor, window: int) -> int:
+    """`shift` for a map (N, H, W, C) that is larger than a window in both directions, else 0."""
+    return shift if min(x.shape[1:3]) > window else 0
+
+
+def check_heads(channels: int, heads: int) -> None:
+    """Raises ValueError where `heads` does not divide `channels`."""
+    if channels % heads:
+        raise ValueError(f"{channels} channels (MODEL.EFPN.WIDTH) cannot be divided among {heads} heads of attention")
+
+
+def initialise_attention(module: nn.Module) -> None:
+    """Linear layers and bias tables from a truncated normal of deviation 0.02, biases 0 (Swin Transformer)."""
+    for member in module.modules():
+        if isinstance(member, nn.Linear):
+            nn.init.trunc_normal_(member.weight, std=0.02)
+            nn.init.zeros_(member.bias)
+    table = getattr(module, "relative_position_bias_table", None)
+    if table is not None:
+        nn.init.trunc_normal_(table, std=0.02)
+
+
+def to_windows(x: Tensor, window: int) -> Tensor:
+    """(N, H, W, C), whole windows, to (N, L, T, C), window by window along the rows."""
+    n, height, width, channels = x.shape
+    x = x.reshape(n, height // window, window, width // window, window, channels)
+    return x.transpose(2, 3).reshape(n, -1, window * window, channels)
+
+
+def from_windows(x: Tensor, window: int, height: int, width: int) -> Tensor:
+    """The reverse of `to_windows`."""
+    x = x.reshape(len(x), height // window, width // window, window, window, x.shape[-1])
+    return x.transpose(2, 3).reshape(len(x), height, width, x.shape[-1])
+
+
+def split_heads(x: Tensor, parts: int, heads: int) -> Tensor:
+    """(N, L, T, parts * C), heads within parts, to (parts, N, L, A, T, C / A)."""
+    n, windows, cells, channels = x.shape
+    return x.reshape(n, windows, cells, parts, heads, channels // parts // heads).permute(3, 0, 1, 4, 2, 5)
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """(N, L, A, T, C / A) to (N, L, T, C)."""
+    return x.transpose(2, 3).flatten(3)
+
+
+def _cells(side: int) -> Tensor:
+    """Row and column of each cell of a window: int64 (side², 2)."""
+    steps = torch.arange(side)
+    return torch.cartesian_prod(steps, steps)
+
+
+def _regions(padded: int, real: int, window: int, shift: int, device: torch.device) -> Tensor:
+    """Along one side of the shifted map, numbers 0 to 5 that differ where cells must not attend to each other.
+
+    The last `shift` cells came from the other end, and the window that they lie in begins before them; cells beyond
+    `real` are padding.
+    """
+    place = torch.arange(padded, device=device)
+    source = (place + shift) % padded
+    wrapped = (place >= padded - shift).long() if shift else torch.zeros_like(place)
+    return wrapped + 3 * (source >= real)
