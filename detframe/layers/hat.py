@@ -108,8 +108,8 @@ class OCAB(nn.Module):
         self.large = window + int(overlap * window)
         if (self.large - window) % 2:
             raise ValueError(
-                f"MODEL.EFPN.ATTENTION: an overlap of {overlap} makes windows of {self.large} around those of {window}; "
-                "the difference must be even"
+                f"MODEL.EFPN.ATTENTION: an overlap of {overlap} makes windows of {self.large} around those of "
+                f"{window}; the difference must be even"
             )
         self.norm1 = nn.LayerNorm(channels)
         self.qkv = nn.Linear(channels, 3 * channels)
