@@ -163,7 +163,7 @@ class Predictor:
                 under_way.append(picture)
                 yield picture.image
 
-        for prediction in self.detector.predict_iter(feed(), self.batch_size):
+        for prediction in self.detector.predict_iter(feed(), self.batch_size, paste_masks=False):
             picture = under_way.popleft()
             self._record(picture, prediction)
             names = self.detector.class_names

@@ -12,11 +12,13 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from detframe.compat.branch_names import detectron2_branch, torchvision_branches
 from detframe.compat.caffe2_names import MERGED, caffe2_body, caffe2_merged_body, detectron2_body
 from detframe.compat.dense_names import TORCHVISION_DENSE, detectron2_retinanet, torchvision_dense
 from detframe.compat.maskrcnn_names import maskrcnn_benchmark
 
 State = dict[str, Tensor]
+_CLASS_SCORES = r"roi_heads\.box_predictor\.(\d\.)?cls_score\."
 _FPN_BLOCKS = {"lateral": "inner_blocks", "output": "layer_blocks"}
 
 
@@ -43,7 +45,7 @@ def _detectron2(state: State) -> State | None:
         name = _detectron2_name(key, min(levels, default=2))
         if name is None:
             continue
-        out[name] = _background_first(value) if name.startswith("roi_heads.box_predictor.cls_score") else value
+        out[name] = _background_first(value) if re.match(_CLASS_SCORES, name) else value
     return out
 
 
@@ -66,7 +68,8 @@ def _detectron2_name(key: str, first_level: int) -> str | None:
     key = key.replace("proposal_generator.rpn_head.conv.", "rpn.head.conv.0.0.")
     key = key.replace("proposal_generator.rpn_head.objectness_logits.", "rpn.head.cls_logits.")
     key = key.replace("proposal_generator.rpn_head.anchor_deltas.", "rpn.head.bbox_pred.")
-    return re.sub(r"^roi_heads\.box_head\.fc(\d)\.", lambda m: f"roi_heads.box_head.fc{int(m[1]) + 5}.", key)
+    key = re.sub(r"^roi_heads\.box_head\.fc(\d)\.", lambda m: f"roi_heads.box_head.fc{int(m[1]) + 5}.", key)
+    return detectron2_branch(key)
 
 
 def _detectron2_body(key: str) -> str:
@@ -95,7 +98,7 @@ def _torchvision_detector(state: State) -> State | None:
     for name in ("weight", "bias"):
         key = f"roi_heads.box_predictor.bbox_pred.{name}"
         out[key] = state[key][4:]
-    return _older_torchvision(out)
+    return _older_torchvision(torchvision_branches(out))
 
 
 def _torchvision_dense(state: State) -> State | None:

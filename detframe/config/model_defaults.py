@@ -308,5 +308,51 @@ _C.MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM = 1024
 _C.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = False
 # Where the smooth-L1 loss turns from squared to linear; 0 is plain L1 (torchvision: 1/9, detectron2: 0)
 _C.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA = 1.0 / 9.0
+# Masks and keypoints train on the boxes that the box head makes of the regions, instead of on the regions (PointRend)
+_C.MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES = False
+
+_C.MODEL.ROI_BOX_CASCADE_HEAD = ConfigNode()
+# With ROI_HEADS.NAME CascadeROIHeads: IoU from which a region is foreground, stage by stage, and the weights of
+# (dx, dy, dw, dh) in each
+_C.MODEL.ROI_BOX_CASCADE_HEAD.IOUS = (0.5, 0.6, 0.7)
+_C.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS = (
+    (10.0, 10.0, 5.0, 5.0),
+    (20.0, 20.0, 10.0, 10.0),
+    (30.0, 30.0, 15.0, 15.0),
+)
+
+# Predict a mask for each detection
+_C.MODEL.MASK_ON = False
+_C.MODEL.ROI_MASK_HEAD = ConfigNode()
+# Member of MASK_HEADS
+_C.MODEL.ROI_MASK_HEAD.NAME = "MaskRCNN"
+# As of ROI_BOX_HEAD; masks have twice the resolution
+_C.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION = 14
+_C.MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO = 2
+# 3x3 convolutions before the transposed one, their channels, and their norm ("", "GN", "BN", "SyncBN")
+_C.MODEL.ROI_MASK_HEAD.NUM_CONV = 4
+_C.MODEL.ROI_MASK_HEAD.CONV_DIM = 256
+_C.MODEL.ROI_MASK_HEAD.NORM = ""
+# One mask for all classes instead of one per class
+_C.MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK = False
+# How the mask of an object is cut out for a region: "exact" (polygons drawn at the size of the mask, detectron2) or
+# "soft" (interpolated between pixels, torchvision)
+_C.MODEL.ROI_MASK_HEAD.TARGET_MODE = "exact"
+_C.MODEL.ROI_MASK_HEAD.LOSS_WEIGHT = 1.0
+
+# Predict keypoints for each detection
+_C.MODEL.KEYPOINT_ON = False
+_C.MODEL.ROI_KEYPOINT_HEAD = ConfigNode()
+# Keypoints of an object; 0 takes the number from the data set
+_C.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = 0
+# As of ROI_BOX_HEAD; heatmaps have four times the resolution
+_C.MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION = 14
+_C.MODEL.ROI_KEYPOINT_HEAD.POOLER_SAMPLING_RATIO = 2
+# Channels of the 3x3 convolutions
+_C.MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS = (512,) * 8
+# The loss is a mean over the "visible" keypoints, or a sum over all that there may be ("static": detectron2 without
+# NORMALIZE_LOSS_BY_VISIBLE_KEYPOINTS)
+_C.MODEL.ROI_KEYPOINT_HEAD.NORMALIZER = "visible"
+_C.MODEL.ROI_KEYPOINT_HEAD.LOSS_WEIGHT = 1.0
 
 MODEL = _C.MODEL

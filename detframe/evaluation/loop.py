@@ -62,14 +62,21 @@ def run_evaluation(
 def evaluating(model: nn.Module, amp_dtype: torch.dtype | None = None) -> Iterator[None]:
     """Evaluation mode, no gradients, autocast; the mode of every module is restored at the end.
 
+    Masks stay on their boxes meanwhile (BoxMasks), so that large images do not take gigabytes.
+
     Not `torch.inference_mode`: what a model caches there (anchors, folded norms) could not be used in training later.
     """
     modes = [(module, module.training) for module in model.modules()]
+    pasted = getattr(model, "paste_masks", None)
     model.eval()
+    if pasted is not None:
+        model.paste_masks = False  # type: ignore[assignment]
     try:
         with torch.no_grad(), torch.autocast(model_device(model).type, dtype=amp_dtype, enabled=amp_dtype is not None):
             yield
     finally:
+        if pasted is not None:
+            model.paste_masks = pasted
         for module, training in modes:
             module.training = training
 

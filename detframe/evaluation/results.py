@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detframe.structures import Prediction
+from detframe.structures import BoxMasks, Prediction
 
 # A pixel belongs to a mask from this probability on
 MASK_THRESHOLD = 0.5
@@ -47,7 +47,8 @@ def pack(prediction: Prediction) -> ImageResult:
         not_finite=len(scores) - len(rows),
     )
     if "masks" in prediction:
-        result.rles = encode_masks(prediction["masks"].detach()[rows.to(prediction["masks"].device)])
+        masks = prediction["masks"].detach()[rows.to(prediction["masks"].device)]
+        result.rles = masks.encode(MASK_THRESHOLD) if isinstance(masks, BoxMasks) else encode_masks(masks)
     if "keypoints" in prediction:
         result.keypoints = prediction["keypoints"].detach().float().cpu()[rows].numpy()
     return result

@@ -19,7 +19,7 @@ from detframe.inference.checkpoint import read_detector
 from detframe.inference.inputs import ImageLike, as_tensor, expand
 from detframe.layers.device import resolve_amp
 from detframe.modeling import GeneralizedRCNN
-from detframe.structures import Prediction, rescale_prediction, select, to_cpu
+from detframe.structures import BoxMasks, Prediction, rescale_prediction, select, to_cpu
 
 # Threads that decode and resize while the model computes, and the batches that may wait for company of their shape
 _THREADS = 4
@@ -67,7 +67,11 @@ class Detector:
         return tuple(self.meta["category_ids"])
 
     def predict(
-        self, inputs: ImageLike | Iterable[ImageLike], batch_size: int = 8, score_threshold: float = 0.0
+        self,
+        inputs: ImageLike | Iterable[ImageLike],
+        batch_size: int = 8,
+        score_threshold: float = 0.0,
+        paste_masks: bool = True,
     ) -> list[Prediction]:
         """Detections of every image, in the order of the inputs, on the CPU, in the coordinates of the images.
 
@@ -77,15 +81,20 @@ class Detector:
             batch_size: images per forward pass; it changes speed and memory, not the results.
             score_threshold: leave out what scores below; the model itself leaves out what scores below
                 MODEL.ROI_HEADS.SCORE_THRESH.
+            paste_masks: give masks as (M, 1, H, W); else on their boxes (BoxMasks), which takes far less memory.
 
         Raises:
             FileNotFoundError: no such file, or no image in a folder or behind a pattern.
             TypeError, ValueError: something that is no image.
         """
-        return list(self.predict_iter(inputs, batch_size, score_threshold))
+        return list(self.predict_iter(inputs, batch_size, score_threshold, paste_masks))
 
     def predict_iter(
-        self, inputs: ImageLike | Iterable[ImageLike], batch_size: int = 8, score_threshold: float = 0.0
+        self,
+        inputs: ImageLike | Iterable[ImageLike],
+        batch_size: int = 8,
+        score_threshold: float = 0.0,
+        paste_masks: bool = True,
     ) -> Iterator[Prediction]:
         """`predict`, one prediction at a time, for folders and videos (`read_video`) of any length in little memory."""
         if batch_size < 1:
@@ -101,11 +110,11 @@ class Detector:
             elif item[0] - following >= _WINDOW * batch_size:
                 done.update(self._run(waiting.pop(_oldest(waiting)), score_threshold))
             while following in done:
-                yield done.pop(following)
+                yield _finished(done.pop(following), paste_masks)
                 following += 1
         while waiting:
             done.update(self._run(waiting.pop(_oldest(waiting)), score_threshold))
-        yield from (done[index] for index in sorted(done))
+        yield from (_finished(done.pop(index), paste_masks) for index in sorted(done))
 
     # ------------------------------------------------------------------ inside
     def _loaded(self, inputs: ImageLike | Iterable[ImageLike], ahead: int) -> Iterator[_Item]:
@@ -153,6 +162,13 @@ class Detector:
             ]
             predictions = to_cpu(predictions)
         return {index: prediction for (index, _, _), prediction in zip(items, predictions, strict=True)}
+
+
+def _finished(prediction: Prediction, paste_masks: bool) -> Prediction:
+    masks = prediction.get("masks")
+    if paste_masks and isinstance(masks, BoxMasks):
+        prediction["masks"] = masks.paste()
+    return prediction
 
 
 def _oldest(waiting: dict[tuple[int, int], list[_Item]]) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from detframe.modeling.ground_truth import GroundTruth, pack_targets
 from detframe.modeling.proposals import Proposals
-from detframe.structures import ImageList, Prediction, Target
+from detframe.structures import BoxMasks, ImageList, Prediction, Target
 
 
 class Preprocessor(nn.Module):
@@ -79,6 +79,8 @@ class GeneralizedRCNN(nn.Module):
         self.rpn = rpn
         self.roi_heads = roi_heads
         self.num_classes = num_classes
+        # masks come as (M, 1, H, W); False leaves them on their boxes (BoxMasks), which takes far less memory
+        self.paste_masks = True
 
     @property
     def device(self) -> torch.device:
@@ -104,7 +106,7 @@ class GeneralizedRCNN(nn.Module):
             read = {name: features[name] for name in self.roi_maps}
             proposals, roi_losses = self.roi_heads(batch, read, proposals, ground_truth)
             losses = {**losses, **roi_losses}
-        return losses if self.training else _predictions(proposals)
+        return losses if self.training else _predictions(proposals, batch.sizes_hw, self.paste_masks)
 
     def _ground_truth(self, batch: ImageList, targets: Sequence[Target] | None) -> GroundTruth:
         if targets is None:
@@ -114,9 +116,18 @@ class GeneralizedRCNN(nn.Module):
         return pack_targets(targets, self.num_classes, batch.tensors.device)
 
 
-def _predictions(detections: Proposals) -> list[Prediction]:
-    rows = zip(detections.boxes, detections.labels, detections.scores, detections.valid.sum(1).tolist(), strict=True)
-    return [{"boxes": b[:n], "labels": label[:n], "scores": s[:n]} for b, label, s, n in rows]
+def _predictions(detections: Proposals, sizes_hw: Sequence[tuple[int, int]], paste: bool) -> list[Prediction]:
+    counts = detections.valid.sum(1).tolist()
+    rows = zip(detections.boxes, detections.labels, detections.scores, counts, strict=True)
+    out: list[Any] = [{"boxes": b[:n], "labels": label[:n], "scores": s[:n]} for b, label, s, n in rows]
+    for key, values in detections.extras.items():
+        for prediction, value in zip(out, values.split(counts), strict=True):
+            prediction[key] = value
+    for prediction, size_hw in zip(out, sizes_hw, strict=True):
+        if "masks" in prediction:
+            masks = BoxMasks(prediction["masks"], prediction["boxes"], size_hw)
+            prediction["masks"] = masks.paste() if paste else masks
+    return out
 
 
 def check_extractor(name: str, extractor: Any) -> Mapping[str, int]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from detframe.structures import Target, validate_target
+from detframe.structures import LazyMasks, Target, select, validate_target
 
 
 @dataclass
@@ -20,6 +20,8 @@ class GroundTruth:
     labels: Tensor  # int64 (N, G), 1..K, padded with 0
     valid: Tensor  # bool (N, G), which rows are objects
     seeds: Tensor  # int64 (N,), for the random draws of each image
+    masks: list[Tensor | LazyMasks] | None = None  # the objects' masks, image by image; None where targets have none
+    keypoints: Tensor | None = None  # float32 (N, G, P, 3): x, y, visibility
 
 
 def pack_targets(targets: Sequence[Target], num_classes: int, device: torch.device) -> GroundTruth:
@@ -31,12 +33,9 @@ def pack_targets(targets: Sequence[Target], num_classes: int, device: torch.devi
         ValueError: a target that breaks its contract; see `validate_target`.
     """
     boxes, labels, seeds = [], [], []
-    for target in targets:
-        validate_target(target, num_classes)
+    objects = [_without_crowds(target, num_classes) for target in targets]
+    for target in objects:
         box, label = target["boxes"].float().reshape(-1, 4), target["labels"].long()
-        if "iscrowd" in target:
-            keep = ~target["iscrowd"].bool()
-            box, label = box[keep], label[keep]
         boxes.append(box.as_subclass(Tensor))
         labels.append(label)
         seeds.append(target["seed"] if "seed" in target else int(torch.randint(2**31, ())))
@@ -48,4 +47,19 @@ def pack_targets(targets: Sequence[Target], num_classes: int, device: torch.devi
         labels=pad_sequence(labels, batch_first=True).to(device, non_blocking=True),
         valid=valid.to(device, non_blocking=True),
         seeds=torch.tensor(seeds, dtype=torch.int64).to(device, non_blocking=True),
+        masks=[t["masks"] for t in objects] if all("masks" in t for t in objects) else None,
+        keypoints=_padded_keypoints(objects, device) if all("keypoints" in t for t in objects) else None,
     )
+
+
+def _without_crowds(target: Target, num_classes: int) -> Target:
+    validate_target(target, num_classes)
+    if "iscrowd" not in target:
+        return target
+    kept: Target = select(target, ~target["iscrowd"].bool())
+    return kept
+
+
+def _padded_keypoints(targets: Sequence[Target], device: torch.device) -> Tensor:
+    points = [target["keypoints"].float().as_subclass(Tensor) for target in targets]
+    return pad_sequence(points, batch_first=True).to(device, non_blocking=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ class Proposals:
     scores: Tensor  # float32 (N, P), 0 to 1
     labels: Tensor  # int64 (N, P), 1..K; a class-agnostic head gives 1
     valid: Tensor  # bool (N, P), which rows are candidates
+    # what else is known of detections, a row for each valid one: "masks" (R, S, S), "keypoints" (R, P, 3)
+    extras: dict[str, Tensor] = field(default_factory=dict)
 
 
 def suppress(

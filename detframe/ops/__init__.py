@@ -3,7 +3,10 @@
 from detframe.ops.anchors import anchor_templates, grid_anchors, grid_step
 from detframe.ops.boxes import clip_boxes, decode_boxes, encode_boxes, pairwise_iou, sides_at_least
 from detframe.ops.focal import sigmoid_focal
+from detframe.ops.keypoints import heatmaps_to_keypoints, keypoints_to_cells
 from detframe.ops.losses import smooth_l1
+from detframe.ops.mask_paste import encode_masks, paste_masks
+from detframe.ops.mask_targets import crop_masks
 from detframe.ops.matching import Matches, match_boxes
 from detframe.ops.roi_align import roi_align_pyramid
 from detframe.ops.sampling import random_keys, sample_balanced
@@ -12,12 +15,17 @@ __all__ = [
     "Matches",
     "anchor_templates",
     "clip_boxes",
+    "crop_masks",
     "decode_boxes",
     "encode_boxes",
+    "encode_masks",
     "grid_anchors",
     "grid_step",
+    "heatmaps_to_keypoints",
+    "keypoints_to_cells",
     "match_boxes",
     "pairwise_iou",
+    "paste_masks",
     "random_keys",
     "roi_align_pyramid",
     "sample_balanced",

@@ -1,5 +1,6 @@
 """What travels between the parts: targets, predictions, and batches of padded images."""
 
+from detframe.structures.box_masks import BoxMasks
 from detframe.structures.image_list import ImageList
 from detframe.structures.instances import INSTANCE_KEYS, Prediction, Target, select, validate_target
 from detframe.structures.lazy_masks import LazyMasks
@@ -7,6 +8,7 @@ from detframe.structures.rescale import rescale_prediction, to_cpu
 
 __all__ = [
     "INSTANCE_KEYS",
+    "BoxMasks",
     "ImageList",
     "LazyMasks",
     "Prediction",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
+from detframe.structures.box_masks import BoxMasks
 from detframe.structures.lazy_masks import LazyMasks
 
 
@@ -34,7 +35,7 @@ class Prediction(TypedDict, total=False):
     boxes: Tensor  # float32 (M, 4), xyxy in pixels
     labels: Tensor  # int64 (M,), 1..K
     scores: Tensor  # float32 (M,), 0 to 1
-    masks: Tensor  # float32 (M, 1, H, W), probabilities
+    masks: Tensor | BoxMasks  # float32 (M, 1, H, W), probabilities; in the evaluation, on their boxes
     keypoints: Tensor  # float32 (M, P, 3)
 
 

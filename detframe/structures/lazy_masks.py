@@ -93,6 +93,44 @@ def draw(segmentation: Segmentation, size_hw: tuple[int, int]) -> np.ndarray:
     return coco_mask.decode(rle).astype(bool)
 
 
+def draw_window(segmentation: Segmentation, size_hw: tuple[int, int], window: tuple[int, int, int, int]) -> np.ndarray:
+    """The part x1, y1, x2, y2 (whole pixels, within the image) of one mask as a bool array (y2 - y1, x2 - x1).
+
+    Polygons are drawn from their own corner on, and of run-length codes only the window's columns are unrolled.
+    """
+    x1, y1, x2, y2 = window
+    if not isinstance(segmentation, dict):
+        polygons = [np.asarray(p, dtype=np.float64).reshape(-1, 2) for p in segmentation]
+        # from the object's own corner, as COCO's rounding differs left of and above the origin
+        low = np.floor(np.concatenate([*polygons, [[x1, y1]]]).min(0)).clip(0).astype(int)
+        left, top = int(min(x1, low[0])), int(min(y1, low[1]))
+        pixels = draw([(points - [left, top]).reshape(-1) for points in polygons], (y2 - top, x2 - left))
+        return pixels[y1 - top :, x1 - left :]
+    counts = segmentation["counts"]
+    height = size_hw[0]
+    lengths = np.asarray(counts if isinstance(counts, list) else _run_lengths(counts), dtype=np.int64)
+    edges = lengths.cumsum().clip(x1 * height, x2 * height)
+    pixels = np.repeat(np.arange(len(edges)) % 2 == 1, np.diff(edges, prepend=x1 * height))
+    return pixels.reshape(x2 - x1, height).T[y1:y2]
+
+
+def _run_lengths(code: str | bytes) -> list[int]:
+    """The numbers in a compressed code of COCO: five bits a character, least first; late ones are differences."""
+    values = np.frombuffer(code.encode() if isinstance(code, str) else code, dtype=np.uint8).astype(np.int64) - 48
+    out: list[int] = []
+    number = shift = 0
+    for value in values.tolist():
+        number |= (value & 31) << shift
+        shift += 5
+        if value & 32:
+            continue
+        if value & 16:
+            number -= 1 << shift
+        out.append(number + (out[-2] if len(out) > 2 else 0))
+        number = shift = 0
+    return out
+
+
 def to_rle(segmentation: Segmentation, size_hw: tuple[int, int]) -> dict[str, Any]:
     """Any COCO segmentation as one compressed run-length code. Empty polygons give an empty mask."""
     from pycocotools import mask as coco_mask

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detframe.structures.box_masks import BoxMasks
 from detframe.structures.instances import Prediction
 
 # Bounds the memory of resizing the masks of one image: rows at a time
@@ -32,15 +33,16 @@ def rescale_prediction(prediction: Prediction, from_hw: tuple[int, int], to_hw: 
         keypoints = prediction["keypoints"]
         out["keypoints"] = keypoints * keypoints.new_tensor([scale_x, scale_y, 1.0])
     if "masks" in prediction:
-        out["masks"] = _resize_masks(prediction["masks"], to_hw)
+        masks = prediction["masks"]
+        out["masks"] = masks.in_size(to_hw) if isinstance(masks, BoxMasks) else _resize_masks(masks, to_hw)
     return out
 
 
 def to_cpu(predictions: Sequence[Prediction]) -> list[Prediction]:
     """The predictions of a batch on the CPU: all copies are queued first, then waited for once."""
-    devices = {value.device for p in predictions for value in p.values() if isinstance(value, Tensor)}
+    devices = {value.device for p in predictions for value in p.values() if isinstance(value, (Tensor, BoxMasks))}
     out = [
-        {k: v.to("cpu", non_blocking=True) if isinstance(v, Tensor) else v for k, v in prediction.items()}
+        {k: v.to("cpu", non_blocking=True) if isinstance(v, (Tensor, BoxMasks)) else v for k, v in prediction.items()}
         for prediction in predictions
     ]
     for device in devices:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detframe.structures import LazyMasks
+from detframe.structures import BoxMasks, LazyMasks
 
 # Images with a longer side below this are enlarged by a whole factor, so that labels can be read
 _READABLE_SIDE = 560
@@ -177,10 +177,10 @@ def _draw_masks(
         return
     if isinstance(masks, LazyMasks):
         masks = masks.decode()
-    masks = torch.as_tensor(masks)
-    masks = masks[:, 0] if masks.ndim == 4 else masks
     for row, colour in colours.items():
-        mask = (masks[row] >= _MASK_THRESHOLD if masks.is_floating_point() else masks[row] > 0).to(torch.uint8)
+        one = masks[torch.tensor([row])].paste() if isinstance(masks, BoxMasks) else torch.as_tensor(masks[row])
+        one = one.reshape(one.shape[-2:])
+        mask = (one >= _MASK_THRESHOLD if one.is_floating_point() else one > 0).to(torch.uint8)
         pixels = cv2.resize(mask.cpu().numpy(), picture.shape[1::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
         opacity = _MASK_OPACITY / 2 if crowd[row] else _MASK_OPACITY
         picture[pixels] = (picture[pixels] * (1 - opacity) + np.array(colour) * opacity).round().astype(np.uint8)

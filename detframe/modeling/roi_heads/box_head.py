@@ -36,16 +36,21 @@ class ROIPooler(nn.Module):
         self.min_level, self.max_level = levels[0], levels[-1]
 
     @classmethod
-    def from_config(cls, cfg: ConfigNode, strides: Mapping[str, int]) -> ROIPooler:
-        """Read MODEL.ROI_BOX_HEAD; regions are pooled up to stride 32, the levels above only propose."""
-        keys = cfg.MODEL.ROI_BOX_HEAD
+    def from_config(cls, cfg: ConfigNode, strides: Mapping[str, int], keys: ConfigNode | None = None) -> ROIPooler:
+        """Read MODEL.ROI_BOX_HEAD; regions are pooled up to stride 32, the levels above only propose.
+
+        Args:
+            keys: the section of another head, which has a resolution and a sampling ratio of its own.
+        """
+        box = cfg.MODEL.ROI_BOX_HEAD
+        keys = box if keys is None else keys
         return cls(
             {name: stride for name, stride in strides.items() if stride <= max(32, min(strides.values()))},
             keys.POOLER_RESOLUTION,
             keys.POOLER_SAMPLING_RATIO,
-            keys.POOLER_ALIGNED,
-            keys.POOLER_CANONICAL_SIZE,
-            keys.POOLER_CANONICAL_LEVEL,
+            box.POOLER_ALIGNED,
+            box.POOLER_CANONICAL_SIZE,
+            box.POOLER_CANONICAL_LEVEL,
         )
 
     def levels(self, boxes: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from detframe.config import ConfigNode
-from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.proposals import Proposals
 from detframe.modeling.roi_heads.box_head import BoxPredictor
 from detframe.modeling.roi_heads.standard import StandardROIHeads
@@ -70,15 +69,11 @@ class ExtendedROIHeads(StandardROIHeads):
             "duplicate_up_to": keys.DUPLICATE_UP_TO if keys.ROI_ASSIGNMENT == "duplicate" else 0,
         }
 
-    def forward(
-        self,
-        images: ImageList,
-        features: Mapping[str, Tensor],
-        proposals: Proposals,
-        ground_truth: GroundTruth | None,
-    ) -> tuple[Proposals | None, dict[str, Tensor]]:
-        if ground_truth is not None or not self.duplicate_up_to:
-            return super().forward(images, features, proposals, ground_truth)
+    def _boxes_and_scores(
+        self, images: ImageList, features: Mapping[str, Tensor], proposals: Proposals
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        if not self.duplicate_up_to:
+            return super()._boxes_and_scores(images, features, proposals)
         image, rows = proposals.valid.nonzero(as_tuple=True)
         boxes = proposals.boxes[image, rows]
         level = self.box_pooler.levels(boxes)
@@ -87,7 +82,7 @@ class ExtendedROIHeads(StandardROIHeads):
         level = torch.cat([level.clamp(min=self.finest + 1), torch.full_like(twice, self.finest)])
         boxes, image = torch.cat([boxes, boxes[twice]]), torch.cat([image, image[twice]])
         logits, deltas = self._predict_at(features, boxes, image, level)
-        return self._detect(images, boxes, image, logits, deltas), {}
+        return boxes, image, logits.softmax(-1), deltas
 
     def _predict(self, features: Mapping[str, Tensor], boxes: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         return self._predict_at(features, boxes, image, self.box_pooler.levels(boxes))

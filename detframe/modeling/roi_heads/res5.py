@@ -6,6 +6,7 @@ Legend: R regions over all images, C4 and C5 the channels of res4 and res5, S si
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -50,3 +51,12 @@ class Res5ROIHeads(StandardROIHeads):
                 f"'R-50-C4'); {cfg.MODEL.BACKBONE.CONV_BODY!r} gives {list(strides)} with {out_channels} channels"
             )
         return Res5Head(spec)
+
+    @classmethod
+    def mask_channels(cls, cfg: ConfigNode, out_channels: int) -> int:
+        """The mask branch reads res5."""
+        return ResNetSpec.from_config(cfg).stage_channels[3]
+
+    def _mask_input(self, features: Mapping[str, Tensor], boxes: Tensor, image: Tensor) -> Tensor:
+        head: Any = self.box_head
+        return head.layer4(self.box_pooler(features, boxes, image))

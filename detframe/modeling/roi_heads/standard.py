@@ -17,6 +17,8 @@ from detframe.layers import mean_over_ranks
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.proposals import Proposals, suppress
 from detframe.modeling.roi_heads.box_head import BoxHead, BoxPredictor, ROIPooler, class_rows
+from detframe.modeling.roi_heads.keypoint import KeypointBranch
+from detframe.modeling.roi_heads.regions import Regions
 from detframe.ops import (
     clip_boxes,
     decode_boxes,
@@ -27,7 +29,7 @@ from detframe.ops import (
     sides_at_least,
     smooth_l1,
 )
-from detframe.registry import ROI_HEADS
+from detframe.registry import MASK_HEADS, ROI_HEADS
 from detframe.structures import ImageList
 
 
@@ -36,7 +38,12 @@ class StandardROIHeads(nn.Module):
     """Classifies proposals and refines their boxes.
 
     `forward(images, features, proposals, ground_truth)` returns Proposals with class labels (None in training) and the
-    losses `loss_roi_cls` (cross entropy) and `loss_roi_box` (smooth L1), empty without ground truth.
+    losses `loss_roi_cls` (cross entropy) and `loss_roi_box` (smooth L1), empty without ground truth; with the branches
+    for masks and keypoints, theirs as well, and their predictions in `extras` of the detections.
+
+    Args:
+        mask, keypoint: what looks further into the regions that are objects (MASK_HEADS, KeypointBranch), or None.
+        train_on_pred_boxes: these branches train on the boxes that the box head makes of the regions.
     """
 
     def __init__(
@@ -44,7 +51,7 @@ class StandardROIHeads(nn.Module):
         *,
         pooler: ROIPooler,
         head: nn.Module,
-        predictor: BoxPredictor,
+        predictor: nn.Module,
         box_weights: Sequence[float],
         fg_iou: float,
         batch_size_per_image: int,
@@ -54,6 +61,9 @@ class StandardROIHeads(nn.Module):
         nms_iou: float,
         min_size: float,
         detections_per_image: int,
+        train_on_pred_boxes: bool = False,
+        mask: nn.Module | None = None,
+        keypoint: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.box_pooler = pooler
@@ -65,6 +75,9 @@ class StandardROIHeads(nn.Module):
         self.smooth_l1_beta = smooth_l1_beta
         self.score_thresh, self.nms_iou, self.min_size = score_thresh, nms_iou, min_size
         self.detections_per_image = detections_per_image
+        self.train_on_pred_boxes = train_on_pred_boxes
+        self.mask: Any = mask
+        self.keypoint: Any = keypoint
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> StandardROIHeads:
@@ -76,6 +89,12 @@ class StandardROIHeads(nn.Module):
         """What the constructor takes, from the config; heads with more arguments add theirs."""
         keys, box = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD
         head = cls.build_head(cfg, out_channels, strides)
+        mask = keypoint = None
+        if cfg.MODEL.MASK_ON:
+            branch = MASK_HEADS.get(cfg.MODEL.ROI_MASK_HEAD.NAME)
+            mask = branch.from_config(cfg, cls.mask_channels(cfg, out_channels), strides)
+        if cfg.MODEL.KEYPOINT_ON:
+            keypoint = KeypointBranch.from_config(cfg, out_channels, strides)
         return dict(
             pooler=ROIPooler.from_config(cfg, strides),
             head=head,
@@ -89,6 +108,9 @@ class StandardROIHeads(nn.Module):
             nms_iou=keys.NMS,
             min_size=keys.MIN_SIZE,
             detections_per_image=cfg.TEST.DETECTIONS_PER_IMG,
+            train_on_pred_boxes=box.TRAIN_ON_PRED_BOXES,
+            mask=mask,
+            keypoint=keypoint,
         )
 
     @classmethod
@@ -96,6 +118,11 @@ class StandardROIHeads(nn.Module):
         """What turns pooled regions into vectors of `out_dim` values; to be overridden by other box heads."""
         box = cfg.MODEL.ROI_BOX_HEAD
         return BoxHead(out_channels, box.POOLER_RESOLUTION, box.NUM_FC, box.MLP_HEAD_DIM)
+
+    @classmethod
+    def mask_channels(cls, cfg: ConfigNode, out_channels: int) -> int:
+        """Channels of what the mask branch reads; to be overridden by heads that give it something else."""
+        return out_channels
 
     def forward(
         self,
@@ -105,31 +132,81 @@ class StandardROIHeads(nn.Module):
         ground_truth: GroundTruth | None,
     ) -> tuple[Proposals | None, dict[str, Tensor]]:
         if ground_truth is not None:
-            return None, self._losses(features, proposals, ground_truth)
+            regions = self._sample(proposals, ground_truth)
+            losses, deltas = self._box_losses(images, features, regions, ground_truth)
+            return None, {**losses, **self._branch_losses(features, regions, deltas, ground_truth)}
+        detections = self._detect(images, *self._boxes_and_scores(images, features, proposals))
+        self._look_further(features, detections)
+        return detections, {}
+
+    def _boxes_and_scores(
+        self, images: ImageList, features: Mapping[str, Tensor], proposals: Proposals
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Regions (R, 4), their images (R,), probabilities (R, 1 + K) and deltas (R, K, 4) or (R, 1, 4)."""
         image, rows = proposals.valid.nonzero(as_tuple=True)
         boxes = proposals.boxes[image, rows]
         logits, deltas = self._predict(features, boxes, image)
-        return self._detect(images, boxes, image, logits, deltas), {}
+        return boxes, image, F.softmax(logits, -1), deltas
 
     def _predict(self, features: Mapping[str, Tensor], boxes: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         return self.box_predictor(self.box_head(self.box_pooler(features, boxes, image)))
 
-    def _losses(self, features: Mapping[str, Tensor], proposals: Proposals, gt: GroundTruth) -> dict[str, Tensor]:
-        boxes, labels, gt_boxes, image = self._sample(proposals, gt)
-        logits, deltas = self._predict(features, boxes, image)
+    def _box_losses(
+        self, images: ImageList, features: Mapping[str, Tensor], regions: Regions, gt: GroundTruth
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The losses of the box head, and its deltas."""
+        logits, deltas = self._predict(features, regions.boxes, regions.image)
+        cls, box = self._losses_of(regions, logits, deltas, self.box_weights)
+        return {"loss_roi_cls": cls, "loss_roi_box": box}, deltas
+
+    def _losses_of(
+        self, regions: Regions, logits: Tensor, deltas: Tensor, weights: Sequence[float]
+    ) -> tuple[Tensor, Tensor]:
+        """Losses of classes and boxes, each over the number of regions."""
+        labels = regions.labels
         normalizer = mean_over_ranks(torch.tensor(float(len(labels)), device=labels.device)).clamp(min=1)
         foreground = (labels > 0).nonzero().flatten()
-        wanted = encode_boxes(gt_boxes[foreground], boxes[foreground], self.box_weights)
+        wanted = encode_boxes(regions.gt_boxes[foreground], regions.boxes[foreground], weights)
         box = smooth_l1(class_rows(deltas[foreground], labels[foreground]), wanted, self.smooth_l1_beta)
         cls = F.cross_entropy(logits, labels, reduction="sum")
-        return {"loss_roi_cls": cls / normalizer, "loss_roi_box": box.sum() / normalizer}
+        return cls / normalizer, box.sum() / normalizer
+
+    def _branch_losses(
+        self, features: Mapping[str, Tensor], regions: Regions, deltas: Tensor, gt: GroundTruth
+    ) -> dict[str, Tensor]:
+        if self.mask is None and self.keypoint is None:
+            return {}
+        if self.train_on_pred_boxes:
+            with torch.no_grad():
+                rows = class_rows(deltas, regions.labels.clamp(min=1))
+                regions = regions.moved_to(decode_boxes(rows, regions.boxes, self.box_weights))
+        regions = regions.foreground()
+        losses: dict[str, Tensor] = {}
+        if self.mask is not None:
+            losses |= self.mask.losses(features, regions, gt, self._mask_input(features, regions.boxes, regions.image))
+        if self.keypoint is not None:
+            losses |= self.keypoint.losses(features, regions, gt)
+        return losses
+
+    def _look_further(self, features: Mapping[str, Tensor], detections: Proposals) -> None:
+        """Masks and keypoints of the detections, into their `extras`."""
+        if self.mask is None and self.keypoint is None:
+            return
+        image, rows = detections.valid.nonzero(as_tuple=True)
+        boxes, labels = detections.boxes[image, rows], detections.labels[image, rows]
+        if self.mask is not None:
+            pooled = self._mask_input(features, boxes, image)
+            detections.extras["masks"] = self.mask.predict(features, boxes, labels, image, pooled)
+        if self.keypoint is not None:
+            detections.extras["keypoints"] = self.keypoint.predict(features, boxes, image)
+
+    def _mask_input(self, features: Mapping[str, Tensor], boxes: Tensor, image: Tensor) -> Tensor | None:
+        """What the mask branch reads of regions (R, 4); None: it pools them itself."""
+        return None
 
     @torch.no_grad()
-    def _sample(self, proposals: Proposals, gt: GroundTruth) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Regions for the loss: boxes (R, 4), labels (R,) with 0 for background, ground-truth boxes (R, 4), image (R,).
-
-        The ground-truth boxes themselves join the proposals.
-        """
+    def _sample(self, proposals: Proposals, gt: GroundTruth) -> Regions:
+        """Regions for the loss. The ground-truth boxes themselves join the proposals."""
         boxes = torch.cat([proposals.boxes, gt.boxes], 1)
         valid = torch.cat([proposals.valid, gt.valid], 1)
         matches = match_boxes(gt.boxes, gt.valid, boxes, self.fg_iou, self.fg_iou, keep_best=False)
@@ -139,17 +216,18 @@ class StandardROIHeads(nn.Module):
         image, column = drawn.nonzero(as_tuple=True)
         rows = index[image, column]
         if gt.boxes.shape[1] == 0:
-            return boxes[image, rows], torch.zeros_like(image), boxes[image, rows], image
+            zero = torch.zeros_like(image)
+            return Regions(boxes[image, rows], zero, image, boxes[image, rows], zero)
         matched = matches.gt_index[image, rows]
         labels = torch.where(matches.label[image, rows] > 0, gt.labels[image, matched], 0)
-        return boxes[image, rows], labels, gt.boxes[image, matched], image
+        return Regions(boxes[image, rows], labels, image, gt.boxes[image, matched], matched)
 
     def _may_sample(self, boxes: Tensor) -> Tensor:
         """Which regions (N, P, 4) may be drawn for the loss, as bool (N, P); to be overridden."""
         return torch.ones_like(boxes[..., 0], dtype=torch.bool)
 
-    def _detect(self, images: ImageList, boxes: Tensor, image: Tensor, logits: Tensor, deltas: Tensor) -> Proposals:
-        scores = F.softmax(logits, -1)[:, 1:]
+    def _detect(self, images: ImageList, boxes: Tensor, image: Tensor, scores: Tensor, deltas: Tensor) -> Proposals:
+        scores = scores[:, 1:]
         region, column = (scores > self.score_thresh).nonzero(as_tuple=True)
         labels, image = column + 1, image[region]
         boxes = decode_boxes(class_rows(deltas[region], labels), boxes[region], self.box_weights)

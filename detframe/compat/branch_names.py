@@ -1,0 +1,54 @@
+"""Names of the mask and keypoint branches in other programs' checkpoints, in detframe's.
+
+Facts: the keys of torchvision's and detectron2's checkpoints.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from torch import Tensor
+
+_Table = tuple[tuple[str, Callable[[re.Match[str]], str]], ...]
+# torchvision's and detectron2's name -> ours
+_TORCHVISION: _Table = (
+    (r"roi_heads\.mask_head\.mask_fcn(\d)\.", lambda m: f"roi_heads.mask.head.{int(m[1]) - 1}.0."),  # before 0.13
+    (r"roi_heads\.mask_head\.", lambda m: "roi_heads.mask.head."),
+    (r"roi_heads\.mask_predictor\.", lambda m: "roi_heads.mask.predictor."),
+    (r"roi_heads\.keypoint_head\.", lambda m: "roi_heads.keypoint.head."),
+    (r"roi_heads\.keypoint_predictor\.", lambda m: "roi_heads.keypoint.predictor."),
+)
+_DETECTRON2: _Table = (
+    (r"roi_heads\.mask_head\.mask_fcn(\d)\.norm\.", lambda m: f"roi_heads.mask.head.{int(m[1]) - 1}.1."),
+    (r"roi_heads\.mask_head\.mask_fcn(\d)\.", lambda m: f"roi_heads.mask.head.{int(m[1]) - 1}.0."),
+    (r"roi_heads\.mask_head\.deconv\.", lambda m: "roi_heads.mask.predictor.conv5_mask."),
+    (r"roi_heads\.mask_head\.predictor\.", lambda m: "roi_heads.mask.predictor.mask_fcn_logits."),
+    (r"roi_heads\.keypoint_head\.conv_fcn(\d)\.", lambda m: f"roi_heads.keypoint.head.{2 * int(m[1]) - 2}."),
+    (r"roi_heads\.keypoint_head\.score_lowres\.", lambda m: "roi_heads.keypoint.predictor.kps_score_lowres."),
+    (r"roi_heads\.box_head\.(\d)\.fc(\d)\.", lambda m: f"roi_heads.box_head.{m[1]}.fc{int(m[2]) + 5}."),
+)
+
+
+def detectron2_branch(key: str) -> str:
+    """A parameter of detectron2's mask head, keypoint head or cascade; others as they are."""
+    return _renamed(key, _DETECTRON2)
+
+
+def torchvision_branches(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """torchvision's names; of its masks, one a class, that of the background, which it never uses, is left out."""
+    out = {_renamed(key, _TORCHVISION): value for key, value in state.items()}
+    classes = out.get("roi_heads.box_predictor.cls_score.weight")
+    for name in ("weight", "bias"):
+        key = f"roi_heads.mask.predictor.mask_fcn_logits.{name}"
+        if key in out and classes is not None and len(out[key]) == len(classes):
+            out[key] = out[key][1:]
+    return out
+
+
+def _renamed(key: str, table: _Table) -> str:
+    for pattern, name in table:
+        renamed = re.sub(rf"^{pattern}", name, key)
+        if renamed != key:
+            return renamed
+    return key

@@ -1,0 +1,150 @@
+"""Cascade R-CNN (arXiv:1712.00726): box heads in a row, each on the boxes of the one before, ever stricter.
+
+Legend: N images, P proposals of the fullest image, R regions over all images, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detframe.config import ConfigNode
+from detframe.modeling.ground_truth import GroundTruth
+from detframe.modeling.proposals import Proposals
+from detframe.modeling.roi_heads.box_head import BoxPredictor
+from detframe.modeling.roi_heads.regions import Regions
+from detframe.modeling.roi_heads.standard import StandardROIHeads
+from detframe.ops import clip_boxes, decode_boxes, match_boxes
+from detframe.registry import ROI_HEADS
+from detframe.structures import ImageList
+
+
+@ROI_HEADS.register("CascadeROIHeads")
+class CascadeROIHeads(StandardROIHeads):
+    """StandardROIHeads with several stages. `box_head.0`, `box_predictor.0` are the first; masks see its regions.
+
+    Args:
+        heads, predictors: one a stage; the predictors are class-agnostic.
+        stage_ious: IoU from which on a region is foreground, one a stage.
+        stage_weights: weights of (dx, dy, dw, dh), one set a stage.
+        standard: the arguments of StandardROIHeads, without `head` and `predictor`.
+
+    Losses are `loss_roi_cls_stage1`, `loss_roi_box_stage1`, `loss_roi_cls_stage2`, ...; scores of a detection are
+    averages over the stages, its box is the last stage's.
+    """
+
+    def __init__(
+        self,
+        *,
+        heads: Sequence[nn.Module],
+        predictors: Sequence[BoxPredictor],
+        stage_ious: Sequence[float],
+        stage_weights: Sequence[Sequence[float]],
+        **standard: Any,
+    ) -> None:
+        super().__init__(head=nn.ModuleList(heads), predictor=nn.ModuleList(predictors), **standard)
+        self.stage_ious = tuple(stage_ious)
+        self.stage_weights = tuple(tuple(weights) for weights in stage_weights)
+        self.box_weights = self.stage_weights[-1]
+        if self.train_on_pred_boxes:
+            raise ValueError("MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES is not for CascadeROIHeads")
+
+    @classmethod
+    def arguments(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> dict[str, Any]:
+        """Those of StandardROIHeads, and MODEL.ROI_BOX_CASCADE_HEAD.
+
+        Raises:
+            ValueError: IOUS and BBOX_REG_WEIGHTS differ in their number of stages.
+        """
+        keys = cfg.MODEL.ROI_BOX_CASCADE_HEAD
+        if len(keys.IOUS) != len(keys.BBOX_REG_WEIGHTS) or not keys.IOUS:
+            raise ValueError(
+                f"MODEL.ROI_BOX_CASCADE_HEAD.IOUS has {len(keys.IOUS)} stages, BBOX_REG_WEIGHTS "
+                f"{len(keys.BBOX_REG_WEIGHTS)}; both must have the same, at least one"
+            )
+        standard = super().arguments(cfg, out_channels, strides)
+        standard["fg_iou"] = keys.IOUS[0]
+        first = standard.pop("head")
+        del standard["predictor"]
+        heads = [first, *(cls.build_head(cfg, out_channels, strides) for _ in keys.IOUS[1:])]
+        return {
+            **standard,
+            "heads": heads,
+            "predictors": [BoxPredictor(head.out_dim, cfg.MODEL.NUM_CLASSES, class_agnostic=True) for head in heads],
+            "stage_ious": keys.IOUS,
+            "stage_weights": keys.BBOX_REG_WEIGHTS,
+        }
+
+    def _box_losses(
+        self, images: ImageList, features: Mapping[str, Tensor], regions: Regions, gt: GroundTruth
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        losses: dict[str, Tensor] = {}
+        stage_regions, deltas = regions, regions.boxes
+        for stage, weights in enumerate(self.stage_weights):
+            if stage:
+                stage_regions = self._next_regions(images, stage_regions, deltas, stage, gt)
+            logits, deltas = self._stage(stage, features, stage_regions.boxes, stage_regions.image)
+            cls, box = self._losses_of(stage_regions, logits, deltas, weights)
+            losses |= {f"loss_roi_cls_stage{stage + 1}": cls, f"loss_roi_box_stage{stage + 1}": box}
+        return losses, deltas
+
+    def _stage(self, stage: int, features: Mapping[str, Tensor], boxes: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        pooled = _ScaledGradient.apply(self.box_pooler(features, boxes, image), 1 / len(self.stage_ious))
+        return self.box_predictor[stage](self.box_head[stage](pooled))  # type: ignore[index]
+
+    @torch.no_grad()
+    def _next_regions(
+        self, images: ImageList, regions: Regions, deltas: Tensor, stage: int, gt: GroundTruth
+    ) -> Regions:
+        """The boxes of the stage before, matched again by this stage's IoU; those without area are left out."""
+        boxes = self._moved(images, regions.boxes, regions.image, deltas, stage - 1)
+        keep = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(1).nonzero().flatten()
+        boxes, image = boxes[keep], regions.image[keep]
+        if gt.boxes.shape[1] == 0:
+            zero = torch.zeros_like(image)
+            return Regions(boxes, zero, image, boxes, zero)
+        counts = torch.bincount(image, minlength=len(images))
+        place = torch.arange(len(image), device=image.device) - (counts.cumsum(0) - counts)[image]
+        padded = boxes.new_zeros((len(images), int(counts.max()) if len(image) else 0, 4))
+        padded[image, place] = boxes
+        iou = self.stage_ious[stage]
+        matches = match_boxes(gt.boxes, gt.valid, padded, iou, iou, keep_best=False)
+        gt_index, found = matches.gt_index[image, place], matches.label[image, place] > 0
+        return Regions(
+            boxes, torch.where(found, gt.labels[image, gt_index], 0), image, gt.boxes[image, gt_index], gt_index
+        )
+
+    def _moved(self, images: ImageList, boxes: Tensor, image: Tensor, deltas: Tensor, stage: int) -> Tensor:
+        moved = decode_boxes(deltas[:, 0], boxes, self.stage_weights[stage])
+        sizes = torch.tensor(images.sizes_hw, device=boxes.device)
+        return clip_boxes(moved, sizes[image])
+
+    def _boxes_and_scores(
+        self, images: ImageList, features: Mapping[str, Tensor], proposals: Proposals
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        image, rows = proposals.valid.nonzero(as_tuple=True)
+        boxes = proposals.boxes[image, rows]
+        scores = boxes.new_zeros(())
+        last = len(self.stage_ious) - 1
+        for stage in range(last + 1):
+            logits, deltas = self._stage(stage, features, boxes, image)
+            scores = scores + logits.softmax(-1) / len(self.stage_ious)
+            if stage < last:
+                boxes = self._moved(images, boxes, image, deltas, stage)
+        return boxes, image, scores, deltas
+
+
+class _ScaledGradient(torch.autograd.Function):
+    """The identity, whose gradient is multiplied: several stages read the same pyramid."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float) -> Tensor:
+        ctx.scale = scale
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0] * ctx.scale, None

@@ -1,0 +1,137 @@
+"""The mask branch of Mask R-CNN (arXiv:1703.06870, section 3).
+
+Legend: R regions over all images, C channels of the pyramid, D of the head, K classes, S side of the predicted masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from detframe.config import ConfigNode
+from detframe.layers import ConvNorm, mean_over_ranks
+from detframe.modeling.ground_truth import GroundTruth
+from detframe.modeling.roi_heads.box_head import ROIPooler
+from detframe.modeling.roi_heads.regions import Regions
+from detframe.ops import crop_masks
+from detframe.registry import MASK_HEADS
+
+
+class MaskHead(nn.Sequential):
+    """3x3 convolutions over pooled regions: (R, C, S/2, S/2) -> (R, D, S/2, S/2); none keep what comes."""
+
+    def __init__(self, in_channels: int, num_conv: int, dim: int, norm: str) -> None:
+        channels = [in_channels, *[dim] * num_conv]
+        super().__init__(*(ConvNorm(a, b, 3, norm=norm, relu=True) for a, b in pairwise(channels)))
+        self.out_channels = channels[-1]
+        for block in self:
+            if isinstance(block, ConvNorm):
+                initialise(block.conv)
+
+
+class MaskPredictor(nn.Module):
+    """A transposed convolution that doubles the size, then a map a class: (R, D, S/2, S/2) -> (R, K, S, S), float32."""
+
+    def __init__(self, in_channels: int, dim: int, num_maps: int) -> None:
+        super().__init__()
+        self.conv5_mask = nn.ConvTranspose2d(in_channels, dim, 2, 2)
+        self.mask_fcn_logits = nn.Conv2d(dim, num_maps, 1)
+        initialise(self.conv5_mask)
+        initialise(self.mask_fcn_logits)
+        nn.init.normal_(self.mask_fcn_logits.weight, std=0.001)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mask_fcn_logits(F.relu(self.conv5_mask(x), inplace=True)).float()
+
+
+@MASK_HEADS.register("MaskRCNN")
+class MaskBranch(nn.Module):
+    """Pools foreground regions, predicts a mask for each class, and compares that of the true class with the object's.
+
+    Args:
+        target_mode: how the masks of objects are cut out; see `detframe.ops.crop_masks`.
+    """
+
+    def __init__(
+        self, pooler: ROIPooler, head: MaskHead, predictor: MaskPredictor, target_mode: str, loss_weight: float
+    ) -> None:
+        super().__init__()
+        self.pooler, self.head, self.predictor = pooler, head, predictor
+        self.target_mode, self.loss_weight = target_mode, loss_weight
+
+    @classmethod
+    def from_config(cls, cfg: ConfigNode, in_channels: int, strides: Mapping[str, int]) -> MaskBranch:
+        """Read MODEL.ROI_MASK_HEAD; `in_channels` are those of the regions that it gets."""
+        keys = cfg.MODEL.ROI_MASK_HEAD
+        head = MaskHead(in_channels, keys.NUM_CONV, keys.CONV_DIM, keys.NORM)
+        num_maps = 1 if keys.CLS_AGNOSTIC_MASK else cfg.MODEL.NUM_CLASSES
+        predictor = MaskPredictor(head.out_channels, keys.CONV_DIM, num_maps)
+        return cls(ROIPooler.from_config(cfg, strides, keys), head, predictor, keys.TARGET_MODE, keys.LOSS_WEIGHT)
+
+    def losses(
+        self, features: Mapping[str, Tensor], regions: Regions, gt: GroundTruth, pooled: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """`loss_mask`: binary cross entropy of the true class's map, averaged over the foreground's cells.
+
+        Args:
+            regions: foreground only.
+            pooled: what the head reads, where the regions have been pooled already.
+        """
+        logits = self._logits(features, regions.boxes, regions.labels, regions.image, pooled)
+        wanted = mask_targets(gt, regions, logits.shape[-1], self.target_mode)
+        loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
+        cells = float(logits.shape[-1] ** 2)
+        return {"loss_mask": self.loss_weight * loss / (average_count(len(regions.labels), logits.device) * cells)}
+
+    def predict(
+        self, features: Mapping[str, Tensor], boxes: Tensor, labels: Tensor, image: Tensor, pooled: Tensor | None = None
+    ) -> Tensor:
+        """Probability of the object within each box: (R, S, S)."""
+        return self._logits(features, boxes, labels, image, pooled).sigmoid()
+
+    def _logits(
+        self, features: Mapping[str, Tensor], boxes: Tensor, labels: Tensor, image: Tensor, pooled: Tensor | None
+    ) -> Tensor:
+        x = self.pooler(features, boxes, image) if pooled is None else pooled
+        return own_class(self.predictor(self.head(x)), labels)
+
+
+def mask_targets(gt: GroundTruth, regions: Regions, size: int, mode: str) -> Tensor:
+    """What of its object lies in each region: float32 (R, size, size).
+
+    Raises:
+        ValueError: the targets have no masks.
+    """
+    if gt.masks is None:
+        raise ValueError("MODEL.MASK_ON trains on masks, and the targets have none; does the data set have them?")
+    # regions come image by image
+    counts = torch.bincount(regions.image, minlength=len(gt.masks)).tolist()
+    parts = [
+        crop_masks(masks, rows, boxes, size, mode)
+        for masks, rows, boxes in zip(
+            gt.masks, regions.gt_index.split(counts), regions.boxes.split(counts), strict=True
+        )
+    ]
+    return torch.cat(parts)
+
+
+def own_class(maps: Tensor, labels: Tensor) -> Tensor:
+    """Of (R, K, S, S) the map of each region's label 1..K, or the only one: (R, S, S)."""
+    column = torch.zeros_like(labels) if maps.shape[1] == 1 else labels - 1
+    return maps[torch.arange(len(maps), device=maps.device), column]
+
+
+def average_count(count: int, device: torch.device) -> Tensor:
+    """A number of things, averaged over ranks, at least 1."""
+    return mean_over_ranks(torch.tensor(float(count), device=device)).clamp(min=1)
+
+
+def initialise(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    """Normal by the fan-out (He et al., arXiv:1502.01852), bias 0."""
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

@@ -1,0 +1,27 @@
+"""The regions that a second stage trains on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+
+@dataclass
+class Regions:
+    """Legend: R regions over all images, in the order of the images."""
+
+    boxes: Tensor  # float32 (R, 4)
+    labels: Tensor  # int64 (R,), 1..K; 0 is background
+    image: Tensor  # int64 (R,), the image of each
+    gt_boxes: Tensor  # float32 (R, 4), the matched object's; for background without objects the region itself
+    gt_index: Tensor  # int64 (R,), the matched object's row among those of its image; 0 for background
+
+    def foreground(self) -> Regions:
+        """The regions that are objects."""
+        rows = (self.labels > 0).nonzero().flatten()
+        return Regions(self.boxes[rows], self.labels[rows], self.image[rows], self.gt_boxes[rows], self.gt_index[rows])
+
+    def moved_to(self, boxes: Tensor) -> Regions:
+        """The same regions with other boxes."""
+        return replace(self, boxes=boxes)

@@ -1,0 +1,98 @@
+"""Masks predicted on boxes, brought into the image: as pixels, or straight as run-length codes.
+
+Legend: M masks, S side of a predicted mask, (H, W) size of the image.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Bounds what pasting needs beyond its result: pixels of the masks that are made at once on a GPU
+_CHUNK_PIXELS = 64 * 1024 * 1024
+
+
+def paste_masks(probs: Tensor, boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """Masks (M, S, S) on their boxes (M, 4) as float32 (M, 1, H, W), zero elsewhere.
+
+    Each pixel's centre is looked up in its mask, bilinearly, with zeros around the mask: exact also where a box leaves
+    the image or ends between pixels, as in detectron2. torchvision grows boxes by a pixel of the mask and rounds them.
+    """
+    height, width = size_hw
+    out = probs.new_zeros((len(probs), 1, height, width), dtype=torch.float32)
+    if probs.device.type == "cpu":
+        for row, (mask, box) in enumerate(zip(probs.float(), boxes.float(), strict=True)):
+            y, x, pixels = _window(mask, box, size_hw)
+            out[row, 0, y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
+        return out
+    step = max(1, _CHUNK_PIXELS // max(1, height * width))
+    for start in range(0, len(probs), step):
+        part, box = probs[start : start + step].float(), boxes[start : start + step].float()
+        rows = _weights(torch.arange(height, device=box.device), box[:, 1], box[:, 3], part.shape[-1])
+        columns = _weights(torch.arange(width, device=box.device), box[:, 0], box[:, 2], part.shape[-1])
+        out[start : start + step, 0] = rows @ part @ columns.transpose(1, 2)
+    return out
+
+
+def encode_masks(
+    probs: Tensor, boxes: Tensor, size_hw: tuple[int, int], threshold: float = 0.5
+) -> list[dict[str, Any]]:
+    """The masks of `paste_masks`, where they reach `threshold`, as M compressed run-length codes of COCO.
+
+    No mask is ever drawn in the size of the image: each is drawn and encoded in the window that its box covers.
+    """
+    from pycocotools import mask as coco_mask
+
+    height, width = size_hw
+    counts = []
+    for mask, box in zip(probs.float().cpu(), boxes.float().cpu(), strict=True):
+        y, x, pixels = _window(mask, box, size_hw)
+        counts.append({"size": [height, width], "counts": _runs((pixels >= threshold).numpy(), y, x, size_hw)})
+    return list(coco_mask.frPyObjects(counts, height, width)) if counts else []
+
+
+def _window(mask: Tensor, box: Tensor, size_hw: tuple[int, int]) -> tuple[int, int, Tensor]:
+    """First row, first column and pixels (h, w) of the part of the image that one mask (S, S) reaches."""
+    x1, y1, x2, y2 = box.tolist()
+    (top, bottom), (left, right) = (
+        _reach(start, end, mask.shape[-1], limit) for start, end, limit in zip((y1, x1), (y2, x2), size_hw, strict=True)
+    )
+    rows = _weights(torch.arange(top, bottom), box[None, 1], box[None, 3], mask.shape[-1])[0]
+    columns = _weights(torch.arange(left, right), box[None, 0], box[None, 2], mask.shape[-1])[0]
+    return top, left, rows @ mask @ columns.T
+
+
+def _reach(start: float, end: float, size: int, limit: int) -> tuple[int, int]:
+    """The pixels between which bilinear interpolation of a mask between `start` and `end` is not zero."""
+    margin = (end - start) / size / 2 + 1
+    first = min(max(int(start - margin), 0), limit)
+    return first, max(first, min(int(end + margin) + 1, limit))
+
+
+def _weights(pixels: Tensor, start: Tensor, end: Tensor, size: int) -> Tensor:
+    """(M, pixels, S): what each cell of a mask between `start` and `end` (M,) gives to each pixel's centre."""
+    extent = (end - start).clamp(min=1e-6)[:, None]
+    place = (pixels.to(start.dtype)[None] + 0.5 - start[:, None]) / extent * size - 0.5
+    cells = torch.arange(size, device=start.device, dtype=start.dtype)
+    return (1 - (place[..., None] - cells).abs()).clamp(min=0)
+
+
+def _runs(pixels: np.ndarray, top: int, left: int, size_hw: tuple[int, int]) -> list[int]:
+    """COCO's run lengths, down the columns and beginning with zeros, of an image that is empty but for a window."""
+    height, width = size_hw
+    padded = np.zeros((pixels.shape[1], pixels.shape[0] + 2), dtype=np.int8)
+    padded[:, 1:-1] = pixels.T
+    column, row = np.nonzero(np.diff(padded, axis=1))
+    # where ones begin and end, in turn; a run that reaches the last row and goes on in the next column is one
+    places = (column + left) * height + row + top
+    if len(places):
+        again = places[1:-1:2] == places[2::2]
+        keep = np.ones(len(places), dtype=bool)
+        keep[1:-1:2] &= ~again
+        keep[2::2] &= ~again
+        places = places[keep]
+    counts = [int(n) for n in np.diff(np.concatenate([[0], places, [height * width]]))]
+    return counts if counts[-1] else counts[:-1]

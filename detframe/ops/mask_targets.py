@@ -1,0 +1,74 @@
+"""What a mask branch is to predict: the masks of objects, cut out by regions.
+
+Legend: R regions, S side of the targets, (H, W) size of the image.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.ops import roi_align
+
+from detframe.structures.lazy_masks import LazyMasks, Segmentation, draw, draw_window
+
+# Pixels around a region that interpolation at its border may read
+_MARGIN = 2
+
+
+def crop_masks(masks: LazyMasks | Tensor, rows: Tensor, boxes: Tensor, size: int, mode: str = "exact") -> Tensor:
+    """The mask `rows[r]` of an image as seen in box `boxes[r]`, on a grid of size x size: float32 (R, S, S).
+
+    No mask is drawn in the size of the image.
+
+    Args:
+        masks: the image's; polygons, run-length codes, or a tensor (N, H, W).
+        rows: int64 (R,).
+        boxes: (R, 4), on the device that the result comes on.
+        mode: "exact" draws polygons on the grid itself and thresholds pixels at one half, as detectron2; "soft"
+            interpolates pixels and leaves fractions, as torchvision.
+    """
+    out = torch.zeros((len(rows), size, size))
+    corners = boxes.detach().float().cpu()
+    for row in sorted(set(rows.tolist())):
+        at = (rows == row).nonzero().flatten().cpu()
+        segmentation = masks.segmentations[row] if isinstance(masks, LazyMasks) else masks[row]
+        if mode == "exact" and isinstance(segmentation, list):
+            for i in at.tolist():
+                out[i] = torch.from_numpy(draw_in_box(segmentation, corners[i].numpy(), size))
+            continue
+        size_hw = masks.size_hw if isinstance(masks, LazyMasks) else (int(masks.shape[-2]), int(masks.shape[-1]))
+        out[at] = _interpolated(segmentation, corners[at], size, size_hw, mode)
+    return out.to(boxes.device)
+
+
+def draw_in_box(polygons: list[np.ndarray], box: np.ndarray, size: int) -> np.ndarray:
+    """Polygons within a box, drawn on a grid of size x size that covers it: bool (S, S)."""
+    extent = np.maximum(box[2:].astype(np.float64) - box[:2], 0.1)
+    moved = [
+        ((np.asarray(p, dtype=np.float64).reshape(-1, 2) - box[:2]) * (size / extent)).reshape(-1) for p in polygons
+    ]
+    return draw(moved, (size, size))
+
+
+def _interpolated(
+    segmentation: Segmentation | Tensor, boxes: Tensor, size: int, size_hw: tuple[int, int], mode: str
+) -> Tensor:
+    """One mask in several boxes, from the pixels around them."""
+    height, width = size_hw
+    x1, y1 = (max(0, math.floor(v) - _MARGIN) for v in boxes[:, :2].min(0).values.tolist())
+    x2, y2 = (math.ceil(v) + _MARGIN for v in boxes[:, 2:].max(0).values.tolist())
+    x2, y2 = min(width, x2), min(height, y2)
+    if x2 <= x1 or y2 <= y1:
+        return torch.zeros((len(boxes), size, size))
+    if isinstance(segmentation, Tensor):
+        pixels = segmentation[y1:y2, x1:x2].float().cpu()
+    else:
+        pixels = torch.from_numpy(draw_window(segmentation, size_hw, (x1, y1, x2, y2))).float()
+    shifted = boxes - boxes.new_tensor([x1, y1, x1, y1])
+    rois = torch.cat([torch.zeros(len(boxes), 1), shifted], 1)
+    if mode == "soft":
+        return roi_align(pixels[None, None], rois, size, 1.0, -1, aligned=False)[:, 0]
+    return (roi_align(pixels[None, None], rois, size, 1.0, 0, aligned=True)[:, 0] >= 0.5).float()
