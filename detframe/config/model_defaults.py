@@ -340,6 +340,24 @@ _C.MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK = False
 _C.MODEL.ROI_MASK_HEAD.TARGET_MODE = "exact"
 _C.MODEL.ROI_MASK_HEAD.LOSS_WEIGHT = 1.0
 
+_C.MODEL.POINT_HEAD = ConfigNode()
+# With ROI_MASK_HEAD.NAME PointRend: the map that points are looked up in
+_C.MODEL.POINT_HEAD.IN_FEATURE = "p2"
+# Side of the coarse masks, and the fully connected layers that make them
+_C.MODEL.POINT_HEAD.COARSE_SIDE = 7
+_C.MODEL.POINT_HEAD.COARSE_NUM_FC = 2
+_C.MODEL.POINT_HEAD.COARSE_FC_DIM = 1024
+# Layers of the point head, and their width
+_C.MODEL.POINT_HEAD.NUM_FC = 3
+_C.MODEL.POINT_HEAD.FC_DIM = 256
+# Points of a region in training; OVERSAMPLE times as many are drawn, and the share IMPORTANCE is the least certain ones
+_C.MODEL.POINT_HEAD.NUM_POINTS = 196
+_C.MODEL.POINT_HEAD.OVERSAMPLE = 3
+_C.MODEL.POINT_HEAD.IMPORTANCE = 0.75
+# How often a mask is doubled in inference, and the points that are predicted anew each time
+_C.MODEL.POINT_HEAD.SUBDIVISION_STEPS = 5
+_C.MODEL.POINT_HEAD.SUBDIVISION_POINTS = 784
+
 # Predict keypoints for each detection
 _C.MODEL.KEYPOINT_ON = False
 _C.MODEL.ROI_KEYPOINT_HEAD = ConfigNode()

@@ -1,0 +1,71 @@
+"""Points in boxes: where they lie in the image, and what maps and masks say there (PointRend, arXiv:1912.08193).
+
+Legend: R regions, P points a region, in box coordinates from 0 to 1 (x, y); C channels; S side of a map over a box.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from detframe.structures.lazy_masks import LazyMasks, draw_window
+
+
+def regular_grid(regions: int, side: int, device: torch.device) -> Tensor:
+    """The centres of side x side cells of a box, row by row: (R, side², 2)."""
+    centres = (torch.arange(side, device=device) + 0.5) / side
+    y, x = torch.meshgrid(centres, centres, indexing="ij")
+    return torch.stack([x, y], -1).reshape(1, -1, 2).expand(regions, -1, -1)
+
+
+def to_image(points: Tensor, boxes: Tensor) -> Tensor:
+    """Points (R, P, 2) of boxes (R, 4) in pixels of the image."""
+    return boxes[:, None, :2] + points * (boxes[:, None, 2:] - boxes[:, None, :2])
+
+
+def sample_regions(maps: Tensor, points: Tensor) -> Tensor:
+    """Bilinear values of (R, C, S, S) over boxes at (R, P, 2), zero around them: (R, C, P)."""
+    return F.grid_sample(maps, 2 * points[:, :, None] - 1, align_corners=False)[..., 0]
+
+
+def sample_level(feature: Tensor, stride: int, points: Tensor, image: Tensor) -> Tensor:
+    """Bilinear values of a pyramid's level (N, C, H, W) at points (R, P, 2) in pixels of their image (R,): (R, C, P).
+
+    The regions must come image by image.
+    """
+    size = feature.new_tensor([feature.shape[-1] * stride, feature.shape[-2] * stride])
+    place = (2 * points / size - 1).to(feature.dtype)
+    counts = torch.bincount(image, minlength=len(feature)).tolist()
+    parts = [
+        F.grid_sample(feature[i : i + 1], part[None], align_corners=False)[0].transpose(0, 1)
+        for i, part in enumerate(torch.split(place, counts))
+    ]
+    return torch.cat(parts)
+
+
+def sample_masks(masks: LazyMasks | Tensor, rows: Tensor, points: Tensor) -> Tensor:
+    """Bilinear values of the masks `rows` (R,) of an image at points (R, P, 2) in its pixels: (R, P), 0 to 1.
+
+    No mask is drawn in the size of the image.
+    """
+    size_hw = masks.size_hw if isinstance(masks, LazyMasks) else (int(masks.shape[-2]), int(masks.shape[-1]))
+    place = points.detach().float().cpu()
+    out = torch.zeros(place.shape[:2])
+    for row in sorted(set(rows.tolist())):
+        at = (rows == row).nonzero().flatten().cpu()
+        (x1, y1), (x2, y2) = (f(place[at].flatten(0, 1), 0).values.tolist() for f in (torch.min, torch.max))
+        left, top = max(0, math.floor(x1) - 1), max(0, math.floor(y1) - 1)
+        right, bottom = min(size_hw[1], math.ceil(x2) + 1), min(size_hw[0], math.ceil(y2) + 1)
+        if right <= left or bottom <= top:
+            continue
+        window = (left, top, right, bottom)
+        if isinstance(masks, LazyMasks):
+            pixels = torch.from_numpy(draw_window(masks.segmentations[row], size_hw, window).copy())
+        else:
+            pixels = masks[row, top:bottom, left:right].cpu()
+        relative = (place[at] - place.new_tensor([left, top])) / place.new_tensor([right - left, bottom - top])
+        out[at] = sample_regions(pixels.float().expand(len(at), 1, -1, -1), relative)[:, 0]
+    return out.to(points.device)

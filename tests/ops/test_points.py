@@ -1,0 +1,63 @@
+"""Points in boxes."""
+
+import numpy as np
+import torch
+
+from detframe.ops.points import regular_grid, sample_level, sample_masks, sample_regions, to_image
+from detframe.structures import LazyMasks
+
+
+def bilinear(grid, x, y):
+    """The value of a (H, W) map at (x, y), where cell (0, 0) has its centre at (0.5, 0.5); zero outside."""
+    height, width = grid.shape
+    column, row = x - 0.5, y - 0.5
+    total = 0.0
+    for r in (int(np.floor(row)), int(np.floor(row)) + 1):
+        for c in (int(np.floor(column)), int(np.floor(column)) + 1):
+            if 0 <= r < height and 0 <= c < width:
+                total += float(grid[r, c]) * (1 - abs(row - r)) * (1 - abs(column - c))
+    return total
+
+
+def test_the_grid_by_hand():
+    grid = regular_grid(2, 2, torch.device("cpu"))
+    assert grid.tolist() == [[[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]] * 2
+    boxes = torch.tensor([[10.0, 20, 30, 60], [0, 0, 4, 4]])
+    assert to_image(grid, boxes)[0].tolist() == [[15, 30], [25, 30], [15, 50], [25, 50]]
+
+
+def test_values_of_maps_over_boxes():
+    maps, points = torch.randn(3, 2, 5, 5), torch.rand(3, 7, 2)
+    found = sample_regions(maps, points)
+    for r in range(3):
+        for p in range(7):
+            x, y = (points[r, p] * 5).tolist()
+            for c in range(2):
+                assert abs(float(found[r, c, p]) - bilinear(maps[r, c], x, y)) < 1e-4
+
+
+def test_values_of_a_level():
+    """A point of the image lies in the cell of a level that covers it: stride 4, two images."""
+    feature = torch.randn(2, 3, 6, 8)
+    points = torch.rand(4, 5, 2) * torch.tensor([34.0, 26]) - 1
+    image = torch.tensor([0, 0, 0, 1])
+    found = sample_level(feature, 4, points, image)
+    for r in range(4):
+        for p in range(5):
+            x, y = (points[r, p] / 4).tolist()
+            for c in range(3):
+                assert abs(float(found[r, c, p]) - bilinear(feature[image[r], c], x, y)) < 1e-4
+
+
+def test_values_of_masks():
+    polygons = [[np.array([5.0, 3, 25, 3, 25, 20, 5, 20])], [np.array([0.0, 0, 12, 0, 0, 12])]]
+    lazy = LazyMasks(polygons, (30, 40))
+    rows = torch.tensor([1, 0, 0])
+    points = torch.rand(3, 40, 2) * torch.tensor([44.0, 34]) - 2
+    pixels = lazy.decode()
+    for masks in (lazy, pixels):
+        found = sample_masks(masks, rows, points)
+        for r in range(3):
+            for p in range(40):
+                x, y = points[r, p].tolist()
+                assert abs(float(found[r, p]) - bilinear(pixels[rows[r]], x, y)) < 1e-4
