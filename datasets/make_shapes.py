@@ -301,10 +301,6 @@ def _categories() -> list[dict[str, Any]]:
     ]
 
 
-def _parameters(count: int, seed: int, size: int, small: bool) -> dict[str, int]:
-    return {"version": VERSION, "count": count, "seed": seed, "size": size, **({"small": 1} if small else {})}
-
-
 def _is_complete(output: Path, split: str, parameters: dict[str, int]) -> bool:
     try:
         info = json.loads((output / "annotations" / f"{split}.json").read_text(encoding="utf-8"))["info"]
@@ -378,7 +374,7 @@ def make_shapes(
         )
     folder = Path(output) if output is not None else default_output(small)
     for split, count in (("train", train), ("val", val)):
-        parameters = _parameters(count, seed, size, small)
+        parameters = {"version": VERSION, "count": count, "seed": seed, "size": size, **({"small": 1} if small else {})}
         if not _is_complete(folder, split, parameters):
             _make_split(folder, split, parameters)
     return folder

@@ -80,15 +80,15 @@ def slow_ocab(block, x):
             for head in range(2):
                 query = qkv[row, column, head * dim : (head + 1) * dim]
                 logits, values = [], []
-                for y in range(top, top + 6):
-                    for z in range(left, left + 6):
-                        inside = 0 <= y < height and 0 <= z < width
-                        part = qkv[y, z] if inside else torch.zeros_like(qkv[0, 0])
-                        key = part[channels + head * dim :][:dim]
-                        values.append(part[2 * channels + head * dim :][:dim])
-                        index = block.index[row % 4 * 4 + column % 4, (y - top) * 6 + z - left]
-                        bias = block.relative_position_bias_table[index, head]
-                        logits.append((query * key).sum() / dim**0.5 + bias)
+                for place in range(36):
+                    y, z = top + place // 6, left + place % 6
+                    inside = 0 <= y < height and 0 <= z < width
+                    part = qkv[y, z] if inside else torch.zeros_like(qkv[0, 0])
+                    key = part[channels + head * dim :][:dim]
+                    values.append(part[2 * channels + head * dim :][:dim])
+                    index = block.index[row % 4 * 4 + column % 4, place]
+                    bias = block.relative_position_bias_table[index, head]
+                    logits.append((query * key).sum() / dim**0.5 + bias)
                 weights = torch.stack(logits).softmax(0)
                 out[row, column, head * dim : (head + 1) * dim] = (weights[:, None] * torch.stack(values)).sum(0)
     y = cells + block.proj(out)

@@ -21,6 +21,7 @@ def choose_extractor(cfg: ConfigNode) -> Extractor:
         return nn.Sequential(*(SwinBlock(channels, heads, window, shift, mlp_ratio) for shift in (0, window // 2)))
 
     def hat(channels: int) -> nn.Module:
+        """A residual hybrid attention group."""
         return ResidualHybridAttentionGroup(
             channels,
             attention.HAT_DEPTH,

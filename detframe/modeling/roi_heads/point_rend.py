@@ -172,7 +172,8 @@ class PointRendBranch(nn.Module):
         counts = torch.bincount(regions.image, minlength=len(gt.seeds))
         place = torch.arange(len(regions.image), device=counts.device) - (counts.cumsum(0) - counts)[regions.image]
         seeds = (gt.seeds[regions.image] + 2) * 1_000_003 + place
-        keys = random_keys(seeds, 2 * (drawn + self.num_points - chosen)).reshape(len(seeds), -1, 2)
+        count = drawn + self.num_points - chosen
+        keys = random_keys(seeds, 2 * count).reshape(len(seeds), count, 2)
         candidates, anywhere = keys[:, :drawn], keys[:, drawn:]
         certainty = sample_regions(coarse[:, None], candidates)[:, 0].abs()
         best = certainty.topk(chosen, 1, largest=False).indices
