@@ -166,6 +166,9 @@ def _agreements(cfg: ConfigNode) -> list[str]:
     stages = cfg.MODEL.RESNETS.STAGE_WITH_DCN
     if len(stages) != 4 or not all(isinstance(stage, bool) for stage in stages):
         out.append(_finding(cfg, "MODEL.RESNETS.STAGE_WITH_DCN", "True or False for each of res2, res3, res4, res5"))
+    for key in ("MASK_ON", "KEYPOINT_ON"):
+        if cfg.MODEL[key] and not cfg.MODEL.ROI_HEADS.NAME:
+            out.append(_finding(cfg, "MODEL.ROI_HEADS.NAME", f"the heads on regions that MODEL.{key} needs"))
     matched = cfg.MODEL.DISTILL.FEATURES
     if not matched or not set(matched) <= {"p2", "p3"}:
         out.append(_finding(cfg, "MODEL.DISTILL.FEATURES", 'one or both of "p2" and "p3"'))

@@ -3,7 +3,7 @@
 from detframe.data.catalog import CatalogEntry, load_records, read_catalogs
 from detframe.data.images import ImageReadError, load_image
 from detframe.data.loader import TestLoader, TrainLoader, build_test_loader, build_train_loader
-from detframe.data.metadata import Metadata, resolve_num_classes
+from detframe.data.metadata import Metadata, resolve_num_classes, resolve_num_keypoints
 from detframe.data.packing import PackedDataset, RecordBuilder
 from detframe.data.records import Record, Records, join
 from detframe.data.transforms import resize_shape
@@ -26,4 +26,5 @@ __all__ = [
     "read_catalogs",
     "resize_shape",
     "resolve_num_classes",
+    "resolve_num_keypoints",
 ]

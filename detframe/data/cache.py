@@ -20,7 +20,7 @@ from detframe.data.metadata import Metadata
 from detframe.data.packing import PackedDataset, map_folder
 
 logger = logging.getLogger(__name__)
-FORMAT_VERSION = 1  # raise it when a reader or the layout of the arrays changes
+FORMAT_VERSION = 2  # raise it when a reader or the layout of the arrays changes
 
 
 def cache_folder() -> Path:
@@ -84,6 +84,7 @@ def _metadata(values: dict[str, Any]) -> Metadata:
         tuple(values["category_ids"]),
         tuple(values["keypoint_names"]),
         tuple((left, right) for left, right in values["keypoint_flip_pairs"]),
+        tuple(values["keypoint_sigmas"]),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -18,6 +18,7 @@ class Metadata:
     category_ids: tuple[int, ...]  # the file's own number of each class; VOC: 1..K
     keypoint_names: tuple[str, ...] = ()
     keypoint_flip_pairs: tuple[tuple[int, int], ...] = ()  # keypoints that a mirrored image exchanges
+    keypoint_sigmas: tuple[float, ...] = ()  # of keypoint AP; empty: COCO's for 17 keypoints, else 0.05
 
     @property
     def num_classes(self) -> int:
@@ -25,7 +26,7 @@ class Metadata:
         return len(self.class_names)
 
 
-def keypoint_flip_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
+def pairs_by_name(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
     """Pairs of indices whose names differ only by left and right, as "left_eye" and "right_eye"."""
     index = {name.lower(): i for i, name in enumerate(names)}
     pairs = []
@@ -34,6 +35,49 @@ def keypoint_flip_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
         if other != name and other in index:
             pairs.append((i, index[other]))
     return tuple(pairs)
+
+
+def with_keypoint_facts(
+    metadata: Metadata, sigmas: Sequence[float] | None, pairs: Sequence[Sequence[str]] | None
+) -> Metadata:
+    """The metadata with what a catalog says of the keypoints.
+
+    Raises:
+        ValueError: as many sigmas as there are not keypoints, one that is not above 0, or a pair of unknown names.
+    """
+    names = list(metadata.keypoint_names)
+    if sigmas is not None:
+        if len(sigmas) != len(names) or not all(sigma > 0 for sigma in sigmas):
+            raise ValueError(
+                f"data set {metadata.name!r}: keypoint_sigmas must be {len(names)} numbers above 0, one for each of "
+                f"{', '.join(names)}, not {list(sigmas)}"
+            )
+        metadata = replace(metadata, keypoint_sigmas=tuple(float(sigma) for sigma in sigmas))
+    if pairs is not None:
+        wrong = [list(pair) for pair in pairs if len(pair) != 2 or not set(pair) <= set(names)]
+        if wrong:
+            raise ValueError(
+                f"data set {metadata.name!r}: keypoint_flip_pairs has {wrong[0]}; a pair is two of {', '.join(names)}"
+            )
+        metadata = replace(metadata, keypoint_flip_pairs=tuple((names.index(a), names.index(b)) for a, b in pairs))
+    return metadata
+
+
+def resolve_num_keypoints(cfg: Any, metadata: Metadata) -> int:
+    """P of a model with keypoints: NUM_KEYPOINTS, or the data set's number where that key is 0.
+
+    Raises:
+        ValueError: the two are given and differ, or KEYPOINT_ON meets data without keypoints.
+    """
+    wanted, found = int(cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS), len(metadata.keypoint_names)
+    if not cfg.MODEL.KEYPOINT_ON:
+        return wanted
+    if found == 0 or wanted not in (0, found):
+        raise ValueError(
+            f"MODEL.KEYPOINT_ON with MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS {wanted}, but the data set {metadata.name} "
+            f"has {found} keypoints" + (f" ({', '.join(metadata.keypoint_names)})" if found else "")
+        )
+    return found
 
 
 def resolve_num_classes(cfg: Any, metadata: Metadata) -> int:

@@ -33,7 +33,7 @@ def load_inputs(cfg: ConfigNode, content: dict[str, Any] | None) -> RunInputs:
         FileNotFoundError, KeyError: as `detframe.data.load_records`.
     """
     from detframe.compat import apply_input_format
-    from detframe.data import load_records, resolve_num_classes
+    from detframe.data import load_records, resolve_num_classes, resolve_num_keypoints
 
     if not cfg.DATASETS.TRAIN:
         raise ValueError("DATASETS.TRAIN is empty; name at least one data set of the catalog")
@@ -49,6 +49,7 @@ def load_inputs(cfg: ConfigNode, content: dict[str, Any] | None) -> RunInputs:
     effective = apply_input_format(resolve_durations(cfg, len(records)))
     effective.defrost()
     effective.MODEL.NUM_CLASSES = resolve_num_classes(cfg, records.metadata)
+    effective.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = resolve_num_keypoints(cfg, records.metadata)
     effective.SEED = resolve_seed(cfg, content)
     effective.freeze()
     return RunInputs(effective, records, test_sets)

@@ -161,7 +161,7 @@ def evaluate(cfg: ConfigNode) -> dict[str, float]:
 
 def _evaluate(cfg: ConfigNode, folder: Path) -> dict[str, float]:
     from detframe.compat import apply_input_format, apply_saved_format, read_weights
-    from detframe.data import resolve_num_classes
+    from detframe.data import resolve_num_classes, resolve_num_keypoints
 
     import_custom_modules(cfg.CUSTOM_IMPORTS)
     content = read_weights(cfg.MODEL.WEIGHTS)
@@ -173,7 +173,9 @@ def _evaluate(cfg: ConfigNode, folder: Path) -> dict[str, float]:
     effective = apply_saved_format(cfg, saved_config(content)) if "config" in meta else apply_input_format(cfg)
     effective = effective.clone()
     effective.defrost()
-    effective.MODEL.NUM_CLASSES = resolve_num_classes(cfg, next(iter(test_sets.values())).metadata)
+    metadata = next(iter(test_sets.values())).metadata
+    effective.MODEL.NUM_CLASSES = resolve_num_classes(cfg, metadata)
+    effective.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = resolve_num_keypoints(cfg, metadata)
     effective.freeze()
     model = _trained_model(effective, content)
     recorder = RunRecorder(folder, active=rank() == 0, board=False)

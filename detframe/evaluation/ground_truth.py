@@ -61,6 +61,7 @@ class GroundTruth:
 
     def __init__(self, records: Any) -> None:
         self.class_names: tuple[str, ...] = tuple(records.metadata.class_names)
+        self.keypoint_sigmas: tuple[float, ...] = tuple(getattr(records.metadata, "keypoint_sigmas", ()))
         self.images: dict[Any, ImageTruth] = {}
         for index in range(len(records)):
             record = records[index]

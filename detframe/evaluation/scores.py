@@ -70,6 +70,9 @@ def _limits(iou_type: str, max_detections: int) -> list[int]:
 
 
 def _set_sigmas(params: Any, truth: GroundTruth) -> None:
+    if truth.keypoint_sigmas:
+        params.kpt_oks_sigmas = np.asarray(truth.keypoint_sigmas)
+        return
     counts = {image.keypoints.shape[1] for image in truth.images.values() if image.keypoints is not None}
     if counts and counts != {len(params.kpt_oks_sigmas)}:
         params.kpt_oks_sigmas = np.full(max(counts), _KEYPOINT_SIGMA)

@@ -14,7 +14,7 @@ import torch
 
 from detframe.data import Metadata, RecordBuilder, Records, join, load_records, resolve_num_classes
 from detframe.data.cache import cache_folder
-from detframe.data.metadata import keypoint_flip_pairs
+from detframe.data.metadata import pairs_by_name
 from tests.data.sets import annotation, coco_records, write_catalog, write_coco
 
 TRIANGLE = [1.125, 2, 8, 3, 5.3, 9.7]
@@ -119,7 +119,7 @@ def test_num_classes() -> None:
 
 
 def test_flip_pairs() -> None:
-    assert keypoint_flip_pairs(("nose", "left_eye", "right_eye", "hand_Left", "hand_right", "left_tail")) == (
+    assert pairs_by_name(("nose", "left_eye", "right_eye", "hand_Left", "hand_right", "left_tail")) == (
         (1, 2),
         (3, 4),
     )
