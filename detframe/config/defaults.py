@@ -42,6 +42,15 @@ _C.INPUT.MAX_SIZE_TEST = 1333
 _C.INPUT.FLIP_PROB = 0.5
 # Probability of a vertical flip
 _C.INPUT.VERTICAL_FLIP_PROB = 0.0
+_C.INPUT.LSJ = ConfigNode()
+# Large-scale jitter (arXiv:2012.07177) instead of MIN_SIZE_TRAIN: images are resized to fit a square of SIZE pixels
+# times a random scale, and cut to SIZE
+_C.INPUT.LSJ.ON = False
+_C.INPUT.LSJ.SIZE = 1024
+_C.INPUT.LSJ.MIN_SCALE = 0.1
+_C.INPUT.LSJ.MAX_SCALE = 2.0
+# Probability that an image gets some of another training image's objects, cut out along their masks (arXiv:2012.07177)
+_C.INPUT.COPY_PASTE_PROB = 0.0
 # Strength of the colour jitter, as in torchvision's ColorJitter; 0 is off
 _C.INPUT.BRIGHTNESS = 0.0
 _C.INPUT.CONTRAST = 0.0

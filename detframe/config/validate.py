@@ -42,6 +42,8 @@ CHOICES: dict[str, tuple[str | int, ...]] = {
     "SOLVER.AMP": ("auto", "off", "bf16", "fp16"),
 }
 POSITIVE = (
+    "INPUT.LSJ.SIZE",
+    "INPUT.LSJ.MIN_SCALE",
     "SOLVER.IMS_PER_BATCH",
     "SOLVER.ACCUMULATE_STEPS",
     "SOLVER.BASE_LR",
@@ -60,6 +62,7 @@ POSITIVE = (
 FRACTIONS = (
     "INPUT.FLIP_PROB",
     "INPUT.VERTICAL_FLIP_PROB",
+    "INPUT.COPY_PASTE_PROB",
     "MODEL.RPN.POSITIVE_FRACTION",
     "MODEL.ROI_HEADS.POSITIVE_FRACTION",
     "MODEL.RPN.NMS_THRESH",
@@ -164,6 +167,8 @@ def _agreements(cfg: ConfigNode) -> list[str]:
         if cfg.MODEL[section].BG_IOU_THRESHOLD > high:
             out.append(_finding(cfg, f"MODEL.{section}.BG_IOU_THRESHOLD", f"at most FG_IOU_THRESHOLD {high}"))
     stages = cfg.MODEL.RESNETS.STAGE_WITH_DCN
+    if cfg.INPUT.LSJ.MAX_SCALE < cfg.INPUT.LSJ.MIN_SCALE:
+        out.append(_finding(cfg, "INPUT.LSJ.MAX_SCALE", f"at least MIN_SCALE {cfg.INPUT.LSJ.MIN_SCALE}"))
     if len(stages) != 4 or not all(isinstance(stage, bool) for stage in stages):
         out.append(_finding(cfg, "MODEL.RESNETS.STAGE_WITH_DCN", "True or False for each of res2, res3, res4, res5"))
     for key in ("MASK_ON", "KEYPOINT_ON"):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from detframe.data.copy_paste import paste_objects
 from detframe.data.images import ImageReadError, load_image
 from detframe.data.records import Record, Records
 from detframe.data.samplers import Draw, TrainSampler, mix, shard
@@ -95,8 +96,11 @@ def _unpacked(samples: Parcel | list[Sample]) -> list[Sample]:
 class TrainDataset(Dataset[Sample]):
     """Reads and transforms the image of a draw. A sample is a function of (seed, epoch, image id) alone."""
 
-    def __init__(self, records: Records, transforms: Compose, sampler: TrainSampler, skip: bool) -> None:
+    def __init__(
+        self, records: Records, transforms: Compose, sampler: TrainSampler, skip: bool, copy_paste: float = 0.0
+    ) -> None:
         self.records, self.transforms, self.sampler, self.skip = records, transforms, sampler, skip
+        self.copy_paste = copy_paste
 
     def __getitem__(self, draw: Draw) -> Sample:
         """The image of the draw; with `skip`, the next readable one of the stream in its place."""
@@ -113,16 +117,26 @@ class TrainDataset(Dataset[Sample]):
         return Sample(None, {}, failures)
 
     def _read(self, draw: Draw) -> tuple[Tensor, Target]:
-        record: Record = self.records[draw.record]
+        image_id = self.records[draw.record]["image_id"]
+        seeds = [mix(self.sampler.seed, draw.epoch, image_id, purpose) for purpose in (3, 4, 5, 6)]
+        image, target = self._transformed(draw.record, seeds[0])
+        if self.copy_paste > 0:
+            generator = torch.Generator().manual_seed(seeds[2])
+            if float(torch.rand((), generator=generator)) < self.copy_paste:
+                index = int(torch.randint(len(self.records), (), generator=generator))
+                other, objects = self._transformed(index, seeds[3])
+                chosen = torch.rand(len(objects["labels"]), generator=generator) < 0.5
+                image, target = paste_objects(image, target, other, select(objects, chosen))
+        target["seed"] = seeds[1]
+        return image, target
+
+    def _transformed(self, index: int, seed: int) -> tuple[Tensor, Target]:
+        record: Record = self.records[index]
         image = load_image(record["file_name"], record["size_hw"])
         target = select(make_target(record), ~record["iscrowd"])
         for key in ("iscrowd", "area", "ann_ids"):
             del target[key]
-        seed, image_id = self.sampler.seed, record["image_id"]
-        generator = torch.Generator().manual_seed(mix(seed, draw.epoch, image_id, 3))
-        image, target = self.transforms(image, target, generator)
-        target["seed"] = mix(seed, draw.epoch, image_id, 4)
-        return image, target
+        return self.transforms(image, target, torch.Generator().manual_seed(seed))
 
 
 class TestDataset(Dataset[Sample]):
@@ -287,7 +301,7 @@ def build_train_loader(
     sampler = TrainSampler(len(records), batch_size, cfg.SEED, is_wide, rank, world_size)
     transforms = build_train_transforms(cfg, records.metadata.keypoint_flip_pairs)
     skip = cfg.DATALOADER.ON_ERROR == "skip"
-    dataset = TrainDataset(records, transforms, sampler, skip)
+    dataset = TrainDataset(records, transforms, sampler, skip, cfg.INPUT.COPY_PASTE_PROB)
     return TrainLoader(dataset, start_iteration, _num_workers(cfg, world_size), skip, _pins_memory(cfg))
 
 

@@ -212,9 +212,13 @@ def _integer(count: int, generator: Generator) -> int:
 
 def build_train_transforms(cfg: Any, keypoint_flip_pairs: Sequence[tuple[int, int]] = ()) -> Compose:
     """The transforms of the training images, from cfg.INPUT. What is off is left out."""
+    from detframe.data.scale_jitter import LargeScaleJitter  # which is made of the transforms here
+
     c = cfg.INPUT
     transforms: list[Transform] = []
-    if tuple(c.MIN_SIZE_TRAIN) != (0,):
+    if c.LSJ.ON:
+        transforms.append(LargeScaleJitter(c.LSJ.SIZE, c.LSJ.MIN_SCALE, c.LSJ.MAX_SCALE))
+    elif tuple(c.MIN_SIZE_TRAIN) != (0,):
         transforms.append(Resize(c.MIN_SIZE_TRAIN, c.MAX_SIZE_TRAIN, c.MIN_SIZE_TRAIN_SAMPLING))
     if c.FLIP_PROB > 0:
         transforms.append(HorizontalFlip(c.FLIP_PROB, keypoint_flip_pairs))

@@ -54,6 +54,18 @@ class LazyMasks:
         height = self.size_hw[0]
         return self._moved(lambda points: points * [1, -1] + [0, height], lambda pixels: pixels[::-1], self.size_hw)
 
+    def crop(self, window: tuple[int, int, int, int]) -> LazyMasks:
+        """The masks of the part x1, y1, x2, y2 of the image; polygons may leave it, and are drawn inside of it."""
+        x1, y1, x2, y2 = window
+
+        def cut(pixels: np.ndarray) -> np.ndarray:
+            inside = np.zeros((y2 - y1, x2 - x1), dtype=bool)
+            part = pixels[y1:y2, x1:x2]
+            inside[: part.shape[0], : part.shape[1]] = part
+            return inside
+
+        return self._moved(lambda points: points - [x1, y1], cut, (y2 - y1, x2 - x1))
+
     def _moved(
         self,
         move_points: Callable[[np.ndarray], np.ndarray],
@@ -63,7 +75,7 @@ class LazyMasks:
         out: list[Segmentation] = []
         for segmentation in self.segmentations:
             if isinstance(segmentation, dict):
-                out.append(_encode(move_pixels(draw(segmentation, self.size_hw))))
+                out.append(encode(move_pixels(draw(segmentation, self.size_hw))))
             else:
                 polygons = [np.asarray(p, dtype=np.float64).reshape(-1, 2) for p in segmentation]
                 out.append([move_points(points).reshape(-1) for points in polygons])
@@ -79,7 +91,8 @@ def _nearest(pixels: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
     return pixels[rows[:, None], columns[None, :]]
 
 
-def _encode(pixels: np.ndarray) -> dict[str, Any]:
+def encode(pixels: np.ndarray) -> dict[str, Any]:
+    """One mask (H, W) as a compressed run-length code."""
     from pycocotools import mask as coco_mask
 
     return coco_mask.encode(np.asfortranarray(pixels, dtype=np.uint8))
@@ -142,5 +155,5 @@ def to_rle(segmentation: Segmentation, size_hw: tuple[int, int]) -> dict[str, An
         return segmentation
     polygons = [p for p in segmentation if len(p) >= 6]
     if not polygons:
-        return _encode(np.zeros((height, width), dtype=np.uint8))
+        return encode(np.zeros((height, width), dtype=np.uint8))
     return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
