@@ -64,6 +64,8 @@ _C.DATASETS.TRAIN = ()
 _C.DATASETS.TEST = ()
 # A catalog file of your own, whose entries come before those of datasets/catalog.yaml
 _C.DATASETS.CATALOG = ""
+# Use only so many images of each, the first ones, to try something or to overfit on purpose; 0 is all
+_C.DATASETS.LIMIT = 0
 
 _C.DATALOADER = ConfigNode()
 # Worker processes per rank; -1 takes the CPU cores divided by the ranks, at most 8 (with two cores or fewer: 1)

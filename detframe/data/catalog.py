@@ -62,13 +62,14 @@ class CatalogEntry:
         return [*files, self.images, *([lists] if lists.is_file() else [])]
 
 
-def load_records(names: Sequence[str], catalog: str = "", keep_empty: bool = True) -> Records:
+def load_records(names: Sequence[str], catalog: str = "", keep_empty: bool = True, limit: int = 0) -> Records:
     """The records of one or more data sets, joined in this order.
 
     Args:
         names: from the catalog.
         catalog: a catalog file of the user's own, whose entries come before the shipped ones (DATASETS.CATALOG).
         keep_empty: keep images without objects (crowds do not count as objects).
+        limit: only the first so many images (DATASETS.LIMIT); 0 is all.
 
     Raises:
         KeyError: a name that no catalog has, with the nearest names.
@@ -82,6 +83,8 @@ def load_records(names: Sequence[str], catalog: str = "", keep_empty: bool = Tru
     records = join([_load(find_entry(name, entries, catalog)) for name in names])
     if not keep_empty:
         records = records.select(records.num_objects > 0)
+    if 0 < limit < len(records):
+        records = records[:limit]
     if not len(records):
         kept = "" if keep_empty else " with objects (DATALOADER.EMPTY is drop)"
         raise ValueError(f"the data sets {', '.join(names)} have no image{kept}")

@@ -38,7 +38,7 @@ def load_inputs(cfg: ConfigNode, content: dict[str, Any] | None) -> RunInputs:
     if not cfg.DATASETS.TRAIN:
         raise ValueError("DATASETS.TRAIN is empty; name at least one data set of the catalog")
     trained = ", ".join(cfg.DATASETS.TRAIN)
-    records = load_records(cfg.DATASETS.TRAIN, cfg.DATASETS.CATALOG, cfg.DATALOADER.EMPTY == "keep")
+    records = load_records(cfg.DATASETS.TRAIN, cfg.DATASETS.CATALOG, cfg.DATALOADER.EMPTY == "keep", cfg.DATASETS.LIMIT)
     if len(records) == 0:
         raise ValueError(f"DATASETS.TRAIN {trained} holds no image to train with")
     test_sets = load_test_sets(cfg)
@@ -59,7 +59,7 @@ def load_test_sets(cfg: ConfigNode) -> dict[str, Any]:
     """The records of every data set in DATASETS.TEST, by name."""
     from detframe.data import load_records
 
-    return {name: load_records([name], cfg.DATASETS.CATALOG) for name in cfg.DATASETS.TEST}
+    return {name: load_records([name], cfg.DATASETS.CATALOG, limit=cfg.DATASETS.LIMIT) for name in cfg.DATASETS.TEST}
 
 
 def resolve_seed(cfg: ConfigNode, content: dict[str, Any] | None) -> int:

@@ -57,3 +57,10 @@ def test_the_number_of_keypoints() -> None:
     cfg.merge_from_list(["MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", 17])
     with pytest.raises(ValueError, match=r"17.*has 2 keypoints \(p, q\)"):
         resolve_num_keypoints(cfg, with_points)
+
+
+def test_only_the_first_images(shapes: Path, tmp_path: Path) -> None:  # noqa: F811
+    catalog = str(write_catalog(tmp_path, {"a": entry(shapes)}))
+    whole, few = load_records(["a"], catalog), load_records(["a"], catalog, limit=3)
+    assert len(whole) == 10 and [r["image_id"] for r in few] == [r["image_id"] for r in whole][:3]
+    assert len(load_records(["a"], catalog, limit=99)) == 10
