@@ -78,6 +78,7 @@ def test_detectors_have_the_published_parameters(config, weights, difference):
 
 
 def test_folding_changes_nothing_but_the_time():
+    torch.manual_seed(0)  # other weights could bring two proposals so close that rounding chooses
     model = build_detection_model(tiny_config({"MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM": 32}))
     folded = model(make_images(), [FULL, FULL])
     with folding(False):
