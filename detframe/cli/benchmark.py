@@ -32,13 +32,17 @@ random, the same in both; batch norm is frozen and the first two stages are not 
 --what data measures the config's data loader alone; --what stages the share of each part of detframe's step.
 """
 NUM_CLASSES = 90
-# name -> torchvision's class, the config with which we compute the same, the stages that the pyramid reads
+# name -> torchvision's class, the config with which we compute the same
 MODELS = {
-    "faster_rcnn": ("FasterRCNN", "", [1, 2, 3, 4]),
-    "fcos": ("FCOS", "configs/Base-FCOS-torchvision.yaml", [2, 3, 4]),
-    "retinanet": ("RetinaNet", "configs/Base-RetinaNet-torchvision.yaml", [2, 3, 4]),
+    "faster_rcnn": ("FasterRCNN", ""),
+    "mask_rcnn": ("MaskRCNN", "configs/Base-Mask-RCNN-torchvision.yaml"),
+    "fcos": ("FCOS", "configs/Base-FCOS-torchvision.yaml"),
+    "retinanet": ("RetinaNet", "configs/Base-RetinaNet-torchvision.yaml"),
 }
+DENSE = ("fcos", "retinanet")
 BOXES_PER_IMAGE = 10
+# Random weights give every class a score of 1/91; with larger ones, some pass the threshold: 100 detections an image
+SURE = 12.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -153,23 +157,26 @@ def model_pair(
     from detframe.compat import load_weights
     from detframe.modeling import build_detection_model
 
-    kind, base, levels = MODELS[name]
-    top = {"extra_blocks": LastLevelP6P7(256, 256)} if base else {}
+    kind, base = MODELS[name]
+    dense = name in DENSE
+    top = {"extra_blocks": LastLevelP6P7(256, 256)} if dense else {}
     backbone = resnet_fpn_backbone(
         backbone_name="resnet50",
         weights=None,
         norm_layer=FrozenBatchNorm2d,
         trainable_layers=3,
-        returned_layers=levels,
+        returned_layers=[2, 3, 4] if dense else [1, 2, 3, 4],
         **top,
     )
     size = {"min_size": min(height, width), "max_size": max(height, width)}
     theirs = getattr(detection, kind)(backbone, num_classes=NUM_CLASSES + 1, **size)
+    if name == "mask_rcnn":
+        theirs.roi_heads.box_predictor.cls_score.weight.data.mul_(SURE)
     cfg = cfg.clone()
     cfg.defrost()
     if base:
         cfg.merge_from_file(base)
-    cfg.MODEL.NUM_CLASSES = NUM_CLASSES + 1 if base else NUM_CLASSES
+    cfg.MODEL.NUM_CLASSES = NUM_CLASSES + 1 if dense else NUM_CLASSES
     ours = build_detection_model(cfg)
     load_weights(ours, theirs.state_dict())
     return theirs.to(device), ours
@@ -178,7 +185,7 @@ def model_pair(
 def make_batch(
     batch: int, height: int, width: int, device: torch.device
 ) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Images of noise with random boxes, on the device; the models do no resizing."""
+    """Images of noise with random boxes and masks that fill them, on the device; the models do no resizing."""
     import torch
 
     generator = torch.Generator().manual_seed(1)
@@ -189,7 +196,12 @@ def make_batch(
         side = (torch.rand(BOXES_PER_IMAGE, 2, generator=generator) * 0.35 + 0.03) * limit
         labels = torch.randint(1, NUM_CLASSES + 1, (BOXES_PER_IMAGE,), generator=generator)
         images.append(torch.rand(3, height, width, generator=generator).to(device))
-        targets.append({"boxes": torch.cat([corner, corner + side], 1).to(device), "labels": labels.to(device)})
+        boxes = torch.cat([corner, corner + side], 1)
+        masks = torch.zeros(BOXES_PER_IMAGE, height, width, dtype=torch.uint8)
+        for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist(), strict=True):
+            mask[y1:y2, x1:x2] = 1
+        parts = {"boxes": boxes, "labels": labels, "masks": masks}
+        targets.append({key: value.to(device) for key, value in parts.items()})
     return images, targets
 
 
