@@ -5,6 +5,7 @@ Legend: M masks, S side of a predicted mask, (H, W) size of the image.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -20,21 +21,11 @@ def paste_masks(probs: Tensor, boxes: Tensor, size_hw: tuple[int, int]) -> Tenso
 
     Each pixel's centre is looked up in its mask, bilinearly, with zeros around the mask: exact also where a box leaves
     the image or ends between pixels, as in detectron2. torchvision grows boxes by a pixel of the mask and rounds them.
+    A box without area, or with a number that is not finite, gives an empty mask.
     """
-    height, width = size_hw
-    out = probs.new_zeros((len(probs), 1, height, width), dtype=torch.float32)
-    if probs.device.type == "cpu":
-        for row, (mask, box) in enumerate(zip(probs.float(), boxes.float(), strict=True)):
-            y, x, pixels = _window(mask, box, size_hw)
-            out[row, 0, y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
-        return out
-    step = max(1, _CHUNK_PIXELS // max(1, height * width))
-    for start in range(0, len(probs), step):
-        part, box = probs[start : start + step].float(), boxes[start : start + step].float()
-        rows = _weights(torch.arange(height, device=box.device), box[:, 1], box[:, 3], part.shape[-1])
-        columns = _weights(torch.arange(width, device=box.device), box[:, 0], box[:, 2], part.shape[-1])
-        out[start : start + step, 0] = rows @ part @ columns.transpose(1, 2)
-    return out
+    paste = _paste_windows if probs.device.type == "cpu" else _paste_chunks
+    with torch.autocast(probs.device.type, enabled=False):  # half precision would move outlines
+        return paste(probs.float(), boxes.float(), size_hw)
 
 
 def encode_masks(
@@ -43,20 +34,50 @@ def encode_masks(
     """The masks of `paste_masks`, where they reach `threshold`, as M compressed run-length codes of COCO.
 
     No mask is ever drawn in the size of the image: each is drawn and encoded in the window that its box covers.
+
+    Raises:
+        ValueError: a threshold of 0 or less, which every pixel of the image would reach.
     """
     from pycocotools import mask as coco_mask
 
+    if threshold <= 0:
+        raise ValueError(f"the threshold of a mask must be above 0, not {threshold}: pixels beyond its box are 0")
     height, width = size_hw
     counts = []
-    for mask, box in zip(probs.float().cpu(), boxes.float().cpu(), strict=True):
-        y, x, pixels = _window(mask, box, size_hw)
-        counts.append({"size": [height, width], "counts": _runs((pixels >= threshold).numpy(), y, x, size_hw)})
+    with torch.autocast("cpu", enabled=False):
+        for mask, box in zip(probs.float().cpu(), boxes.float().cpu(), strict=True):
+            y, x, pixels = _window(mask, box, size_hw)
+            counts.append({"size": [height, width], "counts": _runs((pixels >= threshold).numpy(), y, x, size_hw)})
     return list(coco_mask.frPyObjects(counts, height, width)) if counts else []
+
+
+def _paste_windows(probs: Tensor, boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """Mask by mask, each in its window only: least work, which is what counts on a CPU."""
+    out = probs.new_zeros((len(probs), 1, *size_hw))
+    for row, (mask, box) in enumerate(zip(probs, boxes, strict=True)):
+        y, x, pixels = _window(mask, box, size_hw)
+        out[row, 0, y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
+    return out
+
+
+def _paste_chunks(probs: Tensor, boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """Many masks at once in the size of the image, without asking the device for a number."""
+    height, width = size_hw
+    out = probs.new_zeros((len(probs), 1, height, width))
+    step = max(1, _CHUNK_PIXELS // max(1, height * width))
+    for start in range(0, len(probs), step):
+        part, box = probs[start : start + step], boxes[start : start + step]
+        rows = _weights(torch.arange(height, device=box.device), box[:, 1], box[:, 3], part.shape[-1])
+        columns = _weights(torch.arange(width, device=box.device), box[:, 0], box[:, 2], part.shape[-1])
+        out[start : start + step, 0] = rows @ part @ columns.transpose(1, 2)
+    return out
 
 
 def _window(mask: Tensor, box: Tensor, size_hw: tuple[int, int]) -> tuple[int, int, Tensor]:
     """First row, first column and pixels (h, w) of the part of the image that one mask (S, S) reaches."""
     x1, y1, x2, y2 = box.tolist()
+    if not (0 < x2 - x1 < math.inf and 0 < y2 - y1 < math.inf):  # also where one is not a number
+        return 0, 0, mask.new_zeros((0, 0))
     (top, bottom), (left, right) = (
         _reach(start, end, mask.shape[-1], limit) for start, end, limit in zip((y1, x1), (y2, x2), size_hw, strict=True)
     )
@@ -74,10 +95,11 @@ def _reach(start: float, end: float, size: int, limit: int) -> tuple[int, int]:
 
 def _weights(pixels: Tensor, start: Tensor, end: Tensor, size: int) -> Tensor:
     """(M, pixels, S): what each cell of a mask between `start` and `end` (M,) gives to each pixel's centre."""
-    extent = (end - start).clamp(min=1e-6)[:, None]
+    extent = (end - start)[:, None]
     place = (pixels.to(start.dtype)[None] + 0.5 - start[:, None]) / extent * size - 0.5
     cells = torch.arange(size, device=start.device, dtype=start.dtype)
-    return (1 - (place[..., None] - cells).abs()).clamp(min=0)
+    weight = (1 - (place[..., None] - cells).abs()).clamp(min=0)
+    return torch.where(((extent > 0) & extent.isfinite())[..., None], weight, 0.0)
 
 
 def _runs(pixels: np.ndarray, top: int, left: int, size_hw: tuple[int, int]) -> list[int]:

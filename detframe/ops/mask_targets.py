@@ -17,6 +17,8 @@ from detframe.structures.lazy_masks import LazyMasks, Segmentation, draw, draw_w
 # Pixels around a region that interpolation at its border may read
 _MARGIN = 2
 
+_MODES = ("exact", "soft")
+
 
 def crop_masks(masks: LazyMasks | Tensor, rows: Tensor, boxes: Tensor, size: int, mode: str = "exact") -> Tensor:
     """The mask `rows[r]` of an image as seen in box `boxes[r]`, on a grid of size x size: float32 (R, S, S).
@@ -29,13 +31,22 @@ def crop_masks(masks: LazyMasks | Tensor, rows: Tensor, boxes: Tensor, size: int
         boxes: (R, 4), on the device that the result comes on.
         mode: "exact" draws polygons on the grid itself and thresholds pixels at one half, as detectron2; "soft"
             interpolates pixels and leaves fractions, as torchvision.
+
+    Returns:
+        Zeros for a box with a number that is not finite.
+
+    Raises:
+        ValueError: another mode.
     """
-    out = torch.zeros((len(rows), size, size))
-    corners = boxes.detach().float().cpu()
-    for row in sorted(set(rows.tolist())):
-        at = (rows == row).nonzero().flatten().cpu()
+    if mode not in _MODES:
+        raise ValueError(f"masks are cut out in one of the modes {', '.join(_MODES)}, not {mode!r}")
+    out = torch.zeros((len(rows), size, size), device=masks.device if isinstance(masks, Tensor) else None)
+    corners, rows = boxes.detach().float().cpu(), rows.cpu()
+    finite = corners.isfinite().all(1)
+    for row in sorted(set(rows[finite].tolist())):
+        at = (finite & (rows == row)).nonzero().flatten()
         segmentation = masks.segmentations[row] if isinstance(masks, LazyMasks) else masks[row]
-        if mode == "exact" and isinstance(segmentation, list):
+        if mode == "exact" and not isinstance(segmentation, (dict, Tensor)):
             for i in at.tolist():
                 out[i] = torch.from_numpy(draw_in_box(segmentation, corners[i].numpy(), size))
             continue
@@ -58,17 +69,19 @@ def _interpolated(
 ) -> Tensor:
     """One mask in several boxes, from the pixels around them."""
     height, width = size_hw
-    x1, y1 = (max(0, math.floor(v) - _MARGIN) for v in boxes[:, :2].min(0).values.tolist())
-    x2, y2 = (math.ceil(v) + _MARGIN for v in boxes[:, 2:].max(0).values.tolist())
+    corners = boxes.reshape(-1, 2)  # both of each box, as a box without area may have them in any order
+    x1, y1 = (max(0, math.floor(v) - _MARGIN) for v in corners.min(0).values.tolist())
+    x2, y2 = (math.ceil(v) + _MARGIN for v in corners.max(0).values.tolist())
     x2, y2 = min(width, x2), min(height, y2)
     if x2 <= x1 or y2 <= y1:
         return torch.zeros((len(boxes), size, size))
     if isinstance(segmentation, Tensor):
-        pixels = segmentation[y1:y2, x1:x2].float().cpu()
+        part = segmentation[y1:y2, x1:x2]
+        pixels = (part if part.is_floating_point() else part > 0).float()  # masks of uint8 may hold 255
     else:
         pixels = torch.from_numpy(draw_window(segmentation, size_hw, (x1, y1, x2, y2))).float()
     shifted = boxes - boxes.new_tensor([x1, y1, x1, y1])
-    rois = torch.cat([torch.zeros(len(boxes), 1), shifted], 1)
+    rois = torch.cat([torch.zeros(len(boxes), 1), shifted], 1).to(pixels.device)
     if mode == "soft":
         return roi_align(pixels[None, None], rois, size, 1.0, -1, aligned=False)[:, 0]
     return (roi_align(pixels[None, None], rois, size, 1.0, 0, aligned=True)[:, 0] >= 0.5).float()

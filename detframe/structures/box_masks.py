@@ -48,10 +48,14 @@ class BoxMasks:
         probs, boxes = (value.to(device, non_blocking=non_blocking) for value in (self.probs, self.boxes))
         return BoxMasks(probs, boxes, self.size_hw)
 
-    def in_size(self, size_hw: tuple[int, int]) -> BoxMasks:
-        """The masks of the image resized to (H, W)."""
-        y, x = (new / old for new, old in zip(size_hw, self.size_hw, strict=True))
-        return BoxMasks(self.probs, self.boxes * self.boxes.new_tensor([x, y, x, y]), size_hw)
+    def cpu(self) -> BoxMasks:
+        """The same on the CPU."""
+        return self.to("cpu")
+
+    def rescale(self, from_hw: tuple[int, int], to_hw: tuple[int, int]) -> BoxMasks:
+        """The masks of the image resized from one size (H, W) to another: the boxes move, the probabilities stay."""
+        y, x = (new / old for new, old in zip(to_hw, from_hw, strict=True))
+        return BoxMasks(self.probs, self.boxes * self.boxes.new_tensor([x, y, x, y]), to_hw)
 
     def paste(self) -> Tensor:
         """float32 (M, 1, H, W), probabilities."""

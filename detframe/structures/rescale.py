@@ -18,7 +18,8 @@ _MASK_CHUNK = 32
 def rescale_prediction(prediction: Prediction, from_hw: tuple[int, int], to_hw: tuple[int, int]) -> Prediction:
     """The prediction in an image of size `to_hw`, made on the same image at size `from_hw`.
 
-    Boxes (M, 4) are scaled and clipped to the image, keypoints (M, P, 3) scaled, masks (M, 1, H, W) resized bilinearly.
+    Boxes (M, 4) are scaled and clipped to the image, keypoints (M, P, 3) scaled, masks (M, 1, H, W) resized bilinearly;
+    masks on their boxes move with them.
     The other entries, and the prediction handed in, stay as they are.
 
     Raises:
@@ -34,7 +35,10 @@ def rescale_prediction(prediction: Prediction, from_hw: tuple[int, int], to_hw: 
         out["keypoints"] = keypoints * keypoints.new_tensor([scale_x, scale_y, 1.0])
     if "masks" in prediction:
         masks = prediction["masks"]
-        out["masks"] = masks.in_size(to_hw) if isinstance(masks, BoxMasks) else _resize_masks(masks, to_hw)
+        if isinstance(masks, BoxMasks):
+            out["masks"] = masks.rescale(from_hw, to_hw)
+        else:
+            out["masks"] = _resize_masks(masks, to_hw)
     return out
 
 

@@ -139,28 +139,45 @@ def two_ranks_detector(train_cfg, evaluate_cfg):
             "metrics": metrics,
             "evaluated": evaluate(evaluate_cfg),
             "empty": [gather_objects(empty_rank(cfg)) for cfg in empty_rank_configs(train_cfg)],
-            "losses": {name: mean_losses(name) for name in DENSE},
+            "losses": {name: mean_losses(name) for name in KINDS},
         }
 
 
-DENSE = ("FCOS", "RetinaNet")
+DENSE = ("MODEL.ROI_HEADS.NAME", "", "MODEL.BACKBONE.CONV_BODY", "R-18-FPN-RETINANET")
+MASKS = ("MODEL.MASK_ON", True, "MODEL.ROI_MASK_HEAD.CONV_DIM", 8)
+EFPN = ("MODEL.BACKBONE.CONV_BODY", "R-18-EFPN", "MODEL.EFPN.WIDTH", 8)
+EFPN += ("MODEL.RPN.IN_FEATURES", ("p2", "p3", "p4", "p5", "p6"))
+KINDS = {
+    "FCOS": (*DENSE, "MODEL.RPN.NAME", "FCOS"),
+    "RetinaNet": (*DENSE, "MODEL.RPN.NAME", "RetinaNet"),
+    "masks and keypoints": (
+        *(*MASKS, "MODEL.KEYPOINT_ON", True),
+        *("MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", 4, "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", (8,)),
+    ),
+    "cascade": (*MASKS, "MODEL.ROI_HEADS.NAME", "CascadeROIHeads"),
+    "PointRend": (*MASKS, "MODEL.ROI_MASK_HEAD.NAME", "PointRend", "MODEL.POINT_HEAD.COARSE_FC_DIM", 8),
+    "distillation": (
+        # group norm over the single cell that is left of a halved image would magnify rounding
+        *(*EFPN, "MODEL.DISTILL.ON", True, "MODEL.RESNETS.NORM", "FrozenBN"),
+        *("MODEL.FREEZE", ("backbone.body.*", "backbone.fpn.*", "rpn.*", "roi_heads.*")),
+    ),
+}
 
 
-def dense_config(cfg, name):
-    """The config with a dense detector on P3 to P7."""
+def kind_config(cfg, name):
+    """The config of another kind of detector."""
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.merge_from_list(["MODEL.RPN.NAME", name, "MODEL.ROI_HEADS.NAME", "", "MODEL.RESNETS.NORM", "GN"])
-    cfg.merge_from_list(["MODEL.BACKBONE.CONV_BODY", "R-18-FPN-RETINANET", "MODEL.NUM_CLASSES", 5])
+    cfg.merge_from_list(["MODEL.RESNETS.NORM", "GN", "MODEL.NUM_CLASSES", 5, *KINDS[name]])
     return cfg
 
 
 def mean_losses(name):
-    """Losses of a dense detector on two unlike images, shared among the ranks and averaged over them."""
+    """Losses of a detector on two unlike images, shared among the ranks and averaged over them."""
     from detframe.modeling import build_detection_model
 
     torch.manual_seed(0)
-    model = build_detection_model(dense_config(tiny_config(), name))
+    model = build_detection_model(kind_config(tiny_config(), name))
     share = slice(rank(), rank() + 1) if world_size() > 1 else slice(0, 2)
     images, targets = zip(*[batch_with(2), batch_with(1)], strict=True)
     with torch.no_grad():
@@ -170,14 +187,14 @@ def mean_losses(name):
 
 
 def empty_rank_configs(cfg):
-    """What an empty rank is tried with: the norms, and the dense detectors."""
+    """What an empty rank is tried with: the norms, and the kinds of detectors."""
     for norm in ("GN", "BN", "FrozenBN"):
         cfg = cfg.clone()
         cfg.defrost()
         cfg.MODEL.RESNETS.NORM = norm
         yield cfg
-    for name in DENSE:
-        yield dense_config(cfg, name)
+    for name in KINDS:
+        yield kind_config(cfg, name)
 
 
 def empty_rank(cfg):
@@ -208,4 +225,9 @@ def batch_with(objects):
     image = torch.full((3, 64, 64), 90, dtype=torch.uint8)
     boxes = torch.tensor([[4.0, 4, 30, 30], [20, 24, 60, 50]])[:objects].reshape(-1, 4)
     target = {"boxes": boxes, "labels": torch.ones(objects, dtype=torch.int64), "image_id": 1, "seed": 3}
-    return image, {**target, "orig_size_hw": (64, 64)}
+    masks = torch.zeros(objects, 64, 64, dtype=torch.bool)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist(), strict=True):
+        mask[y1:y2, x1:x2] = True
+    middles = torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, torch.full((objects, 1), 2.0)], 1)
+    keypoints = middles[:, None].repeat(1, 4, 1)
+    return image, {**target, "orig_size_hw": (64, 64), "masks": masks, "keypoints": keypoints}

@@ -88,6 +88,94 @@ def test_compressed_codes_of_every_kind_of_number():
         assert np.array_equal(draw_window(as_text, (300, 200), (50, 9, 80, 40)), pixels[9:40, 50:80])
 
 
+@pytest.mark.parametrize("form", ["polygons", "codes", "plain", "pixels"])
+def test_boxes_of_any_kind_softly_as_torchvision_projects_them(form):
+    """Of one pixel, of less, without area, with corners in the wrong order, around and outside of the image."""
+    boxes = torch.tensor(
+        [
+            [20.0, 20, 21, 21],
+            [20.3, 20.2, 20.5, 20.4],
+            [22.5, 10, 22.5, 30],
+            [30, 30, 20, 20],
+            [-20, -30, 120, 110],
+            [200, 200, 230, 220],
+            [-40, -40, -10, -10],
+        ]
+    )
+    rows = torch.tensor([0, 0, 0, 0, 1, 0, 1])
+    wanted = project_masks_on_boxes(forms()["pixels"], boxes, rows, 14)
+    assert wanted[:5].flatten(1).any(1).all() and not wanted[5:].any()
+    # each alone, too: what is drawn of a mask depends on all the boxes that look at it
+    torch.testing.assert_close(crop_masks(forms()[form], rows, boxes, 14, "soft"), wanted)
+    for i in range(len(boxes)):
+        alone = crop_masks(forms()[form], rows[i : i + 1], boxes[i : i + 1], 14, "soft")
+        torch.testing.assert_close(alone[0], wanted[i])
+
+
+@pytest.mark.parametrize("form", ["codes", "plain", "pixels"])
+def test_boxes_at_the_border_exactly_as_detectron2_crops_them(form):
+    boxes = torch.tensor([[20.0, 20, 21, 21], [-20, -30, 120, 110], [200, 200, 230, 220], [22.5, 10, 22.5, 30]])
+    rows = torch.tensor([0, 1, 1, 0])
+    rois = torch.cat([torch.arange(4.0)[:, None], boxes], 1)
+    pixels = forms()["pixels"][rows].float()[:, None]
+    wanted = (roi_align(pixels, rois, 28, 1.0, 0, aligned=True)[:, 0] >= 0.5).float()
+    assert wanted[0].all() and wanted[1].any() and not wanted[2].any()
+    assert torch.equal(crop_masks(forms()[form], rows, boxes, 28), wanted)
+
+
+def test_polygons_as_coco_draws_them_within_the_box():
+    """All parts of an object, moved and scaled in double precision and drawn by pycocotools, box by box."""
+    found = crop_masks(forms()["polygons"], ROWS, BOXES, 28)
+    for mask, row, box in zip(found, ROWS.tolist(), BOXES.double().numpy(), strict=True):
+        moved = []
+        for part in (TRIANGLE, TWO_PARTS)[row]:
+            x, y = part[0::2], part[1::2]
+            x, y = (x - box[0]) * (28 / (box[2] - box[0])), (y - box[1]) * (28 / (box[3] - box[1]))
+            moved.append(np.stack([x, y], 1).flatten().tolist())
+        wanted = np.maximum.reduce([coco_mask.decode(code) for code in coco_mask.frPyObjects(moved, 28, 28)])
+        assert np.array_equal(mask.numpy(), wanted)
+
+
+def test_polygons_in_a_box_without_area_or_outside():
+    masks = forms()["polygons"]
+    boxes = torch.tensor([[25.0, 25, 25, 25], [200, 200, 230, 220], [24, 24, 25, 25]])
+    found = crop_masks(masks, torch.zeros(3, dtype=torch.int64), boxes, 14)
+    assert found[1].sum() == 0 and found[2].min() == 1 and found.isfinite().all()
+    assert crop_masks(LazyMasks([[]], SIZE), torch.tensor([0]), boxes[2:], 14).sum() == 0
+
+
+@pytest.mark.parametrize("mode", ["exact", "soft"])
+@pytest.mark.parametrize("form", ["polygons", "codes", "pixels"])
+def test_boxes_that_are_not_finite_see_nothing(form, mode):
+    boxes = torch.tensor([[float("nan"), 5, 60, 60], [0, 0, float("inf"), 60], [10, 5, 60, 70]])
+    found = crop_masks(forms()[form], torch.zeros(3, dtype=torch.int64), boxes, 14, mode)
+    assert not found[:2].any()
+    assert torch.equal(found[2:], crop_masks(forms()[form], torch.tensor([0]), boxes[2:], 14, mode))
+
+
+def test_pixels_of_uint8_may_be_255():
+    pixels = forms()["pixels"].to(torch.uint8)
+    for mode in ("exact", "soft"):
+        assert torch.equal(crop_masks(pixels * 255, ROWS, BOXES, 28, mode), crop_masks(pixels, ROWS, BOXES, 28, mode))
+
+
+def test_each_code_is_unrolled_once(monkeypatch):
+    calls = []
+
+    def counted(segmentation, size_hw, window):
+        calls.append(window)
+        return draw_window(segmentation, size_hw, window)
+
+    monkeypatch.setattr("detframe.ops.mask_targets.draw_window", counted)
+    crop_masks(forms()["codes"], torch.zeros(50, dtype=torch.int64), torch.tensor([[20.0, 20, 40, 50]] * 50), 28)
+    assert calls == [(18, 18, 42, 52)]
+
+
+def test_an_unknown_mode_is_an_error():
+    with pytest.raises(ValueError, match=r"exact, soft, not 'hard'"):
+        crop_masks(forms()["polygons"], ROWS, BOXES, 28, "hard")
+
+
 def test_no_regions():
     assert crop_masks(forms()["polygons"], ROWS[:0], BOXES[:0], 28).shape == (0, 28, 28)
     assert crop_masks(torch.zeros(0, 8, 8), ROWS[:0], BOXES[:0], 14).shape == (0, 14, 14)

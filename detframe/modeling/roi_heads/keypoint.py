@@ -85,8 +85,6 @@ class KeypointBranch(nn.Module):
         if gt.keypoints is None:
             raise ValueError("MODEL.KEYPOINT_ON trains on keypoints, and the targets have none; does the data set?")
         logits = self._logits(features, regions.boxes, regions.image)
-        if gt.keypoints.shape[1] == 0:
-            return {"loss_keypoint": logits.sum() * 0}
         keypoints = gt.keypoints[regions.image, regions.gt_index]
         cells, valid = keypoints_to_cells(keypoints, regions.boxes, logits.shape[-1])
         losses = F.cross_entropy(logits.flatten(0, 1).flatten(1), cells.flatten(), reduction="none")
