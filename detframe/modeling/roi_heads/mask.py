@@ -34,7 +34,11 @@ class MaskHead(nn.Sequential):
 
 
 class MaskPredictor(nn.Module):
-    """A transposed convolution that doubles the size, then a map a class: (R, D, S/2, S/2) -> (R, K, S, S), float32."""
+    """A transposed convolution that doubles the size, then the map of each region's class.
+
+    `forward(x, labels)` takes (R, D, S/2, S/2) and labels 1..K, and gives logits (R, S, S), float32. The maps of other
+    classes are never computed.
+    """
 
     def __init__(self, in_channels: int, dim: int, num_maps: int) -> None:
         super().__init__()
@@ -44,8 +48,15 @@ class MaskPredictor(nn.Module):
         initialise(self.mask_fcn_logits)
         nn.init.normal_(self.mask_fcn_logits.weight, std=0.001)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.mask_fcn_logits(F.relu(self.conv5_mask(x), inplace=True)).float()
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        x = F.relu(self.conv5_mask(x), inplace=True)
+        weight, bias = self.mask_fcn_logits.weight[..., 0, 0], self.mask_fcn_logits.bias
+        column = torch.zeros_like(labels) if len(weight) == 1 else labels - 1
+        cells = x.permute(0, 2, 3, 1).flatten(1, 2)  # (R, S², D)
+        logits = torch.bmm(cells, weight[column][..., None].to(cells.dtype))[..., 0].float()
+        if bias is not None:
+            logits = logits + bias[column][:, None].float()
+        return logits.reshape(len(x), *x.shape[-2:])
 
 
 @MASK_HEADS.register("MaskRCNN")
@@ -97,7 +108,7 @@ class MaskBranch(nn.Module):
         self, features: Mapping[str, Tensor], boxes: Tensor, labels: Tensor, image: Tensor, pooled: Tensor | None
     ) -> Tensor:
         x = self.pooler(features, boxes, image) if pooled is None else pooled
-        return own_class(self.predictor(self.head(x)), labels)
+        return self.predictor(self.head(x), labels)
 
 
 def mask_targets(gt: GroundTruth, regions: Regions, size: int, mode: str) -> Tensor:
