@@ -11,6 +11,7 @@ import torch
 
 from detframe.config import get_cfg
 from detframe.evaluation import COCOEvaluator, build_evaluator, oracle_check
+from detframe.structures import BoxMasks
 from tests.evaluation.fakes import FakeRecords, noisy_predictions, prediction, random_records, record, targets_of
 from tests.evaluation.reference import dataset_of, pycocotools_stats
 
@@ -215,10 +216,28 @@ def test_masks():
     assert oracle_check(records)["segm/AP"] == pytest.approx(100)
 
 
-def test_masks_of_another_size_are_an_error():
+def test_masks_on_their_boxes_score_as_their_pixels():
+    """Also with a box that is not a number: it is left out, and its mask with it."""
+    boxes = [[10, 10, 60, 60], [100, 50, 180, 150]]
+    records = FakeRecords([record(1, boxes, [1, 1], segmentations=[polygon(*box) for box in boxes])], ["a"])
+    probs = torch.ones(3, 28, 28)
+    probs[1, :, 18:] = 0  # 18 of 28 parts of the object: right up to IoU 0.6, in 3 of 10 steps
+    found = [boxes[0], boxes[1], [float("nan"), 0, 10, 10]]
+    on_boxes = BoxMasks(probs, torch.tensor(found), (200, 300))
+    results = []
+    for masks in (on_boxes, on_boxes.paste()):
+        evaluator, metrics = evaluate(records, [prediction(found, [1, 1, 1], [0.9, 0.8, 0.7], masks=masks)])
+        assert 60 < metrics["segm/AP"] < 70 and metrics["segm/AP50"] == pytest.approx(100)
+        results.append(evaluator.results())
+    assert results[0] == results[1] and len(results[0]) == 2
+
+
+@pytest.mark.parametrize("on_boxes", [False, True])
+def test_masks_of_another_size_are_an_error(on_boxes):
     records = FakeRecords([record(1, [], [], segmentations=[])], ["a"])
+    none = BoxMasks(torch.zeros(0, 28, 28), torch.zeros(0, 4), (100, 150))
     with pytest.raises(ValueError, match=r"\(100, 150\).*\(200, 300\)"):
-        evaluate(records, [prediction([], [], [], masks=torch.zeros(0, 1, 100, 150))])
+        evaluate(records, [prediction([], [], [], masks=none if on_boxes else none.paste())])
 
 
 @pytest.mark.parametrize("points", [5, 17])

@@ -9,7 +9,9 @@ import torch
 from torchvision.ops import box_iou
 
 from detframe.inference import Detector
-from tests.inference.conftest import NAMES, picture, tiny_checkpoint
+from detframe.modeling import build_detection_model
+from detframe.structures import BoxMasks
+from tests.inference.conftest import NAMES, picture, tiny_cfg, tiny_checkpoint
 
 SIZES = [(60, 90), (60, 91), (120, 80), (60, 90), (200, 120), (96, 96), (60, 88), (30, 150), (61, 90), (120, 81)]
 
@@ -130,6 +132,25 @@ def test_score_threshold(detector):
     assert torch.equal(some["boxes"], everything["boxes"][: len(some["scores"])])
     none = detector.predict(image, score_threshold=1.1)[0]
     assert none["boxes"].shape == (0, 4)
+
+
+@pytest.mark.parametrize("amp", ["off", "bf16"])
+def test_masks_in_the_size_of_the_original(amp):
+    """As pixels by default; on their boxes, where somebody asks for less memory."""
+    cfg = tiny_cfg()
+    cfg.merge_from_list(["MODEL.MASK_ON", True])
+    torch.manual_seed(0)
+    detector = Detector(build_detection_model(cfg), cfg, tiny_checkpoint()["meta"], amp=amp)
+    images = [picture(200, 300, 0), picture(60, 90, 1)]
+    for threshold, empty in ((0.0, False), (1.1, True)):
+        pasted = detector.predict(images, score_threshold=threshold)
+        kept = detector.predict(images, score_threshold=threshold, paste_masks=False)
+        for image, a, b in zip(images, pasted, kept, strict=True):
+            assert (len(a["scores"]) == 0) == empty
+            assert a["masks"].shape == (len(a["scores"]), 1, *image.shape[:2])
+            assert a["masks"].dtype == torch.float32 and not a["masks"].requires_grad
+            assert isinstance(b["masks"], BoxMasks) and torch.equal(b["masks"].paste(), a["masks"])
+    assert detector.model.paste_masks
 
 
 def test_images_are_read_only_a_little_ahead(detector):

@@ -37,24 +37,24 @@ def test_every_pixel_is_looked_up_at_its_centre():
         torch.testing.assert_close(one, wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_it_agrees_with_torchvision_but_at_outlines():
-    """torchvision rounds boxes to pixels: within a pixel and a half of an outline, it may differ."""
+@pytest.mark.parametrize("seed", range(6))
+def test_it_agrees_with_torchvision_but_at_outlines(seed):
+    """torchvision grows boxes and rounds them: pixels on either side of an outline may differ, and no others.
+
+    Where its mask runs into the border of the image, the outline is there.
+    """
     limit = torch.tensor([200.0, 160, 200, 160])
-    boxes = random_boxes(40, 200, 160, seed=1).clamp(min=0).minimum(limit)
+    boxes = random_boxes(40, 200, 160, seed=seed).clamp(min=0).minimum(limit)
     boxes = boxes[((boxes[:, 2:] - boxes[:, :2]) > 12).all(1)]
     probs = discs(len(boxes))
-    ours, theirs = (
-        paste_masks(probs, boxes, (160, 200)) >= 0.5,
-        paste_masks_in_image(probs[:, None], boxes, (160, 200)) >= 0.5,
-    )
+    ours = paste_masks(probs, boxes, (160, 200)) >= 0.5
+    theirs = paste_masks_in_image(probs[:, None], boxes, (160, 200)) >= 0.5
     assert theirs.flatten(1).any(1).sum() > 10
-    grown = F.max_pool2d(theirs.float(), 5, 1, 2) > 0
-    kept = F.max_pool2d((~theirs).float(), 5, 1, 2) == 0
-    different, outline = ours != theirs, grown & ~kept
+    beside_mask = F.max_pool2d(theirs.float(), 3, 1, 1) > 0
+    beside_ground = F.max_pool2d(F.pad((~theirs).float(), (1, 1, 1, 1), value=1.0), 3, 1) > 0
+    different, outline = ours != theirs, beside_mask & beside_ground
     assert not (different & ~outline).any()
-    # and few of those: torchvision moves an outline by half a pixel, of the four that are looked at
     assert 0 < different.sum() < 0.25 * outline.sum()
-    assert different.sum() < 0.06 * theirs.sum()
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.01, 0.9])

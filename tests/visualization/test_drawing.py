@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from detframe.structures import LazyMasks
+from detframe.structures import BoxMasks, LazyMasks
 from detframe.visualization import (
     class_colour,
     contact_sheet,
@@ -90,13 +90,18 @@ def test_nothing_to_draw():
     assert side_by_side(grey(), empty, empty, NAMES).ndim == 3
 
 
-@pytest.mark.parametrize("kind", ["probabilities", "boolean", "lazy"])
+@pytest.mark.parametrize("kind", ["probabilities", "boolean", "lazy", "on boxes"])
 def test_masks_are_half_transparent(kind):
     image = grey()
     masks = torch.zeros(1, 1, 600, 800)
     masks[..., 200:300, 250:350] = 0.9
     polygon = [[250, 200, 350, 200, 350, 300, 250, 300]]
-    masks = {"probabilities": masks, "boolean": masks[:, 0] > 0.5, "lazy": LazyMasks([polygon], (600, 800))}[kind]
+    masks = {
+        "probabilities": masks,
+        "boolean": masks[:, 0] > 0.5,
+        "lazy": LazyMasks([polygon], (600, 800)),
+        "on boxes": BoxMasks(torch.ones(1, 28, 28), torch.tensor([[250.0, 200, 350, 300]]), (600, 800)),
+    }[kind]
     picture = draw_instances(image, one_box(masks=masks), NAMES)
     where = changed(picture, image)
     assert where[205:295, 255:345].all() and not where[310:340, 220:390].any()
