@@ -44,8 +44,7 @@ class WindowAttention(nn.Module):
         bias = self.relative_position_bias_table[self.index].permute(2, 0, 1)
         same = self._same_region(x, height, width, shift)
         mask = bias if same is None else bias + same.to(bias.dtype).log()[:, None]
-        out = F.scaled_dot_product_attention(query, key, value, mask.to(query.dtype))
-        out = self.proj(join_heads(out))
+        out = self.proj(join_heads(attend(query, key, value, mask)))
         out = from_windows(out, self.window, x.shape[1], x.shape[2])
         if shift:
             out = out.roll((shift, shift), (1, 2))
@@ -106,8 +105,10 @@ def useful_shift(shift: int, x: Tensor, window: int) -> int:
 
 def check_heads(channels: int, heads: int) -> None:
     """Raises ValueError where `heads` does not divide `channels`."""
-    if channels % heads:
-        raise ValueError(f"{channels} channels (MODEL.EFPN.WIDTH) cannot be divided among {heads} heads of attention")
+    if heads < 1 or channels % heads:
+        raise ValueError(
+            f"{channels} channels (MODEL.EFPN.WIDTH) cannot be divided among {heads} heads (MODEL.EFPN.ATTENTION.HEADS)"
+        )
 
 
 def initialise_attention(module: nn.Module) -> None:
@@ -138,6 +139,18 @@ def split_heads(x: Tensor, parts: int, heads: int) -> Tensor:
     """(N, L, T, parts * C), heads within parts, to (parts, N, L, A, T, C / A)."""
     n, windows, cells, channels = x.shape
     return x.reshape(n, windows, cells, parts, heads, channels // parts // heads).permute(3, 0, 1, 4, 2, 5)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """Attention within each window: query (N, L, A, T, C / A), key and value (N, L, A, S, C / A), as query.
+
+    `bias` is added to the logits: (A, T, S) for all windows, or (L, A, T, S) with -inf where a cell must not look.
+    """
+    # images and windows are one dimension here, because the fused kernels take tensors of four dimensions only
+    n, windows = query.shape[:2]
+    bias = bias[None] if bias.dim() == 3 else bias.repeat(n, 1, 1, 1)
+    query, key, value = query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
+    return F.scaled_dot_product_attention(query, key, value, bias.to(query.dtype)).unflatten(0, (n, windows))
 
 
 def join_heads(x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from detframe.layers.attention import (
     MLP,
     WindowAttention,
+    attend,
     check_heads,
     from_windows,
     initialise_attention,
@@ -130,7 +131,7 @@ class OCAB(nn.Module):
         (query,) = split_heads(to_windows(query, self.window), 1, self.heads)
         key, value = split_heads(self._large_windows(rest), 2, self.heads)
         bias = self.relative_position_bias_table[self.index].permute(2, 0, 1)
-        out = join_heads(F.scaled_dot_product_attention(query, key, value, bias.to(query.dtype)))
+        out = join_heads(attend(query, key, value, bias))
         out = from_windows(out, self.window, qkv.shape[1], qkv.shape[2])[:, :height, :width]
         x = x + self.proj(out)
         x = x + self.mlp(self.norm2(x))

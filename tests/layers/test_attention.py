@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from detframe.layers.attention import SwinBlock, WindowAttention, from_windows, to_windows
+from detframe.layers import attention
+from detframe.layers.attention import SwinBlock, WindowAttention, attend, from_windows, to_windows
 
 
 def slow_attention(layer, x, shift):
@@ -74,4 +75,53 @@ def test_a_block_keeps_the_shape_and_every_parameter_learns(size):
     assert out.shape == x.shape and torch.equal(block(x), out)
     torch.testing.assert_close(block(x.contiguous(memory_format=torch.channels_last)), out, rtol=1e-4, atol=1e-5)
     (out * torch.randn_like(out)).sum().backward()
-    assert [name for name, p in block.named_parameters() if p.grad is None] == []
+    assert all(p.grad is not None for p in block.parameters())
+    if size != (1, 1):  # a cell alone has nothing to choose from, so that its bias has no effect
+        assert [name for name, p in block.named_parameters() if not p.grad.abs().sum() > 0] == []
+
+
+@pytest.mark.parametrize("shift", [0, 2])
+@pytest.mark.parametrize("size", [(1, 1), (5, 6), (9, 7)])
+def test_the_content_of_the_padding_has_no_influence(size, shift, monkeypatch):
+    torch.manual_seed(0)
+    layer = WindowAttention(6, 2, 4)
+    x = torch.randn(2, *size, 6)
+    expected = layer(x, shift)
+    pad, filled = attention.F.pad, []
+
+    def pad_with_a_large_value(x, widths):
+        filled.append(widths)
+        return pad(x, widths, value=1e3)
+
+    monkeypatch.setattr(attention.F, "pad", pad_with_a_large_value)
+    torch.testing.assert_close(layer(x, shift), expected)
+    assert len(filled) == 1 and any(filled[0])
+
+
+@pytest.mark.parametrize("windows", [False, True], ids=["one bias", "a bias for each window"])
+def test_attention_of_folded_windows_equals_its_formula(windows):
+    torch.manual_seed(0)
+    query, key, value = torch.randn(2, 3, 2, 4, 5), torch.randn(2, 3, 2, 6, 5), torch.randn(2, 3, 2, 6, 5)
+    bias = torch.randn(3, 2, 4, 6) if windows else torch.randn(2, 4, 6)
+    expected = (query @ key.transpose(-1, -2) / 5**0.5 + bias).softmax(-1) @ value
+    torch.testing.assert_close(attend(query, key, value, bias), expected)
+
+
+def test_initial_values():
+    """Linear weights and bias tables of deviation 0.02, biases 0, norms 1 and 0."""
+    torch.manual_seed(0)
+    for name, value in SwinBlock(64, 4, 8, 4, 2.0).named_parameters():
+        if name.endswith("bias"):
+            assert not value.any(), name
+        elif name.startswith("norm"):
+            assert (value == 1).all(), name
+        else:
+            assert 0.018 < value.std() < 0.022 and abs(value.mean()) < 0.002, name
+
+
+@pytest.mark.parametrize("heads", [0, -2, 3])
+def test_heads_that_do_not_fit(heads):
+    with pytest.raises(
+        ValueError, match=rf"8 channels \(MODEL.EFPN.WIDTH\).* {heads} heads \(MODEL.EFPN.ATTENTION.HEADS\)"
+    ):
+        WindowAttention(8, heads, 4)

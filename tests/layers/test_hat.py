@@ -55,8 +55,10 @@ def test_any_size_in_any_layout(size):
     assert out.shape == x.shape
     torch.testing.assert_close(model(x.contiguous(memory_format=torch.channels_last)), out, rtol=1e-4, atol=1e-5)
     assert torch.equal(model(x), out)
-    out.sum().backward()
-    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    (out * torch.randn_like(out)).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    if size != (1, 1):  # a cell alone has nothing to choose from, so that its bias has no effect
+        assert [name for name, p in model.named_parameters() if not p.grad.abs().sum() > 0] == []
 
 
 def test_what_fills_the_last_windows_is_as_what_lies_beyond_the_border():
@@ -113,7 +115,10 @@ def test_channel_attention_weighs_whole_channels():
 @pytest.mark.parametrize(
     "make, words",
     [
-        (lambda: HAB(10, 4, 8, 0, 2, 3, 2, 0.01), ["10 channels", "4 heads", "MODEL.EFPN.WIDTH"]),
+        (
+            lambda: HAB(10, 4, 8, 0, 2, 3, 2, 0.01),
+            ["10 channels", "4 heads", "MODEL.EFPN.WIDTH", "MODEL.EFPN.ATTENTION.HEADS"],
+        ),
         (lambda: OCAB(8, 2, 6, 0.5, 2), ["windows of 9", "MODEL.EFPN.ATTENTION", "even"]),
     ],
 )
