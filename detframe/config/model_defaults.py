@@ -96,20 +96,25 @@ _C.MODEL.EFPN.WIDTH = 512
 # Blocks of the content extractor and of the texture extractor
 _C.MODEL.EFPN.CONTENT_BLOCKS = 1
 _C.MODEL.EFPN.TEXTURE_BLOCKS = 2
-# What those blocks are: "residual" convolutions (the paper), "swin" (a plain and a shifted block of window attention),
-# or "hat" (a residual hybrid attention group). Attention at stride 4 is slow and wants a WIDTH of 128 or less
+# What one of those blocks is: "residual" convolutions (the paper), "swin" (two window attention blocks, the second of
+# them shifted), or "hat" (a residual hybrid attention group). Attention at stride 4 is slow: keep WIDTH small (128)
 _C.MODEL.EFPN.EXTRACTOR = "residual"
 _C.MODEL.EFPN.ATTENTION = ConfigNode()
-# Of both: side of the windows in cells, heads (a divisor of WIDTH), and width of the MLP over that of the block
+# Side of the windows of "swin" and "hat", in cells
 _C.MODEL.EFPN.ATTENTION.WINDOW = 8
+# Heads of attention; WIDTH must be a multiple of it
 _C.MODEL.EFPN.ATTENTION.HEADS = 4
+# Width of the MLP over WIDTH
 _C.MODEL.EFPN.ATTENTION.MLP_RATIO = 2.0
-# Of "hat": hybrid attention blocks in a group; what the channels are divided by within their convolutions, and within
-# the attention to channels; the weight of those convolutions; by how much of their side the overlapping windows grow
+# "hat": hybrid attention blocks in a group, every other one shifted
 _C.MODEL.EFPN.ATTENTION.HAT_DEPTH = 2
+# "hat": the convolutions beside the attention go through WIDTH / HAT_COMPRESS channels
 _C.MODEL.EFPN.ATTENTION.HAT_COMPRESS = 3
+# "hat": the attention to channels goes through WIDTH / HAT_SQUEEZE channels
 _C.MODEL.EFPN.ATTENTION.HAT_SQUEEZE = 30
+# "hat": weight of those convolutions beside the attention
 _C.MODEL.EFPN.ATTENTION.HAT_CONV_SCALE = 0.01
+# "hat": by which part of WINDOW the overlapping windows are larger; that must be an even number of cells
 _C.MODEL.EFPN.ATTENTION.HAT_OVERLAP = 0.5
 # Add the enlarged map of p3 to P3' (the authors' release) or not (the paper's formula)
 _C.MODEL.EFPN.SKIP = True

@@ -54,6 +54,12 @@ POSITIVE = (
     "MODEL.FPN.BIFPN_REPEATS",
     "MODEL.RESNETS.STEM_OUT_CHANNELS",
     "MODEL.EFPN.WIDTH",
+    "MODEL.EFPN.ATTENTION.WINDOW",
+    "MODEL.EFPN.ATTENTION.HEADS",
+    "MODEL.EFPN.ATTENTION.MLP_RATIO",
+    "MODEL.EFPN.ATTENTION.HAT_DEPTH",
+    "MODEL.EFPN.ATTENTION.HAT_COMPRESS",
+    "MODEL.EFPN.ATTENTION.HAT_SQUEEZE",
     "MODEL.RESNETS.DEFORMABLE_GROUPS",
     "MODEL.RPN.BATCH_SIZE_PER_IMAGE",
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
@@ -90,6 +96,7 @@ NOT_NEGATIVE = (
     "INPUT.CONTRAST",
     "INPUT.SATURATION",
     "SOLVER.KEEP_LAST",
+    "MODEL.EFPN.ATTENTION.HAT_OVERLAP",
     "MODEL.RETINANET.NUM_CONVS",
     "MODEL.RETINANET.LOSS_GAMMA",
     "MODEL.RETINANET.SMOOTH_L1_BETA",
@@ -175,6 +182,9 @@ def _agreements(cfg: ConfigNode) -> list[str]:
     for key in ("MASK_ON", "KEYPOINT_ON"):
         if cfg.MODEL[key] and not cfg.MODEL.ROI_HEADS.NAME:
             out.append(_finding(cfg, "MODEL.ROI_HEADS.NAME", f"the heads on regions that MODEL.{key} needs"))
+    efpn = cfg.MODEL.EFPN
+    if efpn.EXTRACTOR != "residual" and efpn.ATTENTION.HEADS > 0 and efpn.WIDTH % efpn.ATTENTION.HEADS:
+        out.append(_finding(cfg, "MODEL.EFPN.ATTENTION.HEADS", f"a divisor of MODEL.EFPN.WIDTH {efpn.WIDTH}"))
     matched = cfg.MODEL.DISTILL.FEATURES
     if not matched or not set(matched) <= {"p2", "p3"}:
         out.append(_finding(cfg, "MODEL.DISTILL.FEATURES", 'one or both of "p2" and "p3"'))

@@ -31,6 +31,10 @@ def test_the_defaults_are_valid():
         ("INPUT.MIN_SIZE_TRAIN", (), "whole numbers"),
         ("INPUT.PIXEL_MEAN", (1.0, 2.0), "three numbers"),
         ("INPUT.PIXEL_STD", (1.0, 0.0, 1.0), "above 0"),
+        ("MODEL.EFPN.EXTRACTOR", "vit", "one of 'residual', 'swin', 'hat'"),
+        ("MODEL.EFPN.ATTENTION.HEADS", 0, "above 0"),
+        ("MODEL.EFPN.ATTENTION.WINDOW", 0, "above 0"),
+        ("MODEL.EFPN.ATTENTION.HAT_OVERLAP", -0.5, "0 or more"),
         ("MODEL.RPN.BG_IOU_THRESHOLD", 0.9, "at most FG_IOU_THRESHOLD 0.7"),
     ],
 )
@@ -41,6 +45,17 @@ def test_each_finding_names_key_value_and_origin(key: str, value: object, match:
         validate(cfg)
     text = str(caught.value)
     assert key in text and match in text and "an override" in text
+
+
+@pytest.mark.parametrize("extractor", ["residual", "swin", "hat"])
+def test_heads_of_attention_divide_the_width(extractor: str):
+    cfg = get_cfg()
+    cfg.merge_from_list(["MODEL.EFPN.EXTRACTOR", extractor, "MODEL.EFPN.WIDTH", 130, "MODEL.EFPN.ATTENTION.HEADS", 4])
+    if extractor == "residual":  # has no heads
+        validate(cfg)
+        return
+    with pytest.raises(ValueError, match=r"ATTENTION\.HEADS must be a divisor of MODEL\.EFPN\.WIDTH 130, not 4"):
+        validate(cfg)
 
 
 def test_all_findings_are_listed_at_once():
