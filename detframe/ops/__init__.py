@@ -3,7 +3,7 @@
 from detframe.ops.anchors import anchor_templates, grid_anchors, grid_step
 from detframe.ops.boxes import clip_boxes, decode_boxes, encode_boxes, pairwise_iou, sides_at_least
 from detframe.ops.focal import sigmoid_focal
-from detframe.ops.keypoints import heatmaps_to_keypoints, keypoints_to_cells
+from detframe.ops.keypoints import heatmaps_to_keypoints, keypoint_loss, keypoints_to_cells
 from detframe.ops.losses import smooth_l1
 from detframe.ops.mask_paste import encode_masks, paste_masks
 from detframe.ops.mask_targets import crop_masks
@@ -22,6 +22,7 @@ __all__ = [
     "grid_anchors",
     "grid_step",
     "heatmaps_to_keypoints",
+    "keypoint_loss",
     "keypoints_to_cells",
     "match_boxes",
     "pairwise_iou",

@@ -5,9 +5,16 @@ Legend: R regions, P keypoints, S side of a heatmap.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+# Bounds the memory of decoding: pixels of enlarged heatmaps that are made at once
+_CHUNK_PIXELS = 2 * 1024 * 1024
+# Of the cubic convolution that image libraries enlarge with
+_CUBIC = -0.75
 
 
 def keypoints_to_cells(keypoints: Tensor, boxes: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -29,20 +36,85 @@ def keypoints_to_cells(keypoints: Tensor, boxes: Tensor, size: int) -> tuple[Ten
     return (place[..., 1] * size + place[..., 0]) * valid, valid
 
 
+def keypoint_loss(logits: Tensor, cells: Tensor, valid: Tensor, normalizer: Tensor | float | None = None) -> Tensor:
+    """Cross entropy of each valid keypoint among the S * S cells of its heatmap, summed and divided; a scalar.
+
+    Args:
+        logits: (R, P, S, S).
+        cells, valid: (R, P), from `keypoints_to_cells`.
+        normalizer: what the sum is divided by; None is the number of valid keypoints. Without any the loss is 0, and so
+            is its gradient.
+    """
+    losses = F.cross_entropy(logits.float().flatten(0, 1).flatten(1), cells.flatten(), reduction="none")
+    total = (losses * valid.flatten()).sum()
+    return total / (valid.sum().clamp(min=1) if normalizer is None else normalizer)
+
+
 def heatmaps_to_keypoints(logits: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     """The highest place of each heatmap (R, P, S, S), enlarged bicubically to whole pixels of its box (R, 4).
 
+    Boxes of similar size are enlarged together, by two matrix products; memory does not grow with R.
+
     Returns:
-        float32 (R, P, 3): x, y in the coordinates of the boxes, and 1; scores (R, P), the logits at those places.
+        float32 (R, P, 3): x, y in the coordinates of the boxes, and 1; scores (R, P), the logits at those places, as in
+        torchvision (detectron2 reports them after a softmax over the pixels of the box).
     """
+    boxes = boxes.float()
     sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1)
     pixels = sides.ceil()
-    shapes = pixels.long().tolist()
     points = logits.new_ones((*logits.shape[:2], 3), dtype=torch.float32)
     scores = logits.new_zeros(logits.shape[:2], dtype=torch.float32)
-    for i, (width, height) in enumerate(shapes):
-        heat = F.interpolate(logits[i : i + 1].float(), size=(height, width), mode="bicubic")[0].flatten(1)
-        scores[i], best = heat.max(1)
-        places = torch.stack([best % width, best // width], 1) + 0.5
-        points[i, :, :2] = places * (sides[i] / pixels[i]) + boxes[i, :2]
+    with torch.autocast(logits.device.type, enabled=False):  # half precision would move the peaks
+        for rows, columns, width, height in _chunks(pixels.cpu(), logits.shape[1]):
+            rows = rows.to(logits.device)
+            best, found = _peaks(logits[rows, columns].float(), pixels[rows], width, height)
+            places = torch.stack([best % width, best // width], -1) + 0.5
+            places = places * (sides[rows] / pixels[rows])[:, None] + boxes[rows, None, :2]
+            points[rows, columns, :2], scores[rows, columns] = places, found
     return points, scores
+
+
+def _chunks(pixels: Tensor, num_keypoints: int) -> Iterator[tuple[Tensor, slice, int, int]]:
+    """Regions and keypoints to decode together, with the largest width and height; `pixels` (R, 2) on the CPU.
+
+    Sides within a chunk differ by less than a factor of two, so little is enlarged in vain.
+    """
+    octaves = pixels.log2().ceil().long()
+    kinds = octaves[:, 0] * 64 + octaves[:, 1]
+    for kind in sorted(set(kinds.tolist())):
+        alike = (kinds == kind).nonzero().flatten()
+        width, height = pixels[alike].amax(0).long().tolist()
+        at_once = max(1, _CHUNK_PIXELS // (width * height))
+        step = min(at_once, max(1, num_keypoints))
+        for rows in alike.split(max(1, at_once // step)):
+            for start in range(0, num_keypoints, step):
+                yield rows, slice(start, start + step), width, height
+
+
+def _peaks(logits: Tensor, pixels: Tensor, width: int, height: int) -> tuple[Tensor, Tensor]:
+    """Where (row * width + column) and how high the peaks of the heatmaps (R, P, S, S) are; two tensors (R, P)."""
+    across = _enlargement(logits.shape[-1], pixels[:, 0], width)
+    down = _enlargement(logits.shape[-2], pixels[:, 1], height)
+    wide = (logits.flatten(1, 2) @ across.mT).reshape(*logits.shape[:3], width)
+    heat = down[:, None] @ wide
+    column, row = (torch.arange(n, device=logits.device) for n in (width, height))
+    beyond = (column >= pixels[:, :1])[:, None, :] | (row >= pixels[:, 1:])[:, :, None]
+    scores, best = heat.masked_fill(beyond[:, None], -torch.inf).flatten(2).max(2)
+    return best, scores
+
+
+def _enlargement(size: int, lengths: Tensor, longest: int) -> Tensor:
+    """Matrices (R, longest, size) that resize rows of `size` numbers to each of the lengths (R,) by cubic convolution.
+
+    Row i has the weights of the four numbers around pixel i's centre; what lies outside repeats the border. Rows from a
+    region's length on mean nothing.
+    """
+    centres = (torch.arange(longest, device=lengths.device) + 0.5) * (size / lengths[:, None]) - 0.5
+    first = centres.floor()
+    taps = torch.arange(-1, 3, device=lengths.device)
+    away = (centres[..., None] - first[..., None] - taps).abs()
+    near = ((_CUBIC + 2) * away - (_CUBIC + 3)) * away**2 + 1
+    far = ((away - 5) * away + 8) * away * _CUBIC - 4 * _CUBIC
+    weights = torch.where(away <= 1, near, far)
+    places = (first[..., None].long() + taps).clamp(0, size - 1)
+    return torch.zeros((*centres.shape, size), device=lengths.device).scatter_add_(2, places, weights)
