@@ -63,6 +63,21 @@ def with_keypoint_facts(
     return metadata
 
 
+def joined_sigmas(first: Metadata, second: Metadata) -> tuple[float, ...]:
+    """The keypoint sigmas of two data sets together: those of the one that names some.
+
+    Raises:
+        ValueError: both name some, and they differ.
+    """
+    a, b = first.keypoint_sigmas, second.keypoint_sigmas
+    if a and b and a != b:
+        raise ValueError(
+            f"{first.name} and {second.name} do not have the same keypoint_sigmas ({list(a)} and {list(b)}), so their "
+            f"keypoint AP cannot be one number"
+        )
+    return a or b
+
+
 def resolve_num_keypoints(cfg: Any, metadata: Metadata) -> int:
     """P of a model with keypoints: NUM_KEYPOINTS, or the data set's number where that key is 0.
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detframe.data.metadata import Metadata, check_same_names
+from detframe.data.metadata import Metadata, check_same_names, joined_sigmas
 from detframe.data.packing import PackedDataset
 
 logger = logging.getLogger(__name__)
@@ -173,7 +173,7 @@ def join(parts: Sequence[PackedDataset]) -> Records:
     """Records of one or more data sets, one after another, without copying.
 
     Raises:
-        ValueError: class names, or keypoint names where both have some, differ; or there is nothing to join.
+        ValueError: class names, or keypoint names or sigmas where both have some, differ; or there is nothing to join.
     """
     if not parts:
         raise ValueError("no data set to read")
@@ -186,6 +186,7 @@ def join(parts: Sequence[PackedDataset]) -> Records:
         if other.keypoint_names and not metadata.keypoint_names:
             pairs = other.keypoint_flip_pairs
             metadata = replace(metadata, keypoint_names=other.keypoint_names, keypoint_flip_pairs=pairs)
+        metadata = replace(metadata, keypoint_sigmas=joined_sigmas(metadata, other))
     metadata = replace(metadata, name="+".join(part.metadata.name for part in parts))
     renumbered = (_collide(parts, "image_ids"), _collide(parts, "ann_ids"))
     if renumbered[0]:

@@ -171,6 +171,7 @@ def build_meta(cfg: ConfigNode, metadata: Any) -> dict[str, Any]:
         "category_ids": [int(i) for i in metadata.category_ids],
         "keypoint_names": list(metadata.keypoint_names),
         "keypoint_flip_pairs": [[int(a), int(b)] for a, b in metadata.keypoint_flip_pairs],
+        "keypoint_sigmas": [float(sigma) for sigma in metadata.keypoint_sigmas],
         "input_format": cfg.INPUT.FORMAT,
     }
 

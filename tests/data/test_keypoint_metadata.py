@@ -32,6 +32,16 @@ def test_sigmas_and_pairs_come_from_the_catalog(shapes: Path, tmp_path: Path) ->
         assert metadata.keypoint_sigmas == (0.1, 0.2, 0.3, 0.4) and metadata.keypoint_flip_pairs == ((0, 2),)
 
 
+def test_sigmas_of_joined_sets(shapes: Path, tmp_path: Path) -> None:  # noqa: F811
+    """One set may leave them out; two that differ cannot be scored together."""
+    sets = {"none": None, "some": [0.1, 0.2, 0.3, 0.4], "others": [0.1, 0.2, 0.3, 0.5]}
+    catalog = str(write_catalog(tmp_path, {k: entry(shapes, keypoint_sigmas=v) for k, v in sets.items()}))
+    for names in (["none", "some"], ["some", "none"], ["some", "some"]):
+        assert load_records(names, catalog).metadata.keypoint_sigmas == (0.1, 0.2, 0.3, 0.4)
+    with pytest.raises(ValueError, match=r"same keypoint_sigmas \(\[0.1, .*0.4\] and \[0.1, .*0.5\]\)"):
+        load_records(["some", "others"], catalog)
+
+
 @pytest.mark.parametrize(
     "more, words",
     [

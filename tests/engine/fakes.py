@@ -16,7 +16,11 @@ from detframe.engine.trainer import StepSettings, Trainer
 from detframe.solver import ModelEMA, build_optimizer
 
 METADATA = SimpleNamespace(
-    class_names=("cat", "dog"), category_ids=(3, 7), keypoint_names=("nose",), keypoint_flip_pairs=()
+    class_names=("cat", "dog"),
+    category_ids=(3, 7),
+    keypoint_names=("nose",),
+    keypoint_flip_pairs=(),
+    keypoint_sigmas=(0.025,),
 )
 META = {"format": 1, "class_names": ["cat", "dog"], "config": "SEED: 0\n"}
 

@@ -49,6 +49,7 @@ def test_meta_holds_all_that_inference_needs():
     assert meta["class_names"] == ["cat", "dog"]
     assert meta["category_ids"] == [3, 7]
     assert meta["keypoint_names"] == ["nose"]
+    assert meta["keypoint_sigmas"] == [0.025]
     assert meta["input_format"] == "RGB"
     assert meta["config"] == cfg.dump()
     assert meta["format"] == 1

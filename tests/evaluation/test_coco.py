@@ -252,3 +252,19 @@ def test_keypoints(points):
     found = prediction(rows[0]["boxes"], [1, 1], [0.9, 0.8], keypoints=moved)
     metrics = evaluate(records, [found])[1]
     assert 0 < metrics["keypoints/AP"] < 100 and "keypoints/APs" not in metrics
+
+
+@pytest.mark.parametrize("sigmas", [(0.1, 0.1), (0.1, 0.05)])
+def test_keypoint_sigmas_of_the_data_set(sigmas):
+    """Two keypoints, moved so that their similarities exp(-d^2 / (2 area (2 sigma)^2)) are known."""
+    area, moved = 8000.0, 10.0
+    keypoints = torch.tensor([[[40.0, 30, 2], [70, 60, 2]]])
+    rows = [record(1, [[10, 10, 110, 90]], [1], keypoints=keypoints)]
+    assert rows[0]["area"].item() == area
+    records = FakeRecords(rows, ["person"])
+    records.metadata.keypoint_sigmas = sigmas
+    found = prediction(rows[0]["boxes"], [1], [0.9], keypoints=keypoints + torch.tensor([moved, 0.0, 0.0]))
+    similarity = sum(math.exp(-(moved**2) / (2 * area * (2 * sigma) ** 2)) for sigma in sigmas) / 2
+    steps = sum(similarity >= threshold for threshold in np.linspace(0.5, 0.95, 10))
+    assert 0 < steps < 10
+    assert evaluate(records, [found])[1]["keypoints/AP"] == pytest.approx(10 * steps)
