@@ -20,6 +20,7 @@ COMMANDS = {
     "quickstart": ("detframe.cli.quickstart", "train on generated pictures, in minutes, on the CPU"),
     "benchmark": ("detframe.cli.benchmark", "time detframe beside torchvision (tools/benchmark.py)"),
     "analyze": ("detframe.cli.analyze", "parameters, multiply-adds and time of a detector's parts"),
+    "export-weights": ("detframe.cli.export_weights", "a checkpoint for torchvision or detectron2"),
     "replay": ("detframe.cli.replay", "run the step again that ended in a non-finite loss"),
 }
 

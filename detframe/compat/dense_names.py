@@ -75,6 +75,11 @@ def detectron2_retinanet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
+def ratios_first(value: Tensor, anchors: int) -> Tensor:
+    """Outputs of `anchors` anchors a cell, ours over the sizes first, in detectron2's order."""
+    return _sizes_first(value, anchors)  # as many sizes as ratios: exchanging the two twice changes nothing
+
+
 def _sizes_first(value: Tensor, anchors: int) -> Tensor:
     side = math.isqrt(anchors)
     if side * side != anchors:

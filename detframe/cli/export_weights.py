@@ -1,0 +1,59 @@
+"""Write a checkpoint's weights for torchvision or detectron2: tools/export_weights.py and `detframe export-weights`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from detframe.cli.arguments import base_parser, parse
+from detframe.cli.common import log_to_terminal
+from detframe.cli.errors import guard
+
+logger = logging.getLogger(__name__)
+
+EPILOG = """\
+torchvision:  model.load_state_dict(torch.load("out.pth"))   for a model with one class more than the checkpoint
+detectron2:   MODEL.WEIGHTS out.pth
+
+--like names the file of torchvision's that the weights once came from: outputs for the background, which torchvision
+never uses and detframe does not keep, are then taken from it, and the way there and back is bit for bit.
+
+example: tools/export_weights.py --weights output/run/model_final.pth --to detectron2 --output out.pth
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = base_parser("export-weights", "Write a checkpoint's weights for torchvision or detectron2.", EPILOG)
+    parser.add_argument("--weights", required=True, metavar="FILE", help="a detframe checkpoint")
+    parser.add_argument(
+        "--to", required=True, choices=["torchvision", "detectron2"], help="the program that will read it"
+    )
+    parser.add_argument("--output", required=True, metavar="FILE", help="the file to write")
+    parser.add_argument("--like", default="", metavar="FILE", help="torchvision's own checkpoint (see below)")
+    args = parse(parser, argv)
+    return guard(lambda: _run(args), args.debug)
+
+
+def _run(args: argparse.Namespace) -> int:
+    log_to_terminal()
+    import torch
+
+    from detframe.compat import read_weights
+    from detframe.compat.export import to_detectron2, to_torchvision
+
+    content = read_weights(args.weights)
+    state = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(state, dict) or "meta" not in content:
+        raise ValueError(f"{args.weights} is no checkpoint of detframe: it has no 'model' and 'meta'")
+    output = Path(args.output).expanduser()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if args.to == "torchvision":
+        torch.save(to_torchvision(state, read_weights(args.like) if args.like else None), output)
+    else:
+        torch.save({"model": to_detectron2(state), "__author__": "detframe"}, output)
+    classes = content["meta"]["class_names"]
+    logger.info("%s holds %d tensors for %s; classes in order: %s", output, len(state), args.to, ", ".join(classes))
+    return 0
