@@ -12,56 +12,95 @@ from detframe.data.transforms import clip_and_drop
 from detframe.structures import LazyMasks, Target, select
 from detframe.structures.lazy_masks import encode
 
+# The paper's code counts an object as covered entirely when a side of its box moved by more than 10 pixels and no more
+# than 300 pixels of it are left
+_MOVED_PIXELS, _LEFT_PIXELS = 10, 300
+
 
 def paste_objects(image: Tensor, target: Target, other: Tensor, objects: Target) -> tuple[Tensor, Target]:
     """`objects` of the image `other` on top of `image`, both aligned at their upper left corners.
 
-    Masks below lose what is covered, and their boxes shrink with them; an object that is covered entirely is removed,
-    and a keypoint that is covered counts as hidden (visibility 1).
+    Masks below lose what is covered, and their boxes shrink with them. An object that is covered entirely, or almost
+    (a side of its box moves by more than 10 pixels and at most 300 of its pixels stay), is removed; a keypoint that is
+    covered counts as hidden (visibility 1).
 
     Args:
         image, other: uint8 (3, H, W), of any sizes; the result has that of `image`.
 
     Raises:
-        ValueError: targets without masks.
+        ValueError: objects without masks.
     """
-    for part in (target, objects):
-        if not isinstance(part.get("masks"), LazyMasks):
-            raise ValueError("INPUT.COPY_PASTE_PROB cuts objects out along their masks, but the data set has none")
     height, width = image.shape[-2:]
-    objects = clip_and_drop(crop_target(objects, (0, 0, width, height)), (height, width))
-    if len(objects["labels"]) == 0:
-        return image, target
-    drawn: Any = objects["masks"]
-    cover = drawn.decode().any(0)
     rows, columns = min(height, other.shape[-2]), min(width, other.shape[-1])
-    cover[rows:], cover[:, columns:] = False, False
+    below = _with_masks(target, (height, width))
+    above, pixels = _placed(_with_masks(objects, (other.shape[-2], other.shape[-1])), (height, width), (rows, columns))
+    if len(pixels) == 0:
+        return image, target
+    cover = pixels.any(0)
     image = image.clone()
-    image[:, :rows, :columns] = torch.where(
-        cover[:rows, :columns], other[:, :rows, :columns], image[:, :rows, :columns]
-    )
-    return image, _joined(_uncovered(target, cover), objects)
+    corner = image[:, :rows, :columns]
+    corner.copy_(torch.where(cover[:rows, :columns], other[:, :rows, :columns], corner))
+    return image, _joined(_uncovered(below, cover), above)
+
+
+def _with_masks(target: Target, size_hw: tuple[int, int]) -> Target:
+    if isinstance(target.get("masks"), LazyMasks):
+        return target
+    if len(target["labels"]):
+        raise ValueError(
+            f"INPUT.COPY_PASTE_PROB cuts objects out along their masks, but those of image "
+            f"{target.get('image_id', '?')} have none"
+        )
+    return {**target, "masks": LazyMasks([], size_hw)}
+
+
+def _placed(objects: Target, size_hw: tuple[int, int], within_hw: tuple[int, int]) -> tuple[Target, Tensor]:
+    """The objects that can be seen in an image of `size_hw`, and their pixels, bool (N, H, W).
+
+    Their own image covers only `within_hw` of it.
+    """
+    height, width = size_hw
+    moved = crop_target(objects, (0, 0, width, height))
+    masks: Any = moved["masks"]
+    drawn = masks.decode()
+    pixels = drawn.clone()
+    pixels[:, within_hw[0] :], pixels[:, :, within_hw[1] :] = False, False
+    boxes = moved["boxes"]
+    outside = (boxes > boxes.new_tensor([width, height, width, height])).any(1)
+    cut = outside | (pixels != drawn).flatten(1).any(1)
+    out, seen = _redrawn(moved, pixels, cut), pixels.flatten(1).any(1)
+    kept: Target = clip_and_drop(select(out, seen), size_hw)
+    return kept, pixels[seen]
 
 
 def _uncovered(target: Target, cover: Tensor) -> Target:
     """The target below `cover`, bool (H, W)."""
     masks: Any = target["masks"]
-    below = masks.decode()
-    left = below & ~cover
-    covered = (left != below).flatten(1).any(1)
-    segmentations = list(masks.segmentations)
-    boxes = target["boxes"].clone()
-    for row in covered.nonzero().flatten().tolist():
-        segmentations[row] = encode(left[row].numpy())
-        places = left[row].nonzero()
-        if len(places):
-            (y1, x1), (y2, x2) = places.min(0).values.tolist(), (places.max(0).values + 1).tolist()
-            boxes[row] = torch.tensor([x1, y1, x2, y2], dtype=boxes.dtype)
-    out: Target = {**target, "boxes": boxes, "masks": LazyMasks(segmentations, masks.size_hw)}
+    whole = masks.decode()
+    left = whole & ~cover
+    covered = (left != whole).flatten(1).any(1)
+    out = _redrawn(target, left, covered)
     if "keypoints" in target:
         out["keypoints"] = _hidden(target["keypoints"], cover)
-    kept: Target = select(out, left.flatten(1).any(1) | ~covered)
+    count = left.flatten(1).sum(1)
+    little = (count <= _LEFT_PIXELS) & ((out["boxes"] - target["boxes"]).abs() > _MOVED_PIXELS).any(1)
+    kept: Target = select(out, ~covered | ((count > 0) & ~little))
     return kept
+
+
+def _redrawn(target: Target, pixels: Tensor, which: Tensor) -> Target:
+    """The target where the objects `which`, bool (N,), have the masks `pixels` (N, H, W), and the boxes around those.
+
+    The others keep their polygons and their annotated boxes.
+    """
+    masks: Any = target["masks"]
+    segmentations, boxes = list(masks.segmentations), target["boxes"].clone()
+    for row in which.nonzero().flatten().tolist():
+        segmentations[row] = encode(pixels[row].numpy())
+        rows, columns = pixels[row].any(1).nonzero(), pixels[row].any(0).nonzero()
+        if len(rows):
+            boxes[row] = torch.cat([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]).to(boxes.dtype)
+    return {**target, "boxes": boxes, "masks": LazyMasks(segmentations, masks.size_hw)}
 
 
 def _hidden(keypoints: Tensor, cover: Tensor) -> Tensor:

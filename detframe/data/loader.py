@@ -108,7 +108,7 @@ class TrainDataset(Dataset[Sample]):
         for position in range(draw.position, draw.position + MAX_FAILURES):
             draw = self.sampler.draw(position)
             try:
-                image, target = self._read(draw)
+                image, target = self._read(draw, failures)
                 return Sample(image, target, failures)
             except (ImageReadError, OSError) as error:
                 failures.append(Failure(self.records.file_name(draw.record), error))
@@ -116,19 +116,31 @@ class TrainDataset(Dataset[Sample]):
                     break
         return Sample(None, {}, failures)
 
-    def _read(self, draw: Draw) -> tuple[Tensor, Target]:
+    def _read(self, draw: Draw, failures: list[Failure]) -> tuple[Tensor, Target]:
         image_id = self.records[draw.record]["image_id"]
         seeds = [mix(self.sampler.seed, draw.epoch, image_id, purpose) for purpose in (3, 4, 5, 6)]
         image, target = self._transformed(draw.record, seeds[0])
         if self.copy_paste > 0:
             generator = torch.Generator().manual_seed(seeds[2])
             if float(torch.rand((), generator=generator)) < self.copy_paste:
-                index = int(torch.randint(len(self.records), (), generator=generator))
-                other, objects = self._transformed(index, seeds[3])
-                chosen = torch.rand(len(objects["labels"]), generator=generator) < 0.5
-                image, target = paste_objects(image, target, other, select(objects, chosen))
+                image, target = self._pasted(image, target, seeds[3], generator, failures)
         target["seed"] = seeds[1]
         return image, target
+
+    def _pasted(
+        self, image: Tensor, target: Target, seed: int, generator: torch.Generator, failures: list[Failure]
+    ) -> tuple[Tensor, Target]:
+        """The image with some objects of another one, which goes through transforms of its own."""
+        index = int(torch.randint(len(self.records), (), generator=generator))
+        try:
+            other, objects = self._transformed(index, seed)
+        except (ImageReadError, OSError) as error:
+            if not self.skip:
+                raise
+            failures.append(Failure(self.records.file_name(index), error))
+            return image, target
+        chosen = torch.rand(len(objects["labels"]), generator=generator) < 0.5
+        return paste_objects(image, target, other, select(objects, chosen))
 
     def _transformed(self, index: int, seed: int) -> tuple[Tensor, Target]:
         record: Record = self.records[index]
@@ -286,7 +298,8 @@ def build_train_loader(
     orig_size_hw and seed; crowds are left out.
 
     Raises:
-        ValueError: the processes and accumulation steps do not divide the batch.
+        ValueError: the processes and accumulation steps do not divide the batch, or COPY_PASTE_PROB meets data without
+            masks.
     """
     batch_size, steps = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE_STEPS
     if batch_size % (world_size * steps):
@@ -295,6 +308,11 @@ def build_train_loader(
             f"{world_size * steps} do not divide; the nearest batches that fit are "
             f"{max(1, batch_size // (world_size * steps)) * world_size * steps} and "
             f"{(batch_size // (world_size * steps) + 1) * world_size * steps}"
+        )
+    if cfg.INPUT.COPY_PASTE_PROB > 0 and not records.has_masks:
+        raise ValueError(
+            f"INPUT.COPY_PASTE_PROB is {cfg.INPUT.COPY_PASTE_PROB}, which cuts objects out along their masks, but "
+            f"{records.metadata.name} has no masks"
         )
     sizes_hw = records.sizes_hw
     is_wide = sizes_hw[:, 1] > sizes_hw[:, 0] if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from detframe.config import get_cfg
-from detframe.data import build_train_loader, load_records
+from detframe.config import ConfigNode, get_cfg
+from detframe.data import ImageReadError, Records, build_train_loader, load_records
 from detframe.data.copy_paste import paste_objects
 from detframe.structures import LazyMasks
-from tests.data.sets import write_catalog
+from tests.data.sets import annotation, coco_records, write_catalog
 from tests.data.test_make_shapes import script, shapes  # noqa: F401  (fixtures)
 
 SIZE = (60, 80)
@@ -81,6 +81,104 @@ def test_without_masks():
     del target["masks"]
     with pytest.raises(ValueError, match="COPY_PASTE_PROB"):
         paste_objects(image, target, image, target)
+
+
+def test_what_is_left_of_an_object():
+    """A strip of 10 x 40 pixels stays, one of 5 x 40 does not, nor does a dot; a frame keeps its box, so it stays."""
+    image, target = image_with([[0.0, 0, 40, 40], [50, 0, 90, 40], [0, 50, 40, 90], [50, 50, 90, 90]], 100, (100, 100))
+    covers = [[10.0, 0, 40, 40], [55, 0, 90, 40], [1, 50, 40, 90], [0, 51, 1, 90], [52, 52, 90, 90]]
+    _, joined = paste_objects(image, target, *image_with(covers, 200, (100, 100)))
+    assert joined["boxes"][:2].tolist() == [[0, 0, 10, 40], [50, 50, 90, 90]]
+    assert joined["labels"].tolist() == [100] * 2 + [200] * 5
+
+
+def test_objects_without_pixels_are_not_pasted():
+    image, target = image_with([[5.0, 5, 15, 15]], 100)
+    other, objects = image_with([[20.0, 5, 55, 35], [60, 40, 70, 50]], 200)
+    objects["masks"] = LazyMasks([[], objects["masks"].segmentations[1]], SIZE)
+    out, joined = paste_objects(image, target, other, objects)
+    assert joined["boxes"].tolist() == [[5, 5, 15, 15], [60, 40, 70, 50]] and (out == 200).sum() == 3 * 100
+
+
+def test_the_box_of_an_object_that_the_border_cuts_is_that_of_its_mask():
+    """Of a triangle only the tip is inside, which is lower than the triangle."""
+    image, target = image_with([], 100)
+    other = torch.full((3, 60, 160), 200, dtype=torch.uint8)
+    triangle = [np.array([60.0, 30, 140, 0, 140, 60])]
+    objects = {
+        "boxes": torch.tensor([[60.0, 0, 140, 60]]),
+        "labels": torch.tensor([200]),
+        "masks": LazyMasks([triangle], (60, 160)),
+    }
+    out, joined = paste_objects(image, target, other, objects)
+    rows, columns = (out[0] == 200).nonzero().unbind(1)
+    assert rows.min() > 15
+    assert joined["boxes"].tolist() == [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]
+    assert torch.equal(joined["masks"].decode()[0], out[0] == 200)
+
+
+def test_an_image_of_a_set_without_objects_needs_no_masks():
+    image, target = image_with([], 100)
+    del target["masks"]
+    _, joined = paste_objects(image, target, *image_with([[5.0, 5, 15, 15]], 200))
+    assert len(joined["masks"]) == len(joined["boxes"]) == 1
+    assert paste_objects(image, target, image, target)[1] is target
+
+
+def small_set(folder: Path, **more: object) -> Records:
+    """Five images with a square of class 1 each, with a mask, and a crowd of class 2 over half of the image."""
+    rows = []
+    for image in range(1, 6):
+        polygon = [5, 5, 25, 5, 25, 25, 5, 25]
+        rows.append(annotation(len(rows) + 1, image, [5, 5, 20, 20], segmentation=[polygon], **more))
+        code = {"size": [40, 60], "counts": [0, 1200, 1200]}
+        rows.append(annotation(len(rows) + 1, image, [0, 0, 30, 40], 5, segmentation=code, **(more | {"iscrowd": 1})))
+    if more:
+        rows = [{k: v for k, v in row.items() if k != "segmentation"} for row in rows]
+    return coco_records(folder, rows, [(40, 60)] * 5)
+
+
+def pasting(*overrides: object) -> ConfigNode:
+    cfg = get_cfg()
+    cfg.merge_from_list(["INPUT.COPY_PASTE_PROB", 1.0, "SOLVER.IMS_PER_BATCH", 4, "DATALOADER.NUM_WORKERS", 0])
+    cfg.merge_from_list(["INPUT.MIN_SIZE_TRAIN", (40,), *overrides])
+    return cfg
+
+
+def test_crowds_are_never_pasted(tmp_path: Path):
+    loader = build_train_loader(pasting(), small_set(tmp_path))
+    labels = [target["labels"].tolist() for _ in range(5) for target in next(loader)[1]]
+    assert [1, 1] in labels and {label for row in labels for label in row} == {1}
+
+
+def test_a_data_set_without_masks_is_an_error_before_training(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"COPY_PASTE_PROB is 1\.0.* mine has no masks"):
+        build_train_loader(pasting(), small_set(tmp_path, iscrowd=0))
+
+
+def test_two_ranks_read_the_batches_of_one(tmp_path: Path):
+    records, cfg = small_set(tmp_path), pasting("INPUT.LSJ.ON", True, "INPUT.LSJ.SIZE", 64)
+    whole, halves = build_train_loader(cfg, records), [build_train_loader(cfg, records, 1, i, 2) for i in range(2)]
+    next(whole)
+    for _ in range(3):
+        parts = [next(half) for half in halves]
+        images, targets = ([*a, *b] for a, b in zip(*parts, strict=True))
+        for image, target, same, its in zip(*next(whole), images, targets, strict=True):
+            assert torch.equal(image, same) and torch.equal(target["boxes"], its["boxes"])
+            assert torch.equal(target["masks"].decode(), its["masks"].decode())
+
+
+def test_an_unreadable_image_to_paste_from(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """With "skip" the image stays as it is, and the file that is broken is named once."""
+    records = small_set(tmp_path)
+    Path(records[2]["file_name"]).write_bytes(b"no image")
+    loader = build_train_loader(pasting("DATALOADER.ON_ERROR", "skip"), records)
+    seen = [target for _ in range(8) for target in next(loader)[1]]
+    assert {target["image_id"] for target in seen} == {1, 2, 4, 5} and loader.skipped > 8
+    assert len([r for r in caplog.records if "3.png" in r.getMessage()]) == len(caplog.records) == 1
+    with pytest.raises(ImageReadError, match=r"3\.png"):
+        for start in range(20):
+            next(build_train_loader(pasting(), records, start))
 
 
 def loader_of(shapes: Path, tmp_path: Path, workers: int):  # noqa: F811

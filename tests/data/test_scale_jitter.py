@@ -9,7 +9,7 @@ import torch
 from detframe.config import get_cfg
 from detframe.data.scale_jitter import LargeScaleJitter, crop_target
 from detframe.data.transforms import build_train_transforms
-from detframe.structures import LazyMasks
+from detframe.structures import LazyMasks, select
 from detframe.structures.lazy_masks import encode
 
 
@@ -89,3 +89,41 @@ def test_a_window_larger_than_the_image_adds_nothing():
         _, target = scene(as_code=as_code)
         whole, larger = target["masks"].decode(), target["masks"].crop((0, 0, 200, 150)).decode()
         assert torch.equal(larger[:, :120, :160], whole) and larger.sum() == whole.sum()
+
+
+def test_an_image_without_objects():
+    image, target = scene()
+    none = select(target, torch.zeros(1, dtype=torch.bool))
+    for seed in range(6):
+        out, moved = LargeScaleJitter(64, 0.5, 2.0)(image, none, generator(seed))
+        assert moved["boxes"].shape == (0, 4) and moved["keypoints"].shape == (0, 2, 3)
+        assert moved["masks"].decode().shape == (0, *out.shape[-2:])
+
+
+def test_an_object_outside_of_the_cut_is_removed():
+    """Of two objects in opposite corners a cut of half the sides holds at most one with its middle."""
+    cfg = get_cfg()
+    cfg.merge_from_list(["INPUT.LSJ.ON", True, "INPUT.LSJ.SIZE", 50, "INPUT.LSJ.MIN_SCALE", 2.0, "INPUT.FLIP_PROB", 0])
+    corners = torch.tensor([[0.0, 0, 10, 10], [90, 90, 100, 100]])
+    polygons = [[np.array([x1, y1, x2, y1, x2, y2, x1, y2])] for x1, y1, x2, y2 in corners.tolist()]
+    target = {"boxes": corners, "labels": torch.tensor([1, 2]), "masks": LazyMasks(polygons, (100, 100))}
+    counts = []
+    for seed in range(40):
+        _, moved = build_train_transforms(cfg)(torch.zeros(3, 100, 100, dtype=torch.uint8), target, generator(seed))
+        counts.append(len(moved["labels"]))
+        assert len(moved["masks"]) == counts[-1] <= 1
+        assert moved["masks"].decode().flatten(1).any(1).all()
+    assert {0, 1} == set(counts)
+
+
+@pytest.mark.parametrize("window", [(0, 0, 60, 50), (50, 35, 160, 120), (35, 45, 95, 68), (101, 0, 160, 120)])
+def test_polygons_cut_as_their_pixels_are(window: tuple[int, int, int, int]):
+    """Also where they leave the cut; a slanted side may differ by a pixel in a row."""
+    slanted = [np.array([40.0, 30, 100, 37, 88, 70, 52, 64])]
+    masks = LazyMasks([slanted], (120, 160))
+    x1, y1, x2, y2 = window
+    whole = masks.decode()[:, y1:y2, x1:x2]
+    cut = masks.crop(window).decode()
+    assert cut.shape == whole.shape and (cut != whole).sum() <= 0.02 * whole.sum()
+    again = LazyMasks([encode(masks.decode()[0].numpy())], (120, 160)).crop(window).decode()
+    assert torch.equal(again, whole)
