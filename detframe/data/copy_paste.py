@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detframe.data.scale_jitter import crop_target
+from detframe.data.scale_jitter import bounds, crop_target
 from detframe.data.transforms import clip_and_drop
 from detframe.structures import LazyMasks, Target, select
 from detframe.structures.lazy_masks import encode
@@ -97,9 +97,9 @@ def _redrawn(target: Target, pixels: Tensor, which: Tensor) -> Target:
     segmentations, boxes = list(masks.segmentations), target["boxes"].clone()
     for row in which.nonzero().flatten().tolist():
         segmentations[row] = encode(pixels[row].numpy())
-        rows, columns = pixels[row].any(1).nonzero(), pixels[row].any(0).nonzero()
-        if len(rows):
-            boxes[row] = torch.cat([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]).to(boxes.dtype)
+        found = bounds(pixels[row])
+        if found is not None:
+            boxes[row] = found.to(boxes.dtype)
     return {**target, "boxes": boxes, "masks": LazyMasks(segmentations, masks.size_hw)}
 
 

@@ -127,3 +127,23 @@ def test_polygons_cut_as_their_pixels_are(window: tuple[int, int, int, int]):
     assert cut.shape == whole.shape and (cut != whole).sum() <= 0.02 * whole.sum()
     again = LazyMasks([encode(masks.decode()[0].numpy())], (120, 160)).crop(window).decode()
     assert torch.equal(again, whole)
+
+
+@pytest.mark.parametrize("as_code", [False, True])
+def test_the_box_of_an_object_that_is_cut_is_that_of_its_mask(as_code: bool):
+    """A triangle whose box is the whole image: a cut shows part of it, or nothing; one without a mask keeps its box."""
+    masks = LazyMasks([[np.array([0.0, 100, 100, 0, 100, 100])]], (100, 100))
+    if as_code:
+        masks = LazyMasks([encode(masks.decode()[0].numpy())], (100, 100))
+    masks = LazyMasks([*masks.segmentations, []], (100, 100))
+    target = {"boxes": torch.tensor([[0.0, 0, 100, 100]] * 2), "labels": torch.tensor([1, 2]), "masks": masks}
+    left = []
+    for seed in range(30):
+        image = torch.zeros(3, 100, 100, dtype=torch.uint8)
+        _, moved = LargeScaleJitter(40, 2.5, 2.5)(image, target, generator(seed))
+        left.append(len(moved["labels"]))
+        if left[-1] == 2:
+            rows, columns = moved["masks"].decode()[0].nonzero().unbind(1)
+            assert moved["boxes"][0].tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        assert moved["labels"][-1] == 2 and (moved["boxes"][-1, 2:] - moved["boxes"][-1, :2]).tolist() == [100, 100]
+    assert set(left) == {1, 2}
