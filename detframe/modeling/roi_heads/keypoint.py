@@ -16,7 +16,7 @@ from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.roi_heads.box_head import ROIPooler
 from detframe.modeling.roi_heads.mask import initialise
 from detframe.modeling.roi_heads.regions import Regions
-from detframe.ops import heatmaps_to_keypoints, keypoints_to_cells
+from detframe.ops import heatmaps_to_keypoints, keypoint_loss, keypoints_to_cells
 
 
 class KeypointHead(nn.Sequential):
@@ -87,11 +87,9 @@ class KeypointBranch(nn.Module):
         logits = self._logits(features, regions.boxes, regions.image)
         keypoints = gt.keypoints[regions.image, regions.gt_index]
         cells, valid = keypoints_to_cells(keypoints, regions.boxes, logits.shape[-1])
-        losses = F.cross_entropy(logits.flatten(0, 1).flatten(1), cells.flatten(), reduction="none")
-        total = (losses * valid.flatten()).sum()
         count = mean_over_ranks(valid.sum().float()).clamp(min=1)
         divisor = self.normalizer * len(gt.valid) if self.normalizer else count
-        return {"loss_keypoint": self.loss_weight * total / divisor}
+        return {"loss_keypoint": self.loss_weight * keypoint_loss(logits, cells, valid, divisor)}
 
     def predict(self, features: Mapping[str, Tensor], boxes: Tensor, image: Tensor) -> Tensor:
         """Keypoints (R, P, 3): x, y in image pixels, and 1."""
