@@ -19,6 +19,9 @@ _C.MODEL.WEIGHTS = ""
 _C.MODEL.ALLOW_PARTIAL_WEIGHTS = False
 # Number of foreground classes K; 0 takes it from the training data
 _C.MODEL.NUM_CLASSES = 0
+# Boxes run from pixel to pixel inside of the model, a width being x2 - x1 + 1, as in Detectron, maskrcnn-benchmark and
+# FCOS: in overlaps, coding, clipping and sizes. Targets and predictions are the same either way
+_C.MODEL.LEGACY_BOXES = False
 # Keep images and feature maps in channels_last memory format (faster convolutions on CPU and on tensor cores)
 _C.MODEL.CHANNELS_LAST = True
 # Compile the backbone with torch.compile (needs a C++ compiler on the CPU; costs minutes at the start)
@@ -149,8 +152,11 @@ _C.MODEL.RPN.IN_FEATURES = ()
 _C.MODEL.RPN.ANCHOR_SIZES = ((32,), (64,), (128,), (256,), (512,))
 # Anchor heights over widths, the same for every level
 _C.MODEL.RPN.ASPECT_RATIOS = (0.5, 1.0, 2.0)
-# Round the corners of the anchor templates to whole pixels (torchvision: True, detectron2: False)
-_C.MODEL.RPN.ANCHOR_ROUND = True
+# Anchors of a cell: "torchvision" (corners on whole pixels), "exact" (detectron2), or "detectron" (around the middle of
+# the cell, shapes of whole pixels: Detectron, maskrcnn-benchmark)
+_C.MODEL.RPN.ANCHOR_STYLE = "torchvision"
+# Moves the anchors into their cell, in strides (detectron2's OFFSET)
+_C.MODEL.RPN.ANCHOR_OFFSET = 0.0
 # Pixels between anchors: the level's "stride" (detectron2), or the padded "image" over the cells (torchvision), which
 # is less on levels that rounded up
 _C.MODEL.RPN.ANCHOR_STEP = "image"
@@ -162,6 +168,9 @@ _C.MODEL.RPN.BBOX_REG_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 _C.MODEL.RPN.FG_IOU_THRESHOLD = 0.7
 # An anchor is negative below this IoU with every ground-truth box; between the two it is ignored
 _C.MODEL.RPN.BG_IOU_THRESHOLD = 0.3
+# Anchors that leave the image by more than this many pixels are not drawn for the loss; -1 draws them too
+# (maskrcnn-benchmark's STRADDLE_THRESH)
+_C.MODEL.RPN.BOUNDARY_THRESH = -1.0
 # Anchors drawn per image for the loss
 _C.MODEL.RPN.BATCH_SIZE_PER_IMAGE = 256
 # Largest share of positives among them
@@ -171,6 +180,9 @@ _C.MODEL.RPN.SMOOTH_L1_BETA = 1.0 / 9.0
 # Divide the losses by the anchors really drawn ("sampled", torchvision) or by BATCH_SIZE_PER_IMAGE x images
 # ("batch_size", detectron2)
 _C.MODEL.RPN.LOSS_NORMALIZER = "sampled"
+# Weight of both losses, and one more of the box loss
+_C.MODEL.RPN.LOSS_WEIGHT = 1.0
+_C.MODEL.RPN.BBOX_REG_LOSS_WEIGHT = 1.0
 # Proposals with a side shorter than this are dropped (torchvision: 1e-3, detectron2: 0, where the side must exceed it)
 _C.MODEL.RPN.MIN_SIZE = 1e-3
 # IoU of the non-maximum suppression of proposals, always within a level
@@ -188,6 +200,8 @@ _C.MODEL.RPN.POST_NMS_PER = "image"
 # With POST_NMS_PER "level": proposals kept per image over all levels
 _C.MODEL.RPN.FPN_POST_NMS_TOP_N_TRAIN = 2000
 _C.MODEL.RPN.FPN_POST_NMS_TOP_N_TEST = 2000
+# In training that counts all images of a process together instead of each (maskrcnn-benchmark)
+_C.MODEL.RPN.FPN_POST_NMS_PER_BATCH = False
 
 _C.MODEL.FCOS = ConfigNode()
 # Convolutions of each tower, and their norm ("" or "GN")
@@ -233,16 +247,15 @@ _C.MODEL.FCOS.THRESH_WITH_CTR = False
 # Candidates kept per level before NMS, and its IoU
 _C.MODEL.FCOS.PRE_NMS_TOP_N = 1000
 _C.MODEL.FCOS.NMS_TH = 0.6
-# Measure boxes from pixel to pixel, a width being x2 - x1 + 1, in NMS, clipping and areas, as the original does
-_C.MODEL.FCOS.LEGACY_BOXES = False
 
 _C.MODEL.RETINANET = ConfigNode()
 # Anchor sizes (square root of the area), one tuple a level from the finest: three octave thirds from 4 strides on
 _C.MODEL.RETINANET.ANCHOR_SIZES = tuple(tuple(s * 2 ** (i / 3) for i in range(3)) for s in (32, 64, 128, 256, 512))
 # Anchor heights over widths, the same for every level
 _C.MODEL.RETINANET.ASPECT_RATIOS = (0.5, 1.0, 2.0)
-# Round the corners of the anchor templates to whole pixels (torchvision: True, detectron2: False)
-_C.MODEL.RETINANET.ANCHOR_ROUND = False
+# As of MODEL.RPN
+_C.MODEL.RETINANET.ANCHOR_STYLE = "exact"
+_C.MODEL.RETINANET.ANCHOR_OFFSET = 0.0
 # Pixels between anchors: as MODEL.RPN.ANCHOR_STEP, "stride" (detectron2) or "image" (torchvision)
 _C.MODEL.RETINANET.ANCHOR_STEP = "stride"
 # Convolutions of each tower, and their norm: "" (none), "GN" or "BN" (one set of statistics for all levels)
@@ -281,8 +294,10 @@ _C.MODEL.ROI_HEADS = ConfigNode()
 _C.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
 # Maps of the extractor that regions are pooled from, as ["p2", "p3"]; empty is all up to stride 32
 _C.MODEL.ROI_HEADS.IN_FEATURES = ()
-# A proposal is foreground at or above this IoU with a ground-truth box, else background
+# A proposal is foreground at or above this IoU with a ground-truth box
 _C.MODEL.ROI_HEADS.FG_IOU_THRESHOLD = 0.5
+# It is background below this IoU with every one; between the two it is not drawn
+_C.MODEL.ROI_HEADS.BG_IOU_THRESHOLD = 0.5
 # Proposals drawn per image for the loss
 _C.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 512
 # Largest share of foreground among them
@@ -313,6 +328,8 @@ _C.MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM = 1024
 _C.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = False
 # Where the smooth-L1 loss turns from squared to linear; 0 is plain L1 (torchvision: 1/9, detectron2: 0)
 _C.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA = 1.0 / 9.0
+# Weight of the box loss
+_C.MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT = 1.0
 # Masks and keypoints train on the boxes that the box head makes of the regions, instead of on the regions (PointRend)
 _C.MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES = False
 

@@ -28,11 +28,13 @@ CHOICES: dict[str, tuple[str | int, ...]] = {
     "MODEL.RPN.LOSS_NORMALIZER": ("sampled", "batch_size"),
     "MODEL.RPN.POST_NMS_PER": ("image", "level"),
     "MODEL.RPN.ANCHOR_STEP": ("stride", "image"),
+    "MODEL.RPN.ANCHOR_STYLE": ("torchvision", "exact", "detectron"),
     "MODEL.FCOS.NORM": ("", "GN"),
     "MODEL.FCOS.LOCATION_STEP": ("stride", "image"),
     "MODEL.FCOS.BOX_QUALITY": ("centerness", "iou"),
     "MODEL.FCOS.IOU_LOSS_TYPE": ("iou", "linear_iou", "giou"),
     "MODEL.RETINANET.ANCHOR_STEP": ("stride", "image"),
+    "MODEL.RETINANET.ANCHOR_STYLE": ("torchvision", "exact", "detectron"),
     "MODEL.RETINANET.NORM": ("", "GN", "BN"),
     "MODEL.RETINANET.BOX_LOSS_TYPE": ("smooth_l1", "giou"),
     "MODEL.RETINANET.LOSS_NORMALIZER": ("batch", "image", "ema"),
@@ -76,6 +78,7 @@ FRACTIONS = (
     "MODEL.RPN.FG_IOU_THRESHOLD",
     "MODEL.RPN.BG_IOU_THRESHOLD",
     "MODEL.ROI_HEADS.FG_IOU_THRESHOLD",
+    "MODEL.ROI_HEADS.BG_IOU_THRESHOLD",
     "MODEL.RETINANET.FG_IOU_THRESHOLD",
     "MODEL.RETINANET.BG_IOU_THRESHOLD",
     "MODEL.RETINANET.LOSS_ALPHA",
@@ -97,6 +100,9 @@ NOT_NEGATIVE = (
     "INPUT.SATURATION",
     "SOLVER.KEEP_LAST",
     "MODEL.EFPN.ATTENTION.HAT_OVERLAP",
+    "MODEL.RPN.LOSS_WEIGHT",
+    "MODEL.RPN.BBOX_REG_LOSS_WEIGHT",
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT",
     "MODEL.RETINANET.NUM_CONVS",
     "MODEL.RETINANET.LOSS_GAMMA",
     "MODEL.RETINANET.SMOOTH_L1_BETA",
@@ -170,7 +176,7 @@ def _agreements(cfg: ConfigNode) -> list[str]:
         out.append(_finding(cfg, "INPUT.MIN_SIZE_TRAIN", "whole numbers, 0 or more"))
     elif cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and (len(sizes) != 2 or sizes[0] > sizes[1]):
         out.append(_finding(cfg, "INPUT.MIN_SIZE_TRAIN", 'two rising values (the SAMPLING is "range")'))
-    for section in ("RPN", "RETINANET"):
+    for section in ("RPN", "RETINANET", "ROI_HEADS"):
         high = cfg.MODEL[section].FG_IOU_THRESHOLD
         if cfg.MODEL[section].BG_IOU_THRESHOLD > high:
             out.append(_finding(cfg, f"MODEL.{section}.BG_IOU_THRESHOLD", f"at most FG_IOU_THRESHOLD {high}"))

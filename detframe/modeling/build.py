@@ -63,6 +63,7 @@ def build_detection_model(cfg: ConfigNode) -> GeneralizedRCNN:
         "num_classes": cfg.MODEL.NUM_CLASSES,
         "rpn_maps": list(_strides_for(cfg, backbone, "RPN")),
         "roi_maps": list(_strides_for(cfg, backbone, "ROI_HEADS")),
+        "pixel": float(cfg.MODEL.LEGACY_BOXES),
     }
     model = DistilledRCNN(**parts, **distillation_arguments(cfg)) if distilled else GeneralizedRCNN(**parts)
     freeze_matching(model, cfg.MODEL.FREEZE)

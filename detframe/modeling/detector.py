@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from detframe.modeling.ground_truth import GroundTruth, pack_targets
 from detframe.modeling.proposals import Proposals
+from detframe.ops import extend_boxes
 from detframe.structures import BoxMasks, ImageList, Prediction, Target
 
 
@@ -56,6 +58,10 @@ class GeneralizedRCNN(nn.Module):
     `model(images, targets)` follows torchvision's convention. In training it returns a dict of weighted scalar losses
     whose keys begin with "loss_"; in evaluation a list of Prediction, in the coordinates of the images handed in.
 
+    Args:
+        pixel: 1 if the boxes inside of the model run from pixel to pixel, so that x2, y2 are 1 less than those of the
+            targets and of the predictions, which begin and end between pixels.
+
     Raises:
         ValueError: no images, images that are not (3, H, W), or in training targets that are missing or break their
             contract.
@@ -71,8 +77,10 @@ class GeneralizedRCNN(nn.Module):
         num_classes: int,
         rpn_maps: Sequence[str],
         roi_maps: Sequence[str],
+        pixel: float = 0.0,
     ) -> None:
         super().__init__()
+        self.pixel = pixel
         self.rpn_maps, self.roi_maps = list(rpn_maps), list(roi_maps)
         self.preprocessor = preprocessor
         self.backbone = backbone
@@ -106,14 +114,22 @@ class GeneralizedRCNN(nn.Module):
             read = {name: features[name] for name in self.roi_maps}
             proposals, roi_losses = self.roi_heads(batch, read, proposals, ground_truth)
             losses = {**losses, **roi_losses}
-        return losses if self.training else _predictions(proposals, batch.sizes_hw, self.paste_masks)
+        if self.training:
+            return losses
+        detections = replace(proposals, boxes=extend_boxes(proposals.boxes, self.pixel))
+        return _predictions(detections, batch.sizes_hw, self.paste_masks)
 
     def _ground_truth(self, batch: ImageList, targets: Sequence[Target] | None) -> GroundTruth:
         if targets is None:
             raise ValueError("training needs targets: model(images, targets); call model.eval() first to predict")
         if len(targets) != len(batch):
             raise ValueError(f"{len(batch)} images came with {len(targets)} targets")
-        return pack_targets(targets, self.num_classes, batch.tensors.device)
+        packed = pack_targets(targets, self.num_classes, batch.tensors.device)
+        if self.pixel:
+            # an object narrower than a pixel has one pixel, the one that it begins in
+            start, end = packed.boxes.split(2, -1)
+            packed.boxes = torch.cat([start, torch.maximum(end - self.pixel, start)], -1)
+        return packed
 
 
 def _predictions(detections: Proposals, sizes_hw: Sequence[tuple[int, int]], paste: bool) -> list[Prediction]:

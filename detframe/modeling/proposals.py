@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import batched_nms
 
+from detframe.ops import extend_boxes
+
 
 @dataclass
 class Proposals:
@@ -31,6 +33,7 @@ def suppress(
     num_images: int,
     iou: float,
     keep: int,
+    pixel: float = 0.0,
 ) -> Proposals:
     """Non-maximum suppression of a whole batch in one call, then the `keep` best of each image.
 
@@ -38,8 +41,9 @@ def suppress(
         boxes: (M, 4), scores: (M,), labels: (M,), image_index: (M,).
         group: int64 (M,); boxes of different groups never suppress each other. Must differ between images.
         iou: suppress what overlaps a better box of its group more than this.
+        pixel: 1 for boxes from pixel to pixel.
     """
-    kept = batched_nms(boxes, scores, group, iou)
+    kept = batched_nms(extend_boxes(boxes, pixel), scores, group, iou)
     of_image = image_index[kept]
     per_image = [kept[of_image == i][:keep] for i in range(num_images)]
     counts = torch.tensor([len(rows) for rows in per_image], device=boxes.device)

@@ -1,7 +1,15 @@
 """Pure functions of tensors: no config, no registry, no device, no in-place edits of arguments."""
 
 from detframe.ops.anchors import anchor_templates, grid_anchors, grid_step
-from detframe.ops.boxes import clip_boxes, decode_boxes, encode_boxes, pairwise_iou, sides_at_least
+from detframe.ops.boxes import (
+    clip_boxes,
+    decode_boxes,
+    encode_boxes,
+    extend_boxes,
+    inside_images,
+    pairwise_iou,
+    sides_at_least,
+)
 from detframe.ops.focal import sigmoid_focal
 from detframe.ops.keypoints import heatmaps_to_keypoints, keypoint_loss, keypoints_to_cells
 from detframe.ops.losses import smooth_l1
@@ -19,9 +27,11 @@ __all__ = [
     "decode_boxes",
     "encode_boxes",
     "encode_masks",
+    "extend_boxes",
     "grid_anchors",
     "grid_step",
     "heatmaps_to_keypoints",
+    "inside_images",
     "keypoint_loss",
     "keypoints_to_cells",
     "match_boxes",

@@ -48,7 +48,7 @@ def assign_locations(
     locations: Locations,
     radius: float,
     inclusive: bool,
-    extra_side: float = 0.0,
+    pixel: float = 0.0,
     max_pairs: int = MAX_PAIRS,
 ) -> Tensor:
     """The ground-truth box of each location: int64 (N, A), -1 where there is none.
@@ -62,14 +62,14 @@ def assign_locations(
         locations: all of them.
         radius: of centre sampling, in strides; 0 is off.
         inclusive: the bounds of a range belong to it.
-        extra_side: added to the sides in the area that decides between boxes (1: pixels counted inclusively).
+        pixel: 1 for boxes from pixel to pixel; it counts in the area that decides between boxes.
         max_pairs: bound on the pairs in memory; the result does not depend on it.
     """
     num_images, num_gt = gt_valid.shape
     num_locations = len(locations.xy)
     if num_gt == 0:
         return torch.full((num_images, num_locations), -1, dtype=torch.int64, device=gt_boxes.device)
-    area = (gt_boxes[..., 2:] - gt_boxes[..., :2] + extra_side).prod(-1).masked_fill(~gt_valid, torch.inf)
+    area = (gt_boxes[..., 2:] - gt_boxes[..., :2] + pixel).prod(-1).masked_fill(~gt_valid, torch.inf)
     step = max(1, max_pairs // (num_images * num_gt))
     parts = []
     for start in range(0, num_locations, step):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from detframe.ops.boxes import pairwise_iou
+from detframe.ops.boxes import extend_boxes, pairwise_iou
 
 # Pairs of boxes whose overlaps are held at once; more are computed in chunks of anchors (float32: 128 MiB)
 MAX_PAIRS = 2**25
@@ -32,6 +32,7 @@ def match_boxes(
     fg_threshold: float,
     bg_threshold: float,
     keep_best: bool,
+    pixel: float = 0.0,
     max_pairs: int = MAX_PAIRS,
 ) -> Matches:
     """Match every anchor to the ground-truth box that it overlaps most (Faster R-CNN, arXiv:1506.01497, section 3.1.2).
@@ -43,8 +44,10 @@ def match_boxes(
         fg_threshold: at or above this overlap an anchor is foreground.
         bg_threshold: below this overlap it is background.
         keep_best: the anchors that overlap a box most are foreground whatever the overlap, unless it is 0.
+        pixel: 1 for boxes from pixel to pixel, whose widths are x2 - x1 + 1.
         max_pairs: bound on the overlaps in memory; the result does not depend on it.
     """
+    gt_boxes, anchors = extend_boxes(gt_boxes, pixel), extend_boxes(anchors, pixel)
     num_images, num_gt = gt_valid.shape
     num_anchors = anchors.shape[-2]
     if num_gt == 0 or num_anchors == 0:

@@ -28,13 +28,18 @@ def reference_state(ref: dict[str, Any]) -> dict[str, Tensor]:
     return {n: torch.from_numpy(formula.fill(n, tuple(shape), kind)) for n, (shape, kind) in ref["state"].items()}
 
 
-def reference_batch(ref: dict[str, Any]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """The reference's images (uint8 RGB) and targets (labels from 1)."""
+def reference_batch(ref: dict[str, Any], pixel: int = 0) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """The reference's images (uint8 RGB) and targets (labels from 1).
+
+    Args:
+        pixel: 1 where the reference's boxes run from pixel to pixel, and ours to the end of the last one.
+    """
     images, targets = [], []
     for seed, (height, width) in zip(ref["seeds"], ref["sizes"], strict=True):
         images.append(torch.from_numpy(formula.image(seed, height, width)).permute(2, 0, 1))
         boxes, classes = formula.ground_truth(seed, height, width, ref["ground_truth_count"], ref["num_classes"])
-        targets.append({"boxes": torch.from_numpy(boxes), "labels": torch.from_numpy(classes).long() + 1})
+        far = torch.tensor([0.0, 0, pixel, pixel])
+        targets.append({"boxes": torch.from_numpy(boxes) + far, "labels": torch.from_numpy(classes).long() + 1})
     return images, targets
 
 
@@ -62,12 +67,13 @@ def assert_golden_features(model: Any, ref: dict[str, Any], arrays: dict[str, np
         torch.testing.assert_close(feature.mean((2, 3)), expected, rtol=1e-4, atol=1e-4)
 
 
-def assert_golden_detections(model: Any, ref: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    """The detections in both reference images are the reference's."""
+def assert_golden_detections(model: Any, ref: dict[str, Any], arrays: dict[str, np.ndarray], pixel: int = 0) -> None:
+    """The detections in both reference images are the reference's; `pixel` as in `reference_batch`."""
     model.eval()
     with torch.inference_mode():
         predictions = model(reference_batch(ref)[0])
     assert len(predictions) == 2
     for i, prediction in enumerate(predictions):
         boxes, scores, classes = (torch.from_numpy(arrays[f"det{i}.{k}"]) for k in ("boxes", "scores", "classes"))
+        prediction["boxes"] = prediction["boxes"] - torch.tensor([0.0, 0, pixel, pixel])
         assert_same_detections(prediction, boxes, classes.long() + 1, scores, atol=1e-4)

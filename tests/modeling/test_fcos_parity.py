@@ -49,7 +49,7 @@ def test_losses(setup):
     ref, _, model, _ = setup
     model.train()
     with torch.no_grad():
-        losses = model(*reference_batch(ref))
+        losses = model(*reference_batch(ref, pixel=1))
     assert set(losses) == set(NAMES)
     for ours, theirs in NAMES.items():
         assert losses[ours].item() == pytest.approx(ref["losses"][theirs], rel=1e-4), ours
@@ -62,4 +62,4 @@ def test_features(setup):
 
 def test_detections(setup):
     ref, arrays, model, _ = setup
-    assert_golden_detections(model, ref, arrays)
+    assert_golden_detections(model, ref, arrays, pixel=1)

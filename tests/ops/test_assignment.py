@@ -35,6 +35,14 @@ def test_agrees_with_torchvision_and_does_not_depend_on_the_chunks(max_pairs):
     assert (matches.label[2] == 0).all()
 
 
+def test_boxes_from_pixel_to_pixel_overlap_by_their_pixels():
+    """Two pixels of four in common, of six: a third, where the continuous boxes share one of five."""
+    gt, anchor = torch.tensor([[[0.0, 0, 3, 0]]]), torch.tensor([[2.0, 0, 5, 0]])
+    matches = match_boxes(gt, torch.tensor([[True]]), anchor, 0.7, 0.3, keep_best=False, pixel=1)
+    torch.testing.assert_close(matches.iou, torch.tensor([[1 / 3]]))
+    assert matches.label.tolist() == [[-1]]
+
+
 def test_an_object_that_overlaps_no_anchor_makes_none_positive():
     gt = torch.tensor([[[1000.0, 1000, 1010, 1010]]])
     matches = match_boxes(gt, torch.tensor([[True]]), torch.tensor([[0.0, 0, 10, 10]]), 0.7, 0.3, keep_best=True)

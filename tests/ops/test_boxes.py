@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import box_iou, clip_boxes_to_image
 
-from detframe.ops import clip_boxes, decode_boxes, encode_boxes, pairwise_iou, sides_at_least
+from detframe.ops import (
+    clip_boxes,
+    decode_boxes,
+    encode_boxes,
+    extend_boxes,
+    inside_images,
+    pairwise_iou,
+    sides_at_least,
+)
 
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 
@@ -61,3 +71,23 @@ def test_sides_at_least():
     assert sides_at_least(boxes, 1.0).tolist() == [True, False, False]
     assert sides_at_least(boxes, 0.0).tolist() == [True, True, False]
     assert sides_at_least(boxes, -1.0).tolist() == [True, True, False]
+
+
+def test_boxes_from_pixel_to_pixel():
+    """By hand: columns 2 to 5 are four pixels wide, and their centre is 4."""
+    box, reference = torch.tensor([[2.0, 0, 5, 9]]), torch.tensor([[0.0, 0, 7, 4]])
+    deltas = encode_boxes(box, reference, (1.0,) * 4, pixel=1)
+    torch.testing.assert_close(deltas, torch.tensor([[0.0, 2.5 / 5, math.log(4 / 8), math.log(10 / 5)]]))
+    torch.testing.assert_close(decode_boxes(deltas, reference, (1.0,) * 4, pixel=1), box)
+    outside = torch.tensor([[-5.0, 3, 40, 50]])
+    assert clip_boxes(outside, torch.tensor([[30, 20]]), pixel=1).tolist() == [[0, 3, 19, 29]]
+    assert sides_at_least(torch.tensor([[3.0, 3, 3, 5]]), 1.0, pixel=1).tolist() == [True]
+    assert sides_at_least(torch.tensor([[3.0, 3, 3, 5]]), 1.5, pixel=1).tolist() == [False]
+    assert extend_boxes(box, 0.0) is box
+
+
+def test_inside_images_counts_the_margin_per_image():
+    boxes = torch.tensor([[0.0, 0, 19, 29], [0, 0, 20, 29], [-3, 0, 10, 10], [5, 5, 10, 33]])
+    sizes = torch.tensor([[30, 20], [40, 21]])
+    assert inside_images(boxes, sizes, 0.0).tolist() == [[True, False, False, False], [True, True, False, True]]
+    assert inside_images(boxes, sizes, 3.0).tolist() == [[True, True, True, False], [True, True, True, True]]

@@ -12,12 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detframe.config import ConfigNode
-from detframe.ops import roi_align_pyramid
+from detframe.ops import extend_boxes, roi_align_pyramid
 from detframe.ops.roi_align import assign_levels
 
 
 class ROIPooler(nn.Module):
-    """Pools regions from the level that fits their size. (R, 4) boxes give (R, C, S, S)."""
+    """Pools regions from the level that fits their size. (R, 4) boxes give (R, C, S, S).
+
+    Args:
+        pixel: 1 if boxes run from pixel to pixel, which counts in their size, but not in where ROIAlign looks.
+    """
 
     def __init__(
         self,
@@ -27,11 +31,13 @@ class ROIPooler(nn.Module):
         aligned: bool,
         canonical_size: int,
         canonical_level: int,
+        pixel: float,
     ) -> None:
         super().__init__()
         self.strides = dict(strides)
         self.output_size, self.sampling_ratio, self.aligned = output_size, sampling_ratio, aligned
         self.canonical_size, self.canonical_level = canonical_size, canonical_level
+        self.pixel = pixel
         levels = [stride.bit_length() - 1 for stride in self.strides.values()]
         self.min_level, self.max_level = levels[0], levels[-1]
 
@@ -51,10 +57,12 @@ class ROIPooler(nn.Module):
             box.POOLER_ALIGNED,
             box.POOLER_CANONICAL_SIZE,
             box.POOLER_CANONICAL_LEVEL,
+            float(cfg.MODEL.LEGACY_BOXES),
         )
 
     def levels(self, boxes: Tensor) -> Tensor:
         """The level of each (R, 4) box, the logarithm of its stride to base 2: int64 (R,)."""
+        boxes = extend_boxes(boxes, self.pixel)
         return assign_levels(boxes, self.min_level, self.max_level, self.canonical_size, self.canonical_level)
 
     def forward(

@@ -17,7 +17,7 @@ from detframe.modeling.proposals import Proposals
 from detframe.modeling.roi_heads.box_head import BoxPredictor
 from detframe.modeling.roi_heads.regions import Regions
 from detframe.modeling.roi_heads.standard import StandardROIHeads
-from detframe.ops import clip_boxes, decode_boxes, match_boxes
+from detframe.ops import clip_boxes, decode_boxes, match_boxes, sides_at_least
 from detframe.registry import ROI_HEADS
 from detframe.structures import ImageList
 
@@ -66,7 +66,7 @@ class CascadeROIHeads(StandardROIHeads):
                 f"{len(keys.BBOX_REG_WEIGHTS)}; both must have the same, at least one"
             )
         standard = super().arguments(cfg, out_channels, strides)
-        standard["fg_iou"] = keys.IOUS[0]
+        standard["fg_iou"] = standard["bg_iou"] = keys.IOUS[0]
         first = standard.pop("head")
         del standard["predictor"]
         heads = [first, *(cls.build_head(cfg, out_channels, strides) for _ in keys.IOUS[1:])]
@@ -101,7 +101,7 @@ class CascadeROIHeads(StandardROIHeads):
     ) -> Regions:
         """The boxes of the stage before, matched again by this stage's IoU; those without area are left out."""
         boxes = self._moved(images, regions.boxes, regions.image, deltas, stage - 1)
-        keep = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(1).nonzero().flatten()
+        keep = sides_at_least(boxes, 0.0, self.pixel).nonzero().flatten()
         boxes, image = boxes[keep], regions.image[keep]
         if gt.boxes.shape[1] == 0:
             zero = torch.zeros_like(image)
@@ -111,16 +111,16 @@ class CascadeROIHeads(StandardROIHeads):
         padded = boxes.new_zeros((len(images), int(counts.max()) if len(image) else 0, 4))
         padded[image, place] = boxes
         iou = self.stage_ious[stage]
-        matches = match_boxes(gt.boxes, gt.valid, padded, iou, iou, keep_best=False)
+        matches = match_boxes(gt.boxes, gt.valid, padded, iou, iou, keep_best=False, pixel=self.pixel)
         gt_index, found = matches.gt_index[image, place], matches.label[image, place] > 0
         return Regions(
             boxes, torch.where(found, gt.labels[image, gt_index], 0), image, gt.boxes[image, gt_index], gt_index
         )
 
     def _moved(self, images: ImageList, boxes: Tensor, image: Tensor, deltas: Tensor, stage: int) -> Tensor:
-        moved = decode_boxes(deltas[:, 0], boxes, self.stage_weights[stage])
+        moved = decode_boxes(deltas[:, 0], boxes, self.stage_weights[stage], self.pixel)
         sizes = torch.tensor(images.sizes_hw, device=boxes.device)
-        return clip_boxes(moved, sizes[image])
+        return clip_boxes(moved, sizes[image], self.pixel)
 
     def _boxes_and_scores(
         self, images: ImageList, features: Mapping[str, Tensor], proposals: Proposals

@@ -42,6 +42,8 @@ class StandardROIHeads(nn.Module):
     for masks and keypoints, theirs as well, and their predictions in `extras` of the detections.
 
     Args:
+        box_loss_weight: of `loss_roi_box`.
+        pixel: 1 if boxes run from pixel to pixel.
         mask, keypoint: what looks further into the regions that are objects (MASK_HEADS, KeypointBranch), or None.
         train_on_pred_boxes: these branches train on the boxes that the box head makes of the regions.
     """
@@ -54,13 +56,16 @@ class StandardROIHeads(nn.Module):
         predictor: nn.Module,
         box_weights: Sequence[float],
         fg_iou: float,
+        bg_iou: float,
         batch_size_per_image: int,
         positive_fraction: float,
         smooth_l1_beta: float,
+        box_loss_weight: float,
         score_thresh: float,
         nms_iou: float,
         min_size: float,
         detections_per_image: int,
+        pixel: float,
         train_on_pred_boxes: bool = False,
         mask: nn.Module | None = None,
         keypoint: nn.Module | None = None,
@@ -70,11 +75,12 @@ class StandardROIHeads(nn.Module):
         self.box_head = head
         self.box_predictor = predictor
         self.box_weights = tuple(box_weights)
-        self.fg_iou = fg_iou
+        self.fg_iou, self.bg_iou = fg_iou, bg_iou
         self.batch_size_per_image, self.positive_fraction = batch_size_per_image, positive_fraction
-        self.smooth_l1_beta = smooth_l1_beta
+        self.smooth_l1_beta, self.box_loss_weight = smooth_l1_beta, box_loss_weight
         self.score_thresh, self.nms_iou, self.min_size = score_thresh, nms_iou, min_size
         self.detections_per_image = detections_per_image
+        self.pixel = pixel
         self.train_on_pred_boxes = train_on_pred_boxes
         self.mask: Any = mask
         self.keypoint: Any = keypoint
@@ -101,13 +107,16 @@ class StandardROIHeads(nn.Module):
             predictor=BoxPredictor(head.out_dim, cfg.MODEL.NUM_CLASSES, box.CLS_AGNOSTIC_BBOX_REG),
             box_weights=keys.BBOX_REG_WEIGHTS,
             fg_iou=keys.FG_IOU_THRESHOLD,
+            bg_iou=keys.BG_IOU_THRESHOLD,
             batch_size_per_image=keys.BATCH_SIZE_PER_IMAGE,
             positive_fraction=keys.POSITIVE_FRACTION,
             smooth_l1_beta=box.SMOOTH_L1_BETA,
+            box_loss_weight=box.BBOX_REG_LOSS_WEIGHT,
             score_thresh=keys.SCORE_THRESH,
             nms_iou=keys.NMS,
             min_size=keys.MIN_SIZE,
             detections_per_image=cfg.TEST.DETECTIONS_PER_IMG,
+            pixel=float(cfg.MODEL.LEGACY_BOXES),
             train_on_pred_boxes=box.TRAIN_ON_PRED_BOXES,
             mask=mask,
             keypoint=keypoint,
@@ -166,10 +175,10 @@ class StandardROIHeads(nn.Module):
         labels = regions.labels
         normalizer = mean_over_ranks(torch.tensor(float(len(labels)), device=labels.device)).clamp(min=1)
         foreground = (labels > 0).nonzero().flatten()
-        wanted = encode_boxes(regions.gt_boxes[foreground], regions.boxes[foreground], weights)
+        wanted = encode_boxes(regions.gt_boxes[foreground], regions.boxes[foreground], weights, self.pixel)
         box = smooth_l1(class_rows(deltas[foreground], labels[foreground]), wanted, self.smooth_l1_beta)
         cls = F.cross_entropy(logits, labels, reduction="sum")
-        return cls / normalizer, box.sum() / normalizer
+        return cls / normalizer, self.box_loss_weight * box.sum() / normalizer
 
     def _branch_losses(
         self, features: Mapping[str, Tensor], regions: Regions, deltas: Tensor, gt: GroundTruth
@@ -179,7 +188,7 @@ class StandardROIHeads(nn.Module):
         if self.train_on_pred_boxes:
             with torch.no_grad():
                 rows = class_rows(deltas, regions.labels.clamp(min=1))
-                regions = regions.moved_to(decode_boxes(rows, regions.boxes, self.box_weights))
+                regions = regions.moved_to(decode_boxes(rows, regions.boxes, self.box_weights, self.pixel))
         regions = regions.foreground()
         losses: dict[str, Tensor] = {}
         if self.mask is not None:
@@ -209,7 +218,7 @@ class StandardROIHeads(nn.Module):
         """Regions for the loss. The ground-truth boxes themselves join the proposals."""
         boxes = torch.cat([proposals.boxes, gt.boxes], 1)
         valid = torch.cat([proposals.valid, gt.valid], 1)
-        matches = match_boxes(gt.boxes, gt.valid, boxes, self.fg_iou, self.fg_iou, keep_best=False)
+        matches = match_boxes(gt.boxes, gt.valid, boxes, self.fg_iou, self.bg_iou, keep_best=False, pixel=self.pixel)
         keys = random_keys(gt.seeds + 1, boxes.shape[1])
         candidates = matches.label.masked_fill(~(valid & self._may_sample(boxes)), -1)
         index, drawn = sample_balanced(candidates, keys, self.batch_size_per_image, self.positive_fraction)
@@ -230,10 +239,10 @@ class StandardROIHeads(nn.Module):
         scores = scores[:, 1:]
         region, column = (scores > self.score_thresh).nonzero(as_tuple=True)
         labels, image = column + 1, image[region]
-        boxes = decode_boxes(class_rows(deltas[region], labels), boxes[region], self.box_weights)
+        boxes = decode_boxes(class_rows(deltas[region], labels), boxes[region], self.box_weights, self.pixel)
         sizes = torch.tensor(images.sizes_hw, device=boxes.device)
-        boxes = clip_boxes(boxes, sizes[image])
-        fit = sides_at_least(boxes, self.min_size).nonzero().flatten()
+        boxes = clip_boxes(boxes, sizes[image], self.pixel)
+        fit = sides_at_least(boxes, self.min_size, self.pixel).nonzero().flatten()
         group = image * (scores.shape[1] + 1) + labels
         return suppress(
             boxes[fit],
@@ -244,4 +253,5 @@ class StandardROIHeads(nn.Module):
             len(images),
             self.nms_iou,
             self.detections_per_image,
+            self.pixel,
         )

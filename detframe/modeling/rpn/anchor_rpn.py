@@ -23,8 +23,10 @@ from detframe.ops import (
     clip_boxes,
     decode_boxes,
     encode_boxes,
+    extend_boxes,
     grid_anchors,
     grid_step,
+    inside_images,
     match_boxes,
     random_keys,
     sample_balanced,
@@ -36,33 +38,50 @@ from detframe.structures import ImageList
 
 
 class AnchorGenerator(nn.Module):
-    """Anchors of every level; the templates are buffers, so that they follow the model to its device."""
+    """Anchors of every level; the templates are buffers, so that they follow the model to its device.
+
+    Args:
+        style: see `anchor_templates`.
+        step: see `grid_step`.
+        offset: where in its cell an anchor stands, in steps.
+        pixel: 1 if boxes run from pixel to pixel; then so do the anchors, and have the same sides by that measure.
+    """
 
     def __init__(
         self,
         sizes: Sequence[Sequence[float]],
         aspect_ratios: Sequence[float],
         strides: Sequence[int],
-        rounded: bool,
+        style: str,
         step: str,
+        offset: float,
+        pixel: float,
     ) -> None:
         super().__init__()
-        self.step = step
+        self.step, self.offset = step, offset
         self.strides = list(strides)
         self.num_anchors = len(sizes[0]) * len(aspect_ratios)
         for i, level_sizes in enumerate(sizes):
-            templates = anchor_templates(level_sizes, aspect_ratios, rounded)
-            self.register_buffer(f"templates{i}", templates, persistent=False)
+            templates = anchor_templates(level_sizes, aspect_ratios, style, self.strides[i])
+            self.register_buffer(f"templates{i}", extend_boxes(templates, -pixel), persistent=False)
 
     @classmethod
-    def from_keys(cls, section: str, keys: ConfigNode, strides: Mapping[str, int]) -> AnchorGenerator:
-        """The anchors that ANCHOR_SIZES, ASPECT_RATIOS, ANCHOR_ROUND and ANCHOR_STEP of a config section describe.
+    def from_config(cls, cfg: ConfigNode, section: str, strides: Mapping[str, int]) -> AnchorGenerator:
+        """The anchors that ANCHOR_SIZES, ASPECT_RATIOS, ANCHOR_STYLE, _STEP and _OFFSET of MODEL.<section> describe.
 
         Raises:
             ValueError: sizes that do not match the levels of the pyramid.
         """
-        sizes = _sizes_per_level(f"{section}.ANCHOR_SIZES", keys.ANCHOR_SIZES, strides)
-        return cls(sizes, keys.ASPECT_RATIOS, list(strides.values()), keys.ANCHOR_ROUND, keys.ANCHOR_STEP)
+        keys = cfg.MODEL[section]
+        return cls(
+            sizes=_sizes_per_level(f"MODEL.{section}.ANCHOR_SIZES", keys.ANCHOR_SIZES, strides),
+            aspect_ratios=keys.ASPECT_RATIOS,
+            strides=list(strides.values()),
+            style=keys.ANCHOR_STYLE,
+            step=keys.ANCHOR_STEP,
+            offset=keys.ANCHOR_OFFSET,
+            pixel=float(cfg.MODEL.LEGACY_BOXES),
+        )
 
     def forward(self, features: Sequence[Tensor], images: ImageList) -> list[Tensor]:
         """Anchors (H * W * T, 4) of each level."""
@@ -70,7 +89,7 @@ class AnchorGenerator(nn.Module):
         for i, (feature, stride) in enumerate(zip(features, self.strides, strict=True)):
             grid_hw = (feature.shape[-2], feature.shape[-1])
             step = grid_step(self.step, stride, grid_hw, images.padded_hw)
-            out.append(grid_anchors(getattr(self, f"templates{i}"), grid_hw, step))
+            out.append(grid_anchors(getattr(self, f"templates{i}"), grid_hw, step, self.offset))
         return out
 
 
@@ -80,7 +99,8 @@ class ProposalLimits:
 
     pre_nms: int  # per level
     post_nms: int  # per image, or per level
-    post_nms_all: int  # per image over the levels, where post_nms counts per level
+    post_nms_all: int  # over the levels, where post_nms counts per level: per image, or
+    per_batch: bool  # of all images together
 
 
 @dataclass(frozen=True)
@@ -100,6 +120,11 @@ class AnchorRPN(nn.Module):
 
     `forward(images, features, ground_truth, propose)` returns Proposals (None unless `propose`) and the losses
     `loss_rpn_cls` (binary cross entropy) and `loss_rpn_box` (smooth L1), empty without ground truth.
+
+    Args:
+        boundary_thresh: anchors that leave the image by more are not drawn for the loss; below 0 all may be.
+        loss_weights: of the two losses.
+        pixel: 1 if boxes run from pixel to pixel.
     """
 
     def __init__(
@@ -114,11 +139,14 @@ class AnchorRPN(nn.Module):
         positive_fraction: float,
         smooth_l1_beta: float,
         loss_normalizer: str,
+        loss_weights: tuple[float, float],
+        boundary_thresh: float,
         train_limits: ProposalLimits,
         test_limits: ProposalLimits,
         post_nms_per: str,
         nms_iou: float,
         min_size: float,
+        pixel: float,
     ) -> None:
         super().__init__()
         self.head = head
@@ -127,8 +155,9 @@ class AnchorRPN(nn.Module):
         self.fg_iou, self.bg_iou = fg_iou, bg_iou
         self.batch_size_per_image, self.positive_fraction = batch_size_per_image, positive_fraction
         self.smooth_l1_beta, self.loss_normalizer = smooth_l1_beta, loss_normalizer
+        self.loss_weights, self.boundary_thresh = loss_weights, boundary_thresh
         self.train_limits, self.test_limits, self.post_nms_per = train_limits, test_limits, post_nms_per
-        self.nms_iou, self.min_size = nms_iou, min_size
+        self.nms_iou, self.min_size, self.pixel = nms_iou, min_size, pixel
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> AnchorRPN:
@@ -138,7 +167,7 @@ class AnchorRPN(nn.Module):
             ValueError: ANCHOR_SIZES that do not match the levels of the pyramid.
         """
         keys = cfg.MODEL.RPN
-        anchors = AnchorGenerator.from_keys("MODEL.RPN", keys, strides)
+        anchors = AnchorGenerator.from_config(cfg, "RPN", strides)
         return cls(
             head=RPNHead(out_channels, anchors.num_anchors, keys.CONV_DEPTH),
             anchors=anchors,
@@ -149,11 +178,14 @@ class AnchorRPN(nn.Module):
             positive_fraction=keys.POSITIVE_FRACTION,
             smooth_l1_beta=keys.SMOOTH_L1_BETA,
             loss_normalizer=keys.LOSS_NORMALIZER,
+            loss_weights=(keys.LOSS_WEIGHT, keys.LOSS_WEIGHT * keys.BBOX_REG_LOSS_WEIGHT),
+            boundary_thresh=keys.BOUNDARY_THRESH,
             train_limits=_limits(keys, "TRAIN"),
             test_limits=_limits(keys, "TEST"),
             post_nms_per=keys.POST_NMS_PER,
             nms_iou=keys.NMS_THRESH,
             min_size=keys.MIN_SIZE,
+            pixel=float(cfg.MODEL.LEGACY_BOXES),
         )
 
     def forward(
@@ -165,7 +197,7 @@ class AnchorRPN(nn.Module):
             logits, deltas = self.head(maps)
             losses = {}
         else:
-            drawn = self._draw(torch.cat(anchors), ground_truth)
+            drawn = self._draw(torch.cat(anchors), images, ground_truth)
             logits, deltas, at_drawn = self._training_outputs(maps, drawn)
             losses = self._losses(drawn, *at_drawn)
         return (self._propose(images, anchors, logits, deltas) if propose else None), losses
@@ -181,16 +213,20 @@ class AnchorRPN(nn.Module):
         return logits, deltas, (torch.cat(logits, 1)[at], torch.cat(deltas, 1)[at])
 
     @torch.no_grad()
-    def _draw(self, anchors: Tensor, gt: GroundTruth) -> _Drawn:
+    def _draw(self, anchors: Tensor, images: ImageList, gt: GroundTruth) -> _Drawn:
         """Choose the anchors that enter the loss, and what they should say."""
-        matches = match_boxes(gt.boxes, gt.valid, anchors, self.fg_iou, self.bg_iou, keep_best=True)
+        matches = match_boxes(gt.boxes, gt.valid, anchors, self.fg_iou, self.bg_iou, keep_best=True, pixel=self.pixel)
+        candidates = matches.label
+        if self.boundary_thresh >= 0:
+            sizes = torch.tensor(images.sizes_hw, device=anchors.device)
+            candidates = candidates.masked_fill(~inside_images(anchors, sizes, self.boundary_thresh), -1)
         keys = random_keys(gt.seeds, len(anchors))
-        index, drawn = sample_balanced(matches.label, keys, self.batch_size_per_image, self.positive_fraction)
+        index, drawn = sample_balanced(candidates, keys, self.batch_size_per_image, self.positive_fraction)
         image, column = drawn.nonzero(as_tuple=True)
         anchor = index[image, column]
         positive = (matches.label[image, anchor] > 0).nonzero().flatten()
         gt_boxes = gt.boxes[image[positive], matches.gt_index[image[positive], anchor[positive]]]
-        deltas = encode_boxes(gt_boxes, anchors[anchor[positive]], self.box_weights)
+        deltas = encode_boxes(gt_boxes, anchors[anchor[positive]], self.box_weights, self.pixel)
         return _Drawn(image, anchor, positive, deltas, num_images=len(gt.boxes))
 
     def _losses(self, drawn: _Drawn, logits: Tensor, deltas: Tensor) -> dict[str, Tensor]:
@@ -198,7 +234,8 @@ class AnchorRPN(nn.Module):
         cls = F.binary_cross_entropy_with_logits(logits, objectness, reduction="sum")
         box = smooth_l1(deltas[drawn.positive], drawn.deltas, self.smooth_l1_beta).sum()
         normalizer = self._normalizer(drawn)
-        return {"loss_rpn_cls": cls / normalizer, "loss_rpn_box": box / normalizer}
+        cls_weight, box_weight = self.loss_weights
+        return {"loss_rpn_cls": cls_weight * cls / normalizer, "loss_rpn_box": box_weight * box / normalizer}
 
     def _normalizer(self, drawn: _Drawn) -> Tensor:
         per_batch = self.batch_size_per_image * drawn.num_images
@@ -215,38 +252,45 @@ class AnchorRPN(nn.Module):
         for i, (level_anchors, level_logits, level_deltas) in enumerate(zip(anchors, logits, deltas, strict=True)):
             best, rows = level_logits.topk(min(limits.pre_nms, level_logits.shape[1]), 1)
             kept = level_deltas.gather(1, rows[..., None].expand(-1, -1, 4))
-            boxes.append(decode_boxes(kept, level_anchors[rows], self.box_weights))
+            boxes.append(decode_boxes(kept, level_anchors[rows], self.box_weights, self.pixel))
             scores.append(best)
             level.append(torch.full_like(rows, i))
         sizes = torch.tensor(images.sizes_hw, device=logits[0].device)[:, None]
-        return self._suppress(clip_boxes(torch.cat(boxes, 1), sizes), torch.cat(scores, 1), torch.cat(level, 1), limits)
+        clipped = clip_boxes(torch.cat(boxes, 1), sizes, self.pixel)
+        return self._suppress(clipped, torch.cat(scores, 1), torch.cat(level, 1), limits)
 
     def _suppress(self, boxes: Tensor, logits: Tensor, level: Tensor, limits: ProposalLimits) -> Proposals:
         num_images, num_levels = len(boxes), len(self.anchors.strides)
-        fit = sides_at_least(boxes, self.min_size) & torch.isfinite(logits)
+        fit = sides_at_least(boxes, self.min_size, self.pixel) & torch.isfinite(logits)
         image, rows = fit.nonzero(as_tuple=True)
         boxes, scores, level = boxes[image, rows], logits[image, rows].sigmoid(), level[image, rows]
         labels, group = torch.ones_like(image), image * num_levels + level
-        if self.post_nms_per == "image":
-            return suppress(boxes, scores, labels, image, group, num_images, self.nms_iou, limits.post_nms)
-        per_level = suppress(
-            boxes, scores, labels, group, group, num_images * num_levels, self.nms_iou, limits.post_nms
-        )
-        return _best_of_levels(per_level, num_images, limits.post_nms_all)
+        per_level = self.post_nms_per == "level"
+        rows, num_rows = (group, num_images * num_levels) if per_level else (image, num_images)
+        kept = suppress(boxes, scores, labels, rows, group, num_rows, self.nms_iou, limits.post_nms, self.pixel)
+        return _best_of_levels(kept, num_images, limits) if per_level else kept
 
 
-def _best_of_levels(per_level: Proposals, num_images: int, keep: int) -> Proposals:
+def _best_of_levels(per_level: Proposals, num_images: int, limits: ProposalLimits) -> Proposals:
     """Join the proposals of (images * levels) rows into those of images, keeping the best."""
     scores = torch.where(per_level.valid, per_level.scores, -1.0).reshape(num_images, -1)
-    best, rows = scores.topk(min(keep, scores.shape[1]), 1)
+    best, rows = scores.topk(min(limits.post_nms_all, scores.shape[1]), 1)
+    valid = best >= 0
+    if limits.per_batch and best.numel():
+        of_batch = best.flatten().topk(min(limits.post_nms_all, best.numel())).indices
+        counts = torch.bincount(of_batch // best.shape[1], minlength=num_images)
+        valid = valid & (torch.arange(best.shape[1], device=best.device) < counts[:, None])
     boxes = per_level.boxes.reshape(num_images, -1, 4).gather(1, rows[..., None].expand(-1, -1, 4))
     labels = per_level.labels.reshape(num_images, -1).gather(1, rows)
-    return Proposals(boxes, best.clamp(min=0), labels, best >= 0)
+    return Proposals(boxes * valid[..., None], best * valid, labels * valid, valid)
 
 
 def _limits(keys: Any, phase: str) -> ProposalLimits:
     return ProposalLimits(
-        keys[f"PRE_NMS_TOP_N_{phase}"], keys[f"POST_NMS_TOP_N_{phase}"], keys[f"FPN_POST_NMS_TOP_N_{phase}"]
+        pre_nms=keys[f"PRE_NMS_TOP_N_{phase}"],
+        post_nms=keys[f"POST_NMS_TOP_N_{phase}"],
+        post_nms_all=keys[f"FPN_POST_NMS_TOP_N_{phase}"],
+        per_batch=keys.FPN_POST_NMS_PER_BATCH and phase == "TRAIN",
     )
 
 

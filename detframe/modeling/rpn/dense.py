@@ -59,17 +59,24 @@ def best_above(logits: Tensor, threshold: float, keep: int) -> Candidates:
 
 
 def join_levels(
-    candidates: Sequence[Candidates], boxes: Sequence[Tensor], num_images: int, num_classes: int, iou: float, keep: int
+    candidates: Sequence[Candidates],
+    boxes: Sequence[Tensor],
+    num_images: int,
+    num_classes: int,
+    iou: float,
+    keep: int,
+    pixel: float,
 ) -> Proposals:
     """Suppress the candidates of all levels together, within an image and a class; keep the best of each image.
 
     Args:
         candidates: a level each.
         boxes: (M_level, 4) of the candidates of each level, inside the images.
+        iou, keep, pixel: as in `suppress`.
     """
     image, _, labels, scores = (torch.cat(parts) for parts in zip(*candidates, strict=True))
     group = image * (num_classes + 1) + labels
-    return suppress(torch.cat(list(boxes)), scores, labels, image, group, num_images, iou, keep)
+    return suppress(torch.cat(list(boxes)), scores, labels, image, group, num_images, iou, keep, pixel)
 
 
 def class_prior_bias(prior: float) -> float:

@@ -53,7 +53,6 @@ class FCOSSettings:
     thresh_with_ctr: bool
     pre_nms_top_n: int
     nms_th: float
-    legacy_boxes: bool
 
     @classmethod
     def from_config(cls, cfg: ConfigNode) -> FCOSSettings:
@@ -68,6 +67,10 @@ class FCOS(nn.Module):
     `forward(images, features, ground_truth, propose)` returns Proposals with class labels (None unless `propose`) and
     the losses `loss_fcos_cls` (focal), `loss_fcos_box` (IoU) and `loss_fcos_quality` (binary cross entropy), empty
     without ground truth.
+
+    Args:
+        sizes: the largest distance of each level but the last.
+        pixel: 1 if boxes run from pixel to pixel.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class FCOS(nn.Module):
         num_classes: int,
         settings: FCOSSettings,
         detections_per_image: int,
+        pixel: float,
     ) -> None:
         super().__init__()
         self.head = head
@@ -87,6 +91,7 @@ class FCOS(nn.Module):
         self.num_classes = num_classes
         self.settings = settings
         self.detections_per_image = detections_per_image
+        self.pixel = pixel
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> FCOS:
@@ -112,6 +117,7 @@ class FCOS(nn.Module):
             num_classes=cfg.MODEL.NUM_CLASSES,
             settings=FCOSSettings.from_config(cfg),
             detections_per_image=cfg.TEST.DETECTIONS_PER_IMG,
+            pixel=float(cfg.MODEL.LEGACY_BOXES),
         )
 
     def forward(
@@ -144,9 +150,8 @@ class FCOS(nn.Module):
     def _losses(self, locations: Locations, outputs: Sequence[LevelOutputs], gt: GroundTruth) -> dict[str, Tensor]:
         keys = self.settings
         logits, distance, quality = (torch.cat(parts, 1) for parts in zip(*outputs, strict=True))
-        side = 1.0 if keys.legacy_boxes else 0.0
         assigned = assign_locations(
-            gt.boxes, gt.valid, locations, keys.center_sampling_radius, keys.range_inclusive, side
+            gt.boxes, gt.valid, locations, keys.center_sampling_radius, keys.range_inclusive, self.pixel
         )
         image, at = (assigned >= 0).nonzero(as_tuple=True)
         row = assigned[image, at]
@@ -191,27 +196,17 @@ class FCOS(nn.Module):
             distance = level.distances[found.image, found.row]
             if self.settings.norm_reg_targets:
                 distance = distance * locations.stride[at, None]
-            legacy = 1 if self.settings.legacy_boxes else 0
-            clipped = clip_boxes(boxes_at(locations.xy[at], distance), sizes[found.image] - legacy)
             candidates.append(found)
-            boxes.append(clipped)
+            boxes.append(clip_boxes(boxes_at(locations.xy[at], distance), sizes[found.image], self.pixel))
             start += count
-        return self._suppress(candidates, boxes, len(images))
+        keep, nms_iou = self.detections_per_image, self.settings.nms_th
+        return join_levels(candidates, boxes, len(images), self.num_classes, nms_iou, keep, self.pixel)
 
     def _candidates(self, level: LevelOutputs) -> Candidates:
         scores = level.logits.sigmoid()
         combined = (scores * level.quality.sigmoid()[..., None]).sqrt()
         gate = combined if self.settings.thresh_with_ctr else scores
         return top_candidates(combined, gate > self.settings.inference_th, self.settings.pre_nms_top_n)
-
-    def _suppress(self, candidates: Sequence[Candidates], boxes: Sequence[Tensor], num_images: int) -> Proposals:
-        # a width of x2 - x1 + 1 is the width of a box whose far corner is one pixel further
-        far = boxes[0].new_tensor([0.0, 0.0, 1.0, 1.0]) if self.settings.legacy_boxes else boxes[0].new_zeros(4)
-        grown = [level + far for level in boxes]
-        keep = self.detections_per_image
-        found = join_levels(candidates, grown, num_images, self.num_classes, self.settings.nms_th, keep)
-        found.boxes = (found.boxes - far) * found.valid[..., None]
-        return found
 
 
 def _last(keys: Any, channels: int) -> Any:

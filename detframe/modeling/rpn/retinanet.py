@@ -19,7 +19,16 @@ from detframe.modeling.proposals import Proposals
 from detframe.modeling.rpn.anchor_rpn import AnchorGenerator
 from detframe.modeling.rpn.dense import Candidates, best_above, join_levels
 from detframe.modeling.rpn.retinanet_head import RetinaNetHead
-from detframe.ops import clip_boxes, decode_boxes, encode_boxes, match_boxes, sides_at_least, sigmoid_focal, smooth_l1
+from detframe.ops import (
+    clip_boxes,
+    decode_boxes,
+    encode_boxes,
+    extend_boxes,
+    match_boxes,
+    sides_at_least,
+    sigmoid_focal,
+    smooth_l1,
+)
 from detframe.registry import RPN_HEADS
 from detframe.structures import ImageList
 
@@ -70,6 +79,9 @@ class RetinaNet(nn.Module):
 
     `forward(images, features, ground_truth, propose)` returns Proposals (None unless `propose`) and the losses
     `loss_retinanet_cls` and `loss_retinanet_box`, empty without ground truth. The losses are computed in float32.
+
+    Args:
+        pixel: 1 if boxes run from pixel to pixel.
     """
 
     loss_normalizer: Tensor
@@ -82,6 +94,7 @@ class RetinaNet(nn.Module):
         box_weights: Sequence[float],
         loss: RetinaNetLoss,
         inference: RetinaNetInference,
+        pixel: float,
     ) -> None:
         super().__init__()
         self.head = head
@@ -89,6 +102,7 @@ class RetinaNet(nn.Module):
         self.box_weights = tuple(box_weights)
         self.loss = loss
         self.inference = inference
+        self.pixel = pixel
         if loss.normalizer == "ema":
             self.register_buffer("loss_normalizer", torch.tensor(EMA_START))
 
@@ -100,7 +114,7 @@ class RetinaNet(nn.Module):
             ValueError: ANCHOR_SIZES that do not match the levels of the pyramid.
         """
         keys = cfg.MODEL.RETINANET
-        anchors = AnchorGenerator.from_keys("MODEL.RETINANET", keys, strides)
+        anchors = AnchorGenerator.from_config(cfg, "RETINANET", strides)
         return cls(
             head=RetinaNetHead(
                 out_channels,
@@ -129,6 +143,7 @@ class RetinaNet(nn.Module):
                 clip_before_nms=keys.CLIP_BEFORE_NMS,
                 min_size=keys.MIN_SIZE,
             ),
+            pixel=float(cfg.MODEL.LEGACY_BOXES),
         )
 
     def forward(
@@ -145,7 +160,8 @@ class RetinaNet(nn.Module):
 
     @torch.no_grad()
     def _assign(self, anchors: Tensor, gt: GroundTruth) -> _Assignment:
-        matches = match_boxes(gt.boxes, gt.valid, anchors, self.loss.fg_iou, self.loss.bg_iou, keep_best=True)
+        fg_iou, bg_iou = self.loss.fg_iou, self.loss.bg_iou
+        matches = match_boxes(gt.boxes, gt.valid, anchors, fg_iou, bg_iou, keep_best=True, pixel=self.pixel)
         positive = matches.label > 0
         if gt.labels.shape[1] == 0:
             labels = torch.zeros_like(matches.gt_index)
@@ -172,9 +188,11 @@ class RetinaNet(nn.Module):
     def _box_loss(self, deltas: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
         """Loss of each positive anchor, (P,)."""
         if self.loss.box_loss == "giou":
-            loss: Tensor = generalized_box_iou_loss(decode_boxes(deltas, anchors, self.box_weights), boxes)
+            found = decode_boxes(deltas, anchors, self.box_weights, self.pixel)
+            loss: Tensor = generalized_box_iou_loss(extend_boxes(found, self.pixel), extend_boxes(boxes, self.pixel))
             return loss
-        return smooth_l1(deltas, encode_boxes(boxes, anchors, self.box_weights), self.loss.smooth_l1_beta).sum(1)
+        wanted = encode_boxes(boxes, anchors, self.box_weights, self.pixel)
+        return smooth_l1(deltas, wanted, self.loss.smooth_l1_beta).sum(1)
 
     def _normalizers(self, positives: Tensor) -> Tensor:
         """What the losses of each image are divided by, float32 (N,)."""
@@ -199,20 +217,21 @@ class RetinaNet(nn.Module):
             for found, level_anchors, level_deltas in zip(candidates, anchors, deltas, strict=True)
         ]
         if settings.clip_before_nms:
-            boxes = [clip_boxes(b, sizes[found.image]) for b, found in zip(boxes, candidates, strict=True)]
-        out = join_levels(candidates, boxes, len(images), self.head.num_classes, settings.nms_iou, settings.keep)
-        return _clipped(out, sizes, settings.min_size)
+            boxes = [clip_boxes(b, sizes[found.image], self.pixel) for b, found in zip(boxes, candidates, strict=True)]
+        num_classes = self.head.num_classes
+        out = join_levels(candidates, boxes, len(images), num_classes, settings.nms_iou, settings.keep, self.pixel)
+        return _clipped(out, sizes, settings.min_size, self.pixel)
 
     def _decode(self, found: Candidates, anchors: Tensor, deltas: Tensor) -> Tensor:
-        return decode_boxes(deltas[found.image, found.row].float(), anchors[found.row], self.box_weights)
+        return decode_boxes(deltas[found.image, found.row].float(), anchors[found.row], self.box_weights, self.pixel)
 
 
-def _clipped(detections: Proposals, sizes_hw: Tensor, min_size: float) -> Proposals:
+def _clipped(detections: Proposals, sizes_hw: Tensor, min_size: float, pixel: float) -> Proposals:
     """Detections inside the images; those that are too small move behind the others and are no longer valid."""
-    boxes = clip_boxes(detections.boxes, sizes_hw[:, None])
+    boxes = clip_boxes(detections.boxes, sizes_hw[:, None], pixel)
     if min_size < 0:
         return Proposals(boxes, detections.scores, detections.labels, detections.valid)
-    valid = detections.valid & sides_at_least(boxes, min_size)
+    valid = detections.valid & sides_at_least(boxes, min_size, pixel)
     order = valid.int().argsort(dim=1, descending=True, stable=True)
     valid = valid.gather(1, order)
     return Proposals(
