@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from detframe.config import ConfigNode, find_config, get_cfg, import_custom_modules, validate
@@ -24,16 +26,28 @@ def load_config(args: argparse.Namespace, custom_imports: bool = True) -> Config
     """
     cfg = get_cfg()
     folder = Path.cwd()
-    if args.config_file:
-        cfg.merge_from_file(args.config_file)
-        folder = find_config(args.config_file).parent
-    cfg.merge_from_list(args.opts)
+    with _said_by_handlers_alone():
+        if args.config_file:
+            cfg.merge_from_file(args.config_file)
+            folder = find_config(args.config_file).parent
+        cfg.merge_from_list(args.opts)
     validate(cfg)
     cfg.CUSTOM_IMPORTS = tuple(_absolute(name, folder) for name in cfg.CUSTOM_IMPORTS)
     if custom_imports:
         import_custom_modules(cfg.CUSTOM_IMPORTS, beside=folder)
     cfg.freeze()
     return cfg
+
+
+@contextmanager
+def _said_by_handlers_alone() -> Iterator[None]:
+    """No translation warnings on the bare terminal: a command without a log yet has a run, whose log says them."""
+    translations, silent = logging.getLogger("detframe.config.dialects"), logging.NullHandler()
+    translations.addHandler(silent)
+    try:
+        yield
+    finally:
+        translations.removeHandler(silent)
 
 
 def _absolute(name: str, folder: Path) -> str:

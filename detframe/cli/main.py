@@ -20,6 +20,7 @@ COMMANDS = {
     "quickstart": ("detframe.cli.quickstart", "train on generated pictures, in minutes, on the CPU"),
     "benchmark": ("detframe.cli.benchmark", "time detframe beside torchvision (tools/benchmark.py)"),
     "analyze": ("detframe.cli.analyze", "parameters, multiply-adds and time of a detector's parts"),
+    "translate-config": ("detframe.cli.translate_config", "rewrite a config of another program as detframe's"),
     "export-weights": ("detframe.cli.export_weights", "a checkpoint for torchvision or detectron2"),
     "replay": ("detframe.cli.replay", "run the step again that ended in a non-finite loss"),
 }
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def usage() -> str:
     """The text of `detframe --help`."""
-    rows = [f"  {name:<16}{text}" for name, (_, text) in COMMANDS.items()]
+    rows = [f"  {name:<18}{text}" for name, (_, text) in COMMANDS.items()]
     return "\n".join(
         ["usage: detframe COMMAND [options]", "", *rows, "", "`detframe COMMAND --help` shows a command's options.", ""]
     )

@@ -7,19 +7,17 @@ tuple of one; nothing else changes type.
 
 from __future__ import annotations
 
-import ast
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from yacs.config import CfgNode
 
-from detframe.config.paths import find_config, find_shipped, nearest_shipped
+from detframe.config.dialects import OVERRIDE, Foreign, recognise, switch, word_of
+from detframe.config.foreign.rules import Dialect
+from detframe.config.yaml_files import literal, read_yaml, write_yaml
 from detframe.registry import nearest
 
-BASE_KEY = "_BASE_"
 # Keys whose value may be of another type than the default: durations, as 90000 or "12ep"
 DURATION_KEYS = {
     "SOLVER.MAX_ITER",
@@ -47,6 +45,7 @@ class ConfigNode(CfgNode):
         self.__dict__["_closed"] = False
         self.__dict__["_path"] = ""
         self.__dict__["_sources"] = {}
+        self.__dict__["_foreign"] = None
 
     # ------------------------------------------------------------------ closed tree
     def close(self) -> ConfigNode:
@@ -115,31 +114,76 @@ class ConfigNode(CfgNode):
         return self.__deepcopy__({})
 
     def __reduce__(self) -> tuple[Any, ...]:
-        sources = dict(self.__dict__["_sources"])
-        return _rebuild, (self.to_dict(), self.__dict__["_closed"], self.is_frozen(), sources)
+        own = self.__dict__
+        return _rebuild, (self.to_dict(), own["_closed"], self.is_frozen(), dict(own["_sources"]), own["_foreign"])
 
     # ------------------------------------------------------------------ merging
     def merge_from_file(self, cfg_filename: str | Path) -> None:
         """Set what a YAML file says, after the files that its `_BASE_` names (relative to it).
+
+        A file of detectron2, maskrcnn-benchmark or FCOS is translated; the log and `translation` say how.
 
         Raises:
             FileNotFoundError: the file, or one of its bases, does not exist.
             KeyError: an unknown key, named with file, line and the nearest known key.
             ValueError: malformed YAML, a key given twice, or a value of the wrong type.
         """
-        for key, value, where in read_yaml(Path(cfg_filename)):
+        rows = read_yaml(Path(cfg_filename))
+        dialect, strangers = recognise([key for key, _, _ in rows], self._keys())
+        if dialect is not None and strangers:
+            lines = [f"  {key} ({where})" for key, _, where in rows if key in strangers]
+            raise ConfigKeyError(
+                f"{cfg_filename} is written for {dialect.name}, but these keys are known neither there nor here:\n"
+                + "\n".join(lines)
+            )
+        if dialect is not None:
+            self._merge_foreign(dialect, [row for row in rows if row[0] in dialect.defaults])
+            rows = [row for row in rows if row[0] not in dialect.defaults]
+        for key, value, where in rows:
             self._assign(key, value, where)
 
     def merge_from_list(self, cfg_list: Sequence[Any]) -> None:
         """Set keys from `["SOLVER.BASE_LR", 0.001, "MODEL.DEVICE", "cpu"]`; strings are read as Python literals.
+
+        After a file of another program, its words are understood as well; some are always ("MODEL.WEIGHT").
 
         Raises KeyError and ValueError as `merge_from_file` does.
         """
         if len(cfg_list) % 2:
             hint = " (write KEY VALUE, not KEY=VALUE)" if any("=" in str(word) for word in cfg_list) else ""
             raise ValueError(f"overrides come in pairs KEY VALUE; got {len(cfg_list)} words: {list(cfg_list)}{hint}")
-        for key, value in zip(cfg_list[0::2], cfg_list[1::2], strict=True):
-            self._assign(str(key), _literal(value), "an override")
+        rows = [(str(k), literal(v), OVERRIDE) for k, v in zip(cfg_list[0::2], cfg_list[1::2], strict=True)]
+        foreign: Foreign | None = self.__dict__["_foreign"]
+        if foreign is not None:
+            theirs = [row for row in rows if row[0] in foreign.dialect.defaults]
+            self._merge_foreign(foreign.dialect, theirs)
+            rows = [row for row in rows if row[0] not in foreign.dialect.defaults]
+        native = self._keys()
+        for key, value, where in rows:
+            became = None if key in native else switch(key, value)
+            for ours, meaning in ({key: value} if became is None else became).items():
+                self._assign(ours, meaning, where)
+
+    def _keys(self) -> set[str]:
+        """Every dotted key, sections as well."""
+        leaves = [key for key, _ in self.leaves()]
+        return {".".join(key.split(".")[: i + 1]) for key in leaves for i in range(key.count(".") + 1)}
+
+    def _merge_foreign(self, dialect: Dialect, rows: Sequence[tuple[str, Any, str]]) -> None:
+        """Set what another program's keys mean here, as far as these rows change it."""
+        foreign: Foreign | None = self.__dict__["_foreign"]
+        before = foreign if foreign is not None and foreign.dialect is dialect else Foreign(dialect)
+        after = before.with_rows([(key, literal(value), where) for key, value, where in rows])
+        for key, (value, where) in after.native.items():
+            if key not in before.native or before.native[key][0] != value:
+                self._assign(key, value, where)
+        self.__dict__["_foreign"] = after
+
+    @property
+    def translation(self) -> tuple[tuple[int, str], ...]:
+        """What was said while another program's config was translated: (logging level, line)."""
+        foreign: Foreign | None = self.__dict__["_foreign"]
+        return () if foreign is None else foreign.notes
 
     def _assign(self, key: str, value: Any, where: str) -> None:
         node: ConfigNode = self
@@ -179,22 +223,14 @@ class ConfigNode(CfgNode):
 
     def dump(self, **kwargs: Any) -> str:
         """The tree as YAML that `merge_from_file` reads back: a line for each key, lists on one line."""
-        return yaml.dump(
-            _lists(self.to_dict()), Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=120, **kwargs
-        )
+        return write_yaml(self.to_dict(), **kwargs)
 
 
-class _Dumper(yaml.SafeDumper):
-    """Sections in block style, lists on one line."""
-
-
-_Dumper.add_representer(
-    list, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
-)
-
-
-def _rebuild(values: dict[str, Any], closed: bool, frozen: bool, sources: dict[str, str]) -> ConfigNode:
+def _rebuild(
+    values: dict[str, Any], closed: bool, frozen: bool, sources: dict[str, str], foreign: Foreign | None
+) -> ConfigNode:
     node = ConfigNode(values)
+    node.__dict__["_foreign"] = foreign
     node.__dict__["_sources"].update(sources)
     if closed:
         node.close()
@@ -205,31 +241,11 @@ def _rebuild(values: dict[str, Any], closed: bool, frozen: bool, sources: dict[s
 
 def _unknown_anywhere(root: ConfigNode, key: str, where: str) -> ConfigKeyError:
     known = [name for name, _ in root.leaves()]
-    return ConfigKeyError(f"unknown config key {key} ({where}); {nearest(key, known)}")
-
-
-def _lists(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _lists(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_lists(v) for v in value]
-    return value
+    return ConfigKeyError(f"unknown config key {key} ({where}); {word_of(key) or nearest(key, known)}")
 
 
 def _tuples(value: Any) -> Any:
     return tuple(_tuples(v) for v in value) if isinstance(value, (list, tuple)) else value
-
-
-def _literal(value: Any) -> Any:
-    """A word of the command line as a Python value; what is no literal stays a string."""
-    if not isinstance(value, str):
-        return value
-    if value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return value
 
 
 def coerce(key: str, value: Any, default: Any) -> Any:
@@ -287,47 +303,3 @@ _TYPES: dict[type, tuple[str, Callable[[Any], Any]]] = {
     str: ("a string", _str),
     tuple: ("a list", _tuple),
 }
-
-
-def read_yaml(path: Path, _open: tuple[Path, ...] = ()) -> list[tuple[str, Any, str]]:
-    """(dotted key, value, "file:line") of every leaf of a config file, those of its bases first."""
-    path = path if _open else find_config(path)
-    if path.resolve() in _open:
-        raise ValueError(f"_BASE_ runs in a circle: {' -> '.join(str(p) for p in (*_open, path))}")
-    try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from None
-    if root is None:
-        return []
-    if not isinstance(root, yaml.MappingNode):
-        raise ValueError(f"{path} must hold KEY: VALUE pairs at the top, not a {root.id}")
-    rows = list(_flatten(root, "", path))
-    bases = [value for key, value, _ in rows if key == BASE_KEY]
-    out: list[tuple[str, Any, str]] = []
-    for base in [b for group in bases for b in ([group] if isinstance(group, str) else group)]:
-        out += read_yaml(_find_base(base, path), (*_open, path.resolve()))
-    return out + [row for row in rows if row[0] != BASE_KEY]
-
-
-def _find_base(base: str, owner: Path) -> Path:
-    """The file that a `_BASE_` names: relative to its owner, else a shipped config."""
-    beside = Path(os.path.normpath(owner.parent / Path(base).expanduser()))
-    found = beside if beside.is_file() else find_shipped(base)
-    if found is None:
-        raise FileNotFoundError(f"config file {beside} does not exist (_BASE_ of {owner}){nearest_shipped(beside)}")
-    return found
-
-
-def _flatten(node: yaml.MappingNode, prefix: str, path: Path) -> Iterator[tuple[str, Any, str]]:
-    seen: set[str] = set()
-    for key_node, value_node in node.value:
-        name, where = str(key_node.value), f"{path}:{key_node.start_mark.line + 1}"
-        if name in seen:
-            raise ValueError(f"{prefix}{name} is given twice ({where})")
-        seen.add(name)
-        if isinstance(value_node, yaml.MappingNode):
-            yield from _flatten(value_node, f"{prefix}{name}.", path)
-        else:
-            loader = yaml.SafeLoader("")
-            yield prefix + name, loader.construct_object(value_node, deep=True), where

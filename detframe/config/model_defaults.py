@@ -175,6 +175,8 @@ _C.MODEL.RPN.BOUNDARY_THRESH = -1.0
 _C.MODEL.RPN.BATCH_SIZE_PER_IMAGE = 256
 # Largest share of positives among them
 _C.MODEL.RPN.POSITIVE_FRACTION = 0.5
+# Box loss: "smooth_l1" on the deltas, or "giou" (1 - GIoU) on the boxes
+_C.MODEL.RPN.BOX_LOSS_TYPE = "smooth_l1"
 # Where the smooth-L1 loss turns from squared to linear; 0 is plain L1 (torchvision: 1/9, detectron2: 0)
 _C.MODEL.RPN.SMOOTH_L1_BETA = 1.0 / 9.0
 # Divide the losses by the anchors really drawn ("sampled", torchvision) or by BATCH_SIZE_PER_IMAGE x images
@@ -277,8 +279,11 @@ _C.MODEL.RETINANET.BOX_LOSS_TYPE = "smooth_l1"
 # Where the smooth-L1 loss turns from squared to linear; 0 is plain L1 (torchvision, detectron2)
 _C.MODEL.RETINANET.SMOOTH_L1_BETA = 0.0
 # Divide the losses by the positive anchors: of the "batch" (the paper), of each "image", whose losses are then averaged
-# (torchvision), or by their moving average over the steps ("ema", detectron2)
+# (torchvision), or by their moving average over the steps ("ema", detectron2). "detectron" is "batch", with the number
+# of images added for the class loss
 _C.MODEL.RETINANET.LOSS_NORMALIZER = "batch"
+# Weight of the box loss (maskrcnn-benchmark: 1/4)
+_C.MODEL.RETINANET.BBOX_REG_LOSS_WEIGHT = 1.0
 # Detections below this score are dropped
 _C.MODEL.RETINANET.INFERENCE_TH = 0.05
 # Candidates kept per level before NMS, and its IoU, within a class
@@ -326,6 +331,8 @@ _C.MODEL.ROI_BOX_HEAD.NUM_FC = 2
 _C.MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM = 1024
 # One box regression for all classes instead of one per class
 _C.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = False
+# Box loss: "smooth_l1" on the deltas, or "giou" (1 - GIoU) on the boxes
+_C.MODEL.ROI_BOX_HEAD.BOX_LOSS_TYPE = "smooth_l1"
 # Where the smooth-L1 loss turns from squared to linear; 0 is plain L1 (torchvision: 1/9, detectron2: 0)
 _C.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA = 1.0 / 9.0
 # Weight of the box loss

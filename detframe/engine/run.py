@@ -57,9 +57,15 @@ def train(cfg: ConfigNode, resume: bool = False) -> dict[str, float]:
         folder = Path(cfg.OUTPUT_DIR).expanduser()
         weights, note = on_rank_zero(lambda: _claim(folder, cfg.MODEL.WEIGHTS, resume), "to prepare OUTPUT_DIR")
         with run_log(folder, rank()):
+            _log_translation(cfg)
             if note:
                 logger.warning("%s", note)
             return _train(cfg, folder, weights, last_checkpoint(folder) if resume else None)
+
+
+def _log_translation(cfg: ConfigNode) -> None:
+    for level, line in cfg.translation:
+        logger.log(level, "%s", line)
 
 
 def _claim(folder: Path, weights: str, resume: bool) -> tuple[str, str]:
@@ -156,6 +162,7 @@ def evaluate(cfg: ConfigNode) -> dict[str, float]:
         folder = Path(cfg.OUTPUT_DIR).expanduser()
         on_rank_zero(lambda: prepare(folder), "to prepare OUTPUT_DIR")
         with run_log(folder, rank()):
+            _log_translation(cfg)
             return _evaluate(cfg, folder)
 
 

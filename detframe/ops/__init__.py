@@ -12,7 +12,7 @@ from detframe.ops.boxes import (
 )
 from detframe.ops.focal import sigmoid_focal
 from detframe.ops.keypoints import heatmaps_to_keypoints, keypoint_loss, keypoints_to_cells
-from detframe.ops.losses import smooth_l1
+from detframe.ops.losses import BoxLoss, smooth_l1
 from detframe.ops.mask_paste import encode_masks, paste_masks
 from detframe.ops.mask_targets import crop_masks
 from detframe.ops.matching import Matches, match_boxes
@@ -20,6 +20,7 @@ from detframe.ops.roi_align import roi_align_pyramid
 from detframe.ops.sampling import random_keys, sample_balanced
 
 __all__ = [
+    "BoxLoss",
     "Matches",
     "anchor_templates",
     "clip_boxes",

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.ops import generalized_box_iou_loss
+
+from detframe.ops.boxes import decode_boxes, encode_boxes, extend_boxes
 
 
 def smooth_l1(pred: Tensor, target: Tensor, beta: float) -> Tensor:
@@ -11,3 +17,30 @@ def smooth_l1(pred: Tensor, target: Tensor, beta: float) -> Tensor:
     if beta == 0:
         return F.l1_loss(pred, target, reduction="none")
     return F.smooth_l1_loss(pred, target, reduction="none", beta=beta)
+
+
+@dataclass(frozen=True)
+class BoxLoss:
+    """How far predicted boxes are from objects.
+
+    Args:
+        kind: "smooth_l1", of the deltas, or "giou", 1 - GIoU of the boxes (arXiv:1902.09630).
+        beta: of smooth-L1.
+    """
+
+    kind: str
+    beta: float
+
+    def __call__(
+        self, deltas: Tensor, references: Tensor, boxes: Tensor, weights: Sequence[float], pixel: float
+    ) -> Tensor:
+        """Losses (R,) of `deltas` (R, 4) at `references` (R, 4) that should be `boxes` (R, 4).
+
+        Args:
+            weights, pixel: as of `encode_boxes`.
+        """
+        if self.kind == "giou":
+            found = extend_boxes(decode_boxes(deltas, references, weights, pixel), pixel)
+            loss: Tensor = generalized_box_iou_loss(found, extend_boxes(boxes, pixel))
+            return loss
+        return smooth_l1(deltas, encode_boxes(boxes, references, weights, pixel), self.beta).sum(1)

@@ -20,14 +20,13 @@ from detframe.modeling.roi_heads.box_head import BoxHead, BoxPredictor, ROIPoole
 from detframe.modeling.roi_heads.keypoint import KeypointBranch
 from detframe.modeling.roi_heads.regions import Regions
 from detframe.ops import (
+    BoxLoss,
     clip_boxes,
     decode_boxes,
-    encode_boxes,
     match_boxes,
     random_keys,
     sample_balanced,
     sides_at_least,
-    smooth_l1,
 )
 from detframe.registry import MASK_HEADS, ROI_HEADS
 from detframe.structures import ImageList
@@ -59,7 +58,7 @@ class StandardROIHeads(nn.Module):
         bg_iou: float,
         batch_size_per_image: int,
         positive_fraction: float,
-        smooth_l1_beta: float,
+        box_loss: BoxLoss,
         box_loss_weight: float,
         score_thresh: float,
         nms_iou: float,
@@ -77,7 +76,7 @@ class StandardROIHeads(nn.Module):
         self.box_weights = tuple(box_weights)
         self.fg_iou, self.bg_iou = fg_iou, bg_iou
         self.batch_size_per_image, self.positive_fraction = batch_size_per_image, positive_fraction
-        self.smooth_l1_beta, self.box_loss_weight = smooth_l1_beta, box_loss_weight
+        self.box_loss, self.box_loss_weight = box_loss, box_loss_weight
         self.score_thresh, self.nms_iou, self.min_size = score_thresh, nms_iou, min_size
         self.detections_per_image = detections_per_image
         self.pixel = pixel
@@ -110,7 +109,7 @@ class StandardROIHeads(nn.Module):
             bg_iou=keys.BG_IOU_THRESHOLD,
             batch_size_per_image=keys.BATCH_SIZE_PER_IMAGE,
             positive_fraction=keys.POSITIVE_FRACTION,
-            smooth_l1_beta=box.SMOOTH_L1_BETA,
+            box_loss=BoxLoss(box.BOX_LOSS_TYPE, box.SMOOTH_L1_BETA),
             box_loss_weight=box.BBOX_REG_LOSS_WEIGHT,
             score_thresh=keys.SCORE_THRESH,
             nms_iou=keys.NMS,
@@ -175,8 +174,8 @@ class StandardROIHeads(nn.Module):
         labels = regions.labels
         normalizer = mean_over_ranks(torch.tensor(float(len(labels)), device=labels.device)).clamp(min=1)
         foreground = (labels > 0).nonzero().flatten()
-        wanted = encode_boxes(regions.gt_boxes[foreground], regions.boxes[foreground], weights, self.pixel)
-        box = smooth_l1(class_rows(deltas[foreground], labels[foreground]), wanted, self.smooth_l1_beta)
+        found = class_rows(deltas[foreground], labels[foreground])
+        box = self.box_loss(found, regions.boxes[foreground], regions.gt_boxes[foreground], weights, self.pixel)
         cls = F.cross_entropy(logits, labels, reduction="sum")
         return cls / normalizer, self.box_loss_weight * box.sum() / normalizer
 

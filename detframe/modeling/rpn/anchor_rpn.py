@@ -19,10 +19,10 @@ from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.proposals import Proposals, suppress
 from detframe.modeling.rpn.head import Outputs, RPNHead
 from detframe.ops import (
+    BoxLoss,
     anchor_templates,
     clip_boxes,
     decode_boxes,
-    encode_boxes,
     extend_boxes,
     grid_anchors,
     grid_step,
@@ -31,7 +31,6 @@ from detframe.ops import (
     random_keys,
     sample_balanced,
     sides_at_least,
-    smooth_l1,
 )
 from detframe.registry import RPN_HEADS
 from detframe.structures import ImageList
@@ -110,7 +109,8 @@ class _Drawn:
     image: Tensor  # int64 (S,)
     anchor: Tensor  # int64 (S,), row among the image's anchors
     positive: Tensor  # int64 (S+,), rows of the above
-    deltas: Tensor  # float32 (S+, 4), what the box regression should give
+    references: Tensor  # float32 (S+, 4), the positive anchors
+    boxes: Tensor  # float32 (S+, 4), their objects
     num_images: int
 
 
@@ -119,7 +119,7 @@ class AnchorRPN(nn.Module):
     """Scores anchors, learns to refine them, and proposes the best of them.
 
     `forward(images, features, ground_truth, propose)` returns Proposals (None unless `propose`) and the losses
-    `loss_rpn_cls` (binary cross entropy) and `loss_rpn_box` (smooth L1), empty without ground truth.
+    `loss_rpn_cls` (binary cross entropy) and `loss_rpn_box`, empty without ground truth.
 
     Args:
         boundary_thresh: anchors that leave the image by more are not drawn for the loss; below 0 all may be.
@@ -137,7 +137,7 @@ class AnchorRPN(nn.Module):
         bg_iou: float,
         batch_size_per_image: int,
         positive_fraction: float,
-        smooth_l1_beta: float,
+        box_loss: BoxLoss,
         loss_normalizer: str,
         loss_weights: tuple[float, float],
         boundary_thresh: float,
@@ -154,7 +154,7 @@ class AnchorRPN(nn.Module):
         self.box_weights = tuple(box_weights)
         self.fg_iou, self.bg_iou = fg_iou, bg_iou
         self.batch_size_per_image, self.positive_fraction = batch_size_per_image, positive_fraction
-        self.smooth_l1_beta, self.loss_normalizer = smooth_l1_beta, loss_normalizer
+        self.box_loss, self.loss_normalizer = box_loss, loss_normalizer
         self.loss_weights, self.boundary_thresh = loss_weights, boundary_thresh
         self.train_limits, self.test_limits, self.post_nms_per = train_limits, test_limits, post_nms_per
         self.nms_iou, self.min_size, self.pixel = nms_iou, min_size, pixel
@@ -176,7 +176,7 @@ class AnchorRPN(nn.Module):
             bg_iou=keys.BG_IOU_THRESHOLD,
             batch_size_per_image=keys.BATCH_SIZE_PER_IMAGE,
             positive_fraction=keys.POSITIVE_FRACTION,
-            smooth_l1_beta=keys.SMOOTH_L1_BETA,
+            box_loss=BoxLoss(keys.BOX_LOSS_TYPE, keys.SMOOTH_L1_BETA),
             loss_normalizer=keys.LOSS_NORMALIZER,
             loss_weights=(keys.LOSS_WEIGHT, keys.LOSS_WEIGHT * keys.BBOX_REG_LOSS_WEIGHT),
             boundary_thresh=keys.BOUNDARY_THRESH,
@@ -226,13 +226,13 @@ class AnchorRPN(nn.Module):
         anchor = index[image, column]
         positive = (matches.label[image, anchor] > 0).nonzero().flatten()
         gt_boxes = gt.boxes[image[positive], matches.gt_index[image[positive], anchor[positive]]]
-        deltas = encode_boxes(gt_boxes, anchors[anchor[positive]], self.box_weights, self.pixel)
-        return _Drawn(image, anchor, positive, deltas, num_images=len(gt.boxes))
+        return _Drawn(image, anchor, positive, anchors[anchor[positive]], gt_boxes, num_images=len(gt.boxes))
 
     def _losses(self, drawn: _Drawn, logits: Tensor, deltas: Tensor) -> dict[str, Tensor]:
         objectness = torch.zeros_like(logits).index_fill(0, drawn.positive, 1.0)
         cls = F.binary_cross_entropy_with_logits(logits, objectness, reduction="sum")
-        box = smooth_l1(deltas[drawn.positive], drawn.deltas, self.smooth_l1_beta).sum()
+        found = deltas[drawn.positive]
+        box = self.box_loss(found, drawn.references, drawn.boxes, self.box_weights, self.pixel).sum()
         normalizer = self._normalizer(drawn)
         cls_weight, box_weight = self.loss_weights
         return {"loss_rpn_cls": cls_weight * cls / normalizer, "loss_rpn_box": box_weight * box / normalizer}

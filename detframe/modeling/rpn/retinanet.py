@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import generalized_box_iou_loss
 
 from detframe.config import ConfigNode
 from detframe.layers import mean_over_ranks
@@ -19,16 +18,7 @@ from detframe.modeling.proposals import Proposals
 from detframe.modeling.rpn.anchor_rpn import AnchorGenerator
 from detframe.modeling.rpn.dense import Candidates, best_above, join_levels
 from detframe.modeling.rpn.retinanet_head import RetinaNetHead
-from detframe.ops import (
-    clip_boxes,
-    decode_boxes,
-    encode_boxes,
-    extend_boxes,
-    match_boxes,
-    sides_at_least,
-    sigmoid_focal,
-    smooth_l1,
-)
+from detframe.ops import BoxLoss, clip_boxes, decode_boxes, match_boxes, sides_at_least, sigmoid_focal
 from detframe.registry import RPN_HEADS
 from detframe.structures import ImageList
 
@@ -44,9 +34,9 @@ class RetinaNetLoss:
     bg_iou: float
     alpha: float
     gamma: float
-    box_loss: str  # "smooth_l1" or "giou"
-    smooth_l1_beta: float
-    normalizer: str  # "batch", "image" or "ema"
+    box_loss: BoxLoss
+    box_weight: float
+    normalizer: str  # "batch", "image", "ema" or "detectron"
 
 
 @dataclass(frozen=True)
@@ -131,8 +121,8 @@ class RetinaNet(nn.Module):
                 bg_iou=keys.BG_IOU_THRESHOLD,
                 alpha=keys.LOSS_ALPHA,
                 gamma=keys.LOSS_GAMMA,
-                box_loss=keys.BOX_LOSS_TYPE,
-                smooth_l1_beta=keys.SMOOTH_L1_BETA,
+                box_loss=BoxLoss(keys.BOX_LOSS_TYPE, keys.SMOOTH_L1_BETA),
+                box_weight=keys.BBOX_REG_LOSS_WEIGHT,
                 normalizer=keys.LOSS_NORMALIZER,
             ),
             inference=RetinaNetInference(
@@ -174,36 +164,34 @@ class RetinaNet(nn.Module):
     def _losses(
         self, anchors: Tensor, assigned: _Assignment, logits: list[Tensor], deltas: list[Tensor]
     ) -> dict[str, Tensor]:
-        weights = 1 / self._normalizers(assigned.positives)
-        row_weights = (assigned.used * weights[:, None]).split([x.shape[1] for x in logits], 1)
+        cls_normalizer, normalizer = self._normalizers(assigned.positives)
+        row_weights = (assigned.used / cls_normalizer[:, None]).split([x.shape[1] for x in logits], 1)
         labels = assigned.labels.split([x.shape[1] for x in logits], 1)
         cls = [
             sigmoid_focal(x.flatten(0, 1), y.flatten(), w.flatten(), self.loss.alpha, self.loss.gamma)
             for x, y, w in zip(logits, labels, row_weights, strict=True)
         ]
         at_positives = torch.cat(deltas, 1)[assigned.image, assigned.anchor].float()
-        box = self._box_loss(at_positives, anchors[assigned.anchor], assigned.boxes) * weights[assigned.image]
-        return {"loss_retinanet_cls": torch.stack(cls).sum(), "loss_retinanet_box": box.sum()}
+        at_anchors = anchors[assigned.anchor]
+        box = self.loss.box_loss(at_positives, at_anchors, assigned.boxes, self.box_weights, self.pixel)
+        box = self.loss.box_weight * (box / normalizer[assigned.image]).sum()
+        return {"loss_retinanet_cls": torch.stack(cls).sum(), "loss_retinanet_box": box}
 
-    def _box_loss(self, deltas: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
-        """Loss of each positive anchor, (P,)."""
-        if self.loss.box_loss == "giou":
-            found = decode_boxes(deltas, anchors, self.box_weights, self.pixel)
-            loss: Tensor = generalized_box_iou_loss(extend_boxes(found, self.pixel), extend_boxes(boxes, self.pixel))
-            return loss
-        wanted = encode_boxes(boxes, anchors, self.box_weights, self.pixel)
-        return smooth_l1(deltas, wanted, self.loss.smooth_l1_beta).sum(1)
-
-    def _normalizers(self, positives: Tensor) -> Tensor:
-        """What the losses of each image are divided by, float32 (N,)."""
+    def _normalizers(self, positives: Tensor) -> tuple[Tensor, Tensor]:
+        """What the class and box losses of each image are divided by, float32 (N,)."""
         if self.loss.normalizer == "image":
-            return positives.clamp(min=1) * len(positives)
-        count = mean_over_ranks(positives.sum()).clamp(min=1)
+            per_image = positives.clamp(min=1) * len(positives)
+            return per_image, per_image
+        total = mean_over_ranks(positives.sum())
+        count = total.clamp(min=1)
+        if self.loss.normalizer == "detectron":
+            images = mean_over_ranks(torch.full_like(total, float(len(positives))))
+            return (total + images).expand(len(positives)), count.expand(len(positives))
         if self.loss.normalizer == "ema":
             if self.training:
                 self.loss_normalizer.lerp_(count, 1 - EMA_MOMENTUM)
             count = self.loss_normalizer.clone()
-        return count.expand(len(positives))
+        return count.expand(len(positives)), count.expand(len(positives))
 
     @torch.no_grad()
     def _detect(

@@ -1,0 +1,58 @@
+"""Rewrite another program's config as detframe's: tools/translate_config.py and `detframe translate-config`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from detframe.cli.arguments import base_parser, parse
+from detframe.cli.common import log_to_terminal
+from detframe.cli.errors import guard
+from detframe.config import ConfigNode, get_cfg, validate
+from detframe.config.yaml_files import write_yaml
+
+EPILOG = """\
+The config goes to the standard output, what became of each key to the standard error:
+
+    tools/translate_config.py e2e_faster_rcnn_R_50_FPN_1x.yaml > faster_rcnn.yaml
+
+Files of detectron2 (with the files that their _BASE_ names), maskrcnn-benchmark and FCOS are understood. Overrides may
+be in their words or in detframe's. The commands of detframe take such a file as it is, too: --config-file OLD.yaml.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = base_parser("translate-config", "Rewrite another program's config as detframe's.", EPILOG)
+    parser.add_argument("config_file", metavar="OLD.yaml", help="a config of detectron2, maskrcnn-benchmark or FCOS")
+    parser.add_argument("opts", metavar="KEY VALUE", nargs="*", help="overrides")
+    args = parse(parser, argv)
+    return guard(lambda: _run(args), args.debug)
+
+
+def _run(args: argparse.Namespace) -> int:
+    log_to_terminal()
+    cfg = get_cfg()
+    cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(args.opts)
+    if not cfg.translation:
+        raise ValueError(f"{args.config_file} is a config of detframe already: all of its keys are detframe's own")
+    validate(cfg)
+    sys.stdout.write(f"# Translated from {args.config_file}\n{dump_changes(cfg)}")
+    return 0
+
+
+def dump_changes(cfg: ConfigNode) -> str:
+    """The keys whose values are not detframe's defaults, as YAML."""
+    defaults = dict(get_cfg().leaves())
+    tree: dict[str, Any] = {}
+    for key, value in cfg.leaves():
+        if value != defaults[key]:
+            *parents, name = key.split(".")
+            node = tree
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[name] = value
+    return write_yaml(tree)

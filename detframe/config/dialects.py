@@ -1,0 +1,152 @@
+"""Configs of detectron2, maskrcnn-benchmark and FCOS, translated key by key into detframe's own.
+
+A file is of another program where it has keys that detframe does not know and that program does. From then on the
+config also understands overrides in that program's words. The log says what each key became, and which keys have no
+meaning here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from detframe.config.foreign.detectron2 import DETECTRON2
+from detframe.config.foreign.maskrcnn_benchmark import FCOS, MASKRCNN_BENCHMARK
+from detframe.config.foreign.rules import Dialect, UntranslatableError, as_lists
+
+logger = logging.getLogger(__name__)
+
+# in this order: a file that two of them understand is of the first
+DIALECTS = (MASKRCNN_BENCHMARK, FCOS, DETECTRON2)
+Row = tuple[str, Any, str]  # dotted key, value, where it was set
+Note = tuple[int, str]  # logging level, line
+OVERRIDE = "an override"  # where a key was set, if not in a file
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """What has been set in another program's words so far, and what it became."""
+
+    dialect: Dialect
+    rows: Mapping[str, tuple[Any, str]] = field(default_factory=dict)  # their key -> value, where
+    native: Mapping[str, tuple[Any, str]] = field(default_factory=dict)  # our key -> value, where
+    notes: tuple[Note, ...] = ()  # what was said of it
+
+    def with_rows(self, rows: Sequence[Row]) -> Foreign:
+        """The same with more keys set; the log says what they became.
+
+        Raises:
+            ValueError: something that detframe does not have, all of it in one message.
+        """
+        given = {**self.rows, **{key: (value, where) for key, value, where in rows}}
+        try:
+            outcomes = self.dialect.translate({key: value for key, (value, _) in given.items()})
+        except UntranslatableError as error:
+            source = _files(where for _, _, where in rows)
+            lines = "\n".join(f"  {line}" for line in str(error).splitlines())
+            raise ValueError(f"{source}: {self.dialect.name} asks for what detframe does not have:\n{lines}") from None
+        native: dict[str, tuple[Any, str]] = {}
+        notes: list[Note] = []
+        fresh = {key for key, _, _ in rows}
+        for outcome in outcomes:
+            named = [key for key in outcome.reads if key in given]
+            native |= {key: (value, self._place(named, given)) for key, value in outcome.sets.items()}
+            if fresh & set(named):
+                read = ", ".join(f"{key} {given[key][0]!r}" for key in named)
+                became = ", ".join(f"{key} {value!r}" for key, value in outcome.sets.items())
+                notes.append((logging.INFO, f"{self.dialect.name}: {read} -> {became or 'just what detframe does'}"))
+        notes += self._without_meaning(rows)
+        for level, line in notes:
+            logger.log(level, "%s", line)
+        return Foreign(self.dialect, given, native, (*self.notes, *notes))
+
+    def _place(self, named: Sequence[str], given: Mapping[str, tuple[Any, str]]) -> str:
+        """Where a translated value comes from."""
+        places = [given[key][1] for key in named]
+        if OVERRIDE in places:
+            return OVERRIDE
+        words = ", ".join(f"{key} at {place}" for key, place in zip(named, places, strict=True))
+        return f"{self.dialect.name}: {words}" if named else f"the default of {self.dialect.name}"
+
+    def _without_meaning(self, rows: Sequence[Row]) -> list[Note]:
+        notes = []
+        for key, value, where in rows:
+            why = self.dialect.reason(key)
+            if why is not None:
+                usual = as_lists(value) == as_lists(self.dialect.defaults[key])
+                line = f"{self.dialect.name}: {key} {value!r} ({where}) has no meaning in detframe: {why}"
+                notes.append((logging.INFO if usual else logging.WARNING, line))
+        return notes
+
+
+def recognise(keys: Sequence[str], native: set[str]) -> tuple[Dialect | None, set[str]]:
+    """The program whose config has these keys, and those among them that neither it nor detframe knows.
+
+    None for detframe's own configs. A few foreign words in a file that else has keys of detframe alone are mistakes,
+    not another program's config.
+
+    Args:
+        keys: dotted keys that a file sets.
+        native: all of detframe's.
+    """
+    unknown = set(keys) - native
+    best, strangers = None, unknown
+    for dialect in DIALECTS if unknown else ():
+        left = unknown - dialect.defaults.keys()
+        ours_alone = set(keys) - dialect.defaults.keys() - left
+        if len(left) < len(strangers) and len(unknown) - len(left) > len(left) + len(ours_alone):
+            best, strangers = dialect, left
+    return best, strangers if best is not None else set()
+
+
+def word_of(key: str) -> str:
+    """A phrase for an error: in whose words a key is known; "" where in nobody's."""
+    for dialect in DIALECTS:
+        if key in dialect.defaults:
+            why = dialect.reason(key)
+            ours = sorted({o for rule in dialect.rules if key in rule.reads for o in _sets(dialect, rule.reads)})
+            means = f"there it has no counterpart here: {why}" if why else f"which here is {' and '.join(ours[:3])}"
+            return f"it is a key of {dialect.name}, {means}" if ours or why else f"it is a key of {dialect.name}"
+    return ""
+
+
+def switch(key: str, value: Any) -> dict[str, Any] | None:
+    """What an override in another program's words means over a config of detframe's own; None where that is not known.
+
+    Keys that stand for one of ours are read with that program's meaning, and so are the switches between detectors.
+    """
+    if key in _SWITCHES and isinstance(value, bool):
+        return dict(_SWITCHES[key][value])
+    for dialect in DIALECTS:
+        for rule in dialect.rules:
+            if rule.reads == (key,):
+                return rule.build(value)
+    return None
+
+
+_SWITCHES: dict[str, dict[bool, dict[str, Any]]] = {
+    "MODEL.FCOS_ON": {
+        True: {"MODEL.RPN.NAME": "FCOS", "MODEL.ROI_HEADS.NAME": ""},
+        False: {"MODEL.RPN.NAME": "AnchorRPN"},
+    },
+    "MODEL.RETINANET_ON": {
+        True: {"MODEL.RPN.NAME": "RetinaNet", "MODEL.ROI_HEADS.NAME": ""},
+        False: {"MODEL.RPN.NAME": "AnchorRPN"},
+    },
+    "MODEL.RPN_ONLY": {True: {"MODEL.ROI_HEADS.NAME": ""}, False: {"MODEL.ROI_HEADS.NAME": "StandardROIHeads"}},
+}
+
+
+def _sets(dialect: Dialect, reads: tuple[str, ...]) -> list[str]:
+    rule = next(rule for rule in dialect.rules if rule.reads == reads)
+    try:
+        return list(rule.build(*(dialect.defaults[key] for key in reads)))
+    except UntranslatableError:
+        return []
+
+
+def _files(places: Iterable[str]) -> str:
+    names = dict.fromkeys(place.rpartition(":")[0] or place for place in places)
+    return " and ".join(names)

@@ -1,0 +1,147 @@
+"""What a program's config means in detframe's keys: rules, each of which reads some keys and sets some.
+
+A program's own defaults are laid under what a file says, as the program itself does, so that a key that the file leaves
+out means what it meant there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from detframe.config.yaml_files import literal
+
+Values = Mapping[str, Any]
+# What a default says of its authors' machines, and here of this one
+LOCAL = {"MODEL.DEVICE": "auto", "DATALOADER.NUM_WORKERS": -1, "OUTPUT_DIR": "output"}
+FOLDER = Path(__file__).resolve().parent
+
+
+class UntranslatableError(ValueError):
+    """A config asks for something that detframe does not have."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Keys of the program, and what their values are in detframe's keys."""
+
+    reads: tuple[str, ...]
+    build: Callable[..., dict[str, Any]]  # takes the values of `reads`
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one rule gave: keys read, keys set."""
+
+    reads: tuple[str, ...]
+    sets: dict[str, Any]
+
+
+@dataclass
+class Dialect:
+    """A program's config language.
+
+    Args:
+        name: of the program.
+        tables: YAML files beside this one with all its keys and defaults, dotted.
+        rules: what its keys mean.
+        meaningless: key, or the beginning of keys with a dot at its end -> why it has no meaning in detframe.
+    """
+
+    name: str
+    tables: Sequence[str]
+    rules: list[Rule] = field(default_factory=list)
+    meaningless: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def defaults(self) -> dict[str, Any]:
+        """Every key of the program and its default; what depends on the machine has detframe's."""
+        out: dict[str, Any] = {}
+        for table in self.tables:
+            out |= yaml.safe_load((FOLDER / f"{table}.yaml").read_text(encoding="utf-8"))
+        return {key: literal(value) for key, value in out.items()} | LOCAL
+
+    def rule(self, *reads: str) -> Callable[[Callable[..., dict[str, Any]]], Callable[..., dict[str, Any]]]:
+        """Decorator: the function takes the values of `reads` and returns values of detframe's keys."""
+
+        def add(build: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+            self.rules.append(Rule(reads, build))
+            return build
+
+        return add
+
+    def same(self, *keys: str) -> None:
+        """Keys that mean in detframe what they mean there."""
+        self.renamed({key: key for key in keys})
+
+    def renamed(self, keys: Mapping[str, str]) -> None:
+        """Keys that have another name in detframe and the same meaning."""
+        self.rules += [Rule((theirs,), _setter(ours)) for theirs, ours in keys.items()]
+
+    def only(self, supported: Mapping[str, Sequence[Any]]) -> None:
+        """Keys of which detframe knows these values only."""
+        self.rules += [Rule((key,), _checker(self.name, key, values)) for key, values in supported.items()]
+
+    def reason(self, key: str) -> str | None:
+        """Why a key has no meaning in detframe; None where it has one."""
+        return next((why for start, why in self.meaningless.items() if _covers(start, key)), None)
+
+    def translate(self, values: Values) -> list[Outcome]:
+        """What `values`, laid over the program's defaults, mean in detframe's keys.
+
+        Raises:
+            UntranslatableError: everything that detframe does not have, in one message.
+        """
+        full = {**self.defaults, **values}
+        outcomes, refusals = [], []
+        for rule in self.rules:
+            try:
+                outcomes.append(Outcome(rule.reads, rule.build(*(full[key] for key in rule.reads))))
+            except UntranslatableError as error:
+                refusals.append(str(error))
+            except (TypeError, ValueError, IndexError) as error:
+                given = ", ".join(f"{key} {full[key]!r}" for key in rule.reads)
+                refusals.append(f"{given}: not as {self.name} has it ({error})")
+        if refusals:
+            raise UntranslatableError("\n".join(refusals))
+        return outcomes
+
+
+def _covers(start: str, key: str) -> bool:
+    return key.startswith(start) if start.endswith(".") else key == start
+
+
+def _setter(ours: str) -> Callable[[Any], dict[str, Any]]:
+    return lambda value: {ours: value}
+
+
+def _checker(program: str, key: str, values: Sequence[Any]) -> Callable[[Any], dict[str, Any]]:
+    def check(value: Any) -> dict[str, Any]:
+        if as_lists(value) not in [as_lists(known) for known in values]:
+            known = " or ".join(repr(v) for v in values)
+            raise UntranslatableError(f"{key} {value!r} of {program} has no counterpart here, only {known}")
+        return {}
+
+    return check
+
+
+def as_lists(value: Any) -> Any:
+    """Tuples as lists, all the way down, as YAML and Python write the same thing."""
+    return [as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def single(key: str, values: Iterable[Any]) -> Any:
+    """The one value that a list of equal values holds.
+
+    Raises:
+        UntranslatableError: they differ.
+    """
+    found = list(values)
+    if not found or any(as_lists(value) != as_lists(found[0]) for value in found):
+        raise UntranslatableError(f"{key} {found!r}: detframe has one value for all")
+    return found[0]
