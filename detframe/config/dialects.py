@@ -75,9 +75,9 @@ class Foreign:
         for key, value, where in rows:
             why = self.dialect.reason(key)
             if why is not None:
-                usual = as_lists(value) == as_lists(self.dialect.defaults[key])
+                changed = as_lists(value) != as_lists(self.dialect.defaults[key])
                 line = f"{self.dialect.name}: {key} {value!r} ({where}) has no meaning in detframe: {why}"
-                notes.append((logging.INFO if usual else logging.WARNING, line))
+                notes.append((logging.WARNING if changed and self.dialect.lacks(key) else logging.INFO, line))
         return notes
 
 

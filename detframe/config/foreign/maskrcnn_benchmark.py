@@ -15,7 +15,7 @@ from detframe.config.foreign.rules import Dialect, UntranslatableError, single
 _NO_CHOICE = "detframe has one way to do it"
 _DERIVED = "follows from the extractor"
 
-_MEANINGLESS = {
+_IMPLIED = {
     "MODEL.META_ARCHITECTURE": _NO_CHOICE,
     "MODEL.RPN.ANCHOR_STRIDE": _DERIVED,
     "MODEL.RETINANET.ANCHOR_STRIDES": _DERIVED,
@@ -38,16 +38,23 @@ _MEANINGLESS = {
     "DATALOADER.SIZE_DIVISIBILITY": "images are padded to what the pyramid needs",
     "TEST.EXPECTED_RESULTS": "nothing is compared with it",
     "TEST.EXPECTED_RESULTS_SIGMA_TOL": "nothing is compared with it",
+    "AMP_VERBOSE": "there is no such log",
+}
+_MISSING = {
     "TEST.BBOX_AUG.": "there is no augmentation in tests",
     "PATHS_CATALOG": "data sets are listed in datasets/catalog.yaml and DATASETS.CATALOG",
-    "AMP_VERBOSE": "there is no such log",
 }
 
 _RES5 = "ResNet50Conv5ROIFeatureExtractor"
 _RESNEXTS = {(32, 4): "32x4d", (32, 8): "32x8d", (64, 4): "64x4d"}
 
-MASKRCNN_BENCHMARK = Dialect("maskrcnn-benchmark", ("maskrcnn_benchmark",), meaningless=dict(_MEANINGLESS))
-FCOS = Dialect("FCOS", ("maskrcnn_benchmark", "fcos"), meaningless={**_MEANINGLESS, "MODEL.FCOS.FPN_STRIDES": _DERIVED})
+MASKRCNN_BENCHMARK = Dialect("maskrcnn-benchmark", ("maskrcnn_benchmark",), implied=_IMPLIED, missing=_MISSING)
+FCOS = Dialect(
+    "FCOS",
+    ("maskrcnn_benchmark", "fcos"),
+    implied={**_IMPLIED, "MODEL.FCOS.FPN_STRIDES": _DERIVED},
+    missing=_MISSING,
+)
 
 
 def _common(dialect: Dialect) -> None:

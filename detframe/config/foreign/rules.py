@@ -50,13 +50,15 @@ class Dialect:
         name: of the program.
         tables: YAML files beside this one with all its keys and defaults, dotted.
         rules: what its keys mean.
-        meaningless: key, or the beginning of keys with a dot at its end -> why it has no meaning in detframe.
+        implied: key, or the beginning of keys with a dot at its end -> why it needs no counterpart in detframe.
+        missing: the same for what detframe does not do, and can do without.
     """
 
     name: str
     tables: Sequence[str]
     rules: list[Rule] = field(default_factory=list)
-    meaningless: dict[str, str] = field(default_factory=dict)
+    implied: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def defaults(self) -> dict[str, Any]:
@@ -89,7 +91,12 @@ class Dialect:
 
     def reason(self, key: str) -> str | None:
         """Why a key has no meaning in detframe; None where it has one."""
-        return next((why for start, why in self.meaningless.items() if _covers(start, key)), None)
+        both = {**self.implied, **self.missing}
+        return next((why for start, why in both.items() if _covers(start, key)), None)
+
+    def lacks(self, key: str) -> bool:
+        """Whether a key asks for something that detframe does not do."""
+        return any(_covers(start, key) for start in self.missing)
 
     def translate(self, values: Values) -> list[Outcome]:
         """What `values`, laid over the program's defaults, mean in detframe's keys.
