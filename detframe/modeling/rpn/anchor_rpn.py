@@ -102,6 +102,8 @@ class AnchorRPN(nn.Module):
     `loss_rpn_cls` (binary cross entropy) and `loss_rpn_box` (smooth L1), empty without ground truth.
     """
 
+    class_agnostic = True
+
     def __init__(
         self,
         *,
