@@ -22,10 +22,11 @@ _MASKS = "roi_heads.mask.predictor.mask_fcn_logits."
 _RES5 = "roi_heads.box_head.layer4."
 _DELTAS = "roi_heads.box_predictor.bbox_pred."
 _KNOWN = {
-    "torchvision": r"(backbone\.(body|fpn)|rpn\.head|head|roi_heads\.(box_head\.fc\d|box_predictor\.[a-z]|mask_head|"
-    r"mask_predictor|keypoint_head|keypoint_predictor))",
+    "torchvision": r"(backbone\.(body|fpn)|rpn\.head|head|roi_heads\.(box_head\.(fc\d\.[a-z]|\d+\.(\d\.)?[a-z_]+$)|"
+    r"box_predictor\.[a-z]|mask_head|mask_predictor|keypoint_head|keypoint_predictor))",
     "detectron2": r"(backbone\.(bottom_up|stem|res\d|fpn_(lateral|output)\d|top_block)|proposal_generator\.rpn_head|"
-    r"head\.(cls_subnet|bbox_subnet|cls_score|bbox_pred)|roi_heads\.(box_head|box_predictor|mask_head|keypoint_head|res5))",
+    r"head\.(cls_subnet|bbox_subnet|cls_score|bbox_pred)|"
+    r"roi_heads\.(box_head\.(\d\.)?(fc|conv)\d\.[a-z]|box_predictor|mask_head|keypoint_head|res5))",
 }
 # What only our training keeps: a running mean of RetinaNet's normaliser
 _TRAINING_ONLY = ("rpn.loss_normalizer",)
@@ -40,11 +41,12 @@ _TO_TORCHVISION: tuple[Rule, ...] = (
 )
 _TO_DETECTRON2: tuple[Rule, ...] = (
     (r"(roi_heads\.box_head)\.(layer4)\.", lambda m: "roi_heads.res5."),
-    (r"rpn\.head\.conv\.0\.0\.", lambda m: "proposal_generator.rpn_head.conv."),
+    (r"rpn\.head\.conv\.(\d)\.0\.", lambda m: f"proposal_generator.rpn_head.conv.conv{m[1]}."),
     (r"rpn\.head\.cls_logits\.", lambda m: "proposal_generator.rpn_head.objectness_logits."),
     (r"rpn\.head\.bbox_pred\.", lambda m: "proposal_generator.rpn_head.anchor_deltas."),
-    (r"roi_heads\.box_head\.fc(\d)\.", lambda m: f"roi_heads.box_head.fc{int(m[1]) - 5}."),
-    (r"roi_heads\.box_head\.(\d)\.fc(\d)\.", lambda m: f"roi_heads.box_head.{m[1]}.fc{int(m[2]) - 5}."),
+    (r"(roi_heads\.box_head\.(?:\d\.)?)convs\.(\d)\.0\.", lambda m: f"{m[1]}conv{int(m[2]) + 1}."),
+    (r"(roi_heads\.box_head\.(?:\d\.)?)convs\.(\d)\.1\.", lambda m: f"{m[1]}conv{int(m[2]) + 1}.norm."),
+    (r"(roi_heads\.box_head\.(?:\d\.)?)fc(\d)\.", lambda m: f"{m[1]}fc{int(m[2]) - 5}."),
     (r"roi_heads\.mask\.head\.(\d)\.0\.", lambda m: f"roi_heads.mask_head.mask_fcn{int(m[1]) + 1}."),
     (r"roi_heads\.mask\.head\.(\d)\.1\.", lambda m: f"roi_heads.mask_head.mask_fcn{int(m[1]) + 1}.norm."),
     (r"roi_heads\.mask\.predictor\.conv5_mask\.", lambda m: "roi_heads.mask_head.deconv."),
@@ -73,11 +75,12 @@ def to_torchvision(state: Mapping[str, Tensor], like: Mapping[str, Tensor] | Non
         ValueError: torchvision has no place for some of it.
     """
     dense = f"{_DENSE_CLASSES}weight" in state
+    rules = (*_TO_TORCHVISION, *_torchvision_box_head(state))
     out: State = {}
     for name, value in state.items():
         if name in _TRAINING_ONLY:
             continue
-        theirs = re.sub(r"^rpn\.head\.", "head.", name) if dense else _renamed(name, _TO_TORCHVISION)
+        theirs = re.sub(r"^rpn\.head\.", "head.", name) if dense else _renamed(name, rules)
         unused = _unused_rows(name, value, state)
         if unused:
             groups = value.unflatten(0, (unused, -1)) if dense else value[None]
@@ -88,6 +91,20 @@ def to_torchvision(state: Mapping[str, Tensor], like: Mapping[str, Tensor] | Non
             value = torch.cat([rows, groups], 1).flatten(0, 1)
         out[theirs] = value
     return _checked("torchvision", out, state, dense)
+
+
+def _torchvision_box_head(state: Mapping[str, Tensor]) -> tuple[Rule, ...]:
+    """A box head with convolutions is one row there: the blocks, Flatten, then linear layers and ReLUs in turn."""
+    num_conv = len({m[1] for name in state if (m := re.match(r"roi_heads\.box_head\.convs\.(\d+)\.", name))})
+    if not num_conv:
+        return ()
+    return (
+        (r"roi_heads\.box_head\.convs\.", lambda m: "roi_heads.box_head."),
+        (
+            r"roi_heads\.box_head\.fc(\d)\.(?=weight|bias)",
+            lambda m: f"roi_heads.box_head.{num_conv + 1 + 2 * (int(m[1]) - 6)}.",
+        ),
+    )
 
 
 def _unused_rows(name: str, value: Tensor, state: Mapping[str, Tensor]) -> int:
@@ -106,7 +123,7 @@ def to_detectron2(state: Mapping[str, Tensor]) -> State:
     """
     levels = {int(m[1]) for name in state if (m := re.match(r"backbone\.fpn\.inner_blocks\.(\d)\.", name))}
     first = 6 - len(levels)
-    single = not levels
+    single, single_rpn_conv = not levels, not any(name.startswith("rpn.head.conv.1.") for name in state)
     anchors = len(state.get("rpn.head.regression_head.bbox_reg.weight", ())) // 4
     out: State = {}
     for name, value in state.items():
@@ -116,12 +133,14 @@ def to_detectron2(state: Mapping[str, Tensor]) -> State:
             value = torch.cat([value[1:], value[:1]])
         if anchors and name.startswith((_DENSE_CLASSES, "rpn.head.regression_head.bbox_reg.")):
             value = ratios_first(value, anchors)
-        out[_detectron2_name(name, first, single)] = value
+        out[_detectron2_name(name, first, single, single_rpn_conv)] = value
     return _checked("detectron2", out, state, dense=False)
 
 
-def _detectron2_name(name: str, first_level: int, single: bool) -> str:
+def _detectron2_name(name: str, first_level: int, single: bool, single_rpn_conv: bool) -> str:
     renamed = _renamed(name, _TO_DETECTRON2)
+    if single_rpn_conv:
+        renamed = renamed.replace("rpn_head.conv.conv0.", "rpn_head.conv.")
     blocks = {"inner": "lateral", "layer": "output"}
     renamed = re.sub(
         r"^backbone\.fpn\.(inner|layer)_blocks\.(\d)\.([01])\.",

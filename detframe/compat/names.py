@@ -65,10 +65,10 @@ def _detectron2_name(key: str, first_level: int) -> str | None:
     )
     key = key.replace("backbone.top_block.", "backbone.fpn.extra_blocks.")
     key = key.replace(".0.norm.", ".1.")
+    key = re.sub(r"^proposal_generator\.rpn_head\.conv\.conv(\d)\.", r"rpn.head.conv.\1.0.", key)
     key = key.replace("proposal_generator.rpn_head.conv.", "rpn.head.conv.0.0.")
     key = key.replace("proposal_generator.rpn_head.objectness_logits.", "rpn.head.cls_logits.")
     key = key.replace("proposal_generator.rpn_head.anchor_deltas.", "rpn.head.bbox_pred.")
-    key = re.sub(r"^roi_heads\.box_head\.fc(\d)\.", lambda m: f"roi_heads.box_head.fc{int(m[1]) + 5}.", key)
     return detectron2_branch(key)
 
 
@@ -81,7 +81,7 @@ def _detectron2_body(key: str) -> str:
     key = re.sub(r"^backbone\.bottom_up\.res(\d)\.", lambda m: f"backbone.body.layer{int(m[1]) - 1}.", key)
     key = key.replace(".shortcut.norm.", ".downsample.1.").replace(".shortcut.", ".downsample.0.")
     key = key.replace(".conv2_offset.", ".conv2.offset.")
-    return re.sub(r"\.conv(\d)\.norm\.", r".bn\1.", key)
+    return re.sub(r"^(backbone\.body\..+)\.conv(\d)\.norm\.", r"\1.bn\2.", key)
 
 
 def _background_first(value: Tensor) -> Tensor:

@@ -137,7 +137,8 @@ _C.SOLVER.EARLY_STOP_MIN_DELTA = 0.0
 
 # ---------------------------------------------------------------------------------------------- TEST
 _C.TEST = ConfigNode()
-# Member of EVALUATORS: "coco", or "tt100k", which adds recall and accuracy by size of object
+# Member of EVALUATORS: "coco"; "tt100k", which adds recall and accuracy by size of object; or "proposals", the average
+# recall of boxes whatever their class
 _C.TEST.EVALUATOR = "coco"
 # "tt100k": recall and accuracy are those of the detections from this score on
 _C.TEST.TT100K_SCORE_THRESH = 0.5
@@ -145,7 +146,7 @@ _C.TEST.TT100K_SCORE_THRESH = 0.5
 _C.TEST.EVAL_PERIOD = 0
 # Images per forward pass over all ranks
 _C.TEST.IMS_PER_BATCH = 8
-# Detections kept per image, in the model and in the evaluator
+# Detections kept per image, in the model and in the evaluator; proposals have limits of their own (MODEL.RPN)
 _C.TEST.DETECTIONS_PER_IMG = 100
 # Pictures of predictions beside ground truth that an evaluation draws
 _C.TEST.VISUALIZE = 8

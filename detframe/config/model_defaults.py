@@ -295,7 +295,8 @@ _C.MODEL.RETINANET.CLIP_BEFORE_NMS = True
 _C.MODEL.RETINANET.MIN_SIZE = 0.0
 
 _C.MODEL.ROI_HEADS = ConfigNode()
-# Member of ROI_HEADS: what refines the proposals; "" leaves the detections of the RPN head as they are
+# Member of ROI_HEADS: what refines the proposals; "" leaves the detections of the RPN head as they are, which are
+# class-agnostic proposals (label 1, objectness as score) where that is AnchorRPN
 _C.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
 # Maps of the extractor that regions are pooled from, as ["p2", "p3"]; empty is all up to stride 32
 _C.MODEL.ROI_HEADS.IN_FEATURES = ()
@@ -326,9 +327,14 @@ _C.MODEL.ROI_BOX_HEAD.POOLER_ALIGNED = False
 # A region with this side (square root of the area) is pooled from level POOLER_CANONICAL_LEVEL
 _C.MODEL.ROI_BOX_HEAD.POOLER_CANONICAL_SIZE = 224
 _C.MODEL.ROI_BOX_HEAD.POOLER_CANONICAL_LEVEL = 4
-# Number of fully connected layers, and their width
+# 3x3 convolutions before the fully connected layers, their channels, and their norm ("", "GN", "BN", "SyncBN")
+_C.MODEL.ROI_BOX_HEAD.NUM_CONV = 0
+_C.MODEL.ROI_BOX_HEAD.CONV_DIM = 256
+_C.MODEL.ROI_BOX_HEAD.NORM = ""
+# Number of fully connected layers, their width, and their norm ("", or "GN" as maskrcnn-benchmark with USE_GN)
 _C.MODEL.ROI_BOX_HEAD.NUM_FC = 2
 _C.MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM = 1024
+_C.MODEL.ROI_BOX_HEAD.FC_NORM = ""
 # One box regression for all classes instead of one per class
 _C.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = False
 # Box loss: "smooth_l1" on the deltas, or "giou" (1 - GIoU) on the boxes

@@ -12,11 +12,18 @@ from torch import Tensor, nn
 from detframe.config import ConfigNode
 from detframe.engine.recorder import RunRecorder
 from detframe.layers.collectives import rank, world_size
-from detframe.structures import Prediction, Target
+from detframe.registry import RPN_HEADS
+from detframe.structures import ANY_CLASS, Prediction, Target
 
 logger = logging.getLogger(__name__)
 _PICTURE_THRESHOLD = 0.3
-_COCO_KINDS = ("bbox", "segm", "keypoints")
+_COCO_METRICS = ("bbox/AP", "bbox/AP50", "bbox/AP-<class name>", "segm/AP", "keypoints/AP")
+# By evaluator, metrics that can choose the best model; those of others are only known once they have run
+_BEST_METRICS = {
+    "coco": _COCO_METRICS,
+    "tt100k": ("tt100k/F1", *_COCO_METRICS),
+    "proposals": ("proposals/AR@1000", "proposals/AR@100", "proposals/ARs@1000"),
+}
 
 
 class TestSets:
@@ -25,6 +32,9 @@ class TestSets:
     Args:
         sets: records by name; see `detframe.engine.inputs.load_test_sets`.
         recorder: where pictures go; None makes none.
+
+    Raises:
+        ValueError: TEST.EVALUATOR compares classes, and the model has none.
     """
 
     __test__ = False  # pytest, this is no test class
@@ -42,6 +52,8 @@ class TestSets:
         self.amp_dtype = amp_dtype
         self.recorder = recorder
         self.sets = dict(sets)
+        for records in self.sets.values():
+            _check_classes(cfg, len(records.metadata.class_names))
         self.evaluators = {name: build_evaluator(cfg, records) for name, records in self.sets.items()}
 
     def evaluate(self, model: nn.Module, iteration: int) -> dict[str, float]:
@@ -59,7 +71,9 @@ class TestSets:
         records, evaluator = self.sets[name], self.evaluators[name]
         logger.info("evaluating %d images of %s", len(records), name)
         loader = build_test_loader(self.cfg, records, rank=rank(), world_size=world_size())
-        pictures = _Pictures(self.recorder, name, iteration, records.metadata.class_names, self.cfg.TEST.VISUALIZE)
+        names = records.metadata.class_names
+        predicted = (ANY_CLASS,) if getattr(model, "class_agnostic", False) else names
+        pictures = _Pictures(self.recorder, name, iteration, names, predicted, self.cfg.TEST.VISUALIZE)
         metrics: dict[str, float] = run_evaluation(model, loader, evaluator, self.amp_dtype, pictures.on_batch)
         logger.info("results on %s after %d iterations:\n%s", name, iteration, evaluator.table(metrics))
         diagnosis = evaluator.diagnosis()
@@ -68,16 +82,38 @@ class TestSets:
         return metrics
 
 
+def _check_classes(cfg: ConfigNode, count: int) -> None:
+    """A model that does not tell classes apart has no average precision over several.
+
+    Raises:
+        ValueError: it would meet an evaluator of classes.
+    """
+    rpn = RPN_HEADS.get(cfg.MODEL.RPN.NAME)
+    class_agnostic = not cfg.MODEL.ROI_HEADS.NAME and getattr(rpn, "class_agnostic", False)
+    if class_agnostic and cfg.TEST.EVALUATOR in ("coco", "tt100k") and count > 1:
+        raise ValueError(
+            f"the evaluator {cfg.TEST.EVALUATOR!r} compares {count} classes, but without MODEL.ROI_HEADS.NAME the "
+            "model gives class-agnostic proposals; set TEST.EVALUATOR proposals, SOLVER.BEST_METRIC proposals/AR@1000"
+        )
+
+
 class _Pictures:
     """Draws the first images of rank 0's shard, ground truth beside prediction."""
 
     def __init__(
-        self, recorder: RunRecorder | None, name: str, iteration: int, class_names: Sequence[str], count: int
+        self,
+        recorder: RunRecorder | None,
+        name: str,
+        iteration: int,
+        class_names: Sequence[str],
+        predicted_names: Sequence[str],
+        count: int,
     ) -> None:
         self.recorder = recorder
         self.name = name
         self.iteration = iteration
         self.class_names = class_names
+        self.predicted_names = predicted_names
         self.left = count if recorder is not None and recorder.active else 0
         self._number = 0
 
@@ -92,7 +128,8 @@ class _Pictures:
         if self.recorder is None:
             return
         for image, target, prediction in list(zip(images, targets, predictions, strict=True))[: self.left]:
-            picture = side_by_side(image, target, prediction, self.class_names, _PICTURE_THRESHOLD)
+            names, predicted = self.class_names, self.predicted_names
+            picture = side_by_side(image, target, prediction, names, _PICTURE_THRESHOLD, predicted)
             self.recorder.picture(self.iteration, f"predictions_{self.name}_{self._number}", picture)
             self._number += 1
             self.left -= 1
@@ -108,11 +145,10 @@ def choose_metric(cfg: ConfigNode) -> str:
     if len(sets) > 1 and not any(metric.startswith(f"{name}/") for name in sets):
         metric = f"{sets[0]}/{metric}"
     kind = metric.split("/")[-2] if "/" in metric else ""
-    kinds = {"coco": _COCO_KINDS, "tt100k": (*_COCO_KINDS, "tt100k")}.get(cfg.TEST.EVALUATOR, (kind,))
-    if kind not in kinds:
-        more = ", 'tt100k/F1'" if "tt100k" in kinds else ""
+    known = _BEST_METRICS.get(cfg.TEST.EVALUATOR)
+    if known is not None and kind not in {example.split("/")[0] for example in known}:
         raise ValueError(
             f"SOLVER.BEST_METRIC {cfg.SOLVER.BEST_METRIC!r} is no metric of the evaluator {cfg.TEST.EVALUATOR!r}; "
-            f"as 'bbox/AP', 'bbox/AP50'{more}, 'segm/AP' or 'bbox/AP-<class name>'"
+            f"as {', '.join(map(repr, known))}"
         )
     return metric

@@ -123,7 +123,9 @@ def _nothing_to_do(cfg: ConfigNode, content: dict[str, Any], path: Path | None) 
 
 def _summarise(trainer: Trainer, folder: Path, seconds: float) -> None:
     """What was made, and where it is. Called by every rank."""
-    main = {key: value for key, value in trainer.metrics.items() if key.endswith(("/AP", "/AP50"))}
+    main = {
+        key: value for key, value in trainer.metrics.items() if key.endswith(("/AP", "/AP50", "/AR@100", "/AR@1000"))
+    }
     rows = [f"trained {trainer.iteration} iterations in {seconds / 60:.1f} minutes"]
     skipped = sum(gather_objects(getattr(trainer.data, "skipped", 0)))
     if skipped:

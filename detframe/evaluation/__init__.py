@@ -2,12 +2,14 @@
 
 from detframe.evaluation.coco import COCOEvaluator, build_evaluator, oracle_check
 from detframe.evaluation.loop import evaluating, run_evaluation
+from detframe.evaluation.proposals import ProposalEvaluator
 from detframe.evaluation.results import to_coco_results
 from detframe.evaluation.table import format_metric
 from detframe.evaluation.tt100k import TT100KEvaluator
 
 __all__ = [
     "COCOEvaluator",
+    "ProposalEvaluator",
     "TT100KEvaluator",
     "build_evaluator",
     "evaluating",

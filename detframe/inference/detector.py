@@ -19,7 +19,7 @@ from detframe.inference.checkpoint import read_detector
 from detframe.inference.inputs import ImageLike, as_tensor, expand
 from detframe.layers.device import resolve_amp
 from detframe.modeling import GeneralizedRCNN
-from detframe.structures import BoxMasks, Prediction, rescale_prediction, select, to_cpu
+from detframe.structures import ANY_CLASS, BoxMasks, Prediction, rescale_prediction, select, to_cpu
 
 # Threads that decode and resize while the model computes, and the batches that may wait for company of their shape
 _THREADS = 4
@@ -58,13 +58,13 @@ class Detector:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Label i is class_names[i - 1]."""
-        return tuple(self.meta["class_names"])
+        """Label i is class_names[i - 1]; of proposals, which have no class, there is "object" alone."""
+        return (ANY_CLASS,) if self.model.class_agnostic else tuple(self.meta["class_names"])
 
     @property
     def category_ids(self) -> tuple[int, ...]:
-        """Label i is category_ids[i - 1] in the annotation file of the training."""
-        return tuple(self.meta["category_ids"])
+        """Label i is category_ids[i - 1] in the annotation file of the training; of proposals there is 1 alone."""
+        return (1,) if self.model.class_agnostic else tuple(self.meta["category_ids"])
 
     def predict(
         self,

@@ -95,6 +95,11 @@ class GeneralizedRCNN(nn.Module):
         """Where the parameters are."""
         return next(self.parameters()).device
 
+    @property
+    def class_agnostic(self) -> bool:
+        """Whether the predictions are proposals, which all have label 1, whatever class the object is of."""
+        return self.roi_heads is None and getattr(self.rpn, "class_agnostic", False)
+
     def forward(self, images: Sequence[Tensor], targets: Sequence[Target] | None = None) -> Any:
         return self._run(*self._batch(images, targets))
 

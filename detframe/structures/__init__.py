@@ -2,11 +2,12 @@
 
 from detframe.structures.box_masks import BoxMasks
 from detframe.structures.image_list import ImageList
-from detframe.structures.instances import INSTANCE_KEYS, Prediction, Target, select, validate_target
+from detframe.structures.instances import ANY_CLASS, INSTANCE_KEYS, Prediction, Target, select, validate_target
 from detframe.structures.lazy_masks import LazyMasks
 from detframe.structures.rescale import rescale_prediction, to_cpu
 
 __all__ = [
+    "ANY_CLASS",
     "INSTANCE_KEYS",
     "BoxMasks",
     "ImageList",

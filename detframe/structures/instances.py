@@ -39,6 +39,8 @@ class Prediction(TypedDict, total=False):
     keypoints: Tensor  # float32 (M, P, 3)
 
 
+# What label 1 means where a model does not tell classes apart
+ANY_CLASS = "object"
 INSTANCE_KEYS = ("boxes", "labels", "scores", "masks", "keypoints", "iscrowd", "area", "ann_ids")
 
 

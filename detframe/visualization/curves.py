@@ -70,8 +70,10 @@ def read_metrics(path: str | Path) -> dict[str, list[tuple[float, float]]]:
 
 
 def _is_summary(name: str) -> bool:
-    """bbox/AP and the like, also behind the name of a data set."""
+    """bbox/AP, proposals/AR@1000 and the like, also behind the name of a data set."""
     *_, kind, metric = ("", *name.split("/"))
+    if kind == "proposals":
+        return metric.endswith("@1000") or metric == "AR@100"
     return kind in ("bbox", "segm", "keypoints") and metric in ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 

@@ -81,10 +81,15 @@ def side_by_side(
     prediction: Mapping[str, Any],
     class_names: Sequence[str],
     score_threshold: float = 0.3,
+    predicted_names: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """Ground truth on the left, prediction on the right, each with its caption; uint8 RGB."""
+    """Ground truth on the left, prediction on the right, each with its caption; uint8 RGB.
+
+    Args:
+        predicted_names: the classes of the prediction, where they are not those of the ground truth.
+    """
     left = draw_instances(image, target, class_names)
-    right = draw_instances(image, prediction, class_names, score_threshold)
+    right = draw_instances(image, prediction, predicted_names or class_names, score_threshold)
     caption = f"prediction (score >= {score_threshold:g})" if score_threshold > 0 else "prediction"
     return contact_sheet([with_caption(left, "ground truth"), with_caption(right, caption)], columns=2)
 

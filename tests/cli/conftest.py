@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,18 @@ TINY = [
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, write_checkpoint: Callable[..., Path]) -> Path:
     """A detector of two classes, "cat" (category 3) and "dog" (category 7), with random weights."""
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "model_final.pth")
+
+
+@pytest.fixture(scope="session")
+def write_checkpoint() -> Callable[..., Path]:
+    """Write such a checkpoint with other settings: write_checkpoint(path, "KEY", value)."""
+    return _write_checkpoint
+
+
+def _write_checkpoint(path: Path, *opts: object) -> Path:
     import torch
 
     from detframe import __version__
@@ -34,7 +45,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from detframe.modeling import build_detection_model
 
     cfg = get_cfg()
-    cfg.merge_from_list(TINY)
+    cfg.merge_from_list([*TINY, *opts])
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = build_detection_model(cfg)
@@ -50,7 +61,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "iteration": 1,
         "metrics": {},
     }
-    path = tmp_path_factory.mktemp("checkpoint") / "model_final.pth"
     torch.save({"model": model.state_dict(), "meta": meta}, path)
     return path
 

@@ -35,6 +35,14 @@ def test_a_folder(checkpoint: Path, photos: Path, tmp_path: Path):
     assert set(rows[0]) == {"image_id", "category_id", "bbox", "score"}
 
 
+def test_proposals_have_no_class(write_checkpoint, photos: Path, tmp_path: Path):
+    checkpoint = write_checkpoint(tmp_path / "rpn.pth", "MODEL.ROI_HEADS.NAME", "")
+    assert run(checkpoint, tmp_path / "found", "--input", photos) == 0
+    index, rows = load(tmp_path / "found" / "images.json"), load(tmp_path / "found" / "predictions.json")
+    assert index["categories"] == [{"id": 1, "name": "object"}]
+    assert len(rows) > 3 * 5 and {row["category_id"] for row in rows} == {1}  # more than TEST.DETECTIONS_PER_IMG
+
+
 def test_the_results_are_those_of_the_detector(checkpoint: Path, photos: Path, tmp_path: Path):
     from detframe.inference import Detector
 

@@ -30,6 +30,12 @@ TORCHVISION = {
         ("MODEL.NUM_CLASSES", 1, "MODEL.KEYPOINT_ON", True, "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", 17),
     ),
     "retinanet_resnet50_fpn": ("configs/Base-RetinaNet-torchvision.yaml", ("MODEL.NUM_CLASSES", 5)),
+    "fasterrcnn_resnet50_fpn_v2": (
+        "configs/faster_rcnn/faster_rcnn_R_50_FPN_v2_400ep.yaml",
+        ("MODEL.NUM_CLASSES", 5),
+    ),
+    "maskrcnn_resnet50_fpn_v2": ("configs/mask_rcnn/mask_rcnn_R_50_FPN_v2_400ep.yaml", ("MODEL.NUM_CLASSES", 5)),
+    "retinanet_resnet50_fpn_v2": ("configs/retinanet/retinanet_R_50_FPN_v2_26ep.yaml", ("MODEL.NUM_CLASSES", 5)),
     "fcos_resnet50_fpn": ("configs/Base-FCOS-torchvision.yaml", ("MODEL.NUM_CLASSES", 5)),
 }
 
@@ -73,15 +79,21 @@ C4 = ("MODEL.BACKBONE.CONV_BODY", "R-18-C4", "MODEL.ROI_HEADS.NAME", "Res5ROIHea
 C4 += ("MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 14, "MODEL.RPN.ANCHOR_SIZES", ((32, 64),))
 
 
+CONVS = ("MODEL.ROI_BOX_HEAD.NUM_CONV", 2, "MODEL.ROI_BOX_HEAD.CONV_DIM", 12, "MODEL.ROI_BOX_HEAD.NORM", "GN")
+
+
 @pytest.mark.parametrize(
     "opts",
     [
         ("MODEL.ROI_HEADS.NAME", "CascadeROIHeads", "MODEL.MASK_ON", True),
+        (*CONVS, "MODEL.RPN.CONV_DEPTH", 2),
+        ("MODEL.ROI_HEADS.NAME", "CascadeROIHeads", *CONVS),
+        ("MODEL.ROI_HEADS.NAME", ""),
         ("MODEL.KEYPOINT_ON", True, "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", 4),
         ("MODEL.FPN.NORM", "GN", "MODEL.MASK_ON", True, "MODEL.ROI_MASK_HEAD.NORM", "GN"),
         C4,
     ],
-    ids=["cascade with masks", "keypoints", "GN", "C4"],
+    ids=["cascade with masks", "box convolutions", "cascade with convolutions", "RPN", "keypoints", "GN", "C4"],
 )
 def test_what_we_train_goes_to_detectron2_and_back(opts):
     torch.manual_seed(0)
@@ -98,6 +110,17 @@ def test_what_they_have_no_place_for():
     efpn = build_detection_model(tiny_config({}, *opts, *levels))
     with pytest.raises(ValueError, match=r"detectron2 has no place for these weights: backbone\.extension"):
         to_detectron2(efpn.state_dict())
+    normed = build_detection_model(tiny_config({}, "MODEL.ROI_BOX_HEAD.FC_NORM", "GN"))
+    for convert in (to_detectron2, to_torchvision):
+        with pytest.raises(ValueError, match=r"has no place for these weights: roi_heads\.box_head\.fc\d\.[01]"):
+            convert(normed.state_dict())
     cascade = build_detection_model(tiny_config({}, "MODEL.ROI_HEADS.NAME", "CascadeROIHeads"))
     with pytest.raises(ValueError, match=r"torchvision has no place for these weights: roi_heads\.box_head\.0\.fc6"):
         to_torchvision(cascade.state_dict())
+
+
+def test_what_detectron2_calls_the_layers_of_a_box_head():
+    ours = build_detection_model(tiny_config({}, "MODEL.ROI_HEADS.NAME", "CascadeROIHeads", *CONVS))
+    keys = {key for key in to_detectron2(ours.state_dict()) if key.startswith("roi_heads.box_head.2.")}
+    conv = {f"roi_heads.box_head.2.conv{i}.{name}" for i in (1, 2) for name in ("weight", "norm.weight", "norm.bias")}
+    assert keys == conv | {f"roi_heads.box_head.2.fc{i}.{name}" for i in (1, 2) for name in ("weight", "bias")}

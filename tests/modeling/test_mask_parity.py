@@ -5,13 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torchvision.models.detection import keypointrcnn_resnet50_fpn, maskrcnn_resnet50_fpn
+from torchvision.models.detection import (
+    keypointrcnn_resnet50_fpn,
+    maskrcnn_resnet50_fpn,
+    maskrcnn_resnet50_fpn_v2,
+)
 
 from detframe.compat import load_weights
 from detframe.config import get_cfg
 from detframe.modeling import build_detection_model
 from tests.modeling.parity import assert_same_detections, reference, reference_batch, reference_state
-from tests.modeling.test_torchvision_parity import EVERYTHING, NAMES, SIZES, _shake
+from tests.modeling.test_torchvision_parity import EVERYTHING, NAMES, SIZES, V2_PROPOSALS, _shake
 
 D2_LOSSES = {
     "loss_rpn_cls": "loss_rpn_cls",
@@ -77,7 +81,7 @@ def test_masks_of_detectron2(detectron2):
 
 
 # ------------------------------------------------------------------------------------------------ torchvision
-def pair_of(builder, seed, *opts):
+def pair_of(builder, seed, *opts, config="", proposals=(2000, 1000)):
     torch.manual_seed(seed)
     theirs = builder(
         weights=None,
@@ -86,7 +90,9 @@ def pair_of(builder, seed, *opts):
         max_size=10**5,
         rpn_batch_size_per_image=EVERYTHING,
         box_batch_size_per_image=EVERYTHING,
-        **({"num_classes": 6} if builder is maskrcnn_resnet50_fpn else {"num_classes": 2, "num_keypoints": 5}),
+        rpn_post_nms_top_n_train=proposals[0],
+        rpn_post_nms_top_n_test=proposals[1],
+        **({"num_classes": 6} if builder is not keypointrcnn_resnet50_fpn else {"num_classes": 2, "num_keypoints": 5}),
     )
     with torch.no_grad():
         _shake(theirs)
@@ -95,6 +101,10 @@ def pair_of(builder, seed, *opts):
         theirs.roi_heads.keypoint_predictor.register_forward_hook(lambda _m, _a, out: out.contiguous())
     theirs.transform.resize = lambda image, target: (image, target)
     cfg = get_cfg()
+    if config:
+        cfg.merge_from_file(config)
+    for phase, count in zip(("TRAIN", "TEST"), proposals, strict=True):
+        cfg.merge_from_list([f"MODEL.RPN.POST_NMS_TOP_N_{phase}", count])
     cfg.merge_from_list(["MODEL.DEVICE", "cpu", "MODEL.RESNETS.NORM", "BN", "MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0])
     cfg.merge_from_list(["MODEL.RPN.BATCH_SIZE_PER_IMAGE", EVERYTHING, *opts])
     cfg.merge_from_list(["MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", EVERYTHING])
@@ -104,8 +114,12 @@ def pair_of(builder, seed, *opts):
     return theirs, ours
 
 
-@pytest.fixture(scope="module", params=[0, 1])
+@pytest.fixture(scope="module", params=[0, 1, "v2"])
 def masks(request):
+    if request.param == "v2":
+        config = "configs/mask_rcnn/mask_rcnn_R_50_FPN_v2_400ep.yaml"
+        proposals = (V2_PROPOSALS, V2_PROPOSALS)
+        return pair_of(maskrcnn_resnet50_fpn_v2, 2, "MODEL.NUM_CLASSES", 5, config=config, proposals=proposals)
     return pair_of(
         maskrcnn_resnet50_fpn,
         request.param,

@@ -57,7 +57,7 @@ def test_detections_of_detectron2(detectron2):
 # ---------------------------------------------------------------- torchvision
 NUM_CLASSES = 5
 SIZES = [(150, 256), (160, 220)]  # P6 and P7 have three and two rows over 160 pixels
-V2 = ["MODEL.FPN.P6_FROM", "C5", "MODEL.RETINANET.NORM", "GN", "MODEL.RETINANET.BOX_LOSS_TYPE", "giou"]
+V2_CONFIG = "configs/retinanet/retinanet_R_50_FPN_v2_26ep.yaml"
 
 
 def _shake(model: torch.nn.Module) -> None:
@@ -98,9 +98,9 @@ def torchvision(request):
     # torchvision rescales to min_size; a transform that finds every image of the right size already does nothing
     theirs.transform.resize = lambda image, target: (image, target)
     cfg = get_cfg()
-    cfg.merge_from_file("configs/Base-RetinaNet-torchvision.yaml")
+    cfg.merge_from_file(V2_CONFIG if request.param == "v2" else "configs/Base-RetinaNet-torchvision.yaml")
     cfg.merge_from_list(["MODEL.NUM_CLASSES", NUM_CLASSES, "MODEL.DEVICE", "cpu", "MODEL.RESNETS.NORM", "BN"])
-    cfg.merge_from_list(["MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0, *(V2 if request.param == "v2" else [])])
+    cfg.merge_from_list(["MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0])
     ours = build_detection_model(cfg)
     report = load_weights(ours, theirs.state_dict())
     assert report.kind == "torchvision dense detector"

@@ -1,4 +1,4 @@
-"""The box branch of an R-CNN: pool, two fully connected layers, class scores and box deltas.
+"""The box branch of an R-CNN: pool, convolutions and fully connected layers, class scores and box deltas.
 
 Legend: R regions over all images, K classes, C channels, S side of the pooled map.
 """
@@ -6,12 +6,14 @@ Legend: R regions over all images, K classes, C channels, S side of the pooled m
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detframe.config import ConfigNode
+from detframe.modeling.roi_heads.convs import LinearNorm, RegionConvs, fully_connected
 from detframe.ops import extend_boxes, roi_align_pyramid
 from detframe.ops.roi_align import assign_levels
 
@@ -83,36 +85,46 @@ class ROIPooler(nn.Module):
 
 
 class BoxHead(nn.Module):
-    """Fully connected layers over a pooled region: (R, C, S, S) -> (R, D). The layers are called fc6, fc7, ..."""
+    """Convolutions, then fully connected layers over a pooled region: (R, C, S, S) -> (R, D).
 
-    def __init__(self, in_channels: int, resolution: int, num_fc: int, dim: int) -> None:
+    The layers are called convs.0, convs.1, ... and fc6, fc7, ...
+
+    Args:
+        num_conv, conv_dim, norm: 3x3 convolutions, their channels and their norm.
+        fc_norm: norm of the fully connected layers, which then have no bias.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        resolution: int,
+        num_fc: int,
+        dim: int,
+        num_conv: int = 0,
+        conv_dim: int = 256,
+        norm: str = "",
+        fc_norm: str = "",
+    ) -> None:
         super().__init__()
-        size = in_channels * resolution**2
+        self.convs = RegionConvs(in_channels, num_conv, conv_dim, norm)
+        size = self.convs.out_channels * resolution**2
         self.names = [f"fc{6 + i}" for i in range(num_fc)]
         for name in self.names:
-            layer = nn.Linear(size, dim)
-            nn.init.kaiming_uniform_(layer.weight, a=1)
-            nn.init.zeros_(layer.bias)
+            layer = LinearNorm(size, dim, fc_norm) if fc_norm else nn.Linear(size, dim)
+            linear: Any = layer[0] if isinstance(layer, LinearNorm) else layer
+            nn.init.kaiming_uniform_(linear.weight, a=1)
+            if linear.bias is not None:
+                nn.init.zeros_(linear.bias)
             self.add_module(name, layer)
             size = dim
         self.out_dim = size
 
     def forward(self, x: Tensor) -> Tensor:
+        x = self.convs(x)
         for name in self.names:
-            x = F.relu(_fully_connected(x, getattr(self, name)))
+            layer = getattr(self, name)
+            x = layer(x) if isinstance(layer, LinearNorm) else F.relu(fully_connected(x, layer))
         return x.flatten(1)
-
-
-def _fully_connected(x: Tensor, layer: nn.Linear) -> Tensor:
-    """A linear layer over maps (R, C, S, S) or vectors.
-
-    Over channels_last float32 maps on a CPU it runs as the convolution of the map's size that it equals: that reads the
-    maps as they lie, and its kernel is the faster one.
-    """
-    if x.ndim == 4 and x.dtype == torch.float32 and x.device.type == "cpu":
-        weight = layer.weight.reshape(-1, *x.shape[1:])
-        return F.conv2d(x, weight, layer.bias).flatten(1)
-    return layer(x.flatten(1))
 
 
 class BoxPredictor(nn.Module):

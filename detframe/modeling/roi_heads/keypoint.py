@@ -14,7 +14,7 @@ from detframe.config import ConfigNode
 from detframe.layers import mean_over_ranks
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.roi_heads.box_head import ROIPooler
-from detframe.modeling.roi_heads.mask import initialise
+from detframe.modeling.roi_heads.convs import initialise
 from detframe.modeling.roi_heads.regions import Regions
 from detframe.ops import heatmaps_to_keypoints, keypoint_loss, keypoints_to_cells
 

@@ -6,31 +6,19 @@ Legend: R regions over all images, C channels of the pyramid, D of the head, K c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detframe.config import ConfigNode
-from detframe.layers import ConvNorm, mean_over_ranks
+from detframe.layers import mean_over_ranks
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.roi_heads.box_head import ROIPooler
+from detframe.modeling.roi_heads.convs import RegionConvs, initialise
 from detframe.modeling.roi_heads.regions import Regions
 from detframe.ops import crop_masks
 from detframe.registry import MASK_HEADS
-
-
-class MaskHead(nn.Sequential):
-    """3x3 convolutions over pooled regions: (R, C, S/2, S/2) -> (R, D, S/2, S/2); none keep what comes."""
-
-    def __init__(self, in_channels: int, num_conv: int, dim: int, norm: str) -> None:
-        channels = [in_channels, *[dim] * num_conv]
-        super().__init__(*(ConvNorm(a, b, 3, norm=norm, relu=True) for a, b in pairwise(channels)))
-        self.out_channels = channels[-1]
-        for block in self:
-            if isinstance(block, ConvNorm):
-                initialise(block.conv)
 
 
 class MaskPredictor(nn.Module):
@@ -68,7 +56,7 @@ class MaskBranch(nn.Module):
     """
 
     def __init__(
-        self, pooler: ROIPooler, head: MaskHead, predictor: MaskPredictor, target_mode: str, loss_weight: float
+        self, pooler: ROIPooler, head: RegionConvs, predictor: MaskPredictor, target_mode: str, loss_weight: float
     ) -> None:
         super().__init__()
         self.pooler, self.head, self.predictor = pooler, head, predictor
@@ -78,7 +66,7 @@ class MaskBranch(nn.Module):
     def from_config(cls, cfg: ConfigNode, in_channels: int, strides: Mapping[str, int]) -> MaskBranch:
         """Read MODEL.ROI_MASK_HEAD; `in_channels` are those of the regions that it gets."""
         keys = cfg.MODEL.ROI_MASK_HEAD
-        head = MaskHead(in_channels, keys.NUM_CONV, keys.CONV_DIM, keys.NORM)
+        head = RegionConvs(in_channels, keys.NUM_CONV, keys.CONV_DIM, keys.NORM)
         num_maps = 1 if keys.CLS_AGNOSTIC_MASK else cfg.MODEL.NUM_CLASSES
         predictor = MaskPredictor(head.out_channels, keys.CONV_DIM, num_maps)
         return cls(ROIPooler.from_config(cfg, strides, keys), head, predictor, keys.TARGET_MODE, keys.LOSS_WEIGHT)
@@ -139,10 +127,3 @@ def own_class(maps: Tensor, labels: Tensor) -> Tensor:
 def average_count(count: int, device: torch.device) -> Tensor:
     """A number of things, averaged over ranks, at least 1."""
     return mean_over_ranks(torch.tensor(float(count), device=device)).clamp(min=1)
-
-
-def initialise(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
-    """Normal by the fan-out (He et al., arXiv:1502.01852), bias 0."""
-    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from detframe.config import ConfigNode
 from detframe.layers import ConvNorm
 from detframe.modeling.ground_truth import GroundTruth
-from detframe.modeling.roi_heads.mask import average_count, initialise, mask_targets, own_class
+from detframe.modeling.roi_heads.convs import initialise
+from detframe.modeling.roi_heads.mask import average_count, mask_targets, own_class
 from detframe.modeling.roi_heads.regions import Regions
 from detframe.ops import random_keys
 from detframe.ops.points import regular_grid, sample_level, sample_masks, sample_regions, to_image

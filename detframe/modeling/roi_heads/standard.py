@@ -125,7 +125,16 @@ class StandardROIHeads(nn.Module):
     def build_head(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> Any:
         """What turns pooled regions into vectors of `out_dim` values; to be overridden by other box heads."""
         box = cfg.MODEL.ROI_BOX_HEAD
-        return BoxHead(out_channels, box.POOLER_RESOLUTION, box.NUM_FC, box.MLP_HEAD_DIM)
+        return BoxHead(
+            out_channels,
+            box.POOLER_RESOLUTION,
+            box.NUM_FC,
+            box.MLP_HEAD_DIM,
+            num_conv=box.NUM_CONV,
+            conv_dim=box.CONV_DIM,
+            norm=box.NORM,
+            fc_norm=box.FC_NORM,
+        )
 
     @classmethod
     def mask_channels(cls, cfg: ConfigNode, out_channels: int) -> int:

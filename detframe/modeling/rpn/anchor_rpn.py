@@ -127,6 +127,8 @@ class AnchorRPN(nn.Module):
         pixel: 1 if boxes run from pixel to pixel.
     """
 
+    class_agnostic = True
+
     def __init__(
         self,
         *,

@@ -1,0 +1,61 @@
+"""Layers that the heads on regions share.
+
+Legend: R regions, C channels, D of a head, S side of the pooled map.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from detframe.layers import ConvNorm, make_norm
+
+
+class RegionConvs(nn.Sequential):
+    """3x3 convolutions over pooled regions, each with its norm and ReLU: (R, C, S, S) -> (R, D, S, S).
+
+    Without any convolution it keeps what comes. The layers are called "0.0" (convolution), "0.1" (norm), "1.0", ...
+    """
+
+    def __init__(self, in_channels: int, num_conv: int, dim: int, norm: str) -> None:
+        channels = [in_channels, *[dim] * num_conv]
+        super().__init__(*(ConvNorm(a, b, 3, norm=norm, relu=True) for a, b in pairwise(channels)))
+        self.out_channels = channels[-1]
+        for block in self:
+            if isinstance(block, ConvNorm):
+                initialise(block.conv)
+
+
+class LinearNorm(nn.Sequential):
+    """A fully connected layer without bias ("0"), its norm ("1") and ReLU: (R, ...) -> (R, D)."""
+
+    def __init__(self, in_features: int, out_features: int, norm: str) -> None:
+        layer = make_norm(norm, out_features)
+        if layer is None:
+            raise ValueError("a LinearNorm has a norm; without one, nn.Linear with its bias serves")
+        super().__init__(nn.Linear(in_features, out_features, bias=False), layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self[1](fully_connected(x, self[0])))
+
+
+def fully_connected(x: Tensor, layer: nn.Module) -> Tensor:
+    """A linear layer over maps (R, C, S, S) or vectors.
+
+    Over channels_last float32 maps on a CPU it runs as the convolution of the map's size that it equals: that reads the
+    maps as they lie, and its kernel is the faster one.
+    """
+    if x.ndim == 4 and x.dtype == torch.float32 and x.device.type == "cpu" and isinstance(layer, nn.Linear):
+        weight = layer.weight.reshape(-1, *x.shape[1:])
+        return F.conv2d(x, weight, layer.bias).flatten(1)
+    return layer(x.flatten(1))
+
+
+def initialise(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    """Normal by the fan-out (He et al., arXiv:1502.01852), bias 0."""
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
