@@ -8,7 +8,7 @@ meaning here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,9 @@ class Foreign:
     native: Mapping[str, tuple[Any, str]] = field(default_factory=dict)  # our key -> value, where
     notes: tuple[Note, ...] = ()  # what was said of it
 
+    def __reduce__(self) -> tuple[Any, ...]:  # the rules of a dialect are functions, which do not travel
+        return _restored, (self.dialect.name, self.rows, self.native, self.notes)
+
     def with_rows(self, rows: Sequence[Row]) -> Foreign:
         """The same with more keys set; the log says what they became.
 
@@ -44,9 +47,9 @@ class Foreign:
         try:
             outcomes = self.dialect.translate({key: value for key, (value, _) in given.items()})
         except UntranslatableError as error:
-            source = _files(where for _, _, where in rows)
             lines = "\n".join(f"  {line}" for line in str(error).splitlines())
-            raise ValueError(f"{source}: {self.dialect.name} asks for what detframe does not have:\n{lines}") from None
+            file = rows[-1][2].rpartition(":")[0] or rows[-1][2]
+            raise ValueError(f"{file}: {self.dialect.name} asks for what detframe does not have:\n{lines}") from None
         native: dict[str, tuple[Any, str]] = {}
         notes: list[Note] = []
         fresh = {key for key, _, _ in rows}
@@ -79,6 +82,10 @@ class Foreign:
                 line = f"{self.dialect.name}: {key} {value!r} ({where}) has no meaning in detframe: {why}"
                 notes.append((logging.WARNING if changed and self.dialect.lacks(key) else logging.INFO, line))
         return notes
+
+
+def _restored(program: str, rows: Any, native: Any, notes: Any) -> Foreign:
+    return Foreign(next(dialect for dialect in DIALECTS if dialect.name == program), rows, native, notes)
 
 
 def recognise(keys: Sequence[str], native: set[str]) -> tuple[Dialect | None, set[str]]:
@@ -145,8 +152,3 @@ def _sets(dialect: Dialect, reads: tuple[str, ...]) -> list[str]:
         return list(rule.build(*(dialect.defaults[key] for key in reads)))
     except UntranslatableError:
         return []
-
-
-def _files(places: Iterable[str]) -> str:
-    names = dict.fromkeys(place.rpartition(":")[0] or place for place in places)
-    return " and ".join(names)

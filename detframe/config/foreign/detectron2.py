@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from detframe.config.foreign.rules import Dialect, UntranslatableError, as_lists, single
+from detframe.config.foreign.rules import Dialect, UntranslatableError, as_lists, resnet_body, single
 
 DETECTRON2 = Dialect(
     "detectron2",
@@ -50,7 +50,6 @@ DETECTRON2 = Dialect(
     },
 )
 _BACKBONES = ("build_resnet_backbone", "build_resnet_fpn_backbone", "build_retinanet_resnet_fpn_backbone")
-_RESNEXTS = {(32, 4): "32x4d", (32, 8): "32x8d", (64, 4): "64x4d"}
 _KINDS = {"GeneralizedRCNN": "AnchorRPN", "ProposalNetwork": "AnchorRPN", "RetinaNet": "RetinaNet"}
 _ROI_HEADS = {
     "Res5ROIHeads": "Res5ROIHeads",
@@ -178,13 +177,8 @@ def _body(
         suffix = _single_map(single("MODEL.RESNETS.OUT_FEATURES", features), dilation)
     else:
         suffix = "FPN-RETINANET" if "retinanet" in builder else "FPN"
-    known = _RESNEXTS.get((groups, width))
-    body = f"X-{depth}-{known}" if groups > 1 and known else f"R-{depth}"
-    explicit = groups > 1 and not known
     return {
-        "MODEL.BACKBONE.CONV_BODY": f"{body}-{suffix}",
-        "MODEL.RESNETS.NUM_GROUPS": groups if explicit else 0,
-        "MODEL.RESNETS.WIDTH_PER_GROUP": width if explicit or (groups == 1 and width != 64) else 0,
+        **resnet_body(depth, groups, width, suffix),
         "MODEL.RESNETS.RES5_DILATION": dilation,
         "MODEL.RESNETS.NORM_EPS": 1e-5,
         "MODEL.FPN.P6_FROM": "C5",

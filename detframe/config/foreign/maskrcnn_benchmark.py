@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from detframe.config.foreign.catalog import weights
-from detframe.config.foreign.rules import Dialect, UntranslatableError, single
+from detframe.config.foreign.rules import Dialect, UntranslatableError, resnet_body, single
 
 _NO_CHOICE = "detframe has one way to do it"
 _DERIVED = "follows from the extractor"
@@ -46,7 +46,6 @@ _MISSING = {
 }
 
 _RES5 = "ResNet50Conv5ROIFeatureExtractor"
-_RESNEXTS = {(32, 4): "32x4d", (32, 8): "32x8d", (64, 4): "64x4d"}
 
 MASKRCNN_BENCHMARK = Dialect("maskrcnn-benchmark", ("maskrcnn_benchmark",), implied=_IMPLIED, missing=_MISSING)
 FCOS = Dialect(
@@ -123,16 +122,9 @@ def _body(conv_body: str, groups: int, width: int) -> dict[str, Any]:
     if "FBNet" in conv_body:
         raise UntranslatableError(f"MODEL.BACKBONE.CONV_BODY {conv_body}: detframe has no FBNet")
     match = re.fullmatch(r"R-(\d+)-(.+)", conv_body)
-    if groups > 1 and match:
-        known = _RESNEXTS.get((groups, width))
-        if known:
-            return {"MODEL.BACKBONE.CONV_BODY": f"X-{match[1]}-{known}-{match[2]}"} | _groups(0, 0)
-        return {"MODEL.BACKBONE.CONV_BODY": conv_body} | _groups(groups, width)
-    return {"MODEL.BACKBONE.CONV_BODY": conv_body} | _groups(0, 0 if width == 64 else width)
-
-
-def _groups(groups: int, width: int) -> dict[str, Any]:
-    return {"MODEL.RESNETS.NUM_GROUPS": groups, "MODEL.RESNETS.WIDTH_PER_GROUP": width}
+    if match is None:
+        return {"MODEL.BACKBONE.CONV_BODY": conv_body}
+    return resnet_body(int(match[1]), groups, width, match[2])
 
 
 def _norm(function: str) -> dict[str, Any]:

@@ -152,3 +152,15 @@ def single(key: str, values: Iterable[Any]) -> Any:
     if not found or any(as_lists(value) != as_lists(found[0]) for value in found):
         raise UntranslatableError(f"{key} {found!r}: detframe has one value for all")
     return found[0]
+
+
+def resnet_body(depth: int, groups: int, width: int, suffix: str) -> dict[str, Any]:
+    """The keys of a ResNet, or of a ResNeXt by its name where it has one: "X-101-32x8d-FPN"."""
+    name = f"X-{depth}-{groups}x{width}d"
+    known = name in ("X-50-32x4d", "X-101-32x8d", "X-101-64x4d")
+    plain = known or (groups, width) == (1, 64)
+    return {
+        "MODEL.BACKBONE.CONV_BODY": f"{name if known else f'R-{depth}'}-{suffix}",
+        "MODEL.RESNETS.NUM_GROUPS": 0 if plain else groups,
+        "MODEL.RESNETS.WIDTH_PER_GROUP": 0 if plain else width,
+    }

@@ -5,6 +5,7 @@ Legend: N images, A locations or anchors of a level, K classes, M candidates ove
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -81,4 +82,4 @@ def join_levels(
 
 def class_prior_bias(prior: float) -> float:
     """The bias at which a sigmoid gives `prior`, so that training starts calm (RetinaNet, arXiv:1708.02002, 4.1)."""
-    return -float(torch.log(torch.tensor((1 - prior) / prior)))
+    return -math.log((1 - prior) / prior)
