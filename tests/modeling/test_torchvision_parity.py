@@ -22,7 +22,7 @@ SIZES = [(150, 256), (160, 220)]  # P6 has three rows over 160 pixels
 EVERYTHING = 10**6
 V2_CONFIG = "configs/faster_rcnn/faster_rcnn_R_50_FPN_v2_400ep.yaml"
 # convolutions on every region take their time
-V2_PROPOSALS = 200
+V2_PROPOSALS = 60
 
 
 def _shake(model: torch.nn.Module) -> None:
