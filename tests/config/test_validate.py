@@ -36,6 +36,8 @@ def test_the_defaults_are_valid():
         ("MODEL.EFPN.ATTENTION.WINDOW", 0, "above 0"),
         ("MODEL.EFPN.ATTENTION.HAT_OVERLAP", -0.5, "0 or more"),
         ("MODEL.RPN.BG_IOU_THRESHOLD", 0.9, "at most FG_IOU_THRESHOLD 0.7"),
+        ("MODEL.ROI_HEADS.BG_IOU_THRESHOLD", 0.6, "at most FG_IOU_THRESHOLD 0.5"),
+        ("MODEL.RPN.ANCHOR_STYLE", "round", "one of 'torchvision', 'exact', 'detectron'"),
     ],
 )
 def test_each_finding_names_key_value_and_origin(key: str, value: object, match: str):
