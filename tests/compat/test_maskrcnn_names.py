@@ -8,7 +8,7 @@ import torch
 from detframe.compat.names import translate
 from detframe.modeling.backbones import MobileNetV2
 
-PYRAMID = {"backbone.fpn.fpn_inner2.weight": torch.zeros(1)}
+PYRAMID = {"backbone.fpn.fpn_inner2.weight": torch.zeros(1), "rpn.head.centerness.weight": torch.zeros(1)}
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ PYRAMID = {"backbone.fpn.fpn_inner2.weight": torch.zeros(1)}
 )
 def test_deformable_convolutions(theirs: str, ours: str):
     kind, state = translate({"module." + theirs: torch.zeros(1), **PYRAMID})
-    assert kind == "FCOS" and ours in state and len(state) == 2
+    assert kind == "FCOS" and ours in state and len(state) == 3
 
 
 def _original_names() -> list[str]:
@@ -45,6 +45,6 @@ def test_mobilenet():
     ours = {f"backbone.body.{name}": value for name, value in MobileNetV2().state_dict().items()}
     theirs = dict(zip(_original_names(), ours.values(), strict=True))
     kind, state = translate({**theirs, **PYRAMID})
-    del state["backbone.fpn.inner_blocks.0.0.weight"]
+    del state["backbone.fpn.inner_blocks.0.0.weight"], state["rpn.head.regression_head.bbox_ctrness.weight"]
     assert kind == "FCOS" and list(state) == list(ours)
     assert all(state[name] is value for name, value in ours.items())

@@ -49,7 +49,8 @@ class AnchorGenerator(nn.Module):
         super().__init__()
         self.step = step
         self.strides = list(strides)
-        self.num_anchors = len(sizes[0]) * len(aspect_ratios)
+        self.num_sizes, self.num_ratios = len(sizes[0]), len(aspect_ratios)
+        self.num_anchors = self.num_sizes * self.num_ratios
         for i, level_sizes in enumerate(sizes):
             templates = anchor_templates(level_sizes, aspect_ratios, rounded)
             self.register_buffer(f"templates{i}", templates, persistent=False)
