@@ -148,8 +148,8 @@ def _class_layers(
     out = []
     for name in target:
         axes = next((axes for pattern, axes in _LAYERS if re.fullmatch(pattern, name)), None)
-        agnostic = ".mask.coarse." in name or ".point_head." in name
-        if agnostic and len(target.get(_POINT_MASKS, ())) != classes:
+        of_points = ".mask.coarse." in name or ".point_head." in name
+        if of_points and len(target.get(_POINT_MASKS, ())) != classes:
             continue
         if axes and name in state:
             out.append((name, axes))
