@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from detframe.compat.pickles import to_tensors
 
 # Where programs keep their weights; the first that a file has is read
 _WEIGHTS = ("model", "state_dict", "model_state_dict", "net", "network", "weights", "blobs", "module")
@@ -48,7 +51,8 @@ def find_state_dict(content: Any, source: str) -> StateDict:
         inner = inner[key]
     if not isinstance(inner, Mapping):
         raise ValueError(f"{source} holds a {type(inner).__name__}, not a state dict")
-    tensors = {str(key): value for key, value in inner.items() if isinstance(value, Tensor)}
+    arrays = {str(key): to_tensors(value) for key, value in inner.items() if isinstance(value, (Tensor, np.ndarray))}
+    tensors = {key: value for key, value in arrays.items() if isinstance(value, Tensor)}
     if not tensors:
         where = f"{source}, in {'.'.join(path)!r}," if path else source
         keys = ", ".join(repr(str(key)) for key in list(inner)[:8])
