@@ -43,17 +43,16 @@ def _run(args: argparse.Namespace) -> int:
 
     from detframe.compat import read_weights
     from detframe.compat.export import to_detectron2, to_torchvision
+    from detframe.inference.checkpoint import read_detector
 
-    content = read_weights(args.weights)
-    state = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or "meta" not in content:
-        raise ValueError(f"{args.weights} is no checkpoint of detframe: it has no 'model' and 'meta'")
+    model, _, meta = read_detector(args.weights, "cpu")
+    state = model.state_dict()
     output = Path(args.output).expanduser()
     output.parent.mkdir(parents=True, exist_ok=True)
     if args.to == "torchvision":
         torch.save(to_torchvision(state, read_weights(args.like) if args.like else None), output)
     else:
-        torch.save({"model": to_detectron2(state), "__author__": "detframe"}, output)
-    classes = content["meta"]["class_names"]
+        torch.save({"model": to_detectron2(model), "__author__": "detframe"}, output)
+    classes = meta["class_names"]
     logger.info("%s holds %d tensors for %s; classes in order: %s", output, len(state), args.to, ", ".join(classes))
     return 0

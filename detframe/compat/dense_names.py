@@ -5,11 +5,9 @@ Legend: T anchors of a cell, K classes.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 TORCHVISION_DENSE = "torchvision dense detector"
@@ -31,10 +29,10 @@ def torchvision_dense(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     if any(".bbox_ctrness." in key for key in out):
         return out
     # RetinaNet before torchvision 0.13, as published: convolutions and ReLUs in one row
-    return {_block_of_pair(key): value for key, value in out.items()}
+    return {block_of_pair(key): value for key, value in out.items()}
 
 
-def _block_of_pair(key: str) -> str:
+def block_of_pair(key: str) -> str:
     """The place of a convolution in a row of convolution, ReLU, convolution, ... as that of a block."""
     pattern = r"^(rpn\.head\.\w+_head\.conv)\.(\d+)\.(weight|bias)$"
     return re.sub(pattern, lambda m: f"{m[1]}.{int(m[2]) // 2}.0.{m[3]}", key)
@@ -56,36 +54,11 @@ def without_unused_class(state: dict[str, Tensor], target: Mapping[str, Tensor])
 
 
 def detectron2_retinanet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """detectron2's RetinaNet head in our names and order; other entries stay.
-
-    Its anchors of a cell run over the aspect ratios first, ours over the sizes.
-
-    Raises:
-        ValueError: a number of anchors from which those of sizes and ratios do not follow.
-    """
+    """detectron2's RetinaNet head in our names; other entries stay. For the order of its anchors see `anchor_order`."""
     if "head.bbox_pred.weight" not in state:
         return dict(state)
-    anchors = len(state["head.bbox_pred.weight"]) // 4
     out = {}
     for key, value in state.items():
         name = next((ours + key.removeprefix(d2) for d2, ours in _DETECTRON2.items() if key.startswith(d2)), key)
-        if name.startswith((_CLS, _BOX)):
-            value = _sizes_first(value, anchors)
-        out[_block_of_pair(name)] = value
+        out[block_of_pair(name)] = value
     return out
-
-
-def ratios_first(value: Tensor, anchors: int) -> Tensor:
-    """Outputs of `anchors` anchors a cell, ours over the sizes first, in detectron2's order."""
-    return _sizes_first(value, anchors)  # as many sizes as ratios: exchanging the two twice changes nothing
-
-
-def _sizes_first(value: Tensor, anchors: int) -> Tensor:
-    side = math.isqrt(anchors)
-    if side * side != anchors:
-        raise ValueError(
-            f"a RetinaNet of detectron2 with {anchors} anchors a cell: how many sizes and how many aspect ratios these "
-            "are is not in the checkpoint; only as many sizes as ratios (3 and 3) can be converted"
-        )
-    order = torch.arange(anchors).reshape(side, side).T.flatten()
-    return value.unflatten(0, (anchors, -1))[order].flatten(0, 1)

@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from detframe.compat.dense_names import ratios_first
+from detframe.compat.anchor_order import DENSE_OUTPUTS, RPN_OUTPUTS, Grid, anchor_grid, ratios_fastest, sizes_fastest
 from detframe.compat.names import translate
 
 State = dict[str, Tensor]
@@ -115,26 +115,24 @@ def _unused_rows(name: str, value: Tensor, state: Mapping[str, Tensor]) -> int:
     return int(name.startswith(_DELTAS) or several)
 
 
-def to_detectron2(state: Mapping[str, Tensor]) -> State:
-    """The state dict of detectron2's Faster, Mask, Keypoint or Cascade R-CNN or RetinaNet with these weights.
+def to_detectron2(model: nn.Module) -> State:
+    """The state dict of detectron2's Faster, Mask, Keypoint or Cascade R-CNN or RetinaNet with a model's weights.
 
     Raises:
         ValueError: detectron2 has no place for some of it.
     """
+    state, grid = model.state_dict(), anchor_grid(model)
     levels = {int(m[1]) for name in state if (m := re.match(r"backbone\.fpn\.inner_blocks\.(\d)\.", name))}
     first = 6 - len(levels)
     single, single_rpn_conv = not levels, not any(name.startswith("rpn.head.conv.1.") for name in state)
-    anchors = len(state.get("rpn.head.regression_head.bbox_reg.weight", ())) // 4
     out: State = {}
-    for name, value in state.items():
+    for name, value in ratios_fastest(state, grid, (*RPN_OUTPUTS, *DENSE_OUTPUTS)).items():
         if name.endswith("num_batches_tracked") or name in _TRAINING_ONLY:
             continue
         if re.match(r"roi_heads\.box_predictor\.(\d\.)?cls_score\.", name):
             value = torch.cat([value[1:], value[:1]])
-        if anchors and name.startswith((_DENSE_CLASSES, "rpn.head.regression_head.bbox_reg.")):
-            value = ratios_first(value, anchors)
         out[_detectron2_name(name, first, single, single_rpn_conv)] = value
-    return _checked("detectron2", out, state, dense=False)
+    return _checked("detectron2", out, state, dense=False, grid=grid)
 
 
 def _detectron2_name(name: str, first_level: int, single: bool, single_rpn_conv: bool) -> str:
@@ -165,9 +163,11 @@ def _renamed(name: str, rules: tuple[Rule, ...]) -> str:
     return name
 
 
-def _checked(program: str, exported: State, state: Mapping[str, Tensor], dense: bool) -> State:
-    """`exported`, if reading it gives `state` back."""
-    back = translate(exported)[1]
+def _checked(
+    program: str, exported: State, state: Mapping[str, Tensor], dense: bool, grid: Grid | None = None
+) -> State:
+    """`exported`, if reading it gives `state` back; `grid` where the order of anchors was changed."""
+    back = sizes_fastest(translate(exported)[1], grid, (*RPN_OUTPUTS, *DENSE_OUTPUTS))
     if any(name.startswith(_RES5) for name in state):  # it reads as the body's last stage, and loading puts it here
         back = {name.replace("backbone.body.layer4.", _RES5): value for name, value in back.items()}
     kept = [name for name in state if not name.endswith("num_batches_tracked") and name not in _TRAINING_ONLY]

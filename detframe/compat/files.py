@@ -5,7 +5,7 @@ Nothing that a file says is ever executed: PyTorch files are read with `weights_
 
 from __future__ import annotations
 
-import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,12 @@ import torch
 
 from detframe.compat.body_weights import TORCHVISION, address_of
 from detframe.compat.download import download
-from detframe.compat.pickles import read_pickle
+from detframe.compat.pickles import DAMAGE, numpy_globals, read_pickle
+
+_SHOWN = 60  # bytes of the beginning of a file
+_PICKLE = b"\x80"  # of protocol 2 or newer
+_BEFORE_ZIP = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # a pickled number, how PyTorch's files began before 1.6
+_REMEDY = "In the program that wrote it, save the weights alone: torch.save(model.state_dict(), PATH)"
 
 
 def read_weights(path_or_url: str | Path) -> Any:
@@ -46,20 +51,61 @@ def read_checkpoint(path: str | Path) -> Any:
     if size == 0:
         raise ValueError(f"{path} is empty; the process that wrote it was probably stopped")
     with path.open("rb") as file:
-        is_zip = file.read(2) == b"PK"
+        start = file.read(_SHOWN)
+    _refuse_others(path, start)
+    is_zip = start.startswith(b"PK")
     if is_zip and not zipfile.is_zipfile(path):
         raise ValueError(f"{path} is half-written: it begins as a PyTorch file of {size} bytes so far, but has no end")
-    if path.suffix == ".pkl" and not is_zip:
-        return read_pickle(path)
+    if not is_zip and not start.startswith(_BEFORE_ZIP):
+        if path.suffix == ".pkl" or start.startswith(_PICKLE):
+            return read_pickle(path)
+        raise ValueError(f"{path} is no PyTorch checkpoint: it begins with {start[:16]!r}")
+    if is_zip and _is_program(path):
+        raise ValueError(f"{path} is a TorchScript archive, a program with its weights. {_REMEDY}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+        with torch.serialization.safe_globals(numpy_globals()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (*DAMAGE, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(_refusal(path, error)) from None
+
+
+def _is_program(path: Path) -> bool:
+    with zipfile.ZipFile(path) as file:
+        return any(name.endswith("/constants.pkl") for name in file.namelist())
+
+
+def _refuse_others(path: Path, start: bytes) -> None:
+    """What failed downloads leave, and files of other kinds.
+
+    Raises:
+        ValueError: a web page, a pointer of Git LFS, or safetensors.
+    """
+    begin = start.lstrip(b"\xef\xbb\xbf \t\r\n")
+    line = begin.partition(b"\n")[0].decode("utf-8", "replace")
+    if begin.startswith(b"<"):
         raise ValueError(
-            f"{path} cannot be read safely: it is no PyTorch checkpoint, or it holds Python objects besides tensors "
-            f"and plain values ({str(error).splitlines()[0]})"
-        ) from None
-    except (RuntimeError, EOFError, zipfile.BadZipFile, OSError, KeyError) as error:
-        raise ValueError(f"{path} is damaged and cannot be read ({str(error).splitlines()[0]})") from None
+            f"{path} is a web page, not weights (it begins with {line!r}): the download failed. Delete it, and "
+            "download it again, or by a browser where the page asks for something"
+        )
+    if begin.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{path} is a pointer of Git LFS, not the file itself; run git lfs pull in its repository")
+    if path.suffix == ".safetensors":
+        raise ValueError(
+            f"{path} is of a kind that is not read here; torch.save(safetensors.torch.load_file({str(path)!r}), PATH) "
+            "writes one that is"
+        )
+
+
+def _refusal(path: Path, error: BaseException) -> str:
+    """Why PyTorch's reader, which runs nothing, gave up; its own text goes on to recommend what would run the file."""
+    reason = str(error)
+    if asked := re.search(r"GLOBAL ([\w.]+)", reason):
+        return (
+            f"{path} cannot be read safely: it asks for {asked[1]}, and a checkpoint holds nothing but tensors and "
+            f"plain values. {_REMEDY}"
+        )
+    short = reason.split(". In PyTorch")[0].partition("\n")[0] or type(error).__name__
+    return f"{path} is damaged or half-written and cannot be read ({short})"
 
 
 def _torchvision_url(name: str) -> str:

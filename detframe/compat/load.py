@@ -2,109 +2,121 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from detframe.compat.anchor_order import DENSE_OUTPUTS, RPN_OUTPUTS, anchor_grid, sizes_fastest
 from detframe.compat.caffe2_names import MERGED, exact_affine
+from detframe.compat.class_rows import ClassRows, coco_names, count_classes, rows_by_name
 from detframe.compat.dense_names import TORCHVISION_DENSE, without_unused_class
+from detframe.compat.detectron_names import DETECTRON, DETECTRON_MERGED
 from detframe.compat.files import read_weights
-from detframe.compat.names import translate
+from detframe.compat.names import DETECTRON2, OWN, TORCHVISION_DETECTOR, translate, without_wrappers
+from detframe.compat.report import LoadReport
+from detframe.compat.state import StateDict, find_state_dict
 from detframe.compat.timm_names import timm_body
 
-logger = logging.getLogger(__name__)
-
-# Layers whose size is the number of classes: another number is expected when a model is tuned to new data
-CLASS_LAYERS = ("cls_score", "bbox_pred", "cls_logits", "mask_fcn_logits", "kps_score_lowres")
+# Outputs whose size is a number that new data may change
+_SIZED_BY = {
+    "rpn.head.cls_logits.": "anchors",
+    "rpn.head.bbox_pred.": "anchors",
+    "bbox_reg.": "anchors",
+    "cls_score.": "classes",
+    "bbox_pred.": "classes",
+    "cls_logits.": "classes",
+    "mask_fcn_logits.": "classes",
+    "coarse.prediction.": "classes",
+    "point_head.": "classes",
+    "kps_score_lowres.": "keypoints",
+}
 SMALLEST_BACKBONE_SHARE = 0.9
-
-
-@dataclass
-class LoadReport:
-    """What `load_weights` did: parameter names by outcome."""
-
-    source: str
-    kind: str
-    loaded: list[str] = field(default_factory=list)
-    reinitialised: list[str] = field(default_factory=list)  # "name: checkpoint shape -> model shape"
-    missing: list[str] = field(default_factory=list)  # in the model, not in the checkpoint
-    unused: list[str] = field(default_factory=list)  # in the checkpoint, not in the model
-    counts: dict[str, int] = field(default_factory=dict)  # numbers of values by outcome
-
-    def table(self) -> str:
-        """The report as text, a line an outcome, with names where something did not load."""
-        total = max(sum(self.counts.get(k, 0) for k in ("loaded", "reinitialised", "missing")), 1)
-        lines = [f"weights from {self.source} ({self.kind})"]
-        for outcome in ("loaded", "reinitialised", "missing", "unused"):
-            names, values = getattr(self, outcome), self.counts.get(outcome, 0)
-            share = "" if outcome == "unused" else f"  {100 * values / total:5.1f} % of the model"
-            lines.append(f"  {outcome:14s} {len(names):4d} tensors  {values:12,d} values{share}")
-            if outcome != "loaded":
-                lines += [f"      {name}" for name in names[:8]]
-                lines += [f"      ... and {len(names) - 8} more"] if len(names) > 8 else []
-        return "\n".join(lines)
+_REMEDY = "MODEL.ALLOW_PARTIAL_WEIGHTS True accepts it"
+_HEADS = ("rpn.", "roi_heads.")
 
 
 def load_weights(
-    model: nn.Module, path_or_url: str | Path | Mapping[str, Any], allow_partial: bool = False
+    model: nn.Module,
+    path_or_url: str | Path | Mapping[str, Any],
+    allow_partial: bool = False,
+    class_names: Sequence[str] | None = None,
 ) -> LoadReport:
-    """Fill `model` from a checkpoint of detframe, torchvision, detectron2 or FCOS, or its body from a classifier.
+    """Fill `model` from a checkpoint of any program that detframe knows, or its body from a classifier.
 
     Layers that depend on the number of classes keep their initial values where shapes differ; so does what the
-    checkpoint lacks. The report says which.
+    checkpoint lacks. With `class_names`, and where the classes of the checkpoint are known (detframe's name theirs;
+    published ones have COCO's), each class gets the rows of the class of its name. The report says which.
 
     Args:
         model: a detector built by `build_detection_model`.
         path_or_url: as for `read_weights`, or a state dict.
-        allow_partial: accept that less than 90 % of the backbone is filled.
+        allow_partial: accept a checkpoint of another architecture: less than 90 % of the backbone is filled, or the
+            checkpoint's is deeper, or none of its heads has a place.
+        class_names: the classes of the model, label 1 first.
 
     Raises:
         ValueError: no state dict in the file, or too little of it fits (the message holds the report's table), or
-            merged norms meet norms that compute statistics.
+            merged norms meet norms that compute statistics, or `class_names` are not as many as the model's classes.
     """
     if isinstance(path_or_url, Mapping):
         source, content = "a state dict", path_or_url
     else:
         source, content = str(path_or_url), read_weights(path_or_url)
-    raw, target = _state_dict(content, source), model.state_dict()
-    timm = timm_body(raw, target)
-    kind, state = translate(raw) if timm is None else ("timm classifier", timm)
-    report = LoadReport(source, kind)
-    if kind == TORCHVISION_DENSE:
-        state = without_unused_class(state, target)
-    state = _res5_where_it_stands(state, target)
-    state = _extended_head_from_shared(state, target)
-    if kind == MERGED:
-        state = exact_affine(state, model)
-    fitting = _sort_out(state, target, report)
-    share = _backbone_share(target, fitting)
-    if share < SMALLEST_BACKBONE_SHARE and not allow_partial:
-        raise ValueError(
-            f"{report.table()}\nonly {100 * share:.0f} % of the backbone's values are in this checkpoint: it is of "
-            "another architecture (compare MODEL.BACKBONE.CONV_BODY and MODEL.RESNETS), or its names are unknown here; "
-            "MODEL.ALLOW_PARTIAL_WEIGHTS True accepts it"
-        )
+    found, target = find_state_dict(content, source), model.state_dict()
+    kind, state = _in_our_names(found, model, target)
+    report = LoadReport(source, kind, notes=list(found.notes))
+    rows = None if class_names is None else _class_rows(kind, found, state, target, class_names)
+    if rows is not None:
+        report.notes.append(rows.note())
+    fitting = _sort_out(state, target, rows, report)
+    if not allow_partial:
+        _refuse_another_architecture(state, target, fitting, report)
     model.load_state_dict(fitting, strict=False)
     return report
 
 
-def _state_dict(content: Any, source: str) -> dict[str, Tensor]:
-    for key in ("model", "state_dict", "model_state_dict", "blobs"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{source} holds a {type(content).__name__}, not a state dict")
-    state = {
-        str(key): torch.as_tensor(value) for key, value in content.items() if isinstance(value, (Tensor, int, float))
-    }
-    if not state:
-        raise ValueError(f"{source} holds no tensors; its keys are {sorted(map(str, content))[:8]}")
-    return state
+def _in_our_names(found: StateDict, model: nn.Module, target: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
+    """The kind of a state dict, and its content as this model has it: names, places, order of rows."""
+    raw = without_wrappers(found.tensors)
+    timm = timm_body(raw, target)
+    kind, state = translate(raw) if timm is None else ("timm classifier", timm)
+    if kind == TORCHVISION_DENSE:
+        state = without_unused_class(state, target)
+    if kind == DETECTRON2:
+        state = sizes_fastest(state, anchor_grid(model), (*RPN_OUTPUTS, *DENSE_OUTPUTS))
+    if kind in (DETECTRON, DETECTRON_MERGED):
+        state = sizes_fastest(state, anchor_grid(model), DENSE_OUTPUTS)
+    state = _res5_where_it_stands(state, target)
+    state = _extended_head_from_shared(state, target)
+    return kind, exact_affine(state, model) if kind in (MERGED, DETECTRON_MERGED) else state
+
+
+def _class_rows(
+    kind: str,
+    found: StateDict,
+    state: Mapping[str, Tensor],
+    target: Mapping[str, Tensor],
+    class_names: Sequence[str],
+) -> ClassRows | None:
+    """The class outputs by the names of their classes; None where those of the checkpoint are not known."""
+    classes, others = count_classes(target), count_classes(state)
+    if classes and classes != len(class_names):
+        raise ValueError(f"{len(class_names)} class names for a model of {classes} classes: {', '.join(class_names)}")
+    if not classes or not others:
+        return None
+    if kind == OWN:
+        return rows_by_name(state, target, found.class_names, class_names) if len(found.class_names) == others else None
+    theirs = coco_names(state, by_id=kind in (TORCHVISION_DETECTOR, TORCHVISION_DENSE))
+    if theirs is None:
+        return None
+    rows = rows_by_name(state, target, theirs, class_names)
+    # as many classes under other names: as likely the same data under another program as COCO
+    if classes == others and rows.new:
+        return None
+    rows.taken_for = f"the checkpoint does not name its {others} classes, they are taken for COCO's"
+    return rows
 
 
 def _res5_where_it_stands(state: dict[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -126,29 +138,67 @@ def _extended_head_from_shared(state: dict[str, Tensor], target: Mapping[str, Te
     return {**state, **copies}
 
 
-def _sort_out(state: Mapping[str, Tensor], target: Mapping[str, Tensor], report: LoadReport) -> dict[str, Tensor]:
+def _sort_out(
+    state: Mapping[str, Tensor], target: Mapping[str, Tensor], rows: ClassRows | None, report: LoadReport
+) -> dict[str, Tensor]:
     fitting: dict[str, Tensor] = {}
-    counts = {"loaded": 0, "reinitialised": 0, "missing": 0, "unused": 0}
+    counts, rows = report.counts, rows or ClassRows()
     for name, value in target.items():
         if name not in state:
             # the counter of batches means nothing for a frozen or fresh norm, and old checkpoints lack it
             if not name.endswith("num_batches_tracked"):
                 report.missing.append(name)
                 counts["missing"] += value.numel()
-        elif state[name].shape != value.shape:
-            expected = " (number of classes)" if any(layer in name for layer in CLASS_LAYERS) else ""
-            report.reinitialised.append(f"{name}: {tuple(state[name].shape)} -> {tuple(value.shape)}{expected}")
+        elif name in rows.values and rows.new:
+            fitting[name] = rows.values[name]
+            report.reinitialised.append(f"{name}: all but {len(rows.copied)} of {_of(rows)} classes")
+            counts["loaded"] += rows.counts[name]
+            counts["reinitialised"] += value.numel() - rows.counts[name]
+        elif name not in rows.values and state[name].shape != value.shape:
+            report.reinitialised.append(f"{name}: {tuple(state[name].shape)} -> {tuple(value.shape)}{_reason(name)}")
             counts["reinitialised"] += value.numel()
         else:
-            fitting[name] = state[name]
+            fitting[name] = rows.values.get(name, state[name])
             report.loaded.append(name)
             counts["loaded"] += value.numel()
     for name, value in state.items():
         if name not in target and not name.endswith("num_batches_tracked"):
             report.unused.append(name)
             counts["unused"] += value.numel()
-    report.counts = counts
     return fitting
+
+
+def _of(rows: ClassRows) -> int:
+    return len(rows.copied) + len(rows.new)
+
+
+def _reason(name: str) -> str:
+    number = next((number for layer, number in _SIZED_BY.items() if layer in name), "")
+    return f" (number of {number})" if number else ""
+
+
+def _refuse_another_architecture(
+    state: Mapping[str, Tensor], target: Mapping[str, Tensor], fitting: Mapping[str, Tensor], report: LoadReport
+) -> None:
+    """Raises ValueError, with the report's table and a remedy, where what fits does so by accident."""
+    share, deeper = _backbone_share(target, fitting), _unused_of_body(state, target)
+    if share < SMALLEST_BACKBONE_SHARE:
+        raise ValueError(
+            f"{report.table()}\nonly {100 * share:.0f} % of the backbone's values are in this checkpoint: it is of "
+            "another architecture (compare MODEL.BACKBONE.CONV_BODY and MODEL.RESNETS), or its names are unknown here; "
+            f"{_REMEDY}"
+        )
+    if deeper > 1 - SMALLEST_BACKBONE_SHARE:
+        raise ValueError(
+            f"{report.table()}\nthe body of this checkpoint is deeper: {100 * deeper:.0f} % of its values have no "
+            f"place in the model (compare MODEL.BACKBONE.CONV_BODY); {_REMEDY}"
+        )
+    heads = [name for name in state if name.startswith(_HEADS)]
+    if heads and any(name.startswith(_HEADS) for name in target) and not any(name in fitting for name in heads):
+        raise ValueError(
+            f"{report.table()}\nthis checkpoint is of another detector: none of its {len(heads)} tensors of heads has "
+            f"a place in the model (compare MODEL.RPN.NAME and MODEL.ROI_HEADS.NAME); {_REMEDY}, and fills the backbone"
+        )
 
 
 def _backbone_share(target: Mapping[str, Tensor], fitting: Mapping[str, Tensor]) -> float:
@@ -160,3 +210,17 @@ def _backbone_share(target: Mapping[str, Tensor], fitting: Mapping[str, Tensor])
     body = [name for name in body if name in fitting or ".conv2.offset." not in name]
     total = sum(target[name].numel() for name in body)
     return sum(target[name].numel() for name in body if name in fitting) / max(total, 1)
+
+
+def _unused_of_body(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> float:
+    """The share of a checkpoint's body that has no place, counting the stages that the model has as well."""
+    stages = {_stage(name) for name in target} - {""}
+    body = [name for name in state if _stage(name) in stages]
+    total = sum(state[name].numel() for name in body)
+    return sum(state[name].numel() for name in body if name not in target) / max(total, 1)
+
+
+def _stage(name: str) -> str:
+    """ "layer3" of "backbone.body.layer3.0.conv1.weight"; "" of what is not in a body."""
+    parts = name.split(".")
+    return parts[2] if parts[:2] == ["backbone", "body"] and len(parts) > 3 else ""

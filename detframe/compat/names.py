@@ -15,21 +15,35 @@ from torch import Tensor
 from detframe.compat.branch_names import detectron2_branch, torchvision_branches
 from detframe.compat.caffe2_names import MERGED, caffe2_body, caffe2_merged_body, detectron2_body
 from detframe.compat.dense_names import TORCHVISION_DENSE, detectron2_retinanet, torchvision_dense
-from detframe.compat.maskrcnn_names import maskrcnn_benchmark
+from detframe.compat.detectron_names import DETECTRON, DETECTRON_MERGED, detectron, detectron_merged
+from detframe.compat.maskrcnn_names import fcos, maskrcnn_benchmark
 
 State = dict[str, Tensor]
+DETECTRON2, TORCHVISION_DETECTOR, OWN = "detectron2", "torchvision detector", "detframe"
+_WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod)\.)+")
 _CLASS_SCORES = r"roi_heads\.box_predictor\.(\d\.)?cls_score\."
 _FPN_BLOCKS = {"lateral": "inner_blocks", "output": "layer_blocks"}
 
 
 def translate(state: Mapping[str, Tensor]) -> tuple[str, State]:
-    """The kind of a state dict and its content in detframe's names."""
-    cleaned = {key.removeprefix("module."): value for key, value in state.items()}
+    """The kind of a state dict and its content in detframe's names.
+
+    Rows of anchors stay in the order of the other program, see `anchor_order`.
+    """
+    cleaned = without_wrappers(state)
     for kind, translator in TRANSLATORS.items():
         out = translator(cleaned)
         if out is not None:
             return kind, out
-    return "detframe", cleaned
+    return OWN, cleaned
+
+
+def without_wrappers(state: Mapping[str, Tensor]) -> State:
+    """Names without what DataParallel ("module."), torch.compile ("_orig_mod.") and an object around ("model.") add."""
+    out = {_WRAPPERS.sub("", key): value for key, value in state.items()}
+    while out and all(key.startswith("model.") for key in out):
+        out = {_WRAPPERS.sub("", key.removeprefix("model.")): value for key, value in out.items()}
+    return {key.replace("._orig_mod.", "."): value for key, value in out.items()}
 
 
 def _detectron2(state: State) -> State | None:
@@ -128,12 +142,15 @@ def _classifier(state: State) -> State | None:
 
 
 TRANSLATORS: dict[str, Callable[[State], State | None]] = {
-    "FCOS": maskrcnn_benchmark,
-    "detectron2": _detectron2,
-    "torchvision detector": _torchvision_detector,
+    "FCOS": fcos,
+    "maskrcnn-benchmark": maskrcnn_benchmark,
+    DETECTRON2: _detectron2,
+    TORCHVISION_DETECTOR: _torchvision_detector,
     TORCHVISION_DENSE: _torchvision_dense,
     "torchvision classifier": _classifier,
     "detectron2 body": _detectron2_body_alone,
+    DETECTRON_MERGED: detectron_merged,
+    DETECTRON: detectron,
     MERGED: caffe2_merged_body,
     "Caffe2 body": caffe2_body,
 }

@@ -17,7 +17,7 @@ import torch
 
 _PLAIN_DTYPE = re.compile(r"[<>=|]?(?:[biufc]\d{1,2}|[SU]\d+)")
 # what reading damaged bytes as a pickle can end in
-_DAMAGE = (
+DAMAGE = (
     pickle.UnpicklingError, EOFError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError,
     ImportError, RuntimeError,
 )  # fmt: skip
@@ -85,16 +85,24 @@ def read_pickle(path: str | Path) -> Any:
             raise ValueError(
                 f"{path} cannot be read safely: {error}, and a checkpoint holds nothing but arrays and plain values"
             ) from None
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise ValueError(f"{path} is no pickle, or is damaged or half-written ({error})") from None
-    return _tensors(content)
+    return to_tensors(content)
 
 
-def _tensors(value: Any) -> Any:
+def numpy_globals() -> list[Any]:
+    """What PyTorch's safe reader needs for NumPy's arrays and numbers, of NumPy before 2.0 as well."""
+    rebuilding = [(call, f"{module}.{name}") for (module, name), call in _allowed().items() if "multiarray" in module]
+    kinds = [type(np.dtype(kind)) for kind in (*np.typecodes["All"].replace("O", "").replace("V", ""),)]
+    return [*rebuilding, np.ndarray, np.dtype, *dict.fromkeys(kinds)]
+
+
+def to_tensors(value: Any) -> Any:
+    """Nested dicts and lists with tensors in place of NumPy's arrays of numbers, and lists in place of tuples."""
     if isinstance(value, dict):
-        return {key: _tensors(v) for key, v in value.items()}
+        return {key: to_tensors(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_tensors(v) for v in value]
+        return [to_tensors(v) for v in value]
     if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biufc":
         native = np.array(value, dtype=value.dtype.newbyteorder("="))  # a copy, writable and in one piece
         return torch.from_numpy(native)

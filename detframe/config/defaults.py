@@ -1,12 +1,13 @@
-"""Every config key, its default, and one comment on each. Keys are made here and, for MODEL, in model_defaults.py.
+"""Every config key, its default, and one comment on each.
 
+Keys are made here and, for MODEL, in model_defaults.py and roi_defaults.py.
 Sizes are in pixels, durations in iterations (an int) or epochs (a string such as "12ep" or "0.5ep").
 """
 
 from __future__ import annotations
 
 from detframe.config.config import ConfigNode
-from detframe.config.model_defaults import MODEL
+from detframe.config.roi_defaults import MODEL
 
 _C = ConfigNode()
 
@@ -19,7 +20,7 @@ _C.SEED = 0
 # Ask PyTorch for deterministic algorithms everywhere (on a GPU slower; the CPU is deterministic anyway)
 _C.DETERMINISTIC = False
 
-# What a model is made of has a file of its own
+# What a model is made of has files of its own
 _C.MODEL = MODEL
 
 # ---------------------------------------------------------------------------------------------- INPUT

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detframe.config import defaults, model_defaults
+from detframe.config import defaults, model_defaults, roi_defaults
 from detframe.config.config import ConfigKeyError, ConfigNode
 from detframe.config.defaults import get_cfg
 from detframe.config.validate import CHOICES
@@ -41,7 +41,7 @@ def key_references() -> dict[str, KeyReference]:
     """Every key of the defaults with the comment above it, in the order of the file."""
     values = dict(get_cfg().leaves())
     found = {}
-    for module in (defaults, model_defaults):
+    for module in (defaults, model_defaults, roi_defaults):
         source = Path(str(module.__file__)).read_text(encoding="utf-8")
         lines = source.splitlines()
         for statement in ast.parse(source).body:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def build_trainer(inputs: RunInputs, folder: Path, weights: str, content: dict[s
     if content is not None:
         check_resumable(cfg, model, content)
     elif weights:
-        load_initial_weights(cfg, model, weights)
+        load_initial_weights(cfg, model, weights, inputs.records.metadata.class_names)
     else:
         refuse_frozen_noise(cfg, model)
     start = content["training"]["iteration"] if content is not None else 0
@@ -134,15 +134,15 @@ def log_model(model: nn.Module, groups: list[dict[str, Any]]) -> None:
     logger.info("%s", model_table(model, groups))
 
 
-def load_initial_weights(cfg: ConfigNode, model: nn.Module, weights: str) -> None:
-    """Fill the model from MODEL.WEIGHTS and log what fitted.
+def load_initial_weights(cfg: ConfigNode, model: nn.Module, weights: str, class_names: Sequence[str]) -> None:
+    """Fill the model from MODEL.WEIGHTS, class outputs by the names of the classes, and log what fitted.
 
     Raises:
         ValueError: too little of it fits. FileNotFoundError: there is no such file.
     """
     from detframe.compat import load_weights
 
-    report = load_weights(model, weights, allow_partial=cfg.MODEL.ALLOW_PARTIAL_WEIGHTS)
+    report = load_weights(model, weights, cfg.MODEL.ALLOW_PARTIAL_WEIGHTS, class_names)
     logger.info("%s", report.table())
 
 

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +186,7 @@ def _evaluate(cfg: ConfigNode, folder: Path) -> dict[str, float]:
     effective.MODEL.NUM_CLASSES = resolve_num_classes(cfg, metadata)
     effective.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = resolve_num_keypoints(cfg, metadata)
     effective.freeze()
-    model = _trained_model(effective, content)
+    model = _trained_model(effective, content, metadata.class_names)
     recorder = RunRecorder(folder, active=rank() == 0, board=False)
     amp_dtype = resolve_amp(cfg.SOLVER.AMP, resolve_device(cfg.MODEL.DEVICE))
     iteration = int(meta.get("iteration", 0))
@@ -195,13 +195,13 @@ def _evaluate(cfg: ConfigNode, folder: Path) -> dict[str, float]:
     return metrics
 
 
-def _trained_model(cfg: ConfigNode, content: Any) -> nn.Module:
+def _trained_model(cfg: ConfigNode, content: Any, class_names: Sequence[str]) -> nn.Module:
     from detframe.compat import load_weights
     from detframe.modeling import build_detection_model
 
     with reproducible(cfg):
         model = build_detection_model(cfg)
-    report = load_weights(model, content, allow_partial=cfg.MODEL.ALLOW_PARTIAL_WEIGHTS)
+    report = load_weights(model, content, cfg.MODEL.ALLOW_PARTIAL_WEIGHTS, class_names)
     logger.info("weights from %s\n%s", cfg.MODEL.WEIGHTS, report.table())
     if (report.missing or report.reinitialised) and not cfg.MODEL.ALLOW_PARTIAL_WEIGHTS:
         raise ValueError(

@@ -70,7 +70,7 @@ def test_detectron2_and_back(name, base, opts):
     original = reference_state(reference(name)[0])
     ours = model_of("MODEL.NUM_CLASSES", 80, *opts, base=base)
     load_weights(ours, original)
-    exported = to_detectron2(ours.state_dict())
+    exported = to_detectron2(ours)
     assert set(exported) == set(original)
     assert [key for key in original if not torch.equal(exported[key], original[key])] == []
 
@@ -98,7 +98,7 @@ CONVS = ("MODEL.ROI_BOX_HEAD.NUM_CONV", 2, "MODEL.ROI_BOX_HEAD.CONV_DIM", 12, "M
 def test_what_we_train_goes_to_detectron2_and_back(opts):
     torch.manual_seed(0)
     ours, again = (build_detection_model(tiny_config({}, *opts)) for _ in range(2))
-    report = load_weights(again, to_detectron2(ours.state_dict()))
+    report = load_weights(again, to_detectron2(ours))
     assert report.kind == "detectron2" and not (report.missing or report.unused or report.reinitialised), report.table()
     for key, value in ours.state_dict().items():
         assert torch.equal(again.state_dict()[key], value), key
@@ -109,11 +109,11 @@ def test_what_they_have_no_place_for():
     opts = ("MODEL.BACKBONE.CONV_BODY", "R-18-EFPN", "MODEL.EFPN.WIDTH", 8)
     efpn = build_detection_model(tiny_config({}, *opts, *levels))
     with pytest.raises(ValueError, match=r"detectron2 has no place for these weights: backbone\.extension"):
-        to_detectron2(efpn.state_dict())
+        to_detectron2(efpn)
     normed = build_detection_model(tiny_config({}, "MODEL.ROI_BOX_HEAD.FC_NORM", "GN"))
-    for convert in (to_detectron2, to_torchvision):
+    for convert, source in ((to_detectron2, normed), (to_torchvision, normed.state_dict())):
         with pytest.raises(ValueError, match=r"has no place for these weights: roi_heads\.box_head\.fc\d\.[01]"):
-            convert(normed.state_dict())
+            convert(source)
     cascade = build_detection_model(tiny_config({}, "MODEL.ROI_HEADS.NAME", "CascadeROIHeads"))
     with pytest.raises(ValueError, match=r"torchvision has no place for these weights: roi_heads\.box_head\.0\.fc6"):
         to_torchvision(cascade.state_dict())

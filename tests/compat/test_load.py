@@ -128,6 +128,8 @@ def test_a_detectron2_c4_detector_finds_its_places():
         name = name.replace("rpn.head.conv.0.0.", "proposal_generator.rpn_head.conv.")
         name = name.replace("rpn.head.cls_logits.", "proposal_generator.rpn_head.objectness_logits.")
         name = name.replace("rpn.head.bbox_pred.", "proposal_generator.rpn_head.anchor_deltas.")
+        if ".objectness_logits." in name or ".anchor_deltas." in name:
+            value = value.unflatten(0, (6, -1))[[0, 2, 4, 1, 3, 5]].flatten(0, 1)  # 2 sizes, 3 aspect ratios
         theirs[name] = torch.cat([value[1:], value[:1]]) if ".cls_score." in name else value
     other = _c4_model()
     report = load_weights(other, theirs)

@@ -100,7 +100,7 @@ def test_truncated(tmp_path, share):
 
 
 @pytest.mark.parametrize(
-    "content", [b"<html>not found</html>", b"\x80\x02garbage", b"MODEL:\n  A: 1\n", b"0", b"\xff" * 9]
+    "content", [b"(<html>not found</html>", b"\x80\x02garbage", b"MODEL:\n  A: 1\n", b"0", b"\xff" * 9]
 )
 def test_no_pickle(tmp_path, content):
     path = tmp_path / "weights.pkl"

@@ -59,7 +59,8 @@ class AnchorGenerator(nn.Module):
         super().__init__()
         self.step, self.offset = step, offset
         self.strides = list(strides)
-        self.num_anchors = len(sizes[0]) * len(aspect_ratios)
+        self.num_sizes, self.num_ratios = len(sizes[0]), len(aspect_ratios)
+        self.num_anchors = self.num_sizes * self.num_ratios
         for i, level_sizes in enumerate(sizes):
             templates = anchor_templates(level_sizes, aspect_ratios, style, self.strides[i])
             self.register_buffer(f"templates{i}", extend_boxes(templates, -pixel), persistent=False)

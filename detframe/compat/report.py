@@ -1,0 +1,54 @@
+"""What became of every parameter of a model and of a checkpoint."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+OUTCOMES = ("loaded", "reinitialised", "missing", "unused")
+_SHOWN = 8
+
+
+@dataclass
+class LoadReport:
+    """What `load_weights` did: parameter names by outcome."""
+
+    source: str
+    kind: str
+    loaded: list[str] = field(default_factory=list)
+    reinitialised: list[str] = field(default_factory=list)  # "name: checkpoint shape -> model shape", or classes
+    missing: list[str] = field(default_factory=list)  # in the model, not in the checkpoint
+    unused: list[str] = field(default_factory=list)  # in the checkpoint, not in the model
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))  # numbers of values by outcome
+    notes: list[str] = field(default_factory=list)
+
+    def table(self) -> str:
+        """The report as text: notes, then a line an outcome, with names where something did not load."""
+        total = max(sum(self.counts[k] for k in OUTCOMES[:3]), 1)
+        lines = [f"weights from {self.source} ({self.kind})", *(f"  {note}" for note in self.notes)]
+        for outcome in OUTCOMES:
+            names, values = getattr(self, outcome), self.counts[outcome]
+            share = "" if outcome == "unused" else f"  {100 * values / total:5.1f} % of the model"
+            lines.append(f"  {outcome:14s} {len(names):4d} tensors  {values:12,d} values{share}")
+            if outcome != "loaded":
+                lines += [f"      {line}" for line in _listed(names)]
+        return "\n".join(lines)
+
+
+def _listed(names: Sequence[str]) -> list[str]:
+    """The names, or where they are many, the parts that they are of."""
+    if len(names) <= _SHOWN:
+        return list(names)
+    parts = Counter(_part(name) for name in names)
+    lines = [f"{part}: {count} tensors" if count > 1 else part for part, count in parts.most_common(_SHOWN)]
+    rest = len(parts) - len(lines)
+    return [*lines, f"... and {rest} more parts"] if rest else lines
+
+
+def _part(name: str) -> str:
+    """ "backbone.body.layer1" of "backbone.body.layer1.0.conv1.weight"; a name without dots is its own."""
+    name = name.partition(":")[0]
+    match = re.match(r"((?:[^.]+\.){1,3})[^.]+$|((?:[^.]+\.){2}[^.]+)\.", name)
+    return (match[1] or match[2]).rstrip(".") if match else name

@@ -1,0 +1,70 @@
+"""Finding the weights among what a checkpoint holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detframe.compat.pickles import to_tensors
+
+# Where programs keep their weights; the first that a file has is read
+_WEIGHTS = ("model", "state_dict", "model_state_dict", "net", "network", "weights", "blobs", "module")
+# ... and a moving average of them
+_AVERAGES = ("ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "model_state_dict_ema", "ema_state")
+_WIDENED = (torch.float16, torch.bfloat16, torch.float64)
+
+
+@dataclass
+class StateDict:
+    """Tensors by name, and what else their file says of them."""
+
+    tensors: dict[str, Tensor]
+    class_names: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+
+def find_state_dict(content: Any, source: str) -> StateDict:
+    """The weights in a checkpoint, floating-point numbers as float32.
+
+    Where a file has weights and a moving average of them, the weights are taken, and a note says so.
+
+    Raises:
+        ValueError: there are none; what the file holds instead.
+    """
+    notes: list[str] = []
+    path: list[str] = []
+    inner = content
+    while isinstance(inner, Mapping):
+        key = next((key for key in (*_WEIGHTS, *_AVERAGES) if isinstance(inner.get(key), Mapping)), None)
+        if key is None:
+            break
+        if left := [name for name in _AVERAGES if name != key and isinstance(inner.get(name), Mapping)]:
+            notes.append(f"read from {key!r}; the moving average in {left[0]!r} is not used")
+        elif key in _AVERAGES:
+            notes.append(f"read from {key!r}, a moving average")
+        path.append(key)
+        inner = inner[key]
+    if not isinstance(inner, Mapping):
+        raise ValueError(f"{source} holds a {type(inner).__name__}, not a state dict")
+    arrays = {str(key): to_tensors(value) for key, value in inner.items() if isinstance(value, (Tensor, np.ndarray))}
+    tensors = {key: value for key, value in arrays.items() if isinstance(value, Tensor)}
+    if not tensors:
+        where = f"{source}, in {'.'.join(path)!r}," if path else source
+        keys = ", ".join(repr(str(key)) for key in list(inner)[:8])
+        raise ValueError(f"{where} holds no tensors: " + (f"its keys are {keys}" if keys else "the dict is empty"))
+    if types := sorted({str(v.dtype).removeprefix("torch.") for v in tensors.values() if v.dtype in _WIDENED}):
+        notes.append(f"stored as {', '.join(types)}, loaded as float32")
+    tensors = {key: value.float() if value.dtype in _WIDENED else value for key, value in tensors.items()}
+    return StateDict(tensors, _class_names(content), notes)
+
+
+def _class_names(content: Any) -> tuple[str, ...]:
+    """The classes that a checkpoint of detframe names, label 1 first."""
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    names = meta.get("class_names", ()) if isinstance(meta, Mapping) else ()
+    return tuple(str(name) for name in names)
