@@ -14,8 +14,8 @@ from detframe.modeling import build_detection_model
 from tests.modeling.tiny import DENSE, tiny_config
 
 RATIOS = (0.5, 1.0, 2.0)
-C4 = ("MODEL.BACKBONE.CONV_BODY", "R-18-C4", "MODEL.ROI_HEADS.NAME", "Res5ROIHeads", "MODEL.RPN.ANCHOR_ROUND", False)
-DC5 = ("MODEL.BACKBONE.CONV_BODY", "R-18-DC5", "MODEL.RPN.ANCHOR_ROUND", False)
+C4 = ("MODEL.BACKBONE.CONV_BODY", "R-18-C4", "MODEL.ROI_HEADS.NAME", "Res5ROIHeads", "MODEL.RPN.ANCHOR_STYLE", "exact")
+DC5 = ("MODEL.BACKBONE.CONV_BODY", "R-18-DC5", "MODEL.RPN.ANCHOR_STYLE", "exact")
 FIVE = (32.0, 64.0, 128.0, 256.0, 512.0)
 
 
@@ -62,8 +62,8 @@ def test_one_level_rpn_of_detectron2(body, sizes, ratios):
 @pytest.mark.parametrize("octaves", [2, 3])
 def test_retinanet_of_detectron2(octaves):
     sizes = tuple(32.0 * 2 ** (i / octaves) for i in range(octaves))
-    opts = ("MODEL.RPN.NAME", "RetinaNet", "MODEL.RETINANET.ANCHOR_SIZES", (sizes,), "MODEL.RPN.ANCHOR_ROUND", False)
-    model = build_detection_model(tiny_config(DENSE, *opts, "MODEL.RETINANET.ANCHOR_ROUND", False))
+    opts = ("MODEL.RPN.NAME", "RetinaNet", "MODEL.RETINANET.ANCHOR_SIZES", (sizes,), "MODEL.RPN.ANCHOR_STYLE", "exact")
+    model = build_detection_model(tiny_config(DENSE, *opts, "MODEL.RETINANET.ANCHOR_STYLE", "exact"))
     theirs, anchors = to_detectron2(model), 3 * octaves
     for name, width in (("head.cls_score", 3), ("head.bbox_pred", 4)):
         theirs[f"{name}.weight"] = torch.zeros_like(theirs[f"{name}.weight"])

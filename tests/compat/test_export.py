@@ -121,6 +121,6 @@ def test_what_they_have_no_place_for():
 
 def test_what_detectron2_calls_the_layers_of_a_box_head():
     ours = build_detection_model(tiny_config({}, "MODEL.ROI_HEADS.NAME", "CascadeROIHeads", *CONVS))
-    keys = {key for key in to_detectron2(ours.state_dict()) if key.startswith("roi_heads.box_head.2.")}
+    keys = {key for key in to_detectron2(ours) if key.startswith("roi_heads.box_head.2.")}
     conv = {f"roi_heads.box_head.2.conv{i}.{name}" for i in (1, 2) for name in ("weight", "norm.weight", "norm.bias")}
     assert keys == conv | {f"roi_heads.box_head.2.fc{i}.{name}" for i in (1, 2) for name in ("weight", "bias")}
