@@ -79,10 +79,14 @@ class ClassRows:
     new: tuple[str, ...] = ()
     taken_for: str = ""
 
+    @property
+    def total(self) -> int:
+        """K."""
+        return len(self.copied) + len(self.new)
+
     def note(self) -> str:
         """One line for a report."""
-        total = len(self.copied) + len(self.new)
-        line = f"class rows copied: {len(self.copied)} of {total}{_listed(' (', self.copied, ')')}"
+        line = f"class rows copied: {len(self.copied)} of {self.total}{_listed(' (', self.copied, ')')}"
         line += _listed("; new: ", self.new, "")
         return f"{line}; {self.taken_for}" if self.taken_for else line
 

@@ -151,7 +151,7 @@ def _sort_out(
                 counts["missing"] += value.numel()
         elif name in rows.values and rows.new:
             fitting[name] = rows.values[name]
-            report.reinitialised.append(f"{name}: all but {len(rows.copied)} of {_of(rows)} classes")
+            report.reinitialised.append(f"{name}: {len(rows.new)} of {rows.total} classes are new")
             counts["loaded"] += rows.counts[name]
             counts["reinitialised"] += value.numel() - rows.counts[name]
         elif name not in rows.values and state[name].shape != value.shape:
@@ -166,10 +166,6 @@ def _sort_out(
             report.unused.append(name)
             counts["unused"] += value.numel()
     return fitting
-
-
-def _of(rows: ClassRows) -> int:
-    return len(rows.copied) + len(rows.new)
 
 
 def _reason(name: str) -> str:

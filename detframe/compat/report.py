@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -48,7 +47,7 @@ def _listed(names: Sequence[str]) -> list[str]:
 
 
 def _part(name: str) -> str:
-    """ "backbone.body.layer1" of "backbone.body.layer1.0.conv1.weight"; a name without dots is its own."""
-    name = name.partition(":")[0]
-    match = re.match(r"((?:[^.]+\.){1,3})[^.]+$|((?:[^.]+\.){2}[^.]+)\.", name)
-    return (match[1] or match[2]).rstrip(".") if match else name
+    """ "rpn.head" of "rpn.head.cls_logits.weight", "backbone.fpn.inner_blocks" of its blocks; else the name itself."""
+    parts = name.partition(":")[0].split(".")
+    depth = 3 if parts[0] == "backbone" else 2
+    return ".".join(parts[: min(depth, len(parts) - 1)]) or name

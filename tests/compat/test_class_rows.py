@@ -52,7 +52,7 @@ def test_box_and_mask_rows_by_name():
         for row, expected in enumerate((fresh[0], old[2], old[1], fresh[3])):
             assert torch.equal(mask[row], expected), row
     assert report.notes == ["class rows copied: 2 of 4 (hot dog, person); new: tree, house"]
-    assert len(report.reinitialised) == 6 and all("all but 2 of 4 classes" in line for line in report.reinitialised)
+    assert len(report.reinitialised) == 6 and all("2 of 4 classes are new" in line for line in report.reinitialised)
     assert report.notes[0] in report.table()
     total = sum(value.numel() for value in before.values() if value.is_floating_point())
     assert sum(report.counts[k] for k in ("loaded", "reinitialised", "missing")) == total

@@ -11,6 +11,9 @@ from torchvision.models.detection.faster_rcnn import FasterRCNN
 from detframe.compat import load_weights
 from detframe.config import get_cfg
 from detframe.modeling import build_detection_model
+from tests.compat.dialects import RETINANET, random_model
+
+RPN_ALONE = ("MODEL.ROI_HEADS.NAME", "")
 
 
 def _model(body: str = "R-18-FPN", classes: int = 3):
@@ -86,14 +89,71 @@ def test_another_architecture_is_refused_with_the_table(model):
     assert load_weights(model, state, allow_partial=True).unused
 
 
-def test_data_parallel_prefix(model):
-    state = {f"module.{k}": v for k, v in model.state_dict().items()}
-    assert not load_weights(_model(), state).missing
+TINY = ("MODEL.RESNETS.STEM_OUT_CHANNELS", 8)
+FCOS, WIDE = (*RETINANET, "MODEL.RPN.NAME", "FCOS"), ("MODEL.BACKBONE.CONV_BODY", "W-50-2-FPN", *TINY)
+R_34, R_50, R_101 = (("MODEL.BACKBONE.CONV_BODY", f"R-{depth}-FPN", *TINY) for depth in (34, 50, 101))
+OTHER, DEEPER = r"another detector: none of .*MODEL\.RPN\.NAME", r"body .* is deeper: \d+ % .*CONV_BODY"
+REFUSED = {
+    "R-34 into R-18": (R_34, (), DEEPER),
+    "R-101 into R-50": (R_101, R_50, DEEPER),
+    "R-18 into R-34": ((), R_34, r"only \d+ % of the backbone's values"),
+    "W-50-2 into R-50": (WIDE, R_50, r"only \d+ % of the backbone's values"),
+    "FCOS into Faster R-CNN": (FCOS, (), OTHER),
+    "Faster R-CNN into FCOS": ((), FCOS, OTHER),
+    "Faster R-CNN into RetinaNet": ((), RETINANET, OTHER),
+}
 
 
-def test_no_state_dict():
-    with pytest.raises(ValueError, match="holds no tensors"):
-        load_weights(_model(), {"epoch": "three"})
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_fits_by_accident_is_refused_with_the_table_and_a_remedy(name):
+    theirs, ours, message = REFUSED[name]
+    state, model = random_model(*theirs).state_dict(), random_model(*ours)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(ValueError, match=message) as error:
+        load_weights(model, state)
+    for word in ("loaded", "reinitialised", "missing", "unused", "MODEL.ALLOW_PARTIAL_WEIGHTS True accepts it"):
+        assert word in str(error.value)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    report = load_weights(model, state, allow_partial=True)
+    assert report.loaded and (report.unused or report.missing or report.reinitialised)
+
+
+@pytest.mark.parametrize("opts", [("MODEL.MASK_ON", True), ("MODEL.ROI_HEADS.NAME", "CascadeROIHeads"), RPN_ALONE])
+def test_a_part_of_another_detector_is_a_start(opts):
+    """Faster R-CNN for a mask branch or a cascade, an RPN for a Faster R-CNN and the other way."""
+    plain, other = random_model(), random_model(*opts)
+    assert load_weights(other, plain.state_dict()).loaded
+    assert load_weights(plain, other.state_dict()).loaded
+
+
+def test_a_classifier_fills_a_body_without_its_last_stage():
+    opts = ("MODEL.RPN.ANCHOR_SIZES", ((32,),), "MODEL.RESNETS.STEM_OUT_CHANNELS", 64)
+    model = random_model("MODEL.BACKBONE.CONV_BODY", "R-18-C4", *RPN_ALONE, *opts)
+    report = load_weights(model, resnet18(weights=None).state_dict())
+    assert all(name.startswith("backbone.body.layer4.") for name in report.unused)
+
+
+def test_the_table_names_parts_where_names_are_many():
+    model = random_model()
+    state = {k: v for k, v in model.state_dict().items() if not k.startswith(("backbone.fpn.", "rpn."))}
+    table = load_weights(model, {**state, "my.own.layer.weight": torch.ones(3)}).table().splitlines()
+    assert table[0] == "weights from a state dict (detframe)"
+    assert "      backbone.fpn.inner_blocks: 8 tensors" in table
+    assert "      backbone.fpn.layer_blocks: 8 tensors" in table
+    assert "      rpn.head: 6 tensors" in table
+    assert table[-1] == "      my.own.layer.weight"
+
+
+def test_numbers_that_differ_are_named():
+    keypoints = ("MODEL.KEYPOINT_ON", True, "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS")
+    source = random_model(*keypoints, 17)
+    report = load_weights(random_model(*keypoints, 5, "MODEL.RPN.ASPECT_RATIOS", (1.0,)), source.state_dict())
+    numbers = {line.split(":")[0].rsplit(".", 1)[0]: line.rsplit("(", 1)[1] for line in report.reinitialised}
+    assert numbers == {
+        "rpn.head.cls_logits": "number of anchors)",
+        "rpn.head.bbox_pred": "number of anchors)",
+        "roi_heads.keypoint.predictor.kps_score_lowres": "number of keypoints)",
+    }
 
 
 def _c4_model():

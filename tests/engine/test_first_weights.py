@@ -10,6 +10,7 @@ import yaml
 
 from detframe.compat import download
 from detframe.compat.body_weights import address_of
+from detframe.data import load_records
 from detframe.engine import evaluate, train
 from detframe.modeling import build_detection_model
 
@@ -42,6 +43,18 @@ def test_it_may_be_built_and_go_on_from_weights(tiny, tmp_path):
     cfg.SOLVER.MAX_ITER = 2
     train(cfg, resume=True)
     assert "going on from" in (tmp_path / "out" / "log.txt").read_text()
+
+
+def test_class_outputs_follow_the_names_of_the_data_set(tiny, tmp_path):
+    """A checkpoint with the same classes in another order, and one class that the data set does not have."""
+    model = build_detection_model(tiny(*ONE_STEP, "MODEL.NUM_CLASSES", 3))
+    records = load_records(tiny().DATASETS.TRAIN, tiny().DATASETS.CATALOG, True)
+    names = records.metadata.class_names
+    theirs = [names[2].upper(), "zebra", names[0].replace("_", " ")]
+    torch.save({"model": model.state_dict(), "meta": {"class_names": theirs}}, tmp_path / "w.pth")
+    train(tiny(*ONE_STEP, "DATASETS.TEST", (), "MODEL.WEIGHTS", str(tmp_path / "w.pth")))
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert f"class rows copied: 2 of {len(names)} ({names[0]}, {names[2]}); new: {names[1]}" in log
 
 
 def test_the_format_of_the_weights_reaches_config_checkpoint_and_evaluation(tiny, tmp_path, monkeypatch):
