@@ -21,6 +21,7 @@ COMMANDS = {
     "benchmark": ("detframe.cli.benchmark", "time detframe beside torchvision (tools/benchmark.py)"),
     "analyze": ("detframe.cli.analyze", "parameters, multiply-adds and time of a detector's parts"),
     "translate-config": ("detframe.cli.translate_config", "rewrite a config of another program as detframe's"),
+    "import-weights": ("detframe.cli.import_weights", "another program's checkpoint as one of detframe's"),
     "export-weights": ("detframe.cli.export_weights", "a checkpoint for torchvision or detectron2"),
     "replay": ("detframe.cli.replay", "run the step again that ended in a non-finite loss"),
 }

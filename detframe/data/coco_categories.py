@@ -15,3 +15,20 @@ COCO_CATEGORIES: dict[int, str] = {
     77: "cell phone", 78: "microwave", 79: "oven", 80: "toaster", 81: "sink", 82: "refrigerator", 84: "book",
     85: "clock", 86: "vase", 87: "scissors", 88: "teddy bear", 89: "hair drier", 90: "toothbrush",
 }  # fmt: skip
+
+
+def coco_labels(num_classes: int) -> tuple[tuple[int, str], ...]:
+    """(category id, name) of every label 1..K of a detector trained on COCO.
+
+    Args:
+        num_classes: 80 (the categories in their order), 90 (labels are category ids, as torchvision has them, ten of
+            which no category has) or 1 (persons).
+
+    Raises:
+        ValueError: another number.
+    """
+    if num_classes == 90:
+        return tuple((number, COCO_CATEGORIES.get(number, f"unused {number}")) for number in range(1, 91))
+    if num_classes not in (1, 80):
+        raise ValueError(f"detectors of COCO have 80, 90 or 1 classes, not {num_classes}")
+    return tuple(COCO_CATEGORIES.items())[:num_classes]

@@ -65,7 +65,7 @@ DETECTRON2.same(
     "MODEL.WEIGHTS",
     "MODEL.FPN.OUT_CHANNELS",
     "MODEL.FPN.NORM",
-    *(f"MODEL.RESNETS.{key}" for key in ("NORM", "STRIDE_IN_1X1", "STEM_OUT_CHANNELS")),
+    *(f"MODEL.RESNETS.{key}" for key in ("NORM", "STRIDE_IN_1X1")),
     *(f"MODEL.RPN.{key}" for key in ("BATCH_SIZE_PER_IMAGE", "POSITIVE_FRACTION", "BBOX_REG_WEIGHTS", "NMS_THRESH")),
     *(f"MODEL.RPN.{key}" for key in ("SMOOTH_L1_BETA", "LOSS_WEIGHT", "BBOX_REG_LOSS_WEIGHT", "BOUNDARY_THRESH")),
     *(f"MODEL.ROI_HEADS.{key}" for key in ("BATCH_SIZE_PER_IMAGE", "POSITIVE_FRACTION")),
@@ -123,6 +123,7 @@ DETECTRON2.renamed({
 })  # fmt: skip
 DETECTRON2.same(*(f"MODEL.POINT_HEAD.{key}" for key in ("SUBDIVISION_STEPS", "FC_DIM", "NUM_FC")))
 DETECTRON2.only({
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": (64,),
     "MODEL.ANCHOR_GENERATOR.NAME": ("DefaultAnchorGenerator",),
     "MODEL.RPN.HEAD_NAME": ("StandardRPNHead",),
     "MODEL.RPN.IOU_LABELS": ((0, -1, 1),),

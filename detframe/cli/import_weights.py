@@ -1,0 +1,96 @@
+"""Make another program's checkpoint one of detframe's: tools/import_weights.py and `detframe import-weights`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detframe.cli.arguments import add_config_arguments, base_parser, parse
+from detframe.cli.common import load_config, log_to_terminal, print_config
+from detframe.cli.errors import guard
+from detframe.config import ConfigNode
+
+if TYPE_CHECKING:
+    from detframe.data import Metadata
+
+logger = logging.getLogger(__name__)
+
+EPILOG = """\
+The file that comes out is enough for predict, evaluate and Detector.load, and as MODEL.WEIGHTS of a training, which
+finds its classes by their names. --config-file may be a config of detectron2, maskrcnn-benchmark or FCOS.
+
+The names of the classes: those of --classes, in the order of the labels; else those of the data set --data of the
+catalog; else COCO's, where the model has 80 classes, 90 (category ids) or, with keypoints, one.
+
+example: tools/import_weights.py --config-file e2e_faster_rcnn_R_50_FPN_1x.yaml --weights model_final.pth \\
+    --output model.pth
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = base_parser("import-weights", "Make another program's checkpoint one of detframe's.", EPILOG)
+    add_config_arguments(parser)
+    parser.add_argument("--weights", default="", metavar="FILE", help="the checkpoint; left out, the config's")
+    parser.add_argument("--output", required=True, metavar="FILE", help="the file to write")
+    parser.add_argument("--classes", nargs="+", default=[], metavar="NAME", help="names of the classes, label 1 first")
+    parser.add_argument("--data", default="", metavar="NAME", help="a data set of the catalog that has these classes")
+    args = parse(parser, argv)
+    if args.print_config is not None:
+        return guard(lambda: print_config(args), args.debug)
+    return guard(lambda: _run(args), args.debug)
+
+
+def _run(args: argparse.Namespace) -> int:
+    log_to_terminal()
+    from detframe.compat import load_weights
+    from detframe.engine.checkpoint import build_meta, save_file
+    from detframe.modeling import build_detection_model
+
+    cfg = load_config(args).clone()
+    cfg.defrost()
+    weights = args.weights or cfg.MODEL.WEIGHTS
+    if not weights:
+        raise ValueError("whose weights? Name a file with --weights, or in the config with MODEL.WEIGHTS")
+    metadata = _metadata(args, cfg)
+    cfg.MODEL.NUM_CLASSES = cfg.MODEL.NUM_CLASSES or metadata.num_classes
+    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = "cpu", ""
+    if metadata.num_classes != cfg.MODEL.NUM_CLASSES:
+        raise ValueError(f"{metadata.num_classes} names for the {cfg.MODEL.NUM_CLASSES} classes of the config")
+    model = build_detection_model(cfg)
+    report = load_weights(model, weights)
+    logger.info("%s", report.table())
+    lacking = [name for name in report.missing if not name.startswith("rpn.loss_")] + report.reinitialised
+    if lacking:
+        more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+        raise ValueError(
+            f"{weights} is not the checkpoint of this config: it lacks, or has in another shape, "
+            f"{', '.join(lacking[:5])}{more}"
+        )
+    output = Path(args.output).expanduser()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    meta = {**build_meta(cfg, metadata), "iteration": 0, "metrics": {}}
+    save_file({"model": model.state_dict(), "meta": meta}, output)
+    logger.info("%s is a checkpoint of detframe; its classes: %s", output, ", ".join(metadata.class_names[:10]))
+    return 0
+
+
+def _metadata(args: argparse.Namespace, cfg: ConfigNode) -> Metadata:
+    from detframe.data import Metadata, load_records
+    from detframe.data.coco_categories import coco_labels
+
+    if args.classes:
+        return Metadata("--classes", tuple(args.classes), tuple(range(1, len(args.classes) + 1)))
+    if args.data:
+        return load_records([args.data], cfg.DATASETS.CATALOG).metadata
+    classes = cfg.MODEL.NUM_CLASSES
+    if classes in (80, 90) or (classes == 1 and cfg.MODEL.KEYPOINT_ON):
+        labels = coco_labels(classes)
+        return Metadata("coco", tuple(name for _, name in labels), tuple(number for number, _ in labels))
+    raise ValueError(
+        f"what are the names of the {classes or ''} classes? Give them with --classes, label 1 first, or name a data "
+        "set of the catalog with --data"
+    )
