@@ -114,10 +114,11 @@ def set_untouched(cfg: ConfigNode, values: Mapping[str, Any], owner: str) -> Con
         if own == value:
             continue
         if cfg.source(key) != "the default" or own != _value(defaults, key):
-            logger.warning(
-                "%s is %s (set by %s), but %s was made with %s; they may not work together",
-                key, own, cfg.source(key), owner, value,
-            )  # fmt: skip
+            if not _alike(own, value):
+                logger.warning(
+                    "%s is %s (set by %s), but %s was made with %s; they may not work together",
+                    key, own, cfg.source(key), owner, value,
+                )  # fmt: skip
             continue
         section[name] = value
         changed.append(f"{key} {value}")
@@ -126,6 +127,12 @@ def set_untouched(cfg: ConfigNode, values: Mapping[str, Any], owner: str) -> Con
     if cfg.is_frozen():
         out.freeze()
     return out
+
+
+def _alike(own: Any, value: Any) -> bool:
+    """Pixel values less than a grey level apart, as the means that Detectron and detectron2 have of ImageNet."""
+    both = isinstance(own, tuple) and isinstance(value, tuple) and len(own) == len(value)
+    return both and all(abs(a - b) < 1 for a, b in zip(own, value, strict=True))
 
 
 def _section(cfg: ConfigNode, key: str) -> tuple[ConfigNode, str]:

@@ -77,6 +77,12 @@ def test_what_was_set_stays_with_a_warning(tmp_path, caplog):
         assert word in record.getMessage()
 
 
+def test_means_of_the_same_images_agree(caplog):
+    detectron = (102.9801, 115.9465, 122.7717)
+    cfg = _cfg("INPUT.FORMAT", "BGR", "INPUT.PIXEL_MEAN", detectron, weights="msra://R-50")
+    assert apply_input_format(cfg).INPUT.PIXEL_MEAN == detectron and "may not work together" not in caplog.text
+
+
 def test_a_value_assigned_in_python_stays(caplog):
     cfg = _cfg(weights="torchvision://ResNet50_Weights.IMAGENET1K_V1")
     cfg.INPUT.PIXEL_STD = (1.0, 1.0, 1.0)

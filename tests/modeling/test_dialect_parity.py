@@ -9,7 +9,13 @@ from detframe.compat import load_weights
 from detframe.config import get_cfg
 from detframe.modeling import build_detection_model
 from tests.config.dialects import standard_configs
-from tests.modeling.parity import assert_golden_detections, reference, reference_batch, reference_state
+from tests.modeling.parity import (
+    assert_golden_detections,
+    assert_same_detections,
+    reference,
+    reference_batch,
+    reference_state,
+)
 from tests.modeling.test_mask_parity import ellipses
 
 GOLDEN = {
@@ -54,3 +60,9 @@ def test_losses_and_detections(name: str):
     for ours, value in losses.items():
         assert value.item() == pytest.approx(ref["losses"][LOSSES[ours]], rel=1e-4), ours
     assert_golden_detections(model, ref, arrays, pixel)
+    # the larger image fills the batch, so that alone it is computed as in it
+    with torch.inference_mode():
+        alone = model(images[:1])[0]
+    boxes, scores, classes = (torch.from_numpy(arrays[f"det0.{k}"]) for k in ("boxes", "scores", "classes"))
+    alone["boxes"] = alone["boxes"] - torch.tensor([0.0, 0, pixel, pixel])
+    assert_same_detections(alone, boxes, classes.long() + 1, scores, atol=1e-4)
