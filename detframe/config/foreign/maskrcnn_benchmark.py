@@ -271,29 +271,6 @@ _COMPUTED: tuple[tuple[tuple[str, ...], Any], ...] = (
 )  # fmt: skip
 
 
-def _detector(
-    kind: str,
-    classes: dict[str, int],
-    rpn_only: bool,
-    extractor: str,
-    mask: bool,
-    keypoints: bool,
-    limits: dict[str, int],
-) -> dict[str, Any]:
-    """Which detector it is. `classes` and `limits`, of classes and detections, are those of each kind."""
-    dense = kind != "AnchorRPN"
-    heads = "" if dense or rpn_only else "Res5ROIHeads" if extractor == _RES5 else "StandardROIHeads"
-    return {
-        "MODEL.RPN.NAME": kind,
-        "MODEL.ROI_HEADS.NAME": heads,
-        "MODEL.NUM_CLASSES": classes[kind] - 1,
-        "MODEL.MASK_ON": mask and bool(heads),
-        "MODEL.KEYPOINT_ON": keypoints and bool(heads),
-        "TEST.DETECTIONS_PER_IMG": limits["dense" if dense else "heads"],
-        "TEST.EVALUATOR": "coco" if heads or dense else "proposals",
-    }
-
-
 _KIND = (
     "MODEL.RPN_ONLY", "MODEL.RETINANET_ON", "MODEL.MASK_ON", "MODEL.KEYPOINT_ON",
     "MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR", "MODEL.ROI_BOX_HEAD.NUM_CLASSES", "MODEL.RETINANET.NUM_CLASSES",
@@ -302,41 +279,25 @@ _KIND = (
 
 
 @MASKRCNN_BENCHMARK.rule(*_KIND)
-def _detector_of_benchmark(
-    rpn_only: bool,
-    retinanet: bool,
-    mask: bool,
-    keypoints: bool,
-    extractor: str,
-    roi_classes: int,
-    retina_classes: int,
-    roi_limit: int,
-    test_limit: int,
-) -> dict[str, Any]:
-    kind = "RetinaNet" if retinanet else "AnchorRPN"
-    classes = {"AnchorRPN": roi_classes, "RetinaNet": retina_classes}
-    limits = {"heads": roi_limit, "dense": test_limit}
-    return _detector(kind, classes, rpn_only, extractor, mask, keypoints, limits)
-
-
-@FCOS.rule("MODEL.FCOS_ON", "MODEL.FCOS.NUM_CLASSES", *_KIND)
-def _detector_of_fcos(
-    fcos: bool,
-    fcos_classes: int,
-    rpn_only: bool,
-    retinanet: bool,
-    mask: bool,
-    keypoints: bool,
-    extractor: str,
-    roi_classes: int,
-    retina_classes: int,
-    roi_limit: int,
-    test_limit: int,
-) -> dict[str, Any]:
+@FCOS.rule(*_KIND, "MODEL.FCOS_ON", "MODEL.FCOS.NUM_CLASSES")
+def _detector(
+    rpn_only: bool, retinanet: bool, mask: bool, keypoints: bool, extractor: str, roi_classes: int, retina_classes: int,
+    roi_limit: int, test_limit: int, fcos: bool = False, fcos_classes: int = 0,
+) -> dict[str, Any]:  # fmt: skip
+    """Which detector it is; each kind has a number of classes of its own, with the background."""
     kind = "FCOS" if fcos else "RetinaNet" if retinanet else "AnchorRPN"
-    classes = {"AnchorRPN": roi_classes, "RetinaNet": retina_classes, "FCOS": fcos_classes}
-    limits = {"heads": roi_limit, "dense": test_limit}
-    return _detector(kind, classes, rpn_only, extractor, mask, keypoints, limits)
+    classes = {"AnchorRPN": roi_classes, "RetinaNet": retina_classes, "FCOS": fcos_classes}[kind]
+    dense = kind != "AnchorRPN"
+    heads = "" if dense or rpn_only else "Res5ROIHeads" if extractor == _RES5 else "StandardROIHeads"
+    return {
+        "MODEL.RPN.NAME": kind,
+        "MODEL.ROI_HEADS.NAME": heads,
+        "MODEL.NUM_CLASSES": classes - 1,
+        "MODEL.MASK_ON": mask and bool(heads),
+        "MODEL.KEYPOINT_ON": keypoints and bool(heads),
+        "TEST.DETECTIONS_PER_IMG": test_limit if dense else roi_limit,
+        "TEST.EVALUATOR": "coco" if heads or dense else "proposals",
+    }
 
 
 @FCOS.rule("MODEL.USE_SYNCBN")
