@@ -10,6 +10,7 @@ import pytest
 
 from detframe.config import ConfigNode, get_cfg, validate
 from detframe.config.yaml_files import compute
+from detframe.data import read_catalogs
 from tests.config.dialects import PROGRAMS, names, standard_configs
 
 NAMES = {"detectron2": "detectron2", "maskrcnn_benchmark": "maskrcnn-benchmark", "fcos": "FCOS"}
@@ -224,3 +225,17 @@ def test_other_python_tags_are_refused(tmp_path: Path):
     path.write_text("MODEL:\n  WEIGHTS: !!python/object/apply:os.system ['true']\n")
     with pytest.raises(ValueError, match=r"MODEL\.WEIGHTS cannot be read \(.*a\.yaml:2\)"):
         load(path)
+
+
+def test_the_data_sets_that_standard_configs_name_are_in_the_catalog():
+    catalog = read_catalogs()
+    unknown = set()
+    for program in PROGRAMS:
+        for name in names(program):
+            stem = Path(name).stem
+            if "fbnet" in stem or stem.startswith(("panoptic", "fast_rcnn")):
+                continue
+            cfg = load(standard_configs(program)[name])
+            unknown |= {data for data in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if data not in catalog}
+    # their annotations are of other formats
+    assert {data.split("_")[0] for data in unknown} == {"lvis", "cityscapes"}
