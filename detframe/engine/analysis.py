@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from detframe.layers import folding
+
 
 @dataclass
 class Row:
@@ -21,7 +24,7 @@ class Row:
 
     Attributes:
         depth: 0 for the model, 1 for its parts, ...
-        macs: multiply-adds of convolutions, matrix products and attention; other operations are not counted.
+        macs: multiply-adds of convolutions (deformable ones too), matrix products and attention; no others.
         activations: values that its convolutions and linear layers put out.
         seconds: median time of a step spent in it; None where it was not called as a module.
     """
@@ -47,7 +50,7 @@ def analyze(model: nn.Module, images: list[Tensor], depth: int = 2, runs: int = 
     model.eval()
     try:
         with torch.inference_mode():
-            macs = _multiply_adds(model, images)
+            macs = multiply_adds(model, images)
             activations = _activations(model, images)
             seconds = _seconds(model, images, runs)
     finally:
@@ -65,8 +68,9 @@ def analyze(model: nn.Module, images: list[Tensor], depth: int = 2, runs: int = 
     return rows
 
 
-def _multiply_adds(model: nn.Module, images: list[Tensor]) -> dict[str, int]:
-    with FlopCounterMode(display=False) as counter:
+def multiply_adds(model: nn.Module, images: list[Tensor]) -> dict[str, int]:
+    """Multiply-adds of one step of the model, as `Row` counts them, by the names of its modules; "" is the whole."""
+    with FlopCounterMode(display=False, custom_mapping={torch.ops.torchvision.deform_conv2d: _deformable}) as counter:
         model(images)
     root = type(model).__name__
     counts = {name: sum(ops.values()) // 2 for name, ops in counter.get_flop_counts().items()}
@@ -76,6 +80,12 @@ def _multiply_adds(model: nn.Module, images: list[Tensor]) -> dict[str, int]:
             # not called itself: what its parts did
             macs[name] = sum(macs[f"{name}.{child}"] for child, _ in module.named_children())
     return macs
+
+
+def _deformable(_x: Any, weight: Sequence[int], *_more: Any, out_shape: Sequence[int], **_options: Any) -> int:
+    """Operations of a plain convolution of this shape; what sampling between pixels costs is left out."""
+    batch, _, height, width = out_shape
+    return 2 * batch * height * width * math.prod(weight)
 
 
 def _activations(model: nn.Module, images: list[Tensor]) -> dict[str, int]:
@@ -99,8 +109,6 @@ def _activations(model: nn.Module, images: list[Tensor]) -> dict[str, int]:
 @contextmanager
 def _own_modules_called(model: nn.Module) -> Iterator[None]:
     """While it lasts, convolutions whose norms are folded are called as modules, so that their hooks see the output."""
-    from detframe.layers import folding
-
     with folding(False):
         yield
 

@@ -17,7 +17,7 @@ from torchvision.models.detection import (
 from detframe.cli import analyze as command
 from detframe.config import get_cfg
 from detframe.engine.analysis import analyze, table
-from detframe.layers import ConvNorm, folding
+from detframe.layers import ConvNorm, DeformConv, folding
 from detframe.modeling import build_detection_model
 from detframe.modeling.backbones import ResNet, ResNetSpec
 from tests.modeling.tiny import make_images, tiny_config
@@ -41,6 +41,19 @@ def test_counts_made_by_hand():
     assert (first.activations, last.activations) == (8 * 10 * 8, 5)
     assert model.activations == 8 * 10 * 8 + 5
     assert model.seconds >= first.seconds > 0
+
+
+def test_a_deformable_convolution_counts_as_a_plain_one_beside_its_offsets():
+    class Deformable(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = DeformConv(4, 6, 3, stride=2, groups=2)
+
+        def forward(self, images):
+            return self.conv(torch.stack(images))
+
+    row = analyze(Deformable(), [torch.rand(4, 8, 10)], depth=0, runs=1)[0]
+    assert row.macs == 4 * 5 * 9 * (6 * 4 // 2 + 27 * 4)
 
 
 def test_a_resnet_50_has_the_published_operations():
