@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+Site = tuple[dict[str, tuple[bytes, int]], list[str], str]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -51,3 +54,34 @@ def run_python(tmp_path: Path) -> Run:
         )
 
     return run
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A loopback server in place of the network, the cache being tmp_path/cache.
+
+    Gives its files (path -> content and promised length), the requests that came, and its address.
+    """
+    monkeypatch.setenv("DETFRAME_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("DETFRAME_OFFLINE", raising=False)
+    files: dict[str, tuple[bytes, int]] = {}
+    requests: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            requests.append(self.path)
+            content, promised = files.get(self.path, (None, 0))
+            self.send_response(200 if content is not None else 404)
+            self.send_header("Content-Length", str(promised))
+            self.end_headers()
+            self.wfile.write(content or b"")
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield files, requests, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()

@@ -13,7 +13,7 @@ LAYERS = (
     {"registry", "config", "structures", "ops"},
     {"layers"},
     {"modeling", "data", "evaluation"},
-    {"solver", "inference", "visualization", "compat", "export"},
+    {"solver", "inference", "visualization", "compat", "export", "model_zoo"},
     {"engine"},
     {"cli"},
 )

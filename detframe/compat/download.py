@@ -11,7 +11,7 @@ import tempfile
 import urllib.parse
 import urllib.request
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import torch
 
@@ -21,13 +21,29 @@ CHUNK = 1 << 20  # bytes
 TIMEOUT = 60.0  # seconds without an answer
 # PyTorch's convention for published weights: the name ends in the first eight digits of the SHA-256
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8})\.(?:pth|pt)$")
+# detectron2's, by its MODEL_ZOO.md: the first six digits of the MD5. They find damage; they are no seal
+DETECTRON2_FILES = "https://dl.fbaipublicfiles.com/detectron2/"
+_MD5_IN_NAME = re.compile(r"/model_(?:final|\d+)_([0-9a-f]{6})\.pkl$")
+
+
+class Digest(NamedTuple):
+    """What a file must hash to.
+
+    Attributes:
+        algorithm: "sha256" or "md5", as hashlib calls them.
+        digits: the first hexadecimal digits, or all; "" where nothing is known.
+    """
+
+    algorithm: str
+    digits: str
 
 
 def download(url: str) -> Path:
     """The local copy of an http(s) address, fetched where it is not in the cache yet.
 
     The digest is checked of a fresh file and of a cached one: the 64 digits of "...#sha256=DIGITS", else the eight in a
-    name such as "resnet50-0676ba61.pth". The file appears in the cache only when it is complete and right.
+    name such as "resnet50-0676ba61.pth", else, of detectron2's own host, the six of an MD5 in "model_final_b275ba.pkl".
+    The file appears in the cache only when it is complete and right.
 
     Raises:
         ValueError: the digest is another, or the part after # is no sha256.
@@ -37,8 +53,8 @@ def download(url: str) -> Path:
     address, expected = split_digest(url)
     path = cache_path(address)
     if path.is_file():
-        if expected:
-            found = sha256(path)
+        if expected.digits:
+            found = hash_file(path, expected.algorithm)
             _check(found, expected, f"{path} is not what {address} should be", "; delete it to download it again")
         return path
     if os.environ.get("DETFRAME_OFFLINE", "0") not in ("", "0"):
@@ -57,8 +73,8 @@ def download(url: str) -> Path:
     return path
 
 
-def split_digest(url: str) -> tuple[str, str]:
-    """An address and the first digits of the SHA-256 that its file must have; "" where nothing says.
+def split_digest(url: str) -> tuple[str, Digest]:
+    """An address and the digest that its file must have.
 
     Raises:
         ValueError: something other than sha256=<64 hexadecimal digits> after the #.
@@ -68,9 +84,12 @@ def split_digest(url: str) -> tuple[str, str]:
         match = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
         if match is None:
             raise ValueError(f"{url}: after # goes sha256= and 64 hexadecimal digits, not {fragment!r}")
-        return address, match[1].lower()
-    match = _HASH_IN_NAME.search(urllib.parse.urlparse(address).path)
-    return address, match[1] if match else ""
+        return address, Digest("sha256", match[1].lower())
+    path = urllib.parse.urlparse(address).path
+    if address.startswith(DETECTRON2_FILES) and (match := _MD5_IN_NAME.search(path)):
+        return address, Digest("md5", match[1])
+    match = _HASH_IN_NAME.search(path)
+    return address, Digest("sha256", match[1] if match else "")
 
 
 def cache_folder() -> Path:
@@ -92,20 +111,25 @@ def cache_path(address: str) -> Path:
     return cache_folder() / hashlib.sha256(address.encode()).hexdigest()[:8] / name
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file as 64 hexadecimal digits."""
+def hash_file(path: Path, algorithm: str) -> str:
+    """The digest of a file by "sha256" or "md5", in hexadecimal digits."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, lambda: _hasher(algorithm)).hexdigest()
 
 
-def _fetch(address: str, path: Path, expected: str) -> None:
+def _hasher(algorithm: str) -> hashlib._Hash:
+    # systems that forbid MD5 as a seal allow it for finding damage
+    return hashlib.new(algorithm, usedforsecurity=False)
+
+
+def _fetch(address: str, path: Path, expected: Digest) -> None:
     """Download into a file beside `path`, which takes its place when it is whole; several processes may do so."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     partial = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            found = _copy(address, file)
-        if expected:
+            found = _copy(address, file, expected.algorithm)
+        if expected.digits:
             _check(found, expected, f"what {address} gave is not the file that was asked for", "; it was not kept")
         partial.chmod(0o644)  # temporary files are closed to other users, who may share the cache
         os.replace(partial, path)
@@ -113,9 +137,9 @@ def _fetch(address: str, path: Path, expected: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _copy(address: str, file: IO[bytes]) -> str:
-    """Write the content of an address into a file; returns its SHA-256."""
-    digest, size = hashlib.sha256(), 0
+def _copy(address: str, file: IO[bytes], algorithm: str) -> str:
+    """Write the content of an address into a file; returns its digest."""
+    digest, size = _hasher(algorithm), 0
     request = urllib.request.Request(address, headers={"User-Agent": "detframe"})
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
         while chunk := response.read(CHUNK):
@@ -128,10 +152,8 @@ def _copy(address: str, file: IO[bytes]) -> str:
     return digest.hexdigest()
 
 
-def _check(found: str, expected: str, what: str, remedy: str) -> None:
-    if not found.startswith(expected):
-        raise ValueError(f"{what}: its sha256 is {found}, it should {_be(expected)}{remedy}")
-
-
-def _be(expected: str) -> str:
-    return f"be {expected}" if len(expected) == 64 else f"begin with {expected}"
+def _check(found: str, expected: Digest, what: str, remedy: str) -> None:
+    name, digits = expected
+    if not found.startswith(digits):
+        should = f"be {digits}" if len(digits) == len(found) else f"begin with {digits}"
+        raise ValueError(f"{what}: its {name} is {found}, it should {should}{remedy}")

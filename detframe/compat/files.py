@@ -35,13 +35,17 @@ def read_weights(path_or_url: str | Path) -> Any:
             objects other than tensors and plain values.
         ConnectionError: a failed download.
     """
-    name = address_of(str(path_or_url))
-    if name.startswith(TORCHVISION):
-        name = _torchvision_url(name.removeprefix(TORCHVISION))
+    name = address_of_weights(str(path_or_url))
     path = download(name) if name.startswith(("http://", "https://")) else Path(name).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"weights file {path} does not exist (working folder {Path.cwd()})")
     return read_checkpoint(path)
+
+
+def address_of_weights(name: str) -> str:
+    """The http(s) address or path behind any name that `read_weights` takes; errors are those for unknown weights."""
+    name = address_of(name)
+    return _torchvision_url(name.removeprefix(TORCHVISION)) if name.startswith(TORCHVISION) else name
 
 
 def read_checkpoint(path: str | Path) -> Any:

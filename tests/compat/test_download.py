@@ -3,41 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
-import threading
 
 import pytest
 import torch
 
 from detframe.compat import read_weights
 from detframe.compat.download import cache_path, download, split_digest
-
-
-@pytest.fixture
-def site(tmp_path, monkeypatch):
-    """Files by path, the requests that came, and the address of the server; the cache is tmp_path/cache."""
-    monkeypatch.setenv("DETFRAME_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("DETFRAME_OFFLINE", raising=False)
-    files, requests = {}, []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            requests.append(self.path)
-            content, promised = files.get(self.path, (None, 0))
-            self.send_response(200 if content is not None else 404)
-            self.send_header("Content-Length", str(promised))
-            self.end_headers()
-            self.wfile.write(content or b"")
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield files, requests, f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
 
 
 def put(files, path, content, promised=None):
@@ -88,6 +59,19 @@ def test_digits_in_the_name(site, tmp_path):
         download(f"{address}/net-01234567.pth")
     # an explicit digest comes before the name
     assert download(f"{address}/net-01234567.pth#sha256={digest}").read_bytes() == b"content"
+
+
+def test_the_md5_in_the_names_of_detectron2(site, monkeypatch):
+    files, _, address = site
+    content = b"a detector"
+    digits = hashlib.md5(content).hexdigest()[:6]
+    files[f"/R_50/1/model_final_{digits}.pkl"] = files["/R_50/1/model_final_000000.pkl"] = content, len(content)
+    # of other hosts, six digits in a name mean nothing
+    assert download(f"{address}/R_50/1/model_final_000000.pkl").read_bytes() == content
+    monkeypatch.setattr("detframe.compat.download.DETECTRON2_FILES", f"{address}/")
+    assert download(f"{address}/R_50/1/model_final_{digits}.pkl").read_bytes() == content
+    with pytest.raises(ValueError, match=rf"its md5 is {digits}\w{{26}}, it should begin with 000000; delete it"):
+        download(f"{address}/R_50/1/model_final_000000.pkl")
 
 
 def test_a_connection_that_ends_early_leaves_nothing(site, tmp_path):

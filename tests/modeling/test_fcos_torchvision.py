@@ -15,23 +15,28 @@ NAMES = {"loss_fcos_cls": "classification", "loss_fcos_box": "bbox_regression", 
 CLASSES = 6
 
 
+def _shake(model: torch.nn.Module) -> None:
+    """Random statistics, scales and output layers, large enough that every part matters."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.7, 1.3)
+            module.weight.uniform_(0.4, 0.8)
+    for tower in (model.head.classification_head.conv, model.head.regression_head.conv):
+        for module in tower:
+            if isinstance(module, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(module.weight)
+    model.head.regression_head.bbox_reg.bias.fill_(2.0)
+    model.head.classification_head.cls_logits.bias.fill_(-2.0)
+    model.head.classification_head.cls_logits.weight.normal_(0, 0.05)
+
+
 @pytest.fixture(scope="module", params=[0, 1])
 def pair(request):
     torch.manual_seed(request.param)
     theirs = fcos_resnet50_fpn(weights=None, weights_backbone=None, num_classes=CLASSES, score_thresh=0.05)
     with torch.no_grad():
-        for module in theirs.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.1)
-                module.running_var.uniform_(0.7, 1.3)
-                module.weight.uniform_(0.4, 0.8)
-        for tower in (theirs.head.classification_head.conv, theirs.head.regression_head.conv):
-            for module in tower:
-                if isinstance(module, torch.nn.Conv2d):
-                    torch.nn.init.kaiming_normal_(module.weight)
-        theirs.head.regression_head.bbox_reg.bias.fill_(2.0)
-        theirs.head.classification_head.cls_logits.bias.fill_(-2.0)
-        theirs.head.classification_head.cls_logits.weight.normal_(0, 0.05)
+        _shake(theirs)
     theirs = theirs.to(memory_format=torch.channels_last)
     theirs.transform.resize = lambda image, target: (image, target)
     cfg = get_cfg()
