@@ -2,7 +2,7 @@
 #   make quickstart   train a small detector on generated pictures, on the CPU, and look at what it finds
 #   make test         what a change must pass: lint, types, tests (no GPU, no network once set up)
 #   make test-all     the same with the slow tests and those that need a GPU
-#   make docs         write docs/config_reference.md anew
+#   make docs         write docs/config_reference.md and the tables of MODEL_ZOO.md anew
 # Another Python: make setup PYTHON=python3.12
 PYTHON ?= python3
 VENV := .venv
@@ -50,6 +50,7 @@ quickstart: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python tools/make_docs.py
+	$(BIN)/python tools/make_model_zoo.py
 
 clean:
 	rm -rf $(VENV) build dist detframe.egg-info .mypy_cache .pytest_cache .ruff_cache
