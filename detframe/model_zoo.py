@@ -15,9 +15,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from detframe.compat import LoadReport, load_weights
-from detframe.compat.detector_weights import COCO_CLASSES, DETECTOR_WEIGHTS, DetectorWeights, coco_labels
+from detframe.compat.detector_weights import COCO_CLASSES, DETECTOR_WEIGHTS, DetectorWeights
 from detframe.config import ConfigKeyError, ConfigNode, find_config, get_cfg, shipped_folder
 from detframe.config.yaml_files import read_yaml
+from detframe.data.coco_categories import coco_labels
 from detframe.inference import Detector
 from detframe.modeling import GeneralizedRCNN, build_detection_model
 

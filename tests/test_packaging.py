@@ -64,7 +64,8 @@ def test_the_wheel_holds_package_configs_and_catalog_and_nothing_else(wheel: Pat
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {str(p.relative_to(ROOT)) for p in (ROOT / "detframe").rglob("*.py") if "shipped" not in p.parts}
     configs = {f"detframe/shipped/{p.relative_to(ROOT)}" for p in (ROOT / "configs").rglob("*.yaml")}
-    assert modules | configs <= names
+    modules |= {str(p.relative_to(ROOT)) for p in (ROOT / "detframe/config/foreign").glob("*.yaml")}
+    assert modules | configs <= names and "detframe/config/foreign/detectron2.yaml" in modules
     assert {"detframe/shipped/datasets/catalog.yaml", "detframe/shipped/datasets/make_shapes.py"} <= names
     rest = {n for n in names - modules - configs if not n.startswith(f"detframe-{__version__}.dist-info/")}
     assert all(Path(n).parent.as_posix() == "detframe/shipped/datasets" for n in rest), rest

@@ -13,10 +13,9 @@ from typing import Any
 
 from detframe.compat.body_weights import TORCHVISION
 from detframe.compat.download import DETECTRON2_FILES
-from detframe.data.coco_categories import COCO_CATEGORIES
 
 _FCOS = "https://huggingface.co/tianzhi/FCOS/resolve/main/FCOS_"
-COCO_CLASSES = len(COCO_CATEGORIES)
+COCO_CLASSES = 80
 
 
 @dataclass(frozen=True)
@@ -264,14 +263,3 @@ DETECTOR_WEIGHTS: tuple[DetectorWeights, ...] = (
         keypoint=66.0,
     ),
 )
-
-
-def coco_labels(num_classes: int) -> tuple[tuple[int, str], ...]:
-    """(category id, name) of every label 1..K of a model trained on COCO.
-
-    Args:
-        num_classes: 90 (labels are category ids, ten of them unused), 80 (the used ones in their order) or 1 (persons).
-    """
-    if num_classes > len(COCO_CATEGORIES):
-        return tuple((index, COCO_CATEGORIES.get(index, "N/A")) for index in range(1, num_classes + 1))
-    return tuple(COCO_CATEGORIES.items())[:num_classes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -28,9 +29,10 @@ def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> torch.nn.Module:
 WORDS = ["--config-file", "c.yaml", "--weights", "old.pth", "--output", "new/model.pth"]
 
 
-def test_the_file_is_enough(old: torch.nn.Module, capsys: pytest.CaptureFixture[str]):
+def test_the_file_is_enough(old: torch.nn.Module, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, "detframe")
     assert import_weights.main([*WORDS, "--classes", "ant", "bee", "fly"]) == 0
-    assert "(detectron2)" in capsys.readouterr().err
+    assert "(detectron2)" in caplog.text
     detector = Detector.load("new/model.pth", device="cpu")
     assert detector.class_names == ("ant", "bee", "fly") and detector.category_ids == (1, 2, 3)
     for name, value in old.state_dict().items():

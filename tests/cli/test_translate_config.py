@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -16,12 +17,15 @@ from tests.config.dialects import standard_configs
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_native_file_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_native_file_says_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO, "detframe")
     old = standard_configs("fcos")["fcos/fcos_imprv_R_50_FPN_1x.yaml"]
     assert translate_config.main([str(old), "MODEL.WEIGHT", "mine.pth", "SOLVER.AMP", "bf16"]) == 0
     out = capsys.readouterr()
-    assert "MODEL.FCOS.IOU_LOSS_TYPE 'giou' -> MODEL.FCOS.IOU_LOSS_TYPE 'giou'" in out.err
-    assert "DATALOADER.SIZE_DIVISIBILITY 32" in out.err and "has no meaning in detframe" in out.err
+    assert "MODEL.FCOS.IOU_LOSS_TYPE 'giou' -> MODEL.FCOS.IOU_LOSS_TYPE 'giou'" in caplog.text
+    assert "DATALOADER.SIZE_DIVISIBILITY 32" in caplog.text and "has no meaning in detframe" in caplog.text
     new = tmp_path / "new.yaml"
     new.write_text(out.out)
     native, translated = get_cfg(), get_cfg()
@@ -36,6 +40,7 @@ def test_the_script_pipes_a_clean_file(tmp_path: Path):
     command = [sys.executable, "tools/translate_config.py", str(old)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert "detectron2: MODEL.META_ARCHITECTURE 'RetinaNet'" in done.stderr
     new = tmp_path / "new.yaml"
     new.write_text(done.stdout)
     cfg = get_cfg()
