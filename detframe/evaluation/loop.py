@@ -49,7 +49,8 @@ def run_evaluation(
     with evaluating(model, amp_dtype):
         for images, targets in loader:
             predictions = model(images)
-            evaluator.update(targets, to_cpu(_in_original_size(images, targets, predictions)))
+            pixel = getattr(model, "pixel", 0.0)
+            evaluator.update(targets, to_cpu(_in_original_size(images, targets, predictions, pixel)))
             if on_batch is not None:
                 on_batch(images, targets, to_cpu(predictions))
             progress.step(len(images))
@@ -88,10 +89,10 @@ def model_device(model: nn.Module) -> torch.device:
 
 
 def _in_original_size(
-    images: Sequence[Tensor], targets: Sequence[Target], predictions: Sequence[Prediction]
+    images: Sequence[Tensor], targets: Sequence[Target], predictions: Sequence[Prediction], pixel: float
 ) -> list[Prediction]:
     return [
-        rescale_prediction(prediction, (image.shape[-2], image.shape[-1]), target["orig_size_hw"])
+        rescale_prediction(prediction, (image.shape[-2], image.shape[-1]), target["orig_size_hw"], pixel)
         for image, target, prediction in zip(images, targets, predictions, strict=True)
     ]
 

@@ -157,7 +157,7 @@ class Detector:
             if score_threshold > 0:
                 predictions = [select(p, p["scores"] >= score_threshold) for p in predictions]
             predictions = [
-                rescale_prediction(prediction, (image.shape[-2], image.shape[-1]), size_hw)
+                rescale_prediction(prediction, (image.shape[-2], image.shape[-1]), size_hw, self.model.pixel)
                 for prediction, (_, image, size_hw) in zip(predictions, items, strict=True)
             ]
             predictions = to_cpu(predictions)

@@ -133,8 +133,15 @@ class GeneralizedRCNN(nn.Module):
         if self.pixel:
             # an object narrower than a pixel has one pixel, the one that it begins in
             start, end = packed.boxes.split(2, -1)
-            packed.boxes = torch.cat([start, torch.maximum(end - self.pixel, start)], -1)
+            last = end - self.pixel * _pixel_sides(batch.sizes_hw, targets).to(end)
+            packed.boxes = torch.cat([start, torch.maximum(last, start)], -1)
         return packed
+
+
+def _pixel_sides(sizes_hw: Sequence[tuple[int, int]], targets: Sequence[Target]) -> Tensor:
+    """Sides (x, y) of a pixel of each original file in its resized image, (N, 1, 2); 1 where a target has no file."""
+    originals = [target.get("orig_size_hw", size_hw) for size_hw, target in zip(sizes_hw, targets, strict=True)]
+    return (torch.tensor(sizes_hw) / torch.tensor(originals)).flip(-1)[:, None]
 
 
 def _predictions(detections: Proposals, sizes_hw: Sequence[tuple[int, int]], paste: bool) -> list[Prediction]:

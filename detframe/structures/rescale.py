@@ -15,12 +15,18 @@ from detframe.structures.instances import Prediction
 _MASK_CHUNK = 32
 
 
-def rescale_prediction(prediction: Prediction, from_hw: tuple[int, int], to_hw: tuple[int, int]) -> Prediction:
+def rescale_prediction(
+    prediction: Prediction, from_hw: tuple[int, int], to_hw: tuple[int, int], pixel: float = 0.0
+) -> Prediction:
     """The prediction in an image of size `to_hw`, made on the same image at size `from_hw`.
 
     Boxes (M, 4) are scaled and clipped to the image, keypoints (M, P, 3) scaled, masks (M, 1, H, W) resized bilinearly;
     masks on their boxes move with them.
     The other entries, and the prediction handed in, stay as they are.
+
+    Args:
+        pixel: 1 for a model whose boxes run from pixel to pixel (`GeneralizedRCNN.pixel`): what is scaled is then the
+            last pixel that a box covers, and the box ends one pixel of the other size behind it.
 
     Raises:
         ValueError: one of the sizes is not positive.
@@ -29,7 +35,7 @@ def rescale_prediction(prediction: Prediction, from_hw: tuple[int, int], to_hw: 
         raise ValueError(f"cannot rescale a prediction from size {from_hw} to {to_hw} (height, width)")
     scale_y, scale_x = to_hw[0] / from_hw[0], to_hw[1] / from_hw[1]
     out = prediction.copy()
-    out["boxes"] = _rescale_boxes(prediction["boxes"], scale_x, scale_y, to_hw)
+    out["boxes"] = _rescale_boxes(prediction["boxes"], scale_x, scale_y, to_hw, pixel)
     if "keypoints" in prediction:
         keypoints = prediction["keypoints"]
         out["keypoints"] = keypoints * keypoints.new_tensor([scale_x, scale_y, 1.0])
@@ -55,8 +61,9 @@ def to_cpu(predictions: Sequence[Prediction]) -> list[Prediction]:
     return out  # type: ignore[return-value]  # the keys are those of the predictions
 
 
-def _rescale_boxes(boxes: Tensor, scale_x: float, scale_y: float, to_hw: tuple[int, int]) -> Tensor:
-    boxes = boxes * boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])
+def _rescale_boxes(boxes: Tensor, scale_x: float, scale_y: float, to_hw: tuple[int, int], pixel: float) -> Tensor:
+    far = boxes.new_tensor([0.0, 0.0, pixel, pixel])
+    boxes = (boxes - far) * boxes.new_tensor([scale_x, scale_y, scale_x, scale_y]) + far
     height, width = to_hw
     limit = boxes.new_tensor([width, height, width, height])
     return torch.minimum(boxes.clamp(min=0), limit)

@@ -205,6 +205,22 @@ def test_the_borders_take_and_give_boxes_between_pixels(keys):
         assert torch.equal(prediction["boxes"], expected)
 
 
+def test_objects_of_resized_files_keep_their_last_pixel():
+    """An object of w pixels from x on ends in pixel x + w - 1 of its file, and that is what is scaled."""
+    model, _ = _model(RCNN)
+    seen = _seen(model.rpn)
+    images = make_images()
+    height, width = images[0].shape[-2:]
+    original = (height // 2, width // 4)
+    targets = [{**TARGETS[0], "orig_size_hw": original}, TARGETS[1]]
+    model(images, targets)
+    x1, y1, x2, y2 = TARGETS[0]["boxes"][0].tolist()
+    inner = seen[0][0][2].boxes
+    torch.testing.assert_close(inner[0, 0], torch.tensor([x1, y1, x2 - width / original[1], y2 - height / original[0]]))
+    x1, y1, x2, y2 = TARGETS[1]["boxes"][0].tolist()
+    torch.testing.assert_close(inner[1, 0], torch.tensor([x1, y1, x2 - 1, y2 - 1]))
+
+
 def test_masks_are_pasted_on_the_boxes_that_come_back():
     model, _ = _model({**RCNN, **MASKS})
     model.eval().paste_masks = False

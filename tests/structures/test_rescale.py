@@ -21,6 +21,12 @@ def test_boxes_are_scaled_and_clipped():
     assert torch.equal(out["scores"], prediction["scores"]) and torch.equal(out["labels"], prediction["labels"])
 
 
+def test_boxes_from_pixel_to_pixel_scale_their_last_pixel():
+    """Pixels 10 to 29 along x, seen at half size, are 20 to 58; the box ends behind the last."""
+    out = rescale_prediction({"boxes": torch.tensor([[10.0, 4.0, 30.0, 8.0]])}, (50, 100), (100, 200), pixel=1.0)
+    assert out["boxes"].tolist() == [[20, 8, 59, 15]]
+
+
 def test_keypoints_keep_their_visibility():
     prediction = {"boxes": torch.zeros(1, 4), "keypoints": torch.tensor([[[10.0, 10.0, 2.0], [0.0, 0.0, 0.0]]])}
     out = rescale_prediction(prediction, (100, 100), (200, 300))
