@@ -126,6 +126,8 @@ def switch(key: str, value: Any) -> dict[str, Any] | None:
     """
     if key in _SWITCHES and isinstance(value, bool):
         return dict(_SWITCHES[key][value])
+    if key in _WITH_BACKGROUND and isinstance(value, int):
+        return {"MODEL.NUM_CLASSES": value - _WITH_BACKGROUND[key]}
     for dialect in DIALECTS:
         for rule in dialect.rules:
             if rule.reads == (key,):
@@ -133,6 +135,9 @@ def switch(key: str, value: Any) -> dict[str, Any] | None:
     return None
 
 
+# Numbers of classes, and how many of them are background. MODEL.RETINANET.NUM_CLASSES is with it in maskrcnn-benchmark
+# and without it in detectron2, so that alone it says nothing
+_WITH_BACKGROUND = {"MODEL.ROI_BOX_HEAD.NUM_CLASSES": 1, "MODEL.FCOS.NUM_CLASSES": 1, "MODEL.ROI_HEADS.NUM_CLASSES": 0}
 _SWITCHES: dict[str, dict[bool, dict[str, Any]]] = {
     "MODEL.FCOS_ON": {
         True: {"MODEL.RPN.NAME": "FCOS", "MODEL.ROI_HEADS.NAME": ""},

@@ -152,6 +152,12 @@ def test_their_words_over_a_config_of_ours():
     assert cfg.MODEL.WEIGHTS == "mine.pth" and cfg.SOLVER.BASE_LR == 0.1
     cfg.merge_from_list(["MODEL.FCOS_ON", "False", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.2"])
     assert cfg.MODEL.RPN.NAME == "AnchorRPN" and cfg.MODEL.ROI_HEADS.SCORE_THRESH == 0.2
+    cfg.merge_from_list(["MODEL.ROI_BOX_HEAD.NUM_CLASSES", 21])
+    assert cfg.MODEL.NUM_CLASSES == 20
+    cfg.merge_from_list(["MODEL.ROI_HEADS.NUM_CLASSES", 7])
+    assert cfg.MODEL.NUM_CLASSES == 7
+    with pytest.raises(KeyError, match=r"MODEL\.RETINANET\.NUM_CLASSES.*is a key of maskrcnn-benchmark"):
+        cfg.merge_from_list(["MODEL.RETINANET.NUM_CLASSES", 7])
     with pytest.raises(KeyError, match=r"MODEL\.RESNETS\.DEPTH .*is a key of detectron2.*CONV_BODY"):
         cfg.merge_from_list(["MODEL.RESNETS.DEPTH", 101])
 
