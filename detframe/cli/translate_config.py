@@ -45,14 +45,29 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def dump_changes(cfg: ConfigNode) -> str:
-    """The keys whose values are not detframe's defaults, as YAML."""
+    """The keys whose values are not detframe's defaults, as YAML, without the sections of detectors that it is not."""
     defaults = dict(get_cfg().leaves())
+    unused = _unused_sections(cfg)
     tree: dict[str, Any] = {}
     for key, value in cfg.leaves():
-        if value != defaults[key]:
+        if value != defaults[key] and not key.startswith(unused):
             *parents, name = key.split(".")
             node = tree
             for parent in parents:
                 node = node.setdefault(parent, {})
             node[name] = value
     return write_yaml(tree)
+
+
+def _unused_sections(cfg: ConfigNode) -> tuple[str, ...]:
+    model = cfg.MODEL
+    used = {
+        "MODEL.RETINANET.": model.RPN.NAME == "RetinaNet",
+        "MODEL.FCOS.": model.RPN.NAME == "FCOS",
+        "MODEL.RPN.ANCHOR_": model.RPN.NAME == "AnchorRPN",
+        "MODEL.ROI_BOX_HEAD.": bool(model.ROI_HEADS.NAME),
+        "MODEL.ROI_MASK_HEAD.": model.MASK_ON,
+        "MODEL.POINT_HEAD.": model.MASK_ON,
+        "MODEL.ROI_KEYPOINT_HEAD.": model.KEYPOINT_ON,
+    }
+    return tuple(section for section, on in used.items() if not on)

@@ -57,9 +57,9 @@ class Foreign:
             named = [key for key in outcome.reads if key in given]
             native |= {key: (value, self._place(named, given)) for key, value in outcome.sets.items()}
             if fresh & set(named):
-                read = ", ".join(f"{key} {given[key][0]!r}" for key in named)
-                became = ", ".join(f"{key} {value!r}" for key, value in outcome.sets.items())
-                notes.append((logging.INFO, f"{self.dialect.name}: {read} -> {became or 'just what detframe does'}"))
+                read = {key: given[key][0] for key in named}
+                became = "stays" if read == outcome.sets else f"-> {_words(outcome.sets) or 'just what detframe does'}"
+                notes.append((logging.INFO, f"{self.dialect.name}: {_words(read)} {became}"))
         notes += self._without_meaning(rows)
         for level, line in notes:
             logger.log(level, "%s", line)
@@ -82,6 +82,10 @@ class Foreign:
                 line = f"{self.dialect.name}: {key} {value!r} ({where}) has no meaning in detframe: {why}"
                 notes.append((logging.WARNING if changed and self.dialect.lacks(key) else logging.INFO, line))
         return notes
+
+
+def _words(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value!r}" for key, value in values.items())
 
 
 def _restored(program: str, rows: Any, native: Any, notes: Any) -> Foreign:
