@@ -39,7 +39,10 @@ def test_the_page_is_up_to_date(tool):
 
 def test_parameters(tool):
     counts = {}
-    for name, row in MEASURED["models"].items():
+    has_timm = importlib.util.find_spec("timm") is not None
+    rows = {name: row for name, row in MEASURED["models"].items() if has_timm or "timm" not in name}
+    assert len(rows) > 100
+    for name, row in rows.items():
         cfg = tool.model_config(name, "cpu")
         key = cfg.MODEL.dump()
         if key not in counts:
