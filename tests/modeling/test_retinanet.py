@@ -34,7 +34,7 @@ def _model(*opts):
 @pytest.mark.parametrize("targets", [[FULL, FULL], [FULL, EMPTY], [EMPTY, EMPTY]], ids=["full", "half", "empty"])
 @pytest.mark.parametrize("norm", ["", "GN", "BN"])
 @pytest.mark.parametrize("box_loss", ["smooth_l1", "giou"])
-@pytest.mark.parametrize("normalizer", ["batch", "image", "ema"])
+@pytest.mark.parametrize("normalizer", ["batch", "image", "ema", "detectron"])
 def test_losses_are_finite_and_every_parameter_learns(targets, norm, box_loss, normalizer):
     keys = {"NORM": norm, "BOX_LOSS_TYPE": box_loss, "LOSS_NORMALIZER": normalizer}
     model = _model(*(word for key, value in keys.items() for word in (f"MODEL.RETINANET.{key}", value)))
@@ -62,8 +62,8 @@ def _positives(model, targets):
 
 
 def test_the_normalisers_divide_by_what_they_say():
-    """The sum of the losses is the same under all three; alone in a batch, an image's sum is its own."""
-    models = {n: _model("MODEL.RETINANET.LOSS_NORMALIZER", n) for n in ("batch", "image", "ema")}
+    """The sum of the losses is the same under all; alone in a batch, an image's sum is its own."""
+    models = {n: _model("MODEL.RETINANET.LOSS_NORMALIZER", n) for n in ("batch", "image", "ema", "detectron")}
     one, two = FULL, make_target([[10.0, 10, 30, 30]], [2])
     counts = _positives(models["batch"], [one, two])
     assert min(counts) > 0 and counts[0] != counts[1]
@@ -71,25 +71,34 @@ def test_the_normalisers_divide_by_what_they_say():
         batch = models["batch"](make_images(), [one, two])
         image = models["image"](make_images(), [one, two])
         ema = models["ema"](make_images(), [one, two])
+        detectron = models["detectron"](make_images(), [one, two])
+        without = models["detectron"](make_images(), [EMPTY, EMPTY])["loss_retinanet_cls"] * 2
         # with the other image empty, "batch" divides by the positives of the one that is left
         alone = models["batch"](make_images(), [one, EMPTY])["loss_retinanet_box"] * counts[0]
         other = models["batch"](make_images(), [EMPTY, two])["loss_retinanet_box"] * counts[1]
     total = batch["loss_retinanet_box"] * sum(counts)
     torch.testing.assert_close(alone + other, total)
     torch.testing.assert_close(image["loss_retinanet_box"], (alone / counts[0] + other / counts[1]) / 2)
+    # Detectron adds the images to the positives for the classes, so that empty images have a normaliser of their own
+    assert detectron["loss_retinanet_box"] == batch["loss_retinanet_box"]
+    cls = detectron["loss_retinanet_cls"] * (sum(counts) + 2)
+    torch.testing.assert_close(cls, batch["loss_retinanet_cls"] * sum(counts))
+    torch.testing.assert_close(without, models["batch"](make_images(), [EMPTY, EMPTY])["loss_retinanet_cls"])
     for name in LOSSES:
         torch.testing.assert_close(ema[name] * (0.9 * 100 + 0.1 * sum(counts)), batch[name] * sum(counts))
 
 
-@pytest.mark.parametrize("normalizer", ["batch", "image", "ema"])
+@pytest.mark.parametrize("normalizer", ["batch", "image", "ema", "detectron"])
 def test_two_ranks_with_an_image_each_equal_one_with_both(normalizer, monkeypatch):
     """What the ranks exchange is the mean count of positives; gradients are averaged, hence so are the losses."""
     targets = [FULL, EMPTY]
     model = _model("MODEL.RETINANET.LOSS_NORMALIZER", normalizer)
-    mean = torch.tensor(sum(_positives(model, targets)) / 2)
+    counts = _positives(model, targets)
+    means = {float(count): torch.tensor(sum(counts) / 2) for count in counts}
+    assert 1.0 not in means  # the number of images on each rank, which is its own mean
     ranks = []
     image = make_images()[0]
-    monkeypatch.setattr("detframe.modeling.rpn.retinanet.mean_over_ranks", lambda value: mean)
+    monkeypatch.setattr("detframe.modeling.rpn.retinanet.mean_over_ranks", lambda value: means.get(float(value), value))
     for target in targets:
         ranks.append(copy.deepcopy(model)([image], [target]))
     monkeypatch.undo()
@@ -275,3 +284,10 @@ def test_shipped_configs_have_nine_anchors_a_cell_on_p3_to_p7(path: Path):
     assert head.anchors.num_anchors == 9
     assert head.head.classification_head.cls_logits.out_channels == 9 * 80
     assert cfg.MODEL.ROI_HEADS.NAME == ""
+
+
+def test_the_weight_of_the_box_loss():
+    models = [_model("MODEL.RETINANET.BBOX_REG_LOSS_WEIGHT", weight) for weight in (1.0, 0.25)]
+    plain, weighted = (model(make_images(), [FULL, FULL]) for model in models)
+    torch.testing.assert_close(weighted["loss_retinanet_box"], plain["loss_retinanet_box"] / 4)
+    assert weighted["loss_retinanet_cls"] == plain["loss_retinanet_cls"]
