@@ -55,16 +55,19 @@ def _find_base(base: str, owner: Path) -> Path:
     return found
 
 
-def _flatten(node: yaml.MappingNode, prefix: str, path: Path) -> Iterator[tuple[str, Any, str]]:
-    seen: set[str] = set()
+def _flatten(
+    node: yaml.MappingNode, prefix: str, path: Path, seen: set[str] | None = None
+) -> Iterator[tuple[str, Any, str]]:
+    """A section that stands twice, as in some published files, is the two together; a key that does is an error."""
+    seen = set() if seen is None else seen
     for key_node, value_node in node.value:
         name, where = str(key_node.value), f"{path}:{key_node.start_mark.line + 1}"
-        if name in seen:
-            raise ValueError(f"{prefix}{name} is given twice ({where})")
-        seen.add(name)
         if isinstance(value_node, yaml.MappingNode):
-            yield from _flatten(value_node, f"{prefix}{name}.", path)
+            yield from _flatten(value_node, f"{prefix}{name}.", path, seen)
         else:
+            if prefix + name in seen:
+                raise ValueError(f"{prefix}{name} is given twice ({where})")
+            seen.add(prefix + name)
             try:
                 yield prefix + name, _Loader("").construct_object(value_node, deep=True), where
             except (yaml.YAMLError, ValueError) as error:

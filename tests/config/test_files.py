@@ -59,6 +59,12 @@ def test_a_missing_base_names_the_file_that_wanted_it(tmp_path: Path):
         load(file)
 
 
+def test_a_section_that_stands_twice_is_the_two_together(tmp_path: Path):
+    text = "MODEL: {RESNETS: {NORM: GN}}\nSEED: 1\nMODEL: {RESNETS: {NUM_GROUPS: 32}}\n"
+    cfg = load(write(tmp_path / "a.yaml", text))
+    assert (cfg.MODEL.RESNETS.NORM, cfg.MODEL.RESNETS.NUM_GROUPS) == ("GN", 32)
+
+
 # ---------------------------------------------------------------- errors
 @pytest.mark.parametrize(
     ("text", "error", "match"),
@@ -66,6 +72,11 @@ def test_a_missing_base_names_the_file_that_wanted_it(tmp_path: Path):
         ("SOLVER:\n  BASE_LRR: 1\n", KeyError, r"SOLVER\.BASE_LRR \(.*a\.yaml:2\); did you mean 'SOLVER\.BASE_LR'"),
         ("SOLVR:\n  BASE_LR: 1\n", KeyError, r"SOLVR\.BASE_LR \(.*a\.yaml:2\); did you mean 'SOLVER\.BASE_LR'"),
         ("SEED: 1\nSEED: 2\n", ValueError, r"SEED is given twice \(.*a\.yaml:2\)"),
+        (
+            "SOLVER: {BASE_LR: 1}\nSEED: 1\nSOLVER: {BASE_LR: 2}\n",
+            ValueError,
+            r"SOLVER\.BASE_LR is given twice \(.*a\.yaml:3\)",
+        ),
         ("SEED: [1\n", ValueError, r"a\.yaml is not valid YAML"),
         ("- SEED\n", ValueError, "must hold KEY: VALUE pairs"),
         ("SEED: x\n", ValueError, r"SEED must be a whole number.*a\.yaml:1"),
