@@ -8,11 +8,12 @@ import json
 import logging
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detframe.cli.arguments import add_config_arguments, base_parser, parse
+from detframe.cli.benchmark_steps import autocast, inference_step, interleave, now, training_step
 from detframe.cli.common import load_config, log_to_terminal, print_config
 from detframe.cli.errors import guard
 
@@ -205,68 +206,6 @@ def make_batch(
     return images, targets
 
 
-def _autocast(bf16: bool, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    import torch
-
-    return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
-
-
-def training_step(
-    model: nn.Module, images: list[Tensor], targets: list[Any], bf16: bool, device: torch.device
-) -> Callable[[], None]:
-    """One optimizer step; the learning rate is so small that the weights of both models stay alike."""
-    import torch
-
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    # each side as its users have it: torchvision's reference script takes the plain SGD, our trainer the fused one
-    fused = {"fused": True} if type(model).__module__.startswith("detframe") else {}
-    optimizer = torch.optim.SGD(parameters, lr=1e-9, momentum=0.9, weight_decay=1e-4, **fused)
-
-    def step() -> None:
-        model.train()
-        with _autocast(bf16, device):
-            losses = model(images, targets)
-        sum(losses.values()).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
-
-
-def inference_step(
-    model: nn.Module, images: list[Tensor], targets: list[Any], bf16: bool, device: torch.device
-) -> Callable[[], None]:
-    """One forward pass to detections."""
-    import torch
-
-    def step() -> None:
-        model.eval()
-        with torch.inference_mode(), _autocast(bf16, device):
-            model(images)
-
-    return step
-
-
-def interleave(steps: list[Callable[[], None]], rounds: int, device: torch.device) -> list[list[float]]:
-    """Seconds of each step in each round; a round takes every step once, so that a slow machine is slow for all."""
-    times: list[list[float]] = [[] for _ in steps]
-    for round_index in range(rounds + 2):
-        for row, step in zip(times, steps, strict=True):
-            start = _now(device)
-            step()
-            if round_index >= 2:
-                row.append(_now(device) - start)
-    return times
-
-
-def _now(device: torch.device) -> float:
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
 # ---------------------------------------------------------------------------------------------- stages
 def stages(
     model: Any, images: list[Tensor], targets: list[Any], precision: str, rounds: int, device: torch.device
@@ -282,15 +221,15 @@ def stages(
     model.train()
     with _timed(parts, rows, device):
         for _ in range(rounds + 2):
-            with _autocast(precision == "bf16", device):
+            with autocast(precision == "bf16", device):
                 losses = model(images, targets)
-            start = _now(device)
+            start = now(device)
             sum(losses.values()).backward()
-            middle = _now(device)
+            middle = now(device)
             optimizer.step()
             optimizer.zero_grad()
             rows["backward"].append(middle - start)
-            rows["optimizer"].append(_now(device) - middle)
+            rows["optimizer"].append(now(device) - middle)
     medians = {name: statistics.median(row[2:]) for name, row in rows.items()}
     total = sum(medians.values())
     shares = "  ".join(f"{name} {1e3 * s:.0f} ms ({100 * s / total:.0f} %)" for name, s in medians.items())
@@ -303,8 +242,8 @@ def _timed(parts: dict[str, nn.Module], rows: dict[str, list[float]], device: to
     started: dict[str, float] = {}
     handles = []
     for name, part in parts.items():
-        handles.append(part.register_forward_pre_hook(lambda *_, n=name: started.__setitem__(n, _now(device))))
-        handles.append(part.register_forward_hook(lambda *_, n=name: rows[n].append(_now(device) - started[n])))
+        handles.append(part.register_forward_pre_hook(lambda *_, n=name: started.__setitem__(n, now(device))))
+        handles.append(part.register_forward_hook(lambda *_, n=name: rows[n].append(now(device) - started[n])))
     try:
         yield
     finally:

@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from detframe.cli.benchmark_steps import training_step
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -30,7 +32,6 @@ def benchmark_folding(
         batch: images and targets.
         measure: times steps in turn; the seconds of each.
     """
-    from detframe.cli.benchmark import training_step
     from detframe.layers import folding
     from detframe.modeling import build_detection_model
 

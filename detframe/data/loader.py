@@ -15,9 +15,10 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from detframe.data.copy_paste import paste_objects
 from detframe.data.images import ImageReadError, load_image
+from detframe.data.pipeline import build_test_transforms, build_train_transforms
 from detframe.data.records import Record, Records
 from detframe.data.samplers import Draw, TrainSampler, mix, shard
-from detframe.data.transforms import Compose, build_test_transforms, build_train_transforms
+from detframe.data.transforms import Compose
 from detframe.structures import LazyMasks, Target, select
 
 logger = logging.getLogger(__name__)

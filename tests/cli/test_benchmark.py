@@ -6,7 +6,8 @@ import json
 
 import torch
 
-from detframe.cli.benchmark import interleave, main, make_batch, model_pair
+from detframe.cli.benchmark import main, make_batch, model_pair
+from detframe.cli.benchmark_steps import interleave
 from detframe.config import get_cfg
 
 

@@ -14,7 +14,7 @@ from detframe.data.packing import PackedDataset, RecordBuilder
 from detframe.registry import DATASET_FORMATS
 
 if TYPE_CHECKING:
-    from detframe.data.catalog import CatalogEntry
+    from detframe.data.entries import CatalogEntry
 
 EXAMPLES = 5  # how many of the same finding a message lists
 

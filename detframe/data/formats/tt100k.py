@@ -18,7 +18,7 @@ from detframe.data.packing import PackedDataset, RecordBuilder
 from detframe.registry import DATASET_FORMATS, nearest
 
 if TYPE_CHECKING:
-    from detframe.data.catalog import CatalogEntry
+    from detframe.data.entries import CatalogEntry
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 # The classes with at least 100 objects, which the paper trains and evaluates

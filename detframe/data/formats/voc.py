@@ -14,7 +14,7 @@ from detframe.data.packing import PackedDataset, RecordBuilder
 from detframe.registry import DATASET_FORMATS, nearest
 
 if TYPE_CHECKING:
-    from detframe.data.catalog import CatalogEntry
+    from detframe.data.entries import CatalogEntry
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")

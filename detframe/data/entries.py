@@ -1,0 +1,50 @@
+"""What the catalog says of one data set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from detframe.config.paths import shipped_folder
+
+
+@dataclass(frozen=True)
+class CatalogEntry:
+    """One data set of the catalog, with absolute paths."""
+
+    name: str
+    format: str
+    images: Path
+    annotations: Path
+    options: Mapping[str, Any]  # fields that only this format has
+    catalog: Path
+
+    def check_exists(self) -> None:
+        """Raises FileNotFoundError for a missing image folder or annotation file."""
+        for what, path, there in (
+            ("image folder", self.images, self.images.is_dir()),
+            ("annotations", self.annotations, self.annotations.exists()),
+        ):
+            if not there:
+                root = os.environ.get("DETFRAME_DATASETS")
+                moved = (
+                    f"DETFRAME_DATASETS is {root}" if root else "DETFRAME_DATASETS, which moves the root, is not set"
+                )
+                script = shipped_folder("datasets") / "make_shapes.py"
+                option = " --small" if self.name.startswith("shapes_small_") else ""
+                hint = f"; `python {script}{option}` makes it" if self.name.startswith("shapes_") else ""
+                raise FileNotFoundError(
+                    f"data set {self.name!r}: the {what} {path} does not exist (entry in {self.catalog}; {moved}){hint}"
+                )
+
+    def source_files(self) -> list[Path]:
+        """What the records are made from: a change in any of these files makes them anew."""
+        if self.annotations.is_file():
+            return [self.annotations]
+        files = sorted(p for p in self.annotations.iterdir() if p.is_file())
+        # A folder of XML files goes with lists of image names, and with a folder that says which images there are.
+        lists = self.annotations.parent / "ImageSets" / "Main" / f"{self.options.get('split', '')}.txt"
+        return [*files, self.images, *([lists] if lists.is_file() else [])]
