@@ -137,7 +137,8 @@ class ConfigNode(CfgNode):
                 + "\n".join(lines)
             )
         if dialect is not None:
-            self._merge_foreign(dialect, [row for row in rows if row[0] in dialect.defaults])
+            theirs = [(key, literal(value), where) for key, value, where in rows if key in dialect.defaults]
+            self._merge_foreign(dialect, theirs)
             rows = [row for row in rows if row[0] not in dialect.defaults]
         for key, value, where in rows:
             self._assign(key, value, where)
@@ -156,7 +157,8 @@ class ConfigNode(CfgNode):
         foreign: Foreign | None = self.__dict__["_foreign"]
         if foreign is not None:
             theirs = [row for row in rows if row[0] in foreign.dialect.defaults]
-            self._merge_foreign(foreign.dialect, theirs)
+            if theirs:
+                self._merge_foreign(foreign.dialect, theirs)
             rows = [row for row in rows if row[0] not in foreign.dialect.defaults]
         native = self._keys()
         for key, value, where in rows:
@@ -173,7 +175,7 @@ class ConfigNode(CfgNode):
         """Set what another program's keys mean here, as far as these rows change it."""
         foreign: Foreign | None = self.__dict__["_foreign"]
         before = foreign if foreign is not None and foreign.dialect is dialect else Foreign(dialect)
-        after = before.with_rows([(key, literal(value), where) for key, value, where in rows])
+        after = before.with_rows(rows)
         for key, (value, where) in after.native.items():
             if key not in before.native or before.native[key][0] != value:
                 self._assign(key, value, where)

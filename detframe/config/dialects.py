@@ -14,7 +14,7 @@ from typing import Any
 
 from detframe.config.foreign.detectron2 import DETECTRON2
 from detframe.config.foreign.maskrcnn_benchmark import FCOS, MASKRCNN_BENCHMARK
-from detframe.config.foreign.rules import Dialect, UntranslatableError, as_lists
+from detframe.config.foreign.rules import Dialect, Rule, UntranslatableError, as_lists
 
 logger = logging.getLogger(__name__)
 
@@ -117,9 +117,10 @@ def word_of(key: str) -> str:
     for dialect in DIALECTS:
         if key in dialect.defaults:
             why = dialect.reason(key)
-            ours = sorted({o for rule in dialect.rules if key in rule.reads for o in _sets(dialect, rule.reads)})
-            means = f"there it has no counterpart here: {why}" if why else f"which here is {' and '.join(ours[:3])}"
-            return f"it is a key of {dialect.name}, {means}" if ours or why else f"it is a key of {dialect.name}"
+            if why is not None:
+                return f"it is a key of {dialect.name}, which has no counterpart here: {why}"
+            ours = sorted({o for rule in dialect.rules if key in rule.reads for o in _sets(dialect, rule)})
+            return f"it is a key of {dialect.name}" + (f", which here is {' and '.join(ours[:3])}" if ours else "")
     return ""
 
 
@@ -155,9 +156,9 @@ _SWITCHES: dict[str, dict[bool, dict[str, Any]]] = {
 }
 
 
-def _sets(dialect: Dialect, reads: tuple[str, ...]) -> list[str]:
-    rule = next(rule for rule in dialect.rules if rule.reads == reads)
+def _sets(dialect: Dialect, rule: Rule) -> list[str]:
+    """Our keys that a rule sets."""
     try:
-        return list(rule.build(*(dialect.defaults[key] for key in reads)))
+        return list(rule.build(*(dialect.defaults[key] for key in rule.reads)))
     except UntranslatableError:
         return []

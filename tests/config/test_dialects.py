@@ -132,6 +132,12 @@ def test_overrides_in_the_words_of_the_program_and_in_ours():
     assert cfg.MODEL.RPN.NAME == "RetinaNet" and cfg.MODEL.NUM_CLASSES == 80 and cfg.MODEL.WEIGHTS == "mine.pth"
 
 
+def test_an_override_is_read_as_a_literal_once():
+    """A quoted number is text, here as over a config of ours."""
+    cfg = fcos("fcos_R_50_FPN_1x", "OUTPUT_DIR", "'2024'")
+    assert cfg.OUTPUT_DIR == "2024"
+
+
 def test_what_was_set_in_our_words_stays_when_theirs_come_later():
     cfg = d2("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml", "MODEL.NUM_CLASSES", 3)
     cfg.merge_from_list(["SOLVER.CLIP_GRADIENTS.ENABLED", "True"])

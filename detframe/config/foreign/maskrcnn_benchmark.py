@@ -7,10 +7,11 @@ without epsilon, ROIAlign without the half pixel, classes counted with the backg
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from detframe.config.foreign.catalog import weights
-from detframe.config.foreign.rules import Dialect, UntranslatableError, resnet_body, single
+from detframe.config.foreign.rules import Build, Dialect, UntranslatableError, resnet_body, single
 
 _NO_CHOICE = "detframe has one way to do it"
 _DERIVED = "follows from the extractor"
@@ -56,7 +57,8 @@ FCOS = Dialect(
 )
 
 
-def _common(dialect: Dialect) -> None:
+_FAMILY = (MASKRCNN_BENCHMARK, FCOS)
+for dialect in _FAMILY:
     dialect.same(
         "MODEL.DEVICE",
         "DATALOADER.NUM_WORKERS",
@@ -114,10 +116,23 @@ def _common(dialect: Dialect) -> None:
         "MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS_THRESHOLD": (0.5,),
         "MODEL.ROI_KEYPOINT_HEAD.FEATURE_EXTRACTOR": ("KeypointRCNNFeatureExtractor",),
     })  # fmt: skip
-    for reads, build in _COMPUTED:
-        dialect.rule(*reads)(build)
 
 
+def _both(*reads: str) -> Callable[[Build], Build]:
+    """Decorator: a rule of both programs."""
+
+    def add(build: Build) -> Build:
+        for dialect in _FAMILY:
+            dialect.rule(*reads)(build)
+        return build
+
+    return add
+
+
+_both("MODEL.WEIGHT")(weights)
+
+
+@_both("MODEL.BACKBONE.CONV_BODY", "MODEL.RESNETS.NUM_GROUPS", "MODEL.RESNETS.WIDTH_PER_GROUP")
 def _body(conv_body: str, groups: int, width: int) -> dict[str, Any]:
     if "FBNet" in conv_body:
         raise UntranslatableError(f"MODEL.BACKBONE.CONV_BODY {conv_body}: detframe has no FBNet")
@@ -127,17 +142,23 @@ def _body(conv_body: str, groups: int, width: int) -> dict[str, Any]:
     return resnet_body(int(match[1]), groups, width, match[2])
 
 
+@_both("MODEL.RESNETS.TRANS_FUNC")
 def _norm(function: str) -> dict[str, Any]:
     norms = {"BottleneckWithFixedBatchNorm": "FrozenBN", "BottleneckWithGN": "GN", "BottleneckWithBatchNorm": "BN"}
     if function not in norms:
         raise UntranslatableError(f"MODEL.RESNETS.TRANS_FUNC {function!r}, only {' or '.join(norms)}")
+    norm = norms[function]
     # their frozen norm has no epsilon
-    return {
-        "MODEL.RESNETS.NORM": norms[function],
-        "MODEL.RESNETS.NORM_EPS": 1e-5 if norms[function] != "FrozenBN" else 0.0,
-    }
+    return {"MODEL.RESNETS.NORM": norm, "MODEL.RESNETS.NORM_EPS": 0.0 if norm == "FrozenBN" else 1e-5}
 
 
+@_both(
+    "MODEL.RESNETS.BACKBONE_OUT_CHANNELS",
+    "MODEL.BACKBONE.OUT_CHANNELS",
+    "MODEL.FPN.USE_GN",
+    "MODEL.RETINANET.USE_C5",
+    "MODEL.BACKBONE.CONV_BODY",
+)
 def _pyramid(
     channels: int, older_channels: int | None, group_norm: bool, p6_from_c5: bool, conv_body: str
 ) -> dict[str, Any]:
@@ -148,11 +169,12 @@ def _pyramid(
     return out
 
 
+@_both("MODEL.RPN.ANCHOR_SIZES", "MODEL.RPN.USE_FPN")
 def _rpn_anchors(sizes: Any, has_pyramid: bool) -> dict[str, Any]:
-    nested = any(isinstance(size, (list, tuple)) for size in sizes)
-    rows = (
-        tuple((size,) for size in sizes) if has_pyramid and not nested else tuple(sizes) if nested else (tuple(sizes),)
-    )
+    if any(isinstance(size, (list, tuple)) for size in sizes):  # as detframe's own key has them
+        rows = tuple(sizes)
+    else:
+        rows = tuple((size,) for size in sizes) if has_pyramid else (tuple(sizes),)
     return {
         "MODEL.RPN.ANCHOR_SIZES": rows,
         "MODEL.RPN.POST_NMS_PER": "level" if has_pyramid else "image",
@@ -163,6 +185,7 @@ def _rpn_anchors(sizes: Any, has_pyramid: bool) -> dict[str, Any]:
     }
 
 
+@_both(*(f"MODEL.RETINANET.{key}" for key in ("ANCHOR_SIZES", "OCTAVE", "SCALES_PER_OCTAVE", "BBOX_REG_WEIGHT")))
 def _retinanet(sizes: Any, octave: float, scales: int, weight: float) -> dict[str, Any]:
     rows = tuple(tuple(size * octave ** (i / scales) for i in range(scales)) for size in sizes)
     return {
@@ -176,6 +199,7 @@ def _retinanet(sizes: Any, octave: float, scales: int, weight: float) -> dict[st
     }
 
 
+@_both(*(f"MODEL.ROI_BOX_HEAD.{k}" for k in ("FEATURE_EXTRACTOR", "USE_GN", "NUM_STACKED_CONVS", "CONV_HEAD_DIM")))
 def _box_head(extractor: str, group_norm: bool, convs: int, dim: int) -> dict[str, Any]:
     prefix = "MODEL.ROI_BOX_HEAD."
     norm = "GN" if group_norm else ""
@@ -188,11 +212,15 @@ def _box_head(extractor: str, group_norm: bool, convs: int, dim: int) -> dict[st
     if extractor not in kinds:
         raise UntranslatableError(f"{prefix}FEATURE_EXTRACTOR {extractor!r}, only {' or '.join(kinds)}")
     fixed = {"SMOOTH_L1_BETA": 1.0, "POOLER_ALIGNED": False, "POOLER_CANONICAL_SIZE": 224, "POOLER_CANONICAL_LEVEL": 4}
-    return {prefix + key: value for key, value in (kinds[extractor] | fixed).items()} | {
-        "MODEL.ROI_HEADS.MIN_SIZE": -1.0
-    }
+    values = {prefix + key: value for key, value in (kinds[extractor] | fixed).items()}
+    return {**values, "MODEL.ROI_HEADS.MIN_SIZE": -1.0}
 
 
+@_both(
+    *(f"MODEL.ROI_MASK_HEAD.{key}" for key in ("FEATURE_EXTRACTOR", "CONV_LAYERS", "USE_GN")),
+    "MODEL.ROI_MASK_HEAD.SHARE_BOX_FEATURE_EXTRACTOR",
+    "MODEL.MASK_ON",
+)
 def _mask_head(extractor: str, layers: Any, group_norm: bool, shared: bool, mask_on: bool) -> dict[str, Any]:
     prefix = "MODEL.ROI_MASK_HEAD."
     if extractor == _RES5:
@@ -207,12 +235,14 @@ def _mask_head(extractor: str, layers: Any, group_norm: bool, shared: bool, mask
     return {f"{prefix}NUM_CONV": len(layers), f"{prefix}CONV_DIM": dim, f"{prefix}NORM": "GN" if group_norm else ""}
 
 
+@_both("MODEL.ROI_KEYPOINT_HEAD.SHARE_BOX_FEATURE_EXTRACTOR", "MODEL.KEYPOINT_ON")
 def _keypoints_share(shared: bool, keypoints_on: bool) -> dict[str, Any]:
     if shared and keypoints_on:
         raise UntranslatableError("MODEL.ROI_KEYPOINT_HEAD.SHARE_BOX_FEATURE_EXTRACTOR True has no counterpart here")
     return {}
 
 
+@_both("INPUT.TO_BGR255", "INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD")
 def _pixels(bgr: bool, mean: Any, std: Any) -> dict[str, Any]:
     scale = 1.0 if bgr else 255.0  # without TO_BGR255 the pixels are RGB from 0 to 1
     return {
@@ -222,12 +252,14 @@ def _pixels(bgr: bool, mean: Any, std: Any) -> dict[str, Any]:
     }
 
 
+@_both("DTYPE")
 def _precision(kind: str) -> dict[str, Any]:
     if kind not in ("float32", "float16"):
         raise UntranslatableError(f"DTYPE {kind!r}, only 'float32' or 'float16'")
     return {"SOLVER.AMP": "auto" if kind == "float16" else "off"}
 
 
+@_both()
 def _fixed() -> dict[str, Any]:
     return {
         "MODEL.LEGACY_BOXES": True,
@@ -235,40 +267,6 @@ def _fixed() -> dict[str, Any]:
         "MODEL.ROI_KEYPOINT_HEAD.NORMALIZER": "visible",
         "SOLVER.WEIGHT_DECAY_NORM": -1.0,
     }
-
-
-_COMPUTED: tuple[tuple[tuple[str, ...], Any], ...] = (
-    (("MODEL.WEIGHT",), weights),
-    (("MODEL.BACKBONE.CONV_BODY", "MODEL.RESNETS.NUM_GROUPS", "MODEL.RESNETS.WIDTH_PER_GROUP"), _body),
-    (("MODEL.RESNETS.TRANS_FUNC",), _norm),
-    (
-        (
-            "MODEL.RESNETS.BACKBONE_OUT_CHANNELS", "MODEL.BACKBONE.OUT_CHANNELS", "MODEL.FPN.USE_GN",
-            "MODEL.RETINANET.USE_C5", "MODEL.BACKBONE.CONV_BODY",
-        ),
-        _pyramid,
-    ),
-    (("MODEL.RPN.ANCHOR_SIZES", "MODEL.RPN.USE_FPN"), _rpn_anchors),
-    (
-        tuple(f"MODEL.RETINANET.{key}" for key in ("ANCHOR_SIZES", "OCTAVE", "SCALES_PER_OCTAVE", "BBOX_REG_WEIGHT")),
-        _retinanet,
-    ),
-    (
-        tuple(f"MODEL.ROI_BOX_HEAD.{k}" for k in ("FEATURE_EXTRACTOR", "USE_GN", "NUM_STACKED_CONVS", "CONV_HEAD_DIM")),
-        _box_head,
-    ),
-    (
-        (
-            *(f"MODEL.ROI_MASK_HEAD.{key}" for key in ("FEATURE_EXTRACTOR", "CONV_LAYERS", "USE_GN")),
-            "MODEL.ROI_MASK_HEAD.SHARE_BOX_FEATURE_EXTRACTOR", "MODEL.MASK_ON",
-        ),
-        _mask_head,
-    ),
-    (("MODEL.ROI_KEYPOINT_HEAD.SHARE_BOX_FEATURE_EXTRACTOR", "MODEL.KEYPOINT_ON"), _keypoints_share),
-    (("INPUT.TO_BGR255", "INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD"), _pixels),
-    (("DTYPE",), _precision),
-    ((), _fixed),
-)  # fmt: skip
 
 
 _KIND = (
@@ -318,8 +316,6 @@ def _sizes_of_fcos(sizes: Any, span: Any) -> dict[str, Any]:
     return {"INPUT.MIN_SIZE_TRAIN": sizes, "INPUT.MIN_SIZE_TRAIN_SAMPLING": "choice"}
 
 
-_common(MASKRCNN_BENCHMARK)
-_common(FCOS)
 FCOS.same(
     *(f"MODEL.FCOS.{key}" for key in ("NUM_CONVS", "PRIOR_PROB", "LOSS_ALPHA", "LOSS_GAMMA", "INFERENCE_TH", "NMS_TH")),
     *(f"MODEL.FCOS.{key}" for key in ("PRE_NMS_TOP_N", "CENTER_SAMPLING_RADIUS", "IOU_LOSS_TYPE", "NORM_REG_TARGETS")),

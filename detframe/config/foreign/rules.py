@@ -17,6 +17,7 @@ import yaml
 from detframe.config.yaml_files import literal
 
 Values = Mapping[str, Any]
+Build = Callable[..., dict[str, Any]]  # from the values of the keys that a rule reads
 # What a default says of its authors' machines, and here of this one
 LOCAL = {"MODEL.DEVICE": "auto", "DATALOADER.NUM_WORKERS": -1, "OUTPUT_DIR": "output"}
 FOLDER = Path(__file__).resolve().parent
@@ -31,7 +32,7 @@ class Rule:
     """Keys of the program, and what their values are in detframe's keys."""
 
     reads: tuple[str, ...]
-    build: Callable[..., dict[str, Any]]  # takes the values of `reads`
+    build: Build
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,10 @@ class Dialect:
             out |= yaml.safe_load((FOLDER / f"{table}.yaml").read_text(encoding="utf-8"))
         return {key: literal(value) for key, value in out.items()} | LOCAL
 
-    def rule(self, *reads: str) -> Callable[[Callable[..., dict[str, Any]]], Callable[..., dict[str, Any]]]:
+    def rule(self, *reads: str) -> Callable[[Build], Build]:
         """Decorator: the function takes the values of `reads` and returns values of detframe's keys."""
 
-        def add(build: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+        def add(build: Build) -> Build:
             self.rules.append(Rule(reads, build))
             return build
 
@@ -91,8 +92,8 @@ class Dialect:
 
     def reason(self, key: str) -> str | None:
         """Why a key has no meaning in detframe; None where it has one."""
-        both = {**self.implied, **self.missing}
-        return next((why for start, why in both.items() if _covers(start, key)), None)
+        rows = (*self.implied.items(), *self.missing.items())
+        return next((why for start, why in rows if _covers(start, key)), None)
 
     def lacks(self, key: str) -> bool:
         """Whether a key asks for something that detframe does not do."""
