@@ -14,7 +14,7 @@ import logging
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from detframe.compat import LoadReport, load_weights
+from detframe.compat import load_weights
 from detframe.compat.detector_weights import COCO_CLASSES, DETECTOR_WEIGHTS, DetectorWeights
 from detframe.config import ConfigKeyError, ConfigNode, find_config, get_cfg, shipped_folder
 from detframe.config.yaml_files import read_yaml
@@ -39,8 +39,6 @@ _DATA = {
 }
 # Of a dialect, the keys that are no choice of its owner's: what a config is, and how it trains
 _NOT_OF_A_DIALECT = ("MODEL.WEIGHTS", "MODEL.BACKBONE.", "DATASETS.", "SOLVER.", "INPUT.MIN_", "INPUT.MAX_")
-# Not in other programs' checkpoints, and not used in inference
-_TRAINING_ONLY = {"rpn.loss_normalizer"}
 _SHOWN = 5
 
 
@@ -162,20 +160,8 @@ def _build(cfg: ConfigNode, pretrained: Pretrained) -> GeneralizedRCNN:
     if pretrained:
         report = load_weights(model, cfg.MODEL.WEIGHTS)
         logger.info("%s", report.table())
-        _check_complete(report)
+        report.check_complete(other_classes=True)
     return model.eval()
-
-
-def _check_complete(report: LoadReport) -> None:
-    missing = [name for name in report.missing if name not in _TRAINING_ONLY]
-    # a line says so where a layer was not filled because it has other classes than the checkpoint's
-    misfits = [line for line in report.reinitialised if " classes" not in line]
-    if missing or misfits:
-        rest = f" and {len(missing) + len(misfits) - _SHOWN} more" if len(missing) + len(misfits) > _SHOWN else ""
-        raise ValueError(
-            f"{report.source} is not the checkpoint that this config needs: it lacks, or has in another shape, "
-            f"{', '.join((missing + misfits)[:_SHOWN])}{rest}"
-        )
 
 
 def _apply(cfg: ConfigNode, entry: DetectorWeights) -> None:

@@ -63,13 +63,7 @@ def _run(args: argparse.Namespace) -> int:
     model = build_detection_model(cfg)
     report = load_weights(model, weights)
     logger.info("%s", report.table())
-    lacking = [name for name in report.missing if not name.startswith("rpn.loss_")] + report.reinitialised
-    if lacking:
-        more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
-        raise ValueError(
-            f"{weights} is not the checkpoint of this config: it lacks, or has in another shape, "
-            f"{', '.join(lacking[:5])}{more}"
-        )
+    report.check_complete()
     output = Path(args.output).expanduser()
     output.parent.mkdir(parents=True, exist_ok=True)
     meta = {**build_meta(cfg, metadata), "iteration": 0, "metrics": {}}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from detframe.compat.anchor_order import DENSE_OUTPUTS, RPN_OUTPUTS, Grid, anchor_grid, ratios_fastest, sizes_fastest
 from detframe.compat.names import translate
+from detframe.compat.report import TRAINING_ONLY
 
 State = dict[str, Tensor]
 Rule = tuple[str, Callable[[re.Match[str]], str]]
@@ -28,8 +29,6 @@ _KNOWN = {
     r"head\.(cls_subnet|bbox_subnet|cls_score|bbox_pred)|"
     r"roi_heads\.(box_head\.(\d\.)?(fc|conv)\d\.[a-z]|box_predictor|mask_head|keypoint_head|res5))",
 }
-# What only our training keeps: a running mean of RetinaNet's normaliser
-_TRAINING_ONLY = ("rpn.loss_normalizer",)
 # A score that the class which torchvision never uses cannot reach
 _NEVER = -1e4
 
@@ -78,7 +77,7 @@ def to_torchvision(state: Mapping[str, Tensor], like: Mapping[str, Tensor] | Non
     rules = (*_TO_TORCHVISION, *_torchvision_box_head(state))
     out: State = {}
     for name, value in state.items():
-        if name in _TRAINING_ONLY:
+        if name in TRAINING_ONLY:
             continue
         theirs = re.sub(r"^rpn\.head\.", "head.", name) if dense else _renamed(name, rules)
         unused = _unused_rows(name, value, state)
@@ -127,7 +126,7 @@ def to_detectron2(model: nn.Module) -> State:
     single, single_rpn_conv = not levels, not any(name.startswith("rpn.head.conv.1.") for name in state)
     out: State = {}
     for name, value in ratios_fastest(state, grid, (*RPN_OUTPUTS, *DENSE_OUTPUTS)).items():
-        if name.endswith("num_batches_tracked") or name in _TRAINING_ONLY:
+        if name.endswith("num_batches_tracked") or name in TRAINING_ONLY:
             continue
         if re.match(r"roi_heads\.box_predictor\.(\d\.)?cls_score\.", name):
             value = torch.cat([value[1:], value[:1]])
@@ -170,7 +169,7 @@ def _checked(
     back = sizes_fastest(translate(exported)[1], grid, (*RPN_OUTPUTS, *DENSE_OUTPUTS))
     if any(name.startswith(_RES5) for name in state):  # it reads as the body's last stage, and loading puts it here
         back = {name.replace("backbone.body.layer4.", _RES5): value for name, value in back.items()}
-    kept = [name for name in state if not name.endswith("num_batches_tracked") and name not in _TRAINING_ONLY]
+    kept = [name for name in state if not name.endswith("num_batches_tracked") and name not in TRAINING_ONLY]
     missing = [name for name in kept if name not in back]
     # the class that a dense detector of torchvision does not use is left out where the model is known, when loading
     same = [name for name, value in back.items() if name in state and value.shape == state[name].shape]

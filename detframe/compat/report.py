@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 OUTCOMES = ("loaded", "reinitialised", "missing", "unused")
-_SHOWN = 8
+_SHOWN, _SHOWN_IN_ERROR = 8, 5
+# What only our training keeps: a running mean of RetinaNet's normaliser
+TRAINING_ONLY = ("rpn.loss_normalizer",)
 
 
 @dataclass
@@ -34,6 +36,25 @@ class LoadReport:
             if outcome != "loaded":
                 lines += [f"      {line}" for line in _listed(names)]
         return "\n".join(lines)
+
+    def check_complete(self, other_classes: bool = False) -> None:
+        """Whether the model is the checkpoint's.
+
+        Args:
+            other_classes: outputs for another number of classes may have kept their initial values.
+
+        Raises:
+            ValueError: something that inference uses was not filled; the message names it.
+        """
+        lacking = [name for name in self.missing if name not in TRAINING_ONLY]
+        # a line says so where it is because of the classes
+        lacking += [line for line in self.reinitialised if not (other_classes and " classes" in line)]
+        if lacking:
+            rest = len(lacking) - _SHOWN_IN_ERROR
+            raise ValueError(
+                f"{self.source} is not the checkpoint that this config needs: it lacks, or has in another shape, "
+                f"{', '.join(lacking[:_SHOWN_IN_ERROR])}{f' and {rest} more' if rest > 0 else ''}"
+            )
 
 
 def _listed(names: Sequence[str]) -> list[str]:
