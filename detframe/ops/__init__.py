@@ -12,7 +12,7 @@ from detframe.ops.boxes import (
 )
 from detframe.ops.focal import sigmoid_focal
 from detframe.ops.keypoints import heatmaps_to_keypoints, keypoint_loss, keypoints_to_cells
-from detframe.ops.losses import BoxLoss, smooth_l1
+from detframe.ops.losses import BoxLoss
 from detframe.ops.mask_paste import encode_masks, paste_masks
 from detframe.ops.mask_targets import crop_masks
 from detframe.ops.matching import Matches, match_boxes
@@ -43,5 +43,4 @@ __all__ = [
     "sample_balanced",
     "sides_at_least",
     "sigmoid_focal",
-    "smooth_l1",
 ]

@@ -12,7 +12,7 @@ from torchvision.ops import generalized_box_iou_loss
 from detframe.ops.boxes import decode_boxes, encode_boxes, extend_boxes
 
 
-def smooth_l1(pred: Tensor, target: Tensor, beta: float) -> Tensor:
+def _smooth_l1(pred: Tensor, target: Tensor, beta: float) -> Tensor:
     """Smooth-L1, element by element (Fast R-CNN, arXiv:1504.08083, equation 3); `beta` 0 is plain L1."""
     if beta == 0:
         return F.l1_loss(pred, target, reduction="none")
@@ -43,4 +43,4 @@ class BoxLoss:
             found = extend_boxes(decode_boxes(deltas, references, weights, pixel), pixel)
             loss: Tensor = generalized_box_iou_loss(found, extend_boxes(boxes, pixel))
             return loss
-        return smooth_l1(deltas, encode_boxes(boxes, references, weights, pixel), self.beta).sum(1)
+        return _smooth_l1(deltas, encode_boxes(boxes, references, weights, pixel), self.beta).sum(1)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detframe.ops.boxes import extend_boxes
 from detframe.structures.box_masks import BoxMasks
 from detframe.structures.instances import Prediction
 
@@ -62,8 +63,8 @@ def to_cpu(predictions: Sequence[Prediction]) -> list[Prediction]:
 
 
 def _rescale_boxes(boxes: Tensor, scale_x: float, scale_y: float, to_hw: tuple[int, int], pixel: float) -> Tensor:
-    far = boxes.new_tensor([0.0, 0.0, pixel, pixel])
-    boxes = (boxes - far) * boxes.new_tensor([scale_x, scale_y, scale_x, scale_y]) + far
+    scale = boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])
+    boxes = extend_boxes(extend_boxes(boxes, -pixel) * scale, pixel)
     height, width = to_hw
     limit = boxes.new_tensor([width, height, width, height])
     return torch.minimum(boxes.clamp(min=0), limit)

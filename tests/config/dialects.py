@@ -33,9 +33,15 @@ def standard_configs(program: str) -> dict[str, Path]:
     return out
 
 
-def names(program: str) -> list[str]:
-    """The names of a program's standard configs, without the bases of others."""
+def names(program: str, translatable: bool = False) -> list[str]:
+    """The names of a program's standard configs, without the bases of others.
+
+    Args:
+        translatable: without those that ask for what detframe does not have, too.
+    """
     root = yaml.compose((TABLES / f"{program}.yaml").read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     assert isinstance(root, yaml.MappingNode)
     found = [str(key.value) for key, _ in root.value]
-    return [name for name in found if not Path(name).name.startswith("Base-")]
+    stems = {name: Path(name).stem for name in found if not Path(name).name.startswith("Base-")}
+    refused = {n for n, stem in stems.items() if "fbnet" in stem or stem.startswith(("panoptic", "fast_rcnn"))}
+    return [name for name in stems if not (translatable and name in refused)]

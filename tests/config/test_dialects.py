@@ -243,10 +243,7 @@ def test_the_data_sets_that_standard_configs_name_are_in_the_catalog():
     catalog = read_catalogs()
     unknown = set()
     for program in PROGRAMS:
-        for name in names(program):
-            stem = Path(name).stem
-            if "fbnet" in stem or stem.startswith(("panoptic", "fast_rcnn")):
-                continue
+        for name in names(program, translatable=True):
             cfg = load(standard_configs(program)[name])
             unknown |= {data for data in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if data not in catalog}
     # their annotations are of other formats

@@ -12,12 +12,7 @@ from detframe.layers import DeformConv
 from detframe.modeling import build_detection_model
 from tests.config.dialects import PROGRAMS, names, standard_configs
 
-CONFIGS = [
-    (program, name)
-    for program in PROGRAMS
-    for name in names(program)
-    if not ("fbnet" in name or Path(name).stem.startswith(("panoptic", "fast_rcnn")))
-]
+CONFIGS = [(program, name) for program in PROGRAMS for name in names(program, translatable=True)]
 
 
 @pytest.mark.parametrize(("program", "name"), CONFIGS, ids=[f"{p}-{Path(n).stem}" for p, n in CONFIGS])
