@@ -19,6 +19,7 @@ from detframe.compat.detector_weights import COCO_CLASSES, DETECTOR_WEIGHTS, Det
 from detframe.config import ConfigKeyError, ConfigNode, find_config, get_cfg, shipped_folder
 from detframe.config.yaml_files import read_yaml
 from detframe.data.coco_categories import coco_labels
+from detframe.errors import InvalidValueError
 from detframe.inference import Detector
 from detframe.modeling import GeneralizedRCNN, build_detection_model
 
@@ -84,10 +85,12 @@ def find_weights(name: str, pretrained: Pretrained = True) -> DetectorWeights:
         return chosen[0]
     if known:
         words = sorted({word for entry in known for word in (entry.owner, entry.weights)})
-        raise ValueError(f"{config} has no weights {pretrained!r}; pretrained may be True or one of {', '.join(words)}")
+        raise InvalidValueError(
+            f"{config} has no weights {pretrained!r}; pretrained may be True or one of {', '.join(words)}"
+        )
     names = list(dict.fromkeys(entry.config for entry in DETECTOR_WEIGHTS))
     near = difflib.get_close_matches(config, names, n=3, cutoff=0.0)
-    raise ValueError(
+    raise InvalidValueError(
         f"nobody has published weights for {config} that are known here; the nearest configs that have some: "
         f"{', '.join(near)}. detframe publishes none of its own"
     )
@@ -121,7 +124,7 @@ def get_detector(name: str, pretrained: Pretrained = True, device: str = "auto",
     Errors and arguments are those of `get_model`. Weights that were never trained make no detector.
     """
     if not pretrained:
-        raise ValueError(f"get_detector({name!r}) needs weights; pretrained is {pretrained!r}")
+        raise InvalidValueError(f"get_detector({name!r}) needs weights; pretrained is {pretrained!r}")
     cfg = _complete(name, pretrained, None, device)
     labels = coco_labels(cfg.MODEL.NUM_CLASSES)
     meta = {"category_ids": [index for index, _ in labels], "class_names": [name for _, name in labels]}
@@ -138,7 +141,7 @@ def data_classes(cfg: ConfigNode) -> tuple[int, int]:
     first = next(iter(cfg.DATASETS.TRAIN), "")
     known = next((counts for start, counts in _DATA.items() if first.startswith(start)), (0, 0))
     if not (stated[0] or known[0]):
-        raise ValueError(f"how many classes {first!r} has is not known here; say num_classes")
+        raise InvalidValueError(f"how many classes {first!r} has is not known here; say num_classes")
     return stated[0] or known[0], stated[1] or known[1]
 
 

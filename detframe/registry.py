@@ -21,6 +21,8 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, overload
 
+from detframe.errors import InvalidTypeError, InvalidValueError, UnknownNameError
+
 T = TypeVar("T")
 
 
@@ -69,13 +71,13 @@ class Registry:
 
     def _add(self, name: str | None, obj: T) -> T:
         if not callable(obj):
-            raise TypeError(f"{self.name} holds classes and functions; {obj!r} is neither")
+            raise InvalidTypeError(f"{self.name} holds classes and functions; {obj!r} is neither")
         key = name if name is not None else getattr(obj, "__name__", "")
         if not isinstance(key, str) or not key:
-            raise TypeError(f"{self.name}: a name must be a non-empty string, not {key!r}")
+            raise InvalidTypeError(f"{self.name}: a name must be a non-empty string, not {key!r}")
         owner = self._members.get(key)
         if owner is not None and _identity(owner) != _identity(obj):
-            raise ValueError(
+            raise InvalidValueError(
                 f"{self.name}: the name {key!r} is taken by {_describe(owner)}; "
                 f"{_describe(obj)} needs another name, as in @{self.name}.register('my-{key}')"
             )
@@ -86,7 +88,7 @@ class Registry:
         """The object called `name`. Raises KeyError that lists the nearest names."""
         key = self._key(name)
         if key is None:
-            raise KeyError(
+            raise UnknownNameError(
                 f"{self.name} has no {name!r} (chosen by {self.chosen_by}); {nearest(name, list(self._members))} "
                 f"A module of your own must be named in CUSTOM_IMPORTS to be found."
             )

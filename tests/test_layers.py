@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "detframe"
 LAYERS = (
-    {"registry", "config", "structures", "ops"},
+    {"errors", "files", "registry", "config", "structures", "ops"},
     {"layers"},
     {"modeling", "data", "evaluation"},
     {"solver", "inference", "visualization", "compat", "export", "model_zoo"},
@@ -20,7 +20,7 @@ LAYERS = (
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Parts of one layer that do not know each other
 STRANGERS = {"modeling", "data", "evaluation"}
-LIGHT = ("config", "registry", "__init__")
+LIGHT = ("config", "errors", "files", "registry", "__init__")
 
 
 def files() -> list[Path]:

@@ -16,6 +16,7 @@ from detframe.cli.arguments import add_config_arguments, base_parser, parse
 from detframe.cli.benchmark_steps import autocast, inference_step, interleave, now, training_step
 from detframe.cli.common import load_config, log_to_terminal, print_config
 from detframe.cli.errors import guard
+from detframe.errors import InvalidValueError
 
 if TYPE_CHECKING:
     import torch
@@ -258,7 +259,9 @@ def benchmark_data(cfg: ConfigNode, rounds: int) -> dict[str, float]:
     from detframe.data import build_train_loader, load_records
 
     if not cfg.DATASETS.TRAIN:
-        raise ValueError("--what data needs a data set: give a --config-file, or the override DATASETS.TRAIN NAME")
+        raise InvalidValueError(
+            "--what data needs a data set: give a --config-file, or the override DATASETS.TRAIN NAME"
+        )
     records = load_records(cfg.DATASETS.TRAIN, cfg.DATASETS.CATALOG)
     loader = iter(build_train_loader(resolve_durations(cfg, len(records)), records))
     for _ in range(5):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from detframe.config import ConfigNode, find_config, get_cfg, import_custom_modules, validate
 from detframe.config.reference import explain
+from detframe.errors import MissingFileError
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ def trained_weights(cfg: ConfigNode) -> str:
         return str(found[0])
     if cfg.MODEL.WEIGHTS:
         return str(cfg.MODEL.WEIGHTS)
-    raise FileNotFoundError(
+    raise MissingFileError(
         f"nothing to evaluate: OUTPUT_DIR {folder} holds no checkpoint, and MODEL.WEIGHTS is empty; "
         f"add the override MODEL.WEIGHTS path/to/model_final.pth"
     )

@@ -12,6 +12,7 @@ from detframe.cli.arguments import add_config_arguments, base_parser, parse
 from detframe.cli.common import load_config, log_to_terminal, print_config
 from detframe.cli.errors import guard
 from detframe.config import ConfigNode
+from detframe.errors import InvalidValueError
 
 if TYPE_CHECKING:
     from detframe.data import Metadata
@@ -54,12 +55,12 @@ def _run(args: argparse.Namespace) -> int:
     cfg.defrost()
     weights = args.weights or cfg.MODEL.WEIGHTS
     if not weights:
-        raise ValueError("whose weights? Name a file with --weights, or in the config with MODEL.WEIGHTS")
+        raise InvalidValueError("whose weights? Name a file with --weights, or in the config with MODEL.WEIGHTS")
     metadata = _metadata(args, cfg)
     cfg.MODEL.NUM_CLASSES = cfg.MODEL.NUM_CLASSES or metadata.num_classes
     cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = "cpu", ""
     if metadata.num_classes != cfg.MODEL.NUM_CLASSES:
-        raise ValueError(f"{metadata.num_classes} names for the {cfg.MODEL.NUM_CLASSES} classes of the config")
+        raise InvalidValueError(f"{metadata.num_classes} names for the {cfg.MODEL.NUM_CLASSES} classes of the config")
     model = build_detection_model(cfg)
     report = load_weights(model, weights)
     logger.info("%s", report.table())
@@ -84,7 +85,7 @@ def _metadata(args: argparse.Namespace, cfg: ConfigNode) -> Metadata:
     if classes in (80, 90) or (classes == 1 and cfg.MODEL.KEYPOINT_ON):
         labels = coco_labels(classes)
         return Metadata("coco", tuple(name for _, name in labels), tuple(number for number, _ in labels))
-    raise ValueError(
+    raise InvalidValueError(
         f"what are the names of the {classes or ''} classes? Give them with --classes, label 1 first, or name a data "
         "set of the catalog with --data"
     )

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from detframe.errors import FileAccessError, InvalidValueError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -57,9 +59,11 @@ def output_paths(inputs: Sequence[Path], output: Path) -> list[Path]:
     taken: dict[Path, Path] = {}
     for source, target in zip(inputs, targets, strict=True):
         if target in set(inputs):
-            raise ValueError(f"--output {output} would replace the input {target}; name another folder")
+            raise InvalidValueError(f"--output {output} would replace the input {target}; name another folder")
         if target in taken:
-            raise ValueError(f"{taken[target]} and {source} would both be drawn as {target}; predict them separately")
+            raise InvalidValueError(
+                f"{taken[target]} and {source} would both be drawn as {target}; predict them separately"
+            )
         taken[target] = source
     return targets
 
@@ -71,7 +75,7 @@ def write_image(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     if not encoded:
-        raise OSError(f"{path} cannot be encoded as {path.suffix}")
+        raise FileAccessError(f"{path} cannot be encoded as {path.suffix}")
     path.write_bytes(data.tobytes())
 
 
@@ -106,7 +110,7 @@ class VideoWriter:
             codec = cv2.VideoWriter.fourcc(*"mp4v")
             self._writer = cv2.VideoWriter(str(self.path), codec, self.frames_per_second, size_wh)
             if not self._writer.isOpened():
-                raise OSError(f"{self.path} cannot be written as a video of size {size_wh}")
+                raise FileAccessError(f"{self.path} cannot be written as a video of size {size_wh}")
         self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
 
     def close(self) -> None:

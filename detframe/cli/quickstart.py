@@ -17,6 +17,7 @@ from detframe.cli.common import load_config, log_to_terminal, print_config
 from detframe.cli.errors import guard
 from detframe.cli.media import write_image
 from detframe.config import shipped_folder
+from detframe.errors import MissingFileError
 
 if TYPE_CHECKING:
     from detframe.config import ConfigNode
@@ -71,7 +72,7 @@ def import_make_shapes() -> Callable[..., Path]:
     script = shipped_folder("datasets") / "make_shapes.py"
     spec = importlib.util.spec_from_file_location("detframe_make_shapes", script)
     if spec is None or spec.loader is None or not script.is_file():
-        raise FileNotFoundError(f"{script} is missing; it comes with detframe, so this copy is incomplete")
+        raise MissingFileError(f"{script} is missing; it comes with detframe, so this copy is incomplete")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from detframe.cli.arguments import base_parser, parse
 from detframe.cli.common import log_to_terminal
 from detframe.cli.errors import guard
+from detframe.errors import FileAccessError
 
 if TYPE_CHECKING:
     from detframe.data import Records
@@ -96,7 +97,7 @@ def _write_smaller(source: str, factor: float, target: Path) -> tuple[int, int]:
     height, width = (max(1, round(side * factor)) for side in picture.shape[:2])
     smaller = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
     if not cv2.imwrite(str(target), cv2.cvtColor(smaller, cv2.COLOR_RGB2BGR)):
-        raise OSError(f"could not write {target}")
+        raise FileAccessError(f"could not write {target}")
     return height, width
 
 

@@ -13,6 +13,7 @@ from detframe.cli.common import load_config
 from detframe.cli.errors import guard
 from detframe.cli.launching import run_processes
 from detframe.config import ConfigNode, shipped_folder
+from detframe.errors import MissingFileError
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def stage_files(folder: str) -> list[Path]:
             if files:
                 return files
     there = sorted(str(p.parent.relative_to(shipped_folder("configs").parent)) for p in _shipped_stages())
-    raise FileNotFoundError(f"--stages {folder!r} is no folder with YAML files; shipped ones are {', '.join(there)}")
+    raise MissingFileError(f"--stages {folder!r} is no folder with YAML files; shipped ones are {', '.join(there)}")
 
 
 def _shipped_stages() -> list[Path]:

@@ -12,6 +12,7 @@ from detframe.cli.common import log_to_terminal
 from detframe.cli.errors import guard
 from detframe.config import ConfigNode, get_cfg, validate
 from detframe.config.yaml_files import write_yaml
+from detframe.errors import InvalidValueError
 
 EPILOG = """\
 The config goes to the standard output, what became of each key to the standard error:
@@ -38,7 +39,9 @@ def _run(args: argparse.Namespace) -> int:
     cfg.merge_from_file(args.config_file)
     cfg.merge_from_list(args.opts)
     if not cfg.translation:
-        raise ValueError(f"{args.config_file} is a config of detframe already: all of its keys are detframe's own")
+        raise InvalidValueError(
+            f"{args.config_file} is a config of detframe already: all of its keys are detframe's own"
+        )
     validate(cfg)
     sys.stdout.write(f"# Translated from {args.config_file}\n{dump_changes(cfg)}")
     return 0

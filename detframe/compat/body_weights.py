@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from detframe.config import ConfigNode, get_cfg
+from detframe.errors import InvalidValueError
 from detframe.registry import nearest
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ def address_of(weights: str) -> str:
     if weights.startswith(_DETECTRON2):
         return f"{_HOST}detectron2/{weights.removeprefix(_DETECTRON2)}"
     if weights.startswith(_SCHEMES):
-        raise ValueError(f"unknown weights {weights!r}; {nearest(weights, list(BODY_WEIGHTS))}")
+        raise InvalidValueError(f"unknown weights {weights!r}; {nearest(weights, list(BODY_WEIGHTS))}")
     return weights
 
 

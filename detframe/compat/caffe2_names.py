@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
+from detframe.errors import InvalidValueError
+
 MERGED = "Caffe2 body, norms merged"
 _BODY = "backbone.body."
 _MEMBERS = {"branch2a": "conv1", "branch2b": "conv2", "branch2c": "conv3"}
@@ -56,7 +58,7 @@ def exact_affine(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Ten
         if key not in state:
             continue
         if not isinstance(module, FrozenBatchNorm2d):
-            raise ValueError(
+            raise InvalidValueError(
                 f"the norms of these weights are merged into affine maps, but {name} of the model is a "
                 f"{type(module).__name__} that computes its own statistics; set MODEL.RESNETS.NORM FrozenBN"
             )

@@ -15,6 +15,8 @@ from typing import IO, NamedTuple
 
 import torch
 
+from detframe.errors import DownloadError, InvalidValueError, MissingFileError
+
 logger = logging.getLogger(__name__)
 
 CHUNK = 1 << 20  # bytes
@@ -58,15 +60,13 @@ def download(url: str) -> Path:
             _check(found, expected, f"{path} is not what {address} should be", "; delete it to download it again")
         return path
     if os.environ.get("DETFRAME_OFFLINE", "0") not in ("", "0"):
-        raise FileNotFoundError(
-            f"DETFRAME_OFFLINE is set and {address} has not been downloaded; put the file at {path}"
-        )
+        raise MissingFileError(f"DETFRAME_OFFLINE is set and {address} has not been downloaded; put the file at {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
     logger.info("downloading %s to %s", address, path)
     try:
         _fetch(address, path, expected)
     except (OSError, http.client.HTTPException) as error:
-        raise ConnectionError(
+        raise DownloadError(
             f"cannot download {address}: {error}. Put the file at {path}, or set MODEL.WEIGHTS to a local file, "
             'or to "" to train from random weights'
         ) from None
@@ -83,7 +83,7 @@ def split_digest(url: str) -> tuple[str, Digest]:
     if fragment:
         match = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
         if match is None:
-            raise ValueError(f"{url}: after # goes sha256= and 64 hexadecimal digits, not {fragment!r}")
+            raise InvalidValueError(f"{url}: after # goes sha256= and 64 hexadecimal digits, not {fragment!r}")
         return address, Digest("sha256", match[1].lower())
     path = urllib.parse.urlparse(address).path
     if address.startswith(DETECTRON2_FILES) and (match := _MD5_IN_NAME.search(path)):
@@ -148,7 +148,7 @@ def _copy(address: str, file: IO[bytes], algorithm: str) -> str:
             size += len(chunk)
         promised = response.headers.get("Content-Length")
     if promised is not None and size != int(promised):
-        raise ConnectionError(f"the connection ended after {size} of {promised} bytes")
+        raise DownloadError(f"the connection ended after {size} of {promised} bytes")
     return digest.hexdigest()
 
 
@@ -156,4 +156,4 @@ def _check(found: str, expected: Digest, what: str, remedy: str) -> None:
     name, digits = expected
     if not found.startswith(digits):
         should = f"be {digits}" if len(digits) == len(found) else f"begin with {digits}"
-        raise ValueError(f"{what}: its {name} is {found}, it should {should}{remedy}")
+        raise InvalidValueError(f"{what}: its {name} is {found}, it should {should}{remedy}")

@@ -15,6 +15,7 @@ import torch
 from detframe.compat.body_weights import TORCHVISION, address_of
 from detframe.compat.download import download
 from detframe.compat.pickles import DAMAGE, numpy_globals, read_pickle
+from detframe.errors import InvalidValueError, MissingFileError
 
 _SHOWN = 60  # bytes of the beginning of a file
 _PICKLE = b"\x80"  # of protocol 2 or newer
@@ -38,7 +39,7 @@ def read_weights(path_or_url: str | Path) -> Any:
     name = address_of_weights(str(path_or_url))
     path = download(name) if name.startswith(("http://", "https://")) else Path(name).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"weights file {path} does not exist (working folder {Path.cwd()})")
+        raise MissingFileError(f"weights file {path} does not exist (working folder {Path.cwd()})")
     return read_checkpoint(path)
 
 
@@ -53,24 +54,26 @@ def read_checkpoint(path: str | Path) -> Any:
     path = Path(path)
     size = path.stat().st_size
     if size == 0:
-        raise ValueError(f"{path} is empty; the process that wrote it was probably stopped")
+        raise InvalidValueError(f"{path} is empty; the process that wrote it was probably stopped")
     with path.open("rb") as file:
         start = file.read(_SHOWN)
     _refuse_others(path, start)
     is_zip = start.startswith(b"PK")
     if is_zip and not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is half-written: it begins as a PyTorch file of {size} bytes so far, but has no end")
+        raise InvalidValueError(
+            f"{path} is half-written: it begins as a PyTorch file of {size} bytes so far, but has no end"
+        )
     if not is_zip and not start.startswith(_BEFORE_ZIP):
         if path.suffix == ".pkl" or start.startswith(_PICKLE):
             return read_pickle(path)
-        raise ValueError(f"{path} is no PyTorch checkpoint: it begins with {start[:16]!r}")
+        raise InvalidValueError(f"{path} is no PyTorch checkpoint: it begins with {start[:16]!r}")
     if is_zip and _is_program(path):
-        raise ValueError(f"{path} is a TorchScript archive, a program with its weights. {_REMEDY}")
+        raise InvalidValueError(f"{path} is a TorchScript archive, a program with its weights. {_REMEDY}")
     try:
         with torch.serialization.safe_globals(numpy_globals()):
             return torch.load(path, map_location="cpu", weights_only=True)
     except (*DAMAGE, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(_refusal(path, error)) from None
+        raise InvalidValueError(_refusal(path, error)) from None
 
 
 def _is_program(path: Path) -> bool:
@@ -87,14 +90,16 @@ def _refuse_others(path: Path, start: bytes) -> None:
     begin = start.lstrip(b"\xef\xbb\xbf \t\r\n")
     line = begin.partition(b"\n")[0].decode("utf-8", "replace")
     if begin.startswith(b"<"):
-        raise ValueError(
+        raise InvalidValueError(
             f"{path} is a web page, not weights (it begins with {line!r}): the download failed. Delete it, and "
             "download it again, or by a browser where the page asks for something"
         )
     if begin.startswith(b"version https://git-lfs"):
-        raise ValueError(f"{path} is a pointer of Git LFS, not the file itself; run git lfs pull in its repository")
+        raise InvalidValueError(
+            f"{path} is a pointer of Git LFS, not the file itself; run git lfs pull in its repository"
+        )
     if path.suffix == ".safetensors":
-        raise ValueError(
+        raise InvalidValueError(
             f"{path} is of a kind that is not read here; torch.save(safetensors.torch.load_file({str(path)!r}), PATH) "
             "writes one that is"
         )
@@ -118,7 +123,7 @@ def _torchvision_url(name: str) -> str:
     try:
         return str(get_weight(name).url)
     except (ValueError, AttributeError, KeyError) as error:
-        raise ValueError(
+        raise InvalidValueError(
             f"torchvision publishes no weights {name!r} ({error}); "
             f"an example: {TORCHVISION}ResNet50_Weights.IMAGENET1K_V1"
         ) from None

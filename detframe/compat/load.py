@@ -18,6 +18,7 @@ from detframe.compat.names import DETECTRON2, OWN, TORCHVISION_DETECTOR, transla
 from detframe.compat.report import LoadReport
 from detframe.compat.state import StateDict, find_state_dict
 from detframe.compat.timm_names import timm_body
+from detframe.errors import InvalidValueError
 
 # Outputs whose size is a number that new data may change
 _SIZED_BY = {
@@ -103,7 +104,9 @@ def _class_rows(
     """The class outputs by the names of their classes; None where those of the checkpoint are not known."""
     classes, others = count_classes(target), count_classes(state)
     if classes and classes != len(class_names):
-        raise ValueError(f"{len(class_names)} class names for a model of {classes} classes: {', '.join(class_names)}")
+        raise InvalidValueError(
+            f"{len(class_names)} class names for a model of {classes} classes: {', '.join(class_names)}"
+        )
     if not classes or not others:
         return None
     if kind == OWN:
@@ -179,19 +182,19 @@ def _refuse_another_architecture(
     """Raises ValueError, with the report's table and a remedy, where what fits does so by accident."""
     share, deeper = _backbone_share(target, fitting), _unused_of_body(state, target)
     if share < SMALLEST_BACKBONE_SHARE:
-        raise ValueError(
+        raise InvalidValueError(
             f"{report.table()}\nonly {100 * share:.0f} % of the backbone's values are in this checkpoint: it is of "
             "another architecture (compare MODEL.BACKBONE.CONV_BODY and MODEL.RESNETS), or its names are unknown here; "
             f"{_REMEDY}"
         )
     if deeper > 1 - SMALLEST_BACKBONE_SHARE:
-        raise ValueError(
+        raise InvalidValueError(
             f"{report.table()}\nthe body of this checkpoint is deeper: {100 * deeper:.0f} % of its values have no "
             f"place in the model (compare MODEL.BACKBONE.CONV_BODY); {_REMEDY}"
         )
     heads = [name for name in state if name.startswith(_HEADS)]
     if heads and any(name.startswith(_HEADS) for name in target) and not any(name in fitting for name in heads):
-        raise ValueError(
+        raise InvalidValueError(
             f"{report.table()}\nthis checkpoint is of another detector: none of its {len(heads)} tensors of heads has "
             f"a place in the model (compare MODEL.RPN.NAME and MODEL.ROI_HEADS.NAME); {_REMEDY}, and fills the backbone"
         )

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from detframe.errors import InvalidValueError
+
 _PLAIN_DTYPE = re.compile(r"[<>=|]?(?:[biufc]\d{1,2}|[SU]\d+)")
 # what reading damaged bytes as a pickle can end in
 DAMAGE = (
@@ -82,11 +84,11 @@ def read_pickle(path: str | Path) -> Any:
         try:
             content = _ArrayUnpickler(file, encoding="latin1").load()
         except RefusedGlobalError as error:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{path} cannot be read safely: {error}, and a checkpoint holds nothing but arrays and plain values"
             ) from None
         except DAMAGE as error:
-            raise ValueError(f"{path} is no pickle, or is damaged or half-written ({error})") from None
+            raise InvalidValueError(f"{path} is no pickle, or is damaged or half-written ({error})") from None
     return to_tensors(content)
 
 

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from detframe.errors import InvalidValueError
+
 OUTCOMES = ("loaded", "reinitialised", "missing", "unused")
 _SHOWN, _SHOWN_IN_ERROR = 8, 5
 # What only our training keeps: a running mean of RetinaNet's normaliser
@@ -51,7 +53,7 @@ class LoadReport:
         lacking += [line for line in self.reinitialised if not (other_classes and " classes" in line)]
         if lacking:
             rest = len(lacking) - _SHOWN_IN_ERROR
-            raise ValueError(
+            raise InvalidValueError(
                 f"{self.source} is not the checkpoint that this config needs: it lacks, or has in another shape, "
                 f"{', '.join(lacking[:_SHOWN_IN_ERROR])}{f' and {rest} more' if rest > 0 else ''}"
             )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from detframe.compat.pickles import to_tensors
+from detframe.errors import InvalidValueError
 
 # Where programs keep their weights; the first that a file has is read
 _WEIGHTS = ("model", "state_dict", "model_state_dict", "net", "network", "weights", "blobs", "module")
@@ -50,13 +51,15 @@ def find_state_dict(content: Any, source: str) -> StateDict:
         path.append(key)
         inner = inner[key]
     if not isinstance(inner, Mapping):
-        raise ValueError(f"{source} holds a {type(inner).__name__}, not a state dict")
+        raise InvalidValueError(f"{source} holds a {type(inner).__name__}, not a state dict")
     arrays = {str(key): to_tensors(value) for key, value in inner.items() if isinstance(value, (Tensor, np.ndarray))}
     tensors = {key: value for key, value in arrays.items() if isinstance(value, Tensor)}
     if not tensors:
         where = f"{source}, in {'.'.join(path)!r}," if path else source
         keys = ", ".join(repr(str(key)) for key in list(inner)[:8])
-        raise ValueError(f"{where} holds no tensors: " + (f"its keys are {keys}" if keys else "the dict is empty"))
+        raise InvalidValueError(
+            f"{where} holds no tensors: " + (f"its keys are {keys}" if keys else "the dict is empty")
+        )
     if types := sorted({str(v.dtype).removeprefix("torch.") for v in tensors.values() if v.dtype in _WIDENED}):
         notes.append(f"stored as {', '.join(types)}, loaded as float32")
     tensors = {key: value.float() if value.dtype in _WIDENED else value for key, value in tensors.items()}

@@ -16,6 +16,7 @@ from yacs.config import CfgNode
 from detframe.config.dialects import OVERRIDE, Foreign, recognise, switch, word_of
 from detframe.config.foreign.rules import Dialect
 from detframe.config.yaml_files import literal, read_yaml, write_yaml
+from detframe.errors import InvalidValueError, ReadOnlyError, UnknownNameError
 from detframe.registry import nearest
 
 # Keys whose value may be of another type than the default: durations, as 90000 or "12ep"
@@ -28,11 +29,8 @@ DURATION_KEYS = {
 }
 
 
-class ConfigKeyError(KeyError, AttributeError):
+class ConfigKeyError(UnknownNameError, AttributeError):
     """A key that the config does not have."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class ConfigNode(CfgNode):
@@ -82,20 +80,20 @@ class ConfigNode(CfgNode):
             super().__setitem__(name, value)
             return
         if self.is_frozen():
-            raise AttributeError(f"the config is frozen; {self.full_key(name)} cannot change to {value!r}")
+            raise ReadOnlyError(f"the config is frozen; {self.full_key(name)} cannot change to {value!r}")
         if name not in self:
             raise self._unknown(name)
         if not isinstance(value, ConfigNode):
             value = coerce(self.full_key(name), value, self[name])
         elif not isinstance(self[name], ConfigNode):
-            raise ValueError(f"{self.full_key(name)} is a value, not a section")
+            raise InvalidValueError(f"{self.full_key(name)} is a value, not a section")
         super().__setitem__(name, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.__dict__:
-            raise AttributeError(f"{name!r} is an attribute of the config itself, not a key")
+            raise ReadOnlyError(f"{name!r} is an attribute of the config itself, not a key")
         if isinstance(value, dict) and not isinstance(value, ConfigNode):
-            raise ValueError(f"{self.full_key(name)} is a section; assign its keys one by one")
+            raise InvalidValueError(f"{self.full_key(name)} is a section; assign its keys one by one")
         self[name] = value
 
     # ------------------------------------------------------------------ copies
@@ -152,7 +150,9 @@ class ConfigNode(CfgNode):
         """
         if len(cfg_list) % 2:
             hint = " (write KEY VALUE, not KEY=VALUE)" if any("=" in str(word) for word in cfg_list) else ""
-            raise ValueError(f"overrides come in pairs KEY VALUE; got {len(cfg_list)} words: {list(cfg_list)}{hint}")
+            raise InvalidValueError(
+                f"overrides come in pairs KEY VALUE; got {len(cfg_list)} words: {list(cfg_list)}{hint}"
+            )
         rows = [(str(k), literal(v), OVERRIDE) for k, v in zip(cfg_list[0::2], cfg_list[1::2], strict=True)]
         foreign: Foreign | None = self.__dict__["_foreign"]
         if foreign is not None:
@@ -199,11 +199,11 @@ class ConfigNode(CfgNode):
         if isinstance(node[last], ConfigNode):
             if value is None or value == {}:
                 return
-            raise ValueError(f"{key} is a section, not a value; got {value!r} ({where})")
+            raise InvalidValueError(f"{key} is a section, not a value; got {value!r} ({where})")
         try:
             node[last] = value
         except ValueError as error:
-            raise ValueError(f"{error} ({where})") from None
+            raise InvalidValueError(f"{error} ({where})") from None
         self.__dict__["_sources"][key] = where
 
     def source(self, key: str) -> str:
@@ -258,7 +258,7 @@ def coerce(key: str, value: Any, default: Any) -> Any:
     converted = convert(value)
     if converted is None:
         kind = type(value).__name__
-        raise ValueError(f"{key} must be {wanted} (it is {default!r} now), not {value!r} of type {kind}")
+        raise InvalidValueError(f"{key} must be {wanted} (it is {default!r} now), not {value!r} of type {kind}")
     return converted
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from detframe.config.foreign.detectron2 import DETECTRON2
 from detframe.config.foreign.maskrcnn_benchmark import FCOS, MASKRCNN_BENCHMARK
 from detframe.config.foreign.rules import Dialect, Rule, UntranslatableError, as_lists
+from detframe.errors import InvalidValueError
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,9 @@ class Foreign:
         except UntranslatableError as error:
             lines = "\n".join(f"  {line}" for line in str(error).splitlines())
             file = rows[-1][2].rpartition(":")[0] or rows[-1][2]
-            raise ValueError(f"{file}: {self.dialect.name} asks for what detframe does not have:\n{lines}") from None
+            raise InvalidValueError(
+                f"{file}: {self.dialect.name} asks for what detframe does not have:\n{lines}"
+            ) from None
         native: dict[str, tuple[Any, str]] = {}
         notes: list[Note] = []
         fresh = {key for key, _, _ in rows}

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from detframe.config.config import DURATION_KEYS, ConfigNode
+from detframe.errors import InvalidValueError
 
 _PATTERN = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ep|it)\s*")
 
@@ -22,10 +23,10 @@ def parse_duration(value: int | str, num_images: int, batch_size: int, key: str 
     else:
         match = _PATTERN.fullmatch(value)
         if match is None:
-            raise ValueError(f'{key} must be iterations (90000) or epochs ("12ep"), not {value!r}')
+            raise InvalidValueError(f'{key} must be iterations (90000) or epochs ("12ep"), not {value!r}')
         number, unit = float(match[1]), match[2]
     if number < 0:
-        raise ValueError(f"{key} must not be negative, got {value}")
+        raise InvalidValueError(f"{key} must not be negative, got {value}")
     return math.ceil(number * num_images / batch_size) if unit == "ep" else int(number)
 
 

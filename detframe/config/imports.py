@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from detframe.errors import MissingFileError, MissingModuleError
+
 
 def import_custom_modules(names: Sequence[str], beside: str | Path | None = None) -> None:
     """Import modules ("my_pkg.my_backbone") and files ("path/to/file.py") for the sake of what they register.
@@ -34,7 +36,7 @@ def _import_module(name: str) -> None:
         importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
-            raise ImportError(f"CUSTOM_IMPORTS names {name!r}; no such module in {sys.path}") from None
+            raise MissingModuleError(f"CUSTOM_IMPORTS names {name!r}; no such module in {sys.path}") from None
         raise
 
 
@@ -45,13 +47,13 @@ def _import_file(name: str, beside: str | Path | None) -> None:
     path = next((c.resolve() for c in candidates if c.is_file()), None)
     if path is None:
         looked = " or ".join(str(candidate) for candidate in candidates)
-        raise FileNotFoundError(f"CUSTOM_IMPORTS names {name!r}; there is no such file at {looked}")
+        raise MissingFileError(f"CUSTOM_IMPORTS names {name!r}; there is no such file at {looked}")
     module_name = f"detframe_custom_{path.stem}_{hashlib.sha1(str(path).encode()).hexdigest()[:8]}"
     if module_name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
-        raise ImportError(f"CUSTOM_IMPORTS names {name!r}, which Python cannot import")
+        raise MissingModuleError(f"CUSTOM_IMPORTS names {name!r}, which Python cannot import")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
+from detframe.errors import MissingFileError
+
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -32,7 +34,7 @@ def find_config(path: str | Path) -> Path:
     found = path if path.is_file() else find_shipped(path)
     if found is None:
         where = f"in {Path.cwd()} or among the shipped configs"
-        raise FileNotFoundError(f"config file {path} does not exist, {where}{nearest_shipped(path)}")
+        raise MissingFileError(f"config file {path} does not exist, {where}{nearest_shipped(path)}")
     return found
 
 

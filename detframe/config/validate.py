@@ -6,6 +6,7 @@ from typing import Any
 
 from detframe.config.config import DURATION_KEYS, ConfigNode
 from detframe.config.durations import parse_duration
+from detframe.errors import InvalidValueError
 
 CHOICES: dict[str, tuple[str | int, ...]] = {
     "INPUT.FORMAT": ("RGB", "BGR"),
@@ -124,7 +125,7 @@ def validate(cfg: ConfigNode) -> None:
     """
     findings = [*_choices(cfg), *_ranges(cfg), *_durations(cfg), *_agreements(cfg)]
     if findings:
-        raise ValueError("the config has errors:\n" + "\n".join(f"  {line}" for line in findings))
+        raise InvalidValueError("the config has errors:\n" + "\n".join(f"  {line}" for line in findings))
 
 
 def _value(cfg: ConfigNode, key: str) -> Any:

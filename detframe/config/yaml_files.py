@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from detframe.config.paths import find_config, find_shipped, nearest_shipped
+from detframe.errors import InvalidValueError, MissingFileError
 
 BASE_KEY = "_BASE_"
 
@@ -29,15 +30,15 @@ def read_yaml(path: Path, _open: tuple[Path, ...] = ()) -> list[tuple[str, Any, 
     """
     path = path if _open else find_config(path)
     if path.resolve() in _open:
-        raise ValueError(f"_BASE_ runs in a circle: {' -> '.join(str(p) for p in (*_open, path))}")
+        raise InvalidValueError(f"_BASE_ runs in a circle: {' -> '.join(str(p) for p in (*_open, path))}")
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from None
+        raise InvalidValueError(f"{path} is not valid YAML: {error}") from None
     if root is None:
         return []
     if not isinstance(root, yaml.MappingNode):
-        raise ValueError(f"{path} must hold KEY: VALUE pairs at the top, not a {root.id}")
+        raise InvalidValueError(f"{path} must hold KEY: VALUE pairs at the top, not a {root.id}")
     rows = list(_flatten(root, "", path))
     bases = [value for key, value, _ in rows if key == BASE_KEY]
     out: list[tuple[str, Any, str]] = []
@@ -51,7 +52,7 @@ def _find_base(base: str, owner: Path) -> Path:
     beside = Path(os.path.normpath(owner.parent / Path(base).expanduser()))
     found = beside if beside.is_file() else find_shipped(base)
     if found is None:
-        raise FileNotFoundError(f"config file {beside} does not exist (_BASE_ of {owner}){nearest_shipped(beside)}")
+        raise MissingFileError(f"config file {beside} does not exist (_BASE_ of {owner}){nearest_shipped(beside)}")
     return found
 
 
@@ -66,12 +67,12 @@ def _flatten(
             yield from _flatten(value_node, f"{prefix}{name}.", path, seen)
         else:
             if prefix + name in seen:
-                raise ValueError(f"{prefix}{name} is given twice ({where})")
+                raise InvalidValueError(f"{prefix}{name} is given twice ({where})")
             seen.add(prefix + name)
             try:
                 yield prefix + name, _Loader("").construct_object(value_node, deep=True), where
             except (yaml.YAMLError, ValueError) as error:
-                raise ValueError(f"{prefix}{name} cannot be read ({where}): {error}") from None
+                raise InvalidValueError(f"{prefix}{name} cannot be read ({where}): {error}") from None
 
 
 def literal(value: Any) -> Any:
@@ -115,13 +116,13 @@ class _Loader(yaml.SafeLoader):
 def _expression(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
     words = loader.construct_sequence(node) if isinstance(node, yaml.SequenceNode) else []
     if len(words) != 1 or not isinstance(words[0], str):
-        raise ValueError("an expression must be a list of one string")
+        raise InvalidValueError("an expression must be a list of one string")
     return compute(words[0])
 
 
 def _sequence(loader: yaml.SafeLoader, node: yaml.Node) -> tuple[Any, ...]:
     if not isinstance(node, yaml.SequenceNode):
-        raise ValueError("a tuple must be written as a list")
+        raise InvalidValueError("a tuple must be written as a list")
     return tuple(loader.construct_sequence(node, deep=True))
 
 
@@ -148,7 +149,7 @@ def compute(text: str) -> Any:
     try:
         return _value(ast.parse(text, mode="eval").body, {})
     except (SyntaxError, TypeError, ArithmeticError, RecursionError) as error:
-        raise ValueError(f"{text!r} is no expression of numbers and lists ({error})") from None
+        raise InvalidValueError(f"{text!r} is no expression of numbers and lists ({error})") from None
 
 
 def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
@@ -169,17 +170,17 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
             items = _value(loop.iter, names)
             if isinstance(items, list):
                 return [_value(node.elt, {**names, loop.target.id: item}) for item in items]
-    raise ValueError(f"{ast.unparse(node)!r} is no expression of numbers and lists")
+    raise InvalidValueError(f"{ast.unparse(node)!r} is no expression of numbers and lists")
 
 
 def _number(node: ast.expr, names: Mapping[str, Any]) -> float:
     value = _value(node, names)
     if not isinstance(value, (int, float)):
-        raise ValueError(f"{ast.unparse(node)!r} is no number")
+        raise InvalidValueError(f"{ast.unparse(node)!r} is no number")
     return float(_bounded(value))
 
 
 def _bounded(value: Any) -> float:
     if isinstance(value, complex) or not abs(value) <= _LARGEST:
-        raise ValueError(f"{value} is beyond {_LARGEST:g}")
+        raise InvalidValueError(f"{value} is beyond {_LARGEST:g}")
     return value

@@ -17,6 +17,7 @@ from detframe.data.cache import cache_key, cached
 from detframe.data.entries import CatalogEntry
 from detframe.data.packing import PackedDataset
 from detframe.data.records import Records, join
+from detframe.errors import InvalidValueError, MissingFileError, UnknownNameError
 from detframe.registry import DATASET_FORMATS, nearest
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def load_records(names: Sequence[str], catalog: str = "", keep_empty: bool = Tru
     """
     names = [names] if isinstance(names, str) else list(names)
     if not names:
-        raise ValueError("no data set is named; DATASETS.TRAIN and DATASETS.TEST take names from the catalog")
+        raise InvalidValueError("no data set is named; DATASETS.TRAIN and DATASETS.TEST take names from the catalog")
     entries = read_catalogs(catalog)
     records = join([_load(find_entry(name, entries, catalog)) for name in names])
     if not keep_empty:
@@ -48,7 +49,7 @@ def load_records(names: Sequence[str], catalog: str = "", keep_empty: bool = Tru
         records = records[:limit]
     if not len(records):
         kept = "" if keep_empty else " with objects (DATALOADER.EMPTY is drop)"
-        raise ValueError(f"the data sets {', '.join(names)} have no image{kept}")
+        raise InvalidValueError(f"the data sets {', '.join(names)} have no image{kept}")
     return records
 
 
@@ -69,7 +70,7 @@ def find_entry(name: str, entries: Mapping[str, CatalogEntry], catalog: str = ""
     if name in entries:
         return entries[name]
     read = ", ".join(str(path) for path in _catalog_files(catalog))
-    raise KeyError(f"no data set is called {name!r}; {nearest(name, list(entries))} Catalogs read: {read}")
+    raise UnknownNameError(f"no data set is called {name!r}; {nearest(name, list(entries))} Catalogs read: {read}")
 
 
 def read_catalogs(catalog: str = "") -> dict[str, CatalogEntry]:
@@ -92,7 +93,7 @@ def _catalog_files(catalog: str) -> list[Path]:
         return [shipped]
     own = Path(catalog).expanduser().absolute()
     if not own.is_file():
-        raise FileNotFoundError(f"DATASETS.CATALOG names {own}, which does not exist")
+        raise MissingFileError(f"DATASETS.CATALOG names {own}, which does not exist")
     return [own, shipped]
 
 
@@ -100,19 +101,19 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise ValueError(f"malformed YAML in the catalog {path}: {error}") from None
+        raise InvalidValueError(f"malformed YAML in the catalog {path}: {error}") from None
     if not isinstance(values, dict):
-        raise ValueError(f"the catalog {path} must map names to entries, not be {type(values).__name__}")
+        raise InvalidValueError(f"the catalog {path} must map names to entries, not be {type(values).__name__}")
     return values
 
 
 def _entry(name: str, fields: Any, path: Path) -> CatalogEntry:
     where = f"entry {name!r} of {path}"
     if not isinstance(fields, dict):
-        raise ValueError(f"{where} must have fields ({', '.join(COMMON_FIELDS)}), not be {fields!r}")
+        raise InvalidValueError(f"{where} must have fields ({', '.join(COMMON_FIELDS)}), not be {fields!r}")
     absent = [key for key in COMMON_FIELDS if key not in fields]
     if absent:
-        raise ValueError(f"{where} lacks {' and '.join(absent)}; it has {', '.join(map(str, fields))}")
+        raise InvalidValueError(f"{where} lacks {' and '.join(absent)}; it has {', '.join(map(str, fields))}")
     options = {str(key): value for key, value in fields.items() if key not in COMMON_FIELDS}
     name_of_format = str(fields["format"])
     # The format of an entry that nobody asks for may be a module that is not imported in this run.
@@ -121,7 +122,7 @@ def _entry(name: str, fields: Any, path: Path) -> CatalogEntry:
         for key in options:
             if key not in known:
                 hint = nearest(key, [*known, *COMMON_FIELDS])
-                raise ValueError(f"{where} has an unknown field {key!r} (format {name_of_format}); {hint}")
+                raise InvalidValueError(f"{where} has an unknown field {key!r} (format {name_of_format}); {hint}")
     root = _root(path)
     images, annotations = (root / Path(str(fields[key])).expanduser() for key in ("images", "annotations"))
     return CatalogEntry(name, name_of_format, images, annotations, options, path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from detframe.errors import InvalidValueError
+
 COCO_CATEGORIES: dict[int, str] = {
     1: "person", 2: "bicycle", 3: "car", 4: "motorcycle", 5: "airplane", 6: "bus", 7: "train", 8: "truck", 9: "boat",
     10: "traffic light", 11: "fire hydrant", 13: "stop sign", 14: "parking meter", 15: "bench", 16: "bird", 17: "cat",
@@ -30,5 +32,5 @@ def coco_labels(num_classes: int) -> tuple[tuple[int, str], ...]:
     if num_classes == 90:
         return tuple((number, COCO_CATEGORIES.get(number, f"unused {number}")) for number in range(1, 91))
     if num_classes not in (1, 80):
-        raise ValueError(f"detectors of COCO have 80, 90 or 1 classes, not {num_classes}")
+        raise InvalidValueError(f"detectors of COCO have 80, 90 or 1 classes, not {num_classes}")
     return tuple(COCO_CATEGORIES.items())[:num_classes]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from detframe.data.scale_jitter import bounds, crop_target
 from detframe.data.transforms import clip_and_drop
+from detframe.errors import InvalidValueError
 from detframe.structures import LazyMasks, Target, select
 from detframe.structures.lazy_masks import encode
 
@@ -47,7 +48,7 @@ def _with_masks(target: Target, size_hw: tuple[int, int]) -> Target:
     if isinstance(target.get("masks"), LazyMasks):
         return target
     if len(target["labels"]):
-        raise ValueError(
+        raise InvalidValueError(
             f"INPUT.COPY_PASTE_PROB cuts objects out along their masks, but those of image "
             f"{target.get('image_id', '?')} have none"
         )

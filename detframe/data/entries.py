@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from detframe.config.paths import shipped_folder
+from detframe.errors import MissingFileError
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class CatalogEntry:
                 script = shipped_folder("datasets") / "make_shapes.py"
                 option = " --small" if self.name.startswith("shapes_small_") else ""
                 hint = f"; `python {script}{option}` makes it" if self.name.startswith("shapes_") else ""
-                raise FileNotFoundError(
+                raise MissingFileError(
                     f"data set {self.name!r}: the {what} {path} does not exist (entry in {self.catalog}; {moved}){hint}"
                 )
 

@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detframe.errors import InvalidValueError, MissingFileError
+
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 PNG_START, PNG_END = b"\x89PNG", b"IEND"
 EXIF_ORIENTATION = 0x0112
 
 
-class ImageReadError(ValueError):
+class ImageReadError(InvalidValueError):
     """An image file that cannot be read, or is not the image that the annotations describe."""
 
 
@@ -36,7 +38,7 @@ def load_image(path: str | Path, expected_hw: tuple[int, int] | None = None) -> 
     try:
         data = np.fromfile(path, dtype=np.uint8)
     except FileNotFoundError:
-        raise FileNotFoundError(f"the image {path} does not exist") from None
+        raise MissingFileError(f"the image {path} does not exist") from None
     _check_whole(data, path)
     pixels = cv2.imdecode(data, cv2.IMREAD_COLOR)
     if pixels is None:
@@ -96,7 +98,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
             width, height = image.size
             turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
     except FileNotFoundError:
-        raise FileNotFoundError(f"the image {path} does not exist") from None
+        raise MissingFileError(f"the image {path} does not exist") from None
     except (UnidentifiedImageError, OSError) as error:
         raise ImageReadError(f"the size of {path} cannot be read: {error}") from None
     return (width, height) if turned else (height, width)

@@ -19,6 +19,7 @@ from detframe.data.pipeline import build_test_transforms, build_train_transforms
 from detframe.data.records import Record, Records
 from detframe.data.samplers import Draw, TrainSampler, mix, shard
 from detframe.data.transforms import Compose
+from detframe.errors import InvalidValueError, UserError
 from detframe.structures import LazyMasks, Target, select
 
 logger = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ class TrainDataset(Dataset[Sample]):
             try:
                 image, target = self._read(draw, failures)
                 return Sample(image, target, failures)
-            except (ImageReadError, OSError) as error:
+            except (UserError, OSError) as error:
                 failures.append(Failure(self.records.file_name(draw.record), error))
                 if not self.skip:
                     break
@@ -135,7 +136,7 @@ class TrainDataset(Dataset[Sample]):
         index = int(torch.randint(len(self.records), (), generator=generator))
         try:
             other, objects = self._transformed(index, seed)
-        except (ImageReadError, OSError) as error:
+        except (UserError, OSError) as error:
             if not self.skip:
                 raise
             failures.append(Failure(self.records.file_name(index), error))
@@ -166,9 +167,9 @@ class TestDataset(Dataset[Sample]):
         record = self.records[self.indices[number]]
         try:
             image = load_image(record["file_name"], record["size_hw"])
-        except (ImageReadError, OSError) as error:
+            image, target = self.transforms(image, make_target(record), torch.Generator())
+        except (UserError, OSError) as error:
             return Sample(None, {}, [Failure(record["file_name"], error)])
-        image, target = self.transforms(image, make_target(record), torch.Generator())
         return Sample(image, target, [])
 
 
@@ -216,7 +217,7 @@ class _Loader:
         """Images and targets of the samples that could be read.
 
         Raises:
-            ImageReadError, OSError: an image could not be read, and the loader does not skip such images.
+            UserError, OSError: an image could not be read, and the loader does not skip such images.
         """
         for failure in (f for sample in samples for f in sample.failures):
             if not self._skip:
@@ -304,14 +305,14 @@ def build_train_loader(
     """
     batch_size, steps = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE_STEPS
     if batch_size % (world_size * steps):
-        raise ValueError(
+        raise InvalidValueError(
             f"SOLVER.IMS_PER_BATCH is {batch_size}, which {world_size} processes x SOLVER.ACCUMULATE_STEPS {steps} = "
             f"{world_size * steps} do not divide; the nearest batches that fit are "
             f"{max(1, batch_size // (world_size * steps)) * world_size * steps} and "
             f"{(batch_size // (world_size * steps) + 1) * world_size * steps}"
         )
     if cfg.INPUT.COPY_PASTE_PROB > 0 and not records.has_masks:
-        raise ValueError(
+        raise InvalidValueError(
             f"INPUT.COPY_PASTE_PROB is {cfg.INPUT.COPY_PASTE_PROB}, which cuts objects out along their masks, but "
             f"{records.metadata.name} has no masks"
         )

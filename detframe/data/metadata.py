@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from detframe.errors import InvalidValueError
+
 
 @dataclass(frozen=True)
 class Metadata:
@@ -48,7 +50,7 @@ def with_keypoint_facts(
     names = list(metadata.keypoint_names)
     if sigmas is not None:
         if len(sigmas) != len(names) or not all(sigma > 0 for sigma in sigmas):
-            raise ValueError(
+            raise InvalidValueError(
                 f"data set {metadata.name!r}: keypoint_sigmas must be {len(names)} numbers above 0, one for each of "
                 f"{', '.join(names)}, not {list(sigmas)}"
             )
@@ -56,7 +58,7 @@ def with_keypoint_facts(
     if pairs is not None:
         wrong = [list(pair) for pair in pairs if len(pair) != 2 or not set(pair) <= set(names)]
         if wrong:
-            raise ValueError(
+            raise InvalidValueError(
                 f"data set {metadata.name!r}: keypoint_flip_pairs has {wrong[0]}; a pair is two of {', '.join(names)}"
             )
         metadata = replace(metadata, keypoint_flip_pairs=tuple((names.index(a), names.index(b)) for a, b in pairs))
@@ -71,7 +73,7 @@ def joined_sigmas(first: Metadata, second: Metadata) -> tuple[float, ...]:
     """
     a, b = first.keypoint_sigmas, second.keypoint_sigmas
     if a and b and a != b:
-        raise ValueError(
+        raise InvalidValueError(
             f"{first.name} and {second.name} do not have the same keypoint_sigmas ({list(a)} and {list(b)}), so their "
             f"keypoint AP cannot be one number"
         )
@@ -88,7 +90,7 @@ def resolve_num_keypoints(cfg: Any, metadata: Metadata) -> int:
     if not cfg.MODEL.KEYPOINT_ON:
         return wanted
     if found == 0 or wanted not in (0, found):
-        raise ValueError(
+        raise InvalidValueError(
             f"MODEL.KEYPOINT_ON with MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS {wanted}, but the data set {metadata.name} "
             f"has {found} keypoints" + (f" ({', '.join(metadata.keypoint_names)})" if found else "")
         )
@@ -104,7 +106,7 @@ def resolve_num_classes(cfg: Any, metadata: Metadata) -> int:
     wanted, found = cfg.MODEL.NUM_CLASSES, metadata.num_classes
     if wanted not in (0, found):
         names = ", ".join(metadata.class_names[:20]) + (", ..." if found > 20 else "")
-        raise ValueError(
+        raise InvalidValueError(
             f"MODEL.NUM_CLASSES is {wanted}, but the data set {metadata.name} has {found} classes ({names}). "
             f"The key counts foreground classes only; 0 takes their number from the data"
         )
@@ -127,7 +129,7 @@ def check_same_names(kind: str, first: tuple[str, Sequence[str]], second: tuple[
         mark = "" if left == right else "   <-- differs"
         lines.append(f"  {i + 1:>4} {left:<{width}}{right}{mark}")
     hints = _stray(name_a, a, b) + _stray(name_b, b, a)
-    raise ValueError(f"{name_a} and {name_b} do not have the same {kind} names:\n" + "\n".join(lines + hints))
+    raise InvalidValueError(f"{name_a} and {name_b} do not have the same {kind} names:\n" + "\n".join(lines + hints))
 
 
 def _stray(owner: str, names: Sequence[str], others: Sequence[str]) -> list[str]:

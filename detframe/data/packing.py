@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from detframe.data.metadata import Metadata
+from detframe.errors import InvalidValueError
 from detframe.structures.lazy_masks import to_rle
 
 logger = logging.getLogger(__name__)
@@ -178,7 +179,7 @@ class RecordBuilder:
         if isinstance(segmentation, Mapping):
             if list(segmentation.get("size", ())) != list(self._size_hw) or "counts" not in segmentation:
                 found = segmentation.get("size")
-                raise ValueError(
+                raise InvalidValueError(
                     f"a run-length mask needs 'counts' and the image's size {list(self._size_hw)}, not {found}"
                 )
             counts = to_rle(dict(segmentation), self._size_hw)["counts"]
@@ -193,7 +194,7 @@ class RecordBuilder:
         c = self._columns
         for polygon in polygons:
             if not isinstance(polygon, Sequence) or isinstance(polygon, str) or len(polygon) % 2:
-                raise ValueError(f"a polygon must be a flat list x, y, x, y, ..., not {str(polygon)[:60]}")
+                raise InvalidValueError(f"a polygon must be a flat list x, y, x, y, ..., not {str(polygon)[:60]}")
             if len(polygon) < 6 or not all(math.isfinite(v) for v in polygon):
                 continue
             c["points"].extend(float(v) for v in polygon)
@@ -208,7 +209,9 @@ class RecordBuilder:
             self._columns["keypoints"].extend([0.0] * count)
             return
         if len(keypoints) != count:
-            raise ValueError(f"'keypoints' must hold {count} numbers ({count // 3} keypoints), not {len(keypoints)}")
+            raise InvalidValueError(
+                f"'keypoints' must hold {count} numbers ({count // 3} keypoints), not {len(keypoints)}"
+            )
         self._columns["keypoints"].extend(keypoints)
         self._has_keypoints = True
 

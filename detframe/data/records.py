@@ -13,6 +13,7 @@ from torch import Tensor
 
 from detframe.data.metadata import Metadata, check_same_names, joined_sigmas
 from detframe.data.packing import PackedDataset
+from detframe.errors import InvalidValueError
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +177,7 @@ def join(parts: Sequence[PackedDataset]) -> Records:
         ValueError: class names, or keypoint names or sigmas where both have some, differ; or there is nothing to join.
     """
     if not parts:
-        raise ValueError("no data set to read")
+        raise InvalidValueError("no data set to read")
     metadata = parts[0].metadata
     for part in parts[1:]:
         other = part.metadata

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from detframe.errors import InvalidValueError
+
 MASK64 = (1 << 64) - 1
 WINDOW_BATCHES = 64  # at most; one batch of each window mixes wide and tall images
 
@@ -65,9 +67,9 @@ class TrainSampler:
         world_size: int = 1,
     ) -> None:
         if length < 1:
-            raise ValueError("there is no image to train on")
+            raise InvalidValueError("there is no image to train on")
         if batch_size % world_size:
-            raise ValueError(f"a batch of {batch_size} images cannot be divided among {world_size} processes")
+            raise InvalidValueError(f"a batch of {batch_size} images cannot be divided among {world_size} processes")
         self.length, self.batch_size, self.seed, self.is_wide = length, batch_size, seed, is_wide
         share = batch_size // world_size
         # A window no longer than an epoch, so that an image does not come back before the others have had their turn

@@ -25,6 +25,7 @@ from detframe.engine.nonfinite import FlightRecorder
 from detframe.engine.pictures import PictureHook
 from detframe.engine.recorder import RunRecorder
 from detframe.engine.trainer import StepSettings, Trainer
+from detframe.errors import InvalidValueError
 from detframe.layers.collectives import rank, world_size
 from detframe.layers.device import resolve_amp, resolve_device
 from detframe.solver import ModelEMA, build_lr_schedule, build_optimizer, parameter_groups
@@ -113,7 +114,7 @@ def evaluation_hooks(
     cfg = inputs.cfg
     patience, period = cfg.SOLVER.EARLY_STOP_PATIENCE, cfg.TEST.EVAL_PERIOD
     if patience > 0 and period == 0:
-        raise ValueError(
+        raise InvalidValueError(
             f"SOLVER.EARLY_STOP_PATIENCE {patience} needs evaluations during training: set TEST.EVAL_PERIOD"
         )
     metric = choose_metric(cfg)
@@ -156,7 +157,7 @@ def refuse_frozen_noise(cfg: ConfigNode, model: nn.Module) -> None:
     frozen = sum(p.numel() for p in backbone.parameters() if not p.requires_grad)
     norms = sum(isinstance(module, FrozenBatchNorm2d) for module in backbone.modules())
     if frozen or norms:
-        raise ValueError(
+        raise InvalidValueError(
             f"MODEL.WEIGHTS is empty, so the weights start at random, but {norms} batch norms and {frozen} parameters "
             f"of the backbone {cfg.MODEL.BACKBONE.CONV_BODY} are frozen and would stay random. Name weights, as "
             "MODEL.WEIGHTS torchvision://ResNet50_Weights.IMAGENET1K_V1, or train all of it: "
@@ -180,14 +181,14 @@ def check_resumable(cfg: ConfigNode, model: nn.Module, content: dict[str, Any]) 
     ]
     if differing:
         more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
-        raise ValueError(
+        raise InvalidValueError(
             "--resume: the checkpoint is of another architecture than the config (parameter: checkpoint -> config): "
             f"{'; '.join(differing[:8])}{more}. Give the config of the run, or train into another OUTPUT_DIR with "
             "MODEL.WEIGHTS set to that checkpoint"
         )
     before, now = saved_config(content)["SOLVER"]["OPTIMIZER"], cfg.SOLVER.OPTIMIZER
     if before != now:
-        raise ValueError(f"--resume: the run began with SOLVER.OPTIMIZER {before}, the config says {now}")
+        raise InvalidValueError(f"--resume: the run began with SOLVER.OPTIMIZER {before}, the config says {now}")
 
 
 # ---------------------------------------------------------------------------------------------- random numbers

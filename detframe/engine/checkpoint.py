@@ -7,13 +7,11 @@ Layout of a file: {"model": state dict (the moving average where there is one), 
 from __future__ import annotations
 
 import logging
-import os
 import random
 import re
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +19,8 @@ from torch import Tensor
 
 from detframe.compat import read_checkpoint as read_file
 from detframe.config import ConfigNode
+from detframe.errors import InvalidValueError, MissingFileError
+from detframe.files import atomic_write, write_text
 
 logger = logging.getLogger(__name__)
 LAST = "last_checkpoint"
@@ -31,63 +31,11 @@ FORMAT = 1
 
 
 # ---------------------------------------------------------------------------------------------- files
-def atomic_write(path: Path, write: Callable[[BinaryIO], Any], size_hint: int = 0) -> None:
-    """Write a file that is whole or absent, also after a power cut: temporary file, fsync, rename, fsync of the folder.
-
-    Raises:
-        OSError: the file could not be written (a full disk, say); says what was needed and what is free. What was there
-            before stays as it was, and the temporary file is removed.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch.save turns a failing write into a RuntimeError
-        raise OSError(_cannot_write(path, error, size_hint)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _cannot_write(path: Path, error: Exception, size_hint: int) -> str:
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, OSError):
-        cause = cause.__context__
-    reason = getattr(cause, "strerror", None) or str(error).splitlines()[0]
-    free = shutil.disk_usage(path.parent).free if path.parent.is_dir() else 0
-    needed = f"it needs {_megabytes(size_hint)}, " if size_hint else ""
-    return (
-        f"cannot write {path}: {reason}; {needed}{_megabytes(free)} are free on that disk. "
-        f"Earlier files are as they were; make room or set another OUTPUT_DIR, then go on with --resume"
-    )
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 2**20:.1f} MB"
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":  # Windows cannot open a folder
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_text(path: Path, text: str) -> None:
-    """`atomic_write` of a text in UTF-8."""
-    atomic_write(path, lambda file: file.write(text.encode()), len(text))
-
-
 def save_file(content: Any, path: Path) -> None:
     """torch.save, from the CPU, into a file that is whole or absent; raises OSError as `atomic_write` does."""
     content = to_cpu(content)
-    atomic_write(path, lambda file: torch.save(content, file), tensor_bytes(content))
+    remedy = "Earlier files are as they were; make room or set another OUTPUT_DIR, then go on with --resume"
+    atomic_write(path, lambda file: torch.save(content, file), tensor_bytes(content), remedy)
 
 
 def tensor_bytes(content: Any) -> int:
@@ -118,17 +66,17 @@ def read_checkpoint(path: str | Path, needs: tuple[str, ...] = ("model", "traini
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"checkpoint {path} does not exist")
+        raise MissingFileError(f"checkpoint {path} does not exist")
     try:
         content = read_file(path)
     except ValueError as error:
-        raise ValueError(
+        raise InvalidValueError(
             f"{error}. Delete the file, or write the name of an earlier one into {path.parent / LAST}"
         ) from None
     missing = [key for key in needs if not isinstance(content, dict) or key not in content]
     if missing:
         found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise ValueError(f"checkpoint {path} has no {' and no '.join(map(repr, missing))}; it holds {found}")
+        raise InvalidValueError(f"checkpoint {path} has no {' and no '.join(map(repr, missing))}; it holds {found}")
     return content
 
 

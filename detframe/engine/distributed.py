@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from detframe.config import ConfigNode
+from detframe.errors import InvalidValueError, ProcessFailedError
 from detframe.layers.collectives import broadcast_object, gather_objects, rank, world_size
 from detframe.layers.device import resolve_device
 
@@ -47,7 +48,9 @@ def find_place(env: Mapping[str, str]) -> Place | None:
     if "WORLD_SIZE" in env and "RANK" in env:
         place = _torchrun_place(env)
     elif int(env.get("WORLD_SIZE", 1)) > 1:
-        raise ValueError(f"WORLD_SIZE is {env['WORLD_SIZE']}, but RANK is not set; start the processes with torchrun")
+        raise InvalidValueError(
+            f"WORLD_SIZE is {env['WORLD_SIZE']}, but RANK is not set; start the processes with torchrun"
+        )
     elif _in_slurm_step(env):
         place = _slurm_place(env)
     else:
@@ -108,7 +111,7 @@ def expand_counts(tasks_per_node: str) -> list[int]:
     for part in tasks_per_node.split(","):
         match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part.strip())
         if match is None:
-            raise ValueError(f"cannot read {tasks_per_node!r} as SLURM's tasks per node")
+            raise InvalidValueError(f"cannot read {tasks_per_node!r} as SLURM's tasks per node")
         out += [int(match[1])] * int(match[2] or 1)
     return out
 
@@ -167,7 +170,7 @@ def check_gpus(local_ranks: int, gpus: int, bound: bool) -> None:
         ValueError: there are fewer.
     """
     if local_ranks > gpus and not (bound and gpus == 1):
-        raise ValueError(
+        raise InvalidValueError(
             f"{local_ranks} processes on this machine, but it shows {gpus} GPU(s): start as many processes as GPUs, "
             "or set MODEL.DEVICE cpu"
         )
@@ -195,7 +198,7 @@ def on_rank_zero(work: Callable[[], T], what: str) -> T:
     if failure is not None:
         raise failure
     if message is not None:
-        raise RuntimeError(f"rank 0 failed {what}: {message}")
+        raise ProcessFailedError(f"rank 0 failed {what}: {message}")
     return broadcast_object(result)
 
 
@@ -207,7 +210,7 @@ def share_of_batch(batch: int, accumulate: int) -> int:
     """
     ranks = world_size()
     if batch % (ranks * accumulate):
-        raise ValueError(
+        raise InvalidValueError(
             f"SOLVER.IMS_PER_BATCH {batch} cannot be divided among {ranks} ranks x SOLVER.ACCUMULATE_STEPS "
             f"{accumulate}; the nearest batches that can: {_nearest_multiples(batch, ranks * accumulate)}"
         )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from detframe.config import ConfigNode
 from detframe.engine.recorder import RunRecorder
+from detframe.errors import InvalidValueError
 from detframe.layers.collectives import rank, world_size
 from detframe.registry import RPN_HEADS
 from detframe.structures import ANY_CLASS, Prediction, Target
@@ -91,7 +92,7 @@ def _check_classes(cfg: ConfigNode, count: int) -> None:
     rpn = RPN_HEADS.get(cfg.MODEL.RPN.NAME)
     class_agnostic = not cfg.MODEL.ROI_HEADS.NAME and getattr(rpn, "class_agnostic", False)
     if class_agnostic and cfg.TEST.EVALUATOR in ("coco", "tt100k") and count > 1:
-        raise ValueError(
+        raise InvalidValueError(
             f"the evaluator {cfg.TEST.EVALUATOR!r} compares {count} classes, but without MODEL.ROI_HEADS.NAME the "
             "model gives class-agnostic proposals; set TEST.EVALUATOR proposals, SOLVER.BEST_METRIC proposals/AR@1000"
         )
@@ -147,7 +148,7 @@ def choose_metric(cfg: ConfigNode) -> str:
     kind = metric.split("/")[-2] if "/" in metric else ""
     known = _BEST_METRICS.get(cfg.TEST.EVALUATOR)
     if known is not None and kind not in {example.split("/")[0] for example in known}:
-        raise ValueError(
+        raise InvalidValueError(
             f"SOLVER.BEST_METRIC {cfg.SOLVER.BEST_METRIC!r} is no metric of the evaluator {cfg.TEST.EVALUATOR!r}; "
             f"as {', '.join(map(repr, known))}"
         )

@@ -15,6 +15,7 @@ from torch import Tensor
 from detframe.engine.checkpoint import BEST, FINAL, Checkpointer, periodic_name
 from detframe.engine.distributed import on_rank_zero
 from detframe.engine.recorder import RunRecorder
+from detframe.errors import InvalidValueError
 from detframe.layers.collectives import broadcast_object, mean_over_ranks
 
 if TYPE_CHECKING:
@@ -254,7 +255,9 @@ class BestHook(Hook):
             ValueError: the evaluation has no such metric.
         """
         if self.metric not in metrics:
-            raise ValueError(f"SOLVER.BEST_METRIC {self.metric!r} is not among the metrics: {', '.join(metrics)}")
+            raise InvalidValueError(
+                f"SOLVER.BEST_METRIC {self.metric!r} is not among the metrics: {', '.join(metrics)}"
+            )
         value = metrics[self.metric]
         value = -math.inf if math.isnan(value) else value
         self._count(value)

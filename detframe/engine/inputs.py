@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from detframe.config import ConfigNode, resolve_durations
+from detframe.errors import InvalidValueError
 from detframe.layers.collectives import broadcast_object
 
 logger = logging.getLogger(__name__)
@@ -36,11 +37,11 @@ def load_inputs(cfg: ConfigNode, content: dict[str, Any] | None) -> RunInputs:
     from detframe.data import load_records, resolve_num_classes, resolve_num_keypoints
 
     if not cfg.DATASETS.TRAIN:
-        raise ValueError("DATASETS.TRAIN is empty; name at least one data set of the catalog")
+        raise InvalidValueError("DATASETS.TRAIN is empty; name at least one data set of the catalog")
     trained = ", ".join(cfg.DATASETS.TRAIN)
     records = load_records(cfg.DATASETS.TRAIN, cfg.DATASETS.CATALOG, cfg.DATALOADER.EMPTY == "keep", cfg.DATASETS.LIMIT)
     if len(records) == 0:
-        raise ValueError(f"DATASETS.TRAIN {trained} holds no image to train with")
+        raise InvalidValueError(f"DATASETS.TRAIN {trained} holds no image to train with")
     test_sets = load_test_sets(cfg)
     for name, test in test_sets.items():
         check_class_names(trained, records.metadata.class_names, name, test.metadata.class_names)
@@ -88,7 +89,7 @@ def check_class_names(first: str, names: Sequence[str], second: str, others: Seq
         return
     only_first, only_second = sorted(set(names) - set(others)), sorted(set(others) - set(names))
     at = next((i for i, (a, b) in enumerate(zip(names, others, strict=False)) if a != b), min(len(names), len(others)))
-    raise ValueError(
+    raise InvalidValueError(
         f"the class names of {first} ({len(names)}) and {second} ({len(others)}) differ, first at label {at + 1}: "
         f"{_at(names, at)} and {_at(others, at)}; only in {first}: {only_first}; only in {second}: {only_second}"
     )

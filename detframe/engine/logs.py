@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from detframe.engine.checkpoint import write_text
+from detframe.files import write_text
 
 LOG_FORMAT = "%(asctime)s %(message)s"
 LEVEL_FORMAT = "%(asctime)s %(levelname)s: %(message)s"

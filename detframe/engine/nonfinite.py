@@ -14,6 +14,7 @@ from torch import Tensor
 
 from detframe.config import ConfigNode
 from detframe.engine.checkpoint import save_file
+from detframe.errors import NonFiniteError
 from detframe.layers.collectives import gather_objects, rank, world_size
 from detframe.structures import LazyMasks, Target, validate_target
 
@@ -92,7 +93,7 @@ class FlightRecorder:
         lines += [f"  rank {r['rank']}: {r['what']}; images {r['images']}" for r in bad]
         lines.append(f"  likely cause: {cause}")
         lines.append(f"  replay it: python tools/replay.py {bad[0]['path']}")
-        raise FloatingPointError("\n".join(lines))
+        raise NonFiniteError("\n".join(lines))
 
     def _write(self, path: Path, trainer: Trainer, step: Step) -> str:
         """Write the bundle; a failure to do so must not hide the failure that it is about."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from detframe.engine.checkpoint import LAST
 from detframe.engine.logs import METRICS_FILE
+from detframe.errors import NoPermissionError, NotAFolderError
 
 # What a run makes; everything else in the folder is the user's and stays where it is
 _OWN = ("log*.txt", METRICS_FILE, "config.yaml", LAST, "model_*.pth", "images", "tensorboard", "nonfinite")
@@ -25,10 +26,10 @@ def prepare(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b"x")
     except (FileExistsError, NotADirectoryError):
-        raise NotADirectoryError(f"OUTPUT_DIR {folder} is, or lies below, a file; name a folder") from None
+        raise NotAFolderError(f"OUTPUT_DIR {folder} is, or lies below, a file; name a folder") from None
     except OSError as error:
         reason = error.strerror or str(error)
-        raise PermissionError(f"OUTPUT_DIR {folder} cannot be written ({reason}); set another OUTPUT_DIR") from None
+        raise NoPermissionError(f"OUTPUT_DIR {folder} cannot be written ({reason}); set another OUTPUT_DIR") from None
 
 
 def holds_run(folder: Path) -> bool:

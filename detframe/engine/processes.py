@@ -16,6 +16,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from detframe.errors import ProcessFailedError
+
 GRACE_SECONDS = 10.0  # from SIGTERM to SIGKILL
 SETTLE_SECONDS = 0.5  # the failures that follow from the first one arrive within this time
 
@@ -156,7 +158,7 @@ def _raise_exit(rank: int, process: BaseProcess, world: int) -> None:
     if code > 0:
         raise SystemExit(code)
     how = f"was killed by {signal.Signals(-code).name}" if code else "ended without a result"
-    raise RuntimeError(f"rank {rank} of {world} {how}; the others were ended")
+    raise ProcessFailedError(f"rank {rank} of {world} {how}; the others were ended")
 
 
 def _end(processes: list[BaseProcess]) -> None:

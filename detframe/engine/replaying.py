@@ -18,6 +18,7 @@ from detframe.compat import read_checkpoint
 from detframe.config import ConfigNode, get_cfg, import_custom_modules
 from detframe.engine.checkpoint import rng_state, set_rng_state
 from detframe.engine.nonfinite import broken_weights, unpack_target
+from detframe.errors import InvalidValueError, MissingFileError
 
 logger = logging.getLogger(__name__)
 
@@ -87,11 +88,11 @@ def replay(path: str | Path, device: str = "") -> ReplayReport:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise FileNotFoundError(f"bundle {path} does not exist")
+        raise MissingFileError(f"bundle {path} does not exist")
     bundle = read_checkpoint(path)
     missing = [key for key in ("images", "targets", "model", "rng", "config") if key not in bundle]
     if missing:
-        raise ValueError(f"{path} is no bundle of a non-finite step; it lacks {', '.join(missing)}")
+        raise InvalidValueError(f"{path} is no bundle of a non-finite step; it lacks {', '.join(missing)}")
     return dict(bundle)
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from detframe.config import ConfigNode, import_custom_modules, validate
 from detframe.engine.build import build_trainer, reproducible
-from detframe.engine.checkpoint import BEST, FINAL, last_checkpoint, read_checkpoint, write_text
+from detframe.engine.checkpoint import BEST, FINAL, last_checkpoint, read_checkpoint
 from detframe.engine.distributed import describe, on_rank_zero, process_group, share_of_batch
 from detframe.engine.evaluating import TestSets
 from detframe.engine.inputs import (
@@ -29,6 +29,8 @@ from detframe.engine.logs import MetricsFile, run_log
 from detframe.engine.output_dir import holds_run, moved_path, prepare, set_aside
 from detframe.engine.recorder import RunRecorder
 from detframe.engine.trainer import Trainer
+from detframe.errors import InvalidValueError
+from detframe.files import write_text
 from detframe.layers.collectives import gather_objects, rank
 from detframe.layers.device import resolve_amp, resolve_device
 
@@ -157,9 +159,9 @@ def evaluate(cfg: ConfigNode) -> dict[str, float]:
     """
     validate(cfg)
     if not cfg.DATASETS.TEST:
-        raise ValueError("DATASETS.TEST is empty; name at least one data set of the catalog to evaluate on")
+        raise InvalidValueError("DATASETS.TEST is empty; name at least one data set of the catalog to evaluate on")
     if not cfg.MODEL.WEIGHTS:
-        raise ValueError("MODEL.WEIGHTS is empty; name the checkpoint to evaluate")
+        raise InvalidValueError("MODEL.WEIGHTS is empty; name the checkpoint to evaluate")
     with process_group(cfg.MODEL.DEVICE):
         folder = Path(cfg.OUTPUT_DIR).expanduser()
         on_rank_zero(lambda: prepare(folder), "to prepare OUTPUT_DIR")
@@ -204,7 +206,7 @@ def _trained_model(cfg: ConfigNode, content: Any, class_names: Sequence[str]) ->
     report = load_weights(model, content, cfg.MODEL.ALLOW_PARTIAL_WEIGHTS, class_names)
     logger.info("weights from %s\n%s", cfg.MODEL.WEIGHTS, report.table())
     if (report.missing or report.reinitialised) and not cfg.MODEL.ALLOW_PARTIAL_WEIGHTS:
-        raise ValueError(
+        raise InvalidValueError(
             f"{cfg.MODEL.WEIGHTS} does not fill the whole model, so its metrics would mean nothing:\n{report.table()}\n"
             "compare the config with that of the training; MODEL.ALLOW_PARTIAL_WEIGHTS True evaluates it all the same"
         )

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from detframe.engine.checkpoint import rng_state, set_rng_state
 from detframe.engine.hooks import Hook
+from detframe.errors import InvalidValueError
 from detframe.layers.collectives import any_rank, gather_objects, rank, world_size
 from detframe.solver import ModelEMA, load_optimizer_state, set_learning_rate
 from detframe.solver.schedules import Schedule
@@ -275,7 +276,9 @@ def check_losses(losses: dict[str, Tensor]) -> None:
     wrong = [key for key, value in losses.items() if not key.startswith("loss_") or value.numel() != 1]
     if wrong or not losses:
         shapes = {key: tuple(value.shape) for key, value in losses.items()}
-        raise ValueError(f"a model in training returns scalar losses whose names start with 'loss_', not {shapes}")
+        raise InvalidValueError(
+            f"a model in training returns scalar losses whose names start with 'loss_', not {shapes}"
+        )
     keys = gather_objects(sorted(losses))
     if any(other != keys[0] for other in keys):
-        raise ValueError(f"the ranks have different losses, which would be summed wrongly: {keys}")
+        raise InvalidValueError(f"the ranks have different losses, which would be summed wrongly: {keys}")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from detframe.errors import InvalidValueError
 from detframe.evaluation.diagnosis import diagnose
 from detframe.evaluation.ground_truth import GroundTruth
 from detframe.evaluation.results import ImageResult, coco_rows, pack, write_json
@@ -33,7 +34,7 @@ class COCOEvaluator:
 
     def __init__(self, records: Any, max_detections: int = 100) -> None:
         if max_detections < 1:
-            raise ValueError(f"max_detections must be 1 or more, not {max_detections}")
+            raise InvalidValueError(f"max_detections must be 1 or more, not {max_detections}")
         self.records = records
         self.max_detections = max_detections
         self.class_names: tuple[str, ...] = tuple(records.metadata.class_names)
@@ -100,7 +101,7 @@ class COCOEvaluator:
     def _check(self, target: Target, prediction: Prediction) -> None:
         labels, image_id = prediction["labels"], target["image_id"]
         if len(labels) and (int(labels.min()) < 1 or int(labels.max()) > len(self.class_names)):
-            raise ValueError(
+            raise InvalidValueError(
                 f"a prediction for image {image_id!r} has label {int(labels.max())} (smallest {int(labels.min())}), "
                 f"but the data set has {len(self.class_names)} classes, labels 1 to {len(self.class_names)}: "
                 f"{', '.join(self.class_names)}. Was the model trained on other classes?"
@@ -108,7 +109,7 @@ class COCOEvaluator:
         if "masks" in prediction and "orig_size_hw" in target:
             size, wanted = tuple(prediction["masks"].shape[-2:]), tuple(target["orig_size_hw"])
             if size != wanted:
-                raise ValueError(
+                raise InvalidValueError(
                     f"the predicted masks of image {image_id!r} have size {size}, the image has {wanted} "
                     "(height, width); rescale predictions to the original image before update()"
                 )

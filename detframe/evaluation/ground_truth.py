@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from detframe.errors import InvalidValueError
 from detframe.evaluation.results import ImageResult, boxes_xywh
 from detframe.structures.lazy_masks import to_rle
 
@@ -66,7 +67,7 @@ class GroundTruth:
         for index in range(len(records)):
             record = records[index]
             if record["image_id"] in self.images:
-                raise ValueError(
+                raise InvalidValueError(
                     f"image id {record['image_id']!r} stands twice in data set {records.metadata.name!r} "
                     f"(again with {record['file_name']}); evaluate data sets that share ids one by one"
                 )

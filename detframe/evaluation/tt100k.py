@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torchvision.ops import box_area, box_iou
 
+from detframe.errors import InvalidValueError
 from detframe.evaluation.coco import COCOEvaluator
 from detframe.evaluation.ground_truth import GroundTruth, ImageTruth
 from detframe.evaluation.results import ImageResult
@@ -47,7 +48,7 @@ class TT100KEvaluator(COCOEvaluator):
     def __init__(self, records: Any, max_detections: int = 100, score_threshold: float = 0.5) -> None:
         super().__init__(records, max_detections)
         if not 0 <= score_threshold <= 1:
-            raise ValueError(f"score_threshold must be between 0 and 1, not {score_threshold}")
+            raise InvalidValueError(f"score_threshold must be between 0 and 1, not {score_threshold}")
         self.score_threshold = score_threshold
 
     @classmethod

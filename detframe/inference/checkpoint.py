@@ -11,6 +11,7 @@ from torch import nn
 
 from detframe.compat import read_weights
 from detframe.config import ConfigNode, get_cfg, import_custom_modules
+from detframe.errors import InvalidValueError
 from detframe.modeling import GeneralizedRCNN, build_detection_model
 
 # Settings of the machine and run that trained, which mean nothing here
@@ -38,7 +39,7 @@ def _checked_meta(checkpoint: Any, path: str | Path) -> dict[str, Any]:
     meta = checkpoint.get("meta") if isinstance(checkpoint, Mapping) else None
     wanted = ("config", "class_names", "category_ids")
     if not isinstance(meta, Mapping) or "model" not in checkpoint or any(key not in meta for key in wanted):
-        raise ValueError(
+        raise InvalidValueError(
             f"{path} is no checkpoint of detframe: it should hold 'model' and 'meta' with {', '.join(wanted)}; it "
             f"{_looks_like(checkpoint)}. Weights of other programs go into MODEL.WEIGHTS of a config"
         )
@@ -65,7 +66,7 @@ def _config(meta: Mapping[str, Any], path: str | Path, device: str) -> ConfigNod
         try:
             cfg.merge_from_file(file)
         except (KeyError, ValueError) as error:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{path} was written by detframe {meta.get('detframe_version', '?')}, and this version cannot read the "
                 f"config in it: {error}"
             ) from None
@@ -73,7 +74,7 @@ def _config(meta: Mapping[str, Any], path: str | Path, device: str) -> ConfigNod
     cfg.MODEL.DEVICE = device
     named = len(meta["class_names"])
     if len(meta["category_ids"]) != named or cfg.MODEL.NUM_CLASSES not in (0, named):
-        raise ValueError(
+        raise InvalidValueError(
             f"{path} contradicts itself: {named} class names, {len(meta['category_ids'])} category ids, and "
             f"MODEL.NUM_CLASSES {cfg.MODEL.NUM_CLASSES}"
         )
@@ -95,5 +96,5 @@ def _fill(model: nn.Module, weights: Mapping[str, Any], path: str | Path) -> Non
     if findings:
         listed = "\n".join(f"  {line}" for line in findings[:_SHOWN])
         more = f"\n  and {len(findings) - _SHOWN} more" if len(findings) > _SHOWN else ""
-        raise ValueError(f"the weights in {path} do not fit the model of its own config:\n{listed}{more}")
+        raise InvalidValueError(f"the weights in {path} do not fit the model of its own config:\n{listed}{more}")
     model.load_state_dict(weights)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from detframe.config import ConfigNode
+from detframe.errors import InvalidValueError
 from detframe.evaluation import evaluating
 from detframe.inference.checkpoint import read_detector
 from detframe.inference.inputs import ImageLike, as_tensor, expand
@@ -98,7 +99,7 @@ class Detector:
     ) -> Iterator[Prediction]:
         """`predict`, one prediction at a time, for folders and videos (`read_video`) of any length in little memory."""
         if batch_size < 1:
-            raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
+            raise InvalidValueError(f"batch_size must be 1 or more, not {batch_size}")
         waiting: dict[tuple[int, int], list[_Item]] = defaultdict(list)
         done: dict[int, Prediction] = {}
         following = 0

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detframe.errors import InvalidTypeError, InvalidValueError, MissingFileError
+
 IMAGE_EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 # An image, or where it lies: a path, an RGB array (H, W, 3) of uint8, an RGB tensor (3, H, W), uint8 or float in [0, 1]
@@ -32,10 +34,10 @@ def list_images(pattern: str | Path) -> list[Path]:
     elif glob.has_magic(str(path)):
         candidates, what = [Path(name) for name in glob.glob(str(path), recursive=True)], f"pattern {str(pattern)!r}"
     else:
-        raise FileNotFoundError(f"no such image, folder or pattern: {path} (working folder {Path.cwd()})")
+        raise MissingFileError(f"no such image, folder or pattern: {path} (working folder {Path.cwd()})")
     images = sorted(p for p in candidates if p.suffix.lower() in IMAGE_EXTENSIONS and p.is_file())
     if not images:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"no images in {what}: {len(candidates)} entries, none of which is a file ending in "
             f"{', '.join(IMAGE_EXTENSIONS)}"
         )
@@ -51,12 +53,12 @@ def read_video(path: str | Path) -> Iterator[np.ndarray]:
     import cv2
 
     if not Path(path).is_file():
-        raise FileNotFoundError(f"no such video: {path} (working folder {Path.cwd()})")
+        raise MissingFileError(f"no such video: {path} (working folder {Path.cwd()})")
     capture = cv2.VideoCapture(str(path))
     try:
         good, frame = capture.read()
         if not good:
-            raise ValueError(f"{path} is no video that OpenCV can read, or it has no frames")
+            raise InvalidValueError(f"{path} is no video that OpenCV can read, or it has no frames")
         while good:
             yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
             good, frame = capture.read()
@@ -69,7 +71,7 @@ def expand(inputs: ImageLike | Iterable[ImageLike]) -> Iterator[ImageLike]:
     if isinstance(inputs, (str, Path)) or (isinstance(inputs, (np.ndarray, Tensor)) and inputs.ndim == 3):
         inputs = [inputs]
     if not isinstance(inputs, Iterable):
-        raise TypeError(f"cannot predict on a {type(inputs).__name__}; {_WANTED}")
+        raise InvalidTypeError(f"cannot predict on a {type(inputs).__name__}; {_WANTED}")
     for item in inputs:
         yield from list_images(item) if isinstance(item, (str, Path)) else [item]
 
@@ -94,11 +96,11 @@ def as_tensor(image: ImageLike) -> Tensor:
         return load_image(str(image))
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"got an array of shape {image.shape} and type {image.dtype}; {_WANTED}")
+            raise InvalidValueError(f"got an array of shape {image.shape} and type {image.dtype}; {_WANTED}")
         image = np.ascontiguousarray(image)
         return torch.from_numpy(image if image.flags.writeable else image.copy()).permute(2, 0, 1)
     if isinstance(image, Tensor):
         if image.ndim != 3 or image.shape[0] != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
-            raise ValueError(f"got a tensor of shape {tuple(image.shape)} and type {image.dtype}; {_WANTED}")
+            raise InvalidValueError(f"got a tensor of shape {tuple(image.shape)} and type {image.dtype}; {_WANTED}")
         return image[None].contiguous(memory_format=torch.channels_last)[0]
-    raise TypeError(f"cannot predict on a {type(image).__name__}; {_WANTED}")
+    raise InvalidTypeError(f"cannot predict on a {type(image).__name__}; {_WANTED}")

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detframe.errors import InvalidValueError
+
 
 class WindowAttention(nn.Module):
     """Multi-head attention among the cells of each window, with a learned bias for every offset between two cells.
@@ -106,7 +108,7 @@ def useful_shift(shift: int, x: Tensor, window: int) -> int:
 def check_heads(channels: int, heads: int) -> None:
     """Raises ValueError where `heads` does not divide `channels`."""
     if heads < 1 or channels % heads:
-        raise ValueError(
+        raise InvalidValueError(
             f"{channels} channels (MODEL.EFPN.WIDTH) cannot be divided among {heads} heads (MODEL.EFPN.ATTENTION.HEADS)"
         )
 

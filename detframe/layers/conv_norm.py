@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import FrozenBatchNorm2d
 
+from detframe.errors import InvalidTypeError, InvalidValueError
 from detframe.layers.collectives import world_size
 from detframe.layers.deform_conv import DeformConv
 
@@ -34,7 +35,7 @@ def make_norm(name: str, channels: int, eps: float = 1e-5) -> nn.Module | None:
         # two channels a group at least: one alone on a map of one cell has no variance
         groups = next(g for g in (32, 16, 8, 4, 2, 1) if channels % g == 0 and (channels > g or g == 1))
         return nn.GroupNorm(groups, channels, eps=eps)
-    raise ValueError(f"unknown norm {name!r}; known: '', FrozenBN, BN, SyncBN, GN")
+    raise InvalidValueError(f"unknown norm {name!r}; known: '', FrozenBN, BN, SyncBN, GN")
 
 
 def fold_norm(conv: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:
@@ -113,7 +114,7 @@ class ConvNorm(nn.Sequential):
         """The convolution."""
         conv = self[0]
         if not isinstance(conv, nn.Conv2d):
-            raise TypeError(f"the first member of a ConvNorm is a Conv2d, not {type(conv).__name__}")
+            raise InvalidTypeError(f"the first member of a ConvNorm is a Conv2d, not {type(conv).__name__}")
         return conv
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
+from detframe.errors import InvalidValueError
+
 
 class DeformConv(nn.Conv2d):
     """A convolution whose sampling points are moved, and if modulated also weighted, by a second convolution.
@@ -46,7 +48,7 @@ class DeformConv(nn.Conv2d):
         dilation: int = 1,
     ) -> None:
         if deformable_groups < 1 or in_channels % deformable_groups:
-            raise ValueError(
+            raise InvalidValueError(
                 f"a deformable convolution of {in_channels} input channels cannot have {deformable_groups} deformable "
                 "groups (MODEL.RESNETS.DEFORMABLE_GROUPS in a ResNet): the channels must be a multiple of them"
             )

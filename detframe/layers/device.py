@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from detframe.errors import InvalidValueError
+
 
 def resolve_device(name: str) -> torch.device:
     """The device of MODEL.DEVICE: "auto" is the local rank's GPU where CUDA works, else the CPU.
@@ -19,10 +21,10 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"MODEL.DEVICE {name!r} is not a device; use auto, cpu, cuda or cuda:1") from error
+        raise InvalidValueError(f"MODEL.DEVICE {name!r} is not a device; use auto, cpu, cuda or cuda:1") from error
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise ValueError(f"MODEL.DEVICE is {name!r}, but this PyTorch sees no CUDA device; use cpu or auto")
+            raise InvalidValueError(f"MODEL.DEVICE is {name!r}, but this PyTorch sees no CUDA device; use cpu or auto")
         if device.index is None:
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     return device
@@ -39,7 +41,7 @@ def resolve_amp(mode: str, device: torch.device) -> torch.dtype | None:
     if mode == "auto":
         mode = "bf16" if _fast_bf16(device) else "off"
     if mode == "fp16" and device.type != "cuda":
-        raise ValueError(f"SOLVER.AMP fp16 needs CUDA, the device is {device}; use bf16, auto or off")
+        raise InvalidValueError(f"SOLVER.AMP fp16 needs CUDA, the device is {device}; use bf16, auto or off")
     return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[mode]
 
 

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
+from detframe.errors import InvalidValueError
 from detframe.registry import nearest
 
 
@@ -36,7 +37,7 @@ def freeze_matching(model: nn.Module, patterns: Sequence[str]) -> None:
     names = [name for name, _ in [*model.named_parameters(), *model.named_buffers()]]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise ValueError(
+            raise InvalidValueError(
                 f"MODEL.FREEZE has the pattern {pattern!r}, which matches none of the {len(names)} parameters; "
                 f"{nearest(pattern, names)}"
             )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detframe.errors import InvalidValueError
 from detframe.layers.attention import (
     MLP,
     WindowAttention,
@@ -108,7 +109,7 @@ class OCAB(nn.Module):
         self.heads, self.window = heads, window
         self.large = window + int(overlap * window)
         if (self.large - window) % 2:
-            raise ValueError(
+            raise InvalidValueError(
                 f"MODEL.EFPN.ATTENTION: an overlap of {overlap} makes windows of {self.large} around those of "
                 f"{window}; the difference must be even"
             )

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from detframe.config import ConfigNode
+from detframe.errors import InvalidValueError
 from detframe.layers import freeze_matching, resolve_device
 from detframe.modeling.detector import GeneralizedRCNN, Preprocessor, check_extractor
 from detframe.modeling.distillation import DistilledRCNN, check_distillation, distillation_arguments
@@ -37,7 +38,7 @@ def build_detection_model(cfg: ConfigNode) -> GeneralizedRCNN:
         ValueError: a pattern of MODEL.FREEZE that matches no parameter.
     """
     if cfg.MODEL.NUM_CLASSES < 1:
-        raise ValueError(
+        raise InvalidValueError(
             f"MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}; a model needs the number of foreground classes "
             "(training takes it from the data set when it is 0)"
         )
@@ -88,7 +89,7 @@ def _strides_for(cfg: ConfigNode, backbone: Any, section: str) -> dict[str, int]
     wanted = list(cfg.MODEL[section].IN_FEATURES)
     unknown = [name for name in wanted if name not in strides]
     if unknown:
-        raise ValueError(
+        raise InvalidValueError(
             f"MODEL.{section}.IN_FEATURES names {unknown}, but {cfg.MODEL.BACKBONE.CONV_BODY!r} gives {list(strides)}"
         )
     return {name: stride for name, stride in strides.items() if not wanted or name in wanted}

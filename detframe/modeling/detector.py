@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detframe.errors import InvalidTypeError, InvalidValueError
 from detframe.modeling.ground_truth import GroundTruth, pack_targets
 from detframe.modeling.proposals import Proposals
 from detframe.ops import extend_boxes
@@ -44,7 +45,7 @@ class Preprocessor(nn.Module):
 
     def _normalise(self, image: Tensor) -> Tensor:
         if image.ndim != 3 or image.shape[0] != 3:
-            raise ValueError(f"an image must be an RGB tensor of shape (3, H, W), not {tuple(image.shape)}")
+            raise InvalidValueError(f"an image must be an RGB tensor of shape (3, H, W), not {tuple(image.shape)}")
         pixels = image.as_subclass(Tensor).to(self.mean.device, non_blocking=True)
         pixels = pixels.float() if image.dtype == torch.uint8 else pixels.float() * 255
         if self.bgr:
@@ -106,7 +107,7 @@ class GeneralizedRCNN(nn.Module):
     def _batch(self, images: Sequence[Tensor], targets: Sequence[Target] | None) -> tuple[ImageList, Any]:
         """The images as one batch, and in training their GroundTruth, else None."""
         if len(images) == 0:
-            raise ValueError("the list of images is empty")
+            raise InvalidValueError("the list of images is empty")
         batch = self.preprocessor(images)
         return batch, self._ground_truth(batch, targets) if self.training else None
 
@@ -126,9 +127,11 @@ class GeneralizedRCNN(nn.Module):
 
     def _ground_truth(self, batch: ImageList, targets: Sequence[Target] | None) -> GroundTruth:
         if targets is None:
-            raise ValueError("training needs targets: model(images, targets); call model.eval() first to predict")
+            raise InvalidValueError(
+                "training needs targets: model(images, targets); call model.eval() first to predict"
+            )
         if len(targets) != len(batch):
-            raise ValueError(f"{len(batch)} images came with {len(targets)} targets")
+            raise InvalidValueError(f"{len(batch)} images came with {len(targets)} targets")
         packed = pack_targets(targets, self.num_classes, batch.tensors.device)
         if self.pixel:
             # an object narrower than a pixel has one pixel, the one that it begins in
@@ -166,13 +169,15 @@ def check_extractor(name: str, extractor: Any) -> Mapping[str, int]:
     """
     for attribute in ("out_channels", "strides"):
         if not hasattr(extractor, attribute):
-            raise TypeError(
+            raise InvalidTypeError(
                 f"the backbone {name!r} has no {attribute!r}; an extractor has out_channels (int) and strides "
                 f"(dict: name of each map -> image pixels per cell, finest first)"
             )
     strides = extractor.strides
     if not isinstance(strides, Mapping) or list(strides.values()) != sorted(strides.values()):
-        raise TypeError(f"the backbone {name!r} must give strides as a dict from fine to coarse, not {strides!r}")
+        raise InvalidTypeError(
+            f"the backbone {name!r} must give strides as a dict from fine to coarse, not {strides!r}"
+        )
     return strides
 
 
@@ -183,12 +188,14 @@ def check_maps(features: Mapping[str, Tensor], padded_hw: tuple[int, int], strid
         ValueError: a map has other names or another stride than `strides` says.
     """
     if list(features) != list(strides):
-        raise ValueError(f"the backbone returned the maps {list(features)}, but its strides name {list(strides)}")
+        raise InvalidValueError(
+            f"the backbone returned the maps {list(features)}, but its strides name {list(strides)}"
+        )
     for name, feature in features.items():
         stride, actual = strides[name], (int(feature.shape[-2]), int(feature.shape[-1]))
         for side, cells in zip(padded_hw, actual, strict=True):
             if cells not in (side // stride, -(-side // stride)):
-                raise ValueError(
+                raise InvalidValueError(
                     f"the backbone says that {name} has stride {stride}, but its map of {actual[0]}x{actual[1]} cells "
                     f"over {padded_hw[0]}x{padded_hw[1]} pixels has stride {padded_hw[0] / actual[0]:g}"
                 )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detframe.config import ConfigNode
+from detframe.errors import InvalidValueError
 from detframe.layers import mean_over_ranks
 from detframe.modeling.backbones.efpn import EFPN
 from detframe.modeling.detector import GeneralizedRCNN
@@ -136,18 +137,20 @@ def check_distillation(cfg: ConfigNode, model: DistilledRCNN) -> None:
     """
     name, backbone = cfg.MODEL.BACKBONE.CONV_BODY, model.backbone
     if not isinstance(backbone, EFPN):
-        raise ValueError(f"MODEL.DISTILL.ON needs an extended pyramid, a CONV_BODY such as 'R-50-EFPN', not {name!r}")
+        raise InvalidValueError(
+            f"MODEL.DISTILL.ON needs an extended pyramid, a CONV_BODY such as 'R-50-EFPN', not {name!r}"
+        )
     teacher = [("backbone.body", backbone.body), ("backbone.fpn", backbone.fpn)]
     idle = [] if model.detection else [*teacher, ("rpn", model.rpn), ("roi_heads", model.roi_heads)]
     learning = [part for part, module in idle if module is not None and _learns(module)]
     if learning:
-        raise ValueError(
+        raise InvalidValueError(
             "MODEL.DISTILL.ON without MODEL.DISTILL.DETECTION trains the extension alone, but these would train too: "
             f"{', '.join(learning)}; add '<part>.*' of each to MODEL.FREEZE"
         )
     norms = (nn.BatchNorm2d, nn.SyncBatchNorm)
     if any(isinstance(module, norms) for module in backbone.modules()):
-        raise ValueError(
+        raise InvalidValueError(
             "MODEL.DISTILL.ON runs the backbone on images of two sizes, whose statistics its batch norms would mix; "
             "freeze them (MODEL.FREEZE ['backbone.body.*', 'backbone.fpn.*']) or use GN (MODEL.RESNETS.NORM, "
             "MODEL.FPN.NORM)"

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from detframe.errors import InvalidValueError
+
 
 def anchor_templates(sizes: Sequence[float], aspect_ratios: Sequence[float], style: str, stride: int) -> Tensor:
     """The anchors of a level's first cell, float32 (len(aspect_ratios) * len(sizes), 4), sizes running fastest.
@@ -25,7 +27,7 @@ def anchor_templates(sizes: Sequence[float], aspect_ratios: Sequence[float], sty
     if style == "detectron":
         return _detectron_templates(sizes, aspect_ratios, stride)
     if style not in ("exact", "torchvision"):
-        raise ValueError(f"unknown style of anchors {style!r}; known: torchvision, exact, detectron")
+        raise InvalidValueError(f"unknown style of anchors {style!r}; known: torchvision, exact, detectron")
     size = torch.tensor(sizes, dtype=torch.float32)
     root = torch.tensor(aspect_ratios, dtype=torch.float32).sqrt()
     height = (root[:, None] * size[None]).flatten()

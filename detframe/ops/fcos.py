@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from detframe.errors import InvalidValueError
+
 # Pairs of location and box that are looked at together: 16 MiB a float32 tensor, of which a dozen live at once
 MAX_PAIRS = 2**22
 
@@ -132,4 +134,4 @@ def distance_iou_loss(pred: Tensor, target: Tensor, kind: str, smoothing: float)
     if kind == "giou":
         enclosing = enclosing + 1e-7
         return 1 - (iou - (enclosing - union) / enclosing)
-    raise ValueError(f"unknown box loss {kind!r}; known: iou, linear_iou, giou")
+    raise InvalidValueError(f"unknown box loss {kind!r}; known: iou, linear_iou, giou")

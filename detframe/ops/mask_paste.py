@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detframe.errors import InvalidValueError
+
 # Bounds what pasting needs beyond its result: pixels of the masks that are made at once on a GPU
 _CHUNK_PIXELS = 64 * 1024 * 1024
 
@@ -41,7 +43,9 @@ def encode_masks(
     from pycocotools import mask as coco_mask
 
     if threshold <= 0:
-        raise ValueError(f"the threshold of a mask must be above 0, not {threshold}: pixels beyond its box are 0")
+        raise InvalidValueError(
+            f"the threshold of a mask must be above 0, not {threshold}: pixels beyond its box are 0"
+        )
     height, width = size_hw
     counts = []
     with torch.autocast("cpu", enabled=False):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from detframe.errors import InvalidValueError
 from detframe.structures.lazy_masks import LazyMasks, Segmentation, draw, draw_window
 
 # Pixels around a region that interpolation at its border may read
@@ -39,7 +40,7 @@ def crop_masks(masks: LazyMasks | Tensor, rows: Tensor, boxes: Tensor, size: int
         ValueError: another mode.
     """
     if mode not in _MODES:
-        raise ValueError(f"masks are cut out in one of the modes {', '.join(_MODES)}, not {mode!r}")
+        raise InvalidValueError(f"masks are cut out in one of the modes {', '.join(_MODES)}, not {mode!r}")
     out = torch.zeros((len(rows), size, size), device=masks.device if isinstance(masks, Tensor) else None)
     corners, rows = boxes.detach().float().cpu(), rows.cpu()
     finite = corners.isfinite().all(1)

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from detframe.errors import InvalidValueError
+
 
 class ModelEMA:
     """Average of a model's parameters and buffers: `average = d * average + (1 - d) * current` at every update.
@@ -54,7 +56,7 @@ class ModelEMA:
         """
         average, updates = state["average"], state["updates"]
         if not isinstance(average, dict) or not isinstance(updates, int) or set(average) != set(self.average):
-            raise ValueError("the saved moving average (SOLVER.EMA_DECAY) belongs to another model")
+            raise InvalidValueError("the saved moving average (SOLVER.EMA_DECAY) belongs to another model")
         for name, value in average.items():
             self.average[name].copy_(value)
         self.updates = updates

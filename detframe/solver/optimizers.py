@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from detframe.config import ConfigNode
+from detframe.errors import InvalidValueError
 from detframe.registry import OPTIMIZERS
 
 NORM_LAYERS = (
@@ -44,7 +45,7 @@ def parameter_groups(cfg: ConfigNode, model: nn.Module) -> list[dict[str, Any]]:
     for name, owner, parameter in _trainable(model):
         merged.setdefault(_settings(cfg, name, owner, parameter), []).append(parameter)
     if not merged:
-        raise ValueError("the model has no trainable parameter; see MODEL.BACKBONE.FREEZE_CONV_BODY_AT")
+        raise InvalidValueError("the model has no trainable parameter; see MODEL.BACKBONE.FREEZE_CONV_BODY_AT")
     return [
         {"params": params, "lr_factor": lr_factor, "weight_decay": decay}
         for (lr_factor, decay), params in sorted(merged.items(), key=lambda item: item[0])
@@ -129,7 +130,7 @@ def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
     try:
         optimizer.load_state_dict(state)
     except ValueError as error:
-        raise ValueError(
+        raise InvalidValueError(
             f"the saved optimizer has other parameter groups ({error}); were SOLVER's factors for biases, norms or the "
             "backbone, or what is frozen, other ones then?"
         ) from None

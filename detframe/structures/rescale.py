@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detframe.errors import InvalidValueError
 from detframe.ops.boxes import extend_boxes
 from detframe.structures.box_masks import BoxMasks
 from detframe.structures.instances import Prediction
@@ -33,7 +34,7 @@ def rescale_prediction(
         ValueError: one of the sizes is not positive.
     """
     if min(*from_hw, *to_hw) <= 0:
-        raise ValueError(f"cannot rescale a prediction from size {from_hw} to {to_hw} (height, width)")
+        raise InvalidValueError(f"cannot rescale a prediction from size {from_hw} to {to_hw} (height, width)")
     scale_y, scale_x = to_hw[0] / from_hw[0], to_hw[1] / from_hw[1]
     out = prediction.copy()
     out["boxes"] = _rescale_boxes(prediction["boxes"], scale_x, scale_y, to_hw, pixel)

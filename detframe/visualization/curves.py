@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from detframe.errors import FileAccessError, InvalidValueError
 from detframe.visualization.drawing import class_colour
 
 logger = logging.getLogger(__name__)
@@ -41,11 +42,11 @@ def draw_curves(metrics_path: str | Path, output_path: str | Path) -> Path:
     }
     panels = [_panel(title, group) for title, group in groups.items() if group]
     if not panels:
-        raise ValueError(f"{metrics_path} has no loss, lr or AP to draw; it has {sorted(series) or 'no rows'}")
+        raise InvalidValueError(f"{metrics_path} has no loss, lr or AP to draw; it has {sorted(series) or 'no rows'}")
     output = Path(output_path)
     output.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(output), np.concatenate(panels)[:, :, ::-1]):
-        raise OSError(f"cannot write the picture {output}")
+        raise FileAccessError(f"cannot write the picture {output}")
     return output
 
 

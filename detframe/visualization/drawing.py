@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detframe.errors import InvalidValueError
 from detframe.structures import BoxMasks, LazyMasks
 
 # Images with a longer side below this are enlarged by a whole factor, so that labels can be read
@@ -106,7 +107,9 @@ def training_image(image: Tensor, target: Mapping[str, Any], class_names: Sequen
 def contact_sheet(images: Sequence[np.ndarray], columns: int = 4) -> np.ndarray:
     """Pictures of any sizes in one, in rows of `columns`, on white."""
     if not images or columns < 1:
-        raise ValueError(f"a contact sheet needs pictures and at least one column, not {len(images)} and {columns}")
+        raise InvalidValueError(
+            f"a contact sheet needs pictures and at least one column, not {len(images)} and {columns}"
+        )
     rows = [_joined(list(images[i : i + columns]), axis=1) for i in range(0, len(images), columns)]
     return _joined(rows, axis=0)
 
@@ -141,7 +144,9 @@ def to_array(image: np.ndarray | Tensor) -> np.ndarray:
             pixels = (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
         image = pixels.permute(1, 2, 0).numpy()
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"a picture is RGB, uint8, of shape (H, W, 3), not {image.dtype} of shape {image.shape}")
+        raise InvalidValueError(
+            f"a picture is RGB, uint8, of shape (H, W, 3), not {image.dtype} of shape {image.shape}"
+        )
     return np.array(image, order="C")
 
 

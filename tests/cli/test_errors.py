@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
-import torch
-from torch.utils.data import DataLoader, Dataset
 
+from detframe import errors
 from detframe.cli.errors import guard, user_message
 from detframe.config import get_cfg
 
@@ -67,31 +67,25 @@ def test_interruption(capsys: pytest.CaptureFixture[str]):
     assert "interrupted" in capsys.readouterr().err
 
 
-class Unreadable(Dataset):
-    """A data set whose every image is missing."""
-
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        from detframe.data import load_image
-
-        return load_image("/nowhere/image.jpg")
+def test_errors_of_every_kind_tell_their_message_and_are_the_built_in_one_too():
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.UserError)]
+    assert len(kinds) > 10
+    for kind in kinds:
+        error = pickle.loads(pickle.dumps(kind("what, where, remedy")))
+        assert user_message(error) == "what, where, remedy"
+        assert kind is errors.UserError or len(kind.__bases__) == 2
 
 
-class Broken(Unreadable):
-    """A data set with a mistake of its own."""
+def test_outside_code_can_raise_them(capsys: pytest.CaptureFixture[str]):
+    def reader() -> int:
+        raise errors.InvalidValueError("line 7: a box needs four numbers")
 
-    def __getitem__(self, index: int) -> torch.Tensor:
-        raise ValueError("not ours")
-
-
-def worker_error(dataset: Dataset) -> Exception:
-    with pytest.raises((OSError, ValueError)) as caught:
-        list(DataLoader(dataset, num_workers=1))
-    return caught.value
+    assert guard(reader) == 2
+    assert capsys.readouterr().err == "error: line 7: a box needs four numbers\n"
 
 
-def test_an_error_in_a_loader_process_is_shown_without_its_traceback():
-    assert user_message(worker_error(Unreadable())) == "the image /nowhere/image.jpg does not exist"
-    assert user_message(worker_error(Broken())) is None
+def test_a_loss_that_is_not_finite_has_an_exit_code_of_its_own():
+    def stop() -> int:
+        raise errors.NonFiniteError("the loss is nan")
+
+    assert guard(stop) == 1

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from detframe.config.yaml_files import literal
+from detframe.errors import InvalidValueError
 
 Values = Mapping[str, Any]
 Build = Callable[..., dict[str, Any]]  # from the values of the keys that a rule reads
@@ -23,7 +24,7 @@ LOCAL = {"MODEL.DEVICE": "auto", "DATALOADER.NUM_WORKERS": -1, "OUTPUT_DIR": "ou
 FOLDER = Path(__file__).resolve().parent
 
 
-class UntranslatableError(ValueError):
+class UntranslatableError(InvalidValueError):
     """A config asks for something that detframe does not have."""
 
 

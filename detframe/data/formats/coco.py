@@ -11,6 +11,7 @@ from detframe.data.formats.json_file import read_json
 from detframe.data.images import image_size
 from detframe.data.metadata import Metadata, pairs_by_name, with_keypoint_facts
 from detframe.data.packing import PackedDataset, RecordBuilder
+from detframe.errors import InvalidValueError
 from detframe.registry import DATASET_FORMATS
 
 if TYPE_CHECKING:
@@ -65,21 +66,21 @@ def _read_json(path: Path) -> dict[str, Any]:
     for key in ("images", "categories"):
         if not isinstance(data, dict) or not isinstance(data.get(key), list):
             found = ", ".join(map(repr, data)) if isinstance(data, dict) else f"a {type(data).__name__}"
-            raise ValueError(f"{path} is not a COCO data set: it needs a list {key!r}; found {found}")
+            raise InvalidValueError(f"{path} is not a COCO data set: it needs a list {key!r}; found {found}")
     return dict(data)
 
 
 def _require(item: Any, keys: tuple[str, ...], what: str, path: Path) -> None:
     if not isinstance(item, Mapping):
-        raise ValueError(f"{path}: {what} must be an object, not {str(item)[:60]!r}")
+        raise InvalidValueError(f"{path}: {what} must be an object, not {str(item)[:60]!r}")
     absent = [key for key in keys if key not in item]
     if absent:
-        raise ValueError(
+        raise InvalidValueError(
             f"{path}: {what} {item.get('id', '')} lacks {', '.join(map(repr, absent))}; it has {sorted(item)}"
         )
     for key in keys:
         if key.endswith("id") and (not isinstance(item[key], int) or isinstance(item[key], bool)):
-            raise ValueError(f"{path}: {what} has {key!r} {item[key]!r}; ids must be whole numbers")
+            raise InvalidValueError(f"{path}: {what} has {key!r} {item[key]!r}; ids must be whole numbers")
 
 
 def _images(data: dict[str, Any], path: Path) -> dict[int, dict[str, Any]]:
@@ -89,7 +90,7 @@ def _images(data: dict[str, Any], path: Path) -> dict[int, dict[str, Any]]:
         other = images.setdefault(image["id"], image)
         if other is not image:
             files = f"{other['file_name']} and {image['file_name']}"
-            raise ValueError(f"{path}: the image id {image['id']} is given twice, to {files}")
+            raise InvalidValueError(f"{path}: the image id {image['id']} is given twice, to {files}")
     return images
 
 
@@ -101,7 +102,9 @@ def _metadata(name: str, data: dict[str, Any], path: Path, warnings: list[str]) 
     for what, values in (("id", ids), ("name", names)):
         repeated = sorted({v for v in values if values.count(v) > 1})
         if repeated:
-            raise ValueError(f"{path}: the category {what} {repeated[0]!r} is given {values.count(repeated[0])} times")
+            raise InvalidValueError(
+                f"{path}: the category {what} {repeated[0]!r} is given {values.count(repeated[0])} times"
+            )
     keypoints = _keypoint_names(name, data, warnings)
     return Metadata(name, tuple(names), tuple(ids), keypoints, pairs_by_name(keypoints))
 
@@ -124,7 +127,7 @@ def _group(
 ) -> dict[int, list[dict[str, Any]]]:
     """The annotations by image id, once all of them are known to point at something."""
     if not isinstance(annotations, list):
-        raise ValueError(f"{path}: 'annotations' must be a list, not {type(annotations).__name__}")
+        raise InvalidValueError(f"{path}: 'annotations' must be a list, not {type(annotations).__name__}")
     lost_images, lost_categories = [], []
     by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
     known = set(metadata.category_ids)
@@ -136,10 +139,10 @@ def _group(
             lost_categories.append(f"annotation {annotation.get('id')} -> category {annotation['category_id']}")
         by_image[annotation["image_id"]].append(annotation)
     if lost_images:
-        raise ValueError(f"{path}: {_some(lost_images)}: no such id in 'images'")
+        raise InvalidValueError(f"{path}: {_some(lost_images)}: no such id in 'images'")
     if lost_categories:
         ids = ", ".join(map(str, metadata.category_ids[:20]))
-        raise ValueError(f"{path}: {_some(lost_categories)}: no such id in 'categories', which has {ids}")
+        raise InvalidValueError(f"{path}: {_some(lost_categories)}: no such id in 'categories', which has {ids}")
     return by_image
 
 
@@ -164,7 +167,7 @@ def _add(builder: RecordBuilder, annotation: dict[str, Any], label: int, path: P
         )
     except (TypeError, ValueError) as error:
         wrong = f"'bbox' must be [x, y, width, height], not {bbox}" if not _is_bbox(bbox) else str(error)
-        raise ValueError(f"{path}: annotation {ann_id} of image {annotation['image_id']}: {wrong}") from None
+        raise InvalidValueError(f"{path}: annotation {ann_id} of image {annotation['image_id']}: {wrong}") from None
 
 
 def _is_bbox(bbox: Any) -> bool:

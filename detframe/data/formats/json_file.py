@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from detframe.errors import InvalidValueError
+
 
 def read_json(path: Path) -> Any:
     """What a JSON file holds.
@@ -16,6 +18,8 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except json.JSONDecodeError as error:
-        raise ValueError(f"malformed JSON in {path}, line {error.lineno}, column {error.colno}: {error.msg}") from None
+        raise InvalidValueError(
+            f"malformed JSON in {path}, line {error.lineno}, column {error.colno}: {error.msg}"
+        ) from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}") from None
+        raise InvalidValueError(f"{path} is not UTF-8 text: {error}") from None

@@ -15,6 +15,7 @@ from detframe.data.formats.json_file import read_json
 from detframe.data.images import image_size
 from detframe.data.metadata import Metadata
 from detframe.data.packing import PackedDataset, RecordBuilder
+from detframe.errors import InvalidValueError, MissingFileError
 from detframe.registry import DATASET_FORMATS, nearest
 
 if TYPE_CHECKING:
@@ -70,38 +71,40 @@ def _read_types_and_images(path: Path) -> tuple[list[str], dict[str, dict[str, A
     for key, form, words in (("types", list, "a list"), ("imgs", dict, "an object")):
         if not isinstance(data, dict) or not isinstance(data.get(key), form):
             found = ", ".join(map(repr, data)) if isinstance(data, dict) else f"a {type(data).__name__}"
-            raise ValueError(f"{path} is not a TT100K data set: it needs {key!r}, {words}; found {found}")
+            raise InvalidValueError(f"{path} is not a TT100K data set: it needs {key!r}, {words}; found {found}")
     seen: dict[int, str] = {}
     for key, image in data["imgs"].items():
         _check_image(key, image, path)
         other = seen.setdefault(image["id"], key)
         if other != key:
-            raise ValueError(f"{path}: the images {other!r} and {key!r} have the same 'id' {image['id']}")
+            raise InvalidValueError(f"{path}: the images {other!r} and {key!r} have the same 'id' {image['id']}")
     return [str(name) for name in data["types"]], data["imgs"]
 
 
 def _check_image(key: str, image: Any, path: Path) -> None:
     if not isinstance(image, Mapping):
-        raise ValueError(f"{path}: image {key!r} must be an object, not {str(image)[:60]!r}")
+        raise InvalidValueError(f"{path}: image {key!r} must be an object, not {str(image)[:60]!r}")
     for field, form, words in (("id", int, "a whole number"), ("path", str, "text"), ("objects", list, "a list")):
         value = image.get(field)
         if not isinstance(value, form) or isinstance(value, bool):
-            raise ValueError(f"{path}: image {key!r}: {field!r} must be {words}, not {str(value)[:60]!r}")
+            raise InvalidValueError(f"{path}: image {key!r}: {field!r} must be {words}, not {str(value)[:60]!r}")
 
 
 def _class_names(name: str, classes: Sequence[str] | str, types: list[str], path: Path) -> tuple[str, ...]:
     if isinstance(classes, str):
         if classes != "all":
-            raise ValueError(f"data set {name!r}: classes must be a list of names, or 'all', not {classes!r}")
+            raise InvalidValueError(f"data set {name!r}: classes must be a list of names, or 'all', not {classes!r}")
         return tuple(types)
     names = tuple(map(str, classes))
     repeated = [n for n, count in Counter(names).items() if count > 1]
     if repeated or not names:
-        raise ValueError(f"data set {name!r}: classes must name each class once, and one at least: {list(names)}")
+        raise InvalidValueError(
+            f"data set {name!r}: classes must name each class once, and one at least: {list(names)}"
+        )
     for wanted in names:
         if wanted not in types:
             hint = nearest(wanted, types)
-            raise ValueError(f"data set {name!r}: the class {wanted!r} is not in the 'types' of {path}; {hint}")
+            raise InvalidValueError(f"data set {name!r}: the class {wanted!r} is not in the 'types' of {path}; {hint}")
     return names
 
 
@@ -111,7 +114,9 @@ def _of_split(name: str, images: dict[str, dict[str, Any]], split: str, path: Pa
     chosen = {key: image for key, image in images.items() if PurePosixPath(image["path"]).parts[:1] == (split,)}
     if not chosen:
         known = ", ".join(sorted({"/".join(PurePosixPath(i["path"]).parts[:1]) for i in images.values()})) or "none"
-        raise ValueError(f"data set {name!r}: no image of {path} is of the split {split!r}; splits there: {known}")
+        raise InvalidValueError(
+            f"data set {name!r}: no image of {path} is of the split {split!r}; splits there: {known}"
+        )
     return chosen
 
 
@@ -119,20 +124,20 @@ def _size_hw(file_name: Path, key: str, path: Path) -> tuple[int, int]:
     try:
         return image_size(file_name)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: image {key!r}: the file {file_name} does not exist") from None
+        raise MissingFileError(f"{path}: image {key!r}: the file {file_name} does not exist") from None
     except ValueError as error:
-        raise ValueError(f"{path}: image {key!r}: {error}") from None
+        raise InvalidValueError(f"{path}: image {key!r}: {error}") from None
 
 
 def _category_and_box(item: Any, where: str) -> tuple[str, tuple[float, ...]]:
     category = item.get("category") if isinstance(item, Mapping) else None
     if not isinstance(category, str):
-        raise ValueError(f"{where}: it must have a 'category', a name; it is {str(item)[:80]}")
+        raise InvalidValueError(f"{where}: it must have a 'category', a name; it is {str(item)[:80]}")
     corners = item.get("bbox")
     values = [corners.get(key) for key in CORNERS] if isinstance(corners, Mapping) else []
     numbers = tuple(float(value) for value in values if isinstance(value, int | float))
     if len(numbers) != len(CORNERS):
-        raise ValueError(f"{where}: 'bbox' must hold the numbers {', '.join(CORNERS)}, not {str(corners)[:80]}")
+        raise InvalidValueError(f"{where}: 'bbox' must hold the numbers {', '.join(CORNERS)}, not {str(corners)[:80]}")
     return category, numbers
 
 

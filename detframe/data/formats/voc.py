@@ -11,6 +11,7 @@ from xml.etree.ElementTree import Element
 from detframe.data.images import image_size
 from detframe.data.metadata import Metadata
 from detframe.data.packing import PackedDataset, RecordBuilder
+from detframe.errors import InvalidValueError, MissingFileError
 from detframe.registry import DATASET_FORMATS, nearest
 
 if TYPE_CHECKING:
@@ -40,10 +41,10 @@ def read_voc(
         FileNotFoundError: the list of the split, an XML file or an image does not exist.
     """
     if difficult not in ("ignore", "keep"):
-        raise ValueError(f"data set {entry.name!r}: difficult must be ignore or keep, not {difficult!r}")
+        raise InvalidValueError(f"data set {entry.name!r}: difficult must be ignore or keep, not {difficult!r}")
     all_stems = sorted(path.stem for path in entry.annotations.glob("*.xml"))
     if not all_stems:
-        raise FileNotFoundError(f"data set {entry.name!r}: no XML file in {entry.annotations}")
+        raise MissingFileError(f"data set {entry.name!r}: no XML file in {entry.annotations}")
     stems = _read_split(entry, split) if split else all_stems
     trees = {stem: _read_xml(entry, stem) for stem in (stems if classes else {*all_stems, *stems})}
     names = list(classes) or sorted(
@@ -56,7 +57,7 @@ def read_voc(
     for stem in stems:
         path, root = trees[stem]
         if stem not in files:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"data set {entry.name!r}: no image called {stem} in {entry.images}, but there is {path}"
             )
         builder.add_image(files[stem], numbers[stem], _size_hw(root, files[stem]))
@@ -70,12 +71,12 @@ def _read_split(entry: CatalogEntry, split: str) -> list[str]:
     path = entry.annotations.parent / "ImageSets" / "Main" / f"{split}.txt"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.txt"))) or "none"
-        raise FileNotFoundError(f"data set {entry.name!r}: the split {path} does not exist; splits there: {known}")
+        raise MissingFileError(f"data set {entry.name!r}: the split {path} does not exist; splits there: {known}")
     # Lists of a single class have a second column, 1 or -1
     stems = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     repeated = len(stems) - len(set(stems))
     if repeated:
-        raise ValueError(f"{path} names {repeated} images twice")
+        raise InvalidValueError(f"{path} names {repeated} images twice")
     return stems
 
 
@@ -85,15 +86,15 @@ def _read_xml(entry: CatalogEntry, stem: str) -> tuple[Path, Element]:
         return path, ElementTree.parse(path).getroot()
     except ElementTree.ParseError as error:
         line, column = error.position
-        raise ValueError(f"malformed XML in {path}, line {line}, column {column + 1}: {error}") from None
+        raise InvalidValueError(f"malformed XML in {path}, line {line}, column {column + 1}: {error}") from None
     except FileNotFoundError:
-        raise FileNotFoundError(f"data set {entry.name!r}: the split names {stem}, but {path} does not exist") from None
+        raise MissingFileError(f"data set {entry.name!r}: the split names {stem}, but {path} does not exist") from None
 
 
 def _text(item: Element, key: str, path: Path) -> str:
     text = (item.findtext(key) or "").strip()
     if not text:
-        raise ValueError(
+        raise InvalidValueError(
             f"{path}: an object has no <{key}>; it has {', '.join(f'<{c.tag}>' for c in item) or 'nothing'}"
         )
     return text
@@ -102,7 +103,9 @@ def _text(item: Element, key: str, path: Path) -> str:
 def _label(item: Element, labels: dict[str, int], path: Path) -> int:
     name = _text(item, "name", path)
     if name not in labels:
-        raise ValueError(f"{path}: the class {name!r} is not in the entry's classes; {nearest(name, list(labels))}")
+        raise InvalidValueError(
+            f"{path}: the class {name!r} is not in the entry's classes; {nearest(name, list(labels))}"
+        )
     return labels[name]
 
 
@@ -113,7 +116,9 @@ def _box(item: Element, path: Path, one_based: bool) -> tuple[float, ...]:
         x1, y1, x2, y2 = (float(text or "") for text in texts)
     except ValueError:
         found = ", ".join(f"{key} {text}" for key, text in zip(CORNERS, texts, strict=True))
-        raise ValueError(f"{path}: an object {item.findtext('name')!r} has no proper <bndbox>: {found}") from None
+        raise InvalidValueError(
+            f"{path}: an object {item.findtext('name')!r} has no proper <bndbox>: {found}"
+        ) from None
     if one_based and x2 > x1 and y2 > y1:
         # Corners are numbers of pixels, the first of them 1, and the last still belongs to the box.
         return x1 - 1, y1 - 1, x2, y2

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detframe.errors import InvalidValueError
 from detframe.layers import ConvNorm
 
 
@@ -52,9 +53,11 @@ class FPN(nn.Module):
     ) -> None:
         super().__init__()
         if not top_down and (finest_only or not lateral):
-            raise ValueError("without its top-down path an FPN needs its laterals and all its levels")
+            raise InvalidValueError("without its top-down path an FPN needs its laterals and all its levels")
         if finest_only and not isinstance(top, NoTop | None):
-            raise ValueError(f"an FPN that gives its finest level only has none for its top {type(top).__name__}")
+            raise InvalidValueError(
+                f"an FPN that gives its finest level only has none for its top {type(top).__name__}"
+            )
         self.out_channels, self.top_down = out_channels, top_down
         self.averages, self.upsample = fuse == "avg", upsample
         levels = range(len(in_channels))

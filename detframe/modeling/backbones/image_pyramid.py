@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detframe.config import ConfigNode
+from detframe.errors import InvalidValueError
 from detframe.layers import ConvNorm
 from detframe.modeling.backbones.fpn import initialise
 from detframe.modeling.backbones.resnet import RESNETS, STAGES, ResNet, ResNetSpec
@@ -53,7 +54,7 @@ class ImagePyramid(nn.Module):
         """
         keys = cfg.MODEL.FPN
         if keys.IMAGE_FEATURE not in STAGES:
-            raise ValueError(f"MODEL.FPN.IMAGE_FEATURE is {keys.IMAGE_FEATURE!r}, but must be one of {STAGES}")
+            raise InvalidValueError(f"MODEL.FPN.IMAGE_FEATURE is {keys.IMAGE_FEATURE!r}, but must be one of {STAGES}")
         body = ResNet(ResNetSpec.from_config(cfg), last=keys.IMAGE_FEATURE)
         return cls(body, keys.IMAGE_SCALES, keys.OUT_CHANNELS, keys.NORM)
 
@@ -65,7 +66,7 @@ class ImagePyramid(nn.Module):
 def _strides(scales: Sequence[float], stride: int) -> dict[str, int]:
     levels = [math.log2(stride / scale) if scale > 0 else -1.0 for scale in scales]
     if not levels or any(level < 1 or level != round(level) for level in levels) or levels != sorted(set(levels)):
-        raise ValueError(
+        raise InvalidValueError(
             f"MODEL.FPN.IMAGE_SCALES is {tuple(scales)}, but must fall and divide {stride}, the stride of the body's "
             "map, to powers of 2, as (2.0, 1.0, 0.5) do"
         )

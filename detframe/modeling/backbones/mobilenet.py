@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detframe.config import ConfigNode
+from detframe.errors import InvalidValueError
 from detframe.layers import ConvNorm, conv_norm, freeze, make_norm
 from detframe.modeling.backbones.pyramids import PYRAMIDS, build_pyramid, pyramid_inputs
 from detframe.registry import BACKBONES
@@ -36,7 +37,7 @@ class InvertedResidual(nn.Module):
         project = nn.Conv2d(inner, out_channels, 1, bias=False)
         project_norm = make_norm(norm, out_channels)
         if project_norm is None:
-            raise ValueError("a MobileNetV2 needs a norm (MODEL.MOBILENET.NORM)")
+            raise InvalidValueError("a MobileNetV2 needs a norm (MODEL.MOBILENET.NORM)")
         self.conv = nn.Sequential(*layers, project, project_norm)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,7 +104,7 @@ def build_mobilenet_pyramid(cfg: ConfigNode) -> nn.Module:
         ValueError: deformable stages, which only ResNets have.
     """
     if any(cfg.MODEL.RESNETS.STAGE_WITH_DCN):
-        raise ValueError(
+        raise InvalidValueError(
             f"MODEL.RESNETS.STAGE_WITH_DCN is {cfg.MODEL.RESNETS.STAGE_WITH_DCN}, but CONV_BODY "
             f"{cfg.MODEL.BACKBONE.CONV_BODY!r} is no ResNet: its 3x3 convolutions are depthwise"
         )

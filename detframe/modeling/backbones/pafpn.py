@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from detframe.errors import InvalidValueError
 from detframe.layers import ConvNorm
 from detframe.modeling.backbones.fpn import FPN, initialise, resize
 
@@ -22,7 +23,7 @@ class PAFPN(FPN):
 
     def __init__(self, in_channels: list[int], out_channels: int, norm: str = "", *args: Any, **more: Any) -> None:
         if more.get("finest_only"):
-            raise ValueError("a PAFPN cannot give its finest level only: its bottom-up path leads to the others")
+            raise InvalidValueError("a PAFPN cannot give its finest level only: its bottom-up path leads to the others")
         super().__init__(in_channels, out_channels, norm, *args, **more)
         steps = range(1, len(in_channels))
         self.down_blocks = nn.ModuleDict(

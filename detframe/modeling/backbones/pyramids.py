@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from detframe.config import ConfigNode
+from detframe.errors import InvalidValueError
 from detframe.modeling.backbones.bifpn import BiFPN
 from detframe.modeling.backbones.fpn import FPN, MaxPoolTop, NoTop, P6P7Top, PyramidBackbone
 from detframe.modeling.backbones.pafpn import PAFPN
@@ -42,7 +43,7 @@ def build_pyramid(
     strides = {name: strides[name] for name in names}
     values = list(strides.values())
     if values != [values[0] * 2**i for i in range(len(values))]:
-        raise ValueError(
+        raise InvalidValueError(
             f"a pyramid needs maps whose strides double, but {cfg.MODEL.BACKBONE.CONV_BODY!r} gives it {strides}; "
             "choose others with MODEL.FPN.IN_FEATURES (a dilated res5 has the stride of res4)"
         )
@@ -70,7 +71,7 @@ def pyramid_inputs(cfg: ConfigNode, strides: Mapping[str, int]) -> list[str]:
         return [name for name in known if strides[name] >= finest]
     start = known.index(wanted[0]) if wanted[0] in known else 0
     if known[start : start + len(wanted)] != wanted:
-        raise ValueError(
+        raise InvalidValueError(
             f"MODEL.FPN.IN_FEATURES is {wanted}, but must be neighbours, finest first, among the maps {known} of "
             f"{cfg.MODEL.BACKBONE.CONV_BODY!r}"
         )
@@ -82,7 +83,7 @@ def _pyramid(cfg: ConfigNode, channels: Sequence[int]) -> nn.Module:
     if suffix == "BIFPN":
         wrong = {f"MODEL.FPN.{key}": keys[key] for key, value in FPN_ONLY.items() if keys[key] != value}
         if wrong:
-            raise ValueError(f"a BiFPN has its own fusion and top; it has no use for {wrong}")
+            raise InvalidValueError(f"a BiFPN has its own fusion and top; it has no use for {wrong}")
         return BiFPN(channels, keys.OUT_CHANNELS, keys.NORM, keys.UPSAMPLE, keys.BIFPN_REPEATS)
     pyramid = PAFPN if suffix == "PAFPN" else FPN
     try:
@@ -100,7 +101,7 @@ def _pyramid(cfg: ConfigNode, channels: Sequence[int]) -> nn.Module:
         )
     except ValueError as error:
         chosen = {f"MODEL.FPN.{key}": keys[key] for key in ("TOP_DOWN", "LATERAL", "FINEST_ONLY", "TOP")}
-        raise ValueError(f"{error}: {cfg.MODEL.BACKBONE.CONV_BODY!r} with {chosen}") from error
+        raise InvalidValueError(f"{error}: {cfg.MODEL.BACKBONE.CONV_BODY!r} with {chosen}") from error
 
 
 def _top(cfg: ConfigNode, suffix: str, body_channels: int) -> nn.Module:

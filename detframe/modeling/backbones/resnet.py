@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detframe.config import ConfigNode
+from detframe.errors import InvalidValueError
 from detframe.layers import ConvNorm, DeformConv, conv_norm, freeze, make_norm
 from detframe.registry import BACKBONES, nearest
 
@@ -62,7 +63,7 @@ class ResNetSpec:
             res5_dilation=keys.RES5_DILATION,
         )
         if spec.depth < 50 and (spec.groups != 1 or spec.width_per_group != 64):
-            raise ValueError(
+            raise InvalidValueError(
                 f"R-{spec.depth} is made of basic blocks, which have no groups: MODEL.RESNETS.NUM_GROUPS "
                 f"{spec.groups} and WIDTH_PER_GROUP {spec.width_per_group} must be 1 and 64 (or 0)"
             )
@@ -73,7 +74,7 @@ class ResNetSpec:
         match = _NAME.match(conv_body)
         depth = int(match[1] or match[2] or match[5]) if match else 0
         if match is None or depth not in BLOCKS:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{conv_body!r} names no ResNet; {nearest(conv_body, [f'{name}-FPN' for name in RESNETS])}"
             )
         if match[1]:

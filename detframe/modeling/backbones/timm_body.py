@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from detframe.config import ConfigNode
+from detframe.errors import InvalidValueError
 from detframe.modeling.backbones.pyramids import PYRAMIDS, build_pyramid, pyramid_inputs
 from detframe.registry import BACKBONES, nearest
 
@@ -39,7 +40,7 @@ class TimmBody(nn.Module):
         index = {STAGE_OF_STRIDE[r]: i for i, r in enumerate(info.reduction()) if r in STAGE_OF_STRIDE}
         index = {stage: i for stage, i in index.items() if stages is None or stage in stages}
         if not index or len(set(info.reduction())) < len(info.reduction()):
-            raise ValueError(
+            raise InvalidValueError(
                 f"timm's {name!r} gives maps of the strides {info.reduction()}; a pyramid needs 4, 8, 16, 32 or "
                 "some of them, each once (a plain vision transformer has one stride only)"
             )
@@ -84,9 +85,9 @@ def _create(name: str, out_indices: tuple[int, ...] | None = None) -> Any:
     try:
         import timm
     except ImportError as error:
-        raise ValueError(f"{PREFIX}{name} needs the timm library: pip install 'detframe[timm]'") from error
+        raise InvalidValueError(f"{PREFIX}{name} needs the timm library: pip install 'detframe[timm]'") from error
     if not timm.is_model(name):
-        raise ValueError(f"timm {timm.__version__} has no model {name!r}; {nearest(name, timm.list_models())}")
+        raise InvalidValueError(f"timm {timm.__version__} has no model {name!r}; {nearest(name, timm.list_models())}")
     wanted: dict[str, Any] = {"features_only": True, "pretrained": False}
     if out_indices is not None:
         wanted["out_indices"] = out_indices
@@ -96,7 +97,7 @@ def _create(name: str, out_indices: tuple[int, ...] | None = None) -> Any:
     except TypeError:
         return timm.create_model(name, **wanted)
     except (RuntimeError, AttributeError, NotImplementedError) as error:
-        raise ValueError(f"timm's {name!r} cannot be built as a body that gives maps ({error})") from error
+        raise InvalidValueError(f"timm's {name!r} cannot be built as a body that gives maps ({error})") from error
 
 
 @BACKBONES.register(PREFIX)
@@ -109,7 +110,7 @@ def build_timm_pyramid(cfg: ConfigNode) -> nn.Module:
     conv_body = cfg.MODEL.BACKBONE.CONV_BODY
     suffix = max((s for s in PYRAMIDS if conv_body.endswith(f"-{s}")), key=len, default="")
     if not suffix:
-        raise ValueError(f"{conv_body!r} must end with a pyramid: " + ", ".join(f"-{s}" for s in PYRAMIDS))
+        raise InvalidValueError(f"{conv_body!r} must end with a pyramid: " + ", ".join(f"-{s}" for s in PYRAMIDS))
     name = conv_body.removeprefix(PREFIX).removesuffix(f"-{suffix}")
     whole = {stage: stride for stride, stage in STAGE_OF_STRIDE.items()}
     body = TimmBody(name, cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT, pyramid_inputs(cfg, whole))

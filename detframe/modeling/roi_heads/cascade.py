@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from detframe.config import ConfigNode
+from detframe.errors import InvalidValueError
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.proposals import Proposals
 from detframe.modeling.roi_heads.box_head import BoxPredictor
@@ -50,7 +51,7 @@ class CascadeROIHeads(StandardROIHeads):
         self.stage_weights = tuple(tuple(weights) for weights in stage_weights)
         self.box_weights = self.stage_weights[-1]
         if self.train_on_pred_boxes:
-            raise ValueError("MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES is not for CascadeROIHeads")
+            raise InvalidValueError("MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES is not for CascadeROIHeads")
 
     @classmethod
     def arguments(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> dict[str, Any]:
@@ -61,7 +62,7 @@ class CascadeROIHeads(StandardROIHeads):
         """
         keys = cfg.MODEL.ROI_BOX_CASCADE_HEAD
         if len(keys.IOUS) != len(keys.BBOX_REG_WEIGHTS) or not keys.IOUS:
-            raise ValueError(
+            raise InvalidValueError(
                 f"MODEL.ROI_BOX_CASCADE_HEAD.IOUS has {len(keys.IOUS)} stages, BBOX_REG_WEIGHTS "
                 f"{len(keys.BBOX_REG_WEIGHTS)}; both must have the same, at least one"
             )

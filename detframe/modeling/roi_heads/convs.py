@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detframe.errors import InvalidValueError
 from detframe.layers import ConvNorm, make_norm
 
 
@@ -35,7 +36,7 @@ class LinearNorm(nn.Sequential):
     def __init__(self, in_features: int, out_features: int, norm: str) -> None:
         layer = make_norm(norm, out_features)
         if layer is None:
-            raise ValueError("a LinearNorm has a norm; without one, nn.Linear with its bias serves")
+            raise InvalidValueError("a LinearNorm has a norm; without one, nn.Linear with its bias serves")
         super().__init__(nn.Linear(in_features, out_features, bias=False), layer)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from detframe.config import ConfigNode
+from detframe.errors import InvalidValueError
 from detframe.modeling.proposals import Proposals
 from detframe.modeling.roi_heads.box_head import BoxPredictor
 from detframe.modeling.roi_heads.standard import StandardROIHeads
@@ -48,7 +49,7 @@ class ExtendedROIHeads(StandardROIHeads):
         self.duplicate_up_to = duplicate_up_to
         self.finest = self.box_pooler.min_level
         if self.finest == self.box_pooler.max_level:
-            raise ValueError(
+            raise InvalidValueError(
                 f"ExtendedROIHeads pools from an extended level and others, not from {list(self.box_pooler.strides)} "
                 "alone; MODEL.ROI_HEADS.NAME StandardROIHeads serves one level"
             )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detframe.config import ConfigNode
+from detframe.errors import InvalidValueError
 from detframe.layers import mean_over_ranks
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.roi_heads.box_head import ROIPooler
@@ -65,7 +66,7 @@ class KeypointBranch(nn.Module):
         """
         keys = cfg.MODEL.ROI_KEYPOINT_HEAD
         if keys.NUM_KEYPOINTS < 1:
-            raise ValueError(
+            raise InvalidValueError(
                 "MODEL.KEYPOINT_ON needs MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS (training takes it from the data set)"
             )
         head = KeypointHead(in_channels, keys.CONV_DIMS)
@@ -83,7 +84,9 @@ class KeypointBranch(nn.Module):
             ValueError: the targets have no keypoints.
         """
         if gt.keypoints is None:
-            raise ValueError("MODEL.KEYPOINT_ON trains on keypoints, and the targets have none; does the data set?")
+            raise InvalidValueError(
+                "MODEL.KEYPOINT_ON trains on keypoints, and the targets have none; does the data set?"
+            )
         logits = self._logits(features, regions.boxes, regions.image)
         keypoints = gt.keypoints[regions.image, regions.gt_index]
         cells, valid = keypoints_to_cells(keypoints, regions.boxes, logits.shape[-1])

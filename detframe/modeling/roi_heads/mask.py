@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detframe.config import ConfigNode
+from detframe.errors import InvalidValueError
 from detframe.layers import mean_over_ranks
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.roi_heads.box_head import ROIPooler
@@ -106,7 +107,9 @@ def mask_targets(gt: GroundTruth, regions: Regions, size: int, mode: str) -> Ten
         ValueError: the targets have no masks.
     """
     if gt.masks is None:
-        raise ValueError("MODEL.MASK_ON trains on masks, and the targets have none; does the data set have them?")
+        raise InvalidValueError(
+            "MODEL.MASK_ON trains on masks, and the targets have none; does the data set have them?"
+        )
     # regions come image by image
     counts = torch.bincount(regions.image, minlength=len(gt.masks)).tolist()
     parts = [

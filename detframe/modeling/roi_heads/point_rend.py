@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detframe.config import ConfigNode
+from detframe.errors import InvalidValueError
 from detframe.layers import ConvNorm
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.roi_heads.convs import initialise
@@ -103,7 +104,9 @@ class PointRendBranch(nn.Module):
         """
         keys, mask = cfg.MODEL.POINT_HEAD, cfg.MODEL.ROI_MASK_HEAD
         if keys.IN_FEATURE not in strides:
-            raise ValueError(f"MODEL.POINT_HEAD.IN_FEATURE is {keys.IN_FEATURE!r}, but regions have {list(strides)}")
+            raise InvalidValueError(
+                f"MODEL.POINT_HEAD.IN_FEATURE is {keys.IN_FEATURE!r}, but regions have {list(strides)}"
+            )
         maps = 1 if mask.CLS_AGNOSTIC_MASK else cfg.MODEL.NUM_CLASSES
         return cls(
             CoarseHead(in_channels, keys.COARSE_NUM_FC, keys.COARSE_FC_DIM, keys.COARSE_SIDE, maps),

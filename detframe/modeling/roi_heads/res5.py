@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from detframe.config import ConfigNode
+from detframe.errors import InvalidValueError
 from detframe.layers import freeze
 from detframe.modeling.backbones import ResNetSpec
 from detframe.modeling.backbones.resnet import build_stage, initialise
@@ -46,7 +47,7 @@ class Res5ROIHeads(StandardROIHeads):
         """
         spec = ResNetSpec.from_config(cfg)
         if out_channels != spec.stage_channels[2] or len(strides) != 1:
-            raise ValueError(
+            raise InvalidValueError(
                 f"Res5ROIHeads stands on res4 alone, with {spec.stage_channels[2]} channels (a CONV_BODY such as "
                 f"'R-50-C4'); {cfg.MODEL.BACKBONE.CONV_BODY!r} gives {list(strides)} with {out_channels} channels"
             )

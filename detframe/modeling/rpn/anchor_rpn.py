@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detframe.config import ConfigNode
+from detframe.errors import InvalidValueError
 from detframe.layers import mean_over_ranks
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.proposals import Proposals, suppress
@@ -307,10 +308,10 @@ def _sizes_per_level(key: str, sizes: Sequence[Any], strides: Mapping[str, int])
     if len(rows) == 1:
         rows *= len(strides)
     if len(rows) != len(strides):
-        raise ValueError(
+        raise InvalidValueError(
             f"{key} has {len(rows)} levels {sizes}, but the pyramid has {len(strides)}: "
             f"{', '.join(f'{name} (stride {stride})' for name, stride in strides.items())}"
         )
     if len({len(row) for row in rows}) != 1:
-        raise ValueError(f"{key} needs equally many sizes on every level, not {sizes}")
+        raise InvalidValueError(f"{key} needs equally many sizes on every level, not {sizes}")
     return rows

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detframe.config import ConfigNode
+from detframe.errors import InvalidValueError
 from detframe.layers import DeformConv, mean_over_ranks
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.proposals import Proposals
@@ -220,7 +221,7 @@ def _sizes_of_interest(sizes: Sequence[float], strides: Mapping[str, int]) -> li
     if not sizes:
         return [8.0 * stride for stride in list(strides.values())[:-1]]
     if len(sizes) != len(strides) - 1 or list(sizes) != sorted(sizes):
-        raise ValueError(
+        raise InvalidValueError(
             f"MODEL.FCOS.SIZES_OF_INTEREST {tuple(sizes)} must be {len(strides) - 1} rising sizes, one between each "
             f"two levels of the pyramid: {', '.join(f'{name} (stride {stride})' for name, stride in strides.items())}"
         )

@@ -1,0 +1,68 @@
+"""The errors of a user's making: `UserError` and its kin, each also the built-in exception that fits it.
+
+A command shows such an error as its message alone, and ends with its `exit_code`; every other exception is taken for a
+fault of the program and keeps its traceback. Modules of your own may raise them too::
+
+    raise InvalidValueError(f"{path}: line {number}: a box needs four numbers, not {len(words)}")
+"""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """A mistake in a config, a file, a command or a machine. Its message says what, where, and what to do."""
+
+    exit_code = 2
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class InvalidValueError(UserError, ValueError):
+    """A value that means nothing here, or a file that does not hold what it should."""
+
+
+class InvalidTypeError(UserError, TypeError):
+    """A value of another type than is needed."""
+
+
+class UnknownNameError(UserError, KeyError):
+    """A name that nobody knows: a key, a data set, a registered class."""
+
+
+class ReadOnlyError(UserError, AttributeError):
+    """An attribute that cannot be set."""
+
+
+class MissingFileError(UserError, FileNotFoundError):
+    """A file or folder that does not exist."""
+
+
+class NotAFolderError(UserError, NotADirectoryError):
+    """A file stands where a folder is needed."""
+
+
+class NoPermissionError(UserError, PermissionError):
+    """A place that may not be written or read."""
+
+
+class FileAccessError(UserError, OSError):
+    """Reading or writing failed: a full disk, a device that is gone."""
+
+
+class MissingModuleError(UserError, ImportError):
+    """A Python module that cannot be imported."""
+
+
+class DownloadError(UserError, ConnectionError):
+    """A file that could not be fetched."""
+
+
+class NonFiniteError(UserError, FloatingPointError):
+    """A loss, a gradient or weights that are infinite or not a number."""
+
+    exit_code = 1
+
+
+class ProcessFailedError(UserError, RuntimeError):
+    """Another process of the run failed, or was killed."""

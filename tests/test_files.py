@@ -1,0 +1,61 @@
+"""Files are written whole or not at all, never through a link; texts say their encoding."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from detframe.files import TEMPORARY, atomic_write, read_text, replacing, write_text
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def fail(file: BinaryIO) -> None:
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match=r"cannot write .*a.txt: No space left on device; .* MB are free .*Make room"):
+        atomic_write(path, fail, remedy="Make room")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_temporary_names_cannot_be_foreseen_and_follow_no_link(tmp_path: Path):
+    names = set()
+    for _ in range(3):
+        with replacing(tmp_path / "a.txt") as file:
+            file.write(b"new")
+            names |= {path.name for path in tmp_path.glob(TEMPORARY)}
+    assert len(names) == 3 and not list(tmp_path.glob(TEMPORARY))
+
+
+def test_a_link_is_replaced_not_followed(tmp_path: Path):
+    victim, link = tmp_path / "victim", tmp_path / "a.txt"
+    victim.write_text("mine")
+    link.symlink_to(victim)
+    write_text(link, "new")
+    assert victim.read_text() == "mine" and link.read_text() == "new" and not link.is_symlink()
+
+
+def test_permissions_are_those_of_the_old_file_or_of_a_new_one(tmp_path: Path):
+    write_text(tmp_path / "new.txt", "x")
+    (tmp_path / "plain.txt").write_text("x")
+    mode = stat.S_IMODE(os.stat(tmp_path / "plain.txt").st_mode)
+    assert stat.S_IMODE(os.stat(tmp_path / "new.txt").st_mode) == mode
+    (tmp_path / "new.txt").chmod(0o640)
+    write_text(tmp_path / "new.txt", "y")
+    assert stat.S_IMODE(os.stat(tmp_path / "new.txt").st_mode) == 0o640
+
+
+def test_texts(tmp_path: Path):
+    path = tmp_path / "names.txt"
+    path.write_bytes(b"\xef\xbb\xbfZelle\n")
+    assert read_text(path) == "Zelle\n"
+    path.write_bytes(b"a\nZelle \xe4\n")
+    with pytest.raises(ValueError, match=r"the list .*names.txt is not UTF-8 text: line 2 holds the byte 0xe4"):
+        read_text(path, "the list")
