@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -24,6 +27,33 @@ NEEDED = (
     "MODEL_ZOO.md",
     "Makefile",
 )
+
+
+# Where the name to import is another than the package's; TensorBoard is what torch's writer needs
+IMPORTED_AS = {
+    "pillow": "PIL",
+    "PyYAML": "yaml",
+    "opencv-python-headless": "cv2",
+    "tensorboard": "torch.utils.tensorboard",
+}
+
+
+def test_every_dependency_is_used_and_every_import_is_a_dependency():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = [re.match(r"[\w-]+", line)[0] for line in project["dependencies"]]
+    optional = [name for extra in project["optional-dependencies"].values() for name in extra]
+    imported = set()
+    for path in (ROOT / "detframe").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                imported.add(node.module)
+    modules = {IMPORTED_AS.get(name, name) for name in names}
+    unused = {m for m in modules if not any(i == m or i.startswith(f"{m}.") for i in imported)}
+    assert not unused
+    roots = {i.partition(".")[0] for i in imported} - set(sys.stdlib_module_names) - {"detframe"}
+    assert roots <= {m.partition(".")[0] for m in modules} | set(optional)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from fvcore.common.history_buffer import HistoryBuffer
 from torch import Tensor
 
 from detframe.engine.checkpoint import BEST, FINAL, Checkpointer, periodic_name
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from detframe.engine.trainer import Trainer
 
 logger = logging.getLogger(__name__)
+_ETA_WINDOWS = 9  # progress lines whose pace the time left is judged by
 
 
 class Hook:
@@ -73,7 +75,7 @@ class LogHook(Hook):
         self._losses: dict[str, Tensor] = {}
         self._count = 0
         self._timed, self._seconds, self._data_seconds = 0, 0.0, 0.0
-        self._usual_seconds = 0.0  # of a step, for the ETA; smoother than those of one window
+        self._step_seconds = HistoryBuffer(_ETA_WINDOWS)
 
     def after_step(self, trainer: Trainer) -> None:
         """Add the step to the window; at its end write it down."""
@@ -92,7 +94,7 @@ class LogHook(Hook):
         keys = sorted(self._losses)
         means = mean_over_ranks(torch.stack([self._losses[key] for key in keys]) / self._count).tolist()
         per_step, waiting = self._seconds / self._timed, self._data_seconds / max(self._seconds, 1e-9)
-        self._usual_seconds = 0.7 * self._usual_seconds + 0.3 * per_step if self._usual_seconds else per_step
+        self._step_seconds.update(per_step, trainer.iteration)
         losses = dict(zip(keys, means, strict=True))
         values = {
             "loss": sum(means),
@@ -113,10 +115,14 @@ class LogHook(Hook):
         parts = " ".join(f"{key.removeprefix('loss_')} {value:.4f}" for key, value in losses.items())
         return (
             f"iter {trainer.iteration}/{trainer.max_iter}  epoch {epoch:.2f}  "
-            f"eta {format_seconds((trainer.max_iter - trainer.iteration) * self._usual_seconds)}  "
+            f"eta {format_seconds(self.seconds_left(trainer))}  "
             f"loss {values['loss']:.4f} ({parts})  lr {values['lr']:.3g}  {values['images_per_s']:.1f} images/s  "
             f"data wait {100 * values['data_wait']:.0f}%  memory {values['memory_mb']:.0f} MB"
         )
+
+    def seconds_left(self, trainer: Trainer) -> float:
+        """At the usual pace of a step: the median of the last windows, which one slow window does not move."""
+        return (trainer.max_iter - trainer.iteration) * float(self._step_seconds.median(_ETA_WINDOWS))
 
     def _reset(self) -> None:
         self._losses, self._count = {}, 0

@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,18 @@ from detframe.engine.recorder import RunRecorder
 from tests.engine.fakes import make_checkpointer, make_config, make_trainer
 
 NAN = math.nan
+
+
+def test_one_slow_window_does_not_move_the_time_left(tmp_path):
+    hook = LogHook(RunRecorder(tmp_path, board=False), 1, 4, 16)
+    trainer = make_trainer(tmp_path, make_config(MAX_ITER=100))
+    for iteration, seconds in enumerate([2.0, 2.0, 60.0, 2.0], 1):
+        trainer.iteration = iteration
+        trainer.last_step = SimpleNamespace(
+            losses={"loss_a": torch.ones(())}, lr=0.1, seconds=seconds, data_seconds=0.0
+        )
+        hook.after_step(trainer)
+    assert hook.seconds_left(trainer) == 96 * 2.0
 
 
 def rows(folder):
