@@ -6,13 +6,17 @@ Nothing that a file says is ever executed: PyTorch files are read with `weights_
 from __future__ import annotations
 
 import re
+import struct
 import zipfile
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from detframe.compat.body_weights import TORCHVISION, address_of
+from detframe.compat.checksum import verify
 from detframe.compat.download import download
 from detframe.compat.pickles import DAMAGE, numpy_globals, read_pickle
 from detframe.errors import InvalidValueError, MissingFileError
@@ -59,26 +63,59 @@ def read_checkpoint(path: str | Path) -> Any:
         start = file.read(_SHOWN)
     _refuse_others(path, start)
     is_zip = start.startswith(b"PK")
-    if is_zip and not zipfile.is_zipfile(path):
-        raise InvalidValueError(
-            f"{path} is half-written: it begins as a PyTorch file of {size} bytes so far, but has no end"
-        )
-    if not is_zip and not start.startswith(_BEFORE_ZIP):
+    if is_zip:
+        _check_archive(path, size)
+    elif not start.startswith(_BEFORE_ZIP):
         if path.suffix == ".pkl" or start.startswith(_PICKLE):
             return read_pickle(path)
         raise InvalidValueError(f"{path} is no PyTorch checkpoint: it begins with {start[:16]!r}")
-    if is_zip and _is_program(path):
-        raise InvalidValueError(f"{path} is a TorchScript archive, a program with its weights. {_REMEDY}")
     try:
         with torch.serialization.safe_globals(numpy_globals()):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (*DAMAGE, OSError, zipfile.BadZipFile) as error:
         raise InvalidValueError(_refusal(path, error)) from None
+    verify(content, path)
+    return content
 
 
-def _is_program(path: Path) -> bool:
-    with zipfile.ZipFile(path) as file:
-        return any(name.endswith("/constants.pkl") for name in file.namelist())
+def _check_archive(path: Path, size: int) -> None:
+    """What PyTorch's reader does not look at: whether the parts of its archive are what was written.
+
+    Raises:
+        ValueError: no archive of PyTorch's, a program, or a part that is not what was written.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            raise InvalidValueError(
+                f"{path} is half-written: it begins as a PyTorch file of {size} bytes so far, but has no end"
+            )
+        with zipfile.ZipFile(path) as file:
+            _refuse_strange_parts(path, file.infolist(), size)
+            # PyTorch can be told to leave the checksums out; then all are 0
+            damaged = file.testzip() if any(part.CRC for part in file.infolist()) else None
+    except InvalidValueError:
+        raise
+    except (*DAMAGE, OSError, zipfile.BadZipFile, struct.error, zlib.error) as error:
+        raise InvalidValueError(_refusal(path, error)) from None
+    if damaged is not None:
+        raise InvalidValueError(
+            f"{path} was damaged after it was written and cannot be read: the checksum of its part {damaged!r} is "
+            "another. Copy or download it again"
+        )
+
+
+def _refuse_strange_parts(path: Path, parts: Sequence[zipfile.ZipInfo], size: int) -> None:
+    """A few bytes can stand for any number of zeros where parts are packed or lie over each other.
+
+    Raises:
+        ValueError: there are such parts, or those of a program.
+    """
+    if any(part.filename.endswith("/constants.pkl") for part in parts):
+        raise InvalidValueError(f"{path} is a TorchScript archive, a program with its weights. {_REMEDY}")
+    packed = [part.filename for part in parts if part.compress_type != zipfile.ZIP_STORED]
+    if packed or sum(part.file_size for part in parts) > size:
+        what = f"its part {packed[0]!r} is packed" if packed else "its parts are larger than the whole"
+        raise InvalidValueError(f"{path} is no PyTorch file: {what}, and PyTorch stores all parts as they are")
 
 
 def _refuse_others(path: Path, start: bytes) -> None:

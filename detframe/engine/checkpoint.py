@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from detframe.compat import read_checkpoint as read_file
+from detframe.compat.checksum import with_checksum
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError, MissingFileError
 from detframe.files import atomic_write, write_text
@@ -32,8 +33,11 @@ FORMAT = 1
 
 # ---------------------------------------------------------------------------------------------- files
 def save_file(content: Any, path: Path) -> None:
-    """torch.save, from the CPU, into a file that is whole or absent; raises OSError as `atomic_write` does."""
-    content = to_cpu(content)
+    """torch.save, from the CPU and with checksums in its "meta", into a file that is whole or absent.
+
+    Raises OSError as `atomic_write` does.
+    """
+    content = with_checksum(to_cpu(content))
     remedy = "Earlier files are as they were; make room or set another OUTPUT_DIR, then go on with --resume"
     atomic_write(path, lambda file: torch.save(content, file), tensor_bytes(content), remedy)
 
