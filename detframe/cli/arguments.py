@@ -62,6 +62,15 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local-rank", "--local_rank", type=int, default=None, help=argparse.SUPPRESS)
 
 
+def add_consent_argument(parser: argparse.ArgumentParser) -> None:
+    """--allow-custom-imports, of the commands that read a file with somebody's config in it."""
+    parser.add_argument(
+        "--allow-custom-imports",
+        action="store_true",
+        help="import the Python modules that the file's config names (CUSTOM_IMPORTS): it runs the code of its author",
+    )
+
+
 def positive(text: str) -> int:
     """An argument that is a whole number above 0."""
     number = int(text)

@@ -7,7 +7,7 @@ import functools
 import logging
 from collections.abc import Sequence
 
-from detframe.cli.arguments import add_config_arguments, add_launch_arguments, base_parser, parse
+from detframe.cli.arguments import add_config_arguments, add_consent_argument, add_launch_arguments, base_parser, parse
 from detframe.cli.common import load_config, print_config, trained_weights
 from detframe.cli.errors import guard
 from detframe.cli.launching import run_processes
@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_config_arguments(parser)
     add_launch_arguments(parser)
     parser.add_argument("--weights", metavar="FILE", default="", help="the checkpoint to evaluate")
+    add_consent_argument(parser)
     args = parse(parser, argv)
     if args.weights:
         args.opts += ["MODEL.WEIGHTS", args.weights]
@@ -51,4 +52,4 @@ def evaluate_process(args: argparse.Namespace) -> None:
     cfg.freeze()
     from detframe.engine import evaluate
 
-    evaluate(cfg)
+    evaluate(cfg, getattr(args, "allow_custom_imports", False))

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from detframe.cli.arguments import base_parser, parse
+from detframe.cli.arguments import add_consent_argument, base_parser, parse
 from detframe.cli.common import log_to_terminal
 from detframe.cli.errors import guard
 
@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--output", required=True, metavar="FILE", help="the file to write")
     parser.add_argument("--like", default="", metavar="FILE", help="torchvision's own checkpoint (see below)")
+    add_consent_argument(parser)
     args = parse(parser, argv)
     return guard(lambda: _run(args), args.debug)
 
@@ -45,7 +46,7 @@ def _run(args: argparse.Namespace) -> int:
     from detframe.compat.export import to_detectron2, to_torchvision
     from detframe.inference.checkpoint import read_detector
 
-    model, _, meta = read_detector(args.weights, "cpu")
+    model, _, meta = read_detector(args.weights, "cpu", args.allow_custom_imports)
     state = model.state_dict()
     output = Path(args.output).expanduser()
     output.parent.mkdir(parents=True, exist_ok=True)

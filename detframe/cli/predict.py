@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detframe.cli.arguments import base_parser, parse, positive
+from detframe.cli.arguments import add_consent_argument, base_parser, parse, positive
 from detframe.cli.common import log_to_terminal
 from detframe.cli.errors import guard
 from detframe.cli.media import JsonList, VideoWriter, find_inputs, is_video, output_paths, video_facts, write_image
@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--batch-size", type=positive, default=8, metavar="N", help="images per forward pass (8)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    add_consent_argument(parser)
     args = parse(parser, argv)
     return guard(lambda: run(args), args.debug)
 
@@ -85,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     targets = output_paths(inputs, Path(args.output))
     from detframe.inference import Detector
 
-    detector = Detector.load(args.weights, device=args.device)
+    detector = Detector.load(args.weights, args.device, allow_custom_imports=args.allow_custom_imports)
     pairs = list(zip(inputs, targets, strict=True))
     with Predictor(detector, Path(args.output), args.score_threshold, args.batch_size) as predictor:
         predictor.images([pair for pair in pairs if not is_video(pair[0])])

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from detframe.cli.arguments import base_parser, parse
+from detframe.cli.arguments import add_consent_argument, base_parser, parse
 from detframe.cli.common import log_to_terminal
 from detframe.cli.errors import guard
 
@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = base_parser("replay", "Run the step again that ended in a non-finite loss.", EPILOG)
     parser.add_argument("bundle", metavar="FILE", help="OUTPUT_DIR/nonfinite/iter_*_rank*.pth")
     parser.add_argument("--device", default="", help="cpu, cuda or cuda:1; the recorded one without it")
+    add_consent_argument(parser)
     args = parse(parser, argv)
     return guard(lambda: _run(args), args.debug)
 
@@ -32,6 +33,6 @@ def _run(args: argparse.Namespace) -> int:
     log_to_terminal()
     from detframe.engine.replaying import replay
 
-    report = replay(args.bundle, args.device)
+    report = replay(args.bundle, args.device, args.allow_custom_imports)
     sys.stdout.write(report.text() + "\n")
     return 0 if report.reproduced else 1

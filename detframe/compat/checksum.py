@@ -1,8 +1,8 @@
 """Checksums of detframe's own checkpoints: what was written is what is read.
 
-A checkpoint keeps in meta["checksum"] a CRC-32 of each of its parts ("model", "training", ...): of the names, the types,
-the shapes, the bytes of every tensor and every plain value. Files without it, as those of other programs, are read as
-they are; a part that somebody took out, as "training", is not missed.
+A checkpoint keeps in meta["checksum"] a CRC-32 of each of its parts ("model", "training", ...): of the names, types,
+shapes and bytes of its tensors and of every plain value. Files without it, as those of other programs, are read as they
+are; a part that somebody took out, as "training", is not missed.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ def verify(content: Any, path: Path) -> None:
     found = checksums(content)
     wrong = [name for name, value in found.items() if written.get(name, value) != value]
     if wrong:
+        parts = " and of its ".join(map(repr, wrong))
         raise InvalidValueError(
-            f"{path} was damaged after it was written and cannot be used: the checksum of its {' and of its '.join(map(repr, wrong))} is "
+            f"{path} was damaged after it was written and cannot be used: the checksum of its {parts} is "
             f"{found[wrong[0]]}, and it was {written[wrong[0]]}. Copy it again from where it is whole, or use another "
             f"one (if you changed it on purpose, remove {KEY!r} from its {_META!r})"
         )

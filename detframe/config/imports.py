@@ -1,15 +1,24 @@
-"""CUSTOM_IMPORTS: bring in the modules and files in which users register their own classes."""
+"""CUSTOM_IMPORTS: bring in the modules and files in which users register their own classes.
+
+A config that the caller wrote or named is the caller's own: what it names is imported. One that came inside a
+checkpoint or a bundle is somebody else's, and importing runs code: `import_carried_modules` does it only where the
+caller says so.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from detframe.errors import MissingFileError, MissingModuleError
+from detframe.errors import InvalidValueError, MissingFileError, MissingModuleError
+
+_MODULE_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+_imported: dict[Path, str] = {}  # files that were imported here, and the digests of what they held
 
 
 def import_custom_modules(names: Sequence[str], beside: str | Path | None = None) -> None:
@@ -21,15 +30,72 @@ def import_custom_modules(names: Sequence[str], beside: str | Path | None = None
     Raises:
         FileNotFoundError: a file does not exist.
         ImportError: a module cannot be found; the message says where Python looked.
+        ValueError: something that is neither a file nor the name of a module.
     """
     for name in names:
-        if name.endswith(".py"):
+        if _is_file(name):
             _import_file(name, beside)
         else:
             _import_module(name)
 
 
+def import_carried_modules(names: Sequence[str], source: str | Path, allow: bool = False) -> None:
+    """The same for the config inside a checkpoint or bundle, whose author is not the caller.
+
+    What has been imported already, by the caller's own config, command or script, needs no consent, as nothing of it
+    runs again: a module by its name, a file by its path or its content.
+
+    Args:
+        source: the checkpoint.
+        allow: the caller trusts its author.
+
+    Raises:
+        ValueError: something would have to be imported, and `allow` is False. Otherwise as `import_custom_modules`.
+    """
+    beside = Path(source).parent
+    new = [name for name in names if not _is_imported(name, beside)]
+    if new and not allow:
+        listed = "\n".join(f"  {name!r}: {_what_would_run(name, beside)}" for name in new)
+        raise InvalidValueError(
+            f"the config in {source} names Python code of its author in CUSTOM_IMPORTS:\n{listed}\nNothing of it was "
+            "imported. If you trust where the file comes from, allow it with --allow-custom-imports (in Python "
+            "allow_custom_imports=True), or import that code yourself before"
+        )
+    import_custom_modules(new, beside)
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith(".py")
+
+
+def _is_imported(name: str, beside: Path) -> bool:
+    """Whether the code that a name stands for is in this process already."""
+    if not _is_file(name):
+        return name in sys.modules
+    path = _find_file(name, beside)
+    if path is None:
+        return False
+    return path in _imported or path in _files_of_modules() or _digest(path) in _imported.values()
+
+
+def _files_of_modules() -> set[Path]:
+    """The Python files that this process has imported in any way, and the script that it runs."""
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    return {Path(file).resolve() for file in files if isinstance(file, str) and _is_file(file)}
+
+
+def _what_would_run(name: str, beside: Path) -> str:
+    if not _is_file(name):
+        return "a module, wherever Python finds it (the working folder included)"
+    path = _find_file(name, beside)
+    return "a file that is not here" if path is None else f"the file {path}"
+
+
 def _import_module(name: str) -> None:
+    if not _MODULE_NAME.fullmatch(name):
+        raise InvalidValueError(
+            f"CUSTOM_IMPORTS names {name!r}, which is neither a file (*.py) nor a module (package.module)"
+        )
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     try:
@@ -40,13 +106,24 @@ def _import_module(name: str) -> None:
         raise
 
 
-def _import_file(name: str, beside: str | Path | None) -> None:
+def _candidates(name: str, beside: str | Path | None) -> list[Path]:
     given = Path(name).expanduser()
     folders = [Path.cwd(), *([Path(beside)] if beside is not None else [])]
-    candidates = list(dict.fromkeys(folder / tail for tail in (given, Path(given.name)) for folder in folders))
-    path = next((c.resolve() for c in candidates if c.is_file()), None)
+    return list(dict.fromkeys(folder / tail for tail in (given, Path(given.name)) for folder in folders))
+
+
+def _find_file(name: str, beside: str | Path | None) -> Path | None:
+    return next((path.resolve() for path in _candidates(name, beside) if path.is_file()), None)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _import_file(name: str, beside: str | Path | None) -> None:
+    path = _find_file(name, beside)
     if path is None:
-        looked = " or ".join(str(candidate) for candidate in candidates)
+        looked = " or ".join(str(candidate) for candidate in _candidates(name, beside))
         raise MissingFileError(f"CUSTOM_IMPORTS names {name!r}; there is no such file at {looked}")
     module_name = f"detframe_custom_{path.stem}_{hashlib.sha1(str(path).encode()).hexdigest()[:8]}"
     if module_name in sys.modules:
@@ -54,6 +131,7 @@ def _import_file(name: str, beside: str | Path | None) -> None:
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
         raise MissingModuleError(f"CUSTOM_IMPORTS names {name!r}, which Python cannot import")
+    digest = _digest(path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:
@@ -61,3 +139,4 @@ def _import_file(name: str, beside: str | Path | None) -> None:
     except BaseException:
         del sys.modules[module_name]
         raise
+    _imported[path] = digest

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from detframe.compat import read_checkpoint
-from detframe.config import ConfigNode, get_cfg, import_custom_modules
+from detframe.config import ConfigNode, carried_config, import_carried_modules
 from detframe.engine.checkpoint import rng_state, set_rng_state
 from detframe.engine.nonfinite import broken_weights, unpack_target
 from detframe.errors import InvalidValueError, MissingFileError
@@ -59,20 +58,21 @@ class ReplayReport:
         return "\n".join(lines)
 
 
-def replay(path: str | Path, device: str = "") -> ReplayReport:
+def replay(path: str | Path, device: str = "", allow_custom_imports: bool = False) -> ReplayReport:
     """Run the step of a bundle again, with anomaly detection and a look at every module's output.
 
     The bundle of one rank of several is replayed alone, so normalisers that were averaged over the ranks differ.
 
     Args:
         device: MODEL.DEVICE in place of the recorded one.
+        allow_custom_imports: import what CUSTOM_IMPORTS of the bundle's config names, which runs its author's code.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, or no bundle.
+        FileNotFoundError, ValueError: no such file, no bundle, or one that needs imports that are not allowed.
     """
     bundle = _read(Path(path))
-    cfg = _config(bundle["config"], device)
-    import_custom_modules(cfg.CUSTOM_IMPORTS)
+    cfg = _config(bundle["config"], path, device)
+    import_carried_modules(cfg.CUSTOM_IMPORTS, path, allow_custom_imports)
     from detframe.modeling import build_detection_model
 
     model = build_detection_model(cfg)
@@ -96,12 +96,8 @@ def _read(path: Path) -> dict[str, Any]:
     return dict(bundle)
 
 
-def _config(text: str, device: str) -> ConfigNode:
-    cfg = get_cfg()
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "bundle.yaml"
-        file.write_text(text, encoding="utf-8")
-        cfg.merge_from_file(file)
+def _config(text: Any, path: str | Path, device: str) -> ConfigNode:
+    cfg = carried_config(text, path)
     if device:
         cfg.MODEL.DEVICE = device
     elif cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():

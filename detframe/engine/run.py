@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from detframe.config import ConfigNode, import_custom_modules, validate
+from detframe.config import ConfigNode, carried_config, import_carried_modules, import_custom_modules, validate
 from detframe.engine.build import build_trainer, reproducible
 from detframe.engine.checkpoint import BEST, FINAL, last_checkpoint, read_checkpoint
 from detframe.engine.distributed import describe, on_rank_zero, process_group, share_of_batch
@@ -148,8 +148,12 @@ def _summarise(trainer: Trainer, folder: Path, seconds: float) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- evaluation
-def evaluate(cfg: ConfigNode) -> dict[str, float]:
+def evaluate(cfg: ConfigNode, allow_custom_imports: bool = False) -> dict[str, float]:
     """Evaluate MODEL.WEIGHTS on every data set of DATASETS.TEST; also writes evaluation.json into OUTPUT_DIR.
+
+    Args:
+        allow_custom_imports: beside what CUSTOM_IMPORTS of `cfg` names, import what the config inside the checkpoint
+            names, which runs its author's code. Otherwise nothing of the checkpoint is imported.
 
     Returns:
         The metrics, from 0 to 100 (NaN: not applicable), the same on every rank.
@@ -167,16 +171,19 @@ def evaluate(cfg: ConfigNode) -> dict[str, float]:
         on_rank_zero(lambda: prepare(folder), "to prepare OUTPUT_DIR")
         with run_log(folder, rank()):
             _log_translation(cfg)
-            return _evaluate(cfg, folder)
+            return _evaluate(cfg, folder, allow_custom_imports)
 
 
-def _evaluate(cfg: ConfigNode, folder: Path) -> dict[str, float]:
+def _evaluate(cfg: ConfigNode, folder: Path, allow_custom_imports: bool) -> dict[str, float]:
     from detframe.compat import apply_input_format, apply_saved_format, read_weights
     from detframe.data import resolve_num_classes, resolve_num_keypoints
 
     import_custom_modules(cfg.CUSTOM_IMPORTS)
     content = read_weights(cfg.MODEL.WEIGHTS)
     meta = content.get("meta", {}) if isinstance(content, Mapping) else {}
+    if allow_custom_imports and "config" in meta:
+        carried = carried_config(meta["config"], cfg.MODEL.WEIGHTS)
+        import_carried_modules(carried.CUSTOM_IMPORTS, cfg.MODEL.WEIGHTS, allow=True)
     test_sets = load_test_sets(cfg)
     for name, records in test_sets.items():
         if "class_names" in meta:

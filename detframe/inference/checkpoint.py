@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from detframe.compat import read_weights
-from detframe.config import ConfigNode, get_cfg, import_custom_modules
+from detframe.config import ConfigNode, carried_config, get_cfg, import_carried_modules
 from detframe.errors import InvalidValueError
 from detframe.modeling import GeneralizedRCNN, build_detection_model
 
@@ -19,17 +18,23 @@ _NOT_CARRIED = ("MODEL.DEVICE", "MODEL.WEIGHTS", "MODEL.COMPILE", "OUTPUT_DIR")
 _SHOWN = 5
 
 
-def read_detector(path: str | Path, device: str) -> tuple[GeneralizedRCNN, ConfigNode, dict[str, Any]]:
+def read_detector(
+    path: str | Path, device: str, allow_custom_imports: bool = False
+) -> tuple[GeneralizedRCNN, ConfigNode, dict[str, Any]]:
     """Model (in evaluation mode, on the device), config and meta of a checkpoint that detframe's training wrote.
+
+    Args:
+        allow_custom_imports: import what CUSTOM_IMPORTS of the checkpoint's config names, which runs its author's code.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not whole, not detframe's, or its parts do not fit each other; what it is instead.
+        ValueError: not whole, not detframe's, or its parts do not fit each other; what it is instead. Or it needs
+            imports that are not allowed.
     """
     checkpoint = read_weights(path)
     meta = _checked_meta(checkpoint, path)
     cfg = _config(meta, path, device)
-    import_custom_modules(cfg.CUSTOM_IMPORTS, beside=Path(path).parent)
+    import_carried_modules(cfg.CUSTOM_IMPORTS, path, allow_custom_imports)
     model = build_detection_model(cfg)
     _fill(model, checkpoint["model"], path)
     return model.eval(), cfg, meta
@@ -43,6 +48,9 @@ def _checked_meta(checkpoint: Any, path: str | Path) -> dict[str, Any]:
             f"{path} is no checkpoint of detframe: it should hold 'model' and 'meta' with {', '.join(wanted)}; it "
             f"{_looks_like(checkpoint)}. Weights of other programs go into MODEL.WEIGHTS of a config"
         )
+    for key in wanted[1:]:
+        if not isinstance(meta[key], (list, tuple)):
+            raise InvalidValueError(f"{path} contradicts itself: its {key} are a {type(meta[key]).__name__}, no list")
     return dict(meta)
 
 
@@ -58,18 +66,8 @@ def _looks_like(checkpoint: Any) -> str:
 
 def _config(meta: Mapping[str, Any], path: str | Path, device: str) -> ConfigNode:
     """The config of the training, on this machine's device."""
-    cfg = get_cfg()
-    defaults = dict(cfg.leaves())
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "config.yaml"
-        file.write_text(meta["config"], encoding="utf-8")
-        try:
-            cfg.merge_from_file(file)
-        except (KeyError, ValueError) as error:
-            raise InvalidValueError(
-                f"{path} was written by detframe {meta.get('detframe_version', '?')}, and this version cannot read the "
-                f"config in it: {error}"
-            ) from None
+    cfg = carried_config(meta["config"], path, meta.get("detframe_version", "?"))
+    defaults = dict(get_cfg().leaves())
     cfg.merge_from_list([word for key in _NOT_CARRIED for word in (key, defaults[key])])
     cfg.MODEL.DEVICE = device
     named = len(meta["class_names"])

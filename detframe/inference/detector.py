@@ -47,14 +47,22 @@ class Detector:
         self.amp_dtype = resolve_amp(amp, self.device)
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "auto", amp: str = "auto") -> Detector:
+    def load(
+        cls, path: str | Path, device: str = "auto", amp: str = "auto", allow_custom_imports: bool = False
+    ) -> Detector:
         """The detector of a checkpoint, such as model_best.pth; config and class names come with it.
+
+        Args:
+            allow_custom_imports: import the Python modules and files that CUSTOM_IMPORTS of the checkpoint's config
+                names. That runs their code: allow it where you trust the checkpoint's author. What this process has
+                imported already needs no consent.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: a file that is half-written, not detframe's, or contradicts itself; or an unknown device.
+            ValueError: a file that is half-written, not detframe's, or contradicts itself; one that needs imports that
+                are not allowed (the message lists them); or an unknown device.
         """
-        model, cfg, meta = read_detector(path, device)
+        model, cfg, meta = read_detector(path, device, allow_custom_imports)
         return cls(model, cfg, meta, amp)
 
     @property
