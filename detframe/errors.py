@@ -8,6 +8,12 @@ fault of the program and keeps its traceback. Modules of your own may raise them
 
 from __future__ import annotations
 
+import re
+
+
+LONGEST_LINE = 2000  # of a message; what a file holds may be longer
+_UNSHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
 
 class UserError(Exception):
     """A mistake in a config, a file, a command or a machine. Its message says what, where, and what to do."""
@@ -15,7 +21,25 @@ class UserError(Exception):
     exit_code = 2
 
     def __str__(self) -> str:
-        return str(self.args[0]) if self.args else ""
+        return printable(str(self.args[0])) if self.args else ""
+
+
+def printable(text: str) -> str:
+    """A message as every terminal and log can show it, whatever it quotes of a file.
+
+    Control characters, which would move the cursor or end the text, and halves of characters become escapes, as
+    "\\x1b"; of a very long line the middle is left out.
+    """
+    shown = _UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return "\n".join(map(_shortened, shown.split("\n")))
+
+
+def _shortened(line: str) -> str:
+    left_out = len(line) - LONGEST_LINE
+    if left_out <= 0:
+        return line
+    half = LONGEST_LINE // 2
+    return f"{line[:half]} ... ({left_out} characters left out) ... {line[-half:]}"
 
 
 class InvalidValueError(UserError, ValueError):

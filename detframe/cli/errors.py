@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from detframe.errors import UserError
+from detframe.errors import UserError, printable
 
 EXIT_USER_ERROR, EXIT_FAILED, EXIT_INTERRUPTED = 2, 1, 130
 
@@ -39,7 +39,7 @@ def user_message(error: BaseException) -> str | None:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.errno is not None:  # the system's own: no access, no space, no file
-        return f"{error} (--debug shows where)"
+        return printable(f"{error} (--debug shows where)")
     return None
 
 

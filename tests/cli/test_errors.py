@@ -89,3 +89,19 @@ def test_a_loss_that_is_not_finite_has_an_exit_code_of_its_own():
         raise errors.NonFiniteError("the loss is nan")
 
     assert guard(stop) == 1
+
+
+@pytest.mark.parametrize("kind", [errors.InvalidValueError, errors.UnknownNameError, OSError])
+def test_a_message_is_fit_for_every_terminal_and_log(kind: type[Exception]):
+    quoted = "a\x00b\x1b[31mc\x7fd\x9be\ud800f"
+    error = kind(2, f"no {quoted}") if kind is OSError else kind(f"no {quoted}\n\tand more: é 中")
+    text = user_message(error) or ""
+    assert r"a\x00b\x1b[31mc\x7fd\x9be\ud800f" in text
+    assert kind is OSError or text.endswith("\n\tand more: é 中")
+    text.encode()
+
+
+def test_a_long_line_of_a_message_is_shortened_in_its_middle():
+    text = str(errors.InvalidValueError("first line\nin data.json: " + "x" * 100_000 + " is no size"))
+    assert text.startswith("first line\nin data.json: xx") and text.endswith("xx is no size")
+    assert "characters left out" in text and len(text) < 2200
