@@ -7,8 +7,10 @@ Layout of a file: {"model": state dict (the moving average where there is one), 
 from __future__ import annotations
 
 import logging
+import os
 import random
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ LAST = "last_checkpoint"
 FINAL = "model_final.pth"
 BEST = "model_best.pth"
 _PERIODIC = re.compile(r"model_(\d{7,})\.pth")
+_LONGEST_NAME = 4096  # bytes of `last_checkpoint` that are looked at
 FORMAT = 1
 
 
@@ -77,11 +80,20 @@ def read_checkpoint(path: str | Path, needs: tuple[str, ...] = ("model", "traini
         raise InvalidValueError(
             f"{error}. Delete the file, or write the name of an earlier one into {path.parent / LAST}"
         ) from None
+    return _with_parts(path, content, needs)
+
+
+def read_checkpoint_file(path: Path) -> dict[str, Any]:
+    """As `read_checkpoint`, for a file in place of which another one will do: the message has no remedy."""
+    return _with_parts(path, read_file(path), ("model", "training"))
+
+
+def _with_parts(path: Path, content: Any, needs: tuple[str, ...]) -> dict[str, Any]:
     missing = [key for key in needs if not isinstance(content, dict) or key not in content]
     if missing:
         found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise InvalidValueError(f"checkpoint {path} has no {' and no '.join(map(repr, missing))}; it holds {found}")
-    return content
+    return dict(content)
 
 
 # ---------------------------------------------------------------------------------------------- random numbers
@@ -159,10 +171,15 @@ class Checkpointer:
         return path
 
     def _remove_old(self, newest: str) -> None:
-        periodic = sorted(path for path in self.folder.glob("model_*.pth") if _PERIODIC.fullmatch(path.name))
+        """Remove periodic checkpoints older than the newest one, but for KEEP_LAST - 1 that are whole.
+
+        Damaged ones stay, and do not count. So do those of later iterations: a run that went on from an earlier one
+        will write them again.
+        """
         if self.keep_last <= 0 or not _PERIODIC.fullmatch(newest):
             return
-        for path in periodic[: -self.keep_last]:
+        older = [path for path in periodic_checkpoints(self.folder) if iteration_of(path) < iteration_of(Path(newest))]
+        for path in [path for path in older if zipfile.is_zipfile(path)][self.keep_last - 1 :]:
             path.unlink(missing_ok=True)
 
 
@@ -171,15 +188,45 @@ def periodic_name(iteration: int) -> str:
     return f"model_{iteration:07d}.pth"
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint of a run: what the file `last_checkpoint` names, else the highest iteration; or None."""
+def iteration_of(periodic: Path) -> int:
+    """The iteration in the name of a periodic checkpoint."""
+    match = _PERIODIC.fullmatch(periodic.name)
+    return int(match[1]) if match is not None else -1
+
+
+def periodic_checkpoints(folder: Path) -> list[Path]:
+    """The periodic checkpoints of a run, whole or not, the newest first."""
+    found = [path for path in folder.glob("model_*.pth") if _PERIODIC.fullmatch(path.name) and path.is_file()]
+    return sorted(found, key=iteration_of, reverse=True)
+
+
+def read_pointer(folder: Path) -> tuple[Path | None, str]:
+    """The file that `last_checkpoint` names, or None; and what is wrong with the pointer, "" where nothing is."""
     pointer = folder / LAST
-    if pointer.is_file():
-        path = folder / pointer.read_text(encoding="utf-8").strip()
-        if path.is_file():
-            return path
-        logger.warning("%s names %s, which does not exist; looking for another checkpoint", pointer, path.name)
-    if (folder / FINAL).is_file():
-        return folder / FINAL
-    periodic = sorted(path for path in folder.glob("model_*.pth") if _PERIODIC.fullmatch(path.name))
-    return periodic[-1] if periodic else None
+    if not pointer.exists():
+        return None, ""
+    try:
+        with pointer.open("rb") as file:
+            name = file.read(_LONGEST_NAME).decode("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        return None, f"{pointer} cannot be read ({error})"
+    if not name or not name.isprintable() or {"/", "\\"} & set(name) or name in (".", ".."):
+        return None, f"{pointer} should hold the name of a file in its folder, not {name[:60]!r}"
+    path = folder / name
+    return (path, "") if os.path.isfile(path) else (None, f"{pointer} names {name[:60]}, which does not exist")
+
+
+def holds_checkpoint(folder: Path) -> bool:
+    """Whether a run has saved something here, whole or not."""
+    return any((folder / name).exists() for name in (LAST, FINAL, BEST)) or bool(periodic_checkpoints(folder))
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint by its name, whole or not: what `last_checkpoint` names, else the final or highest one."""
+    pointed, problem = read_pointer(folder)
+    if problem:
+        logger.warning("%s; looking for another checkpoint", problem)
+    if pointed is not None:
+        return pointed
+    others = [folder / FINAL, *periodic_checkpoints(folder), folder / BEST]
+    return next((path for path in others if path.is_file()), None)

@@ -14,7 +14,7 @@ from torch import nn
 
 from detframe.config import ConfigNode, carried_config, import_carried_modules, import_custom_modules, validate
 from detframe.engine.build import build_trainer, reproducible
-from detframe.engine.checkpoint import BEST, FINAL, last_checkpoint, read_checkpoint
+from detframe.engine.checkpoint import BEST, FINAL, holds_checkpoint
 from detframe.engine.distributed import describe, on_rank_zero, process_group, share_of_batch
 from detframe.engine.evaluating import TestSets
 from detframe.engine.inputs import (
@@ -26,6 +26,7 @@ from detframe.engine.inputs import (
     saved_config,
 )
 from detframe.engine.logs import MetricsFile, run_log
+from detframe.engine.newest import Found, open_newest
 from detframe.engine.output_dir import holds_run, moved_path, prepare, set_aside
 from detframe.engine.recorder import RunRecorder
 from detframe.engine.trainer import Trainer
@@ -62,7 +63,7 @@ def train(cfg: ConfigNode, resume: bool = False) -> dict[str, float]:
             _log_translation(cfg)
             if note:
                 logger.warning("%s", note)
-            return _train(cfg, folder, weights, last_checkpoint(folder) if resume else None)
+            return _train(cfg, folder, weights, open_newest(folder) if resume else None)
 
 
 def _log_translation(cfg: ConfigNode) -> None:
@@ -73,7 +74,7 @@ def _log_translation(cfg: ConfigNode) -> None:
 def _claim(folder: Path, weights: str, resume: bool) -> tuple[str, str]:
     """Make OUTPUT_DIR ready for this run; returns where MODEL.WEIGHTS is now, and a note for the log."""
     prepare(folder)
-    if resume and last_checkpoint(folder) is None:
+    if resume and not holds_checkpoint(folder):
         return weights, f"--resume: there is no checkpoint in {folder} yet, so this run starts from the beginning"
     if resume or not holds_run(folder):
         return weights, ""
@@ -82,12 +83,12 @@ def _claim(folder: Path, weights: str, resume: bool) -> tuple[str, str]:
     return moved_path(weights, folder, target), note
 
 
-def _train(cfg: ConfigNode, folder: Path, weights: str, checkpoint: Path | None) -> dict[str, float]:
+def _train(cfg: ConfigNode, folder: Path, weights: str, checkpoint: Found | None) -> dict[str, float]:
     import_custom_modules(cfg.CUSTOM_IMPORTS)
-    content = read_checkpoint(checkpoint) if checkpoint is not None else None
+    content = checkpoint.content if checkpoint is not None else None
     inputs = load_inputs(cfg, content)
     if content is not None and _is_finished(inputs.cfg, content):
-        logger.info("%s", _nothing_to_do(inputs.cfg, content, checkpoint))
+        logger.info("%s", _nothing_to_do(inputs.cfg, content, checkpoint.path if checkpoint else None))
         return dict(content["meta"]["metrics"])
     with reproducible(inputs.cfg):
         logger.info("%s", describe(inputs.cfg, resolve_device(cfg.MODEL.DEVICE)))
@@ -95,7 +96,7 @@ def _train(cfg: ConfigNode, folder: Path, weights: str, checkpoint: Path | None)
         trainer = build_trainer(inputs, folder, weights, content)
         on_rank_zero(lambda: _write_start(inputs, folder, trainer.iteration), "to write config.yaml")
         if checkpoint is not None:
-            logger.info("going on from %s at iteration %d of %d", checkpoint, trainer.iteration, trainer.max_iter)
+            logger.info("going on from %s at iteration %d of %d", checkpoint.path, trainer.iteration, trainer.max_iter)
         start = time.perf_counter()
         trainer.train()
     _summarise(trainer, folder, time.perf_counter() - start)

@@ -8,8 +8,11 @@ from pathlib import Path
 import torch
 
 from detframe.config import get_cfg
+from detframe.engine import newest
 from detframe.engine.distributed import on_rank_zero, process_group
+from detframe.engine.newest import open_newest
 from detframe.engine.trainer import check_losses
+from detframe.errors import InvalidValueError
 from detframe.layers.collectives import any_rank, barrier, gather_objects, rank, world_size
 from tests.engine.fakes import Regressor, make_config, make_data, make_trainer, weights
 
@@ -85,6 +88,7 @@ def two_ranks(folder):
         found["nonfinite"] = gather_objects(_nonfinite(folder))
         found["rank zero"] = gather_objects(_rank_zero_error())
         found["keys"] = gather_objects(_different_keys())
+        found["newest"] = gather_objects(_newest(Path(folder) / "damaged"))
         return found
 
 
@@ -125,6 +129,22 @@ def _different_keys():
     except ValueError as error:
         return str(error)
     return ""
+
+
+def _newest(folder):
+    """The newest checkpoint; then the same where rank 1 cannot read it."""
+    found = [open_newest(folder).path.name]
+    if rank() == 1:
+        newest.read_training_checkpoint = _unreadable
+    try:
+        open_newest(folder)
+    except ValueError as error:
+        found.append(str(error))
+    return found
+
+
+def _unreadable(path):
+    raise InvalidValueError(f"{path} is not whole here")
 
 
 # ---------------------------------------------------------------------------------------------- two ranks, real model

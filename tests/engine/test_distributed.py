@@ -12,7 +12,7 @@ import torch
 from detframe.engine.distributed import Place, check_gpus, expand_counts, find_place, first_host, share_of_batch
 from detframe.engine.processes import RankTraceback, launch
 from tests.engine import light, ranks
-from tests.engine.fakes import make_trainer, weights
+from tests.engine.fakes import make_trainer, save_state, weights
 
 SLURM = {
     "SLURM_JOB_ID": "4711",
@@ -173,6 +173,10 @@ def test_slurm_processes_find_each_other(root):
 def together(tmp_path_factory):
     """What two ranks found with the fake model."""
     folder = tmp_path_factory.mktemp("ranks")
+    (folder / "damaged").mkdir()
+    for iteration in (4, 8):
+        save_state(folder / "damaged", f"model_{iteration:07d}.pth", iteration)
+    (folder / "damaged" / "model_0000008.pth").write_bytes(b"")
     return folder, launch(ranks.two_ranks, 2, (str(folder),))
 
 
@@ -208,9 +212,16 @@ def test_nonfinite_loss_on_one_rank_stops_all_before_the_update(together):
 def test_error_on_rank_zero_is_an_error_everywhere(together):
     assert together[1]["rank zero"] == [
         ("OSError", "cannot write model.pth: the disk is full"),
-        ("RuntimeError", "rank 0 failed to save: OSError: cannot write model.pth: the disk is full"),
+        ("ProcessFailedError", "rank 0 failed to save: OSError: cannot write model.pth: the disk is full"),
     ]
 
 
 def test_different_loss_keys_are_refused(together):
     assert all("the ranks have different losses" in text for text in together[1]["keys"])
+
+
+def test_all_ranks_go_on_from_one_checkpoint(together):
+    (first, error), (second, other) = together[1]["newest"]
+    assert first == second == "model_0000004.pth"
+    assert error == other
+    assert "not all ranks can read it: rank 1: " in error
