@@ -2,75 +2,193 @@
 
 from __future__ import annotations
 
+import logging
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from detframe.errors import InvalidValueError, MissingFileError
+from detframe.data.image_files import ImageReadError, check_size, open_image, read_image_bytes
+from detframe.data.image_headers import (
+    PILLOW_FORMATS,
+    Header,
+    open_with_pillow,
+    pillow_limit_lifted,
+    pillow_orientation,
+    read_header,
+)
 
-JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
-PNG_START, PNG_END = b"\x89PNG", b"IEND"
-EXIF_ORIENTATION = 0x0112
+__all__ = ["ImageReadError", "image_size", "load_image"]
 
+logger = logging.getLogger(__name__)
 
-class ImageReadError(InvalidValueError):
-    """An image file that cannot be read, or is not the image that the annotations describe."""
+JPEG_END, PNG_END = b"\xff\xd9", b"IEND"
+FULL_BITS = 15  # an image of 16 bits per channel whose brightest value needs fewer holds 10, 12 or 14 bits
+_noticed: set[str] = set()  # what was already said in this process
 
 
 def load_image(path: str | Path, expected_hw: tuple[int, int] | None = None) -> Tensor:
     """An image file as uint8 (3, H, W), RGB, turned as its EXIF orientation says.
 
-    Grey, 16-bit and transparent images become 8-bit RGB (transparency is dropped). The memory lies as (H, W, 3), which
-    the resizing of uint8 images and channels_last convolutions want.
+    Grey, palette, CMYK, 16-bit and transparent images become 8-bit RGB (transparency is dropped; of 16 bits the upper
+    8 are kept); of several frames or pages the first is read. The memory lies as (H, W, 3), which the resizing of uint8
+    images and channels_last convolutions want.
 
     Args:
-        path: JPEG, PNG, or any other format that OpenCV decodes.
+        path: JPEG, PNG, TIFF, BMP, WebP, GIF, JPEG 2000, PNM, or AVIF where Pillow decodes it.
         expected_hw: the size that the annotations state.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ImageReadError: it is empty, truncated or no image, or its size is not `expected_hw`.
+        FileNotFoundError: there is no such file. PermissionError, OSError: it may not or cannot be read.
+        ImageReadError: it is empty, truncated, no image or no regular file, its values are floating-point, signed or of
+            32 bits, it has more pixels than `max_pixels` allows, or its size is not `expected_hw`.
     """
-    import cv2
-
-    try:
-        data = np.fromfile(path, dtype=np.uint8)
-    except FileNotFoundError:
-        raise MissingFileError(f"the image {path} does not exist") from None
-    _check_whole(data, path)
-    pixels = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    if pixels is None:
-        raise ImageReadError(f"{path} cannot be decoded; is it an image?")
+    data = read_image_bytes(path)
+    header = read_header(BytesIO(data), path)
+    check_size(header.stored_hw, path)
+    check_size(header.tile_hw, path)
+    pixels = _decode(data, header, path)
     if expected_hw is not None and pixels.shape[:2] != tuple(expected_hw):
         raise ImageReadError(_size_message(path, (pixels.shape[0], pixels.shape[1]), expected_hw))
-    return torch.from_numpy(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)).permute(2, 0, 1)
+    if header.several:
+        _notice("frames", "%s holds several frames or pages; of such images the first is read", path)
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def _check_whole(data: np.ndarray, path: str | Path) -> None:
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) that `load_image` gives, from the header alone.
+
+    Raises:
+        FileNotFoundError: there is no such file. PermissionError, OSError: it may not or cannot be read.
+        ImageReadError: it is no image, or has more pixels than `max_pixels` allows.
+    """
+    with open_image(path) as file:
+        try:
+            header = read_header(file, path)
+        except ImageReadError as error:
+            raise ImageReadError(f"the size of {path} cannot be read: {error}") from None
+    check_size(header.stored_hw, path)
+    return header.size_hw
+
+
+# ------------------------------------------------------------------ decoding
+def _decode(data: bytes, header: Header, path: str | Path) -> np.ndarray:
+    """uint8 (H, W, 3), RGB, upright."""
+    if not header.is_integer or header.bits > 16:
+        raise ImageReadError(
+            f"{path} holds values of {header.bits} bits per channel that are floating-point, signed, or wider than 16 "
+            f"bits; no one scale makes colours of them. Convert it to 8 or 16 bits without a sign"
+        )
+    if header.format in ("JPEG", "PNG"):
+        _check_whole(data, header, path)
+        pixels = _with_opencv(data, header, path)
+    elif header.format == "TIFF" and header.bits > 8:
+        pixels = _with_opencv(_without_orientation(data, header), header, path)
+    else:
+        return _with_pillow(data, header, path)
+    return _turned(pixels, header.orientation)
+
+
+def _check_whole(data: bytes, header: Header, path: str | Path) -> None:
     """Decoders fill the missing rest of a truncated file with grey, and say so at most on stderr."""
-    if len(data) == 0:
-        raise ImageReadError(f"{path} is empty")
-    start, end = data[:4].tobytes(), data[-16:].tobytes()
-    if start.startswith(JPEG_START) and end.rstrip(b"\x00\n\r ").endswith(JPEG_END):
+    end = data[-16:]
+    if header.format == "JPEG" and end.rstrip(b"\x00\n\r ").endswith(JPEG_END):
         return
-    if start == PNG_START and PNG_END in end:
+    if header.format == "PNG" and PNG_END in end:
         return
-    # Another format, or bytes after the end (some cameras append data): a strict decoder settles it.
-    _decode_strictly(path)
+    # Bytes after the end (some cameras append data): a strict decoder settles it.
+    image = open_with_pillow(data, path, (header.format,))
+    if image is not None:
+        _load_strictly(image, header, path)
 
 
-def _decode_strictly(path: str | Path) -> None:
-    from PIL import Image, UnidentifiedImageError
+def _with_opencv(data: bytes, header: Header, path: str | Path) -> np.ndarray:
+    import cv2
 
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION | (cv2.IMREAD_ANYDEPTH if header.bits > 8 else 0)
     try:
-        with Image.open(path) as image:
+        pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+    except cv2.error as error:  # more pixels than OpenCV's own limit, or no memory
+        raise ImageReadError(f"{path} cannot be decoded: OpenCV says {str(error).strip()}") from None
+    if pixels is None or pixels.shape[:2] != header.stored_hw:
+        raise ImageReadError(
+            f"{path} cannot be decoded: it is a damaged {header.format}, or of a kind that is not read"
+        )
+    if pixels.dtype == np.uint16:
+        pixels = _eight_bits(pixels, header, path)
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
+
+
+def _with_pillow(data: bytes, header: Header, path: str | Path) -> np.ndarray:
+    """A strict decoder for everything but JPEG and PNG. A TIFF that Pillow does not know is OpenCV's."""
+    image = open_with_pillow(data, path, ("TIFF",) if header.format == "TIFF" else PILLOW_FORMATS)
+    if image is None:
+        return _turned(_with_opencv(_without_orientation(data, header), header, path), header.orientation)
+    _load_strictly(image, header, path)
+    if image.mode.startswith("I"):
+        wide = np.asarray(image).clip(0, 2**16 - 1).astype(np.uint16)
+        pixels = np.stack([_eight_bits(wide, header, path)] * 3, axis=-1)
+    else:
+        try:
+            pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+        except ValueError as error:
+            raise ImageReadError(f"{path} cannot be made RGB: its colours are {image.mode} ({error})") from None
+    return _turned(pixels, pillow_orientation(image))  # Pillow turns TIFF itself, and then says 1
+
+
+def _load_strictly(image: Any, header: Header, path: str | Path) -> None:
+    try:
+        with pillow_limit_lifted(header.stored_hw):
             image.load()
-    except UnidentifiedImageError:
-        return  # OpenCV reads a few formats that Pillow does not
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ImageReadError(f"{path} is truncated or damaged: {error}") from None
+    except Exception as error:  # a plugin lets through whatever its parsing runs into
+        raise ImageReadError(f"{path} is truncated or damaged: {error or type(error).__name__}") from None
+
+
+def _without_orientation(data: bytes, header: Header) -> bytes:
+    """A TIFF whose orientation says nothing: OpenCV turns some TIFFs, whatever it is told, and fails on others."""
+    if header.orientation == 1:
+        return data
+    return data[: header.orientation_at] + bytes(4) + data[header.orientation_at + 4 :]
+
+
+def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """(H, W, 3) as its EXIF orientation says."""
+    import cv2
+
+    if orientation in (5, 7):
+        pixels = cv2.transpose(pixels)
+    if orientation in (2, 4):
+        return cv2.flip(pixels, 1 if orientation == 2 else 0)
+    turn = {3: cv2.ROTATE_180, 6: cv2.ROTATE_90_CLOCKWISE, 7: cv2.ROTATE_180, 8: cv2.ROTATE_90_COUNTERCLOCKWISE}
+    return cv2.rotate(pixels, turn[orientation]) if orientation in turn else pixels
+
+
+def _eight_bits(pixels: np.ndarray, header: Header, path: str | Path) -> np.ndarray:
+    """The upper 8 of 16 bits.
+
+    By the format and never by the brightest value: two images of one camera must keep their relation.
+    """
+    bits = int(pixels.max()).bit_length()
+    if header.bits == 16 and 0 < bits < FULL_BITS:
+        _notice(
+            "bits",
+            "%s has 16 bits per channel, but only %d of them are used (cameras with 10, 12 or 14 bits write such "
+            "files), and of the 16 the upper 8 are kept: it becomes dark, with few shades. Multiply the values of all "
+            "images of that camera by one power of two, so that its brightest possible value is near 65535",
+            path,
+            bits,
+        )
+    return (pixels >> 8).astype(np.uint8)
+
+
+def _notice(kind: str, message: str, *values: object) -> None:
+    """Say something once per process: the first image of a kind speaks for the others."""
+    if kind not in _noticed:
+        _noticed.add(kind)
+        logger.warning(message, *values)
 
 
 def _size_message(path: str | Path, found_hw: tuple[int, int], expected_hw: tuple[int, int]) -> str:
@@ -82,23 +200,3 @@ def _size_message(path: str | Path, found_hw: tuple[int, int], expected_hw: tupl
             "so their boxes do not fit the upright image. Turn the files and remove the tag, or correct the annotations"
         )
     return message
-
-
-def image_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) of an image from its header alone, EXIF orientation applied.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ImageReadError: it is no image.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
-    except FileNotFoundError:
-        raise MissingFileError(f"the image {path} does not exist") from None
-    except (UnidentifiedImageError, OSError) as error:
-        raise ImageReadError(f"the size of {path} cannot be read: {error}") from None
-    return (width, height) if turned else (height, width)

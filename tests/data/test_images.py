@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import struct
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +14,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
-from detframe.data import ImageReadError, load_image
+from detframe.data import ImageReadError, images, load_image
 from detframe.data.images import image_size
+from detframe.errors import FileAccessError
 from tests.data.sets import pixels
 
 
@@ -110,3 +116,335 @@ def test_bytes_after_the_end_are_no_defect(tmp_path: Path) -> None:
     path = save(tmp_path / "a.jpg", pixels(32, 48))
     path.write_bytes(path.read_bytes() + b"something that a camera appended")
     assert load_image(path).shape == (3, 32, 48)
+
+
+def test_what_a_file_looks_like_is_said(tmp_path: Path) -> None:
+    for number, (data, said) in enumerate(
+        [
+            (b"hello, this is text", "It is text: 'hello, this is text'"),
+            (b"\n<!DOCTYPE html><html>Not found</html>", "It is an HTML page"),
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"),
+            (b"\0\0\0\x18ftypheic\0\0\0\0", "It is HEIC"),
+            (b"\0\0\0\x18ftypisom\0\0\0\0", "It is an MP4"),
+            (b"%PDF-1.4", "It is a PDF"),
+            (bytes(300), "It is zeros: a copy that was interrupted"),
+            (bytes(range(255, 0, -1)), "JPEG, PNG, TIFF, BMP, WebP, GIF, JPEG 2000, PNM and AVIF are read"),
+        ]
+    ):
+        path = tmp_path / f"{number}.jpg"
+        path.write_bytes(data)
+        for read in (load_image, image_size):
+            with pytest.raises(ImageReadError, match=rf"{number}\.jpg cannot be decoded; is it an image\?") as caught:
+                read(path)
+            assert said in str(caught.value)
+
+
+# ------------------------------------------------------------------ what is no regular file, and what is too large
+def special(kind: str, path: Path) -> None:
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+    else:
+        path.symlink_to("/dev/zero")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="named pipes and devices of POSIX")
+@pytest.mark.parametrize("kind", ["folder", "pipe", "socket", "device"])
+def test_only_regular_files_are_opened(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the name of a socket is short
+    special(kind, Path("a.jpg"))
+    for read in (load_image, image_size):
+        with pytest.raises(ImageReadError, match=rf"a\.jpg is a .*{kind}.*, not an image file"):
+            read("a.jpg")
+
+
+def test_names_that_the_system_does_not_take(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ImageReadError, match="cannot be the name of an image"):
+        load_image("a\0b.jpg")
+    with pytest.raises(FileAccessError, match=r"cannot be read: File name too long"):
+        load_image(tmp_path / ("a" * 300 + ".jpg"))
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        load_image(tmp_path / "file" / "a.jpg")
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    with pytest.raises(FileAccessError, match=r"loop\.jpg cannot be read"):
+        load_image(tmp_path / "loop.jpg")
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def headers(width: int, height: int) -> dict[str, bytes]:
+    """The beginnings of images of a size, format by format; there is nothing behind them."""
+    tags = [(256, 4, width), (257, 4, height), (258, 3, 8), (262, 3, 1), (273, 4, 8), (277, 3, 1), (278, 4, height)]
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    return {
+        "png": b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)),
+        "jpg": b"\xff\xd8\xff\xc0\0\x11\x08" + struct.pack(">HH", height, width) + b"\x03" + bytes(9) + b"\xff\xd9",
+        "bmp": b"BM" + struct.pack("<IIIIiiHHIIIIII", 99, 0, 54, 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0) + bytes(9),
+        "tif": b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(4),
+        "gif": b"GIF89a"
+        + struct.pack("<HH", width, height)
+        + b"\0\0\0,\0\0\0\0"
+        + struct.pack("<HH", width, height)
+        + b"\0\x02\x01\0\0;",
+        "ppm": f"P5 {width} {height} 255\n".encode(),
+    }
+
+
+@pytest.mark.parametrize("suffix", headers(1, 1))
+def test_a_size_above_the_limit_is_refused_before_it_is_decoded(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(headers(30000, 30000)[suffix])
+    for read in (load_image, image_size):
+        with pytest.raises(
+            ImageReadError, match=r"a\.\w+ is 30000x30000 = 900000000 pixels, and the limit is"
+        ) as caught:
+            read(path)
+        assert "DETFRAME_MAX_IMAGE_PIXELS raises the limit" in str(caught.value)
+    path.write_bytes(headers(20000, 20000)[suffix])
+    assert image_size(path) == (20000, 20000)
+    monkeypatch.setenv("DETFRAME_MAX_IMAGE_PIXELS", "900000000")
+    path.write_bytes(headers(30000, 30000)[suffix])
+    assert image_size(path) == (30000, 30000)
+
+
+@pytest.mark.parametrize("suffix", sorted({*headers(1, 1)} - {"gif"}))  # of a GIF, the frames decide
+@pytest.mark.parametrize("size", [(0, 5), (5, 0)])
+def test_no_pixels(tmp_path: Path, suffix: str, size: tuple[int, int]) -> None:
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(headers(*size)[suffix])
+    for read in (load_image, image_size):
+        with pytest.raises(ImageReadError, match=rf"a\.{suffix}"):
+            read(path)
+
+
+def test_a_limit_that_is_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "a.png", pixels(17, 23))
+    monkeypatch.setenv("DETFRAME_MAX_IMAGE_PIXELS", "1e9")
+    with pytest.raises(ValueError, match="DETFRAME_MAX_IMAGE_PIXELS is '1e9'; it must be a whole number") as caught:
+        load_image(path)
+    assert not isinstance(caught.value, ImageReadError)  # the image is not at fault, and must not be skipped
+    monkeypatch.setenv("DETFRAME_MAX_IMAGE_PIXELS", "390")
+    with pytest.raises(ImageReadError, match="is 23x17 = 391 pixels, and the limit is 390"):
+        load_image(path)
+
+
+def test_a_file_of_any_length_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.jpg"
+    with path.open("wb") as file:
+        file.truncate(2**40)  # takes no space
+    with pytest.raises(ImageReadError, match=r"a\.jpg has 1099511627776 bytes, more than any image of"):
+        load_image(path)
+
+
+def test_a_tiff_with_huge_tiles(tmp_path: Path) -> None:
+    data = tiff(bytes(64 * 48), 64, 48, 8, [(322, 4, 60000), (323, 4, 60000)])
+    (tmp_path / "a.tif").write_bytes(data)
+    with pytest.raises(ImageReadError, match="60000x60000"):
+        load_image(tmp_path / "a.tif")
+
+
+def test_images_above_the_limit_of_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    path = save(tmp_path / "a.tif", pixels(17, 23))
+    assert image_size(path) == (17, 23)
+    assert (load_image(path).permute(1, 2, 0).numpy() == pixels(17, 23)).all()
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+# ------------------------------------------------------------------ the size of the header is that of the decoded image
+def tiff(rows: bytes, width: int, height: int, bits: int, extra: Sequence[tuple[int, int, Any]] = ()) -> bytes:
+    """An uncompressed grey TIFF."""
+    tags = [(256, 3, width), (257, 3, height), (258, 3, bits), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1)]
+    tags = sorted([*tags, (278, 3, height), (279, 4, len(rows)), *extra])
+    forms = {2: "<HHI4s", 3: "<HHIHxx", 4: "<HHII"}
+    entries = b"".join(struct.pack(forms[k], tag, k, 2 if k == 2 else 1, value) for tag, k, value in tags)
+    return b"II*\0" + struct.pack("<I", 8 + len(rows)) + rows + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def turned(array: np.ndarray, orientation: int) -> np.ndarray:
+    """The definition of the tag: which side of the image the first row and column of the file are."""
+    array = array.transpose(1, 0, 2) if orientation >= 5 else array
+    rows = {3: -1, 4: -1, 7: -1, 8: -1}.get(orientation, 1)
+    columns = {2: -1, 3: -1, 6: -1, 7: -1}.get(orientation, 1)
+    return array[::rows, ::columns]
+
+
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "16.tif", "16c.tif", "avif"])
+def test_sizes_agree_in_every_format_and_orientation(tmp_path: Path, suffix: str, orientation: int) -> None:
+    array = np.repeat(np.repeat(pixels(4, 6), 8, 0), 8, 1)  # flat squares survive lossy formats
+    path = tmp_path / f"a.{suffix}"
+    if suffix.startswith("16"):
+        wide = array.astype(np.uint16) * 256
+        array = array if suffix == "16c.tif" else np.repeat(array[..., :1], 3, -1)
+        path.write_bytes(wide_tiff(wide if suffix == "16c.tif" else wide[..., 0], orientation))
+    elif suffix == "tif":
+        Image.fromarray(array).save(path, tiffinfo={274: orientation})
+    else:
+        if suffix == "avif" and not features.check("avif"):
+            pytest.skip("this Pillow has no AVIF")
+        save(path, array, orientation, quality=100)
+    expected = turned(array, orientation if 1 <= orientation <= 8 else 1).astype(int)
+    image = load_image(path).permute(1, 2, 0).numpy()
+    assert image_size(path) == image.shape[:2] == expected.shape[:2]
+    assert np.abs(image - expected).mean() < 12  # a wrong turn is 80 off
+    load_image(path, expected.shape[:2])
+
+
+def wide_tiff(array: np.ndarray, orientation: int) -> bytes:
+    """A TIFF of 16 bits per channel with an orientation, which neither OpenCV nor Pillow writes in colour."""
+    good, data = cv2.imencode(".tif", array[..., ::-1] if array.ndim == 3 else array, [cv2.IMWRITE_TIFF_COMPRESSION, 1])
+    assert good
+    raw = data.tobytes()
+    (at,) = struct.unpack("<I", raw[4:8])
+    (count,) = struct.unpack("<H", raw[at : at + 2])
+    entries = [raw[at + 2 + 12 * i : at + 14 + 12 * i] for i in range(count)]
+    entries = [e for e in entries if e[:2] != struct.pack("<H", 274)] + [struct.pack("<HHIHxx", 274, 3, 1, orientation)]
+    entries.sort(key=lambda entry: struct.unpack("<H", entry[:2]))
+    directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    return raw[:4] + struct.pack("<I", len(raw)) + raw[8:] + directory
+
+
+@pytest.mark.parametrize("kind", [(2, b"6\0\0\0"), (4, 6), (4, 65542), (3, 0)])
+def test_orientations_of_another_type(tmp_path: Path, kind: tuple[int, Any]) -> None:
+    entry = (274, *kind)
+    (tmp_path / "a.tif").write_bytes(tiff(bytes(32 * 48), 48, 32, 8, [entry]))
+    form = {2: "<HHI4s", 3: "<HHIHxx", 4: "<HHII"}[kind[0]]
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0" + struct.pack(form, 274, kind[0], 1, kind[1]) + bytes(4)
+    plain = save(tmp_path / "a.jpg", pixels(32, 48)).read_bytes()
+    (tmp_path / "a.jpg").write_bytes(plain[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(exif)) + exif + plain[2:])
+    expected = (48, 32) if kind == (4, 6) else (32, 48)
+    for name in ("a.tif", "a.jpg"):
+        assert image_size(tmp_path / name) == load_image(tmp_path / name).shape[1:] == expected
+
+
+@pytest.mark.parametrize("exif", [b"", b"II*\0", b"junk" * 9, b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff"])
+def test_damaged_exif_says_nothing(tmp_path: Path, exif: bytes) -> None:
+    plain = save(tmp_path / "a.jpg", pixels(32, 48)).read_bytes()
+    segment = b"\xff\xe1" + struct.pack(">H", 8 + len(exif)) + b"Exif\0\0" + exif
+    (tmp_path / "a.jpg").write_bytes(plain[:2] + segment + plain[2:])
+    assert image_size(tmp_path / "a.jpg") == load_image(tmp_path / "a.jpg").shape[1:] == (32, 48)
+
+
+# ------------------------------------------------------------------ colours, depths and pages
+MODES = {
+    "bmp": ("1", "L", "P", "RGB"), "gif": ("1", "L", "P", "RGBA"), "jpg": ("L", "CMYK"), "webp": ("L", "RGBA"),
+    "png": ("1", "L", "LA", "P", "RGBA", "I;16"), "ppm": ("1", "L", "RGB"), "jp2": ("L", "LA", "RGB", "RGBA"),
+    "tif": ("1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "I;16"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("suffix", "mode"), [(suffix, mode) for suffix, modes in MODES.items() for mode in modes])
+def test_colours_are_those_of_pillow(tmp_path: Path, suffix: str, mode: str) -> None:
+    base = Image.fromarray(np.repeat(np.repeat(pixels(4, 6), 8, 0), 8, 1))
+    if mode == "I;16":
+        picture = Image.fromarray(np.asarray(base.convert("L")).astype(np.uint16) * 257)
+    elif mode == "RGBA":
+        picture = Image.merge("RGBA", [*base.split(), base.convert("L")])
+    else:
+        picture = base.convert(mode)
+    path = tmp_path / f"a.{suffix}"
+    picture.save(path)
+    with Image.open(path) as opened:
+        opened.load()
+        wide = opened.mode.startswith("I")
+        expected = np.asarray(opened) >> 8 if wide else np.asarray(opened.convert("RGB"))
+    expected = np.repeat(expected[..., None], 3, -1) if wide else expected
+    image = load_image(path, (32, 48)).permute(1, 2, 0).numpy()
+    assert np.abs(image - expected.astype(int)).max() <= 3
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_colours_of_sixteen_bits(tmp_path: Path, suffix: str, channels: int) -> None:
+    array = np.random.default_rng(0).integers(0, 2**16, (17, 23, channels), dtype=np.uint16)
+    cv2.imwrite(str(tmp_path / f"a.{suffix}"), array)
+    image = load_image(tmp_path / f"a.{suffix}").permute(1, 2, 0).numpy()
+    assert (image == array[..., 2::-1] >> 8).all()
+
+
+@pytest.mark.parametrize("kind", ["float", "double", "int32", "signed", "pfm"])
+def test_values_without_a_scale_are_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.tif"
+    if kind == "signed":
+        path.write_bytes(tiff(bytes(12), 4, 3, 8, [(339, 3, 2)]))
+    elif kind == "pfm":
+        path.write_bytes(b"Pf\n4 3\n-1.0\n" + bytes(48))
+    else:
+        dtype = {"float": np.float32, "double": np.float64, "int32": np.int32}[kind]
+        cv2.imwrite(str(path), np.ones((3, 4), dtype))
+    with pytest.raises(ImageReadError, match="floating-point, signed, or wider than 16 bits"):
+        load_image(path)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 10, 12, 14])
+def test_bits_that_the_file_declares(tmp_path: Path, bits: int, caplog: pytest.LogCaptureFixture) -> None:
+    values = np.arange(64 * 48).reshape(48, 64) % 2**bits
+    rows = (values[..., None] >> np.arange(bits)[::-1] & 1).astype(np.uint8).reshape(48, -1)
+    (tmp_path / "a.tif").write_bytes(tiff(np.packbits(rows, axis=1).tobytes(), 64, 48, bits))
+    image = load_image(tmp_path / "a.tif").numpy()[0]
+    assert (image == (values >> (bits - 8) if bits > 8 else values * (255 // (2**bits - 1)))).all()
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_unused_bits_are_said_once(
+    tmp_path: Path, bits: int, suffix: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "_noticed", set())
+    for name in ("a", "b"):
+        ramp = np.linspace(0, 2**bits - 1, 64 * 48).reshape(48, 64).astype(np.uint16)
+        cv2.imwrite(str(tmp_path / f"{name}.{suffix}"), ramp)
+        assert (load_image(tmp_path / f"{name}.{suffix}").numpy()[1] == ramp >> 8).all()
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == (bits < 16)
+    assert bits == 16 or (f"only {bits} of them are used" in said[0] and f"a.{suffix}" in said[0])
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tif"])
+def test_of_several_frames_the_first(
+    tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "_noticed", set())
+    frames = [Image.new("RGB", (48, 32), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:])
+    for _ in range(2):
+        red, green, blue = load_image(tmp_path / f"a.{suffix}").float().mean((1, 2)).tolist()
+        assert red > 250 and green < 5 and blue < 5
+    assert [
+        r.getMessage() for r in caplog.records if "several frames or pages; of such images the first" in r.getMessage()
+    ]
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "webp", "tif", "gif", "jp2", "ppm", "avif"])
+def test_no_cut_and_no_changed_byte_is_more_than_a_broken_image(tmp_path: Path, suffix: str) -> None:
+    if suffix == "avif" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    noise = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    path = save(tmp_path / f"a.{suffix}", noise)
+    data, random = path.read_bytes(), np.random.default_rng(1)
+    for trial in range(60):
+        length = int(random.integers(1, len(data)))
+        changed = bytearray(data[:length] if trial % 2 else data)
+        for _ in range(0 if trial % 2 else 3):
+            changed[int(random.integers(min(len(data), 300)))] = int(random.integers(256))
+        path.write_bytes(changed)
+        for read in (image_size, load_image):
+            try:
+                read(path)
+            except ImageReadError as error:
+                assert path.name in str(error)
+        if trial % 2 and length < len(data) - 32:
+            with pytest.raises(ImageReadError):
+                load_image(path)
