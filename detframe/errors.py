@@ -9,7 +9,8 @@ fault of the program and keeps its traceback. Modules of your own may raise them
 from __future__ import annotations
 
 import re
-
+import reprlib
+from typing import Any
 
 LONGEST_LINE = 2000  # of a message; what a file holds may be longer
 _UNSHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -40,6 +41,18 @@ def _shortened(line: str) -> str:
         return line
     half = LONGEST_LINE // 2
     return f"{line[:half]} ... ({left_out} characters left out) ... {line[-half:]}"
+
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 60
+_short.maxlist = _short.maxdict = 12
+
+
+def shown(value: Any) -> str:
+    """A value that somebody's file holds, for a message: short, however deep, long or large it is."""
+    if isinstance(value, int) and value.bit_length() > 10_000:  # Python refuses to write these out
+        return "a number of thousands of digits"
+    return _short.repr(value)
 
 
 class InvalidValueError(UserError, ValueError):

@@ -95,6 +95,28 @@ def write_text(path: Path, text: str) -> None:
     atomic_write(path, lambda file: file.write(text.encode()), len(text))
 
 
+def read_bytes(path: Path, what: str = "") -> bytes:
+    """What a file holds; never waits for somebody to write it.
+
+    Args:
+        what: what the file is, for the message ("the catalog").
+
+    Raises:
+        ValueError: it is a folder, a pipe or a device. OSError: it cannot be read.
+    """
+    if path.is_dir():
+        raise InvalidValueError(f"{_named(path, what)} is a folder; a file was expected")
+    # a pipe that nobody writes to would block already when it is opened
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise InvalidValueError(f"{_named(path, what)} is no file with content, but a pipe or a device")
+        return file.read()
+
+
+def _named(path: Path, what: str) -> str:
+    return f"{what} {path}" if what else str(path)
+
+
 def read_text(path: Path, what: str = "") -> str:
     """A text in UTF-8, with or without a byte-order mark.
 
@@ -104,13 +126,23 @@ def read_text(path: Path, what: str = "") -> str:
     Raises:
         ValueError: it is in another encoding; names the file and the line. OSError: it cannot be read.
     """
-    data = path.read_bytes()
+    return decoded(read_bytes(path, what), _named(path, what))
+
+
+def decoded(data: bytes, name: str, encoding: str = "utf-8-sig") -> str:
+    """Bytes as text; `name` says for the message what they are.
+
+    Raises:
+        ValueError: they are in another encoding, or Python knows none of that name; names the line.
+    """
+    words = "UTF-8" if encoding == "utf-8-sig" else encoding
     try:
-        return data.decode("utf-8-sig")
+        return data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        name = f"{what} {path}" if what else str(path)
         byte = f"0x{data[error.start]:02x}"
         raise InvalidValueError(
-            f"{name} is not UTF-8 text: line {line} holds the byte {byte}; save it as UTF-8"
+            f"{name} is not {words} text: line {line} holds the byte {byte}; save it as UTF-8"
         ) from None
+    except (LookupError, UnicodeError):
+        raise InvalidValueError(f"{name} says that it is in {words!r}, which is no encoding of text") from None

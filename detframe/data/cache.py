@@ -20,7 +20,7 @@ from detframe.data.metadata import Metadata
 from detframe.data.packing import PackedDataset, map_folder
 
 logger = logging.getLogger(__name__)
-FORMAT_VERSION = 2  # raise it when a reader or the layout of the arrays changes
+FORMAT_VERSION = 3  # raise it when a reader or the layout of the arrays changes
 
 
 def cache_folder() -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from detframe.config.paths import shipped_folder
-from detframe.errors import MissingFileError
+from detframe.errors import InvalidValueError, MissingFileError
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class CatalogEntry:
     catalog: Path
 
     def check_exists(self) -> None:
-        """Raises FileNotFoundError for a missing image folder or annotation file."""
+        """Raises FileNotFoundError for a missing image folder or annotation file, ValueError for a pipe or a device."""
         for what, path, there in (
             ("image folder", self.images, self.images.is_dir()),
             ("annotations", self.annotations, self.annotations.exists()),
@@ -40,6 +40,11 @@ class CatalogEntry:
                 raise MissingFileError(
                     f"data set {self.name!r}: the {what} {path} does not exist (entry in {self.catalog}; {moved}){hint}"
                 )
+        if not (self.annotations.is_file() or self.annotations.is_dir()):
+            raise InvalidValueError(
+                f"data set {self.name!r}: the annotations {self.annotations} are neither a file nor a folder, "
+                f"but a pipe or a device (entry in {self.catalog})"
+            )
 
     def source_files(self) -> list[Path]:
         """What the records are made from: a change in any of these files makes them anew."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from detframe.errors import InvalidValueError
+from detframe.errors import InvalidValueError, shown
 
 
 @dataclass(frozen=True)
@@ -49,20 +50,33 @@ def with_keypoint_facts(
     """
     names = list(metadata.keypoint_names)
     if sigmas is not None:
-        if len(sigmas) != len(names) or not all(sigma > 0 for sigma in sigmas):
+        if not _is_list(sigmas, len(names)) or not all(map(_is_positive, sigmas)):
             raise InvalidValueError(
                 f"data set {metadata.name!r}: keypoint_sigmas must be {len(names)} numbers above 0, one for each of "
-                f"{', '.join(names)}, not {list(sigmas)}"
+                f"{', '.join(names)}, not {shown(sigmas)}"
             )
         metadata = replace(metadata, keypoint_sigmas=tuple(float(sigma) for sigma in sigmas))
     if pairs is not None:
-        wrong = [list(pair) for pair in pairs if len(pair) != 2 or not set(pair) <= set(names)]
+        if not _is_list(pairs):
+            raise InvalidValueError(
+                f"data set {metadata.name!r}: keypoint_flip_pairs must be a list of pairs of names, not {shown(pairs)}"
+            )
+        wrong = [pair for pair in pairs if not _is_list(pair, 2) or any(name not in names for name in pair)]
         if wrong:
             raise InvalidValueError(
-                f"data set {metadata.name!r}: keypoint_flip_pairs has {wrong[0]}; a pair is two of {', '.join(names)}"
+                f"data set {metadata.name!r}: keypoint_flip_pairs has {shown(wrong[0])}; a pair is two of "
+                f"{', '.join(names)}"
             )
         metadata = replace(metadata, keypoint_flip_pairs=tuple((names.index(a), names.index(b)) for a, b in pairs))
     return metadata
+
+
+def _is_list(value: Any, length: int | None = None) -> bool:
+    return isinstance(value, list | tuple) and length in (None, len(value))
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def joined_sigmas(first: Metadata, second: Metadata) -> tuple[float, ...]:

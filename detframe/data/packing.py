@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from detframe.data.findings import Findings, Kind
 from detframe.data.metadata import Metadata
+from detframe.data.segmentations import PackedMask, is_finite_area, no_mask_message, pack_segmentation
 from detframe.errors import InvalidValueError
-from detframe.structures.lazy_masks import to_rle
 
 logger = logging.getLogger(__name__)
 ARRAYS = {
@@ -42,6 +43,25 @@ ARRAYS = {
     "rle_bytes": np.uint8,  # compressed COCO run lengths
 }
 MIN_SIDE = 0.01  # pixels; a narrower box is degenerate (and could lose its width in float32)
+FAR_KEYPOINT = 2.0**24  # pixels; what lies farther away is no position
+OVERHANG = 2.0  # pixels by which a box may reach beyond its image without a word
+
+NO_AREA = Kind(
+    "box has no area inside the image and was left out", "boxes have no area inside the image and were left out", 1
+)
+INFINITE = Kind("box has an infinite number and was left out", "boxes have infinite numbers and were left out")
+CLIPPED = Kind(
+    f"box reaches more than {OVERHANG:.0f} pixels beyond its image and was clipped to it",
+    f"boxes reach more than {OVERHANG:.0f} pixels beyond their images and were clipped to them",
+)
+NO_POSITION = Kind(
+    "keypoint has no finite position, and counts as not annotated",
+    "keypoints have no finite position, and count as not annotated",
+)
+SAME_ID = Kind(
+    "annotation has an id that another one has; all were numbered anew",
+    "annotations have an id that another one has; all were numbered anew",
+)
 
 
 class PackedDataset:
@@ -101,18 +121,23 @@ class RecordBuilder:
     """Packs a data set image by image: `add_image`, then `add_object` for each of its objects; `build()` at the end.
 
     Boxes are clipped to their image; those without area are left out, with everything else of that object, and counted.
+
+    Args:
+        findings: what is repaired is counted here; a reader that counts too hands its own in.
     """
 
-    def __init__(self, metadata: Metadata) -> None:
+    def __init__(self, metadata: Metadata, findings: Findings | None = None) -> None:
         self.metadata = metadata
+        self.findings = findings if findings is not None else Findings()
         codes = {np.int32: "i", np.int64: "q", np.float32: "f", np.float64: "d", np.bool_: "B", np.uint8: "B"}
         self._columns: dict[str, array[Any]] = {key: array(codes[dtype]) for key, dtype in ARRAYS.items()}
         for key in ("object_start", "file_start", "polygon_start", "point_start", "rle_start"):
             self._columns[key].append(0)
         self._size_hw = (0, 0)
         self._file_name = ""
-        self._has_masks = self._has_keypoints = False
-        self._degenerate: list[str] = []
+        self._has_masks = False
+        self._without_mask, self._first_without = 0, ""
+        self._fractions = self._boxes = 0
 
     def add_image(self, file_name: str | Path, image_id: int, size_hw: tuple[int, int]) -> None:
         """Begin the next image; the objects that follow belong to it."""
@@ -139,81 +164,87 @@ class RecordBuilder:
         Args:
             box: xyxy in pixels.
             label: 1..K.
-            ann_id: the file's own id of it.
-            area: in pixels; computed where it is None or not above 0.
+            ann_id: the file's own id of it; 0 where it has none.
+            area: in pixels; computed where it is None, not above 0 or not finite.
             segmentation: list of polygons, or run lengths, as in COCO's files.
             keypoints: x, y, visibility of each, flat; None is all zeros.
 
         Raises:
             ValueError: a segmentation or keypoints of a wrong form.
         """
-        height, width = self._size_hw
-        x1, y1, x2, y2 = (float(v) for v in box)
-        if all(math.isfinite(v) for v in (x1, y1, x2, y2)):
-            x1, x2 = (min(max(x, 0.0), width) for x in (x1, x2))
-            y1, y2 = (min(max(y, 0.0), height) for y in (y1, y2))
-        if not (x2 - x1 >= MIN_SIDE and y2 - y1 >= MIN_SIDE):
-            self._degenerate.append(f"{[float(v) for v in box]} in {self._file_name}")
+        inside = self._clipped(box)
+        if inside is None:
             return
+        x1, y1, x2, y2 = inside
         c = self._columns
-        self._add_segmentation(segmentation)
-        self._add_keypoints(keypoints)
-        if area is None or not (math.isfinite(area) and area > 0):
-            area = self._area(segmentation, (x2 - x1) * (y2 - y1))
-        c["boxes"].extend((x1, y1, x2, y2))
+        name = f"annotation {ann_id} in {self._file_name}" if ann_id else f"an object in {self._file_name}"
+        points = self._keypoints(keypoints, name)
+        mask = pack_segmentation(segmentation, self._size_hw, self.findings, name)
+        self._add_mask(mask)
+        if not mask and not iscrowd:
+            self._without_mask += 1
+            self._first_without = self._first_without or name
+        c["keypoints"].extend(points)
+        if area is None or mask.clipped or not is_finite_area(area):
+            area = (mask.area(self._size_hw) if mask else 0.0) or (x2 - x1) * (y2 - y1)
+        c["boxes"].extend(inside)
         c["labels"].append(label)
         c["iscrowd"].append(bool(iscrowd))
         c["area"].append(area)
         c["ann_ids"].append(ann_id)
         c["object_start"][-1] = len(c["labels"])
 
-    def _area(self, segmentation: Any, box_area: float) -> float:
-        if not segmentation:
-            return box_area
-        from pycocotools import mask as coco_mask
+    def _clipped(self, box: Sequence[float]) -> tuple[float, float, float, float] | None:
+        """The part of a box inside the image, or None where it has no area."""
+        height, width = self._size_hw
+        x1, y1, x2, y2 = corners = [float(v) for v in box]
+        beyond = max(-x1, -y1, x2 - width, y2 - height)
+        self._boxes += 1
+        if any(math.isinf(v) for v in corners):
+            self.findings.add(INFINITE, f"{corners} in {self._file_name}")
+            return None
+        if min(x1, y1) >= -1 and max(x2, y2) <= 2 and min(height, width) > 8:
+            self._fractions += 1
+        x1, x2 = (min(max(x, 0.0), width) for x in (x1, x2))
+        y1, y2 = (min(max(y, 0.0), height) for y in (y1, y2))
+        if math.isnan(sum(corners)) or not (x2 - x1 >= MIN_SIDE and y2 - y1 >= MIN_SIDE):
+            self.findings.add(NO_AREA, f"{corners} in {self._file_name}")
+            return None
+        if beyond > OVERHANG:
+            self.findings.add(CLIPPED, f"{corners} in {self._file_name}")
+        return x1, y1, x2, y2
 
-        return float(coco_mask.area(to_rle(segmentation, self._size_hw))) or box_area
-
-    def _add_segmentation(self, segmentation: Any) -> None:
+    def _add_mask(self, mask: PackedMask) -> None:
         c = self._columns
-        if isinstance(segmentation, Mapping):
-            if list(segmentation.get("size", ())) != list(self._size_hw) or "counts" not in segmentation:
-                found = segmentation.get("size")
-                raise InvalidValueError(
-                    f"a run-length mask needs 'counts' and the image's size {list(self._size_hw)}, not {found}"
-                )
-            counts = to_rle(dict(segmentation), self._size_hw)["counts"]
-            c["rle_bytes"].frombytes(counts.encode() if isinstance(counts, str) else counts)
-            self._has_masks = True
-        elif segmentation:
-            self._add_polygons(segmentation)
+        for points in mask.polygons:
+            c["points"].frombytes(points.tobytes())
+            c["point_start"].append(len(c["points"]))
+        c["rle_bytes"].frombytes(mask.code)
+        self._has_masks |= bool(mask)
         c["polygon_start"].append(len(c["point_start"]) - 1)
         c["rle_start"].append(len(c["rle_bytes"]))
 
-    def _add_polygons(self, polygons: Any) -> None:
-        c = self._columns
-        for polygon in polygons:
-            if not isinstance(polygon, Sequence) or isinstance(polygon, str) or len(polygon) % 2:
-                raise InvalidValueError(f"a polygon must be a flat list x, y, x, y, ..., not {str(polygon)[:60]}")
-            if len(polygon) < 6 or not all(math.isfinite(v) for v in polygon):
-                continue
-            c["points"].extend(float(v) for v in polygon)
-            c["point_start"].append(len(c["points"]))
-            self._has_masks = True
-
-    def _add_keypoints(self, keypoints: Sequence[float] | None) -> None:
+    def _keypoints(self, keypoints: Sequence[float] | None, name: str) -> list[float]:
+        """The 3P numbers of one object; keypoints whose place is no place count as not annotated."""
         count = 3 * len(self.metadata.keypoint_names)
-        if not count:
-            return
-        if keypoints is None:
-            self._columns["keypoints"].extend([0.0] * count)
-            return
+        if not count or keypoints is None:
+            return [0.0] * count
         if len(keypoints) != count:
             raise InvalidValueError(
                 f"'keypoints' must hold {count} numbers ({count // 3} keypoints), not {len(keypoints)}"
             )
-        self._columns["keypoints"].extend(keypoints)
-        self._has_keypoints = True
+        points = [float(v) for v in keypoints]
+        for at in range(0, count, 3):
+            x, y, seen = points[at : at + 3]
+            if not 0 <= seen <= 2:
+                raise InvalidValueError(
+                    f"'keypoints' has the visibility {seen}; it is 0 (not annotated), 1 (hidden) or 2 (visible)"
+                )
+            if not (abs(x) < FAR_KEYPOINT and abs(y) < FAR_KEYPOINT):
+                if seen > 0:
+                    self.findings.add(NO_POSITION, name)
+                points[at : at + 3] = [0.0, 0.0, 0.0]
+        return points
 
     def build(self) -> PackedDataset:
         """The packed arrays. `.warnings` says what was left out; whoever reads the data set shows them once."""
@@ -227,18 +258,29 @@ class RecordBuilder:
         if not self._has_masks:
             for key in ("polygon_start", "point_start", "points", "rle_start", "rle_bytes"):
                 arrays[key] = arrays[key][:0]
-        ids = arrays["ann_ids"]
-        if len(ids) and (ids.min() < 1 or len(np.unique(ids)) < len(ids)):
-            # pycocotools takes id 0 for "no match", and a repeated id for one object
-            logger.debug("%s: annotation ids are not unique or not positive; numbered anew", self.metadata.name)
-            arrays["ann_ids"] = np.arange(1, len(ids) + 1)
-        return PackedDataset(self.metadata, arrays, self._findings())
+        arrays["ann_ids"] = self._unique_ids(arrays["ann_ids"])
+        return PackedDataset(self.metadata, arrays, self._messages())
 
-    def _findings(self) -> list[str]:
-        count = len(self._degenerate)
-        if not count:
-            return []
-        noun = "box has" if count == 1 else "boxes have"
-        return [
-            f"{self.metadata.name}: {count} {noun} no area inside the image and were left out, as {self._degenerate[0]}"
-        ]
+    def _unique_ids(self, ids: np.ndarray) -> np.ndarray:
+        """The file's ids, or new ones where pycocotools would be misled: it takes id 0 for "no match"."""
+        given, counts = np.unique(ids[ids != 0], return_counts=True)
+        for number in given[counts > 1]:
+            self.findings.add(SAME_ID, f"annotation {number}")
+        if len(ids) and (ids.min() < 1 or len(given) < len(ids)):
+            logger.debug("%s: annotation ids are not unique or not positive; numbered anew", self.metadata.name)
+            return np.arange(1, len(ids) + 1)
+        return ids
+
+    def _messages(self) -> list[str]:
+        name = self.metadata.name
+        lines = self.findings.lines(name)
+        if self._has_masks and self._without_mask:
+            objects = len(self._columns["iscrowd"]) - sum(self._columns["iscrowd"])
+            lines.append(no_mask_message(name, self._without_mask, objects, self._first_without))
+        if 2 * self._fractions > self._boxes:
+            lines.append(
+                f"{name}: {self._fractions} of {self._boxes} boxes lie within the first two pixels of their image. "
+                f"They look like fractions of its width and height, and boxes are in pixels: multiply x by the width "
+                f"and y by the height"
+            )
+        return lines

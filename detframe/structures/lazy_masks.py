@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detframe.structures.run_lengths import run_lengths
+
 # A list of polygons x1, y1, x2, y2, ... (lists or float64 arrays), or {"size": [h, w], "counts": list | str | bytes}
 Segmentation = Any
 
@@ -119,29 +121,11 @@ def draw_window(segmentation: Segmentation, size_hw: tuple[int, int], window: tu
         left, top = int(min(x1, low[0])), int(min(y1, low[1]))
         pixels = draw([(points - [left, top]).reshape(-1) for points in polygons], (y2 - top, x2 - left))
         return pixels[y1 - top :, x1 - left :]
-    counts = segmentation["counts"]
     height = size_hw[0]
-    lengths = np.asarray(counts if isinstance(counts, list) else _run_lengths(counts), dtype=np.int64)
+    lengths = run_lengths(segmentation["counts"])
     edges = lengths.cumsum().clip(x1 * height, x2 * height)
     pixels = np.repeat(np.arange(len(edges)) % 2 == 1, np.diff(edges, prepend=x1 * height))
     return pixels.reshape(x2 - x1, height).T[y1:y2]
-
-
-def _run_lengths(code: str | bytes) -> list[int]:
-    """The numbers in a compressed code of COCO: five bits a character, least first; late ones are differences."""
-    values = np.frombuffer(code.encode() if isinstance(code, str) else code, dtype=np.uint8).astype(np.int64) - 48
-    out: list[int] = []
-    number = shift = 0
-    for value in values.tolist():
-        number |= (value & 31) << shift
-        shift += 5
-        if value & 32:
-            continue
-        if value & 16:
-            number -= 1 << shift
-        out.append(number + (out[-2] if len(out) > 2 else 0))
-        number = shift = 0
-    return out
 
 
 def to_rle(segmentation: Segmentation, size_hw: tuple[int, int]) -> dict[str, Any]:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from detframe.data.findings import Findings, Kind
+from detframe.data.formats.box_form import BoxForm
+from detframe.data.formats.fields import ID_RANGE, Entry
+from detframe.data.formats.image_files import image_file, size_of_file
 from detframe.data.formats.json_file import read_json
-from detframe.data.images import image_size
 from detframe.data.metadata import Metadata, pairs_by_name, with_keypoint_facts
 from detframe.data.packing import PackedDataset, RecordBuilder
-from detframe.errors import InvalidValueError
+from detframe.errors import InvalidValueError, shown
 from detframe.registry import DATASET_FORMATS
 
 if TYPE_CHECKING:
     from detframe.data.entries import CatalogEntry
 
 EXAMPLES = 5  # how many of the same finding a message lists
+
+NEW_ID = Kind(
+    "annotation has an id that is no whole number above 0 of 64 bits; all were numbered anew",
+    "annotations have ids that are no whole numbers above 0 of 64 bits; all were numbered anew",
+)
 
 
 @DATASET_FORMATS.register("coco")
@@ -35,82 +43,96 @@ def read_coco(
             by left and right.
 
     Raises:
-        ValueError: malformed JSON (with line and column), a missing field, a repeated image id, an annotation whose
-            image or category does not exist, a segmentation or keypoints of a wrong form. The message names the file.
+        ValueError: malformed JSON (with line and column), a missing field or one of another type or range, a repeated
+            image id, an annotation whose image or category does not exist, a segmentation or keypoints of a wrong form.
+            The message names the file and the entry in it.
     """
-    path = entry.annotations
+    path, findings, warnings = entry.annotations, Findings(), list[str]()
     data = _read_json(path)
-    warnings: list[str] = []
-    images = _images(data, path)
-    metadata = _metadata(entry.name, data, path, warnings)
-    metadata = with_keypoint_facts(metadata, keypoint_sigmas, keypoint_flip_pairs)
-    if "annotations" not in data:
+    images = _images(data, path, findings)
+    annotations = _annotations(data, path)
+    if data.get("annotations") is None:
         warnings.append(f"{entry.name}: {path} has no 'annotations'; its {len(images)} images count as empty")
-    by_image = _group(data.get("annotations", []), images, metadata, path)
-    builder = RecordBuilder(metadata)
+    metadata = _metadata(entry.name, data, path, warnings, findings)
+    metadata = with_keypoint_facts(metadata, keypoint_sigmas, keypoint_flip_pairs)
+    by_image = _group(annotations, images, metadata, path, findings)
+    builder, form = RecordBuilder(metadata, findings), BoxForm()
     labels = {number: label for label, number in enumerate(metadata.category_ids, 1)}
     for image_id, image in images.items():
-        file_name = entry.images / image["file_name"]
-        size_hw = (
-            (image["height"], image["width"]) if image.get("height") and image.get("width") else image_size(file_name)
-        )
+        place = Entry(path, f"image {image_id}", findings)
+        file_name = image_file(entry.images, image["file_name"], place)
+        size_hw = place.size_hw(image.get("height"), image.get("width")) or size_of_file(file_name, place)
         builder.add_image(file_name, image_id, size_hw)
-        for annotation in by_image.get(image_id, ()):
-            _add(builder, annotation, labels[annotation["category_id"]], path)
+        for annotation, category_id in by_image.get(image_id, ()):
+            name = f"annotation {shown(annotation.get('id'))} of {place.name}"
+            _add(builder, annotation, labels[category_id], Entry(path, name, findings), (form, size_hw))
     packed = builder.build()
-    return PackedDataset(packed.metadata, packed.arrays, [*warnings, *packed.warnings])
+    return PackedDataset(packed.metadata, packed.arrays, [*warnings, *packed.warnings, *form.messages(metadata.name)])
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     data = read_json(path)
     for key in ("images", "categories"):
         if not isinstance(data, dict) or not isinstance(data.get(key), list):
-            found = ", ".join(map(repr, data)) if isinstance(data, dict) else f"a {type(data).__name__}"
+            found = ", ".join(map(shown, list(data)[:10])) if isinstance(data, dict) else f"a {type(data).__name__}"
             raise InvalidValueError(f"{path} is not a COCO data set: it needs a list {key!r}; found {found}")
     return dict(data)
 
 
-def _require(item: Any, keys: tuple[str, ...], what: str, path: Path) -> None:
-    if not isinstance(item, Mapping):
-        raise InvalidValueError(f"{path}: {what} must be an object, not {str(item)[:60]!r}")
-    absent = [key for key in keys if key not in item]
+def _require(item: Any, keys: tuple[str, ...], place: Entry) -> Mapping[str, Any]:
+    values = place.mapping(item)
+    absent = [key for key in keys if key not in values]
     if absent:
         raise InvalidValueError(
-            f"{path}: {what} {item.get('id', '')} lacks {', '.join(map(repr, absent))}; it has {sorted(item)}"
+            f"{place} {shown(values.get('id', ''))} lacks {', '.join(map(repr, absent))}; "
+            f"it has {shown(sorted(values))}"
         )
-    for key in keys:
-        if key.endswith("id") and (not isinstance(item[key], int) or isinstance(item[key], bool)):
-            raise InvalidValueError(f"{path}: {what} has {key!r} {item[key]!r}; ids must be whole numbers")
+    return values
 
 
-def _images(data: dict[str, Any], path: Path) -> dict[int, dict[str, Any]]:
-    images: dict[int, dict[str, Any]] = {}
-    for image in data["images"]:
-        _require(image, ("id", "file_name"), "image", path)
-        other = images.setdefault(image["id"], image)
+def _images(data: dict[str, Any], path: Path, findings: Findings) -> dict[int, Mapping[str, Any]]:
+    images: dict[int, Mapping[str, Any]] = {}
+    place = Entry(path, "image", findings)
+    for item in data["images"]:
+        image = _require(item, ("id", "file_name"), place)
+        number = place.identity(image["id"], "id")
+        Entry(path, f"image {number}", findings).text(image["file_name"], "file_name")
+        other = images.setdefault(number, image)
         if other is not image:
             files = f"{other['file_name']} and {image['file_name']}"
-            raise InvalidValueError(f"{path}: the image id {image['id']} is given twice, to {files}")
+            raise InvalidValueError(f"{path}: the image id {number} is given twice, to {files}")
     return images
 
 
-def _metadata(name: str, data: dict[str, Any], path: Path, warnings: list[str]) -> Metadata:
-    for category in data["categories"]:
-        _require(category, ("id", "name"), "category", path)
-    categories = sorted(data["categories"], key=lambda category: category["id"])
-    ids, names = [c["id"] for c in categories], [str(c["name"]) for c in categories]
-    for what, values in (("id", ids), ("name", names)):
-        repeated = sorted({v for v in values if values.count(v) > 1})
+def _annotations(data: dict[str, Any], path: Path) -> list[Any]:
+    annotations = data.get("annotations")
+    if annotations is None:
+        return []
+    if not isinstance(annotations, list):
+        raise InvalidValueError(f"{path}: 'annotations' must be a list, not {type(annotations).__name__}")
+    return annotations
+
+
+def _metadata(name: str, data: dict[str, Any], path: Path, warnings: list[str], findings: Findings) -> Metadata:
+    place = Entry(path, "category", findings)
+    categories: list[tuple[int, str]] = []
+    for item in data["categories"]:
+        category = _require(item, ("id", "name"), place)
+        number = place.identity(category["id"], "id")
+        text = Entry(path, f"category {number}", findings).text(category["name"], "name", numbers=True)
+        categories.append((number, text))
+    categories.sort()
+    ids, names = tuple(number for number, _ in categories), tuple(text for _, text in categories)
+    for what, counts in (("id", Counter[Any](ids)), ("name", Counter[Any](names))):
+        repeated = sorted(value for value, count in counts.items() if count > 1)
         if repeated:
-            raise InvalidValueError(
-                f"{path}: the category {what} {repeated[0]!r} is given {values.count(repeated[0])} times"
-            )
-    keypoints = _keypoint_names(name, data, warnings)
-    return Metadata(name, tuple(names), tuple(ids), keypoints, pairs_by_name(keypoints))
+            raise InvalidValueError(f"{path}: the category {what} {repeated[0]!r} is given {counts[repeated[0]]} times")
+    keypoints = _keypoint_names(name, data, path, warnings)
+    return Metadata(name, names, ids, keypoints, pairs_by_name(keypoints))
 
 
-def _keypoint_names(name: str, data: dict[str, Any], warnings: list[str]) -> tuple[str, ...]:
-    lists = {tuple(map(str, c["keypoints"])) for c in data["categories"] if c.get("keypoints")}
+def _keypoint_names(name: str, data: dict[str, Any], path: Path, warnings: list[str]) -> tuple[str, ...]:
+    lists = {_names(c["keypoints"], path) for c in data["categories"] if c.get("keypoints")}
     if len(lists) > 1:
         warnings.append(
             f"{name}: its categories have {len(lists)} different lists of keypoints; keypoints are left out"
@@ -118,26 +140,36 @@ def _keypoint_names(name: str, data: dict[str, Any], warnings: list[str]) -> tup
         return ()
     if lists:
         return lists.pop()
-    lengths = {len(a["keypoints"]) for a in data.get("annotations", []) if isinstance(a, dict) and a.get("keypoints")}
+    found = (a.get("keypoints") for a in data.get("annotations") or () if isinstance(a, dict))
+    lengths = {len(points) for points in found if isinstance(points, list) and points}
     return tuple(f"keypoint_{i}" for i in range(1, lengths.pop() // 3 + 1)) if len(lengths) == 1 else ()
 
 
+def _names(value: Any, path: Path) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(v, str | int) for v in value):
+        raise InvalidValueError(f"{path}: 'keypoints' of a category must be a list of names, not {shown(value)}")
+    names = tuple(map(str, value))
+    if len(set(names)) < len(names):
+        raise InvalidValueError(f"{path}: 'keypoints' of a category must name each keypoint once: {shown(value)}")
+    return names
+
+
 def _group(
-    annotations: Any, images: Mapping[int, Any], metadata: Metadata, path: Path
-) -> dict[int, list[dict[str, Any]]]:
-    """The annotations by image id, once all of them are known to point at something."""
-    if not isinstance(annotations, list):
-        raise InvalidValueError(f"{path}: 'annotations' must be a list, not {type(annotations).__name__}")
+    annotations: list[Any], images: Mapping[int, Any], metadata: Metadata, path: Path, findings: Findings
+) -> dict[int, list[tuple[Mapping[str, Any], int]]]:
+    """The annotations, each with its category, by image id, once all of them are known to point at something."""
     lost_images, lost_categories = [], []
-    by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    known = set(metadata.category_ids)
-    for annotation in annotations:
-        _require(annotation, ("image_id", "category_id", "bbox"), "annotation", path)
-        if annotation["image_id"] not in images:
-            lost_images.append(f"annotation {annotation.get('id')} -> image {annotation['image_id']}")
-        if annotation["category_id"] not in known:
-            lost_categories.append(f"annotation {annotation.get('id')} -> category {annotation['category_id']}")
-        by_image[annotation["image_id"]].append(annotation)
+    by_image: dict[int, list[tuple[Mapping[str, Any], int]]] = defaultdict(list)
+    known, place = set(metadata.category_ids), Entry(path, "annotation", findings)
+    for item in annotations:
+        annotation = _require(item, ("image_id", "category_id", "bbox"), place)
+        image_id = place.identity(annotation["image_id"], "image_id")
+        category_id = place.identity(annotation["category_id"], "category_id")
+        if image_id not in images:
+            lost_images.append(f"annotation {shown(annotation.get('id'))} -> image {image_id}")
+        if category_id not in known:
+            lost_categories.append(f"annotation {shown(annotation.get('id'))} -> category {category_id}")
+        by_image[image_id].append((annotation, category_id))
     if lost_images:
         raise InvalidValueError(f"{path}: {_some(lost_images)}: no such id in 'images'")
     if lost_categories:
@@ -148,27 +180,50 @@ def _group(
 
 def _some(findings: list[str]) -> str:
     """The first few of many findings of one kind."""
-    shown = "; ".join(findings[:EXAMPLES])
-    return shown if len(findings) <= EXAMPLES else f"{shown}; ... ({len(findings)} in all)"
+    shown_ = "; ".join(findings[:EXAMPLES])
+    return shown_ if len(findings) <= EXAMPLES else f"{shown_}; ... ({len(findings)} in all)"
 
 
-def _add(builder: RecordBuilder, annotation: dict[str, Any], label: int, path: Path) -> None:
-    bbox, ann_id = annotation["bbox"], annotation.get("id", 0)
+def _add(
+    builder: RecordBuilder,
+    annotation: Mapping[str, Any],
+    label: int,
+    place: Entry,
+    form: tuple[BoxForm, tuple[int, int]],
+) -> None:
+    x, y, width, height = box = _bbox(annotation["bbox"], place)
+    form[0].add(box, form[1])
+    ann_id = _ann_id(annotation.get("id"), place)
+    iscrowd = place.flag(annotation.get("iscrowd"), "iscrowd")
+    area, points = annotation.get("area"), annotation.get("keypoints") or None
+    area = None if area is None else place.number(area, "area")
+    points = None if points is None else _numbers(points, "keypoints", place)
+    corners = (x, y, x + width, y + height)
     try:
-        x, y, width, height = (float("nan") if v is None else float(v) for v in bbox)
-        builder.add_object(
-            (x, y, x + width, y + height),
-            label,
-            ann_id if isinstance(ann_id, int) else 0,
-            bool(annotation.get("iscrowd", 0)),
-            annotation.get("area"),
-            annotation.get("segmentation"),
-            annotation.get("keypoints") or None,
-        )
-    except (TypeError, ValueError) as error:
-        wrong = f"'bbox' must be [x, y, width, height], not {bbox}" if not _is_bbox(bbox) else str(error)
-        raise InvalidValueError(f"{path}: annotation {ann_id} of image {annotation['image_id']}: {wrong}") from None
+        builder.add_object(corners, label, ann_id, iscrowd, area, annotation.get("segmentation"), points)
+    except InvalidValueError as error:
+        raise place.error(str(error)) from None
 
 
-def _is_bbox(bbox: Any) -> bool:
-    return isinstance(bbox, list) and len(bbox) == 4 and all(v is None or isinstance(v, (int, float)) for v in bbox)
+def _bbox(bbox: Any, place: Entry) -> tuple[float, float, float, float]:
+    """x, y, width, height; null is not a number."""
+    try:
+        x, y, width, height = _numbers(bbox, "bbox", place)
+        return x, y, width, height
+    except ValueError:
+        raise place.error(f"'bbox' must be [x, y, width, height], not {shown(bbox)}") from None
+
+
+def _numbers(values: Any, field: str, place: Entry) -> list[float]:
+    if not isinstance(values, list):
+        raise place.error(f"{field!r} must be a list of numbers, not {shown(values)}")
+    return [float("nan") if v is None else place.number(v, field) for v in values]
+
+
+def _ann_id(value: Any, place: Entry) -> int:
+    """The file's id where pycocotools can use it, else 0: the ids of annotations serve to tell them apart, no more."""
+    if type(value) is int and 0 < value <= ID_RANGE[1]:
+        return value
+    if value is not None and value != 0:
+        place.findings.add(NEW_ID, place.name)
+    return 0

@@ -3,23 +3,54 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-from detframe.errors import InvalidValueError
+from detframe.errors import InvalidValueError, shown
+from detframe.files import decoded, read_bytes
+
+_LONG_NUMBER = re.compile(r"\d{4300}")  # from there on, Python makes no number of the digits
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
+    """What a JSON file holds, in UTF-8, UTF-16 or UTF-32.
 
     Raises:
-        ValueError: malformed JSON (with line and column), or not UTF-8. The message names the file.
+        ValueError: malformed JSON (with line and column), an object with a key that stands twice in it, text in another
+            encoding, nesting or numbers beyond all bounds, or no file with content. The message names the file.
     """
+    data = read_bytes(path)
+    if not data.strip():
+        raise InvalidValueError(f"{path} is empty; a JSON file was expected")
+    encoding = json.detect_encoding(data)
+    text = decoded(data, str(path), "utf-8-sig" if encoding == "utf-8" else encoding)
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(text, object_pairs_hook=_object)
+    except _RepeatedKeyError as error:
+        raise InvalidValueError(f"malformed JSON in {path}: {error}") from None
     except json.JSONDecodeError as error:
         raise InvalidValueError(
             f"malformed JSON in {path}, line {error.lineno}, column {error.colno}: {error.msg}"
         ) from None
-    except UnicodeDecodeError as error:
-        raise InvalidValueError(f"{path} is not UTF-8 text: {error}") from None
+    except RecursionError:
+        raise InvalidValueError(
+            f"malformed JSON in {path}: its lists and objects lie thousands deep in one another"
+        ) from None
+    except ValueError:
+        found = _LONG_NUMBER.search(text)
+        line = text.count("\n", 0, found.start()) + 1 if found else 1
+        raise InvalidValueError(f"malformed JSON in {path}, line {line}: a number of thousands of digits") from None
+
+
+class _RepeatedKeyError(Exception):
+    """An object has a key twice, and which of the values was meant cannot be known."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out = dict(pairs)
+    if len(out) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise _RepeatedKeyError(f"an object has the key {shown(twice)} twice; it begins with {shown(dict(pairs[:3]))}")
+    return out

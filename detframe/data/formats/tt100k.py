@@ -11,11 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from detframe.data.findings import Findings
+from detframe.data.formats.fields import Entry
+from detframe.data.formats.image_files import image_file, size_of_file
 from detframe.data.formats.json_file import read_json
-from detframe.data.images import image_size
+from detframe.data.formats.options import check_names, check_text
 from detframe.data.metadata import Metadata
 from detframe.data.packing import PackedDataset, RecordBuilder
-from detframe.errors import InvalidValueError, MissingFileError
+from detframe.errors import InvalidValueError, shown
 from detframe.registry import DATASET_FORMATS, nearest
 
 if TYPE_CHECKING:
@@ -47,60 +50,63 @@ def read_tt100k(entry: CatalogEntry, *, split: str = "", classes: Sequence[str] 
             a file that is no image. The message names the file and the entry in it.
         FileNotFoundError: an image does not exist.
     """
-    path = entry.annotations
-    types, images = _read_types_and_images(path)
+    path, findings = entry.annotations, Findings()
+    types, images = _read_types_and_images(path, findings)
     names = _class_names(entry.name, classes, types, path)
-    chosen = _of_split(entry.name, images, split, path)
-    builder = RecordBuilder(Metadata(entry.name, names, tuple(range(1, len(names) + 1))))
-    labels = {name: label for label, name in enumerate(names, 1)}
+    chosen = _of_split(entry.name, images, check_text(entry.name, "split", split), path)
+    builder = RecordBuilder(Metadata(entry.name, names, tuple(range(1, len(names) + 1))), findings)
+    labels, known = {name: label for label, name in enumerate(names, 1)}, set(types)
     unlisted: Counter[str] = Counter()
     for key, image in chosen.items():
-        file_name = entry.images / image["path"]
-        builder.add_image(file_name, image["id"], _size_hw(file_name, key, path))
+        place = Entry(path, f"image {shown(key)}", findings)
+        file_name = image_file(entry.images, image["path"], place)
+        builder.add_image(file_name, int(image["id"]), size_of_file(file_name, place))
         for number, item in enumerate(image["objects"], 1):
-            category, box = _category_and_box(item, f"{path}: image {key!r}, object {number}")
-            unlisted[category] += category not in types
+            category, box = _category_and_box(item, Entry(path, f"{place.name}, object {number}", findings))
+            unlisted[category] += category not in known
             if category in labels:
                 builder.add_object(box, labels[category])
     packed = builder.build()
     return PackedDataset(packed.metadata, packed.arrays, [*_unlisted_warning(entry.name, +unlisted), *packed.warnings])
 
 
-def _read_types_and_images(path: Path) -> tuple[list[str], dict[str, dict[str, Any]]]:
+def _read_types_and_images(path: Path, findings: Findings) -> tuple[list[str], dict[str, dict[str, Any]]]:
     data = read_json(path)
     for key, form, words in (("types", list, "a list"), ("imgs", dict, "an object")):
         if not isinstance(data, dict) or not isinstance(data.get(key), form):
-            found = ", ".join(map(repr, data)) if isinstance(data, dict) else f"a {type(data).__name__}"
+            found = ", ".join(map(shown, list(data)[:10])) if isinstance(data, dict) else f"a {type(data).__name__}"
             raise InvalidValueError(f"{path} is not a TT100K data set: it needs {key!r}, {words}; found {found}")
     seen: dict[int, str] = {}
     for key, image in data["imgs"].items():
-        _check_image(key, image, path)
-        other = seen.setdefault(image["id"], key)
+        _check_image(Entry(path, f"image {shown(key)}", findings), image)
+        other = seen.setdefault(int(image["id"]), key)
         if other != key:
             raise InvalidValueError(f"{path}: the images {other!r} and {key!r} have the same 'id' {image['id']}")
-    return [str(name) for name in data["types"]], data["imgs"]
+    place = Entry(path, "the list of classes", findings)
+    return [place.text(name, "types", numbers=True) for name in data["types"]], data["imgs"]
 
 
-def _check_image(key: str, image: Any, path: Path) -> None:
-    if not isinstance(image, Mapping):
-        raise InvalidValueError(f"{path}: image {key!r} must be an object, not {str(image)[:60]!r}")
-    for field, form, words in (("id", int, "a whole number"), ("path", str, "text"), ("objects", list, "a list")):
-        value = image.get(field)
-        if not isinstance(value, form) or isinstance(value, bool):
-            raise InvalidValueError(f"{path}: image {key!r}: {field!r} must be {words}, not {str(value)[:60]!r}")
+def _check_image(place: Entry, value: Any) -> None:
+    image = place.mapping(value)
+    for field, form, words in (
+        ("id", int | float, "a whole number"),
+        ("path", str, "text"),
+        ("objects", list, "a list"),
+    ):
+        if not isinstance(image.get(field), form) or isinstance(image.get(field), bool):
+            raise place.error(f"{field!r} must be {words}, not {shown(image.get(field))}")
+    place.identity(image["id"], "id")
+    place.text(image["path"], "path")
 
 
 def _class_names(name: str, classes: Sequence[str] | str, types: list[str], path: Path) -> tuple[str, ...]:
     if isinstance(classes, str):
         if classes != "all":
             raise InvalidValueError(f"data set {name!r}: classes must be a list of names, or 'all', not {classes!r}")
-        return tuple(types)
-    names = tuple(map(str, classes))
-    repeated = [n for n, count in Counter(names).items() if count > 1]
-    if repeated or not names:
-        raise InvalidValueError(
-            f"data set {name!r}: classes must name each class once, and one at least: {list(names)}"
-        )
+        return tuple(check_names(name, "the 'types' of its file", types))
+    names = tuple(check_names(name, "classes", classes))
+    if not names:
+        raise InvalidValueError(f"data set {name!r}: classes must name each class once, and one at least")
     for wanted in names:
         if wanted not in types:
             hint = nearest(wanted, types)
@@ -111,34 +117,31 @@ def _class_names(name: str, classes: Sequence[str] | str, types: list[str], path
 def _of_split(name: str, images: dict[str, dict[str, Any]], split: str, path: Path) -> dict[str, dict[str, Any]]:
     if not split:
         return images
-    chosen = {key: image for key, image in images.items() if PurePosixPath(image["path"]).parts[:1] == (split,)}
+    folders = {key: _folder(image["path"]) for key, image in images.items()}
+    chosen = {key: image for key, image in images.items() if folders[key] == split}
     if not chosen:
-        known = ", ".join(sorted({"/".join(PurePosixPath(i["path"]).parts[:1]) for i in images.values()})) or "none"
+        known = ", ".join(sorted(set(folders.values()))) or "none"
         raise InvalidValueError(
             f"data set {name!r}: no image of {path} is of the split {split!r}; splits there: {known}"
         )
     return chosen
 
 
-def _size_hw(file_name: Path, key: str, path: Path) -> tuple[int, int]:
-    try:
-        return image_size(file_name)
-    except FileNotFoundError:
-        raise MissingFileError(f"{path}: image {key!r}: the file {file_name} does not exist") from None
-    except ValueError as error:
-        raise InvalidValueError(f"{path}: image {key!r}: {error}") from None
+def _folder(path: str) -> str:
+    """The first part of a path, which may have been written on Windows."""
+    return "".join(PurePosixPath(path.replace("\\", "/")).parts[:1])
 
 
-def _category_and_box(item: Any, where: str) -> tuple[str, tuple[float, ...]]:
+def _category_and_box(item: Any, place: Entry) -> tuple[str, tuple[float, ...]]:
     category = item.get("category") if isinstance(item, Mapping) else None
     if not isinstance(category, str):
-        raise InvalidValueError(f"{where}: it must have a 'category', a name; it is {str(item)[:80]}")
+        words = item[:80] if isinstance(item, str) else shown(item)
+        raise place.error(f"it must have a 'category', a name; it is {words}")
     corners = item.get("bbox")
     values = [corners.get(key) for key in CORNERS] if isinstance(corners, Mapping) else []
-    numbers = tuple(float(value) for value in values if isinstance(value, int | float))
-    if len(numbers) != len(CORNERS):
-        raise InvalidValueError(f"{where}: 'bbox' must hold the numbers {', '.join(CORNERS)}, not {str(corners)[:80]}")
-    return category, numbers
+    if not values or any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
+        raise place.error(f"'bbox' must hold the numbers {', '.join(CORNERS)}, not {shown(corners)}")
+    return category, tuple(place.number(value, "bbox") for value in values)
 
 
 def _unlisted_warning(name: str, unlisted: Counter[str]) -> list[str]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
-from detframe.data.images import image_size
+from detframe.data.findings import Findings, Kind
+from detframe.data.formats.fields import Entry
+from detframe.data.formats.image_files import size_of_file
+from detframe.data.formats.options import check_flag, check_names, check_text
+from detframe.data.formats.xml_file import read_xml
 from detframe.data.metadata import Metadata
 from detframe.data.packing import PackedDataset, RecordBuilder
 from detframe.errors import InvalidValueError, MissingFileError
+from detframe.files import read_text
 from detframe.registry import DATASET_FORMATS, nearest
 
 if TYPE_CHECKING:
@@ -19,6 +24,11 @@ if TYPE_CHECKING:
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+SAME_STEM = Kind(
+    "image has the name of another one but for its suffix, and was taken in its place",
+    "images have the names of others but for their suffixes, and were taken in their place",
+)
+_FLAG_COLUMN = re.compile(r"\s+[+-]?[01]$")
 
 
 @DATASET_FORMATS.register("voc")
@@ -42,17 +52,20 @@ def read_voc(
     """
     if difficult not in ("ignore", "keep"):
         raise InvalidValueError(f"data set {entry.name!r}: difficult must be ignore or keep, not {difficult!r}")
+    one_based = check_flag(entry.name, "one_based", one_based)
+    split, classes = check_text(entry.name, "split", split), check_names(entry.name, "classes", classes)
     all_stems = sorted(path.stem for path in entry.annotations.glob("*.xml"))
     if not all_stems:
         raise MissingFileError(f"data set {entry.name!r}: no XML file in {entry.annotations}")
-    stems = _read_split(entry, split) if split else all_stems
-    trees = {stem: _read_xml(entry, stem) for stem in (stems if classes else {*all_stems, *stems})}
+    stems = _read_split(entry, split, set(all_stems)) if split else all_stems
+    trees = {stem: _root(entry, stem) for stem in (stems if classes else {*all_stems, *stems})}
     names = list(classes) or sorted(
         {_text(o, "name", path) for path, root in trees.values() for o in root.findall("object")}
     )
-    builder = RecordBuilder(Metadata(entry.name, tuple(names), tuple(range(1, len(names) + 1))))
+    findings = Findings()
+    builder = RecordBuilder(Metadata(entry.name, tuple(names), tuple(range(1, len(names) + 1))), findings)
     labels = {name: label for label, name in enumerate(names, 1)}
-    files = _image_files(entry.images)
+    files = _image_files(entry.images, findings)
     numbers = {stem: number for number, stem in enumerate(all_stems, 1)}
     for stem in stems:
         path, root = trees[stem]
@@ -60,35 +73,47 @@ def read_voc(
             raise MissingFileError(
                 f"data set {entry.name!r}: no image called {stem} in {entry.images}, but there is {path}"
             )
-        builder.add_image(files[stem], numbers[stem], _size_hw(root, files[stem]))
-        for item in root.findall("object"):
-            ignored = difficult == "ignore" and item.findtext("difficult", "0").strip() == "1"
-            builder.add_object(_box(item, path, one_based), _label(item, labels, path), iscrowd=ignored)
+        builder.add_image(files[stem], numbers[stem], _size_hw(root, files[stem], path, findings))
+        for number, item in enumerate(root.findall("object"), 1):
+            place = Entry(path, f"object {number}", findings, texts=True)
+            difficulty = place.flag((item.findtext("difficult") or "0"), "difficult")
+            ignored = difficult == "ignore" and difficulty
+            builder.add_object(_box(item, path, one_based, place), _label(item, labels, path), iscrowd=ignored)
     return builder.build()
 
 
-def _read_split(entry: CatalogEntry, split: str) -> list[str]:
+def _read_split(entry: CatalogEntry, split: str, known_stems: Collection[str]) -> list[str]:
     path = entry.annotations.parent / "ImageSets" / "Main" / f"{split}.txt"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.txt"))) or "none"
         raise MissingFileError(f"data set {entry.name!r}: the split {path} does not exist; splits there: {known}")
-    # Lists of a single class have a second column, 1 or -1
-    stems = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = read_text(path, "the list").split("\n")
+    stems = [_listed_stem(line.strip(), known_stems) for line in lines if line.strip()]
     repeated = len(stems) - len(set(stems))
     if repeated:
         raise InvalidValueError(f"{path} names {repeated} images twice")
     return stems
 
 
-def _read_xml(entry: CatalogEntry, stem: str) -> tuple[Path, Element]:
+def _listed_stem(line: str, known: Collection[str]) -> str:
+    """The image that a line names: alone, or with a second column as lists of a single class have (1, 0 or -1).
+
+    Names may hold spaces, and may end as those of images or XML files do.
+    """
+    names = (line, _FLAG_COLUMN.sub("", line))
+    bare = (name[: -len(Path(name).suffix)] for name in names if Path(name).suffix.lower() in (*IMAGE_SUFFIXES, ".xml"))
+    return next((name for name in (*names, *bare) if name in known), names[1])
+
+
+def _root(entry: CatalogEntry, stem: str) -> tuple[Path, Element]:
     path = entry.annotations / f"{stem}.xml"
     try:
-        return path, ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
-        line, column = error.position
-        raise InvalidValueError(f"malformed XML in {path}, line {line}, column {column + 1}: {error}") from None
+        root = read_xml(path)
     except FileNotFoundError:
         raise MissingFileError(f"data set {entry.name!r}: the split names {stem}, but {path} does not exist") from None
+    if root.tag != "annotation" and root.find("object") is None:
+        raise InvalidValueError(f"{path} is no VOC annotation: its root is <{root.tag}>, not <annotation>")
+    return path, root
 
 
 def _text(item: Element, key: str, path: Path) -> str:
@@ -109,15 +134,15 @@ def _label(item: Element, labels: dict[str, int], path: Path) -> int:
     return labels[name]
 
 
-def _box(item: Element, path: Path, one_based: bool) -> tuple[float, ...]:
+def _box(item: Element, path: Path, one_based: bool, place: Entry) -> tuple[float, ...]:
     corners = item.find("bndbox")
     texts = [corners.findtext(key) if corners is not None else None for key in CORNERS]
     try:
-        x1, y1, x2, y2 = (float(text or "") for text in texts)
+        x1, y1, x2, y2 = (place.number(text, key) for text, key in zip(texts, CORNERS, strict=True))
     except ValueError:
         found = ", ".join(f"{key} {text}" for key, text in zip(CORNERS, texts, strict=True))
         raise InvalidValueError(
-            f"{path}: an object {item.findtext('name')!r} has no proper <bndbox>: {found}"
+            f"{path}: an object {item.findtext('name')!r} has no proper <bndbox>: {found[:200]}"
         ) from None
     if one_based and x2 > x1 and y2 > y1:
         # Corners are numbers of pixels, the first of them 1, and the last still belongs to the box.
@@ -125,14 +150,19 @@ def _box(item: Element, path: Path, one_based: bool) -> tuple[float, ...]:
     return x1, y1, x2, y2
 
 
-def _size_hw(root: Any, image: Path) -> tuple[int, int]:
+def _size_hw(root: Element, image: Path, path: Path, findings: Findings) -> tuple[int, int]:
     """From the XML, or from the image where the XML has none."""
-    texts = (root.findtext("size/height", "0"), root.findtext("size/width", "0"))
-    height, width = (int(text) if text.strip().isdigit() else 0 for text in texts)
-    return (height, width) if height and width else image_size(image)
+    place = Entry(path, f"the size of {image.name}", findings, texts=True)
+    height, width = ((root.findtext(f"size/{side}") or "").strip() or None for side in ("height", "width"))
+    return place.size_hw(height, width) or size_of_file(image, place)
 
 
-def _image_files(folder: Path) -> dict[str, Path]:
+def _image_files(folder: Path, findings: Findings) -> dict[str, Path]:
     """The images of a folder by their names without suffix."""
-    files = (path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES)
-    return {path.stem: path for path in files}
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            if path.stem in files:
+                findings.add(SAME_STEM, f"{path.name} for {files[path.stem].name}")
+            files[path.stem] = path
+    return files

@@ -1,0 +1,34 @@
+"""Do boxes have the form x, y, width, height, or do they look like corners?"""
+
+from __future__ import annotations
+
+from detframe.data.packing import OVERHANG
+
+# Of all boxes, the share that must fit as corners, and that must reach beyond the image as they are
+_FIT, _BEYOND = 0.9, 0.1
+
+
+class BoxForm:
+    """Counts boxes that reach beyond their image as x, y, width, height, and fit as x1, y1, x2, y2."""
+
+    def __init__(self) -> None:
+        self.boxes = self.beyond = self.fit = 0
+
+    def add(self, box: tuple[float, float, float, float], size_hw: tuple[int, int]) -> None:
+        """Count one box as it stands in the file."""
+        x, y, third, fourth = box
+        height, width = size_hw
+        self.boxes += 1
+        if x < third <= width + OVERHANG and y < fourth <= height + OVERHANG:
+            self.fit += 1
+            self.beyond += x + third > width + OVERHANG or y + fourth > height + OVERHANG
+
+    def messages(self, name: str) -> list[str]:
+        """What to say where most boxes look like corners."""
+        if not (self.beyond > _BEYOND * self.boxes and self.fit >= _FIT * self.boxes):
+            return []
+        return [
+            f"{name}: {self.beyond} of {self.boxes} boxes reach beyond their image as x, y, width, height, and "
+            f"{self.fit} fit as x1, y1, x2, y2. They look like corners, and 'bbox' is x, y, width, height: "
+            f"write x2 - x1 and y2 - y1 in the place of x2 and y2"
+        ]

@@ -1,0 +1,166 @@
+"""Segmentations of annotation files, checked and brought into the form that is packed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from detframe.data.findings import Findings, Kind
+from detframe.errors import InvalidValueError, shown
+from detframe.structures.lazy_masks import to_rle
+from detframe.structures.polygons import clip_polygon, outline_length
+from detframe.structures.run_lengths import check_run_lengths, without_empty_runs
+
+# The pixels that the outline of one polygon may pass; drawing it takes 40 bytes for each of them
+MAX_OUTLINE = 4_000_000
+
+FLAT = Kind(
+    "segmentation is a flat list of numbers, and was read as one polygon",
+    "segmentations are flat lists of numbers, and were read as one polygon each",
+)
+NO_POLYGON = Kind(
+    "polygon has fewer than three points, no extent or a number that is not finite, and was left out",
+    "polygons have fewer than three points, no extent or a number that is not finite, and were left out",
+)
+FAR_OUTSIDE = Kind(
+    "polygon reaches far beyond its image and was clipped to it",
+    "polygons reach far beyond their images and were clipped",
+)
+AS_TEXT = Kind(
+    "polygon has numbers written as text, which were read as numbers",
+    "polygons have numbers written as text, which were read as numbers",
+)
+
+
+@dataclass
+class PackedMask:
+    """One object's mask: polygons, or a run-length code, or nothing that can be used."""
+
+    polygons: list[np.ndarray] = field(default_factory=list)  # float64 (2N,): x, y, x, y, ...
+    code: bytes = b""
+    clipped: bool = False  # a polygon is another than in the file
+
+    def __bool__(self) -> bool:
+        return bool(self.polygons or self.code)
+
+    def area(self, size_hw: tuple[int, int]) -> float:
+        """Its pixels."""
+        from pycocotools import mask as coco_mask
+
+        form = {"size": list(size_hw), "counts": self.code} if self.code else self.polygons
+        return float(coco_mask.area(to_rle(form, size_hw)))
+
+
+def pack_segmentation(value: Any, size_hw: tuple[int, int], findings: Findings, name: str) -> PackedMask:
+    """A segmentation of COCO's files in the form that is packed. Polygons of nothing are left out, and found.
+
+    Polygons in the image and somewhat beyond it stay as they are; others are clipped to the image.
+
+    Args:
+        value: list of polygons, run-length code, or None; of any type, as the file has it.
+        name: the object's, for findings.
+
+    Raises:
+        ValueError: it is none of these, or run lengths do not fill the image.
+    """
+    if isinstance(value, Mapping):
+        return _pack_code(value, size_hw)
+    if value is None or (isinstance(value, str | Sequence) and len(value) == 0):
+        return PackedMask()
+    if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
+        raise InvalidValueError(f"'segmentation' must be a list of polygons or a run-length mask, not {shown(value)}")
+    if all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
+        findings.add(FLAT, name)
+        value = [value]
+    out = PackedMask()
+    for polygon in value:
+        points = _points(polygon, findings, name)
+        if points is None or not _has_extent(points):
+            findings.add(NO_POLYGON, name)
+            continue
+        inside = _within(points, size_hw)
+        if inside is not points:
+            findings.add(FAR_OUTSIDE, name)
+            out.clipped = True
+        if len(inside):
+            out.polygons.append(inside.reshape(-1))
+    return out
+
+
+def _pack_code(value: Mapping[str, Any], size_hw: tuple[int, int]) -> PackedMask:
+    lengths = check_run_lengths(value, size_hw)
+    if not lengths[1::2].any():  # nothing is inside
+        return PackedMask()
+    counts = value["counts"]
+    plain = without_empty_runs(lengths)
+    if isinstance(counts, list | tuple) or len(plain) != len(lengths):
+        counts = to_rle({"size": list(size_hw), "counts": plain.tolist()}, size_hw)["counts"]
+    return PackedMask(code=counts.encode() if isinstance(counts, str) else counts)
+
+
+def _points(polygon: Any, findings: Findings, name: str) -> np.ndarray | None:
+    """float64 (N, 2), or None for fewer than three points."""
+    if isinstance(polygon, str) or not isinstance(polygon, Sequence | np.ndarray) or len(polygon) % 2:
+        raise InvalidValueError(f"a polygon must be a flat list x, y, x, y, ..., not {shown(polygon)}")
+    if not set(map(type, polygon)) <= {int, float}:
+        polygon = [_number(v, polygon) for v in polygon]
+        findings.add(AS_TEXT, name)
+    if len(polygon) < 6:
+        return None
+    try:
+        return np.array(polygon, dtype=np.float64).reshape(-1, 2)
+    except OverflowError:  # a whole number beyond all floats
+        return None
+
+
+def _number(value: Any, polygon: Any) -> float:
+    try:
+        if isinstance(value, str | np.number):
+            return float(value)
+    except ValueError:
+        pass
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidValueError(f"a polygon must be a flat list x, y, x, y, ..., not {shown(polygon)}")
+    return value
+
+
+def _has_extent(points: np.ndarray) -> bool:
+    spread = points.max(0) - points.min(0)
+    return bool(np.isfinite(points).all() and (spread > 0).all())
+
+
+def _within(points: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """The polygon itself where it lies in the image or not far beyond it, else its part in the image.
+
+    Raises:
+        ValueError: its outline is so long that drawing it would take all memory.
+    """
+    height, width = size_hw
+    margin = max(size_hw)
+    low, high = points.min(0), points.max(0)
+    if low.min() < -margin or high[0] > width + margin or high[1] > height + margin:
+        points = clip_polygon(points, (0.0, 0.0, float(width), float(height)))
+    if len(points) * 3 * margin > MAX_OUTLINE and outline_length(points) > MAX_OUTLINE:
+        raise InvalidValueError(
+            f"the outline of a polygon of {len(points)} points passes {outline_length(points):.3g} pixels, and more "
+            f"than {MAX_OUTLINE} are not drawn; use a run-length mask"
+        )
+    return points
+
+
+def no_mask_message(name: str, without: int, objects: int, example: str) -> str:
+    """What is said of objects without a usable mask among others that have one."""
+    noun = "object has" if without == 1 else "objects have"
+    return (
+        f"{name}: {without} of {objects} {noun} no usable mask, as {example}: boxes are trained and evaluated as ever, "
+        f"but the training of masks and the AP of masks (segm) leave them out"
+    )
+
+
+def is_finite_area(area: float | None) -> bool:
+    """Whether a file's area can be used: a number above 0 that single precision holds."""
+    return area is not None and math.isfinite(area) and 0 < area < 3e38
