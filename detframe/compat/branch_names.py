@@ -19,17 +19,17 @@ _TORCHVISION: _Table = (
     (r"roi_heads\.keypoint_head\.", lambda m: "roi_heads.keypoint.head."),
     (r"roi_heads\.keypoint_predictor\.", lambda m: "roi_heads.keypoint.predictor."),
 )
+# PointRend's heads stood beside the mask head before they stood in it; its layers were "coarse_mask_fc1" before they
+# were "fc1"
+_COARSE, _POINT = (rf"roi_heads\.(?:mask_head\.{kind}_head|mask_{kind}_head)\." for kind in ("coarse", "point"))
 _DETECTRON2: _Table = (
     (r"roi_heads\.mask_head\.mask_fcn(\d)\.norm\.", lambda m: f"roi_heads.mask.head.{int(m[1]) - 1}.1."),
     (r"roi_heads\.mask_head\.mask_fcn(\d)\.", lambda m: f"roi_heads.mask.head.{int(m[1]) - 1}.0."),
-    (r"roi_heads\.mask_head\.coarse_head\.reduce_spatial_dim_conv\.", lambda m: "roi_heads.mask.coarse.reduce.0."),
-    (
-        r"roi_heads\.mask_head\.coarse_head\.coarse_mask_fc(\d)\.",
-        lambda m: f"roi_heads.mask.coarse.fcs.{int(m[1]) - 1}.",
-    ),
-    (r"roi_heads\.mask_head\.coarse_head\.prediction\.", lambda m: "roi_heads.mask.coarse.prediction."),
-    (r"roi_heads\.mask_head\.point_head\.fc(\d)\.", lambda m: f"roi_heads.mask.point_head.fcs.{int(m[1]) - 1}."),
-    (r"roi_heads\.mask_head\.point_head\.predictor\.", lambda m: "roi_heads.mask.point_head.predictor."),
+    (rf"{_COARSE}reduce_spatial_dim_conv\.", lambda m: "roi_heads.mask.coarse.reduce.0."),
+    (rf"{_COARSE}(?:coarse_mask_)?fc(\d+)\.", lambda m: f"roi_heads.mask.coarse.fcs.{int(m[1]) - 1}."),
+    (rf"{_COARSE}prediction\.", lambda m: "roi_heads.mask.coarse.prediction."),
+    (rf"{_POINT}fc(\d+)\.", lambda m: f"roi_heads.mask.point_head.fcs.{int(m[1]) - 1}."),
+    (rf"{_POINT}predictor\.", lambda m: "roi_heads.mask.point_head.predictor."),
     (r"roi_heads\.mask_head\.deconv\.", lambda m: "roi_heads.mask.predictor.conv5_mask."),
     (r"roi_heads\.mask_head\.predictor\.", lambda m: "roi_heads.mask.predictor.mask_fcn_logits."),
     (r"roi_heads\.keypoint_head\.conv_fcn(\d)\.", lambda m: f"roi_heads.keypoint.head.{2 * int(m[1]) - 2}."),

@@ -15,6 +15,7 @@ from detframe.compat.dense_names import TORCHVISION_DENSE, without_unused_class
 from detframe.compat.detectron_names import DETECTRON, DETECTRON_MERGED
 from detframe.compat.files import read_weights
 from detframe.compat.names import DETECTRON2, OWN, TORCHVISION_DETECTOR, translate, without_wrappers
+from detframe.compat.parts import half_filled
 from detframe.compat.report import LoadReport
 from detframe.compat.state import StateDict, find_state_dict
 from detframe.compat.timm_names import timm_body
@@ -54,7 +55,8 @@ def load_weights(
         model: a detector built by `build_detection_model`.
         path_or_url: as for `read_weights`, or a state dict.
         allow_partial: accept a checkpoint of another architecture: less than 90 % of the backbone is filled, or the
-            checkpoint's is deeper, or none of its heads has a place.
+            checkpoint's is deeper, or none of its heads has a place, or a part that both have (a mask head, say) fits
+            in pieces only.
         class_names: the classes of the model, label 1 first.
 
     Raises:
@@ -74,6 +76,7 @@ def load_weights(
     fitting = _sort_out(state, target, rows, report)
     if not allow_partial:
         _refuse_another_architecture(state, target, fitting, report)
+        _refuse_half_a_part(state, target, fitting, report)
     model.load_state_dict(fitting, strict=False)
     return report
 
@@ -197,6 +200,20 @@ def _refuse_another_architecture(
         raise InvalidValueError(
             f"{report.table()}\nthis checkpoint is of another detector: none of its {len(heads)} tensors of heads has "
             f"a place in the model (compare MODEL.RPN.NAME and MODEL.ROI_HEADS.NAME); {_REMEDY}, and fills the backbone"
+        )
+
+
+def _refuse_half_a_part(
+    state: Mapping[str, Tensor], target: Mapping[str, Tensor], fitting: Mapping[str, Tensor], report: LoadReport
+) -> None:
+    """Raises ValueError, with the report's table and a remedy, where a part is on both sides and fits in pieces."""
+    sized = {name for name in target if name in state and _reason(name)}
+    halves = half_filled(state, target, {*fitting, *sized})
+    if halves:
+        listed = "\n".join(f"  {part}, {line}" for part, lines in halves.items() for line in lines)
+        raise InvalidValueError(
+            f"{report.table()}\nthis checkpoint holds parts of the model, but not as the model has them:\n{listed}\n"
+            f"compare the config with that of its training; {_REMEDY}: what has no values then stays as it was built"
         )
 
 

@@ -15,7 +15,7 @@ _C.MODEL.DEVICE = "auto"
 # Checkpoint to start from: a file, an http(s) address (with "#sha256=..." to have it checked),
 # "torchvision://ResNet50_Weights.IMAGENET1K_V1", "msra://R-50" and others of docs/weights.md, or "" (random)
 _C.MODEL.WEIGHTS = ""
-# Accept WEIGHTS that fill less than 90 % of the backbone instead of stopping with an error
+# Accept WEIGHTS of another architecture, which fill less than 90 % of the backbone or a head in pieces only
 _C.MODEL.ALLOW_PARTIAL_WEIGHTS = False
 # Number of foreground classes K; 0 takes it from the training data
 _C.MODEL.NUM_CLASSES = 0
