@@ -1,32 +1,26 @@
 """ConfigNode: a yacs tree that is closed, typed, and knows where each value came from.
 
 A key that the defaults do not have is an error that names the nearest key, whether it comes from a file, a command-line
-override or an assignment. Types follow the default: an int widens to a float, a list to a tuple, a single value to a
-tuple of one; nothing else changes type.
+override or an assignment. Types follow the default (detframe.config.coerce).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from yacs.config import CfgNode
 
+from detframe.config.bounds import shown
+from detframe.config.coerce import coerce
 from detframe.config.dialects import OVERRIDE, Foreign, recognise, switch, word_of
 from detframe.config.foreign.rules import Dialect
-from detframe.config.yaml_files import literal, read_yaml, write_yaml
-from detframe.errors import InvalidValueError, ReadOnlyError, UnknownNameError
+from detframe.config.overrides import read_word
+from detframe.config.words import values
+from detframe.config.yaml_files import read_yaml, write_yaml
+from detframe.errors import InvalidTypeError, InvalidValueError, ReadOnlyError, UnknownNameError
 from detframe.registry import nearest
-
-# Keys whose value may be of another type than the default: durations, as 90000 or "12ep"
-DURATION_KEYS = {
-    "SOLVER.MAX_ITER",
-    "SOLVER.WARMUP_ITERS",
-    "SOLVER.CHECKPOINT_PERIOD",
-    "SOLVER.IMAGE_PERIOD",
-    "TEST.EVAL_PERIOD",
-}
 
 
 class ConfigKeyError(UnknownNameError, AttributeError):
@@ -80,7 +74,7 @@ class ConfigNode(CfgNode):
             super().__setitem__(name, value)
             return
         if self.is_frozen():
-            raise ReadOnlyError(f"the config is frozen; {self.full_key(name)} cannot change to {value!r}")
+            raise ReadOnlyError(f"the config is frozen; {self.full_key(name)} cannot change to {shown(value)}")
         if name not in self:
             raise self._unknown(name)
         if not isinstance(value, ConfigNode):
@@ -135,8 +129,7 @@ class ConfigNode(CfgNode):
                 + "\n".join(lines)
             )
         if dialect is not None:
-            theirs = [(key, literal(value), where) for key, value, where in rows if key in dialect.defaults]
-            self._merge_foreign(dialect, theirs)
+            self._merge_foreign(dialect, [row for row in rows if row[0] in dialect.defaults])
             rows = [row for row in rows if row[0] not in dialect.defaults]
         for key, value, where in rows:
             self._assign(key, value, where)
@@ -148,12 +141,7 @@ class ConfigNode(CfgNode):
 
         Raises KeyError and ValueError as `merge_from_file` does.
         """
-        if len(cfg_list) % 2:
-            hint = " (write KEY VALUE, not KEY=VALUE)" if any("=" in str(word) for word in cfg_list) else ""
-            raise InvalidValueError(
-                f"overrides come in pairs KEY VALUE; got {len(cfg_list)} words: {list(cfg_list)}{hint}"
-            )
-        rows = [(str(k), literal(v), OVERRIDE) for k, v in zip(cfg_list[0::2], cfg_list[1::2], strict=True)]
+        rows = [(key, read_word(value), OVERRIDE) for key, value in self._pairs(cfg_list)]
         foreign: Foreign | None = self.__dict__["_foreign"]
         if foreign is not None:
             theirs = [row for row in rows if row[0] in foreign.dialect.defaults]
@@ -162,9 +150,21 @@ class ConfigNode(CfgNode):
             rows = [row for row in rows if row[0] not in foreign.dialect.defaults]
         native = self._keys()
         for key, value, where in rows:
-            became = None if key in native else switch(key, value)
+            became = None if key in native else switch(key, values(value))
             for ours, meaning in ({key: value} if became is None else became).items():
                 self._assign(ours, meaning, where)
+
+    def _pairs(self, words: Sequence[Any]) -> list[tuple[str, Any]]:
+        """The words of an override as (key, value). Raises TypeError and ValueError where they are no such list."""
+        if not isinstance(words, (list, tuple)):
+            raise InvalidTypeError(f"overrides are a list [KEY, VALUE, ...], not {shown(words)}")
+        joined = [word for word in words[0::2] if isinstance(word, str) and word.partition("=")[0] in self._keys()]
+        hint = " (write KEY VALUE, not KEY=VALUE)" if any("=" in word for word in joined) else ""
+        if len(words) % 2 or hint:
+            raise InvalidValueError(
+                f"overrides come in pairs KEY VALUE; got {len(words)} words: {shown(list(words))}{hint}"
+            )
+        return [(str(key), value) for key, value in zip(words[0::2], words[1::2], strict=True)]
 
     def _keys(self) -> set[str]:
         """Every dotted key, sections as well."""
@@ -197,9 +197,9 @@ class ConfigNode(CfgNode):
         if last not in node:
             raise _unknown_anywhere(self, key, where)
         if isinstance(node[last], ConfigNode):
-            if value is None or value == {}:
+            if values(value) is None or value == {}:
                 return
-            raise InvalidValueError(f"{key} is a section, not a value; got {value!r} ({where})")
+            raise InvalidValueError(f"{key} is a section, not a value; got {shown(value)} ({where})")
         try:
             node[last] = value
         except ValueError as error:
@@ -244,64 +244,3 @@ def _rebuild(
 def _unknown_anywhere(root: ConfigNode, key: str, where: str) -> ConfigKeyError:
     known = [name for name, _ in root.leaves()]
     return ConfigKeyError(f"unknown config key {key} ({where}); {word_of(key) or nearest(key, known)}")
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, (list, tuple)) else value
-
-
-def coerce(key: str, value: Any, default: Any) -> Any:
-    """`value` in the type of `default`, or a ValueError that names the key, both types and the value."""
-    if key in DURATION_KEYS and isinstance(value, (int, str)) and not isinstance(value, bool):
-        return value
-    wanted, convert = _TYPES[int if key in DURATION_KEYS else type(default)]
-    converted = convert(value)
-    if converted is None:
-        kind = type(value).__name__
-        raise InvalidValueError(f"{key} must be {wanted} (it is {default!r} now), not {value!r} of type {kind}")
-    return converted
-
-
-def _bool(value: Any) -> bool | None:
-    return value if isinstance(value, bool) else None
-
-
-def _int(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _str(value: Any) -> str | None:
-    if isinstance(value, bool):  # YAML 1.1 reads the words on and off as booleans
-        return "on" if value else "off"
-    return value if isinstance(value, str) else None
-
-
-def _tuple(value: Any) -> tuple[Any, ...] | None:
-    if isinstance(value, (list, tuple)):
-        return _tuples(value)
-    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        return (value,) if value != "" else ()
-    return None
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, (int, float)):
-        return float(value)
-    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
-        try:
-            return float(value)
-        except ValueError:
-            return None
-    return None
-
-
-# type of a default -> what its values are called, and the conversion, which gives None for what it cannot convert
-_TYPES: dict[type, tuple[str, Callable[[Any], Any]]] = {
-    bool: ("True or False", _bool),
-    int: ("a whole number", _int),
-    float: ("a number", _number),
-    str: ("a string", _str),
-    tuple: ("a list", _tuple),
-}

@@ -44,6 +44,7 @@ class Foreign:
         Raises:
             ValueError: something that detframe does not have, all of it in one message.
         """
+        rows = [(key, self.dialect.read(key, value), where) for key, value, where in rows]
         given = {**self.rows, **{key: (value, where) for key, value, where in rows}}
         try:
             outcomes = self.dialect.translate({key: value for key, (value, _) in given.items()})

@@ -6,27 +6,33 @@ import math
 import re
 from typing import Any
 
-from detframe.config.config import DURATION_KEYS, ConfigNode
+from detframe.config.bounds import shown
+from detframe.config.coerce import DURATION_KEYS
+from detframe.config.config import ConfigNode
 from detframe.errors import InvalidValueError
 
-_PATTERN = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ep|it)\s*")
+_PATTERN = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ep|it)\s*", re.ASCII)
+MOST_ITERATIONS, MOST_EPOCHS = 1_000_000_000, 1_000_000
 
 
 def parse_duration(value: int | str, num_images: int, batch_size: int, key: str = "duration") -> int:
     """Iterations of a duration: 90000, "90000it" or "12ep" (epochs of `num_images` in batches of `batch_size`).
 
     Raises:
-        ValueError: negative, or not of these forms.
+        ValueError: negative, beyond all sense, or not of these forms.
     """
     if isinstance(value, int):
-        number, unit = float(value), "it"
+        number, unit = float(max(-1, min(value, 2 * MOST_ITERATIONS))), "it"
     else:
         match = _PATTERN.fullmatch(value)
         if match is None:
-            raise InvalidValueError(f'{key} must be iterations (90000) or epochs ("12ep"), not {value!r}')
+            raise InvalidValueError(f'{key} must be iterations (90000) or epochs ("12ep"), not {shown(value)}')
         number, unit = float(match[1]), match[2]
     if number < 0:
-        raise InvalidValueError(f"{key} must not be negative, got {value}")
+        raise InvalidValueError(f"{key} must not be negative, got {shown(value)}")
+    if number > (MOST_EPOCHS if unit == "ep" else MOST_ITERATIONS):
+        most = f"{MOST_ITERATIONS} iterations and {MOST_EPOCHS} epochs"
+        raise InvalidValueError(f"{key} must be at most {most}, not {shown(value)}")
     return math.ceil(number * num_images / batch_size) if unit == "ep" else int(number)
 
 

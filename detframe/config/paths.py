@@ -24,13 +24,21 @@ def find_shipped(path: str | Path) -> Path | None:
     return found if parts and not path.is_absolute() and found.is_file() else None
 
 
+def expanded(path: str | Path) -> Path:
+    """A path with ~ as the user's folder; as it stands where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def find_config(path: str | Path) -> Path:
     """A config file: as given, else among the shipped ones.
 
     Raises:
         FileNotFoundError: there is none; the message names the nearest shipped configs.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     found = path if path.is_file() else find_shipped(path)
     if found is None:
         where = f"in {Path.cwd()} or among the shipped configs"

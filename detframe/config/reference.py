@@ -11,6 +11,7 @@ from typing import Any
 from detframe.config import defaults, model_defaults, roi_defaults
 from detframe.config.config import ConfigKeyError, ConfigNode
 from detframe.config.defaults import get_cfg
+from detframe.config.limits import RULES
 from detframe.config.validate import CHOICES
 from detframe.registry import nearest
 
@@ -98,7 +99,14 @@ def explain(cfg: ConfigNode, key: str) -> str:
     ]
     if key in CHOICES:
         rows.append(("choices", ", ".join(format_value(c) for c in CHOICES[key])))
+    elif limits(key):
+        rows.append(("limits", limits(key)))
     return "\n".join([key, *(f"  {name + ':':<9}{text}" for name, text in rows)]) + "\n"
+
+
+def limits(key: str) -> str:
+    """What the values of a key may be, in words; "" where its type says it all."""
+    return RULES[key].describe() if key in RULES else ""
 
 
 def _node(cfg: ConfigNode, key: str) -> Any:
@@ -140,5 +148,7 @@ def _row(references: dict[str, KeyReference], reference: KeyReference) -> str:
     text = reference.comment or f"see above: {meaning(references, reference.key)}"
     if reference.key in CHOICES:
         text += " (choices: " + ", ".join(f"`{format_value(c)}`" for c in CHOICES[reference.key]) + ")"
+    elif limits(reference.key):
+        text += f" (limits: {limits(reference.key)})"
     text = text.replace("|", "\\|")
     return f"| `{name}` | `{format_value(reference.default)}` | {text} |\n"

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from detframe.config.paths import PACKAGE, shipped_folder
+from detframe.config.paths import PACKAGE, expanded, shipped_folder
+from detframe.config.words import Written, names, values
+from detframe.config.yaml_text import read_tree
 from detframe.data import formats  # noqa: F401  (fills DATASET_FORMATS)
 from detframe.data.cache import cache_key, cached
 from detframe.data.entries import CatalogEntry
@@ -84,7 +84,7 @@ def read_catalogs(catalog: str = "") -> dict[str, CatalogEntry]:
     entries: dict[str, CatalogEntry] = {}
     for path in reversed(_catalog_files(catalog)):
         for name, fields in _read_yaml(path).items():
-            entries[str(name)] = _entry(str(name), fields, path)
+            entries[name] = _entry(name, fields, path)
     return entries
 
 
@@ -92,20 +92,18 @@ def _catalog_files(catalog: str) -> list[Path]:
     shipped = shipped_folder("datasets") / "catalog.yaml"
     if not catalog:
         return [shipped]
-    own = Path(catalog).expanduser().absolute()
+    own = expanded(catalog).absolute()
     if not own.is_file():
         raise MissingFileError(f"DATASETS.CATALOG names {own}, which does not exist")
     return [own, shipped]
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(read_text(path, "the catalog"))
-    except yaml.YAMLError as error:
-        raise InvalidValueError(f"malformed YAML in the catalog {path}: {error}") from None
-    if not isinstance(values, dict):
-        raise InvalidValueError(f"the catalog {path} must map names to entries, not be {type(values).__name__}")
-    return values
+    """The entries, with `Written` for each word that is read as anything but text."""
+    tree = read_tree(read_text(path, "the catalog"), f"the catalog {path}")
+    if not isinstance(tree, dict):
+        raise InvalidValueError(f"the catalog {path} must map names to entries, not be {type(values(tree)).__name__}")
+    return tree
 
 
 def _entry(name: str, fields: Any, path: Path) -> CatalogEntry:
@@ -115,27 +113,40 @@ def _entry(name: str, fields: Any, path: Path) -> CatalogEntry:
     absent = [key for key in COMMON_FIELDS if key not in fields]
     if absent:
         raise InvalidValueError(f"{where} lacks {' and '.join(absent)}; it has {', '.join(map(str, fields))}")
-    for key in COMMON_FIELDS:
-        if not isinstance(fields[key], str) or not fields[key].strip():
-            raise InvalidValueError(f"{where}: {key} must be text, not {fields[key]!r}")
-    options = {str(key): value for key, value in fields.items() if key not in COMMON_FIELDS}
-    name_of_format = fields["format"]
+    name_of_format, *paths = (_text(fields[key], f"{key} of {where}") for key in COMMON_FIELDS)
+    options = {key: value for key, value in fields.items() if key not in COMMON_FIELDS}
     # The format of an entry that nobody asks for may be a module that is not imported in this run.
     if name_of_format in DATASET_FORMATS:
-        known = list(inspect.signature(DATASET_FORMATS.get(name_of_format)).parameters)[1:]
+        parameters = inspect.signature(DATASET_FORMATS.get(name_of_format)).parameters
+        known = list(parameters)[1:]
         for key in options:
             if key not in known:
                 hint = nearest(key, [*known, *COMMON_FIELDS])
                 raise InvalidValueError(f"{where} has an unknown field {key!r} (format {name_of_format}); {hint}")
+        options = {key: _option(value, str(parameters[key].annotation)) for key, value in options.items()}
     root = _root(path)
-    images, annotations = (root / Path(fields[key]).expanduser() for key in ("images", "annotations"))
-    return CatalogEntry(name, name_of_format, images, annotations, options, path)
+    images, annotations = (root / expanded(name) for name in paths)
+    return CatalogEntry(name, name_of_format, images, annotations, values(options), path)
+
+
+def _text(value: Any, what: str) -> str:
+    """A name or a path as it was written. Raises ValueError where there is none."""
+    found = names(value)
+    if not isinstance(found, str) or not found.strip() or "\0" in found:
+        raise InvalidValueError(f"{what} must be a name or a path, not {value!r}")
+    return found
+
+
+def _option(value: Any, annotation: str) -> Any:
+    """A field of a format: a text where its reader takes texts, so that a class may be called 007 or no."""
+    absent = isinstance(value, Written) and value.value is None and "None" in annotation
+    return names(value) if "str" in annotation and not absent else values(value)
 
 
 def _root(catalog: Path) -> Path:
     """Where the relative paths of a catalog start."""
     moved = os.environ.get("DETFRAME_DATASETS")
     if moved:
-        return Path(moved).expanduser().absolute()
+        return expanded(moved).absolute()
     installed = catalog.is_relative_to(PACKAGE)
     return Path("datasets").absolute() if installed else catalog.parent

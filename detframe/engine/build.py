@@ -21,14 +21,14 @@ from detframe.engine.evaluating import TestSets, choose_metric
 from detframe.engine.hooks import BestHook, CheckpointHook, EvaluationHook, Hook, LogHook
 from detframe.engine.inputs import RunInputs, file_names, saved_config
 from detframe.engine.model_table import model_table
-from detframe.engine.nonfinite import FlightRecorder
+from detframe.engine.nonfinite import FiniteHook, FlightRecorder
 from detframe.engine.pictures import PictureHook
 from detframe.engine.recorder import RunRecorder
 from detframe.engine.trainer import StepSettings, Trainer
 from detframe.errors import InvalidValueError
 from detframe.layers.collectives import rank, world_size
 from detframe.layers.device import resolve_amp, resolve_device
-from detframe.solver import ModelEMA, build_lr_schedule, build_optimizer, parameter_groups
+from detframe.solver import ModelEMA, build_lr_schedule, build_optimizer, check_schedule, parameter_groups
 
 logger = logging.getLogger(__name__)
 
@@ -59,12 +59,14 @@ def build_trainer(inputs: RunInputs, folder: Path, weights: str, content: dict[s
     start = content["training"]["iteration"] if content is not None else 0
     device = resolve_device(cfg.MODEL.DEVICE)
     meta = build_meta(cfg, inputs.records.metadata)
+    schedule = build_lr_schedule(cfg)
+    check_schedule(cfg, schedule)
     seed_all(cfg.SEED + 1 + rank())  # so far all ranks have drawn the same numbers, to build the same weights
     trainer = Trainer(
         model=model,
         optimizer=build_optimizer(cfg, model),
         data=iter(build_train_loader(cfg, inputs.records, start, rank(), world_size())),
-        schedule=build_lr_schedule(cfg),
+        schedule=schedule,
         settings=step_settings(cfg, device),
         max_iter=cfg.SOLVER.MAX_ITER,
         device=device,
@@ -93,6 +95,7 @@ def build_hooks(inputs: RunInputs, model: nn.Module, checkpointer: Checkpointer,
     cfg, names = inputs.cfg, inputs.records.metadata.class_names
     recorder = RunRecorder(checkpointer.folder, start, active=rank() == 0)
     hooks: list[Hook] = [
+        FiniteHook(cfg.SOLVER.LOG_PERIOD, cfg.TEST.EVAL_PERIOD),
         PictureHook(recorder, names, cfg.SOLVER.IMAGE_PERIOD),
         LogHook(recorder, cfg.SOLVER.LOG_PERIOD, cfg.SOLVER.IMS_PER_BATCH, len(inputs.records)),
     ]

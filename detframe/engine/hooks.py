@@ -226,7 +226,12 @@ class CheckpointHook(Hook):
 
 
 def save_checkpoint(trainer: Trainer, checkpointer: Checkpointer, name: str) -> Path:
-    """Save under a name; called by every rank, and an error on rank 0 is an error on all."""
+    """Save under a name; called by every rank, and an error on rank 0 is an error on all.
+
+    Raises:
+        FloatingPointError: the weights are not finite; nothing is written then. OSError: as `Checkpointer.save`.
+    """
+    trainer.recorder.check_weights(trainer)
     state = trainer.training_state()
 
     def write() -> Path:

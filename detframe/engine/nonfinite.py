@@ -9,23 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from detframe.config import ConfigNode
-from detframe.engine.checkpoint import save_file
+from detframe.engine.causes import Evidence, cause_of_step, cause_of_update
+from detframe.engine.checkpoint import last_checkpoint, save_file
+from detframe.engine.finite import all_finite, held_tensors, infinite_names
+from detframe.engine.hooks import Hook, is_due
 from detframe.errors import NonFiniteError
-from detframe.layers.collectives import gather_objects, rank, world_size
-from detframe.structures import LazyMasks, Target, validate_target
+from detframe.layers.collectives import any_rank, gather_objects, rank, world_size
+from detframe.solver.schedules import describe_rate, is_usable
+from detframe.structures import LazyMasks, Target
 
 if TYPE_CHECKING:
     from detframe.engine.trainer import Step, Trainer
 
 logger = logging.getLogger(__name__)
 FOLDER = "nonfinite"
-# Learning rate per image of the global batch above which trouble is likely: twice what the linear rule gives
-# (SGD: 0.02 for 16 images, Goyal et al., arXiv 1706.02677; AdamW: 1e-4 for 16 images)
-_USUAL_LR = {"SGD": 0.02 / 16, "AdamW": 1e-4 / 16}
+_SHOWN = 3  # names in a message
+_LEAST_SCALE = 2.0**-20  # of the losses in fp16: it is halved at each overflow, and 1 is low already
 
 
 def pack_target(target: Target) -> dict[str, Any]:
@@ -93,6 +95,7 @@ class FlightRecorder:
         lines += [f"  rank {r['rank']}: {r['what']}; images {r['images']}" for r in bad]
         lines.append(f"  likely cause: {cause}")
         lines.append(f"  replay it: python tools/replay.py {bad[0]['path']}")
+        lines.append(f"  {self._good()}")
         raise NonFiniteError("\n".join(lines))
 
     def _write(self, path: Path, trainer: Trainer, step: Step) -> str:
@@ -115,7 +118,8 @@ class FlightRecorder:
             "images": [image.detach().cpu().as_subclass(Tensor) for image in images],
             "targets": [pack_target(target) for target in targets],
             "files": [self._file(target) for target in targets],
-            "model": trainer.model.state_dict(),
+            "model": {**trainer.model.state_dict(), **trainer.running.named(step.buffers)},  # before the step
+            "infinite_buffers": sorted(trainer.infinite_buffers),
             "optimizer": trainer.optimizer.state_dict(),
             "scaler": trainer.scaler.state_dict(),
             "rng": step.rng,
@@ -140,7 +144,7 @@ class FlightRecorder:
             "bad": bool(wrong),
             "what": what,
             "images": ", ".join(self._file(target) for target in step.batch[1]),
-            "cause": self._cause(trainer, step),
+            "cause": cause_of_step(self._evidence(trainer, step)),
             "path": path,
         }
 
@@ -148,34 +152,73 @@ class FlightRecorder:
         image_id = target.get("image_id", "?")
         return f"{image_id} ({self.file_name(image_id)})" if self.file_name is not None else str(image_id)
 
-    def _cause(self, trainer: Trainer, step: Step) -> str:
-        solver = self.cfg.SOLVER
-        broken = broken_weights(trainer.model)
-        if broken:
-            return f"the weights themselves are not finite, as {broken}; see MODEL.WEIGHTS"
-        for target in step.batch[1]:
-            try:
-                validate_target(target, len(self.meta.get("class_names", ())) or 2**31)
-            except ValueError as error:
-                return f"an invalid target: {error}"
-        usual = _USUAL_LR.get(solver.OPTIMIZER, math.inf) * solver.IMS_PER_BATCH
-        if step.lr > 2 * usual:
-            return (
-                f"the learning rate: {step.lr:g} is {step.lr / usual:.3g} times what the linear rule gives for "
-                f"{solver.OPTIMIZER} and batch {solver.IMS_PER_BATCH}; try SOLVER.BASE_LR {usual:g}"
-            )
-        if trainer.settings.amp_dtype is not None:
-            return (
-                "an overflow in half precision, or too high a learning rate; try SOLVER.AMP off, then a lower BASE_LR"
-            )
-        return (
-            "the gradients grew over the last steps; try a lower SOLVER.BASE_LR, a longer warm-up or CLIP_GRAD_NORM 10"
+    # ------------------------------------------------------------------ before and after an update
+    def check_rates(self, trainer: Trainer) -> None:
+        """Before a step; every rank has the same rates.
+
+        Raises:
+            FloatingPointError: one is not finite; names the keys that make it.
+        """
+        for group in trainer.optimizer.param_groups:
+            if not is_usable(group["lr"]):
+                text = describe_rate(self.cfg, group["lr"], trainer.iteration)
+                raise NonFiniteError(
+                    f"{text}. The weights are those after iteration {trainer.iteration}; {self._good()}"
+                )
+
+    def check_weights(self, trainer: Trainer) -> None:
+        """Called by every rank, after an update; running statistics count on rank 0, whose own are saved.
+
+        Raises:
+            FloatingPointError: what a checkpoint would hold is not finite, or fp16 has overflowed for long; names the
+                first weights, the likely cause, and the checkpoint to go on from.
+        """
+        self._check_scale(trainer)
+        saved = rank() == 0
+        broken = not all_finite(value for _, value in held_tensors(trainer, saved))
+        if not any_rank(broken, trainer.device):
+            return
+        names = infinite_names(held_tensors(trainer, saved))
+        cause = cause_of_update(self._evidence(trainer)) if names else ""
+        reports = [report for report in gather_objects((names, cause)) if report[0]]
+        names, cause = reports[0] if reports else (["an unknown one"], "unknown")
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        raise NonFiniteError(
+            f"after the update of iteration {trainer.iteration} the weights are not finite, so they are not saved: "
+            f"{', '.join(names[:_SHOWN])}{more}\n  likely cause: {cause}\n  {self._good()}"
         )
 
+    def _check_scale(self, trainer: Trainer) -> None:
+        if trainer.scaler.is_enabled() and trainer.scaler.get_scale() < _LEAST_SCALE:
+            raise NonFiniteError(
+                f"up to iteration {trainer.iteration} the gradients in fp16 were not finite, whatever the loss scale "
+                f"({trainer.scaler.get_scale():g} now), so the weights have not changed for many steps; set SOLVER.AMP "
+                f"bf16 or off. {self._good()}"
+            )
 
-def broken_weights(model: torch.nn.Module) -> str:
-    """The name of a parameter or buffer that is not finite, or ""."""
-    for name, value in model.state_dict().items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            return name
-    return ""
+    def _evidence(self, trainer: Trainer, step: Step | None = None) -> Evidence:
+        buffers = trainer.running.named(step.buffers) if step is not None else {}
+        num_classes = len(self.meta.get("class_names", ())) or 2**31
+        return Evidence(trainer, self.cfg, num_classes, self._file, step, buffers)
+
+    def _good(self) -> str:
+        """The checkpoint to go on from."""
+        last = last_checkpoint(self.folder)
+        if last is None:
+            return "no checkpoint has been saved yet: mend the cause and start again"
+        return f"the last good checkpoint is {last}: mend the cause, then go on from it with --resume"
+
+
+class FiniteHook(Hook):
+    """Asks whether the weights are finite every so many steps, and after the last one; it comes before other hooks."""
+
+    name = "finite"
+
+    def __init__(self, *periods: int) -> None:
+        self.periods = periods
+
+    def after_step(self, trainer: Trainer) -> None:
+        """Raises FloatingPointError as `FlightRecorder.check_weights`."""
+        now = trainer.iteration
+        if now == trainer.max_iter or any(is_due(now, period) for period in self.periods):
+            trainer.recorder.check_weights(trainer)

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from detframe.compat import read_checkpoint
 from detframe.config import ConfigNode, carried_config, import_carried_modules
 from detframe.engine.checkpoint import rng_state, set_rng_state
-from detframe.engine.nonfinite import broken_weights, unpack_target
+from detframe.engine.finite import broken_weights, is_finite
+from detframe.engine.nonfinite import unpack_target
 from detframe.errors import InvalidValueError, MissingFileError
 
 logger = logging.getLogger(__name__)
@@ -113,7 +114,9 @@ def run_step(model: nn.Module, bundle: dict[str, Any]) -> ReplayReport:
     autocast = nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
     steps = bundle["accumulate_steps"]
     size = len(targets) // steps
-    report = ReplayReport({}, bundle["losses"], math.nan, broken_weight=broken_weights(model))
+    report = ReplayReport(
+        {}, bundle["losses"], math.nan, broken_weight=broken_weights(model, bundle.get("infinite_buffers", ()))
+    )
     if bundle["world_size"] > 1:
         report.notes.append(f"(rank {bundle['rank']} of {bundle['world_size']}, replayed alone)")
     with watch_outputs(model) as first, torch.autograd.set_detect_anomaly(True, check_nan=True):
@@ -147,8 +150,8 @@ def watch_outputs(model: nn.Module) -> Iterator[Callable[[], str]]:
     found: list[str] = []
 
     def look(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-        if not found and not _finite(output):
-            where = "its input was finite" if _finite(inputs) else "its input was not finite either"
+        if not found and not is_finite(output):
+            where = "its input was finite" if is_finite(inputs) else "its input was not finite either"
             found.append(f"{name or 'the model itself'} ({type(module).__name__}; {where})")
 
     handles = [
@@ -160,13 +163,3 @@ def watch_outputs(model: nn.Module) -> Iterator[Callable[[], str]]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _finite(value: Any) -> bool:
-    if isinstance(value, Tensor):
-        return not value.is_floating_point() or bool(torch.isfinite(value).all())
-    if isinstance(value, dict):
-        return all(_finite(entry) for entry in value.values())
-    if isinstance(value, (list, tuple)):
-        return all(_finite(entry) for entry in value)
-    return True

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.distributed as dist
@@ -16,10 +17,11 @@ from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_no
 from torch.optim import Optimizer
 
 from detframe.engine.checkpoint import rng_state, set_rng_state
+from detframe.engine.finite import RunningBuffers, infinite_buffers
 from detframe.engine.hooks import Hook
 from detframe.errors import InvalidValueError
 from detframe.layers.collectives import any_rank, gather_objects, rank, world_size
-from detframe.solver import ModelEMA, load_optimizer_state, set_learning_rate
+from detframe.solver import ModelEMA, learning_rate, load_optimizer_state, set_learning_rate
 from detframe.solver.schedules import Schedule
 from detframe.structures import Target
 
@@ -46,15 +48,30 @@ class Step:
     rng: dict[str, Any]
     losses: dict[str, Tensor]
     grad_norm: Tensor
+    buffers: list[Tensor]  # before the step; see RunningBuffers
     data_seconds: float = 0.0
     seconds: float = 0.0
 
 
+class Trace(NamedTuple):
+    """What is kept of an update for a later look: was there growth?"""
+
+    lr: float
+    loss: Tensor
+    grad_norm: Tensor
+
+
 class Recorder(Protocol):
-    """What is told of a non-finite step, on every rank, before the update; it raises."""
+    """Who is asked, on every rank, whether the training may go on; each method raises FloatingPointError if not."""
 
     def stop(self, trainer: Trainer, step: Step) -> None:
-        """Write down the step and raise FloatingPointError."""
+        """A loss or gradient is not finite: write down the step, before its update, and raise."""
+
+    def check_rates(self, trainer: Trainer) -> None:
+        """Before a step: are the learning rates finite?"""
+
+    def check_weights(self, trainer: Trainer) -> None:
+        """Now and then, and before a checkpoint is written: is what it would hold finite?"""
 
 
 class Trainer:
@@ -92,6 +109,9 @@ class Trainer:
         self.hooks = list(hooks)
         self.ema = ema
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.amp_dtype == torch.float16)
+        self.running = RunningBuffers(model)
+        self.infinite_buffers = infinite_buffers(model)
+        self.recent: deque[Trace] = deque(maxlen=8)  # of the last updates of this process
         self.iteration = 0  # steps done
         self.last_step: Step | None = None
         self.metrics: dict[str, float] = {}  # of the latest evaluation
@@ -130,12 +150,13 @@ class Trainer:
             batch = next(self.data)
         data_seconds = time.perf_counter() - start
         self.model.train()
-        lr = self.settings.base_lr * self.schedule(self.iteration)
+        lr = learning_rate(self.settings.base_lr, self.schedule, self.iteration)
         set_learning_rate(self.optimizer, lr)
-        rng = rng_state()
+        self.recorder.check_rates(self)
+        rng, buffers = rng_state(), self.running.copy()
         losses = self._forward_backward(*batch)
         self.scaler.unscale_(self.optimizer)
-        step = Step(batch, lr, rng, losses, self._clip_gradients(), data_seconds)
+        step = Step(batch, lr, rng, losses, self._clip_gradients(), buffers, data_seconds)
         self._stop_unless_finite(step)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -143,6 +164,7 @@ class Trainer:
         if self.ema is not None:
             self.ema.update(self.model)
         self.iteration += 1
+        self.recent.append(Trace(lr, torch.stack(list(losses.values())).sum(), step.grad_norm))
         step.seconds = time.perf_counter() - start
         self.last_step = step
 
@@ -228,6 +250,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "rng": gather_objects(rng_state()),
             "hooks": {hook.name: hook.state_dict() for hook in self.hooks},
+            "infinite_buffers": sorted(self.infinite_buffers),
         }
         if self.ema is not None:
             state.update(model=self.model.state_dict(), ema_updates=self.ema.updates)
@@ -247,6 +270,7 @@ class Trainer:
         if self.ema is not None:
             average = content["model"]
             self.ema.load_state_dict({"average": average, "updates": state.get("ema_updates", 0)})
+        self.infinite_buffers = frozenset(state.get("infinite_buffers", self.infinite_buffers))
         self.iteration = state["iteration"]
         self.metrics = dict(content["meta"]["metrics"])
         for hook in self.hooks:

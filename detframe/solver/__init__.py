@@ -2,12 +2,14 @@
 
 from detframe.solver.ema import ModelEMA
 from detframe.solver.optimizers import build_optimizer, load_optimizer_state, parameter_groups
-from detframe.solver.schedules import build_lr_schedule, set_learning_rate
+from detframe.solver.schedules import build_lr_schedule, check_schedule, learning_rate, set_learning_rate
 
 __all__ = [
     "ModelEMA",
     "build_lr_schedule",
     "build_optimizer",
+    "check_schedule",
+    "learning_rate",
     "load_optimizer_state",
     "parameter_groups",
     "set_learning_rate",

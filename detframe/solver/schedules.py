@@ -9,12 +9,17 @@ import bisect
 import math
 from collections.abc import Callable, Sequence
 
+import torch
 from torch.optim import Optimizer
 
 from detframe.config import ConfigNode
+from detframe.errors import NonFiniteError
 from detframe.registry import LR_SCHEDULES
 
 Schedule = Callable[[int], float]
+LARGEST_LR = torch.finfo(torch.float32).max
+# The schedules of this module, and the keys of their factor
+_OWN: dict[str, tuple[str, ...]] = {"step": ("GAMMA", "STEPS"), "cosine": ("COSINE_END_FACTOR",)}
 
 
 def step_factor(iteration: int, steps: Sequence[int], gamma: float) -> float:
@@ -68,3 +73,45 @@ def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
     """Give every group `lr` times its "lr_factor" (1 where a group has none)."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_factor", 1.0)
+
+
+def learning_rate(base_lr: float, schedule: Schedule, iteration: int) -> float:
+    """The rate at an iteration; infinite where the schedule's numbers overflow."""
+    try:
+        return base_lr * schedule(iteration)
+    except OverflowError:
+        return math.inf
+
+
+def is_usable(lr: float) -> bool:
+    """Whether a learning rate is a number that weights of 32 bits can be multiplied with."""
+    return abs(lr) <= LARGEST_LR  # NaN is not
+
+
+def check_schedule(cfg: ConfigNode, schedule: Schedule) -> None:
+    """Look ahead for a learning rate that is not finite, so that the training need not get there first.
+
+    Only for the schedules of this module, which jump at known iterations; that of a user is asked once for each step.
+
+    Raises:
+        FloatingPointError: the first iteration of such a rate, and the keys that make it.
+    """
+    solver = cfg.SOLVER
+    if solver.LR_SCHEDULE not in _OWN:
+        return
+    marks = {0, solver.WARMUP_ITERS - 1, solver.WARMUP_ITERS, *solver.STEPS, solver.MAX_ITER - 1}
+    for iteration in sorted(mark for mark in marks if 0 <= mark < solver.MAX_ITER):
+        lr = learning_rate(solver.BASE_LR, schedule, iteration)
+        if not is_usable(lr):
+            raise NonFiniteError(f"{describe_rate(cfg, lr, iteration)}. Nothing was trained")
+
+
+def describe_rate(cfg: ConfigNode, lr: float, iteration: int) -> str:
+    """What a learning rate that cannot be used is made of; `iteration` steps are done."""
+    solver = cfg.SOLVER
+    keys = ("BASE_LR", *_OWN.get(solver.LR_SCHEDULE, ()), "WARMUP_FACTOR", "BIAS_LR_FACTOR", "BACKBONE_LR_FACTOR")
+    values = ", ".join(f"{key} {solver[key]}" for key in keys)
+    return (
+        f"the learning rate of step {iteration + 1} is {lr:g}, which is not finite or beyond {LARGEST_LR:.2g}: "
+        f"SOLVER.LR_SCHEDULE {solver.LR_SCHEDULE} makes it of {values}; change these"
+    )

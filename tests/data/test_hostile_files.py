@@ -213,13 +213,12 @@ def test_voc_fields_that_are_none(tmp_path: Path) -> None:
     ("fields", "match"),
     [
         ({"classes": "cat"}, "classes must be a list of names, not 'cat'"),
-        ({"classes": [True, "cat"]}, "classes has True, which YAML does not read as a name; put it in quotes"),
+        ({"classes": [["cat"], "cat"]}, r"classes must be a list of names, and has \['cat'\]"),
         ({"classes": ["cat", "cat"]}, "classes must name each class once"),
         ({"one_based": "false"}, "one_based must be true or false, not 'false'"),
-        ({"split": 2007}, "split must be a name, not 2007; put it in quotes"),
-        ({"images": 5}, "images must be text, not 5"),
-        ({"annotations": None}, "annotations must be text, not None"),
-        ({"format": ["voc"]}, r"format must be text, not \['voc'\]"),
+        ({"split": ["train"]}, r"split must be a name, not \['train'\]"),
+        ({"images": [5]}, "images of entry 'mine' of .* must be a name or a path"),
+        ({"format": ["voc"]}, r"format of entry 'mine' of .* must be a name or a path"),
     ],
 )
 def test_fields_of_the_entry(tmp_path: Path, fields: dict[str, Any], match: str) -> None:

@@ -198,17 +198,19 @@ def test_mistakes_are_found_before_training(tiny, tmp_path):
         evaluate(tiny())
 
 
-def test_a_step_that_diverges_is_replayed(tiny, tmp_path, capsys):
+@pytest.mark.parametrize("norm", ["GN", "BN"])
+def test_a_step_that_diverges_is_replayed(tiny, tmp_path, capsys, norm):
     from detframe.cli.replay import main
 
     with pytest.raises(FloatingPointError, match=r"000002\.jpg(.|\n)*likely cause: the learning rate") as caught:
-        train(tiny("SOLVER.BASE_LR", 1e30, "SOLVER.WARMUP_ITERS", 0))
+        train(tiny("SOLVER.BASE_LR", 1e30, "SOLVER.WARMUP_ITERS", 0, "MODEL.RESNETS.NORM", norm))
     (bundle,) = (tmp_path / "out" / "nonfinite").iterdir()
     assert str(bundle) in str(caught.value)
     recorded = torch.load(bundle, weights_only=True)
     assert main([str(bundle)]) == 0
     shown = capsys.readouterr().out
     assert "reproduced: the step is not finite again" in shown
+    assert "before the step already" not in shown
     for key in recorded["losses"]:
         assert key in shown
     assert main([str(tmp_path / "absent.pth")]) == 2

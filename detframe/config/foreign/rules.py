@@ -12,15 +12,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from detframe.config.yaml_files import literal
+from detframe.config.overrides import read_word
+from detframe.config.words import Written, literal, names, values
+from detframe.config.yaml_text import safe_yaml
 from detframe.errors import InvalidValueError
+from detframe.files import read_text
 
 Values = Mapping[str, Any]
 Build = Callable[..., dict[str, Any]]  # from the values of the keys that a rule reads
 # What a default says of its authors' machines, and here of this one
 LOCAL = {"MODEL.DEVICE": "auto", "DATALOADER.NUM_WORKERS": -1, "OUTPUT_DIR": "output"}
+_NAMES = ("DATASETS.TRAIN", "DATASETS.TEST")
 FOLDER = Path(__file__).resolve().parent
 
 
@@ -67,8 +69,17 @@ class Dialect:
         """Every key of the program and its default; what depends on the machine has detframe's."""
         out: dict[str, Any] = {}
         for table in self.tables:
-            out |= yaml.safe_load((FOLDER / f"{table}.yaml").read_text(encoding="utf-8"))
+            path = FOLDER / f"{table}.yaml"
+            out |= safe_yaml(read_text(path), str(path))
         return {key: literal(value) for key, value in out.items()} | LOCAL
+
+    def read(self, key: str, value: Any) -> Any:
+        """A value of a file or an override: names as they were written, all else as a Python literal."""
+        if not isinstance(self.defaults[key], str) and key not in _NAMES:
+            return literal(values(value))
+        if isinstance(value, Written) and value.value is None:
+            return None
+        return names(read_word(names(value)))
 
     def rule(self, *reads: str) -> Callable[[Build], Build]:
         """Decorator: the function takes the values of `reads` and returns values of detframe's keys."""

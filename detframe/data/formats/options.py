@@ -20,7 +20,7 @@ def check_text(name: str, field: str, value: Any) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise InvalidValueError(f"data set {name!r}: {field} must be a name, not {shown(value)}; put it in quotes")
+        raise InvalidValueError(f"data set {name!r}: {field} must be a name, not {shown(value)}")
     return value
 
 
@@ -32,9 +32,7 @@ def check_names(name: str, field: str, value: Any) -> Sequence[str]:
         raise InvalidValueError(f"data set {name!r}: {field} must be a list of names, not {shown(value)}")
     wrong = [item for item in value if not isinstance(item, str) or not item.strip()]
     if wrong:
-        raise InvalidValueError(
-            f"data set {name!r}: {field} has {shown(wrong[0])}, which YAML does not read as a name; put it in quotes"
-        )
+        raise InvalidValueError(f"data set {name!r}: {field} must be a list of names, and has {shown(wrong[0])}")
     repeated = sorted({item for item in value if list(value).count(item) > 1})
     if repeated:
         raise InvalidValueError(f"data set {name!r}: {field} must name each class once, and has {repeated[0]!r} twice")

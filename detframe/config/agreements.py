@@ -1,0 +1,83 @@
+"""Keys of a config that must agree with each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+from detframe.config.bounds import shown
+from detframe.config.config import ConfigNode
+
+
+def value_of(cfg: ConfigNode, key: str) -> Any:
+    """The value of a dotted key."""
+    node: Any = cfg
+    for name in key.split("."):
+        node = node[name]
+    return node
+
+
+def agreements(cfg: ConfigNode) -> list[str]:
+    """What does not agree, each with its key, its value, and where the value was set. Each value alone is sound."""
+    rows = [*_solver(cfg), *_input(cfg), *_heads(cfg), *_efpn(cfg)]
+    return [misfit(cfg, key, wanted) for key, wanted in rows]
+
+
+def misfit(cfg: ConfigNode, key: str, wanted: str) -> str:
+    """One finding: a key, what it must be, its value, and where that was set."""
+    return f"{key} must be {wanted}, not {shown(value_of(cfg, key))} (from {cfg.source(key)})"
+
+
+Findings = Iterator[tuple[str, str]]  # key, what it must be
+
+
+def _solver(cfg: ConfigNode) -> Findings:
+    solver = cfg.SOLVER
+    if solver.IMS_PER_BATCH % solver.ACCUMULATE_STEPS:
+        yield "SOLVER.ACCUMULATE_STEPS", f"a divisor of SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH}"
+    if solver.OPTIMIZER == "SGD" and solver.NESTEROV and solver.MOMENTUM == 0:
+        yield "SOLVER.MOMENTUM", "above 0, as SOLVER.NESTEROV is on"
+    if solver.EARLY_STOP_PATIENCE and cfg.DATASETS.TEST and cfg.TEST.EVAL_PERIOD in (0, "0ep", "0it"):
+        yield "SOLVER.EARLY_STOP_PATIENCE", "0, or evaluations come during training (set TEST.EVAL_PERIOD)"
+    steps = solver.STEPS
+    alike = all(isinstance(step, int) for step in steps)
+    if alike and any(a >= b for a, b in pairwise(steps)):
+        yield "SOLVER.STEPS", "a list that is rising"
+
+
+def _input(cfg: ConfigNode) -> Findings:
+    sizes, jitter = cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.LSJ
+    if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and (len(sizes) != 2 or sizes[0] > sizes[1]):
+        yield "INPUT.MIN_SIZE_TRAIN", 'two rising values (the SAMPLING is "range")'
+    if jitter.MAX_SCALE < jitter.MIN_SCALE:
+        yield "INPUT.LSJ.MAX_SCALE", f"at least MIN_SCALE {jitter.MIN_SCALE}"
+    if jitter.ON and jitter.SIZE * jitter.MAX_SCALE > _LONGEST_SIDE:
+        yield "INPUT.LSJ.MAX_SCALE", f"so small that SIZE {jitter.SIZE} times it is at most {_LONGEST_SIDE} pixels"
+
+
+def _heads(cfg: ConfigNode) -> Findings:
+    model = cfg.MODEL
+    for section in ("RPN", "RETINANET", "ROI_HEADS"):
+        high = model[section].FG_IOU_THRESHOLD
+        if model[section].BG_IOU_THRESHOLD > high:
+            yield f"MODEL.{section}.BG_IOU_THRESHOLD", f"at most FG_IOU_THRESHOLD {high}"
+    for key in ("MASK_ON", "KEYPOINT_ON"):
+        if model[key] and not model.ROI_HEADS.NAME:
+            yield "MODEL.ROI_HEADS.NAME", f"the heads on regions that MODEL.{key} needs"
+    for section in ("RPN", "RETINANET"):
+        rows = [row if isinstance(row, tuple) else (row,) for row in model[section].ANCHOR_SIZES]
+        if len({len(row) for row in rows}) > 1:
+            yield f"MODEL.{section}.ANCHOR_SIZES", "equally many sizes on every level"
+    cascade = model.ROI_BOX_CASCADE_HEAD
+    if len(cascade.IOUS) != len(cascade.BBOX_REG_WEIGHTS):
+        yield "MODEL.ROI_BOX_CASCADE_HEAD.IOUS", f"as many as BBOX_REG_WEIGHTS, {len(cascade.BBOX_REG_WEIGHTS)}"
+
+
+def _efpn(cfg: ConfigNode) -> Findings:
+    efpn = cfg.MODEL.EFPN
+    if efpn.EXTRACTOR != "residual" and efpn.WIDTH % efpn.ATTENTION.HEADS:
+        yield "MODEL.EFPN.ATTENTION.HEADS", f"a divisor of MODEL.EFPN.WIDTH {efpn.WIDTH}"
+
+
+_LONGEST_SIDE = 2**16

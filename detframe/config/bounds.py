@@ -1,0 +1,347 @@
+"""What the value of a key may be: a number in a range, one of some words, a name of a registry, a list of these.
+
+Every rule can `convert` what was written into its kind of value, find what is wrong with a value, and describe itself.
+`convert` gives None for what is of another kind.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Protocol
+
+from detframe.config.words import Written
+from detframe.errors import InvalidValueError
+
+LARGEST_FLOAT = 1e38  # what a float32 holds
+_NUMBER = re.compile(
+    r"[+-]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(e[+-]?\d+)?|[+-]?\.?(inf|infinity|nan)", re.ASCII | re.IGNORECASE
+)
+# 010 and 1:30 are 8 and 90 by the letter of YAML 1.1, and not by that of anybody else
+_UNCLEAR = re.compile(r"[+-]?(0[0-9_]+|[0-9_]+(:[0-9_.]+)+)")
+_LONGEST_SHOWN = 120
+
+
+class Rule(Protocol):
+    """What the value of a key may be."""
+
+    @property
+    def kind(self) -> str:
+        """What its values are called, as "a whole number"."""
+        ...
+
+    def convert(self, value: Any) -> Any:
+        """What was written as a value of this kind; None where it is of another."""
+        ...
+
+    def wrong(self, value: Any) -> str:
+        """What a value of the right kind must be and is not; "" where nothing is wrong."""
+        ...
+
+    def describe(self) -> str:
+        """What values there are, for the reference; "" where nothing needs saying."""
+        ...
+
+
+@dataclass(frozen=True)
+class Number:
+    """A finite number in a range.
+
+    Args:
+        also: values outside of the range that have a meaning of their own, as -1.
+        ceiling: a number beyond it is a slip; no quantity of this kind is ever so large.
+    """
+
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    ceiling: float = LARGEST_FLOAT
+    also: tuple[float, ...] = ()
+    whole: bool = False
+
+    @property
+    def kind(self) -> str:
+        return "a whole number" if self.whole else "a number"
+
+    def convert(self, value: Any) -> int | float | None:
+        """A number as it is; a whole float as an int where that is wanted; the number that a text spells."""
+        number = number_of(value)
+        if number is None or not self.whole or isinstance(number, int):
+            return number
+        return int(number) if number.is_integer() else None
+
+    def wrong(self, value: Any) -> str:
+        if (isinstance(value, int) or math.isfinite(value)) and (value in self.also or self._inside(value)):
+            return "" if abs(value) <= self.ceiling or value in self.also else f"at most {_short(self.ceiling)}"
+        return self._range() or "finite"
+
+    def _inside(self, value: float) -> bool:
+        return (
+            (self.at_least is None or value >= self.at_least)
+            and (self.above is None or value > self.above)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or value < self.below)
+        )
+
+    def _range(self) -> str:
+        if self.at_least is not None and self.at_most is not None:
+            low, high = _short(self.at_least), _short(self.at_most)
+            parts = [f"{low} to {high}" if self.whole else f"between {low} and {high}"]
+        else:
+            parts = [f"{_short(self.at_least)} or more"] if self.at_least is not None else []
+            parts += [f"above {_short(self.above)}"] if self.above is not None else []
+            parts += [f"at most {_short(self.at_most)}"] if self.at_most is not None else []
+            parts += [f"below {_short(self.below)}"] if self.below is not None else []
+        return " or ".join([" and ".join(parts), *map(_short, self.also)])
+
+    def describe(self) -> str:
+        text = self._range() or "any number"
+        limited = self.at_most is not None or self.below is not None or self.ceiling == LARGEST_FLOAT
+        return text if limited else f"{text}, at most {_short(self.ceiling)}"
+
+
+@dataclass(frozen=True)
+class Truth:
+    """True or False."""
+
+    kind = "True or False"
+
+    def convert(self, value: Any) -> bool | None:
+        value = value.value if isinstance(value, Written) else value
+        if isinstance(value, str) and value.lower() in ("true", "false"):
+            return value.lower() == "true"
+        return value if isinstance(value, bool) else None
+
+    def wrong(self, value: Any) -> str:
+        return ""
+
+    def describe(self) -> str:
+        return ""
+
+
+@dataclass(frozen=True)
+class Text:
+    """Words, as they were written.
+
+    Args:
+        empty: "" is allowed.
+    """
+
+    empty: bool = True
+    kind = "a string"
+
+    def convert(self, value: Any) -> str | None:
+        """A text; of a word that reads as a number, a date or a truth, its text."""
+        return text_of(value)
+
+    def wrong(self, value: str) -> str:
+        if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in value):
+            return "text without bytes that are no characters"
+        return "" if value.strip() or (self.empty and not value) else "a word, not empty"
+
+    def describe(self) -> str:
+        return ""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some values."""
+
+    values: tuple[str | int, ...]
+
+    @property
+    def kind(self) -> str:
+        return "a string" if isinstance(self.values[0], str) else "a whole number"
+
+    def convert(self, value: Any) -> str | int | None:
+        if isinstance(self.values[0], int):
+            number = number_of(value)
+            return number if isinstance(number, int) else None
+        text = text_of(value)
+        meant = value.value if isinstance(value, Written) else value
+        if isinstance(meant, bool) and text not in self.values:  # YAML 1.1 reads the words on and off as truths
+            return "on" if meant else "off"
+        return text
+
+    def wrong(self, value: Any) -> str:
+        return "" if value in self.values else "one of " + ", ".join(repr(known) for known in self.values)
+
+    def describe(self) -> str:
+        return ""  # the reference lists them itself
+
+
+@dataclass(frozen=True)
+class Name(Text):
+    """The name of a member of a registry, which modules of the user's own may add to.
+
+    Args:
+        registry: its name in detframe.registry.
+    """
+
+    registry: str = ""
+
+    def describe(self) -> str:
+        return f"a member of {self.registry}" + (' or ""' if self.empty else "")
+
+
+@dataclass(frozen=True)
+class Duration:
+    """Iterations (90000) or epochs ("12ep")."""
+
+    kind = "a whole number"
+
+    def convert(self, value: Any) -> int | str | None:
+        number = Number(whole=True).convert(value)
+        if number is not None:
+            return int(number)
+        text = value if isinstance(value, str) else None
+        return None if text is None else str(text)
+
+    def wrong(self, value: Any) -> str:
+        return ""  # see detframe.config.durations
+
+    def describe(self) -> str:
+        return "iterations, or epochs as `12ep`"
+
+
+@dataclass(frozen=True)
+class Each:
+    """A list of values under one rule.
+
+    Args:
+        sizes: how many there may be; () for any number.
+        filled: there must be one at least.
+        order: "rising" or "falling", by which each must differ from the one before it.
+        wrapped: the list may stand alone within another.
+        bare: a member that is a list may also stand without its brackets, and then stays so.
+        size_name: what to say of the wrong number of members, as "three numbers".
+    """
+
+    member: Rule
+    sizes: tuple[int, ...] = ()
+    filled: bool = False
+    order: str = ""
+    bare: bool = False
+    wrapped: bool = False
+    size_name: str = ""
+    kind = "a list"
+
+    def convert(self, value: Any) -> tuple[Any, ...] | None:
+        """A tuple of the members, converted; of a single value, a tuple of one; of "", an empty one.
+
+        Raises:
+            ValueError: a member of another kind; says which.
+        """
+        items = _items(value)
+        if items is None:
+            return None
+        if self.wrapped and len(items) == 1 and isinstance(items[0], (list, tuple)):
+            items = items[0]
+        return tuple(self._member(item, number) for number, item in enumerate(items, start=1))
+
+    def _member(self, item: Any, number: int) -> Any:
+        if isinstance(item, Written) and item.value is None and item.text.isalpha():
+            item = item.text  # among others, null is a name
+        if isinstance(self.member, Each) and self.bare and not isinstance(item, (list, tuple)):
+            converted = self.member.member.convert(item)
+        elif isinstance(self.member, Each) and not isinstance(item, (list, tuple)):
+            converted = None
+        else:
+            converted = self.member.convert(item)
+        if converted is None:
+            raise InvalidValueError(f"member {number} must be {self.member.kind}, not {shown(item)}")
+        return converted
+
+    def wrong(self, value: tuple[Any, ...]) -> str:
+        if self.sizes and len(value) not in self.sizes:
+            return self.size_name or f"a list of {' or '.join(map(str, self.sizes))}"
+        if self.filled and not value:
+            return f"a list of {_plural(self)}, not empty"
+        bare = self.member.member if isinstance(self.member, Each) else self.member
+        wrongs = [(self.member if isinstance(item, tuple) else bare).wrong(item) for item in value]
+        found = next(filter(None, wrongs), "")
+        if found:
+            return f"a list of {_plural(self)}, each {found}"
+        pairs = list(pairwise(value)) if self.order else []
+        if any(a >= b if self.order == "rising" else a <= b for a, b in pairs):
+            return f"a list that is {self.order}"
+        return ""
+
+    def describe(self) -> str:
+        text = self.member.describe()
+        parts = [f"each {text}"] if text else []
+        if isinstance(self.member, Choice):
+            parts = ["each one of " + ", ".join(f'"{value}"' for value in self.member.values)]
+        parts += [f"{' or '.join(map(str, self.sizes))} of them"] if self.sizes else []
+        parts += ["not empty"] if self.filled else []
+        return ", ".join([*parts, *([self.order] if self.order else [])])
+
+
+def _plural(rule: Each) -> str:
+    member = rule.member
+    if isinstance(member, Each):
+        return "lists"
+    if isinstance(member, Number):
+        return "whole numbers" if member.whole else "numbers"
+    return "words" if member.kind == "a string" else "values"
+
+
+def _items(value: Any) -> Sequence[Any] | None:
+    if isinstance(value, (list, tuple)):
+        return value
+    if isinstance(value, Written):
+        return None if value.value is None or isinstance(value.value, (dict, set, bytes)) else [value]
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    return [] if value == "" else [value]
+
+
+def number_of(value: Any) -> int | float | None:
+    """The number that a value is or spells; None where it is none, or one that programs read differently, as 010."""
+    if isinstance(value, Written):
+        if _UNCLEAR.fullmatch(value.text):
+            return None
+        value = value.value
+    if isinstance(value, str):
+        return _spelled(value.strip())
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return int(value) if isinstance(value, int) else float(value)
+
+
+def _spelled(text: str) -> int | float | None:
+    if _UNCLEAR.fullmatch(text) or not _NUMBER.fullmatch(text):
+        return None
+    digits = text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan")
+    try:
+        return int(digits) if digits.lstrip("+-").isdigit() else float(digits)
+    except ValueError:  # more digits than Python reads
+        return None
+
+
+def text_of(value: Any) -> str | None:
+    """The text that a value is or was written as; None for nothing, for lists, and for numbers that were never text."""
+    if isinstance(value, Written):
+        return None if value.value is None or isinstance(value.value, (dict, set, bytes)) else value.text
+    return str(value) if isinstance(value, str) else None
+
+
+def shown(value: Any) -> str:
+    """A value for a message, cut where it is long."""
+    text = _repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}... ({len(text)} characters)"
+
+
+def _repr(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # an int with more digits than Python writes
+        return f"a number of {value.bit_length()} bits"
+
+
+def _short(number: float) -> str:
+    return str(int(number)) if 1e6 <= abs(number) <= 1e12 and number == int(number) else f"{number:g}"
