@@ -87,6 +87,10 @@ class FileAccessError(UserError, OSError):
     """Reading or writing failed: a full disk, a device that is gone."""
 
 
+class InUseError(UserError, BlockingIOError):
+    """A folder in which another run is at work."""
+
+
 class MissingModuleError(UserError, ImportError):
     """A Python module that cannot be imported."""
 

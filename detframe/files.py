@@ -7,12 +7,19 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from detframe.errors import FileAccessError, InvalidValueError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_NEW_SECONDS = 3600.0
 TEMPORARY = ".*.tmp"  # the names of temporary files, as a pattern
 
 
@@ -45,6 +52,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
+            _mark_as_alive(file)
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -53,6 +61,41 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def _mark_as_alive(file: BinaryIO) -> None:
+    """Lock a temporary file: the lock ends with the process, so `remove_dead_temporaries` sees who is still writing."""
+    if fcntl is not None:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def remove_dead_temporaries(folder: Path) -> list[Path]:
+    """Remove the temporary files in a folder whose process has died while it wrote them; returns which."""
+    dead = [path for path in sorted(folder.glob(TEMPORARY)) if path.is_file() and not _is_alive(path)]
+    for path in dead:
+        path.unlink(missing_ok=True)
+    return dead
+
+
+def _is_alive(path: Path) -> bool:
+    """Whether a process is still writing a temporary file; where no lock can tell, that is, whether it is new."""
+    try:
+        with open(path, "rb") as file:
+            if fcntl is None:
+                return _is_new(path)
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return _is_new(path)
+    return False
+
+
+def _is_new(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime < _NEW_SECONDS
 
 
 def _mode(path: Path) -> int:
@@ -90,9 +133,10 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, remedy: str = "") -> None:
     """`atomic_write` of a text in UTF-8."""
-    atomic_write(path, lambda file: file.write(text.encode()), len(text))
+    data = text.encode()
+    atomic_write(path, lambda file: file.write(data), len(data), remedy)
 
 
 def read_bytes(path: Path, what: str = "") -> bytes:

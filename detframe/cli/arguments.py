@@ -7,9 +7,9 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from detframe import __version__
+from detframe.engine.commands import program_name
 
 _NEGATIVE_NUMBER = re.compile(r"-(\d|\.\d)")
 
@@ -25,16 +25,6 @@ def base_parser(command: str, description: str, epilog: str = "") -> argparse.Ar
     parser.add_argument("--debug", action="store_true", help="show the traceback of every error (or DETFRAME_DEBUG=1)")
     parser.add_argument("--version", action="version", version=f"detframe {__version__}")
     return parser
-
-
-def program_name(command: str, script: str = "") -> str:
-    """How this user calls a command: "detframe train", or "python tools/train_net.py" for those who run the scripts."""
-    running = Path(sys.argv[0])
-    if running.parent.name != "tools":
-        return f"detframe {command}"
-    python = Path(sys.executable)
-    shown = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else "python"
-    return f"{shown} tools/{script or running.name}"
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:

@@ -35,12 +35,14 @@ def guard(body: Callable[[], int], debug: bool = False) -> int:
 
 
 def user_message(error: BaseException) -> str | None:
-    """What to tell the user about an error of theirs or of the system's; None for any other."""
+    """What to tell the user about an error of theirs or of the system's, with its notes; None for any other."""
     if isinstance(error, UserError):
-        return str(error)
-    if isinstance(error, OSError) and error.errno is not None:  # the system's own: no access, no space, no file
-        return printable(f"{error} (--debug shows where)")
-    return None
+        text = str(error)
+    elif isinstance(error, OSError) and error.errno is not None:  # the system's own: no access, no space, no file
+        text = printable(f"{error} (--debug shows where)")
+    else:
+        return None
+    return "\n".join([text, *getattr(error, "__notes__", ())])
 
 
 def _prefix() -> str:

@@ -32,6 +32,7 @@ BEST = "model_best.pth"
 _PERIODIC = re.compile(r"model_(\d{7,})\.pth")
 _LONGEST_NAME = 4096  # bytes of `last_checkpoint` that are looked at
 FORMAT = 1
+FULL_DISK = "Earlier files are as they were; make room or set another OUTPUT_DIR, then go on with --resume"
 
 
 # ---------------------------------------------------------------------------------------------- files
@@ -41,8 +42,7 @@ def save_file(content: Any, path: Path) -> None:
     Raises OSError as `atomic_write` does.
     """
     content = with_checksum(to_cpu(content))
-    remedy = "Earlier files are as they were; make room or set another OUTPUT_DIR, then go on with --resume"
-    atomic_write(path, lambda file: torch.save(content, file), tensor_bytes(content), remedy)
+    atomic_write(path, lambda file: torch.save(content, file), tensor_bytes(content), FULL_DISK)
 
 
 def tensor_bytes(content: Any) -> int:
@@ -153,11 +153,20 @@ class Checkpointer:
         self.folder = folder
         self.meta = meta
         self.keep_last = keep_last
+        self._interim: Path | None = None
 
     def save(
-        self, name: str, model: Mapping[str, Tensor], training: dict[str, Any], metrics: Mapping[str, float]
+        self,
+        name: str,
+        model: Mapping[str, Tensor],
+        training: dict[str, Any],
+        metrics: Mapping[str, float],
+        interim: bool = False,
     ) -> Path:
         """Write a checkpoint, then make it the last one (except model_best.pth), then remove those it supersedes.
+
+        Args:
+            interim: it is removed when the next one is there, and supersedes none of the others.
 
         Raises:
             OSError: as `atomic_write`; the earlier checkpoints are then untouched.
@@ -166,8 +175,12 @@ class Checkpointer:
         path = self.folder / name
         save_file({"model": dict(model), "meta": meta, "training": training}, path)
         if name != BEST:
-            write_text(self.folder / LAST, name + "\n")
-            self._remove_old(name)
+            write_text(self.folder / LAST, name + "\n", FULL_DISK)
+            if self._interim not in (None, path):
+                self._interim.unlink(missing_ok=True)
+            self._interim = path if interim else None
+            if not interim:
+                self._remove_old(name)
         return path
 
     def _remove_old(self, newest: str) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from detframe.config import ConfigNode
+from detframe.engine.pictures import pictures_are_optional
 from detframe.engine.recorder import RunRecorder
 from detframe.errors import InvalidValueError
 from detframe.layers.collectives import rank, world_size
@@ -130,8 +131,9 @@ class _Pictures:
             return
         for image, target, prediction in list(zip(images, targets, predictions, strict=True))[: self.left]:
             names, predicted = self.class_names, self.predicted_names
-            picture = side_by_side(image, target, prediction, names, _PICTURE_THRESHOLD, predicted)
-            self.recorder.picture(self.iteration, f"predictions_{self.name}_{self._number}", picture)
+            with pictures_are_optional(self.recorder):
+                picture = side_by_side(image, target, prediction, names, _PICTURE_THRESHOLD, predicted)
+                self.recorder.picture(self.iteration, f"predictions_{self.name}_{self._number}", picture)
             self._number += 1
             self.left -= 1
 

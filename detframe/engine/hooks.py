@@ -14,6 +14,7 @@ from fvcore.common.history_buffer import HistoryBuffer
 from torch import Tensor
 
 from detframe.engine.checkpoint import BEST, FINAL, Checkpointer, periodic_name
+from detframe.engine.commands import evaluate_command, resume_command
 from detframe.engine.distributed import on_rank_zero
 from detframe.engine.recorder import RunRecorder
 from detframe.errors import InvalidValueError
@@ -37,11 +38,17 @@ class Hook:
     def after_step(self, trainer: Trainer) -> None:
         """After every step; `trainer.iteration` counts it already."""
 
+    def before_evaluation(self, trainer: Trainer) -> None:
+        """Before every evaluation, which may fail or be killed: what must not be lost is saved here."""
+
     def after_evaluation(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         """After every evaluation; the metrics are the same on every rank."""
 
+    def after_last_step(self, trainer: Trainer) -> None:
+        """After the last step and all that followed it; what is still to be done makes the run complete."""
+
     def after_train(self, trainer: Trainer) -> None:
-        """After the last step, if no error ended the training."""
+        """When the run is complete, if no error ended it."""
 
     def close(self) -> None:
         """At the end, also after an error."""
@@ -164,6 +171,8 @@ def memory_mb(device: torch.device) -> float:
 class EvaluationHook(Hook):
     """Evaluates every `period` steps (0: only at the end) and after the last one.
 
+    What was saved before an evaluation that did not end says so, and going on from there begins with that evaluation.
+
     Args:
         evaluate: called on every rank with the iteration; returns the metrics, the same on every rank.
     """
@@ -175,37 +184,73 @@ class EvaluationHook(Hook):
         self.recorder = recorder
         self.period = period
         self._last = -1
+        self._begun = -1
+
+    def is_pending(self, trainer: Trainer) -> bool:
+        """Whether the evaluation of this very iteration was begun, and is still wanted."""
+        wanted = trainer.is_over or is_due(trainer.iteration, self.period)
+        return wanted and self._begun == trainer.iteration != self._last
+
+    def before_train(self, trainer: Trainer) -> None:
+        """Make up for the evaluation that failed, or during which the process died."""
+        if self.is_pending(trainer):
+            self._run(trainer)
 
     def after_step(self, trainer: Trainer) -> None:
         """Evaluate where it is due."""
         if is_due(trainer.iteration, self.period):
             self._run(trainer)
 
-    def after_train(self, trainer: Trainer) -> None:
+    def after_last_step(self, trainer: Trainer) -> None:
         """Evaluate at the end, unless the last step was followed by an evaluation already."""
         if self._last != trainer.iteration:
             self._run(trainer)
 
     def _run(self, trainer: Trainer) -> None:
-        with trainer.evaluated_model():
-            metrics = self.evaluate(trainer.iteration)
-        self._last = trainer.iteration
-        self.recorder.scalars(trainer.iteration, metrics)
-        trainer.publish(metrics)
+        self._begun = trainer.iteration
+        for hook in trainer.hooks:
+            hook.before_evaluation(trainer)
+        try:
+            with trainer.evaluated_model():
+                metrics = self.evaluate(trainer.iteration)
+            self._last = trainer.iteration
+            self.recorder.scalars(trainer.iteration, metrics)
+            trainer.publish(metrics)
+        except Exception as error:
+            error.add_note(after_failed_evaluation(trainer))
+            raise
 
     def state_dict(self) -> dict[str, Any]:
-        """When the last evaluation was."""
-        return {"last": self._last}
+        """When the last evaluation was, and when the last one was begun."""
+        return {"last": self._last, "begun": self._begun}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Know of evaluations before the checkpoint."""
-        self._last = state.get("last", -1)
+        self._last, self._begun = state.get("last", -1), state.get("begun", -1)
+
+
+def after_failed_evaluation(trainer: Trainer) -> str:
+    """What is not lost, where it is, and how to go on."""
+    if trainer.saved is None:
+        return f"The evaluation after iteration {trainer.iteration} failed."
+    folder = trainer.saved.parent
+    if not trainer.is_over:
+        return (
+            f"Only the evaluation failed: {trainer.saved} holds everything up to iteration {trainer.iteration} of "
+            f"{trainer.max_iter}. When the cause is mended, go on with\n  {resume_command(folder)}"
+        )
+    return (
+        f"The training is done, only its evaluation failed: the weights after {trainer.iteration} iterations are in "
+        f"{trainer.saved}. When the cause is mended, evaluate with\n  {evaluate_command(folder, trainer.saved)}\n"
+        f"or end the run, which only evaluates now, with\n  {resume_command(folder)}"
+    )
 
 
 class CheckpointHook(Hook):
-    """Saves a checkpoint every `period` steps (0: only at the end), and model_final.pth.
+    """Saves a checkpoint every `period` steps (0: only at the end), before every evaluation, and model_final.pth.
 
-    It stands after the evaluation among the hooks, so that a checkpoint knows the metrics of its iteration.
+    It stands after the evaluation among the hooks, so that a checkpoint knows the metrics of its iteration. What is
+    saved before an evaluation is for the case that it fails; the next checkpoint takes its place.
     """
 
     name = "checkpoint"
@@ -214,19 +259,27 @@ class CheckpointHook(Hook):
         self.checkpointer = checkpointer
         self.period = period
 
+    def before_evaluation(self, trainer: Trainer) -> None:
+        """Save what an evaluation that fails would lose: model_final.pth where the training is over."""
+        name = FINAL if trainer.is_over else periodic_name(trainer.iteration)
+        save_checkpoint(trainer, self.checkpointer, name, interim=not trainer.is_over)
+
     def after_step(self, trainer: Trainer) -> None:
         """Save where it is due."""
         if is_due(trainer.iteration, self.period):
             save_checkpoint(trainer, self.checkpointer, periodic_name(trainer.iteration))
 
     def after_train(self, trainer: Trainer) -> None:
-        """Save the final one."""
+        """Save the final one, which knows that the run is finished."""
         path = save_checkpoint(trainer, self.checkpointer, FINAL)
         logger.info("saved %s after %d iterations", path, trainer.iteration)
 
 
-def save_checkpoint(trainer: Trainer, checkpointer: Checkpointer, name: str) -> Path:
+def save_checkpoint(trainer: Trainer, checkpointer: Checkpointer, name: str, interim: bool = False) -> Path:
     """Save under a name; called by every rank, and an error on rank 0 is an error on all.
+
+    Args:
+        interim: the next checkpoint takes its place.
 
     Raises:
         FloatingPointError: the weights are not finite; nothing is written then. OSError: as `Checkpointer.save`.
@@ -235,9 +288,12 @@ def save_checkpoint(trainer: Trainer, checkpointer: Checkpointer, name: str) -> 
     state = trainer.training_state()
 
     def write() -> Path:
-        return checkpointer.save(name, trainer.inference_weights(), state, trainer.metrics)
+        return checkpointer.save(name, trainer.inference_weights(), state, trainer.metrics, interim)
 
-    return on_rank_zero(write, f"to save {name}")
+    path = on_rank_zero(write, f"to save {name}")
+    if name != BEST:
+        trainer.saved = path
+    return path
 
 
 class BestHook(Hook):

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,36 +35,130 @@ def log_file(folder: Path, rank: int) -> Path:
     return folder / ("log.txt" if rank == 0 else f"log_rank{rank}.txt")
 
 
+class RunLog:
+    """The log of a run, on the terminal and, from `begin` on, in this rank's file; what came before goes there too.
+
+    A terminal or file that takes no more is one warning, never the end of the run.
+    """
+
+    def __init__(self, folder: Path, rank: int) -> None:
+        self.path = log_file(folder, rank)
+        self.terminal = _Terminal(self._lost)
+        self.terminal.setLevel(logging.INFO if rank == 0 else logging.ERROR)
+        self.file: logging.Handler = _Waiting()
+        for handler in self.handlers:
+            handler.setFormatter(_Formatter())
+
+    @property
+    def handlers(self) -> list[logging.Handler]:
+        """Where records go."""
+        return [self.terminal, self.file]
+
+    def begin(self) -> None:
+        """Open the file (it is appended to) and write into it what has been said so far."""
+        waiting = self.file
+        if not isinstance(waiting, _Waiting):
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = _File(self.path, self._lost)
+        self.file.setFormatter(_Formatter())
+        for logger in _loggers():
+            logger.removeHandler(waiting)
+            logger.addHandler(self.file)
+        for record in waiting.records:
+            self.file.handle(record)
+
+    def _lost(self, what: str, error: BaseException | None) -> None:
+        """Say once, where it can still be said, that a handler takes no more."""
+        logging.getLogger(__name__).warning("%s cannot be written any more (%s); the run goes on", what, error)
+
+
+class _Waiting(logging.Handler):
+    """Keeps records until there is a file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+class _Tolerant(logging.Handler):
+    """A handler that reports its first failure and then keeps silent."""
+
+    what = ""
+    report: Callable[[str, BaseException | None], None]
+    failed = False
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        return False if self.failed else bool(super().handle(record))
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        if not self.failed:
+            self.failed = True
+            self.report(self.what, sys.exc_info()[1])
+
+
+class _Terminal(_Tolerant, logging.StreamHandler):  # type: ignore[type-arg]
+    what = "the terminal"
+
+    def __init__(self, report: Callable[[str, BaseException | None], None]) -> None:
+        super().__init__(sys.stdout)
+        self.report = report
+
+
+class _File(_Tolerant, logging.FileHandler):
+    def __init__(self, path: Path, report: Callable[[str, BaseException | None], None]) -> None:
+        super().__init__(path, encoding="utf-8")
+        self.what, self.report = f"the log file {path}", report
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError as error:  # what was left in the buffer finds no place
+            if not self.failed:
+                self.failed = True
+                self.report(self.what, error)
+
+
+def _loggers() -> tuple[logging.Logger, logging.Logger]:
+    """The loggers whose records make a run's log: detframe's own, and that of Python's warnings."""
+    return logging.getLogger("detframe"), logging.getLogger("py.warnings")
+
+
 @contextmanager
-def run_log(folder: Path, rank: int) -> Iterator[None]:
-    """Log to this rank's file (appending) and, on rank 0, to the terminal; other ranks show only errors there.
+def run_log(folder: Path, rank: int, at_once: bool = True) -> Iterator[RunLog]:
+    """Log to the terminal on rank 0 (other ranks show only errors there), and to this rank's file.
 
     Python's warnings go the same way; an error that ends the run goes into the file, with its traceback. Everything is
     put back at the end, so that a process can train several times.
+
+    Args:
+        at_once: begin the file now. Else it begins with `RunLog.begin`, and without that nothing is written.
     """
-    terminal = logging.StreamHandler(sys.stdout)
-    terminal.setLevel(logging.INFO if rank == 0 else logging.ERROR)
-    file = logging.FileHandler(log_file(folder, rank), encoding="utf-8")
-    own, warned = logging.getLogger("detframe"), logging.getLogger("py.warnings")
+    log = RunLog(folder, rank)
+    own, warned = _loggers()
     before = own.level, own.propagate, list(own.handlers)
-    for handler in (terminal, file):
-        handler.setFormatter(_Formatter())
+    own.handlers = log.handlers
+    for handler in log.handlers:
         warned.addHandler(handler)
-    own.handlers = [terminal, file]
     own.setLevel(logging.INFO)
     logging.captureWarnings(True)
     try:
-        yield
+        if at_once:
+            log.begin()
+        yield log
     except BaseException as error:  # the terminal hears of it from whoever catches it
         record = own.makeRecord(own.name, logging.ERROR, "", 0, "%s", (error,), sys.exc_info())
-        file.handle(record)
+        log.file.handle(record)
         raise
     finally:
         logging.captureWarnings(False)
+        log.file.close()
         own.level, own.propagate, own.handlers = before
-        for handler in (terminal, file):
+        for handler in log.handlers:
             warned.removeHandler(handler)
-        file.close()
 
 
 class MetricsFile:
@@ -72,12 +166,16 @@ class MetricsFile:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / METRICS_FILE
+        self._cut = False
 
     def append(self, iteration: int, values: Mapping[str, Any]) -> None:
-        """Add a line and hand it to the operating system."""
+        """Add a line and hand it to the operating system; a line that a full disk has cut off spoils no later one."""
         row = {"iteration": iteration, **{key: _json_value(value) for key, value in values.items()}}
+        line = ("\n" if self._cut else "") + json.dumps(row, allow_nan=False) + "\n"
+        self._cut = True
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
+            file.write(line)
+        self._cut = False
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows; a last line that was cut off by the end of the process is left out."""
@@ -86,10 +184,14 @@ class MetricsFile:
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
         return [row for row in map(_parse, lines) if row is not None]
 
-    def trim(self, iteration: int) -> int:
-        """Drop the rows after an iteration, from which the run now goes on; returns how many. Whole or not at all."""
+    def trim(self, iteration: int, evaluated: bool = True) -> int:
+        """Drop the rows after an iteration, from which the run now goes on; returns how many. Whole or not at all.
+
+        Args:
+            evaluated: keep the metrics of the iteration itself; False where its evaluation is made again.
+        """
         rows = self.rows()
-        kept = [row for row in rows if row["iteration"] <= iteration]
+        kept = [row for row in rows if row["iteration"] < iteration + (evaluated or "loss" in row)]
         if self.path.is_file():
             write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         return len(rows) - len(kept)

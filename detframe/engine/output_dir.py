@@ -3,16 +3,52 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from detframe.engine.checkpoint import LAST
+from detframe.engine.lock import locked, refuse_if_locked
 from detframe.engine.logs import METRICS_FILE
-from detframe.errors import NoPermissionError, NotAFolderError
+from detframe.engine.nonfinite import FOLDER as NONFINITE_FOLDER
+from detframe.engine.recorder import IMAGES_FOLDER, TENSORBOARD_FOLDER
+from detframe.errors import InUseError, NoPermissionError, NotAFolderError
+from detframe.files import remove_dead_temporaries
 
 # What a run makes; everything else in the folder is the user's and stays where it is
-_OWN = ("log*.txt", METRICS_FILE, "config.yaml", LAST, "model_*.pth", "images", "tensorboard", "nonfinite")
+_OWN = (
+    "log*.txt",
+    METRICS_FILE,
+    "config.yaml",
+    LAST,
+    "model_*.pth",
+    IMAGES_FOLDER,
+    TENSORBOARD_FOLDER,
+    NONFINITE_FOLDER,
+)
+_PREVIOUS = re.compile(r"previous_(\d{8}-\d{6})(?:-(\d+))?")
+
+
+def check_place(folder: Path) -> None:
+    """`check_writable`, and whether another run works there (InUseError)."""
+    check_writable(folder)
+    refuse_if_locked(folder)
+
+
+def check_writable(folder: Path) -> None:
+    """Try whether the folder is there and can be written, or can be made; changes nothing.
+
+    Raises:
+        PermissionError: it cannot. NotADirectoryError: there is a file of that name.
+    """
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    with _explained(folder), tempfile.TemporaryFile(dir=there) as probe:
+        probe.write(b"x")
 
 
 def prepare(folder: Path) -> None:
@@ -21,10 +57,16 @@ def prepare(folder: Path) -> None:
     Raises:
         PermissionError: they cannot. NotADirectoryError: there is a file of that name.
     """
-    try:
+    with _explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b"x")
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except (FileExistsError, NotADirectoryError):
         raise NotAFolderError(f"OUTPUT_DIR {folder} is, or lies below, a file; name a folder") from None
     except OSError as error:
@@ -32,9 +74,72 @@ def prepare(folder: Path) -> None:
         raise NoPermissionError(f"OUTPUT_DIR {folder} cannot be written ({reason}); set another OUTPUT_DIR") from None
 
 
+@contextmanager
+def claimed(folder: Path, resume: bool, found: Mapping[str, int], weights: str = "") -> Iterator[list[str]]:
+    """Make OUTPUT_DIR this run's own until the end of the `with`; an older run there is set aside unless `resume`.
+
+    Args:
+        found: the `checkpoint_files` from which `resume` chose that from which it goes on.
+        weights: MODEL.WEIGHTS, for the notes.
+
+    Yields:
+        Notes for the log.
+
+    Raises:
+        InUseError: another run works there, or has done so since the checkpoint was read.
+    """
+    prepare(folder)
+    with locked(folder):
+        if resume and checkpoint_files(folder) != found:
+            raise InUseError(
+                f"--resume: another run has written checkpoints into OUTPUT_DIR {folder} while this one started; "
+                "nothing was changed. Start again"
+            )
+        notes = remove_leftovers(folder)
+        if not resume and holds_run(folder):
+            target = set_aside(folder)
+            notes.append(
+                f"OUTPUT_DIR {folder} held an older run, which is now in {target} (--resume would have gone on with it)"
+            )
+            moved = moved_path(weights, folder, target)
+            notes += [f"MODEL.WEIGHTS {weights} went with it, to {moved}"] if moved != weights else []
+        yield notes
+
+
+def checkpoint_files(folder: Path) -> dict[str, int]:
+    """The checkpoints that a run has left, and when each was written."""
+    paths = [path for path in (folder / LAST, *folder.glob("model_*.pth")) if path.is_file()]
+    return {path.name: path.stat().st_mtime_ns for path in paths}
+
+
+def remove_leftovers(folder: Path) -> list[str]:
+    """Remove the half-written files of processes that died; the folder must be locked. Returns notes for the log."""
+    places = (folder, folder / IMAGES_FOLDER, folder / NONFINITE_FOLDER)
+    found = [path for place in places for path in remove_dead_temporaries(place)]
+    return [f"removed {path}, which a process that died had not finished" for path in found]
+
+
+def nothing_to_resume(folder: Path) -> str:
+    """What `--resume` says where there is no checkpoint: it names the runs that were set aside, the newest first."""
+    text = f"--resume: there is no checkpoint in {folder} yet, so this run starts from the beginning"
+    older = [path for path in older_runs(folder) if any(path.glob("model_*.pth"))]
+    if not older:
+        return text
+    names = ", ".join(map(str, older))
+    return (
+        f"{text}. Older runs lie in {names}; to go on with one, set OUTPUT_DIR to its folder, as OUTPUT_DIR {older[0]}"
+    )
+
+
+def older_runs(folder: Path) -> list[Path]:
+    """The folders into which `set_aside` has moved runs, the newest first."""
+    found = [(match, path) for path in folder.glob("previous_*") if (match := _PREVIOUS.fullmatch(path.name))]
+    return [path for match, path in sorted(found, key=lambda f: (f[0][1], int(f[0][2] or 1)), reverse=True)]
+
+
 def holds_run(folder: Path) -> bool:
     """Whether a run has left results here."""
-    return any((folder / name).exists() for name in (METRICS_FILE, LAST, "nonfinite")) or any(
+    return any((folder / name).exists() for name in (METRICS_FILE, LAST, NONFINITE_FOLDER)) or any(
         folder.glob("model_*.pth")
     )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from detframe.engine.hooks import Hook, is_due
@@ -11,6 +13,7 @@ from detframe.engine.recorder import RunRecorder
 if TYPE_CHECKING:
     from detframe.engine.trainer import Trainer
 
+logger = logging.getLogger(__name__)
 _MOST = 4
 
 
@@ -37,5 +40,17 @@ class PictureHook(Hook):
 
         self._drawn = True
         for number, (image, target) in enumerate(list(zip(*step.batch, strict=True))[:_MOST]):
-            picture = training_image(image, target, self.class_names)
-            self.recorder.picture(trainer.iteration, f"train_{number}", picture)
+            with pictures_are_optional(self.recorder):
+                picture = training_image(image, target, self.class_names)
+                self.recorder.picture(trainer.iteration, f"train_{number}", picture)
+
+
+@contextmanager
+def pictures_are_optional(recorder: RunRecorder) -> Iterator[None]:
+    """A picture that cannot be drawn is a warning, the first time, with the place in the code."""
+    try:
+        yield
+    except Exception as error:
+        if not recorder.drawing_failed:
+            recorder.drawing_failed = True
+            logger.warning("a picture cannot be drawn (%s), and the run goes on without it", error, exc_info=error)

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from torch import nn
 
 from detframe.config import ConfigNode, carried_config, import_carried_modules, import_custom_modules, validate
 from detframe.engine.build import build_trainer, reproducible
-from detframe.engine.checkpoint import BEST, FINAL, holds_checkpoint
+from detframe.engine.checkpoint import BEST, FINAL, FULL_DISK
 from detframe.engine.distributed import describe, on_rank_zero, process_group, share_of_batch
 from detframe.engine.evaluating import TestSets
+from detframe.engine.hooks import EvaluationHook
 from detframe.engine.inputs import (
     RunInputs,
     check_class_names,
@@ -25,14 +27,21 @@ from detframe.engine.inputs import (
     load_test_sets,
     saved_config,
 )
-from detframe.engine.logs import MetricsFile, run_log
+from detframe.engine.logs import MetricsFile, RunLog, run_log
 from detframe.engine.newest import Found, open_newest
-from detframe.engine.output_dir import holds_run, moved_path, prepare, set_aside
+from detframe.engine.output_dir import (
+    check_place,
+    check_writable,
+    checkpoint_files,
+    claimed,
+    nothing_to_resume,
+    prepare,
+)
 from detframe.engine.recorder import RunRecorder
 from detframe.engine.trainer import Trainer
 from detframe.errors import InvalidValueError
 from detframe.files import write_text
-from detframe.layers.collectives import gather_objects, rank
+from detframe.layers.collectives import barrier, gather_objects, rank
 from detframe.layers.device import resolve_amp, resolve_device
 
 logger = logging.getLogger(__name__)
@@ -44,26 +53,46 @@ def train(cfg: ConfigNode, resume: bool = False) -> dict[str, float]:
     """Train a detector as the config says, evaluate it, and write everything into OUTPUT_DIR.
 
     Works in one process, and in each of several that torchrun, srun or `launch` started. An older run in OUTPUT_DIR is
-    moved into a subfolder, unless `resume` goes on from its last checkpoint.
+    moved into a subfolder, unless `resume` goes on from its last checkpoint. That happens when everything stands, up to
+    the first batch: a start that fails before that changes nothing on the disk.
 
     Returns:
         The metrics of the final evaluation, the same on every rank; {} where DATASETS.TEST is empty.
 
     Raises:
         ValueError, KeyError, FileNotFoundError: a mistake in the config or the data.
+        InUseError: another run works in OUTPUT_DIR.
         FloatingPointError: a loss or gradient that is not finite.
         OSError: OUTPUT_DIR cannot be written, or its disk is full.
     """
     validate(cfg)
-    with process_group(cfg.MODEL.DEVICE):
+    with process_group(cfg.MODEL.DEVICE), ExitStack() as held:
         share_of_batch(cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE_STEPS)
         folder = Path(cfg.OUTPUT_DIR).expanduser()
-        weights, note = on_rank_zero(lambda: _claim(folder, cfg.MODEL.WEIGHTS, resume), "to prepare OUTPUT_DIR")
-        with run_log(folder, rank()):
+        found = on_rank_zero(lambda: _look_at(folder), "to look at OUTPUT_DIR")
+        with run_log(folder, rank(), at_once=False) as log:
             _log_translation(cfg)
-            if note:
-                logger.warning("%s", note)
-            return _train(cfg, folder, weights, open_newest(folder) if resume else None)
+            checkpoint = open_newest(folder) if resume else None
+            import_custom_modules(cfg.CUSTOM_IMPORTS)
+            content = checkpoint.content if checkpoint is not None else None
+            inputs = load_inputs(cfg, content)
+            if content is not None and _is_finished(inputs.cfg, content):
+                log.begin()
+                logger.info("%s", _nothing_to_do(inputs.cfg, content, checkpoint.path if checkpoint else None))
+                return dict(content["meta"]["metrics"])
+            with reproducible(inputs.cfg):
+                trainer = _build(inputs, folder, content)
+                held.callback(trainer.close_data)
+                barrier()  # rank 0 touches the disk only when every rank stands
+                claim = claimed(folder, resume, found, cfg.MODEL.WEIGHTS)
+                notes = on_rank_zero(lambda: held.enter_context(claim), "to prepare OUTPUT_DIR")
+                log.begin()
+                return _train(trainer, inputs, folder, checkpoint, [*notes, *_about_resuming(folder, resume, content)])
+
+
+def _look_at(folder: Path) -> dict[str, int]:
+    check_place(folder)
+    return checkpoint_files(folder)
 
 
 def _log_translation(cfg: ConfigNode) -> None:
@@ -71,43 +100,41 @@ def _log_translation(cfg: ConfigNode) -> None:
         logger.log(level, "%s", line)
 
 
-def _claim(folder: Path, weights: str, resume: bool) -> tuple[str, str]:
-    """Make OUTPUT_DIR ready for this run; returns where MODEL.WEIGHTS is now, and a note for the log."""
-    prepare(folder)
-    if resume and not holds_checkpoint(folder):
-        return weights, f"--resume: there is no checkpoint in {folder} yet, so this run starts from the beginning"
-    if resume or not holds_run(folder):
-        return weights, ""
-    target = set_aside(folder)
-    note = f"OUTPUT_DIR {folder} held an older run, which is now in {target} (--resume would have gone on with it)"
-    return moved_path(weights, folder, target), note
+def _about_resuming(folder: Path, resume: bool, content: Any) -> list[str]:
+    return [nothing_to_resume(folder)] if resume and content is None else []
 
 
-def _train(cfg: ConfigNode, folder: Path, weights: str, checkpoint: Found | None) -> dict[str, float]:
-    import_custom_modules(cfg.CUSTOM_IMPORTS)
-    content = checkpoint.content if checkpoint is not None else None
-    inputs = load_inputs(cfg, content)
-    if content is not None and _is_finished(inputs.cfg, content):
-        logger.info("%s", _nothing_to_do(inputs.cfg, content, checkpoint.path if checkpoint else None))
-        return dict(content["meta"]["metrics"])
-    with reproducible(inputs.cfg):
-        logger.info("%s", describe(inputs.cfg, resolve_device(cfg.MODEL.DEVICE)))
-        logger.info("%s", describe_data(inputs))
-        trainer = build_trainer(inputs, folder, weights, content)
-        on_rank_zero(lambda: _write_start(inputs, folder, trainer.iteration), "to write config.yaml")
-        if checkpoint is not None:
-            logger.info("going on from %s at iteration %d of %d", checkpoint.path, trainer.iteration, trainer.max_iter)
-        start = time.perf_counter()
-        trainer.train()
+def _build(inputs: RunInputs, folder: Path, content: dict[str, Any] | None) -> Trainer:
+    """The trainer, with its first batch; nothing is written yet."""
+    logger.info("%s", describe(inputs.cfg, resolve_device(inputs.cfg.MODEL.DEVICE)))
+    logger.info("%s", describe_data(inputs))
+    trainer = build_trainer(inputs, folder, inputs.cfg.MODEL.WEIGHTS, content)
+    trainer.fetch()
+    return trainer
+
+
+def _train(
+    trainer: Trainer, inputs: RunInputs, folder: Path, checkpoint: Found | None, notes: Sequence[str]
+) -> dict[str, float]:
+    for note in notes:
+        logger.warning("%s", note)
+    on_rank_zero(lambda: _write_start(inputs, folder, trainer), "to write config.yaml")
+    if checkpoint is not None:
+        logger.info("going on from %s at iteration %d of %d", checkpoint.path, trainer.iteration, trainer.max_iter)
+    start = time.perf_counter()
+    trainer.train()
     _summarise(trainer, folder, time.perf_counter() - start)
     return trainer.metrics
 
 
-def _write_start(inputs: RunInputs, folder: Path, iteration: int) -> None:
-    write_text(folder / "config.yaml", inputs.cfg.dump())
-    dropped = MetricsFile(folder).trim(iteration)
+def _write_start(inputs: RunInputs, folder: Path, trainer: Trainer) -> None:
+    write_text(folder / "config.yaml", inputs.cfg.dump(), FULL_DISK)
+    repeated = any(hook.is_pending(trainer) for hook in trainer.hooks if isinstance(hook, EvaluationHook))
+    dropped = MetricsFile(folder).trim(trainer.iteration, evaluated=not repeated)
     if dropped:
-        logger.info("dropped %d rows after iteration %d from metrics.jsonl; they are made again", dropped, iteration)
+        logger.info(
+            "dropped %d rows after iteration %d from metrics.jsonl; they are made again", dropped, trainer.iteration
+        )
 
 
 def _is_finished(cfg: ConfigNode, content: dict[str, Any]) -> bool:
@@ -169,13 +196,13 @@ def evaluate(cfg: ConfigNode, allow_custom_imports: bool = False) -> dict[str, f
         raise InvalidValueError("MODEL.WEIGHTS is empty; name the checkpoint to evaluate")
     with process_group(cfg.MODEL.DEVICE):
         folder = Path(cfg.OUTPUT_DIR).expanduser()
-        on_rank_zero(lambda: prepare(folder), "to prepare OUTPUT_DIR")
-        with run_log(folder, rank()):
+        on_rank_zero(lambda: check_writable(folder), "to look at OUTPUT_DIR")
+        with run_log(folder, rank(), at_once=False) as log:
             _log_translation(cfg)
-            return _evaluate(cfg, folder, allow_custom_imports)
+            return _evaluate(cfg, folder, log, allow_custom_imports)
 
 
-def _evaluate(cfg: ConfigNode, folder: Path, allow_custom_imports: bool) -> dict[str, float]:
+def _evaluate(cfg: ConfigNode, folder: Path, log: RunLog, allow_custom_imports: bool) -> dict[str, float]:
     from detframe.compat import apply_input_format, apply_saved_format, read_weights
     from detframe.data import resolve_num_classes, resolve_num_keypoints
 
@@ -197,6 +224,9 @@ def _evaluate(cfg: ConfigNode, folder: Path, allow_custom_imports: bool) -> dict
     effective.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = resolve_num_keypoints(cfg, metadata)
     effective.freeze()
     model = _trained_model(effective, content, metadata.class_names)
+    barrier()
+    on_rank_zero(lambda: prepare(folder), "to prepare OUTPUT_DIR")
+    log.begin()
     recorder = RunRecorder(folder, active=rank() == 0, board=False)
     amp_dtype = resolve_amp(cfg.SOLVER.AMP, resolve_device(cfg.MODEL.DEVICE))
     iteration = int(meta.get("iteration", 0))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -25,6 +27,7 @@ from detframe.solver import ModelEMA, learning_rate, load_optimizer_state, set_l
 from detframe.solver.schedules import Schedule
 from detframe.structures import Target
 
+logger = logging.getLogger(__name__)
 Batch = tuple[list[Tensor], list[Target]]
 
 
@@ -117,25 +120,47 @@ class Trainer:
         self.metrics: dict[str, float] = {}  # of the latest evaluation
         self.stop_reason = ""
         self.finished = False
+        self.saved: Path | None = None  # the newest checkpoint to go on from that this process wrote
+        self._fetched: Batch | None = None
 
     # ------------------------------------------------------------------ loop and step
+    @property
+    def is_over(self) -> bool:
+        """Whether no step is left."""
+        return self.iteration >= self.max_iter or bool(self.stop_reason)
+
     def train(self) -> None:
         """Run to the end; hooks are closed also after an error."""
         try:
             for hook in self.hooks:
                 hook.before_train(self)
-            while self.iteration < self.max_iter and not self.stop_reason:
+            while not self.is_over:
                 self.step()
                 for hook in self.hooks:
                     hook.after_step(self)
             self.close_data()
+            for hook in self.hooks:
+                hook.after_last_step(self)
             self.finished = True
             for hook in self.hooks:
                 hook.after_train(self)
-        finally:
-            self.close_data()
-            for hook in self.hooks:
-                hook.close()
+        except BaseException:
+            self._close_hooks(failing=True)
+            raise
+        self._close_hooks(failing=False)
+
+    def _close_hooks(self, failing: bool) -> None:
+        """Close the loader and every hook, also if one of them fails; that hides no earlier error."""
+        failures: list[Exception] = []
+        for close in (self.close_data, *(hook.close for hook in self.hooks)):
+            try:
+                close()
+            except Exception as error:
+                failures.append(error)
+        for failure in failures if failing else failures[1:]:
+            logger.warning("an error while closing", exc_info=failure)
+        if failures and not failing:
+            raise failures[0]
 
     def close_data(self) -> None:
         """End the loader's worker processes, where it has some."""
@@ -143,11 +168,23 @@ class Trainer:
         if close is not None:
             close()
 
+    def fetch(self) -> None:
+        """Read the next batch already, unless no step is left; so a start that cannot read its data is seen as one."""
+        if self._fetched is None and not self.is_over:
+            with torch.random.fork_rng(devices=[]):  # the loader may draw; what the model draws must not depend on it
+                self._fetched = next(self.data)
+
+    def _next_batch(self) -> Batch:
+        self.fetch()
+        batch, self._fetched = self._fetched, None
+        if batch is None:
+            raise RuntimeError(f"a step after the last one, {self.max_iter}")
+        return batch
+
     def step(self) -> None:
         """One optimizer step on one global batch."""
         start = time.perf_counter()
-        with torch.random.fork_rng(devices=[]):  # the loader may draw; what the model draws must not depend on it
-            batch = next(self.data)
+        batch = self._next_batch()
         data_seconds = time.perf_counter() - start
         self.model.train()
         lr = learning_rate(self.settings.base_lr, self.schedule, self.iteration)
@@ -273,6 +310,8 @@ class Trainer:
         self.infinite_buffers = frozenset(state.get("infinite_buffers", self.infinite_buffers))
         self.iteration = state["iteration"]
         self.metrics = dict(content["meta"]["metrics"])
+        if not state["finished"] and self.max_iter <= state["max_iter"]:  # it was saved between the stop and the end
+            self.stop_reason = state["stop_reason"]
         for hook in self.hooks:
             hook.load_state_dict(state["hooks"].get(hook.name, {}))
         if len(state["rng"]) == world_size():

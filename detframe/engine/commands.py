@@ -1,0 +1,58 @@
+"""The commands that messages tell a user to type."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+_TRAIN_COMMANDS = ("train", "train-efpn")
+_TRAIN_SCRIPTS = ("train_net.py", "train_efpn.py")
+
+
+def program_name(command: str, script: str = "") -> str:
+    """How this user calls a command: "detframe train", or "python tools/train_net.py" for those who run the scripts."""
+    running = Path(sys.argv[0])
+    if running.parent.name != "tools":
+        return f"detframe {command}"
+    python = Path(sys.executable)
+    shown = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else "python"
+    return f"{shown} tools/{script or running.name}"
+
+
+def resume_command(folder: Path) -> str:
+    """The command that goes on with the run in `folder`: the one that was given, with --resume.
+
+    A run that was not started by a command for training goes on by its own config.yaml.
+    """
+    words = _given_command()
+    if words is None:
+        words = [*program_name("train", "train_net.py").split(), "--config-file", str(folder / "config.yaml")]
+    if "--resume" not in words:
+        words.append("--resume")
+    launcher = f"{_launcher()} " if _launcher() else ""
+    return launcher + shlex.join(words)
+
+
+def _given_command() -> list[str] | None:
+    """The command line as it was given, if it was one for training."""
+    running, words = Path(sys.argv[0]), sys.argv[1:]
+    if running.name in _TRAIN_SCRIPTS:
+        return [*program_name("", running.name).split(), *words]
+    if running.stem in ("detframe", "main", "__main__") and words and words[0] in _TRAIN_COMMANDS:
+        return ["detframe", *words]
+    return None
+
+
+def _launcher() -> str:
+    """What stands before the command where torchrun or SLURM starts the processes."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return "torchrun ..."
+    return "srun ..." if "SLURM_PROCID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
+
+
+def evaluate_command(folder: Path, weights: Path) -> str:
+    """The command that evaluates a checkpoint of the run in `folder`."""
+    words = ["--config-file", str(folder / "config.yaml"), "--weights", str(weights)]
+    return f"{program_name('evaluate', 'test_net.py')} {shlex.join(words)}"

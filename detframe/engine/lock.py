@@ -1,0 +1,185 @@
+"""One run per OUTPUT_DIR: a lock that says who holds it, and that dies with its process."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from detframe.errors import InUseError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
+LOCK_FILE = ".lock"
+_ATTEMPTS = 5  # somebody who only looks holds the lock for a moment
+_PAUSE_SECONDS = 0.05
+_HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+_open_handles: set[int] = set()
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that trains into a folder. `identity` tells it from a later process with the same number."""
+
+    host: str
+    pid: int
+    since: str
+    identity: str = ""
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on host {self.host}, since {self.since}"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Be the only run in a folder, which must exist.
+
+    The system frees the lock when the process ends, however that happens: the file that is then left blocks nobody.
+    Where the file system knows no locks, the process named in the file counts, and a warning says so.
+
+    Raises:
+        InUseError: another run holds it; says which.
+    """
+    path = folder / LOCK_FILE
+    handle = _acquire(path)
+    _open_handles.add(handle)
+    try:
+        yield
+    finally:
+        _open_handles.discard(handle)
+        path.unlink(missing_ok=True)  # while it is still locked: whoever opened it meanwhile sees that it is gone
+        os.close(handle)
+
+
+def refuse_if_locked(folder: Path) -> None:
+    """Raise InUseError where another run works in the folder; changes nothing, and promises nothing for later."""
+    path = folder / LOCK_FILE
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        if _is_held(handle, path, shared=True):
+            raise InUseError(_message(path))
+    finally:
+        os.close(handle)
+
+
+def _acquire(path: Path) -> int:
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            time.sleep(_PAUSE_SECONDS)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        try:
+            if not _is_held(handle, path) and _is_same_file(handle, path):
+                _write_holder(handle)
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+    raise InUseError(_message(path))
+
+
+def _is_held(handle: int, path: Path, shared: bool = False) -> bool:
+    """Whether another run holds the lock; if not, the handle has it now."""
+    if fcntl is None:
+        return _is_held_by_word(path)
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _HELD:
+            return True
+        return _is_held_by_word(path)
+    return False
+
+
+def _is_same_file(handle: int, path: Path) -> bool:
+    """False if the run that held the lock has removed the file after we had opened it."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _write_holder(handle: int) -> None:
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    holder = Holder(socket.gethostname(), os.getpid(), now, _identity(os.getpid()))
+    os.ftruncate(handle, 0)
+    os.write(handle, json.dumps(asdict(holder)).encode())  # it was opened just now, so it is at the start
+
+
+def read_holder(path: Path) -> Holder | None:
+    """What a lock file says; None if it says nothing (yet)."""
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        return Holder(str(fields["host"]), int(fields["pid"]), str(fields["since"]), str(fields.get("identity", "")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _message(path: Path) -> str:
+    holder = read_holder(path)
+    return (
+        f"OUTPUT_DIR {path.parent} is in use by another run ({holder or 'an unnamed process'}). Nothing was changed. "
+        "Wait for its end, stop it, or set another OUTPUT_DIR"
+    )
+
+
+# ---------------------------------------------------------------------------------------------- without locks
+def _is_held_by_word(path: Path) -> bool:
+    """On a file system without locks: whether the process named in the file still runs here."""
+    holder = read_holder(path)
+    here = holder is not None and holder.host == socket.gethostname()
+    if holder is not None and here and _lives(holder):
+        return True
+    past = f"; {path} names {holder}" if holder is not None and not here else ""
+    logger.warning(
+        "OUTPUT_DIR %s lies on a file system without locks: make sure that no other run writes into it%s",
+        path.parent,
+        past,
+    )
+    return False
+
+
+def _lives(holder: Holder) -> bool:
+    if os.name != "posix":  # there is no harmless signal elsewhere
+        return False
+    try:
+        os.kill(holder.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it is somebody else's, and alive
+    return _identity(holder.pid) == holder.identity
+
+
+def _identity(pid: int) -> str:
+    """When the machine and the process were started, as numbers that no other process shares; "" where unknown."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        start = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+    return f"{boot} {start}"
+
+
+def _close_in_child() -> None:
+    """A forked process (a loader's worker) must not keep the lock alive after its parent's death."""
+    while _open_handles:
+        os.close(_open_handles.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_child)
