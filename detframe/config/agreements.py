@@ -8,6 +8,7 @@ from typing import Any
 
 from detframe.config.bounds import shown
 from detframe.config.config import ConfigNode
+from detframe.config.durations import parse_duration
 
 
 def value_of(cfg: ConfigNode, key: str) -> Any:
@@ -24,6 +25,22 @@ def agreements(cfg: ConfigNode) -> list[str]:
     return [misfit(cfg, key, wanted) for key, wanted in rows]
 
 
+def doubts(cfg: ConfigNode) -> list[str]:
+    """What may be meant and more often is not; durations are whole numbers by now."""
+    solver, out = cfg.SOLVER, []
+    late = [step for step in solver.STEPS if step >= solver.MAX_ITER]
+    if late and solver.LR_SCHEDULE == "step":
+        out.append(f"SOLVER.STEPS {late} lie at or behind SOLVER.MAX_ITER {solver.MAX_ITER} and will have no effect")
+    if solver.WARMUP_ITERS > solver.MAX_ITER > 0:
+        out.append(
+            f"SOLVER.WARMUP_ITERS {solver.WARMUP_ITERS} is longer than SOLVER.MAX_ITER {solver.MAX_ITER}: the learning "
+            "rate never reaches BASE_LR"
+        )
+    if cfg.TEST.EVAL_PERIOD and not cfg.DATASETS.TEST:
+        out.append(f"TEST.EVAL_PERIOD is {cfg.TEST.EVAL_PERIOD}, but DATASETS.TEST is empty: nothing is evaluated")
+    return out
+
+
 def misfit(cfg: ConfigNode, key: str, wanted: str) -> str:
     """One finding: a key, what it must be, its value, and where that was set."""
     return f"{key} must be {wanted}, not {shown(value_of(cfg, key))} (from {cfg.source(key)})"
@@ -38,8 +55,10 @@ def _solver(cfg: ConfigNode) -> Findings:
         yield "SOLVER.ACCUMULATE_STEPS", f"a divisor of SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH}"
     if solver.OPTIMIZER == "SGD" and solver.NESTEROV and solver.MOMENTUM == 0:
         yield "SOLVER.MOMENTUM", "above 0, as SOLVER.NESTEROV is on"
-    if solver.EARLY_STOP_PATIENCE and cfg.DATASETS.TEST and cfg.TEST.EVAL_PERIOD in (0, "0ep", "0it"):
-        yield "SOLVER.EARLY_STOP_PATIENCE", "0, or evaluations come during training (set TEST.EVAL_PERIOD)"
+    if solver.EARLY_STOP_PATIENCE and parse_duration(cfg.TEST.EVAL_PERIOD, 1, 1) == 0:
+        yield "SOLVER.EARLY_STOP_PATIENCE", "0, or it needs evaluations during training: set TEST.EVAL_PERIOD"
+    if solver.EARLY_STOP_PATIENCE and not cfg.DATASETS.TEST:
+        yield "SOLVER.EARLY_STOP_PATIENCE", "0, or it needs data to evaluate on: set DATASETS.TEST"
     steps = solver.STEPS
     alike = all(isinstance(step, int) for step in steps)
     if alike and any(a >= b for a, b in pairwise(steps)):

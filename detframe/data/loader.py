@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from detframe.config.environment import env_number
 from detframe.data.copy_paste import paste_objects
 from detframe.data.images import ImageReadError, load_image
 from detframe.data.pipeline import build_test_transforms, build_train_transforms
@@ -342,7 +343,7 @@ def _num_workers(cfg: Any, world_size: int) -> int:
     if cfg.DATALOADER.NUM_WORKERS >= 0:
         return cfg.DATALOADER.NUM_WORKERS
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    per_rank = cores // int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    per_rank = cores // max(1, env_number("LOCAL_WORLD_SIZE", world_size))
     # With two cores, decoding on both would only take turns with the training
     return 1 if per_rank <= 2 else min(8, per_rank)
 

@@ -112,15 +112,11 @@ def evaluation_hooks(
     """Evaluation, best model, early stop.
 
     Raises:
-        ValueError: an early stop without evaluations during training, or an unknown metric.
+        ValueError: a metric that these data do not have.
     """
     cfg = inputs.cfg
     patience, period = cfg.SOLVER.EARLY_STOP_PATIENCE, cfg.TEST.EVAL_PERIOD
-    if patience > 0 and period == 0:
-        raise InvalidValueError(
-            f"SOLVER.EARLY_STOP_PATIENCE {patience} needs evaluations during training: set TEST.EVAL_PERIOD"
-        )
-    metric = choose_metric(cfg)
+    metric = choose_metric(cfg, inputs.test_sets)
     amp_dtype = resolve_amp(cfg.SOLVER.AMP, resolve_device(cfg.MODEL.DEVICE))
     tests = TestSets(cfg, inputs.test_sets, amp_dtype, recorder)
     return [

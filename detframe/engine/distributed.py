@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from detframe.config import ConfigNode
+from detframe.config.environment import env_number
 from detframe.errors import InvalidValueError, ProcessFailedError
 from detframe.layers.collectives import broadcast_object, gather_objects, rank, world_size
 from detframe.layers.device import resolve_device
@@ -43,11 +44,11 @@ def find_place(env: Mapping[str, str]) -> Place | None:
     only inside a job step with several tasks: the shell of `salloc` and the script of `sbatch` are single processes.
 
     Raises:
-        ValueError: WORLD_SIZE without RANK, or a value that is not a number.
+        ValueError: WORLD_SIZE without RANK, a rank beyond it, or a value that is not a number.
     """
     if "WORLD_SIZE" in env and "RANK" in env:
         place = _torchrun_place(env)
-    elif int(env.get("WORLD_SIZE", 1)) > 1:
+    elif env_number("WORLD_SIZE", 1, env) > 1:
         raise InvalidValueError(
             f"WORLD_SIZE is {env['WORLD_SIZE']}, but RANK is not set; start the processes with torchrun"
         )
@@ -55,18 +56,23 @@ def find_place(env: Mapping[str, str]) -> Place | None:
         place = _slurm_place(env)
     else:
         return None
+    if not 0 <= place.rank < max(place.world_size, 1):
+        raise InvalidValueError(
+            f"the environment says that this is process {place.rank} of {place.world_size} (RANK and WORLD_SIZE, or "
+            "SLURM's variables), but ranks run from 0 on"
+        )
     return place if place.world_size > 1 else None
 
 
 def _torchrun_place(env: Mapping[str, str]) -> Place:
-    world, index = int(env["WORLD_SIZE"]), int(env["RANK"])
+    world, index = env_number("WORLD_SIZE", 1, env), env_number("RANK", 0, env)
     return Place(
         rank=index,
         world_size=world,
-        local_rank=int(env.get("LOCAL_RANK", index)),
-        local_world_size=int(env.get("LOCAL_WORLD_SIZE", world)),
+        local_rank=env_number("LOCAL_RANK", index, env),
+        local_world_size=env_number("LOCAL_WORLD_SIZE", world, env),
         master_addr=env.get("MASTER_ADDR", "127.0.0.1"),
-        master_port=int(env.get("MASTER_PORT", 29500)),
+        master_port=env_number("MASTER_PORT", 29500, env),
     )
 
 
@@ -80,22 +86,23 @@ def _in_slurm_step(env: Mapping[str, str]) -> bool:
 
 
 def _slurm_tasks(env: Mapping[str, str]) -> int:
-    return int(env.get("SLURM_STEP_NUM_TASKS") or env.get("SLURM_NTASKS") or env.get("SLURM_NPROCS") or 1)
+    given = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS")
+    return env_number(next((name for name in given if env.get(name)), given[0]), 1, env)
 
 
 def _slurm_place(env: Mapping[str, str]) -> Place:
     nodes = env.get("SLURM_STEP_NODELIST") or env.get("SLURM_JOB_NODELIST") or env.get("SLURM_NODELIST") or "127.0.0.1"
     per_node = env.get("SLURM_STEP_TASKS_PER_NODE") or env.get("SLURM_TASKS_PER_NODE") or str(_slurm_tasks(env))
     counts = expand_counts(per_node)
-    node = int(env.get("SLURM_NODEID", 0))
-    port = 20000 + (int(env.get("SLURM_JOB_ID", 0)) * 7 + int(env.get("SLURM_STEP_ID", 0))) % 20000
+    node = env_number("SLURM_NODEID", 0, env)
+    port = 20000 + (env_number("SLURM_JOB_ID", 0, env) * 7 + env_number("SLURM_STEP_ID", 0, env)) % 20000
     return Place(
-        rank=int(env["SLURM_PROCID"]),
+        rank=env_number("SLURM_PROCID", 0, env),
         world_size=_slurm_tasks(env),
-        local_rank=int(env.get("SLURM_LOCALID", 0)),
+        local_rank=env_number("SLURM_LOCALID", 0, env),
         local_world_size=counts[min(node, len(counts) - 1)],
         master_addr=env.get("MASTER_ADDR") or first_host(nodes),
-        master_port=int(env.get("MASTER_PORT", port)),
+        master_port=env_number("MASTER_PORT", port, env),
     )
 
 

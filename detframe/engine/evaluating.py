@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from detframe.config import ConfigNode
+from detframe.engine.best_metric import choose_metric
 from detframe.engine.pictures import pictures_are_optional
 from detframe.engine.recorder import RunRecorder
 from detframe.errors import InvalidValueError
@@ -17,15 +18,9 @@ from detframe.layers.collectives import rank, world_size
 from detframe.registry import RPN_HEADS
 from detframe.structures import ANY_CLASS, Prediction, Target
 
+__all__ = ["TestSets", "choose_metric"]
 logger = logging.getLogger(__name__)
 _PICTURE_THRESHOLD = 0.3
-_COCO_METRICS = ("bbox/AP", "bbox/AP50", "bbox/AP-<class name>", "segm/AP", "keypoints/AP")
-# By evaluator, metrics that can choose the best model; those of others are only known once they have run
-_BEST_METRICS = {
-    "coco": _COCO_METRICS,
-    "tt100k": ("tt100k/F1", *_COCO_METRICS),
-    "proposals": ("proposals/AR@1000", "proposals/AR@100", "proposals/ARs@1000"),
-}
 
 
 class TestSets:
@@ -136,22 +131,3 @@ class _Pictures:
                 self.recorder.picture(self.iteration, f"predictions_{self.name}_{self._number}", picture)
             self._number += 1
             self.left -= 1
-
-
-def choose_metric(cfg: ConfigNode) -> str:
-    """The full name of SOLVER.BEST_METRIC: with several test sets and no set named, that of the first one.
-
-    Raises:
-        ValueError: it is not of the form that evaluations produce.
-    """
-    metric, sets = cfg.SOLVER.BEST_METRIC, cfg.DATASETS.TEST
-    if len(sets) > 1 and not any(metric.startswith(f"{name}/") for name in sets):
-        metric = f"{sets[0]}/{metric}"
-    kind = metric.split("/")[-2] if "/" in metric else ""
-    known = _BEST_METRICS.get(cfg.TEST.EVALUATOR)
-    if known is not None and kind not in {example.split("/")[0] for example in known}:
-        raise InvalidValueError(
-            f"SOLVER.BEST_METRIC {cfg.SOLVER.BEST_METRIC!r} is no metric of the evaluator {cfg.TEST.EVALUATOR!r}; "
-            f"as {', '.join(map(repr, known))}"
-        )
-    return metric

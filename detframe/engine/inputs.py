@@ -42,6 +42,7 @@ def load_inputs(cfg: ConfigNode, content: dict[str, Any] | None) -> RunInputs:
     records = load_records(cfg.DATASETS.TRAIN, cfg.DATASETS.CATALOG, cfg.DATALOADER.EMPTY == "keep", cfg.DATASETS.LIMIT)
     if len(records) == 0:
         raise InvalidValueError(f"DATASETS.TRAIN {trained} holds no image to train with")
+    check_masks(cfg, records)
     test_sets = load_test_sets(cfg)
     for name, test in test_sets.items():
         check_class_names(trained, records.metadata.class_names, name, test.metadata.class_names)
@@ -54,6 +55,15 @@ def load_inputs(cfg: ConfigNode, content: dict[str, Any] | None) -> RunInputs:
     effective.SEED = resolve_seed(cfg, content)
     effective.freeze()
     return RunInputs(effective, records, test_sets)
+
+
+def check_masks(cfg: ConfigNode, records: Any) -> None:
+    """A model with masks needs data with masks. Raises ValueError where there are objects, and none has one."""
+    if cfg.MODEL.MASK_ON and not records.has_masks and int(records.num_objects.sum()) > 0:
+        raise InvalidValueError(
+            f"MODEL.MASK_ON trains on masks, but no object of the data set {records.metadata.name} has one; "
+            "name data with masks in DATASETS.TRAIN, or set MODEL.MASK_ON False"
+        )
 
 
 def load_test_sets(cfg: ConfigNode) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from typing import Any
 from torch import nn
 
 from detframe.config import ConfigNode, carried_config, import_carried_modules, import_custom_modules, validate
+from detframe.config.agreements import doubts
+from detframe.engine.best_metric import choose_metric
 from detframe.engine.build import build_trainer, reproducible
 from detframe.engine.checkpoint import BEST, FINAL, FULL_DISK
 from detframe.engine.distributed import describe, on_rank_zero, process_group, share_of_batch
@@ -37,6 +39,7 @@ from detframe.engine.output_dir import (
     nothing_to_resume,
     prepare,
 )
+from detframe.engine.preflight import check_data_sets, check_names
 from detframe.engine.recorder import RunRecorder
 from detframe.engine.trainer import Trainer
 from detframe.errors import InvalidValueError
@@ -66,6 +69,11 @@ def train(cfg: ConfigNode, resume: bool = False) -> dict[str, float]:
         OSError: OUTPUT_DIR cannot be written, or its disk is full.
     """
     validate(cfg)
+    import_custom_modules(cfg.CUSTOM_IMPORTS)
+    check_names(cfg)
+    check_data_sets(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+    if cfg.DATASETS.TEST:
+        choose_metric(cfg)
     with process_group(cfg.MODEL.DEVICE), ExitStack() as held:
         share_of_batch(cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE_STEPS)
         folder = Path(cfg.OUTPUT_DIR).expanduser()
@@ -73,7 +81,6 @@ def train(cfg: ConfigNode, resume: bool = False) -> dict[str, float]:
         with run_log(folder, rank(), at_once=False) as log:
             _log_translation(cfg)
             checkpoint = open_newest(folder) if resume else None
-            import_custom_modules(cfg.CUSTOM_IMPORTS)
             content = checkpoint.content if checkpoint is not None else None
             inputs = load_inputs(cfg, content)
             if content is not None and _is_finished(inputs.cfg, content):
@@ -108,6 +115,8 @@ def _build(inputs: RunInputs, folder: Path, content: dict[str, Any] | None) -> T
     """The trainer, with its first batch; nothing is written yet."""
     logger.info("%s", describe(inputs.cfg, resolve_device(inputs.cfg.MODEL.DEVICE)))
     logger.info("%s", describe_data(inputs))
+    for line in doubts(inputs.cfg):
+        logger.warning("%s", line)
     trainer = build_trainer(inputs, folder, inputs.cfg.MODEL.WEIGHTS, content)
     trainer.fetch()
     return trainer
@@ -194,6 +203,10 @@ def evaluate(cfg: ConfigNode, allow_custom_imports: bool = False) -> dict[str, f
         raise InvalidValueError("DATASETS.TEST is empty; name at least one data set of the catalog to evaluate on")
     if not cfg.MODEL.WEIGHTS:
         raise InvalidValueError("MODEL.WEIGHTS is empty; name the checkpoint to evaluate")
+    import_custom_modules(cfg.CUSTOM_IMPORTS)
+    if not allow_custom_imports:  # else the checkpoint's modules come first
+        check_names(cfg)
+        check_data_sets(cfg, cfg.DATASETS.TEST)
     with process_group(cfg.MODEL.DEVICE):
         folder = Path(cfg.OUTPUT_DIR).expanduser()
         on_rank_zero(lambda: check_writable(folder), "to look at OUTPUT_DIR")
@@ -206,12 +219,12 @@ def _evaluate(cfg: ConfigNode, folder: Path, log: RunLog, allow_custom_imports: 
     from detframe.compat import apply_input_format, apply_saved_format, read_weights
     from detframe.data import resolve_num_classes, resolve_num_keypoints
 
-    import_custom_modules(cfg.CUSTOM_IMPORTS)
     content = read_weights(cfg.MODEL.WEIGHTS)
     meta = content.get("meta", {}) if isinstance(content, Mapping) else {}
     if allow_custom_imports and "config" in meta:
         carried = carried_config(meta["config"], cfg.MODEL.WEIGHTS)
         import_carried_modules(carried.CUSTOM_IMPORTS, cfg.MODEL.WEIGHTS, allow=True)
+    check_names(cfg)
     test_sets = load_test_sets(cfg)
     for name, records in test_sets.items():
         if "class_names" in meta:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
 
+from detframe.config.environment import env_number
 from detframe.errors import InvalidValueError
 
 
@@ -26,7 +26,7 @@ def resolve_device(name: str) -> torch.device:
         if not torch.cuda.is_available():
             raise InvalidValueError(f"MODEL.DEVICE is {name!r}, but this PyTorch sees no CUDA device; use cpu or auto")
         if device.index is None:
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+            device = torch.device("cuda", env_number("LOCAL_RANK", 0) % torch.cuda.device_count())
     return device
 
 

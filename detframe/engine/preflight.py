@@ -1,0 +1,52 @@
+"""What can be said of a config before any data is read or any model built: that all names in it lead somewhere."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+
+from detframe import registry
+from detframe.config import ConfigNode
+from detframe.config.agreements import value_of
+from detframe.config.bounds import Name
+from detframe.config.limits import RULES
+from detframe.errors import UnknownNameError
+
+# What fills the registries with detframe's own members
+_MEMBERS = ("detframe.modeling", "detframe.data.formats", "detframe.evaluation", "detframe.solver")
+
+
+def check_names(cfg: ConfigNode) -> None:
+    """Every name that a key chooses from a registry must be there; CUSTOM_IMPORTS are imported by now.
+
+    Raises:
+        KeyError: all names that are not, each with the nearest ones and where it was set.
+    """
+    for module in _MEMBERS:
+        importlib.import_module(module)
+    wrong = []
+    for key, rule in RULES.items():
+        name = value_of(cfg, key)
+        if not isinstance(rule, Name) or (name == "" and rule.empty):
+            continue
+        try:
+            getattr(registry, rule.registry).get(name)
+        except UnknownNameError as error:
+            wrong.append(f"{key} (from {cfg.source(key)}): {error}")
+    if wrong:
+        raise UnknownNameError("\n".join(wrong))
+
+
+def check_data_sets(cfg: ConfigNode, names: Sequence[str]) -> None:
+    """Every data set must be in the catalog, its format known, and its files there.
+
+    Raises:
+        KeyError, FileNotFoundError, ValueError: one is not; see `detframe.data.catalog`.
+    """
+    from detframe.data.catalog import find_entry, read_catalogs
+
+    entries = read_catalogs(cfg.DATASETS.CATALOG) if names else {}
+    for name in dict.fromkeys(names):
+        entry = find_entry(name, entries, cfg.DATASETS.CATALOG)
+        registry.DATASET_FORMATS.get(entry.format)
+        entry.check_exists()
