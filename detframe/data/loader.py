@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from detframe.config.environment import env_number
 from detframe.data.copy_paste import paste_objects
@@ -20,14 +21,20 @@ from detframe.data.pipeline import build_test_transforms, build_train_transforms
 from detframe.data.records import Record, Records
 from detframe.data.samplers import Draw, TrainSampler, mix, shard
 from detframe.data.transforms import Compose
-from detframe.errors import InvalidValueError, UserError
+from detframe.data.workers import Made, WorkerPool
+from detframe.errors import FileAccessError, InvalidValueError, MissingFileError, NoPermissionError
 from detframe.structures import LazyMasks, Target, select
 
 logger = logging.getLogger(__name__)
 Batch = tuple[list[Tensor], list[Target]]
 
-
+WORKERS_PER_CORE, MIN_LIMIT_OF_WORKERS = 4, 16
 MAX_FAILURES = 64  # unreadable images in a row after which training stops: the disk is gone, or the folder is wrong
+
+
+# What `load_image` raises about one file. Other errors are of the config, of the annotations or of the process: they
+# would come back with the next image, and are never skipped
+ImageFault = (ImageReadError, MissingFileError, NoPermissionError, FileAccessError)
 
 
 @dataclass
@@ -48,35 +55,30 @@ class Sample:
 
 
 class Parcel:
-    """The samples of a batch as they travel between processes.
-
-    Every tensor that is sent costs a shared-memory file, so all pixels lie in one, and the small tensors travel as
-    arrays inside the pickle.
-    """
+    """The samples of a batch without their pixels, as they travel between processes: small, and quick to pickle."""
 
     def __init__(self, samples: list[Sample]) -> None:
         self.shapes = [None if s.image is None else tuple(s.image.shape[-2:]) for s in samples]
-        images = [s.image.permute(1, 2, 0).reshape(-1) for s in samples if s.image is not None]
-        self.pixels = torch.cat(images) if images else torch.empty(0, dtype=torch.uint8)
         self.targets = [_as_arrays(s.target) for s in samples]
         self.failures = [s.failures for s in samples]
 
-    def pin_memory(self) -> Parcel:
-        """Called by the DataLoader, so that copies to the GPU need not wait. Boxes are too small to matter."""
-        self.pixels = self.pixels.pin_memory()
-        return self
-
-    def unpack(self) -> list[Sample]:
-        """The samples; their images are views of one tensor."""
+    def unpack(self, pixels: Tensor) -> list[Sample]:
+        """The samples; their images are views of `pixels`, which holds them one after another."""
         samples, start = [], 0
         for shape, target, failures in zip(self.shapes, self.targets, self.failures, strict=True):
             image = None
             if shape is not None:
                 end = start + 3 * shape[0] * shape[1]
-                image = self.pixels[start:end].view(*shape, 3).permute(2, 0, 1)
+                image = pixels[start:end].view(*shape, 3).permute(2, 0, 1)
                 start = end
             samples.append(Sample(image, _as_tensors(target), failures))
         return samples
+
+
+def _packed(dataset: TrainDataset | TestDataset, batch: Sequence[Any]) -> Made:
+    """A batch, made in a worker and ready to be sent."""
+    samples = [dataset[part] for part in batch]
+    return Parcel(samples), [s.image.permute(1, 2, 0).reshape(-1).numpy() for s in samples if s.image is not None]
 
 
 def _as_arrays(target: Any) -> dict[str, Any]:
@@ -87,16 +89,7 @@ def _as_tensors(target: Any) -> Any:
     return {key: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for key, value in target.items()}
 
 
-def collate(samples: list[Sample]) -> Parcel | list[Sample]:
-    """The samples of a batch, in a worker packed for the way to the main process."""
-    return samples if get_worker_info() is None else Parcel(samples)
-
-
-def _unpacked(samples: Parcel | list[Sample]) -> list[Sample]:
-    return samples.unpack() if isinstance(samples, Parcel) else samples
-
-
-class TrainDataset(Dataset[Sample]):
+class TrainDataset:
     """Reads and transforms the image of a draw. A sample is a function of (seed, epoch, image id) alone."""
 
     def __init__(
@@ -113,7 +106,7 @@ class TrainDataset(Dataset[Sample]):
             try:
                 image, target = self._read(draw, failures)
                 return Sample(image, target, failures)
-            except (UserError, OSError) as error:
+            except ImageFault as error:
                 failures.append(Failure(self.records.file_name(draw.record), error))
                 if not self.skip:
                     break
@@ -137,7 +130,7 @@ class TrainDataset(Dataset[Sample]):
         index = int(torch.randint(len(self.records), (), generator=generator))
         try:
             other, objects = self._transformed(index, seed)
-        except (UserError, OSError) as error:
+        except ImageFault as error:
             if not self.skip:
                 raise
             failures.append(Failure(self.records.file_name(index), error))
@@ -154,7 +147,7 @@ class TrainDataset(Dataset[Sample]):
         return self.transforms(image, target, torch.Generator().manual_seed(seed))
 
 
-class TestDataset(Dataset[Sample]):
+class TestDataset:
     """Reads and resizes the images of one rank's shard."""
 
     def __init__(self, records: Records, transforms: Compose, indices: Sequence[int]) -> None:
@@ -168,10 +161,9 @@ class TestDataset(Dataset[Sample]):
         record = self.records[self.indices[number]]
         try:
             image = load_image(record["file_name"], record["size_hw"])
-            image, target = self.transforms(image, make_target(record), torch.Generator())
-        except (UserError, OSError) as error:
+        except ImageFault as error:
             return Sample(None, {}, [Failure(record["file_name"], error)])
-        return Sample(image, target, [])
+        return Sample(*self.transforms(image, make_target(record), torch.Generator()), [])
 
 
 def make_target(record: Record) -> Target:
@@ -185,7 +177,7 @@ def make_target(record: Record) -> Target:
     return target  # type: ignore[return-value]
 
 
-def start_worker(_: int) -> None:
+def start_worker() -> None:
     """One thread per worker: many workers with many threads each slow one another down."""
     import cv2
 
@@ -196,19 +188,24 @@ def start_worker(_: int) -> None:
 class _Loader:
     """What both loaders share: worker processes, and the account of unreadable images."""
 
-    def __init__(self, dataset: Dataset[Sample], batches: Any, num_workers: int, skip: bool, pin_memory: bool) -> None:
-        self._data: DataLoader[Any] = DataLoader(
-            dataset,
-            batch_sampler=batches,
-            num_workers=num_workers,
-            collate_fn=collate,
-            worker_init_fn=start_worker,
-            pin_memory=pin_memory,
-            generator=torch.Generator(),  # DataLoader draws a seed for its workers: not from the global stream
-        )
+    def __init__(
+        self, dataset: TrainDataset | TestDataset, batches: Iterable[Any], num_workers: int, skip: bool, pin: bool
+    ) -> None:
+        self._dataset, self._batches = dataset, batches
+        self._num_workers, self._pin = num_workers, pin
         self._skip = skip
         self._warned: set[str] = set()
         self.skipped = 0
+
+    def _samples(self, count: int | None = None) -> Generator[list[Sample]]:
+        """The samples of one batch after another, `count` in all (None: no end)."""
+        if self._num_workers == 0:
+            yield from ([self._dataset[part] for part in batch] for batch in self._batches)
+            return
+        pack = partial(_packed, self._dataset)
+        with closing(WorkerPool(pack, self._batches, self._num_workers, count, start_worker, self._pin)) as pool:
+            for parcel, pixels in pool:
+                yield parcel.unpack(pixels)
 
     def skipped_images(self) -> int:
         """How many reads failed so far (DATALOADER.ON_ERROR: skip); a file counts each time its turn comes."""
@@ -232,7 +229,7 @@ class _Loader:
 
 
 class _BatchesFrom:
-    """The batches of a sampler from one iteration on, as DataLoader wants them."""
+    """The batches of a sampler from one iteration on; unlike the iterator itself, it can be sent to a worker."""
 
     def __init__(self, sampler: TrainSampler, start: int) -> None:
         self.sampler, self.start = sampler, start
@@ -246,16 +243,16 @@ class TrainLoader(_Loader):
 
     def __init__(self, dataset: TrainDataset, start: int, num_workers: int, skip: bool, pin_memory: bool) -> None:
         super().__init__(dataset, _BatchesFrom(dataset.sampler, start), num_workers, skip, pin_memory)
-        self._iterator: Iterator[Any] | None = None
+        self._iterator: Generator[list[Sample]] | None = None
 
     def __iter__(self) -> TrainLoader:
         return self
 
     def __next__(self) -> Batch:
         if self._iterator is None:
-            self._iterator = iter(self._data)
+            self._iterator = self._samples()
         try:
-            return self._full(_unpacked(next(self._iterator)))
+            return self._full(next(self._iterator))
         except BaseException:
             self.close()  # now, not when the traceback that holds this object is forgotten
             raise
@@ -268,6 +265,8 @@ class TrainLoader(_Loader):
 
     def close(self) -> None:
         """End the worker processes. A later `next` begins again at the first batch."""
+        if self._iterator is not None:
+            self._iterator.close()
         self._iterator = None
 
 
@@ -286,10 +285,11 @@ class TestLoader(_Loader):
         return self._num_batches
 
     def __iter__(self) -> Iterator[Batch]:
-        for samples in self._data:
-            images, targets = self._account(_unpacked(samples))
-            if images:
-                yield images, targets
+        with closing(self._samples(self._num_batches)) as batches:
+            for samples in batches:
+                images, targets = self._account(samples)
+                if images:
+                    yield images, targets
 
 
 def build_train_loader(
@@ -339,11 +339,22 @@ def build_test_loader(cfg: Any, records: Records, rank: int = 0, world_size: int
 
 
 def _num_workers(cfg: Any, world_size: int) -> int:
-    """DATALOADER.NUM_WORKERS, or what fits this machine where that is -1."""
-    if cfg.DATALOADER.NUM_WORKERS >= 0:
-        return cfg.DATALOADER.NUM_WORKERS
+    """DATALOADER.NUM_WORKERS, or what fits this machine where that is -1; never far more than there are cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     per_rank = cores // max(1, env_number("LOCAL_WORLD_SIZE", world_size))
+    wanted = cfg.DATALOADER.NUM_WORKERS
+    if wanted >= 0:
+        most = max(MIN_LIMIT_OF_WORKERS, WORKERS_PER_CORE * per_rank)
+        if wanted > most:
+            logger.warning(
+                "DATALOADER.NUM_WORKERS is %d; %d are started: more than %d for each of the %d cores of this process "
+                "only take memory",
+                wanted,
+                most,
+                WORKERS_PER_CORE,
+                per_rank,
+            )
+        return min(wanted, most)
     # With two cores, decoding on both would only take turns with the training
     return 1 if per_rank <= 2 else min(8, per_rank)
 

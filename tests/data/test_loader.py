@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import multiprocessing
+import os
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from detframe.data import (
     build_train_loader,
     load_records,
 )
+from detframe.data import loader as loader_module
+from detframe.errors import InvalidValueError
 from detframe.structures import LazyMasks, validate_target
 from tests.data.sets import annotation, coco_records
 
@@ -273,3 +277,54 @@ def test_real_data(shared_data: Path) -> None:
     for images, targets in build_test_loader(config("INPUT.MIN_SIZE_TEST", 120), records.select(range(8))):
         for _image, target in zip(images, targets, strict=True):
             validate_target(target, 80)
+
+
+# ------------------------------------------------------------------ what is no fault of an image
+def test_only_faults_of_images_are_skipped(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake in the annotations, and a process without free files, would come back with every image."""
+    cfg = config("DATALOADER.ON_ERROR", "skip")
+    for error in (InvalidValueError("mask 7 has no pixels"), OSError(errno.EMFILE, "Too many open files")):
+
+        def failing(*_: object, error: Exception = error) -> None:
+            raise error
+
+        name = "load_image" if isinstance(error, OSError) else "make_target"
+        with monkeypatch.context() as patched:
+            patched.setattr(loader_module, name, failing)
+            for loader in (build_train_loader(cfg, records), build_test_loader(cfg, records)):
+                with pytest.raises(type(error), match=r"mask 7|Too many open files"):
+                    list(islice(loader, 3))
+
+
+def test_every_kind_of_unreadable_file_is_skipped(records: Records) -> None:
+    paths = [Path(records[index]["file_name"]) for index in range(4)]
+    for path in paths:
+        path.unlink()
+    paths[0].mkdir()
+    os.mkfifo(paths[1])
+    paths[2].symlink_to(paths[2].name)
+    loader = build_test_loader(config("DATALOADER.ON_ERROR", "skip", "DATALOADER.NUM_WORKERS", 1), records)
+    assert [t["image_id"] for _, targets in loader for t in targets] == [5, 6, 7, 8]
+    assert loader.skipped == 4
+
+
+def test_more_workers_than_any_machine_can_use(records: Records, caplog: pytest.LogCaptureFixture) -> None:
+    before = set(multiprocessing.active_children())
+    loader = build_train_loader(config("DATALOADER.NUM_WORKERS", 100_000), records)
+    most = max(16, 4 * len(os.sched_getaffinity(0)))
+    assert f"NUM_WORKERS is 100000; {most} are started" in caplog.text
+    assert set(multiprocessing.active_children()) == before  # started with the first batch
+    assert loader._num_workers == most
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (2, 2000)])
+@pytest.mark.parametrize("resizing", [0, 36])
+def test_thin_images(tmp_path: Path, size: tuple[int, int], resizing: int) -> None:
+    """No side becomes 0, whatever the aspect ratio; the objects stay inside."""
+    records = coco_records(tmp_path, [annotation(1, 1, [0, 0, size[1], size[0]])], [size, (40, 60)])
+    cfg = config("INPUT.MIN_SIZE_TEST", resizing, "INPUT.MIN_SIZE_TRAIN", (resizing,), "SOLVER.IMS_PER_BATCH", 2)
+    for images, targets in (next(iter(build_test_loader(cfg, records))), next(build_train_loader(cfg, records))):
+        for image, target in zip(images, targets, strict=True):
+            assert min(image.shape[1:]) >= 1 and max(image.shape[1:]) <= 3000
+            validate_target(target, 1)
+        assert sum(len(target["boxes"]) for target in targets) == 1
