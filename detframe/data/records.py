@@ -89,11 +89,15 @@ class Records(Sequence[Record]):
             "iscrowd": torch.from_numpy(np.array(a["iscrowd"][rows])),
             "area": torch.from_numpy(np.array(a["area"][rows])),
             "ann_ids": torch.from_numpy(ids),
-            "segmentations": [data.segmentation(i, (height, width)) for i in range(start, end)]
-            if data.has_masks
-            else None,
+            "segmentations": self._segmentations(data, range(start, end), (height, width)),
             "keypoints": self._keypoints(a["keypoints"], rows),
         }
+
+    def _segmentations(self, data: PackedDataset, rows: range, size_hw: tuple[int, int]) -> list[Any] | None:
+        if data.has_masks:
+            return [data.segmentation(row, size_hw) for row in rows]
+        # objects of a part without masks among others that have them are objects without a mask
+        return [[] for _ in rows] if self.has_masks else None
 
     def _image_id(self, part: int, row: int) -> int:
         if self._renumbered[0]:

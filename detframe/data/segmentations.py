@@ -154,10 +154,10 @@ def _within(points: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
 
 def no_mask_message(name: str, without: int, objects: int, example: str) -> str:
     """What is said of objects without a usable mask among others that have one."""
-    noun = "object has" if without == 1 else "objects have"
+    verb = "has" if without == 1 else "have"
     return (
-        f"{name}: {without} of {objects} {noun} no usable mask, as {example}: boxes are trained and evaluated as ever, "
-        f"but the training of masks and the AP of masks (segm) leave them out"
+        f"{name}: {without} of {objects} objects {verb} no usable mask, as {example}: boxes are trained and "
+        f"evaluated as ever, but the training of masks and the AP of masks (segm) leave them out"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,16 @@ from torchvision.ops import box_iou
 from detframe.evaluation.ground_truth import GroundTruth
 from detframe.evaluation.results import ImageResult
 
-# Boxes are compared on this many images and, in each, with this many of the best-scored predictions
-_MAX_IMAGES, _MAX_BOXES = 50, 100
+# Boxes are compared on this many images, for this many objects in all, and in each image with this many of the
+# best-scored predictions
+_MAX_IMAGES, _MAX_OBJECTS, _MAX_BOXES = 50, 1000, 100
 # Pairs of boxes whose IoU is computed at a time, which bounds the memory
 _MAX_PAIRS = 2_000_000
 
 
 @dataclass
 class Pairing:
-    """Objects (crowds left out) and best-scored predictions of one image."""
+    """Objects (crowds left out, some of them where there are very many) and best-scored predictions of one image."""
 
     size_hw: tuple[int, int]
     gt_boxes: np.ndarray  # float64 (N, 4), N > 0
@@ -66,7 +67,15 @@ def pair_up(truth: GroundTruth, results: dict[Any, ImageResult]) -> list[Pairing
         out.append(Pairing(image.size_hw, gt_boxes, image.labels[keep], pred_boxes, result.labels[top]))
         if len(out) == _MAX_IMAGES:
             break
-    return out
+    return [_sample(pairing, _MAX_OBJECTS // len(out)) for pairing in out]
+
+
+def _sample(pairing: Pairing, limit: int) -> Pairing:
+    """At most `limit` objects of a pairing, spread evenly over their order in the file."""
+    if len(pairing.gt_labels) <= limit:
+        return pairing
+    rows = np.linspace(0, len(pairing.gt_labels) - 1, limit).round().astype(np.int64)
+    return replace(pairing, gt_boxes=pairing.gt_boxes[rows], gt_labels=pairing.gt_labels[rows])
 
 
 def best_fit(pairings: list[Pairing]) -> Fit:

@@ -122,6 +122,7 @@ class COCOEvaluator:
         kinds = ["bbox"]
         if truth.has_masks and any(r.rles is not None for r in results.values()):
             kinds.append("segm")
+            _say_without_masks(truth)
         if truth.has_keypoints and any(r.keypoints is not None for r in results.values()):
             kinds.append("keypoints")
         metrics: dict[str, float] = {}
@@ -144,6 +145,15 @@ class COCOEvaluator:
         broken = sum(result.not_finite for result in self._results.values())
         if broken:
             logger.warning("%d detections with a box or score that is not a finite number were left out", broken)
+
+
+def _say_without_masks(truth: GroundTruth) -> None:
+    without = truth.num_without_mask()
+    if without:
+        logger.warning(
+            "%d of %d objects have no usable mask; the AP of masks (segm) leaves them out, that of boxes counts them",
+            *(without, truth.num_objects()),
+        )
 
 
 def oracle_check(records: Any) -> dict[str, float]:

@@ -93,7 +93,7 @@ def _counts_table(truth: GroundTruth, known: dict[Any, ImageResult]) -> str:
     predicted = np.zeros(num_classes + 1, dtype=np.int64)
     for result in known.values():
         predicted += np.bincount(result.labels, minlength=num_classes + 1)
-    objects = [truth.num_objects(label) for label in range(1, num_classes + 1)]
+    objects = truth.class_counts().tolist()
     order = sorted(range(num_classes), key=lambda i: -(objects[i] + int(predicted[i + 1])))
     rows = [[truth.class_names[i], str(objects[i]), str(predicted[i + 1])] for i in order[:_MAX_CLASSES]]
     text = text_table([["class", "objects", "predictions"], *rows])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from detframe.errors import InvalidValueError
 from detframe.evaluation.results import ImageResult, boxes_xywh
 from detframe.structures.lazy_masks import to_rle
+from detframe.structures.run_lengths import check_run_lengths
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +33,12 @@ class ImageTruth:
     keypoints: np.ndarray | None  # float32 (N, P, 3)
 
     def as_result(self, iou_type: str = "bbox") -> ImageResult:
-        """The objects as perfect detections, without what counts neither way: crowds, or objects without keypoints."""
+        """The objects as perfect detections, without what counts neither way: crowds, and what has no mask or keypoints."""
         counted = ~self.iscrowd
         if iou_type == "keypoints" and self.keypoints is not None:
             counted &= (self.keypoints[:, :, 2] > 0).any(1)
+        if iou_type == "segm":
+            counted &= self.has_mask
         keep = np.flatnonzero(counted)
         return ImageResult(
             boxes=self.boxes[keep],
@@ -44,10 +48,27 @@ class ImageTruth:
             keypoints=None if self.keypoints is None else self.keypoints[keep],
         )
 
+    @functools.cached_property
+    def has_mask(self) -> np.ndarray:
+        """bool (N,): the object's mask has pixels. One without can never be found, and must not count as missed."""
+        from pycocotools import mask as coco_mask
+
+        out = np.zeros(len(self.labels), dtype=bool)
+        rows = [row for row, segmentation in enumerate(self.segmentations or ()) if segmentation]
+        if rows:
+            out[rows] = coco_mask.area([self.rle(row) for row in rows]) > 0
+        return out
+
     def rle(self, row: int) -> dict[str, Any]:
-        """The mask of one object as a compressed run-length code."""
+        """The mask of one object as a compressed run-length code; that of its box where it has none.
+
+        Raises:
+            ValueError: run lengths that do not fill the image, on which pycocotools would never end.
+        """
         segmentation = self.segmentations[row] if self.segmentations is not None else None
-        if segmentation is None:  # an object annotated by its box alone is taken as filling it
+        if isinstance(segmentation, Mapping):
+            check_run_lengths(segmentation, self.size_hw)
+        if not segmentation:
             x1, y1, x2, y2 = self.boxes[row].tolist()
             segmentation = [[x1, y1, x2, y1, x2, y2, x1, y2]]
         return to_rle(segmentation, self.size_hw)
@@ -78,16 +99,24 @@ class GroundTruth:
         """Whether some objects are annotated with masks."""
         return any(image.segmentations is not None for image in self.images.values())
 
+    def num_without_mask(self) -> int:
+        """Objects that the AP of masks leaves out, having none; crowd regions not counted."""
+        return sum(int((~t.iscrowd & ~t.has_mask).sum()) for t in self.images.values())
+
     @property
     def has_keypoints(self) -> bool:
         """Whether some objects are annotated with keypoints."""
         return any(image.keypoints is not None for image in self.images.values())
 
-    def num_objects(self, label: int | None = None) -> int:
-        """Objects without crowd regions, of all classes or of one."""
-        return sum(
-            int((~t.iscrowd if label is None else ~t.iscrowd & (t.labels == label)).sum()) for t in self.images.values()
-        )
+    def num_objects(self) -> int:
+        """Objects without crowd regions."""
+        return int(self.class_counts().sum())
+
+    def class_counts(self) -> np.ndarray:
+        """int64 (K,): objects of each class, without crowd regions."""
+        labels = [t.labels[~t.iscrowd] for t in self.images.values()]
+        counts = np.bincount(np.concatenate([np.zeros(0, np.int64), *labels]), minlength=len(self.class_names) + 1)
+        return np.asarray(counts[1:])
 
     def to_coco(self, iou_type: str) -> Any:
         """A pycocotools `COCO`; category ids are the labels 1..K, annotation ids count from 1.
@@ -104,6 +133,7 @@ class GroundTruth:
         annotations: list[dict[str, Any]] = []
         for image_id, result in results.items():
             if image_id in self.images:
+                _check_masks(image_id, result, self.images[image_id].size_hw)
                 annotations += _detections(image_id, result, iou_type, first_id=len(annotations) + 1)
         return self._coco(annotations)
 
@@ -134,6 +164,16 @@ def quiet() -> Iterator[None]:
             logger.debug("pycocotools: %s", line)
 
 
+def _check_masks(image_id: Any, result: ImageResult, size_hw: tuple[int, int]) -> None:
+    """Raises ValueError for masks of another size than the image: pycocotools would compare them without end."""
+    for rle in result.rles or ():
+        if tuple(rle["size"]) != tuple(size_hw):
+            raise InvalidValueError(
+                f"a predicted mask of image {image_id!r} has size {tuple(rle['size'])}, the image has {tuple(size_hw)} "
+                f"(height, width); rescale predictions to the original image"
+            )
+
+
 def _truth(record: Any) -> ImageTruth:
     keypoints = record.get("keypoints")
     return ImageTruth(
@@ -162,6 +202,8 @@ def _annotations(image_id: Any, truth: ImageTruth, iou_type: str, first_id: int)
     for index, row in enumerate(rows):
         if iou_type == "segm":
             row["segmentation"] = truth.rle(index)
+            if not truth.has_mask[index]:  # what is found within its box counts neither way
+                row["iscrowd"] = 1
         elif iou_type == "keypoints":
             points = np.zeros((0, 3)) if truth.keypoints is None else truth.keypoints[index].astype(np.float64)
             row["keypoints"] = points.flatten().tolist()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detframe.files import atomic_write
 from detframe.structures import BoxMasks, Prediction
 
 # A pixel belongs to a mask from this probability on
@@ -110,14 +110,9 @@ def to_coco_results(
 
 
 def write_json(value: Any, path: str | Path) -> Path:
-    """Write JSON whole or not at all (temporary file, then rename); makes the folder."""
+    """Write JSON whole or not at all (see `detframe.files.atomic_write`); makes the folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(value, file)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    encoder = json.JSONEncoder()
+    atomic_write(path, lambda file: file.writelines(piece.encode() for piece in encoder.iterencode(value)))
     return path

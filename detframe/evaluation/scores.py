@@ -50,10 +50,10 @@ def score(truth: GroundTruth, results: dict[Any, ImageResult], iou_type: str, ma
 
 def run_pycocotools(truth: GroundTruth, results: dict[Any, ImageResult], iou_type: str, max_detections: int) -> Any:
     """A `COCOeval` after `accumulate()`, silent."""
-    from pycocotools.cocoeval import COCOeval
+    from detframe.evaluation.matching import FastCOCOeval  # here, since it imports pycocotools
 
     with quiet():
-        evaluation = COCOeval(truth.to_coco(iou_type), truth.results_to_coco(results, iou_type), iou_type)
+        evaluation = FastCOCOeval(truth.to_coco(iou_type), truth.results_to_coco(results, iou_type), iou_type)
         evaluation.params.catIds = list(range(1, len(truth.class_names) + 1))
         evaluation.params.maxDets = _limits(iou_type, max_detections)
         if iou_type == "keypoints":

@@ -21,6 +21,7 @@ class GroundTruth:
     valid: Tensor  # bool (N, G), which rows are objects
     seeds: Tensor  # int64 (N,), for the random draws of each image
     masks: list[Tensor | LazyMasks] | None = None  # the objects' masks, image by image; None where targets have none
+    has_mask: Tensor | None = None  # bool (N, G): objects with a mask among others without; None: all have one
     keypoints: Tensor | None = None  # float32 (N, G, P, 3): x, y, visibility
 
 
@@ -48,6 +49,7 @@ def pack_targets(targets: Sequence[Target], num_classes: int, device: torch.devi
         valid=valid.to(device, non_blocking=True),
         seeds=torch.tensor(seeds, dtype=torch.int64).to(device, non_blocking=True),
         masks=[t["masks"] for t in objects] if all("masks" in t for t in objects) else None,
+        has_mask=_padded_usable(objects, device),
         keypoints=_padded_keypoints(objects, device) if all("keypoints" in t for t in objects) else None,
     )
 
@@ -58,6 +60,18 @@ def _without_crowds(target: Target, num_classes: int) -> Target:
         return target
     kept: Target = select(target, ~target["iscrowd"].bool())
     return kept
+
+
+def _padded_usable(targets: Sequence[Target], device: torch.device) -> Tensor | None:
+    """Which objects have a mask, or None where all have one."""
+    masks = [target.get("masks") for target in targets]
+    rows = [
+        m.usable() if isinstance(m, LazyMasks) else torch.ones(len(t["labels"]), dtype=torch.bool)
+        for m, t in zip(masks, targets, strict=True)
+    ]
+    if all(bool(row.all()) for row in rows):
+        return None
+    return pad_sequence(rows, batch_first=True).to(device, non_blocking=True)
 
 
 def _padded_keypoints(targets: Sequence[Target], device: torch.device) -> Tensor:

@@ -16,7 +16,7 @@ Segmentation = Any
 
 
 class LazyMasks:
-    """N masks of one image, each in COCO's form: a list of polygons, or a run-length code.
+    """N masks of one image, each in COCO's form: a list of polygons, or a run-length code. No polygon is no mask.
 
     `masks[keep]` selects rows as a tensor would; `decode()` draws them as bool (N, H, W). `resize`, `hflip` and `vflip`
     return moved masks: polygons exactly, run-length codes through their pixels.
@@ -33,6 +33,10 @@ class LazyMasks:
         keep = torch.as_tensor(keep)
         rows = keep.nonzero().flatten() if keep.dtype == torch.bool else keep.flatten()
         return LazyMasks([self.segmentations[i] for i in rows.tolist()], self.size_hw)
+
+    def usable(self) -> Tensor:
+        """bool (N,): whether there is a mask; an object that was annotated by its box alone has none."""
+        return torch.tensor([len(s) > 0 for s in self.segmentations], dtype=torch.bool)
 
     def decode(self) -> Tensor:
         """The masks as bool (N, H, W), by pycocotools."""

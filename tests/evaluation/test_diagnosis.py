@@ -119,3 +119,16 @@ def test_counts_per_class():
     objects = sum(int((~row["iscrowd"] & (row["labels"] == 2)).sum()) for row in RECORDS)
     predictions = sum(int((row["labels"] == 2).sum()) for row in RECORDS)
     assert ["class2", str(objects), str(predictions)] in [line.split() for line in text.splitlines()]
+
+
+def test_many_objects_are_compared_by_a_sample():
+    rng = np.random.default_rng(0)
+    corner = rng.uniform(0, 900, (1500, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(10, 60, (1500, 2))], 1)
+    records = FakeRecords([record(1, boxes, np.ones(1500, int), size_hw=(1000, 1000))], ["a"])
+    evaluator = COCOEvaluator(records)
+    best = prediction(boxes[:100] / 1000, np.ones(100, int), np.linspace(1, 0.5, 100))
+    evaluator.update(targets_of(records), [best])
+    evaluator.compute()
+    text = evaluator.diagnosis()
+    assert "(over 1000 objects)" in text and "a         1500" in text

@@ -165,3 +165,47 @@ def test_what_a_cascade_cannot_be():
         make(*CASCADE, "MODEL.ROI_BOX_CASCADE_HEAD.IOUS", (0.5, 0.6))
     with pytest.raises(ValueError, match="TRAIN_ON_PRED_BOXES"):
         make(*CASCADE, "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES", True)
+
+
+@pytest.mark.parametrize("opts", [MASKS, POINTS, (*CASCADE, *MASKS), (*C4, *MASKS, "MODEL.ROI_MASK_HEAD.NUM_CONV", 0)])
+def test_objects_without_a_mask_give_no_mask_loss(opts):
+    """The masks are learned as if the others were not there; boxes are learned from all."""
+    model = make(*opts).train()
+    size_hw = (70, 90)
+    boxes, labels = [[4.0, 4, 40, 40], [20, 10, 60, 50]], [1, 3]
+    segmentations = [[torch.tensor([4.0, 4, 40, 4, 40, 40]).numpy()], []]
+
+    def losses(segmentations):
+        target = make_target(boxes, labels, seed=5, masks=LazyMasks(segmentations, size_hw))
+        torch.manual_seed(0)
+        return model(make_images()[:1], [target])
+
+    part, none = losses(segmentations), losses([[], []])
+    whole = losses([segmentations[0], [torch.tensor([20.0, 10, 60, 10, 60, 50, 20, 50]).numpy()]])
+    assert part.keys() == none.keys() == whole.keys()
+    for key in part:
+        assert torch.isfinite(part[key])
+        if "mask" in key:
+            assert none[key] == 0 and part[key] > 0 and part[key] != whole[key]
+        else:
+            assert part[key] == none[key] == whole[key]
+    sum(none.values()).backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+def test_a_mask_is_learned_from_the_objects_that_have_one():
+    """With targets of the other object's box alone, the mask loss is that of the regions of the first object."""
+    from detframe.modeling.ground_truth import pack_targets
+    from detframe.modeling.roi_heads.regions import Regions
+
+    masks = LazyMasks([[torch.tensor([4.0, 4, 40, 4, 40, 40]).numpy()], []], (70, 90))
+    crowd = torch.tensor([False, False])
+    target = make_target([[4.0, 4, 40, 40], [20, 10, 60, 50]], [1, 3], seed=5, masks=masks, iscrowd=crowd)
+    plain = make_target([[4.0, 4, 40, 40]], [1], seed=5, masks=masks[torch.tensor([0])], iscrowd=crowd[:1])
+    gt = pack_targets([target, plain], 3, torch.device("cpu"))
+    assert gt.has_mask is not None and gt.has_mask.tolist() == [[True, False], [True, False]]
+    assert pack_targets([plain], 3, torch.device("cpu")).has_mask is None
+    rows = torch.tensor([0, 1, 0, 0])
+    regions = Regions(torch.rand(4, 4), torch.tensor([1, 3, 1, 1]), torch.tensor([0, 0, 0, 1]), torch.rand(4, 4), rows)
+    assert torch.equal(regions.with_mask(gt.has_mask).boxes, regions.boxes[[0, 2, 3]])
+    assert regions.with_mask(None) is regions

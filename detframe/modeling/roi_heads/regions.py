@@ -22,6 +22,13 @@ class Regions:
         rows = (self.labels > 0).nonzero().flatten()
         return Regions(self.boxes[rows], self.labels[rows], self.image[rows], self.gt_boxes[rows], self.gt_index[rows])
 
+    def with_mask(self, has_mask: Tensor | None) -> Regions:
+        """The regions whose objects have a mask to learn from; `has_mask` is bool (N, G), None: all have."""
+        if has_mask is None:
+            return self
+        rows = has_mask[self.image, self.gt_index].nonzero().flatten()
+        return Regions(self.boxes[rows], self.labels[rows], self.image[rows], self.gt_boxes[rows], self.gt_index[rows])
+
     def moved_to(self, boxes: Tensor) -> Regions:
         """The same regions with other boxes."""
         return replace(self, boxes=boxes)

@@ -200,7 +200,8 @@ class StandardROIHeads(nn.Module):
         regions = regions.foreground()
         losses: dict[str, Tensor] = {}
         if self.mask is not None:
-            losses |= self.mask.losses(features, regions, gt, self._mask_input(features, regions.boxes, regions.image))
+            masked = regions.with_mask(gt.has_mask)
+            losses |= self.mask.losses(features, masked, gt, self._mask_input(features, masked.boxes, masked.image))
         if self.keypoint is not None:
             losses |= self.keypoint.losses(features, regions, gt)
         return losses
