@@ -3,7 +3,7 @@
 from detframe.config.carried import carried_config
 from detframe.config.config import ConfigKeyError, ConfigNode
 from detframe.config.defaults import get_cfg
-from detframe.config.durations import parse_duration, resolve_durations
+from detframe.config.durations import Pace, Stretch, given_in_epochs, parse_duration, resolve_durations
 from detframe.config.imports import import_carried_modules, import_custom_modules
 from detframe.config.paths import find_config, shipped_folder
 from detframe.config.validate import validate
@@ -11,9 +11,12 @@ from detframe.config.validate import validate
 __all__ = [
     "ConfigKeyError",
     "ConfigNode",
+    "Pace",
+    "Stretch",
     "carried_config",
     "find_config",
     "get_cfg",
+    "given_in_epochs",
     "import_carried_modules",
     "import_custom_modules",
     "parse_duration",

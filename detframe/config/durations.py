@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from detframe.config.bounds import shown
 from detframe.config.coerce import DURATION_KEYS
@@ -15,12 +16,73 @@ _PATTERN = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ep|it)\s*", re.ASCII)
 MOST_ITERATIONS, MOST_EPOCHS = 1_000_000_000, 1_000_000
 
 
+# Durations that are places on the way, not periods
+PLACES = ("SOLVER.MAX_ITER", "SOLVER.STEPS", "SOLVER.WARMUP_ITERS")
+
+
+class Stretch(NamedTuple):
+    """From this iteration and number of images on, a step takes `batch` images."""
+
+    iteration: int
+    images: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How many images a run has seen by each iteration, where its batch may have changed when it was resumed.
+
+    Args:
+        stretches: rising; the first begins at 0, the last has no end.
+    """
+
+    stretches: tuple[Stretch, ...]
+
+    @classmethod
+    def steady(cls, batch: int) -> Pace:
+        """One batch from the first iteration on."""
+        return cls((Stretch(0, 0, batch),))
+
+    def changed(self, iteration: int, batch: int) -> Pace:
+        """The same up to an iteration, and another batch from there on."""
+        if batch == self.stretches[-1].batch:
+            return self
+        kept = tuple(stretch for stretch in self.stretches if stretch.iteration < iteration)
+        return Pace((*kept, Stretch(iteration, self.images_at(iteration), batch)))
+
+    @property
+    def batch(self) -> int:
+        """Images of a step from now on."""
+        return self.stretches[-1].batch
+
+    def images_at(self, iteration: int) -> int:
+        """Images seen when so many iterations are done."""
+        last = [stretch for stretch in self.stretches if stretch.iteration < iteration] or self.stretches[:1]
+        return last[-1].images + (iteration - last[-1].iteration) * last[-1].batch
+
+    def iteration_at(self, images: float) -> int:
+        """The first number of iterations by which so many images are seen."""
+        last = [stretch for stretch in self.stretches if stretch.images < images] or self.stretches[:1]
+        return last[-1].iteration + math.ceil((images - last[-1].images) / last[-1].batch)
+
+    def by_images(self, iteration: int, end: int) -> float:
+        """The place between 0 and `end` that divides the images as `iteration` does; with one batch, `iteration`."""
+        if len(self.stretches) == 1 or iteration >= end:
+            return iteration
+        return end * self.images_at(iteration) / self.images_at(end)
+
+
 def parse_duration(value: int | str, num_images: int, batch_size: int, key: str = "duration") -> int:
     """Iterations of a duration: 90000, "90000it" or "12ep" (epochs of `num_images` in batches of `batch_size`).
 
     Raises:
         ValueError: negative, beyond all sense, or not of these forms.
     """
+    number, unit = _number_and_unit(value, key)
+    return math.ceil(number * num_images / batch_size) if unit == "ep" else int(number)
+
+
+def _number_and_unit(value: int | str, key: str) -> tuple[float, str]:
     if isinstance(value, int):
         number, unit = float(max(-1, min(value, 2 * MOST_ITERATIONS))), "it"
     else:
@@ -33,17 +95,31 @@ def parse_duration(value: int | str, num_images: int, batch_size: int, key: str 
     if number > (MOST_EPOCHS if unit == "ep" else MOST_ITERATIONS):
         most = f"{MOST_ITERATIONS} iterations and {MOST_EPOCHS} epochs"
         raise InvalidValueError(f"{key} must be at most {most}, not {shown(value)}")
-    return math.ceil(number * num_images / batch_size) if unit == "ep" else int(number)
+    return number, unit
 
 
-def resolve_durations(cfg: ConfigNode, num_images: int) -> ConfigNode:
-    """A copy of the config in which every duration is a whole number of iterations."""
+def given_in_epochs(cfg: ConfigNode) -> frozenset[str]:
+    """Which of MAX_ITER and WARMUP_ITERS are epochs, in a config that is not resolved yet."""
+    values = {"SOLVER.MAX_ITER": cfg.SOLVER.MAX_ITER, "SOLVER.WARMUP_ITERS": cfg.SOLVER.WARMUP_ITERS}
+    return frozenset(key for key, value in values.items() if _number_and_unit(value, key)[1] == "ep")
+
+
+def resolve_durations(cfg: ConfigNode, num_images: int, pace: Pace | None = None) -> ConfigNode:
+    """A copy of the config in which every duration is a whole number of iterations.
+
+    Args:
+        pace: of a run whose batch has changed. Epochs that are places on the way (the end, the steps of the learning
+            rate, the end of the warm-up) are where so many images have been seen; periods follow the batch of now.
+    """
     out = cfg.clone()
     out.defrost()
-    batch = cfg.SOLVER.IMS_PER_BATCH
+    pace = pace or Pace.steady(cfg.SOLVER.IMS_PER_BATCH)
 
     def whole(key: str, value: Any) -> int:
-        return parse_duration(value, num_images, batch, key)
+        number, unit = _number_and_unit(value, key)
+        if unit == "ep" and key in PLACES:
+            return pace.iteration_at(number * num_images)
+        return parse_duration(value, num_images, pace.batch, key)
 
     for key in sorted(DURATION_KEYS):
         section, name = key.split(".")

@@ -2,7 +2,7 @@
 
 from detframe.data.catalog import CatalogEntry, load_records, read_catalogs
 from detframe.data.images import ImageReadError, load_image
-from detframe.data.loader import TestLoader, TrainLoader, build_test_loader, build_train_loader
+from detframe.data.loader import TestLoader, TrainLoader, build_sampler, build_test_loader, build_train_loader
 from detframe.data.metadata import Metadata, resolve_num_classes, resolve_num_keypoints
 from detframe.data.packing import PackedDataset, RecordBuilder
 from detframe.data.records import Record, Records, join
@@ -18,6 +18,7 @@ __all__ = [
     "Records",
     "TestLoader",
     "TrainLoader",
+    "build_sampler",
     "build_test_loader",
     "build_train_loader",
     "join",

@@ -19,7 +19,7 @@ from detframe.data.copy_paste import paste_objects
 from detframe.data.images import ImageReadError, load_image
 from detframe.data.pipeline import build_test_transforms, build_train_transforms
 from detframe.data.records import Record, Records
-from detframe.data.samplers import Draw, TrainSampler, mix, shard
+from detframe.data.samplers import START, Beginning, Draw, TrainSampler, mix, shard
 from detframe.data.transforms import Compose
 from detframe.data.workers import Made, WorkerPool
 from detframe.errors import FileAccessError, InvalidValueError, MissingFileError, NoPermissionError
@@ -293,9 +293,15 @@ class TestLoader(_Loader):
 
 
 def build_train_loader(
-    cfg: Any, records: Records, start_iteration: int = 0, rank: int = 0, world_size: int = 1
+    cfg: Any,
+    records: Records,
+    start_iteration: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    beginning: Beginning = START,
 ) -> TrainLoader:
-    """The training batches of one rank from `start_iteration` on; each holds IMS_PER_BATCH / world_size images.
+    """The training batches of one rank from `start_iteration` on, counted from the `beginning`; each holds
+    IMS_PER_BATCH / world_size images.
 
     Images are uint8 (3, H, W), RGB. Targets carry boxes, labels, masks and keypoints where the data has them, image_id,
     orig_size_hw and seed; crowds are left out.
@@ -317,13 +323,27 @@ def build_train_loader(
             f"INPUT.COPY_PASTE_PROB is {cfg.INPUT.COPY_PASTE_PROB}, which cuts objects out along their masks, but "
             f"{records.metadata.name} has no masks"
         )
-    sizes_hw = records.sizes_hw
-    is_wide = sizes_hw[:, 1] > sizes_hw[:, 0] if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
-    sampler = TrainSampler(len(records), batch_size, cfg.SEED, is_wide, rank, world_size)
+    grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
+    sampler = build_sampler(records, batch_size, cfg.SEED, grouped, rank, world_size, beginning)
     transforms = build_train_transforms(cfg, records.metadata.keypoint_flip_pairs)
     skip = cfg.DATALOADER.ON_ERROR == "skip"
     dataset = TrainDataset(records, transforms, sampler, skip, cfg.INPUT.COPY_PASTE_PROB)
     return TrainLoader(dataset, start_iteration, _num_workers(cfg, world_size), skip, _pins_memory(cfg))
+
+
+def build_sampler(
+    records: Records,
+    batch_size: int,
+    seed: int,
+    grouped: bool,
+    rank: int = 0,
+    world_size: int = 1,
+    beginning: Beginning = START,
+) -> TrainSampler:
+    """The order of the records; `grouped` puts wide images together, and tall ones."""
+    sizes_hw = records.sizes_hw
+    is_wide = sizes_hw[:, 1] > sizes_hw[:, 0] if grouped else None
+    return TrainSampler(len(records), batch_size, seed, is_wide, rank, world_size, beginning)
 
 
 def build_test_loader(cfg: Any, records: Records, rank: int = 0, world_size: int = 1) -> TestLoader:

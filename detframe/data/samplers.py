@@ -7,7 +7,7 @@ images before they are cut into batches; every position is still used exactly on
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -43,6 +43,19 @@ def _permutation(seed: int, epoch: int, length: int) -> np.ndarray:
     return np.random.default_rng(mix(seed, epoch, 1)).permutation(length)
 
 
+class Beginning(NamedTuple):
+    """Where a stream goes on: these positions in this order, then all from `origin` on.
+
+    A run whose batch or grouping has changed is in the middle of a window of the old kind; `pending` is its rest.
+    """
+
+    pending: tuple[int, ...] = ()
+    origin: int = 0
+
+
+START = Beginning()
+
+
 class TrainSampler:
     """Batches of the stream for one rank. `batches(start)` begins anywhere without replaying what came before.
 
@@ -52,6 +65,7 @@ class TrainSampler:
         batch_size: images of a batch over all ranks.
         seed: of the order.
         rank, world_size: this rank takes its slice [rank * B / W, (rank + 1) * B / W) of every batch.
+        beginning: where batch 0 is.
 
     Raises:
         ValueError: no image, or a world size that does not divide the batch.
@@ -65,6 +79,7 @@ class TrainSampler:
         is_wide: np.ndarray | None = None,
         rank: int = 0,
         world_size: int = 1,
+        beginning: Beginning = START,
     ) -> None:
         if length < 1:
             raise InvalidValueError("there is no image to train on")
@@ -75,16 +90,25 @@ class TrainSampler:
         # A window no longer than an epoch, so that an image does not come back before the others have had their turn
         self.window_batches = max(1, min(WINDOW_BATCHES, length // batch_size))
         self.slice = slice(rank * share, (rank + 1) * share)
+        missing = -len(beginning.pending) % batch_size
+        self.first = (*beginning.pending, *range(beginning.origin, beginning.origin + missing))
+        self.origin = beginning.origin + missing
 
     def draw(self, position: int) -> Draw:
         """The image at a position of the stream."""
         epoch, place = divmod(position, self.length)
         return Draw(position, epoch, int(_permutation(self.seed, epoch, self.length)[place]))
 
-    def window(self, number: int) -> list[list[Draw]]:
-        """The batches window_batches * number and following, over all ranks."""
+    def positions(self, number: int) -> Sequence[int]:
+        """The positions of a window. What was pending at the beginning is a window of its own, with the number -1."""
+        if number < 0:
+            return self.first
         count = self.window_batches * self.batch_size
-        draws = [self.draw(number * count + i) for i in range(count)]
+        return range(self.origin + number * count, self.origin + (number + 1) * count)
+
+    def window(self, number: int) -> list[list[Draw]]:
+        """The batches of a window, over all ranks."""
+        draws = [self.draw(position) for position in self.positions(number)]
         if self.is_wide is not None:
             draws.sort(key=lambda d: bool(self.is_wide[d.record]))  # type: ignore[index]  # sorting is stable
         batches = [draws[i : i + self.batch_size] for i in range(0, len(draws), self.batch_size)]
@@ -93,9 +117,25 @@ class TrainSampler:
         order = np.random.default_rng(mix(self.seed, number, 2)).permutation(len(batches))
         return [batches[i] for i in order]
 
+    def place(self, start: int) -> tuple[int, int]:
+        """The window of a batch, and its place in there."""
+        first = len(self.first) // self.batch_size
+        return (-1, start) if start < first else divmod(start - first, self.window_batches)
+
+    def rest(self, start: int) -> Beginning:
+        """What is left when `start` batches are drawn, for a sampler of another kind."""
+        number, offset = self.place(start)
+        if offset == 0 and number >= 0:
+            return Beginning((), self.positions(number)[0])
+        end = self.origin if number < 0 else self.positions(number)[-1] + 1
+        pending = tuple(draw.position for batch in self.window(number)[offset:] for draw in batch)
+        if pending == tuple(range(end - len(pending), end)):
+            return Beginning((), end - len(pending))
+        return Beginning(pending, end)
+
     def batches(self, start: int = 0) -> Iterator[list[Draw]]:
         """This rank's share of batch `start`, `start` + 1, ... without end."""
-        number, offset = divmod(start, self.window_batches)
+        number, offset = self.place(start)
         while True:
             for batch in self.window(number)[offset:]:
                 yield batch[self.slice]

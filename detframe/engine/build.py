@@ -19,11 +19,12 @@ from detframe.config import ConfigNode
 from detframe.engine.checkpoint import Checkpointer, build_meta, rng_state, set_rng_state
 from detframe.engine.evaluating import TestSets, choose_metric
 from detframe.engine.hooks import BestHook, CheckpointHook, EvaluationHook, Hook, LogHook
-from detframe.engine.inputs import RunInputs, file_names, saved_config
+from detframe.engine.inputs import RunInputs, file_names
 from detframe.engine.model_table import model_table
 from detframe.engine.nonfinite import FiniteHook, FlightRecorder
 from detframe.engine.pictures import PictureHook
 from detframe.engine.recorder import RunRecorder
+from detframe.engine.resuming import comparable, without_measures
 from detframe.engine.trainer import StepSettings, Trainer
 from detframe.errors import InvalidValueError
 from detframe.layers.collectives import rank, world_size
@@ -31,6 +32,7 @@ from detframe.layers.device import resolve_amp, resolve_device
 from detframe.solver import ModelEMA, build_lr_schedule, build_optimizer, check_schedule, parameter_groups
 
 logger = logging.getLogger(__name__)
+_FAR_APART = 1_000_003  # seeds of one iteration from those of the next; more than there are ranks
 
 
 def build_trainer(inputs: RunInputs, folder: Path, weights: str, content: dict[str, Any] | None) -> Trainer:
@@ -51,21 +53,26 @@ def build_trainer(inputs: RunInputs, folder: Path, weights: str, content: dict[s
     model = build_detection_model(cfg)
     log_model(model, parameter_groups(cfg, model))
     if content is not None:
-        check_resumable(cfg, model, content)
+        check_resumable(model, content)
     elif weights:
         load_initial_weights(cfg, model, weights, inputs.records.metadata.class_names)
     else:
         refuse_frozen_noise(cfg, model)
     start = content["training"]["iteration"] if content is not None else 0
+    place = inputs.place
     device = resolve_device(cfg.MODEL.DEVICE)
     meta = build_meta(cfg, inputs.records.metadata)
-    schedule = build_lr_schedule(cfg)
+    schedule = build_lr_schedule(cfg, place.pace, inputs.in_epochs)
     check_schedule(cfg, schedule)
-    seed_all(cfg.SEED + 1 + rank())  # so far all ranks have drawn the same numbers, to build the same weights
+    # So far all ranks have drawn the same numbers, to build the same weights. A run that goes on takes its own states
+    # from the checkpoint, or, with another number of ranks, must not draw the numbers of its beginning again
+    seed_all(cfg.SEED + 1 + rank() + start * _FAR_APART)
     trainer = Trainer(
         model=model,
         optimizer=build_optimizer(cfg, model),
-        data=iter(build_train_loader(cfg, inputs.records, start, rank(), world_size())),
+        data=iter(
+            build_train_loader(cfg, inputs.records, start - place.begun_at, rank(), world_size(), place.beginning)
+        ),
         schedule=schedule,
         settings=step_settings(cfg, device),
         max_iter=cfg.SOLVER.MAX_ITER,
@@ -73,9 +80,10 @@ def build_trainer(inputs: RunInputs, folder: Path, weights: str, content: dict[s
         recorder=FlightRecorder(folder, cfg, meta, file_names(inputs.records)),
         hooks=build_hooks(inputs, model, Checkpointer(folder, meta, cfg.SOLVER.KEEP_LAST), start),
         ema=ModelEMA(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY > 0 else None,
+        place=place,
     )
     if content is not None:
-        trainer.load_training_state(content)
+        trainer.load_training_state(content if comparable(inputs.changes) else without_measures(content))
     return trainer
 
 
@@ -165,8 +173,8 @@ def refuse_frozen_noise(cfg: ConfigNode, model: nn.Module) -> None:
         )
 
 
-def check_resumable(cfg: ConfigNode, model: nn.Module, content: dict[str, Any]) -> None:
-    """A run goes on only with the architecture and the optimizer with which it began.
+def check_resumable(model: nn.Module, content: dict[str, Any]) -> None:
+    """A run goes on only with the architecture with which it began, whatever module of the user's own has changed.
 
     Raises:
         ValueError: what differs.
@@ -185,9 +193,6 @@ def check_resumable(cfg: ConfigNode, model: nn.Module, content: dict[str, Any]) 
             f"{'; '.join(differing[:8])}{more}. Give the config of the run, or train into another OUTPUT_DIR with "
             "MODEL.WEIGHTS set to that checkpoint"
         )
-    before, now = saved_config(content)["SOLVER"]["OPTIMIZER"], cfg.SOLVER.OPTIMIZER
-    if before != now:
-        raise InvalidValueError(f"--resume: the run began with SOLVER.OPTIMIZER {before}, the config says {now}")
 
 
 # ---------------------------------------------------------------------------------------------- random numbers

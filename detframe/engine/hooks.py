@@ -118,7 +118,9 @@ class LogHook(Hook):
         self._reset()
 
     def _line(self, trainer: Trainer, values: dict[str, float], losses: dict[str, float]) -> str:
-        epoch = trainer.iteration * self.images_per_step / max(self.num_images, 1)
+        place, done = trainer.place, trainer.iteration
+        images = place.pace.images_at(done) if place is not None else done * self.images_per_step
+        epoch = images / max(self.num_images, 1)
         parts = " ".join(f"{key.removeprefix('loss_')} {value:.4f}" for key, value in losses.items())
         return (
             f"iter {trainer.iteration}/{trainer.max_iter}  epoch {epoch:.2f}  "

@@ -10,7 +10,9 @@ from typing import Any
 
 import yaml
 
-from detframe.config import ConfigNode, resolve_durations
+from detframe.config import ConfigNode, given_in_epochs, resolve_durations
+from detframe.engine.place import Place, check_same_data, first_place, resumed_place
+from detframe.engine.resuming import DATA_KEYS, Change, changes_since, check_changes, log_changes, saved_leaves
 from detframe.errors import InvalidValueError
 from detframe.layers.collectives import broadcast_object
 
@@ -19,11 +21,22 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class RunInputs:
-    """The effective config (classes, durations and seed are known numbers) and the records."""
+    """The effective config (classes, durations and seed are known numbers) and the records.
+
+    Attributes:
+        records: detframe.data.Records of all training sets.
+        test_sets: Records by name.
+        place: where the run stands in its data.
+        in_epochs: which of MAX_ITER and WARMUP_ITERS were given in epochs.
+        changes: since the checkpoint from which the run goes on.
+    """
 
     cfg: ConfigNode
-    records: Any  # detframe.data.Records of all training sets
-    test_sets: dict[str, Any]  # Records by name
+    records: Any
+    test_sets: dict[str, Any]
+    place: Place
+    in_epochs: frozenset[str]
+    changes: list[Change]
 
 
 def load_inputs(cfg: ConfigNode, content: dict[str, Any] | None) -> RunInputs:
@@ -48,13 +61,38 @@ def load_inputs(cfg: ConfigNode, content: dict[str, Any] | None) -> RunInputs:
         check_class_names(trained, records.metadata.class_names, name, test.metadata.class_names)
     if content is not None:
         check_class_names("the checkpoint", content["meta"]["class_names"], trained, records.metadata.class_names)
-    effective = apply_input_format(resolve_durations(cfg, len(records)))
+    seeded = cfg.clone()
+    seeded.defrost()
+    seeded.SEED = resolve_seed(cfg, content)
+    place = _place(seeded, records, content)
+    effective = apply_input_format(resolve_durations(seeded, len(records), place.pace))
     effective.defrost()
     effective.MODEL.NUM_CLASSES = resolve_num_classes(cfg, records.metadata)
     effective.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = resolve_num_keypoints(cfg, records.metadata)
-    effective.SEED = resolve_seed(cfg, content)
     effective.freeze()
-    return RunInputs(effective, records, test_sets)
+    changes = _changes(effective, content, place)
+    return RunInputs(effective, records, test_sets, place, given_in_epochs(cfg), changes)
+
+
+def _place(cfg: ConfigNode, records: Any, content: dict[str, Any] | None) -> Place:
+    """Where the run begins or goes on."""
+    if content is None:
+        return first_place(cfg, records)
+    before = saved_leaves(content)
+    note = check_same_data(cfg, records, content, before, DATA_KEYS)
+    if note:
+        logger.warning("%s", note)
+    return resumed_place(cfg, records, content, before)
+
+
+def _changes(cfg: ConfigNode, content: dict[str, Any] | None, place: Place) -> list[Change]:
+    """What has changed since the checkpoint; refuses what cannot, and logs the rest."""
+    if content is None:
+        return []
+    changes = changes_since(saved_leaves(content), cfg)
+    check_changes(changes)
+    log_changes(changes, content, place, cfg)
+    return changes
 
 
 def check_masks(cfg: ConfigNode, records: Any) -> None:
@@ -115,7 +153,7 @@ def describe_data(inputs: RunInputs) -> str:
     empty = int((records.num_objects == 0).sum())
     counts = records.class_counts().tolist()
     classes = ", ".join(f"{name} {n}" for name, n in zip(records.metadata.class_names, counts, strict=True))
-    epochs = cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH / len(records)
+    epochs = inputs.place.pace.images_at(cfg.SOLVER.MAX_ITER) / len(records)
     return (
         f"training data {', '.join(cfg.DATASETS.TRAIN)}: {len(records)} images, {empty} of them without objects "
         f"(DATALOADER.EMPTY {cfg.DATALOADER.EMPTY}); objects of {len(counts)} classes: {classes}\n"

@@ -41,6 +41,7 @@ from detframe.engine.output_dir import (
 )
 from detframe.engine.preflight import check_data_sets, check_names
 from detframe.engine.recorder import RunRecorder
+from detframe.engine.resuming import is_finished, keep_best
 from detframe.engine.trainer import Trainer
 from detframe.errors import InvalidValueError
 from detframe.files import write_text
@@ -83,7 +84,7 @@ def train(cfg: ConfigNode, resume: bool = False) -> dict[str, float]:
             checkpoint = open_newest(folder) if resume else None
             content = checkpoint.content if checkpoint is not None else None
             inputs = load_inputs(cfg, content)
-            if content is not None and _is_finished(inputs.cfg, content):
+            if content is not None and is_finished(inputs.cfg, content, inputs.place):
                 log.begin()
                 logger.info("%s", _nothing_to_do(inputs.cfg, content, checkpoint.path if checkpoint else None))
                 return dict(content["meta"]["metrics"])
@@ -137,6 +138,7 @@ def _train(
 
 
 def _write_start(inputs: RunInputs, folder: Path, trainer: Trainer) -> None:
+    keep_best(folder, inputs.changes, trainer.iteration)
     write_text(folder / "config.yaml", inputs.cfg.dump(), FULL_DISK)
     repeated = any(hook.is_pending(trainer) for hook in trainer.hooks if isinstance(hook, EvaluationHook))
     dropped = MetricsFile(folder).trim(trainer.iteration, evaluated=not repeated)
@@ -144,11 +146,6 @@ def _write_start(inputs: RunInputs, folder: Path, trainer: Trainer) -> None:
         logger.info(
             "dropped %d rows after iteration %d from metrics.jsonl; they are made again", dropped, trainer.iteration
         )
-
-
-def _is_finished(cfg: ConfigNode, content: dict[str, Any]) -> bool:
-    state = content["training"]
-    return bool(state["finished"]) and bool(cfg.SOLVER.MAX_ITER <= state["max_iter"])
 
 
 def _nothing_to_do(cfg: ConfigNode, content: dict[str, Any], path: Path | None) -> str:

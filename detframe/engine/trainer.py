@@ -21,9 +21,10 @@ from torch.optim import Optimizer
 from detframe.engine.checkpoint import rng_state, set_rng_state
 from detframe.engine.finite import RunningBuffers, infinite_buffers
 from detframe.engine.hooks import Hook
+from detframe.engine.place import Place
 from detframe.errors import InvalidValueError
 from detframe.layers.collectives import any_rank, gather_objects, rank, world_size
-from detframe.solver import ModelEMA, learning_rate, load_optimizer_state, set_learning_rate
+from detframe.solver import ModelEMA, learning_rate, load_optimizer_state, parameter_names, set_learning_rate
 from detframe.solver.schedules import Schedule
 from detframe.structures import Target
 
@@ -85,6 +86,7 @@ class Trainer:
         data: yields this rank's share of one global batch after another, from step `iteration` on.
         schedule: iteration -> factor of the learning rate.
         recorder: what to do about a non-finite loss.
+        place: where the run stands in its data, for its checkpoints; None for data without an order.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Trainer:
         recorder: Recorder,
         hooks: Sequence[Hook] = (),
         ema: ModelEMA | None = None,
+        place: Place | None = None,
     ) -> None:
         self.model = model
         self.wrapped = wrap(model, device)
@@ -111,6 +114,7 @@ class Trainer:
         self.recorder = recorder
         self.hooks = list(hooks)
         self.ema = ema
+        self.place = place
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.amp_dtype == torch.float16)
         self.running = RunningBuffers(model)
         self.infinite_buffers = infinite_buffers(model)
@@ -284,11 +288,16 @@ class Trainer:
             "finished": self.finished,
             "stop_reason": self.stop_reason,
             "optimizer": self.optimizer.state_dict(),
+            "optimizer_names": parameter_names(self.optimizer, self.model),
             "scaler": self.scaler.state_dict(),
             "rng": gather_objects(rng_state()),
             "hooks": {hook.name: hook.state_dict() for hook in self.hooks},
             "infinite_buffers": sorted(self.infinite_buffers),
         }
+        if self.place is not None:
+            images = {"images_seen": self.iteration, "max_images": self.max_iter}
+            state.update({key: self.place.pace.images_at(value) for key, value in images.items()})
+            state["place"] = self.place.state_dict()
         if self.ema is not None:
             state.update(model=self.model.state_dict(), ema_updates=self.ema.updates)
         return state
@@ -301,7 +310,8 @@ class Trainer:
         """
         state = content["training"]
         self.model.load_state_dict(state.get("model", content["model"]))
-        load_optimizer_state(self.optimizer, state["optimizer"])
+        names = parameter_names(self.optimizer, self.model)
+        load_optimizer_state(self.optimizer, state["optimizer"], state.get("optimizer_names"), names)
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:

@@ -1,7 +1,7 @@
 """Optimizers with parameter groups, learning-rate schedules, and the moving average of the weights."""
 
 from detframe.solver.ema import ModelEMA
-from detframe.solver.optimizers import build_optimizer, load_optimizer_state, parameter_groups
+from detframe.solver.optimizers import build_optimizer, load_optimizer_state, parameter_groups, parameter_names
 from detframe.solver.schedules import build_lr_schedule, check_schedule, learning_rate, set_learning_rate
 
 __all__ = [
@@ -12,5 +12,6 @@ __all__ = [
     "learning_rate",
     "load_optimizer_state",
     "parameter_groups",
+    "parameter_names",
     "set_learning_rate",
 ]

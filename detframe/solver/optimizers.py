@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ NORM_LAYERS = (
     nn.InstanceNorm3d,
 )
 FUSED_DEVICES = ("cpu", "cuda")
+_LIKE_PARAMETERS = ("momentum_buffer", "exp_avg", "exp_avg_sq")  # entries of the state that have a parameter's shape
 
 
 def parameter_groups(cfg: ConfigNode, model: nn.Module) -> list[dict[str, Any]]:
@@ -117,15 +118,29 @@ def _like(parameter: Tensor, value: Tensor) -> Tensor:
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
-def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
+def parameter_names(optimizer: Optimizer, model: nn.Module) -> list[str]:
+    """The names of an optimizer's parameters, in the order in which its state dict numbers them."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def load_optimizer_state(
+    optimizer: Optimizer,
+    state: dict[str, Any],
+    saved_names: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+) -> None:
     """Load a state dict.
 
     What the groups say (weight decay, momentum) stays as the optimizer was built, and buffers take the memory layout of
-    their parameters, as both may have changed since.
+    their parameters, as both may have changed since. With the names of the parameters then and now, the groups may be
+    others: each parameter gets its own state, and one that was not trained then has none yet.
 
     Raises:
-        ValueError: the groups are not those of the saved optimizer.
+        ValueError: without names, the groups are not those of the saved optimizer.
     """
+    if saved_names is not None and names is not None:
+        state = _numbered_as_now(optimizer, state, saved_names, names)
     settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     try:
         optimizer.load_state_dict(state)
@@ -136,7 +151,40 @@ def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
         ) from None
     for group, own in zip(optimizer.param_groups, settings, strict=True):
         group.update(own)
+    _complete_momentum(optimizer)
     for parameter, entries in optimizer.state.items():
         for key, value in entries.items():
+            if key in _LIKE_PARAMETERS and isinstance(value, Tensor) and value.shape != parameter.shape:
+                raise InvalidValueError(
+                    f"the saved optimizer has other parameter groups: a {key} of shape {tuple(value.shape)} met a "
+                    f"parameter of shape {tuple(parameter.shape)}"
+                )
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
                 entries[key] = _like(parameter, value)
+
+
+def _complete_momentum(optimizer: Optimizer) -> None:
+    """Fused SGD wants a momentum of all parameters or of none; that of one not trained before begins at 0."""
+    if isinstance(optimizer, torch.optim.SGD) and any(s.get("momentum_buffer") is not None for s in _states(optimizer)):
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                state = optimizer.state[parameter]
+                if state.get("momentum_buffer") is None:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
+
+
+def _states(optimizer: Optimizer) -> Iterable[dict[str, Any]]:
+    return list(optimizer.state.values())
+
+
+def _numbered_as_now(
+    optimizer: Optimizer, state: dict[str, Any], saved_names: Sequence[str], names: Sequence[str]
+) -> dict[str, Any]:
+    """A state dict whose entries belong to the parameters of the same names, in the groups of now."""
+    number = {name: index for index, name in enumerate(saved_names)}
+    entries = {
+        index: state["state"][number[name]]
+        for index, name in enumerate(names)
+        if name in number and number[name] in state["state"]
+    }
+    return {"state": entries, "param_groups": optimizer.state_dict()["param_groups"]}

@@ -7,33 +7,34 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch.optim import Optimizer
 
-from detframe.config import ConfigNode
+from detframe.config import ConfigNode, Pace
 from detframe.errors import NonFiniteError
 from detframe.registry import LR_SCHEDULES
 
-Schedule = Callable[[int], float]
+Schedule = Callable[[float], float]  # a whole number, but for those of _OVER_THE_RUN
+_OVER_THE_RUN = ("cosine",)  # functions of the part of the run that is done
 LARGEST_LR = torch.finfo(torch.float32).max
 # The schedules of this module, and the keys of their factor
 _OWN: dict[str, tuple[str, ...]] = {"step": ("GAMMA", "STEPS"), "cosine": ("COSINE_END_FACTOR",)}
 
 
-def step_factor(iteration: int, steps: Sequence[int], gamma: float) -> float:
+def step_factor(iteration: float, steps: Sequence[int], gamma: float) -> float:
     """`gamma` to the power of the number of `steps` (rising) that lie at or before the iteration."""
     return gamma ** bisect.bisect_right(steps, iteration)
 
 
-def cosine_factor(iteration: int, max_iter: int, end_factor: float) -> float:
+def cosine_factor(iteration: float, max_iter: int, end_factor: float) -> float:
     """Half a cosine wave from 1 to `end_factor` at `max_iter` (Loshchilov and Hutter, arXiv 1608.03983, eq. 5)."""
     progress = min(iteration, max_iter) / max(max_iter, 1)
     return end_factor + (1.0 - end_factor) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def warmup_factor(iteration: int, warmup_iters: int, start_factor: float, method: str) -> float:
+def warmup_factor(iteration: float, warmup_iters: int, start_factor: float, method: str) -> float:
     """From `start_factor` straight to 1 over the warm-up ("linear"), or `start_factor` until its end ("constant")."""
     if iteration >= warmup_iters:
         return 1.0
@@ -57,16 +58,30 @@ def build_cosine(cfg: ConfigNode) -> Schedule:
     return lambda iteration: cosine_factor(iteration, max_iter, end_factor)
 
 
-def build_lr_schedule(cfg: ConfigNode) -> Schedule:
+def build_lr_schedule(cfg: ConfigNode, pace: Pace | None = None, by_images: Collection[str] = ()) -> Schedule:
     """The function iteration -> factor of SOLVER.LR_SCHEDULE with its warm-up.
 
     A member of LR_SCHEDULES is called as `member(cfg)` and returns a function iteration -> factor. Durations must be
     whole numbers by now (`detframe.config.resolve_durations`).
+
+    Args:
+        pace: of a run whose batch has changed.
+        by_images: which of "SOLVER.MAX_ITER" and "SOLVER.WARMUP_ITERS" were given in epochs. The cosine and the ramp of
+            the warm-up then follow the images seen, so that they do not jump where the batch changes.
     """
     solver = cfg.SOLVER
     main: Schedule = LR_SCHEDULES.get(solver.LR_SCHEDULE)(cfg)
     iters, start, method = solver.WARMUP_ITERS, solver.WARMUP_FACTOR, solver.WARMUP_METHOD
-    return lambda iteration: main(iteration) * warmup_factor(iteration, iters, start, method)
+    if pace is None or len(pace.stretches) == 1:
+        return lambda iteration: main(iteration) * warmup_factor(iteration, iters, start, method)
+    main_end = solver.MAX_ITER if "SOLVER.MAX_ITER" in by_images and solver.LR_SCHEDULE in _OVER_THE_RUN else 0
+    warm_end = iters if "SOLVER.WARMUP_ITERS" in by_images else 0
+
+    def factor(iteration: float) -> float:
+        warm = warmup_factor(pace.by_images(int(iteration), warm_end), iters, start, method)
+        return main(pace.by_images(int(iteration), main_end)) * warm
+
+    return factor
 
 
 def set_learning_rate(optimizer: Optimizer, lr: float) -> None:

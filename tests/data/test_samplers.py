@@ -92,3 +92,48 @@ def test_mix() -> None:
     assert all(0 <= v < 2**63 for v in values)
     assert mix(1, 2) != mix(2, 1) != mix(2, 1, 0)
     assert mix(-1, 0) == mix(-1, 0)
+
+
+# ---------------------------------------------------------------------------------------------- another batch
+def switched(first: dict[str, object], second: dict[str, object], at: int, count: int) -> list[int]:
+    """The positions of `at` batches of one kind, and of `count` of another kind that go on from there."""
+    common = {"length": 50, "seed": 7}
+    old = TrainSampler(**common, **first)  # type: ignore[arg-type]
+    new = TrainSampler(**common, **second, beginning=old.rest(at))  # type: ignore[arg-type]
+    batches = [*islice(old.batches(), at), *islice(new.batches(), count)]
+    return [draw.position for batch in batches for draw in batch]
+
+
+KINDS = [{"batch_size": size, "is_wide": wide} for size in (2, 4, 7) for wide in (None, WIDE)]
+
+
+@pytest.mark.parametrize("first", KINDS)
+@pytest.mark.parametrize("second", KINDS)
+def test_another_batch_goes_on_at_the_right_image(first: dict[str, object], second: dict[str, object]) -> None:
+    """Nothing is drawn twice or left out, wherever in a window the change comes."""
+    for at in (0, 1, 5, 12, 13, 24, 31):
+        positions = switched(first, second, at, 120)
+        assert len(set(positions)) == len(positions)
+        sure = len(positions) - 64 * 7  # the last window may be cut off
+        assert set(range(sure)) <= set(positions)
+
+
+def test_without_grouping_the_order_stays(pairs: tuple[int, int] = (4, 8)) -> None:
+    first, second = ({"batch_size": size, "is_wide": None} for size in pairs)
+    assert switched(first, second, 5, 40) == list(range(5 * 4 + 40 * 8))
+
+
+def test_two_changes_and_a_start_in_the_rest() -> None:
+    common = {"length": 50, "seed": 7, "is_wide": WIDE}
+    one = TrainSampler(batch_size=4, **common)  # type: ignore[arg-type]
+    two = TrainSampler(batch_size=8, **common, beginning=one.rest(3))  # type: ignore[arg-type]
+    assert len(two.first) % 8 == 0
+    assert list(islice(two.batches(2), 9)) == list(islice(two.batches(), 11))[2:]
+    three = TrainSampler(batch_size=2, **common, beginning=two.rest(1))  # type: ignore[arg-type]
+    drawn = [*islice(one.batches(), 3), *islice(two.batches(), 1), *islice(three.batches(), 100)]
+    positions = [draw.position for batch in drawn for draw in batch]
+    assert len(set(positions)) == len(positions)
+    assert set(range(150)) <= set(positions)
+    halves = [TrainSampler(batch_size=8, **common, rank=r, world_size=2, beginning=one.rest(3)) for r in (0, 1)]  # type: ignore[arg-type]
+    joined = [a + b for a, b in zip(*(islice(half.batches(), 20) for half in halves), strict=True)]
+    assert joined == list(islice(two.batches(), 20))

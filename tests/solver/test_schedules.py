@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from detframe.config import get_cfg
+from detframe.config import Pace, get_cfg
 from detframe.registry import LR_SCHEDULES
 from detframe.solver import build_lr_schedule, set_learning_rate
 
@@ -79,3 +79,21 @@ def test_rate_is_multiplied_by_the_group_factor():
     optimizer = torch.optim.SGD([{"params": [weights[0]], "lr_factor": 2.0}, {"params": [weights[1]]}], lr=1.0)
     set_learning_rate(optimizer, 0.1)
     assert [group["lr"] for group in optimizer.param_groups] == [0.2, 0.1]
+
+
+def test_a_changed_batch_does_not_make_the_cosine_or_the_warm_up_jump():
+    """Durations in epochs follow the images: 48 of 96 with batch 4, the rest with batch 8."""
+    pace = Pace.steady(4).changed(12, 8)
+    epochs = ("SOLVER.MAX_ITER", "SOLVER.WARMUP_ITERS")
+    before = build_lr_schedule(config(LR_SCHEDULE="cosine", MAX_ITER=24, WARMUP_ITERS=16, WARMUP_FACTOR=0.1))
+    after = config(LR_SCHEDULE="cosine", MAX_ITER=18, WARMUP_ITERS=14, WARMUP_FACTOR=0.1)
+    followed = build_lr_schedule(after, pace, epochs)
+    for old, new in [(0, 0), (5, 5), (12, 12), (14, 13), (16, 14), (20, 16), (24, 18)]:
+        assert followed(new) == pytest.approx(before(old)), (old, new)
+    assert build_lr_schedule(after, pace)(12) != pytest.approx(before(12))  # iterations, as they were given
+
+
+def test_steps_and_schedules_of_ones_own_get_iterations():
+    pace = Pace.steady(4).changed(12, 8)
+    schedule = build_lr_schedule(config(STEPS=(6, 15), MAX_ITER=18, WARMUP_ITERS=0), pace, ("SOLVER.MAX_ITER",))
+    assert [schedule(i) for i in (5, 6, 14, 15)] == pytest.approx([1, 0.1, 0.1, 0.01])

@@ -1,0 +1,141 @@
+"""Where a run stands in its data: images seen, the batches they came in, and what is drawn next."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from detframe.config import ConfigNode, Pace, Stretch
+from detframe.errors import InvalidValueError
+
+if TYPE_CHECKING:
+    from detframe.data.samplers import Beginning
+
+REMEDY = "train into another OUTPUT_DIR with MODEL.WEIGHTS set to that checkpoint"
+_NAMES = 1000  # file names that are compared, evenly spaced
+
+
+@dataclass(frozen=True)
+class Place:
+    """A run's way through its data; the same object serves the whole run.
+
+    Args:
+        pace: the images seen at each iteration.
+        beginning: where the stream of images goes on at iteration `begun_at`.
+        grouped: DATALOADER.ASPECT_RATIO_GROUPING.
+        data: the `fingerprint` of the training data.
+    """
+
+    pace: Pace
+    beginning: Beginning
+    begun_at: int
+    grouped: bool
+    data: Mapping[str, Any]
+
+    def state_dict(self) -> dict[str, Any]:
+        """In types that a checkpoint can hold."""
+        return {
+            "stretches": [list(stretch) for stretch in self.pace.stretches],
+            "pending": list(self.beginning.pending),
+            "origin": self.beginning.origin,
+            "begun_at": self.begun_at,
+            "grouped": self.grouped,
+            "data": dict(self.data),
+        }
+
+
+def fingerprint(records: Any) -> dict[str, Any]:
+    """What tells one set of training images from another, wherever its files lie; and one set of objects."""
+    images, objects = hashlib.sha256(), hashlib.sha256()
+    for column in (records.image_ids, records.sizes_hw):
+        images.update(np.ascontiguousarray(column).tobytes())
+    for index in np.unique(np.linspace(0, len(records) - 1, _NAMES).astype(int)):
+        images.update(PurePath(records.file_name(int(index))).name.encode() + b"\0")
+    objects.update(np.ascontiguousarray(records.num_objects).tobytes())
+    return {"count": len(records), "images": images.hexdigest(), "objects": objects.hexdigest()}
+
+
+def first_place(cfg: ConfigNode, records: Any) -> Place:
+    """The place of a run that begins."""
+    from detframe.data.samplers import START
+
+    pace = Pace.steady(cfg.SOLVER.IMS_PER_BATCH)
+    return Place(pace, START, 0, cfg.DATALOADER.ASPECT_RATIO_GROUPING, fingerprint(records))
+
+
+def resumed_place(cfg: ConfigNode, records: Any, content: Mapping[str, Any], before: Mapping[str, Any]) -> Place:
+    """The place from which a run goes on, perhaps with another batch or grouping: at the first image not seen yet.
+
+    Args:
+        cfg: with the seed of the run.
+        before: the config of the checkpoint, by dotted keys.
+    """
+    from detframe.data import build_sampler
+
+    old = saved_place(content, before, records)
+    batch, grouped = cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.ASPECT_RATIO_GROUPING
+    if (old.pace.batch, old.grouped) == (batch, grouped):
+        return old
+    iteration = content["training"]["iteration"]
+    sampler = build_sampler(records, old.pace.batch, cfg.SEED, old.grouped, beginning=old.beginning)
+    rest = sampler.rest(iteration - old.begun_at)
+    return Place(old.pace.changed(iteration, batch), rest, iteration, grouped, old.data)
+
+
+def saved_place(content: Mapping[str, Any], before: Mapping[str, Any], records: Any) -> Place:
+    """The place in a checkpoint; one of an older version has none, and its batch has never changed."""
+    from detframe.data.samplers import START, Beginning
+
+    state = content["training"].get("place")
+    if state is None:
+        pace = Pace.steady(before["SOLVER.IMS_PER_BATCH"])
+        return Place(pace, START, 0, before["DATALOADER.ASPECT_RATIO_GROUPING"], fingerprint(records))
+    pace = Pace(tuple(Stretch(*numbers) for numbers in state["stretches"]))
+    beginning = Beginning(tuple(state["pending"]), state["origin"])
+    return Place(pace, beginning, state["begun_at"], state["grouped"], state["data"])
+
+
+def check_same_data(
+    cfg: ConfigNode, records: Any, content: Mapping[str, Any], before: Mapping[str, Any], keys: tuple[str, ...]
+) -> str:
+    """The training images must be those with which the run began, as the place in the data would mean nothing.
+
+    Args:
+        keys: those that name the data.
+
+    Returns:
+        A warning where only the objects in the images are others, or "".
+
+    Raises:
+        ValueError: they are other images.
+    """
+    now = dict(cfg.leaves())
+    changed = [key for key in keys if key in before and _plain(before[key]) != _plain(now[key])]
+    listed = "; ".join(f"{key} was {_plain(before[key])!r}, is {_plain(now[key])!r}" for key in changed)
+    state = content["training"].get("place")
+    if state is None:
+        decisive = [key for key in changed if key != "DATASETS.CATALOG"]
+        if decisive:
+            raise InvalidValueError(f"--resume: the training data is another one ({listed}). {_why()}")
+        return ""
+    then, found = state["data"], fingerprint(records)
+    same_objects = then["objects"] == found["objects"]
+    if then["images"] != found["images"] or (changed and not same_objects):
+        counts = f"{then['count']} images then, {found['count']} now"
+        raise InvalidValueError(f"--resume: the training data is another one ({listed or counts}). {_why()}")
+    if same_objects:
+        return ""
+    return "--resume: the same training images, but other numbers of objects in them: the new ones count from here on"
+
+
+def _why() -> str:
+    return f"The place in the data would mean nothing there. Give the data of the run, or {REMEDY}"
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(entry) for entry in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,340 @@
+"""Going on under changed settings: what has a right meaning continues exactly, the rest is refused by name."""
+
+import json
+from itertools import islice
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from detframe.config import Pace, get_cfg
+from detframe.data import build_sampler
+from detframe.data.samplers import START
+from detframe.engine import resuming, train
+from detframe.engine.checkpoint import read_checkpoint, save_file
+from detframe.engine.place import Place, check_same_data, fingerprint, first_place, resumed_place, saved_place
+from detframe.engine.resuming import (
+    CONTINUES,
+    FREE,
+    REFUSED,
+    RULES,
+    changes_since,
+    check_changes,
+    is_finished,
+    rules_of,
+    saved_leaves,
+)
+from detframe.engine.trainer import Trainer
+
+LEAVES = dict(get_cfg().leaves())
+
+
+# ---------------------------------------------------------------------------------------------- the table
+def test_every_key_belongs_to_exactly_one_row():
+    assert {key: len(rules_of(key)) for key in LEAVES if len(rules_of(key)) != 1} == {}
+    dead = [
+        pattern
+        for rule in RULES
+        for pattern in rule.patterns
+        if not any(key == pattern or (pattern.endswith(".") and key.startswith(pattern)) for key in LEAVES)
+    ]
+    assert dead == []
+    assert {rule.kind for rule in RULES} == {FREE, CONTINUES, REFUSED}
+
+
+def test_the_docs_show_the_table(root):
+    text = (root / "docs" / "many_gpus.md").read_text(encoding="utf-8")
+    for rule in RULES:
+        assert rule.meaning in text, rule.meaning
+
+
+def other(value):
+    """Another value of the same type."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return value + 1
+    return "other" if isinstance(value, str) else (*value, *(value[:1] or ("x",)))
+
+
+@pytest.mark.parametrize("key", LEAVES)
+def test_a_change_of_any_key_is_seen_and_treated_as_its_row_says(key):
+    before = saved_leaves({"meta": {"config": get_cfg().dump()}})
+    cfg = get_cfg()
+    assert changes_since(before, cfg) == []
+    now = SimpleNamespace(leaves=lambda: {**LEAVES, key: other(LEAVES[key])}.items())
+    (change,) = changes_since(before, now)
+    assert (change.key, change.now) == (key, other(LEAVES[key]))
+    if change.rule.kind == REFUSED:
+        with pytest.raises(ValueError, match=f"the run began with {key} ") as caught:
+            check_changes([change])
+        assert "train into another OUTPUT_DIR with MODEL.WEIGHTS set to that checkpoint" in str(caught.value)
+    else:
+        check_changes([change])
+
+
+def test_all_refused_keys_are_named_at_once():
+    changes = [
+        resuming.Change(key, 1, 2, rules_of(key)[0]) for key in ("SEED", "SOLVER.BASE_LR", "MODEL.FPN.OUT_CHANNELS")
+    ]
+    with pytest.raises(ValueError, match=r"SEED 1, the config says 2(.|\n)*FPN\.OUT_CHANNELS") as caught:
+        check_changes(changes)
+    assert "BASE_LR" not in str(caught.value)
+
+
+def test_a_key_that_the_version_of_the_checkpoint_did_not_have_has_its_default():
+    assert saved_leaves({"meta": {"config": "SEED: 3\n"}}) == {**LEAVES, "SEED": 3}
+
+
+# ---------------------------------------------------------------------------------------------- the same data?
+class Images:
+    """Records of some images."""
+
+    def __init__(self, count=20, objects=2, suffix="", side=64):
+        self.image_ids = np.arange(count) + 1
+        self.sizes_hw = np.full((count, 2), side, np.int32)
+        self.num_objects = np.full(count, objects)
+        self.suffix = suffix
+
+    def __len__(self):
+        return len(self.image_ids)
+
+    def file_name(self, index):
+        return f"/data{self.suffix}/{index}{self.suffix}.jpg"
+
+
+def compared(now, before=None, **keys):
+    """What `check_same_data` says about images and changed keys, after a run on `Images()`."""
+    place = Place(Pace.steady(4), START, 0, True, fingerprint(Images()))
+    content = {"training": {"iteration": 3, "place": place.state_dict()}}
+    if before is not None:
+        content["training"].pop("place")
+    saved = {**LEAVES, "DATASETS.TRAIN": ["a"]}
+    cfg = get_cfg()
+    cfg.DATASETS.TRAIN = ("a",)
+    cfg.merge_from_list([word for pair in keys.items() for word in pair])
+    return check_same_data(cfg, now, content, saved, resuming.DATA_KEYS)
+
+
+def test_the_same_images_may_have_another_name_or_folder():
+    assert compared(Images()) == ""
+    moved = Images()
+    moved.file_name = lambda index: f"/elsewhere/{index}.jpg"
+    assert compared(moved, **{"DATASETS.TRAIN": ("b",), "DATASETS.CATALOG": "x.yaml"}) == ""
+    assert "new ones count" in compared(Images(objects=3))
+
+
+@pytest.mark.parametrize("now", [Images(21), Images(suffix="b"), Images(side=65), Images(19)])
+def test_other_images_are_refused(now):
+    with pytest.raises(ValueError, match="the training data is another one"):
+        compared(now)
+
+
+def test_other_objects_under_another_name_are_another_data_set():
+    with pytest.raises(ValueError, match=r"DATASETS\.TRAIN was \['a'\], is \['b'\]"):
+        compared(Images(objects=3), **{"DATASETS.TRAIN": ("b",)})
+
+
+def test_old_checkpoints_are_compared_by_keys():
+    assert compared(Images(), before="old") == ""
+    with pytest.raises(ValueError, match=r"DATASETS\.LIMIT was 0, is 5"):
+        compared(Images(5), before="old", **{"DATASETS.LIMIT": 5})
+
+
+def test_place_of_an_old_checkpoint():
+    place = saved_place({"training": {"iteration": 5}}, {**LEAVES, "SOLVER.IMS_PER_BATCH": 4}, Images())
+    assert place.pace == Pace.steady(4)
+    assert place.pace.images_at(5) == 20
+    state = place.state_dict()
+    assert saved_place({"training": {"place": state}}, {}, None) == place
+
+
+def test_another_batch_in_the_middle_of_a_window_of_wide_and_tall_images():
+    records = Images(50)
+    records.sizes_hw[::3, 1] = 99
+    cfg = get_cfg()
+    cfg.SOLVER.IMS_PER_BATCH = 4
+    old = first_place(cfg, records)
+    content = {"training": {"iteration": 5, "place": old.state_dict()}}
+    assert resumed_place(cfg, records, content, LEAVES) == old
+    cfg.SOLVER.IMS_PER_BATCH = 8
+    new = resumed_place(cfg, records, content, LEAVES)
+    assert (new.begun_at, new.pace.images_at(5), new.pace.images_at(6)) == (5, 20, 28)
+    drawn = [draw.position for batch in islice(build_sampler(records, 4, 0, True).batches(), 5) for draw in batch]
+    assert sorted((*drawn, *new.beginning.pending)) == list(range(new.beginning.origin))
+    assert new.beginning.pending
+    kept = {"training": {"iteration": 7, "place": new.state_dict()}}
+    assert saved_place(kept, {}, None) == new
+    assert resumed_place(cfg, records, kept, LEAVES) == new
+
+
+@pytest.mark.parametrize(
+    ("batch", "max_iter", "finished"),
+    [(4, 8, True), (4, 6, True), (4, 9, False), (8, 8, True), (2, 10, False), (8, 12, False)],
+)
+def test_finished(batch, max_iter, finished):
+    """A finished run of 8 steps of 4 images."""
+    pace = Pace.steady(4).changed(8, batch)
+    cfg = get_cfg()
+    cfg.SOLVER.MAX_ITER = max_iter
+    state = {"finished": True, "iteration": 8, "max_iter": 8, "max_images": 32}
+    assert is_finished(cfg, {"training": state}, SimpleNamespace(pace=pace)) is finished
+
+
+def test_stopped_early_with_half_a_batch_is_still_finished():
+    """4 of 8 steps of 4 images; the same epochs in halves are 4 + 8 steps."""
+    cfg = get_cfg()
+    cfg.SOLVER.MAX_ITER = 12
+    state = {"finished": True, "iteration": 4, "max_iter": 8, "max_images": 32}
+    assert is_finished(cfg, {"training": state}, SimpleNamespace(pace=Pace.steady(4).changed(4, 2)))
+
+
+# ---------------------------------------------------------------------------------------------- whole runs
+@pytest.fixture
+def seen(monkeypatch):
+    """(learning rate, image ids) of every step."""
+    steps = []
+    step = Trainer.step
+
+    def noted(self):
+        step(self)
+        steps.append((self.last_step.lr, [target["image_id"] for target in self.last_step.batch[1]]))
+
+    monkeypatch.setattr(Trainer, "step", noted)
+    return steps
+
+
+QUICK = ("DATASETS.TEST", (), "SOLVER.CHECKPOINT_PERIOD", 3, "SOLVER.KEEP_LAST", 0, "SOLVER.LOG_PERIOD", 1)
+EPOCHS = ("SOLVER.MAX_ITER", "2ep", "SOLVER.STEPS", ("1ep",), "SOLVER.WARMUP_ITERS", "0.25ep")
+
+
+def back_to(folder, iteration):
+    """As after a kill: the run stands at an earlier checkpoint."""
+    (folder / "model_final.pth").unlink(missing_ok=True)
+    (folder / "last_checkpoint").write_text(f"model_{iteration:07d}.pth\n")
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_doubled_batch_keeps_epochs_and_the_place_in_the_data(tiny, tmp_path, seen):
+    """24 images, 2 epochs: 12 steps of 4 images, or 3 of 4 and 5 of 8 (the last one reaches into the next epoch)."""
+    out, common = tmp_path / "out", (*QUICK, *EPOCHS, "DATALOADER.ASPECT_RATIO_GROUPING", False)
+    train(tiny(*common))
+    whole = [image for _, images in seen for image in images]
+    assert len(seen) == 12
+    back_to(out, 3)
+    del seen[:]
+    train(tiny(*common, "SOLVER.IMS_PER_BATCH", 8), resume=True)
+    assert [len(images) for _, images in seen] == [8] * 5
+    drawn = [image for _, images in seen for image in images]
+    assert whole[:12] + drawn[:36] == whole
+    assert [round(lr, 6) for lr, _ in seen] == [0.01, 0.01, 0.001, 0.001, 0.001]  # the step is at 24 images
+    assert [row["iteration"] for row in rows(out)] == list(range(1, 9))
+    final = read_checkpoint(out / "model_final.pth")["training"]
+    assert (final["iteration"], final["max_iter"], final["images_seen"]) == (8, 8, 52)
+    log = (out / "log.txt").read_text()
+    assert "--resume: SOLVER.IMS_PER_BATCH 4 -> 8: the next step begins at the first image not seen yet" in log
+    assert "--resume: SOLVER.MAX_ITER 12 -> 8" in log
+    assert "12 images seen, 0.50 epochs; SOLVER.MAX_ITER 8 makes it 2.17 epochs (2.00 before)" in log
+    assert "epoch 2.17" in log
+
+    del seen[:]
+    back_to(out, 6)  # in the part with the new batch, unchanged: bit for bit, and without a word
+    before = read_checkpoint(out / "model_0000006.pth")["training"]
+    assert before["images_seen"] == 36
+    train(tiny(*common, "SOLVER.IMS_PER_BATCH", 8), resume=True)
+    assert [image for _, images in seen for image in images] == drawn[24:]
+    again = read_checkpoint(out / "model_final.pth")["training"]
+    states = [state["optimizer"]["state"][0]["momentum_buffer"] for state in (final, again)]
+    assert torch.equal(*states)
+    assert "->" not in (out / "log.txt").read_text()[len(log) :]
+
+
+def test_an_old_checkpoint_and_iterations_that_stay_iterations(tiny, tmp_path, seen):
+    """Without the number of images, which follows from iteration and batch."""
+    out = tmp_path / "out"
+    single = ("DATALOADER.ASPECT_RATIO_GROUPING", False)
+    train(tiny(*QUICK, *single, "SOLVER.MAX_ITER", 6))
+    back_to(out, 3)
+    path = out / "model_0000003.pth"
+    content = torch.load(path, weights_only=True)
+    for key in ("place", "images_seen", "max_images", "optimizer_names", "infinite_buffers"):
+        del content["training"][key]
+    content["meta"].pop("checksum", None)
+    torch.save(content, path)
+    first = [image for _, images in seen for image in images]
+    del seen[:]
+    train(tiny(*QUICK, *single, "SOLVER.MAX_ITER", 6, "SOLVER.IMS_PER_BATCH", 8), resume=True)
+    drawn = [image for _, images in seen for image in images]
+    assert len(drawn) == 3 * 8
+    assert first[:12] + drawn[:12] == first
+    assert "makes it 1.50 epochs (1.00 before)" in (out / "log.txt").read_text()
+
+
+def test_average_switched_on_and_off(tiny, tmp_path):
+    out = tmp_path / "out"
+    train(tiny(*QUICK, "SOLVER.MAX_ITER", 3))
+    raw = read_checkpoint(out / "model_final.pth")["model"]
+    train(tiny(*QUICK, "SOLVER.MAX_ITER", 4, "SOLVER.EMA_DECAY", 0.9), resume=True)
+    content = read_checkpoint(out / "model_final.pth")
+    name = "backbone.body.conv1.weight"
+    after = content["training"]["model"][name]
+    decay = 0.1  # of the first update
+    torch.testing.assert_close(content["model"][name], decay * raw[name] + (1 - decay) * after)
+    assert not torch.equal(content["model"][name], after)
+    train(tiny(*QUICK, "SOLVER.MAX_ITER", 5, "SOLVER.BASE_LR", 1e-12), resume=True)
+    last = read_checkpoint(out / "model_final.pth")
+    assert "model" not in last["training"]
+    torch.testing.assert_close(last["model"][name], after)  # the raw weights, which hardly moved
+    log = (out / "log.txt").read_text()
+    assert "SOLVER.EMA_DECAY 0.0 -> 0.9: switched on, the average starts from the current weights" in log
+    assert "SOLVER.EMA_DECAY 0.9 -> 0.0" in log
+
+
+def test_other_groups_of_the_optimizer_keep_each_parameter_its_state(tiny, tmp_path):
+    out = tmp_path / "out"
+    train(tiny(*QUICK, "SOLVER.MAX_ITER", 3))
+    changed = ("SOLVER.WEIGHT_DECAY_NORM", 0.3, "SOLVER.BIAS_LR_FACTOR", 2.0, "SOLVER.WEIGHT_DECAY_BIAS", 0.0)
+    frozen = ("MODEL.FREEZE", ("rpn.*",))
+    train(tiny(*QUICK, "SOLVER.MAX_ITER", 4, *changed, *frozen), resume=True)
+    train(tiny(*QUICK, "SOLVER.MAX_ITER", 5, *changed), resume=True)
+    content = read_checkpoint(out / "model_final.pth")
+    names = content["training"]["optimizer_names"]
+    assert len(names) == len(set(names)) == len(content["training"]["optimizer"]["state"])
+    for index, entries in content["training"]["optimizer"]["state"].items():
+        assert entries["momentum_buffer"].shape == content["model"][names[index]].shape
+
+
+def test_refused_with_the_remedy(tiny, tmp_path):
+    train(tiny(*QUICK, "SOLVER.MAX_ITER", 1))
+    for key, value in [
+        ("SOLVER.OPTIMIZER", "AdamW"),
+        ("SEED", 5),
+        ("INPUT.FORMAT", "BGR"),
+        ("MODEL.FPN.FUSE", "avg"),  # no shape tells
+        ("DATASETS.LIMIT", 12),
+        ("DATASETS.TRAIN", ("shapes_val",)),
+    ]:
+        with pytest.raises(ValueError, match=r"--resume: .*(.|\n)*MODEL\.WEIGHTS set to that checkpoint") as caught:
+            train(tiny(*QUICK, "SOLVER.MAX_ITER", 2, key, value), resume=True)
+        assert key in str(caught.value)
+    assert [row["iteration"] for row in rows(tmp_path / "out")] == [1]
+    train(tiny(*QUICK, "SOLVER.MAX_ITER", 2, "SEED", -1), resume=True)
+    assert read_checkpoint(tmp_path / "out" / "model_final.pth")["training"]["iteration"] == 2
+
+
+def test_another_measure_forgets_the_best_value(tiny, tmp_path):
+    out = tmp_path / "out"
+    train(tiny("SOLVER.MAX_ITER", 2, "TEST.VISUALIZE", 0))
+    content = read_checkpoint(out / "model_final.pth")
+    content["training"]["hooks"]["best"]["best"] = 1e6
+    content["meta"].pop("checksum", None)
+    save_file(content, out / "model_final.pth")
+    changed = ("SOLVER.MAX_ITER", 3, "TEST.VISUALIZE", 0, "INPUT.MIN_SIZE_TEST", 80)
+    train(tiny(*changed), resume=True)
+    assert (out / "model_best_before_0000002.pth").is_file()
+    assert read_checkpoint(out / "model_best.pth")["meta"]["iteration"] == 3
+    assert "the best value so far is forgotten" in (out / "log.txt").read_text()
