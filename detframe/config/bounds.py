@@ -141,7 +141,7 @@ class Text:
     def wrong(self, value: str) -> str:
         if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in value):
             return "text without bytes that are no characters"
-        return "" if value.strip() or (self.empty and not value) else "a word, not empty"
+        return "" if value.strip() or (self.empty and not value) else "a name"
 
     def describe(self) -> str:
         return ""

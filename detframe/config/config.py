@@ -158,8 +158,9 @@ class ConfigNode(CfgNode):
         """The words of an override as (key, value). Raises TypeError and ValueError where they are no such list."""
         if not isinstance(words, (list, tuple)):
             raise InvalidTypeError(f"overrides are a list [KEY, VALUE, ...], not {shown(words)}")
-        joined = [word for word in words[0::2] if isinstance(word, str) and word.partition("=")[0] in self._keys()]
-        hint = " (write KEY VALUE, not KEY=VALUE)" if any("=" in word for word in joined) else ""
+        joined = [word for word in words[0::2] if isinstance(word, str) and "=" in word]
+        known = self._keys() if joined else set()
+        hint = " (write KEY VALUE, not KEY=VALUE)" if any(word.split("=")[0] in known for word in joined) else ""
         if len(words) % 2 or hint:
             raise InvalidValueError(
                 f"overrides come in pairs KEY VALUE; got {len(words)} words: {shown(list(words))}{hint}"

@@ -94,6 +94,7 @@ _C.SOLVER.BASE_LR = 0.02
 _C.SOLVER.BIAS_LR_FACTOR = 1.0
 # Learning rate of the backbone over that of the rest
 _C.SOLVER.BACKBONE_LR_FACTOR = 1.0
+# SGD's momentum, Nesterov's where NESTEROV is on
 _C.SOLVER.MOMENTUM = 0.9
 _C.SOLVER.NESTEROV = False
 # AdamW's decay rates of the two moments

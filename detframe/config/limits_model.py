@@ -8,7 +8,7 @@ from detframe.config.bounds import Choice, Each, Name, Number, Rule, Text, Truth
 
 Whole = partial(Number, whole=True)
 FRACTION = Number(at_least=0, at_most=1)
-CHANNELS = Whole(above=0, ceiling=2**16)
+CHANNELS = Whole(above=0, ceiling=2**13)
 LAYERS = Whole(at_least=0, ceiling=100)
 COUNT = Whole(above=0, ceiling=1_000_000)  # of anchors, proposals or points
 WEIGHT = Number(at_least=0, ceiling=1e6)
@@ -38,7 +38,7 @@ MODEL_RULES: dict[str, Rule] = {
     "MODEL.RESNETS.NORM_EPS": FRACTION,
     "MODEL.RESNETS.NUM_GROUPS": Whole(at_least=0, ceiling=2**12),
     "MODEL.RESNETS.WIDTH_PER_GROUP": Whole(at_least=0, ceiling=2**12),
-    "MODEL.RESNETS.STEM_OUT_CHANNELS": Whole(above=0, ceiling=2**12),
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": Whole(above=0, ceiling=2**10),
     "MODEL.RESNETS.RES5_DILATION": Choice((1, 2)),
     "MODEL.RESNETS.STAGE_WITH_DCN": Each(
         Truth(), sizes=(4,), size_name="True or False for each of res2, res3, res4, res5"
@@ -158,7 +158,7 @@ RULES_OF_HEADS: dict[str, Rule] = {
     "MODEL.ROI_BOX_HEAD.CONV_DIM": CHANNELS,
     "MODEL.ROI_BOX_HEAD.NORM": Choice(NORMS),
     "MODEL.ROI_BOX_HEAD.NUM_FC": LAYERS,
-    "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM": CHANNELS,
+    "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM": Whole(above=0, ceiling=2**14),
     "MODEL.ROI_BOX_HEAD.FC_NORM": Choice(("", "GN")),
     "MODEL.ROI_BOX_HEAD.BOX_LOSS_TYPE": BOX_LOSS,
     "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": WEIGHT,
@@ -176,7 +176,7 @@ RULES_OF_HEADS: dict[str, Rule] = {
     "MODEL.POINT_HEAD.IN_FEATURE": Text(empty=False),
     "MODEL.POINT_HEAD.COARSE_SIDE": RESOLUTION,
     "MODEL.POINT_HEAD.COARSE_NUM_FC": LAYERS,
-    "MODEL.POINT_HEAD.COARSE_FC_DIM": CHANNELS,
+    "MODEL.POINT_HEAD.COARSE_FC_DIM": Whole(above=0, ceiling=2**14),
     "MODEL.POINT_HEAD.NUM_FC": LAYERS,
     "MODEL.POINT_HEAD.FC_DIM": CHANNELS,
     "MODEL.POINT_HEAD.NUM_POINTS": COUNT,
