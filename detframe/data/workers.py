@@ -264,7 +264,8 @@ def _work(
             except Exception as error:
                 made, arrays = _Failed(error), ()
             _send(end, made, collector.taken(), arrays)
-        end.recv_bytes()  # stay until the main process has fetched everything
+        while end.recv_bytes():  # stay until the main process hangs up: it may still ask
+            pass
     except (EOFError, OSError):  # the main process is gone
         return
 

@@ -91,6 +91,14 @@ def test_batches_come_in_order(num_workers: int, by_pipe: bool, monkeypatch: pyt
         assert data.dtype == torch.uint8 and data.tolist() == [number] * number + [1, 1, 1]
 
 
+def test_workers_stay_until_all_is_fetched() -> None:
+    """One that is done with its share is still asked for more, and must not be taken for dead."""
+    with closing(WorkerPool(double, range(6), 3, 6)) as pool:
+        time.sleep(0.3)
+        assert [number for (number, _), _ in pool] == list(range(6))
+        assert all(process.is_alive() for process in pool._processes)
+
+
 @pytest.mark.parametrize("by_pipe", [False, True])
 def test_large_batches_and_none(by_pipe: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if by_pipe:
