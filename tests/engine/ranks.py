@@ -10,11 +10,12 @@ import torch
 from detframe.config import get_cfg
 from detframe.engine import newest
 from detframe.engine.distributed import on_rank_zero, process_group
+from detframe.engine.hooks import CheckpointHook, Hook
 from detframe.engine.newest import open_newest
 from detframe.engine.trainer import check_losses
 from detframe.errors import InvalidValueError
 from detframe.layers.collectives import any_rank, barrier, gather_objects, rank, world_size
-from tests.engine.fakes import Regressor, make_config, make_data, make_trainer, weights
+from tests.engine.fakes import Regressor, make_checkpointer, make_config, make_data, make_trainer, weights
 
 TINY = {
     "MODEL.DEVICE": "cpu",
@@ -88,6 +89,7 @@ def two_ranks(folder):
         found["nonfinite"] = gather_objects(_nonfinite(folder))
         found["rank zero"] = gather_objects(_rank_zero_error())
         found["keys"] = gather_objects(_different_keys())
+        found["broken"] = gather_objects(_broken(Path(folder)))
         found["newest"] = gather_objects(_newest(Path(folder) / "damaged"))
         return found
 
@@ -129,6 +131,24 @@ def _different_keys():
     except ValueError as error:
         return str(error)
     return ""
+
+
+class BreakRankOne(Hook):
+    """Only one rank's weights are broken, after the last update."""
+
+    def after_step(self, trainer):
+        if rank() == 1 and trainer.iteration == trainer.max_iter:
+            trainer.model.layer.bias.data[0] = float("nan")
+
+
+def _broken(folder):
+    hooks = [BreakRankOne(), CheckpointHook(make_checkpointer(folder), 0)]
+    trainer = make_trainer(folder, data=make_data(0, 4, rank(), world_size()), hooks=hooks)
+    try:
+        trainer.train()
+    except FloatingPointError as error:
+        return str(error), sorted(path.name for path in folder.glob("model_*"))
+    return "no error", []
 
 
 def _newest(folder):

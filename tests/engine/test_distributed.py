@@ -225,3 +225,12 @@ def test_all_ranks_go_on_from_one_checkpoint(together):
     assert first == second == "model_0000004.pth"
     assert error == other
     assert "not all ranks can read it: rank 1: " in error
+
+
+def test_weights_broken_on_one_rank_are_saved_by_none(together):
+    (first, files), (second, _) = together[1]["broken"]
+    assert first == second
+    assert first.startswith(
+        "after the update of iteration 8 the weights are not finite, so they are not saved: layer.bias"
+    )
+    assert files == []

@@ -190,6 +190,13 @@ def test_stopped_early_with_half_a_batch_is_still_finished():
     assert is_finished(cfg, {"training": state}, SimpleNamespace(pace=Pace.steady(4).changed(4, 2)))
 
 
+def test_another_number_of_ranks_is_said(caplog):
+    caplog.set_level("INFO", "detframe")
+    place = Place(Pace.steady(4), START, 0, True, fingerprint(Images()))
+    resuming.log_changes([], {"training": {"rng": [{}, {}], "iteration": 3}}, place, get_cfg())
+    assert "2 ranks -> 1: the same batches in the same order" in caplog.text
+
+
 # ---------------------------------------------------------------------------------------------- whole runs
 @pytest.fixture
 def seen(monkeypatch):
