@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,8 @@ from detframe.structures.run_lengths import check_run_lengths, without_empty_run
 
 # The pixels that the outline of one polygon may pass; drawing it takes 40 bytes for each of them
 MAX_OUTLINE = 4_000_000
+
+LISTS = (list, tuple, np.ndarray)
 
 FLAT = Kind(
     "segmentation is a flat list of numbers, and was read as one polygon",
@@ -67,22 +69,22 @@ def pack_segmentation(value: Any, size_hw: tuple[int, int], findings: Findings, 
     Raises:
         ValueError: it is none of these, or run lengths do not fill the image.
     """
+    if value is None or (isinstance(value, (str, *LISTS)) and len(value) == 0):
+        return PackedMask()
     if isinstance(value, Mapping):
         return _pack_code(value, size_hw)
-    if value is None or (isinstance(value, str | Sequence) and len(value) == 0):
-        return PackedMask()
-    if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
+    if not isinstance(value, LISTS):
         raise InvalidValueError(f"'segmentation' must be a list of polygons or a run-length mask, not {shown(value)}")
-    if all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
+    if all(type(v) in (int, float) for v in value):
         findings.add(FLAT, name)
         value = [value]
     out = PackedMask()
     for polygon in value:
         points = _points(polygon, findings, name)
-        if points is None or not _has_extent(points):
+        inside = None if points is None else _within(points, size_hw)
+        if inside is None:
             findings.add(NO_POLYGON, name)
             continue
-        inside = _within(points, size_hw)
         if inside is not points:
             findings.add(FAR_OUTSIDE, name)
             out.clipped = True
@@ -104,7 +106,7 @@ def _pack_code(value: Mapping[str, Any], size_hw: tuple[int, int]) -> PackedMask
 
 def _points(polygon: Any, findings: Findings, name: str) -> np.ndarray | None:
     """float64 (N, 2), or None for fewer than three points."""
-    if isinstance(polygon, str) or not isinstance(polygon, Sequence | np.ndarray) or len(polygon) % 2:
+    if not isinstance(polygon, LISTS) or len(polygon) % 2:
         raise InvalidValueError(f"a polygon must be a flat list x, y, x, y, ..., not {shown(polygon)}")
     if not set(map(type, polygon)) <= {int, float}:
         polygon = [_number(v, polygon) for v in polygon]
@@ -128,21 +130,23 @@ def _number(value: Any, polygon: Any) -> float:
     return value
 
 
-def _has_extent(points: np.ndarray) -> bool:
-    spread = points.max(0) - points.min(0)
-    return bool(np.isfinite(points).all() and (spread > 0).all())
-
-
-def _within(points: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+def _within(points: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray | None:
     """The polygon itself where it lies in the image or not far beyond it, else its part in the image.
+
+    Returns:
+        None for a polygon without extent, or with a number that is not finite.
 
     Raises:
         ValueError: its outline is so long that drawing it would take all memory.
     """
     height, width = size_hw
     margin = max(size_hw)
-    low, high = points.min(0), points.max(0)
-    if low.min() < -margin or high[0] > width + margin or high[1] > height + margin:
+    (x1, y1), (x2, y2) = points.min(0).tolist(), points.max(0).tolist()  # one NaN makes them NaN
+    if not (math.isfinite(x2 - x1) and math.isfinite(y2 - y1)) and not np.isfinite(points).all():
+        return None
+    if not (x2 > x1 and y2 > y1):
+        return None
+    if x1 < -margin or y1 < -margin or x2 > width + margin or y2 > height + margin:
         points = clip_polygon(points, (0.0, 0.0, float(width), float(height)))
     if len(points) * 3 * margin > MAX_OUTLINE and outline_length(points) > MAX_OUTLINE:
         raise InvalidValueError(

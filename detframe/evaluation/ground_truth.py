@@ -33,7 +33,7 @@ class ImageTruth:
     keypoints: np.ndarray | None  # float32 (N, P, 3)
 
     def as_result(self, iou_type: str = "bbox") -> ImageResult:
-        """The objects as perfect detections, without what counts neither way: crowds, and what has no mask or keypoints."""
+        """The objects as perfect detections, without what counts neither way: crowds, those without keypoints."""
         counted = ~self.iscrowd
         if iou_type == "keypoints" and self.keypoints is not None:
             counted &= (self.keypoints[:, :, 2] > 0).any(1)

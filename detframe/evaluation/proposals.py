@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -74,7 +74,7 @@ def average_recall(truth: GroundTruth, results: dict[Any, ImageResult]) -> dict[
     best: dict[tuple[int, str], list[np.ndarray]] = {key: [np.zeros(0)] for key in keys}
     for image_id, image in truth.images.items():
         counted = np.flatnonzero(~image.iscrowd)
-        pairs = list(_pairs(image, counted, results.get(image_id)))
+        pairs = _pairs(image, counted, results.get(image_id))
         for limit, size in keys:
             low, high = AREAS[size]
             objects = counted[(image.area[counted] >= low) & (image.area[counted] <= high)]
@@ -89,26 +89,30 @@ def _best(prediction: Prediction) -> Prediction:
     return best
 
 
-def _pairs(truth: ImageTruth, counted: np.ndarray, result: ImageResult | None) -> Iterator[tuple[int, int, float]]:
-    """(object, proposal, IoU) of all pairs from the lowest threshold on, by falling IoU."""
+def _pairs(truth: ImageTruth, counted: np.ndarray, result: ImageResult | None) -> tuple[np.ndarray, ...]:
+    """Objects, proposals and IoUs of all pairs from the lowest threshold on, by falling IoU."""
     if result is None or not len(result) or not len(counted):
-        return
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
     boxes, gt_boxes = torch.as_tensor(result.boxes).double(), torch.as_tensor(truth.boxes[counted]).double()
     iou = box_iou(gt_boxes, boxes).numpy()
     rows, proposals = np.nonzero(iou >= IOU_THRESHOLDS[0])
-    for index in np.argsort(-iou[rows, proposals], kind="stable"):
-        row, proposal = int(rows[index]), int(proposals[index])
-        yield int(counted[row]), proposal, float(iou[row, proposal])
+    order = np.argsort(-iou[rows, proposals], kind="stable")
+    rows, proposals = rows[order], proposals[order]
+    return counted[rows], proposals, iou[rows, proposals]
 
 
-def _matched(pairs: list[tuple[int, int, float]], objects: np.ndarray, limit: int) -> np.ndarray:
+def _matched(pairs: tuple[np.ndarray, ...], objects: np.ndarray, limit: int) -> np.ndarray:
     """The IoU of each object with the proposal that it got among the first `limit`, 0 without one."""
     found = dict.fromkeys(objects.tolist(), 0.0)
-    taken: set[int] = set()
-    for row, proposal, iou in pairs:
-        if proposal < limit and proposal not in taken and found.get(row) == 0.0:
+    counts = np.isin(pairs[0], objects) & (pairs[1] < limit)
+    free, left = set(pairs[1][counts].tolist()), set(pairs[0][counts].tolist())
+    for row, proposal, iou in zip(*(column[counts].tolist() for column in pairs), strict=True):
+        if proposal in free and row in left:
             found[row] = iou
-            taken.add(proposal)
+            free.remove(proposal)
+            left.remove(row)
+            if not (free and left):
+                break
     return np.array(list(found.values()))
 
 

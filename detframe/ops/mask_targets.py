@@ -14,9 +14,13 @@ from torchvision.ops import roi_align
 
 from detframe.errors import InvalidValueError
 from detframe.structures.lazy_masks import LazyMasks, Segmentation, draw, draw_window
+from detframe.structures.polygons import clip_polygon
 
 # Pixels around a region that interpolation at its border may read
 _MARGIN = 2
+
+# Grids beyond which the lines of a polygon are cut
+_FAR = 100
 
 _MODES = ("exact", "soft")
 
@@ -59,10 +63,15 @@ def crop_masks(masks: LazyMasks | Tensor, rows: Tensor, boxes: Tensor, size: int
 def draw_in_box(polygons: list[np.ndarray], box: np.ndarray, size: int) -> np.ndarray:
     """Polygons within a box, drawn on a grid of size x size that covers it: bool (S, S)."""
     extent = np.maximum(box[2:].astype(np.float64) - box[:2], 0.1)
-    moved = [
-        ((np.asarray(p, dtype=np.float64).reshape(-1, 2) - box[:2]) * (size / extent)).reshape(-1) for p in polygons
-    ]
-    return draw(moved, (size, size))
+    moved = [(np.asarray(p, dtype=np.float64).reshape(-1, 2) - box[:2]) * (size / extent) for p in polygons]
+    return draw([_drawable(points, size).reshape(-1) for points in moved], (size, size))
+
+
+def _drawable(points: np.ndarray, size: int) -> np.ndarray:
+    """A polygon whose outline is not much longer than the grid, as that of an image seen in a box of one pixel is."""
+    if np.abs(points).max(initial=0) <= _FAR * size:
+        return points
+    return clip_polygon(points, (-float(size), -float(size), 2.0 * size, 2.0 * size))
 
 
 def _interpolated(

@@ -8,6 +8,7 @@ from torchvision.models.detection.roi_heads import project_masks_on_boxes
 from torchvision.ops import roi_align
 
 from detframe.ops import crop_masks
+from detframe.ops.mask_targets import draw_in_box
 from detframe.structures import LazyMasks
 from detframe.structures.lazy_masks import draw, draw_window
 
@@ -179,3 +180,11 @@ def test_an_unknown_mode_is_an_error():
 def test_no_regions():
     assert crop_masks(forms()["polygons"], ROWS[:0], BOXES[:0], 28).shape == (0, 28, 28)
     assert crop_masks(torch.zeros(0, 8, 8), ROWS[:0], BOXES[:0], 14).shape == (0, 14, 14)
+
+
+def test_a_huge_polygon_in_a_tiny_box_is_drawn_at_once():
+    """In the box's grid its coordinates are millions; drawn as they are, its outline takes gigabytes."""
+    polygon = np.array([0, 0, 2e5, 0, 2e5, 2e5, 0.505, 2e5, 0.505, 0.5, 0, 0.5])
+    found = draw_in_box([polygon], np.array([0.5, 0.4, 0.51, 0.6], dtype=np.float32), 28)
+    assert found[:14].all() and found[14:].mean() > 0.8
+    assert not draw_in_box([polygon + 1e6], np.array([0.5, 0.4, 0.51, 0.6], dtype=np.float32), 28).any()

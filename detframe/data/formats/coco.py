@@ -64,7 +64,7 @@ def read_coco(
         size_hw = place.size_hw(image.get("height"), image.get("width")) or size_of_file(file_name, place)
         builder.add_image(file_name, image_id, size_hw)
         for annotation, category_id in by_image.get(image_id, ()):
-            name = f"annotation {shown(annotation.get('id'))} of {place.name}"
+            name = f"annotation {_shown_id(annotation)} of {place.name}"
             _add(builder, annotation, labels[category_id], Entry(path, name, findings), (form, size_hw))
     packed = builder.build()
     return PackedDataset(packed.metadata, packed.arrays, [*warnings, *packed.warnings, *form.messages(metadata.name)])
@@ -203,6 +203,11 @@ def _add(
         builder.add_object(corners, label, ann_id, iscrowd, area, annotation.get("segmentation"), points)
     except InvalidValueError as error:
         raise place.error(str(error)) from None
+
+
+def _shown_id(annotation: Mapping[str, Any]) -> str:
+    number = annotation.get("id")
+    return str(number) if type(number) is int and number.bit_length() < 64 else shown(number)
 
 
 def _bbox(bbox: Any, place: Entry) -> tuple[float, float, float, float]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +55,9 @@ class Entry:
         """An error to be raised, with file and entry before the message."""
         return InvalidValueError(f"{self}: {message}")
 
-    def mapping(self, value: Any) -> Mapping[str, Any]:
+    def mapping(self, value: Any) -> dict[str, Any]:
         """The entry itself: an object with fields."""
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict):
             raise InvalidValueError(f"{self} must be an object, not {shown(value)}")
         return value
 
