@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
+from detframe.engine.stopping import RunStopped
 from detframe.errors import UserError, printable
 
 EXIT_USER_ERROR, EXIT_FAILED, EXIT_INTERRUPTED = 2, 1, 130
@@ -15,10 +16,13 @@ def guard(body: Callable[[], int], debug: bool = False) -> int:
     """Run a command's body and return the exit code.
 
     A `UserError`, and what the system refuses, end with `error: ...` and the error's exit code (2, or 1 where a loss is
-    not finite); unexpected errors, and all of them with `debug` or DETFRAME_DEBUG=1, keep their traceback.
+    not finite); a run that a signal has stopped ends with that signal's code. Unexpected errors, and all of them with
+    `debug` or DETFRAME_DEBUG=1, keep their traceback.
     """
     try:
         return body()
+    except RunStopped as stop:  # the log has said what is saved
+        return stop.exit_code
     except KeyboardInterrupt:
         sys.stderr.write(f"\n{_prefix()}interrupted\n")
         return EXIT_INTERRUPTED

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from detframe.cli.errors import guard
+from detframe.engine.stopping import RunStopped
 
 
 def run_processes(work: Callable[[], None], num_processes: int, debug: bool) -> int:
@@ -22,12 +23,23 @@ def run_processes(work: Callable[[], None], num_processes: int, debug: bool) -> 
 
 
 def guarded(work: Callable[[], None], debug: bool) -> None:
-    """`work` in a process of its own: its errors are shown there, and end that process with their exit code."""
+    """`work` in a process of its own: its errors are shown there, and end that process with their exit code.
+
+    Raises:
+        RunStopped: a signal has stopped the run, which the parent is to hear of.
+    """
+    stops: list[RunStopped] = []
 
     def body() -> int:
-        work()
+        try:
+            work()
+        except RunStopped as stop:
+            stops.append(stop)
+            raise
         return 0
 
     code = guard(body, debug)
+    if stops:
+        raise stops[0]
     if code:
         raise SystemExit(code)

@@ -127,6 +127,8 @@ _C.SOLVER.EMA_DECAY = 0.0
 _C.SOLVER.CHECKPOINT_PERIOD = 5000
 # Periodic checkpoints kept (the newest); 0 keeps all. model_best.pth and model_final.pth always stay
 _C.SOLVER.KEEP_LAST = 3
+# Exit code of a run that SIGTERM or SIGUSR1 has stopped, saved, so that a script can queue it again; 0: 143 and 138
+_C.SOLVER.REQUEUE_EXIT_CODE = 0
 # Log, and read losses off the device, this often
 _C.SOLVER.LOG_PERIOD = 20
 # Draw training images with their targets into TensorBoard this often; 0 only the first batch

@@ -75,6 +75,7 @@ RULES: dict[str, Rule] = {
     "SOLVER.EMA_DECAY": Number(at_least=0, below=1),
     "SOLVER.CHECKPOINT_PERIOD": Duration(),
     "SOLVER.KEEP_LAST": Whole(at_least=0, ceiling=1_000_000_000),
+    "SOLVER.REQUEUE_EXIT_CODE": Whole(at_least=0, at_most=255),
     "SOLVER.LOG_PERIOD": OFTEN,
     "SOLVER.IMAGE_PERIOD": Duration(),
     "SOLVER.BEST_METRIC": Text(empty=False),

@@ -153,7 +153,7 @@ class Checkpointer:
         self.folder = folder
         self.meta = meta
         self.keep_last = keep_last
-        self._interim: Path | None = None
+        self.interim: Path | None = None  # a checkpoint of which the next one takes the place
 
     def save(
         self,
@@ -176,9 +176,9 @@ class Checkpointer:
         save_file({"model": dict(model), "meta": meta, "training": training}, path)
         if name != BEST:
             write_text(self.folder / LAST, name + "\n", FULL_DISK)
-            if self._interim not in (None, path):
-                self._interim.unlink(missing_ok=True)
-            self._interim = path if interim else None
+            if self.interim not in (None, path):
+                self.interim.unlink(missing_ok=True)
+            self.interim = path if interim else None
             if not interim:
                 self._remove_old(name)
         return path

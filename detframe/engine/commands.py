@@ -1,4 +1,4 @@
-"""The commands that messages tell a user to type."""
+"""What a message says of a run that ended early: what is saved, and which command goes on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import shlex
 import sys
 from pathlib import Path
+
+from detframe.engine.stopping import signal_name
 
 _TRAIN_COMMANDS = ("train", "train-efpn")
 _TRAIN_SCRIPTS = ("train_net.py", "train_efpn.py")
@@ -56,3 +58,30 @@ def evaluate_command(folder: Path, weights: Path) -> str:
     """The command that evaluates a checkpoint of the run in `folder`."""
     words = ["--config-file", str(folder / "config.yaml"), "--weights", str(weights)]
     return f"{program_name('evaluate', 'test_net.py')} {shlex.join(words)}"
+
+
+def after_failed_evaluation(iteration: int, max_iter: int, is_over: bool, saved: Path | None) -> str:
+    """What is not lost, where it is, and how to go on; `saved` is the checkpoint of this iteration."""
+    if saved is None:
+        return f"The evaluation after iteration {iteration} failed."
+    if not is_over:
+        return (
+            f"Only the evaluation failed: {saved} holds everything up to iteration {iteration} of {max_iter}. When the "
+            f"cause is mended, go on with\n  {resume_command(saved.parent)}"
+        )
+    return (
+        f"The training is done, only its evaluation failed: the weights after {iteration} iterations are in {saved}. "
+        f"When the cause is mended, evaluate with\n  {evaluate_command(saved.parent, saved)}\n"
+        f"or end the run, which only evaluates now, with\n  {resume_command(saved.parent)}"
+    )
+
+
+def after_signal(signum: int, iteration: int, max_iter: int, saved: Path | None) -> str:
+    """What a signal has left; `saved` is the newest checkpoint, None where no step was done."""
+    name = signal_name(signum)
+    if saved is None:
+        return f"stopped by {name} before a step was done; there is nothing to save. Start the run again"
+    return (
+        f"stopped by {name} at iteration {iteration} of {max_iter}; {saved} holds everything up to there. Go on with\n"
+        f"  {resume_command(saved.parent)}"
+    )

@@ -13,6 +13,8 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from detframe.config import ConfigNode
 from detframe.config.environment import env_number
@@ -207,6 +209,18 @@ def on_rank_zero(work: Callable[[], T], what: str) -> T:
     if message is not None:
         raise ProcessFailedError(f"rank 0 failed {what}: {message}")
     return broadcast_object(result)
+
+
+def wrap(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model in DistributedDataParallel where several ranks train.
+
+    Every trainable parameter gets a gradient in every step, so unused ones are not looked for. Before each forward pass
+    the running statistics of batch norm become rank 0's, as they are in a checkpoint, so that resuming changes nothing.
+    """
+    if world_size() == 1:
+        return model
+    ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
 
 
 def share_of_batch(batch: int, accumulate: int) -> int:

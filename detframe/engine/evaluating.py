@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from detframe.config import ConfigNode
+from detframe.engine import stopping
 from detframe.engine.best_metric import choose_metric
 from detframe.engine.pictures import pictures_are_optional
 from detframe.engine.recorder import RunRecorder
@@ -71,12 +72,29 @@ class TestSets:
         names = records.metadata.class_names
         predicted = (ANY_CLASS,) if getattr(model, "class_agnostic", False) else names
         pictures = _Pictures(self.recorder, name, iteration, names, predicted, self.cfg.TEST.VISUALIZE)
-        metrics: dict[str, float] = run_evaluation(model, loader, evaluator, self.amp_dtype, pictures.on_batch)
+        batches = _Stoppable(loader)
+        metrics: dict[str, float] = run_evaluation(model, batches, evaluator, self.amp_dtype, pictures.on_batch)
         logger.info("results on %s after %d iterations:\n%s", name, iteration, evaluator.table(metrics))
         diagnosis = evaluator.diagnosis()
         if diagnosis is not None:
             logger.log(logging.WARNING if rank() == 0 else logging.INFO, "%s", diagnosis)
         return metrics
+
+
+class _Stoppable:
+    """The batches of a loader, until a signal ends the run (RunStopped)."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.loader:
+            stopping.check()
+            yield batch
+        stopping.check()
 
 
 def _check_classes(cfg: ConfigNode, count: int) -> None:

@@ -14,9 +14,10 @@ from fvcore.common.history_buffer import HistoryBuffer
 from torch import Tensor
 
 from detframe.engine.checkpoint import BEST, FINAL, Checkpointer, periodic_name
-from detframe.engine.commands import evaluate_command, resume_command
+from detframe.engine.commands import after_failed_evaluation
 from detframe.engine.distributed import on_rank_zero
 from detframe.engine.recorder import RunRecorder
+from detframe.engine.stopping import RunStopped
 from detframe.errors import InvalidValueError
 from detframe.layers.collectives import broadcast_object, mean_over_ranks
 
@@ -43,6 +44,9 @@ class Hook:
 
     def after_evaluation(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         """After every evaluation; the metrics are the same on every rank."""
+
+    def before_stop(self, trainer: Trainer) -> None:
+        """Before the training ends early, between two steps, by a signal or by data that cannot be read."""
 
     def after_last_step(self, trainer: Trainer) -> None:
         """After the last step and all that followed it; what is still to be done makes the run complete."""
@@ -218,8 +222,10 @@ class EvaluationHook(Hook):
             self._last = trainer.iteration
             self.recorder.scalars(trainer.iteration, metrics)
             trainer.publish(metrics)
+        except RunStopped as stop:
+            raise trainer.stopped(stop.signum) from None
         except Exception as error:
-            error.add_note(after_failed_evaluation(trainer))
+            error.add_note(after_failed_evaluation(trainer.iteration, trainer.max_iter, trainer.is_over, trainer.saved))
             raise
 
     def state_dict(self) -> dict[str, Any]:
@@ -229,23 +235,6 @@ class EvaluationHook(Hook):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Know of evaluations before the checkpoint."""
         self._last, self._begun = state.get("last", -1), state.get("begun", -1)
-
-
-def after_failed_evaluation(trainer: Trainer) -> str:
-    """What is not lost, where it is, and how to go on."""
-    if trainer.saved is None:
-        return f"The evaluation after iteration {trainer.iteration} failed."
-    folder = trainer.saved.parent
-    if not trainer.is_over:
-        return (
-            f"Only the evaluation failed: {trainer.saved} holds everything up to iteration {trainer.iteration} of "
-            f"{trainer.max_iter}. When the cause is mended, go on with\n  {resume_command(folder)}"
-        )
-    return (
-        f"The training is done, only its evaluation failed: the weights after {trainer.iteration} iterations are in "
-        f"{trainer.saved}. When the cause is mended, evaluate with\n  {evaluate_command(folder, trainer.saved)}\n"
-        f"or end the run, which only evaluates now, with\n  {resume_command(folder)}"
-    )
 
 
 class CheckpointHook(Hook):
@@ -260,20 +249,50 @@ class CheckpointHook(Hook):
     def __init__(self, checkpointer: Checkpointer, period: int) -> None:
         self.checkpointer = checkpointer
         self.period = period
+        self._unsaved = False  # something has happened since the last checkpoint
+        self._interim = False  # the last checkpoint only stands in for the next one
+
+    def before_train(self, trainer: Trainer) -> None:
+        """Take over the checkpoint from which the run goes on, if it only stands in for the next one."""
+        if self._interim and trainer.saved is not None and trainer.saved.name == periodic_name(trainer.iteration):
+            self.checkpointer.interim = trainer.saved
 
     def before_evaluation(self, trainer: Trainer) -> None:
         """Save what an evaluation that fails would lose: model_final.pth where the training is over."""
-        name = FINAL if trainer.is_over else periodic_name(trainer.iteration)
-        save_checkpoint(trainer, self.checkpointer, name, interim=not trainer.is_over)
+        self._save(trainer, FINAL if trainer.is_over else periodic_name(trainer.iteration), not trainer.is_over)
+
+    def after_evaluation(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """Note that there is something to save."""
+        self._unsaved = True
 
     def after_step(self, trainer: Trainer) -> None:
         """Save where it is due."""
+        self._unsaved = True
         if is_due(trainer.iteration, self.period):
-            save_checkpoint(trainer, self.checkpointer, periodic_name(trainer.iteration))
+            self._save(trainer, periodic_name(trainer.iteration))
+
+    def before_stop(self, trainer: Trainer) -> None:
+        """Save what was done since the last checkpoint."""
+        if self._unsaved:
+            self._save(trainer, periodic_name(trainer.iteration), interim=not is_due(trainer.iteration, self.period))
+
+    def _save(self, trainer: Trainer, name: str, interim: bool = False) -> Path:
+        self._interim = interim
+        path = save_checkpoint(trainer, self.checkpointer, name, interim)
+        self._unsaved = False
+        return path
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whether this checkpoint only stands in for the next one."""
+        return {"interim": self._interim}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Know what kind of checkpoint the run goes on from."""
+        self._interim = state.get("interim", False)
 
     def after_train(self, trainer: Trainer) -> None:
         """Save the final one, which knows that the run is finished."""
-        path = save_checkpoint(trainer, self.checkpointer, FINAL)
+        path = self._save(trainer, FINAL)
         logger.info("saved %s after %d iterations", path, trainer.iteration)
 
 

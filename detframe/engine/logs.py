@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from detframe.engine.stopping import RunStopped
 from detframe.files import write_text
 
 LOG_FORMAT = "%(asctime)s %(message)s"
@@ -149,6 +150,8 @@ def run_log(folder: Path, rank: int, at_once: bool = True) -> Iterator[RunLog]:
         if at_once:
             log.begin()
         yield log
+    except RunStopped:
+        raise  # it has told what there is to tell
     except BaseException as error:  # the terminal hears of it from whoever catches it
         record = own.makeRecord(own.name, logging.ERROR, "", 0, "%s", (error,), sys.exc_info())
         log.file.handle(record)

@@ -14,11 +14,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import FrameType
 from typing import Any
 
+from detframe.engine.stopping import SIGNALS, RunStopped, exit_code, request, stopped
 from detframe.errors import ProcessFailedError
 
 GRACE_SECONDS = 10.0  # from SIGTERM to SIGKILL
+STOP_SECONDS = 120.0  # from a signal to SIGKILL: the processes finish their step, save and close
 SETTLE_SECONDS = 0.5  # the failures that follow from the first one arrive within this time
 
 
@@ -30,6 +33,7 @@ class Report:
     error: Exception | None = None
     traceback: str = ""
     result: Any = None
+    stop: tuple[int, int] | None = None  # the signal that ended the run, and the exit code
 
 
 class RankTraceback(Exception):  # noqa: N818 - it is the cause that is shown before an error, not an error of its own
@@ -45,9 +49,13 @@ def launch(main: Callable[..., Any], num_processes: int, args: Sequence[Any] = (
     With one process it is a plain call. `main` and `args` must be picklable (a function at the top of a module), and so
     must the result, which may not hold tensors: their memory ends with their process.
 
+    SIGTERM, SIGUSR1 and SIGINT are passed on to all processes, which then have `STOP_SECONDS` to save and end; a second
+    signal ends them at once.
+
     Raises:
         Exception: the error of the rank that failed first, after all other ranks have been ended; it is raised from a
             `RankTraceback`, so that the traceback of the rank stands first. SystemExit if that rank only exited.
+        RunStopped: a signal has ended the run.
     """
     if num_processes == 1:
         return main(*args)
@@ -55,17 +63,70 @@ def launch(main: Callable[..., Any], num_processes: int, args: Sequence[Any] = (
     port = _free_port()
     processes: list[BaseProcess] = []
     receivers: list[Connection] = []
-    try:
-        for rank in range(num_processes):
-            receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_child, args=(rank, num_processes, port, sender, main, args))
-            process.start()
-            sender.close()
-            processes.append(process)
-            receivers.append(receiver)
-        return _watch(processes, receivers)
-    finally:
-        _end(processes)
+    with _Forwarding(processes) as forwarding:
+        try:
+            for rank in range(num_processes):
+                receiver, sender = context.Pipe(duplex=False)
+                process = context.Process(target=_child, args=(rank, num_processes, port, sender, main, args))
+                process.start()
+                sender.close()
+                processes.append(process)
+                receivers.append(receiver)
+                forwarding.repeat(process)
+            return _watch(processes, receivers)
+        except RunStopped:
+            raise
+        except (SystemExit, ProcessFailedError):
+            if forwarding.signum:  # they ended, or were killed, before they could tell why
+                raise stopped("", forwarding.signum, exit_code(forwarding.signum)) from None
+            raise
+        finally:
+            _end(processes)
+
+
+class _Forwarding:
+    """Inside its `with`, this process passes the signals that end a run on to its children; a second one kills them."""
+
+    def __init__(self, processes: list[BaseProcess]) -> None:
+        self.processes = processes
+        self.signum = 0
+        self._before: dict[int, Any] = {}
+        self._timer = threading.Timer(STOP_SECONDS, self._kill)
+
+    def __enter__(self) -> _Forwarding:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+    def repeat(self, process: BaseProcess) -> None:
+        """Pass the signal on to a process that was started after it."""
+        if self.signum:
+            _send(process, self.signum)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self.signum:
+            self._kill()
+            return
+        self.signum = signum
+        self._timer.daemon = True
+        self._timer.start()
+        for process in self.processes:
+            _send(process, signum)
+
+    def _kill(self) -> None:
+        for process in self.processes:
+            if process.is_alive():
+                process.kill()
+
+
+def _send(process: BaseProcess, signum: int) -> None:
+    if process.pid is not None and process.is_alive():
+        os.kill(process.pid, signum)
 
 
 def _free_port() -> int:
@@ -88,17 +149,24 @@ def _child(rank: int, world: int, port: int, sender: Connection, main: Callable[
     try:
         result = main(*args)
         sender.send(Report(result=result if rank == 0 else None))
+    except RunStopped as stop:
+        sender.send(Report(stop=(stop.signum, stop.exit_code)))
+        raise SystemExit(stop.exit_code) from None
+    except KeyboardInterrupt:  # before there was anything to save
+        raise SystemExit(exit_code(signal.SIGINT)) from None
     except Exception as error:
         sender.send(Report(time.time(), _portable(error), traceback.format_exc()))
         raise SystemExit(1) from None
 
 
 def _follow_parent() -> None:
-    """End this process when its parent has died, however that happened."""
+    """End this process when its parent has died, however that happened; a run saves first."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
+        request(signal.SIGTERM)
+        time.sleep(STOP_SECONDS)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _portable(error: Exception) -> Exception:
@@ -111,9 +179,9 @@ def _portable(error: Exception) -> Exception:
 
 # ---------------------------------------------------------------------------------------------- in the parent
 def _watch(processes: list[BaseProcess], receivers: list[Connection]) -> Any:
-    """Wait for the end of every process; at the first failure, raise it."""
+    """Wait for the end of every process; at the first failure, raise it. A rank that a signal has stopped is none."""
     running = dict(enumerate(processes))
-    result = None
+    result, stop = None, None
     while running:
         wait([*(p.sentinel for p in running.values()), *(receivers[r] for r in running)])
         for rank in list(running):
@@ -122,8 +190,13 @@ def _watch(processes: list[BaseProcess], receivers: list[Connection]) -> Any:
             if report is not None and report.error is None:
                 running.pop(rank).join()
                 result = report.result if rank == 0 else result
+                stop = stop or report.stop
+            elif stop is not None:
+                raise stopped("", *stop)  # the others lost the one that a signal had stopped
             elif report is not None or not alive:
                 _raise_first(running, receivers, {rank: report} if report is not None else {})
+    if stop is not None:
+        raise stopped("", *stop)
     return result
 
 
@@ -137,7 +210,8 @@ def _receive(receiver: Connection) -> Report | None:
 def _raise_first(running: dict[int, BaseProcess], receivers: list[Connection], reports: dict[int, Report]) -> None:
     """Raise what went wrong first; the ranks that were talking to the failed one fail a moment later.
 
-    A process that ended without a report was killed, or has told its error itself: it comes before those that report.
+    A process that ended without a report was killed, or has told its error itself: it comes before those that report;
+    and a cause comes before the news of it.
     """
     time.sleep(SETTLE_SECONDS)
     for rank, process in running.items():
@@ -146,7 +220,8 @@ def _raise_first(running: dict[int, BaseProcess], receivers: list[Connection], r
             reports[rank] = report
         elif not process.is_alive():
             _raise_exit(rank, process, len(receivers))
-    _, first = min((report.when, rank) for rank, report in reports.items() if report.error is not None)
+    failed = {rank: report for rank, report in reports.items() if report.error is not None}
+    first = min(failed, key=lambda rank: (isinstance(failed[rank].error, ProcessFailedError), failed[rank].when))
     error, text = reports[first].error, reports[first].traceback
     if error is not None:
         raise error from RankTraceback(f"rank {first} of {len(receivers)} failed:\n{text}")

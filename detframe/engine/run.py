@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from detframe.engine.inputs import (
     saved_config,
 )
 from detframe.engine.logs import MetricsFile, RunLog, run_log
-from detframe.engine.newest import Found, open_newest
+from detframe.engine.newest import open_newest
 from detframe.engine.output_dir import (
     check_place,
     check_writable,
@@ -42,6 +43,7 @@ from detframe.engine.output_dir import (
 from detframe.engine.preflight import check_data_sets, check_names
 from detframe.engine.recorder import RunRecorder
 from detframe.engine.resuming import is_finished, keep_best
+from detframe.engine.stopping import RunStopped, StopSignals, signal_name
 from detframe.engine.trainer import Trainer
 from detframe.errors import InvalidValueError
 from detframe.files import write_text
@@ -66,36 +68,87 @@ def train(cfg: ConfigNode, resume: bool = False) -> dict[str, float]:
     Raises:
         ValueError, KeyError, FileNotFoundError: a mistake in the config or the data.
         InUseError: another run works in OUTPUT_DIR.
+        RunStopped: SIGTERM, SIGUSR1 or SIGINT (then also a KeyboardInterrupt) has ended the run between two steps, and
+            it is saved. Only the main thread of a process can handle signals.
         FloatingPointError: a loss or gradient that is not finite.
         OSError: OUTPUT_DIR cannot be written, or its disk is full.
     """
     validate(cfg)
+    folder = Path(cfg.OUTPUT_DIR).expanduser()
+    stop = StopSignals(cfg.SOLVER.REQUEUE_EXIT_CODE)
+    with stop.handled(), ExitStack() as held:
+        try:
+            with stop.at_once(nothing_to_save=True):
+                start = _start(cfg, folder, resume, held)
+        except RunStopped as stopped:
+            text = (
+                f"stopped by {signal_name(stopped.signum)} before the training began; OUTPUT_DIR {folder} is as it was"
+            )
+            logger.warning("%s", text)
+            raise stop.error(stopped.signum, text) from None
+        if start.trainer is None:
+            start.log.begin()
+            logger.info("%s", "\n".join(start.notes))
+            return start.metrics
+        start.trainer.stop = stop
+        claim = claimed(folder, resume, start.files, cfg.MODEL.WEIGHTS)
+        start.notes += on_rank_zero(lambda: held.enter_context(claim), "to prepare OUTPUT_DIR")
+        start.log.begin()
+        return _train(start, start.trainer, folder)
+
+
+@dataclass
+class _Start:
+    """A run of which nothing is on the disk yet."""
+
+    inputs: RunInputs
+    files: dict[str, int]  # the checkpoints that were there
+    log: RunLog
+    notes: list[str]
+    trainer: Trainer | None = None  # with its first batch; None where there is nothing to do
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def _start(cfg: ConfigNode, folder: Path, resume: bool, held: ExitStack) -> _Start:
+    """Everything up to the first batch, on every rank; `held` closes what it has opened. The disk is only read."""
+    _check(cfg)
+    held.enter_context(process_group(cfg.MODEL.DEVICE))
+    share_of_batch(cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE_STEPS)
+    files = on_rank_zero(lambda: _look_at(folder), "to look at OUTPUT_DIR")
+    log = held.enter_context(run_log(folder, rank(), at_once=False))
+    _log_translation(cfg)
+    checkpoint = open_newest(folder) if resume else None
+    content = checkpoint.content if checkpoint is not None else None
+    inputs = load_inputs(cfg, content)
+    if checkpoint is not None and is_finished(inputs.cfg, checkpoint.content, inputs.place):
+        note = _nothing_to_do(inputs.cfg, checkpoint.content, checkpoint.path)
+        return _Start(inputs, files, log, [note], metrics=dict(checkpoint.content["meta"]["metrics"]))
+    held.enter_context(reproducible(inputs.cfg))
+    trainer = _build(inputs, folder, content, held)
+    trainer.saved = checkpoint.path if checkpoint is not None else None
+    barrier()  # rank 0 touches the disk only when every rank stands
+    return _Start(inputs, files, log, [nothing_to_resume(folder)] if resume and content is None else [], trainer)
+
+
+def _check(cfg: ConfigNode) -> None:
+    """What a config can tell by itself, and with the names of data sets and classes that are known."""
     import_custom_modules(cfg.CUSTOM_IMPORTS)
     check_names(cfg)
     check_data_sets(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
     if cfg.DATASETS.TEST:
         choose_metric(cfg)
-    with process_group(cfg.MODEL.DEVICE), ExitStack() as held:
-        share_of_batch(cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE_STEPS)
-        folder = Path(cfg.OUTPUT_DIR).expanduser()
-        found = on_rank_zero(lambda: _look_at(folder), "to look at OUTPUT_DIR")
-        with run_log(folder, rank(), at_once=False) as log:
-            _log_translation(cfg)
-            checkpoint = open_newest(folder) if resume else None
-            content = checkpoint.content if checkpoint is not None else None
-            inputs = load_inputs(cfg, content)
-            if content is not None and is_finished(inputs.cfg, content, inputs.place):
-                log.begin()
-                logger.info("%s", _nothing_to_do(inputs.cfg, content, checkpoint.path if checkpoint else None))
-                return dict(content["meta"]["metrics"])
-            with reproducible(inputs.cfg):
-                trainer = _build(inputs, folder, content)
-                held.callback(trainer.close_data)
-                barrier()  # rank 0 touches the disk only when every rank stands
-                claim = claimed(folder, resume, found, cfg.MODEL.WEIGHTS)
-                notes = on_rank_zero(lambda: held.enter_context(claim), "to prepare OUTPUT_DIR")
-                log.begin()
-                return _train(trainer, inputs, folder, checkpoint, [*notes, *_about_resuming(folder, resume, content)])
+
+
+def _build(inputs: RunInputs, folder: Path, content: dict[str, Any] | None, held: ExitStack) -> Trainer:
+    """The trainer, with its first batch."""
+    logger.info("%s", describe(inputs.cfg, resolve_device(inputs.cfg.MODEL.DEVICE)))
+    logger.info("%s", describe_data(inputs))
+    for line in doubts(inputs.cfg):
+        logger.warning("%s", line)
+    trainer = build_trainer(inputs, folder, inputs.cfg.MODEL.WEIGHTS, content)
+    held.callback(trainer.close_data)
+    trainer.fetch()
+    return trainer
 
 
 def _look_at(folder: Path) -> dict[str, int]:
@@ -108,32 +161,15 @@ def _log_translation(cfg: ConfigNode) -> None:
         logger.log(level, "%s", line)
 
 
-def _about_resuming(folder: Path, resume: bool, content: Any) -> list[str]:
-    return [nothing_to_resume(folder)] if resume and content is None else []
-
-
-def _build(inputs: RunInputs, folder: Path, content: dict[str, Any] | None) -> Trainer:
-    """The trainer, with its first batch; nothing is written yet."""
-    logger.info("%s", describe(inputs.cfg, resolve_device(inputs.cfg.MODEL.DEVICE)))
-    logger.info("%s", describe_data(inputs))
-    for line in doubts(inputs.cfg):
-        logger.warning("%s", line)
-    trainer = build_trainer(inputs, folder, inputs.cfg.MODEL.WEIGHTS, content)
-    trainer.fetch()
-    return trainer
-
-
-def _train(
-    trainer: Trainer, inputs: RunInputs, folder: Path, checkpoint: Found | None, notes: Sequence[str]
-) -> dict[str, float]:
-    for note in notes:
+def _train(start: _Start, trainer: Trainer, folder: Path) -> dict[str, float]:
+    for note in start.notes:
         logger.warning("%s", note)
-    on_rank_zero(lambda: _write_start(inputs, folder, trainer), "to write config.yaml")
-    if checkpoint is not None:
-        logger.info("going on from %s at iteration %d of %d", checkpoint.path, trainer.iteration, trainer.max_iter)
-    start = time.perf_counter()
+    on_rank_zero(lambda: _write_start(start.inputs, folder, trainer), "to write config.yaml")
+    if trainer.saved is not None:
+        logger.info("going on from %s at iteration %d of %d", trainer.saved, trainer.iteration, trainer.max_iter)
+    begun = time.perf_counter()
     trainer.train()
-    _summarise(trainer, folder, time.perf_counter() - start)
+    _summarise(trainer, folder, time.perf_counter() - begun)
     return trainer.metrics
 
 

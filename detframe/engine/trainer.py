@@ -19,11 +19,14 @@ from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_no
 from torch.optim import Optimizer
 
 from detframe.engine.checkpoint import rng_state, set_rng_state
+from detframe.engine.commands import after_signal
+from detframe.engine.distributed import wrap
 from detframe.engine.finite import RunningBuffers, infinite_buffers
 from detframe.engine.hooks import Hook
 from detframe.engine.place import Place
-from detframe.errors import InvalidValueError
-from detframe.layers.collectives import any_rank, gather_objects, rank, world_size
+from detframe.engine.stopping import RunStopped, StopSignals
+from detframe.errors import InvalidValueError, ProcessFailedError
+from detframe.layers.collectives import any_rank, gather_objects, max_over_ranks, rank, world_size
 from detframe.solver import ModelEMA, learning_rate, load_optimizer_state, parameter_names, set_learning_rate
 from detframe.solver.schedules import Schedule
 from detframe.structures import Target
@@ -125,6 +128,7 @@ class Trainer:
         self.stop_reason = ""
         self.finished = False
         self.saved: Path | None = None  # the newest checkpoint to go on from that this process wrote
+        self.stop = StopSignals()
         self._fetched: Batch | None = None
 
     # ------------------------------------------------------------------ loop and step
@@ -139,6 +143,7 @@ class Trainer:
             for hook in self.hooks:
                 hook.before_train(self)
             while not self.is_over:
+                self._agree_to_go_on()
                 self.step()
                 for hook in self.hooks:
                     hook.after_step(self)
@@ -148,10 +153,50 @@ class Trainer:
             self.finished = True
             for hook in self.hooks:
                 hook.after_train(self)
-        except BaseException:
+        except BaseException as error:
             self._close_hooks(failing=True)
+            if self.stop.received and isinstance(error, Exception) and world_size() > 1:
+                raise self.stop.error(self.stop.received, f"lost the other processes: {error}") from error
             raise
         self._close_hooks(failing=False)
+
+    def _agree_to_go_on(self) -> None:
+        """Read the next batch; if a signal came to a rank, or one cannot read its batch, all stop here and save.
+
+        Raises:
+            RunStopped: a signal came. Exception: why the batch could not be read; on the other ranks RuntimeError.
+        """
+        failure: Exception | None = None
+        try:
+            with self.stop.at_once():  # the wait may be long
+                self.fetch()
+        except RunStopped:
+            pass  # `received` says so, here and to the other ranks
+        except Exception as error:
+            failure = error
+        signum, failed = max_over_ranks([self.stop.received, failure is not None])
+        if not signum and not failed:
+            return
+        for hook in self.hooks:
+            hook.before_stop(self)
+        if signum:
+            raise self.stopped(int(signum))
+        self._raise_everywhere(failure)
+
+    def _raise_everywhere(self, failure: Exception | None) -> None:
+        texts = gather_objects(None if failure is None else f"{type(failure).__name__}: {failure}")
+        if failure is not None:
+            if self.saved is not None:
+                failure.add_note(f"{self.saved} holds everything up to iteration {self.iteration}.")
+            raise failure
+        failed = ", ".join(f"rank {index} ({text})" for index, text in enumerate(texts) if text is not None)
+        raise ProcessFailedError(f"another process could not read its batch: {failed}")
+
+    def stopped(self, signum: int) -> RunStopped:
+        """The end by a signal: says what is saved and how to go on, in the log too."""
+        text = after_signal(signum, self.iteration, self.max_iter, self.saved)
+        logger.warning("%s", text)
+        return self.stop.error(signum, text)
 
     def _close_hooks(self, failing: bool) -> None:
         """Close the loader and every hook, also if one of them fails; that hides no earlier error."""
@@ -326,18 +371,6 @@ class Trainer:
             hook.load_state_dict(state["hooks"].get(hook.name, {}))
         if len(state["rng"]) == world_size():
             set_rng_state(state["rng"][rank()])
-
-
-def wrap(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model in DistributedDataParallel where several ranks train.
-
-    Every trainable parameter gets a gradient in every step, so unused ones are not looked for. Before each forward pass
-    the running statistics of batch norm become rank 0's, as they are in a checkpoint, so that resuming changes nothing.
-    """
-    if world_size() == 1:
-        return model
-    ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
 
 
 def check_losses(losses: dict[str, Tensor]) -> None:

@@ -5,6 +5,7 @@ All of them must be called by every rank.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -45,6 +46,16 @@ def any_rank(flag: Tensor | bool, device: torch.device | str = "cpu") -> bool:
     value = torch.as_tensor(flag, device=device).float().reshape(1)
     dist.all_reduce(value, op=dist.ReduceOp.MAX)
     return bool(value.item() > 0)
+
+
+def max_over_ranks(values: Sequence[float]) -> list[float]:
+    """The highest of each value over all ranks. It goes through the CPU, so no GPU is waited for."""
+    if world_size() == 1:
+        return list(values)
+    device = "cpu" if "cpu:" in dist.get_backend_config() else torch.device("cuda", torch.cuda.current_device())
+    tensor = torch.tensor(list(values), dtype=torch.float64, device=device)
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return [float(value) for value in tensor.tolist()]
 
 
 def gather_objects(value: Any) -> list[Any]:

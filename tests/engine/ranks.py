@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from detframe.engine import newest
 from detframe.engine.distributed import on_rank_zero, process_group
 from detframe.engine.hooks import CheckpointHook, Hook
 from detframe.engine.newest import open_newest
+from detframe.engine.stopping import StopSignals
 from detframe.engine.trainer import check_losses
 from detframe.errors import InvalidValueError
 from detframe.layers.collectives import any_rank, barrier, gather_objects, rank, world_size
@@ -165,6 +168,44 @@ def _newest(folder):
 
 def _unreadable(path):
     raise InvalidValueError(f"{path} is not whole here")
+
+
+def stop_on_rank_one(folder):
+    """Rank 1 alone cannot read its third batch; in a second run it alone gets a signal. Each rank notes what it saw."""
+    from detframe.engine.hooks import Hook
+
+    class Send(Hook):
+        def after_step(self, trainer):
+            if rank() == 1 and trainer.iteration == 3:
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+    def ending():
+        for number, batch in enumerate(make_data(0, 4, rank(), world_size())):
+            if rank() == 1 and number == 2:
+                raise OSError("no more pictures")
+            yield batch
+
+    with process_group("cpu"):
+        note = Path(folder, f"rank{rank()}.txt")
+        try:
+            _stoppable(Path(folder, "2"), ending(), [])
+        except (OSError, RuntimeError) as error:
+            note.write_text(f"2 {type(error).__name__} {error}\n")
+        try:
+            _stoppable(Path(folder, "3"), make_data(0, 4, rank(), world_size()), [Send()])
+        except BaseException as error:
+            note.write_text(note.read_text() + f"3 {type(error).__name__}")
+            raise
+
+
+def _stoppable(folder, data, hooks):
+    from detframe.engine.hooks import CheckpointHook
+
+    folder.mkdir(exist_ok=True)
+    trainer = make_trainer(folder, data=data, hooks=[*hooks, CheckpointHook(make_checkpointer(folder), 0)])
+    trainer.stop = StopSignals()
+    with trainer.stop.handled():
+        trainer.train()
 
 
 # ---------------------------------------------------------------------------------------------- two ranks, real model
