@@ -5,7 +5,9 @@ Nothing that a file says is ever executed: PyTorch files are read with `weights_
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 import struct
 import zipfile
 import zlib
@@ -18,6 +20,8 @@ import torch
 from detframe.compat.body_weights import TORCHVISION, address_of
 from detframe.compat.checksum import verify
 from detframe.compat.download import download
+from detframe.compat.limits import check_content
+from detframe.compat.pickle_scan import check_pickle
 from detframe.compat.pickles import DAMAGE, numpy_globals, read_pickle
 from detframe.errors import InvalidValueError, MissingFileError
 
@@ -42,8 +46,6 @@ def read_weights(path_or_url: str | Path) -> Any:
     """
     name = address_of_weights(str(path_or_url))
     path = download(name) if name.startswith(("http://", "https://")) else Path(name).expanduser()
-    if not path.is_file():
-        raise MissingFileError(f"weights file {path} does not exist (working folder {Path.cwd()})")
     return read_checkpoint(path)
 
 
@@ -56,7 +58,7 @@ def address_of_weights(name: str) -> str:
 def read_checkpoint(path: str | Path) -> Any:
     """The content of a local PyTorch file or `.pkl`, tensors and plain values only; errors as of `read_weights`."""
     path = Path(path)
-    size = path.stat().st_size
+    size = _size(path)
     if size == 0:
         raise InvalidValueError(f"{path} is empty; the process that wrote it was probably stopped")
     with path.open("rb") as file:
@@ -65,17 +67,39 @@ def read_checkpoint(path: str | Path) -> Any:
     is_zip = start.startswith(b"PK")
     if is_zip:
         _check_archive(path, size)
-    elif not start.startswith(_BEFORE_ZIP):
+    elif start.startswith(_BEFORE_ZIP):
+        _check_before_zip(path, size)
+    else:
         if path.suffix == ".pkl" or start.startswith(_PICKLE):
             return read_pickle(path)
         raise InvalidValueError(f"{path} is no PyTorch checkpoint: it begins with {start[:16]!r}")
     try:
         with torch.serialization.safe_globals(numpy_globals()):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (*DAMAGE, OSError, zipfile.BadZipFile) as error:
+    except (*DAMAGE, AssertionError, OSError, zipfile.BadZipFile) as error:
         raise InvalidValueError(_refusal(path, error)) from None
+    check_content(content, path, size)
     verify(content, path)
     return content
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file.
+
+    Raises:
+        FileNotFoundError: there is none. ValueError: it is a folder, a pipe or a device, which may have no end.
+    """
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingFileError(f"weights file {path} does not exist (working folder {Path.cwd()})") from None
+    except (ValueError, OSError) as error:  # a name with a null in it, or one that is too long
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidValueError(f"the weights file cannot be opened ({reason}): {path}") from None
+    if not stat.S_ISREG(found.st_mode):
+        what = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, a socket or a device"
+        raise InvalidValueError(f"{path} is {what}; weights are in a file")
+    return found.st_size
 
 
 def _check_archive(path: Path, size: int) -> None:
@@ -93,6 +117,8 @@ def _check_archive(path: Path, size: int) -> None:
             _refuse_strange_parts(path, file.infolist(), size)
             # PyTorch can be told to leave the checksums out; then all are 0
             damaged = file.testzip() if any(part.CRC for part in file.infolist()) else None
+            if damaged is None:
+                _check_pickles(path, file.infolist(), size)
     except InvalidValueError:
         raise
     except (*DAMAGE, OSError, zipfile.BadZipFile, struct.error, zlib.error) as error:
@@ -102,6 +128,29 @@ def _check_archive(path: Path, size: int) -> None:
             f"{path} was damaged after it was written and cannot be read: the checksum of its part {damaged!r} is "
             "another. Copy or download it again"
         )
+
+
+def _check_pickles(path: Path, parts: Sequence[zipfile.ZipInfo], size: int) -> None:
+    """`check_pickle` of those in an archive, where they lie as they are, behind a header of 30 bytes and a name."""
+    with path.open("rb") as file:
+        for part in parts:
+            if part.filename.endswith(".pkl"):
+                file.seek(part.header_offset)
+                name, extra = struct.unpack("<HH", file.read(30)[26:])
+                file.seek(name + extra, os.SEEK_CUR)
+                check_pickle(file, path, size)
+
+
+def _check_before_zip(path: Path, size: int) -> None:
+    """PyTorch's files before 1.6: five pickles, then the bytes of the tensors."""
+    try:
+        with path.open("rb") as file:
+            for _ in range(5):
+                check_pickle(file, path, size)
+    except InvalidValueError:
+        raise
+    except (*DAMAGE, OSError) as error:
+        raise InvalidValueError(_refusal(path, error)) from None
 
 
 def _refuse_strange_parts(path: Path, parts: Sequence[zipfile.ZipInfo], size: int) -> None:

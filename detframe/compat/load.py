@@ -17,7 +17,7 @@ from detframe.compat.files import read_weights
 from detframe.compat.names import DETECTRON2, OWN, TORCHVISION_DETECTOR, translate, without_wrappers
 from detframe.compat.parts import half_filled
 from detframe.compat.report import LoadReport
-from detframe.compat.state import StateDict, find_state_dict
+from detframe.compat.state import StateDict, find_state_dict, refuse_not_finite
 from detframe.compat.timm_names import timm_body
 from detframe.errors import InvalidValueError
 
@@ -61,7 +61,8 @@ def load_weights(
 
     Raises:
         ValueError: no state dict in the file, or too little of it fits (the message holds the report's table), or
-            merged norms meet norms that compute statistics, or `class_names` are not as many as the model's classes.
+            merged norms meet norms that compute statistics, or `class_names` are not as many as the model's classes, or
+            what would be loaded is not finite.
     """
     if isinstance(path_or_url, Mapping):
         source, content = "a state dict", path_or_url
@@ -77,6 +78,7 @@ def load_weights(
     if not allow_partial:
         _refuse_another_architecture(state, target, fitting, report)
         _refuse_half_a_part(state, target, fitting, report)
+    refuse_not_finite(fitting, target, source)
     model.load_state_dict(fitting, strict=False)
     return report
 

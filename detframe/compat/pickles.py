@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from detframe.compat.limits import check_content
+from detframe.compat.pickle_scan import check_pickle
 from detframe.errors import InvalidValueError
 
 _PLAIN_DTYPE = re.compile(r"[<>=|]?(?:[biufc]\d{1,2}|[SU]\d+)")
@@ -80,16 +82,29 @@ def read_pickle(path: str | Path) -> Any:
         ValueError: the file asks for anything but arrays and plain values (the message names what), is cut short, or is
             no pickle.
     """
+    size = Path(path).stat().st_size
     with Path(path).open("rb") as file:
         try:
+            check_pickle(file, Path(path), size)
+            file.seek(0)
             content = _ArrayUnpickler(file, encoding="latin1").load()
+        except InvalidValueError:
+            raise
         except RefusedGlobalError as error:
             raise InvalidValueError(
                 f"{path} cannot be read safely: {error}, and a checkpoint holds nothing but arrays and plain values"
             ) from None
         except DAMAGE as error:
-            raise InvalidValueError(f"{path} is no pickle, or is damaged or half-written ({error})") from None
+            raise InvalidValueError(
+                f"{path} is no pickle, or is damaged or half-written ({reason_of(error)})"
+            ) from None
+    check_content(content, Path(path), size)
     return to_tensors(content)
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says, on one line; its name where it says nothing."""
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def numpy_globals() -> list[Any]:

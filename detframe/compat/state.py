@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from detframe.errors import InvalidValueError
 _WEIGHTS = ("model", "state_dict", "model_state_dict", "net", "network", "weights", "blobs", "module")
 # ... and a moving average of them
 _AVERAGES = ("ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "model_state_dict_ema", "ema_state")
+_SHOWN = 5
 _WIDENED = (torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -71,3 +73,26 @@ def _class_names(content: Any) -> tuple[str, ...]:
     meta = content.get("meta") if isinstance(content, Mapping) else None
     names = meta.get("class_names", ()) if isinstance(meta, Mapping) else ()
     return tuple(str(name) for name in names)
+
+
+def refuse_not_finite(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str | Path) -> None:
+    """Weights that are not finite detect nothing and train nothing, running statistics included.
+
+    Args:
+        weights: what goes into a model.
+        own: the model's values before; a buffer that was built infinite, as a mask of attention, is meant to be.
+
+    Raises:
+        ValueError: names the file and the first few.
+    """
+    broken = [name for name, value in weights.items() if not _is_finite(value) and _is_finite(own[name])]
+    if broken:
+        more = f" and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
+        raise InvalidValueError(
+            f"the weights in {source} are not finite (NaN or infinite): {', '.join(broken[:_SHOWN])}{more}. They come "
+            "from a training that failed; take a checkpoint from before that"
+        )
+
+
+def _is_finite(value: Tensor) -> bool:
+    return not (value.is_floating_point() or value.is_complex()) or bool(torch.isfinite(value).all())

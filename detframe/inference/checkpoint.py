@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from detframe.compat import read_weights
+from detframe.compat.state import refuse_not_finite
 from detframe.config import ConfigNode, carried_config, get_cfg, import_carried_modules
 from detframe.errors import InvalidValueError
 from detframe.modeling import GeneralizedRCNN, build_detection_model
@@ -48,9 +49,12 @@ def _checked_meta(checkpoint: Any, path: str | Path) -> dict[str, Any]:
             f"{path} is no checkpoint of detframe: it should hold 'model' and 'meta' with {', '.join(wanted)}; it "
             f"{_looks_like(checkpoint)}. Weights of other programs go into MODEL.WEIGHTS of a config"
         )
-    for key in wanted[1:]:
-        if not isinstance(meta[key], (list, tuple)):
-            raise InvalidValueError(f"{path} contradicts itself: its {key} are a {type(meta[key]).__name__}, no list")
+    weights = checkpoint["model"]
+    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise InvalidValueError(f"{path} is no checkpoint of detframe: its 'model' is no dict of tensors")
+    for key, kind in (("class_names", str), ("category_ids", int)):
+        if not isinstance(meta[key], (list, tuple)) or not all(isinstance(entry, kind) for entry in meta[key]):
+            raise InvalidValueError(f"{path} is no checkpoint of detframe: its {key} are no list of {kind.__name__}")
     return dict(meta)
 
 
@@ -95,4 +99,5 @@ def _fill(model: nn.Module, weights: Mapping[str, Any], path: str | Path) -> Non
         listed = "\n".join(f"  {line}" for line in findings[:_SHOWN])
         more = f"\n  and {len(findings) - _SHOWN} more" if len(findings) > _SHOWN else ""
         raise InvalidValueError(f"the weights in {path} do not fit the model of its own config:\n{listed}{more}")
+    refuse_not_finite(weights, own, path)
     model.load_state_dict(weights)

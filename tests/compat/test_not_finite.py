@@ -1,0 +1,66 @@
+"""Weights that are not finite are refused wherever they would enter a model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from detframe.compat import load_weights
+from detframe.inference import Detector
+from tests.compat.dialects import random_model
+from tests.inference.conftest import tiny_checkpoint
+
+NAMES = ("backbone.body.bn1.running_var", "rpn.head.cls_logits.bias", "roi_heads.box_predictor.cls_score.weight")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", NAMES)
+def test_load_weights(name, value, tmp_path):
+    model = random_model()
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    state = random_model().state_dict()
+    state[name].flatten()[-1] = value
+    torch.save({"model": state}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=rf"weights in .*w\.pth are not finite .*: {name}\. "):
+        load_weights(model, tmp_path / "w.pth", allow_partial=True)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+
+
+def test_the_first_few_are_named():
+    state = {key: value.fill_(float("nan")) for key, value in random_model().state_dict().items() if "bias" in key}
+    with pytest.raises(ValueError, match=r"a state dict are not finite .*(\S+bias, ){4}\S+bias and \d+ more\."):
+        load_weights(random_model(), {**random_model().state_dict(), **state})
+
+
+def test_what_does_not_enter_the_model_and_what_is_infinite_by_design():
+    model = random_model()
+    load_weights(model, {**random_model().state_dict(), "of.another": torch.tensor([float("nan")])})
+    model.register_buffer("mask", torch.tensor([0.0, float("-inf")]))
+    assert "mask" in load_weights(model, model.state_dict()).loaded
+
+
+def test_detector(tmp_path):
+    checkpoint = tiny_checkpoint()
+    checkpoint["model"]["backbone.body.bn1.running_mean"][0] = float("nan")
+    torch.save(checkpoint, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"a\.pth are not finite .*: backbone\.body\.bn1\.running_mean"):
+        Detector.load(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "words"),
+    [
+        ("model", [1, 2], "'model' is no dict of tensors"),
+        ("model", {"w": 1}, "'model' is no dict of tensors"),
+        ("class_names", 3, "class_names are no list of str"),
+        ("class_names", [1, 2, 3], "class_names are no list of str"),
+        ("category_ids", ["a", "b", "c"], "category_ids are no list of int"),
+        ("config", 3, "is a int, not text"),
+    ],
+)
+def test_parts_of_another_kind(part, value, words, tmp_path):
+    checkpoint = tiny_checkpoint()
+    (checkpoint if part == "model" else checkpoint["meta"])[part] = value
+    torch.save(checkpoint, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=words):
+        Detector.load(tmp_path / "a.pth")
