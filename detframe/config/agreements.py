@@ -10,6 +10,10 @@ from detframe.config.bounds import shown
 from detframe.config.config import ConfigNode
 from detframe.config.durations import parse_duration
 
+_LONGEST_SIDE = 2**16  # of a training image, in pixels
+_WIDEST = 2**12  # channels of a ResNet's first stage
+Findings = Iterator[tuple[str, str]]  # key, what it must be
+
 
 def value_of(cfg: ConfigNode, key: str) -> Any:
     """The value of a dotted key."""
@@ -46,9 +50,6 @@ def misfit(cfg: ConfigNode, key: str, wanted: str) -> str:
     return f"{key} must be {wanted}, not {shown(value_of(cfg, key))} (from {cfg.source(key)})"
 
 
-Findings = Iterator[tuple[str, str]]  # key, what it must be
-
-
 def _solver(cfg: ConfigNode) -> Findings:
     solver = cfg.SOLVER
     if solver.IMS_PER_BATCH % solver.ACCUMULATE_STEPS:
@@ -77,6 +78,10 @@ def _input(cfg: ConfigNode) -> Findings:
 
 def _heads(cfg: ConfigNode) -> Findings:
     model = cfg.MODEL
+    if model.RESNETS.NORM_EPS == 0 and model.RESNETS.NORM != "FrozenBN":
+        yield "MODEL.RESNETS.NORM_EPS", f"above 0 with MODEL.RESNETS.NORM {model.RESNETS.NORM}"
+    if model.RESNETS.NUM_GROUPS * model.RESNETS.WIDTH_PER_GROUP > _WIDEST:
+        yield "MODEL.RESNETS.WIDTH_PER_GROUP", f"at most {_WIDEST} channels in all NUM_GROUPS"
     for section in ("RPN", "RETINANET", "ROI_HEADS"):
         high = model[section].FG_IOU_THRESHOLD
         if model[section].BG_IOU_THRESHOLD > high:
@@ -97,6 +102,3 @@ def _efpn(cfg: ConfigNode) -> Findings:
     efpn = cfg.MODEL.EFPN
     if efpn.EXTRACTOR != "residual" and efpn.WIDTH % efpn.ATTENTION.HEADS:
         yield "MODEL.EFPN.ATTENTION.HEADS", f"a divisor of MODEL.EFPN.WIDTH {efpn.WIDTH}"
-
-
-_LONGEST_SIDE = 2**16

@@ -38,7 +38,8 @@ MODEL_RULES: dict[str, Rule] = {
     "MODEL.RESNETS.NORM_EPS": FRACTION,
     "MODEL.RESNETS.NUM_GROUPS": Whole(at_least=0, ceiling=2**12),
     "MODEL.RESNETS.WIDTH_PER_GROUP": Whole(at_least=0, ceiling=2**12),
-    "MODEL.RESNETS.STEM_OUT_CHANNELS": Whole(above=0, ceiling=2**10),
+    # with fewer, PyTorch's kernels for channels_last write beside their memory on the CPU
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": Whole(at_least=8, ceiling=2**10),
     "MODEL.RESNETS.RES5_DILATION": Choice((1, 2)),
     "MODEL.RESNETS.STAGE_WITH_DCN": Each(
         Truth(), sizes=(4,), size_name="True or False for each of res2, res3, res4, res5"

@@ -106,6 +106,7 @@ def test_switches_take_true_and_false_alone(key: str):
         ("MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", -7, "above 0"),
         ("SOLVER.GAMMA", 1e45, "at most 1000"),
         ("SOLVER.WEIGHT_DECAY_BIAS", -2, "0 or more or -1"),
+        ("MODEL.RESNETS.STEM_OUT_CHANNELS", 7, "8 or more"),
         ("DATALOADER.NUM_WORKERS", 100_000, "at most 1000"),
         ("SOLVER.IMS_PER_BATCH", 10**9, "at most 100000"),
         ("MODEL.FPN.OUT_CHANNELS", 10**9, "at most"),
@@ -147,6 +148,8 @@ def test_what_is_wrong_is_said(key: str, value: Any, wanted: str):
         (("SOLVER.EARLY_STOP_PATIENCE", 2, "DATASETS.TEST", "a"), "needs evaluations during training"),
         (("SOLVER.EARLY_STOP_PATIENCE", 2, "TEST.EVAL_PERIOD", 5), "needs data to evaluate on"),
         (("INPUT.LSJ.ON", True, "INPUT.LSJ.SIZE", 2**15, "INPUT.LSJ.MAX_SCALE", 50), "at most 65536 pixels"),
+        (("MODEL.RESNETS.NORM", "BN", "MODEL.RESNETS.NORM_EPS", 0), "above 0 with MODEL.RESNETS.NORM BN"),
+        (("MODEL.RESNETS.NUM_GROUPS", 4096, "MODEL.RESNETS.WIDTH_PER_GROUP", 4096), "at most 4096 channels"),
         (("MODEL.MASK_ON", True, "MODEL.ROI_HEADS.NAME", ""), "heads on regions that MODEL.MASK_ON needs"),
     ],
 )
