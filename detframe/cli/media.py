@@ -2,40 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from detframe.errors import FileAccessError, InvalidValueError
+from detframe.errors import FileAccessError, InvalidValueError, NoPermissionError, NotAFolderError
+from detframe.files import replacing
 
 if TYPE_CHECKING:
     import numpy as np
 
-VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def find_inputs(inputs: Sequence[str]) -> list[Path]:
-    """Every image and video that the words name, each once: images, folders of images, patterns, and videos.
+    """Every image and video that the words name, each once: files, folders, and patterns.
 
     Raises:
-        FileNotFoundError: a word names nothing, or a folder or pattern no image.
+        FileNotFoundError: a word names nothing, or a folder or pattern neither image nor video.
     """
-    from detframe.inference import list_images
+    from detframe.inference import list_media
 
     found: dict[Path, None] = {}
     for word in inputs:
-        path = Path(word).expanduser()
-        files = [path] if path.is_file() and is_video(path) else list_images(word)
-        found.update((file.resolve(), None) for file in files)
+        found.update((file.resolve(), None) for file in list_media(word))
     return list(found)
 
 
-def is_video(path: Path) -> bool:
-    """Whether a file is a video, by its suffix."""
-    return path.suffix.lower() in VIDEO_SUFFIXES
+def check_output(folder: Path) -> None:
+    """Whether files can be made in a folder that may not exist yet; makes nothing.
+
+    Raises:
+        NotADirectoryError: a file stands there, or above it. PermissionError: it may not be written.
+    """
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    if not existing.is_dir():
+        raise NotAFolderError(f"--output {folder} cannot be a folder: {existing} is a file")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise NoPermissionError(
+            f"--output {folder} cannot be written: {existing} may not be written; name another folder"
+        )
 
 
 def output_paths(inputs: Sequence[Path], output: Path) -> list[Path]:
@@ -47,6 +58,7 @@ def output_paths(inputs: Sequence[Path], output: Path) -> list[Path]:
         ValueError: a drawing would replace its own input, or two inputs would share one drawing.
     """
     from detframe.inference import IMAGE_EXTENSIONS
+    from detframe.inference.inputs import is_video
 
     def drawing(path: Path) -> Path:
         target = output.resolve() / path.relative_to(common)
@@ -69,27 +81,26 @@ def output_paths(inputs: Sequence[Path], output: Path) -> list[Path]:
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Save a uint8 RGB array (H, W, 3) in the format of the suffix; makes the folder."""
+    """Save a uint8 RGB array (H, W, 3) in the format of the suffix; makes the folder.
+
+    Raises:
+        OSError: it cannot be encoded (WebP ends at 16,383 pixels a side, JPEG at 65,500) or written.
+    """
     import cv2
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    try:
+        encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    except cv2.error as error:
+        raise FileAccessError(f"{path} cannot be encoded as {path.suffix}: {str(error).strip()}") from None
     if not encoded:
-        raise FileAccessError(f"{path} cannot be encoded as {path.suffix}")
+        raise FileAccessError(f"{path} of {image.shape[1]}x{image.shape[0]} pixels cannot be encoded as {path.suffix}")
     path.write_bytes(data.tobytes())
 
 
-def video_facts(path: Path) -> tuple[float, int]:
-    """(frames per second, number of frames) as a video's header states them; 25 and 0 where it does not."""
-    import cv2
-
-    capture = cv2.VideoCapture(str(path))
-    try:
-        rate = float(capture.get(cv2.CAP_PROP_FPS))
-        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    finally:
-        capture.release()
-    return rate if 0 < rate < 1000 else 25.0, max(count, 0)
+def is_full_disk(error: OSError) -> bool:
+    """Whether nothing more can be written, to this file or any other."""
+    return error.errno in _FULL
 
 
 class VideoWriter:
@@ -99,19 +110,30 @@ class VideoWriter:
         self.path = path
         self.frames_per_second = frames_per_second
         self._writer: Any = None
+        self._size_wh: tuple[int, int] | None = None
 
     def write(self, image: np.ndarray) -> None:
         """Append one frame. Raises OSError where the file cannot be written."""
         import cv2
 
+        if self._size_wh is not None and self._size_wh != (image.shape[1], image.shape[0]):
+            image = cv2.resize(image, self._size_wh)  # the writer would leave the frame out
         if self._writer is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            size_wh = (image.shape[1], image.shape[0])
-            codec = cv2.VideoWriter.fourcc(*"mp4v")
-            self._writer = cv2.VideoWriter(str(self.path), codec, self.frames_per_second, size_wh)
-            if not self._writer.isOpened():
-                raise FileAccessError(f"{self.path} cannot be written as a video of size {size_wh}")
+            self._size_wh = (image.shape[1], image.shape[0])
+            self._writer = self._opened(self._size_wh)
         self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+
+    def _opened(self, size_wh: tuple[int, int]) -> Any:
+        import cv2
+
+        try:
+            writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter.fourcc(*"mp4v"), self.frames_per_second, size_wh)
+        except (cv2.error, UnicodeError) as error:
+            raise FileAccessError(f"{self.path} cannot be written as a video: {error}") from None
+        if not writer.isOpened():
+            raise FileAccessError(f"{self.path} cannot be written as a video of {size_wh[0]}x{size_wh[1]} pixels")
+        return writer
 
     def close(self) -> None:
         """Finish the file."""
@@ -120,29 +142,50 @@ class VideoWriter:
 
 
 class JsonList:
-    """A JSON file whose list grows row by row; it appears under its name when all is written, or not at all."""
+    """A JSON file whose list grows row by row; it appears under its name when all is written, or not at all.
+
+    Args:
+        path: its folder is made.
+        head: what stands before the members.
+        tail: what stands behind them; may be set anew until the end.
+
+    Raises:
+        OSError: the file cannot be written; names it.
+    """
 
     def __init__(self, path: Path, head: str = "[", tail: str = "]") -> None:
         self.path = path
-        self._tail = tail
-        self._temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._temporary.open("w", encoding="utf-8")
-        self._file.write(head)
+        self.tail = tail
         self.length = 0
+        self._stack = contextlib.ExitStack()
+        with self._named_errors():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._stack.enter_context(replacing(path))
+            self._write(head)
+
+    def _write(self, text: str) -> None:
+        self._file.write(text.encode())
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            remedy = "make room, or name another folder" if is_full_disk(error) else "name another folder"
+            raise FileAccessError(f"cannot write {self.path}: {error.strerror or error}; {remedy}") from error
 
     def append(self, row: Any) -> None:
         """Write one more member of the list."""
-        self._file.write(("," if self.length else "") + "\n" + json.dumps(row))
+        with self._named_errors():
+            self._write(("," if self.length else "") + "\n" + json.dumps(row))
         self.length += 1
 
     def __enter__(self) -> JsonList:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._file.write(f"\n{self._tail}\n")
-        self._file.close()
-        if kind is None:
-            self._temporary.replace(self.path)
-        else:
-            self._temporary.unlink(missing_ok=True)
+        if kind is not None:
+            self._stack.__exit__(kind, error, tb)
+            return
+        with self._named_errors(), self._stack:
+            self._write(f"\n{self.tail}\n")

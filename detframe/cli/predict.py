@@ -8,15 +8,25 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detframe.cli.arguments import add_consent_argument, base_parser, parse, positive
 from detframe.cli.common import log_to_terminal
 from detframe.cli.errors import guard
-from detframe.cli.media import JsonList, VideoWriter, find_inputs, is_video, output_paths, video_facts, write_image
+from detframe.cli.media import (
+    JsonList,
+    VideoWriter,
+    check_output,
+    find_inputs,
+    is_full_disk,
+    output_paths,
+    write_image,
+)
+from detframe.errors import FileAccessError, UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +43,10 @@ In the folder --output:
   predictions.json  COCO results: image_id, category_id, bbox (x, y, width, height), score; every detection of the model
   images.json       the id and file of each image (and frame of a video), and the names of the categories
 Only what scores at least --score-threshold is drawn; predictions.json is not cut.
+
+An image or video that cannot be read is named in the log, counted, and listed in images.json under "left_out"; the
+others are predicted. The exit code is 0 if anything could be predicted, else 1; with --strict it is 1 if anything was
+left out, broke off, or could not be drawn.
 
 example: tools/predict.py --weights out/model_best.pth --input photos/ --output found
 """
@@ -57,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--batch-size", type=positive, default=8, metavar="N", help="images per forward pass (8)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    parser.add_argument("--strict", action="store_true", help="end with 1 if any input was left out or not drawn")
     add_consent_argument(parser)
     args = parse(parser, argv)
     return guard(lambda: run(args), args.debug)
@@ -82,9 +97,11 @@ class Picture:
 def run(args: argparse.Namespace) -> int:
     """Predict as the arguments say; returns the exit code."""
     log_to_terminal()
+    check_output(Path(args.output))
     inputs = find_inputs(args.input)
     targets = output_paths(inputs, Path(args.output))
     from detframe.inference import Detector
+    from detframe.inference.inputs import is_video
 
     detector = Detector.load(args.weights, args.device, allow_custom_imports=args.allow_custom_imports)
     pairs = list(zip(inputs, targets, strict=True))
@@ -93,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
         for source, target in pairs:
             if is_video(source):
                 predictor.video(source, target)
-    return predictor.report()
+    return predictor.report(args.strict)
 
 
 class Predictor:
@@ -105,7 +122,9 @@ class Predictor:
         self.score_threshold = score_threshold
         self.batch_size = batch_size
         self.num_images = self.num_drawn = 0
-        self.left_out: list[str] = []
+        self.left_out: list[dict[str, str]] = []  # file_name, error
+        self.incomplete: list[str] = []  # videos that broke off
+        self.undrawn: list[Path] = []
         self._started = self._last_log = time.monotonic()
         self._stack = contextlib.ExitStack()
         self.results = self._stack.enter_context(JsonList(output / "predictions.json"))
@@ -120,38 +139,65 @@ class Predictor:
         return self
 
     def __exit__(self, *error: Any) -> None:
+        self.index.tail = f'], "left_out": {json.dumps(self.left_out)}}}'
         self._stack.__exit__(*error)
 
     def images(self, pairs: Sequence[tuple[Path, Path]]) -> None:
         """Predict (input, drawing) pairs of image files. What cannot be read is left out, and named in the log."""
         for picture, drawing in self._predict(self._load(pairs)):
-            write_image(picture.target, drawing)
+            self._draw(picture.target, partial(write_image, picture.target, drawing))
             self._log(len(pairs))
 
     def _load(self, pairs: Sequence[tuple[Path, Path]]) -> Iterator[Picture]:
-        from detframe.data import load_image
+        from detframe.data import IMAGE_FAULTS, load_image
 
         for source, target in pairs:
             try:
                 image = load_image(source)
-            except (ValueError, OSError) as error:
-                logger.warning("left out: %s", error)
-                self.left_out.append(str(source))
+            except IMAGE_FAULTS as error:
+                self._leave_out(source, error)
                 continue
             yield Picture(image, str(source), target)
 
+    def _leave_out(self, source: Path, error: Exception) -> None:
+        logger.warning("left out: %s", error)
+        self.left_out.append({"file_name": str(source), "error": str(error)})
+
+    def _draw(self, target: Path, write: Callable[[], None]) -> bool:
+        """Write a drawing. One that cannot be written is named, and the predictions stay; but a full disk ends all."""
+        try:
+            write()
+            return True
+        except OSError as error:
+            if is_full_disk(error):
+                raise FileAccessError(f"cannot write {target}: {error.strerror}; make room, then repeat") from error
+            logger.warning("not drawn: %s", error)
+            self.undrawn.append(target)
+            return False
+
     def video(self, source: Path, target: Path) -> None:
-        """Predict every frame of a video and write it with the drawings."""
+        """Predict every frame of a video and write it with the drawings. One that cannot be read is left out."""
+        from detframe.inference.inputs import ends_early, video_facts
+
+        frames_per_second, num_frames = video_facts(source)
+        before, drawable = self.num_images, True
+        total = before + num_frames if num_frames else 0
+        with contextlib.closing(VideoWriter(target, frames_per_second)) as writer:
+            for _, drawing in self._predict(self._frames(source, target)):
+                drawable = drawable and self._draw(target, partial(writer.write, drawing))
+                self._log(total)
+        if self.num_images > before and ends_early(self.num_images - before, num_frames):
+            self.incomplete.append(str(source))
+
+    def _frames(self, source: Path, target: Path) -> Iterator[Picture]:
         from detframe.inference import read_video
         from detframe.inference.inputs import as_tensor
 
-        frames_per_second, num_frames = video_facts(source)
-        total = self.num_images + num_frames if num_frames else 0
-        frames = (Picture(as_tensor(f), str(source), target, number) for number, f in enumerate(read_video(source)))
-        with contextlib.closing(VideoWriter(target, frames_per_second)) as writer:
-            for _, drawing in self._predict(frames):
-                writer.write(drawing)
-                self._log(total)
+        try:
+            for number, frame in enumerate(read_video(source)):
+                yield Picture(as_tensor(frame), str(source), target, number)
+        except (UserError, OSError) as error:
+            self._leave_out(source, error)
 
     def _predict(self, pictures: Iterable[Picture]) -> Iterator[tuple[Picture, np.ndarray]]:
         """Detect, write the JSON rows, and give each picture with its drawing, in order."""
@@ -188,10 +234,14 @@ class Predictor:
         left = f", {max(total - self.num_images, 0) / speed:.0f} s left" if total else ""
         logger.info("%d of %s images, %.1f images/s%s", self.num_images, total or "?", speed, left)
 
-    def report(self) -> int:
+    def report(self, strict: bool = False) -> int:
         """Say what was made; returns the exit code."""
         if self.left_out:
-            logger.warning("%d of the inputs could not be read", len(self.left_out))
+            logger.warning("%d of the inputs could not be read (images.json lists them)", len(self.left_out))
+        if self.incomplete:
+            logger.warning("%d videos ended early", len(self.incomplete))
+        if self.undrawn:
+            logger.warning("%d drawings could not be written", len(self.undrawn))
         logger.info(
             "%d images, %d detections with a score of %g or more (%d in all)",
             self.num_images,
@@ -200,7 +250,8 @@ class Predictor:
             self.results.length,
         )
         logger.info("drawings, predictions.json and images.json are in %s", self.output)
-        return 0 if self.num_images else 1
+        complete = not (self.left_out or self.incomplete or self.undrawn)
+        return 0 if self.num_images and (complete or not strict) else 1
 
 
 def _index_row(number: int, picture: Picture) -> dict[str, Any]:

@@ -20,10 +20,15 @@ from detframe.data.image_headers import (
     pillow_orientation,
     read_header,
 )
+from detframe.errors import FileAccessError, MissingFileError, NoPermissionError
 
-__all__ = ["ImageReadError", "image_size", "load_image"]
+__all__ = ["IMAGE_FAULTS", "ImageReadError", "image_size", "load_image"]
 
 logger = logging.getLogger(__name__)
+
+# What `load_image` raises about one file. Other errors are of the config, of the annotations or of the process: they
+# would come back with the next image, and are never skipped
+IMAGE_FAULTS = (ImageReadError, MissingFileError, NoPermissionError, FileAccessError)
 
 JPEG_END, PNG_END = b"\xff\xd9", b"IEND"
 FULL_BITS = 15  # an image of 16 bits per channel whose brightest value needs fewer holds 10, 12 or 14 bits

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from detframe.config.environment import env_number
 from detframe.data.copy_paste import paste_objects
-from detframe.data.images import ImageReadError, load_image
+from detframe.data.images import IMAGE_FAULTS, ImageReadError, load_image
 from detframe.data.pipeline import build_test_transforms, build_train_transforms
 from detframe.data.records import Record, Records
 from detframe.data.samplers import START, Beginning, Draw, TrainSampler, mix, shard
 from detframe.data.transforms import Compose
 from detframe.data.workers import Made, WorkerPool
-from detframe.errors import FileAccessError, InvalidValueError, MissingFileError, NoPermissionError
+from detframe.errors import InvalidValueError
 from detframe.structures import LazyMasks, Target, select
 
 logger = logging.getLogger(__name__)
@@ -30,11 +30,6 @@ Batch = tuple[list[Tensor], list[Target]]
 
 WORKERS_PER_CORE, MIN_LIMIT_OF_WORKERS = 4, 16
 MAX_FAILURES = 64  # unreadable images in a row after which training stops: the disk is gone, or the folder is wrong
-
-
-# What `load_image` raises about one file. Other errors are of the config, of the annotations or of the process: they
-# would come back with the next image, and are never skipped
-ImageFault = (ImageReadError, MissingFileError, NoPermissionError, FileAccessError)
 
 
 @dataclass
@@ -106,7 +101,7 @@ class TrainDataset:
             try:
                 image, target = self._read(draw, failures)
                 return Sample(image, target, failures)
-            except ImageFault as error:
+            except IMAGE_FAULTS as error:
                 failures.append(Failure(self.records.file_name(draw.record), error))
                 if not self.skip:
                     break
@@ -130,7 +125,7 @@ class TrainDataset:
         index = int(torch.randint(len(self.records), (), generator=generator))
         try:
             other, objects = self._transformed(index, seed)
-        except ImageFault as error:
+        except IMAGE_FAULTS as error:
             if not self.skip:
                 raise
             failures.append(Failure(self.records.file_name(index), error))
@@ -161,7 +156,7 @@ class TestDataset:
         record = self.records[self.indices[number]]
         try:
             image = load_image(record["file_name"], record["size_hw"])
-        except ImageFault as error:
+        except IMAGE_FAULTS as error:
             return Sample(None, {}, [Failure(record["file_name"], error)])
         return Sample(*self.transforms(image, make_target(record), torch.Generator()), [])
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -22,11 +24,14 @@ from detframe.layers.device import resolve_amp
 from detframe.modeling import GeneralizedRCNN
 from detframe.structures import ANY_CLASS, BoxMasks, Prediction, rescale_prediction, select, to_cpu
 
+logger = logging.getLogger(__name__)
+
 # Threads that decode and resize while the model computes, and the batches that may wait for company of their shape
 _THREADS = 4
 _WINDOW = 4
 
 _Item = tuple[int, Tensor, tuple[int, int]]  # position in the input, resized image, size_hw of the original
+_Missing = tuple[int, None, None]  # an image that could not be read
 
 
 class Detector:
@@ -75,13 +80,35 @@ class Detector:
         """Label i is category_ids[i - 1] in the annotation file of the training; of proposals there is 1 alone."""
         return (1,) if self.model.class_agnostic else tuple(self.meta["category_ids"])
 
+    @overload
     def predict(
         self,
         inputs: ImageLike | Iterable[ImageLike],
         batch_size: int = 8,
         score_threshold: float = 0.0,
         paste_masks: bool = True,
-    ) -> list[Prediction]:
+        on_error: Literal["raise"] = "raise",
+    ) -> list[Prediction]: ...
+
+    @overload
+    def predict(
+        self,
+        inputs: ImageLike | Iterable[ImageLike],
+        batch_size: int = 8,
+        score_threshold: float = 0.0,
+        paste_masks: bool = True,
+        *,
+        on_error: Literal["skip"],
+    ) -> list[Prediction | None]: ...
+
+    def predict(
+        self,
+        inputs: ImageLike | Iterable[ImageLike],
+        batch_size: int = 8,
+        score_threshold: float = 0.0,
+        paste_masks: bool = True,
+        on_error: str = "raise",
+    ) -> Sequence[Prediction | None]:
         """Detections of every image, in the order of the inputs, on the CPU, in the coordinates of the images.
 
         Args:
@@ -91,12 +118,35 @@ class Detector:
             score_threshold: leave out what scores below; the model itself leaves out what scores below
                 MODEL.ROI_HEADS.SCORE_THRESH.
             paste_masks: give masks as (M, 1, H, W); else on their boxes (BoxMasks), which takes far less memory.
+            on_error: "raise", or "skip": a file that is missing or cannot be read is named by a warning, and None
+                stands in its place, so that the others keep theirs.
 
         Raises:
             FileNotFoundError: no such file, or no image in a folder or behind a pattern.
-            TypeError, ValueError: something that is no image.
+            TypeError, ValueError: something that is no image; names the file.
         """
-        return list(self.predict_iter(inputs, batch_size, score_threshold, paste_masks))
+        return list(self._predictions(inputs, batch_size, score_threshold, paste_masks, on_error))
+
+    @overload
+    def predict_iter(
+        self,
+        inputs: ImageLike | Iterable[ImageLike],
+        batch_size: int = 8,
+        score_threshold: float = 0.0,
+        paste_masks: bool = True,
+        on_error: Literal["raise"] = "raise",
+    ) -> Iterator[Prediction]: ...
+
+    @overload
+    def predict_iter(
+        self,
+        inputs: ImageLike | Iterable[ImageLike],
+        batch_size: int = 8,
+        score_threshold: float = 0.0,
+        paste_masks: bool = True,
+        *,
+        on_error: Literal["skip"],
+    ) -> Iterator[Prediction | None]: ...
 
     def predict_iter(
         self,
@@ -104,17 +154,35 @@ class Detector:
         batch_size: int = 8,
         score_threshold: float = 0.0,
         paste_masks: bool = True,
-    ) -> Iterator[Prediction]:
+        on_error: str = "raise",
+    ) -> Iterator[Prediction | None]:
         """`predict`, one prediction at a time, for folders and videos (`read_video`) of any length in little memory."""
+        return self._predictions(inputs, batch_size, score_threshold, paste_masks, on_error)
+
+    # ------------------------------------------------------------------ inside
+    def _predictions(
+        self,
+        inputs: ImageLike | Iterable[ImageLike],
+        batch_size: int,
+        score_threshold: float,
+        paste_masks: bool,
+        on_error: str,
+    ) -> Iterator[Prediction | None]:
         if batch_size < 1:
             raise InvalidValueError(f"batch_size must be 1 or more, not {batch_size}")
+        if on_error not in ("raise", "skip"):
+            raise InvalidValueError(f"on_error is {on_error!r}; it must be 'raise' or 'skip'")
         waiting: dict[tuple[int, int], list[_Item]] = defaultdict(list)
-        done: dict[int, Prediction] = {}
+        done: dict[int, Prediction | None] = {}
         following = 0
-        for item in self._loaded(inputs, ahead=2 * batch_size):
-            shape = self._padded_shape(item[1])
-            waiting[shape].append(item)
-            if len(waiting[shape]) == batch_size:
+        for item in self._loaded(inputs, 2 * batch_size, on_error == "skip"):
+            if item[1] is None:
+                done[item[0]] = None
+                shape = None
+            else:
+                shape = self._padded_shape(item[1])
+                waiting[shape].append(item)
+            if shape is not None and len(waiting[shape]) == batch_size:
                 done.update(self._run(waiting.pop(shape), score_threshold))
             elif item[0] - following >= _WINDOW * batch_size:
                 done.update(self._run(waiting.pop(_oldest(waiting)), score_threshold))
@@ -125,21 +193,35 @@ class Detector:
             done.update(self._run(waiting.pop(_oldest(waiting)), score_threshold))
         yield from (_finished(done.pop(index), paste_masks) for index in sorted(done))
 
-    # ------------------------------------------------------------------ inside
-    def _loaded(self, inputs: ImageLike | Iterable[ImageLike], ahead: int) -> Iterator[_Item]:
-        """Images decoded and resized by threads, at most `ahead` before they are needed, in order."""
-        sources = enumerate(expand(inputs))
+    def _loaded(self, inputs: ImageLike | Iterable[ImageLike], ahead: int, skip: bool) -> Iterator[_Item | _Missing]:
+        """Images decoded and resized by threads, at most `ahead` before they are needed, in order.
+
+        With `skip`, None in place of one that cannot be read.
+        """
+        load = partial(self._load_or_skip, skip)
+        sources = enumerate(expand(inputs, keep_missing=skip))
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="detframe-decode") as pool:
-            queue: deque[Future[_Item]] = deque()
+            queue: deque[Future[_Item | _Missing]] = deque()
             try:
-                queue.extend(pool.submit(self._load, *source) for source in islice(sources, ahead))
+                queue.extend(pool.submit(load, *source) for source in islice(sources, ahead))
                 while queue:
                     item = queue.popleft().result()
-                    queue.extend(pool.submit(self._load, *source) for source in islice(sources, 1))
+                    queue.extend(pool.submit(load, *source) for source in islice(sources, 1))
                     yield item
             finally:
                 for future in queue:
                     future.cancel()
+
+    def _load_or_skip(self, skip: bool, index: int, source: ImageLike) -> _Item | _Missing:
+        from detframe.data import IMAGE_FAULTS
+
+        try:
+            return self._load(index, source)
+        except IMAGE_FAULTS as error:
+            if not skip:
+                raise
+            logger.warning("left out: %s", error)
+            return index, None, None
 
     def _load(self, index: int, source: ImageLike) -> _Item:
         from detframe.data import resize_shape
@@ -173,7 +255,9 @@ class Detector:
         return {index: prediction for (index, _, _), prediction in zip(items, predictions, strict=True)}
 
 
-def _finished(prediction: Prediction, paste_masks: bool) -> Prediction:
+def _finished(prediction: Prediction | None, paste_masks: bool) -> Prediction | None:
+    if prediction is None:
+        return None
     masks = prediction.get("masks")
     if paste_masks and isinstance(masks, BoxMasks):
         prediction["masks"] = masks.paste()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -11,7 +13,8 @@ import pytest
 from pycocotools.coco import COCO
 
 from detframe.cli import predict
-from detframe.cli.media import JsonList, find_inputs, output_paths
+from detframe.cli.media import JsonList, VideoWriter, find_inputs, output_paths, write_image
+from detframe.inference import read_video
 
 
 def run(checkpoint: Path, output: Path, *words: object) -> int:
@@ -84,7 +87,115 @@ def test_what_cannot_be_read_is_left_out_and_named(
     (photos / "broken.jpg").write_bytes((photos / "b.jpg").read_bytes()[:200])
     assert run(checkpoint, tmp_path / "found", "--input", photos) == 0
     assert "broken.jpg" in caplog.text and "1 of the inputs could not be read" in caplog.text
-    assert len(load(tmp_path / "found" / "images.json")["images"]) == 3
+    index = load(tmp_path / "found" / "images.json")
+    assert len(index["images"]) == 3
+    (entry,) = index["left_out"]
+    assert Path(entry["file_name"]).name == "broken.jpg" and "truncated or damaged" in entry["error"]
+    assert run(checkpoint, tmp_path / "again", "--input", photos, "--strict") == 1
+    assert len(load(tmp_path / "again" / "images.json")["images"]) == 3
+
+
+def write_video(path: Path, count: int = 3, size: int = 48) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (64, size))
+    random = np.random.default_rng(0)
+    for _ in range(count):
+        writer.write(random.integers(0, 255, (size, 64, 3), np.uint8))
+    writer.release()
+    return path
+
+
+def test_damaged_videos_do_not_take_the_others_along(
+    checkpoint: Path, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_video(folder / "b.avi")
+    write_video(folder / "d.avi", count=0)
+    whole = write_video(tmp_path / "e.avi", count=20).read_bytes()
+    (folder / "e.avi").write_bytes(whole[: len(whole) // 2])
+    for name in ("a.mp4", "c.wmv"):
+        (folder / name).write_bytes(b"junk" * 100)
+    (folder / "f.png").write_bytes((photos / "a.png").read_bytes())
+    output = tmp_path / "found"
+    assert run(checkpoint, output, "--input", folder) == 0
+    index = load(output / "images.json")
+    assert [Path(row["file_name"]).name for row in index["left_out"]] == ["a.mp4", "c.wmv", "d.avi"]
+    frames = [Path(row["file_name"]).name for row in index["images"]]
+    assert frames[:4] == ["f.png", "b.avi", "b.avi", "b.avi"] and 0 < frames.count("e.avi") < 20
+    assert load(output / "predictions.json")
+    for name in ("a.mp4", "c.wmv", "d.avi"):
+        assert f"{name} is no video that OpenCV can read, or it has no frames" in caplog.text
+    assert "3 of the inputs could not be read" in caplog.text
+    assert sorted(p.name for p in output.glob("*.mp4")) == ["b.mp4", "e.mp4"]
+
+
+def test_nothing_could_be_read(checkpoint: Path, tmp_path: Path):
+    (tmp_path / "a.mp4").write_bytes(b"junk" * 100)
+    (tmp_path / "a.jpg").write_bytes(b"junk" * 100)
+    assert run(checkpoint, tmp_path / "found", "--input", tmp_path / "a.mp4", tmp_path / "a.jpg") == 1
+    index = load(tmp_path / "found" / "images.json")
+    assert (len(index["images"]), len(index["left_out"])) == (0, 2)
+
+
+def test_a_drawing_that_cannot_be_written_costs_only_itself(
+    checkpoint: Path, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    output = tmp_path / "found"
+    (output / "a.png").mkdir(parents=True)  # where the drawing would stand
+    assert run(checkpoint, output, "--input", photos, "--strict") == 1
+    assert "not drawn" in caplog.text and "1 drawings could not be written" in caplog.text
+    assert len(load(output / "images.json")["images"]) == 3 and (output / "b.jpg").is_file()
+
+
+def test_a_full_disk_is_one_message_and_leaves_no_half_file(checkpoint: Path, photos: Path, tmp_path: Path, capsys):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(predict, "write_image", full)
+        assert run(checkpoint, tmp_path / "found", "--input", photos) == 2
+    err = capsys.readouterr().err
+    assert "a.png: No space left on device; make room" in err
+    assert list((tmp_path / "found").iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["file", "file/below/it"])
+def test_an_output_that_cannot_be_a_folder(place: str, photos: Path, tmp_path: Path, capsys):
+    (tmp_path / "file").write_text("x")
+    assert run(tmp_path / "no.pth", tmp_path / place, "--input", photos) == 2
+    assert f"--output {tmp_path / place} cannot be a folder: {tmp_path / 'file'} is a file" in capsys.readouterr().err
+
+
+def test_names_of_every_kind(checkpoint: Path, photos: Path, tmp_path: Path):
+    names = ["a b.png", "[1]*?.png", "ü€.png", "%d.png", "'\".png", "-x.png", "x" * 200 + ".png", "line\nbreak.png"]
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in [*names, os.fsdecode(b"\xff.png")]:
+        (folder / name).write_bytes((photos / "a.png").read_bytes())
+    assert run(checkpoint, tmp_path / "found", "--input", folder, folder / "[1]*?.png") == 0
+    found = {Path(row["file_name"]).name for row in load(tmp_path / "found" / "images.json")["images"]}
+    assert found == {*names, os.fsdecode(b"\xff.png")} == {p.name for p in (tmp_path / "found").glob("*.png")}
+
+
+def test_an_input_that_is_no_regular_file_does_not_wait(checkpoint: Path, photos: Path, tmp_path: Path):
+    os.mkfifo(photos / "pipe.jpg")
+    os.mkfifo(photos / "pipe.mp4")
+    inputs = [photos, photos / "pipe.jpg", photos / "pipe.mp4"]
+    assert run(checkpoint, tmp_path / "found", "--input", *inputs) == 0
+    left_out = load(tmp_path / "found" / "images.json")["left_out"]
+    assert [Path(row["file_name"]).name for row in left_out] == ["pipe.jpg", "pipe.mp4"]
+
+
+def test_frames_of_another_size_are_not_lost(tmp_path: Path):
+    with contextlib.closing(VideoWriter(tmp_path / "a.mp4", 10.0)) as writer:
+        for height in (48, 64, 48):
+            writer.write(np.zeros((height, 64, 3), np.uint8))
+    assert [frame.shape for frame in read_video(tmp_path / "a.mp4")] == [(48, 64, 3)] * 3
+
+
+def test_images_that_their_format_cannot_hold(tmp_path: Path):
+    with pytest.raises(OSError, match=r"a\.webp.*cannot be encoded"):
+        write_image(tmp_path / "a.webp", np.zeros((1, 20_000, 3), np.uint8))
 
 
 @pytest.mark.parametrize(

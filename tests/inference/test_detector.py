@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.ops import box_iou
 
 from detframe.inference import Detector
@@ -277,3 +280,28 @@ def test_number_of_classes_left_to_the_data(tmp_path):
     checkpoint["meta"]["config"] = checkpoint["meta"]["config"].replace("NUM_CLASSES: 3", "NUM_CLASSES: 0")
     detector = Detector.load(save(checkpoint, tmp_path / "a.pth"), device="cpu")
     assert detector.model.num_classes == 3
+
+
+def test_files_that_cannot_be_read(detector, tmp_path, caplog):
+    """The default names the file; on_error "skip" puts None in its place, and the others keep theirs."""
+    good = [tmp_path / f"{name}.png" for name in "ac"]
+    for seed, path in enumerate(good):
+        Image.fromarray(picture(40, 60, seed)).save(path)
+    (tmp_path / "b.png").write_bytes(good[0].read_bytes()[:200])
+    os.mkfifo(tmp_path / "pipe.png")
+    inputs = [good[0], tmp_path / "b.png", tmp_path / "pipe.png", tmp_path / "absent.png", good[1], picture(40, 60, 7)]
+    with pytest.raises(ValueError, match=r"b\.png"):
+        detector.predict(inputs[:3])
+    found = detector.predict(inputs, batch_size=2, on_error="skip")
+    assert [prediction is None for prediction in found] == [False, True, True, True, False, False]
+    for place, image in ((0, good[0]), (4, good[1]), (5, picture(40, 60, 7))):
+        (alone,) = detector.predict(image)
+        torch.testing.assert_close(found[place]["boxes"], alone["boxes"])
+    for name in ("b.png", "pipe.png", "absent.png"):
+        assert name in caplog.text
+    assert detector.predict([tmp_path / "b.png"] * 20, batch_size=1, on_error="skip") == [None] * 20
+    assert [p is None for p in detector.predict_iter(tmp_path, on_error="skip")] == [False, True, False]
+    with pytest.raises(ValueError, match="on_error is 'ignore'; it must be 'raise' or 'skip'"):
+        detector.predict(good, on_error="ignore")
+    with pytest.raises(ValueError, match="got an array of shape"):  # a mistake of the program that calls
+        detector.predict([np.zeros((4, 4), np.uint8)], on_error="skip")

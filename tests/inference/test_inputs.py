@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from detframe.inference import list_images, read_video, to_coco_results
+from detframe.inference import list_images, list_media, read_video, to_coco_results
 from tests.inference.conftest import picture
 
 
@@ -25,6 +25,30 @@ def test_list_images(folder):
     assert [p.name for p in list_images(folder)] == ["a.PNG", "b.jpg"]
     assert [p.name for p in list_images(str(folder / "**" / "*"))] == ["a.PNG", "b.jpg", "d.jpeg"]
     assert list_images(folder / "c.txt") == [folder / "c.txt"]  # named directly: the decoder decides
+
+
+def test_list_media(folder):
+    (folder / "e.MPG").write_bytes(b"")
+    (folder / "f.ts").write_bytes(b"")
+    assert [p.name for p in list_media(folder)] == ["a.PNG", "b.jpg", "e.MPG", "f.ts"]
+    assert [p.name for p in list_media(str(folder / "*.ts"))] == ["f.ts"]
+    with pytest.raises(FileNotFoundError, match="no images or videos in pattern"):
+        list_media(str(folder / "*.txt"))
+    with pytest.raises(FileNotFoundError, match="no such image"):
+        list_images("~nobody-of-this-name/x.jpg")
+
+
+def test_a_video_that_breaks_off_is_said(tmp_path, caplog):
+    writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    for number in range(20):
+        writer.write(picture(48, 64, number))
+    writer.release()
+    whole = (tmp_path / "a.avi").read_bytes()
+    assert len(list(read_video(tmp_path / "a.avi"))) == 20 and not caplog.records
+    (tmp_path / "a.avi").write_bytes(whole[: len(whole) // 2])
+    count = len(list(read_video(tmp_path / "a.avi")))
+    assert 0 < count < 20
+    assert f"a.avi ends after {count} frames, but its header states 20" in caplog.text
 
 
 def test_read_video(tmp_path):
