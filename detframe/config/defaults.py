@@ -84,7 +84,8 @@ _C.SOLVER = ConfigNode()
 _C.SOLVER.OPTIMIZER = "SGD"
 # Images per optimizer step over all ranks and accumulation steps
 _C.SOLVER.IMS_PER_BATCH = 16
-# Split each rank's share into this many forward passes, to fit memory; the global batch stays IMS_PER_BATCH
+# Split each rank's share into this many passes, to fit memory; the batch stays IMS_PER_BATCH, and losses are normalised
+# over all of it, for which each part costs a forward pass without gradients more
 _C.SOLVER.ACCUMULATE_STEPS = 1
 # Length of the training: iterations, or epochs as "12ep"
 _C.SOLVER.MAX_ITER = 90000

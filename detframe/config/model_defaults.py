@@ -202,7 +202,8 @@ _C.MODEL.RPN.POST_NMS_PER = "image"
 # With POST_NMS_PER "level": proposals kept per image over all levels
 _C.MODEL.RPN.FPN_POST_NMS_TOP_N_TRAIN = 2000
 _C.MODEL.RPN.FPN_POST_NMS_TOP_N_TEST = 2000
-# In training that counts all images of a process together instead of each (maskrcnn-benchmark)
+# In training that counts all images of a pass together instead of each (maskrcnn-benchmark); so proposals, unlike all
+# else, depend on how a batch is divided among ranks and accumulation steps
 _C.MODEL.RPN.FPN_POST_NMS_PER_BATCH = False
 
 _C.MODEL.FCOS = ConfigNode()
@@ -238,7 +239,7 @@ _C.MODEL.FCOS.IOU_LOSS_TYPE = "iou"
 _C.MODEL.FCOS.IOU_SMOOTHING = 1.0
 # Weigh the box loss by centre-ness (the original with "centerness": True, torchvision: False)
 _C.MODEL.FCOS.WEIGHT_BY_CENTERNESS = True
-# Average the loss normalisers over the ranks (torchvision: False)
+# Loss normalisers are those of all ranks, not of each (torchvision: False)
 _C.MODEL.FCOS.SYNC_NORMALIZER = True
 # Focal loss
 _C.MODEL.FCOS.LOSS_ALPHA = 0.25
@@ -279,8 +280,8 @@ _C.MODEL.RETINANET.BOX_LOSS_TYPE = "smooth_l1"
 # Where the smooth-L1 loss turns from squared to linear; 0 is plain L1 (torchvision, detectron2)
 _C.MODEL.RETINANET.SMOOTH_L1_BETA = 0.0
 # Divide the losses by the positive anchors: of the "batch" (the paper), of each "image", whose losses are then averaged
-# (torchvision), or by their moving average over the steps ("ema", detectron2). "detectron" is "batch", with the number
-# of images added for the class loss
+# (torchvision), or by their moving average over the steps ("ema", detectron2; of all ranks and accumulated parts).
+# "detectron" is "batch", with the number of images added for the class loss
 _C.MODEL.RETINANET.LOSS_NORMALIZER = "batch"
 # Weight of the box loss (maskrcnn-benchmark: 1/4)
 _C.MODEL.RETINANET.BBOX_REG_LOSS_WEIGHT = 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from detframe.compat import read_checkpoint
 from detframe.config import ConfigNode, carried_config, import_carried_modules
+from detframe.engine.accumulation import count_parts, split_batch
 from detframe.engine.checkpoint import rng_state, set_rng_state
 from detframe.engine.finite import broken_weights, is_finite
 from detframe.engine.nonfinite import unpack_target
@@ -111,22 +112,24 @@ def run_step(model: nn.Module, bundle: dict[str, Any]) -> ReplayReport:
     targets = [unpack_target(target) for target in bundle["targets"]]
     dtype = getattr(torch, bundle["amp"]) if bundle["amp"] else None
     device = next(model.parameters()).device
-    autocast = nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
-    steps = bundle["accumulate_steps"]
-    size = len(targets) // steps
+    parts = split_batch(bundle["images"], targets, bundle["accumulate_steps"])
+
+    def autocast() -> AbstractContextManager[Any]:
+        return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+    counts = count_parts(model, parts, autocast)
     report = ReplayReport(
         {}, bundle["losses"], math.nan, broken_weight=broken_weights(model, bundle.get("infinite_buffers", ()))
     )
     if bundle["world_size"] > 1:
         report.notes.append(f"(rank {bundle['rank']} of {bundle['world_size']}, replayed alone)")
     with watch_outputs(model) as first, torch.autograd.set_detect_anomaly(True, check_nan=True):
-        for index in range(steps):
-            rows = slice(index * size, (index + 1) * size)
-            with autocast:
-                losses: dict[str, Tensor] = model(bundle["images"][rows], targets[rows])
+        for index, part in enumerate(parts):
+            with autocast(), counts.part(index):
+                losses: dict[str, Tensor] = model(*part)
             for key, value in losses.items():
-                report.losses[key] = report.losses.get(key, 0.0) + float(value.detach()) / steps
-            report.backward_error = report.backward_error or _backward(sum(losses.values()) / steps)
+                report.losses[key] = report.losses.get(key, 0.0) + float(value.detach()) / len(parts)
+            report.backward_error = report.backward_error or _backward(sum(losses.values()) / len(parts))
     report.first_module = first()
     grads = [p.grad for p in model.parameters() if p.grad is not None]
     report.grad_norm = float(nn.utils.get_total_norm(grads)) if grads else math.nan

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
+from detframe.engine.accumulation import Batch, count_parts, split_batch
 from detframe.engine.checkpoint import rng_state, set_rng_state
 from detframe.engine.commands import after_signal
 from detframe.engine.distributed import wrap
@@ -32,7 +33,6 @@ from detframe.solver.schedules import Schedule
 from detframe.structures import Target
 
 logger = logging.getLogger(__name__)
-Batch = tuple[list[Tensor], list[Target]]
 
 
 @dataclass(frozen=True)
@@ -255,15 +255,15 @@ class Trainer:
         self.last_step = step
 
     def _forward_backward(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
-        """Gradients of the mean over the accumulation steps; returns the losses, averaged in the same way."""
+        """Gradients of the mean over the parts of the batch; returns the losses, averaged in the same way."""
         steps = self.settings.accumulate_steps
-        size = len(images) // steps
+        parts = split_batch(images, targets, steps)
+        counts = count_parts(self.model, parts, self._autocast)
         mean: dict[str, Tensor] = {}
-        for index in range(steps):
-            rows = slice(index * size, (index + 1) * size)
+        for index, part in enumerate(parts):
             with self._gradient_sync(last=index == steps - 1):
-                with self._autocast():
-                    losses = self.wrapped(images[rows], targets[rows])
+                with self._autocast(), counts.part(index):
+                    losses = self.wrapped(*part)
                 if self.last_step is None and index == 0:
                     check_losses(losses)
                 self.scaler.scale(sum(losses.values()) / steps).backward()

@@ -13,20 +13,25 @@ from detframe.layers.conv_norm import ConvNorm, conv_norm, folding, make_norm
 from detframe.layers.deform_conv import DeformConv
 from detframe.layers.device import resolve_amp, resolve_device
 from detframe.layers.freezing import freeze, freeze_matching
+from detframe.layers.normalizers import StepCounts, first_part, global_normalizer, passes_per_step
 
 __all__ = [
     "ConvNorm",
     "DeformConv",
+    "StepCounts",
     "any_rank",
     "barrier",
     "broadcast_object",
     "conv_norm",
+    "first_part",
     "folding",
     "freeze",
     "freeze_matching",
     "gather_objects",
+    "global_normalizer",
     "make_norm",
     "mean_over_ranks",
+    "passes_per_step",
     "rank",
     "resolve_amp",
     "resolve_device",

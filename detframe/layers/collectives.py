@@ -29,14 +29,19 @@ def barrier() -> None:
         dist.barrier()
 
 
-def mean_over_ranks(value: Tensor) -> Tensor:
-    """The mean of a tensor over all ranks, without gradient; loss normalisers use it, so that N ranks equal one."""
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """The sum of a tensor over all ranks, without gradient."""
     value = value.detach()
     if world_size() == 1:
         return value
     value = value.clone()
     dist.all_reduce(value)
-    return value / world_size()
+    return value
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """The mean of a tensor over all ranks, without gradient; losses are divided by a `global_normalizer` instead."""
+    return sum_over_ranks(value) / world_size()
 
 
 def any_rank(flag: Tensor | bool, device: torch.device | str = "cpu") -> bool:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
-from detframe.layers import mean_over_ranks
+from detframe.layers import global_normalizer
 from detframe.modeling.backbones.efpn import EFPN
 from detframe.modeling.detector import GeneralizedRCNN
 from detframe.modeling.ground_truth import GroundTruth
@@ -88,11 +88,13 @@ def balanced_l1(found: Tensor, wanted: Tensor, inside: Tensor, positive_weight: 
         inside: bool (N, h, w), the cells that objects touch; where there are none, the second term is 0.
         positive_weight: the paper's lambda.
 
-    Source: EFPN, the foreground-background-balanced loss. The number of cells inside is averaged over ranks.
+    Source: EFPN, the foreground-background-balanced loss. Both means are over all cells of the step.
     """
     difference = (found.float() - wanted.float()).abs()
-    values = mean_over_ranks(inside.sum().float()).clamp(min=1) * found.shape[1]
-    return difference.mean() + positive_weight * (difference * inside[:, None]).sum() / values
+    cells = torch.tensor(float(inside.numel()), device=found.device)
+    everywhere = difference.sum() / (global_normalizer(cells) * found.shape[1])
+    objects = (difference * inside[:, None]).sum() / (global_normalizer(inside.sum()) * found.shape[1])
+    return everywhere + positive_weight * objects
 
 
 def box_mask(boxes: Tensor, valid: Tensor, stride: int, size_hw: Sequence[int]) -> Tensor:

@@ -220,7 +220,6 @@ def two_ranks_detector(train_cfg, evaluate_cfg):
             "metrics": metrics,
             "evaluated": evaluate(evaluate_cfg),
             "empty": [gather_objects(empty_rank(cfg)) for cfg in empty_rank_configs(train_cfg)],
-            "losses": {name: mean_losses(name) for name in KINDS},
         }
 
 
@@ -245,26 +244,12 @@ KINDS = {
 }
 
 
-def kind_config(cfg, name):
+def kind_config(cfg, name, kinds=KINDS):
     """The config of another kind of detector."""
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.merge_from_list(["MODEL.RESNETS.NORM", "GN", "MODEL.NUM_CLASSES", 5, *KINDS[name]])
+    cfg.merge_from_list(["MODEL.RESNETS.NORM", "GN", "MODEL.NUM_CLASSES", 5, *kinds[name]])
     return cfg
-
-
-def mean_losses(name):
-    """Losses of a detector on two unlike images, shared among the ranks and averaged over them."""
-    from detframe.modeling import build_detection_model
-
-    torch.manual_seed(0)
-    model = build_detection_model(kind_config(tiny_config(), name))
-    share = slice(rank(), rank() + 1) if world_size() > 1 else slice(0, 2)
-    images, targets = zip(*[batch_with(2), batch_with(1)], strict=True)
-    with torch.no_grad():
-        losses = model(images[share], targets[share])
-    by_rank = gather_objects({key: value.item() for key, value in losses.items()})
-    return {key: sum(one[key] for one in by_rank) / len(by_rank) for key in losses}
 
 
 def empty_rank_configs(cfg):

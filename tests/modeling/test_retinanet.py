@@ -88,27 +88,6 @@ def test_the_normalisers_divide_by_what_they_say():
         torch.testing.assert_close(ema[name] * (0.9 * 100 + 0.1 * sum(counts)), batch[name] * sum(counts))
 
 
-@pytest.mark.parametrize("normalizer", ["batch", "image", "ema", "detectron"])
-def test_two_ranks_with_an_image_each_equal_one_with_both(normalizer, monkeypatch):
-    """What the ranks exchange is the mean count of positives; gradients are averaged, hence so are the losses."""
-    targets = [FULL, EMPTY]
-    model = _model("MODEL.RETINANET.LOSS_NORMALIZER", normalizer)
-    counts = _positives(model, targets)
-    means = {float(count): torch.tensor(sum(counts) / 2) for count in counts}
-    assert 1.0 not in means  # the number of images on each rank, which is its own mean
-    ranks = []
-    image = make_images()[0]
-    monkeypatch.setattr("detframe.modeling.rpn.retinanet.mean_over_ranks", lambda value: means.get(float(value), value))
-    for target in targets:
-        ranks.append(copy.deepcopy(model)([image], [target]))
-    monkeypatch.undo()
-    if normalizer == "ema":  # a moving average of the images of a step on a rank: half as many on two ranks
-        model.rpn.loss_normalizer.fill_(2 * 100.0)
-    whole = model([image, image], targets)
-    for name in LOSSES:
-        torch.testing.assert_close((ranks[0][name] + ranks[1][name]) / 2, whole[name])
-
-
 def test_the_moving_average_is_state_of_training_alone():
     model = _model("MODEL.RETINANET.LOSS_NORMALIZER", "ema")
     count = sum(_positives(model, [FULL, EMPTY]))

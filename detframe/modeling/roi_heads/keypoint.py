@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
-from detframe.layers import mean_over_ranks
+from detframe.layers import global_normalizer
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.roi_heads.box_head import ROIPooler
 from detframe.modeling.roi_heads.convs import initialise
@@ -72,7 +73,7 @@ class KeypointBranch(nn.Module):
         head = KeypointHead(in_channels, keys.CONV_DIMS)
         predictor = KeypointPredictor([in_channels, *keys.CONV_DIMS][-1], keys.NUM_KEYPOINTS)
         pooler = ROIPooler.from_config(cfg, strides, keys)
-        # detectron2's static one: all keypoints of as many regions as may be foreground, in every image of this rank
+        # detectron2's static one: all keypoints of as many regions as may be foreground, in every image
         per_image = cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE * cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION
         normalizer = 0.0 if keys.NORMALIZER == "visible" else keys.NUM_KEYPOINTS * per_image
         return cls(pooler, head, predictor, normalizer, keys.LOSS_WEIGHT)
@@ -90,8 +91,8 @@ class KeypointBranch(nn.Module):
         logits = self._logits(features, regions.boxes, regions.image)
         keypoints = gt.keypoints[regions.image, regions.gt_index]
         cells, valid = keypoints_to_cells(keypoints, regions.boxes, logits.shape[-1])
-        count = mean_over_ranks(valid.sum().float()).clamp(min=1)
-        divisor = self.normalizer * len(gt.valid) if self.normalizer else count
+        static = torch.tensor(self.normalizer * len(gt.valid), device=logits.device)
+        divisor = global_normalizer(static if self.normalizer else valid.sum())
         return {"loss_keypoint": self.loss_weight * keypoint_loss(logits, cells, valid, divisor)}
 
     def predict(self, features: Mapping[str, Tensor], boxes: Tensor, image: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
-from detframe.layers import mean_over_ranks
+from detframe.layers import global_normalizer
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.roi_heads.box_head import ROIPooler
 from detframe.modeling.roi_heads.convs import RegionConvs, initialise
@@ -82,10 +82,11 @@ class MaskBranch(nn.Module):
             pooled: what the head reads, where the regions have been pooled already.
         """
         logits = self._logits(features, regions.boxes, regions.labels, regions.image, pooled)
+        count = global_normalizer(regions.count())
         wanted = mask_targets(gt, regions, logits.shape[-1], self.target_mode)
         loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
         cells = float(logits.shape[-1] ** 2)
-        return {"loss_mask": self.loss_weight * loss / (average_count(len(regions.labels), logits.device) * cells)}
+        return {"loss_mask": self.loss_weight * loss / (count * cells)}
 
     def predict(
         self, features: Mapping[str, Tensor], boxes: Tensor, labels: Tensor, image: Tensor, pooled: Tensor | None = None
@@ -125,8 +126,3 @@ def own_class(maps: Tensor, labels: Tensor) -> Tensor:
     """Of (R, K, S, S) the map of each region's label 1..K, or the only one: (R, S, S)."""
     column = torch.zeros_like(labels) if maps.shape[1] == 1 else labels - 1
     return maps[torch.arange(len(maps), device=maps.device), column]
-
-
-def average_count(count: int, device: torch.device) -> Tensor:
-    """A number of things, averaged over ranks, at least 1."""
-    return mean_over_ranks(torch.tensor(float(count), device=device)).clamp(min=1)

@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
-from detframe.layers import ConvNorm
+from detframe.layers import ConvNorm, global_normalizer
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.roi_heads.convs import initialise
-from detframe.modeling.roi_heads.mask import average_count, mask_targets, own_class
+from detframe.modeling.roi_heads.mask import mask_targets, own_class
 from detframe.modeling.roi_heads.regions import Regions
 from detframe.ops import random_keys
 from detframe.ops.points import regular_grid, sample_level, sample_masks, sample_regions, to_image
@@ -128,7 +128,7 @@ class PointRendBranch(nn.Module):
         """`loss_mask` of the coarse masks, `loss_mask_point` at sampled points. Foreground regions only."""
         maps = self._coarse(features, regions.boxes, regions.image)
         coarse = own_class(maps, regions.labels)
-        count = average_count(len(regions.labels), coarse.device)
+        count = global_normalizer(regions.count())
         wanted = mask_targets(gt, regions, coarse.shape[-1], self.target_mode)
         mask = F.binary_cross_entropy_with_logits(coarse, wanted, reduction="sum") / (count * coarse.shape[-1] ** 2)
         points = self._training_points(coarse.detach(), regions, gt)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 
@@ -16,6 +17,10 @@ class Regions:
     image: Tensor  # int64 (R,), the image of each
     gt_boxes: Tensor  # float32 (R, 4), the matched object's; for background without objects the region itself
     gt_index: Tensor  # int64 (R,), the matched object's row among those of its image; 0 for background
+
+    def count(self) -> Tensor:
+        """R, as a float32 scalar on the regions' device."""
+        return torch.tensor(float(len(self.labels)), device=self.labels.device)
 
     def foreground(self) -> Regions:
         """The regions that are objects."""

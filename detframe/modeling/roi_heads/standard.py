@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detframe.config import ConfigNode
-from detframe.layers import mean_over_ranks
+from detframe.layers import global_normalizer
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.proposals import Proposals, suppress
 from detframe.modeling.roi_heads.box_head import BoxHead, BoxPredictor, ROIPooler, class_rows
@@ -181,7 +181,7 @@ class StandardROIHeads(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Losses of classes and boxes, each over the number of regions."""
         labels = regions.labels
-        normalizer = mean_over_ranks(torch.tensor(float(len(labels)), device=labels.device)).clamp(min=1)
+        normalizer = global_normalizer(regions.count())
         foreground = (labels > 0).nonzero().flatten()
         found = class_rows(deltas[foreground], labels[foreground])
         box = self.box_loss(found, regions.boxes[foreground], regions.gt_boxes[foreground], weights, self.pixel)

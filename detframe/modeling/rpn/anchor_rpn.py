@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
-from detframe.layers import mean_over_ranks
+from detframe.layers import global_normalizer
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.proposals import Proposals, suppress
 from detframe.modeling.rpn.head import Outputs, RPNHead
@@ -244,8 +244,7 @@ class AnchorRPN(nn.Module):
     def _normalizer(self, drawn: _Drawn) -> Tensor:
         per_batch = self.batch_size_per_image * drawn.num_images
         size = per_batch if self.loss_normalizer == "batch_size" else len(drawn.anchor)
-        count = torch.tensor(float(size), device=drawn.anchor.device)
-        return mean_over_ranks(count).clamp(min=1)
+        return global_normalizer(torch.tensor(float(size), device=drawn.anchor.device))
 
     @torch.no_grad()
     def _propose(

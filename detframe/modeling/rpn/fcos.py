@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
-from detframe.layers import DeformConv, mean_over_ranks
+from detframe.layers import DeformConv, global_normalizer
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.proposals import Proposals
 from detframe.modeling.rpn.dense import Candidates, join_levels, top_candidates
@@ -183,7 +183,7 @@ class FCOS(nn.Module):
         return loss.sum() / positives, quality_loss
 
     def _normalizer(self, value: Tensor, least: float) -> Tensor:
-        return (mean_over_ranks(value) if self.settings.sync_normalizer else value.detach()).clamp(min=least)
+        return global_normalizer(value, least, over_ranks=self.settings.sync_normalizer)
 
     # ------------------------------------------------------------------ detection
     @torch.no_grad()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from detframe.config import ConfigNode
-from detframe.layers import mean_over_ranks
+from detframe.layers import first_part, global_normalizer, passes_per_step
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.proposals import Proposals
 from detframe.modeling.rpn.anchor_rpn import AnchorGenerator
@@ -179,19 +179,23 @@ class RetinaNet(nn.Module):
 
     def _normalizers(self, positives: Tensor) -> tuple[Tensor, Tensor]:
         """What the class and box losses of each image are divided by, float32 (N,)."""
+        images = torch.ones_like(positives).sum()
         if self.loss.normalizer == "image":
-            per_image = positives.clamp(min=1) * len(positives)
+            per_image = positives.clamp(min=1) * global_normalizer(images)
             return per_image, per_image
-        total = mean_over_ranks(positives.sum())
-        count = total.clamp(min=1)
+        cls = box = global_normalizer(positives.sum())
         if self.loss.normalizer == "detectron":
-            images = mean_over_ranks(torch.full_like(total, float(len(positives))))
-            return (total + images).expand(len(positives)), count.expand(len(positives))
+            cls = global_normalizer(positives.sum() + images)
         if self.loss.normalizer == "ema":
-            if self.training:
-                self.loss_normalizer.lerp_(count, 1 - EMA_MOMENTUM)
-            count = self.loss_normalizer.clone()
-        return count.expand(len(positives)), count.expand(len(positives))
+            cls = box = self._average(box)
+        return cls.expand(len(positives)), box.expand(len(positives))
+
+    def _average(self, count: Tensor) -> Tensor:
+        """The moving average, over the steps, of the positives of a whole step; as each of its passes divides by it."""
+        passes = passes_per_step()
+        if self.training and first_part():
+            self.loss_normalizer.lerp_(count * passes, 1 - EMA_MOMENTUM)
+        return self.loss_normalizer / passes
 
     @torch.no_grad()
     def _detect(
