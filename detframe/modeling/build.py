@@ -9,7 +9,7 @@ from torch import nn
 
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
-from detframe.layers import freeze_matching, resolve_device
+from detframe.layers import check_norms, freeze_matching, resolve_device
 from detframe.modeling.detector import GeneralizedRCNN, Preprocessor, check_extractor
 from detframe.modeling.distillation import DistilledRCNN, check_distillation, distillation_arguments
 from detframe.registry import BACKBONES, ROI_HEADS, RPN_HEADS
@@ -70,6 +70,7 @@ def build_detection_model(cfg: ConfigNode) -> GeneralizedRCNN:
     freeze_matching(model, cfg.MODEL.FREEZE)
     if isinstance(model, DistilledRCNN):
         check_distillation(cfg, model)
+    check_norms(model)
     if cfg.MODEL.CHANNELS_LAST:
         model = model.to(memory_format=torch.channels_last)
     if cfg.MODEL.COMPILE:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from detframe.errors import InvalidTypeError, InvalidValueError
+from detframe.layers import SingleValueError
 from detframe.modeling.ground_truth import GroundTruth, pack_targets
 from detframe.modeling.proposals import Proposals
 from detframe.ops import extend_boxes
@@ -102,7 +104,8 @@ class GeneralizedRCNN(nn.Module):
         return self.roi_heads is None and getattr(self.rpn, "class_agnostic", False)
 
     def forward(self, images: Sequence[Tensor], targets: Sequence[Target] | None = None) -> Any:
-        return self._run(*self._batch(images, targets))
+        with naming_images(images, targets):
+            return self._run(*self._batch(images, targets))
 
     def _batch(self, images: Sequence[Tensor], targets: Sequence[Target] | None) -> tuple[ImageList, Any]:
         """The images as one batch, and in training their GroundTruth, else None."""
@@ -139,6 +142,28 @@ class GeneralizedRCNN(nn.Module):
             last = end - self.pixel * _pixel_sides(batch.sizes_hw, targets).to(end)
             packed.boxes = torch.cat([start, torch.maximum(last, start)], -1)
         return packed
+
+
+@contextmanager
+def naming_images(images: Sequence[Tensor], targets: Sequence[Target] | None) -> Iterator[None]:
+    """Inside the `with`, a norm that has a single value to take statistics of is explained by the images of the pass.
+
+    Raises:
+        ValueError: in place of SingleValueError, with the images and what to do.
+    """
+    try:
+        yield
+    except SingleValueError as error:
+        ids = [target.get("image_id") for target in targets] if targets else [None] * len(images)
+        named = [
+            f"{'an image' if name is None else f'image {name}'} of {image.shape[-2]}x{image.shape[-1]} pixels"
+            for name, image in zip(ids, images, strict=True)
+        ]
+        raise InvalidValueError(
+            f"{error}: this pass holds {', '.join(named)} (height x width); use larger images (INPUT.MIN_SIZE_TRAIN), "
+            "more images in a pass (SOLVER.IMS_PER_BATCH, fewer SOLVER.ACCUMULATE_STEPS or processes), or GN or "
+            "FrozenBN in place of batch norm (MODEL.RESNETS.NORM and the other NORM keys)"
+        ) from None
 
 
 def _pixel_sides(sizes_hw: Sequence[tuple[int, int]], targets: Sequence[Target]) -> Tensor:

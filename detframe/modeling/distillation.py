@@ -17,7 +17,7 @@ from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
 from detframe.layers import global_normalizer
 from detframe.modeling.backbones.efpn import EFPN
-from detframe.modeling.detector import GeneralizedRCNN
+from detframe.modeling.detector import GeneralizedRCNN, naming_images
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.ops import extend_boxes
 from detframe.structures import Target
@@ -59,9 +59,10 @@ class DistilledRCNN(GeneralizedRCNN):
     def forward(self, images: Sequence[Tensor], targets: Sequence[Target] | None = None) -> Any:
         if not self.training:
             return super().forward(images, targets)
-        batch, ground_truth = self._batch(images, targets)
-        losses = self._distill(batch.tensors, ground_truth)
-        return {**losses, **self._run(batch, ground_truth)} if self.detection else losses
+        with naming_images(images, targets):
+            batch, ground_truth = self._batch(images, targets)
+            losses = self._distill(batch.tensors, ground_truth)
+            return {**losses, **self._run(batch, ground_truth)} if self.detection else losses
 
     def _distill(self, image: Tensor, gt: GroundTruth) -> dict[str, Tensor]:
         backbone: Any = self.backbone
