@@ -33,8 +33,10 @@ def resume_command(folder: Path) -> str:
         words = [*program_name("train", "train_net.py").split(), "--config-file", str(folder / "config.yaml")]
     if "--resume" not in words:
         words.append("--resume")
-    launcher = f"{_launcher()} " if _launcher() else ""
-    return launcher + shlex.join(words)
+    launcher = _launcher()
+    if launcher.startswith("torchrun") and words[1:] and words[1].endswith(".py"):
+        words = words[1:]  # torchrun calls Python itself
+    return " ".join(filter(None, (launcher, shlex.join(words))))
 
 
 def _given_command() -> list[str] | None:
@@ -49,9 +51,10 @@ def _given_command() -> list[str] | None:
 
 def _launcher() -> str:
     """What stands before the command where torchrun or SLURM starts the processes."""
+    world, here = os.environ.get("WORLD_SIZE", "1"), os.environ.get("LOCAL_WORLD_SIZE", "")
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        return "torchrun ..."
-    return "srun ..." if "SLURM_PROCID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
+        return f"torchrun --nproc-per-node={here}" if world == here else "torchrun ..."
+    return "srun ..." if "SLURM_PROCID" in os.environ and int(world) > 1 else ""
 
 
 def evaluate_command(folder: Path, weights: Path) -> str:

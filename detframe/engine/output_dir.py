@@ -122,13 +122,13 @@ def remove_leftovers(folder: Path) -> list[str]:
 def nothing_to_resume(folder: Path) -> str:
     """What `--resume` says where there is no checkpoint: it names the runs that were set aside, the newest first."""
     text = f"--resume: there is no checkpoint in {folder} yet, so this run starts from the beginning"
-    older = [path for path in older_runs(folder) if any(path.glob("model_*.pth"))]
+    older = older_runs(folder)
     if not older:
         return text
-    names = ", ".join(map(str, older))
-    return (
-        f"{text}. Older runs lie in {names}; to go on with one, set OUTPUT_DIR to its folder, as OUTPUT_DIR {older[0]}"
-    )
+    whole = [path for path in older if any(path.glob("model_*.pth"))]
+    names = ", ".join(str(path) if path in whole else f"{path} (without a checkpoint)" for path in older)
+    how = f"; to go on with one, set OUTPUT_DIR to its folder, as OUTPUT_DIR {whole[0]}" if whole else ""
+    return f"{text}. Older runs lie in {names}{how}"
 
 
 def older_runs(folder: Path) -> list[Path]:

@@ -103,7 +103,8 @@ def test_resume_names_the_runs_that_were_set_aside(tmp_path):
     newest = tmp_path / "previous_20260101-000000-2"
     assert older_runs(tmp_path)[1] == newest
     text = nothing_to_resume(tmp_path)
-    assert f"Older runs lie in {newest}, {tmp_path / 'previous_20260101-000000'}, {tmp_path}/previous_2025" in text
+    bare, second = tmp_path / "previous_20260102-000000", tmp_path / "previous_20260101-000000"
+    assert f"Older runs lie in {bare} (without a checkpoint), {newest}, {second}, {tmp_path}/previous_2025" in text
     assert text.endswith(f"as OUTPUT_DIR {newest}")
     assert "Older" not in nothing_to_resume(tmp_path / "previous_x")
 
