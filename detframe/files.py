@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import re
 import shutil
 import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from detframe.errors import FileAccessError, InvalidValueError
 
@@ -20,6 +22,10 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _NEW_SECONDS = 3600.0
+# what is no part of a name: separators, what Windows and shells take for something else, control characters
+_UNSAFE = re.compile(r"""[/\\:*?"<>|\x00-\x1f\x7f-\x9f\ud800-\udfff]""")
+_LONGEST_NAME = 60  # characters, of up to four bytes; a name has 255 bytes, and others are added to this one
+_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{kind}{i}" for kind in ("COM", "LPT") for i in range(1, 10))}
 TEMPORARY = ".*.tmp"  # the names of temporary files, as a pattern
 
 
@@ -61,6 +67,23 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def safe_name(name: str) -> str:
+    """The name of one file or folder, on every system, for a name from somebody's file: never a way to another folder.
+
+    Usual names stay. Where something had to be replaced, shortened or left out, a digest keeps different names apart.
+    """
+    clean = _UNSAFE.sub("_", name).strip(" .")[:_LONGEST_NAME]
+    if clean == name and name and name.partition(".")[0].upper() not in _DEVICES:
+        return name
+    return f"{clean}-{hashlib.sha256(name.encode('utf-8', 'backslashreplace')).hexdigest()[:8]}".lstrip("-")
+
+
+def open_lock(path: Path) -> IO[bytes]:
+    """A file to lock, made where there is none; a link in its place is an OSError, and what it holds stays."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    return os.fdopen(handle, "rb+")
 
 
 def _mark_as_alive(file: BinaryIO) -> None:

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import pytest
 
-from detframe.files import TEMPORARY, atomic_write, read_text, replacing, write_text
+from detframe.files import TEMPORARY, atomic_write, open_lock, read_text, replacing, safe_name, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path):
@@ -59,3 +59,46 @@ def test_texts(tmp_path: Path):
     path.write_bytes(b"a\nZelle \xe4\n")
     with pytest.raises(ValueError, match=r"the list .*names.txt is not UTF-8 text: line 2 holds the byte 0xe4"):
         read_text(path, "the list")
+
+
+HOSTILE = [
+    "",
+    ".",
+    "..",
+    "../x",
+    "/etc/x",
+    "a/b",
+    "a\\b",
+    "C:x",
+    "a\0b",
+    "a\nb",
+    " a",
+    "a.",
+    "x" * 5000,
+    "\ud800",
+    "nul.txt",
+    ".a",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_name_leads_out_of_its_folder(name: str, tmp_path: Path):
+    safe = safe_name(name)
+    (tmp_path / safe).write_text("x")
+    assert [path.name for path in tmp_path.iterdir()] == [safe]
+    assert safe != name and len(safe) < 80
+
+
+def test_usual_names_stay_and_different_ones_stay_apart():
+    for name in ("shapes_train", "2024.10 Zählung", "a-b", "名前", "model_0000016.pth"):
+        assert safe_name(name) == name
+    assert len({safe_name(name) for name in [*HOSTILE, "a_b", "x", "x" * 5001, "a"]}) == len(HOSTILE) + 4
+
+
+def test_a_lock_follows_no_link_and_keeps_what_is_there(tmp_path: Path):
+    (tmp_path / "victim").write_text("mine")
+    (tmp_path / "a.lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match=r"a\.lock"):
+        open_lock(tmp_path / "a.lock")
+    open_lock(tmp_path / "victim").close()
+    assert (tmp_path / "victim").read_text() == "mine"

@@ -6,10 +6,12 @@ import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from detframe.cli.arguments import add_consent_argument, base_parser, parse
 from detframe.cli.common import log_to_terminal
 from detframe.cli.errors import guard
+from detframe.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -51,9 +53,10 @@ def _run(args: argparse.Namespace) -> int:
     output = Path(args.output).expanduser()
     output.parent.mkdir(parents=True, exist_ok=True)
     if args.to == "torchvision":
-        torch.save(to_torchvision(state, read_weights(args.like) if args.like else None), output)
+        content: Any = to_torchvision(state, read_weights(args.like) if args.like else None)
     else:
-        torch.save({"model": to_detectron2(model), "__author__": "detframe"}, output)
+        content = {"model": to_detectron2(model), "__author__": "detframe"}
+    atomic_write(output, lambda file: torch.save(content, file))
     classes = meta["class_names"]
     logger.info("%s holds %d tensors for %s; classes in order: %s", output, len(state), args.to, ", ".join(classes))
     return 0

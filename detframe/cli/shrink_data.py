@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from detframe.cli.arguments import base_parser, parse
 from detframe.cli.common import log_to_terminal
 from detframe.cli.errors import guard
 from detframe.errors import FileAccessError
+from detframe.files import safe_name, write_text
 
 if TYPE_CHECKING:
     from detframe.data import Records
@@ -54,10 +54,10 @@ def _run(args: argparse.Namespace) -> int:
     rows = []
     for name in args.datasets:
         records = load_records([name], args.catalog)
-        annotations = folder / "annotations" / f"{name}.json"
-        shrink(records, args.factor, folder / name, annotations)
-        rows.append(f"{name}_small: {{format: coco, images: {folder / name}, annotations: {annotations}}}")
-        logger.info("%d images in %s", len(records), folder / name)
+        images, annotations = folder / safe_name(name), folder / "annotations" / f"{safe_name(name)}.json"
+        shrink(records, args.factor, images, annotations)
+        rows.append(f"{name}_small: {{format: coco, images: {images}, annotations: {annotations}}}")
+        logger.info("%d images in %s", len(records), images)
     logger.info("for the catalog:\n%s", "\n".join(rows))
     return 0
 
@@ -77,15 +77,17 @@ def shrink(records: Records, factor: float, images: Path, annotations: Path) -> 
         "annotations": [],
         "categories": [{"id": number, "name": name} for number, name in categories],
     }
+    written: set[str] = set()
     for record in records:
         name = f"{Path(record['file_name']).stem}.png"
+        if name in written:  # of another folder, or of another format
+            name = f"{Path(name).stem}_{safe_name(str(record['image_id']))}.png"
+        written.add(name)
         height, width = _write_smaller(record["file_name"], factor, images / name)
         data["images"].append({"id": record["image_id"], "file_name": name, "height": height, "width": width})
         data["annotations"] += _annotations(record, (height, width), metadata.category_ids)
     # the JSON appears last and whole, so that an interrupted copy is not taken for a complete one
-    temporary = annotations.with_suffix(".tmp")
-    temporary.write_text(json.dumps(data), encoding="utf-8")
-    os.replace(temporary, annotations)
+    write_text(annotations, json.dumps(data))
 
 
 def _write_smaller(source: str, factor: float, target: Path) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from detframe.cli.arguments import add_config_arguments, base_parser, parse, pos
 from detframe.cli.common import load_config, log_to_terminal, print_config
 from detframe.cli.errors import guard
 from detframe.cli.media import write_image
+from detframe.files import safe_name
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def _run(args: argparse.Namespace) -> int:
         for image, target in zip(images, targets, strict=True):
             drawn += 1
             picture = training_image(image, target, records.metadata.class_names)
-            write_image(output / f"{drawn:04d}_image_{target['image_id']}.jpg", picture)
+            write_image(output / f"{drawn:04d}_image_{safe_name(str(target['image_id']))}.jpg", picture)
             if drawn == args.num_images:
                 logger.info("%d drawings are in %s", drawn, output)
                 return 0

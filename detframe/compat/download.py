@@ -7,19 +7,23 @@ import http.client
 import logging
 import os
 import re
-import tempfile
+import shutil
 import urllib.parse
 import urllib.request
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import torch
 
 from detframe.errors import DownloadError, InvalidValueError, MissingFileError
+from detframe.files import replacing, safe_name
 
 logger = logging.getLogger(__name__)
 
 CHUNK = 1 << 20  # bytes
+MAX_SIZE = 1 << 36  # bytes of a file; no weights are as large, and a server may send without end
+_SEAL = 64  # hexadecimal digits of a SHA-256
+_THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 TIMEOUT = 60.0  # seconds without an answer
 # PyTorch's convention for published weights: the name ends in the first eight digits of the SHA-256
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8})\.(?:pth|pt)$")
@@ -48,7 +52,8 @@ def download(url: str) -> Path:
     The file appears in the cache only when it is complete and right.
 
     Raises:
-        ValueError: the digest is another, or the part after # is no sha256.
+        ValueError: the digest is another, the part after # is no sha256, or an address of http (or one that leads
+            there) has none.
         FileNotFoundError: the file is not in the cache, and DETFRAME_OFFLINE is set.
         ConnectionError: the download failed.
     """
@@ -61,10 +66,13 @@ def download(url: str) -> Path:
         return path
     if os.environ.get("DETFRAME_OFFLINE", "0") not in ("", "0"):
         raise MissingFileError(f"DETFRAME_OFFLINE is set and {address} has not been downloaded; put the file at {path}")
+    sealed = expected.algorithm == "sha256" and len(expected.digits) == _SEAL
+    if not sealed:
+        _refuse_open_line(address, address)
     path.parent.mkdir(parents=True, exist_ok=True)
     logger.info("downloading %s to %s", address, path)
     try:
-        _fetch(address, path, expected)
+        _fetch(address, path, expected, sealed)
     except (OSError, http.client.HTTPException) as error:
         raise DownloadError(
             f"cannot download {address}: {error}. Put the file at {path}, or set MODEL.WEIGHTS to a local file, "
@@ -85,7 +93,10 @@ def split_digest(url: str) -> tuple[str, Digest]:
         if match is None:
             raise InvalidValueError(f"{url}: after # goes sha256= and 64 hexadecimal digits, not {fragment!r}")
         return address, Digest("sha256", match[1].lower())
-    path = urllib.parse.urlparse(address).path
+    try:
+        path = urllib.parse.urlparse(address).path
+    except ValueError as error:
+        raise InvalidValueError(f"{address} is no address: {error}") from None
     if address.startswith(DETECTRON2_FILES) and (match := _MD5_IN_NAME.search(path)):
         return address, Digest("md5", match[1])
     match = _HASH_IN_NAME.search(path)
@@ -105,7 +116,7 @@ def cache_path(address: str) -> Path:
     files, and lie in a folder for the rest of their address.
     """
     parts = urllib.parse.urlparse(address)
-    name = os.path.basename(parts.path) or "weights"
+    name = safe_name(os.path.basename(parts.path) or "weights")
     if _HASH_IN_NAME.search(name):
         return cache_folder() / name
     return cache_folder() / hashlib.sha256(address.encode()).hexdigest()[:8] / name
@@ -122,34 +133,71 @@ def _hasher(algorithm: str) -> hashlib._Hash:
     return hashlib.new(algorithm, usedforsecurity=False)
 
 
-def _fetch(address: str, path: Path, expected: Digest) -> None:
+def _refuse_open_line(address: str, asked: str) -> None:
+    """Over http, whoever stands between can put another file in the place of this one.
+
+    Args:
+        asked: what the user named; `address` may be where that led.
+
+    Raises:
+        ValueError: the address is not of https. Addresses of this machine itself (127.0.0.1, localhost, ::1) pass: what
+            comes from there never was on a network.
+    """
+    parts = urllib.parse.urlparse(address)
+    if parts.scheme == "https" or (parts.hostname in _THIS_MACHINE and parts.scheme == "http"):
+        return
+    led = f" (it leads to {address})" if address != asked else ""
+    raise InvalidValueError(
+        f"{asked} is not fetched over {parts.scheme}{led}: anybody on the way could change the file. Use an address of "
+        "https, or add the digest of the right file: #sha256=<64 hexadecimal digits>"
+    )
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows an address to where it leads, over https alone where no digest seals the file."""
+
+    def __init__(self, asked: str, sealed: bool) -> None:
+        self.asked, self.sealed = asked, sealed
+
+    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
+        """As urllib calls it."""
+        if not self.sealed:
+            _refuse_open_line(newurl, self.asked)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _fetch(address: str, path: Path, expected: Digest, sealed: bool) -> None:
     """Download into a file beside `path`, which takes its place when it is whole; several processes may do so."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    partial = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            found = _copy(address, file, expected.algorithm)
+    with replacing(path) as file:
+        found = _copy(address, file, expected.algorithm, sealed)
         if expected.digits:
             _check(found, expected, f"what {address} gave is not the file that was asked for", "; it was not kept")
-        partial.chmod(0o644)  # temporary files are closed to other users, who may share the cache
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
-def _copy(address: str, file: IO[bytes], algorithm: str) -> str:
+def _copy(address: str, file: IO[bytes], algorithm: str, sealed: bool) -> str:
     """Write the content of an address into a file; returns its digest."""
     digest, size = _hasher(algorithm), 0
     request = urllib.request.Request(address, headers={"User-Agent": "detframe"})
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+    opener = urllib.request.build_opener(_Redirects(address, sealed))
+    with opener.open(request, timeout=TIMEOUT) as response:
+        promised = _length(response.headers.get("Content-Length"))
+        room = shutil.disk_usage(cache_folder()).free if cache_folder().is_dir() else MAX_SIZE
+        if promised is not None and promised > min(room, MAX_SIZE):
+            raise DownloadError(f"the file has {promised} bytes; {min(room, MAX_SIZE)} are free for it at most")
         while chunk := response.read(CHUNK):
             file.write(chunk)
             digest.update(chunk)
             size += len(chunk)
-        promised = response.headers.get("Content-Length")
-    if promised is not None and size != int(promised):
+            if size > MAX_SIZE:
+                raise DownloadError(f"it goes on after {size} bytes")
+    if promised is not None and size != promised:
         raise DownloadError(f"the connection ended after {size} of {promised} bytes")
     return digest.hexdigest()
+
+
+def _length(header: str | None) -> int | None:
+    """What a server promises, if it does so in digits."""
+    return int(header) if header is not None and re.fullmatch(r"[0-9]{1,18}", header) else None
 
 
 def _check(found: str, expected: Digest, what: str, remedy: str) -> None:

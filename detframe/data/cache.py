@@ -18,6 +18,7 @@ import numpy as np
 
 from detframe.data.metadata import Metadata
 from detframe.data.packing import PackedDataset, map_folder
+from detframe.files import open_lock, safe_name
 
 logger = logging.getLogger(__name__)
 FORMAT_VERSION = 3  # raise it when a reader or the layout of the arrays changes
@@ -42,11 +43,11 @@ def cached(name: str, key: str, read: Callable[[], PackedDataset]) -> PackedData
     The processes of a machine wait for the first of them to read. Where the cache cannot be written, arrays stay in
     memory.
     """
-    folder = cache_folder() / f"{name}-{key}"
+    folder = cache_folder() / f"{safe_name(name)}-{key}"
     found = _open(folder)
     if found is not None:
         return found
-    with _locked(folder.with_suffix(".lock")):
+    with _locked(folder.with_name(f"{folder.name}.lock")):
         return _open(folder) or _store(folder, read())
 
 
@@ -58,7 +59,7 @@ def _locked(path: Path) -> Iterator[None]:
             import fcntl
 
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(path.open("w"))
+            file = stack.enter_context(open_lock(path))
             fcntl.flock(file, fcntl.LOCK_EX)
         except (ImportError, OSError) as error:
             logger.debug("no lock on %s: %s", path, error)

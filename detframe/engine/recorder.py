@@ -14,7 +14,7 @@ import torch
 
 from detframe.engine.board import Board
 from detframe.engine.logs import MetricsFile
-from detframe.files import atomic_write
+from detframe.files import atomic_write, safe_name
 
 logger = logging.getLogger(__name__)
 TENSORBOARD_FOLDER = "tensorboard"
@@ -60,7 +60,7 @@ class RunRecorder:
             return
         from torchvision.io import encode_png
 
-        path = self.folder / IMAGES_FOLDER / f"{name}_{iteration:07d}.png"
+        path = self.folder / IMAGES_FOLDER / f"{safe_name(name)}_{iteration:07d}.png"
         with self._warning_once(f"{path.parent} misses pictures"):
             path.parent.mkdir(parents=True, exist_ok=True)
             png = encode_png(torch.from_numpy(np.ascontiguousarray(image_hwc)).permute(2, 0, 1)).numpy()

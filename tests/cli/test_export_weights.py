@@ -39,3 +39,17 @@ def test_what_is_no_checkpoint_of_ours(tmp_path: Path, capsys: pytest.CaptureFix
     torch.save({"conv1.weight": torch.zeros(1)}, path)
     assert export_weights.main(["--weights", str(path), "--to", "torchvision", "--output", str(tmp_path / "b")]) == 2
     assert "no checkpoint of detframe" in capsys.readouterr().err
+
+
+def test_an_export_is_whole_or_absent(checkpoint: Path, tmp_path: Path, monkeypatch, capsys):
+    output = tmp_path / "out.pth"
+    output.write_text("old")
+
+    def fail(content, file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("torch.save", fail)
+    assert export_weights.main(["--weights", str(checkpoint), "--to", "detectron2", "--output", str(output)]) == 2
+    assert "out.pth" in capsys.readouterr().err
+    assert output.read_text() == "old" and list(tmp_path.iterdir()) == [output]

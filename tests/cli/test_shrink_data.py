@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from detframe.cli import shrink_data
 from detframe.data import load_image, load_records
 from tests.cli.test_runs import workplace  # noqa: F401  (a fixture)
+from tests.data.sets import write_coco
 
 
 def test_images_and_boxes_shrink_together(workplace: Path):  # noqa: F811
@@ -35,3 +38,14 @@ def test_a_factor_that_does_not_shrink(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
         shrink_data.main(["--datasets", "shapes_train", "--factor", "2", "--output", "x"])
     assert "between 0 and 1, not 2" in capsys.readouterr().err
+
+
+def test_images_of_one_name_in_two_folders_do_not_meet(tmp_path: Path):
+    for folder in ("a", "b"):
+        (tmp_path / "images" / folder).mkdir(parents=True)
+        shutil.copy(write_coco(tmp_path / folder, []).parent / "images" / "1.png", tmp_path / "images" / folder)
+    images = [{"id": i, "file_name": f"{folder}/1.png", "height": 40, "width": 60} for i, folder in enumerate("ab", 1)]
+    records = load_records(["mine"], str(write_coco(tmp_path, [], images=images)), keep_empty=True)
+    shrink_data.shrink(records, 0.5, tmp_path / "half", tmp_path / "half.json")
+    names = [image["file_name"] for image in json.loads((tmp_path / "half.json").read_text())["images"]]
+    assert names == ["1.png", "1_2.png"] and all((tmp_path / "half" / name).is_file() for name in names)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import http.server
+import threading
 
 import pytest
 import torch
@@ -116,3 +118,61 @@ def test_without_a_cache_of_its_own_the_folder_is_pytorch_hubs(tmp_path, monkeyp
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     expected = tmp_path / "hub" / "checkpoints" / "resnet50-0676ba61.pth"
     assert cache_path("https://host.example/models/resnet50-0676ba61.pth") == expected
+
+
+@pytest.mark.parametrize("name", ["w.pth", "net-01234567.pth"])
+def test_http_needs_a_digest(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("DETFRAME_CACHE", str(tmp_path))
+    address = f"http://host.invalid/{name}"
+    with pytest.raises(ValueError, match=rf"{address} is not fetched over http: .*https.*#sha256="):
+        download(address)
+    with pytest.raises(ConnectionError, match="cannot download"):  # it is tried
+        download(f"{address}#sha256={'0' * 64}")
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("target", ["http://host.invalid/w.pth", "ftp://host.invalid/w.pth"])
+def test_an_address_that_leads_to_an_open_line(site, monkeypatch, target):
+    class Elsewhere(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(302)
+            self.send_header("Location", target)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            with pytest.raises(ValueError, match=rf"127\.0\.0\.1.* is not fetched .*it leads to {target}"):
+                download(f"http://127.0.0.1:{server.server_port}/w.pth")
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_file_larger_than_the_disk_is_not_begun(site, tmp_path, monkeypatch):
+    files, _, address = site
+    put(files, "/w.pth", b"content", promised=10**17)
+    with pytest.raises(ConnectionError, match=r"the file has 100000000000000000 bytes; \d+ are free"):
+        download(f"{address}/w.pth")
+    monkeypatch.setattr("detframe.compat.download.MAX_SIZE", 3)
+    put(files, "/v.pth", b"content")
+    with pytest.raises(ConnectionError, match="the file has 7 bytes"):
+        download(f"{address}/v.pth")
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("path", ["/a/..", "/..", "/.", "/a\\..\\b", "/" + "x" * 1000, "/%00", "/a\x01b", ""])
+def test_no_address_leads_out_of_the_cache(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("DETFRAME_CACHE", str(tmp_path))
+    place = cache_path(f"https://host.invalid{path}")
+    assert place.parent.parent == tmp_path / "weights" and place.name not in (".", "..") and len(place.name) < 200
+    assert place.resolve() == place.absolute()
+
+
+def test_what_is_no_address():
+    with pytest.raises(ValueError, match="is no address"):
+        download("https://[half/w.pth")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from detframe.data import Metadata, RecordBuilder, Records, join, load_records, resolve_num_classes
 from detframe.data.cache import cache_folder
@@ -186,3 +188,31 @@ def test_several_data_sets_by_name(tmp_path: Path) -> None:
     records = load_records(["b", "a"], str(write_catalog(tmp_path, entries)))
     assert [r["boxes"].tolist()[0][2] for r in records] == [7, 9]
     assert records.image_ids.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("name", ["../../outside", "/etc/outside", "..", "a\tb", "x" * 500])
+def test_no_name_of_a_data_set_leads_out_of_the_cache(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DETFRAME_CACHE", str(tmp_path / "deep" / "cache"))
+    catalog = write_coco(tmp_path, [annotation(1, 1, [0, 0, 9, 9])])
+    write_catalog(tmp_path, {name: yaml.safe_load(catalog.read_text())["mine"]})
+    before = set(tmp_path.iterdir())
+    folder = load_records([name], str(catalog))._parts[0].folder
+    assert folder is not None and folder.parent == cache_folder()
+    assert set(tmp_path.iterdir()) - before == {tmp_path / "deep"}
+
+
+def test_the_lock_of_the_cache_follows_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETFRAME_CACHE", str(tmp_path / "cache"))
+    catalog = str(write_coco(tmp_path, [annotation(1, 1, [0, 0, 9, 9])]))
+    folder = load_records(["mine"], catalog)._parts[0].folder
+    assert folder is not None
+    lock = folder.with_name(f"{folder.name}.lock")
+    assert lock.is_file()
+    shutil.rmtree(folder)
+    lock.unlink()
+    (tmp_path / "victim").write_text("mine")
+    lock.symlink_to(tmp_path / "victim")
+    assert len(load_records(["mine"], catalog)) == 1
+    assert (tmp_path / "victim").read_text() == "mine"

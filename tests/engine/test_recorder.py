@@ -168,3 +168,14 @@ def test_full_disk_under_last_checkpoint_has_a_remedy(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"cannot write .*last_checkpoint: No space left.*make room") as caught:
         make_checkpointer(tmp_path).save("model_0000001.pth", {}, {"iteration": 1}, {})
     assert "go on with --resume" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["predictions_../../x_0", "predictions_/etc/x_0", "predictions_a\nb_0", "y" * 5000])
+def test_a_picture_of_any_data_set_stays_in_its_folder(name, tmp_path):
+    folder = tmp_path / "a" / "b"
+    recorder = RunRecorder(folder, board=False)
+    recorder.picture(3, name, PICTURE)
+    recorder.picture(3, "predictions_shapes_val_0", PICTURE)
+    written = sorted(path.relative_to(folder / "images").as_posix() for path in tmp_path.rglob("*.png"))
+    assert len(written) == 2 and "predictions_shapes_val_0_0000003.png" in written
+    assert all("/" not in path and path.endswith("_0000003.png") for path in written)
