@@ -99,8 +99,9 @@ def apply_saved_format(cfg: ConfigNode, saved: Mapping[str, Any]) -> ConfigNode:
     for key in _RGB.values():
         node: Any = saved
         for part in key.split("."):
-            node = node[part]
-        values[key] = tuple(node) if isinstance(node, list) else node
+            node = node.get(part) if isinstance(node, Mapping) else None
+        if node is not None:  # an older version may not have had the key
+            values[key] = tuple(node) if isinstance(node, list) else node
     return set_untouched(cfg, values, "the checkpoint")
 
 

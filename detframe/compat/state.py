@@ -72,7 +72,7 @@ def _class_names(content: Any) -> tuple[str, ...]:
     """The classes that a checkpoint of detframe names, label 1 first."""
     meta = content.get("meta") if isinstance(content, Mapping) else None
     names = meta.get("class_names", ()) if isinstance(meta, Mapping) else ()
-    return tuple(str(name) for name in names)
+    return tuple(map(str, names)) if isinstance(names, (list, tuple)) else ()
 
 
 def refuse_not_finite(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str | Path) -> None:

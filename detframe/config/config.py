@@ -18,7 +18,7 @@ from detframe.config.dialects import OVERRIDE, Foreign, recognise, switch, word_
 from detframe.config.foreign.rules import Dialect
 from detframe.config.overrides import read_word
 from detframe.config.words import values
-from detframe.config.yaml_files import read_yaml, write_yaml
+from detframe.config.yaml_files import read_yaml, write_yaml, yaml_rows
 from detframe.errors import InvalidTypeError, InvalidValueError, ReadOnlyError, UnknownNameError
 from detframe.registry import nearest
 
@@ -132,6 +132,17 @@ class ConfigNode(CfgNode):
             self._merge_foreign(dialect, [row for row in rows if row[0] in dialect.defaults])
             rows = [row for row in rows if row[0] not in dialect.defaults]
         for key, value, where in rows:
+            self._assign(key, value, where)
+
+    def merge_from_text(self, text: str, source: str) -> None:
+        """Set what a config says that `dump` wrote; it has no bases, and none are read.
+
+        Args:
+            source: where the text is from, for messages.
+
+        Raises KeyError and ValueError as `merge_from_file` does.
+        """
+        for key, value, where in yaml_rows(text, source):
             self._assign(key, value, where)
 
     def merge_from_list(self, cfg_list: Sequence[Any]) -> None:

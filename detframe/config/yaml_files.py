@@ -20,7 +20,7 @@ from detframe.config.yaml_text import Document, compose, construct, pairs, place
 from detframe.errors import InvalidValueError, MissingFileError
 from detframe.files import read_text
 
-__all__ = ["BASE_KEY", "compute", "literal", "read_yaml", "write_yaml"]
+__all__ = ["BASE_KEY", "compute", "literal", "read_yaml", "write_yaml", "yaml_rows"]
 BASE_KEY = "_BASE_"
 MAX_SIZE = 2**23  # bytes of a file that is read at all
 MAX_FILES = 100  # that one file's bases lead to
@@ -48,16 +48,25 @@ def _read(path: Path, outer: tuple[Path, ...], opened: list[Path]) -> list[Row]:
         raise InvalidValueError(f"_BASE_ leads to more than {MAX_FILES} files, the last of them {path}")
     if path.stat().st_size > MAX_SIZE:
         raise InvalidValueError(f"{path} has {path.stat().st_size} bytes, too many for a config file")
-    document = compose(read_text(path, "the config file"), f"{path} is not valid YAML")
-    if document.root is None:
-        return []
-    if not isinstance(document.root, yaml.MappingNode):
-        raise InvalidValueError(f"{path} must hold KEY: VALUE pairs at the top, not a {document.root.id}")
-    rows = list(_flatten(document.root, "", path, set(), document))
+    rows = yaml_rows(read_text(path, "the config file"), str(path))
     out: list[Row] = []
     for base in _bases(rows):
         out += _read(_find_base(base, path), (*outer, path.resolve()), opened)
     return out + [row for row in rows if row[0] != BASE_KEY]
+
+
+def yaml_rows(text: str, source: str) -> list[Row]:
+    """(dotted key, value, "source:line") of every leaf of a config text; `_BASE_` is a key as any other.
+
+    Raises:
+        ValueError: malformed YAML, a key given twice, or Python objects.
+    """
+    document = compose(text, f"{source} is not valid YAML")
+    if document.root is None:
+        return []
+    if not isinstance(document.root, yaml.MappingNode):
+        raise InvalidValueError(f"{source} must hold KEY: VALUE pairs at the top, not a {document.root.id}")
+    return list(_flatten(document.root, "", source, set(), document))
 
 
 def _bases(rows: list[Row]) -> Iterator[str]:
@@ -83,18 +92,17 @@ def _find_base(base: str, owner: Path) -> Path:
     return found
 
 
-def _flatten(node: yaml.MappingNode, prefix: str, path: Path, seen: set[str], document: Document) -> Iterator[Row]:
+def _flatten(node: yaml.MappingNode, prefix: str, source: str, seen: set[str], document: Document) -> Iterator[Row]:
     """A section that stands twice, as in some published files, is the two together; a key that does is an error.
 
     A top entry in small letters whose anchor is used is no key but the place where the shared values stand.
     """
-    source = str(path)
     for key_node, value_node in pairs(node, source):
         name, where = str(key_node.value), place(key_node, source)
         if not prefix and name.islower() and id(value_node) in document.shared:
             continue
         if isinstance(value_node, yaml.MappingNode) and value_node.value:
-            yield from _flatten(value_node, f"{prefix}{name}.", path, seen, document)
+            yield from _flatten(value_node, f"{prefix}{name}.", source, seen, document)
             continue
         if prefix + name in seen:
             raise InvalidValueError(f"{prefix}{name} is given twice ({where})")

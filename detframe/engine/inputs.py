@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from detframe.config import ConfigNode, given_in_epochs, resolve_durations
+from detframe.config.yaml_text import safe_yaml
 from detframe.engine.place import Place, check_same_data, first_place, resumed_place
 from detframe.engine.resuming import DATA_KEYS, Change, changes_since, check_changes, log_changes, saved_leaves
-from detframe.errors import InvalidValueError
+from detframe.errors import InvalidValueError, shown
 from detframe.layers.collectives import broadcast_object
 
 logger = logging.getLogger(__name__)
@@ -120,9 +119,33 @@ def resolve_seed(cfg: ConfigNode, content: dict[str, Any] | None) -> int:
     return int(broadcast_object(random.SystemRandom().randrange(2**31)))
 
 
+def meta_of(content: Any, source: str) -> Mapping[str, Any]:
+    """What a checkpoint says about itself; {} of other programs' files.
+
+    Raises:
+        ValueError: its class names or its iteration are of another kind than detframe writes.
+    """
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    if not isinstance(meta, Mapping):
+        return {}
+    names, iteration = meta.get("class_names", []), meta.get("iteration", 0)
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise InvalidValueError(f"{source} is no checkpoint of detframe: its class_names are no list of names")
+    if not isinstance(iteration, int) or iteration < 0:
+        raise InvalidValueError(f"{source} is no checkpoint of detframe: its iteration is {shown(iteration)}")
+    return meta
+
+
 def saved_config(content: dict[str, Any]) -> dict[str, Any]:
-    """The effective config in a checkpoint, as plain dicts."""
-    loaded: dict[str, Any] = yaml.safe_load(content["meta"]["config"])
+    """The effective config in a checkpoint, as plain dicts.
+
+    Raises:
+        ValueError: what is there is no config.
+    """
+    text = content["meta"]["config"]
+    loaded = safe_yaml(text, "the config in the checkpoint") if isinstance(text, str) else None
+    if not isinstance(loaded, dict):
+        raise InvalidValueError("the config in the checkpoint holds no KEY: VALUE pairs")
     return loaded
 
 

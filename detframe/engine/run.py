@@ -28,6 +28,7 @@ from detframe.engine.inputs import (
     describe_data,
     load_inputs,
     load_test_sets,
+    meta_of,
     saved_config,
 )
 from detframe.engine.logs import MetricsFile, RunLog, run_log
@@ -253,7 +254,7 @@ def _evaluate(cfg: ConfigNode, folder: Path, log: RunLog, allow_custom_imports: 
     from detframe.data import resolve_num_classes, resolve_num_keypoints
 
     content = read_weights(cfg.MODEL.WEIGHTS)
-    meta = content.get("meta", {}) if isinstance(content, Mapping) else {}
+    meta = meta_of(content, cfg.MODEL.WEIGHTS)
     if allow_custom_imports and "config" in meta:
         carried = carried_config(meta["config"], cfg.MODEL.WEIGHTS)
         import_carried_modules(carried.CUSTOM_IMPORTS, cfg.MODEL.WEIGHTS, allow=True)

@@ -118,7 +118,9 @@ def test_a_carried_config_is_read_and_imports_nothing(code, tmp_path):
     [
         (None, "model.pth is a NoneType, not text"),
         (b"SEED: 0", "is a bytes"),
-        ("_BASE_: /etc/passwd", r"names other files \(_BASE_\)"),
+        ("_BASE_: /etc/passwd", r"_BASE_"),
+        ('"\\x5fBASE_": configs/Base.yaml', r"_BASE_"),
+        ("a: &a [1, 1]\nSEED: " + "[" * 100_000, r"nest"),
         ("SEED: [", r"cannot read the config in it: .*YAML"),
         ("SEEED: 0", r"written by detframe 9\.9, and .*SEEED"),
         ("SEED: much", "SEED"),
