@@ -295,7 +295,7 @@ def test_ranks_agree_where_they_stop_whoever_has_the_reason(tmp_path):
     assert caught.value.exit_code == 138
     notes = sorted(path.read_text() for path in tmp_path.glob("rank*.txt"))
     other = "ProcessFailedError another process could not read its batch: rank 1 (OSError: no more pictures)"
-    assert notes == [f"2 {other}\n3 RunTerminated", "2 OSError no more pictures\n3 RunTerminated"]
+    assert notes == ["2 OSError no more pictures\n3 RunTerminated", f"2 {other}\n3 RunTerminated"]
     for iteration in (2, 3):
         state = read(tmp_path / str(iteration), f"model_000000{iteration}.pth")["training"]
         assert state["iteration"] == iteration and len(state["rng"]) == 2
