@@ -12,6 +12,7 @@ from detframe.config.durations import parse_duration
 
 _LONGEST_SIDE = 2**16  # of a training image, in pixels
 _WIDEST = 2**12  # channels of a ResNet's first stage
+_FINEST_MASK = 2**11  # pixels of its side
 Findings = Iterator[tuple[str, str]]  # key, what it must be
 
 
@@ -93,6 +94,9 @@ def _heads(cfg: ConfigNode) -> Findings:
         rows = [row if isinstance(row, tuple) else (row,) for row in model[section].ANCHOR_SIZES]
         if len({len(row) for row in rows}) > 1:
             yield f"MODEL.{section}.ANCHOR_SIZES", "equally many sizes on every level"
+    points = model.POINT_HEAD
+    if points.COARSE_SIDE * 2**points.SUBDIVISION_STEPS > _FINEST_MASK:
+        yield "MODEL.POINT_HEAD.SUBDIVISION_STEPS", f"so few that masks have at most {_FINEST_MASK} pixels a side"
     cascade = model.ROI_BOX_CASCADE_HEAD
     if len(cascade.IOUS) != len(cascade.BBOX_REG_WEIGHTS):
         yield "MODEL.ROI_BOX_CASCADE_HEAD.IOUS", f"as many as BBOX_REG_WEIGHTS, {len(cascade.BBOX_REG_WEIGHTS)}"

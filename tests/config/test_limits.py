@@ -150,6 +150,7 @@ def test_what_is_wrong_is_said(key: str, value: Any, wanted: str):
         (("INPUT.LSJ.ON", True, "INPUT.LSJ.SIZE", 2**15, "INPUT.LSJ.MAX_SCALE", 50), "at most 65536 pixels"),
         (("MODEL.RESNETS.NORM", "BN", "MODEL.RESNETS.NORM_EPS", 0), "above 0 with MODEL.RESNETS.NORM BN"),
         (("MODEL.RESNETS.NUM_GROUPS", 4096, "MODEL.RESNETS.WIDTH_PER_GROUP", 4096), "at most 4096 channels"),
+        (("MODEL.POINT_HEAD.SUBDIVISION_STEPS", 10), "masks have at most 2048 pixels a side"),
         (("MODEL.MASK_ON", True, "MODEL.ROI_HEADS.NAME", ""), "heads on regions that MODEL.MASK_ON needs"),
     ],
 )
