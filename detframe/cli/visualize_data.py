@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
+from contextlib import closing
+from itertools import chain, islice
 from pathlib import Path
 
 from detframe.cli.arguments import add_config_arguments, base_parser, parse, positive
 from detframe.cli.common import load_config, log_to_terminal, print_config
 from detframe.cli.errors import guard
-from detframe.cli.media import write_image
+from detframe.cli.media import check_output, write_image
 from detframe.files import safe_name
 
 logger = logging.getLogger(__name__)
@@ -37,18 +39,16 @@ def _run(args: argparse.Namespace) -> int:
         return print_config(args)
     log_to_terminal()
     cfg = load_config(args)
+    output = Path(args.output or Path(cfg.OUTPUT_DIR) / "data")
+    check_output(output)
     from detframe.data import build_train_loader, load_records
     from detframe.visualization import training_image
 
     records = load_records(cfg.DATASETS.TRAIN, cfg.DATASETS.CATALOG, keep_empty=cfg.DATALOADER.EMPTY == "keep")
-    output = Path(args.output or Path(cfg.OUTPUT_DIR) / "data")
-    drawn = 0
-    for images, targets in build_train_loader(cfg, records):
-        for image, target in zip(images, targets, strict=True):
-            drawn += 1
+    with closing(build_train_loader(cfg, records)) as loader:
+        samples = chain.from_iterable(zip(images, targets, strict=True) for images, targets in loader)
+        for number, (image, target) in enumerate(islice(samples, args.num_images), 1):
             picture = training_image(image, target, records.metadata.class_names)
-            write_image(output / f"{drawn:04d}_image_{safe_name(str(target['image_id']))}.jpg", picture)
-            if drawn == args.num_images:
-                logger.info("%d drawings are in %s", drawn, output)
-                return 0
+            write_image(output / f"{number:04d}_image_{safe_name(str(target['image_id']))}.jpg", picture)
+    logger.info("%d drawings are in %s", args.num_images, output)
     return 0

@@ -10,6 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -24,6 +26,7 @@ from detframe.data import (
     build_train_loader,
     load_records,
 )
+from detframe.data import images as images_module
 from detframe.data import loader as loader_module
 from detframe.errors import InvalidValueError
 from detframe.structures import LazyMasks, validate_target
@@ -328,3 +331,16 @@ def test_thin_images(tmp_path: Path, size: tuple[int, int], resizing: int) -> No
             assert min(image.shape[1:]) >= 1 and max(image.shape[1:]) <= 3000
             validate_target(target, 1)
         assert sum(len(target["boxes"]) for target in targets) == 1
+
+
+def test_notices_about_images_are_said_once_a_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the main process, however many workers meet such images."""
+    monkeypatch.setattr(images_module, "_noticed", set())
+    records = coco_records(tmp_path, [], [(40, 60)] * 6)
+    for record in records:
+        cv2.imwrite(record["file_name"], np.full((40, 60), 4095, np.uint16))
+    list(build_test_loader(config("DATALOADER.NUM_WORKERS", 2, "TEST.IMS_PER_BATCH", 1), records))
+    (said,) = [r.getMessage() for r in caplog.records if "bits" in r.getMessage()]
+    assert "only 12 of them are used" in said

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -183,6 +184,45 @@ def test_closing_ends_workers_in_any_state(tmp_path: Path) -> None:
         pool.close()
         pool.close()
         assert set(multiprocessing.active_children()) <= before
+
+
+@pytest.fixture
+def pinning(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Page-locked memory as on a machine with a GPU; the names of the threads that fill it."""
+    threads: list[str] = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(
+        torch.Tensor, "pin_memory", lambda data: (threads.append(threading.current_thread().name), data.clone())[1]
+    )
+    return threads
+
+
+def test_pinned_batches(pinning: list[str]) -> None:
+    with closing(WorkerPool(double, range(7), 2, 7, pin=True)) as pool:
+        assert [number for (number, _), _ in pool] == list(range(7))
+    assert len(pinning) == 7 and all(name.startswith("detframe-pin") for name in pinning)
+    with closing(WorkerPool(partial(failing, "user"), Numbers(), 2, pin=True)) as pool:
+        with pytest.raises(InvalidValueError, match="a mistake"):
+            list(pool)
+
+
+@pytest.mark.parametrize("by_pipe", [False, True])
+def test_deaths_and_closing_while_batches_are_pinned(
+    pinning: list[str], by_pipe: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if by_pipe:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    for _ in range(4):
+        with closing(WorkerPool(partial(large, 20_000_000), Numbers(), 2, pin=True)) as pool:
+            next(pool)
+            pool._processes[1].kill()
+            with pytest.raises(ProcessFailedError, match="killed by SIGKILL"):
+                list(islice(pool, 8))
+    pool = WorkerPool(partial(waiting, tmp_path), Numbers(), 1, pin=True)
+    for _ in range(3):
+        next(pool)  # the thread waits for a batch that does not come
+    pool.close()
 
 
 def test_a_slow_batch_is_said(
