@@ -114,7 +114,10 @@ class Detector:
         Args:
             inputs: a path, a folder, a pattern as "photos/*.jpg", an RGB array (H, W, 3) of uint8, an RGB tensor
                 (3, H, W), uint8 or float in [0, 1], or a list that mixes them. One image gives a list of one.
-            batch_size: images per forward pass; it changes speed and memory, not the results.
+            batch_size: images per forward pass, for speed and memory. Images never influence each other; but sums are
+                rounded as the kernels for a batch of that size add them up: in float32 (amp "off") in the last digits
+                of boxes and scores; in half precision, which "auto" takes where the hardware has it, the results may
+                differ visibly, and what lies at a threshold come or go.
             score_threshold: leave out what scores below; the model itself leaves out what scores below
                 MODEL.ROI_HEADS.SCORE_THRESH.
             paste_masks: give masks as (M, 1, H, W); else on their boxes (BoxMasks), which takes far less memory.

@@ -37,13 +37,18 @@ def suppress(
 ) -> Proposals:
     """Non-maximum suppression of a whole batch in one call, then the `keep` best of each image.
 
+    What is kept of an image does not depend on the other images; of equal scores, the first row comes first.
+
     Args:
         boxes: (M, 4), scores: (M,), labels: (M,), image_index: (M,).
         group: int64 (M,); boxes of different groups never suppress each other. Must differ between images.
         iou: suppress what overlaps a better box of its group more than this.
         pixel: 1 for boxes from pixel to pixel.
     """
-    kept = batched_nms(extend_boxes(boxes, pixel), scores, group, iou)
+    # in double precision, since batched_nms moves the boxes of each group to a place of their own: far out, float32 has
+    # too few digits left for their overlaps, which would then depend on how many images and boxes come along
+    kept = batched_nms(extend_boxes(boxes, pixel).double(), scores.double(), group, iou).sort().values
+    kept = kept[scores[kept].sort(descending=True, stable=True).indices]
     of_image = image_index[kept]
     per_image = [kept[of_image == i][:keep] for i in range(num_images)]
     counts = torch.tensor([len(rows) for rows in per_image], device=boxes.device)

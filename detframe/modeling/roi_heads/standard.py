@@ -228,7 +228,9 @@ class StandardROIHeads(nn.Module):
         boxes = torch.cat([proposals.boxes, gt.boxes], 1)
         valid = torch.cat([proposals.valid, gt.valid], 1)
         matches = match_boxes(gt.boxes, gt.valid, boxes, self.fg_iou, self.bg_iou, keep_best=False, pixel=self.pixel)
-        keys = random_keys(gt.seeds + 1, boxes.shape[1])
+        # numbers of their own for the objects, since where they stand depends on the fullest image of the batch
+        objects = random_keys(gt.seeds + 2, gt.boxes.shape[1])
+        keys = torch.cat([random_keys(gt.seeds + 1, proposals.boxes.shape[1]), objects], 1)
         candidates = matches.label.masked_fill(~(valid & self._may_sample(boxes)), -1)
         index, drawn = sample_balanced(candidates, keys, self.batch_size_per_image, self.positive_fraction)
         image, column = drawn.nonzero(as_tuple=True)

@@ -277,7 +277,8 @@ class AnchorRPN(nn.Module):
 def _best_of_levels(per_level: Proposals, num_images: int, limits: ProposalLimits) -> Proposals:
     """Join the proposals of (images * levels) rows into those of images, keeping the best."""
     scores = torch.where(per_level.valid, per_level.scores, -1.0).reshape(num_images, -1)
-    best, rows = scores.topk(min(limits.post_nms_all, scores.shape[1]), 1)
+    best, rows = scores.sort(dim=1, descending=True, stable=True)  # equal ones as they stand, however long the rows are
+    best, rows = best[:, : limits.post_nms_all], rows[:, : limits.post_nms_all]
     valid = best >= 0
     if limits.per_batch and best.numel():
         of_batch = best.flatten().topk(min(limits.post_nms_all, best.numel())).indices
