@@ -17,6 +17,9 @@ from detframe.modeling.proposals import Proposals
 from detframe.ops import extend_boxes
 from detframe.structures import BoxMasks, ImageList, Prediction, Target
 
+# How far a float image may leave [0, 1], as after a bicubic resize
+_OVERSHOOT = 0.25
+
 
 class Preprocessor(nn.Module):
     """Images of any size as one normalised, padded batch on the model's device; it never resizes.
@@ -36,6 +39,8 @@ class Preprocessor(nn.Module):
         self.bgr, self.divisor, self.channels_last = bgr, divisor, channels_last
 
     def forward(self, images: Sequence[Tensor]) -> ImageList:
+        for place, image in enumerate(images, start=1):
+            check_image(image, f"image {place} of {len(images)}")
         sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
         height, width = (-(-max(side) // self.divisor) * self.divisor for side in zip(*sizes, strict=True))
         memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
@@ -46,13 +51,34 @@ class Preprocessor(nn.Module):
         return ImageList(batch, sizes)
 
     def _normalise(self, image: Tensor) -> Tensor:
-        if image.ndim != 3 or image.shape[0] != 3:
-            raise InvalidValueError(f"an image must be an RGB tensor of shape (3, H, W), not {tuple(image.shape)}")
         pixels = image.as_subclass(Tensor).to(self.mean.device, non_blocking=True)
         pixels = pixels.float() if image.dtype == torch.uint8 else pixels.float() * 255
         if self.bgr:
             pixels = pixels.flip(0)
         return (pixels - self.mean) / self.std
+
+
+def check_image(image: Any, name: str) -> None:
+    """The contract of an image: an RGB tensor (3, H, W), uint8, or float in [0, 1] but for what resizing overshoots.
+
+    Raises:
+        ValueError, TypeError: what came instead.
+    """
+    wanted = f"{name} must be an RGB tensor of shape (3, H, W), uint8 or float in [0, 1]"
+    if not isinstance(image, Tensor):
+        raise InvalidTypeError(f"{wanted}, not a {type(image).__name__}")
+    if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
+        raise InvalidValueError(f"{wanted}, not {tuple(image.shape)}")
+    if image.dtype == torch.uint8:
+        return
+    if not image.is_floating_point():
+        raise InvalidValueError(f"{wanted}, not {image.dtype}; image.to(torch.uint8) where its values are 0 to 255")
+    low, high = (float(value) for value in image.detach().as_subclass(Tensor).aminmax())
+    if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):  # also where one is not a number
+        raise InvalidValueError(
+            f"{wanted}, but the values of this one run from {low:g} to {high:g}; divide what runs to 255 by 255, and "
+            "do not normalise: the model does"
+        )
 
 
 class GeneralizedRCNN(nn.Module):
@@ -135,7 +161,7 @@ class GeneralizedRCNN(nn.Module):
             )
         if len(targets) != len(batch):
             raise InvalidValueError(f"{len(batch)} images came with {len(targets)} targets")
-        packed = pack_targets(targets, self.num_classes, batch.tensors.device)
+        packed = pack_targets(targets, self.num_classes, batch.tensors.device, batch.sizes_hw)
         if self.pixel:
             # an object narrower than a pixel has one pixel, the one that it begins in
             start, end = packed.boxes.split(2, -1)

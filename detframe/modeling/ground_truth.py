@@ -25,8 +25,13 @@ class GroundTruth:
     keypoints: Tensor | None = None  # float32 (N, G, P, 3): x, y, visibility
 
 
-def pack_targets(targets: Sequence[Target], num_classes: int, device: torch.device) -> GroundTruth:
-    """Check targets and pad them into one batch on the device.
+def pack_targets(
+    targets: Sequence[Target],
+    num_classes: int,
+    device: torch.device,
+    sizes_hw: Sequence[tuple[int, int]] | None = None,
+) -> GroundTruth:
+    """Check targets, also against the sizes of their images where these are given, and pad them into one batch.
 
     Crowd rows are left out. An image whose target has no `seed` draws one from PyTorch's generator.
 
@@ -34,7 +39,8 @@ def pack_targets(targets: Sequence[Target], num_classes: int, device: torch.devi
         ValueError: a target that breaks its contract; see `validate_target`.
     """
     boxes, labels, seeds = [], [], []
-    objects = [_without_crowds(target, num_classes) for target in targets]
+    sizes = [None] * len(targets) if sizes_hw is None else sizes_hw
+    objects = [_without_crowds(target, num_classes, size) for target, size in zip(targets, sizes, strict=True)]
     for target in objects:
         box, label = target["boxes"].float().reshape(-1, 4), target["labels"].long()
         boxes.append(box.as_subclass(Tensor))
@@ -54,8 +60,8 @@ def pack_targets(targets: Sequence[Target], num_classes: int, device: torch.devi
     )
 
 
-def _without_crowds(target: Target, num_classes: int) -> Target:
-    validate_target(target, num_classes)
+def _without_crowds(target: Target, num_classes: int, size_hw: tuple[int, int] | None) -> Target:
+    validate_target(target, num_classes, size_hw)
     if "iscrowd" not in target:
         return target
     kept: Target = select(target, ~target["iscrowd"].bool())

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
-import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from detframe.errors import InvalidValueError
 from detframe.structures.box_masks import BoxMasks
 from detframe.structures.lazy_masks import LazyMasks
 
@@ -58,30 +56,3 @@ def _rows(value: Any, keep: Tensor) -> Any:
     if isinstance(value, tv_tensors.TVTensor) and not isinstance(rows, tv_tensors.TVTensor):
         return tv_tensors.wrap(rows, like=value)
     return rows
-
-
-def validate_target(target: Any, num_classes: int) -> None:
-    """Check a training target against its contract, on the CPU or any device.
-
-    Raises:
-        ValueError: which entry of which image is wrong, with expected and actual values.
-    """
-    name = f"target of image {target.get('image_id', '?')}"
-    for key in ("boxes", "labels"):
-        if key not in target:
-            raise InvalidValueError(f"{name} has no {key!r}; it holds {sorted(target)}")
-    boxes, labels = target["boxes"], target["labels"]
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise InvalidValueError(f"{name}: boxes must have shape (N, 4), not {tuple(boxes.shape)}")
-    if labels.shape != boxes.shape[:1]:
-        raise InvalidValueError(f"{name}: {len(boxes)} boxes but labels of shape {tuple(labels.shape)}")
-    if len(labels) == 0:
-        return
-    lowest, highest = int(labels.min()), int(labels.max())
-    if lowest < 1 or highest > num_classes:
-        wrong = lowest if lowest < 1 else highest
-        raise InvalidValueError(f"{name}: label {wrong}, but labels run from 1 to {num_classes} (MODEL.NUM_CLASSES)")
-    degenerate = ~((boxes[:, 2:] > boxes[:, :2]).all(1) & torch.isfinite(boxes).all(1))
-    if bool(degenerate.any()):
-        row = boxes[degenerate][0].tolist()
-        raise InvalidValueError(f"{name}: box {row} has no area; boxes are x1, y1, x2, y2 with x1 < x2 and y1 < y2")

@@ -89,6 +89,11 @@ class KeypointBranch(nn.Module):
                 "MODEL.KEYPOINT_ON trains on keypoints, and the targets have none; does the data set?"
             )
         logits = self._logits(features, regions.boxes, regions.image)
+        if gt.keypoints.shape[2] != logits.shape[1]:
+            raise InvalidValueError(
+                f"the targets have {gt.keypoints.shape[2]} keypoints an object, the model has {logits.shape[1]} "
+                "(MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS)"
+            )
         keypoints = gt.keypoints[regions.image, regions.gt_index]
         cells, valid = keypoints_to_cells(keypoints, regions.boxes, logits.shape[-1])
         static = torch.tensor(self.normalizer * len(gt.valid), device=logits.device)

@@ -1,0 +1,94 @@
+"""The contract of a training target, and what to say of one that breaks it.
+
+Legend: N objects, P keypoints, (H, W) size of the image tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detframe.errors import InvalidTypeError, InvalidValueError
+from detframe.structures.lazy_masks import LazyMasks
+
+
+def validate_target(target: Any, num_classes: int, size_hw: tuple[int, int] | None = None) -> None:
+    """Check a training target against its contract, on the CPU or any device.
+
+    Args:
+        num_classes: K.
+        size_hw: of the image tensor; None leaves out whether boxes lie in it and masks fit it.
+
+    Raises:
+        ValueError, TypeError: which entry of which image is wrong, with expected and actual values.
+    """
+    if not isinstance(target, Mapping):
+        raise InvalidTypeError(f"a target must be a dict with 'boxes' and 'labels', not a {type(target).__name__}")
+    name = f"target of image {target.get('image_id', '?')}"
+    for key in ("boxes", "labels"):
+        if key not in target:
+            raise InvalidValueError(f"{name} has no {key!r}; it holds {sorted(target)}")
+        if not isinstance(target[key], Tensor):
+            raise InvalidTypeError(f"{name}: {key} must be a tensor, not a {type(target[key]).__name__}")
+    _check_shapes(name, target)
+    _check_rows(name, target)
+    if len(target["labels"]):
+        _check_labels(name, target["labels"], num_classes)
+        _check_boxes(name, target["boxes"], size_hw)
+    masks = target.get("masks")
+    if isinstance(masks, Tensor) and size_hw is not None and tuple(masks.shape[1:]) != tuple(size_hw):
+        raise InvalidValueError(
+            f"{name}: masks of {tuple(masks.shape[1:])} pixels, but the image has {tuple(size_hw)} (height, width)"
+        )
+
+
+def _check_shapes(name: str, target: Any) -> None:
+    boxes, labels, keypoints = target["boxes"], target["labels"], target.get("keypoints")
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise InvalidValueError(f"{name}: boxes must have shape (N, 4), not {tuple(boxes.shape)}")
+    if labels.shape != boxes.shape[:1]:
+        raise InvalidValueError(f"{name}: {len(boxes)} boxes but labels of shape {tuple(labels.shape)}")
+    if isinstance(keypoints, Tensor) and (keypoints.ndim != 3 or keypoints.shape[2] != 3):
+        raise InvalidValueError(
+            f"{name}: keypoints must have shape (N, P, 3), x, y and visibility, not {tuple(keypoints.shape)}"
+        )
+
+
+def _check_rows(name: str, target: Any) -> None:
+    """Entries with a row for each object have as many as there are boxes."""
+    for key in ("masks", "keypoints", "iscrowd"):
+        if key not in target:
+            continue
+        value = target[key]
+        if not isinstance(value, (Tensor, LazyMasks)):
+            raise InvalidTypeError(f"{name}: {key} must be a tensor, not a {type(value).__name__}")
+        if len(value) != len(target["boxes"]):
+            raise InvalidValueError(f"{name}: {len(target['boxes'])} boxes but {len(value)} rows of {key}")
+
+
+def _check_labels(name: str, labels: Tensor, num_classes: int) -> None:
+    if labels.dtype == torch.bool or labels.is_floating_point():
+        raise InvalidValueError(f"{name}: labels must be whole numbers (int64), not {labels.dtype}")
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < 1 or highest > num_classes:
+        wrong = lowest if lowest < 1 else highest
+        raise InvalidValueError(f"{name}: label {wrong}, but labels run from 1 to {num_classes} (MODEL.NUM_CLASSES)")
+
+
+def _check_boxes(name: str, boxes: Tensor, size_hw: tuple[int, int] | None) -> None:
+    degenerate = ~((boxes[:, 2:] > boxes[:, :2]).all(1) & torch.isfinite(boxes).all(1))
+    if bool(degenerate.any()):
+        row = boxes[degenerate][0].tolist()
+        raise InvalidValueError(f"{name}: box {row} has no area; boxes are x1, y1, x2, y2 with x1 < x2 and y1 < y2")
+    if size_hw is None:
+        return
+    height, width = size_hw
+    outside = (boxes[:, :2] >= boxes.new_tensor([width, height])).any(1) | (boxes[:, 2:] <= 0).any(1)
+    if bool(outside.any()):
+        raise InvalidValueError(
+            f"{name}: box {boxes[outside][0].tolist()} lies outside of the image, which is {width} wide and {height} "
+            "high; boxes are x1, y1, x2, y2 in pixels of the image tensor"
+        )
