@@ -171,13 +171,20 @@ def read_bytes(path: Path, what: str = "") -> bytes:
     Raises:
         ValueError: it is a folder, a pipe or a device. OSError: it cannot be read.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InvalidValueError(f"{_named(path, what)} is a folder; a file was expected")
-    # a pipe that nobody writes to would block already when it is opened
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+    with _opened(path, what) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise InvalidValueError(f"{_named(path, what)} is no file with content, but a pipe or a device")
         return file.read()
+
+
+def _opened(path: Path, what: str) -> BinaryIO:
+    """The file, open for reading; a pipe that nobody writes to would block here already."""
+    try:
+        return open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
+    except ValueError as error:  # a NUL, or half of a character
+        raise InvalidValueError(f"{_named(path, what)} cannot be the name of a file: {error}") from None
 
 
 def _named(path: Path, what: str) -> str:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from detframe.cli.arguments import add_config_arguments, base_parser, parse, positive
+from detframe.cli.arguments import add_config_arguments, base_parser, natural, parse, positive
 from detframe.cli.common import load_config, log_to_terminal, print_config
 from detframe.cli.errors import guard
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = base_parser("analyze", "Parameters, multiply-adds, activations and time of a detector's parts.", EPILOG)
     add_config_arguments(parser)
     parser.add_argument("--size", nargs=2, type=positive, default=[800, 1216], metavar=("H", "W"), help="(800 1216)")
-    parser.add_argument("--depth", type=int, default=2, metavar="N", help="levels of modules to show (2)")
+    parser.add_argument("--depth", type=natural, default=2, metavar="N", help="levels of modules to show (2)")
     parser.add_argument(
         "--runs", type=positive, default=3, metavar="N", help="timed runs, of which the median counts (3)"
     )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from detframe import __version__
 from detframe.engine.commands import program_name
 
+LARGEST = 2**31 - 1  # of any number among the arguments
 _NEGATIVE_NUMBER = re.compile(r"-(\d|\.\d)")
 
 
@@ -44,12 +45,12 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     """--num-gpus, and the local rank that torch.distributed.launch hands over."""
     parser.add_argument(
         "--num-gpus",
-        type=positive,
+        type=processes,
         default=1,
         metavar="N",
         help="start N processes on this machine, one per GPU (or on the CPU); not needed under torchrun or SLURM",
     )
-    parser.add_argument("--local-rank", "--local_rank", type=int, default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--local-rank", "--local_rank", type=natural, default=None, help=argparse.SUPPRESS)
 
 
 def add_consent_argument(parser: argparse.ArgumentParser) -> None:
@@ -63,9 +64,24 @@ def add_consent_argument(parser: argparse.ArgumentParser) -> None:
 
 def positive(text: str) -> int:
     """An argument that is a whole number above 0."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, not {text}")
+    return _whole(text, 1, LARGEST)
+
+
+def natural(text: str) -> int:
+    """An argument that is a whole number, 0 or more."""
+    return _whole(text, 0, LARGEST)
+
+
+def processes(text: str) -> int:
+    """An argument that is a number of processes of one machine."""
+    return _whole(text, 1, 1024)
+
+
+def _whole(text: str, low: int, high: int) -> int:
+    number = int(text)  # argparse words the ValueError
+    if not low <= number <= high:
+        bound = f"{low} or more" if number < low else f"at most {high}"
+        raise argparse.ArgumentTypeError(f"must be {bound}, not {text}")
     return number
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detframe.cli.arguments import add_config_arguments, base_parser, parse
+from detframe.cli.arguments import add_config_arguments, base_parser, natural, parse, positive
 from detframe.cli.benchmark_steps import autocast, inference_step, interleave, now, training_step
 from detframe.cli.common import load_config, log_to_terminal, print_config
 from detframe.cli.errors import guard
@@ -56,12 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--model", choices=sorted(MODELS), default="faster_rcnn", help="what to compare (faster_rcnn)")
     parser.add_argument(
-        "--size", nargs=2, type=int, default=[480, 640], metavar=("H", "W"), help="image size (480 640)"
+        "--size", nargs=2, type=positive, default=[480, 640], metavar=("H", "W"), help="image size (480 640)"
     )
-    parser.add_argument("--batch", type=int, default=2, help="images per step (2)")
+    parser.add_argument("--batch", type=positive, default=2, help="images per step (2)")
     parser.add_argument("--precision", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"])
-    parser.add_argument("--rounds", type=int, default=7, help="measured rounds, after two that are not counted (7)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves PyTorch's choice")
+    parser.add_argument("--rounds", type=positive, default=7, help="measured rounds, after two not counted (7)")
+    parser.add_argument("--threads", type=natural, default=0, help="CPU threads; 0 leaves PyTorch's choice")
     parser.add_argument("--json", metavar="FILE", help="also write the results here")
     args = parse(parser, argv)
     return guard(lambda: _run(args), args.debug)

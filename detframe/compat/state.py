@@ -13,6 +13,7 @@ from torch import Tensor
 
 from detframe.compat.pickles import to_tensors
 from detframe.errors import InvalidValueError
+from detframe.structures.forms import is_plain
 
 # Where programs keep their weights; the first that a file has is read
 _WEIGHTS = ("model", "state_dict", "model_state_dict", "net", "network", "weights", "blobs", "module")
@@ -62,6 +63,11 @@ def find_state_dict(content: Any, source: str) -> StateDict:
         raise InvalidValueError(
             f"{where} holds no tensors: " + (f"its keys are {keys}" if keys else "the dict is empty")
         )
+    if strange := [key for key, value in tensors.items() if not is_plain(value)]:
+        raise InvalidValueError(
+            f"{source}: {strange[0]} is no plain tensor of numbers, but sparse, quantized, complex or without content; "
+            "save the weights of the model as it was before it was converted"
+        )
     if types := sorted({str(v.dtype).removeprefix("torch.") for v in tensors.values() if v.dtype in _WIDENED}):
         notes.append(f"stored as {', '.join(types)}, loaded as float32")
     tensors = {key: value.float() if value.dtype in _WIDENED else value for key, value in tensors.items()}
@@ -85,7 +91,9 @@ def refuse_not_finite(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], 
     Raises:
         ValueError: names the file and the first few.
     """
-    broken = [name for name, value in weights.items() if not _is_finite(value) and _is_finite(own[name])]
+    # numbers of 64 bits may become infinite in the 32 of a model
+    there = {name: value.to(own[name].dtype) for name, value in weights.items()}
+    broken = [name for name, value in there.items() if not _is_finite(value) and _is_finite(own[name])]
     if broken:
         more = f" and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
         raise InvalidValueError(

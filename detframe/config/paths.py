@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 
 from detframe.errors import MissingFileError
@@ -21,7 +22,7 @@ def find_shipped(path: str | Path) -> Path | None:
     path = Path(path)
     parts = path.parts[1:] if path.parts[:1] == ("configs",) else path.parts
     found = shipped_folder("configs").joinpath(*parts)
-    return found if parts and not path.is_absolute() and found.is_file() else None
+    return found if parts and not path.is_absolute() and os.path.isfile(found) else None
 
 
 def expanded(path: str | Path) -> Path:
@@ -39,7 +40,7 @@ def find_config(path: str | Path) -> Path:
         FileNotFoundError: there is none; the message names the nearest shipped configs.
     """
     path = expanded(path)
-    found = path if path.is_file() else find_shipped(path)
+    found = path if os.path.isfile(path) else find_shipped(path)
     if found is None:
         where = f"in {Path.cwd()} or among the shipped configs"
         raise MissingFileError(f"config file {path} does not exist, {where}{nearest_shipped(path)}")

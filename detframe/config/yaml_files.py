@@ -86,7 +86,7 @@ def _bases(rows: list[Row]) -> Iterator[str]:
 def _find_base(base: str, owner: Path) -> Path:
     """The file that a `_BASE_` names: relative to its owner, else a shipped config."""
     beside = Path(os.path.normpath(owner.parent / expanded(base)))
-    found = beside if beside.is_file() else find_shipped(base)
+    found = beside if os.path.isfile(beside) else find_shipped(base)
     if found is None:
         raise MissingFileError(f"config file {beside} does not exist (_BASE_ of {owner}){nearest_shipped(beside)}")
     return found

@@ -1,4 +1,7 @@
-"""The cache of packed annotations: memory-mapped arrays that all processes of a machine share."""
+"""The cache of packed annotations: memory-mapped arrays that all processes of a machine share.
+
+meta.json holds the checksum of every other file and of itself, so that damaged records are never trained with.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import logging
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +22,12 @@ import numpy as np
 
 from detframe.data.metadata import Metadata
 from detframe.data.packing import PackedDataset, map_folder
+from detframe.errors import InvalidValueError, MissingFileError
 from detframe.files import open_lock, safe_name
 
 logger = logging.getLogger(__name__)
-FORMAT_VERSION = 3  # raise it when a reader or the layout of the arrays changes
+FORMAT_VERSION = 4  # raise it when a reader or the layout of the arrays changes
+_BLOCK = 2**20  # bytes read at a time
 
 
 def cache_folder() -> Path:
@@ -71,11 +77,40 @@ def _open(folder: Path) -> PackedDataset | None:
     if not folder.is_dir():
         return None
     try:
-        values = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        values = _checked_meta(folder)
         return map_folder(_metadata(values["metadata"]), folder, values["warnings"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         logger.info("cache folder %s cannot be used and is made anew: %s", folder, error)
         return None
+
+
+def _checked_meta(folder: Path) -> dict[str, Any]:
+    """What meta.json holds, once it and the files that it names are known to be as they were written.
+
+    Raises:
+        OSError: it is missing. ValueError, KeyError, TypeError, RecursionError: something is not what was written.
+    """
+    path = folder / "meta.json"
+    if not path.is_file():  # to open something else can wait for ever
+        raise MissingFileError(f"{path} is no file")
+    text = json.loads(path.read_bytes())
+    values = json.loads(text["content"])
+    found = {name: _checksum(folder / name) for name in values["files"]}
+    if text["checksum"] != zlib.crc32(text["content"].encode()) or found != values["files"]:
+        changed = [name for name, checksum in found.items() if checksum != values["files"][name]]
+        raise InvalidValueError(f"{', '.join(changed) or path.name} changed after it was written")
+    return dict(values)
+
+
+def _checksum(path: Path) -> int:
+    """CRC-32 of a file; -1 where there is none."""
+    if not path.is_file():
+        return -1
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
 
 
 def _metadata(values: dict[str, Any]) -> Metadata:
@@ -97,9 +132,13 @@ def _store(folder: Path, packed: PackedDataset) -> PackedDataset:
         temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
         for key, values in packed.arrays.items():
             np.save(temporary / f"{key}.npy", values, allow_pickle=False)
-        meta = {"metadata": dataclasses.asdict(packed.metadata), "warnings": packed.warnings}
-        (temporary / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)  # only an unusable one can be there
+        files = {path.name: _checksum(path) for path in temporary.iterdir()}
+        meta = {"metadata": dataclasses.asdict(packed.metadata), "warnings": packed.warnings, "files": files}
+        content = json.dumps(meta)
+        text = json.dumps({"checksum": zlib.crc32(content.encode()), "content": content})
+        (temporary / "meta.json").write_text(text, encoding="utf-8")
+        if folder.is_dir():  # only an unusable one can be there
+            shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
     except OSError as error:
         logger.info(

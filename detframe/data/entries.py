@@ -25,9 +25,10 @@ class CatalogEntry:
 
     def check_exists(self) -> None:
         """Raises FileNotFoundError for a missing image folder or annotation file, ValueError for a pipe or a device."""
+        # functions of os.path, since methods of Path raise for names that are too long
         for what, path, there in (
-            ("image folder", self.images, self.images.is_dir()),
-            ("annotations", self.annotations, self.annotations.exists()),
+            ("image folder", self.images, os.path.isdir(self.images)),
+            ("annotations", self.annotations, os.path.exists(self.annotations)),
         ):
             if not there:
                 root = os.environ.get("DETFRAME_DATASETS")
@@ -53,4 +54,4 @@ class CatalogEntry:
         files = sorted(p for p in self.annotations.iterdir() if p.is_file())
         # A folder of XML files goes with lists of image names, and with a folder that says which images there are.
         lists = self.annotations.parent / "ImageSets" / "Main" / f"{self.options.get('split', '')}.txt"
-        return [*files, self.images, *([lists] if lists.is_file() else [])]
+        return [*files, self.images, *([lists] if os.path.isfile(lists) else [])]

@@ -236,7 +236,7 @@ class RecordBuilder:
         points = [float(v) for v in keypoints]
         for at in range(0, count, 3):
             x, y, seen = points[at : at + 3]
-            if not 0 <= seen <= 2:
+            if seen not in (0, 1, 2):
                 raise InvalidValueError(
                     f"'keypoints' has the visibility {seen}; it is 0 (not annotated), 1 (hidden) or 2 (visible)"
                 )

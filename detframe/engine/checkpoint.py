@@ -22,7 +22,8 @@ from torch import Tensor
 from detframe.compat import read_checkpoint as read_file
 from detframe.compat.checksum import with_checksum
 from detframe.config import ConfigNode
-from detframe.errors import InvalidValueError, MissingFileError
+from detframe.config.yaml_text import safe_yaml
+from detframe.errors import InvalidValueError, MissingFileError, shown
 from detframe.files import atomic_write, write_text
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,19 @@ def _with_parts(path: Path, content: Any, needs: tuple[str, ...]) -> dict[str, A
         found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise InvalidValueError(f"checkpoint {path} has no {' and no '.join(map(repr, missing))}; it holds {found}")
     return dict(content)
+
+
+def saved_config(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The effective config in a checkpoint, as plain dicts.
+
+    Raises:
+        ValueError: it is no config.
+    """
+    text, source = content["meta"]["config"], "the config in the checkpoint"
+    loaded = safe_yaml(text, source) if isinstance(text, str) else text
+    if not isinstance(loaded, dict):
+        raise InvalidValueError(f"{source} is {shown(loaded)}, no YAML with sections and keys")
+    return loaded
 
 
 # ---------------------------------------------------------------------------------------------- random numbers
@@ -218,6 +232,8 @@ def read_pointer(folder: Path) -> tuple[Path | None, str]:
     pointer = folder / LAST
     if not pointer.exists():
         return None, ""
+    if not pointer.is_file():  # to open a pipe can wait for ever
+        return None, f"{pointer} is no file with content"
     try:
         with pointer.open("rb") as file:
             name = file.read(_LONGEST_NAME).decode("utf-8").strip()

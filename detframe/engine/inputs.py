@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from detframe.config import ConfigNode, given_in_epochs, resolve_durations
-from detframe.config.yaml_text import safe_yaml
+from detframe.engine.checkpoint import saved_config
 from detframe.engine.place import Place, check_same_data, first_place, resumed_place
 from detframe.engine.resuming import DATA_KEYS, Change, changes_since, check_changes, log_changes, saved_leaves
 from detframe.errors import InvalidValueError, shown
 from detframe.layers.collectives import broadcast_object
+from detframe.structures.forms import WHOLE
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +116,10 @@ def resolve_seed(cfg: ConfigNode, content: dict[str, Any] | None) -> int:
     if cfg.SEED >= 0:
         return int(cfg.SEED)
     if content is not None:
-        return int(saved_config(content)["SEED"])
+        seed: Any = saved_config(content).get("SEED")
+        if not WHOLE.holds(seed):
+            raise InvalidValueError(f"--resume: SEED of the config in the checkpoint is {shown(seed)}, no whole number")
+        return int(seed)
     return int(broadcast_object(random.SystemRandom().randrange(2**31)))
 
 
@@ -134,19 +138,6 @@ def meta_of(content: Any, source: str) -> Mapping[str, Any]:
     if not isinstance(iteration, int) or iteration < 0:
         raise InvalidValueError(f"{source} is no checkpoint of detframe: its iteration is {shown(iteration)}")
     return meta
-
-
-def saved_config(content: dict[str, Any]) -> dict[str, Any]:
-    """The effective config in a checkpoint, as plain dicts.
-
-    Raises:
-        ValueError: what is there is no config.
-    """
-    text = content["meta"]["config"]
-    loaded = safe_yaml(text, "the config in the checkpoint") if isinstance(text, str) else None
-    if not isinstance(loaded, dict):
-        raise InvalidValueError("the config in the checkpoint holds no KEY: VALUE pairs")
-    return loaded
 
 
 def check_class_names(first: str, names: Sequence[str], second: str, others: Sequence[str]) -> None:

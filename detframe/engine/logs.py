@@ -196,7 +196,8 @@ class MetricsFile:
         rows = self.rows()
         kept = [row for row in rows if row["iteration"] < iteration + (evaluated or "loss" in row)]
         if self.path.is_file():
-            write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+            lines = (json.dumps({key: _json_value(value) for key, value in row.items()}) for row in kept)
+            write_text(self.path, "".join(f"{line}\n" for line in lines))
         return len(rows) - len(kept)
 
 
@@ -207,6 +208,6 @@ def _json_value(value: Any) -> Any:
 def _parse(line: str) -> dict[str, Any] | None:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # of a number of thousands of digits, and of lists in lists
         return None
-    return row if isinstance(row, dict) and isinstance(row.get("iteration"), int) else None
+    return row if isinstance(row, dict) and type(row.get("iteration")) is int else None

@@ -21,12 +21,12 @@ from detframe.engine.checkpoint import (
     read_pointer,
 )
 from detframe.engine.distributed import on_rank_zero
+from detframe.engine.saved_forms import META, TRAINING
 from detframe.errors import InvalidValueError
 from detframe.layers.collectives import gather_objects, rank
+from detframe.structures.forms import TENSORS, check_form
 
 logger = logging.getLogger(__name__)
-_STATE = ("iteration", "max_iter", "finished", "stop_reason", "optimizer", "scaler", "rng", "hooks")
-_META = ("config", "class_names", "metrics")
 
 
 @dataclass
@@ -134,15 +134,7 @@ def read_training_checkpoint(path: Path) -> dict[str, Any]:
         ValueError: damaged, without a part of what going on needs, or with weights that are not finite.
     """
     content = read_checkpoint_file(path)
-    for part, wanted in (("model", ()), ("meta", _META), ("training", _STATE)):
-        held = content[part] if part in content else None
-        missing = [key for key in wanted if not isinstance(held, Mapping) or key not in held]
-        if not isinstance(held, Mapping) or missing:
-            lacks = f"{part}: {', '.join(missing)}" if missing and isinstance(held, Mapping) else part
-            raise InvalidValueError(f"{path} is no checkpoint of a training: it lacks {lacks}")
-    iteration = content["training"]["iteration"]
-    if not isinstance(iteration, int) or iteration < 0:
-        raise InvalidValueError(f"{path} is no checkpoint of a training: its iteration is {iteration!r}")
+    check_form(content, {"model": TENSORS, "meta": META, "training": TRAINING}, str(path))
     broken = _not_finite(content)
     if broken:
         raise InvalidValueError(f"{path} holds weights that are not finite: {', '.join(broken[:3])}")

@@ -19,7 +19,9 @@ from detframe.engine.accumulation import count_parts, split_batch
 from detframe.engine.checkpoint import rng_state, set_rng_state
 from detframe.engine.finite import broken_weights, is_finite
 from detframe.engine.nonfinite import unpack_target
-from detframe.errors import InvalidValueError, MissingFileError
+from detframe.engine.saved_forms import BUNDLE, check_rows
+from detframe.errors import InvalidValueError, MissingFileError, shown
+from detframe.structures.forms import check_fit, check_form
 
 logger = logging.getLogger(__name__)
 
@@ -75,9 +77,11 @@ def replay(path: str | Path, device: str = "", allow_custom_imports: bool = Fals
     bundle = _read(Path(path))
     cfg = _config(bundle["config"], path, device)
     import_carried_modules(cfg.CUSTOM_IMPORTS, path, allow_custom_imports)
+    _check(bundle, path)
     from detframe.modeling import build_detection_model
 
     model = build_detection_model(cfg)
+    check_fit(bundle["model"], model.state_dict(), f"the weights in {path}")
     model.load_state_dict(bundle["model"])
     model.train()
     before = rng_state()
@@ -92,10 +96,22 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingFileError(f"bundle {path} does not exist")
     bundle = read_checkpoint(path)
-    missing = [key for key in ("images", "targets", "model", "rng", "config") if key not in bundle]
-    if missing:
-        raise InvalidValueError(f"{path} is no bundle of a non-finite step; it lacks {', '.join(missing)}")
+    if not isinstance(bundle, dict) or not {"images", "targets", "config"} <= bundle.keys():
+        held = ", ".join(map(shown, list(bundle)[:10])) if isinstance(bundle, dict) else f"a {type(bundle).__name__}"
+        raise InvalidValueError(f"{path} is no bundle of a non-finite step; it holds {held}")
     return dict(bundle)
+
+
+def _check(bundle: dict[str, Any], path: str | Path) -> None:
+    """Raises ValueError where a part of the bundle is not what a training writes."""
+    check_form(bundle, BUNDLE, str(path))
+    for index, target in enumerate(bundle["targets"]):
+        check_rows(target, f"{path}: targets[{index}]")
+    if len(bundle["images"]) != len(bundle["targets"]) or len(bundle["targets"]) % bundle["accumulate_steps"]:
+        raise InvalidValueError(
+            f"{path} contradicts itself: {len(bundle['images'])} images, {len(bundle['targets'])} targets, and "
+            f"accumulate_steps {bundle['accumulate_steps']}"
+        )
 
 
 def _config(text: Any, path: str | Path, device: str) -> ConfigNode:

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from detframe.config import ConfigNode, get_cfg
-from detframe.engine.checkpoint import BEST
+from detframe.config.coerce import coerce
+from detframe.engine.checkpoint import BEST, saved_config
 from detframe.engine.place import REMEDY, Place
 from detframe.errors import InvalidValueError
 from detframe.layers.collectives import world_size
@@ -213,8 +212,16 @@ def rules_of(key: str) -> list[Rule]:
 
 
 def saved_leaves(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The effective config of a checkpoint by dotted keys; a key that its version did not have has its default."""
-    return {**dict(get_cfg().leaves()), **_flat(yaml.safe_load(content["meta"]["config"]), "")}
+    """The effective config of a checkpoint by dotted keys; a key that its version did not have has its default.
+
+    Raises:
+        ValueError: it is no config, or a value is of another type than this version has there.
+    """
+    defaults, saved = dict(get_cfg().leaves()), _flat(saved_config(content), "")
+    try:
+        return {**defaults, **saved, **{key: coerce(key, saved[key], defaults[key]) for key in saved.keys() & defaults}}
+    except ValueError as error:
+        raise InvalidValueError(f"--resume: the config in the checkpoint: {error}") from None
 
 
 def _flat(tree: Mapping[str, Any], path: str) -> dict[str, Any]:

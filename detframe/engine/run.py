@@ -18,7 +18,7 @@ from detframe.config import ConfigNode, carried_config, import_carried_modules, 
 from detframe.config.agreements import doubts
 from detframe.engine.best_metric import choose_metric
 from detframe.engine.build import build_trainer, reproducible
-from detframe.engine.checkpoint import BEST, FINAL, FULL_DISK
+from detframe.engine.checkpoint import BEST, FINAL, FULL_DISK, saved_config
 from detframe.engine.distributed import describe, on_rank_zero, process_group, share_of_batch
 from detframe.engine.evaluating import TestSets
 from detframe.engine.hooks import EvaluationHook
@@ -29,7 +29,6 @@ from detframe.engine.inputs import (
     load_inputs,
     load_test_sets,
     meta_of,
-    saved_config,
 )
 from detframe.engine.logs import MetricsFile, RunLog, run_log
 from detframe.engine.newest import open_newest

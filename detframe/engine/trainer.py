@@ -31,6 +31,7 @@ from detframe.layers.collectives import any_rank, gather_objects, max_over_ranks
 from detframe.solver import ModelEMA, learning_rate, load_optimizer_state, parameter_names, set_learning_rate
 from detframe.solver.schedules import Schedule
 from detframe.structures import Target
+from detframe.structures.forms import check_fit
 
 logger = logging.getLogger(__name__)
 
@@ -354,7 +355,9 @@ class Trainer:
             ValueError: the optimizer's groups are not those of the checkpoint.
         """
         state = content["training"]
-        self.model.load_state_dict(state.get("model", content["model"]))
+        weights = state.get("model", content["model"])
+        check_fit(weights, self.model.state_dict(), "--resume: the weights in the checkpoint")
+        self.model.load_state_dict(weights)
         names = parameter_names(self.optimizer, self.model)
         load_optimizer_state(self.optimizer, state["optimizer"], state.get("optimizer_names"), names)
         if self.scaler.is_enabled() and state["scaler"]:

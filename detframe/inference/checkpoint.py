@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
-
 from detframe.compat import read_weights
 from detframe.compat.state import refuse_not_finite
 from detframe.config import ConfigNode, carried_config, get_cfg, import_carried_modules
 from detframe.errors import InvalidValueError
 from detframe.modeling import GeneralizedRCNN, build_detection_model
+from detframe.structures.forms import NAME, WHOLE, check_fit, check_form
 
 # Settings of the machine and run that trained, which mean nothing here
 _NOT_CARRIED = ("MODEL.DEVICE", "MODEL.WEIGHTS", "MODEL.COMPILE", "OUTPUT_DIR")
@@ -37,7 +36,9 @@ def read_detector(
     cfg = _config(meta, path, device)
     import_carried_modules(cfg.CUSTOM_IMPORTS, path, allow_custom_imports)
     model = build_detection_model(cfg)
-    _fill(model, checkpoint["model"], path)
+    check_fit(checkpoint["model"], model.state_dict(), f"the weights in {path}")
+    refuse_not_finite(checkpoint["model"], model.state_dict(), path)
+    model.load_state_dict(checkpoint["model"])
     return model.eval(), cfg, meta
 
 
@@ -49,12 +50,7 @@ def _checked_meta(checkpoint: Any, path: str | Path) -> dict[str, Any]:
             f"{path} is no checkpoint of detframe: it should hold 'model' and 'meta' with {', '.join(wanted)}; it "
             f"{_looks_like(checkpoint)}. Weights of other programs go into MODEL.WEIGHTS of a config"
         )
-    weights = checkpoint["model"]
-    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise InvalidValueError(f"{path} is no checkpoint of detframe: its 'model' is no dict of tensors")
-    for key, kind in (("class_names", str), ("category_ids", int)):
-        if not isinstance(meta[key], (list, tuple)) or not all(isinstance(entry, kind) for entry in meta[key]):
-            raise InvalidValueError(f"{path} is no checkpoint of detframe: its {key} are no list of {kind.__name__}")
+    check_form(meta, {"class_names": [NAME], "category_ids": [WHOLE]}, f"the meta of {path}")
     return dict(meta)
 
 
@@ -83,21 +79,3 @@ def _config(meta: Mapping[str, Any], path: str | Path, device: str) -> ConfigNod
     cfg.MODEL.NUM_CLASSES = named
     cfg.freeze()
     return cfg
-
-
-def _fill(model: nn.Module, weights: Mapping[str, Any], path: str | Path) -> None:
-    """Load strictly; a difference is an error that lists the first few."""
-    own = model.state_dict()
-    findings = [f"{name} is missing" for name in own if name not in weights]
-    findings += [f"{name} is not part of the model" for name in weights if name not in own]
-    findings += [
-        f"{name} has shape {tuple(weights[name].shape)} instead of {tuple(value.shape)}"
-        for name, value in own.items()
-        if name in weights and weights[name].shape != value.shape
-    ]
-    if findings:
-        listed = "\n".join(f"  {line}" for line in findings[:_SHOWN])
-        more = f"\n  and {len(findings) - _SHOWN} more" if len(findings) > _SHOWN else ""
-        raise InvalidValueError(f"the weights in {path} do not fit the model of its own config:\n{listed}{more}")
-    refuse_not_finite(weights, own, path)
-    model.load_state_dict(weights)

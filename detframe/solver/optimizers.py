@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from detframe.config import ConfigNode
-from detframe.errors import InvalidValueError
+from detframe.errors import InvalidValueError, shown
 from detframe.registry import OPTIMIZERS
 
 NORM_LAYERS = (
@@ -139,6 +139,9 @@ def load_optimizer_state(
     Raises:
         ValueError: without names, the groups are not those of the saved optimizer.
     """
+    missing = [key for key in ("state", "param_groups") if key not in state]
+    if missing:
+        raise InvalidValueError(f"the saved optimizer lacks {' and '.join(map(repr, missing))}")
     if saved_names is not None and names is not None:
         state = _numbered_as_now(optimizer, state, saved_names, names)
     settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
@@ -154,6 +157,8 @@ def load_optimizer_state(
     _complete_momentum(optimizer)
     for parameter, entries in optimizer.state.items():
         for key, value in entries.items():
+            if key in _LIKE_PARAMETERS and not isinstance(value, Tensor | None):
+                raise InvalidValueError(f"the saved optimizer has {shown(value)} for a {key}, which is no tensor")
             if key in _LIKE_PARAMETERS and isinstance(value, Tensor) and value.shape != parameter.shape:
                 raise InvalidValueError(
                     f"the saved optimizer has other parameter groups: a {key} of shape {tuple(value.shape)} met a "

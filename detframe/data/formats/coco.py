@@ -132,7 +132,7 @@ def _metadata(name: str, data: dict[str, Any], path: Path, warnings: list[str], 
 
 
 def _keypoint_names(name: str, data: dict[str, Any], path: Path, warnings: list[str]) -> tuple[str, ...]:
-    lists = {_names(c["keypoints"], path) for c in data["categories"] if c.get("keypoints")}
+    lists = {_names(c["keypoints"], path) for c in data["categories"] if c.get("keypoints") is not None} - {()}
     if len(lists) > 1:
         warnings.append(
             f"{name}: its categories have {len(lists)} different lists of keypoints; keypoints are left out"
@@ -195,9 +195,9 @@ def _add(
     form[0].add(box, form[1])
     ann_id = _ann_id(annotation.get("id"), place)
     iscrowd = place.flag(annotation.get("iscrowd"), "iscrowd")
-    area, points = annotation.get("area"), annotation.get("keypoints") or None
+    area, points = annotation.get("area"), annotation.get("keypoints")
     area = None if area is None else place.number(area, "area")
-    points = None if points is None else _numbers(points, "keypoints", place)
+    points = None if points is None else _numbers(points, "keypoints", place) or None
     corners = (x, y, x + width, y + height)
     try:
         builder.add_object(corners, label, ann_id, iscrowd, area, annotation.get("segmentation"), points)
