@@ -57,7 +57,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with _closed(os.fdopen(handle, "wb")) as file:
             _mark_as_alive(file)
             yield file
             file.flush()
@@ -67,6 +67,18 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _closed(file: BinaryIO) -> Iterator[BinaryIO]:
+    """Close a file at the end of the `with`; where that fails after an error, the first error is the one to tell."""
+    try:
+        yield file
+    except BaseException:
+        with contextlib.suppress(OSError):  # a full disk has no place for what is left in the buffer either
+            file.close()
+        raise
+    file.close()
 
 
 def safe_name(name: str) -> str:

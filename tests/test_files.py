@@ -25,6 +25,18 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path):
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_closing_hides_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """On a full disk what waits in the buffer fails once more when the file is closed."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    (tmp_path / "temporary").touch()
+    monkeypatch.setattr("tempfile.mkstemp", lambda **_: (full, str(tmp_path / "temporary")))
+    with pytest.raises(KeyError, match="the reason"), replacing(tmp_path / "a.txt") as file:
+        file.write(b"waits in the buffer")
+        raise KeyError("the reason")
+    assert not list(tmp_path.iterdir())
+
+
 def test_temporary_names_cannot_be_foreseen_and_follow_no_link(tmp_path: Path):
     names = set()
     for _ in range(3):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from detframe.config import ConfigNode, find_config, get_cfg, import_custom_modules, validate
+from detframe.config.paths import expanded
 from detframe.config.reference import explain
 from detframe.errors import MissingFileError
 
@@ -55,8 +57,8 @@ def _absolute(name: str, folder: Path) -> str:
     """The full path of a file in CUSTOM_IMPORTS, so that the run's own config.yaml works from any folder."""
     if not name.endswith(".py"):
         return name
-    candidates = [Path(name).expanduser(), folder / name]
-    return next((str(path.resolve()) for path in candidates if path.is_file()), name)
+    candidates = [expanded(name), folder / name]
+    return next((str(path.resolve()) for path in candidates if os.path.isfile(path)), name)
 
 
 def print_config(args: argparse.Namespace) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from detframe.cli.arguments import add_consent_argument, base_parser, parse
 from detframe.cli.common import log_to_terminal
 from detframe.cli.errors import guard
+from detframe.config.paths import expanded
 from detframe.files import atomic_write
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def _run(args: argparse.Namespace) -> int:
 
     model, _, meta = read_detector(args.weights, "cpu", args.allow_custom_imports)
     state = model.state_dict()
-    output = Path(args.output).expanduser()
+    output = expanded(args.output)
     output.parent.mkdir(parents=True, exist_ok=True)
     if args.to == "torchvision":
         content: Any = to_torchvision(state, read_weights(args.like) if args.like else None)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detframe.cli.arguments import add_config_arguments, base_parser, parse
 from detframe.cli.common import load_config, log_to_terminal, print_config
 from detframe.cli.errors import guard
 from detframe.config import ConfigNode
+from detframe.config.paths import expanded
 from detframe.errors import InvalidValueError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _run(args: argparse.Namespace) -> int:
     report = load_weights(model, weights)
     logger.info("%s", report.table())
     report.check_complete()
-    output = Path(args.output).expanduser()
+    output = expanded(args.output)
     output.parent.mkdir(parents=True, exist_ok=True)
     meta = {**build_meta(cfg, metadata), "iteration": 0, "metrics": {}}
     save_file({"model": model.state_dict(), "meta": meta}, output)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from detframe.cli.arguments import base_parser, parse
 from detframe.cli.common import log_to_terminal
 from detframe.cli.errors import guard
+from detframe.config.paths import expanded
 from detframe.errors import FileAccessError
 from detframe.files import safe_name, write_text
 
@@ -50,7 +51,7 @@ def _run(args: argparse.Namespace) -> int:
     log_to_terminal()
     from detframe.data import load_records
 
-    folder = Path(args.output).expanduser().absolute()
+    folder = expanded(args.output).absolute()
     rows = []
     for name in args.datasets:
         records = load_records([name], args.catalog)

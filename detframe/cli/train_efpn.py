@@ -13,6 +13,7 @@ from detframe.cli.common import load_config
 from detframe.cli.errors import guard
 from detframe.cli.launching import run_processes
 from detframe.config import ConfigNode, shipped_folder
+from detframe.config.paths import expanded
 from detframe.errors import MissingFileError
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ def stage_files(folder: str) -> list[Path]:
     Raises:
         FileNotFoundError: the folder does not exist or holds none.
     """
-    own, name = Path(folder).expanduser(), Path(folder)
+    own, name = expanded(folder), Path(folder)
     shipped = shipped_folder("configs").parent / name
     for path in (own, shipped):
         if path.is_dir():

@@ -15,6 +15,7 @@ from typing import IO, Any, NamedTuple
 
 import torch
 
+from detframe.config.paths import expanded
 from detframe.errors import DownloadError, InvalidValueError, MissingFileError
 from detframe.files import replacing, safe_name
 
@@ -106,7 +107,7 @@ def split_digest(url: str) -> tuple[str, Digest]:
 def cache_folder() -> Path:
     """Where downloaded weights are kept: `weights` in DETFRAME_CACHE, else where PyTorch Hub keeps its own."""
     root = os.environ.get("DETFRAME_CACHE")
-    return Path(root).expanduser() / "weights" if root else Path(torch.hub.get_dir()) / "checkpoints"
+    return expanded(root) / "weights" if root else Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def cache_path(address: str) -> Path:

@@ -23,6 +23,7 @@ from detframe.compat.download import download
 from detframe.compat.limits import check_content
 from detframe.compat.pickle_scan import check_pickle
 from detframe.compat.pickles import DAMAGE, numpy_globals, read_pickle
+from detframe.config.paths import expanded
 from detframe.errors import InvalidValueError, MissingFileError
 
 _SHOWN = 60  # bytes of the beginning of a file
@@ -45,7 +46,7 @@ def read_weights(path_or_url: str | Path) -> Any:
         ConnectionError: a failed download.
     """
     name = address_of_weights(str(path_or_url))
-    path = download(name) if name.startswith(("http://", "https://")) else Path(name).expanduser()
+    path = download(name) if name.startswith(("http://", "https://")) else expanded(name)
     return read_checkpoint(path)
 
 

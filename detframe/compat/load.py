@@ -17,7 +17,7 @@ from detframe.compat.files import read_weights
 from detframe.compat.names import DETECTRON2, OWN, TORCHVISION_DETECTOR, translate, without_wrappers
 from detframe.compat.parts import half_filled
 from detframe.compat.report import LoadReport
-from detframe.compat.state import StateDict, find_state_dict, refuse_not_finite
+from detframe.compat.state import StateDict, find_state_dict, refuse_not_finite, refuse_other_numbers
 from detframe.compat.timm_names import timm_body
 from detframe.errors import InvalidValueError
 
@@ -44,6 +44,7 @@ def load_weights(
     path_or_url: str | Path | Mapping[str, Any],
     allow_partial: bool = False,
     class_names: Sequence[str] | None = None,
+    source: str = "",
 ) -> LoadReport:
     """Fill `model` from a checkpoint of any program that detframe knows, or its body from a classifier.
 
@@ -58,6 +59,7 @@ def load_weights(
             checkpoint's is deeper, or none of its heads has a place, or a part that both have (a mask head, say) fits
             in pieces only.
         class_names: the classes of the model, label 1 first.
+        source: where a state dict comes from, for messages.
 
     Raises:
         ValueError: no state dict in the file, or too little of it fits (the message holds the report's table), or
@@ -65,7 +67,7 @@ def load_weights(
             what would be loaded is not finite.
     """
     if isinstance(path_or_url, Mapping):
-        source, content = "a state dict", path_or_url
+        source, content = source or "a state dict", path_or_url
     else:
         source, content = str(path_or_url), read_weights(path_or_url)
     found, target = find_state_dict(content, source), model.state_dict()
@@ -78,6 +80,7 @@ def load_weights(
     if not allow_partial:
         _refuse_another_architecture(state, target, fitting, report)
         _refuse_half_a_part(state, target, fitting, report)
+    refuse_other_numbers(fitting, target, source)
     refuse_not_finite(fitting, target, source)
     model.load_state_dict(fitting, strict=False)
     return report

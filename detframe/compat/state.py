@@ -102,5 +102,25 @@ def refuse_not_finite(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], 
         )
 
 
+def refuse_other_numbers(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str | Path) -> None:
+    """Whole numbers where the model has real ones were rounded, or stand for others by a scale that is not there.
+
+    Args:
+        weights: what goes into a model.
+        own: the model's values before.
+
+    Raises:
+        ValueError: names the file and the first few.
+    """
+    wrong = [name for name, value in weights.items() if own[name].is_floating_point() and not value.is_floating_point()]
+    if wrong:
+        kinds = ", ".join(sorted({str(weights[name].dtype).removeprefix("torch.") for name in wrong}))
+        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        raise InvalidValueError(
+            f"the weights in {source} are {kinds}, where the model has real numbers: {', '.join(wrong[:_SHOWN])}{more}"
+            ". Save them as floating-point numbers (quantized weights: dequantize them before)"
+        )
+
+
 def _is_finite(value: Tensor) -> bool:
     return not (value.is_floating_point() or value.is_complex()) or bool(torch.isfinite(value).all())

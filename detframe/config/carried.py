@@ -7,6 +7,7 @@ from typing import Any
 
 from detframe.config.config import ConfigNode
 from detframe.config.defaults import get_cfg
+from detframe.config.validate import validate
 from detframe.errors import InvalidValueError
 
 
@@ -18,13 +19,14 @@ def carried_config(text: Any, source: str | Path, version: Any = "?") -> ConfigN
         version: of the detframe that wrote it, as it says.
 
     Raises:
-        ValueError: it is no config, or not one of this version; says why.
+        ValueError: it is no config, not one of this version, or has values that no key may have; says why.
     """
     if not isinstance(text, str):
         raise InvalidValueError(f"the config in {source} is a {type(text).__name__}, not text")
     cfg = get_cfg()
     try:
         cfg.merge_from_text(text, f"the config in {source}")
+        validate(cfg)
     except (KeyError, ValueError) as error:
         raise InvalidValueError(
             f"{source} was written by detframe {version}, and this version cannot read the config in it: {error}"

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from detframe.config.paths import expanded
 from detframe.errors import InvalidValueError, MissingFileError, MissingModuleError
 
 _MODULE_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -107,13 +109,13 @@ def _import_module(name: str) -> None:
 
 
 def _candidates(name: str, beside: str | Path | None) -> list[Path]:
-    given = Path(name).expanduser()
+    given = expanded(name)
     folders = [Path.cwd(), *([Path(beside)] if beside is not None else [])]
     return list(dict.fromkeys(folder / tail for tail in (given, Path(given.name)) for folder in folders))
 
 
 def _find_file(name: str, beside: str | Path | None) -> Path | None:
-    return next((path.resolve() for path in _candidates(name, beside) if path.is_file()), None)
+    return next((path.resolve() for path in _candidates(name, beside) if os.path.isfile(path)), None)
 
 
 def _digest(path: Path) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from detframe.config.paths import expanded
 from detframe.data.metadata import Metadata
 from detframe.data.packing import PackedDataset, map_folder
 from detframe.errors import InvalidValueError, MissingFileError
@@ -33,7 +34,7 @@ _BLOCK = 2**20  # bytes read at a time
 def cache_folder() -> Path:
     """DETFRAME_CACHE, else ~/.cache/detframe; packed annotations lie in `records` below it."""
     root = os.environ.get("DETFRAME_CACHE")
-    return (Path(root).expanduser() if root else Path.home() / ".cache" / "detframe") / "records"
+    return (expanded(root) if root else Path.home() / ".cache" / "detframe") / "records"
 
 
 def cache_key(fields: dict[str, Any], files: Sequence[Path]) -> str:

@@ -27,7 +27,8 @@ class Board:
         self.start = start
         self.failed = False
         self._writer: Any = None
-        self._threads: set[threading.Thread] = set()
+        self._threads: set[threading.Thread] = set()  # of the library
+        self._others: set[threading.Thread] | None = None  # those before its own, while it starts them
         self._former_hook: Callable[[threading.ExceptHookArgs], Any] | None = None
 
     def scalar(self, tag: str, value: float, iteration: int) -> None:
@@ -51,14 +52,15 @@ class Board:
     def _open(self) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        before = set(threading.enumerate())
+        self._others = set(threading.enumerate())
         self._former_hook, threading.excepthook = threading.excepthook, self._on_thread_error
         self._writer = SummaryWriter(str(self.folder), purge_step=self.start + 1 if self.start else None)
-        self._threads = set(threading.enumerate()) - before
+        self._threads, self._others = set(threading.enumerate()) - self._others, None
 
     def _on_thread_error(self, args: threading.ExceptHookArgs) -> None:
         """The writer's own thread has failed; others' errors go where they went before."""
-        if args.thread in self._threads:
+        starting = self._others is not None and args.thread not in self._others
+        if starting or args.thread in self._threads:
             self._fail(args.exc_value)
         elif self._former_hook is not None:
             self._former_hook(args)

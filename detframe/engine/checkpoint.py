@@ -97,13 +97,13 @@ def _with_parts(path: Path, content: Any, needs: tuple[str, ...]) -> dict[str, A
     return dict(content)
 
 
-def saved_config(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The effective config in a checkpoint, as plain dicts.
+def saved_config(content: Mapping[str, Any], file: str = "the checkpoint") -> dict[str, Any]:
+    """The effective config in a checkpoint, as plain dicts; `file` names it in messages.
 
     Raises:
         ValueError: it is no config.
     """
-    text, source = content["meta"]["config"], "the config in the checkpoint"
+    text, source = content["meta"]["config"], f"the config in {file}"
     loaded = safe_yaml(text, source) if isinstance(text, str) else text
     if not isinstance(loaded, dict):
         raise InvalidValueError(f"{source} is {shown(loaded)}, no YAML with sections and keys")

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from detframe.config.paths import expanded
 from detframe.engine.checkpoint import LAST
 from detframe.engine.lock import locked, refuse_if_locked
 from detframe.engine.logs import METRICS_FILE
@@ -18,10 +19,12 @@ from detframe.engine.recorder import IMAGES_FOLDER, TENSORBOARD_FOLDER
 from detframe.errors import InUseError, NoPermissionError, NotAFolderError
 from detframe.files import remove_dead_temporaries
 
-# What a run makes; everything else in the folder is the user's and stays where it is
+EVALUATION_FILE = "evaluation.json"
+# What a run makes, and what was measured of it; everything else in the folder is the user's and stays where it is
 _OWN = (
     "log*.txt",
     METRICS_FILE,
+    EVALUATION_FILE,
     "config.yaml",
     LAST,
     "model_*.pth",
@@ -44,11 +47,12 @@ def check_writable(folder: Path) -> None:
     Raises:
         PermissionError: it cannot. NotADirectoryError: there is a file of that name.
     """
-    there = folder
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    with _explained(folder), tempfile.TemporaryFile(dir=there) as probe:
-        probe.write(b"x")
+    with _explained(folder):
+        there = folder
+        while not there.exists() and there != there.parent:
+            there = there.parent
+        with tempfile.TemporaryFile(dir=there) as probe:
+            probe.write(b"x")
 
 
 def prepare(folder: Path) -> None:
@@ -162,5 +166,5 @@ def set_aside(folder: Path) -> Path:
 def moved_path(path: str, folder: Path, target: Path) -> str:
     """Where a file that lay in `folder` is after `set_aside`; any other path as it was (also an address)."""
     moved = target / Path(path).name
-    inside = path != "" and "://" not in path and Path(path).expanduser().resolve().parent == folder.resolve()
+    inside = path != "" and "://" not in path and expanded(path).resolve().parent == folder.resolve()
     return str(moved) if inside and moved.is_file() else path

@@ -16,6 +16,7 @@ from torch import nn
 
 from detframe.config import ConfigNode, carried_config, import_carried_modules, import_custom_modules, validate
 from detframe.config.agreements import doubts
+from detframe.config.paths import expanded
 from detframe.engine.best_metric import choose_metric
 from detframe.engine.build import build_trainer, reproducible
 from detframe.engine.checkpoint import BEST, FINAL, FULL_DISK, saved_config
@@ -33,6 +34,7 @@ from detframe.engine.inputs import (
 from detframe.engine.logs import MetricsFile, RunLog, run_log
 from detframe.engine.newest import open_newest
 from detframe.engine.output_dir import (
+    EVALUATION_FILE,
     check_place,
     check_writable,
     checkpoint_files,
@@ -51,7 +53,6 @@ from detframe.layers.collectives import barrier, gather_objects, rank
 from detframe.layers.device import resolve_amp, resolve_device
 
 logger = logging.getLogger(__name__)
-EVALUATION_FILE = "evaluation.json"
 
 
 # ---------------------------------------------------------------------------------------------- training
@@ -74,7 +75,7 @@ def train(cfg: ConfigNode, resume: bool = False) -> dict[str, float]:
         OSError: OUTPUT_DIR cannot be written, or its disk is full.
     """
     validate(cfg)
-    folder = Path(cfg.OUTPUT_DIR).expanduser()
+    folder = expanded(cfg.OUTPUT_DIR)
     stop = StopSignals(cfg.SOLVER.REQUEUE_EXIT_CODE)
     with stop.handled(), ExitStack() as held:
         try:
@@ -241,7 +242,7 @@ def evaluate(cfg: ConfigNode, allow_custom_imports: bool = False) -> dict[str, f
         check_names(cfg)
         check_data_sets(cfg, cfg.DATASETS.TEST)
     with process_group(cfg.MODEL.DEVICE):
-        folder = Path(cfg.OUTPUT_DIR).expanduser()
+        folder = expanded(cfg.OUTPUT_DIR)
         on_rank_zero(lambda: check_writable(folder), "to look at OUTPUT_DIR")
         with run_log(folder, rank(), at_once=False) as log:
             _log_translation(cfg)
@@ -262,7 +263,8 @@ def _evaluate(cfg: ConfigNode, folder: Path, log: RunLog, allow_custom_imports: 
     for name, records in test_sets.items():
         if "class_names" in meta:
             check_class_names("the checkpoint", meta["class_names"], name, records.metadata.class_names)
-    effective = apply_saved_format(cfg, saved_config(content)) if "config" in meta else apply_input_format(cfg)
+    saved = saved_config(content, cfg.MODEL.WEIGHTS) if "config" in meta else None
+    effective = apply_input_format(cfg) if saved is None else apply_saved_format(cfg, saved)
     effective = effective.clone()
     effective.defrost()
     metadata = next(iter(test_sets.values())).metadata
@@ -287,7 +289,7 @@ def _trained_model(cfg: ConfigNode, content: Any, class_names: Sequence[str]) ->
 
     with reproducible(cfg):
         model = build_detection_model(cfg)
-    report = load_weights(model, content, cfg.MODEL.ALLOW_PARTIAL_WEIGHTS, class_names)
+    report = load_weights(model, content, cfg.MODEL.ALLOW_PARTIAL_WEIGHTS, class_names, cfg.MODEL.WEIGHTS)
     logger.info("weights from %s\n%s", cfg.MODEL.WEIGHTS, report.table())
     if (report.missing or report.reinitialised) and not cfg.MODEL.ALLOW_PARTIAL_WEIGHTS:
         raise InvalidValueError(

@@ -32,6 +32,16 @@ def test_the_first_few_are_named():
         load_weights(random_model(), {**random_model().state_dict(), **state})
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool])
+def test_whole_numbers_are_not_rounded_in_silence(dtype, tmp_path):
+    name = "roi_heads.box_predictor.cls_score.weight"
+    state = random_model().state_dict()
+    state[name] = state[name].to(dtype)
+    torch.save({"model": state}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=rf"w\.pth are {str(dtype)[6:]}, where the model has real numbers: {name}\. "):
+        load_weights(random_model(), tmp_path / "w.pth")
+
+
 def test_what_does_not_enter_the_model_and_what_is_infinite_by_design():
     model = random_model()
     load_weights(model, {**random_model().state_dict(), "of.another": torch.tensor([float("nan")])})

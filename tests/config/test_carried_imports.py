@@ -130,3 +130,18 @@ def test_what_is_no_config(text, words):
     with pytest.raises(ValueError, match=words) as caught:
         carried_config(text, "model.pth", "9.9")
     assert "model.pth" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["~nobody_of_that_name/net.py", "n" * 300 + ".py"])
+def test_names_that_no_file_can_have(code, tmp_path, name):
+    """The system refuses to look for them, which is no reason to end otherwise than with the list."""
+    refused([name], tmp_path / "model.pth", "a file that is not here")
+    with pytest.raises(FileNotFoundError, match=r"CUSTOM_IMPORTS names .*there is no such file"):
+        import_custom_modules([name])
+
+
+def test_values_that_no_key_may_have():
+    cfg = get_cfg()
+    cfg.INPUT.PIXEL_STD = (float("nan"),) * 3
+    with pytest.raises(ValueError, match=r"(?s)a\.pth was written by detframe 1\.2.*INPUT\.PIXEL_STD"):
+        carried_config(cfg.dump(), "a.pth", "1.2")

@@ -25,6 +25,8 @@ def test_files_of_other_programs_say_nothing():
 def test_what_is_no_config(text):
     with pytest.raises(ValueError, match="the config in the checkpoint"):
         saved_config({"meta": {"config": text}})
+    with pytest.raises(ValueError, match=r"the config in a\.pth"):
+        saved_config({"meta": {"config": text}}, "a.pth")
 
 
 def test_a_config_without_the_keys_of_the_input_changes_nothing():

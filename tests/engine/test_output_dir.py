@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from detframe.engine.output_dir import holds_run, moved_path, prepare, set_aside
+from detframe.engine.output_dir import check_place, holds_run, moved_path, prepare, set_aside
 
 
 def test_creates_folders(tmp_path):
@@ -21,6 +21,12 @@ def test_a_file_in_the_way(tmp_path):
             prepare(path)
 
 
+def test_a_name_that_no_folder_can_have(tmp_path):
+    for path in (tmp_path / ("x" * 300), tmp_path / ("x" * 300) / "y"):
+        with pytest.raises(PermissionError, match=r"OUTPUT_DIR .*x cannot be written \(File name too long\)|/y cannot"):
+            check_place(path)
+
+
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
 def test_read_only(tmp_path):
     tmp_path.chmod(0o500)
@@ -34,7 +40,7 @@ def test_system_folder_that_takes_no_files():
 
 
 def test_an_older_run_is_moved_and_nothing_else(tmp_path):
-    for name in ("log.txt", "metrics.jsonl", "model_0000004.pth", "last_checkpoint", "notes.md"):
+    for name in ("log.txt", "metrics.jsonl", "model_0000004.pth", "last_checkpoint", "evaluation.json", "notes.md"):
         (tmp_path / name).write_text(name)
     (tmp_path / "images").mkdir()
     assert holds_run(tmp_path)

@@ -105,6 +105,21 @@ def test_tensorboard_that_cannot_be_opened_is_one_warning(tmp_path, caplog):
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
 
 
+def test_a_thread_of_tensorboard_that_fails_while_it_starts_is_one_warning(tmp_path, caplog, capsys, monkeypatch):
+    def start(*args, **kwargs):
+        thread = threading.Thread(target=lambda: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        thread.start()
+        thread.join()
+
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter", start)
+    writer = Board(tmp_path)
+    writer.scalar("a", 1.0, 1)
+    writer.close()
+    (text,) = warnings(caplog)
+    assert "no more TensorBoard files are written ([Errno 28] No space left on device)" in text
+    assert capsys.readouterr().err == ""
+
+
 def test_tensorboard_is_not_waited_for_for_ever(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(board, "CLOSE_SECONDS", 0.2)
     hook = threading.excepthook
