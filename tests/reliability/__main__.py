@@ -138,15 +138,16 @@ def disk(bench: Bench, times: int) -> Row:
 
 
 def shm(bench: Bench, times: int) -> Row:
-    """A shared memory too small for a batch."""
+    """A shared memory too small for a batch: another way is taken, with the same outcome."""
     start = time.monotonic()
     code, said = bench.run("shm", before="mount -t tmpfs -o size=64k none /dev/shm")
-    told = "/dev/shm" in said and "--shm-size" in said and "Traceback" not in said
+    same = code == 0 and bench.equal("whole", "shm")
     return Row(
-        "a small /dev/shm is said, not waited for",
-        "/dev/shm of 64 kB, one worker",
-        f"exit code {code} after {time.monotonic() - start:.0f} s; remedy {'said' if told else 'NOT said'}",
-        told,
+        "a small /dev/shm is enough",
+        "/dev/shm of 64 kB, one worker; a batch takes up to 77 kB",
+        f"exit code {code} after {time.monotonic() - start:.0f} s; "
+        f"{'equal to the undisturbed run' if same else 'NOT equal to the undisturbed run'}",
+        same and "Traceback" not in said,
     )
 
 
@@ -178,7 +179,9 @@ def lock(bench: Bench, times: int) -> Row:
     """A second run in the same OUTPUT_DIR is refused, and the first one does not notice."""
     process = bench.start("shared")
     bench.wait_for(process, lambda: bench.steps("shared") >= 2)
+    process.send_signal(signal.SIGSTOP)  # it must still be there when the second one has started
     code, said = bench.run("shared")
+    process.send_signal(signal.SIGCONT)
     process.communicate()
     told = str(process.pid) in said and "Traceback" not in said
     good = code == 2 and told and process.returncode == 0 and bench.equal("whole", "shared")
