@@ -18,8 +18,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 KEYS = {key for key, _ in get_cfg().leaves()}
 SECTIONS = {key.rpartition(".")[0] for key in KEYS}
-# Written by another hand than the docs, and last: the measurements
-
 
 def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
@@ -95,3 +93,13 @@ def test_the_licence_is_whole():
     text = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert "Apache License" in text and "END OF TERMS AND CONDITIONS" in text
     assert len(text.split()) == 1581
+
+
+def test_the_tests_and_experiments_of_the_reliability_page_exist():
+    from tests.reliability.__main__ import EXPERIMENTS
+
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    files = set(re.findall(r"tests/[\w/]+\.py", text))
+    assert len(files) > 20 and not [file for file in files if not (ROOT / file).is_file()]
+    rows = re.findall(r"`python -m tests\.reliability (\w+)`", text)
+    assert rows == list(EXPERIMENTS)
