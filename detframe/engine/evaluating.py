@@ -15,7 +15,7 @@ from detframe.engine.best_metric import choose_metric
 from detframe.engine.pictures import pictures_are_optional
 from detframe.engine.recorder import RunRecorder
 from detframe.errors import InvalidValueError
-from detframe.layers.collectives import rank, world_size
+from detframe.layers.collectives import gather_objects, rank, world_size
 from detframe.registry import RPN_HEADS
 from detframe.structures import ANY_CLASS, Prediction, Target
 
@@ -74,6 +74,12 @@ class TestSets:
         pictures = _Pictures(self.recorder, name, iteration, names, predicted, self.cfg.TEST.VISUALIZE)
         batches = _Stoppable(loader)
         metrics: dict[str, float] = run_evaluation(model, batches, evaluator, self.amp_dtype, pictures.on_batch)
+        if sum(gather_objects(loader.skipped)) == len(records):
+            raise InvalidValueError(
+                f"none of the {len(records)} images of {name} could be read (the log names them), so there is nothing "
+                "to evaluate: is the disk there, and the folder the right one? DATALOADER.ON_ERROR skip leaves out "
+                "single images, not all"
+            )
         logger.info("results on %s after %d iterations:\n%s", name, iteration, evaluator.table(metrics))
         diagnosis = evaluator.diagnosis()
         if diagnosis is not None:

@@ -19,6 +19,7 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 KEYS = {key for key, _ in get_cfg().leaves()}
 SECTIONS = {key.rpartition(".")[0] for key in KEYS}
 
+
 def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 

@@ -43,7 +43,8 @@ def broken_picture(tmp_path):
         "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9], "area": 81, "iscrowd": 0}],
     }
     (tmp_path / "a.json").write_text(json.dumps(coco))
-    (tmp_path / "catalog.yaml").write_text("broken: {format: coco, images: ., annotations: a.json}\n")
+    entry = f"broken: {{format: coco, images: {tmp_path}, annotations: {tmp_path}/a.json}}\n"
+    (tmp_path / "catalog.yaml").write_text(entry)
     return ("DATASETS.CATALOG", str(tmp_path / "catalog.yaml"), "DATASETS.TRAIN", ("broken",), "DATASETS.TEST", ())
 
 
@@ -68,9 +69,10 @@ def test_a_start_that_fails_changes_nothing(tiny, tmp_path, broken_picture, name
     for file in ("log.txt", "metrics.jsonl", "model_0000004.pth", "config.yaml"):
         (tmp_path / "out" / file).write_text("of an older run")
     before = everything(tmp_path / "out")
-    with pytest.raises((ValueError, KeyError, OSError)):
+    with pytest.raises((ValueError, KeyError, OSError)) as caught:
         train(tiny(*words))
     assert everything(tmp_path / "out") == before
+    assert name != "first batch" or "a.png" in str(caught.value)
 
 
 def test_an_evaluation_that_fails_at_its_start_changes_nothing(tiny, tmp_path):
@@ -207,6 +209,22 @@ def fails(iteration):
 
 def checkpoints(folder):
     return sorted(path.name for path in folder.glob("model_*.pth"))
+
+
+def test_a_test_set_of_which_no_image_can_be_read_is_an_error_also_where_single_ones_may_be_left_out(
+    tiny, tmp_path, broken_picture
+):
+    train(tiny(*SHORT))
+    weights = ("MODEL.WEIGHTS", str(tmp_path / "out" / "model_final.pth"))
+    catalog = tmp_path / "a.json"
+    coco = json.loads(catalog.read_text())
+    names = ("circle", "square", "triangle", "star", "cross")
+    coco["categories"] = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
+    catalog.write_text(json.dumps(coco))
+    words = (*broken_picture, "DATASETS.TEST", ("broken",), "DATALOADER.ON_ERROR", "skip")
+    with pytest.raises(ValueError, match="none of the 1 images of broken could be read") as caught:
+        evaluate(tiny(*words, *weights))
+    assert user_message(caught.value) is not None
 
 
 def test_a_failed_evaluation_in_mid_run_loses_no_step(tmp_path):
