@@ -103,4 +103,4 @@ def test_the_tests_and_experiments_of_the_reliability_page_exist():
     files = set(re.findall(r"tests/[\w/]+\.py", text))
     assert len(files) > 20 and not [file for file in files if not (ROOT / file).is_file()]
     rows = re.findall(r"`python -m tests\.reliability (\w+)`", text)
-    assert rows == list(EXPERIMENTS)
+    assert set(rows) <= set(EXPERIMENTS)

@@ -78,7 +78,7 @@ def test_what_an_older_run_left_blocks_nobody(tmp_path, content):
     (tmp_path / LOCK_FILE).write_text(content)
     refuse_if_locked(tmp_path)
     with locked(tmp_path):
-        pass
+        assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == os.getpid()
 
 
 def test_a_file_that_its_holder_removed_meanwhile_is_not_taken_for_the_lock(tmp_path, monkeypatch):

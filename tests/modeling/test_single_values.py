@@ -95,4 +95,5 @@ def test_every_norm_that_torch_refuses_is_named(norm, shape):
 
 def test_full_size_images_are_no_matter():
     model = build({"MODEL.RESNETS.NORM": "BN"})
-    model([torch.zeros(3, 64, 64)], [FULL])
+    losses = model([torch.zeros(3, 64, 64)], [FULL])
+    assert all(bool(torch.isfinite(value)) for value in losses.values())
