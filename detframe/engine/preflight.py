@@ -10,7 +10,7 @@ from detframe.config import ConfigNode
 from detframe.config.agreements import value_of
 from detframe.config.bounds import Name
 from detframe.config.limits import RULES
-from detframe.errors import UnknownNameError
+from detframe.errors import InvalidValueError, UnknownNameError
 
 # What fills the registries with detframe's own members
 _MEMBERS = ("detframe.modeling", "detframe.data.formats", "detframe.evaluation", "detframe.solver")
@@ -21,10 +21,13 @@ def check_names(cfg: ConfigNode) -> None:
 
     Raises:
         KeyError: all names that are not, each with the nearest ones and where it was set.
+        ValueError: the device is one on which nothing can be computed.
     """
     for module in _MEMBERS:
         importlib.import_module(module)
     wrong = []
+    if cfg.MODEL.DEVICE.startswith("meta"):
+        raise InvalidValueError("MODEL.DEVICE meta holds shapes and no numbers: models are built on it, and never run")
     for key, rule in RULES.items():
         name = value_of(cfg, key)
         if not isinstance(rule, Name) or (name == "" and rule.empty):

@@ -14,7 +14,7 @@ def resolve_device(name: str) -> torch.device:
     """The device of MODEL.DEVICE: "auto" is the local rank's GPU where CUDA works, else the CPU.
 
     Raises:
-        ValueError: an unknown name, or CUDA asked for where there is none.
+        ValueError: an unknown name, or a device that this PyTorch or this machine does not have.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -25,9 +25,25 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise InvalidValueError(f"MODEL.DEVICE is {name!r}, but this PyTorch sees no CUDA device; use cpu or auto")
+        if device.index is not None and device.index >= torch.cuda.device_count():
+            raise InvalidValueError(
+                f"MODEL.DEVICE is {name!r}, but the last CUDA device here is cuda:{torch.cuda.device_count() - 1}"
+            )
         if device.index is None:
             device = torch.device("cuda", env_number("LOCAL_RANK", 0) % torch.cuda.device_count())
+    elif device.type != "cpu":
+        _check_works(name, device)
     return device
+
+
+def _check_works(name: str, device: torch.device) -> None:
+    """Neither CPU nor CUDA: PyTorch knows many names of devices that it then does not have."""
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, NotImplementedError, ImportError, AssertionError) as error:
+        raise InvalidValueError(
+            f"MODEL.DEVICE is {name!r}, which this PyTorch cannot compute on here; use cpu, cuda or auto"
+        ) from error
 
 
 def resolve_amp(mode: str, device: torch.device) -> torch.dtype | None:
