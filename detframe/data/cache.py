@@ -27,7 +27,7 @@ from detframe.errors import InvalidValueError, MissingFileError
 from detframe.files import open_lock, safe_name
 
 logger = logging.getLogger(__name__)
-FORMAT_VERSION = 4  # raise it when a reader or the layout of the arrays changes
+FORMAT_VERSION = 5  # raise it when a reader or the layout of the arrays changes
 _BLOCK = 2**20  # bytes read at a time
 
 

@@ -63,6 +63,15 @@ SAME_ID = Kind(
     "annotations have an id that another one has; all were numbered anew",
 )
 
+SAME_OBJECT = Kind(
+    "object has the box and the class of another one of its image, and both are kept",
+    "objects have the box and the class of others of their images, and all are kept",
+)
+SAME_FILE = Kind(
+    "image file is listed under several ids, and counts as several images",
+    "image files are listed under several ids, and count as several images each",
+)
+
 
 class PackedDataset:
     """The arrays of ARRAYS for one data set, in memory or mapped from `folder`."""
@@ -138,11 +147,17 @@ class RecordBuilder:
         self._has_masks = False
         self._without_mask, self._first_without = 0, ""
         self._fractions = self._boxes = 0
+        self._files: set[str] = set()
+        self._objects: set[tuple[float, ...]] = set()  # of the image begun last
 
     def add_image(self, file_name: str | Path, image_id: int, size_hw: tuple[int, int]) -> None:
         """Begin the next image; the objects that follow belong to it."""
-        c = self._columns
-        c["file_bytes"].frombytes(str(file_name).encode())
+        c, path = self._columns, str(file_name)
+        if path in self._files:
+            self.findings.add(SAME_FILE, path)
+        self._files.add(path)
+        self._objects.clear()
+        c["file_bytes"].frombytes(path.encode())
         c["file_start"].append(len(c["file_bytes"]))
         c["image_ids"].append(image_id)
         c["sizes_hw"].extend(size_hw)
@@ -178,6 +193,9 @@ class RecordBuilder:
         x1, y1, x2, y2 = inside
         c = self._columns
         name = f"annotation {ann_id} in {self._file_name}" if ann_id else f"an object in {self._file_name}"
+        if not iscrowd and (label, *inside) in self._objects:
+            self.findings.add(SAME_OBJECT, name)
+        self._objects.add((label, *inside))
         points = self._keypoints(keypoints, name)
         mask = pack_segmentation(segmentation, self._size_hw, self.findings, name)
         self._add_mask(mask)

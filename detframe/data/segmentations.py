@@ -28,6 +28,10 @@ NO_POLYGON = Kind(
     "polygon has fewer than three points, no extent or a number that is not finite, and was left out",
     "polygons have fewer than three points, no extent or a number that is not finite, and were left out",
 )
+NO_PIXEL = Kind(
+    "segmentation covers no pixel of its image (outside of it, or thinner than a pixel), and was left out",
+    "segmentations cover no pixel of their images (outside of them, or thinner than a pixel), and were left out",
+)
 FAR_OUTSIDE = Kind(
     "polygon reaches far beyond its image and was clipped to it",
     "polygons reach far beyond their images and were clipped",
@@ -90,6 +94,9 @@ def pack_segmentation(value: Any, size_hw: tuple[int, int], findings: Findings, 
             out.clipped = True
         if len(inside):
             out.polygons.append(inside.reshape(-1))
+    if out.polygons and not out.area(size_hw):
+        findings.add(NO_PIXEL, name)
+        out.polygons.clear()
     return out
 
 

@@ -146,7 +146,7 @@ BAD = {
         "annotation 3 -> category 2: no such id in 'categories', which has 1, 5",
     ),
     "many": ({}, [annotation(i, 9, [0, 0, 4, 4]) for i in range(8)], r"\(8 in all\)"),
-    "no bbox": ({}, [{"id": 1, "image_id": 1, "category_id": 1}], "annotation 1 lacks 'bbox'; it has"),
+    "no bbox": ({}, [{"id": 1, "image_id": 1, "category_id": 1}], r"annotations\[0\] \(id 1\) lacks 'bbox'; it has"),
     "bbox": (
         {},
         [annotation(3, 1, [0, 0, 4])],
@@ -163,8 +163,14 @@ BAD = {
         [],
         "image id 1 is given twice, to 1.png and 2.png",
     ),
-    "no file name": ({"images": [{"id": 1}]}, [], "image 1 lacks 'file_name'"),
-    "text id": ({"images": [{**IMAGE, "id": "1"}]}, [], "image has 'id' '1'; ids must be whole numbers"),
+    "no file name": ({"images": [{"id": 1}]}, [], r"images\[0\] \(id 1\) lacks 'file_name'"),
+    "text id": ({"images": [{**IMAGE, "id": "1"}]}, [], r"images\[0\] has 'id' '1'; ids must be whole numbers"),
+    "no object": ({}, [None], r"annotations\[0\] must be an object, not None"),
+    "half a visibility": (
+        {"categories": [{"id": 1, "name": "a", "keypoints": ["x"]}]},
+        [annotation(3, 1, [0, 0, 4, 4], keypoints=[1, 2, 1.5])],
+        r"annotation 3 of image 1: 'keypoints' has the visibility 1\.5; it is 0",
+    ),
     "no categories": ({"categories": None}, [], "needs a list 'categories'; found 'images'"),
     "same name": (
         {"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]},

@@ -137,14 +137,14 @@ def test_ids_have_64_bits(tmp_path: Path, where: str, number: int) -> None:
         BOX,
         category=number if where == "category of annotation" else 1,
     )
-    with pytest.raises(UserError, match=r"data\.json: \w+ has '\w+' -?\d+, which does not fit into 64 bits"):
+    with pytest.raises(UserError, match=r"data\.json: \w+\[0\] has '\w+' -?\d+, which does not fit into 64 bits"):
         coco_records(tmp_path, [row], **overrides)
 
 
 @pytest.mark.parametrize("value", ["1", 1.5, NAN, INF, True, None, [1], {}])
 @pytest.mark.parametrize("field", ["image_id", "category_id"])
 def test_ids_are_whole_numbers(tmp_path: Path, field: str, value: Any) -> None:
-    with pytest.raises(UserError, match=rf"data\.json: annotation has '{field}' .*; ids must be whole numbers"):
+    with pytest.raises(UserError, match=rf"data\.json: annotations\[0\] has '{field}' .*; ids must be whole numbers"):
         coco_records(tmp_path, [{**annotation(1, 1, BOX), field: value}])
 
 
@@ -169,7 +169,9 @@ def test_annotation_ids_serve_only_to_tell_annotations_apart(
 
 
 def test_repeated_annotation_ids_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    records = coco_records(tmp_path, [annotation(4, 1, BOX), annotation(4, 1, BOX), annotation(5, 1, BOX)])
+    records = coco_records(
+        tmp_path, [annotation(4, 1, BOX), annotation(4, 1, [1, 2, 3, 4]), annotation(5, 1, [5, 6, 7, 8])]
+    )
     assert records[0]["ann_ids"].tolist() == [1, 2, 3]
     assert findings(caplog) == (
         "mine: 1 annotation has an id that another one has; all were numbered anew, as annotation 4"
@@ -250,8 +252,8 @@ def test_other_keypoints_are_refused(tmp_path: Path, points: Any, match: str) ->
         ([{"id": 1, "name": ""}], "category 1: 'name' must be text"),
         ([{"id": 1, "name": ["a"]}], "category 1: 'name' must be text"),
         ([{"id": 1, "name": "a\ud800"}], "category 1: 'name' is"),
-        (["cat"], "category must be an object, not 'cat'"),
-        ([None], "category must be an object, not None"),
+        (["cat"], "categories\\[\\d\\] must be an object, not 'cat'"),
+        ([None], "categories\\[\\d\\] must be an object, not None"),
         ([{"id": 1, "name": "a"}, {"id": 1, "name": "b"}], "the category id 1 is given 2 times"),
         ([{"id": 1, "name": "a", "keypoints": "nose"}], "'keypoints' of a category must be a list of names"),
         ([{"id": 1, "name": "a", "keypoints": 17}], "'keypoints' of a category must be a list of names"),
@@ -270,6 +272,16 @@ def test_names_that_are_numbers(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert findings(caplog) == "mine: 1 name is a number, and was read as text, as category 1: name 7"
 
 
+def test_objects_and_files_that_stand_twice_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [annotation(4, 1, BOX), annotation(5, 1, BOX), annotation(6, 1, BOX, category=2), annotation(7, 2, BOX)]
+    size = {"width": 60, "height": 40, "file_name": "1.png"}
+    categories = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
+    records = coco_records(tmp_path, rows, images=[{"id": 1, **size}, {"id": 2, **size}], categories=categories)
+    assert [len(record["boxes"]) for record in records] == [3, 1]
+    assert "mine: 1 object has the box and the class of another one of its image, and both are kept" in caplog.text
+    assert "mine: 1 image file is listed under several ids, and counts as several images" in caplog.text
+
+
 @pytest.mark.parametrize("rows", [5, "x", {"1": {}}])
 def test_annotations_are_a_list(tmp_path: Path, rows: Any) -> None:
     with pytest.raises(UserError, match=r"data\.json: 'annotations' must be a list, not"):
@@ -278,7 +290,7 @@ def test_annotations_are_a_list(tmp_path: Path, rows: Any) -> None:
 
 @pytest.mark.parametrize("item", [None, 5, [], "x"])
 def test_annotations_are_objects(tmp_path: Path, item: Any) -> None:
-    with pytest.raises(UserError, match=r"data\.json: annotation must be an object, not"):
+    with pytest.raises(UserError, match=r"data\.json: annotations\[0\] must be an object, not"):
         coco_records(tmp_path, [item])
 
 

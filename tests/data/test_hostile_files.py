@@ -274,8 +274,8 @@ def test_two_images_of_one_name_are_said(tmp_path: Path, caplog: pytest.LogCaptu
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"id": 2**63}, "image has 'id' 9223372036854775808, which does not fit into 64 bits"),
-        ({"id": 7.5}, "image has 'id' 7.5; ids must be whole numbers"),
+        ({"id": 2**63}, "image '7' has 'id' 9223372036854775808, which does not fit into 64 bits"),
+        ({"id": 7.5}, "image '7' has 'id' 7.5; ids must be whole numbers"),
         ({"path": ""}, "image '7': 'path' must be text"),
         ({"path": "a\ud800.jpg"}, r"image '7': 'path' is 'a\\ud800.jpg'"),
         ({"path": None}, "image '7': 'path' must be text, not None"),

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from detframe.data import load_records
+from detframe.errors import UserError
 from tests.data.sets import voc_object, write_catalog, write_voc
 
 
@@ -40,6 +41,24 @@ def test_difficult_objects(tmp_path: Path) -> None:
     assert load_records(["mine"], str(catalog))[0]["iscrowd"].tolist() == [True, False]
     kept = change_entry(catalog, difficult="keep")
     assert load_records(["mine"], kept)[0]["iscrowd"].tolist() == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("word", "ignored"), [("1.0", True), ("true", True), ("0.0", False), ("Unspecified", False), ("", False)]
+)
+def test_difficult_in_other_words(tmp_path: Path, word: str, ignored: bool) -> None:
+    item = voc_object("dog", (1, 1, 9, 9), difficult=1).replace("<difficult>1<", f"<difficult>{word}<")
+    assert f"<difficult>{word}<" in item
+    assert load_records(["mine"], str(write_voc(tmp_path, {"a": item})))[0]["iscrowd"].tolist() == [ignored]
+
+
+@pytest.mark.parametrize("tag", ["Object", "objects"])
+def test_boxes_outside_of_objects_are_not_passed_over(tmp_path: Path, tag: str) -> None:
+    item = voc_object("dog", (1, 1, 9, 9))
+    other = f"<objects>{item}</objects>" if tag == "objects" else item.replace("object>", "Object>")
+    catalog = write_voc(tmp_path, {"a": other, "b": item})
+    with pytest.raises(UserError, match=r"a\.xml: a <bndbox> stands in <(Object|object)>, and boxes are read from"):
+        load_records(["mine"], str(catalog))
 
 
 def test_classes_of_the_entry_and_of_the_whole_folder(tmp_path: Path) -> None:

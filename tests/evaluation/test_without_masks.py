@@ -26,6 +26,10 @@ NO_MASKS = {
     "far outside": [[1e9, 1e9, 2e9, 1e9, 2e9, 2e9]],
     "not a number": [[float("nan"), 1, 2, 3, 4, 5]],
     "without extent": [[5, 5, 5, 9, 5, 7]],
+    "beside the image": [[70, 5, 90, 5, 90, 20]],
+    "above the image": [[10, -20, 30, -20, 30, -5]],
+    "a line": [[41, 21, 44, 24, 48, 28]],
+    "thinner than a pixel": [[41.1, 21.1, 41.2, 21.1, 41.2, 28]],
     "code of nothing": {"size": [40, 60], "counts": [2400]},
 }
 

@@ -21,7 +21,7 @@ def test_a_number_beyond_the_last_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert resolve_device("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(InvalidValueError, match="MODEL.DEVICE is 'cuda:2', but the last CUDA device here is cuda:1"):
+    with pytest.raises(InvalidValueError, match=r"MODEL\.DEVICE is 'cuda:2', but the last CUDA device here is cuda:1"):
         resolve_device("cuda:2")
 
 
@@ -29,5 +29,5 @@ def test_models_are_built_on_meta_and_never_run() -> None:
     assert resolve_device("meta").type == "meta"
     cfg = get_cfg()
     cfg.merge_from_list(["MODEL.DEVICE", "meta"])
-    with pytest.raises(InvalidValueError, match="MODEL.DEVICE meta holds shapes and no numbers"):
+    with pytest.raises(InvalidValueError, match=r"MODEL\.DEVICE meta holds shapes and no numbers"):
         check_names(cfg)

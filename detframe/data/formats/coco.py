@@ -84,7 +84,7 @@ def _require(item: Any, keys: tuple[str, ...], place: Entry) -> Mapping[str, Any
     absent = [key for key in keys if key not in values]
     if absent:
         raise InvalidValueError(
-            f"{place} {shown(values.get('id', ''))} lacks {', '.join(map(repr, absent))}; "
+            f"{place} (id {shown(values.get('id'))}) lacks {', '.join(map(repr, absent))}; "
             f"it has {shown(sorted(values))}"
         )
     return values
@@ -92,8 +92,9 @@ def _require(item: Any, keys: tuple[str, ...], place: Entry) -> Mapping[str, Any
 
 def _images(data: dict[str, Any], path: Path, findings: Findings) -> dict[int, Mapping[str, Any]]:
     images: dict[int, Mapping[str, Any]] = {}
-    place = Entry(path, "image", findings)
-    for item in data["images"]:
+    place = Entry(path, "", findings)
+    for index, item in enumerate(data["images"]):
+        place.name = f"images[{index}]"
         image = _require(item, ("id", "file_name"), place)
         number = place.identity(image["id"], "id")
         Entry(path, f"image {number}", findings).text(image["file_name"], "file_name")
@@ -114,9 +115,10 @@ def _annotations(data: dict[str, Any], path: Path) -> list[Any]:
 
 
 def _metadata(name: str, data: dict[str, Any], path: Path, warnings: list[str], findings: Findings) -> Metadata:
-    place = Entry(path, "category", findings)
+    place = Entry(path, "", findings)
     categories: list[tuple[int, str]] = []
-    for item in data["categories"]:
+    for index, item in enumerate(data["categories"]):
+        place.name = f"categories[{index}]"
         category = _require(item, ("id", "name"), place)
         number = place.identity(category["id"], "id")
         text = Entry(path, f"category {number}", findings).text(category["name"], "name", numbers=True)
@@ -160,8 +162,9 @@ def _group(
     """The annotations, each with its category, by image id, once all of them are known to point at something."""
     lost_images, lost_categories = [], []
     by_image: dict[int, list[tuple[Mapping[str, Any], int]]] = defaultdict(list)
-    known, place = set(metadata.category_ids), Entry(path, "annotation", findings)
-    for item in annotations:
+    known, place = set(metadata.category_ids), Entry(path, "", findings)
+    for index, item in enumerate(annotations):
+        place.name = f"annotations[{index}]"
         annotation = _require(item, ("image_id", "category_id", "bbox"), place)
         image_id = place.identity(annotation["image_id"], "image_id")
         category_id = place.identity(annotation["category_id"], "category_id")
@@ -173,7 +176,7 @@ def _group(
     if lost_images:
         raise InvalidValueError(f"{path}: {_some(lost_images)}: no such id in 'images'")
     if lost_categories:
-        ids = ", ".join(map(str, metadata.category_ids[:20]))
+        ids = ", ".join(map(str, metadata.category_ids[:20])) or "none"
         raise InvalidValueError(f"{path}: {_some(lost_categories)}: no such id in 'categories', which has {ids}")
     return by_image
 

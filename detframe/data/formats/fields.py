@@ -33,7 +33,7 @@ NO_SIZE = Kind(
 )
 
 _NUMBER = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
-_FLAGS = {"0": False, "false": False, "no": False, "": False, "1": True, "true": True, "yes": True}
+_NO, _YES = ("", "0", "0.0", "false", "no", "unspecified"), ("1", "1.0", "true", "yes")
 
 
 class Entry:
@@ -68,13 +68,12 @@ class Entry:
         if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
             self._repaired(AS_FLOAT, field, value)
             return int(value)
-        what = self.name.split()[0]
         if isinstance(value, int) and not isinstance(value, bool):
             raise InvalidValueError(
-                f"{self.path}: {what} has {field!r} {shown(value)}, which does not fit into 64 bits; give "
-                f"numbers from 1 on in its place, wherever it stands"
+                f"{self} has {field!r} {shown(value)}, which does not fit into 64 bits; give numbers from 1 on in its "
+                f"place, wherever it stands"
             )
-        raise InvalidValueError(f"{self.path}: {what} has {field!r} {shown(value)}; ids must be whole numbers")
+        raise InvalidValueError(f"{self} has {field!r} {shown(value)}; ids must be whole numbers")
 
     def whole(self, value: Any, field: str, low: int, high: int) -> int:
         """A whole number from `low` to `high`."""
@@ -108,10 +107,10 @@ class Entry:
             self._repaired(AS_FLAG, field, value)
             return bool(value)
         word = value.strip().lower() if isinstance(value, str) else None
-        if word not in _FLAGS:
+        if word not in _NO and word not in _YES:
             raise self.error(f"{field!r} must be 0 or 1, not {shown(value)}")
         self._repaired(AS_FLAG, field, value)
-        return _FLAGS[word]
+        return word in _YES
 
     def text(self, value: Any, field: str, numbers: bool = False) -> str:
         """Text that is not empty and that can be written out; with `numbers`, a whole number is its digits."""

@@ -114,7 +114,17 @@ def _root(entry: CatalogEntry, stem: str) -> tuple[Path, Element]:
         raise MissingFileError(f"data set {entry.name!r}: the split names {stem}, but {path} does not exist") from None
     if root.tag != "annotation" and root.find("object") is None:
         raise InvalidValueError(f"{path} is no VOC annotation: its root is <{root.tag}>, not <annotation>")
+    if root.find("object") is None and (found := _box_parent(root)):
+        raise InvalidValueError(
+            f"{path}: a <bndbox> stands in <{found}>, and boxes are read from each <object> directly in <annotation>; "
+            f"write it so, or the image counts as empty"
+        )
     return path, root
+
+
+def _box_parent(root: Element) -> str | None:
+    """The element that holds the first box, wherever it is, in whatever letters."""
+    return next((item.tag for item in root.iter() if any(child.tag.lower() == "bndbox" for child in item)), None)
 
 
 def _text(item: Element, key: str, path: Path) -> str:
