@@ -14,7 +14,7 @@ import numpy as np
 
 from detframe.errors import InvalidValueError
 from detframe.evaluation.results import ImageResult, boxes_xywh
-from detframe.structures.lazy_masks import to_rle
+from detframe.structures.lazy_masks import areas_of, to_rle
 from detframe.structures.run_lengths import check_run_lengths
 
 logger = logging.getLogger(__name__)
@@ -51,12 +51,10 @@ class ImageTruth:
     @functools.cached_property
     def has_mask(self) -> np.ndarray:
         """bool (N,): the object's mask has pixels. One without can never be found, and must not count as missed."""
-        from pycocotools import mask as coco_mask
-
         out = np.zeros(len(self.labels), dtype=bool)
         rows = [row for row, segmentation in enumerate(self.segmentations or ()) if segmentation]
         if rows:
-            out[rows] = coco_mask.area([self.rle(row) for row in rows]) > 0
+            out[rows] = areas_of([self.rle(row) for row in rows]) > 0
         return out
 
     def rle(self, row: int) -> dict[str, Any]:
@@ -222,9 +220,7 @@ def _detections(image_id: Any, result: ImageResult, iou_type: str, first_id: int
     ]
     areas = boxes[:, 2] * boxes[:, 3]
     if iou_type == "segm" and result.rles:
-        from pycocotools import mask as coco_mask
-
-        areas = coco_mask.area(result.rles)
+        areas = areas_of(result.rles)
     elif iou_type == "keypoints" and result.keypoints is not None and len(rows):
         points = result.keypoints[:, :, :2].astype(np.float64)
         areas = np.prod(points.max(axis=1) - points.min(axis=1), axis=1)

@@ -145,3 +145,13 @@ def to_rle(segmentation: Segmentation, size_hw: tuple[int, int]) -> dict[str, An
     if not polygons:
         return encode(np.zeros((height, width), dtype=np.uint8))
     return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+
+
+def areas_of(codes: Sequence[dict[str, Any]]) -> np.ndarray:
+    """float64 (N,): the pixels of compressed run-length codes.
+
+    One by one, since pycocotools counts the codes of a call in 8 bits, and fails at 256 of them.
+    """
+    from pycocotools import mask as coco_mask
+
+    return np.array([float(coco_mask.area(code)) for code in codes], dtype=np.float64)

@@ -120,3 +120,13 @@ def test_image_ids_come_back_as_they_are_in_the_file(tmp_path: Path) -> None:
     evaluator.update(targets_of(records), [prediction([[10, 10, 30, 25]], [1], [0.9])])
     assert evaluator.compute()["bbox/AP"] == pytest.approx(100)
     assert [row["image_id"] for row in evaluator.results()] == [number]
+
+
+def test_images_with_more_masks_than_eight_bits_count(tmp_path: Path) -> None:
+    rows = []
+    for number in range(300):
+        x, y = 3 * (number % 20), 2 * (number // 20)
+        square = [x, y, x + 2, y, x + 2, y + 2, x, y + 2]
+        rows.append(annotation(number + 1, 1, [x, y, 2, 2], segmentation=[square]))
+    oracle = oracle_check(coco_records(tmp_path, rows))
+    assert oracle["bbox/AP"] == pytest.approx(100) and oracle["segm/AP"] == pytest.approx(100)
