@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -17,7 +18,16 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 
-from detframe.engine.stopping import SIGNALS, RunStopped, exit_code, request, stopped
+from detframe.engine.stopping import (
+    AT_ONCE,
+    SAME_SECONDS,
+    SIGNALS,
+    RunStopped,
+    exit_code,
+    request,
+    signal_name,
+    stopped,
+)
 from detframe.errors import ProcessFailedError
 
 GRACE_SECONDS = 10.0  # from SIGTERM to SIGKILL
@@ -90,6 +100,7 @@ class _Forwarding:
     def __init__(self, processes: list[BaseProcess]) -> None:
         self.processes = processes
         self.signum = 0
+        self._first = 0.0
         self._before: dict[int, Any] = {}
         self._timer = threading.Timer(STOP_SECONDS, self._kill)
 
@@ -110,9 +121,11 @@ class _Forwarding:
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.signum:
-            self._kill()
+            if time.monotonic() - self._first > SAME_SECONDS:
+                os.write(2, f"\n{signal_name(signum)} {AT_ONCE}\n".encode())
+                self._kill()
             return
-        self.signum = signum
+        self.signum, self._first = signum, time.monotonic()
         self._timer.daemon = True
         self._timer.start()
         for process in self.processes:
@@ -148,15 +161,20 @@ def _child(rank: int, world: int, port: int, sender: Connection, main: Callable[
     )
     try:
         result = main(*args)
-        sender.send(Report(result=result if rank == 0 else None))
+        _tell(sender, Report(result=result if rank == 0 else None))
     except RunStopped as stop:
-        sender.send(Report(stop=(stop.signum, stop.exit_code)))
+        _tell(sender, Report(stop=(stop.signum, stop.exit_code)))
         raise SystemExit(stop.exit_code) from None
     except KeyboardInterrupt:  # before there was anything to save
         raise SystemExit(exit_code(signal.SIGINT)) from None
     except Exception as error:
-        sender.send(Report(time.time(), _portable(error), traceback.format_exc()))
+        _tell(sender, Report(time.time(), _portable(error), traceback.format_exc()))
         raise SystemExit(1) from None
+
+
+def _tell(sender: Connection, report: Report) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the parent was killed: nobody is left to hear it
+        sender.send(report)
 
 
 def _follow_parent() -> None:

@@ -16,9 +16,11 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
-# Within this time a signal is the same event again: Ctrl-C reaches the whole process group, and a launcher passes it on
-_SAME_SECONDS_ALONE, _SAME_SECONDS_LAUNCHED = 0.1, 2.0
+# Within this time a signal is the same event again: Ctrl-C reaches the whole process group, a launcher passes it on,
+# and programs such as `timeout` send it to the process and then to its group
+SAME_SECONDS, _SAME_SECONDS_LAUNCHED = 0.1, 2.0
 _DEAF_SECONDS = 1.0
+AT_ONCE = "again: ended at once, without saving"
 _END = 0  # no signal has this number
 _active: StopSignals | None = None
 
@@ -154,7 +156,7 @@ class StopSignals:
 
     def _watch(self, reader: int) -> None:
         """Read the numbers of signals as they come, each a byte."""
-        first, same = 0.0, _SAME_SECONDS_LAUNCHED if _is_launched() else _SAME_SECONDS_ALONE
+        first, same = 0.0, _SAME_SECONDS_LAUNCHED if _is_launched() else SAME_SECONDS
         while True:
             numbers = os.read(reader, 64)
             if not numbers or _END in numbers:
@@ -166,7 +168,7 @@ class StopSignals:
                     first = time.monotonic()
                     self._end_if_deaf(number)
                 elif time.monotonic() - first > same and not _is_interactive():
-                    _end_process(number, 128 + number, "again: ended at once, without saving")
+                    _end_process(number, 128 + number, AT_ONCE)
 
     def _end_if_deaf(self, signum: int) -> None:
         """In a start, which has nothing to save, the process ends even where its main thread hears no signal."""

@@ -1,20 +1,22 @@
 """Signals end a run at a step that all ranks agree on, saved; in one process and in several."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from unittest import mock
 
 import pytest
 import torch
 
 from detframe.config import get_cfg, validate
-from detframe.engine import stopping, train
+from detframe.engine import processes, stopping, train
 from detframe.engine.evaluating import TestSets
 from detframe.engine.hooks import CheckpointHook, EvaluationHook, Hook
-from detframe.engine.processes import launch
+from detframe.engine.processes import _Forwarding, launch
 from detframe.engine.recorder import RunRecorder
 from detframe.engine.stopping import RunInterrupted, RunStopped, RunTerminated, StopSignals, exit_code
 from tests.engine import light, ranks
@@ -325,3 +327,30 @@ def test_the_second_signal_to_the_parent_kills(tmp_path):
         launch(light.never_stop, 2, (str(tmp_path),))
     timer.join()
     assert caught.value.exit_code == 143 and time.monotonic() - start < 50
+
+
+def test_a_signal_that_comes_twice_at_once_is_one_to_the_parent_too(monkeypatch, capfd):
+    """`timeout` and some schedulers send it to the process and then to its group; nothing may be lost by that."""
+    child, clock = mock.Mock(pid=None), mock.Mock()
+    monkeypatch.setattr(processes, "time", clock)
+    forwarding = _Forwarding([child])
+    for seconds, killed in ((100.0, False), (100.0, False), (100.05, False), (100.2, True)):
+        clock.monotonic.return_value = seconds
+        forwarding._handle(signal.SIGTERM, None)
+        assert child.kill.called == killed
+    forwarding.__exit__()
+    assert "SIGTERM again: ended at once, without saving" in capfd.readouterr().err
+
+
+def test_ranks_whose_parent_was_killed_end_without_a_traceback(monkeypatch):
+    """They have saved; nobody is left to hear how they ended."""
+
+    def ends():
+        raise RunTerminated("saved", signal.SIGTERM, 143)
+
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    receiver.close()
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    with pytest.raises(SystemExit) as caught:
+        processes._child(0, 1, 1, sender, ends, ())
+    assert caught.value.code == 143 and caught.value.__suppress_context__
