@@ -115,9 +115,13 @@ def resolve_num_classes(cfg: Any, metadata: Metadata) -> int:
     """K of the model: MODEL.NUM_CLASSES, or the data set's number of classes where that key is 0.
 
     Raises:
-        ValueError: the two are given and differ.
+        ValueError: the two are given and differ, or the data set has no classes.
     """
     wanted, found = cfg.MODEL.NUM_CLASSES, metadata.num_classes
+    if not found:
+        raise InvalidValueError(
+            f"the data set {metadata.name} has no classes: its annotations name no category, and hold no object"
+        )
     if wanted not in (0, found):
         names = ", ".join(metadata.class_names[:20]) + (", ..." if found > 20 else "")
         raise InvalidValueError(

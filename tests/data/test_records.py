@@ -118,6 +118,8 @@ def test_num_classes() -> None:
     assert resolve_num_classes(cfg(0), metadata) == resolve_num_classes(cfg(2), metadata) == 2
     with pytest.raises(ValueError, match=r"MODEL.NUM_CLASSES is 3, but the data set x has 2 classes \(a, b\)"):
         resolve_num_classes(cfg(3), metadata)
+    with pytest.raises(ValueError, match="the data set none has no classes"):
+        resolve_num_classes(cfg(0), Metadata("none", (), ()))
 
 
 def test_flip_pairs() -> None:
