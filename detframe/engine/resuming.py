@@ -55,7 +55,7 @@ RULES: tuple[Rule, ...] = (
             *("OUTPUT_DIR", "CUSTOM_IMPORTS", "DETERMINISTIC", "DATALOADER.NUM_WORKERS", "DATALOADER.ON_ERROR"),
             *_below("MODEL", "DEVICE", "CHANNELS_LAST", "COMPILE"),
             *_below("SOLVER", "CHECKPOINT_PERIOD", "KEEP_LAST", "LOG_PERIOD", "IMAGE_PERIOD", "ACCUMULATE_STEPS"),
-            *_below("SOLVER", "EARLY_STOP_PATIENCE", "EARLY_STOP_MIN_DELTA"),
+            *_below("SOLVER", "EARLY_STOP_PATIENCE", "EARLY_STOP_MIN_DELTA", "REQUEUE_EXIT_CODE"),
             *_below("TEST", "EVAL_PERIOD", "IMS_PER_BATCH", "VISUALIZE"),
         ),
     ),

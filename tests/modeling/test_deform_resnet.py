@@ -74,6 +74,6 @@ def test_detectron2s_names_of_the_offsets():
 @pytest.mark.parametrize("stages", [(True, False), (0, 0, 1, 1)])
 def test_stages_that_are_not_four_switches_are_an_error(stages):
     cfg = _cfg()
-    with pytest.raises(ValueError, match=r"STAGE_WITH_DCN must be True or False for each of res2"):
+    with pytest.raises(ValueError, match=r"STAGE_WITH_DCN.* must be True or False"):
         cfg.MODEL.RESNETS.STAGE_WITH_DCN = stages
         validate(cfg)
