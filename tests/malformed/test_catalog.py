@@ -104,7 +104,7 @@ def _cases(path: Path) -> Iterator[Case]:
         for what, at, text, document in json_texts({name: entry}, [(name, "images")], SOME):
             if name != "mine" and at[1:2] in (("format",), ("images",), ("annotations",)):
                 continue  # of one entry is enough
-            if name != "mine" and what.rpartition("=")[2] in MORE:
+            if what.rpartition("=")[2] in MORE and at != ("mine", "images"):
                 continue
             named = ("catalog.yaml", repr(name), "a.xml")
             whole = document if what.startswith(("the whole", f"{name} ")) else f"{document}\n"
