@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -332,8 +333,10 @@ def _make_split(output: Path, split: str, parameters: dict[str, int]) -> None:
     target = output / "annotations" / f"{split}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     # The JSON appears last and whole: it is what says that the split is complete.
-    temporary = target.with_suffix(".tmp")
-    temporary.write_text(json.dumps(data), encoding="utf-8")
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(json.dumps(data))
+    os.chmod(temporary, 0o644)  # temporary files are closed to other users
     os.replace(temporary, target)
 
 
