@@ -108,7 +108,7 @@ def ranks(bench: Bench, times: int) -> Row:
         good += told and process.returncode != 0 and ended == 0 and bench.equal("whole2", out)
     return Row(
         "a rank that dies ends all of them, with one sentence",
-        f"kill -9 of one of two ranks, then `--resume`, {turns} times",
+        f"kill -9 of one of two ranks, then `--resume`, {turns} time(s)",
         f"{good} of {turns} said which rank and how, and went on exactly; slowest end after {slowest:.1f} s",
         good == turns,
     )
@@ -244,12 +244,16 @@ EXPERIMENTS: dict[str, Callable[[Bench, int], Row]] = {
 }
 
 
-def table(rows: dict[str, Row]) -> str:
+REPEATED = (kills, signals, ranks)  # --times says how often
+
+
+def table(rows: dict[str, Row], times: int) -> str:
     """The rows as Markdown."""
+    repeated = {run.__name__: f" --times {times}" for run in REPEATED}
     lines = ["| promise | experiment | command | figure |", "|---|---|---|---|"]
     lines += [
         f"| {row.promise} | {row.experiment} | `python -m tests.reliability {name}` | {row.figure} |"
-        for name, row in rows.items()
+        for name, row in ((name + repeated.get(name, ""), row) for name, row in rows.items())
     ]
     return "\n".join(lines)
 
@@ -275,11 +279,11 @@ def main() -> int:
         for name in args.names or EXPERIMENTS:
             rows[name] = EXPERIMENTS[name](bench, args.times)
             sys.stderr.write(f"{name}: {'held' if rows[name].held else 'BROKEN'}: {rows[name].figure}\n")
-    sys.stdout.write(table(rows) + "\n")
+    sys.stdout.write(table(rows, args.times) + "\n")
     if args.write:
         text = PAGE.read_text(encoding="utf-8")
         PAGE.write_text(
-            re.sub(f"{BEGIN}.*?{END}", f"{BEGIN}\n{table(rows)}\n{END}", text, flags=re.S), encoding="utf-8"
+            re.sub(f"{BEGIN}.*?{END}", f"{BEGIN}\n{table(rows, args.times)}\n{END}", text, flags=re.S), encoding="utf-8"
         )
     return 0 if all(row.held for row in rows.values()) else 1
 
