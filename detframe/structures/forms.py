@@ -27,17 +27,20 @@ class Kind:
     holds: Callable[[Any], bool]
 
 
+_SMALL_VIEW = 2**20  # bytes
+
+
 def is_plain(value: Any) -> bool:
     """Whether a value is a dense tensor of real numbers, as weights and images are.
 
-    A view of one number that claims to be millions of them is none.
+    A view of one number that claims to be millions of them is none; a small one, as of a constant, is usual.
     """
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided
         and value.device.type != "meta"
         and not (value.is_complex() or value.is_quantized)
-        and value.untyped_storage().nbytes() >= value.numel() * value.element_size()
+        and value.numel() * value.element_size() <= max(value.untyped_storage().nbytes(), _SMALL_VIEW)
     )
 
 

@@ -47,6 +47,8 @@ def test_the_backbone_trains_and_its_checkpoint_predicts_from_elsewhere(tutorial
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     weights, images = output / "model_final.pth", tutorial / "datasets" / "shapes" / "val"
     words = ("--weights", weights, "--input", images, "--output", elsewhere / "found", "--device", "cpu")
-    found = run_python(ROOT / "tools" / "predict.py", *words, cwd=elsewhere)
+    refused = run_python(ROOT / "tools" / "predict.py", *words, cwd=elsewhere)
+    assert refused.returncode == 2 and "my_backbone.py" in refused.stderr and "--allow-custom-imports" in refused.stderr
+    found = run_python(ROOT / "tools" / "predict.py", *words, "--allow-custom-imports", cwd=elsewhere)
     assert found.returncode == 0, found.stderr
     assert len(list((elsewhere / "found").glob("*.jpg"))) == 3

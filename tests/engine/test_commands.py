@@ -15,6 +15,7 @@ TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE"
 def alone(monkeypatch):
     for name in (*TORCHRUN, "SLURM_PROCID"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "executable", "/usr/bin/python")  # one in the working folder is told by its path
 
 
 @pytest.mark.parametrize(

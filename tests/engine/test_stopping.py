@@ -214,6 +214,7 @@ def test_the_second_signal_ends_a_process_that_hears_nothing(root):
 def test_a_start_ends_at_once_also_if_it_hears_nothing(root):
     process = in_new_process(root, HANGS, "start")
     assert process.stdout.readline() == "ready\n"
+    time.sleep(1.0)  # until it is in the call
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
     assert "SIGINT before the training began" in process.communicate()[1]
