@@ -107,7 +107,7 @@ def test_a_storage_larger_than_its_bytes(tmp_path):
     with zipfile.ZipFile(own) as file:
         pickled = file.read(next(name for name in file.namelist() if name.endswith("data.pkl")))
     (tmp_path / "a.pth").write_bytes(archive(pickled.replace(b"K\x04", b"\x8a\x05\x00\x00\x00\x00\x10")))
-    with pytest.raises(ValueError, match=r"a\.pth is damaged"):
+    with pytest.raises(ValueError, match=r"a\.pth (is damaged|cannot be read safely)"):
         read_checkpoint(tmp_path / "a.pth")
 
 
