@@ -8,8 +8,11 @@ fault of the program and keeps its traceback. Modules of your own may raise them
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 import reprlib
+from collections.abc import Sequence
 from typing import Any
 
 LONGEST_LINE = 2000  # of a message; what a file holds may be longer
@@ -53,6 +56,22 @@ def shown(value: Any) -> str:
     if isinstance(value, int) and value.bit_length() > 10_000:  # Python refuses to write these out
         return "a number of thousands of digits"
     return _short.repr(value)
+
+
+def listed(names: Sequence[str], most: int, separator: str = ", ") -> str:
+    """The first `most` names, and how many more there are: "a, b and 3 more"."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{separator.join(names[:most])}{more}"
+
+
+def portable(error: Exception) -> Exception:
+    """An error that another process can receive: itself, or where it cannot be sent, one with its name and message."""
+    try:
+        pickle.dumps(error)
+        copy.copy(error)  # made anew from its arguments, as in the other process
+        return error
+    except Exception:  # an error of any class, which pickles as it likes
+        return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 class InvalidValueError(UserError, ValueError):

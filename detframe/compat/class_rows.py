@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from detframe.data.coco_categories import COCO_CATEGORIES
+from detframe.errors import listed
 
 Names = tuple[str | None, ...]  # None: a row that stands for no class
 
@@ -184,7 +185,4 @@ def _places(names: Sequence[str | None]) -> dict[str, int]:
 
 
 def _listed(before: str, names: Sequence[str], after: str) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{before}{', '.join(names[:_SHOWN])}{more}{after}"
+    return f"{before}{listed(names, _SHOWN)}{after}" if names else ""

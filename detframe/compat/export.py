@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from detframe.compat.anchor_order import DENSE_OUTPUTS, RPN_OUTPUTS, Grid, anchor_grid, ratios_fastest, sizes_fastest
 from detframe.compat.names import translate
 from detframe.compat.report import TRAINING_ONLY
-from detframe.errors import InvalidValueError
+from detframe.errors import InvalidValueError, listed
 
 State = dict[str, Tensor]
 Rule = tuple[str, Callable[[re.Match[str]], str]]
@@ -181,6 +181,5 @@ def _checked(
     unknown = [name for name in exported if not re.match(_KNOWN[program], name)]
     wrong = [*unknown, *missing, *changed, *foreign, *odd]
     if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise InvalidValueError(f"{program} has no place for these weights: {', '.join(wrong[:5])}{more}")
+        raise InvalidValueError(f"{program} has no place for these weights: {listed(wrong, 5)}")
     return exported

@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Iterable
 
 from detframe.compat.report import TRAINING_ONLY
+from detframe.errors import listed
 
 # parts of our models, by the beginnings of names; also of names of other programs that no rule translated
 _PARTS = (
@@ -44,7 +45,7 @@ def half_filled(state: Iterable[str], target: Collection[str], filled: Collectio
         homeless = [name for name in others if name not in target] if others else []
         if part == _BODY:
             empty, homeless = _of_common_layers(empty, names, others), []
-        lines = [*_listed("without values in it", empty), *_listed("without a place in the model", homeless)]
+        lines = [*_finding("without values in it", empty), *_finding("without a place in the model", homeless)]
         if lines:
             out[part] = lines
     return out
@@ -77,6 +78,5 @@ def _layer(name: str) -> str:
     return name.rpartition(".")[0]
 
 
-def _listed(what: str, names: list[str]) -> list[str]:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return [f"{what}: {', '.join(names[:_SHOWN])}{more}"] if names else []
+def _finding(what: str, names: list[str]) -> list[str]:
+    return [f"{what}: {listed(names, _SHOWN)}"] if names else []

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from detframe.errors import InvalidValueError
+from detframe.errors import InvalidValueError, listed
 
 OUTCOMES = ("loaded", "reinitialised", "missing", "unused")
 _SHOWN, _SHOWN_IN_ERROR = 8, 5
@@ -52,10 +52,9 @@ class LoadReport:
         # a line says so where it is because of the classes
         lacking += [line for line in self.reinitialised if not (other_classes and " classes" in line)]
         if lacking:
-            rest = len(lacking) - _SHOWN_IN_ERROR
             raise InvalidValueError(
                 f"{self.source} is not the checkpoint that this config needs: it lacks, or has in another shape, "
-                f"{', '.join(lacking[:_SHOWN_IN_ERROR])}{f' and {rest} more' if rest > 0 else ''}"
+                f"{listed(lacking, _SHOWN_IN_ERROR)}"
             )
 
 

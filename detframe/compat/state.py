@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from detframe.compat.pickles import to_tensors
-from detframe.errors import InvalidValueError
+from detframe.errors import InvalidValueError, listed
 from detframe.structures.forms import is_plain
 
 # Where programs keep their weights; the first that a file has is read
@@ -95,9 +95,8 @@ def refuse_not_finite(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], 
     there = {name: value.to(own[name].dtype) for name, value in weights.items()}
     broken = [name for name, value in there.items() if not _is_finite(value) and _is_finite(own[name])]
     if broken:
-        more = f" and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
         raise InvalidValueError(
-            f"the weights in {source} are not finite (NaN or infinite): {', '.join(broken[:_SHOWN])}{more}. They come "
+            f"the weights in {source} are not finite (NaN or infinite): {listed(broken, _SHOWN)}. They come "
             "from a training that failed; take a checkpoint from before that"
         )
 
@@ -115,9 +114,8 @@ def refuse_other_numbers(weights: Mapping[str, Tensor], own: Mapping[str, Tensor
     wrong = [name for name, value in weights.items() if own[name].is_floating_point() and not value.is_floating_point()]
     if wrong:
         kinds = ", ".join(sorted({str(weights[name].dtype).removeprefix("torch.") for name in wrong}))
-        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise InvalidValueError(
-            f"the weights in {source} are {kinds}, where the model has real numbers: {', '.join(wrong[:_SHOWN])}{more}"
+            f"the weights in {source} are {kinds}, where the model has real numbers: {listed(wrong, _SHOWN)}"
             ". Save them as floating-point numbers (quantized weights: dequantize them before)"
         )
 

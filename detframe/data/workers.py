@@ -9,12 +9,10 @@ system lacks that, through the pipe.
 
 from __future__ import annotations
 
-import copy
 import logging
 import mmap
 import multiprocessing
 import os
-import pickle
 import signal
 import time
 import traceback
@@ -29,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detframe.errors import ProcessFailedError
+from detframe.errors import ProcessFailedError, portable
 
 logger = logging.getLogger(__name__)
 
@@ -202,7 +200,7 @@ class _Failed:
     """An error of `make` on its way to the main process."""
 
     def __init__(self, error: Exception) -> None:
-        self.error, self.traceback = _portable(error), traceback.format_exc()
+        self.error, self.traceback = portable(error), traceback.format_exc()
 
 
 class _WorkerTraceback(Exception):  # noqa: N818  # a text to be shown, not an error of its own
@@ -210,15 +208,6 @@ class _WorkerTraceback(Exception):  # noqa: N818  # a text to be shown, not an e
 
     def __str__(self) -> str:
         return f"\n\nin a worker process:\n{self.args[0]}"
-
-
-def _portable(error: Exception) -> Exception:
-    try:
-        pickle.dumps(error)
-        copy.copy(error)  # made anew from its arguments, as in the other process
-        return error
-    except Exception:  # an error of any class, which pickles as it likes
-        return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 class _Collector(logging.Handler):

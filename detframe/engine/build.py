@@ -23,10 +23,11 @@ from detframe.engine.inputs import RunInputs, file_names
 from detframe.engine.model_table import model_table
 from detframe.engine.nonfinite import FiniteHook, FlightRecorder
 from detframe.engine.pictures import PictureHook
+from detframe.engine.place import REMEDY
 from detframe.engine.recorder import RunRecorder
 from detframe.engine.resuming import comparable, without_measures
 from detframe.engine.trainer import StepSettings, Trainer
-from detframe.errors import InvalidValueError
+from detframe.errors import InvalidValueError, listed
 from detframe.layers.collectives import rank, world_size
 from detframe.layers.device import resolve_amp, resolve_device
 from detframe.solver import ModelEMA, build_lr_schedule, build_optimizer, check_schedule, parameter_groups
@@ -187,11 +188,9 @@ def check_resumable(model: nn.Module, content: dict[str, Any]) -> None:
         if saved.get(k) != own.get(k)
     ]
     if differing:
-        more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
         raise InvalidValueError(
             "--resume: the checkpoint is of another architecture than the config (parameter: checkpoint -> config): "
-            f"{'; '.join(differing[:8])}{more}. Give the config of the run, or train into another OUTPUT_DIR with "
-            "MODEL.WEIGHTS set to that checkpoint"
+            f"{listed(differing, 8, '; ')}. Give the config of the run, or {REMEDY}"
         )
 
 

@@ -16,7 +16,7 @@ from detframe.engine.causes import Evidence, cause_of_step, cause_of_update
 from detframe.engine.checkpoint import last_checkpoint, save_file
 from detframe.engine.finite import all_finite, held_tensors, infinite_names
 from detframe.engine.hooks import Hook, is_due
-from detframe.errors import NonFiniteError
+from detframe.errors import NonFiniteError, listed
 from detframe.layers.collectives import any_rank, gather_objects, rank, world_size
 from detframe.solver.schedules import describe_rate, is_usable
 from detframe.structures import LazyMasks, Target
@@ -182,10 +182,9 @@ class FlightRecorder:
         cause = cause_of_update(self._evidence(trainer)) if names else ""
         reports = [report for report in gather_objects((names, cause)) if report[0]]
         names, cause = reports[0] if reports else (["an unknown one"], "unknown")
-        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         raise NonFiniteError(
             f"after the update of iteration {trainer.iteration} the weights are not finite, so they are not saved: "
-            f"{', '.join(names[:_SHOWN])}{more}\n  likely cause: {cause}\n  {self._good()}"
+            f"{listed(names, _SHOWN)}\n  likely cause: {cause}\n  {self._good()}"
         )
 
     def _check_scale(self, trainer: Trainer) -> None:

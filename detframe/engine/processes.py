@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import pickle
 import signal
 import socket
 import threading
@@ -28,7 +27,7 @@ from detframe.engine.stopping import (
     signal_name,
     stopped,
 )
-from detframe.errors import ProcessFailedError
+from detframe.errors import ProcessFailedError, portable
 
 GRACE_SECONDS = 10.0  # from SIGTERM to SIGKILL
 STOP_SECONDS = 120.0  # from a signal to SIGKILL: the processes finish their step, save and close
@@ -168,7 +167,7 @@ def _child(rank: int, world: int, port: int, sender: Connection, main: Callable[
     except KeyboardInterrupt:  # before there was anything to save
         raise SystemExit(exit_code(signal.SIGINT)) from None
     except Exception as error:
-        _tell(sender, Report(time.time(), _portable(error), traceback.format_exc()))
+        _tell(sender, Report(time.time(), portable(error), traceback.format_exc()))
         raise SystemExit(1) from None
 
 
@@ -185,14 +184,6 @@ def _follow_parent() -> None:
         request(signal.SIGTERM)
         time.sleep(STOP_SECONDS)
         os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _portable(error: Exception) -> Exception:
-    try:
-        pickle.dumps(error)
-        return error
-    except (pickle.PicklingError, TypeError, AttributeError):
-        return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 # ---------------------------------------------------------------------------------------------- in the parent
