@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from detframe.errors import FileAccessError, InvalidValueError
 
@@ -92,10 +92,9 @@ def safe_name(name: str) -> str:
     return f"{clean}-{hashlib.sha256(name.encode('utf-8', 'backslashreplace')).hexdigest()[:8]}".lstrip("-")
 
 
-def open_lock(path: Path) -> IO[bytes]:
-    """A file to lock, made where there is none; a link in its place is an OSError, and what it holds stays."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
-    return os.fdopen(handle, "rb+")
+def open_lock(path: Path) -> int:
+    """The handle of a file to lock, made where there is none; a link in its place is an OSError, its content stays."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _mark_as_alive(file: BinaryIO) -> None:

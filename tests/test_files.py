@@ -112,5 +112,5 @@ def test_a_lock_follows_no_link_and_keeps_what_is_there(tmp_path: Path):
     (tmp_path / "a.lock").symlink_to(tmp_path / "victim")
     with pytest.raises(OSError, match=r"a\.lock"):
         open_lock(tmp_path / "a.lock")
-    open_lock(tmp_path / "victim").close()
+    os.close(open_lock(tmp_path / "victim"))
     assert (tmp_path / "victim").read_text() == "mine"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detframe.compat.pickles import to_tensors
 from detframe.errors import InvalidValueError, listed
-from detframe.structures.forms import is_plain
+from detframe.structures.forms import is_finite, is_plain
 
 # Where programs keep their weights; the first that a file has is read
 _WEIGHTS = ("model", "state_dict", "model_state_dict", "net", "network", "weights", "blobs", "module")
@@ -93,7 +93,7 @@ def refuse_not_finite(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], 
     """
     # numbers of 64 bits may become infinite in the 32 of a model
     there = {name: value.to(own[name].dtype) for name, value in weights.items()}
-    broken = [name for name, value in there.items() if not _is_finite(value) and _is_finite(own[name])]
+    broken = [name for name, value in there.items() if not is_finite(value) and is_finite(own[name])]
     if broken:
         raise InvalidValueError(
             f"the weights in {source} are not finite (NaN or infinite): {listed(broken, _SHOWN)}. They come "
@@ -118,7 +118,3 @@ def refuse_other_numbers(weights: Mapping[str, Tensor], own: Mapping[str, Tensor
             f"the weights in {source} are {kinds}, where the model has real numbers: {listed(wrong, _SHOWN)}"
             ". Save them as floating-point numbers (quantized weights: dequantize them before)"
         )
-
-
-def _is_finite(value: Tensor) -> bool:
-    return not (value.is_floating_point() or value.is_complex()) or bool(torch.isfinite(value).all())

@@ -1,4 +1,4 @@
-"""Numbers in environment variables."""
+"""What a process finds around it: numbers in environment variables, and cores."""
 
 from __future__ import annotations
 
@@ -23,3 +23,8 @@ def env_number(name: str, default: int, env: Mapping[str, str] | None = None) ->
             f"the environment variable {name} is {text[:40]!r}; it must be a whole number, or unset"
         )
     return int(text)
+
+
+def cpu_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -66,7 +66,7 @@ def _locked(path: Path) -> Iterator[None]:
             import fcntl
 
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(open_lock(path))
+            file = stack.enter_context(os.fdopen(open_lock(path), "rb+"))
             fcntl.flock(file, fcntl.LOCK_EX)
         except (ImportError, OSError) as error:
             logger.debug("no lock on %s: %s", path, error)

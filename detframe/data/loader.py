@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detframe.config.environment import env_number
+from detframe.config.environment import cpu_cores, env_number
 from detframe.data.copy_paste import paste_objects
 from detframe.data.images import IMAGE_FAULTS, ImageReadError, load_image
 from detframe.data.pipeline import build_test_transforms, build_train_transforms
@@ -355,8 +354,7 @@ def build_test_loader(cfg: Any, records: Records, rank: int = 0, world_size: int
 
 def _num_workers(cfg: Any, world_size: int) -> int:
     """DATALOADER.NUM_WORKERS, or what fits this machine where that is -1; never far more than there are cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    per_rank = cores // max(1, env_number("LOCAL_WORLD_SIZE", world_size))
+    per_rank = cpu_cores() // max(1, env_number("LOCAL_WORLD_SIZE", world_size))
     wanted = cfg.DATALOADER.NUM_WORKERS
     if wanted >= 0:
         most = max(MIN_LIMIT_OF_WORKERS, WORKERS_PER_CORE * per_rank)

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from detframe.config import ConfigNode
 from detframe.engine.checkpoint import rng_state, set_rng_state
-from detframe.engine.finite import infinite_names, is_finite
+from detframe.engine.finite import infinite_names
 from detframe.layers.collectives import world_size
 from detframe.structures import LazyMasks, Target, validate_target
+from detframe.structures.forms import is_finite
 
 if TYPE_CHECKING:
     from detframe.engine.trainer import Step, Trainer

@@ -245,11 +245,6 @@ def read_pointer(folder: Path) -> tuple[Path | None, str]:
     return (path, "") if os.path.isfile(path) else (None, f"{pointer} names {name[:60]}, which does not exist")
 
 
-def holds_checkpoint(folder: Path) -> bool:
-    """Whether a run has saved something here, whole or not."""
-    return any((folder / name).exists() for name in (LAST, FINAL, BEST)) or bool(periodic_checkpoints(folder))
-
-
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint by its name, whole or not: what `last_checkpoint` names, else the final or highest one."""
     pointed, problem = read_pointer(folder)

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from detframe.config import ConfigNode
-from detframe.config.environment import env_number
+from detframe.config.environment import cpu_cores, env_number
 from detframe.errors import InvalidValueError, ProcessFailedError
 from detframe.layers.collectives import broadcast_object, gather_objects, rank, world_size
 from detframe.layers.device import resolve_device
@@ -183,11 +183,6 @@ def check_gpus(local_ranks: int, gpus: int, bound: bool) -> None:
             f"{local_ranks} processes on this machine, but it shows {gpus} GPU(s): start as many processes as GPUs, "
             "or set MODEL.DEVICE cpu"
         )
-
-
-def cpu_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def on_rank_zero(work: Callable[[], T], what: str) -> T:

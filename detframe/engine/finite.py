@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torchvision.ops import FrozenBatchNorm2d
 
+from detframe.structures.forms import is_finite
+
 if TYPE_CHECKING:
     from detframe.engine.trainer import Trainer
-
-
-def is_finite(value: Any) -> bool:
-    """Of a number, a tensor, or dicts and lists of these; what is no floating-point number is finite."""
-    if isinstance(value, Tensor):
-        return not value.is_floating_point() or bool(torch.isfinite(value).all())
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, Mapping):
-        return all(is_finite(entry) for entry in value.values())
-    if isinstance(value, (list, tuple)):
-        return all(is_finite(entry) for entry in value)
-    return True
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:

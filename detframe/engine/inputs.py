@@ -64,32 +64,32 @@ def load_inputs(cfg: ConfigNode, content: dict[str, Any] | None) -> RunInputs:
     seeded = cfg.clone()
     seeded.defrost()
     seeded.SEED = resolve_seed(cfg, content)
-    place = _place(seeded, records, content)
+    before = saved_leaves(content) if content is not None else {}
+    place = _place(seeded, records, content, before)
     effective = apply_input_format(resolve_durations(seeded, len(records), place.pace))
     effective.defrost()
     effective.MODEL.NUM_CLASSES = resolve_num_classes(cfg, records.metadata)
     effective.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = resolve_num_keypoints(cfg, records.metadata)
     effective.freeze()
-    changes = _changes(effective, content, place)
+    changes = _changes(effective, content, before, place)
     return RunInputs(effective, records, test_sets, place, given_in_epochs(cfg), changes)
 
 
-def _place(cfg: ConfigNode, records: Any, content: dict[str, Any] | None) -> Place:
-    """Where the run begins or goes on."""
+def _place(cfg: ConfigNode, records: Any, content: dict[str, Any] | None, before: Mapping[str, Any]) -> Place:
+    """Where the run begins or goes on; `before` is the checkpoint's config by dotted keys."""
     if content is None:
         return first_place(cfg, records)
-    before = saved_leaves(content)
     note = check_same_data(cfg, records, content, before, DATA_KEYS)
     if note:
         logger.warning("%s", note)
     return resumed_place(cfg, records, content, before)
 
 
-def _changes(cfg: ConfigNode, content: dict[str, Any] | None, place: Place) -> list[Change]:
+def _changes(cfg: ConfigNode, content: dict[str, Any] | None, before: Mapping[str, Any], place: Place) -> list[Change]:
     """What has changed since the checkpoint; refuses what cannot, and logs the rest."""
     if content is None:
         return []
-    changes = changes_since(saved_leaves(content), cfg)
+    changes = changes_since(before, cfg)
     check_changes(changes)
     log_changes(changes, content, place, cfg)
     return changes

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from detframe.errors import InUseError
+from detframe.files import open_lock
 
 try:
     import fcntl
@@ -80,7 +81,7 @@ def _acquire(path: Path) -> int:
     for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(_PAUSE_SECONDS)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        handle = open_lock(path)
         try:
             if not _is_held(handle, path) and _is_same_file(handle, path):
                 _write_holder(handle)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from detframe.engine.checkpoint import (
@@ -24,7 +22,7 @@ from detframe.engine.distributed import on_rank_zero
 from detframe.engine.saved_forms import META, TRAINING
 from detframe.errors import InvalidValueError
 from detframe.layers.collectives import gather_objects, rank
-from detframe.structures.forms import TENSORS, check_form
+from detframe.structures.forms import TENSORS, check_form, is_finite
 
 logger = logging.getLogger(__name__)
 
@@ -146,13 +144,8 @@ def _not_finite(content: Mapping[str, Any]) -> list[str]:
     training = content["training"]
     exempt = set(training.get("infinite_buffers", ()))
     named = {**content["model"], **{f"{name} (not averaged)": v for name, v in training.get("model", {}).items()}}
-    out = [name for name, value in named.items() if name.split(" ")[0] not in exempt and _is_broken(value)]
+    out = [name for name, value in named.items() if name.split(" ")[0] not in exempt and not is_finite(value)]
     for index, entries in training["optimizer"].get("state", {}).items():
-        out += [f"{key} of the optimizer's parameter {index}" for key, value in entries.items() if _is_broken(value)]
+        plain = {key: value for key, value in entries.items() if isinstance(value, (Tensor, float))}
+        out += [f"{key} of the optimizer's parameter {index}" for key, value in plain.items() if not is_finite(value)]
     return out
-
-
-def _is_broken(value: Any) -> bool:
-    if isinstance(value, Tensor):
-        return value.is_floating_point() and not bool(torch.isfinite(value).all())
-    return isinstance(value, float) and not math.isfinite(value)

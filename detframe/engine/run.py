@@ -255,10 +255,11 @@ def _evaluate(cfg: ConfigNode, folder: Path, log: RunLog, allow_custom_imports: 
 
     content = read_weights(cfg.MODEL.WEIGHTS)
     meta = meta_of(content, cfg.MODEL.WEIGHTS)
-    if allow_custom_imports and "config" in meta:
-        carried = carried_config(meta["config"], cfg.MODEL.WEIGHTS)
-        import_carried_modules(carried.CUSTOM_IMPORTS, cfg.MODEL.WEIGHTS, allow=True)
-    check_names(cfg)
+    if allow_custom_imports:
+        if "config" in meta:
+            carried = carried_config(meta["config"], cfg.MODEL.WEIGHTS)
+            import_carried_modules(carried.CUSTOM_IMPORTS, cfg.MODEL.WEIGHTS, allow=True)
+        check_names(cfg)
     test_sets = load_test_sets(cfg)
     for name, records in test_sets.items():
         if "class_names" in meta:

@@ -44,6 +44,19 @@ def is_plain(value: Any) -> bool:
     )
 
 
+def is_finite(value: Any) -> bool:
+    """Of a number, a tensor, or dicts and lists of these; what is no floating-point number is finite."""
+    if isinstance(value, Tensor):
+        return not value.is_floating_point() or bool(torch.isfinite(value).all())
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, Mapping):
+        return all(is_finite(entry) for entry in value.values())
+    if isinstance(value, (list, tuple)):
+        return all(is_finite(entry) for entry in value)
+    return True
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
