@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import yaml
+from PIL import Image
 
 from detframe.data import Records, load_records
 
@@ -77,3 +80,21 @@ def voc_object(name: str, corners: tuple[float, float, float, float], difficult:
     box = f"<xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax>"
     part = "<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
     return f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>{box}</bndbox>{part}</object>"
+
+
+def save_image(path: Path, array: np.ndarray, orientation: int | None = None, **options: Any) -> Path:
+    """Write an RGB array (H, W, 3) of uint8 as an image, with an orientation tag."""
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[0x0112] = orientation
+    Image.fromarray(array).save(path, exif=exif, **options)
+    return path
+
+
+def tiff(rows: bytes, width: int, height: int, bits: int, extra: Sequence[tuple[int, int, Any]] = ()) -> bytes:
+    """An uncompressed grey TIFF."""
+    tags = [(256, 3, width), (257, 3, height), (258, 3, bits), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1)]
+    tags = sorted([*tags, (278, 3, height), (279, 4, len(rows)), *extra])
+    forms = {2: "<HHI4s", 3: "<HHIHxx", 4: "<HHII"}
+    entries = b"".join(struct.pack(forms[k], tag, k, 2 if k == 2 else 1, value) for tag, k, value in tags)
+    return b"II*\0" + struct.pack("<I", 8 + len(rows)) + rows + struct.pack("<H", len(tags)) + entries + bytes(4)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import struct
-import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +14,12 @@ from PIL import Image, features
 
 from detframe.data import ImageReadError, images, load_image
 from detframe.data.images import image_size
-from detframe.errors import FileAccessError
-from tests.data.sets import pixels
-
-
-def save(path: Path, array: np.ndarray, orientation: int | None = None, **options: Any) -> Path:
-    exif = Image.Exif()
-    if orientation is not None:
-        exif[0x0112] = orientation
-    Image.fromarray(array).save(path, exif=exif, **options)
-    return path
+from tests.data.sets import pixels, save_image, tiff
 
 
 def test_rgb_order_and_layout(tmp_path: Path) -> None:
     array = pixels(17, 23)
-    image = load_image(save(tmp_path / "a.png", array), (17, 23))
+    image = load_image(save_image(tmp_path / "a.png", array), (17, 23))
     assert image.dtype == torch.uint8
     assert image.shape == (3, 17, 23)
     assert (image.permute(1, 2, 0).numpy() == array).all()
@@ -43,7 +30,8 @@ def test_rgb_order_and_layout(tmp_path: Path) -> None:
 def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: str) -> None:
     from PIL import ImageOps
 
-    path = save(tmp_path / f"a.{suffix}", pixels(32, 48), orientation, **({"quality": 95} if suffix == "jpg" else {}))
+    options = {"quality": 95} if suffix == "jpg" else {}
+    path = save_image(tmp_path / f"a.{suffix}", pixels(32, 48), orientation, **options)
     with Image.open(path) as opened:
         upright = np.asarray(ImageOps.exif_transpose(opened)).astype(int)
     image = load_image(path, upright.shape[:2])
@@ -52,7 +40,7 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: s
 
 
 def test_size_that_disagrees(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.png", pixels(17, 23))
+    path = save_image(tmp_path / "a.png", pixels(17, 23))
     with pytest.raises(
         ImageReadError, match=r"a\.png is 23x17 pixels \(width x height\), but the annotations say 23x18"
     ):
@@ -60,7 +48,7 @@ def test_size_that_disagrees(tmp_path: Path) -> None:
 
 
 def test_annotations_made_without_exif(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.jpg", pixels(32, 48), orientation=6)
+    path = save_image(tmp_path / "a.jpg", pixels(32, 48), orientation=6)
     with pytest.raises(
         ImageReadError, match="sides are exchanged: the annotations were probably made without the file's EXIF"
     ):
@@ -74,11 +62,11 @@ def test_other_depths_become_rgb(tmp_path: Path, kind: str) -> None:
     grey = array[..., 0]
     path = tmp_path / "a.png"
     if kind == "grey":
-        save(path, grey)
+        save_image(path, grey)
     elif kind == "grey16":
         cv2.imwrite(str(path), grey.astype(np.uint16) * 257)
     elif kind == "alpha":
-        save(path, np.dstack([array, np.full((20, 30), 9, dtype=np.uint8)]))
+        save_image(path, np.dstack([array, np.full((20, 30), 9, dtype=np.uint8)]))
     else:
         Image.fromarray(grey).convert("P").save(path)
     image = load_image(path, (20, 30))
@@ -92,7 +80,7 @@ def test_other_depths_become_rgb(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("share", [0.3, 0.97])
 def test_truncated(tmp_path: Path, suffix: str, share: float) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
-    path = save(tmp_path / f"a.{suffix}", noise)
+    path = save_image(tmp_path / f"a.{suffix}", noise)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(ImageReadError, match=rf"a\.{suffix}"):
@@ -113,163 +101,12 @@ def test_not_an_image(tmp_path: Path) -> None:
 
 
 def test_bytes_after_the_end_are_no_defect(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.jpg", pixels(32, 48))
+    path = save_image(tmp_path / "a.jpg", pixels(32, 48))
     path.write_bytes(path.read_bytes() + b"something that a camera appended")
     assert load_image(path).shape == (3, 32, 48)
 
 
-def test_what_a_file_looks_like_is_said(tmp_path: Path) -> None:
-    for number, (data, said) in enumerate(
-        [
-            (b"hello, this is text", "It is text: 'hello, this is text'"),
-            (b"\n<!DOCTYPE html><html>Not found</html>", "It is an HTML page"),
-            (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"),
-            (b"\0\0\0\x18ftypheic\0\0\0\0", "It is HEIC"),
-            (b"\0\0\0\x18ftypisom\0\0\0\0", "It is an MP4"),
-            (b"%PDF-1.4", "It is a PDF"),
-            (bytes(300), "It is zeros: a copy that was interrupted"),
-            (bytes(range(255, 0, -1)), "JPEG, PNG, TIFF, BMP, WebP, GIF, JPEG 2000, PNM and AVIF are read"),
-        ]
-    ):
-        path = tmp_path / f"{number}.jpg"
-        path.write_bytes(data)
-        for read in (load_image, image_size):
-            with pytest.raises(ImageReadError, match=rf"{number}\.jpg cannot be decoded; is it an image\?") as caught:
-                read(path)
-            assert said in str(caught.value)
-
-
-# ------------------------------------------------------------------ what is no regular file, and what is too large
-def special(kind: str, path: Path) -> None:
-    if kind == "folder":
-        path.mkdir()
-    elif kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "socket":
-        with socket.socket(socket.AF_UNIX) as server:
-            server.bind(str(path))
-    else:
-        path.symlink_to("/dev/zero")
-
-
-@pytest.mark.skipif(os.name != "posix", reason="named pipes and devices of POSIX")
-@pytest.mark.parametrize("kind", ["folder", "pipe", "socket", "device"])
-def test_only_regular_files_are_opened(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # the name of a socket is short
-    special(kind, Path("a.jpg"))
-    for read in (load_image, image_size):
-        with pytest.raises(ImageReadError, match=rf"a\.jpg is a .*{kind}.*, not an image file"):
-            read("a.jpg")
-
-
-def test_names_that_the_system_does_not_take(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(ImageReadError, match="cannot be the name of an image"):
-        load_image("a\0b.jpg")
-    with pytest.raises(FileAccessError, match=r"cannot be read: File name too long"):
-        load_image(tmp_path / ("a" * 300 + ".jpg"))
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        load_image(tmp_path / "file" / "a.jpg")
-    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
-    with pytest.raises(FileAccessError, match=r"loop\.jpg cannot be read"):
-        load_image(tmp_path / "loop.jpg")
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def headers(width: int, height: int) -> dict[str, bytes]:
-    """The beginnings of images of a size, format by format; there is nothing behind them."""
-    tags = [(256, 4, width), (257, 4, height), (258, 3, 8), (262, 3, 1), (273, 4, 8), (277, 3, 1), (278, 4, height)]
-    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
-    return {
-        "png": b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)),
-        "jpg": b"\xff\xd8\xff\xc0\0\x11\x08" + struct.pack(">HH", height, width) + b"\x03" + bytes(9) + b"\xff\xd9",
-        "bmp": b"BM" + struct.pack("<IIIIiiHHIIIIII", 99, 0, 54, 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0) + bytes(9),
-        "tif": b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(4),
-        "gif": b"GIF89a"
-        + struct.pack("<HH", width, height)
-        + b"\0\0\0,\0\0\0\0"
-        + struct.pack("<HH", width, height)
-        + b"\0\x02\x01\0\0;",
-        "ppm": f"P5 {width} {height} 255\n".encode(),
-    }
-
-
-@pytest.mark.parametrize("suffix", headers(1, 1))
-def test_a_size_above_the_limit_is_refused_before_it_is_decoded(
-    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / f"a.{suffix}"
-    path.write_bytes(headers(30000, 30000)[suffix])
-    for read in (load_image, image_size):
-        with pytest.raises(
-            ImageReadError, match=r"a\.\w+ is 30000x30000 = 900000000 pixels, and the limit is"
-        ) as caught:
-            read(path)
-        assert "DETFRAME_MAX_IMAGE_PIXELS raises the limit" in str(caught.value)
-    path.write_bytes(headers(20000, 20000)[suffix])
-    assert image_size(path) == (20000, 20000)
-    monkeypatch.setenv("DETFRAME_MAX_IMAGE_PIXELS", "900000000")
-    path.write_bytes(headers(30000, 30000)[suffix])
-    assert image_size(path) == (30000, 30000)
-
-
-@pytest.mark.parametrize("suffix", sorted({*headers(1, 1)} - {"gif"}))  # of a GIF, the frames decide
-@pytest.mark.parametrize("size", [(0, 5), (5, 0)])
-def test_no_pixels(tmp_path: Path, suffix: str, size: tuple[int, int]) -> None:
-    path = tmp_path / f"a.{suffix}"
-    path.write_bytes(headers(*size)[suffix])
-    for read in (load_image, image_size):
-        with pytest.raises(ImageReadError, match=rf"a\.{suffix}"):
-            read(path)
-
-
-def test_a_limit_that_is_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = save(tmp_path / "a.png", pixels(17, 23))
-    monkeypatch.setenv("DETFRAME_MAX_IMAGE_PIXELS", "1e9")
-    with pytest.raises(ValueError, match="DETFRAME_MAX_IMAGE_PIXELS is '1e9'; it must be a whole number") as caught:
-        load_image(path)
-    assert not isinstance(caught.value, ImageReadError)  # the image is not at fault, and must not be skipped
-    monkeypatch.setenv("DETFRAME_MAX_IMAGE_PIXELS", "390")
-    with pytest.raises(ImageReadError, match="is 23x17 = 391 pixels, and the limit is 390"):
-        load_image(path)
-
-
-def test_a_file_of_any_length_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.jpg"
-    with path.open("wb") as file:
-        file.truncate(2**40)  # takes no space
-    with pytest.raises(ImageReadError, match=r"a\.jpg has 1099511627776 bytes, more than any image of"):
-        load_image(path)
-
-
-def test_a_tiff_with_huge_tiles(tmp_path: Path) -> None:
-    data = tiff(bytes(64 * 48), 64, 48, 8, [(322, 4, 60000), (323, 4, 60000)])
-    (tmp_path / "a.tif").write_bytes(data)
-    with pytest.raises(ImageReadError, match="60000x60000"):
-        load_image(tmp_path / "a.tif")
-
-
-def test_images_above_the_limit_of_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    path = save(tmp_path / "a.tif", pixels(17, 23))
-    assert image_size(path) == (17, 23)
-    assert (load_image(path).permute(1, 2, 0).numpy() == pixels(17, 23)).all()
-    assert Image.MAX_IMAGE_PIXELS == 100
-
-
 # ------------------------------------------------------------------ the size of the header is that of the decoded image
-def tiff(rows: bytes, width: int, height: int, bits: int, extra: Sequence[tuple[int, int, Any]] = ()) -> bytes:
-    """An uncompressed grey TIFF."""
-    tags = [(256, 3, width), (257, 3, height), (258, 3, bits), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1)]
-    tags = sorted([*tags, (278, 3, height), (279, 4, len(rows)), *extra])
-    forms = {2: "<HHI4s", 3: "<HHIHxx", 4: "<HHII"}
-    entries = b"".join(struct.pack(forms[k], tag, k, 2 if k == 2 else 1, value) for tag, k, value in tags)
-    return b"II*\0" + struct.pack("<I", 8 + len(rows)) + rows + struct.pack("<H", len(tags)) + entries + bytes(4)
-
-
 def turned(array: np.ndarray, orientation: int) -> np.ndarray:
     """The definition of the tag: which side of the image the first row and column of the file are."""
     array = array.transpose(1, 0, 2) if orientation >= 5 else array
@@ -292,7 +129,7 @@ def test_sizes_agree_in_every_format_and_orientation(tmp_path: Path, suffix: str
     else:
         if suffix == "avif" and not features.check("avif"):
             pytest.skip("this Pillow has no AVIF")
-        save(path, array, orientation, quality=100)
+        save_image(path, array, orientation, quality=100)
     expected = turned(array, orientation if 1 <= orientation <= 8 else 1).astype(int)
     image = load_image(path).permute(1, 2, 0).numpy()
     assert image_size(path) == image.shape[:2] == expected.shape[:2]
@@ -320,7 +157,7 @@ def test_orientations_of_another_type(tmp_path: Path, kind: tuple[int, Any]) -> 
     (tmp_path / "a.tif").write_bytes(tiff(bytes(32 * 48), 48, 32, 8, [entry]))
     form = {2: "<HHI4s", 3: "<HHIHxx", 4: "<HHII"}[kind[0]]
     exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0" + struct.pack(form, 274, kind[0], 1, kind[1]) + bytes(4)
-    plain = save(tmp_path / "a.jpg", pixels(32, 48)).read_bytes()
+    plain = save_image(tmp_path / "a.jpg", pixels(32, 48)).read_bytes()
     (tmp_path / "a.jpg").write_bytes(plain[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(exif)) + exif + plain[2:])
     expected = (48, 32) if kind == (4, 6) else (32, 48)
     for name in ("a.tif", "a.jpg"):
@@ -329,7 +166,7 @@ def test_orientations_of_another_type(tmp_path: Path, kind: tuple[int, Any]) -> 
 
 @pytest.mark.parametrize("exif", [b"", b"II*\0", b"junk" * 9, b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff"])
 def test_damaged_exif_says_nothing(tmp_path: Path, exif: bytes) -> None:
-    plain = save(tmp_path / "a.jpg", pixels(32, 48)).read_bytes()
+    plain = save_image(tmp_path / "a.jpg", pixels(32, 48)).read_bytes()
     segment = b"\xff\xe1" + struct.pack(">H", 8 + len(exif)) + b"Exif\0\0" + exif
     (tmp_path / "a.jpg").write_bytes(plain[:2] + segment + plain[2:])
     assert image_size(tmp_path / "a.jpg") == load_image(tmp_path / "a.jpg").shape[1:] == (32, 48)
@@ -432,7 +269,7 @@ def test_no_cut_and_no_changed_byte_is_more_than_a_broken_image(tmp_path: Path, 
     if suffix == "avif" and not features.check("avif"):
         pytest.skip("this Pillow has no AVIF")
     noise = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
-    path = save(tmp_path / f"a.{suffix}", noise)
+    path = save_image(tmp_path / f"a.{suffix}", noise)
     data, random = path.read_bytes(), np.random.default_rng(1)
     for trial in range(60):
         length = int(random.integers(1, len(data)))

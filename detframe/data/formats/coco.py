@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from detframe.data.findings import Findings, Kind
 from detframe.data.formats.box_form import BoxForm
-from detframe.data.formats.fields import ID_RANGE, Entry
-from detframe.data.formats.image_files import image_file, size_of_file
+from detframe.data.formats.fields import ID_RANGE, Entry, image_file, size_of_file
 from detframe.data.formats.json_file import read_json
 from detframe.data.metadata import Metadata, pairs_by_name, with_keypoint_facts
 from detframe.data.packing import PackedDataset, RecordBuilder

@@ -1,4 +1,5 @@
-"""Fields of annotation files: each is of its type and in its range, or an error that names file, entry and field.
+"""Fields of annotation files, and those of catalog entries that only some formats have: each is of its type and in its
+range, or an error that names file, entry and field.
 
 What has one obvious meaning is taken for it, with a word in the findings: "64" and 64.0 for 64, "false" for no.
 """
@@ -7,11 +8,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from detframe.data.findings import Findings, Kind
-from detframe.errors import InvalidValueError, shown
+from detframe.data.images import image_size
+from detframe.errors import InvalidValueError, MissingFileError, shown
 
 # OpenCV reads no image beyond these
 MAX_SIDE, MAX_PIXELS = 2**20, 2**30
@@ -30,6 +33,15 @@ NUMBER_AS_NAME = Kind("name is a number, and was read as text", "names are numbe
 NO_SIZE = Kind(
     "image has a width or height that is not above 0; its size was read from its file",
     "images have a width or height that is not above 0; their sizes were read from their files",
+)
+
+BACKSLASH = Kind(
+    "file name has backslashes, as on Windows, and was read with slashes",
+    "file names have backslashes, as on Windows, and were read with slashes",
+)
+LOST_BACKSLASH = Kind(
+    "file name has backslashes, as on Windows, and no such file exists, with slashes neither",
+    "file names have backslashes, as on Windows, and no such files exist, with slashes neither",
 )
 
 _NUMBER = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
@@ -157,3 +169,61 @@ class Entry:
     def _repaired(self, kind: Kind, field: str, value: Any) -> None:
         if not (self.texts and isinstance(value, str)):
             self.findings.add(kind, f"{self.name}: {field} {shown(value)}")
+
+
+# -------------------------------------------------------------------------------- image files that annotations name
+def image_file(folder: Path, name: str, entry: Entry) -> Path:
+    """The path of an image. A name with backslashes is read with slashes where no file has it as it is."""
+    path = folder / name
+    if "\\" not in name or path.is_file():
+        return path
+    translated = folder / name.replace("\\", "/")
+    found = translated.is_file()
+    entry.findings.add(BACKSLASH if found else LOST_BACKSLASH, f"{name!r} of {entry.name}")
+    return translated if found else path
+
+
+def size_of_file(path: Path, entry: Entry) -> tuple[int, int]:
+    """(height, width) from the header of an image.
+
+    Raises:
+        FileNotFoundError, ValueError: as `image_size`, with annotation file and entry.
+    """
+    try:
+        return image_size(path)
+    except FileNotFoundError:
+        raise MissingFileError(f"{entry}: the file {path} does not exist") from None
+    except ValueError as error:
+        raise InvalidValueError(f"{entry}: {error}") from None
+
+
+# -------------------------------------------------------------------------------- fields of catalog entries
+def check_flag(name: str, field: str, value: Any) -> bool:
+    """`true` or `false` of YAML."""
+    if not isinstance(value, bool):
+        raise InvalidValueError(f"data set {name!r}: {field} must be true or false, not {shown(value)}")
+    return value
+
+
+def check_text(name: str, field: str, value: Any) -> str:
+    """A text; nothing is the empty one."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise InvalidValueError(f"data set {name!r}: {field} must be a name, not {shown(value)}")
+    return value
+
+
+def check_names(name: str, field: str, value: Any) -> Sequence[str]:
+    """A list of names, each of them once."""
+    if value is None:
+        return ()
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise InvalidValueError(f"data set {name!r}: {field} must be a list of names, not {shown(value)}")
+    wrong = [item for item in value if not isinstance(item, str) or not item.strip()]
+    if wrong:
+        raise InvalidValueError(f"data set {name!r}: {field} must be a list of names, and has {shown(wrong[0])}")
+    repeated = sorted({item for item in value if list(value).count(item) > 1})
+    if repeated:
+        raise InvalidValueError(f"data set {name!r}: {field} must name each class once, and has {repeated[0]!r} twice")
+    return tuple(value)

@@ -12,10 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from detframe.data.findings import Findings
-from detframe.data.formats.fields import Entry
-from detframe.data.formats.image_files import image_file, size_of_file
+from detframe.data.formats.fields import Entry, check_names, check_text, image_file, size_of_file
 from detframe.data.formats.json_file import read_json
-from detframe.data.formats.options import check_names, check_text
 from detframe.data.metadata import Metadata
 from detframe.data.packing import PackedDataset, RecordBuilder
 from detframe.errors import InvalidValueError, shown

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
 from detframe.data.findings import Findings, Kind
-from detframe.data.formats.fields import Entry
-from detframe.data.formats.image_files import size_of_file
-from detframe.data.formats.options import check_flag, check_names, check_text
+from detframe.data.formats.fields import Entry, check_flag, check_names, check_text, size_of_file
 from detframe.data.formats.xml_file import read_xml
 from detframe.data.metadata import Metadata
 from detframe.data.packing import PackedDataset, RecordBuilder
