@@ -333,18 +333,16 @@ def _make_split(output: Path, split: str, parameters: dict[str, int]) -> None:
     target = output / "annotations" / f"{split}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     # The JSON appears last and whole: it is what says that the split is complete.
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
+    with tempfile.NamedTemporaryFile("w", dir=target.parent, delete=False, encoding="utf-8") as file:
         file.write(json.dumps(data))
-    os.chmod(temporary, 0o644)  # temporary files are closed to other users
-    os.replace(temporary, target)
+    os.chmod(file.name, 0o644)  # temporary files are closed to other users
+    os.replace(file.name, target)
 
 
 def default_output(small: bool = False) -> Path:
     """Where the shipped catalog looks for the set."""
     name = "shapes_small" if small else "shapes"
-    root = os.environ.get("DETFRAME_DATASETS")
-    if root:
+    if root := os.environ.get("DETFRAME_DATASETS"):
         return Path(root).expanduser() / name
     here = Path(__file__).resolve().parent
     return (Path("datasets") if here.parent.name == "shipped" else here) / name

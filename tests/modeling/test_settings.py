@@ -27,7 +27,7 @@ SMALL = (
 )
 
 
-def train_a_step(kind: str, key: str, value: Any) -> None:
+def check_a_step(kind: str, key: str, value: Any) -> None:
     cfg = get_cfg()
     cfg.merge_from_file(find_config(f"quick/{kind}_shapes.yaml"))
     cfg.merge_from_list([*SMALL, key, value])
@@ -61,7 +61,7 @@ def train_a_step(kind: str, key: str, value: Any) -> None:
     ],
 )
 def test_settings_at_their_limits_work(kind: str, key: str, value: Any):
-    train_a_step(kind, key, value)
+    check_a_step(kind, key, value)
 
 
 @pytest.mark.parametrize(
@@ -81,4 +81,4 @@ def test_settings_at_their_limits_work(kind: str, key: str, value: Any):
 )
 def test_settings_that_fit_no_model_name_their_key(kind: str, key: str, value: Any):
     with pytest.raises(UserError, match=key.rpartition(".")[2] if key != "MODEL.FREEZE" else key):
-        train_a_step(kind, key, value)
+        check_a_step(kind, key, value)

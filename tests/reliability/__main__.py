@@ -31,15 +31,19 @@ class Row:
     held: bool
 
 
+def _unless(held: bool) -> str:
+    """What stands before a word that is true only where a promise held."""
+    return "" if held else "NOT "
+
+
 def kills(bench: Bench, times: int) -> Row:
     """kill -9 at a random moment, --resume, and so on until the run is done."""
     good, number, draw = 0, 0, random.Random(1)
     for turn in range(times):
         out, resume = f"killed{turn}", []
         while True:
-            process = bench.start(out, *resume)
-            target = bench.steps(out) + draw.randrange(1, 7)
-            if not bench.wait_for(process, lambda: bench.steps(out) >= target):  # noqa: B023 - called at once
+            process = bench.start_until(out, bench.steps(out) + draw.randrange(1, 7), *resume)
+            if process.poll() is not None:
                 break
             time.sleep(draw.random() * 0.2)
             process.kill()
@@ -64,8 +68,7 @@ def signals(bench: Bench, times: int) -> Row:
             for ranks in (1, 2):
                 tries += 1
                 out, words = f"signal{turn}-{number.name}-{ranks}", ["--num-gpus", ranks]
-                process = bench.start(out, *words)
-                bench.wait_for(process, lambda: bench.steps(out) >= 4)  # noqa: B023 - called at once
+                process = bench.start_until(out, 4, *words)
                 process.send_signal(number)
                 sent = time.monotonic()
                 process.communicate(timeout=120)
@@ -96,8 +99,7 @@ def ranks(bench: Bench, times: int) -> Row:
     good, slowest, turns = 0, 0.0, max(1, times // 5)
     for turn in range(turns):
         out = f"rank{turn}"
-        process = bench.start(out, "--num-gpus", 2)
-        bench.wait_for(process, lambda: bench.steps(out) >= 5)  # noqa: B023 - called at once
+        process = bench.start_until(out, 5, "--num-gpus", 2)
         children = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True)
         os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
         killed = time.monotonic()
@@ -131,8 +133,8 @@ def disk(bench: Bench, times: int) -> Row:
     return Row(
         "a full disk costs no checkpoint",
         f"OUTPUT_DIR on a file system of {size} kB, full at the second checkpoint; then `--resume` where there is room",
-        f"exit code {done.returncode}; file and remedy {'said' if told else 'NOT said'}; "
-        f"{'equal to the undisturbed run' if same else 'NOT equal to the undisturbed run'}",
+        f"exit code {done.returncode}; file and remedy {_unless(told)}said; "
+        f"{_unless(same)}equal to the undisturbed run",
         done.returncode != 0 and told and same,
     )
 
@@ -145,8 +147,7 @@ def shm(bench: Bench, times: int) -> Row:
     return Row(
         "a small /dev/shm is enough",
         "/dev/shm of 64 kB, one worker; a batch takes up to 77 kB",
-        f"exit code {code} after {time.monotonic() - start:.0f} s; "
-        f"{'equal to the undisturbed run' if same else 'NOT equal to the undisturbed run'}",
+        f"exit code {code} after {time.monotonic() - start:.0f} s; {_unless(same)}equal to the undisturbed run",
         same and "Traceback" not in said,
     )
 
@@ -156,8 +157,7 @@ def damage(bench: Bench, times: int) -> Row:
     good, kinds = 0, ("truncated", "one byte changed", "empty", "text")
     for kind in kinds:
         out = bench.folder / f"damaged-{kind.replace(' ', '-')}"
-        process = bench.start(out.name)
-        bench.wait_for(process, lambda: bench.steps(out.name) >= 8)  # noqa: B023 - called at once
+        process = bench.start_until(out.name, 8)
         process.kill()
         process.communicate()
         newest = out / (out / "last_checkpoint").read_text(encoding="utf-8").strip()
@@ -177,8 +177,7 @@ def damage(bench: Bench, times: int) -> Row:
 
 def lock(bench: Bench, times: int) -> Row:
     """A second run in the same OUTPUT_DIR is refused, and the first one does not notice."""
-    process = bench.start("shared")
-    bench.wait_for(process, lambda: bench.steps("shared") >= 2)
+    process = bench.start_until("shared", 2)
     process.send_signal(signal.SIGSTOP)  # it must still be there when the second one has started
     code, said = bench.run("shared")
     process.send_signal(signal.SIGCONT)
@@ -188,7 +187,7 @@ def lock(bench: Bench, times: int) -> Row:
     return Row(
         "one run per OUTPUT_DIR",
         "a second run started into the folder of a first one",
-        f"exit code {code}; the process that holds it was {'' if told else 'NOT '}named; "
+        f"exit code {code}; the process that holds it was {_unless(told)}named; "
         f"the first run {'equals' if good else 'does NOT equal'} the undisturbed one",
         good,
     )
@@ -208,7 +207,7 @@ def evaluation(bench: Bench, times: int) -> Row:
         "a failed evaluation loses no training",
         "a truncated validation image, met after the last step; mended, then `--resume`",
         f"exit code {code}; the final weights {'are' if saved else 'are NOT'} there; the image was "
-        f"{'' if told else 'NOT '}named; then exit code {resumed}",
+        f"{_unless(told)}named; then exit code {resumed}",
         code == 2 and saved and told and resumed == 0,
     )
 

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -81,13 +80,12 @@ class Bench:
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         return max((json.loads(line)["iteration"] for line in lines if line.endswith("}")), default=0)
 
-    def wait_for(self, process: subprocess.Popen[str], ready: Callable[[], bool]) -> bool:
-        """Whether something became true before the process ended."""
-        while process.poll() is None:
-            if ready():
-                return True
+    def start_until(self, out: str, step: int, *words: object) -> subprocess.Popen[str]:
+        """A training that has done this step, or has ended before."""
+        process = self.start(out, *words)
+        while process.poll() is None and self.steps(out) < step:
             time.sleep(0.005)
-        return False
+        return process
 
     def equal(self, one: str, two: str) -> bool:
         """Whether two runs ended with the same weights, averages, optimizer state, losses and metrics, bit for bit."""
