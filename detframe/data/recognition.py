@@ -1,0 +1,54 @@
+"""What a format says of a path that it recognises as a data set of its own.
+
+A reader in DATASET_FORMATS may carry `recognise(path) -> Recognised | None`, which `recognised_by` puts there::
+
+    def recognise(path: Path) -> Recognised | None:
+        tables = files_below(path).with_suffix(".tsv")
+        ...
+
+    @DATASET_FORMATS.register("my_tsv")
+    @recognised_by(recognise)
+    def read_my_tsv(entry: CatalogEntry, *, delimiter: str = "\\t") -> PackedDataset:
+        ...
+
+It looks at names and at the beginning of a few files, and reads no data set whole: a path may have 100,000 files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+Reader = TypeVar("Reader", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a recognised data set: what a catalog entry says of it."""
+
+    split: str  # "train", "val" or "test"; "" where the data set is not split
+    images: Path  # the folder from which the images' names start
+    annotations: Path
+    options: Mapping[str, Any] = field(default_factory=dict)  # fields that only this format has
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A data set that a format knows how to read."""
+
+    format: str  # its name in DATASET_FORMATS
+    reason: str  # by what it was recognised, as a clause: "data.yaml names 1 class, and train/labels has 326 files"
+    parts: tuple[Part, ...]  # at most one of each split
+    notes: tuple[str, ...] = ()  # what the path says that is not so, and what was taken in its place
+
+
+def recognised_by(recognise: Callable[[Path], Recognised | None]) -> Callable[[Reader], Reader]:
+    """Decorate a reader with the function that recognises its data sets."""
+
+    def decorate(reader: Reader) -> Reader:
+        reader.recognise = recognise  # type: ignore[attr-defined]
+        return reader
+
+    return decorate
