@@ -15,6 +15,7 @@ LAYERS = (
     {"modeling", "data", "evaluation"},
     {"solver", "inference", "visualization", "compat", "export", "model_zoo"},
     {"engine"},
+    {"recipes"},
     {"cli"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
