@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -33,6 +33,15 @@ class Record(TypedDict):
         list[Any] | None
     )  # N of: list of float64 arrays x, y, x, y, ... | run-length code; None without masks
     keypoints: Tensor | None  # float32 (N, P, 3); None without keypoints
+
+
+class ObjectColumns(NamedTuple):
+    """All objects of some records, crowds included, in the order of the images."""
+
+    image: np.ndarray  # int64 (N,): which of the records each is of
+    boxes: np.ndarray  # float32 (N, 4), xyxy in pixels of the file
+    labels: np.ndarray  # int64 (N,), 1..K
+    iscrowd: np.ndarray  # bool (N,)
 
 
 class Records(Sequence[Record]):
@@ -148,6 +157,19 @@ class Records(Sequence[Record]):
             rows = np.repeat(chosen, np.diff(a["object_start"])) & ~a["iscrowd"]
             total += np.bincount(a["labels"][rows], minlength=len(total))
         return total[1:]
+
+    def objects(self) -> ObjectColumns:
+        """The objects of all images as columns, without reading the records one by one."""
+        pieces: list[tuple[np.ndarray, ...]] = []
+        for number, part in enumerate(self._parts):
+            a, images = part.arrays, np.flatnonzero(self._part_of == number)
+            starts, ends = a["object_start"][self._row_of[images]], a["object_start"][self._row_of[images] + 1]
+            counts = ends - starts
+            rows = np.arange(counts.sum()) + np.repeat(starts - np.cumsum(counts) + counts, counts)
+            pieces.append((np.repeat(images, counts), a["boxes"][rows], a["labels"][rows], a["iscrowd"][rows]))
+        image, boxes, labels, iscrowd = (np.concatenate(column) for column in zip(*pieces, strict=True))
+        order = np.argsort(image, kind="stable")
+        return ObjectColumns(image[order], boxes[order], labels[order].astype(np.int64), iscrowd[order])
 
     def _gather(self, columns: Sequence[np.ndarray], dtype: Any, tail: tuple[int, ...] = ()) -> np.ndarray:
         out = np.zeros((len(self), *tail), dtype=dtype)

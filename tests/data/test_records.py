@@ -218,3 +218,14 @@ def test_the_lock_of_the_cache_follows_no_link(tmp_path: Path, monkeypatch: pyte
     lock.symlink_to(tmp_path / "victim")
     assert len(load_records(["mine"], catalog)) == 1
     assert (tmp_path / "victim").read_text() == "mine"
+
+
+def test_the_objects_of_all_images_as_columns() -> None:
+    records = parts(build("x", first_id=1), build("y", first_id=50)).select([5, 0, 2, 4])
+    objects = records.objects()
+    assert objects.image.tolist() == [0, 0, 2, 2, 3]
+    one_by_one = [record["boxes"].numpy() for record in records]
+    np.testing.assert_array_equal(objects.boxes, np.concatenate(one_by_one))
+    assert objects.labels.tolist() == [1, 2, 1, 2, 1] and not objects.iscrowd.any()
+    nothing = records.select([1]).objects()
+    assert nothing.boxes.shape == (0, 4) and nothing.labels.shape == (0,)
