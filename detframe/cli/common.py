@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from detframe.config import ConfigNode, find_config, get_cfg, import_custom_modules, validate
-from detframe.config.paths import expanded
+from detframe.config import ConfigNode, read_config
 from detframe.config.reference import explain
 from detframe.errors import MissingFileError
 
@@ -27,19 +25,8 @@ def load_config(args: argparse.Namespace, custom_imports: bool = True) -> Config
     Raises:
         FileNotFoundError, KeyError, ValueError: as `ConfigNode.merge_from_file` and `validate`.
     """
-    cfg = get_cfg()
-    folder = Path.cwd()
     with _said_by_handlers_alone():
-        if args.config_file:
-            cfg.merge_from_file(args.config_file)
-            folder = find_config(args.config_file).parent
-        cfg.merge_from_list(args.opts)
-    validate(cfg)
-    cfg.CUSTOM_IMPORTS = tuple(_absolute(name, folder) for name in cfg.CUSTOM_IMPORTS)
-    if custom_imports:
-        import_custom_modules(cfg.CUSTOM_IMPORTS, beside=folder)
-    cfg.freeze()
-    return cfg
+        return read_config(args.config_file, args.opts, custom_imports)
 
 
 @contextmanager
@@ -51,14 +38,6 @@ def _said_by_handlers_alone() -> Iterator[None]:
         yield
     finally:
         translations.removeHandler(silent)
-
-
-def _absolute(name: str, folder: Path) -> str:
-    """The full path of a file in CUSTOM_IMPORTS, so that the run's own config.yaml works from any folder."""
-    if not name.endswith(".py"):
-        return name
-    candidates = [expanded(name), folder / name]
-    return next((str(path.resolve()) for path in candidates if os.path.isfile(path)), name)
 
 
 def print_config(args: argparse.Namespace) -> int:

@@ -11,6 +11,8 @@ from detframe.cli.arguments import add_config_arguments, add_launch_arguments, b
 from detframe.cli.common import load_config, print_config
 from detframe.cli.errors import guard
 from detframe.cli.launching import run_processes
+from detframe.engine.commands import program_name
+from detframe.errors import InvalidValueError
 
 EPILOG = """\
 examples:
@@ -36,10 +38,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     if args.print_config is not None:
         return print_config(args)
-    load_config(args, custom_imports=False)  # a mistake in it is reported once, before processes start
+    cfg = load_config(args, custom_imports=False)  # a mistake in it is reported once, before processes start
     if args.eval_only:
         return evaluate.run(args)
+    if not (args.config_file or cfg.DATASETS.TRAIN):
+        raise InvalidValueError(nothing_to_train())
     return run_processes(functools.partial(train_process, args), args.num_gpus, args.debug)
+
+
+def nothing_to_train() -> str:
+    """What to say to a command that names neither data nor a config."""
+    command = program_name("train", "train_net.py")
+    return (
+        "nothing to train: --config-file is missing, and no override names data sets in DATASETS.TRAIN.\n"
+        f"  {command} --config-file configs/quick/faster_rcnn_R_18_FPN_shapes.yaml   trains as a config says\n"
+        f"  {command} --help   shows the rest"
+    )
 
 
 def train_process(args: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ from detframe.config.defaults import get_cfg
 from detframe.config.durations import Pace, Stretch, given_in_epochs, parse_duration, resolve_durations
 from detframe.config.imports import import_carried_modules, import_custom_modules
 from detframe.config.paths import find_config, shipped_folder
+from detframe.config.reading import as_config, read_config
 from detframe.config.validate import validate
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "ConfigNode",
     "Pace",
     "Stretch",
+    "as_config",
     "carried_config",
     "find_config",
     "get_cfg",
@@ -20,6 +22,7 @@ __all__ = [
     "import_carried_modules",
     "import_custom_modules",
     "parse_duration",
+    "read_config",
     "resolve_durations",
     "shipped_folder",
     "validate",

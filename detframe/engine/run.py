@@ -14,7 +14,14 @@ from typing import Any
 
 from torch import nn
 
-from detframe.config import ConfigNode, carried_config, import_carried_modules, import_custom_modules, validate
+from detframe.config import (
+    ConfigNode,
+    as_config,
+    carried_config,
+    import_carried_modules,
+    import_custom_modules,
+    validate,
+)
 from detframe.config.agreements import doubts
 from detframe.config.paths import expanded
 from detframe.engine.best_metric import choose_metric
@@ -56,12 +63,16 @@ logger = logging.getLogger(__name__)
 
 
 # ---------------------------------------------------------------------------------------------- training
-def train(cfg: ConfigNode, resume: bool = False) -> dict[str, float]:
+def train(cfg: ConfigNode | str | Path, resume: bool = False) -> dict[str, float]:
     """Train a detector as the config says, evaluate it, and write everything into OUTPUT_DIR.
 
     Works in one process, and in each of several that torchrun, srun or `launch` started. An older run in OUTPUT_DIR is
     moved into a subfolder, unless `resume` goes on from its last checkpoint. That happens when everything stands, up to
     the first batch: a start that fails before that changes nothing on the disk.
+
+    Args:
+        cfg: a config, or the YAML file of one ("x.yaml"; shipped ones are found by name).
+        resume: go on from the last checkpoint in OUTPUT_DIR.
 
     Returns:
         The metrics of the final evaluation, the same on every rank; {} where DATASETS.TEST is empty.
@@ -74,6 +85,7 @@ def train(cfg: ConfigNode, resume: bool = False) -> dict[str, float]:
         FloatingPointError: a loss or gradient that is not finite.
         OSError: OUTPUT_DIR cannot be written, or its disk is full.
     """
+    cfg = as_config(cfg)
     validate(cfg)
     folder = expanded(cfg.OUTPUT_DIR)
     stop = StopSignals(cfg.SOLVER.REQUEUE_EXIT_CODE)
@@ -219,10 +231,11 @@ def _summarise(trainer: Trainer, folder: Path, seconds: float) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- evaluation
-def evaluate(cfg: ConfigNode, allow_custom_imports: bool = False) -> dict[str, float]:
+def evaluate(cfg: ConfigNode | str | Path, allow_custom_imports: bool = False) -> dict[str, float]:
     """Evaluate MODEL.WEIGHTS on every data set of DATASETS.TEST; also writes evaluation.json into OUTPUT_DIR.
 
     Args:
+        cfg: a config, or the YAML file of one ("x.yaml"; shipped ones are found by name).
         allow_custom_imports: beside what CUSTOM_IMPORTS of `cfg` names, import what the config inside the checkpoint
             names, which runs its author's code. Otherwise nothing of the checkpoint is imported.
 
@@ -232,6 +245,7 @@ def evaluate(cfg: ConfigNode, allow_custom_imports: bool = False) -> dict[str, f
     Raises:
         ValueError: no weights or no data named, weights that do not fill the model, classes that differ.
     """
+    cfg = as_config(cfg)
     validate(cfg)
     if not cfg.DATASETS.TEST:
         raise InvalidValueError("DATASETS.TEST is empty; name at least one data set of the catalog to evaluate on")

@@ -97,3 +97,11 @@ def test_evaluating_without_weights_says_what_to_do(root: Path, tmp_path: Path, 
     (tmp_path / "c.yaml").write_text("DATASETS: {TEST: [shapes_val]}\n", encoding="utf-8")
     done = run_python(root / "tools/test_net.py", "--config-file", "c.yaml")
     assert done.returncode == 2 and "MODEL.WEIGHTS path/to/model_final.pth" in done.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["--resume"], ["OUTPUT_DIR", "out"], ["--num-gpus", "2"]])
+def test_training_nothing_says_what_is_missing_and_leaves_no_folder(words: list[str], root: Path, tmp_path, run_python):
+    done = run_python(root / "tools/train_net.py", *words)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: nothing to train: ") and "--config-file" in done.stderr
+    assert "Traceback" not in done.stderr and list(tmp_path.iterdir()) == []

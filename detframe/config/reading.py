@@ -1,0 +1,52 @@
+"""The effective config of a run: defaults, a file, overrides; checked, and the same from any folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from detframe.config.config import ConfigNode
+from detframe.config.defaults import get_cfg
+from detframe.config.imports import import_custom_modules
+from detframe.config.paths import expanded, find_config
+from detframe.config.validate import validate
+
+
+def read_config(file: str | Path = "", overrides: Sequence[Any] = (), custom_imports: bool = True) -> ConfigNode:
+    """The config that a file and overrides make: merged, checked and frozen.
+
+    Args:
+        file: YAML; shipped ones are found by name. "" takes the defaults.
+        overrides: `["SOLVER.BASE_LR", 0.001, ...]`.
+        custom_imports: also import what CUSTOM_IMPORTS names, so that its classes are registered.
+
+    Raises:
+        FileNotFoundError, KeyError, ValueError: as `ConfigNode.merge_from_file` and `validate`.
+    """
+    cfg = get_cfg()
+    folder = Path.cwd()
+    if str(file):
+        cfg.merge_from_file(file)
+        folder = find_config(file).parent
+    cfg.merge_from_list(overrides)
+    validate(cfg)
+    cfg.CUSTOM_IMPORTS = tuple(_absolute(name, folder) for name in cfg.CUSTOM_IMPORTS)
+    if custom_imports:
+        import_custom_modules(cfg.CUSTOM_IMPORTS, beside=folder)
+    cfg.freeze()
+    return cfg
+
+
+def as_config(cfg: ConfigNode | str | Path) -> ConfigNode:
+    """A config as it is; of the name of a file, the config in it. Errors are those of `read_config`."""
+    return cfg if isinstance(cfg, ConfigNode) else read_config(cfg)
+
+
+def _absolute(name: str, folder: Path) -> str:
+    """The full path of a file in CUSTOM_IMPORTS, so that the run's own config.yaml works from any folder."""
+    if not name.endswith(".py"):
+        return name
+    candidates = [expanded(name), folder / name]
+    return next((str(path.resolve()) for path in candidates if os.path.isfile(path)), name)
