@@ -1,0 +1,278 @@
+"""Finding the image that an annotation means, among the files that there are.
+
+Annotations name images as they lay on the machine where they were drawn: by absolute paths, with backslashes, in other
+folders, with another suffix, in other letter case. What fits one file alone is taken, with a word in the findings; what
+fits several is not guessed.
+"""
+
+from __future__ import annotations
+
+import bisect
+import difflib
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from detframe.data.findings import Findings, Kind
+from detframe.data.formats.fields import BACKSLASH
+from detframe.data.listing import IMAGE_SUFFIXES
+
+ELSEWHERE = Kind(
+    "image lies in another folder than its annotation says, and was found by its name",
+    "images lie in other folders than their annotations say, and were found by their names",
+)
+OTHER_SPELLING = Kind(
+    "image has another suffix or other letter case than in its annotation, and was taken",
+    "images have other suffixes or other letter case than in their annotations, and were taken",
+)
+AMBIGUOUS = Kind(
+    "annotation names an image that several files may be, and none was taken",
+    "annotations name images that several files may be, and none were taken",
+)
+# Names of folders that hold nothing but the images of a data set, in lower case
+IMAGE_FOLDERS = ("images", "jpegimages", "image", "imgs", "img", "pictures", "photos", "frames")
+_SAMPLE = 200  # names that decide where the images lie
+_NEIGHBOURS = 25
+_NUMBER, _NO_WORD = re.compile(r"\d+"), re.compile(r"[\W_]+")
+
+
+class ImageFinder:
+    """Finds the images below a folder by the names that annotations give them.
+
+    The folder is listed once, when the finder is made. Hidden files are left out.
+
+    Args:
+        folder: names are relative to it.
+        findings: what was found otherwise than it is named is counted here.
+        deep: look into the folders below it too.
+    """
+
+    def __init__(self, folder: Path, findings: Findings | None = None, deep: bool = True) -> None:
+        self.folder = folder
+        self.findings = findings if findings is not None else Findings()
+        self.files = sorted(_images_below(folder, deep))  # relative to folder, with slashes
+        self._known = set(self.files)
+        self._by_name = _grouped(self.files, _base)
+        self._by_folded: dict[str, list[str]] | None = None
+        self._by_stem: dict[str, list[str]] | None = None
+        self._sorted: tuple[list[tuple[str, str]], list[tuple[str, str]]] | None = None
+
+    def find(self, name: str) -> Path | None:
+        """The image that an annotation calls `name`: an absolute path, one relative to the folder, or a name alone,
+        with or without suffix.
+
+        Taken is the path as it is; else, with slashes for backslashes, the file of the same name anywhere below the
+        folder; else the one whose name differs only in letter case or in suffix. Of several files, it is the one whose
+        folders agree with the path the longest; None where several do, and where there is no such file.
+        """
+        name = name.strip()
+        if not name:
+            return None
+        path = self._as_given(name)
+        if path is not None:
+            return path
+        translated = name.replace("\\", "/")
+        if translated != name and (path := self._as_given(translated)) is not None:
+            self.findings.add(BACKSLASH, repr(name))
+            return path
+        found = self._best(translated)
+        if len(found) > 1:
+            self.findings.add(AMBIGUOUS, f"{name!r}: {', '.join(found[:3])}")
+        if len(found) != 1:
+            return None
+        self._count(translated, found[0])
+        return self.folder / found[0]
+
+    def near(self, name: str) -> str:
+        """The existing names that are most like `name`, at most two and separated by commas; "" where none is."""
+        translated = name.strip().replace("\\", "/")
+        found = self._best(translated)
+        if len(found) < 2:
+            found = self._alike(_base(translated))
+        return ", ".join(found[:2])
+
+    # ------------------------------------------------------------------ one name
+    def _as_given(self, name: str) -> Path | None:
+        """The file at a path as it stands; links to folders and hidden files are followed where they are named."""
+        if name in self._known:
+            return self.folder / name
+        if not name.lower().endswith(IMAGE_SUFFIXES):
+            return None
+        path = os.path.join(self.folder, name)
+        # os.path has an answer for names that are too long or hold a zero byte, and methods of Path raise
+        return Path(os.path.normpath(path)) if os.path.isfile(path) else None
+
+    def _best(self, name: str) -> list[str]:
+        """The files that `name` may mean: one where it is clear, several where it is not."""
+        base = _base(name)
+        for group in (
+            self._by_name.get(base, []),
+            self._folded.get(_folded(base), []),
+            self._stems.get(_folded(_stem(base)), []),
+            self._stems.get(_folded(base.rpartition(".")[0]), []),
+        ):
+            if group:
+                return _agreeing(name, group)
+        return []
+
+    def _count(self, name: str, found: str) -> None:
+        base, other = _base(name), _base(found)
+        if base != other and base != _stem(other):
+            self.findings.add(OTHER_SPELLING, f"{other} for {base}")
+        elif "/" in name:
+            self.findings.add(ELSEWHERE, f"{found} for {name}")
+
+    def _alike(self, base: str) -> list[str]:
+        """Names with the same numbers and words, else the most similar of those that begin or end in the same way."""
+        start, end = self._neighbours(base)
+        same = [path for path in start + end if _canonical(_base(path)) == _canonical(base)]
+        if same:
+            return list(dict.fromkeys(same))
+        by_name = {_folded(_base(path)): path for path in reversed(start + end)}
+        close = difflib.get_close_matches(_folded(base), sorted(by_name), n=2, cutoff=0.7)
+        return [by_name[match] for match in close]
+
+    def _neighbours(self, base: str) -> tuple[list[str], list[str]]:
+        """The files beside `base` in the order of names, and in the order of names read backwards."""
+        if self._sorted is None:
+            keys = [(_canonical(_base(path)), path) for path in self.files]
+            self._sorted = sorted(keys), sorted((key[::-1], path) for key, path in keys)
+        key = _canonical(base)
+        forwards = _beside(self._sorted[0], key)
+        return forwards, _beside(self._sorted[1], key[::-1])
+
+    # ------------------------------------------------------------------ dictionaries, made when they are needed
+    @property
+    def _folded(self) -> dict[str, list[str]]:
+        if self._by_folded is None:
+            self._by_folded = _grouped(self.files, lambda path: _folded(_base(path)))
+        return self._by_folded
+
+    @property
+    def _stems(self) -> dict[str, list[str]]:
+        if self._by_stem is None:
+            self._by_stem = _grouped(self.files, lambda path: _folded(_stem(_base(path))))
+        return self._by_stem
+
+
+def image_root(path: Path, names: Sequence[str]) -> Path | None:
+    """The folder from which most of the images of these names can be found.
+
+    It is the path itself (of a file, its folder); else a folder beside it that is called as image folders are
+    (`images`, `JPEGImages`), or one with the images right in it; else those of up to three folders above. Folders
+    above are not searched through: what lies there may be another data set with the same file names.
+
+    Returns:
+        None where fewer than half of the names (of 200 among them) are found in any one folder, and none in the path.
+    """
+    own = path if path.is_dir() else path.parent
+    step = max(1, len(names) // _SAMPLE)
+    sample = list(names)[::step][:_SAMPLE]
+    if not sample:
+        return None
+    best, most = None, 0
+    for folder, deep in _candidates(own):
+        count = _resolved(folder, deep, sample)
+        if count > most and (folder == own or 2 * count >= len(sample)):
+            best, most = folder, count
+        if most == len(sample):
+            break
+    return best
+
+
+def _resolved(folder: Path, deep: bool, names: Sequence[str]) -> int:
+    finder = ImageFinder(folder, deep=deep)
+    return sum(finder.find(name) is not None for name in names) if finder.files else 0
+
+
+def _candidates(own: Path) -> Iterator[tuple[Path, bool]]:
+    """The folders that may hold the images of `own`, the likeliest first, each with whether to look below it."""
+    yield own, True
+    for level, parent in enumerate(own.absolute().parents[:3]):
+        if parent in (Path.home(), Path(parent.anchor)):  # their images are everything else that the user has
+            return
+        folders = _folders_in(parent)
+        named = [folder for folder in folders if folder.name.lower() in IMAGE_FOLDERS]
+        yield from ((folder, True) for folder in sorted(named, key=_rank) if folder != own.absolute())
+        yield parent, False
+        if level == 0:
+            yield from ((folder, False) for folder in folders if folder not in named and folder != own.absolute())
+
+
+def _rank(folder: Path) -> tuple[int, str]:
+    return IMAGE_FOLDERS.index(folder.name.lower()), folder.name
+
+
+def _folders_in(parent: Path) -> list[Path]:
+    try:
+        with os.scandir(parent) as entries:
+            return sorted(Path(e.path) for e in entries if not e.name.startswith(".") and e.is_dir())
+    except OSError:  # a folder above the user's own may not be readable, and is then no place of images
+        return []
+
+
+def _images_below(folder: Path, deep: bool) -> Iterator[str]:
+    """Paths of images relative to the folder, with slashes."""
+    start = len(str(folder).rstrip(os.sep)) + 1
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if deep and not name.startswith(".") and name != "__MACOSX"]
+        below = parent[start:].replace(os.sep, "/")
+        prefix = f"{below}/" if below else ""
+        for name in names:
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".") and _can_be_written(prefix + name):
+                yield prefix + name
+
+
+def _can_be_written(path: str) -> bool:
+    """Whether a path is text: one whose bytes are no UTF-8 has lone surrogates, which records cannot hold."""
+    return path.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in path)
+
+
+def _grouped(files: Sequence[str], key: Callable[[str], str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for path in files:
+        groups.setdefault(key(path), []).append(path)
+    return groups
+
+
+def _agreeing(name: str, group: list[str]) -> list[str]:
+    """Of several files, those whose folders agree with the named path the longest, from the end."""
+    if len(group) == 1:
+        return group
+    wanted = [part.lower() for part in name.split("/")[:-1]]
+    lengths = [_common_end(wanted, [part.lower() for part in path.split("/")[:-1]]) for path in group]
+    return [path for path, length in zip(group, lengths, strict=True) if length == max(lengths)]
+
+
+def _common_end(first: list[str], second: list[str]) -> int:
+    return next(
+        (i for i, (a, b) in enumerate(zip(reversed(first), reversed(second), strict=False)) if a != b),
+        min(len(first), len(second)),
+    )
+
+
+def _beside(keys: list[tuple[str, str]], key: str) -> list[str]:
+    at = bisect.bisect_left(keys, (key, ""))
+    return [path for _, path in keys[max(0, at - _NEIGHBOURS) : at + _NEIGHBOURS]]
+
+
+def _base(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _stem(base: str) -> str:
+    """A file name without the suffix of an image; what else stands behind a point belongs to the name."""
+    head, _, suffix = base.rpartition(".")
+    return head if head and f".{suffix.lower()}" in IMAGE_SUFFIXES else base
+
+
+def _folded(text: str) -> str:
+    """Without differences of letter case and of how accents are written."""
+    return text.lower() if text.isascii() else unicodedata.normalize("NFC", text).casefold()
+
+
+def _canonical(base: str) -> str:
+    """The words and numbers of a name, so that frame_1.jpg and Frame-0001.png are the same."""
+    return _NUMBER.sub(lambda match: match[0].lstrip("0") or "0", _NO_WORD.sub(" ", _folded(_stem(base))).strip())
