@@ -7,7 +7,7 @@ A reader in DATASET_FORMATS may carry `recognise(path) -> Recognised | None`, wh
         ...
 
     @DATASET_FORMATS.register("my_tsv")
-    @recognised_by(recognise)
+    @recognised_by(recognise, looks_for="a folder with .tsv files whose first line names the columns")
     def read_my_tsv(entry: CatalogEntry, *, delimiter: str = "\\t") -> PackedDataset:
         ...
 
@@ -44,11 +44,16 @@ class Recognised:
     notes: tuple[str, ...] = ()  # what the path says that is not so, and what was taken in its place
 
 
-def recognised_by(recognise: Callable[[Path], Recognised | None]) -> Callable[[Reader], Reader]:
-    """Decorate a reader with the function that recognises its data sets."""
+def recognised_by(recognise: Callable[[Path], Recognised | None], looks_for: str = "") -> Callable[[Reader], Reader]:
+    """Decorate a reader with the function that recognises its data sets.
+
+    Args:
+        looks_for: by what it recognises them, for people whose data set no format knows: "a folder with my_tsv files".
+    """
 
     def decorate(reader: Reader) -> Reader:
         reader.recognise = recognise  # type: ignore[attr-defined]
+        reader.looks_for = looks_for  # type: ignore[attr-defined]
         return reader
 
     return decorate
