@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 
 from detframe.config.paths import expanded
+from detframe.data.findings import Finding
 from detframe.data.metadata import Metadata
 from detframe.data.packing import PackedDataset, map_folder
 from detframe.errors import InvalidValueError, MissingFileError
 from detframe.files import open_lock, safe_name
 
 logger = logging.getLogger(__name__)
-FORMAT_VERSION = 5  # raise it when a reader or the layout of the arrays changes
+FORMAT_VERSION = 6  # raise it when a reader or the layout of the arrays changes
 _BLOCK = 2**20  # bytes read at a time
 
 
@@ -79,7 +80,8 @@ def _open(folder: Path) -> PackedDataset | None:
         return None
     try:
         values = _checked_meta(folder)
-        return map_folder(_metadata(values["metadata"]), folder, values["warnings"])
+        findings = [Finding(**{**item, "examples": tuple(item["examples"])}) for item in values["findings"]]
+        return map_folder(_metadata(values["metadata"]), folder, findings, values["missing"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         logger.info("cache folder %s cannot be used and is made anew: %s", folder, error)
         return None
@@ -134,7 +136,12 @@ def _store(folder: Path, packed: PackedDataset) -> PackedDataset:
         for key, values in packed.arrays.items():
             np.save(temporary / f"{key}.npy", values, allow_pickle=False)
         files = {path.name: _checksum(path) for path in temporary.iterdir()}
-        meta = {"metadata": dataclasses.asdict(packed.metadata), "warnings": packed.warnings, "files": files}
+        meta = {
+            "metadata": dataclasses.asdict(packed.metadata),
+            "findings": [dataclasses.asdict(finding) for finding in packed.findings],
+            "missing": packed.missing,
+            "files": files,
+        }
         content = json.dumps(meta)
         text = json.dumps({"checksum": zlib.crc32(content.encode()), "content": content})
         (temporary / "meta.json").write_text(text, encoding="utf-8")

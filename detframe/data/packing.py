@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from detframe.data.findings import Findings, Kind
+from detframe.data.findings import ERROR, NOTE, Finding, Findings, Kind, from_line
 from detframe.data.metadata import Metadata
 from detframe.data.segmentations import PackedMask, is_finite_area, no_mask_message, pack_segmentation
 from detframe.errors import InvalidValueError
@@ -47,29 +47,48 @@ FAR_KEYPOINT = 2.0**24  # pixels; what lies farther away is no position
 OVERHANG = 2.0  # pixels by which a box may reach beyond its image without a word
 
 NO_AREA = Kind(
-    "box has no area inside the image and was left out", "boxes have no area inside the image and were left out", 1
+    "box has no area inside the image and was left out",
+    "boxes have no area inside the image and were left out",
+    examples=1,
+    code="box-without-area",
 )
-INFINITE = Kind("box has an infinite number and was left out", "boxes have infinite numbers and were left out")
+INFINITE = Kind(
+    "box has an infinite number and was left out", "boxes have infinite numbers and were left out", code="infinite-box"
+)
 CLIPPED = Kind(
     f"box reaches more than {OVERHANG:.0f} pixels beyond its image and was clipped to it",
     f"boxes reach more than {OVERHANG:.0f} pixels beyond their images and were clipped to them",
+    code="clipped-box",
 )
 NO_POSITION = Kind(
     "keypoint has no finite position, and counts as not annotated",
     "keypoints have no finite position, and count as not annotated",
+    code="infinite-keypoint",
 )
 SAME_ID = Kind(
     "annotation has an id that another one has; all were numbered anew",
     "annotations have an id that another one has; all were numbered anew",
+    code="annotation-id-twice",
 )
-
 SAME_OBJECT = Kind(
     "object has the box and the class of another one of its image, and both are kept",
     "objects have the box and the class of others of their images, and all are kept",
+    code="object-twice",
+    remedy="each counts in training and evaluation: delete what was annotated twice",
 )
 SAME_FILE = Kind(
     "image file is listed under several ids, and counts as several images",
     "image files are listed under several ids, and count as several images each",
+    code="image-listed-twice",
+    remedy="list each image once, with all its objects",
+)
+MISSING_IMAGE = Kind(
+    "annotated image does not exist and was left out",
+    "annotated images do not exist and were left out",
+    examples=5,
+    code="missing-image",
+    severity=ERROR,
+    remedy="copy the images to where the annotations name them, or delete their annotations",
 )
 
 
@@ -82,11 +101,21 @@ class PackedDataset:
         arrays: Mapping[str, np.ndarray],
         warnings: Sequence[str] = (),
         folder: Path | None = None,
+        findings: Sequence[Finding] = (),
+        missing: Sequence[str] = (),
     ) -> None:
+        """`warnings` are lines of a reader's own; what a `RecordBuilder` counts is in `findings` and `missing`."""
         self.metadata = metadata
         self.arrays = dict(arrays)
-        self.warnings = tuple(warnings)  # what the reader had to repair
         self.folder = folder
+        # What the reader had to repair, and the names of the annotated images that do not exist
+        self.findings = (*(from_line(line, metadata.name) for line in warnings), *findings)
+        self.missing = tuple(missing)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The findings that a user should see, as lines for a log."""
+        return tuple(finding.line(self.metadata.name) for finding in self.findings if finding.severity != NOTE)
 
     def __len__(self) -> int:
         return len(self.arrays["image_ids"])
@@ -98,8 +127,8 @@ class PackedDataset:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.folder is None:
-            return PackedDataset, (self.metadata, self.arrays, self.warnings)
-        return map_folder, (self.metadata, self.folder, self.warnings)
+            return PackedDataset, (self.metadata, self.arrays, (), None, self.findings, self.missing)
+        return map_folder, (self.metadata, self.folder, self.findings, self.missing)
 
     def file_name(self, row: int) -> str:
         """Absolute path of image `row`."""
@@ -117,13 +146,15 @@ class PackedDataset:
         return [np.array(a["points"][s:e]) for s, e in itertools.pairwise(cuts)]
 
 
-def map_folder(metadata: Metadata, folder: Path, warnings: Sequence[str] = ()) -> PackedDataset:
+def map_folder(
+    metadata: Metadata, folder: Path, findings: Sequence[Finding] = (), missing: Sequence[str] = ()
+) -> PackedDataset:
     """A packed data set whose arrays are mapped from `folder`/*.npy.
 
     Raises OSError or ValueError where a file is absent or not an array.
     """
     arrays = {key: np.load(folder / f"{key}.npy", mmap_mode="r", allow_pickle=False) for key in ARRAYS}
-    return PackedDataset(metadata, arrays, warnings, folder)
+    return PackedDataset(metadata, arrays, (), folder, findings, missing)
 
 
 class RecordBuilder:
@@ -148,6 +179,7 @@ class RecordBuilder:
         self._without_mask, self._first_without = 0, ""
         self._fractions = self._boxes = 0
         self._files: set[str] = set()
+        self._missing: list[str] = []
         self._objects: set[tuple[float, ...]] = set()  # of the image begun last
 
     def add_image(self, file_name: str | Path, image_id: int, size_hw: tuple[int, int]) -> None:
@@ -163,6 +195,16 @@ class RecordBuilder:
         c["sizes_hw"].extend(size_hw)
         c["object_start"].append(len(c["labels"]))
         self._size_hw, self._file_name = size_hw, Path(file_name).name
+
+    def add_missing(self, name: str, near: str = "") -> None:
+        """Note an annotated image that does not exist; nothing of it is packed.
+
+        Args:
+            name: as the annotations give it.
+            near: names of files that are there and come near, for the message: "frame_000000.jpg".
+        """
+        self._missing.append(name)
+        self.findings.add(MISSING_IMAGE, f"{name} ({near} is there)" if near else name)
 
     def add_object(
         self,
@@ -277,7 +319,8 @@ class RecordBuilder:
             for key in ("polygon_start", "point_start", "points", "rle_start", "rle_bytes"):
                 arrays[key] = arrays[key][:0]
         arrays["ann_ids"] = self._unique_ids(arrays["ann_ids"])
-        return PackedDataset(self.metadata, arrays, self._messages())
+        self._add_sentences()
+        return PackedDataset(self.metadata, arrays, (), None, self.findings.found(), self._missing)
 
     def _unique_ids(self, ids: np.ndarray) -> np.ndarray:
         """The file's ids, or new ones where pycocotools would be misled: it takes id 0 for "no match"."""
@@ -289,16 +332,17 @@ class RecordBuilder:
             return np.arange(1, len(ids) + 1)
         return ids
 
-    def _messages(self) -> list[str]:
-        name = self.metadata.name
-        lines = self.findings.lines(name)
+    def _add_sentences(self) -> None:
         if self._has_masks and self._without_mask:
             objects = len(self._columns["iscrowd"]) - sum(self._columns["iscrowd"])
-            lines.append(no_mask_message(name, self._without_mask, objects, self._first_without))
+            message = no_mask_message(self._without_mask, objects, self._first_without)
+            self.findings.say("object-without-mask", message, self._without_mask)
         if 2 * self._fractions > self._boxes:
-            lines.append(
-                f"{name}: {self._fractions} of {self._boxes} boxes lie within the first two pixels of their image. "
-                f"They look like fractions of its width and height, and boxes are in pixels: multiply x by the width "
-                f"and y by the height"
+            self.findings.say(
+                "boxes-as-fractions",
+                f"{self._fractions} of {self._boxes} boxes lie within the first two pixels of their image. They look "
+                f"like fractions of its width and height, and boxes are in pixels: multiply x by the width and y by "
+                f"the height",
+                self._fractions,
+                ERROR,
             )
-        return lines

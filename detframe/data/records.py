@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detframe.data.findings import Finding, together
 from detframe.data.metadata import Metadata, check_same_names, joined_sigmas
 from detframe.data.packing import PackedDataset
 from detframe.errors import InvalidValueError
@@ -181,6 +182,16 @@ class Records(Sequence[Record]):
     def file_name(self, index: int) -> str:
         """Absolute path of an image, without reading the rest of its record."""
         return self._parts[int(self._part_of[index])].file_name(int(self._row_of[index]))
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What the readers of the joined data sets found, of all their images."""
+        return together([(part.metadata.name, part.findings) for part in self._parts])
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The annotated images of the joined data sets that do not exist, as the annotations name them."""
+        return tuple(name for part in self._parts for name in part.missing)
 
     @property
     def has_masks(self) -> bool:

@@ -23,22 +23,27 @@ LISTS = (list, tuple, np.ndarray)
 FLAT = Kind(
     "segmentation is a flat list of numbers, and was read as one polygon",
     "segmentations are flat lists of numbers, and were read as one polygon each",
+    code="flat-segmentation",
 )
 NO_POLYGON = Kind(
     "polygon has fewer than three points, no extent or a number that is not finite, and was left out",
     "polygons have fewer than three points, no extent or a number that is not finite, and were left out",
+    code="polygon-without-extent",
 )
 NO_PIXEL = Kind(
     "segmentation covers no pixel of its image (outside of it, or thinner than a pixel), and was left out",
     "segmentations cover no pixel of their images (outside of them, or thinner than a pixel), and were left out",
+    code="segmentation-without-pixel",
 )
 FAR_OUTSIDE = Kind(
     "polygon reaches far beyond its image and was clipped to it",
     "polygons reach far beyond their images and were clipped",
+    code="clipped-polygon",
 )
 AS_TEXT = Kind(
     "polygon has numbers written as text, which were read as numbers",
     "polygons have numbers written as text, which were read as numbers",
+    code="polygon-as-text",
 )
 
 
@@ -163,11 +168,11 @@ def _within(points: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray | None:
     return points
 
 
-def no_mask_message(name: str, without: int, objects: int, example: str) -> str:
+def no_mask_message(without: int, objects: int, example: str) -> str:
     """What is said of objects without a usable mask among others that have one."""
     verb = "has" if without == 1 else "have"
     return (
-        f"{name}: {without} of {objects} objects {verb} no usable mask, as {example}: boxes are trained and "
+        f"{without} of {objects} objects {verb} no usable mask, as {example}: boxes are trained and "
         f"evaluated as ever, but the training of masks and the AP of masks (segm) leave them out"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from detframe.data.findings import ERROR, Findings
 from detframe.data.packing import OVERHANG
 
 # Of all boxes, the share that must fit as corners, and that must reach beyond the image as they are
@@ -23,12 +24,14 @@ class BoxForm:
             self.fit += 1
             self.beyond += x + third > width + OVERHANG or y + fourth > height + OVERHANG
 
-    def messages(self, name: str) -> list[str]:
-        """What to say where most boxes look like corners."""
-        if not (self.beyond > _BEYOND * self.boxes and self.fit >= _FIT * self.boxes):
-            return []
-        return [
-            f"{name}: {self.beyond} of {self.boxes} boxes reach beyond their image as x, y, width, height, and "
-            f"{self.fit} fit as x1, y1, x2, y2. They look like corners, and 'bbox' is x, y, width, height: "
-            f"write x2 - x1 and y2 - y1 in the place of x2 and y2"
-        ]
+    def report(self, findings: Findings) -> None:
+        """Say so where most boxes look like corners."""
+        if self.beyond > _BEYOND * self.boxes and self.fit >= _FIT * self.boxes:
+            findings.say(
+                "boxes-as-corners",
+                f"{self.beyond} of {self.boxes} boxes reach beyond their image as x, y, width, height, and {self.fit} "
+                f"fit as x1, y1, x2, y2. They look like corners, and 'bbox' is x, y, width, height: write x2 - x1 and "
+                f"y2 - y1 in the place of x2 and y2",
+                self.beyond,
+                ERROR,
+            )

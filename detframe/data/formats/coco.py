@@ -24,6 +24,7 @@ EXAMPLES = 5  # how many of the same finding a message lists
 NEW_ID = Kind(
     "annotation has an id that is no whole number above 0 of 64 bits; all were numbered anew",
     "annotations have ids that are no whole numbers above 0 of 64 bits; all were numbered anew",
+    code="annotation-id-unusable",
 )
 
 
@@ -46,13 +47,14 @@ def read_coco(
             image id, an annotation whose image or category does not exist, a segmentation or keypoints of a wrong form.
             The message names the file and the entry in it.
     """
-    path, findings, warnings = entry.annotations, Findings(), list[str]()
+    path, findings = entry.annotations, Findings()
     data = _read_json(path)
     images = _images(data, path, findings)
     annotations = _annotations(data, path)
     if data.get("annotations") is None:
-        warnings.append(f"{entry.name}: {path} has no 'annotations'; its {len(images)} images count as empty")
-    metadata = _metadata(entry.name, data, path, warnings, findings)
+        text = f"{path} has no 'annotations'; its {len(images)} images count as empty"
+        findings.say("no-annotations", text, len(images))
+    metadata = _metadata(entry.name, data, path, findings)
     metadata = with_keypoint_facts(metadata, keypoint_sigmas, keypoint_flip_pairs)
     by_image = _group(annotations, images, metadata, path, findings)
     builder, form = RecordBuilder(metadata, findings), BoxForm()
@@ -65,8 +67,8 @@ def read_coco(
         for annotation, category_id in by_image.get(image_id, ()):
             name = f"annotation {_shown_id(annotation)} of {place.name}"
             _add(builder, annotation, labels[category_id], Entry(path, name, findings), (form, size_hw))
-    packed = builder.build()
-    return PackedDataset(packed.metadata, packed.arrays, [*warnings, *packed.warnings, *form.messages(metadata.name)])
+    form.report(findings)
+    return builder.build()
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -113,7 +115,7 @@ def _annotations(data: dict[str, Any], path: Path) -> list[Any]:
     return annotations
 
 
-def _metadata(name: str, data: dict[str, Any], path: Path, warnings: list[str], findings: Findings) -> Metadata:
+def _metadata(name: str, data: dict[str, Any], path: Path, findings: Findings) -> Metadata:
     place = Entry(path, "", findings)
     categories: list[tuple[int, str]] = []
     for index, item in enumerate(data["categories"]):
@@ -128,16 +130,15 @@ def _metadata(name: str, data: dict[str, Any], path: Path, warnings: list[str], 
         repeated = sorted(value for value, count in counts.items() if count > 1)
         if repeated:
             raise InvalidValueError(f"{path}: the category {what} {repeated[0]!r} is given {counts[repeated[0]]} times")
-    keypoints = _keypoint_names(name, data, path, warnings)
+    keypoints = _keypoint_names(data, path, findings)
     return Metadata(name, names, ids, keypoints, pairs_by_name(keypoints))
 
 
-def _keypoint_names(name: str, data: dict[str, Any], path: Path, warnings: list[str]) -> tuple[str, ...]:
+def _keypoint_names(data: dict[str, Any], path: Path, findings: Findings) -> tuple[str, ...]:
     lists = {_names(c["keypoints"], path) for c in data["categories"] if c.get("keypoints") is not None} - {()}
     if len(lists) > 1:
-        warnings.append(
-            f"{name}: its categories have {len(lists)} different lists of keypoints; keypoints are left out"
-        )
+        text = f"its categories have {len(lists)} different lists of keypoints; keypoints are left out"
+        findings.say("keypoints-differ", text, len(lists))
         return ()
     if lists:
         return lists.pop()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from detframe.data.findings import Findings, Kind
+from detframe.data.findings import ERROR, Findings, Kind
 from detframe.data.images import image_size
 from detframe.errors import InvalidValueError, MissingFileError, shown
 
@@ -20,28 +20,40 @@ from detframe.errors import InvalidValueError, MissingFileError, shown
 MAX_SIDE, MAX_PIXELS = 2**20, 2**30
 ID_RANGE = (-(2**63), 2**63 - 1)
 
-AS_TEXT = Kind("number is written as text, and was read as a number", "numbers are written as text, and were read so")
+AS_TEXT = Kind(
+    "number is written as text, and was read as a number",
+    "numbers are written as text, and were read so",
+    code="number-as-text",
+)
 AS_FLOAT = Kind(
     "whole number is written with a point, and was read as a whole number",
     "whole numbers are written with a point, and were read as whole numbers",
+    code="whole-number-with-point",
 )
 AS_FLAG = Kind(
     "flag is not written as 0 or 1, and was read as what it says",
     "flags are not written as 0 or 1, and were read as what they say",
+    code="flag-as-word",
 )
-NUMBER_AS_NAME = Kind("name is a number, and was read as text", "names are numbers, and were read as text")
+NUMBER_AS_NAME = Kind(
+    "name is a number, and was read as text", "names are numbers, and were read as text", code="number-as-name"
+)
 NO_SIZE = Kind(
     "image has a width or height that is not above 0; its size was read from its file",
     "images have a width or height that is not above 0; their sizes were read from their files",
+    code="no-size",
 )
 
 BACKSLASH = Kind(
     "file name has backslashes, as on Windows, and was read with slashes",
     "file names have backslashes, as on Windows, and were read with slashes",
+    code="backslashes",
 )
 LOST_BACKSLASH = Kind(
     "file name has backslashes, as on Windows, and no such file exists, with slashes neither",
     "file names have backslashes, as on Windows, and no such files exist, with slashes neither",
+    code="lost-backslashes",
+    severity=ERROR,
 )
 
 _NUMBER = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)

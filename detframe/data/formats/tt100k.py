@@ -64,8 +64,8 @@ def read_tt100k(entry: CatalogEntry, *, split: str = "", classes: Sequence[str] 
             unlisted[category] += category not in known
             if category in labels:
                 builder.add_object(box, labels[category])
-    packed = builder.build()
-    return PackedDataset(packed.metadata, packed.arrays, [*_unlisted_warning(entry.name, +unlisted), *packed.warnings])
+    _report_unlisted(+unlisted, findings)
+    return builder.build()
 
 
 def _read_types_and_images(path: Path, findings: Findings) -> tuple[list[str], dict[str, dict[str, Any]]]:
@@ -142,10 +142,8 @@ def _category_and_box(item: Any, place: Entry) -> tuple[str, tuple[float, ...]]:
     return category, tuple(place.number(value, "bbox") for value in values)
 
 
-def _unlisted_warning(name: str, unlisted: Counter[str]) -> list[str]:
-    if not unlisted:
-        return []
-    examples = ", ".join(repr(category) for category, _ in unlisted.most_common(5))
-    return [
-        f"{name}: objects whose category is not in the file's 'types' are left out: {unlisted.total()}, as {examples}"
-    ]
+def _report_unlisted(unlisted: Counter[str], findings: Findings) -> None:
+    if unlisted:
+        examples = ", ".join(repr(category) for category, _ in unlisted.most_common(5))
+        text = f"objects whose category is not in the file's 'types' are left out: {unlisted.total()}, as {examples}"
+        findings.say("category-not-listed", text, unlisted.total())

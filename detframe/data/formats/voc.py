@@ -26,6 +26,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 SAME_STEM = Kind(
     "image has the name of another one but for its suffix, and was taken in its place",
     "images have the names of others but for their suffixes, and were taken in their place",
+    code="image-of-two-suffixes",
 )
 _FLAG_COLUMN = re.compile(r"\s+[+-]?[01]$")
 
