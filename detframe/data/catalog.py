@@ -55,15 +55,23 @@ def load_records(names: Sequence[str], catalog: str = "", keep_empty: bool = Tru
 
 
 def _load(entry: CatalogEntry) -> PackedDataset:
+    packed = load_entry(entry)
+    for line in packed.warnings:
+        logger.warning("%s", line)
+    return packed
+
+
+def load_entry(entry: CatalogEntry) -> PackedDataset:
+    """What the reader of an entry's format makes of it, from the cache or put there; its findings are not logged.
+
+    Raises as `load_records` for one data set.
+    """
     entry.check_exists()
     reader = DATASET_FORMATS.get(entry.format)
     where = f"{reader.__module__}.{reader.__qualname__}"
     fields = {"images": entry.images, "format": where, "options": entry.options, "name": entry.name}
     key = cache_key(fields, entry.source_files())
-    packed = cached(entry.name, key, lambda: reader(entry, **entry.options))
-    for line in packed.warnings:
-        logger.warning("%s", line)
-    return packed
+    return cached(entry.name, key, lambda: reader(entry, **entry.options))
 
 
 def find_entry(name: str, entries: Mapping[str, CatalogEntry], catalog: str = "") -> CatalogEntry:
