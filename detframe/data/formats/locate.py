@@ -15,21 +15,27 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from detframe.data.findings import Findings, Kind
+from detframe.data.findings import NOTE, Findings, Kind
 from detframe.data.formats.fields import BACKSLASH
-from detframe.data.listing import IMAGE_SUFFIXES
+from detframe.data.listing import IMAGE_SUFFIXES, Listing
 
 ELSEWHERE = Kind(
     "image lies in another folder than its annotation says, and was found by its name",
     "images lie in other folders than their annotations say, and were found by their names",
+    code="image-elsewhere",
+    severity=NOTE,
 )
 OTHER_SPELLING = Kind(
     "image has another suffix or other letter case than in its annotation, and was taken",
     "images have other suffixes or other letter case than in their annotations, and were taken",
+    code="image-spelt-otherwise",
+    severity=NOTE,
 )
 AMBIGUOUS = Kind(
     "annotation names an image that several files may be, and none was taken",
     "annotations name images that several files may be, and none were taken",
+    code="ambiguous-image",
+    remedy="write the images' folders into the annotations, or give each file a name of its own",
 )
 # Names of folders that hold nothing but the images of a data set, in lower case
 IMAGE_FOLDERS = ("images", "jpegimages", "image", "imgs", "img", "pictures", "photos", "frames")
@@ -52,7 +58,7 @@ class ImageFinder:
     def __init__(self, folder: Path, findings: Findings | None = None, deep: bool = True) -> None:
         self.folder = folder
         self.findings = findings if findings is not None else Findings()
-        self.files = sorted(_images_below(folder, deep))  # relative to folder, with slashes
+        self.files = _images_below(folder, deep)  # relative to folder, with slashes
         self._known = set(self.files)
         self._by_name = _grouped(self.files, _base)
         self._by_folded: dict[str, list[str]] | None = None
@@ -98,7 +104,7 @@ class ImageFinder:
         """The file at a path as it stands; links to folders and hidden files are followed where they are named."""
         if name in self._known:
             return self.folder / name
-        if not name.lower().endswith(IMAGE_SUFFIXES):
+        if ("/" not in name and os.sep not in name) or not name.lower().endswith(IMAGE_SUFFIXES):
             return None
         path = os.path.join(self.folder, name)
         # os.path has an answer for names that are too long or hold a zero byte, and methods of Path raise
@@ -213,21 +219,15 @@ def _folders_in(parent: Path) -> list[Path]:
         return []
 
 
-def _images_below(folder: Path, deep: bool) -> Iterator[str]:
+def _images_below(folder: Path, deep: bool) -> list[str]:
     """Paths of images relative to the folder, with slashes."""
-    start = len(str(folder).rstrip(os.sep)) + 1
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if deep and not name.startswith(".") and name != "__MACOSX"]
-        below = parent[start:].replace(os.sep, "/")
-        prefix = f"{below}/" if below else ""
-        for name in names:
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".") and _can_be_written(prefix + name):
-                yield prefix + name
-
-
-def _can_be_written(path: str) -> bool:
-    """Whether a path is text: one whose bytes are no UTF-8 has lone surrogates, which records cannot hold."""
-    return path.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in path)
+    if deep:
+        return sorted(file.as_posix() for file in Listing(folder).images())
+    try:
+        names = os.listdir(folder)
+    except OSError:  # as in _folders_in
+        return []
+    return sorted(name for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."))
 
 
 def _grouped(files: Sequence[str], key: Callable[[str], str]) -> dict[str, list[str]]:
