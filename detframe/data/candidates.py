@@ -1,0 +1,193 @@
+"""What the formats recognise of a path: one data set, the same pictures in several formats, or several data sets.
+
+Every format is asked about the path, about the folders below it and about single files of annotations. Where more
+than one answers, what they read is compared by its pictures: that is the only thing which tells a second format of
+the same data set from a second data set.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from detframe.data.entries import CatalogEntry
+from detframe.data.listing import Listing, files_below
+from detframe.data.recognition import Part, Recognised
+from detframe.errors import UserError
+from detframe.files import safe_name
+from detframe.registry import DATASET_FORMATS
+
+FOLDERS_ASKED = 60  # below a path, the highest first
+FILES_ASKED = 25  # of one suffix in one folder; where there are more, each is of one picture
+READ_AT_MOST = 40  # candidates that are read to be compared
+SAME_SHARE = 0.9  # of the pictures of one candidate that another one must have to stand for it
+DATA_FILES = (".json", ".csv", ".tsv", ".xml", ".yaml", ".yml")  # that may hold a data set each
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a candidate holds, once read; `problem` says why it cannot be."""
+
+    pictures: frozenset[str] = frozenset()
+    objects: int = 0
+    class_names: tuple[str, ...] = ()
+    has_masks: bool = False
+    has_keypoints: bool = False
+    missing: int = 0
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A data set that one format recognises at a path."""
+
+    path: Path
+    recognised: Recognised
+    content: Content = field(default=Content(), compare=False)
+
+    @property
+    def format(self) -> str:
+        """Its name in DATASET_FORMATS."""
+        return self.recognised.format
+
+
+def recognisers(format_name: str = "") -> dict[str, object]:
+    """The readers that can recognise, by name: all, or the one of that name."""
+    known = {name: reader for name, reader in DATASET_FORMATS if hasattr(reader, "recognise")}
+    if not format_name:
+        return known
+    reader = DATASET_FORMATS.get(format_name)
+    return {format_name: reader} if hasattr(reader, "recognise") else {}
+
+
+def find_candidates(path: Path, format_name: str = "") -> list[Candidate]:
+    """Everything that a format recognises at a path, in the folders below it and in its files of annotations."""
+    formats = recognisers(format_name)
+    found = _ask(path, formats)
+    if not path.is_dir():
+        return found
+    listing = files_below(path)
+    for folder in listing.folders()[:FOLDERS_ASKED]:
+        _add(found, _ask(path / folder, formats))
+    for file in _data_files(listing):
+        _add(found, _ask(path / file, formats))
+    return found
+
+
+def _ask(path: Path, formats: dict[str, object]) -> list[Candidate]:
+    answers = ((name, reader.recognise(path)) for name, reader in formats.items())  # type: ignore[attr-defined]
+    return [Candidate(path, answer) for _, answer in answers if answer is not None and answer.parts]
+
+
+def _data_files(listing: Listing) -> list[Path]:
+    """Files that may hold a data set each: few of a suffix in one folder."""
+    by_folder: dict[tuple[Path, str], list[Path]] = {}
+    for file in listing.with_suffix(*DATA_FILES):
+        by_folder.setdefault((file.parent, file.suffix.lower()), []).append(file)
+    few = [files for files in by_folder.values() if len(files) <= FILES_ASKED]
+    return sorted((file for files in few[:FOLDERS_ASKED] for file in files), key=lambda f: (len(f.parts), f))
+
+
+def _add(found: list[Candidate], new: Iterable[Candidate]) -> None:
+    found += [candidate for candidate in new if not any(_covers(other, candidate) for other in found)]
+
+
+def _covers(whole: Candidate, part: Candidate) -> bool:
+    """Whether a candidate is a part of one of the same format that was found above it."""
+    return whole.format == part.format and all(
+        any(_holds(theirs, own) for theirs in whole.recognised.parts) for own in part.recognised.parts
+    )
+
+
+def _holds(whole: Part, part: Part) -> bool:
+    if part.annotations.is_relative_to(whole.annotations):
+        return True
+    # a data.yaml names the folders of images, and each of them is recognised alone too
+    by_images = whole.annotations.is_file() and part.annotations.is_dir()
+    return by_images and part.images.is_relative_to(whole.images)
+
+
+# -------------------------------------------------------------------------------- reading and comparing
+def entry_of(part: Part, recognised: Recognised, name: str, path: Path) -> CatalogEntry:
+    """The catalog entry of a part."""
+    options = dict(part.options)
+    return CatalogEntry(name, recognised.format, part.images, part.annotations, options, path)
+
+
+def read_content(candidate: Candidate) -> Candidate:
+    """The candidate with its content, from the record cache or put there."""
+    from detframe.data.catalog import load_entry  # the catalog imports the formats
+
+    pictures: set[str] = set()
+    names: dict[str, None] = {}
+    objects = missing = 0
+    masks = keypoints = False
+    try:
+        for part in candidate.recognised.parts:
+            name = safe_name(f"{candidate.path.name}_{part.split or 'all'}")
+            packed = load_entry(entry_of(part, candidate.recognised, name, candidate.path))
+            pictures.update(os.path.normpath(packed.file_name(row)) for row in range(len(packed)))
+            names.update(dict.fromkeys(packed.metadata.class_names))
+            objects += len(packed.arrays["labels"])
+            missing += len(packed.missing)
+            masks |= packed.has_masks
+            keypoints |= bool(packed.metadata.keypoint_names)
+    except (UserError, OSError) as error:
+        content = Content(problem=str(error))
+    else:
+        content = Content(frozenset(pictures), objects, tuple(names), masks, keypoints, missing)
+    return Candidate(candidate.path, candidate.recognised, content)
+
+
+def richness(candidate: Candidate) -> tuple[object, ...]:
+    """The order in which formats of the same pictures are preferred, the greater the better.
+
+    Masks before boxes, keypoints before none, classes with names before numbers, splits before none; then more
+    pictures, then more objects; then the path that was given before a folder below it, then the alphabet.
+    """
+    content, parts = candidate.content, candidate.recognised.parts
+    named = any(not name.isdigit() for name in content.class_names)
+    splits = len({part.split for part in parts if part.split})
+    depth = len(candidate.path.parts)
+    last = tuple(-ord(letter) for letter in candidate.format)
+    return (
+        content.has_masks,
+        content.has_keypoints,
+        named,
+        splits,
+        len(content.pictures),
+        content.objects,
+        -depth,
+        last,
+    )
+
+
+def stands_for(one: Candidate, other: Candidate) -> bool:
+    """Whether nearly all pictures of `other` are among those of `one`."""
+    pictures = other.content.pictures
+    return len(pictures & one.content.pictures) >= SAME_SHARE * len(pictures)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One data set: the candidate to take, and the others that describe its pictures or some of them."""
+
+    best: Candidate
+    others: tuple[Candidate, ...] = ()
+
+
+def clusters(candidates: Sequence[Candidate]) -> list[Cluster]:
+    """The data sets among candidates that were read, the largest first.
+
+    A data set is the richest candidate that stands for one with the most pictures, and all for which it stands.
+    """
+    left = [c for c in candidates if c.content.pictures]
+    out: list[Cluster] = []
+    while left:
+        largest = max(left, key=lambda c: len(c.content.pictures))
+        best = max((c for c in left if stands_for(c, largest)), key=richness)
+        out.append(Cluster(best, tuple(c for c in left if c is not best and stands_for(best, c))))
+        left = [c for c in left if c is not best and not stands_for(best, c)]
+    return out

@@ -1,0 +1,219 @@
+"""One data set of what a path holds: taken, with a word about the others; or an error that lists them all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from detframe.data.candidates import (
+    READ_AT_MOST,
+    Candidate,
+    Cluster,
+    clusters,
+    find_candidates,
+    read_content,
+    recognisers,
+)
+from detframe.data.findings import NOTE, WARNING, Finding
+from detframe.data.unrecognised import not_recognised
+from detframe.errors import InvalidValueError, UnknownNameError, listed
+from detframe.registry import DATASET_FORMATS, nearest
+
+_LISTED = 20  # data sets of a message
+
+
+def choose(path: Path, shown_path: str, format_name: str = "") -> tuple[Candidate, list[Finding]]:
+    """The data set that a path means, and what there is to say about it.
+
+    Args:
+        path: an existing file or folder.
+        shown_path: the path as the user wrote it, for commands to copy.
+        format_name: take what this format recognises, where several do.
+
+    Raises:
+        ValueError: no format recognises it, or it holds several data sets, or the only one cannot be read.
+        KeyError: there is no such format.
+    """
+    _check_format(format_name)
+    found = find_candidates(path, format_name)
+    if not found:
+        raise not_recognised(path, shown_path, format_name)
+    if len(found) == 1:
+        return found[0], _notes(found[0])
+    read = [read_content(candidate) for candidate in found[:READ_AT_MOST]]
+    sets = clusters(read)
+    broken = [candidate for candidate in read if not candidate.content.pictures]
+    if not sets:
+        return _best_broken(broken, path, shown_path)
+    if len(sets) > 1:
+        raise _several(sets, path, shown_path)
+    best = sets[0].best
+    return best, [*_notes(best), *_about_others(sets[0], broken, path, shown_path)]
+
+
+def _check_format(format_name: str) -> None:
+    known = list(recognisers())
+    if format_name and format_name not in DATASET_FORMATS:
+        raise UnknownNameError(
+            f"no format is called {format_name!r}; {nearest(format_name, known)} "
+            f"A module with a format of your own must be named in CUSTOM_IMPORTS to be found"
+        )
+    if format_name and not recognisers(format_name):
+        raise InvalidValueError(
+            f"the format {format_name!r} cannot recognise data sets, it needs an entry in a catalog; those that can "
+            f"are {', '.join(known)}"
+        )
+
+
+def _notes(candidate: Candidate) -> list[Finding]:
+    recognised = candidate.recognised
+    text = f"recognised as {recognised.format}: {recognised.reason}"
+    notes = [Finding("format", NOTE, 1, text, whole=True)]
+    return notes + [Finding("format-note", WARNING, 1, note, whole=True) for note in recognised.notes]
+
+
+def _best_broken(broken: Sequence[Candidate], path: Path, shown_path: str) -> tuple[Candidate, list[Finding]]:
+    """Where no candidate has a picture that can be read: the only one there is to take, or the error of the first."""
+    empty = [candidate for candidate in broken if not candidate.content.problem]
+    if empty:
+        return empty[0], _notes(empty[0])
+    first = broken[0]
+    also = "".join(
+        f"\n- as {other.format} ({_where(other, path, shown_path)}): {_first_line(other.content.problem)}"
+        for other in broken[1:6]
+    )
+    more = f"\nThe other formats that it could be cannot be read either:{also}" if also else ""
+    raise InvalidValueError(
+        f"{shown_path} was recognised as {first.format} ({first.recognised.reason}), and cannot be read: "
+        f"{first.content.problem}{more}"
+    )
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0]
+
+
+# -------------------------------------------------------------------------------- the same pictures in other formats
+def _about_others(cluster: Cluster, broken: Sequence[Candidate], path: Path, shown_path: str) -> list[Finding]:
+    """What is said of what was not taken: the same pictures in other formats, and what could not be read."""
+    findings = []
+    parts = _annotations_of(cluster.best)
+    others = [c for c in cluster.others if not (c.format == cluster.best.format and _annotations_of(c) <= parts)]
+    if others:
+        names = [f"{c.format} ({_where(c, path, shown_path)})" for c in others]
+        best = cluster.best
+        text = (
+            f"the same pictures, or some of them, are there in other files too: {listed(names, 8)}; {best.format} was "
+            f"taken, because {_why(best, others)}"
+        )
+        remedy = f"to take another one: {arguments(others[0], path, shown_path, cluster)}"
+        findings.append(Finding("other-formats", NOTE, len(others), text, (), remedy, whole=True))
+    for candidate in broken[:5]:
+        problem = _first_line(candidate.content.problem) or "none of its pictures exists"
+        text = f"{_where(candidate, path, shown_path)} looks like {candidate.format}, and was not taken: {problem}"
+        findings.append(Finding("unreadable-format", WARNING, 1, text, whole=True))
+    return findings
+
+
+def _annotations_of(candidate: Candidate) -> set[Path]:
+    return {part.annotations for part in candidate.recognised.parts}
+
+
+def _why(best: Candidate, others: Sequence[Candidate]) -> str:
+    """In which respect the chosen candidate is richer than all others."""
+    content = best.content
+
+    def most(value: int, values: Sequence[int]) -> bool:
+        return value > max(values)
+
+    theirs = [other.content for other in others]
+    if content.has_masks and not any(c.has_masks for c in theirs):
+        return "it has masks"
+    if len(best.recognised.parts) > max(len(other.recognised.parts) for other in others):
+        return "it has splits"
+    if most(len(content.pictures), [len(c.pictures) for c in theirs]):
+        return f"it has the most pictures ({len(content.pictures)})"
+    if most(content.objects, [c.objects for c in theirs]):
+        return f"it has the most objects ({content.objects})"
+    return "of equally rich ones the highest folder and then the alphabet decide"
+
+
+def _where(candidate: Candidate, path: Path, shown_path: str) -> str:
+    """The file or folder of a candidate's annotations, as the user would write it."""
+    folder = common_folder([part.annotations for part in candidate.recognised.parts])
+    return _below(folder, path, shown_path)
+
+
+def _below(place: Path, path: Path, shown_path: str) -> str:
+    """A place as it is typed: below the path that was given, or absolute."""
+    root = path if path.is_dir() else path.parent
+    shown_root = Path(shown_path) if path.is_dir() else Path(shown_path).parent
+    return str(shown_root / place.relative_to(root)) if place.is_relative_to(root) else str(place)
+
+
+def common_folder(paths: Sequence[Path]) -> Path:
+    """The deepest folder that holds all paths; of one path, that path."""
+    return Path(os.path.commonpath(paths))
+
+
+# -------------------------------------------------------------------------------- several data sets
+def arguments(candidate: Candidate, path: Path, shown_path: str, *rivals: Cluster) -> str:
+    """The words of a command that take this candidate and none of the rivals."""
+    reader = DATASET_FORMATS.get(candidate.format)
+    parts = candidate.recognised.parts
+    everything = [place for part in parts for place in (part.annotations, part.images)]
+    annotations = [part.annotations for part in parts]
+    for place in dict.fromkeys((common_folder(everything), common_folder(annotations))):
+        answer = reader.recognise(place) if place.is_relative_to(path) else None
+        if answer is not None and answer.parts == parts and not _is_shared(place, candidate, rivals):
+            return f"--data {quoted(_below(place, path, shown_path))}"
+    return f"--data {quoted(_below(candidate.path, path, shown_path))} --format {candidate.format}"
+
+
+def _is_shared(place: Path, candidate: Candidate, rivals: Sequence[Cluster]) -> bool:
+    """Whether annotations of another candidate lie at or below a place too."""
+    others = [c for rival in rivals for c in (rival.best, *rival.others) if c is not candidate]
+    own = _annotations_of(candidate)
+    return any(
+        annotations.is_relative_to(place) and annotations not in own
+        for other in others
+        for annotations in _annotations_of(other)
+    )
+
+
+def quoted(path: str) -> str:
+    """A path as a shell takes it for one word."""
+    return f'"{path}"' if any(letter in path for letter in " ()&;'") else path
+
+
+def _several(sets: Sequence[Cluster], path: Path, shown_path: str) -> InvalidValueError:
+    """The error that lists several data sets, each with the words that take it."""
+    lines = []
+    for cluster in sets[:_LISTED]:
+        best, content = cluster.best, cluster.best.content
+        rivals = [other for other in sets if other is not cluster] + [cluster]
+        also = sorted({other.format for other in cluster.others} - {best.format})
+        lines.append(f"  {arguments(best, path, shown_path, *rivals)}")
+        size = f"{counted(len(content.pictures), 'picture')}, {counted(content.objects, 'object')}"
+        more = f"; also as {', '.join(also)}" if also else ""
+        lines.append(f"      {best.format}: {size} of {_classes(content.class_names)}{more}")
+        lines.append(f"      ({best.recognised.reason})")
+    more = f"\n  ... and {len(sets) - _LISTED} more" if len(sets) > _LISTED else ""
+    return InvalidValueError(
+        f"{shown_path} holds {len(sets)} data sets with different pictures, and none of them has all; choose one:\n"
+        + "\n".join(lines)
+        + more
+        + "\nTo train on several together, list them in a catalog (docs/own_data.md), with the same class names."
+    )
+
+
+def _classes(names: Sequence[str]) -> str:
+    if not names:
+        return "no class"
+    return f"{counted(len(names), 'class', 'classes')} ({listed(names, 5)})"
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number with its noun."""
+    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -1,0 +1,130 @@
+"""From a path to a data set: recognised, split, with one list of classes, and written down as a catalog."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from detframe.config.paths import expanded
+from detframe.data import formats  # noqa: F401  (fills DATASET_FORMATS)
+from detframe.data.catalog import load_entry
+from detframe.data.catalog_text import catalog_text
+from detframe.data.choosing import choose
+from detframe.data.class_union import Classes, unify
+from detframe.data.entries import CatalogEntry
+from detframe.data.findings import Finding
+from detframe.data.listing import Listing, files_below
+from detframe.data.recognition import Recognised
+from detframe.data.records import Records, join
+from detframe.data.splits import make_entries
+from detframe.errors import MissingFileError, listed
+
+# Names that say nothing about a data set: that of the folder above it says more
+_NO_NAMES = re.compile(
+    r"(data|dataset|datasets|images|annotations|labels|train|training|val|valid|test|instances(_\w+)?|result|"
+    r"_annotations\.coco|via_\w+|obj|classes|all|default|labels_my-project-name.*)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class FolderData:
+    """A data set that was recognised at a path.
+
+    Attributes:
+        name: entries of the catalog are called NAME_SPLIT.
+        path: the file or folder; of an archive, the folder into which it was unpacked.
+        recognised: the format, by what it was recognised, and the parts.
+        entries: for "train" and "val", and for "test" where there is one.
+        findings: what was decided on the way.
+        class_names: of all entries, in the order of the labels.
+    """
+
+    name: str
+    path: Path
+    recognised: Recognised
+    entries: Mapping[str, CatalogEntry]
+    findings: tuple[Finding, ...] = ()
+    class_names: tuple[str, ...] = field(default=())
+
+    @property
+    def listing(self) -> Listing:
+        """The files below the path."""
+        return files_below(self.path)
+
+    def records(self, split: str, on_missing: str = "skip") -> Records:
+        """The records of one of the entries."""
+        return join([load_entry(self.entries[split])])
+
+    def all_records(self) -> dict[str, Records]:
+        """The records of each entry, by split."""
+        return {split: self.records(split) for split in self.entries}
+
+    def catalog_text(self, start: Path) -> str:
+        """The catalog that DATASETS.CATALOG takes, for a file in the folder `start`."""
+        return catalog_text(self.entries, self.findings, start)
+
+
+def read_folder(
+    path: str | Path,
+    format: str = "",
+    classes: Classes = None,
+    others: str = "background",
+    val_share: float = 0.2,
+) -> FolderData:
+    """Recognise the data set at a path: a folder, a data.yaml, a file of annotations, or an archive.
+
+    Args:
+        format: its name in DATASET_FORMATS, where several formats are there.
+        classes: those to select, in the order of the labels; a mapping also renames them. None takes all.
+        others: what objects of other classes are: "background", or "ignore" (neither trained on nor counted).
+        val_share: how much is set apart for validation where the data set does not say.
+
+    Raises:
+        FileNotFoundError: there is no such path; names the nearest.
+        ValueError: no format recognises it, or it holds several data sets; lists what was found, and what to do.
+        KeyError: there is no such format or class.
+    """
+    shown_path, path = str(path), expanded(path).absolute()
+    if not os.path.exists(path):
+        raise _missing(path, shown_path)
+    files_below.cache_clear()
+    path = Path(os.path.normpath(path))
+    chosen, findings = choose(path, shown_path, format)
+    name = name_of(path)
+    entries, decided = make_entries(chosen.recognised, name, path, val_share)
+    names = {split: load_entry(entry).metadata.class_names for split, entry in entries.items()}
+    entries, unified = unify(entries, names, classes, others)
+    class_names = load_entry(entries["train"]).metadata.class_names
+    return FolderData(
+        name, path, chosen.recognised, entries, tuple([*findings, *decided, *unified]), tuple(class_names)
+    )
+
+
+def _missing(path: Path, shown_path: str) -> MissingFileError:
+    """The error for a path that does not exist, with the nearest names in the deepest folder of it that does."""
+    parent = next((folder for folder in path.parents if folder.is_dir()), path.parent)
+    wanted = path.relative_to(parent).parts[0]
+    try:
+        known = sorted(entry.name for entry in os.scandir(parent) if not entry.name.startswith("."))
+    except OSError:
+        known = []
+    by_lower = {name.lower(): name for name in known}
+    near = [by_lower[name] for name in difflib.get_close_matches(wanted.lower(), list(by_lower), n=3, cutoff=0.5)]
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there is {listed(known, 8) or 'nothing in it'}"
+    return MissingFileError(f"{shown_path} does not exist; in {parent}, {hint}")
+
+
+def name_of(path: Path) -> str:
+    """The name of the data set at a path, fit for a catalog and for files."""
+    path = path.resolve()
+    for place in (path, *path.parents):
+        name = place.stem if place == path and place.is_file() else place.name
+        clean = re.sub(r"[^\w.-]+", "_", name).strip("._-")
+        if clean and not _NO_NAMES.fullmatch(clean):
+            return clean
+    return "data"

@@ -1,0 +1,105 @@
+"""Which part of a data set trains and which one validates: as folders or lists say, else made, the same each time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from detframe.data.catalog import load_entry
+from detframe.data.entries import CatalogEntry
+from detframe.data.findings import NOTE, WARNING, Finding
+from detframe.data.recognition import Part, Recognised
+from detframe.errors import InvalidValueError
+
+SPLITS = ("train", "val", "test")
+
+
+def make_entries(
+    recognised: Recognised, name: str, path: Path, val_share: float = 0.2
+) -> tuple[dict[str, CatalogEntry], list[Finding]]:
+    """Catalog entries for "train" and "val", and for "test" where there is one; and what was decided.
+
+    Training pictures never come from a test part where there is another one, and those of a made validation part never
+    from it at all.
+
+    Args:
+        name: each entry is called NAME_SPLIT.
+        path: where the data set was recognised, for messages.
+        val_share: of the training pictures, for validation where no part is for it.
+    """
+    if not 0 < val_share < 1:
+        raise InvalidValueError(f"val_share must lie between 0 and 1, not be {val_share}")
+    parts = {part.split: part for part in recognised.parts}
+    findings: list[Finding] = []
+    roles = _roles(parts, findings)
+    entries = {
+        split: CatalogEntry(f"{name}_{split}", recognised.format, p.images, p.annotations, dict(p.options), path)
+        for split, p in roles.items()
+    }
+    if "val" not in entries:
+        entries |= _cut(entries, val_share, findings)
+        entries["val"] = replace(entries["val"], name=f"{name}_val")
+    return {split: entries[split] for split in SPLITS if split in entries}, findings
+
+
+def _roles(parts: Mapping[str, Part], findings: list[Finding]) -> dict[str, Part]:
+    """The parts by what they are used for; there always is one to train on."""
+    roles = {split: parts[split] for split in SPLITS if split in parts}
+    if "train" in roles:
+        if "" in parts:
+            text = f"{parts[''].annotations} belongs to no split, and is not used"
+            findings.append(Finding("unused-part", WARNING, 1, text, whole=True))
+        return roles
+    if "" in parts:
+        return {"train": parts[""], **roles}
+    source = "val" if "val" in roles else "test"
+    text = f"there is a {source} part ({roles[source].annotations}) and none to train on, so it is used for training"
+    findings.append(Finding("no-train", WARNING, 1, text, whole=True))
+    return {"train": roles.pop(source), **roles}
+
+
+def _cut(entries: Mapping[str, CatalogEntry], val_share: float, findings: list[Finding]) -> dict[str, CatalogEntry]:
+    """Training and validation entries, cut from the training entry; from few pictures, the best that there is."""
+    whole = entries["train"]
+    train, val = f"{percent(1 - val_share)}%", f"-{percent(val_share)}%"
+    cut = {"train": _narrowed(whole, train), "val": _narrowed(whole, val)}
+    total = len(load_entry(whole))
+    counts = {split: len(load_entry(entry)) for split, entry in cut.items()} if total > 1 else {}
+    if counts.get("train") and counts.get("val"):
+        text = (
+            f"no folder or list says which pictures are for validation: {counts['val']} of {total} were set apart, the "
+            f"same ones each time; pictures of one source stay together"
+        )
+        remedy = "name your own in lists (split: val.txt) or folders (train, val)"
+        findings.append(Finding("split-made", NOTE, counts["val"], text, (), remedy, whole=True))
+        return cut
+    return {"train": whole, "val": _without_val(entries, total, findings)}
+
+
+def _without_val(entries: Mapping[str, CatalogEntry], total: int, findings: list[Finding]) -> CatalogEntry:
+    """What validates where the training pictures cannot be parted."""
+    pictures = "there is 1 training picture" if total == 1 else f"the {total} training pictures are of one source"
+    if "test" in entries:
+        text = f"{pictures}, so the test part validates; its AP is not that of unseen pictures"
+        findings.append(Finding("val-is-test", WARNING, total, text, whole=True))
+        return entries["test"]
+    text = (
+        f"{pictures}, which cannot be parted: the same one trains and validates. AP says how well it was learnt by "
+        f"heart, and nothing about others"
+    )
+    findings.append(Finding("val-is-train", WARNING, total, text, (), "add pictures", whole=True))
+    return entries["train"]
+
+
+def _narrowed(entry: CatalogEntry, share: str) -> CatalogEntry:
+    """The entry with a share of its pictures, after the format's own split where it has one."""
+    own: Any = entry.options.get("split")
+    split = [*(own if isinstance(own, list) else [own]), share] if own else share
+    return replace(entry, options={**entry.options, "split": split})
+
+
+def percent(share: float) -> str:
+    """A share as a number of per cent, without a point where it has none."""
+    return f"{round(100 * share, 4):g}"

@@ -1,0 +1,161 @@
+"""From a path to a data set, with formats made for the test."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detframe.data import load_records
+from detframe.data.folder import read_folder
+from detframe.data.listing import files_below
+from detframe.data.metadata import Metadata
+from detframe.data.packing import RecordBuilder
+from detframe.data.recognition import Part, Recognised, recognised_by
+from detframe.errors import InvalidValueError, MissingFileError, UnknownNameError
+from detframe.registry import DATASET_FORMATS
+
+
+# -------------------------------------------------------------------------------- formats of the test
+def toy_parts(path: Path, suffix: str) -> tuple[Part, ...]:
+    """A part for each file of a suffix; train.toy is for training, any other name for no split."""
+    listing = files_below(path)
+    files = [listing.root / file for file in listing.with_suffix(suffix)]
+    splits = {file.stem: file for file in files if file.stem in ("train", "val", "test")}
+    if splits:
+        return tuple(Part(split, file.parent, file) for split, file in splits.items())
+    return (Part("", files[0].parent, files[0]),) if files else ()
+
+
+def read_toy(entry) -> object:
+    """A JSON file: class names, and for each image its objects as (class, x1, y1, x2, y2)."""
+    tree = json.loads(entry.annotations.read_text())
+    builder = RecordBuilder(Metadata(entry.name, tuple(tree["classes"]), tuple(range(len(tree["classes"])))))
+    for number, (name, objects) in enumerate(tree["images"].items(), 1):
+        builder.add_image(entry.images / name, number, (64, 64))
+        for label, *box in objects:
+            polygon = [[box[0], box[1], box[2], box[1], box[2], box[3]]] if tree.get("masks") else None
+            builder.add_object(box, label, segmentation=polygon)
+    return builder.build()
+
+
+@pytest.fixture(autouse=True)
+def toys(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Two formats that know .toy and .top files; the real ones are away."""
+    monkeypatch.setattr(DATASET_FORMATS, "_members", {})
+    for suffix in ("toy", "top"):
+
+        def recognise(path: Path, suffix: str = suffix) -> Recognised | None:
+            parts = toy_parts(path, f".{suffix}")
+            return Recognised(suffix, f"{len(parts)} .{suffix} files", parts) if parts else None
+
+        def read(entry) -> object:
+            return read_toy(entry)
+
+        DATASET_FORMATS.register(suffix, recognised_by(recognise, looks_for=f"a file with suffix .{suffix}")(read))
+    yield
+
+
+def write_toy(path: Path, names: list[str], classes: tuple[str, ...] = ("car",), objects=None, masks=False) -> None:
+    """A toy data set with one object of the first class on each image, whose pictures differ."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = {name: objects if objects is not None else [(1, 4, 4, 40, 40)] for name in names}
+    path.write_text(json.dumps({"classes": classes, "images": images, "masks": masks}))
+    for name in names:
+        image = path.parent / name
+        if not image.exists():
+            image.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(sum(map(ord, str(image)))).integers(0, 255, (64, 64, 3), np.uint8)
+            Image.fromarray(pixels).save(image)
+
+
+def pictures(data, split: str) -> list[str]:
+    return [Path(record["file_name"]).name for record in data.records(split)]
+
+
+# -------------------------------------------------------------------------------- splits that are there
+def test_splits_of_the_data_set_are_taken(tmp_path: Path):
+    for split, count in (("train", 3), ("val", 2), ("test", 1)):
+        write_toy(tmp_path / "cars" / f"{split}.toy", [f"{split}{i}.png" for i in range(count)])
+    data = read_folder(tmp_path / "cars")
+    assert data.name == "cars" and data.recognised.format == "toy" and data.class_names == ("car",)
+    assert {split: len(data.records(split)) for split in data.entries} == {"train": 3, "val": 2, "test": 1}
+    assert [finding.code for finding in data.findings] == ["format"]
+    assert "3 .toy files" in data.findings[0].text
+
+
+def test_the_catalog_gives_the_same_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for split in ("train", "val"):
+        write_toy(tmp_path / "my cars" / f"{split}.toy", [f"{split}.png"])
+    data = read_folder(tmp_path / "my cars")
+    (tmp_path / "catalog.yaml").write_text(data.catalog_text(tmp_path))
+    assert "images: my cars" in data.catalog_text(tmp_path)
+    assert "# Recognised as toy: 2 .toy files." in data.catalog_text(tmp_path)
+    for split in ("train", "val"):
+        records = load_records([f"my_cars_{split}"], str(tmp_path / "catalog.yaml"))
+        assert [r["file_name"] for r in records] == [r["file_name"] for r in data.records(split)]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "catalog.yaml").write_text(data.catalog_text(elsewhere))
+    assert len(load_records(["my_cars_train"], str(elsewhere / "catalog.yaml"))) == 1
+
+
+# -------------------------------------------------------------------------------- several formats and data sets
+def test_the_same_pictures_in_two_formats_are_one_data_set_and_masks_win(tmp_path: Path):
+    for split in ("train", "val"):
+        write_toy(tmp_path / f"{split}.toy", [f"{split}.png"])
+        write_toy(tmp_path / f"{split}.top", [f"{split}.png"], masks=True)
+    data = read_folder(tmp_path)
+    assert data.recognised.format == "top"
+    (other,) = [finding for finding in data.findings if finding.code == "other-formats"]
+    assert "toy" in other.text and "it has masks" in other.text and "--format toy" in other.remedy
+    assert read_folder(tmp_path, format="toy").recognised.format == "toy"
+
+
+def test_data_sets_with_different_pictures_are_listed_with_the_words_to_type(tmp_path: Path):
+    for name in ("cars", "trees"):
+        for split in ("train", "val"):
+            write_toy(tmp_path / name / f"{split}.toy", [f"{split}.png"], (name[:-1],))
+    with pytest.raises(InvalidValueError, match="holds 2 data sets") as error:
+        read_folder(tmp_path)
+    for name in ("cars", "trees"):
+        assert f"--data {tmp_path / name}\n" in str(error.value)
+        assert f"toy: 2 pictures, 2 objects of 1 class ({name[:-1]})" in str(error.value)
+        assert len(read_folder(tmp_path / name).records("train")) == 1
+
+
+def test_an_unknown_format_names_the_nearest(tmp_path: Path):
+    write_toy(tmp_path / "train.toy", ["a.png"])
+    with pytest.raises(UnknownNameError, match=r"'toi'.*did you mean 'toy'"):
+        read_folder(tmp_path, format="toi")
+
+
+# -------------------------------------------------------------------------------- nothing there
+def test_a_path_that_does_not_exist_names_the_nearest(tmp_path: Path):
+    (tmp_path / "raccoons").mkdir()
+    with pytest.raises(MissingFileError, match="did you mean raccoons"):
+        read_folder(tmp_path / "racoon")
+    with pytest.raises(MissingFileError, match="did you mean raccoons"):
+        read_folder(tmp_path / "Racoons" / "train")
+
+
+def test_an_empty_folder(tmp_path: Path):
+    with pytest.raises(InvalidValueError, match="has no file"):
+        read_folder(tmp_path)
+
+
+def test_what_is_not_recognised_gets_a_screen(tmp_path: Path):
+    write_toy(tmp_path / "images" / "x.unknown", ["a.png", "b.png"])
+    for name in ("a", "b"):
+        (tmp_path / "images" / f"{name}.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    with pytest.raises(InvalidValueError) as error:
+        read_folder(tmp_path)
+    text = str(error.value)
+    assert "2 images and 2 .txt files of the same names" in text and "classes.txt" in text
+    assert "images/: 2 .png, 2 .txt, 1 .unknown" in text
+    assert "- toy: a file with suffix .toy" in text and "- top: a file with suffix .top" in text
