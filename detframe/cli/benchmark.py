@@ -262,7 +262,7 @@ def benchmark_data(cfg: ConfigNode, rounds: int) -> dict[str, float]:
         raise InvalidValueError(
             "--what data needs a data set: give a --config-file, or the override DATASETS.TRAIN NAME"
         )
-    records = load_records(cfg.DATASETS.TRAIN, cfg.DATASETS.CATALOG)
+    records = load_records(cfg.DATASETS.TRAIN, cfg.DATASETS.CATALOG, on_missing=cfg.DATALOADER.ON_ERROR)
     loader = iter(build_train_loader(resolve_durations(cfg, len(records)), records))
     for _ in range(5):
         next(loader)

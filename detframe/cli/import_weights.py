@@ -80,7 +80,7 @@ def _metadata(args: argparse.Namespace, cfg: ConfigNode) -> Metadata:
     if args.classes:
         return Metadata("--classes", tuple(args.classes), tuple(range(1, len(args.classes) + 1)))
     if args.data:
-        return load_records([args.data], cfg.DATASETS.CATALOG).metadata
+        return load_records([args.data], cfg.DATASETS.CATALOG, on_missing="skip").metadata
     classes = cfg.MODEL.NUM_CLASSES
     if classes in (80, 90) or (classes == 1 and cfg.MODEL.KEYPOINT_ON):
         labels = coco_labels(classes)

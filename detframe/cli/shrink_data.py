@@ -54,7 +54,7 @@ def _run(args: argparse.Namespace) -> int:
     folder = expanded(args.output).absolute()
     rows = []
     for name in args.datasets:
-        records = load_records([name], args.catalog)
+        records = load_records([name], args.catalog, on_missing="raise")
         images, annotations = folder / safe_name(name), folder / "annotations" / f"{safe_name(name)}.json"
         shrink(records, args.factor, images, annotations)
         rows.append(f"{name}_small: {{format: coco, images: {images}, annotations: {annotations}}}")

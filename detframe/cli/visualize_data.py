@@ -44,7 +44,12 @@ def _run(args: argparse.Namespace) -> int:
     from detframe.data import build_train_loader, load_records
     from detframe.visualization import training_image
 
-    records = load_records(cfg.DATASETS.TRAIN, cfg.DATASETS.CATALOG, keep_empty=cfg.DATALOADER.EMPTY == "keep")
+    records = load_records(
+        cfg.DATASETS.TRAIN,
+        cfg.DATASETS.CATALOG,
+        keep_empty=cfg.DATALOADER.EMPTY == "keep",
+        on_missing=cfg.DATALOADER.ON_ERROR,
+    )
     with closing(build_train_loader(cfg, records)) as loader:
         samples = chain.from_iterable(zip(images, targets, strict=True) for images, targets in loader)
         for number, (image, target) in enumerate(islice(samples, args.num_images), 1):

@@ -4,6 +4,7 @@ from detframe.data.catalog import CatalogEntry, load_records, read_catalogs
 from detframe.data.images import IMAGE_FAULTS, ImageReadError, load_image
 from detframe.data.loader import TestLoader, TrainLoader, build_sampler, build_test_loader, build_train_loader
 from detframe.data.metadata import Metadata, resolve_num_classes, resolve_num_keypoints
+from detframe.data.missing import MissingImagesError
 from detframe.data.packing import PackedDataset, RecordBuilder
 from detframe.data.records import Record, Records, join
 from detframe.data.transforms import resize_shape
@@ -13,6 +14,7 @@ __all__ = [
     "CatalogEntry",
     "ImageReadError",
     "Metadata",
+    "MissingImagesError",
     "PackedDataset",
     "Record",
     "RecordBuilder",

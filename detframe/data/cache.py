@@ -45,6 +45,12 @@ def cache_key(fields: dict[str, Any], files: Sequence[Path]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def folder_stamp(folder: Path) -> str:
+    """A word that changes when a file comes into a folder or any below it, or leaves it."""
+    times = sorted((parent, os.stat(parent).st_mtime_ns) for parent, _, _ in os.walk(folder))
+    return hashlib.sha256(json.dumps(times).encode()).hexdigest()[:16]
+
+
 def cached(name: str, key: str, read: Callable[[], PackedDataset]) -> PackedDataset:
     """What `read()` returns, from the cache where it is there, and put there where it is not.
 
@@ -55,12 +61,12 @@ def cached(name: str, key: str, read: Callable[[], PackedDataset]) -> PackedData
     found = _open(folder)
     if found is not None:
         return found
-    with locked(folder.with_name(f"{folder.name}.lock")):
+    with _locked(folder.with_name(f"{folder.name}.lock")):
         return _open(folder) or _store(folder, read())
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[None]:
     """Hold the file lock `path`, where the system and the file system know such locks."""
     with contextlib.ExitStack() as stack:
         try:

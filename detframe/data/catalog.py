@@ -9,12 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from detframe.config.paths import PACKAGE, expanded, shipped_folder
 from detframe.config.words import Written, names, values
 from detframe.config.yaml_text import read_tree
 from detframe.data import formats  # noqa: F401  (fills DATASET_FORMATS)
-from detframe.data.cache import cache_key, cached
+from detframe.data.cache import cache_key, cached, folder_stamp
 from detframe.data.entries import CatalogEntry
+from detframe.data.missing import absent_images, check_none_missing, with_missing
 from detframe.data.packing import PackedDataset
 from detframe.data.records import Records, join
 from detframe.errors import InvalidValueError, MissingFileError, UnknownNameError
@@ -25,7 +28,9 @@ logger = logging.getLogger(__name__)
 COMMON_FIELDS = ("format", "images", "annotations")
 
 
-def load_records(names: Sequence[str], catalog: str = "", keep_empty: bool = True, limit: int = 0) -> Records:
+def load_records(
+    names: Sequence[str], catalog: str = "", keep_empty: bool = True, limit: int = 0, on_missing: str = ""
+) -> Records:
     """The records of one or more data sets, joined in this order.
 
     Args:
@@ -33,43 +38,72 @@ def load_records(names: Sequence[str], catalog: str = "", keep_empty: bool = Tru
         catalog: a catalog file of the user's own, whose entries come before the shipped ones (DATASETS.CATALOG).
         keep_empty: keep images without objects (crowds do not count as objects).
         limit: only the first so many images (DATASETS.LIMIT); 0 is all.
+        on_missing: "raise" or "skip" annotated images that do not exist (DATALOADER.ON_ERROR). What is left out is
+            counted in one warning, and in `missing` and `findings` of the records. "" does not look for the files, and
+            raises only where a reader misses some.
 
     Raises:
         KeyError: a name that no catalog has, with the nearest names.
-        FileNotFoundError: the catalog, an image folder or an annotation file does not exist.
+        FileNotFoundError: the catalog, an image folder, an annotation file or images do not exist; one error for all
+            images. With "skip" only if none exists at all.
         ValueError: a malformed catalog or annotation file, class names that differ, or no image at all.
     """
     names = [names] if isinstance(names, str) else list(names)
     if not names:
         raise InvalidValueError("no data set is named; DATASETS.TRAIN and DATASETS.TEST take names from the catalog")
-    entries = read_catalogs(catalog)
-    records = join([_load(find_entry(name, entries, catalog)) for name in names])
-    if not keep_empty:
-        records = records.select(records.num_objects > 0)
+    known = read_catalogs(catalog)
+    entries = [find_entry(name, known, catalog) for name in names]
+    records = records_of(entries, keep_empty, on_missing)
+    for line in records.warnings:
+        logger.warning("%s", line)
     if 0 < limit < len(records):
         records = records[:limit]
     if not len(records):
-        kept = "" if keep_empty else " with objects (DATALOADER.EMPTY is drop)"
-        raise InvalidValueError(f"the data sets {', '.join(names)} have no image{kept}")
+        wanted = "" if keep_empty else " with objects (DATALOADER.EMPTY is drop)"
+        raise InvalidValueError(f"the data sets {', '.join(names)} have no image{wanted}")
     return records
 
 
-def _load(entry: CatalogEntry) -> PackedDataset:
-    packed = load_entry(entry)
-    for line in packed.warnings:
-        logger.warning("%s", line)
-    return packed
+def records_of(entries: Sequence[CatalogEntry], keep_empty: bool = True, on_missing: str = "") -> Records:
+    """The records of catalog entries, joined in this order; what was found is not logged.
+
+    Args, raises: as `load_records`.
+    """
+    loaded = [_load(entry, keep_empty, look=on_missing != "") for entry in entries]
+    parts = [packed for packed, _ in loaded]
+    absent = np.concatenate([rows for _, rows in loaded])
+    if on_missing != "skip" or absent.all():
+        check_none_missing([(packed, entry.images) for packed, entry in zip(parts, entries, strict=True)])
+    records = join(parts)
+    kept = ~absent if keep_empty else ~absent & (records.num_objects > 0)
+    return records if kept.all() else records.select(kept)
+
+
+def _load(entry: CatalogEntry, keep_empty: bool, look: bool) -> tuple[PackedDataset, np.ndarray]:
+    """The packed data set of an entry, and which of its images do not exist, bool (I,); none without `look`."""
+    entry.check_exists()
+    packed = _read(entry)
+    absent = absent_images(packed) if look else np.zeros(len(packed), dtype=bool)
+    if packed.missing or absent.any():  # they may be there by now, or elsewhere
+        packed = _read(entry, folder_stamp(entry.images))
+        absent = absent_images(packed) if look else np.zeros(len(packed), dtype=bool)
+    needed = absent if keep_empty else absent & (np.diff(packed.arrays["object_start"]) > 0)
+    return with_missing(packed, needed, entry.images), absent
 
 
 def load_entry(entry: CatalogEntry) -> PackedDataset:
-    """What the reader of an entry's format makes of it, from the cache or put there; its findings are not logged.
+    """What the catalog's entry says, from the cache or put there; its findings are not logged, its images not sought.
 
-    Raises as `load_records` for one data set.
+    Raises as `load_records` for one data set, but for missing images.
     """
-    entry.check_exists()
+    return _load(entry, keep_empty=True, look=False)[0]
+
+
+def _read(entry: CatalogEntry, stamp: str = "") -> PackedDataset:
+    """An entry's data set by its reader, or from the cache; `stamp` is of what else it depends on."""
     reader = DATASET_FORMATS.get(entry.format)
     where = f"{reader.__module__}.{reader.__qualname__}"
-    fields = {"images": entry.images, "format": where, "options": entry.options, "name": entry.name}
+    fields = {"images": entry.images, "format": where, "options": entry.options, "name": entry.name, "stamp": stamp}
     key = cache_key(fields, entry.source_files())
     return cached(entry.name, key, lambda: reader(entry, **entry.options))
 

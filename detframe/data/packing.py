@@ -92,6 +92,11 @@ MISSING_IMAGE = Kind(
 )
 
 
+def missing_example(name: str, near: str) -> str:
+    """How a message names an image that does not exist, and those that come near and do."""
+    return f"{name} ({near} {'are' if ', ' in near else 'is'} there)" if near else name
+
+
 class PackedDataset:
     """The arrays of ARRAYS for one data set, in memory or mapped from `folder`."""
 
@@ -204,7 +209,7 @@ class RecordBuilder:
             near: names of files that are there and come near, for the message: "frame_000000.jpg".
         """
         self._missing.append(name)
-        self.findings.add(MISSING_IMAGE, f"{name} ({near} is there)" if near else name)
+        self.findings.add(MISSING_IMAGE, missing_example(name, near))
 
     def add_object(
         self,

@@ -189,6 +189,11 @@ class Records(Sequence[Record]):
         return together([(part.metadata.name, part.findings) for part in self._parts])
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """The findings that a user should see, as lines for a log."""
+        return tuple(line for part in self._parts for line in part.warnings)
+
+    @property
     def missing(self) -> tuple[str, ...]:
         """The annotated images of the joined data sets that do not exist, as the annotations name them."""
         return tuple(name for part in self._parts for name in part.missing)

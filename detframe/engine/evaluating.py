@@ -67,7 +67,8 @@ class TestSets:
         from detframe.evaluation import run_evaluation
 
         records, evaluator = self.sets[name], self.evaluators[name]
-        logger.info("evaluating %d images of %s", len(records), name)
+        left_out = f"; {len(records.missing)} that do not exist are left out" if records.missing else ""
+        logger.info("evaluating %d images of %s%s", len(records), name, left_out)
         loader = build_test_loader(self.cfg, records, rank=rank(), world_size=world_size())
         names = records.metadata.class_names
         predicted = (ANY_CLASS,) if getattr(model, "class_agnostic", False) else names

@@ -47,16 +47,15 @@ def load_inputs(cfg: ConfigNode, content: dict[str, Any] | None) -> RunInputs:
         FileNotFoundError, KeyError: as `detframe.data.load_records`.
     """
     from detframe.compat import apply_input_format
-    from detframe.data import load_records, resolve_num_classes, resolve_num_keypoints
+    from detframe.data import resolve_num_classes, resolve_num_keypoints
 
     if not cfg.DATASETS.TRAIN:
         raise InvalidValueError("DATASETS.TRAIN is empty; name at least one data set of the catalog")
     trained = ", ".join(cfg.DATASETS.TRAIN)
-    records = load_records(cfg.DATASETS.TRAIN, cfg.DATASETS.CATALOG, cfg.DATALOADER.EMPTY == "keep", cfg.DATASETS.LIMIT)
+    records, test_sets = _load_sets(cfg)
     if len(records) == 0:
         raise InvalidValueError(f"DATASETS.TRAIN {trained} holds no image to train with")
     check_masks(cfg, records)
-    test_sets = load_test_sets(cfg)
     for name, test in test_sets.items():
         check_class_names(trained, records.metadata.class_names, name, test.metadata.class_names)
     if content is not None:
@@ -104,11 +103,40 @@ def check_masks(cfg: ConfigNode, records: Any) -> None:
         )
 
 
+def _load_sets(cfg: ConfigNode) -> tuple[Any, dict[str, Any]]:
+    """The training records, and the test sets by name. Raises one error for the missing images of all of them."""
+    from detframe.data import MissingImagesError
+
+    loaded: list[Any] = []
+    errors: list[str] = []
+    for load in (load_train_records, load_test_sets):
+        try:
+            loaded.append(load(cfg))
+        except MissingImagesError as error:
+            errors.append(str(error))
+    if errors:
+        raise MissingImagesError("\n".join(errors))
+    return loaded[0], loaded[1]
+
+
+def load_train_records(cfg: ConfigNode) -> Any:
+    """The records of DATASETS.TRAIN, joined."""
+    from detframe.data import load_records
+
+    keep_empty = cfg.DATALOADER.EMPTY == "keep"
+    return load_records(
+        cfg.DATASETS.TRAIN, cfg.DATASETS.CATALOG, keep_empty, cfg.DATASETS.LIMIT, cfg.DATALOADER.ON_ERROR
+    )
+
+
 def load_test_sets(cfg: ConfigNode) -> dict[str, Any]:
     """The records of every data set in DATASETS.TEST, by name."""
     from detframe.data import load_records
 
-    return {name: load_records([name], cfg.DATASETS.CATALOG, limit=cfg.DATASETS.LIMIT) for name in cfg.DATASETS.TEST}
+    return {
+        name: load_records([name], cfg.DATASETS.CATALOG, limit=cfg.DATASETS.LIMIT, on_missing=cfg.DATALOADER.ON_ERROR)
+        for name in cfg.DATASETS.TEST
+    }
 
 
 def resolve_seed(cfg: ConfigNode, content: dict[str, Any] | None) -> int:
@@ -173,6 +201,13 @@ def describe_data(inputs: RunInputs) -> str:
         f"(DATALOADER.EMPTY {cfg.DATALOADER.EMPTY}); objects of {len(counts)} classes: {classes}\n"
         f"{cfg.SOLVER.MAX_ITER} iterations are {epochs:.2f} epochs"
     )
+
+
+def missing_images(inputs: RunInputs) -> str:
+    """How many annotated images of each data set do not exist and are left out; "" where all exist."""
+    sets = {", ".join(inputs.cfg.DATASETS.TRAIN): inputs.records, **inputs.test_sets}
+    counts = [f"{len(records.missing)} of {name}" for name, records in sets.items() if records.missing]
+    return f"annotated images that do not exist were left out: {', '.join(counts)}" if counts else ""
 
 
 def file_names(records: Any) -> Callable[[Any], str]:

@@ -37,6 +37,7 @@ from detframe.engine.inputs import (
     load_inputs,
     load_test_sets,
     meta_of,
+    missing_images,
 )
 from detframe.engine.logs import MetricsFile, RunLog, run_log
 from detframe.engine.newest import open_newest
@@ -182,7 +183,7 @@ def _train(start: _Start, trainer: Trainer, folder: Path) -> dict[str, float]:
         logger.info("going on from %s at iteration %d of %d", trainer.saved, trainer.iteration, trainer.max_iter)
     begun = time.perf_counter()
     trainer.train()
-    _summarise(trainer, folder, time.perf_counter() - begun)
+    _summarise(trainer, folder, time.perf_counter() - begun, missing_images(start.inputs))
     return trainer.metrics
 
 
@@ -206,12 +207,16 @@ def _nothing_to_do(cfg: ConfigNode, content: dict[str, Any], path: Path | None) 
     )
 
 
-def _summarise(trainer: Trainer, folder: Path, seconds: float) -> None:
-    """What was made, and where it is. Called by every rank."""
+def _summarise(trainer: Trainer, folder: Path, seconds: float, missing: str) -> None:
+    """What was made, and where it is. Called by every rank.
+
+    Args:
+        missing: what is said of images that do not exist; "" where all do.
+    """
     main = {
         key: value for key, value in trainer.metrics.items() if key.endswith(("/AP", "/AP50", "/AR@100", "/AR@1000"))
     }
-    rows = [f"trained {trainer.iteration} iterations in {seconds / 60:.1f} minutes"]
+    rows = [f"trained {trainer.iteration} iterations in {seconds / 60:.1f} minutes", *([missing] if missing else [])]
     skipped = sum(gather_objects(getattr(trainer.data, "skipped", 0)))
     if skipped:
         rows.append(f"images that could not be read were left out {skipped} times (DATALOADER.ON_ERROR skip)")

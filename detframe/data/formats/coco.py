@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -62,7 +63,11 @@ def read_coco(
     for image_id, image in images.items():
         place = Entry(path, f"image {image_id}", findings)
         file_name = image_file(entry.images, image["file_name"], place)
-        size_hw = place.size_hw(image.get("height"), image.get("width")) or size_of_file(file_name, place)
+        size_hw = place.size_hw(image.get("height"), image.get("width"))
+        if size_hw is None and not os.path.exists(file_name):
+            builder.add_missing(image["file_name"])
+            continue
+        size_hw = size_hw or size_of_file(file_name, place)
         builder.add_image(file_name, image_id, size_hw)
         for annotation, category_id in by_image.get(image_id, ()):
             name = f"annotation {_shown_id(annotation)} of {place.name}"

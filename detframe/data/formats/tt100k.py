@@ -6,6 +6,7 @@ first part is the split, and its objects.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -58,6 +59,9 @@ def read_tt100k(entry: CatalogEntry, *, split: str = "", classes: Sequence[str] 
     for key, image in chosen.items():
         place = Entry(path, f"image {shown(key)}", findings)
         file_name = image_file(entry.images, image["path"], place)
+        if not os.path.exists(file_name):
+            builder.add_missing(image["path"])
+            continue
         builder.add_image(file_name, int(image["id"]), size_of_file(file_name, place))
         for number, item in enumerate(image["objects"], 1):
             category, box = _category_and_box(item, Entry(path, f"{place.name}, object {number}", findings))

@@ -70,9 +70,8 @@ def read_voc(
     for stem in stems:
         path, root = trees[stem]
         if stem not in files:
-            raise MissingFileError(
-                f"data set {entry.name!r}: no image called {stem} in {entry.images}, but there is {path}"
-            )
+            builder.add_missing(stem)
+            continue
         builder.add_image(files[stem], numbers[stem], _size_hw(root, files[stem], path, findings))
         for number, item in enumerate(root.findall("object"), 1):
             place = Entry(path, f"object {number}", findings, texts=True)

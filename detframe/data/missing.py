@@ -1,0 +1,94 @@
+"""Annotated images whose files do not exist: all of them are found at once, before anything is trained.
+
+Readers note those that they miss (`RecordBuilder.add_missing`). Others pack the path that their annotations give, and a
+file may vanish after it was packed; those are found here, by listing each folder once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from detframe.data.findings import Finding
+from detframe.data.formats.locate import ImageFinder
+from detframe.data.packing import MISSING_IMAGE, PackedDataset, missing_example
+from detframe.errors import MissingFileError
+
+
+class MissingImagesError(MissingFileError):
+    """Annotated images that do not exist, of one data set or of several."""
+
+
+def absent_images(packed: PackedDataset) -> np.ndarray:
+    """bool (I,): the images of which there is no file."""
+    starts = packed.arrays["file_start"].tolist()
+    paths = bytes(packed.arrays["file_bytes"])
+    folders: dict[str, set[str]] = {}
+    absent = np.zeros(len(packed), dtype=bool)
+    for row in range(len(packed)):
+        path = paths[starts[row] : starts[row + 1]].decode()
+        folder, name = os.path.split(path)
+        if folder not in folders:
+            folders[folder] = _names_in(folder)
+        # a file system may know a name in other letters, and a link may lead nowhere
+        absent[row] = name not in folders[folder] and not os.path.exists(path)
+    return absent
+
+
+def _names_in(folder: str) -> set[str]:
+    """What lies in a folder, but for links; nothing where it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if not entry.is_symlink()}
+    except (OSError, ValueError):
+        return set()
+
+
+def with_missing(packed: PackedDataset, absent: np.ndarray, folder: Path) -> PackedDataset:
+    """The data set with its absent images, bool (I,), among the missing ones, and near names to all in the finding.
+
+    Args:
+        folder: names are told relative to it, and near ones are sought there.
+    """
+    missing = (*packed.missing, *(_relative(packed.file_name(int(row)), folder) for row in np.flatnonzero(absent)))
+    if not missing:
+        return packed
+    known = next((f for f in packed.findings if f.code == MISSING_IMAGE.code), None)
+    examples = [*(known.examples if known is not None else ()), *missing[len(packed.missing) :]]
+    finding = _finding(examples[: MISSING_IMAGE.examples], set(missing), folder, len(missing))
+    others = [f for f in packed.findings if f is not known]
+    return PackedDataset(packed.metadata, packed.arrays, (), packed.folder, [*others, finding], missing)
+
+
+def _relative(path: str, folder: Path) -> str:
+    inside = path.startswith(f"{folder}{os.sep}")
+    return path[len(str(folder)) + 1 :] if inside else path
+
+
+def _finding(examples: Sequence[str], missing: Collection[str], folder: Path, count: int) -> Finding:
+    """The finding of `count` missing images; examples that are bare names get those that come near and exist."""
+    finder = ImageFinder(folder)
+    complete = [missing_example(name, finder.near(name)) if name in missing else name for name in examples]
+    text = MISSING_IMAGE.one if count == 1 else MISSING_IMAGE.many
+    return Finding(MISSING_IMAGE.code, MISSING_IMAGE.severity, count, text, tuple(complete), MISSING_IMAGE.remedy)
+
+
+def check_none_missing(parts: Sequence[tuple[PackedDataset, Path]]) -> None:
+    """Raises MissingImagesError where images are missing: one error for all data sets, each with its image folder."""
+    lines = [_message(packed, folder) for packed, folder in parts if packed.missing]
+    if lines:
+        raise MissingImagesError("\n".join(lines))
+
+
+def _message(packed: PackedDataset, folder: Path) -> str:
+    found = next(f for f in packed.findings if f.code == MISSING_IMAGE.code)
+    what = "annotated image does" if found.count == 1 else "annotated images do"
+    more = f" ... ({found.count} in all)" if found.count > len(found.examples) else ""
+    return (
+        f"data set {packed.metadata.name!r}: {found.count} {what} not exist; there is no image called "
+        f"{', '.join(found.examples)}{more} in {folder}. Copy them there or delete their annotations; "
+        f"DATALOADER.ON_ERROR skip leaves them out"
+    )
