@@ -61,12 +61,12 @@ def cached(name: str, key: str, read: Callable[[], PackedDataset]) -> PackedData
     found = _open(folder)
     if found is not None:
         return found
-    with _locked(folder.with_name(f"{folder.name}.lock")):
+    with locked(folder.with_name(f"{folder.name}.lock")):
         return _open(folder) or _store(folder, read())
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Hold the file lock `path`, where the system and the file system know such locks."""
     with contextlib.ExitStack() as stack:
         try:

@@ -38,6 +38,7 @@ class Finding:
         text: what they are and what was done about them, without the count: "boxes have no area and were left out".
         examples: the first few of them.
         whole: the text is a sentence of its own, with the numbers and examples that it needs.
+        where: the split that it is of, "train"; "" where it is of the whole data set, or known from elsewhere.
     """
 
     code: str
@@ -47,6 +48,7 @@ class Finding:
     examples: tuple[str, ...] = ()
     remedy: str = ""
     whole: bool = False
+    where: str = ""
 
     def line(self, name: str = "") -> str:
         """One line for a log; `name` is the data set's."""

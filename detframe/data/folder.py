@@ -11,6 +11,7 @@ from pathlib import Path
 
 from detframe.config.paths import expanded
 from detframe.data import formats  # noqa: F401  (fills DATASET_FORMATS)
+from detframe.data.archives import archive_suffix, unpacked
 from detframe.data.catalog import load_entry
 from detframe.data.catalog_text import catalog_text
 from detframe.data.choosing import choose
@@ -94,8 +95,12 @@ def read_folder(
         raise _missing(path, shown_path)
     files_below.cache_clear()
     path = Path(os.path.normpath(path))
-    chosen, findings = choose(path, shown_path, format)
-    name = name_of(path)
+    name, findings = name_of(path), list[Finding]()
+    if path.is_file() and archive_suffix(path):
+        path, findings = unpacked(path)
+        shown_path = str(path)
+    chosen, about = choose(path, shown_path, format)
+    findings += about
     entries, decided = make_entries(chosen.recognised, name, path, val_share)
     names = {split: load_entry(entry).metadata.class_names for split, entry in entries.items()}
     entries, unified = unify(entries, names, classes, others)
@@ -123,8 +128,12 @@ def name_of(path: Path) -> str:
     """The name of the data set at a path, fit for a catalog and for files."""
     path = path.resolve()
     for place in (path, *path.parents):
-        name = place.stem if place == path and place.is_file() else place.name
+        name = _without_suffix(place) if place == path and place.is_file() else place.name
         clean = re.sub(r"[^\w.-]+", "_", name).strip("._-")
         if clean and not _NO_NAMES.fullmatch(clean):
             return clean
     return "data"
+
+
+def _without_suffix(path: Path) -> str:
+    return path.name[: -len(archive_suffix(path) or path.suffix) or None]

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from detframe.config.yaml_text import safe_yaml
+from detframe.data.archives import ARCHIVES
 from detframe.data.candidates import recognisers
 from detframe.data.listing import IMAGE_SUFFIXES, Listing, files_below
 from detframe.errors import InvalidValueError, UserError, listed
@@ -16,7 +17,6 @@ from detframe.files import read_text
 
 _TREE_LINES = 12
 _HEAD = 4096  # characters of a file that are looked at
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _OTHER_ARCHIVES = (".rar", ".7z", ".gz", ".bz2", ".xz", ".zst")
 
 

@@ -159,3 +159,14 @@ def test_what_is_not_recognised_gets_a_screen(tmp_path: Path):
     assert "2 images and 2 .txt files of the same names" in text and "classes.txt" in text
     assert "images/: 2 .png, 2 .txt, 1 .unknown" in text
     assert "- toy: a file with suffix .toy" in text and "- top: a file with suffix .top" in text
+
+
+def test_an_archive_is_a_data_set(tmp_path: Path):
+    import shutil
+
+    for split in ("train", "val"):
+        write_toy(tmp_path / "cars" / f"{split}.toy", [f"{split}.png"])
+    shutil.make_archive(str(tmp_path / "cars export"), "zip", tmp_path, "cars")
+    data = read_folder(tmp_path / "cars export.zip")
+    assert data.name == "cars_export" and pictures(data, "train") == ["train.png"]
+    assert [finding.code for finding in data.findings] == ["archive", "format"]

@@ -1,0 +1,183 @@
+"""What the files of images are, whatever their annotations say: read in a pool of threads, each file once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from detframe.config.environment import cpu_cores
+from detframe.data.image_files import check_size, open_image
+from detframe.data.image_headers import read_header
+from detframe.data.images import IMAGE_FAULTS, load_image
+from detframe.errors import MissingFileError
+
+SIDE = 32  # of a thumbnail
+ONE_COLOUR = 1.0  # standard deviation of a thumbnail, of 255, below which a picture shows nothing
+_GREY = 3  # by how much red, green and blue may differ in a picture without colour
+HEADERS_AT_MOST = 20_000  # of the files whose pixels are not asked for
+_CHUNK = 64
+_END = 4096  # bytes
+
+Result = TypeVar("Result")
+Progress = Callable[[int, int], None]  # how many pictures are done, of how many
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image file. What was not looked at is as in `Picture()`: without decoding there is no thumbnail."""
+
+    fault: str = ""  # why it cannot be read; "" where it can
+    exists: bool = True
+    size_hw: tuple[int, int] | None = None  # of the upright image
+    orientation: int = 1
+    bits: int = 8
+    several: bool = False  # frames or pages
+    bytes: int = 0
+    thumbnail: np.ndarray | None = None  # uint8 (SIDE, SIDE)
+    is_grey: bool = False
+
+    @property
+    def is_one_colour(self) -> bool:
+        """Whether every part of the picture looks the same."""
+        return self.thumbnail is not None and float(self.thumbnail.std()) < ONE_COLOUR
+
+
+def look_at(paths: Sequence[str], decode: bool, progress: Progress | None = None) -> dict[str, Picture]:
+    """The pictures of these files, each path once.
+
+    Args:
+        decode: read the pixels, by the same function as a training does; else only the headers, of at most
+            `HEADERS_AT_MOST` files, evenly among them.
+        progress: called now and then.
+    """
+    unique = list(dict.fromkeys(paths))
+    sizes = dict(zip(unique, _in_threads(_size_of, unique), strict=True))
+    step = 1 if decode else max(1, -(-len(unique) // HEADERS_AT_MOST))
+    wanted = dict.fromkeys(unique[::step], True)
+    done: dict[str, Picture] = {}
+
+    def look(path: str) -> Picture:
+        return _look(path, sizes[path], path in wanted, decode)
+
+    for path, picture in zip(unique, _in_threads(look, unique), strict=True):
+        done[path] = picture
+        if progress is not None and (len(done) % 10 == 0 or len(done) == len(unique)):
+            progress(len(done), len(unique))
+    return done
+
+
+def same_bytes(pictures: Mapping[str, Picture]) -> list[list[str]]:
+    """Groups of two or more files that are equal byte for byte.
+
+    Whole files are read only where the number of bytes and the last of them agree.
+    """
+    found = groups((picture.bytes, path) for path, picture in pictures.items() if picture.bytes)
+    for key in (_end, _digest):
+        paths = [path for group in found for path in group]
+        keys = zip(paths, _in_threads(key, paths), strict=True)
+        found = groups(((pictures[path].bytes, value), path) for path, value in keys if value)
+    return found
+
+
+def groups(pairs: Iterable[tuple[Hashable, str]]) -> list[list[str]]:
+    """The names of each key that has two or more, from pairs (key, name)."""
+    by_key: dict[Hashable, list[str]] = defaultdict(list)
+    for key, name in pairs:
+        by_key[key].append(name)
+    return [names for names in by_key.values() if len(names) > 1]
+
+
+def _in_threads(work: Callable[[str], Result], paths: Sequence[str]) -> Iterator[Result]:
+    """`work` of each path, in their order, a few chunks ahead: decoding and hashing leave Python to other threads."""
+    chunks = [paths[at : at + _CHUNK] for at in range(0, len(paths), _CHUNK)]
+    with ThreadPoolExecutor(max(1, min(32, cpu_cores()))) as pool:
+        for results in pool.map(lambda chunk: [work(path) for path in chunk], chunks):
+            yield from results
+
+
+def _size_of(path: str) -> int:
+    """Bytes of a file; -1 where there is none."""
+    try:
+        return os.stat(path).st_size
+    except (OSError, ValueError):
+        return -1
+
+
+def _look(path: str, size: int, header: bool, decode: bool) -> Picture:
+    if size < 0:
+        return Picture(fault="does not exist", exists=False)
+    try:
+        facts = _header(path) if header else {}
+        pixels = _pixels(path) if decode else {}
+        return Picture(bytes=size, **facts, **pixels)
+    except MissingFileError:
+        return Picture(fault="does not exist", exists=False)
+    except IMAGE_FAULTS as error:
+        return Picture(fault=_reason(error, path), bytes=size)
+
+
+def _header(path: str) -> dict[str, Any]:
+    with open_image(path) as file:
+        header = read_header(file, path)
+    check_size(header.stored_hw, path)
+    return {
+        "size_hw": header.size_hw,
+        "orientation": header.orientation,
+        "bits": header.bits,
+        "several": header.several,
+    }
+
+
+def _pixels(path: str) -> dict[str, Any]:
+    """The size and the thumbnail of a picture, decoded as a training does it."""
+    import cv2
+
+    image = load_image(path).permute(1, 2, 0).numpy()
+    small = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    thumbnail = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+    spread = small.max(axis=2).astype(np.int16) - small.min(axis=2)
+    return {"thumbnail": thumbnail, "is_grey": bool(spread.max() <= _GREY)}
+
+
+def _end(path: str) -> bytes:
+    """The last bytes of a file, of which compressed pictures that differ have others; b"" where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(-min(_END, os.fstat(file.fileno()).st_size), os.SEEK_END)
+            return hashlib.blake2b(file.read(), digest_size=16).digest()
+    except OSError:
+        return b""
+
+
+def _digest(path: str) -> bytes:
+    """Of a whole file; b"" where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "blake2b").digest()[:16]
+    except OSError:
+        return b""
+
+
+def _reason(error: BaseException, path: str) -> str:
+    """A message of one file without its path, which whoever shows it writes in a shorter form."""
+    return str(error).replace(f"the image {path}", "it").replace(path, "it").removeprefix("it ")
+
+
+def short_names(paths: Sequence[str]) -> dict[str, str]:
+    """Each path from the folder on that all of them lie in: "train/images/1.jpg"."""
+    if not paths:
+        return {}
+    folders = {os.path.dirname(path) for path in paths}
+    try:
+        common = os.path.commonpath(list(folders))
+    except ValueError:  # on several drives
+        return {path: path for path in paths}
+    return {path: Path(path).relative_to(common).as_posix() for path in paths}

@@ -1,0 +1,142 @@
+"""Pictures that are there several times: within a split, and in two of them, where they spoil what is measured."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from detframe.data.findings import ERROR, NOTE, WARNING, Finding, Kind
+from detframe.data.screen.alike import joined, look_alike
+from detframe.data.screen.pictures import same_bytes
+from detframe.data.screen.split import Split
+
+MOSTLY = 0.5  # of the images of a split
+_ROBOFLOW = re.compile(r"(.+)\.rf\.[0-9A-Za-z_-]+")
+
+SAME_PICTURE = Kind(
+    "image is equal, byte for byte, to another one of its split, and counts several times",
+    "images are equal, byte for byte, to others of their split, and count several times",
+    code="duplicate-image",
+    remedy="leave them out, or write a clean list with --write",
+)
+OTHER_BOXES = Kind(
+    "picture is there twice with different objects; both are kept, and a model learns that either is right",
+    "pictures are there several times with different objects; all are kept, and a model learns that any is right",
+    code="duplicate-image-other-objects",
+    remedy="decide which annotations are right",
+)
+ALIKE = Kind(
+    "image looks the same as another one of its split, as frames of a video do; both are kept",
+    "images look the same as others of their split, as frames of a video do; all are kept",
+    code="similar-image",
+    severity=NOTE,
+)
+
+
+def check_repeats(splits: Sequence[Split]) -> list[Finding]:
+    """Pictures that are equal, or look equal, in one split or in two."""
+    pictures = splits[0].pictures
+    equal = same_bytes(pictures)
+    alike = [pair for pair in look_alike(pictures) if not _same_source(*pair)]
+    out: list[Finding] = []
+    for split in splits:
+        out += _within(split, equal, alike)
+    for first, second in itertools.combinations(splits, 2):
+        out += _across(first, second, equal, alike)
+    return out
+
+
+def _within(split: Split, equal: Sequence[Sequence[str]], alike: Sequence[tuple[str, str]]) -> list[Finding]:
+    index = {path: i for i, path in reversed(list(enumerate(split.paths)))}
+    same = [here for group in equal if len(here := [path for path in group if path in index]) > 1]
+    surplus = [f"{split.names[path]} = {split.names[group[0]]}" for group in same for path in group[1:]]
+    disputed = [
+        " and ".join(split.names[path] for path in group[:2])
+        for group in same
+        if len({_objects(split, index[path]) for path in group}) > 1
+    ]
+    first = {path: group[0] for group in same for path in group}
+    pairs = [(first.get(a, a), first.get(b, b)) for a, b in alike if a in index and b in index]
+    similar = joined([pair for pair in pairs if pair[0] != pair[1]])
+    examples = [f"{split.names[path]} and {split.names[group[0]]}" for group in similar for path in group[1:]]
+    return [
+        *split.found(SAME_PICTURE, surplus),
+        *split.found(OTHER_BOXES, disputed),
+        *split.found(ALIKE, examples),
+    ]
+
+
+def _objects(split: Split, image: int) -> frozenset[tuple[int, ...]]:
+    """Class and box, in whole pixels, of the objects of an image."""
+    rows = split.objects.image == image
+    boxes, labels = split.objects.boxes[rows].round().astype(int).tolist(), split.objects.labels[rows].tolist()
+    return frozenset((label, *box) for label, box in zip(labels, boxes, strict=True))
+
+
+def _across(
+    first: Split, second: Split, equal: Sequence[Sequence[str]], alike: Sequence[tuple[str, str]]
+) -> list[Finding]:
+    """Images of the second split that are in the first one too: as the same file, looking the same, or as a copy."""
+    there, here = set(first.paths), set(second.paths)
+    same = {path: path for path in second.paths if path in there}
+    same |= _partners(((a, b) for group in equal for a in group for b in group), there, here)
+    similar = _partners(itertools.chain(alike, ((b, a) for a, b in alike)), there, here)
+    sources: dict[str, str] = {source: path for path in first.paths if (source := source_of(path))}
+    copies = {path: sources[source] for path in second.paths if (source := source_of(path)) in sources and source}
+    out, known = [], set[str]()
+    for partners, kind in ((same, _in_both), (similar, _look_as_in), (copies, _copies_of)):
+        new = {path: other for path, other in partners.items() if path not in known}
+        known |= set(new)
+        out += _leak(kind(first.name), first, second, new)
+    return out
+
+
+def _partners(pairs: Iterable[tuple[str, str]], there: set[str], here: set[str]) -> dict[str, str]:
+    """Of each path of `here`, one of `there` that it makes a pair with."""
+    return {b: a for a, b in pairs if a in there and b in here and a != b}
+
+
+def _leak(kind: Kind, first: Split, second: Split, partners: Mapping[str, str]) -> list[Finding]:
+    names = second.names
+    examples = [names[b] if a == b else f"{names[a]} and {names[b]}" for b, a in partners.items()]
+    mostly = first.trains and len(partners) > max(1, MOSTLY * len(second.paths))
+    return second.found(kind, examples, severity=ERROR if mostly else WARNING)
+
+
+def _in_both(split: str) -> Kind:
+    return Kind(
+        f"image is in {split} too, byte for byte, so AP is better here than on new pictures",
+        f"images are in {split} too, byte for byte, so AP is better here than on new pictures",
+        code="image-in-both-splits",
+        remedy=f"take them out of one of the two; --write takes them out of {split}",
+    )
+
+
+def _look_as_in(split: str) -> Kind:
+    return Kind(
+        f"image looks the same as one of {split}, so AP is better here than on new pictures",
+        f"images look the same as some of {split}, so AP is better here than on new pictures",
+        code="similar-image-in-both-splits",
+        remedy="keep the frames of a video, and the copies of a picture, in one split",
+    )
+
+
+def _copies_of(split: str) -> Kind:
+    return Kind(
+        f"image is made from the picture that one of {split} is made from, so AP is better here than on new pictures",
+        f"images are made from pictures that some of {split} are made from, so AP is better here than on new pictures",
+        code="copies-in-both-splits",
+        remedy="split before making copies, as Roboflow does, or keep the copies of a picture in one split",
+    )
+
+
+def source_of(path: str) -> str:
+    """The picture that a Roboflow copy, NAME_jpg.rf.HASH.jpg, is made from: "NAME_jpg"; "" of any other file."""
+    match = _ROBOFLOW.fullmatch(Path(path).stem)
+    return match[1] if match else ""
+
+
+def _same_source(a: str, b: str) -> bool:
+    return source_of(a) != "" and source_of(a) == source_of(b) and Path(a).parent == Path(b).parent
