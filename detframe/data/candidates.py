@@ -63,22 +63,33 @@ def recognisers(format_name: str = "") -> dict[str, object]:
 
 
 def find_candidates(path: Path, format_name: str = "") -> list[Candidate]:
-    """Everything that a format recognises at a path, in the folders below it and in its files of annotations."""
-    formats = recognisers(format_name)
-    found = _ask(path, formats)
-    if not path.is_dir():
-        return found
-    listing = files_below(path)
-    for folder in listing.folders()[:FOLDERS_ASKED]:
-        _add(found, _ask(path / folder, formats))
-    for file in _data_files(listing):
-        _add(found, _ask(path / file, formats))
+    """Everything that a format recognises at a path, in the folders below it and in its files of annotations.
+
+    Raises:
+        UserError: what a format says of a data set of its own that cannot be used, where there is no other.
+    """
+    formats, broken = recognisers(format_name), list[UserError]()
+    found = _ask(path, formats, broken)
+    if path.is_dir():
+        listing = files_below(path)
+        for folder in listing.folders()[:FOLDERS_ASKED]:
+            _add(found, _ask(path / folder, formats, broken))
+        for file in _data_files(listing):
+            _add(found, _ask(path / file, formats, broken))
+    if broken and not found:
+        raise broken[0]
     return found
 
 
-def _ask(path: Path, formats: dict[str, object]) -> list[Candidate]:
-    answers = ((name, reader.recognise(path)) for name, reader in formats.items())  # type: ignore[attr-defined]
-    return [Candidate(path, answer) for _, answer in answers if answer is not None and answer.parts]
+def _ask(path: Path, formats: dict[str, object], broken: list[UserError]) -> list[Candidate]:
+    """What the formats recognise at one path; their errors are put to `broken`."""
+    answers = []
+    for reader in formats.values():
+        try:
+            answers.append(reader.recognise(path))  # type: ignore[attr-defined]
+        except UserError as error:
+            broken.append(error)
+    return [Candidate(path, answer) for answer in answers if answer is not None and answer.parts]
 
 
 def _data_files(listing: Listing) -> list[Path]:
@@ -96,8 +107,11 @@ def _add(found: list[Candidate], new: Iterable[Candidate]) -> None:
 
 def _covers(whole: Candidate, part: Candidate) -> bool:
     """Whether a candidate is a part of one of the same format that was found above it."""
+    left_out = whole.recognised.left_out
     return whole.format == part.format and all(
-        any(_holds(theirs, own) for theirs in whole.recognised.parts) for own in part.recognised.parts
+        any(_holds(theirs, own) for theirs in whole.recognised.parts)
+        or any(own.annotations.is_relative_to(path) for path in left_out)
+        for own in part.recognised.parts
     )
 
 

@@ -11,7 +11,9 @@ A reader in DATASET_FORMATS may carry `recognise(path) -> Recognised | None`, wh
     def read_my_tsv(entry: CatalogEntry, *, delimiter: str = "\\t") -> PackedDataset:
         ...
 
-It looks at names and at the beginning of a few files, and reads no data set whole: a path may have 100,000 files.
+It looks at names and at the beginning of a few files, and reads no data set whole: a path may have 100,000 files. What
+is clearly of its format and cannot be used (a description that names folders of which none exists) is a `UserError`,
+which the user is told unless another format recognises the path.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ class Recognised:
     reason: str  # by what it was recognised, as a clause: "data.yaml names 1 class, and train/labels has 326 files"
     parts: tuple[Part, ...]  # at most one of each split
     notes: tuple[str, ...] = ()  # what the path says that is not so, and what was taken in its place
+    left_out: tuple[Path, ...] = ()  # folders and files that belong to it and were not taken: copies, old versions
 
 
 def recognised_by(recognise: Callable[[Path], Recognised | None], looks_for: str = "") -> Callable[[Reader], Reader]:

@@ -78,7 +78,8 @@ def _order(name: str, names: Sequence[str]) -> int:
 def _of_data(data: DataFile) -> Recognised | None:
     """The splits that a data file names, as far as they exist."""
     places = locate_parts(data)
-    parts, notes = dict[str, Part](), [*places.notes, *_twins(places, data.path.parent)]
+    twins = _twins(places, data.path.parent)
+    parts, notes = dict[str, Part](), [*places.notes, *twins.values()]
     for split, paths in places.parts.items():
         folders = [path for path in paths if path.is_dir()]
         if len(paths) == 1 and folders:
@@ -95,7 +96,7 @@ def _of_data(data: DataFile) -> Recognised | None:
         return None
     names = f"names {len(data.names)} class{'es' * (len(data.names) != 1)}" if data.names else "names no classes"
     splits = ", ".join(f"{split} is {short(part.images, data.path.parent)}" for split, part in parts.items())
-    return Recognised("yolo", f"{data.path.name} {names}; {splits}", tuple(parts.values()), tuple(notes))
+    return Recognised("yolo", f"{data.path.name} {names}; {splits}", tuple(parts.values()), tuple(notes), tuple(twins))
 
 
 def _options(data: DataFile) -> dict[str, Any]:
@@ -114,9 +115,9 @@ def _options(data: DataFile) -> dict[str, Any]:
     return options
 
 
-def _twins(places: Places, folder: Path) -> list[str]:
-    """Folders beside those taken that have another name of the same split: valid/ and val/."""
-    notes = []
+def _twins(places: Places, folder: Path) -> dict[Path, str]:
+    """Folders beside those taken that have another name of the same split, valid/ and val/, each with a note."""
+    notes = {}
     taken = {path for paths in places.parts.values() for path in paths}
     for split, paths in places.parts.items():
         for path in filter(os.path.isdir, paths):
@@ -124,7 +125,7 @@ def _twins(places: Places, folder: Path) -> list[str]:
             others = [p for p in _folders_in(folder) if split_of(Path(p.name, "x"), by_name=False) == split]
             for other in others:
                 if top and other.name != top[0] and not any(other == p or other in p.parents for p in taken):
-                    notes.append(f"{split} is {short(path, folder)}, and {other.name}/ beside it was left out")
+                    notes[other] = f"{split} is {short(path, folder)}, and {other.name}/ beside it was left out"
     return notes
 
 
@@ -141,10 +142,11 @@ def _dead(data: DataFile) -> str:
 
 
 def _raise_dead(data: DataFile) -> Recognised | None:
-    there = listed([f"{path.name}/" for path in _folders_in(data.path.parent)], 8) or "no folder"
+    folders = listed([f"{path.name}/" for path in _folders_in(data.path.parent)], 8)
+    there = f"Beside it lies {folders}, and no image there has a label file" if folders else "No folder lies beside it"
     raise MissingFileError(
-        f"{_dead(data)}. Beside it lies {there}, without images that have label files. Write train: and val: relative "
-        f"to the folder of {data.path.name}"
+        f"{_dead(data)}. {there}. Write train: and val: relative to the folder of {data.path.name}, with the images in "
+        f"images/ and the label files in labels/"
     )
 
 
