@@ -12,7 +12,7 @@ from pathlib import Path
 from detframe.config.paths import expanded
 from detframe.data import formats  # noqa: F401  (fills DATASET_FORMATS)
 from detframe.data.archives import archive_suffix, unpacked
-from detframe.data.catalog import load_entry
+from detframe.data.catalog import load_entry, records_of
 from detframe.data.catalog_text import catalog_text
 from detframe.data.choosing import choose
 from detframe.data.class_union import Classes, unify
@@ -20,7 +20,7 @@ from detframe.data.entries import CatalogEntry
 from detframe.data.findings import Finding
 from detframe.data.listing import Listing, files_below
 from detframe.data.recognition import Recognised
-from detframe.data.records import Records, join
+from detframe.data.records import Records
 from detframe.data.splits import make_entries
 from detframe.errors import MissingFileError, listed
 
@@ -58,8 +58,8 @@ class FolderData:
         return files_below(self.path)
 
     def records(self, split: str, on_missing: str = "skip") -> Records:
-        """The records of one of the entries."""
-        return join([load_entry(self.entries[split])])
+        """The records of one of the entries; errors, and what `on_missing` says, are as of `load_records`."""
+        return records_of([self.entries[split]], on_missing=on_missing)
 
     def all_records(self) -> dict[str, Records]:
         """The records of each entry, by split."""
