@@ -126,6 +126,14 @@ class TestImageRoot:
         root = image_root(own, ["a.jpg", "b.jpg", "missing.jpg"])
         assert root is not None and root.resolve() == place.resolve()
 
+    def test_of_several_folders_beside_none_is_guessed(self, tmp_path: Path) -> None:
+        touch(tmp_path, "own/a.xml", "other/a.jpg", "third/a.jpg")
+        assert image_root(tmp_path / "own", ["a.jpg"]) is None
+
+    def test_the_path_itself_where_half_of_them_are_there(self, tmp_path: Path) -> None:
+        touch(tmp_path, "own/a.jpg", "images/a.jpg", "images/b.jpg")
+        assert image_root(tmp_path / "own", ["a.jpg", "b.jpg"]) == tmp_path / "own"
+
     def test_the_folder_with_more_of_them(self, tmp_path: Path) -> None:
         touch(tmp_path, "ann/preview/a.jpg", "images/a.jpg", "images/b.jpg", "images/c.jpg")
         assert image_root(tmp_path / "ann", ["a.jpg", "b.jpg", "c.jpg"]) == tmp_path / "images"

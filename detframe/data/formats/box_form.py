@@ -24,9 +24,14 @@ class BoxForm:
             self.fit += 1
             self.beyond += x + third > width + OVERHANG or y + fourth > height + OVERHANG
 
+    @property
+    def looks_like_corners(self) -> bool:
+        """Whether most boxes do: they fit into their images in no other way."""
+        return self.beyond > _BEYOND * self.boxes and self.fit >= _FIT * self.boxes
+
     def report(self, findings: Findings) -> None:
         """Say so where most boxes look like corners."""
-        if self.beyond > _BEYOND * self.boxes and self.fit >= _FIT * self.boxes:
+        if self.looks_like_corners:
             findings.say(
                 "boxes-as-corners",
                 f"{self.beyond} of {self.boxes} boxes reach beyond their image as x, y, width, height, and {self.fit} "

@@ -15,9 +15,10 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from detframe.data.findings import NOTE, Findings, Kind
+from detframe.data.findings import ERROR, NOTE, Findings, Kind
 from detframe.data.formats.fields import BACKSLASH
 from detframe.data.listing import IMAGE_SUFFIXES, Listing
+from detframe.data.packing import MISSING_IMAGE, RecordBuilder
 
 ELSEWHERE = Kind(
     "image lies in another folder than its annotation says, and was found by its name",
@@ -36,6 +37,13 @@ AMBIGUOUS = Kind(
     "annotations name images that several files may be, and none were taken",
     code="ambiguous-image",
     remedy="write the images' folders into the annotations, or give each file a name of its own",
+)
+UNREADABLE = Kind(
+    "image cannot be read, so that its size is not known, and was left out",
+    "images cannot be read, so that their sizes are not known, and were left out",
+    code="unreadable-image",
+    severity=ERROR,
+    remedy="replace the images, or remove their annotations",
 )
 # Names of folders that hold nothing but the images of a data set, in lower case
 IMAGE_FOLDERS = ("images", "jpegimages", "image", "imgs", "img", "pictures", "photos", "frames")
@@ -131,14 +139,20 @@ class ImageFinder:
             self.findings.add(ELSEWHERE, f"{found} for {name}")
 
     def _alike(self, base: str) -> list[str]:
-        """Names with the same numbers and words, else the most similar of those that begin or end in the same way."""
+        """Names with the same numbers and words; else the most similar one of those that begin or end in the same way,
+        with the same numbers where there is one: of a numbered series, any other is near."""
         start, end = self._neighbours(base)
-        same = [path for path in start + end if _canonical(_base(path)) == _canonical(base)]
+        wanted = _canonical(base)
+        same = [path for path in start + end if _canonical(_base(path)) == wanted]
         if same:
             return list(dict.fromkeys(same))
-        by_name = {_folded(_base(path)): path for path in reversed(start + end)}
-        close = difflib.get_close_matches(_folded(base), sorted(by_name), n=2, cutoff=0.7)
-        return [by_name[match] for match in close]
+        by_name = {_canonical(_base(path)): path for path in reversed(start + end)}
+        numbered = sorted(name for name in by_name if _NUMBER.findall(name) == _NUMBER.findall(wanted))
+        for names in (numbered, sorted(by_name)):
+            close = difflib.get_close_matches(wanted, names, n=1, cutoff=0.7)
+            if close:
+                return [by_name[close[0]]]
+        return []
 
     def _neighbours(self, base: str) -> tuple[list[str], list[str]]:
         """The files beside `base` in the order of names, and in the order of names read backwards."""
@@ -163,12 +177,24 @@ class ImageFinder:
         return self._by_stem
 
 
+def add_missing(builder: RecordBuilder, finder: ImageFinder, name: str) -> None:
+    """Note an annotated image that `finder` does not find; the first few with the names that come near."""
+    builder.add_missing(
+        name, finder.near(name) if builder.findings.count(MISSING_IMAGE) < MISSING_IMAGE.examples else ""
+    )
+
+
+def unreadable(findings: Findings, file: Path, error: Exception) -> None:
+    """Note an image whose size is needed and cannot be read; the reader leaves it out."""
+    findings.add(UNREADABLE, f"{file.name} ({error})")
+
+
 def image_root(path: Path, names: Sequence[str]) -> Path | None:
     """The folder from which most of the images of these names can be found.
 
     It is the path itself (of a file, its folder); else a folder beside it that is called as image folders are
-    (`images`, `JPEGImages`), or one with the images right in it; else those of up to three folders above. Folders
-    above are not searched through: what lies there may be another data set with the same file names.
+    (`images`, `JPEGImages`), or the only one there with the images right in it; else those of up to three folders
+    above. Folders above are not searched through: what lies there may be another data set with the same file names.
 
     Returns:
         None where fewer than half of the names (of 200 among them) are found in any one folder, and none in the path.
@@ -178,11 +204,13 @@ def image_root(path: Path, names: Sequence[str]) -> Path | None:
     sample = list(names)[::step][:_SAMPLE]
     if not sample:
         return None
-    best, most = None, 0
-    for folder, deep in _candidates(own):
-        count = _resolved(folder, deep, sample)
-        if count > most and (folder == own or 2 * count >= len(sample)):
-            best, most = folder, count
+    most = _resolved(own, True, sample)
+    best = own if most else None
+    for folders, deep in _candidates(own) if 2 * most < len(sample) else ():
+        counts = [_resolved(folder, deep, sample) for folder in folders]
+        count = max(counts, default=0)
+        if count > most and 2 * count >= len(sample) and (deep or counts.count(count) == 1):
+            best, most = folders[counts.index(count)], count
         if most == len(sample):
             break
     return best
@@ -193,18 +221,20 @@ def _resolved(folder: Path, deep: bool, names: Sequence[str]) -> int:
     return sum(finder.find(name) is not None for name in names) if finder.files else 0
 
 
-def _candidates(own: Path) -> Iterator[tuple[Path, bool]]:
-    """The folders that may hold the images of `own`, the likeliest first, each with whether to look below it."""
-    yield own, True
+def _candidates(own: Path) -> Iterator[tuple[list[Path], bool]]:
+    """Folders beside and above `own` that may hold its images, the likeliest first, and whether to look below them.
+
+    Of those that are only looked into, one alone may be meant.
+    """
     for level, parent in enumerate(own.absolute().parents[:3]):
         if parent in (Path.home(), Path(parent.anchor)):  # their images are everything else that the user has
             return
-        folders = _folders_in(parent)
+        folders = [folder for folder in _folders_in(parent) if folder != own.absolute()]
         named = [folder for folder in folders if folder.name.lower() in IMAGE_FOLDERS]
-        yield from ((folder, True) for folder in sorted(named, key=_rank) if folder != own.absolute())
-        yield parent, False
+        yield sorted(named, key=_rank), True
+        yield [parent], False
         if level == 0:
-            yield from ((folder, False) for folder in folders if folder not in named and folder != own.absolute())
+            yield [folder for folder in folders if folder not in named], False
 
 
 def _rank(folder: Path) -> tuple[int, str]:
