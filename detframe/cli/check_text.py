@@ -28,19 +28,21 @@ _HEADINGS = {
 }
 
 
-def report(name: str, folder: FolderData | None, screened: Screened, quick: bool, written: Sequence[str] = ()) -> str:
+def report(
+    name: str, folder: FolderData | None, screened: Screened, quick: bool, written: dict[str, Any] | None = None
+) -> str:
     """The whole text.
 
     Args:
         name: of the data, as the user gave it.
         folder: how it was recognised; None where a config names its data sets.
         quick: whether only headers of images were read.
-        written: lines about a clean copy.
+        written: the files of a clean copy, and what is changed in them.
     """
     blocks = [_title(name, folder), _table(_split_rows(screened.splits))]
     blocks += [_table(_class_rows(screened.splits)), _table(_side_rows(screened.splits))]
     blocks += [_section(severity, screened.of(severity)) for severity in (ERROR, WARNING, NOTE)]
-    blocks += ["\n".join(_wrapped(line, "", "  ") for line in ("written", *written))] if written else []
+    blocks += [_about_copy(written)] if written else []
     blocks.append(_verdict(screened, quick))
     return printable("\n\n".join(block for block in blocks if block)) + "\n"
 
@@ -60,6 +62,17 @@ def _verdict(screened: Screened, quick: bool) -> str:
     if said:
         return _wrapped(f"READY to train on: no errors; {said}{looked}.")
     return _wrapped(f"READY to train on: nothing is odd about it{looked}.")
+
+
+def _about_copy(written: dict[str, Any]) -> str:
+    lines = ["written as COCO, without what could be mended"]
+    for row in written["files"]:
+        lines.append(_wrapped(f"{row['file']}: {row['images']} images, {row['objects']} objects", "- ", "    "))
+    for what, count in written["changes"].items():
+        lines.append(_wrapped(f"{count} {what}", "  left out: ", "    "))
+    if not written["changes"]:
+        lines.append("  nothing had to be left out")
+    return "\n".join(lines)
 
 
 # ---------------------------------------------------------------------------------------------- findings
@@ -167,7 +180,9 @@ def _side_rows(splits: Sequence[Split]) -> list[list[str]]:
 
 
 # ---------------------------------------------------------------------------------------------- JSON
-def as_dict(name: str, folder: FolderData | None, screened: Screened, written: Sequence[str] = ()) -> dict[str, Any]:
+def as_dict(
+    name: str, folder: FolderData | None, screened: Screened, written: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """All that `report` says, for programs; docs/checking_data.md describes it."""
     recognised = None
     if folder is not None:
@@ -183,7 +198,7 @@ def as_dict(name: str, folder: FolderData | None, screened: Screened, written: S
         "findings": [_finding(finding) for finding in screened.findings],
         "counts": {severity: len(screened.of(severity)) for severity in (ERROR, WARNING, NOTE)},
         "ready": not screened.of(ERROR),
-        "written": list(written),
+        "written": written,
     }
 
 
@@ -193,7 +208,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "code": finding.code,
         "split": finding.where,
         "count": finding.count,
-        "text": finding.line(),
+        "text": finding.text if finding.whole else f"{finding.count} {finding.text}",
         "examples": list(finding.examples),
         "remedy": finding.remedy,
     }

@@ -68,7 +68,7 @@ def _classes(splits: Sequence[Split], out: Cleaned) -> dict[str, str]:
         best[spelling(name)] = name if counts[name] > counts[known] else known
     renamed = [name for name in counts if best[spelling(name)] != name]
     if renamed:
-        out.changes["classes that were another spelling of a name"] += len(renamed)
+        out.changes["spellings of class names, for others of the same name"] += len(renamed)
     return {name: best[spelling(name)] for name in counts}
 
 
