@@ -6,14 +6,12 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from detframe.cli.check import main
-from detframe.data.folder import read_folder
 from tests.data.screen.faults import picture
 
 BOXES = "0 0.25 0.3 0.3 0.4\n1 0.7 0.6 0.2 0.3\n"
@@ -132,10 +130,6 @@ def test_quick_does_not_read_pixels(tmp_path: Path, check: Check) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- the clean copy
-def sets_of(path: Path) -> dict[str, Any]:
-    return read_folder(path).all_records()
-
-
 def test_the_clean_copy_has_no_finding(tmp_path: Path, check: Check) -> None:
     target = tmp_path / "clean" / "pets.json"
     code, out, _ = check("--data", spoil(write_yolo(tmp_path / "pets", 30)), "--write", target)
@@ -149,26 +143,6 @@ def test_the_clean_copy_has_no_finding(tmp_path: Path, check: Check) -> None:
     assert [a["id"] for a in data["annotations"]] == list(range(1, len(data["annotations"]) + 1))
     assert data["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
     assert all((target.parent / image["file_name"]).resolve().is_file() for image in data["images"])
-
-
-def test_one_file_where_the_data_set_has_one_part(tmp_path: Path, check: Check) -> None:
-    folder = write_yolo(tmp_path / "pets", 30, 0)
-    code, out, _ = check("--data", folder, "--write", tmp_path / "clean.json")
-    assert code == 0 and "clean.json: 30 images, 60 objects" in " ".join(out.split())
-    data = json.loads((tmp_path / "clean.json").read_text())
-    assert len(data["images"]) == 30 and "nothing had to be left out" in out
-
-
-def test_spellings_of_one_class_become_one(tmp_path: Path, check: Check) -> None:
-    boxes = f"{BOXES}2 0.2 0.8 0.1 0.1\n"
-    folder = write_yolo(tmp_path / "pets", 12, 0, ("cat", "dog", "Dog "), boxes)
-    (folder / "train/labels/0.txt").write_text(BOXES)
-    _, out, _ = check("--data", folder, "--write", tmp_path / "clean.json", "--json")
-    found = json.loads(out)
-    assert "similar-class-names" in {finding["code"] for finding in found["findings"]}
-    data = json.loads((tmp_path / "clean.json").read_text())
-    assert [category["name"] for category in data["categories"]] == ["cat", "dog"]
-    assert sum(a["category_id"] == 2 for a in data["annotations"]) == 12 + 11
 
 
 # ---------------------------------------------------------------------------------------------- a config's data sets

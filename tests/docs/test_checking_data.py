@@ -26,5 +26,7 @@ def kinds() -> dict[str, str]:
 
 
 def test_every_finding_is_in_the_table():
-    rows = dict(re.findall(r"^\| `([\w-]+)` \| (error|warning|note)\b", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE))
+    rows = dict(
+        re.findall(r"^\| `([\w-]+)` \| (error|warning|note)\b", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    )
     assert rows == kinds()

@@ -14,15 +14,17 @@ import numpy as np
 from detframe.data.records import Record
 from detframe.data.screen import Screened
 from detframe.data.screen.classes import class_counts, spelling
+from detframe.data.screen.files import MISSING
 from detframe.data.screen.pictures import same_bytes
 from detframe.data.screen.split import Split
 
 # What readers leave out of the records, so that it is not in the file either: code -> what is said of it
 _LEFT_OUT = {
-    "missing-image": "images whose file is missing",
+    MISSING.code: "images whose file is missing",
     "box-without-area": "boxes without area inside their image",
     "infinite-box": "boxes with an infinite number",
 }
+_UNUSABLE = "images that cannot be read, or have another size than annotated"
 
 
 @dataclass
@@ -82,7 +84,7 @@ def _kept_images(screened: Screened, out: Cleaned) -> dict[str, list[int]]:
         counts = split.records.num_objects
         for i, path in enumerate(split.paths):
             if not _is_usable(split, i):
-                out.changes["images that cannot be read, or have another size than annotated"] += 1
+                out.changes[_UNUSABLE if split.pictures[path].exists else _LEFT_OUT[MISSING.code]] += 1
                 continue
             key = group.get(path, path)
             repeated = key in taken or key in chosen
@@ -117,10 +119,10 @@ def _add(file: dict[str, Any], record: Record, categories: Sequence[int], start:
     for i, (box, label) in enumerate(zip(record["boxes"].tolist(), record["labels"].tolist(), strict=True)):
         key = (categories[label - 1], *box)
         crowd = bool(record["iscrowd"][i])
-        if key in seen and not crowd:
+        if not crowd and key in seen:
             out.changes["objects that are there twice"] += 1
             continue
-        seen.add(key)
+        seen |= set() if crowd else {key}
         file["annotations"].append(
             {
                 "id": len(file["annotations"]) + 1,
