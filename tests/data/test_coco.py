@@ -172,10 +172,10 @@ BAD = {
         r"annotation 3 of image 1: 'keypoints' has the visibility 1\.5; it is 0",
     ),
     "no categories": ({"categories": None}, [], "needs a list 'categories'; found 'images'"),
-    "same name": (
-        {"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]},
+    "same category id": (
+        {"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]},
         [],
-        "category name 'a' is given 2 times",
+        "category id 1 is given 2 times",
     ),
     "keypoints": (
         {"categories": [{"id": 1, "name": "a", "keypoints": ["x", "y"]}]},

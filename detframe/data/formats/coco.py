@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detframe.data.findings import Findings, Kind
 from detframe.data.formats.box_form import BoxForm
-from detframe.data.formats.fields import ID_RANGE, Entry, image_file, size_of_file
+from detframe.data.formats.coco_classes import Categories, read_categories
+from detframe.data.formats.coco_find import LOOKS_FOR, recognise
+from detframe.data.formats.fields import BACKSLASH, ID_RANGE, LOST_BACKSLASH, Entry, size_of_file
 from detframe.data.formats.json_file import read_json
+from detframe.data.formats.locate import ImageFinder
 from detframe.data.metadata import Metadata, pairs_by_name, with_keypoint_facts
 from detframe.data.packing import PackedDataset, RecordBuilder
+from detframe.data.recognition import recognised_by
 from detframe.errors import InvalidValueError, shown
 from detframe.registry import DATASET_FORMATS
 
@@ -30,6 +34,7 @@ NEW_ID = Kind(
 
 
 @DATASET_FORMATS.register("coco")
+@recognised_by(recognise, LOOKS_FOR)
 def read_coco(
     entry: CatalogEntry,
     keypoint_sigmas: Sequence[float] | None = None,
@@ -55,25 +60,61 @@ def read_coco(
     if data.get("annotations") is None:
         text = f"{path} has no 'annotations'; its {len(images)} images count as empty"
         findings.say("no-annotations", text, len(images))
-    metadata = _metadata(entry.name, data, path, findings)
+    categories = _categories(data, annotations, path, findings)
+    points = _keypoint_names(data, path, findings)
+    metadata = Metadata(entry.name, categories.names, categories.ids, points, pairs_by_name(points))
     metadata = with_keypoint_facts(metadata, keypoint_sigmas, keypoint_flip_pairs)
-    by_image = _group(annotations, images, metadata, path, findings)
+    by_image = _group(annotations, images, categories, path, findings)
     builder, form = RecordBuilder(metadata, findings), BoxForm()
-    labels = {number: label for label, number in enumerate(metadata.category_ids, 1)}
+    files = _ImageFiles(entry.images, [image["file_name"] for image in images.values()], findings)
     for image_id, image in images.items():
         place = Entry(path, f"image {image_id}", findings)
-        file_name = image_file(entry.images, image["file_name"], place)
+        file_name = files.find(image["file_name"], place)
         size_hw = place.size_hw(image.get("height"), image.get("width"))
         if size_hw is None and not os.path.exists(file_name):
-            builder.add_missing(image["file_name"])
+            builder.add_missing(image["file_name"], files.near(image["file_name"]))
             continue
         size_hw = size_hw or size_of_file(file_name, place)
         builder.add_image(file_name, image_id, size_hw)
         for annotation, category_id in by_image.get(image_id, ()):
             name = f"annotation {_shown_id(annotation)} of {place.name}"
-            _add(builder, annotation, labels[category_id], Entry(path, name, findings), (form, size_hw))
+            _add(builder, annotation, categories.label_of[category_id], Entry(path, name, findings), (form, size_hw))
     form.report(findings)
     return builder.build()
+
+
+class _ImageFiles:
+    """The paths of images: as they are named, else as the finder finds them, but no file for two names.
+
+    An image that is nowhere keeps the path that its name gives; whoever loads the records says that it is missing.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str], findings: Findings) -> None:
+        self.folder = folder
+        self._finder = ImageFinder(folder, findings)
+        self._known = set(self._finder.files)
+        self._taken = {name: name for name in names if name in self._known}  # file -> the name that it is taken for
+
+    def find(self, name: str, place: Entry) -> Path:
+        """The path of the image of this name."""
+        if self._taken.get(name) == name:
+            return self.folder / name
+        translated = name.replace("\\", "/")
+        if translated in self._known and translated != name and self._taken.setdefault(translated, name) == name:
+            place.findings.add(BACKSLASH, f"{name!r} of {place.name}")
+            return self.folder / translated
+        found = self._finder.find(name)
+        if found is not None:
+            key = found.relative_to(self.folder).as_posix() if found.is_relative_to(self.folder) else str(found)
+            if self._taken.setdefault(key, name) == name:
+                return found
+        elif "\\" in name:
+            place.findings.add(LOST_BACKSLASH, f"{name!r} of {place.name}")
+        return self.folder / name
+
+    def near(self, name: str) -> str:
+        """Names of images that are there and come near."""
+        return self._finder.near(name)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -120,23 +161,14 @@ def _annotations(data: dict[str, Any], path: Path) -> list[Any]:
     return annotations
 
 
-def _metadata(name: str, data: dict[str, Any], path: Path, findings: Findings) -> Metadata:
+def _categories(data: dict[str, Any], annotations: list[Any], path: Path, findings: Findings) -> Categories:
     place = Entry(path, "", findings)
-    categories: list[tuple[int, str]] = []
+    items = []
     for index, item in enumerate(data["categories"]):
         place.name = f"categories[{index}]"
-        category = _require(item, ("id", "name"), place)
-        number = place.identity(category["id"], "id")
-        text = Entry(path, f"category {number}", findings).text(category["name"], "name", numbers=True)
-        categories.append((number, text))
-    categories.sort()
-    ids, names = tuple(number for number, _ in categories), tuple(text for _, text in categories)
-    for what, counts in (("id", Counter[Any](ids)), ("name", Counter[Any](names))):
-        repeated = sorted(value for value, count in counts.items() if count > 1)
-        if repeated:
-            raise InvalidValueError(f"{path}: the category {what} {repeated[0]!r} is given {counts[repeated[0]]} times")
-    keypoints = _keypoint_names(data, path, findings)
-    return Metadata(name, names, ids, keypoints, pairs_by_name(keypoints))
+        items.append(_require(item, ("id", "name"), place))
+    found = (item.get("category_id") for item in annotations if isinstance(item, dict))
+    return read_categories(items, {number for number in found if isinstance(number, int | float)}, path, findings)
 
 
 def _keypoint_names(data: dict[str, Any], path: Path, findings: Findings) -> tuple[str, ...]:
@@ -162,12 +194,12 @@ def _names(value: Any, path: Path) -> tuple[str, ...]:
 
 
 def _group(
-    annotations: list[Any], images: Mapping[int, Any], metadata: Metadata, path: Path, findings: Findings
+    annotations: list[Any], images: Mapping[int, Any], categories: Categories, path: Path, findings: Findings
 ) -> dict[int, list[tuple[Mapping[str, Any], int]]]:
     """The annotations, each with its category, by image id, once all of them are known to point at something."""
     lost_images, lost_categories = [], []
     by_image: dict[int, list[tuple[Mapping[str, Any], int]]] = defaultdict(list)
-    known, place = set(metadata.category_ids), Entry(path, "", findings)
+    known, place = set(categories.label_of), Entry(path, "", findings)
     for index, item in enumerate(annotations):
         place.name = f"annotations[{index}]"
         annotation = _require(item, ("image_id", "category_id", "bbox"), place)
@@ -181,7 +213,7 @@ def _group(
     if lost_images:
         raise InvalidValueError(f"{path}: {_some(lost_images)}: no such id in 'images'")
     if lost_categories:
-        ids = ", ".join(map(str, metadata.category_ids[:20])) or "none"
+        ids = ", ".join(map(str, categories.ids[:20])) or "none"
         raise InvalidValueError(f"{path}: {_some(lost_categories)}: no such id in 'categories', which has {ids}")
     return by_image
 
