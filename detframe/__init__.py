@@ -15,6 +15,7 @@ _LAZY = {
     "build_detection_model": "detframe.modeling",
     "load_weights": "detframe.compat",
     "Detector": "detframe.inference",
+    "finetune": "detframe.recipes.finetune",
     "train": "detframe.engine",
     "evaluate": "detframe.engine",
 }

@@ -45,12 +45,15 @@ class Digest(NamedTuple):
     digits: str
 
 
-def download(url: str) -> Path:
+def download(url: str, timeout: float = TIMEOUT) -> Path:
     """The local copy of an http(s) address, fetched where it is not in the cache yet.
 
     The digest is checked of a fresh file and of a cached one: the 64 digits of "...#sha256=DIGITS", else the eight in a
     name such as "resnet50-0676ba61.pth", else, of detectron2's own host, the six of an MD5 in "model_final_b275ba.pkl".
     The file appears in the cache only when it is complete and right.
+
+    Args:
+        timeout: seconds without an answer after which the download has failed.
 
     Raises:
         ValueError: the digest is another, the part after # is no sha256, or an address of http (or one that leads
@@ -73,7 +76,7 @@ def download(url: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     logger.info("downloading %s to %s", address, path)
     try:
-        _fetch(address, path, expected, sealed)
+        _fetch(address, path, expected, sealed, timeout)
     except (OSError, http.client.HTTPException) as error:
         raise DownloadError(
             f"cannot download {address}: {error}. Put the file at {path}, or set MODEL.WEIGHTS to a local file, "
@@ -167,20 +170,20 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _fetch(address: str, path: Path, expected: Digest, sealed: bool) -> None:
+def _fetch(address: str, path: Path, expected: Digest, sealed: bool, timeout: float) -> None:
     """Download into a file beside `path`, which takes its place when it is whole; several processes may do so."""
     with replacing(path) as file:
-        found = _copy(address, file, expected.algorithm, sealed)
+        found = _copy(address, file, expected.algorithm, sealed, timeout)
         if expected.digits:
             _check(found, expected, f"what {address} gave is not the file that was asked for", "; it was not kept")
 
 
-def _copy(address: str, file: IO[bytes], algorithm: str, sealed: bool) -> str:
+def _copy(address: str, file: IO[bytes], algorithm: str, sealed: bool, timeout: float) -> str:
     """Write the content of an address into a file; returns its digest."""
     digest, size = _hasher(algorithm), 0
     request = urllib.request.Request(address, headers={"User-Agent": "detframe"})
     opener = urllib.request.build_opener(_Redirects(address, sealed))
-    with opener.open(request, timeout=TIMEOUT) as response:
+    with opener.open(request, timeout=timeout) as response:
         promised = _length(response.headers.get("Content-Length"))
         room = shutil.disk_usage(cache_folder()).free if cache_folder().is_dir() else MAX_SIZE
         if promised is not None and promised > min(room, MAX_SIZE):

@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -148,8 +148,12 @@ def holds_run(folder: Path) -> bool:
     )
 
 
-def set_aside(folder: Path) -> Path:
-    """Move the files of an older run into a folder previous_<date>-<time> inside, so that nothing is lost or mixed."""
+def set_aside(folder: Path, also: Sequence[str] = ()) -> Path:
+    """Move the files of an older run into a folder previous_<date>-<time> inside, so that nothing is lost or mixed.
+
+    Args:
+        also: names of more files to move.
+    """
     name = f"previous_{time.strftime('%Y%m%d-%H%M%S')}"
     target = folder / name
     number = 1
@@ -157,7 +161,7 @@ def set_aside(folder: Path) -> Path:
         number += 1
         target = folder / f"{name}-{number}"
     target.mkdir()
-    for pattern in _OWN:
+    for pattern in (*_OWN, *also):
         for path in sorted(folder.glob(pattern)):
             os.replace(path, target / path.name)
     return target

@@ -1,0 +1,365 @@
+"""From facts about data and machine to the values of a config, each with its reason. Pure: same facts, same choices."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from detframe.config import parse_duration
+from detframe.errors import InvalidValueError
+from detframe.recipes.budget import Length, Pace, by_epochs, by_minutes, steps_of
+from detframe.recipes.facts import DataFacts, resize_scales
+from detframe.recipes.flips import horizontal, vertical
+from detframe.recipes.geometry import anchors, canonical_size, input_size
+from detframe.recipes.machine import GIGABYTE, Machine
+from detframe.recipes.wish import SIZES, TASKS, Choice, Picks, Wish
+
+
+# ------------------------------------------------------------------------------------------------- the numbers
+# Every constant that a training depends on stands in this table, with the reason for it.
+@dataclass(frozen=True)
+class Size:
+    """A model of one size, and how it is trained."""
+
+    body: str
+    channels: int  # of the pyramid
+    head: int  # width of the fully connected layers on regions
+    branch: int  # channels of the mask and keypoint heads
+    proposals: tuple[int, int, int]  # per level before NMS; after it in training, in evaluation
+    regions: int  # drawn per image for the losses of the box head
+    shorter: tuple[int, int]  # bounds of the shorter side of the input
+    batch: int  # images per step and process at most
+    bytes_per_pixel: int  # of input that a training step holds, measured at most
+    rate: float  # BASE_LR at `rate_batch` images
+    rate_batch: int
+    pyramid_norm: str
+    suits: str
+
+
+MODELS = {
+    # On two cores a step must take a second: a body of depthwise convolutions, and a quarter of the usual channels
+    "small": Size("MNV2-FPN", 64, 256, 64, (500, 500, 300), 128, (192, 448), 4, 3000, 1e-3, 4, "GN", "a few CPU cores"),
+    # The usual detector of one GPU; AdamW 2e-4 at 16 images is what fine-tunes ResNet-50 best in 12 epochs of COCO
+    "medium": Size("R-50-FPN", 256, 1024, 256, (1000, 1000, 1000), 256, (480, 800), 8, 2500, 2e-4, 16, "", "one GPU"),
+    "large": Size(
+        "R-101-FPN", 256, 1024, 256, (1000, 1000, 1000), 512, (640, 800), 8, 3600, 2e-4, 16, "", "several GPUs"
+    ),
+}
+# Where a medium model has to do with a CPU or a small GPU
+LIGHT_MEDIUM = Size(
+    "R-18-FPN", 128, 512, 128, (500, 500, 300), 128, (320, 640), 4, 1800, 3e-4, 4, "GN", "a CPU or a small GPU"
+)
+SMALL_GPU = 6 * GIGABYTE
+MEMORY_SHARE = 0.7  # of a GPU's memory that a batch may take by the estimate; the trial shows what it takes
+
+OPTIMIZER, WEIGHT_DECAY = "AdamW", 0.05  # sure-footed where batches are small and runs are short
+CLIP_GRAD_NORM = 10.0  # the first steps of heads that start at random
+WARMUP_STEPS, WARMUP_SHARE = 100, 0.1
+EMA = ((2000, 0.99), (20_000, 0.999), (math.inf, 0.9998))  # (steps of the training below this, decay)
+POSITIVE_FRACTION = 0.5  # few proposals are foreground at first, and few regions are drawn
+SMOOTH_L1_BETA = 0.0  # plain L1: boxes become exact in few steps
+DETECTIONS = (100, 1.5)  # at least; times the most objects of an image
+MOST_DETECTIONS = 1000
+
+IMAGES_SEEN = 12_000  # of a training without --minutes and --epochs, from weights of ImageNet
+EPOCHS = (12.0, 60.0)  # at least and at most, then
+SCRATCH_FACTOR = 3.0  # from random weights a training needs more
+MOST_EPOCHS = 100.0  # that --minutes is filled with: more are learnt by heart
+DEFAULT_MINUTES = {"cpu": 30.0, "gpu": 120.0}  # that a training without --minutes and --epochs may take
+MISSING_SHARE = 0.2  # of the pictures that may be missing before something else is wrong
+
+
+# ------------------------------------------------------------------------------------------------- the choices
+def choose(facts: DataFacts, machine: Machine, wish: Wish, pace: Pace | None = None) -> list[Choice]:
+    """Every choice of a recipe, in the order of the config's keys.
+
+    Args:
+        pace: times measured with an earlier result of this function; None chooses a length without them.
+
+    Raises:
+        ValueError: a task that the data cannot teach, or an unknown one.
+    """
+    _check_task(facts, wish.task)
+    picks = Picks(wish)
+    if wish.base is None:
+        size = size_of(machine, wish.model)
+        _model(picks, facts, machine, size)
+        _input(picks, facts, size)
+        _proposals(picks, size)
+        batch = _batch(picks, facts, machine, size)
+        rate = size.rate * math.sqrt(batch / size.rate_batch)
+        why = f"{size.rate:g} at {size.rate_batch} images, by the square root of the batch"
+    else:
+        batch, rate, why = _on_base(picks, facts, machine)
+    _detections(picks, facts)
+    _data(picks, facts)
+    length = _length(picks, facts, machine, batch, pace)
+    _solver(picks, length, rate, why)
+    return picks.all()
+
+
+def size_of(machine: Machine, model: str = "") -> Size:
+    """The model of a size, or of the one that suits the machine.
+
+    Raises:
+        ValueError: an unknown size.
+    """
+    if model and model not in SIZES:
+        raise InvalidValueError(f"--model must be one of {', '.join(SIZES)}, or a config, not {model!r}")
+    name = model or _suited(machine)
+    light = not machine.gpu or machine.gpu_memory < SMALL_GPU
+    return LIGHT_MEDIUM if name == "medium" and light else MODELS[name]
+
+
+def _suited(machine: Machine) -> str:
+    if not machine.gpu:
+        return "small"
+    return "large" if machine.ranks > 1 and machine.gpu_memory >= SMALL_GPU else "medium"
+
+
+def _check_task(facts: DataFacts, task: str) -> None:
+    if task not in TASKS:
+        raise InvalidValueError(f"--task must be one of {', '.join(TASKS)}, not {task!r}")
+    if task == "mask" and not facts.has_masks:
+        raise InvalidValueError(
+            "--task mask trains on masks, but no object of these data has one (polygons or run-length codes); "
+            "--task box trains on their boxes"
+        )
+    if task == "keypoint" and not facts.keypoints:
+        raise InvalidValueError(
+            "--task keypoint trains on keypoints, but these data name none; --task box trains on their boxes"
+        )
+
+
+def _model(picks: Picks, facts: DataFacts, machine: Machine, size: Size) -> None:
+    named = picks.wish.model
+    why = f"--model {named}" if named else f"this machine has {machine.words}: a model for {size.suits}"
+    body = picks.set("MODEL.BACKBONE.CONV_BODY", size.body, why)
+    picks.set("MODEL.FPN.OUT_CHANNELS", size.channels, f"width of the pyramid in a model for {size.suits}")
+    if size.pyramid_norm:
+        picks.set("MODEL.FPN.NORM", size.pyramid_norm, "the pyramid starts at random, and batches are small")
+    _norms(picks, str(body), machine, size.batch)
+    _task(picks, size.branch)
+
+
+def _norms(picks: Picks, body: str, machine: Machine, batch: int) -> None:
+    """Weights, what of the body is frozen, and its norms."""
+    found = picks.wish.weights
+    weights = picks.set("MODEL.WEIGHTS", found.value, found.reason)
+    mobile = body.startswith("MNV2")
+    key = "MODEL.MOBILENET.NORM" if mobile else "MODEL.RESNETS.NORM"
+    if not weights:
+        norm = "BN" if mobile or batch >= 4 else "GN"
+        picks.set("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0, "the body starts at random, so all of it learns")
+        picks.set(key, norm, "the body starts at random, so its norms learn too")
+    elif mobile or not machine.gpu:
+        picks.set(
+            "MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0, "a small body adapts to new pictures down to its first layer"
+        )
+        picks.set(key, "BN", "its statistics follow the new pictures")
+    else:
+        picks.set("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 2, "the first layers of ImageNet's weights fit any picture")
+        picks.set(key, "FrozenBN", "statistics of a few images would be worse than those of ImageNet")
+
+
+def _task(picks: Picks, channels: int) -> None:
+    task = picks.wish.task
+    if task == "mask":
+        picks.set("MODEL.MASK_ON", True, "--task mask")
+        picks.set("MODEL.ROI_MASK_HEAD.CONV_DIM", channels, "as wide as the pyramid")
+        picks.set("SOLVER.BEST_METRIC", "segm/AP", "masks are what is asked for")
+    if task == "keypoint":
+        picks.set("MODEL.KEYPOINT_ON", True, "--task keypoint")
+        dims = (channels,) * (4 if channels < 256 else 8)
+        picks.set("MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", dims, "as wide as the pyramid")
+        picks.set("SOLVER.BEST_METRIC", "keypoints/AP", "keypoints are what is asked for")
+
+
+def _input(picks: Picks, facts: DataFacts, size: Size) -> None:
+    """Input size, and the anchors and regions that follow from it."""
+    chosen = input_size(facts, *size.shorter)
+    shorter = max(picks.set("INPUT.MIN_SIZE_TRAIN", (chosen.shorter,), chosen.reason))
+    aspect = chosen.longer / chosen.shorter
+    longer = math.ceil(shorter * aspect) if picks.is_given("INPUT.MIN_SIZE_TRAIN") else chosen.longer
+    longer = picks.set(
+        "INPUT.MAX_SIZE_TRAIN", longer, f"nine images of ten are no more than {aspect:.2g} times as long"
+    )
+    picks.set("INPUT.MIN_SIZE_TEST", shorter, "as in training")
+    picks.set("INPUT.MAX_SIZE_TEST", longer, "as in training")
+    probability, why = horizontal(facts)
+    picks.set("INPUT.FLIP_PROB", probability, why)
+    probability, why = vertical(facts)
+    picks.set("INPUT.VERTICAL_FLIP_PROB", probability, why)
+    found = anchors(facts, int(shorter), int(longer))
+    sizes = picks.set("MODEL.RPN.ANCHOR_SIZES", tuple((s,) for s in found.sizes), found.sizes_reason)
+    picks.set("MODEL.RPN.ASPECT_RATIOS", found.ratios, found.ratios_reason)
+    finest = min(sizes[0])
+    why = f"regions are pooled from the level of their anchors, which begin at {finest:g}: 224 x {finest:g} / 32"
+    picks.set("MODEL.ROI_BOX_HEAD.POOLER_CANONICAL_SIZE", canonical_size(finest), why)
+
+
+def _proposals(picks: Picks, size: Size) -> None:
+    before, train, test = size.proposals
+    suits = f"in a model for {size.suits}"
+    picks.set("MODEL.RPN.PRE_NMS_TOP_N_TRAIN", before, f"candidates of a level {suits}")
+    picks.set("MODEL.RPN.PRE_NMS_TOP_N_TEST", before, "as in training")
+    picks.set("MODEL.RPN.POST_NMS_TOP_N_TRAIN", train, f"candidates of an image {suits}")
+    picks.set("MODEL.RPN.POST_NMS_TOP_N_TEST", test, f"candidates of an image in evaluation, {suits}")
+    picks.set("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", size.regions, f"regions that the box head learns from, {suits}")
+    picks.set("MODEL.ROI_HEADS.POSITIVE_FRACTION", POSITIVE_FRACTION, "few are drawn; half of them may be objects")
+    picks.set("MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM", size.head, f"width of the box head {suits}")
+    picks.set("MODEL.RPN.SMOOTH_L1_BETA", SMOOTH_L1_BETA, "plain L1, with which boxes become exact in few steps")
+    picks.set("MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA", SMOOTH_L1_BETA, "plain L1, as for the proposals")
+
+
+def _batch(picks: Picks, facts: DataFacts, machine: Machine, size: Size) -> int:
+    """SOLVER.IMS_PER_BATCH: what fits, a multiple of the processes, no more than there are images."""
+    scales = resize_scales(facts.sizes_hw, max(picks.get("INPUT.MIN_SIZE_TRAIN")), picks.get("INPUT.MAX_SIZE_TRAIN"))
+    pixels = float(np.quantile(facts.sizes_hw.prod(axis=1) * scales**2, 0.9))
+    share, why = size.batch, f"usual for a model for {size.suits}"
+    memory = machine.gpu_memory if machine.gpu else machine.memory // machine.ranks
+    fits = int(MEMORY_SHARE * memory / (size.bytes_per_pixel * pixels)) if memory else share
+    if fits < share:
+        share, why = max(1, fits), f"what fits into {memory / GIGABYTE:.0f} GB at this input size"
+    if picks.wish.most_per_process and picks.wish.most_per_process < share:
+        share, why = picks.wish.most_per_process, "more do not fit into memory, as was tried"
+    if not machine.gpu and machine.ranks > 1:
+        share = max(1, share // machine.ranks)
+    if facts.images < share * machine.ranks:
+        share, why = max(1, facts.images // machine.ranks), f"there are {facts.images} training images"
+    ranks = f", on each of {machine.ranks} processes" if machine.ranks > 1 else ""
+    return int(picks.set("SOLVER.IMS_PER_BATCH", share * machine.ranks, why + ranks))
+
+
+def _detections(picks: Picks, facts: DataFacts) -> None:
+    """Detections per image, and proposals enough for them."""
+    least, factor = DETECTIONS
+    wanted = min(MOST_DETECTIONS, math.ceil(facts.most_objects * factor / 100) * 100)
+    base = picks.get("TEST.DETECTIONS_PER_IMG") if picks.wish.base is not None else least
+    why = f"the fullest image holds {facts.most_objects} objects"
+    kept = int(picks.set("TEST.DETECTIONS_PER_IMG", max(base, least, wanted), why))
+    keys = ("PRE_NMS_TOP_N_TEST", "POST_NMS_TOP_N_TEST", "PRE_NMS_TOP_N_TRAIN", "POST_NMS_TOP_N_TRAIN")
+    for key in (f"MODEL.RPN.{name}" for name in keys):
+        if picks.get(key) < kept:
+            picks.set(key, kept, f"no fewer than the {kept} detections that an image may have")
+
+
+def _data(picks: Picks, facts: DataFacts) -> None:
+    if picks.wish.task == "keypoint" and int((facts.objects == 0).sum()):
+        picks.set("DATALOADER.EMPTY", "drop", "images without objects have no keypoints to learn")
+    if facts.missing:
+        named = facts.images + facts.missing
+        picks.set("DATALOADER.ON_ERROR", "skip", f"{facts.missing} of {named} pictures do not exist and are left out")
+
+
+# ------------------------------------------------------------------------------------------------- length and solver
+def _length(picks: Picks, facts: DataFacts, machine: Machine, batch: int, pace: Pace | None) -> Length:
+    """The length of the training, which an override of SOLVER.MAX_ITER states."""
+    if picks.is_given("SOLVER.MAX_ITER"):
+        steps = parse_duration(picks.get("SOLVER.MAX_ITER"), facts.images, batch)
+        found = by_epochs(steps * batch / facts.images, facts.images, batch, "")
+        length = Length(max(1, steps), found.evaluate_every, "")
+    else:
+        length = _wanted_length(picks.wish, facts, machine, batch, pace)
+    picks.set("SOLVER.MAX_ITER", length.steps, length.reason)
+    why = (
+        "often enough to see the progress" if length.evaluate_every else "evaluations would take time from the training"
+    )
+    picks.set("TEST.EVAL_PERIOD", length.evaluate_every, why)
+    return length
+
+
+def _wanted_length(wish: Wish, facts: DataFacts, machine: Machine, batch: int, pace: Pace | None) -> Length:
+    if wish.epochs is not None:
+        return by_epochs(wish.epochs, facts.images, batch, ", as --epochs says")
+    epochs = default_epochs(facts.images, bool(wish.weights.value))
+    if pace is None:
+        return by_epochs(epochs, facts.images, batch, f", as {IMAGES_SEEN} images seen, or more, suffice")
+    if wish.minutes is None:
+        minutes = DEFAULT_MINUTES["gpu" if machine.gpu else "cpu"]
+        why = f"{epochs:g} epochs of {facts.images} images, as neither --minutes nor --epochs is given"
+        note = " (what a training takes at most that neither --minutes nor --epochs limits)"
+        return by_minutes(minutes, pace, facts.val_images, steps_of(epochs, facts.images, batch), why, note)
+    most = MOST_EPOCHS * (1 if wish.weights.value else SCRATCH_FACTOR)
+    why = f"{most:g} epochs of {facts.images} images: more would be learnt by heart, though there were time"
+    return by_minutes(wish.minutes, pace, facts.val_images, steps_of(most, facts.images, batch), why)
+
+
+def default_epochs(images: int, has_weights: bool) -> float:
+    """Epochs of a training for which neither minutes nor epochs were named."""
+    low, high = EPOCHS
+    epochs = min(max(IMAGES_SEEN / images, low), high)
+    return float(f"{epochs * (1 if has_weights else SCRATCH_FACTOR):.2g}")
+
+
+def _solver(picks: Picks, length: Length, rate: float, why: str) -> None:
+    """Rate, schedule and periods."""
+    steps = length.steps
+    picks.set("SOLVER.BASE_LR", float(f"{rate:.3g}"), why)
+    if picks.wish.base is None:
+        picks.set("SOLVER.OPTIMIZER", OPTIMIZER, "sure-footed with small batches and short runs")
+        picks.set("SOLVER.WEIGHT_DECAY", WEIGHT_DECAY, f"usual with {OPTIMIZER}")
+        picks.set("SOLVER.LR_SCHEDULE", "cosine", "ends at 0 whatever the length")
+        picks.set("SOLVER.CLIP_GRAD_NORM", CLIP_GRAD_NORM, "the first steps of heads that start at random")
+        decay = next(decay for below, decay in EMA if steps < below)
+        picks.set("SOLVER.EMA_DECAY", decay, f"the average over the last {1 / (1 - decay):.0f} of {steps} steps")
+    else:
+        _steps_of_base(picks, steps)
+    longest = WARMUP_STEPS if picks.wish.base is None else _whole(picks.get("SOLVER.WARMUP_ITERS"), steps)
+    why = f"no more than {100 * WARMUP_SHARE:.0f} % of the steps"
+    picks.set("SOLVER.WARMUP_ITERS", min(longest, int(steps * WARMUP_SHARE)), why)
+    picks.set("SOLVER.LOG_PERIOD", max(1, min(20, steps // 20)), f"some lines of a training of {steps} steps")
+    every = min(math.ceil(steps / 4), 1000)
+    picks.set("SOLVER.CHECKPOINT_PERIOD", every, "what --resume can lose at most")
+
+
+def _steps_of_base(picks: Picks, steps: int) -> None:
+    """The places at which a base lowers its learning rate, as parts of its length."""
+    base = picks.wish.base
+    if base is None or base.SOLVER.LR_SCHEDULE != "step":
+        return
+    whole = parse_duration(base.SOLVER.MAX_ITER, 1, 1)
+    parts = [parse_duration(step, 1, 1) / whole for step in base.SOLVER.STEPS] if whole else []
+    places = tuple(round(part * steps) for part in parts if part < 1)
+    picks.set("SOLVER.STEPS", places, f"at the same parts of the training as in {picks.wish.base_name}")
+
+
+def _whole(duration: Any, steps: int) -> int:
+    """A duration of the base in iterations; epochs, of other data, count as the whole training."""
+    return duration if isinstance(duration, int) else steps
+
+
+def _on_base(picks: Picks, facts: DataFacts, machine: Machine) -> tuple[int, float, str]:
+    """What is chosen on a config of the user's: what data and machine demand. Returns batch, learning rate, reason."""
+    base = picks.wish.base
+    if base is None:
+        raise ValueError("there is no base")
+    _norms_of_base(picks)
+    if picks.wish.task == "mask" and not base.MODEL.MASK_ON:
+        picks.set("MODEL.MASK_ON", True, "--task mask")
+    if picks.wish.task == "keypoint" and not base.MODEL.KEYPOINT_ON:
+        picks.set("MODEL.KEYPOINT_ON", True, "--task keypoint")
+    theirs = base.SOLVER.IMS_PER_BATCH
+    share = max(1, min(theirs // machine.ranks, 8 if machine.gpu else 4, facts.images // machine.ranks))
+    share = min(share, picks.wish.most_per_process or share)
+    why = f"{picks.wish.base_name} takes {theirs}, on other machines; this one has {machine.words}"
+    batch = int(picks.set("SOLVER.IMS_PER_BATCH", share * machine.ranks, why))
+    factor = batch / theirs
+    rate = base.SOLVER.BASE_LR * (math.sqrt(factor) if base.SOLVER.OPTIMIZER == "AdamW" else factor)
+    return batch, rate, f"{base.SOLVER.BASE_LR:g} of {picks.wish.base_name} at {theirs} images, for {batch}"
+
+
+def _norms_of_base(picks: Picks) -> None:
+    found = picks.wish.weights
+    weights = picks.set("MODEL.WEIGHTS", found.value, found.reason)
+    if weights:
+        return
+    body = str(picks.get("MODEL.BACKBONE.CONV_BODY"))
+    key = "MODEL.MOBILENET.NORM" if body.startswith("MNV2") else "MODEL.RESNETS.NORM"
+    if picks.get("MODEL.BACKBONE.FREEZE_CONV_BODY_AT"):
+        picks.set("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0, "the body starts at random, so all of it learns")
+    if picks.get(key) == "FrozenBN":
+        picks.set(key, "BN", "the body starts at random, so its norms learn too")

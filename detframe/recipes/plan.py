@@ -1,0 +1,284 @@
+"""A whole recipe: the data at a path, the machine, the choices, and the two files that a training is made from."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detframe.config import ConfigNode, find_config, get_cfg, read_config, shipped_folder, validate
+from detframe.data.folder import FolderData, name_of, read_folder
+from detframe.errors import InvalidValueError, MissingFileError, UnknownNameError
+from detframe.model_zoo import list_configs
+from detframe.recipes.budget import Pace
+from detframe.recipes.choices import choose, size_of
+from detframe.recipes.facts import DataFacts, data_facts
+from detframe.recipes.machine import Machine, this_machine
+from detframe.recipes.rehearsal import rehearse
+from detframe.recipes.text import recipe_text
+from detframe.recipes.weights import find_weights
+from detframe.recipes.wish import SIZES, Choice, Wish
+from detframe.registry import nearest
+
+logger = logging.getLogger(__name__)
+RECIPE, CATALOG = "recipe.yaml", "catalog.yaml"
+REHEARSAL = (2.0, 20.0, 0.04)  # seconds at least and at most; part of the minutes
+TRIES = 4  # of a batch that does not fit into the memory of a GPU, halved each time
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command or a call asks for.
+
+    Attributes:
+        path: the data: a folder, a file of annotations, a data.yaml, an archive.
+        minutes, epochs, task: as of `Wish`.
+        model: "small", "medium", "large", or a config by its name or path; "" to choose.
+        weights: what `find_weights` takes.
+        output: OUTPUT_DIR; "" to derive it from the path.
+        format: of the data, where it is not to be recognised.
+        classes: those to select, as `read_folder` takes them.
+        overrides: [KEY, VALUE, ...], which win over every choice.
+        started: time.time() when the command began.
+        ranks: processes that will train together.
+    """
+
+    path: str
+    minutes: float | None = None
+    epochs: float | None = None
+    model: str = ""
+    weights: str = ""
+    output: str = ""
+    task: str = "box"
+    format: str = ""
+    classes: Sequence[str] | Mapping[str, str] | None = None
+    overrides: Sequence[Any] = ()
+    started: float = field(default_factory=time.time)
+    ranks: int = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe that is not written yet."""
+
+    data: FolderData
+    choices: tuple[Choice, ...]
+    folder: Path  # OUTPUT_DIR
+    heading: tuple[str, ...]
+    base: str = ""
+
+    @property
+    def recipe(self) -> str:
+        """The text of recipe.yaml."""
+        return recipe_text(self.heading, self.choices, self.base)
+
+    @property
+    def catalog(self) -> str:
+        """The text of catalog.yaml."""
+        return self.data.catalog_text(self.folder.absolute())
+
+
+def output_folder(request: Request) -> str:
+    """OUTPUT_DIR of a request: as asked for, else a folder called like the data."""
+    given = _given(request.overrides).get("OUTPUT_DIR", "")
+    if given and request.output and Path(given) != Path(request.output):
+        raise InvalidValueError(f"--output {request.output} and OUTPUT_DIR {given} are two folders; name one of them")
+    return str(given or request.output or Path("output") / name_of(Path(request.path).absolute()))
+
+
+def make_plan(request: Request, rehearsed: Callable[..., Pace] = rehearse) -> Plan:
+    """Read the data, look at the machine, choose, measure, and choose the length.
+
+    Raises:
+        ValueError, FileNotFoundError, KeyError: a mistake in the request or in the data.
+    """
+    base, base_name = _base(request.model)
+    overrides = _overrides(request, base)
+    folder = output_folder(request)
+    data = read_folder(request.path, request.format, request.classes)
+    train, val = data.records("train"), data.records("val")
+    facts = data_facts(train, val, len(train.missing))
+    _tell_data(data, facts)
+    machine = this_machine(str(overrides.get("MODEL.DEVICE", "auto")), request.ranks)
+    wish = _wish(request, base, base_name, overrides, machine)
+    if not wish.weights.value:
+        remedy = wish.weights.remedy
+        logger.warning("%s%s", wish.weights.reason, f". {remedy[0].upper()}{remedy[1:]}" if remedy else "")
+    wish, pace = _rehearsed(request, facts, machine, wish, (train, val), rehearsed)
+    choices = [*_of_data(data, folder), *choose(facts, machine, wish, pace)]
+    choices = _in_order(choices, base)
+    _tell_choices(choices, wish)
+    return Plan(data, tuple(choices), Path(folder), _heading(request, data, facts, machine, folder), base_name)
+
+
+# ------------------------------------------------------------------------------------------------- what was asked for
+def _given(words: Sequence[Any]) -> dict[str, Any]:
+    return dict(zip(words[0::2], words[1::2], strict=False))
+
+
+def _base(model: str) -> tuple[ConfigNode | None, str]:
+    """The config that --model or --config-file names, and how `_BASE_` names it; (None, "") for a size or nothing.
+
+    Raises:
+        KeyError: neither a size nor a config.
+    """
+    if not model or model in SIZES:
+        return None, ""
+    try:
+        path = find_config(model)
+    except MissingFileError:
+        found = [name for name in list_configs() if model in (Path(name).stem, name.removesuffix(".yaml"))]
+        if len(found) != 1:
+            known = [*SIZES, *(Path(name).stem for name in list_configs())]
+            raise UnknownNameError(
+                f"--model {model!r} is none of {', '.join(SIZES)}, and no config; {nearest(model, known)}"
+            ) from None
+        path = shipped_folder("configs") / found[0]
+    shipped = shipped_folder("configs")
+    inside = path.resolve().is_relative_to(shipped.resolve())
+    name = path.resolve().relative_to(shipped.resolve()).as_posix() if inside else str(path.absolute())
+    return read_config(path), name
+
+
+def _overrides(request: Request, base: ConfigNode | None) -> dict[str, Any]:
+    """The overrides as values of the config's own keys.
+
+    Raises:
+        KeyError, ValueError: as `ConfigNode.merge_from_list` and `validate`.
+    """
+    cfg = (base if base is not None else get_cfg()).clone()
+    cfg.defrost()
+    cfg.merge_from_list(list(request.overrides))
+    validate(cfg)
+    given = {key: value for key, value in cfg.leaves() if cfg.source(key) == "an override"}
+    taken = [key for key in ("DATASETS.TRAIN", "DATASETS.TEST", "DATASETS.CATALOG") if key in given]
+    if taken:
+        raise InvalidValueError(f"{taken[0]} is set, but --data says what to train on; give one of them")
+    given.pop("OUTPUT_DIR", None)
+    return given
+
+
+def _wish(
+    request: Request, base: ConfigNode | None, base_name: str, overrides: Mapping[str, Any], machine: Machine
+) -> Wish:
+    """The request with weights that were found."""
+    model = "" if base is not None else request.model
+    body = base.MODEL.BACKBONE.CONV_BODY if base is not None else size_of(machine, model).body
+    body = str(overrides.get("MODEL.BACKBONE.CONV_BODY", body))
+    named = request.weights or str(overrides.get("MODEL.WEIGHTS", base.MODEL.WEIGHTS if base is not None else ""))
+    if "MODEL.WEIGHTS" in overrides and not overrides["MODEL.WEIGHTS"]:
+        named = "none"
+    weights = find_weights(body, named)
+    rest = {key: value for key, value in overrides.items() if key != "MODEL.WEIGHTS"}
+    return Wish(request.minutes, request.epochs, model, request.task, weights, rest, base=base, base_name=base_name)
+
+
+# ------------------------------------------------------------------------------------------------- measuring
+def _rehearsed(
+    request: Request,
+    facts: DataFacts,
+    machine: Machine,
+    wish: Wish,
+    records: tuple[Any, Any],
+    rehearsed: Callable[..., Pace],
+) -> tuple[Wish, Pace | None]:
+    """The pace of what would be chosen; the wish for smaller batches where memory does not suffice."""
+    if not machine.gpu and (wish.epochs is not None or "SOLVER.MAX_ITER" in wish.overrides):
+        return wish, None  # the length is known, and no memory can run out unseen
+    least, most, share = REHEARSAL
+    seconds = min(max(share * 60 * request.minutes, least), most) if request.minutes else least
+    for attempt in range(TRIES):
+        cfg = _config(choose(facts, machine, wish), wish.base)
+        batch = cfg.SOLVER.IMS_PER_BATCH
+        cfg.SOLVER.IMS_PER_BATCH = max(1, batch // machine.ranks)
+        try:
+            pace = rehearsed(cfg, *records, seconds)
+        except torch.OutOfMemoryError:
+            if attempt == TRIES - 1 or cfg.SOLVER.IMS_PER_BATCH == 1 or "SOLVER.IMS_PER_BATCH" in wish.overrides:
+                raise InvalidValueError(
+                    f"{cfg.SOLVER.IMS_PER_BATCH} images a step do not fit into the memory of {machine.words}; name a "
+                    "smaller model with --model, or smaller images with INPUT.MIN_SIZE_TRAIN"
+                ) from None
+            torch.cuda.empty_cache()
+            wish = replace(wish, most_per_process=cfg.SOLVER.IMS_PER_BATCH // 2)
+            logger.info("%d images a step do not fit into memory; trying half", batch)
+            continue
+        return wish, replace(pace, spent=time.time() - request.started, image=pace.image / machine.ranks)
+    return wish, None
+
+
+def _config(choices: Sequence[Choice], base: ConfigNode | None) -> ConfigNode:
+    """The config that choices make, open for changes."""
+    cfg = (base if base is not None else get_cfg()).clone()
+    cfg.defrost()
+    cfg.merge_from_list([word for choice in choices for word in (choice.key, choice.value)])
+    validate(cfg)
+    return cfg
+
+
+# ------------------------------------------------------------------------------------------------- writing and telling
+def _of_data(data: FolderData, folder: str) -> list[Choice]:
+    """The keys that name the data."""
+    catalog = str((Path(folder) / CATALOG).absolute())
+    test = data.entries.get("test")
+    also = f"; {test.name} is set apart, for the end" if test is not None else ""
+    return [
+        Choice("OUTPUT_DIR", folder, "where the training writes everything"),
+        Choice("DATASETS.CATALOG", catalog, "says where the data are, and what was decided about them"),
+        Choice("DATASETS.TRAIN", (data.entries["train"].name,), "of that catalog"),
+        Choice("DATASETS.TEST", (data.entries["val"].name,), f"what is evaluated during the training{also}"),
+    ]
+
+
+def _in_order(choices: Sequence[Choice], base: ConfigNode | None) -> list[Choice]:
+    order = {key: number for number, (key, _) in enumerate(get_cfg().leaves())}
+    made = list(choices)
+    if base is not None and base.CUSTOM_IMPORTS:
+        made.append(Choice("CUSTOM_IMPORTS", base.CUSTOM_IMPORTS, "of the config below which this one stands"))
+    return sorted(made, key=lambda choice: order[choice.key])
+
+
+def _heading(request: Request, data: FolderData, facts: DataFacts, machine: Machine, folder: str) -> tuple[str, ...]:
+    recipe = Path(folder) / RECIPE
+    return (
+        f"What `detframe train --data {request.path}` chose, and why. It is a config as any other: change what you "
+        f"like, and train with `detframe train --config-file {recipe}`.",
+        "",
+        f"Data: {data.recognised.format}, as {data.recognised.reason}.",
+        f"{_counted(facts)}. Machine: {machine.words}.",
+        "",
+    )
+
+
+def _counted(facts: DataFacts) -> str:
+    names = ", ".join(facts.classes[:8]) + (", ..." if len(facts.classes) > 8 else "")
+    classes = f"{len(facts.classes)} classes ({names})" if len(facts.classes) > 1 else f"one class ({names})"
+    images = f"{facts.images} images to train with, {facts.val_images} to evaluate on"
+    return f"{images}; {facts.num_objects} objects of {classes}"
+
+
+def _tell_data(data: FolderData, facts: DataFacts) -> None:
+    for finding in data.findings:
+        level = logging.INFO if finding.severity == "note" else logging.WARNING
+        logger.log(level, "  %s", finding.line())
+    logger.info("  %s", _counted(facts))
+
+
+def _tell_choices(choices: Sequence[Choice], wish: Wish) -> None:
+    """The choices that matter most, in a few lines."""
+    picked = {choice.key: choice for choice in choices}
+    if wish.base is None:
+        sizes = picked["MODEL.RPN.ANCHOR_SIZES"].value
+        shorter, longer = max(picked["INPUT.MIN_SIZE_TRAIN"].value), picked["INPUT.MAX_SIZE_TRAIN"].value
+        body, span = picked["MODEL.BACKBONE.CONV_BODY"].value, (min(sizes[0]), max(sizes[-1]))
+        logger.info("  model %s, images of %s x %s, anchors from %g to %g", body, shorter, longer, *span)
+    else:
+        logger.info("  model of %s", wish.base_name)
+    logger.info("  weights: %s", picked["MODEL.WEIGHTS"].value or "random")
+    steps, batch = picked["SOLVER.MAX_ITER"], picked["SOLVER.IMS_PER_BATCH"].value
+    logger.info("  %s steps of %s images: %s", steps.value, batch, steps.reason)

@@ -1,0 +1,205 @@
+"""From a folder to recipe.yaml, catalog.yaml and a detector; mistakes leave nothing behind."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import detframe
+from detframe.config import read_config
+from detframe.data import load_records
+from detframe.errors import InUseError, InvalidValueError, MissingFileError, UnknownNameError
+from detframe.recipes.budget import Pace
+from detframe.recipes.plan import Request, make_plan, output_folder
+from detframe.recipes.writing import write, write_catalog, written
+from tests.recipes.conftest import make_squares
+
+TINY = [
+    "INPUT.MIN_SIZE_TRAIN", "[64]", "MODEL.FPN.OUT_CHANNELS", 16, "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM", 32,
+    "MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", 0, "TEST.VISUALIZE", 0,
+]  # fmt: skip
+
+
+def pace(*_):
+    """What a rehearsal would measure on a fast machine."""
+    return Pace(step=0.1, image=0.01, start=1.0)
+
+
+def plan(path: Path | str = "squares", **values):
+    return make_plan(Request(str(path), **{"overrides": TINY, **values}), pace)
+
+
+# ---------------------------------------------------------------- what is written
+def test_both_files_are_written_and_read_back(squares: Path):
+    made = plan(minutes=2)
+    recipe = write(made)
+    assert recipe == Path("output/squares/recipe.yaml") and recipe.with_name("catalog.yaml").is_file()
+    cfg = read_config(recipe)
+    assert cfg.OUTPUT_DIR == "output/squares"
+    assert cfg.INPUT.MIN_SIZE_TRAIN == (64,) and cfg.MODEL.FPN.OUT_CHANNELS == 16
+    assert len(load_records(cfg.DATASETS.TRAIN, cfg.DATASETS.CATALOG)) == 8
+    assert len(load_records(cfg.DATASETS.TEST, cfg.DATASETS.CATALOG)) == 3
+    text = " ".join(recipe.read_text(encoding="utf-8").replace("#", " ").split())
+    assert "8 images to train with, 3 to evaluate on; 8 objects of one class (square)" in text
+    assert "as given on the command line" in text and "random weights" in text
+    assert {choice.key: choice.value for choice in made.choices}["MODEL.WEIGHTS"] == ""
+
+
+def test_an_older_recipe_is_set_aside(squares: Path):
+    write(plan(minutes=2))
+    Path("output/squares/recipe.yaml").write_text("# mine\n", encoding="utf-8")
+    write(plan(minutes=3))
+    old = list(Path("output/squares").glob("previous_*/recipe.yaml"))
+    assert len(old) == 1 and old[0].read_text(encoding="utf-8") == "# mine\n"
+
+
+def test_the_catalog_alone(squares: Path):
+    path = write_catalog(plan(minutes=2))
+    assert [p.name for p in path.parent.iterdir()] == ["catalog.yaml"]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_start_that_fails_takes_back_what_was_written(squares: Path, there: bool):
+    if there:
+        Path("output/squares").mkdir(parents=True)
+        Path("output/squares/notes.txt").touch()
+    with pytest.raises(InvalidValueError), written(plan(minutes=2)) as recipe:
+        assert recipe.is_file()
+        raise InvalidValueError("no")
+    assert [p.name for p in Path().rglob("*.yaml")] == ["data.yaml"]
+    assert Path("output/squares").exists() == there
+
+
+def test_what_a_training_has_begun_stays(squares: Path):
+    with pytest.raises(InvalidValueError), written(plan(minutes=2)) as recipe:
+        recipe.with_name("config.yaml").touch()
+        raise InvalidValueError("no")
+    assert Path("output/squares/recipe.yaml").is_file()
+
+
+def test_two_runs_do_not_share_a_folder(squares: Path):
+    from detframe.engine.lock import locked
+
+    made = plan(minutes=2)
+    Path("output/squares").mkdir(parents=True)
+    with locked(Path("output/squares")), pytest.raises(InUseError):
+        write(made)
+
+
+# ---------------------------------------------------------------- what was asked for
+@pytest.mark.parametrize(
+    ("path", "values", "folder"),
+    [
+        ("squares", {}, "output/squares"),
+        ("squares/data.yaml", {}, "output/squares"),
+        ("squares/train", {}, "output/squares"),
+        ("squares", {"output": "here"}, "here"),
+        ("squares", {"overrides": ["OUTPUT_DIR", "there"]}, "there"),
+        ("squares", {"output": "x", "overrides": ["OUTPUT_DIR", "x/"]}, "x/"),
+    ],
+)
+def test_the_output_is_called_like_the_data(squares: Path, path: str, values: dict, folder: str):
+    assert output_folder(Request(path, **values)) == folder
+
+
+def test_two_outputs_are_an_error(squares: Path):
+    with pytest.raises(InvalidValueError, match=r"--output a and OUTPUT_DIR b are two folders"):
+        output_folder(Request("squares", output="a", overrides=["OUTPUT_DIR", "b"]))
+
+
+def test_a_config_is_the_model(squares: Path):
+    recipe = write(plan(minutes=2, model="quick/fcos_R_18_FPN_bccd.yaml", overrides=TINY[:2]))
+    assert "_BASE_: quick/fcos_R_18_FPN_bccd.yaml" in recipe.read_text(encoding="utf-8")
+    cfg = read_config(recipe)
+    assert cfg.MODEL.RPN.NAME == "FCOS" and cfg.DATASETS.TRAIN == ("squares_train",)
+    assert cfg.INPUT.MIN_SIZE_TRAIN == (64,) and cfg.OUTPUT_DIR == "output/squares"
+
+
+def test_a_config_of_ones_own_and_one_by_its_bare_name(squares: Path):
+    Path("mine").mkdir()
+    Path("mine/part.py").touch()
+    Path("mine/m.yaml").write_text("CUSTOM_IMPORTS: [part.py]\nSEED: 5\n", encoding="utf-8")
+    cfg = read_config(write(plan(minutes=2, model="mine/m.yaml", weights="none")))
+    assert cfg.SEED == 5 and cfg.CUSTOM_IMPORTS == (str(Path("mine/part.py").resolve()),)
+    assert plan(minutes=2, model="fcos_R_18_FPN_bccd", overrides=[]).base == "quick/fcos_R_18_FPN_bccd.yaml"
+
+
+def test_an_unknown_model_names_the_sizes_and_the_nearest(squares: Path):
+    with pytest.raises(UnknownNameError, match=r"'smal' is none of small, medium, large.*did you mean 'small'"):
+        plan(model="smal")
+
+
+def test_missing_pictures_are_left_out_and_said(tmp_path: Path, squares: Path):
+    make_squares(tmp_path / "holes", missing=2)
+    made = {choice.key: choice for choice in plan("holes", minutes=2).choices}
+    assert made["DATALOADER.ON_ERROR"].value == "skip" and made["DATALOADER.ON_ERROR"].reason.startswith("2 of 10 ")
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ({"path": "sqares"}, MissingFileError, r"sqares does not exist.*squares"),
+        ({"task": "mask"}, InvalidValueError, r"--task mask trains on masks"),
+        ({"overrides": ["SOLVER.BASE_RL", 1]}, UnknownNameError, r"SOLVER\.BASE_LR"),
+        ({"overrides": ["SOLVER.BASE_LR"]}, InvalidValueError, r"pairs KEY VALUE"),
+        ({"overrides": ["SOLVER.BASE_LR", -1]}, InvalidValueError, r"SOLVER\.BASE_LR"),
+        ({"overrides": ["DATASETS.TRAIN", "coco"]}, InvalidValueError, r"DATASETS\.TRAIN is set, but --data"),
+        ({"weights": "none.pth"}, MissingFileError, r"--weights none\.pth: there is no such file"),
+        ({"format": "coco"}, ValueError, r"coco"),
+    ],
+)
+def test_a_mistake_is_told_and_leaves_no_folder(squares: Path, values: dict, error: type, message: str):
+    with pytest.raises(error, match=message):
+        plan(**values)
+    assert not Path("output").exists()
+
+
+def test_data_without_objects_are_told(tmp_path: Path, squares: Path):
+    make_squares(tmp_path / "nothing", empty=True)
+    with pytest.raises(InvalidValueError, match=r"8 training images have no objects"):
+        plan("nothing")
+
+
+# ---------------------------------------------------------------- the budget
+@pytest.mark.parametrize("slowness", [1.0, 2.0])
+def test_the_time_that_went_by_is_counted(squares: Path, slowness: float):
+    started = time.time() - 40
+    made = {c.key: c.value for c in make_plan(
+        Request("squares", minutes=1, overrides=TINY, started=started),
+        lambda *_: Pace(step=0.05 * slowness, image=0.01, start=2),
+    ).choices}  # fmt: skip
+    assert 10 <= made["SOLVER.MAX_ITER"] * 0.05 * slowness <= 18
+
+
+def test_a_batch_that_does_not_fit_is_halved(squares: Path):
+    tried = []
+
+    def rehearse(cfg, *_):
+        tried.append(cfg.SOLVER.IMS_PER_BATCH)
+        if tried[-1] > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return pace()
+
+    made = {c.key: c.value for c in make_plan(Request("squares", minutes=1, overrides=TINY), rehearse).choices}
+    assert tried == [4, 2, 1] and made["SOLVER.IMS_PER_BATCH"] == 1
+    with pytest.raises(InvalidValueError, match="do not fit into the memory"):
+        make_plan(Request("squares", overrides=[*TINY, "SOLVER.IMS_PER_BATCH", 4], minutes=1), rehearse)
+
+
+# ---------------------------------------------------------------- all of it
+def test_finetune_returns_a_detector(squares: Path):
+    detector = detframe.finetune("squares", output="out", overrides=[*TINY, "SOLVER.MAX_ITER", 4])
+    assert detector.class_names == ("square",)
+    assert {"boxes", "labels", "scores"} <= set(detector.predict(sorted(map(str, squares.glob("valid/images/*"))))[0])
+    names = {path.name for path in Path("out").iterdir()}
+    assert {"recipe.yaml", "catalog.yaml", "config.yaml", "model_best.pth", "log.txt"} <= names
+    assert read_config("out/config.yaml").DATASETS.CATALOG == str(Path("out/catalog.yaml").absolute())
+
+
+def test_a_rehearsal_measures_all_three_times(squares: Path):
+    made = make_plan(Request("squares", minutes=1, overrides=TINY))
+    length = next(choice for choice in made.choices if choice.key == "SOLVER.MAX_ITER")
+    assert 10 <= length.value <= 600 and length.reason
