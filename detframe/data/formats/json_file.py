@@ -13,8 +13,12 @@ from detframe.files import decoded, read_bytes
 _LONG_NUMBER = re.compile(r"\d{4300}")  # from there on, Python makes no number of the digits
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, unread: str = "") -> Any:
     """What a JSON file holds, in UTF-8, UTF-16 or UTF-32.
+
+    Args:
+        unread: a key whose text is not wanted, as that of a picture in base64: null stands in its place where the text
+            can be passed over without reading it.
 
     Raises:
         ValueError: malformed JSON (with line and column), an object with a key that stands twice in it, text in another
@@ -24,23 +28,40 @@ def read_json(path: Path) -> Any:
     if not data.strip():
         raise InvalidValueError(f"{path} is empty; a JSON file was expected")
     encoding = json.detect_encoding(data)
-    text = decoded(data, str(path), "utf-8-sig" if encoding == "utf-8" else encoding)
+    if unread and encoding.startswith("utf-8"):
+        data = _without(data, unread)
+    return parse_json(decoded(data, str(path), "utf-8-sig" if encoding == "utf-8" else encoding), str(path))
+
+
+def parse_json(text: str, where: str) -> Any:
+    """What a JSON text says; `where` is for messages. Raises ValueError as `read_json`."""
     try:
         return json.loads(text, object_pairs_hook=_object)
     except _RepeatedKeyError as error:
-        raise InvalidValueError(f"malformed JSON in {path}: {error}") from None
+        raise InvalidValueError(f"malformed JSON in {where}: {error}") from None
     except json.JSONDecodeError as error:
         raise InvalidValueError(
-            f"malformed JSON in {path}, line {error.lineno}, column {error.colno}: {error.msg}"
+            f"malformed JSON in {where}, line {error.lineno}, column {error.colno}: {error.msg}"
         ) from None
     except RecursionError:
         raise InvalidValueError(
-            f"malformed JSON in {path}: its lists and objects lie thousands deep in one another"
+            f"malformed JSON in {where}: its lists and objects lie thousands deep in one another"
         ) from None
     except ValueError:
         found = _LONG_NUMBER.search(text)
         line = text.count("\n", 0, found.start()) + 1 if found else 1
-        raise InvalidValueError(f"malformed JSON in {path}, line {line}: a number of thousands of digits") from None
+        raise InvalidValueError(f"malformed JSON in {where}, line {line}: a number of thousands of digits") from None
+
+
+def _without(data: bytes, key: str) -> bytes:
+    """A document with null for the texts of a key; those with escapes stay, since their end is not plain to see."""
+    kept, at = [], 0
+    for found in re.finditer(rb'"%s"\s*:\s*(?=")' % re.escape(key.encode()), data):
+        end = data.find(b'"', found.end() + 1)
+        if found.start() >= at and end > 0 and data[end - 1 : end] != b"\\":
+            kept += [data[at : found.end()], b"null"]
+            at = end + 1
+    return b"".join([*kept, data[at:]])
 
 
 class _RepeatedKeyError(Exception):
