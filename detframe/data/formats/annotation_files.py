@@ -68,8 +68,8 @@ def files_of(entry: CatalogEntry, split: str, suffixes: Sequence[str], is_own: C
     found = own_files(Listing(entry.annotations), suffixes, is_own)
     if not found:
         raise MissingFileError(
-            f"data set {entry.name!r}: no {' or '.join(suffixes)} file in or below {entry.annotations} is of the format "
-            f"{entry.format}"
+            f"data set {entry.name!r}: no {' or '.join(suffixes)} file in or below {entry.annotations} is of the "
+            f"format {entry.format}"
         )
     if not split:
         return found
@@ -107,7 +107,8 @@ def parts_by_split(
     parts = []
     for split, members in sorted(groups.items(), key=lambda item: ("train", "val", "test", "").index(item[0])):
         annotations, by_split = _place_of(members, [path for path in files if path not in members])
-        images = image_root(annotations, [name for path in members for name in names_of(path)]) or members[0].parent
+        roots = [image_root(path, names_of(path)) or path.parent for path in members]
+        images = Path(os.path.commonpath(roots))
         parts.append(Part(split, images, annotations, {**(options or {}), **({"split": split} if by_split else {})}))
     return tuple(parts), notes
 

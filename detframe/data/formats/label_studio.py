@@ -72,7 +72,7 @@ def _names(path: Path) -> list[str]:
     """Names under which the first images may lie, of the beginning of a file."""
     found = re.finditer(r'"((?:[^"\\]|\\.)*)"', beginning(path, 2**20))
     texts = (match[1].replace("\\/", "/") for match in found)
-    return [name for text in texts if basename(text) for name in names_of(text)[-1:]]
+    return [name for text in texts if basename(text) for name in names_of(text)]
 
 
 # -------------------------------------------------------------------------------- reading

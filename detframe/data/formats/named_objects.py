@@ -87,14 +87,18 @@ class NamedObjects:
         self.size_hw = (0, 0)  # of the image begun last
 
     def find(self, names: Sequence[str], beside: Path) -> Path | None:
-        """The image that has one of these names, the likeliest first: in the image folder, else beside the annotations
-        (whose folder is `beside`), else somewhere below the image folder or under a name that means the same."""
+        """The image that has one of these names, the likeliest first.
+
+        It lies in the image folder, else in `beside`, the folder of the annotations, or in `images` there, else
+        somewhere below the image folder or under a name that means the same.
+        """
         for name in names:
             relative = name.replace("\\", "/")
             if relative.lower().endswith(IMAGE_SUFFIXES) and "\0" not in relative:
-                for path in (os.path.join(self.finder.folder, name), os.path.join(beside, relative)):
+                for folder, file in ((self.finder.folder, name), (beside, relative), (beside / "images", relative)):
+                    path = os.path.normpath(os.path.join(folder, file))
                     if os.path.isfile(path):
-                        return Path(os.path.normpath(path))
+                        return Path(path)
             if (found := self.finder.find(name)) is not None:
                 return found
         return None

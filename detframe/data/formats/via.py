@@ -85,7 +85,8 @@ def _is_via(path: Path) -> bool:
 
 # the beginning of an image, whose fields have the same order in every version
 _IMAGE = re.compile(
-    r"""\{\s*("fileref"\s*:\s*"[^"]*"\s*,\s*)?("size"\s*:\s*-?\d+\s*,\s*)?"filename"\s*:.{0,2000}?"regions"\s*:\s*[\[{]""",
+    r'\{\s*("fileref"\s*:\s*"[^"]*"\s*,\s*)?("size"\s*:\s*-?\d+\s*,\s*)?'
+    r'"filename"\s*:.{0,2000}?"regions"\s*:\s*[\[{]',
     re.DOTALL,
 )
 _FILE_NAME = re.compile(r'"filename"\s*:\s*"((?:[^"\\]|\\.)*)"')
@@ -100,7 +101,7 @@ def _names(text: str) -> Iterator[str]:
 
 
 def _facts(files: Sequence[Path]) -> tuple[dict[str, Any], str, list[str]]:
-    """The fields of the entries, so that all splits have the same classes; how much there is, as a clause; and notes."""
+    """The fields of the entries, so that all splits have the same classes; what there is, as a clause; and notes."""
     if sum(file.stat().st_size for file in files) > _MOST_BYTES:
         return {}, "", []
     findings = Findings()
@@ -109,13 +110,11 @@ def _facts(files: Sequence[Path]) -> tuple[dict[str, Any], str, list[str]]:
         classes = choose_classes(_attributes(pictures), declared, "", "", "the data set")
     except UserError:  # the reader says it, with the entry's name
         return {}, "", []
-    decided = Findings()
-    classes.report(decided)
     options = {"attribute": classes.attribute} if classes.attribute else {}
     if classes.without and classes.unnamed:
         options["unnamed"] = classes.unnamed
     regions = sum(len(picture.regions) for picture in pictures)
-    return options, f": {regions} of them in {len(pictures)} images", [finding.text for finding in decided.found()]
+    return options, f": {regions} of them in {len(pictures)} images", [note] if (note := classes.choice()) else []
 
 
 # -------------------------------------------------------------------------------- reading

@@ -69,22 +69,31 @@ class Classes:
             place.findings.add(NO_CLASS_OF_REGION, f"{place.name} of {place.path.name}")
         return found[0] if found else self.unnamed
 
+    def choice(self) -> str:
+        """What to say where another attribute might have been meant; "" where none might."""
+        if not self.others:
+            return ""
+        return (
+            f"the class of a region is its attribute {self.attribute!r}; {listed(self.others, 3)} might be meant "
+            f"too, and `attribute: NAME` in the catalog chooses it"
+        )
+
     def report(self, findings: Findings) -> None:
         """Say what was decided."""
         if self.others:
-            findings.say(
-                "class-attribute",
-                f"the class of a region is its attribute {self.attribute!r}; as many have {listed(self.others, 3)}",
-                severity=NOTE,
-                remedy="`attribute: NAME` in the catalog chooses another",
-            )
+            findings.say("class-attribute", self.choice(), severity=NOTE)
         if self.without and self.unnamed:
+            regions = (
+                "1 region has no class and was"
+                if self.without == 1
+                else f"{self.without} regions have no class and were"
+            )
             findings.say(
                 "region-of-the-only-class",
-                f"{self.without} regions have no class and were taken for {self.unnamed!r}, the only class",
+                f"{regions} taken for {self.unnamed!r}",
                 self.without,
                 NOTE,
-                "`unnamed: NAME` in the catalog gives them another",
+                "`unnamed: NAME` in the catalog gives another class",
             )
 
 
@@ -120,9 +129,25 @@ def choose_classes(
     if without and not unnamed and len(found) < 2:
         unnamed = found[0] if found else NAMELESS
     names = list(dict.fromkeys([*options.values(), *found, *([unnamed] if unnamed else [])]))
-    most = counts.get(chosen, Counter()).total()
-    others = [key for key in ranked if key != chosen and counts[key].total() >= most and not attribute]
+    others = [] if attribute else [key for key in ranked[1:] if _might_be(key, chosen, counts, regions, declared)]
     return Classes(chosen, names if options else sorted(names), unnamed, without, options, others)
+
+
+def _might_be(
+    other: str,
+    chosen: str,
+    counts: Mapping[str, Counter[str]],
+    regions: Sequence[Mapping[str, Any]],
+    declared: Declared,
+) -> bool:
+    """Whether an attribute that was not chosen is on as many regions, and divides them in another way."""
+    if counts[other].total() < counts[chosen].total() or _rank(other, counts[other], declared)[0]:
+        return False
+    pairs = {
+        tuple(tuple(_names(attributes.get(key), declared.get(key, {})) or ()) for key in (chosen, other))
+        for attributes in regions
+    }
+    return len(pairs) > max(len({first for first, _ in pairs}), len({second for _, second in pairs}))
 
 
 def _rank(attribute: str, values: Counter[str], declared: Declared) -> tuple[bool, int, int, bool]:
