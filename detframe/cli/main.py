@@ -14,6 +14,7 @@ COMMANDS = {
     "train": ("detframe.cli.train", "train a detector on your data, or by a YAML config (tools/train_net.py)"),
     "configure": ("detframe.cli.configure", "write the config that a training on your data would choose"),
     "train-efpn": ("detframe.cli.train_efpn", "train EFPN in stages (tools/train_efpn.py)"),
+    "check": ("detframe.cli.check", "look at a data set before training on it (tools/check_data.py)"),
     "evaluate": ("detframe.cli.evaluate", "AP of trained weights on a test set (tools/test_net.py)"),
     "predict": ("detframe.cli.predict", "draw and save what is found in images or a video"),
     "visualize-data": ("detframe.cli.visualize_data", "draw training images as the model sees them"),

@@ -69,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--score-threshold", type=_fraction, default=0.5, metavar="S", help="draw from this score on (0.5)"
     )
+    parser.add_argument("--no-labels", action="store_true", help="draw boxes without names and scores")
     parser.add_argument("--batch-size", type=positive, default=8, metavar="N", help="images per forward pass (8)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     parser.add_argument("--strict", action="store_true", help="end with 1 if any input was left out or not drawn")
@@ -102,10 +103,12 @@ def run(args: argparse.Namespace) -> int:
     targets = output_paths(inputs, Path(args.output))
     from detframe.inference import Detector
     from detframe.inference.inputs import is_video
+    from detframe.visualization import draw_instances
 
     detector = Detector.load(args.weights, args.device, allow_custom_imports=args.allow_custom_imports)
     pairs = list(zip(inputs, targets, strict=True))
-    with Predictor(detector, Path(args.output), args.score_threshold, args.batch_size) as predictor:
+    draw = partial(draw_instances, score_threshold=args.score_threshold, labels=not args.no_labels)
+    with Predictor(detector, Path(args.output), args.score_threshold, args.batch_size, draw) as predictor:
         predictor.images([pair for pair in pairs if not is_video(pair[0])])
         for source, target in pairs:
             if is_video(source):
@@ -116,8 +119,16 @@ def run(args: argparse.Namespace) -> int:
 class Predictor:
     """Carries a detector over many images and videos, and writes drawings and JSON; memory holds a few batches."""
 
-    def __init__(self, detector: Detector, output: Path, score_threshold: float, batch_size: int) -> None:
+    def __init__(
+        self,
+        detector: Detector,
+        output: Path,
+        score_threshold: float,
+        batch_size: int,
+        draw: Callable[..., np.ndarray],
+    ) -> None:
         self.detector = detector
+        self.draw = draw
         self.output = output
         self.score_threshold = score_threshold
         self.batch_size = batch_size
@@ -201,8 +212,6 @@ class Predictor:
 
     def _predict(self, pictures: Iterable[Picture]) -> Iterator[tuple[Picture, np.ndarray]]:
         """Detect, write the JSON rows, and give each picture with its drawing, in order."""
-        from detframe.visualization import draw_instances
-
         under_way: deque[Picture] = deque()
 
         def feed() -> Iterator[Tensor]:
@@ -213,8 +222,7 @@ class Predictor:
         for prediction in self.detector.predict_iter(feed(), self.batch_size, paste_masks=False):
             picture = under_way.popleft()
             self._record(picture, prediction)
-            names = self.detector.class_names
-            yield picture, draw_instances(picture.image, prediction, names, score_threshold=self.score_threshold)
+            yield picture, self.draw(picture.image, prediction, self.detector.class_names)
 
     def _record(self, picture: Picture, prediction: Prediction) -> None:
         from detframe.evaluation.results import coco_rows, pack

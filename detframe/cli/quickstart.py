@@ -101,7 +101,8 @@ def draw_predictions(cfg: ConfigNode, checkpoint: Path, folder: Path) -> int:
     pictures = []
     for i, prediction in enumerate(detector.predict(images)):
         record: Any = chosen[i]
-        pictures.append(side_by_side(images[i], record, prediction, detector.class_names))
+        name = Path(record["file_name"]).name
+        pictures.append(side_by_side(images[i], record, prediction, detector.class_names, name=name))
         write_image(folder / f"{Path(record['file_name']).stem}.png", pictures[-1])
     write_image(folder.with_suffix(".png"), contact_sheet(pictures, columns=3))
     return len(chosen)

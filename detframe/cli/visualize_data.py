@@ -42,6 +42,7 @@ def _run(args: argparse.Namespace) -> int:
     output = Path(args.output or Path(cfg.OUTPUT_DIR) / "data")
     check_output(output)
     from detframe.data import build_train_loader, load_records
+    from detframe.engine.inputs import file_names
     from detframe.visualization import training_image
 
     records = load_records(
@@ -50,10 +51,12 @@ def _run(args: argparse.Namespace) -> int:
         keep_empty=cfg.DATALOADER.EMPTY == "keep",
         on_missing=cfg.DATALOADER.ON_ERROR,
     )
+    find = file_names(records)
     with closing(build_train_loader(cfg, records)) as loader:
         samples = chain.from_iterable(zip(images, targets, strict=True) for images, targets in loader)
         for number, (image, target) in enumerate(islice(samples, args.num_images), 1):
-            picture = training_image(image, target, records.metadata.class_names)
-            write_image(output / f"{number:04d}_image_{safe_name(str(target['image_id']))}.jpg", picture)
+            file = Path(find(target["image_id"]))
+            picture = training_image(image, target, records.metadata.class_names, file.name)
+            write_image(output / f"{number:04d}_{safe_name(file.stem)}.jpg", picture)
     logger.info("%d drawings are in %s", args.num_images, output)
     return 0

@@ -7,6 +7,7 @@ the same data set from a second data set.
 
 from __future__ import annotations
 
+import filecmp
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ FOLDERS_ASKED = 60  # below a path, the highest first
 FILES_ASKED = 25  # of one suffix in one folder; where there are more, each is of one picture
 READ_AT_MOST = 40  # candidates that are read to be compared
 SAME_SHARE = 0.9  # of the pictures of one candidate that another one must have to stand for it
+_COMPARED = 2000  # pictures that are compared with their namesakes byte by byte
 DATA_FILES = (".json", ".csv", ".tsv", ".xml", ".yaml", ".yml")  # that may hold a data set each
 
 
@@ -179,17 +181,47 @@ def richness(candidate: Candidate) -> tuple[object, ...]:
 
 
 def stands_for(one: Candidate, other: Candidate) -> bool:
-    """Whether nearly all pictures of `other` are among those of `one`."""
-    pictures = other.content.pictures
-    return len(pictures & one.content.pictures) >= SAME_SHARE * len(pictures)
+    """Whether nearly all pictures of `other` are among those of `one`, as the same files or as copies of them."""
+    wanted = SAME_SHARE * len(other.content.pictures)
+    lacking = other.content.pictures - one.content.pictures
+    here = len(other.content.pictures) - len(lacking)
+    if here >= wanted or len(lacking) > _COMPARED:
+        return here >= wanted
+    by_name: dict[str, list[str]] = {}
+    for picture in one.content.pictures:
+        by_name.setdefault(os.path.basename(picture), []).append(picture)
+    copies = sum(any(_same_bytes(p, q) for q in by_name.get(os.path.basename(p), [])[:9]) for p in lacking)
+    return here + copies >= wanted
+
+
+def _same_bytes(first: str, second: str) -> bool:
+    try:
+        return os.path.getsize(first) == os.path.getsize(second) and filecmp.cmp(first, second, shallow=False)
+    except OSError:  # a file that cannot be read is the same as no other
+        return False
+
+
+def is_leftover(best: Candidate, other: Candidate) -> bool:
+    """Whether a candidate is what a data set with splits left over: the same classes, in a folder among its own."""
+    parts = best.recognised.parts
+    home = os.path.commonpath([place for part in parts for place in (part.annotations, part.images)])
+    return (
+        len(parts) > 1
+        and best.format == other.format
+        and len(other.content.pictures) < len(best.content.pictures)
+        and set(other.content.class_names) <= set(best.content.class_names)
+        and all(part.annotations.is_relative_to(home) for part in other.recognised.parts)
+    )
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """One data set: the candidate to take, and the others that describe its pictures or some of them."""
+    """One data set: the candidate to take, the others that describe its pictures or some of them, and what belongs to
+    it and is in none of its parts."""
 
     best: Candidate
     others: tuple[Candidate, ...] = ()
+    leftovers: tuple[Candidate, ...] = ()
 
 
 def clusters(candidates: Sequence[Candidate]) -> list[Cluster]:
@@ -202,6 +234,9 @@ def clusters(candidates: Sequence[Candidate]) -> list[Cluster]:
     while left:
         largest = max(left, key=lambda c: len(c.content.pictures))
         best = max((c for c in left if stands_for(c, largest)), key=richness)
-        out.append(Cluster(best, tuple(c for c in left if c is not best and stands_for(best, c))))
-        left = [c for c in left if c is not best and not stands_for(best, c)]
+        same = [c for c in left if c is not best and stands_for(best, c)]
+        rest = [c for c in left if c is not best and c not in same]
+        leftovers = [c for c in rest if is_leftover(best, c)]
+        out.append(Cluster(best, tuple(same), tuple(leftovers)))
+        left = [c for c in rest if c not in leftovers]
     return out

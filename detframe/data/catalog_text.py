@@ -36,13 +36,13 @@ def catalog_text(entries: Mapping[str, CatalogEntry], findings: Sequence[Finding
 
 def _sentence(finding: Finding) -> str:
     line = finding.line()
-    text = line[:1].upper() + line[1:] + "."
-    return f"{text} {finding.remedy[:1].upper()}{finding.remedy[1:]}." if finding.remedy else text
+    return f"{line}; {finding.remedy}" if finding.remedy else line
 
 
 def _comment(text: str) -> str:
+    """Lines of a comment: a point of a list."""
     lines = [line for part in text.splitlines() for line in textwrap.wrap(part, _WIDTH, break_long_words=False)]
-    return "\n".join(f"{'#' if number == 0 else '# '} {line}" for number, line in enumerate(lines))
+    return "\n".join(f"# {' ' if number else '-'} {line}" for number, line in enumerate(lines))
 
 
 def _entry_text(entry: CatalogEntry, start: Path) -> str:

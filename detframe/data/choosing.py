@@ -109,6 +109,10 @@ def _about_others(cluster: Cluster, broken: Sequence[Candidate], path: Path, sho
         )
         remedy = f"to take another one: {arguments(others[0], path, shown_path, cluster)}"
         findings.append(Finding("other-formats", NOTE, len(others), text, (), remedy, whole=True))
+    for candidate in cluster.leftovers[:5]:
+        count = len(candidate.content.pictures)
+        text = f"{_where(candidate, path, shown_path)} belongs to no part, and is not used: {counted(count, 'picture')}"
+        findings.append(Finding("unused-part", WARNING, count, text, whole=True))
     for candidate in broken[:5]:
         problem = _first_line(candidate.content.problem) or "none of its pictures exists"
         text = f"{_where(candidate, path, shown_path)} looks like {candidate.format}, and was not taken: {problem}"

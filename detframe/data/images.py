@@ -63,6 +63,22 @@ def load_image(path: str | Path, expected_hw: tuple[int, int] | None = None) -> 
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
+def from_pillow(image: Any) -> Tensor:
+    """An image of Pillow as `load_image` gives its file: uint8 (3, H, W), RGB, upright.
+
+    Raises:
+        ImageReadError: it cannot be read to its end, or its values are floating-point.
+    """
+    name = f"the image {getattr(image, 'filename', '') or 'of Pillow'}"
+    if image.mode == "F":
+        raise ImageReadError(f"{name} holds floating-point values; no one scale makes colours of them")
+    try:
+        image.load()
+    except Exception as error:  # a plugin lets through whatever its parsing runs into
+        raise ImageReadError(f"{name} is truncated or damaged: {error or type(error).__name__}") from None
+    return torch.from_numpy(_pixels_of_pillow(image, 16, name)).permute(2, 0, 1)
+
+
 def image_size(path: str | Path) -> tuple[int, int]:
     """(height, width) that `load_image` gives, from the header alone.
 
@@ -123,7 +139,7 @@ def _with_opencv(data: bytes, header: Header, path: str | Path) -> np.ndarray:
             f"{path} cannot be decoded: it is a damaged {header.format}, or of a kind that is not read"
         )
     if pixels.dtype == np.uint16:
-        pixels = _eight_bits(pixels, header, path)
+        pixels = _eight_bits(pixels, header.bits, path)
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
 
 
@@ -133,15 +149,20 @@ def _with_pillow(data: bytes, header: Header, path: str | Path) -> np.ndarray:
     if image is None:
         return _turned(_with_opencv(_without_orientation(data, header), header, path), header.orientation)
     _load_strictly(image, header, path)
+    return _pixels_of_pillow(image, header.bits, path)
+
+
+def _pixels_of_pillow(image: Any, bits: int, path: str | Path) -> np.ndarray:
+    """uint8 (H, W, 3), RGB, upright, of a loaded image of Pillow; Pillow turns TIFF itself, and then says so."""
     if image.mode.startswith("I"):
         wide = np.asarray(image).clip(0, 2**16 - 1).astype(np.uint16)
-        pixels = np.stack([_eight_bits(wide, header, path)] * 3, axis=-1)
+        pixels = np.stack([_eight_bits(wide, bits, path)] * 3, axis=-1)
     else:
         try:
             pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
         except ValueError as error:
             raise ImageReadError(f"{path} cannot be made RGB: its colours are {image.mode} ({error})") from None
-    return _turned(pixels, pillow_orientation(image))  # Pillow turns TIFF itself, and then says 1
+    return _turned(pixels, pillow_orientation(image))
 
 
 def _load_strictly(image: Any, header: Header, path: str | Path) -> None:
@@ -171,13 +192,13 @@ def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return cv2.rotate(pixels, turn[orientation]) if orientation in turn else pixels
 
 
-def _eight_bits(pixels: np.ndarray, header: Header, path: str | Path) -> np.ndarray:
-    """The upper 8 of 16 bits.
+def _eight_bits(pixels: np.ndarray, stated: int, path: str | Path) -> np.ndarray:
+    """The upper 8 of 16 bits; `stated` is what the file says that it has.
 
     By the format and never by the brightest value: two images of one camera must keep their relation.
     """
     bits = int(pixels.max()).bit_length()
-    if header.bits == 16 and 0 < bits < FULL_BITS:
+    if stated == 16 and 0 < bits < FULL_BITS:
         _notice(
             "bits",
             "%s has 16 bits per channel, but only %d of them are used (cameras with 10, 12 or 14 bits write such "

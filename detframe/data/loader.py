@@ -322,7 +322,7 @@ def build_train_loader(
     transforms = build_train_transforms(cfg, records.metadata.keypoint_flip_pairs)
     skip = cfg.DATALOADER.ON_ERROR == "skip"
     dataset = TrainDataset(records, transforms, sampler, skip, cfg.INPUT.COPY_PASTE_PROB)
-    return TrainLoader(dataset, start_iteration, _num_workers(cfg, world_size), skip, _pins_memory(cfg))
+    return TrainLoader(dataset, start_iteration, num_workers(cfg, world_size), skip, _pins_memory(cfg))
 
 
 def build_sampler(
@@ -349,10 +349,10 @@ def build_test_loader(cfg: Any, records: Records, rank: int = 0, world_size: int
     dataset = TestDataset(records, build_test_transforms(cfg), shard(len(records), rank, world_size))
     batch_size = max(1, cfg.TEST.IMS_PER_BATCH // world_size)
     skip = cfg.DATALOADER.ON_ERROR == "skip"
-    return TestLoader(dataset, batch_size, _num_workers(cfg, world_size), skip, _pins_memory(cfg))
+    return TestLoader(dataset, batch_size, num_workers(cfg, world_size), skip, _pins_memory(cfg))
 
 
-def _num_workers(cfg: Any, world_size: int) -> int:
+def num_workers(cfg: Any, world_size: int) -> int:
     """DATALOADER.NUM_WORKERS, or what fits this machine where that is -1; never far more than there are cores."""
     per_rank = cpu_cores() // max(1, env_number("LOCAL_WORLD_SIZE", world_size))
     wanted = cfg.DATALOADER.NUM_WORKERS

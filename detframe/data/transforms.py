@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 from torchvision import tv_tensors
@@ -37,6 +38,13 @@ def resize_shape(size_hw: tuple[int, int], min_size: int, max_size: int = 0) -> 
         scale = max_size / max(size_hw)
     height, width = (max(1, int(side * scale + 0.5)) for side in size_hw)
     return height, width
+
+
+def resize_shapes(sizes_hw: np.ndarray, min_size: int, max_size: int = 0) -> np.ndarray:
+    """`resize_shape` of many images: int64 (I, 2) gives int64 (I, 2)."""
+    kinds, kind_of = np.unique(sizes_hw, axis=0, return_inverse=True)
+    shapes = [resize_shape((int(height), int(width)), min_size, max_size) for height, width in kinds]
+    return np.array(shapes, dtype=np.int64).reshape(-1, 2)[kind_of.reshape(-1)]
 
 
 class Resize:

@@ -12,7 +12,7 @@ from detframe.config.yaml_text import safe_yaml
 from detframe.data.archives import ARCHIVES
 from detframe.data.candidates import recognisers
 from detframe.data.listing import IMAGE_SUFFIXES, Listing, files_below
-from detframe.errors import InvalidValueError, UserError, listed
+from detframe.errors import InvalidValueError, UserError, listed, shown
 from detframe.files import read_text
 
 _TREE_LINES = 12
@@ -80,7 +80,7 @@ def _special_file(path: Path, shown_path: str) -> str:
 
 
 def _special_yaml(path: Path, shown_path: str) -> str:
-    """Why a YAML file is no data set: it is a catalog or a config of detframe, or its folders do not exist."""
+    """Why a YAML file is no data set: it is a catalog or a config of detframe, or something else."""
     try:
         tree = safe_yaml(read_text(path), str(path))
     except (UserError, OSError) as error:
@@ -97,16 +97,6 @@ def _special_yaml(path: Path, shown_path: str) -> str:
     if {"MODEL", "DATASETS", "SOLVER", "INPUT", "_BASE_"} & set(tree):
         return (
             f"{shown_path} is a config, and --data takes a data set; detframe train --config-file {shown_path} runs it"
-        )
-    return _yaml_to_nowhere(tree, path, shown_path)
-
-
-def _yaml_to_nowhere(tree: dict[str, object], path: Path, shown_path: str) -> str:
-    folders = [f"{key}: {tree[key]}" for key in ("path", "train", "val", "test") if isinstance(tree.get(key), str)]
-    if folders:
-        return (
-            f"{shown_path} names folders of which none with images exists, neither as written ({'; '.join(folders)}) "
-            f"nor below {path.parent}. Correct them, or put the file beside the folders"
         )
     fields = listed([str(key) for key in tree], 8) or "none"
     return f"{shown_path} has the fields {fields}; a data.yaml has `train:`, `val:` and `names:`"
@@ -154,9 +144,8 @@ def nearest_things(listing: Listing) -> list[str]:
     found += [line for file in listing.with_suffix(".csv")[:3] if (line := _near_csv(listing.root / file, file))]
     xml = listing.with_suffix(".xml")
     if xml:
-        head = _head(listing.root / xml[0])
-        tag = re.search(r"<([A-Za-z_][\w.-]*)", head.replace("<?xml", "").replace("<!", ""))
-        found.append(f"{len(xml)} .xml files, but {xml[0]} begins with <{tag[1] if tag else '?'}>, not <annotation>")
+        tag = re.search(r"<([A-Za-z_][\w.-]*)", re.sub(r"<[?!][^>]*>", "", _head(listing.root / xml[0])))
+        found.append(f"{len(xml)} .xml files; {xml[0]} {f'begins with <{tag[1]}>' if tag else 'is no XML'}")
     records = [f for f in listing.files if f.suffix.lower() in (".tfrecord", ".record", ".tfrecords", ".parquet")]
     if records:
         found.append(f"{records[0]}: TFRecord and Parquet are not read; export the data set as COCO or VOC")
@@ -179,11 +168,15 @@ def _near_texts(listing: Listing, images: list[Path]) -> list[str]:
     matching = [file for file in texts if file.stem in stems]
     if not matching:
         return []
-    lines = [line.split() for line in _head(listing.root / matching[0]).splitlines() if line.strip()]
-    numbers = f"{matching[0]} has {len(lines[0])} words in its first line" if lines else f"{matching[0]} is empty"
+    lines = [line.strip() for line in _head(listing.root / matching[0]).splitlines() if line.strip()]
+    first = f"{matching[0]} begins with {shown(lines[0])}" if lines else f"{matching[0]} is empty"
+    pairs = f"{len(images)} images and {len(matching)} .txt files of the same names ({first})"
+    names = [f for f in listing.files if f.suffix.lower() in (".yaml", ".yml", ".names") or f.name == "classes.txt"]
+    if names:
+        return [f"{pairs}, and {names[0]}; labels of YOLO are lines of class number, x, y, width, height from 0 to 1"]
     return [
-        f"{len(images)} images and {len(matching)} .txt files of the same names ({numbers}), but no data.yaml, "
-        f"classes.txt or obj.names that names the classes: put a classes.txt with one name a line beside them"
+        f"{pairs}, but no data.yaml, classes.txt or obj.names that names the classes: put a classes.txt with one name "
+        f"a line beside them"
     ]
 
 

@@ -105,7 +105,7 @@ def build_hooks(inputs: RunInputs, model: nn.Module, checkpointer: Checkpointer,
     recorder = RunRecorder(checkpointer.folder, start, active=rank() == 0)
     hooks: list[Hook] = [
         FiniteHook(cfg.SOLVER.LOG_PERIOD, cfg.TEST.EVAL_PERIOD),
-        PictureHook(recorder, names, cfg.SOLVER.IMAGE_PERIOD),
+        PictureHook(recorder, names, cfg.SOLVER.IMAGE_PERIOD, file_names(inputs.records)),
         LogHook(recorder, cfg.SOLVER.LOG_PERIOD, cfg.SOLVER.IMS_PER_BATCH, len(inputs.records)),
     ]
     if inputs.test_sets:

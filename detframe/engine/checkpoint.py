@@ -1,7 +1,7 @@
 """Checkpoints: whole or absent, loadable with weights_only=True, and each enough for inference on its own.
 
 Layout of a file: {"model": state dict (the moving average where there is one), "meta": {...}, "training": {...}}; see
-`Checkpointer.save`.
+`Checkpointer.save`. model_best.pth is for predicting, and has no "training".
 """
 
 from __future__ import annotations
@@ -177,7 +177,9 @@ class Checkpointer:
         metrics: Mapping[str, float],
         interim: bool = False,
     ) -> Path:
-        """Write a checkpoint, then make it the last one (except model_best.pth), then remove those it supersedes.
+        """Write a checkpoint, then make it the last one, then remove those it supersedes.
+
+        model_best.pth holds weights and what predicting needs, no more: no run goes on from it.
 
         Args:
             interim: it is removed when the next one is there, and supersedes none of the others.
@@ -187,7 +189,8 @@ class Checkpointer:
         """
         meta = {**self.meta, "iteration": training["iteration"], "metrics": dict(metrics)}
         path = self.folder / name
-        save_file({"model": dict(model), "meta": meta, "training": training}, path)
+        rest = {} if name == BEST else {"training": training}
+        save_file({"model": dict(model), "meta": meta, **rest}, path)
         if name != BEST:
             write_text(self.folder / LAST, name + "\n", FULL_DISK)
             if self.interim not in (None, path):
@@ -252,5 +255,5 @@ def last_checkpoint(folder: Path) -> Path | None:
         logger.warning("%s; looking for another checkpoint", problem)
     if pointed is not None:
         return pointed
-    others = [folder / FINAL, *periodic_checkpoints(folder), folder / BEST]
+    others = [folder / FINAL, *periodic_checkpoints(folder)]
     return next((path for path in others if path.is_file()), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from detframe.config import ConfigNode
 from detframe.engine import stopping
 from detframe.engine.best_metric import choose_metric
+from detframe.engine.inputs import file_names
 from detframe.engine.pictures import pictures_are_optional
 from detframe.engine.recorder import RunRecorder
 from detframe.errors import InvalidValueError
@@ -71,8 +73,8 @@ class TestSets:
         logger.info("evaluating %d images of %s%s", len(records), name, left_out)
         loader = build_test_loader(self.cfg, records, rank=rank(), world_size=world_size())
         names = records.metadata.class_names
-        predicted = (ANY_CLASS,) if getattr(model, "class_agnostic", False) else names
-        pictures = _Pictures(self.recorder, name, iteration, names, predicted, self.cfg.TEST.VISUALIZE)
+        classes = (names, (ANY_CLASS,) if getattr(model, "class_agnostic", False) else names)
+        pictures = _Pictures(self.recorder, name, iteration, classes, self.cfg.TEST.VISUALIZE, file_names(records))
         batches = _Stoppable(loader)
         metrics: dict[str, float] = run_evaluation(model, batches, evaluator, self.amp_dtype, pictures.on_batch)
         if sum(gather_objects(loader.skipped)) == len(records):
@@ -120,22 +122,28 @@ def _check_classes(cfg: ConfigNode, count: int) -> None:
 
 
 class _Pictures:
-    """Draws the first images of rank 0's shard, ground truth beside prediction."""
+    """Draws the first images of rank 0's shard, ground truth beside prediction.
+
+    Args:
+        class_names: of the ground truth, and of the predictions.
+        count: how many images.
+        file_name: the file of an image id, for the captions.
+    """
 
     def __init__(
         self,
         recorder: RunRecorder | None,
         name: str,
         iteration: int,
-        class_names: Sequence[str],
-        predicted_names: Sequence[str],
+        class_names: tuple[Sequence[str], Sequence[str]],
         count: int,
+        file_name: Callable[[Any], str],
     ) -> None:
         self.recorder = recorder
         self.name = name
         self.iteration = iteration
-        self.class_names = class_names
-        self.predicted_names = predicted_names
+        self.class_names, self.predicted_names = class_names
+        self.file_name = file_name
         self.left = count if recorder is not None and recorder.active else 0
         self._number = 0
 
@@ -152,7 +160,8 @@ class _Pictures:
         for image, target, prediction in list(zip(images, targets, predictions, strict=True))[: self.left]:
             names, predicted = self.class_names, self.predicted_names
             with pictures_are_optional(self.recorder):
-                picture = side_by_side(image, target, prediction, names, _PICTURE_THRESHOLD, predicted)
+                file = Path(self.file_name(target["image_id"])).name
+                picture = side_by_side(image, target, prediction, names, _PICTURE_THRESHOLD, predicted, file)
                 self.recorder.picture(self.iteration, f"predictions_{self.name}_{self._number}", picture)
             self._number += 1
             self.left -= 1

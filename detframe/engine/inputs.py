@@ -211,12 +211,11 @@ def missing_images(inputs: RunInputs) -> str:
 
 
 def file_names(records: Any) -> Callable[[Any], str]:
-    """A function image id -> file name; it searches only when it is asked."""
+    """A function image id -> path of its file; it searches only when it is asked."""
 
     def find(image_id: Any) -> str:
-        for index in range(len(records)):
-            if records.image_ids[index] == image_id:
-                return str(records.file_name(index))
+        for index in (records.image_ids == image_id).nonzero()[0][:1]:
+            return str(records.file_name(int(index)))
         return "unknown file"
 
     return find

@@ -102,15 +102,22 @@ def find_newest(folder: Path) -> Found | None:
 
 
 def _highest(folder: Path, tried: dict[Path, str]) -> Found | None:
-    """The usable checkpoint of the highest iteration; of two, the final one comes first and the best one last."""
+    """The usable checkpoint of the highest iteration; of two, the final one comes first.
+
+    model_best.pth has no state of a training. Where it alone is left, that is the reason why nothing can go on from it.
+    """
     found = _usable(folder / FINAL, tried)
     for path in periodic_checkpoints(folder):
         periodic = _usable(path, tried)
         if periodic is not None:
             found = periodic if found is None or periodic.iteration > found.iteration else found
             break
-    best = _usable(folder / BEST, tried)
-    return best if best is not None and (found is None or best.iteration > found.iteration) else found
+    best = folder / BEST
+    if found is None and best.is_file():
+        tried[best] = (
+            f"{best} holds weights alone: MODEL.WEIGHTS {best} begins a new training with them, none goes on from it"
+        )
+    return found
 
 
 def _usable(path: Path, tried: dict[Path, str]) -> Found | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from detframe.engine.hooks import Hook, is_due
 from detframe.engine.recorder import RunRecorder
@@ -21,12 +22,22 @@ class PictureHook(Hook):
     """Draws up to four images of the first batch, and of a batch every `period` steps (0: only the first).
 
     They are drawn from the collated tensors, after all transforms, so that what is wrong there can be seen.
+
+    Args:
+        file_name: the file of an image id, for the captions.
     """
 
     name = "pictures"
 
-    def __init__(self, recorder: RunRecorder, class_names: Sequence[str], period: int) -> None:
+    def __init__(
+        self,
+        recorder: RunRecorder,
+        class_names: Sequence[str],
+        period: int,
+        file_name: Callable[[Any], str] | None = None,
+    ) -> None:
         self.recorder = recorder
+        self.file_name = file_name
         self.class_names = class_names
         self.period = period
         self._drawn = False
@@ -41,7 +52,8 @@ class PictureHook(Hook):
         self._drawn = True
         for number, (image, target) in enumerate(list(zip(*step.batch, strict=True))[:_MOST]):
             with pictures_are_optional(self.recorder):
-                picture = training_image(image, target, self.class_names)
+                name = Path(self.file_name(target["image_id"])).name if self.file_name is not None else ""
+                picture = training_image(image, target, self.class_names, name)
                 self.recorder.picture(trainer.iteration, f"train_{number}", picture)
 
 

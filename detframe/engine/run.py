@@ -29,6 +29,7 @@ from detframe.engine.build import build_trainer, reproducible
 from detframe.engine.checkpoint import BEST, FINAL, FULL_DISK, saved_config
 from detframe.engine.distributed import describe, on_rank_zero, process_group, share_of_batch
 from detframe.engine.evaluating import TestSets
+from detframe.engine.fit import fit_lines
 from detframe.engine.hooks import EvaluationHook
 from detframe.engine.inputs import (
     RunInputs,
@@ -161,6 +162,8 @@ def _build(inputs: RunInputs, folder: Path, content: dict[str, Any] | None, held
         logger.warning("%s", line)
     trainer = build_trainer(inputs, folder, inputs.cfg.MODEL.WEIGHTS, content)
     held.callback(trainer.close_data)
+    for level, line in fit_lines(inputs.cfg, trainer.model, inputs.records, inputs.test_sets):
+        logger.log(level, "%s", line)
     trainer.fetch()
     return trainer
 

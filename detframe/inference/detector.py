@@ -111,9 +111,11 @@ class Detector:
     ) -> Sequence[Prediction | None]:
         """Detections of every image, in the order of the inputs, on the CPU, in the coordinates of the images.
 
+        Beside the model's entries, each prediction has `names`, the class name of each of its rows.
+
         Args:
-            inputs: a path, a folder, a pattern as "photos/*.jpg", an RGB array (H, W, 3) of uint8, an RGB tensor
-                (3, H, W), uint8 or float in [0, 1], or a list that mixes them. One image gives a list of one.
+            inputs: a path, a folder, a pattern as "photos/*.jpg", a PIL image, an RGB array (H, W, 3) of uint8, an RGB
+                tensor (3, H, W), uint8 or float in [0, 1], or a list that mixes them. One image gives a list of one.
             batch_size: images per forward pass, for speed and memory. Images never influence each other; but sums are
                 rounded as the kernels for a batch of that size add them up: in float32 (amp "off") in the last digits
                 of boxes and scores; in half precision, which "auto" takes where the hardware has it, the results may
@@ -190,11 +192,11 @@ class Detector:
             elif item[0] - following >= _WINDOW * batch_size:
                 done.update(self._run(waiting.pop(_oldest(waiting)), score_threshold))
             while following in done:
-                yield _finished(done.pop(following), paste_masks)
+                yield self._finished(done.pop(following), paste_masks)
                 following += 1
         while waiting:
             done.update(self._run(waiting.pop(_oldest(waiting)), score_threshold))
-        yield from (_finished(done.pop(index), paste_masks) for index in sorted(done))
+        yield from (self._finished(done.pop(index), paste_masks) for index in sorted(done))
 
     def _loaded(self, inputs: ImageLike | Iterable[ImageLike], ahead: int, skip: bool) -> Iterator[_Item | _Missing]:
         """Images decoded and resized by threads, at most `ahead` before they are needed, in order.
@@ -257,14 +259,14 @@ class Detector:
             predictions = to_cpu(predictions)
         return {index: prediction for (index, _, _), prediction in zip(items, predictions, strict=True)}
 
-
-def _finished(prediction: Prediction | None, paste_masks: bool) -> Prediction | None:
-    if prediction is None:
-        return None
-    masks = prediction.get("masks")
-    if paste_masks and isinstance(masks, BoxMasks):
-        prediction["masks"] = masks.paste()
-    return prediction
+    def _finished(self, prediction: Prediction | None, paste_masks: bool) -> Prediction | None:
+        if prediction is None:
+            return None
+        masks, names = prediction.get("masks"), self.class_names
+        if paste_masks and isinstance(masks, BoxMasks):
+            prediction["masks"] = masks.paste()
+        prediction["names"] = [names[label - 1] for label in prediction["labels"].tolist()]
+        return prediction
 
 
 def _oldest(waiting: dict[tuple[int, int], list[_Item]]) -> tuple[int, int]:

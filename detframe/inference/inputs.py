@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import torch
 from torch import Tensor
 
@@ -22,8 +23,9 @@ VIDEO_EXTENSIONS = (
     *(".webm", ".wmv"),
 )
 
-# An image, or where it lies: a path, an RGB array (H, W, 3) of uint8, an RGB tensor (3, H, W), uint8 or float in [0, 1]
-ImageLike = str | Path | np.ndarray | Tensor
+# An image, or where it lies: a path, a PIL image, an RGB array (H, W, 3) of uint8, an RGB tensor (3, H, W), uint8 or
+# float in [0, 1]
+ImageLike = str | Path | np.ndarray | Tensor | PIL.Image.Image
 
 
 def list_images(pattern: str | Path) -> list[Path]:
@@ -143,7 +145,9 @@ def expand(inputs: ImageLike | Iterable[ImageLike], keep_missing: bool = False) 
     Args:
         keep_missing: give a path behind which there is nothing as it is, for the reader to name.
     """
-    if isinstance(inputs, (str, Path)) or (isinstance(inputs, (np.ndarray, Tensor)) and inputs.ndim == 3):
+    if isinstance(inputs, (str, Path, PIL.Image.Image)):
+        inputs = [inputs]
+    elif isinstance(inputs, (np.ndarray, Tensor)) and inputs.ndim == 3:
         inputs = [inputs]
     if not isinstance(inputs, Iterable):
         raise InvalidTypeError(f"cannot predict on a {type(inputs).__name__}; {_WANTED}")
@@ -157,8 +161,8 @@ def expand(inputs: ImageLike | Iterable[ImageLike], keep_missing: bool = False) 
 
 
 _WANTED = (
-    "an image is a path, an RGB array (H, W, 3) of uint8, or an RGB tensor (3, H, W), uint8 or float in [0, 1]; "
-    "several come as a list, a folder or a pattern"
+    "an image is a path, a PIL image, an RGB array (H, W, 3) of uint8, or an RGB tensor (3, H, W), uint8 or float in "
+    "[0, 1]; several come as a list, a folder or a pattern"
 )
 
 
@@ -174,6 +178,10 @@ def as_tensor(image: ImageLike) -> Tensor:
         from detframe.data import load_image
 
         return load_image(str(image))
+    if isinstance(image, PIL.Image.Image):
+        from detframe.data import from_pillow
+
+        return from_pillow(image)
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise InvalidValueError(f"got an array of shape {image.shape} and type {image.dtype}; {_WANTED}")

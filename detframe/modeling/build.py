@@ -79,6 +79,25 @@ def build_detection_model(cfg: ConfigNode) -> GeneralizedRCNN:
     return model.to(resolve_device(cfg.MODEL.DEVICE))
 
 
+def build_outline(cfg: ConfigNode) -> GeneralizedRCNN:
+    """The detector of a config without its weights, in a moment: it computes nothing, but knows its levels, anchors and
+    locations. No random number is drawn.
+
+    Raises:
+        As `build_detection_model`.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE, cfg.MODEL.COMPILE = "meta", False
+    cfg.freeze()
+    with torch.device("meta"):
+        model = build_detection_model(cfg)
+    # tensors that say something, as anchors do, stand there
+    with torch.random.fork_rng(devices=[]):
+        model.rpn = _build(RPN_HEADS.get(cfg.MODEL.RPN.NAME), cfg, model.backbone, "RPN")
+    return model
+
+
 def _build(entry: Any, cfg: ConfigNode, backbone: Any, section: str) -> nn.Module:
     parts = {"out_channels": backbone.out_channels, "strides": _strides_for(cfg, backbone, section)}
     return entry.from_config(cfg, **parts) if hasattr(entry, "from_config") else entry(cfg, **parts)

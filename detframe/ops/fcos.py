@@ -76,26 +76,31 @@ def assign_locations(
     parts = []
     for start in range(0, num_locations, step):
         rows = slice(start, start + step)
-        fit = _fits(gt_boxes, locations, rows, radius, inclusive)
+        at = (locations.xy[rows, 0], locations.xy[rows, 1], locations.stride[rows])
+        fit = location_fits(gt_boxes[:, :, None], *at, locations.low[rows], locations.high[rows], radius, inclusive)
         best, index = torch.where(fit, area[:, :, None], torch.inf).min(1)
         parts.append(index.masked_fill(best == torch.inf, -1))
     return torch.cat(parts, 1)
 
 
-def _fits(gt_boxes: Tensor, locations: Locations, rows: slice, radius: float, inclusive: bool) -> Tensor:
-    """Whether a location may take a box: bool (N, G, rows)."""
-    x, y = locations.xy[rows].unbind(1)
-    x1, y1, x2, y2 = (side[..., None] for side in gt_boxes.unbind(-1))
+def location_fits(
+    boxes: Tensor, x: Tensor, y: Tensor, stride: Tensor, low: Tensor, high: Tensor, radius: float, inclusive: bool
+) -> Tensor:
+    """Whether locations may take boxes (..., 4), whatever other boxes there are: bool, all broadcast to one shape.
+
+    Args:
+        x, y, stride, low, high: of the locations, as in `Locations`.
+        radius, inclusive: as of `assign_locations`.
+    """
+    x1, y1, x2, y2 = boxes.unbind(-1)
     sides = (x - x1, y - y1, x2 - x, y2 - y)
     smallest = torch.minimum(torch.minimum(sides[0], sides[1]), torch.minimum(sides[2], sides[3]))
     largest = torch.maximum(torch.maximum(sides[0], sides[1]), torch.maximum(sides[2], sides[3]))
-    low, high = locations.low[rows], locations.high[rows]
     in_range = (largest >= low) & (largest <= high) if inclusive else (largest > low) & (largest < high)
     fit = in_range & (smallest > 0)
     if radius > 0:
-        reach = radius * locations.stride[rows]
         off_centre = torch.maximum((x - (x1 + x2) / 2).abs(), (y - (y1 + y2) / 2).abs())
-        fit &= off_centre < reach
+        fit &= off_centre < radius * stride
     return fit
 
 

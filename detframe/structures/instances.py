@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
+import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
@@ -36,11 +37,12 @@ class Prediction(TypedDict, total=False):
     scores: Tensor  # float32 (M,), 0 to 1
     masks: Tensor | BoxMasks  # float32 (M, 1, H, W), probabilities; in the evaluation, on their boxes
     keypoints: Tensor  # float32 (M, P, 3)
+    names: list[str]  # (M,), of the labels; in what a Detector gives
 
 
 # What label 1 means where a model does not tell classes apart
 ANY_CLASS = "object"
-INSTANCE_KEYS = ("boxes", "labels", "scores", "masks", "keypoints", "iscrowd", "area", "ann_ids")
+INSTANCE_KEYS = ("boxes", "labels", "scores", "masks", "keypoints", "iscrowd", "area", "ann_ids", "names")
 
 
 def select(instances: Any, keep: Tensor) -> Any:
@@ -52,6 +54,8 @@ def select(instances: Any, keep: Tensor) -> Any:
 
 
 def _rows(value: Any, keep: Tensor) -> Any:
+    if isinstance(value, list):
+        return [value[row] for row in torch.arange(len(value))[keep.cpu()].tolist()]
     rows = value[keep]
     if isinstance(value, tv_tensors.TVTensor) and not isinstance(rows, tv_tensors.TVTensor):
         return tv_tensors.wrap(rows, like=value)

@@ -15,17 +15,15 @@ from torch import Tensor
 
 from detframe.errors import InvalidValueError
 from detframe.structures import BoxMasks, LazyMasks
+from detframe.visualization.tags import FONT, Colour, Tag, draw_tags, font_line
 
 # Images with a longer side below this are enlarged by a whole factor, so that labels can be read
 _READABLE_SIDE = 560
 _MASK_OPACITY = 0.4
 _MASK_THRESHOLD = 0.5
 _CROWD_COLOUR = (150, 150, 150)
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
 _GAP = 8
-
-Colour = tuple[int, int, int]
-_Area = tuple[int, int, int, int]  # x1, y1, x2, y2
+_SIDES_PER_LINE = 12  # a box has at least so many widths of its line as its shorter side, or a line of one pixel
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,6 @@ class _Style:
     zoom: int
     line: int
     font: float
-    font_line: int
     dot: int
 
 
@@ -44,8 +41,13 @@ def draw_instances(
     instances: Mapping[str, Any],
     class_names: Sequence[str],
     score_threshold: float = 0.0,
+    labels: bool = True,
 ) -> np.ndarray:
     """A picture of an image with its objects; the image itself stays as it is.
+
+    Colours belong to classes; where there is one class only, each object has one of its own. Lines are as wide as suits
+    the picture, and thin around small objects. A label that would hide other labels or objects moves, shrinks, keeps
+    its score alone, or is left out.
 
     Args:
         image: RGB, uint8 (H, W, 3) array or (3, H, W) tensor (uint8, or float in [0, 1]).
@@ -53,6 +55,7 @@ def draw_instances(
             masks (tensor (N, H, W) or (N, 1, H, W), or LazyMasks), keypoints, iscrowd.
         class_names: label i is class_names[i - 1].
         score_threshold: leave out what scores below; without scores everything is drawn.
+        labels: write names and scores.
 
     Returns:
         uint8 RGB (f H, f W, 3); f is a whole factor, above 1 for small images.
@@ -60,9 +63,9 @@ def draw_instances(
     picture, zoom = _enlarged(to_array(image))
     style = _style(picture, zoom)
     rows = _visible_rows(instances, score_threshold)
-    labels = np.asarray(torch.as_tensor(instances["labels"]).cpu())
-    crowd = np.asarray(torch.as_tensor(instances.get("iscrowd", torch.zeros(len(labels)))).cpu()).astype(bool)
-    colours = {row: _CROWD_COLOUR if crowd[row] else class_colour(int(labels[row])) for row in rows}
+    numbers = np.asarray(torch.as_tensor(instances["labels"]).cpu())
+    crowd = np.asarray(torch.as_tensor(instances.get("iscrowd", torch.zeros(len(numbers)))).cpu()).astype(bool)
+    colours = _colours(rows, numbers, crowd, len(class_names) == 1)
     _draw_masks(picture, instances.get("masks"), colours, crowd, style)
     boxes = np.asarray(torch.as_tensor(instances["boxes"]).float().cpu()).reshape(-1, 4) * zoom
     for row in rows:
@@ -71,8 +74,10 @@ def draw_instances(
         else:
             _box(picture, boxes[row], colours[row], style)
     _draw_keypoints(picture, instances.get("keypoints"), colours, style)
-    texts = {row: _text(instances, row, int(labels[row]), class_names, bool(crowd[row])) for row in rows}
-    _draw_tags(picture, boxes, texts, colours, style)
+    if labels:
+        texts = [_texts(instances, row, int(numbers[row]), class_names, bool(crowd[row])) for row in rows]
+        tags = [Tag(boxes[row], text, colours[row]) for row, text in zip(rows, texts, strict=True)]
+        draw_tags(picture, tags, style.font, style.line)
     return picture
 
 
@@ -83,24 +88,31 @@ def side_by_side(
     class_names: Sequence[str],
     score_threshold: float = 0.3,
     predicted_names: Sequence[str] | None = None,
+    name: str = "",
 ) -> np.ndarray:
     """Ground truth on the left, prediction on the right, each with its caption; uint8 RGB.
 
     Args:
         predicted_names: the classes of the prediction, where they are not those of the ground truth.
+        name: of the image's file, for the captions.
     """
     left = draw_instances(image, target, class_names)
     right = draw_instances(image, prediction, predicted_names or class_names, score_threshold)
     caption = f"prediction (score >= {score_threshold:g})" if score_threshold > 0 else "prediction"
-    return contact_sheet([with_caption(left, "ground truth"), with_caption(right, caption)], columns=2)
+    named = [f"{name}: {text}" if name else text for text in ("ground truth", caption)]
+    return contact_sheet([with_caption(left, named[0]), with_caption(right, named[1])], columns=2)
 
 
-def training_image(image: Tensor, target: Mapping[str, Any], class_names: Sequence[str]) -> np.ndarray:
-    """What the model sees in training: a transformed image (3, H, W) with the targets that came with it; uint8 RGB."""
+def training_image(image: Tensor, target: Mapping[str, Any], class_names: Sequence[str], name: str = "") -> np.ndarray:
+    """What the model sees in training: a transformed image (3, H, W) with the targets that came with it; uint8 RGB.
+
+    Args:
+        name: of the image's file, for the caption; without it, the image's id.
+    """
     height, width = image.shape[-2:]
     caption = f"{width} x {height}, {len(target['labels'])} objects"
-    if "image_id" in target:
-        caption = f"image {target['image_id']}: {caption}"
+    if name or "image_id" in target:
+        caption = f"{name or 'image ' + str(target['image_id'])}: {caption}"
     return with_caption(draw_instances(image, target, class_names), caption)
 
 
@@ -116,14 +128,14 @@ def contact_sheet(images: Sequence[np.ndarray], columns: int = 4) -> np.ndarray:
 
 def with_caption(picture: np.ndarray, caption: str) -> np.ndarray:
     """The picture below a white bar with a line of text."""
-    font, line = _font_for(picture)
-    font *= 1.15
-    (width, height), base = cv2.getTextSize(caption, _FONT, font, line)
+    font = 1.15 * _font_for(picture)
+    line = font_line(font / 1.15)
+    (width, height), base = cv2.getTextSize(caption, FONT, font, line)
     while width > picture.shape[1] - 8 and font > 0.3:
         font *= 0.9
-        (width, height), base = cv2.getTextSize(caption, _FONT, font, line)
+        (width, height), base = cv2.getTextSize(caption, FONT, font, line)
     bar = np.full((height + base + 10, picture.shape[1], 3), 255, dtype=np.uint8)
-    cv2.putText(bar, caption, (4, height + 6), _FONT, font, (40, 40, 40), line, cv2.LINE_AA)
+    cv2.putText(bar, caption, (4, height + 6), FONT, font, (40, 40, 40), line, cv2.LINE_AA)
     return np.concatenate([bar, picture])
 
 
@@ -158,16 +170,13 @@ def _enlarged(image: np.ndarray) -> tuple[np.ndarray, int]:
     return cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC), zoom
 
 
-def _font_for(picture: np.ndarray) -> tuple[float, int]:
-    side = max(picture.shape[:2])
-    font = max(0.42, side / 1700)
-    return font, max(1, round(font * 1.6))
+def _font_for(picture: np.ndarray) -> float:
+    return max(0.42, max(picture.shape[:2]) / 1700)
 
 
 def _style(picture: np.ndarray, zoom: int) -> _Style:
     side = max(picture.shape[:2])
-    font, font_line = _font_for(picture)
-    return _Style(zoom, max(2, round(side / 450)), font, font_line, max(2, round(side / 260)))
+    return _Style(zoom, max(2, round(side / 450)), _font_for(picture), max(2, round(side / 260)))
 
 
 # ---------------------------------------------------------------------- parts
@@ -196,11 +205,20 @@ def _draw_masks(
         picture[pixels] = (picture[pixels] * (1 - opacity) + np.array(colour) * opacity).round().astype(np.uint8)
 
 
+def _colours(rows: Sequence[int], labels: np.ndarray, crowd: np.ndarray, one_class: bool) -> dict[int, Colour]:
+    """The colour of each row: of its class, or, where there is one class only, of the object."""
+    numbers = {row: count if one_class else int(labels[row]) for count, row in enumerate(reversed(rows), 1)}
+    return {row: _CROWD_COLOUR if crowd[row] else class_colour(numbers[row]) for row in rows}
+
+
 def _box(picture: np.ndarray, box: np.ndarray, colour: Colour, style: _Style) -> None:
     """A rectangle in its colour on a dark outline, which keeps it visible on any ground."""
     corner, other = _corners(box)
-    cv2.rectangle(picture, corner, other, (20, 20, 20), style.line + 2)
-    cv2.rectangle(picture, corner, other, colour, style.line)
+    shorter = min(other[0] - corner[0], other[1] - corner[1])
+    line = max(1, min(style.line, shorter // _SIDES_PER_LINE))
+    if line == style.line:
+        cv2.rectangle(picture, corner, other, (20, 20, 20), line + 2)
+    cv2.rectangle(picture, corner, other, colour, line)
 
 
 def _hatched_box(picture: np.ndarray, box: np.ndarray, style: _Style) -> None:
@@ -241,48 +259,16 @@ def _draw_keypoints(picture: np.ndarray, keypoints: Any, colours: Mapping[int, C
             )
 
 
-def _text(instances: Mapping[str, Any], row: int, label: int, class_names: Sequence[str], crowd: bool) -> str:
+def _texts(
+    instances: Mapping[str, Any], row: int, label: int, class_names: Sequence[str], crowd: bool
+) -> tuple[str, ...]:
+    """What may be written beside an object, the fullest first."""
     name = class_names[label - 1] if 1 <= label <= len(class_names) else f"label {label}"
     name += " (crowd)" if crowd else ""
-    return f"{name} {float(instances['scores'][row]):.2f}" if "scores" in instances else name
-
-
-def _draw_tags(
-    picture: np.ndarray, boxes: np.ndarray, texts: Mapping[int, str], colours: Mapping[int, Colour], style: _Style
-) -> None:
-    """Names on filled bars beside their boxes. The rows that come last choose their places first and lie on top."""
-    placed: dict[int, _Area] = {}
-    for row in reversed(list(texts)):
-        (width, height), base = cv2.getTextSize(texts[row], _FONT, style.font, style.font_line)
-        placed[row] = _tag_place(picture, boxes[row], (width + 6, height + base + 3), style, list(placed.values()))
-    for row, text in texts.items():
-        (x1, y1, x2, y2), colour = placed[row], colours[row]
-        cv2.rectangle(picture, (x1, y1), (x2, y2), colour, -1)
-        base = cv2.getTextSize(text, _FONT, style.font, style.font_line)[1]
-        luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
-        ink = (0, 0, 0) if luminance > 140 else (255, 255, 255)
-        cv2.putText(picture, text, (x1 + 3, y2 - base), _FONT, style.font, ink, style.font_line, cv2.LINE_AA)
-
-
-def _tag_place(
-    picture: np.ndarray, box: np.ndarray, size: tuple[int, int], style: _Style, taken: Sequence[_Area]
-) -> _Area:
-    """Above the box, else at another corner of it: the first place inside the picture and free, or at least inside."""
-    (x1, y1), (x2, y2) = _corners(box)
-    (width, height), line = size, style.line
-    left, right = x1 - line // 2, x2 + line // 2 - width
-    corners = [(left, y1 - height - line // 2), (left, y2 + line), (left, y1 + line), (left, y2 - height - line)]
-    corners += [(right, y) for _, y in corners]
-    corners += [(x2 + line, y1), (x1 - width - line, y1)]
-    limit_x, limit_y = max(picture.shape[1] - width - 1, 0), max(picture.shape[0] - height - 1, 0)
-    places = [(min(max(x, 0), limit_x), y) for x, y in corners if 0 <= y <= limit_y]
-    places = places or [(min(max(left, 0), limit_x), min(max(y1, 0), limit_y))]
-    areas = [(x, y, x + width, y + height) for x, y in places]
-    return next((area for area in areas if not any(_overlap(area, other) for other in taken)), areas[0])
-
-
-def _overlap(a: _Area, b: _Area) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+    if "scores" not in instances:
+        return (name,)
+    score = f"{float(instances['scores'][row]):.2f}"
+    return f"{name} {score}", score
 
 
 def _corners(box: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:

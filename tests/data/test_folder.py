@@ -95,7 +95,7 @@ def test_the_catalog_gives_the_same_records(tmp_path: Path, monkeypatch: pytest.
     data = read_folder(tmp_path / "my cars")
     (tmp_path / "catalog.yaml").write_text(data.catalog_text(tmp_path))
     assert "images: my cars" in data.catalog_text(tmp_path)
-    assert "# Recognised as toy: 2 .toy files." in data.catalog_text(tmp_path)
+    assert "# - recognised as toy: 2 .toy files" in data.catalog_text(tmp_path)
     for split in ("train", "val"):
         records = load_records([f"my_cars_{split}"], str(tmp_path / "catalog.yaml"))
         assert [r["file_name"] for r in records] == [r["file_name"] for r in data.records(split)]
@@ -127,6 +127,44 @@ def test_data_sets_with_different_pictures_are_listed_with_the_words_to_type(tmp
         assert f"--data {tmp_path / name}\n" in str(error.value)
         assert f"toy: 2 pictures, 2 objects of 1 class ({name[:-1]})" in str(error.value)
         assert len(read_folder(tmp_path / name).records("train")) == 1
+
+
+def test_copies_of_pictures_are_the_same_pictures(tmp_path: Path):
+    for split in ("train", "val"):
+        write_toy(tmp_path / f"{split}.toy", [f"{split}.png"])
+    (tmp_path / "old").mkdir()
+    for name in ("train.png", "val.png"):
+        (tmp_path / "old" / name).write_bytes((tmp_path / name).read_bytes())
+    write_toy(tmp_path / "old" / "all.top", ["train.png", "val.png"])
+    data = read_folder(tmp_path)
+    assert data.recognised.format == "toy"  # it has splits
+    assert [f.code for f in data.findings] == ["format", "other-formats"]
+
+
+def test_namesakes_with_other_content_are_other_pictures(tmp_path: Path):
+    for name in ("cars", "trees"):
+        write_toy(tmp_path / name / "train.toy", ["0001.png", "0002.png"])
+    with pytest.raises(InvalidValueError, match="holds 2 data sets"):
+        read_folder(tmp_path)
+
+
+def test_what_a_data_set_with_splits_left_over_is_said_and_not_used(tmp_path: Path):
+    for split, count in (("train", 3), ("val", 1)):
+        write_toy(tmp_path / f"{split}.toy", [f"{split}{i}.png" for i in range(count)])
+    write_toy(tmp_path / "more" / "x.toy", ["x.png"])
+    data = read_folder(tmp_path)
+    assert {split: len(data.records(split)) for split in data.entries} == {"train": 3, "val": 1}
+    (left,) = [finding for finding in data.findings if finding.code == "unused-part"]
+    assert f"{tmp_path / 'more'}" in left.text and "1 picture" in left.text and left.severity == "warning"
+
+
+def test_the_path_is_shown_as_it_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("my cars", "trees"):
+        write_toy(tmp_path / "all" / name / "train.toy", [f"{name}.png"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidValueError, match="all holds 2 data sets") as error:
+        read_folder("all")
+    assert '  --data "all/my cars"\n' in str(error.value) and "  --data all/trees\n" in str(error.value)
 
 
 def test_an_unknown_format_names_the_nearest(tmp_path: Path):

@@ -55,6 +55,15 @@ def test_meta_holds_all_that_inference_needs():
     assert meta["format"] == 1
 
 
+def test_the_best_one_holds_weights_and_what_predicting_needs_and_no_more(tmp_path):
+    save(tmp_path, "model_best.pth")
+    save(tmp_path, "model_final.pth")
+    best, final = (torch.load(tmp_path / f"model_{name}.pth", weights_only=True) for name in ("best", "final"))
+    assert set(best) == {"model", "meta"} and set(final) == {"model", "meta", "training"}
+    assert torch.equal(best["model"]["w"], MODEL["w"])
+    assert {**best["meta"], "checksum": 0} == {**final["meta"], "checksum": 0}
+
+
 def test_keep_last_removes_only_periodic_ones(tmp_path):
     save(tmp_path, "model_best.pth")
     for iteration in (4, 8, 12):

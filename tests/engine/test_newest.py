@@ -119,17 +119,16 @@ def test_a_final_one_of_a_shorter_run_is_not_the_newest(tmp_path):
     assert find_newest(tmp_path).path.name == "model_10000000.pth"
 
 
-def test_the_best_one_counts_when_it_is_all_that_is_left(tmp_path):
+def test_the_best_one_is_for_predicting_and_no_run_goes_on_from_it(tmp_path):
     run(tmp_path)
     for path in tmp_path.glob("model_0*.pth"):
         flip(path)
     (tmp_path / "model_final.pth").write_bytes(b"")
-    assert find_newest(tmp_path).path.name == "model_best.pth"
-    torch.save({"model": {"w": torch.ones(2)}}, tmp_path / "model_best.pth")
     with pytest.raises(ValueError, match="no checkpoint in") as caught:
         open_newest(tmp_path)
     for name in ("0000004", "0000008", "0000012", "best", "final"):
         assert f"model_{name}.pth" in str(caught.value)
+    assert "model_best.pth holds weights alone: MODEL.WEIGHTS" in str(caught.value)
     assert "without --resume" in str(caught.value)
 
 

@@ -343,5 +343,5 @@ def test_another_measure_forgets_the_best_value(tiny, tmp_path):
     changed = ("SOLVER.MAX_ITER", 3, "TEST.VISUALIZE", 0, "INPUT.MIN_SIZE_TEST", 80)
     train(tiny(*changed), resume=True)
     assert (out / "model_best_before_0000002.pth").is_file()
-    assert read_checkpoint(out / "model_best.pth")["meta"]["iteration"] == 3
+    assert read_checkpoint(out / "model_best.pth", ("model", "meta"))["meta"]["iteration"] == 3
     assert "the best value so far is forgotten" in (out / "log.txt").read_text()

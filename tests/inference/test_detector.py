@@ -13,7 +13,7 @@ from torchvision.ops import box_iou
 
 from detframe.inference import Detector
 from detframe.modeling import build_detection_model
-from detframe.structures import BoxMasks
+from detframe.structures import BoxMasks, select
 from tests.inference.conftest import NAMES, picture, tiny_cfg, tiny_checkpoint
 
 SIZES = [(60, 90), (60, 91), (120, 80), (60, 90), (200, 120), (96, 96), (60, 88), (30, 150), (61, 90), (120, 81)]
@@ -305,3 +305,11 @@ def test_files_that_cannot_be_read(detector, tmp_path, caplog):
         detector.predict(good, on_error="ignore")
     with pytest.raises(ValueError, match="got an array of shape"):  # a mistake of the program that calls
         detector.predict([np.zeros((4, 4), np.uint8)], on_error="skip")
+
+
+def test_predictions_know_the_names_of_their_classes(detector, folder):
+    for prediction in detector.predict(folder, paste_masks=False):
+        assert len(prediction["names"]) == len(prediction["labels"]) > 0
+        assert prediction["names"] == [detector.class_names[i - 1] for i in prediction["labels"].tolist()]
+        first = select(prediction, torch.arange(len(prediction["labels"])) < 1)
+        assert first["names"] == prediction["names"][:1]

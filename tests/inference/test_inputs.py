@@ -6,8 +6,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from detframe.inference import list_images, list_media, read_video, to_coco_results
+from detframe.inference.inputs import as_tensor, expand
 from tests.inference.conftest import picture
 
 
@@ -25,6 +27,37 @@ def test_list_images(folder):
     assert [p.name for p in list_images(folder)] == ["a.PNG", "b.jpg"]
     assert [p.name for p in list_images(str(folder / "**" / "*"))] == ["a.PNG", "b.jpg", "d.jpeg"]
     assert list_images(folder / "c.txt") == [folder / "c.txt"]  # named directly: the decoder decides
+
+
+def pillow_images(tmp_path):
+    """PIL images as their files would be read: RGB, grey, palette, transparent, 16 bits, turned by EXIF."""
+    rng = np.random.default_rng(0)
+    rgb = Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8))
+    images = {mode: rgb.convert(mode) for mode in ("RGB", "L", "P", "RGBA", "1")}
+    images["I;16"] = Image.fromarray(rng.integers(0, 2**16, (20, 30), dtype=np.uint16))
+    for name, image in images.items():
+        image.save(tmp_path / f"{name.replace(';', '_')}.png")
+        yield name, image, tmp_path / f"{name.replace(';', '_')}.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    rgb.save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as image:
+        yield "turned", image, tmp_path / "turned.png"
+
+
+def test_pillow_images_are_read_as_their_files(tmp_path):
+    for name, image, path in pillow_images(tmp_path):
+        assert torch.equal(as_tensor(image), as_tensor(path)), name
+        assert list(expand(image)) == [image] and list(expand([image, str(path)])) == [image, path]
+
+
+def test_pillow_images_that_cannot_be_read(tmp_path):
+    with pytest.raises(ValueError, match="floating-point"):
+        as_tensor(Image.fromarray(np.zeros((4, 4), np.float32)))
+    Image.fromarray(np.zeros((400, 400, 3), np.uint8)).save(tmp_path / "x.jpg")
+    (tmp_path / "x.jpg").write_bytes((tmp_path / "x.jpg").read_bytes()[:700])
+    with Image.open(tmp_path / "x.jpg") as image, pytest.raises(ValueError, match=r"x\.jpg is truncated"):
+        as_tensor(image)
 
 
 def test_list_media(folder):

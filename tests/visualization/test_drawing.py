@@ -161,6 +161,71 @@ def test_unknown_labels_and_foreign_letters_do_not_stop_the_drawing():
     assert changed(draw_instances(grey(), one_box(), ["Straße 道路"]), grey()).any()
 
 
+def test_objects_of_one_class_have_a_colour_each_and_those_of_several_the_colour_of_their_class():
+    boxes = torch.tensor([[100.0, 100.0, 200.0, 200.0], [400.0, 100.0, 500.0, 200.0]])
+    target = {"boxes": boxes, "labels": torch.tensor([1, 1])}
+    left, right = (draw_instances(grey(), target, ["cat"], labels=False)[150, x] for x in (100, 400))
+    assert np.array_equal(sorted([*left, *right]), sorted([*class_colour(1), *class_colour(2)]))
+    assert not np.array_equal(left, right)
+    left, right = (draw_instances(grey(), target, ["cat", "dog"], labels=False)[150, x] for x in (100, 400))
+    assert np.array_equal(left, class_colour(1)) and np.array_equal(right, class_colour(1))
+
+
+def test_without_labels_only_boxes_are_drawn():
+    picture = draw_instances(grey(), one_box(scores=torch.tensor([0.9])), NAMES, labels=False)
+    where = changed(picture, grey())
+    assert where[150, 300] and not where[:145].any() and not where[356:].any()
+
+
+def crowded(count=15, side=12.0, gap=4.0):
+    """A block of count x count small objects, close to one another."""
+    starts = torch.arange(count) * (side + gap) + 100
+    y, x = torch.meshgrid(starts, starts, indexing="ij")
+    corner = torch.stack([x.flatten(), y.flatten()], dim=1)
+    return torch.cat([corner, corner + side], dim=1)
+
+
+def test_labels_hide_no_small_objects():
+    boxes = crowded()
+    target = {"boxes": boxes, "labels": torch.ones(len(boxes), dtype=torch.int64)}
+    bare = draw_instances(grey(), target, ["fingerling"], labels=False)
+    picture = draw_instances(grey(), target, ["fingerling"])
+    covered = changed(picture, bare)
+    assert covered.any()  # those at the rim have a label outside of the block
+    shares = [covered[y1:y2, x1:x2].mean() for x1, y1, x2, y2 in boxes.int().tolist()]
+    assert max(shares) < 0.5 and np.mean(shares) < 0.05
+
+
+def test_labels_of_a_lone_object_are_written_in_full_and_shrink_where_space_is_short():
+    lone = changed(draw_instances(grey(), one_box(), ["fingerling"]), grey())
+    row = {"boxes": torch.tensor([[20.0 + 90 * i, 100.0, 70.0 + 90 * i, 150.0] for i in range(8)])}
+    target = {**row, "labels": torch.ones(8, dtype=torch.int64), "scores": torch.linspace(0.3, 0.99, 8)}
+    picture = draw_instances(grey(), target, ["a long name indeed"])
+    assert lone[138:148, 200:270].mean() > 0.8
+    tags = changed(picture, draw_instances(grey(), target, ["a long name indeed"], labels=False))
+    assert tags[:, :].any() and not tags[102:148, 25:65].any()
+
+
+def test_lines_are_wide_on_large_pictures_and_thin_around_small_objects():
+    def width(size, box):
+        picture = draw_instances(grey(*size), one_box(box), NAMES, labels=False)
+        column = (picture[int((box[1] + box[3]) / 2)] == np.array(class_colour(1))).all(axis=1)
+        return int(column[: int((box[0] + box[2]) / 2)].sum())
+
+    small, usual, large = ((100.0, 100.0, side + 100, side + 100) for side in (10.0, 300.0, 1500.0))
+    assert width((600, 800), small) == 1 < width((600, 800), usual) < width((3000, 4000), large)
+
+
+def test_pictures_bear_the_name_of_their_file():
+    image = torch.full((3, 600, 800), 90, dtype=torch.uint8)
+    named, numbered = (training_image(image, {**one_box(), "image_id": 12}, NAMES, name) for name in ("street.jpg", ""))
+    caption = with_caption(draw_instances(grey(), one_box(), NAMES), "street.jpg: 800 x 600, 1 objects")
+    assert np.array_equal(named, caption) and not np.array_equal(numbered, named)
+    sides = side_by_side(grey(), one_box(), one_box(scores=torch.tensor([0.9])), NAMES, name="street.jpg")
+    expected = with_caption(draw_instances(grey(), one_box(), NAMES), "street.jpg: ground truth")
+    assert np.array_equal(sides[:, :800], expected)
+
+
 def test_side_by_side():
     prediction = {
         "boxes": torch.tensor([[100.0, 400.0, 300.0, 500.0], [500.0, 400.0, 700.0, 500.0]]),

@@ -74,7 +74,9 @@ def examine(
     if splits:
         out += [*check_classes(splits), *check_repeats(splits), *check_sample(splits, decode)]
         out += check_not_used(splits, listing) if listing is not None else []
-    return Screened(splits, tuple(sorted(out, key=lambda finding: -SEVERITIES.index(finding.severity))))
+    kinds = list(dict.fromkeys(finding.code for finding in out))  # those of one kind beside one another
+    out.sort(key=lambda finding: (-SEVERITIES.index(finding.severity), kinds.index(finding.code)))
+    return Screened(splits, tuple(out))
 
 
 def _of_the_reader(split: Split, skip: bool) -> list[Finding]:

@@ -30,6 +30,7 @@ WHOLE_BOX = Kind(
     "box covers its whole image; it is kept",
     "boxes cover their whole images; they are kept",
     code="whole-image-box",
+    severity=NOTE,
     remedy="if these stand for 'somewhere in this picture', draw the objects instead",
 )
 ON_ONE_ANOTHER = Kind(

@@ -33,6 +33,7 @@ from detframe.ops import (
     sample_balanced,
     sides_at_least,
 )
+from detframe.ops.reach import Objects, Reached, anchor_reach, grid_cells, nearest_anchors
 from detframe.registry import RPN_HEADS
 from detframe.structures import ImageList
 
@@ -92,6 +93,21 @@ class AnchorGenerator(nn.Module):
             step = grid_step(self.step, stride, grid_hw, images.padded_hw)
             out.append(grid_anchors(getattr(self, f"templates{i}"), grid_hw, step, self.offset))
         return out
+
+    def nearest(self, objects: Objects, margin: float) -> tuple[Tensor, Tensor]:
+        """The anchors of each level and shape that overlap objects most; see `nearest_anchors`."""
+        found = [
+            nearest_anchors(
+                objects,
+                getattr(self, f"templates{i}"),
+                grid_cells(self.step, stride, objects.padded_hw),
+                self.offset,
+                margin,
+            )
+            for i, stride in enumerate(self.strides)
+        ]
+        anchors, there = zip(*found, strict=True)
+        return torch.cat(anchors, 1), torch.cat(there, 1)
 
 
 @dataclass(frozen=True)
@@ -205,6 +221,12 @@ class AnchorRPN(nn.Module):
             logits, deltas, at_drawn = self._training_outputs(maps, drawn)
             losses = self._losses(drawn, *at_drawn)
         return (self._propose(images, anchors, logits, deltas) if propose else None), losses
+
+    @torch.no_grad()
+    def reach(self, objects: Objects) -> Reached:
+        """Which objects the anchors that may be drawn for the loss reach, and how well."""
+        anchors, there = self.anchors.nearest(objects, self.boundary_thresh)
+        return anchor_reach(objects, anchors, there, self.fg_iou, self.bg_iou, self.pixel)
 
     def _training_outputs(self, maps: list[Tensor], drawn: _Drawn) -> tuple[list[Tensor], list[Tensor], Outputs]:
         """The head's outputs everywhere, for proposals, and at the drawn anchors, for the loss."""

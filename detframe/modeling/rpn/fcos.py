@@ -30,6 +30,7 @@ from detframe.ops.fcos import (
     distance_iou_loss,
     distances,
 )
+from detframe.ops.reach import LocationLevel, Objects, Reached, grid_cells, location_reach
 from detframe.registry import RPN_HEADS
 from detframe.structures import ImageList
 
@@ -136,7 +137,7 @@ class FCOS(nn.Module):
         for i, (feature, stride) in enumerate(zip(maps, self.strides.values(), strict=True)):
             height, width = feature.shape[-2:]
             step_y, step_x = grid_step(self.settings.location_step, stride, (height, width), images.padded_hw)
-            offset = int(stride * self.settings.location_offset)
+            offset = self._offset(stride)
             y, x = torch.meshgrid(
                 torch.arange(height, device=feature.device) * step_y + offset,
                 torch.arange(width, device=feature.device) * step_x + offset,
@@ -146,6 +147,26 @@ class FCOS(nn.Module):
             parts.append(torch.cat([torch.stack([x, y], -1).reshape(-1, 2), level.expand(height * width, 3)], 1))
         xy, stride_of, low, high = torch.cat(parts).float().split([2, 1, 1, 1], 1)
         return Locations(xy, stride_of[:, 0], low[:, 0], high[:, 0])
+
+    def _offset(self, stride: int) -> int:
+        """Pixels from the corner of the image to the first location of a level."""
+        return int(stride * self.settings.location_offset)
+
+    @torch.no_grad()
+    def reach(self, objects: Objects) -> Reached:
+        """Which objects get a location of their own."""
+        keys = self.settings
+        levels = [
+            LocationLevel(
+                grid_cells(keys.location_step, stride, objects.padded_hw),
+                stride,
+                self._offset(stride),
+                self.bounds[i],
+                self.bounds[i + 1],
+            )
+            for i, stride in enumerate(self.strides.values())
+        ]
+        return location_reach(objects, levels, keys.center_sampling_radius, keys.range_inclusive, self.pixel)
 
     # ------------------------------------------------------------------ training
     def _losses(self, locations: Locations, outputs: Sequence[LevelOutputs], gt: GroundTruth) -> dict[str, Tensor]:

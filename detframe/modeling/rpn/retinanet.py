@@ -19,6 +19,7 @@ from detframe.modeling.rpn.anchor_rpn import AnchorGenerator
 from detframe.modeling.rpn.dense import Candidates, best_above, join_levels
 from detframe.modeling.rpn.retinanet_head import RetinaNetHead
 from detframe.ops import BoxLoss, clip_boxes, decode_boxes, match_boxes, sides_at_least, sigmoid_focal
+from detframe.ops.reach import Objects, Reached, anchor_reach
 from detframe.registry import RPN_HEADS
 from detframe.structures import ImageList
 
@@ -147,6 +148,12 @@ class RetinaNet(nn.Module):
             of_all_levels = torch.cat(anchors)
             losses = self._losses(of_all_levels, self._assign(of_all_levels, ground_truth), logits, deltas)
         return (self._detect(images, anchors, logits, deltas) if propose else None), losses
+
+    @torch.no_grad()
+    def reach(self, objects: Objects) -> Reached:
+        """Which objects the anchors reach, and how well."""
+        anchors, there = self.anchors.nearest(objects, margin=-1.0)
+        return anchor_reach(objects, anchors, there, self.loss.fg_iou, self.loss.bg_iou, self.pixel)
 
     @torch.no_grad()
     def _assign(self, anchors: Tensor, gt: GroundTruth) -> _Assignment:

@@ -1,0 +1,160 @@
+"""Look at a data set before training on it: `detframe check` and tools/check_data.py."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detframe.cli.arguments import add_config_arguments, base_parser, parse
+from detframe.cli.common import load_config, print_config
+from detframe.cli.errors import EXIT_FAILED, guard
+from detframe.config.paths import expanded
+from detframe.errors import InvalidValueError
+from detframe.files import safe_name, write_text
+
+if TYPE_CHECKING:
+    from detframe.data import CatalogEntry, Records
+    from detframe.data.findings import Finding
+    from detframe.data.folder import FolderData
+    from detframe.data.screen import Screened
+
+EPILOG = """\
+Reads every image and every annotation, and says all that is odd about them: errors,
+which would spoil a training; warnings; notes. Exit code 1 where there is an error.
+
+examples:
+  detframe check --data raccoons/
+  detframe check --data raccoons/ --write clean/raccoons.json
+  detframe check --config-file my_config.yaml          the data sets of a config
+"""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is to be checked."""
+
+    name: str  # as the user gave it
+    sets: Mapping[str, Records]
+    findings: Sequence[Finding] = ()  # of recognising it
+    folder: FolderData | None = None  # None where a config names the data sets
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = base_parser("check", "Look at a data set before training on it.", EPILOG)
+    parser.add_argument("--data", metavar="PATH", default="", help="a folder, data.yaml, annotation file or archive")
+    add_config_arguments(parser)
+    parser.add_argument("--format", metavar="NAME", default="", help="its format, where several are there")
+    parser.add_argument("--classes", metavar="A,B", default="", help="only these classes, in this order")
+    parser.add_argument("--quick", action="store_true", help="look at the headers of images, not at their pixels")
+    parser.add_argument("--json", action="store_true", help="write what was found to standard output as JSON")
+    parser.add_argument(
+        "--write", metavar="FILE.json", default="", help="write a clean copy of the annotations, as COCO"
+    )
+    args = parse(parser, argv)
+    return guard(lambda: _run(args), args.debug)
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.print_config is not None:
+        return print_config(args)
+    if not args.data and not args.config_file:
+        raise InvalidValueError(
+            "no data set is named: --data PATH takes a folder, a data.yaml, a file of annotations or an archive, and "
+            "--config-file FILE the data sets of a config"
+        )
+    if args.write and not args.write.endswith(".json"):
+        raise InvalidValueError(f"--write takes the name of a COCO file, which ends in .json, not {args.write!r}")
+    logging.getLogger("detframe").addHandler(logging.NullHandler())  # what is logged of the data is in the findings
+    # no lines of OpenCV's own about tags of TIFF files among ours; what it cannot read becomes a finding
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+    from detframe.cli.check_text import as_dict, report
+    from detframe.data.screen import examine
+
+    subject = _of_path(args) if args.data else _of_config(args)
+    listing = subject.folder.listing if subject.folder is not None else None
+    skip = subject.folder is not None or load_config(args).DATALOADER.ON_ERROR == "skip"
+    screened = examine(subject.sets, listing, not args.quick, subject.findings, skip, _progress(sys.stderr))
+    written = _write(subject, screened, expanded(args.write).absolute()) if args.write else None
+    if args.json:
+        text = json.dumps(as_dict(subject.name, subject.folder, screened, written), indent=1) + "\n"
+    else:
+        text = report(subject.name, subject.folder, screened, args.quick, written)
+    sys.stdout.write(text)
+    return EXIT_FAILED if screened.of("error") else 0
+
+
+def _of_path(args: argparse.Namespace) -> Subject:
+    from detframe.data.folder import read_folder
+
+    classes = [name.strip() for name in args.classes.split(",") if name.strip()] or None
+    folder = read_folder(args.data, args.format, classes)
+    sets = {split: _records([entry]) for split, entry in folder.entries.items()}
+    said = [finding for finding in folder.findings if finding.code != "format"]  # that is the title
+    return Subject(args.data, sets, said, folder)
+
+
+def _of_config(args: argparse.Namespace) -> Subject:
+    from detframe.data.catalog import find_entry, read_catalogs
+
+    cfg = load_config(args)
+    known = read_catalogs(cfg.DATASETS.CATALOG)
+    train, test = (
+        [find_entry(name, known, cfg.DATASETS.CATALOG) for name in names]
+        for names in (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
+    )
+    if not train and not test:
+        raise InvalidValueError(f"{args.config_file} names no data sets: DATASETS.TRAIN and DATASETS.TEST are empty")
+    sets = {"train": _records(train)} if train else {}
+    for entry in test:
+        sets["val" if len(test) == 1 else entry.name] = _records([entry])
+    return Subject(args.config_file, sets)
+
+
+def _records(entries: Sequence[CatalogEntry]) -> Records:
+    """The records of catalog entries without what is missing; all of them where nothing is there."""
+    from detframe.data import join
+    from detframe.data.catalog import load_entry, records_of
+    from detframe.data.missing import MissingImagesError
+
+    try:
+        return records_of(entries, on_missing="skip")
+    except MissingImagesError:
+        return join([load_entry(entry) for entry in entries])
+
+
+def _progress(stream: Any) -> Any:
+    """How many pictures are read, on one line of a terminal; nothing elsewhere."""
+    if not stream.isatty():
+        return None
+
+    def show(done: int, total: int) -> None:
+        end = "\r\x1b[K" if done == total else ""
+        stream.write(f"\rreading images: {done} of {total}{end}")
+        stream.flush()
+
+    return show
+
+
+# ---------------------------------------------------------------------------------------------- a clean copy
+def _write(subject: Subject, screened: Screened, path: Path) -> dict[str, Any]:
+    """Write the clean COCO files; returns which, and what is left out or changed in them."""
+    from detframe.data.screen.clean import clean
+
+    together = subject.folder is not None and len(subject.folder.recognised.parts) == 1
+    cleaned = clean(screened, path.parent, together)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files = []
+    for split, file in cleaned.files.items():
+        target = path.with_name(f"{path.stem}_{safe_name(split)}.json") if split else path
+        write_text(target, json.dumps(file))
+        counts = {"images": len(file["images"]), "objects": len(file["annotations"])}
+        files.append({"file": str(target), "split": split, **counts})
+    return {"files": files, "changes": {what: count for what, count in cleaned.changes.items() if count}}

@@ -1,0 +1,194 @@
+"""How the data fit the model: objects after resizing, what the detector can assign to them, and how many it may give.
+
+No image is read and no weight is used. A training logs the short form, `fit_lines`; what there is to say at length, and
+which setting would change it, is in detframe.recipes.reach.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detframe.config import ConfigNode
+from detframe.ops.reach import Objects, Reached
+
+Line = tuple[int, str]  # level of logging, text
+SHRUNK = 3.0  # an image whose sides become that many times shorter is worth a word
+MAX_OBJECTS = 30_000  # of more, those of evenly spaced images stand for all
+# Objects out of reach are worth a word when they are this share of all, or of a size that is common
+MISSED, MISSED_OF_SIZE, COMMON = 0.05, 0.2, 0.02
+THRESHOLDS = {"AnchorRPN": "RPN", "RetinaNet": "RETINANET"}  # RPN head: section of its FG_IOU_THRESHOLD
+
+
+# ---------------------------------------------------------------------------------------------- sizes
+@dataclass(frozen=True)
+class View:
+    """A resizing of the images: the shorter side becomes `min_size` (0: none), the longer one at most `max_size`."""
+
+    name: str
+    keys: str  # of the config, that say so
+    min_size: int
+    max_size: int
+
+    def sizes_hw(self, records: Any) -> np.ndarray:
+        """Of all images, int64 (I, 2)."""
+        from detframe.data.transforms import resize_shapes
+
+        return resize_shapes(records.sizes_hw, self.min_size, self.max_size)
+
+    def factors(self, records: Any) -> np.ndarray:
+        """How many times shorter the sides of each image become, float64 (I,)."""
+        return np.max(records.sizes_hw / np.maximum(self.sizes_hw(records), 1), axis=1, initial=0)
+
+
+def training_views(cfg: ConfigNode) -> list[View]:
+    """The resizings of the training: the middle one, then, where there are several, the smallest and the largest."""
+    keys = cfg.INPUT
+    if keys.LSJ.ON:
+        scales = (keys.LSJ.MIN_SCALE, (keys.LSJ.MIN_SCALE + keys.LSJ.MAX_SCALE) / 2, keys.LSJ.MAX_SCALE)
+        limits = [max(1, round(keys.LSJ.SIZE * scale)) for scale in scales]
+        sizes, names = [(limit, limit) for limit in limits], "INPUT.LSJ"
+    else:
+        drawn = sorted(keys.MIN_SIZE_TRAIN)
+        middle = sum(drawn) // 2 if keys.MIN_SIZE_TRAIN_SAMPLING == "range" else drawn[len(drawn) // 2]
+        sizes = [(size, keys.MAX_SIZE_TRAIN) for size in (drawn[0], middle, drawn[-1])]
+        names = "INPUT.MIN_SIZE_TRAIN, MAX_SIZE_TRAIN"
+    views = [View("training", names, *sizes[1])]
+    if sizes[0] != sizes[2]:
+        views += [View("smallest training", names, *sizes[0]), View("largest training", names, *sizes[2])]
+    return views
+
+
+def eval_view(cfg: ConfigNode) -> View:
+    """The resizing of evaluation and prediction."""
+    return View("test", "INPUT.MIN_SIZE_TEST, MAX_SIZE_TEST", cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+
+
+def sampled(records: Any) -> Any:
+    """The records, or of very many evenly spaced ones that hold about MAX_OBJECTS objects; always the same."""
+    share = MAX_OBJECTS / max(1, int(records.num_objects.sum()))
+    if share >= 1:
+        return records
+    return records.select(np.unique(np.linspace(0, len(records) - 1, max(1, int(len(records) * share))).astype(int)))
+
+
+def place_objects(model: Any, records: Any, view: View) -> Objects:
+    """The objects as the model meets them, crowds left out."""
+    objects = records.objects()
+    keep = ~objects.iscrowd
+    image, boxes = torch.from_numpy(objects.image[keep]), torch.from_numpy(objects.boxes[keep])
+    old_hw = torch.from_numpy(records.sizes_hw.astype(np.int64)).reshape(-1, 2)
+    new_hw = torch.from_numpy(view.sizes_hw(records))
+    scale = (new_hw / old_hw).float().flip(1)[image]
+    boxes = boxes * scale.repeat(1, 2)
+    if model.pixel:
+        boxes[:, 2:] = torch.maximum(boxes[:, 2:] - model.pixel * scale, boxes[:, :2])
+    divisor = model.preprocessor.divisor
+    return Objects(boxes, image, new_hw, (new_hw + divisor - 1) // divisor * divisor)
+
+
+# ---------------------------------------------------------------------------------------------- what the model reaches
+def reached(model: Any, objects: Objects) -> Reached | None:
+    """What training can assign to each object; None where the RPN head, one of a user's, has no `reach` to tell."""
+    reach = getattr(model.rpn, "reach", None)
+    if reach is None:
+        return None
+    found = reach(objects.to(model.device if model.device.type != "meta" else torch.device("cpu")))
+    return Reached(found.full.cpu(), found.weak.cpu(), found.quality.cpu())
+
+
+def below_a_cell(model: Any, objects: Objects) -> Tensor | None:
+    """Which objects are narrower than a cell of the map that ROI heads pool them from, bool (N,); None without such."""
+    pooler = getattr(model.roi_heads, "box_pooler", None)
+    if pooler is None:
+        return None
+    stride = 2.0 ** pooler.levels(objects.boxes)
+    return (objects.boxes[:, 2:] - objects.boxes[:, :2] + model.pixel).amin(1) < stride
+
+
+def reach_words(cfg: ConfigNode) -> tuple[str, str]:
+    """What it is to be reached, and to be out of reach, in clauses about objects."""
+    section = THRESHOLDS.get(cfg.MODEL.RPN.NAME)
+    if section is None:
+        return "get a location of their own", "get no location of their own"
+    keys = cfg.MODEL[section]
+    low = f"{keys.BG_IOU_THRESHOLD:g} (MODEL.{section}.BG_IOU_THRESHOLD)"
+    return f"overlap an anchor by {keys.FG_IOU_THRESHOLD:g} or more", f"overlap no anchor by {low}"
+
+
+def reach_keys(cfg: ConfigNode) -> str:
+    """The settings that decide about it."""
+    section = THRESHOLDS.get(cfg.MODEL.RPN.NAME)
+    own = f"MODEL.{section}.ANCHOR_SIZES" if section else "MODEL.FCOS.SIZES_OF_INTEREST or CENTER_SAMPLING_RADIUS"
+    return f"{own}, INPUT.MIN_SIZE_TRAIN, or a pyramid with a finer level"
+
+
+def percent(share: float) -> str:
+    """ "34 %", or with a decimal where that says more."""
+    value = 100 * share
+    return f"{value:.1f} %" if 0 < value < 10 and round(value, 1) != round(value) else f"{value:.0f} %"
+
+
+# ---------------------------------------------------------------------------------------------- before a training
+def fit_lines(cfg: ConfigNode, model: Any, records: Any, test_sets: Mapping[str, Any]) -> list[Line]:
+    """What the log of a training says: one line of numbers, and a warning for each thing that looks wrong."""
+    if not int(records.num_objects.sum()):
+        return [(logging.WARNING, "no training image has an object: the model will learn to find nothing")]
+    return [*_reach_lines(cfg, model, sampled(records)), *_image_lines(cfg, records, test_sets)]
+
+
+def _reach_lines(cfg: ConfigNode, model: Any, records: Any) -> Iterator[Line]:
+    view = training_views(cfg)[0]
+    objects = place_objects(model, records, view)
+    low, middle, high = np.percentile(objects.sides.numpy(), (5, 50, 95)).tolist()
+    text = (
+        f"objects after resizing in training: half have a side below {middle:.0f} pixels, "
+        f"90 % have {low:.0f} to {high:.0f}"
+    )
+    found = reached(model, objects)
+    if found is None or not len(found.full):
+        yield logging.INFO, text
+        return
+    yes, no = reach_words(cfg)
+    yield logging.INFO, f"{text}; {percent(float(found.full.double().mean()))} {yes}"
+    missed = float(found.missed.double().mean())
+    if missed >= MISSED:
+        sides = objects.sides[found.missed].numpy()
+        yield (
+            logging.WARNING,
+            f"{percent(missed)} of the training objects (their median side is {np.median(sides):.0f} pixels after "
+            f"resizing) {no}, so the detector can hardly learn them: see {reach_keys(cfg)}",
+        )
+
+
+def _image_lines(cfg: ConfigNode, records: Any, test_sets: Mapping[str, Any]) -> Iterator[Line]:
+    view = training_views(cfg)[0]
+    factors = view.factors(records)
+    shrunk = int((factors >= SHRUNK).sum())
+    if shrunk:
+        yield (
+            logging.WARNING,
+            f"{shrunk} of {len(records)} training images are shrunk {SHRUNK:.0f} times or more, at most "
+            f"{factors.max():.1f} times ({view.keys}): small objects in them may become too small to be found",
+        )
+    limit = cfg.TEST.DETECTIONS_PER_IMG
+    for name, test in test_sets.items():
+        counts = test.num_objects
+        many = int((counts > limit).sum())
+        if many:
+            yield (
+                logging.WARNING,
+                f"{many} of {len(test)} images of {name} hold more objects (up to {counts.max()}) than "
+                f"TEST.DETECTIONS_PER_IMG {limit} lets the model find: set it to {room_for(int(counts.max()))}",
+            )
+
+
+def room_for(most: int) -> int:
+    """A limit of detections for images with up to so many objects: a tenth more, to the next fifty."""
+    return -(-(most * 11) // 500) * 50

@@ -1,0 +1,352 @@
+"""The model against the data: what sizes its objects have after resizing, which of them training can assign to the
+detector's anchors or locations, and which settings would change that. Nothing is trained, and no image is read.
+
+Attainable recall is the share of objects that training assigns as it is meant to: an anchor overlaps them by
+FG_IOU_THRESHOLD, or a location is their own. It says what can be learned at all, not how well: anchors far below most
+objects reach all of them, and have cost nearly all AP (8 to 128 pixels: AP 0.9 on cars, where 32 to 512 gave 32.1).
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detframe.config import ConfigNode
+from detframe.data.findings import WARNING, Finding
+from detframe.data.records import Records
+from detframe.engine.fit import (
+    COMMON,
+    MISSED,
+    MISSED_OF_SIZE,
+    SHRUNK,
+    View,
+    below_a_cell,
+    eval_view,
+    percent,
+    place_objects,
+    reach_words,
+    reached,
+    room_for,
+    sampled,
+    training_views,
+)
+from detframe.modeling.build import build_outline
+from detframe.ops.reach import Objects, Reached
+from detframe.recipes.options import Settings, options
+from detframe.recipes.settings import changed, with_classes
+
+PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
+BOUNDS = (8.0, 16.0, 32.0, 96.0)  # between the sizes, pixels of the side after resizing
+WORTH = 0.02  # what a setting must add to attainable recall, or take from the objects out of reach, to be named
+CAVEAT = (
+    "Attainable recall counts what training can assign, not what it will learn:",
+    "anchors far below most objects have cost nearly all AP. Change in small steps.",
+)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Percentiles (PERCENTILES) of the objects' sides after one resizing, in pixels."""
+
+    view: View
+    root: tuple[float, ...]  # square roots of the areas
+    shorter: tuple[float, ...]
+    longer: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class SizeClass:
+    """The objects of some sizes in training, and shares of them from 0 to 1; NaN where the detector cannot tell."""
+
+    name: str
+    count: int
+    full: float  # reached as training is meant to reach them
+    weak: float  # overlapped less, yet more than background
+    missed: float  # out of reach
+    below_cell: float  # narrower than a cell of the map that the second stage pools; NaN without such a stage
+
+
+@dataclass(frozen=True)
+class Option:
+    """A change of settings, and what it would give."""
+
+    settings: Settings
+    recall: float
+    missed: float  # share of the objects
+    pixels: float  # of the training images, over those of today: what a step costs grows about as much
+
+    @property
+    def text(self) -> str:
+        """Keys and values as one would write them on a command line."""
+        return " ".join(f"{key} {_written(value)}" for key, value in self.settings)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Some of the images, and the most extreme number among all."""
+
+    count: int
+    most: float
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What `reach` found.
+
+    Attributes:
+        num_objects: those looked at, crowds not counted; of very many a fixed sample.
+        words: what it is to be reached and to be out of reach, in clauses about objects.
+        sides: of the middle training size, then of the smallest and largest training size and of the test size where
+            these differ.
+        classes: by size, from small to large.
+        total: all objects as one class; its `full` is the attainable recall.
+        options: the changes that are worth it, best first.
+        shrunk: images that the resizing of training shrinks threefold or more, and the largest factor.
+        crowded: images with more objects than DETECTIONS_PER_IMG, and the largest number.
+        limit: DETECTIONS_PER_IMG.
+        lost: share of all objects that are too many for that limit.
+    """
+
+    num_images: int
+    num_objects: int
+    words: tuple[str, str]
+    sides: tuple[Sides, ...]
+    classes: tuple[SizeClass, ...]
+    total: SizeClass
+    options: tuple[Option, ...]
+    shrunk: Images
+    crowded: Images
+    limit: int
+    lost: float
+
+    @property
+    def recall(self) -> float:
+        """Attainable recall, 0 to 1; NaN where the detector cannot tell or there is no object."""
+        return self.total.full
+
+    def findings(self) -> tuple[Finding, ...]:
+        """What is worth a warning, each with the setting that changes it."""
+        return (*self._out_of_reach(), *self._narrow(), *self._shrunk(), *self._crowded())
+
+    def _out_of_reach(self) -> Iterator[Finding]:
+        low = [
+            c for c in self.classes if c.missed >= MISSED_OF_SIZE and c.missed * c.count >= COMMON * self.num_objects
+        ]
+        if not low and not self.total.missed >= MISSED:
+            return
+        for c in low or [self.total]:
+            count = round(c.missed * c.count)
+            text = f"of {c.count} objects {c.name} after resizing ({percent(c.missed)}) {self.words[1]}"
+            yield Finding("out-of-reach", WARNING, count, text, (), self.remedy())
+
+    def remedy(self) -> str:
+        """The change that reaches most, in a clause; "" where none was found that is worth it."""
+        if not self.options:
+            return ""
+        best = self.options[0]
+        missed = f"{percent(best.missed)} of all objects missed instead of {percent(self.total.missed)}"
+        work = f", for {best.pixels:.1f} times the pixels" if best.pixels > 1 else ""
+        change = f"raises attainable recall from {self.recall:.2f} to {best.recall:.2f}"
+        return f"{best.text} {change} ({missed}{work})"
+
+    def _narrow(self) -> Iterator[Finding]:
+        if self.total.below_cell >= MISSED_OF_SIZE:
+            count = round(self.total.below_cell * self.num_objects)
+            text = (
+                f"of {self.num_objects} objects ({percent(self.total.below_cell)}) are narrower than one cell of the "
+                "map that the second stage pools them from"
+            )
+            remedy = "a larger INPUT.MIN_SIZE_TRAIN and MIN_SIZE_TEST, or a pyramid with a finer level"
+            yield Finding("below-a-cell", WARNING, count, text, (), remedy)
+
+    def _shrunk(self) -> Iterator[Finding]:
+        if self.shrunk.count:
+            view = self.sides[0].view if self.sides else None
+            text = (
+                f"of {self.num_images} images are shrunk {SHRUNK:.0f} times or more by the resizing, at most "
+                f"{self.shrunk.most:.1f} times"
+            )
+            remedy = f"a larger {view.keys}, or images cut into tiles" if view else ""
+            yield Finding("shrunk", WARNING, self.shrunk.count, text, self.shrunk.examples, remedy)
+
+    def _crowded(self) -> Iterator[Finding]:
+        if self.crowded.count:
+            most = int(self.crowded.most)
+            text = (
+                f"of {self.num_images} images hold more than TEST.DETECTIONS_PER_IMG {self.limit} objects, at most "
+                f"{most}: {percent(self.lost)} of all objects can never be found"
+            )
+            remedy = f"TEST.DETECTIONS_PER_IMG {room_for(most)}"
+            yield Finding("crowded", WARNING, self.crowded.count, text, self.crowded.examples, remedy)
+
+    def lines(self) -> list[str]:
+        """All of it for a screen of 80 columns."""
+        if not self.num_objects:
+            return [f"{self.num_images} images without an object: nothing to reach"]
+        return [*_side_lines(self.sides), *self._class_lines(), *self._option_lines()]
+
+    def _class_lines(self) -> Iterator[str]:
+        if not np.isnan(self.recall):
+            yield f"of the {self.num_objects} objects in training (sides after resizing),"
+            yield f"  reached: {self.words[0]}"
+            yield f"  missed:  {self.words[1]}"
+        pooled = not np.isnan(self.total.below_cell)
+        yield f"  {'side':<16}{'objects':>9}{'reached':>10}{'between':>10}{'missed':>10}" + ("  below a cell" * pooled)
+        for c in (*(c for c in self.classes if c.count), replace(self.total, name="all")):
+            shares = "".join(f"{_share(value):>10}" for value in (c.full, c.weak, c.missed))
+            yield f"  {c.name:<16}{c.count:>9}{shares}" + (f"{_share(c.below_cell):>14}" * pooled)
+
+    def _option_lines(self) -> Iterator[str]:
+        if not self.options:
+            return
+        yield f"settings that raise attainable recall from {self.recall:.2f}, each alone"
+        yield "  recall  missed  pixels  setting"
+        for option in self.options:
+            numbers = f"{option.recall:>8.2f}{percent(option.missed):>8}{f'x {option.pixels:.1f}':>8}"
+            yield from _wrapped(f"{numbers}  {option.text}".replace("],[", "], ["), indent=26)
+        yield from (f"  {line}" for line in CAVEAT)
+
+
+def reach(cfg: ConfigNode, records: Records, with_options: bool = True) -> Reach:
+    """Set a config against some data; NUM_CLASSES 0 is taken from them.
+
+    Args:
+        with_options: try other settings too, which takes most of the time (about a second).
+
+    Raises:
+        ValueError, KeyError: the config describes no model.
+    """
+    cfg = with_classes(cfg, records)
+    some = sampled(records)
+    view, model = training_views(cfg)[0], build_outline(cfg)
+    objects = place_objects(model, some, view)
+    found = reached(model, objects) if len(objects.image) else None
+    classes, total = _classes(objects, found, below_a_cell(model, objects))
+    counts = records.num_objects
+    limit = cfg.TEST.DETECTIONS_PER_IMG
+    return Reach(
+        num_images=len(records),
+        num_objects=len(objects.image),
+        words=reach_words(cfg),
+        sides=tuple(_sides(model, some, v) for v in _views(cfg)) if len(objects.image) else (),
+        classes=classes,
+        total=total,
+        options=_worthwhile(cfg, model, some, objects, total) if with_options and found is not None else (),
+        shrunk=_images(records, view.factors(records), SHRUNK),
+        crowded=_images(records, counts, limit + 1),
+        limit=limit,
+        lost=float(np.maximum(counts - limit, 0).sum() / max(1, counts.sum())),
+    )
+
+
+def _views(cfg: ConfigNode) -> list[View]:
+    """The resizings that differ; the first is the middle one of the training."""
+    out: list[View] = []
+    for view in (*training_views(cfg), eval_view(cfg)):
+        same = [v for v in out if (v.min_size, v.max_size) == (view.min_size, view.max_size)]
+        if not same:
+            out.append(view)
+        elif view.name == "test" and same[0] is out[0]:
+            out[0] = replace(out[0], name="training and test")
+    return out
+
+
+def _sides(model: Any, records: Records, view: View) -> Sides:
+    objects = place_objects(model, records, view)
+    sides = objects.boxes[:, 2:] - objects.boxes[:, :2]
+    columns = (objects.sides, sides.amin(1), sides.amax(1))
+    root, shorter, longer = (tuple(np.percentile(column.numpy(), PERCENTILES).tolist()) for column in columns)
+    return Sides(view, root, shorter, longer)
+
+
+def _classes(objects: Objects, found: Reached | None, below: Tensor | None) -> tuple[tuple[SizeClass, ...], SizeClass]:
+    """The size classes, and all objects as one."""
+    limits = [0.0, *BOUNDS, float("inf")]
+    names = [f"below {BOUNDS[0]:.0f} px", *(f"{a:.0f} to {b:.0f} px" for a, b in pairwise(BOUNDS))]
+    names.append(f"from {BOUNDS[-1]:.0f} px on")
+    out = [
+        _size_class(name, (objects.sides >= low) & (objects.sides < high), found, below)
+        for name, (low, high) in zip(names, pairwise(limits), strict=True)
+    ]
+    return tuple(out), _size_class("of any size", torch.ones(len(objects.image), dtype=torch.bool), found, below)
+
+
+def _size_class(name: str, rows: Tensor, found: Reached | None, below: Tensor | None) -> SizeClass:
+    columns = (None, None, None) if found is None else (found.full, found.weak, found.missed)
+    shares = [
+        float("nan") if c is None or not rows.any() else float(c[rows].double().mean()) for c in (*columns, below)
+    ]
+    return SizeClass(name, int(rows.sum()), *shares)
+
+
+def _images(records: Records, values: np.ndarray, least: float) -> Images:
+    """The images whose value is at least that much, the most extreme first in the examples."""
+    chosen = np.flatnonzero(values >= least)
+    first = chosen[np.argsort(-values[chosen], kind="stable")][:3]
+    most = float(values.max()) if len(values) else 0.0
+    return Images(len(chosen), most, tuple(Path(records.file_name(int(i))).name for i in first))
+
+
+# ---------------------------------------------------------------------------------------------- other settings
+def _worthwhile(cfg: ConfigNode, model: Any, records: Records, objects: Objects, now: SizeClass) -> tuple[Option, ...]:
+    """The settings that reach clearly more, those first that leave least out of reach."""
+    wh = (objects.boxes[:, 2:] - objects.boxes[:, :2]).numpy()
+    ratios = wh[:, 1] / np.maximum(wh[:, 0], 1e-6)
+    tried = [_try(cfg, records, settings) for settings in options(cfg, model, objects.sides.numpy(), ratios)]
+    good = [
+        o for o in tried if o.recall >= now.full + WORTH or (o.missed <= now.missed - WORTH and o.recall >= now.full)
+    ]
+    return tuple(sorted(good, key=lambda o: (-round(o.recall, 2), o.missed)))
+
+
+def _try(cfg: ConfigNode, records: Records, settings: Settings) -> Option:
+    other = changed(cfg, settings)
+    model = build_outline(other)
+    objects = place_objects(model, records, training_views(other)[0])
+    found = reached(model, objects)
+    recall, missed = (found.full, found.missed) if found is not None else (torch.full((1,), torch.nan),) * 2
+    pixels = float(objects.sizes_hw.prod(1).sum() / training_views(cfg)[0].sizes_hw(records).prod(1).sum())
+    return Option(settings, float(recall.double().mean()), float(missed.double().mean()), pixels)
+
+
+# ---------------------------------------------------------------------------------------------- text
+def _side_lines(sides: Sequence[Sides]) -> Iterator[str]:
+    yield f"  {'sides of objects, px':<24}" + "".join(f"{f'{p} %':>7}" for p in PERCENTILES)
+    for row in sides:
+        limit = f", at most {row.view.max_size}" if row.view.max_size else ""
+        yield f"  {row.view.name}: " + (
+            f"shorter side {row.view.min_size}{limit}" if row.view.min_size else "as they are"
+        )
+        for name, values in (("square root of area", row.root), ("shorter", row.shorter), ("longer", row.longer)):
+            yield f"    {name:<22}" + "".join(f"{_pixels(value):>7}" for value in values)
+
+
+def _pixels(value: float) -> str:
+    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
+
+
+def _share(value: float) -> str:
+    return "-" if np.isnan(value) else percent(value)
+
+
+def _written(value: Any) -> str:
+    """A value as YAML has it, without spaces."""
+    if isinstance(value, tuple | list):
+        return f"[{','.join(_written(item) for item in value)}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _wrapped(text: str, indent: int, width: int = 80) -> Iterator[str]:
+    """Lines of a text that is cut between words; the lines after the first are indented."""
+    yield from textwrap.wrap(
+        text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
