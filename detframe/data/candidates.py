@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from detframe.data.entries import CatalogEntry
-from detframe.data.listing import Listing, files_below
+from detframe.data.listing import IMAGE_SUFFIXES, Listing, files_below
 from detframe.data.recognition import Part, Recognised
 from detframe.errors import UserError
 from detframe.files import safe_name
@@ -74,7 +74,7 @@ def find_candidates(path: Path, format_name: str = "") -> list[Candidate]:
     found = _ask(path, formats, broken)
     if path.is_dir():
         listing = files_below(path)
-        for folder in listing.folders()[:FOLDERS_ASKED]:
+        for folder in _unexplained(listing, found)[:FOLDERS_ASKED]:
             _add(found, _ask(path / folder, formats, broken))
         for file in _data_files(listing):
             _add(found, _ask(path / file, formats, broken))
@@ -92,6 +92,18 @@ def _ask(path: Path, formats: dict[str, object], broken: list[UserError]) -> lis
         except UserError as error:
             broken.append(error)
     return [Candidate(path, answer) for answer in answers if answer is not None and answer.parts]
+
+
+def _unexplained(listing: Listing, found: Sequence[Candidate]) -> list[Path]:
+    """The folders with anything but images below them that is no annotation of what was found already."""
+    known = {part.annotations for candidate in found for part in candidate.recognised.parts}
+    folders = {os.path.dirname(name) for name in listing.names if not name.lower().endswith(IMAGE_SUFFIXES)}
+    out: set[Path] = set()
+    for folder in map(Path, folders):
+        place = listing.root / folder
+        if known.isdisjoint((place, *place.parents)):
+            out.update((folder, *folder.parents))
+    return sorted(out - {Path()}, key=lambda folder: (len(folder.parts), folder))
 
 
 def _data_files(listing: Listing) -> list[Path]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from detframe.errors import InvalidValueError
@@ -22,27 +24,42 @@ class Listing:
 
     Attributes:
         root: the folder; of a file, the folder it lies in.
-        files: their paths relative to root, sorted.
+        names: the files, relative to root, sorted.
         unreadable: folders, relative to root, that may not be read.
         unnamed: files and folders, relative to root, whose names are not in the system's encoding, and left out.
         dangling: links that lead nowhere.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.root = path if path.is_dir() else path.parent
+    def __init__(self, path: Path, names: Sequence[str] | None = None) -> None:
+        """List a path; `names` are its files where they are known already."""
+        self.root = path if names is not None or path.is_dir() else path.parent
         self.unreadable: list[Path] = []
         self.unnamed: list[Path] = []
         self.dangling: list[Path] = []
         self._linked: list[tuple[str, str]] = []
         self._visited: set[tuple[int, int]] = set()
-        self.files = self._walk() if path.is_dir() else [Path(path.name)]
-        self._by_suffix: dict[str, list[Path]] = defaultdict(list)
-        for file in self.files:
-            self._by_suffix[file.suffix.lower()].append(file)
+        if names is None:
+            names = self._walk() if path.is_dir() else [path.name]
+        self.names = list(names)
+        self._paths: dict[str, list[tuple[str, Path]]] = {}
+        self._by_suffix: dict[str, list[str]] = defaultdict(list)
+        for name in self.names:
+            self._by_suffix[os.path.splitext(name)[1].lower()].append(name)
+
+    @functools.cached_property
+    def files(self) -> list[Path]:
+        """The files, relative to root, sorted by their names."""
+        return [Path(name) for name in self.names]
 
     def with_suffix(self, *suffixes: str) -> list[Path]:
         """The files with one of these suffixes, in lower case with the dot."""
-        return sorted(file for suffix in suffixes for file in self._by_suffix.get(suffix, ()))
+        return [path for _, path in sorted(pair for suffix in dict.fromkeys(suffixes) for pair in self._pairs(suffix))]
+
+    def _pairs(self, suffix: str) -> list[tuple[str, Path]]:
+        """Names and paths of the files with a suffix; paths are slow to make, and sorted as names they sort fast."""
+        if suffix not in self._paths:
+            self._paths[suffix] = [(name, Path(name)) for name in self._by_suffix.get(suffix, ())]
+        return self._paths[suffix]
 
     def images(self) -> list[Path]:
         """The files with the suffix of an image."""
@@ -55,17 +72,24 @@ class Listing:
     def folders(self) -> list[Path]:
         """The folders with files in or below them, relative to root and without it, the highest first."""
         found: set[Path] = set()
-        for folder in {file.parent for file in self.files}:
-            found.update((folder, *folder.parents))
+        for name in {os.path.dirname(name) for name in self.names}:
+            found.update((Path(name), *Path(name).parents))
         return sorted(found - {Path()}, key=lambda folder: (len(folder.parts), folder))
 
-    def _walk(self) -> list[Path]:
+    def below(self, folder: Path) -> Listing:
+        """The listing of a folder below root, which is not looked at again."""
+        start = os.path.join(folder.relative_to(self.root), "")
+        first = bisect.bisect_left(self.names, start)
+        last = bisect.bisect_left(self.names, f"{start}\U0010ffff", lo=first)
+        return Listing(folder, [name[len(start) :] for name in self.names[first:last]])
+
+    def _walk(self) -> list[str]:
         """All files; real folders first, then what links lead to and was not seen yet."""
         found = self._walk_from(str(self.root), "")
         while self._linked:
             target, below = self._linked.pop(0)
             found += self._walk_from(target, below)
-        return [Path(name) for name in sorted(found)]
+        return sorted(found)
 
     def _walk_from(self, folder: str, below: str) -> list[str]:
         """The files of a folder, by their names after `below`, the folder's own name in this listing."""
@@ -124,7 +148,35 @@ def _is_text(name: str) -> bool:
     return True
 
 
-@functools.lru_cache(maxsize=8)
-def files_below(path: Path) -> Listing:
-    """The listing of a path, the same until `files_below.cache_clear()`, so that all formats look at one listing."""
-    return Listing(path)
+class Listings:
+    """Listings of the paths asked for last: all formats look at one, and folders below a listed one are parts of it."""
+
+    def __init__(self, most: int = 8) -> None:
+        self._most = most
+        self._known: dict[Path, Listing] = {}
+
+    def __call__(self, path: Path) -> Listing:
+        """The listing of a path, the same until `cache_clear`."""
+        if path not in self._known:
+            self._known[path] = self._part(path) or Listing(path)
+            # the first is kept: it is the path of which most others are parts
+            for old in list(self._known)[1 : 1 - self._most]:
+                del self._known[old]
+        return self._known[path]
+
+    def cache_clear(self) -> None:
+        """Forget all, for files may have changed."""
+        self._known.clear()
+
+    def _part(self, path: Path) -> Listing | None:
+        """A listing taken out of one of a folder above; None where that has nothing there, as of a link left out."""
+        whole = next(
+            (known for root, known in self._known.items() if known.root == root and root in path.parents), None
+        )
+        if whole is None or not path.is_dir():
+            return None
+        part = whole.below(path)
+        return part if part.names else None
+
+
+files_below = Listings()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from detframe.data import listing as module
-from detframe.data.listing import Listing
+from detframe.data.listing import Listing, Listings
 from detframe.errors import InvalidValueError
 
 
@@ -97,11 +97,41 @@ def test_a_whole_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_many_files_are_listed_in_seconds(tmp_path: Path):
-    for number in range(20):
+    for number in range(5):
         folder = tmp_path / f"{number}"
         folder.mkdir()
         for name in range(1000):
             (folder / f"{name}.txt").touch()
     start = time.monotonic()
-    assert len(Listing(tmp_path).files) == 20_000
-    assert time.monotonic() - start < 10  # a quarter of a second on an idle machine
+    assert len(Listing(tmp_path).files) == 5_000
+    assert time.monotonic() - start < 10  # a twentieth of a second on an idle machine
+
+
+def test_a_folder_below_a_listed_one_is_a_part_of_its_listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    make(tmp_path, "a/x.jpg", "a/b/y.jpg", "a-b/z.jpg", "ab/z.jpg", "top.txt")
+    listings = Listings()
+    listings(tmp_path)
+    monkeypatch.setattr(module.os, "scandir", None)  # nothing is listed again
+    assert names(listings(tmp_path / "a")) == ["b/y.jpg", "x.jpg"]
+    assert names(listings(tmp_path / "a" / "b")) == ["y.jpg"]
+    assert names(listings(tmp_path / "ab")) == ["z.jpg"]
+
+
+def test_listings_are_kept_until_they_are_cleared(tmp_path: Path):
+    make(tmp_path, "a/x.jpg")
+    listings = Listings()
+    first = listings(tmp_path)
+    make(tmp_path, "b/y.jpg", "b/c/z.jpg")
+    assert listings(tmp_path) is first
+    assert names(listings(tmp_path / "b")) == ["c/z.jpg", "y.jpg"]  # not in the listing above: looked at
+    listings.cache_clear()
+    assert len(listings(tmp_path).files) == 3
+
+
+def test_few_listings_are_kept(tmp_path: Path):
+    make(tmp_path, *(f"{i}/x.jpg" for i in range(20)))
+    listings = Listings(most=3)
+    first = listings(tmp_path)
+    for i in range(20):
+        listings(tmp_path / str(i))
+    assert listings(tmp_path) is first and len(listings._known) == 3
