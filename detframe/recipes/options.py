@@ -18,20 +18,25 @@ SMALLEST = 4  # pixels, of an anchor
 
 
 def options(cfg: ConfigNode, model: Any, sides: np.ndarray, ratios: np.ndarray) -> Iterator[Settings]:
-    """Groups of settings, each to be tried alone.
+    """Groups of settings, each to be tried alone: those of the RPN head, a larger input, a finer level.
 
     Args:
         model: the outline of the config's detector.
         sides: float (N,), square roots of the objects' areas in training, after resizing.
         ratios: float (N,), their heights over widths.
     """
+    yield from head_options(cfg, model, sides, ratios)
+    yield from _larger(cfg)
+    yield from _finer_level(cfg, model, THRESHOLDS.get(cfg.MODEL.RPN.NAME))
+
+
+def head_options(cfg: ConfigNode, model: Any, sides: np.ndarray, ratios: np.ndarray) -> Iterator[Settings]:
+    """Those of the RPN head; see `options`."""
     section = THRESHOLDS.get(cfg.MODEL.RPN.NAME)
     if section is not None:
         yield from _anchors(cfg, model, section, sides, ratios)
     elif cfg.MODEL.RPN.NAME == "FCOS":
         yield from _locations(cfg)
-    yield from _larger(cfg)
-    yield from _finer_level(cfg, model, section)
 
 
 def _anchors(cfg: ConfigNode, model: Any, section: str, sides: np.ndarray, ratios: np.ndarray) -> Iterator[Settings]:

@@ -40,16 +40,14 @@ from detframe.engine.fit import (
 )
 from detframe.modeling.build import build_outline
 from detframe.ops.reach import Objects, Reached
-from detframe.recipes.options import Settings, options
+from detframe.recipes.options import Settings, head_options, options
 from detframe.recipes.settings import changed, with_classes
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 BOUNDS = (8.0, 16.0, 32.0, 96.0)  # between the sizes, pixels of the side after resizing
 WORTH = 0.02  # what a setting must add to attainable recall, or take from the objects out of reach, to be named
-CAVEAT = (
-    "Attainable recall counts what training can assign, not what it will learn:",
-    "anchors far below most objects have cost nearly all AP. Change in small steps.",
-)
+CAVEAT = "Attainable recall counts what training can assign, not what it will learn"
+CAVEAT_ANCHORS = "anchors far below most objects have cost nearly all AP. Change in small steps."
 
 
 @dataclass(frozen=True)
@@ -208,12 +206,15 @@ class Reach:
     def _option_lines(self) -> Iterator[str]:
         if not self.options:
             return
-        yield f"settings that raise attainable recall from {self.recall:.2f}, each alone"
+        yield f"settings that raise attainable recall from {self.recall:.2f}, each row alone"
         yield "  recall  missed  pixels  setting"
         for option in self.options:
             numbers = f"{option.recall:>8.2f}{percent(option.missed):>8}{f'x {option.pixels:.1f}':>8}"
             yield from _wrapped(f"{numbers}  {option.text}".replace("],[", "], ["), indent=26)
-        yield from (f"  {line}" for line in CAVEAT)
+        anchors = "anchor" in self.words[0]
+        yield f"  {CAVEAT}{':' if anchors else '.'}"
+        if anchors:
+            yield f"  {CAVEAT_ANCHORS}"
 
 
 def reach(cfg: ConfigNode, records: Records, with_options: bool = True) -> Reach:
@@ -299,14 +300,36 @@ def _images(records: Records, values: np.ndarray, least: float) -> Images:
 
 # ---------------------------------------------------------------------------------------------- other settings
 def _worthwhile(cfg: ConfigNode, model: Any, records: Records, objects: Objects, now: SizeClass) -> tuple[Option, ...]:
-    """The settings that reach clearly more, those first that leave least out of reach."""
-    wh = (objects.boxes[:, 2:] - objects.boxes[:, :2]).numpy()
-    ratios = wh[:, 1] / np.maximum(wh[:, 0], 1e-6)
-    tried = [_try(cfg, records, settings) for settings in options(cfg, model, objects.sides.numpy(), ratios)]
+    """The settings that reach clearly more, best first; a larger input also with anchors that suit it."""
+    tried = [_try(cfg, records, settings) for settings in options(cfg, model, *_shapes(objects))]
     good = [
         o for o in tried if o.recall >= now.full + WORTH or (o.missed <= now.missed - WORTH and o.recall >= now.full)
     ]
-    return tuple(sorted(good, key=lambda o: (-round(o.recall, 2), o.missed)))
+    larger = [o for o in good if o.pixels > 1]
+    if larger:
+        good += _with_a_larger_input(cfg, records, max(larger, key=_merit), max(good, key=_merit))
+    return tuple(sorted(good, key=_merit, reverse=True))
+
+
+def _with_a_larger_input(cfg: ConfigNode, records: Records, larger: Option, best: Option) -> Iterator[Option]:
+    """Settings of the RPN head that make more of a larger input than any change alone."""
+    other = changed(cfg, larger.settings)
+    model = build_outline(other)
+    shapes = _shapes(place_objects(model, records, training_views(other)[0]))
+    tried = [_try(cfg, records, (*larger.settings, *settings)) for settings in head_options(other, model, *shapes)]
+    better = [option for option in tried if option.recall >= best.recall + WORTH]
+    if better:
+        yield max(better, key=_merit)
+
+
+def _merit(option: Option) -> tuple[float, float]:
+    return round(option.recall, 2), -option.missed
+
+
+def _shapes(objects: Objects) -> tuple[np.ndarray, np.ndarray]:
+    """Sides and heights over widths of objects, as `options` wants them."""
+    wh = (objects.boxes[:, 2:] - objects.boxes[:, :2]).numpy()
+    return objects.sides.numpy(), wh[:, 1] / np.maximum(wh[:, 0], 1e-6)
 
 
 def _try(cfg: ConfigNode, records: Records, settings: Settings) -> Option:
