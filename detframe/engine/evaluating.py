@@ -16,6 +16,7 @@ from detframe.engine.best_metric import choose_metric
 from detframe.engine.inputs import file_names
 from detframe.engine.pictures import pictures_are_optional
 from detframe.engine.recorder import RunRecorder
+from detframe.engine.terminal import clear_progress, show_progress
 from detframe.errors import InvalidValueError
 from detframe.layers.collectives import gather_objects, rank, world_size
 from detframe.registry import RPN_HEADS
@@ -100,10 +101,12 @@ class _Stoppable:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
-        for batch in self.loader:
+        for number, batch in enumerate(self.loader):
             stopping.check()
+            show_progress("evaluating", number, len(self))
             yield batch
         stopping.check()
+        clear_progress()
 
 
 def _check_classes(cfg: ConfigNode, count: int) -> None:

@@ -18,6 +18,7 @@ from detframe.engine.commands import after_failed_evaluation
 from detframe.engine.distributed import on_rank_zero
 from detframe.engine.recorder import RunRecorder
 from detframe.engine.stopping import RunStopped
+from detframe.engine.terminal import PROGRESS, clear_progress, show_progress
 from detframe.errors import InvalidValueError
 from detframe.layers.collectives import broadcast_object, mean_over_ranks
 
@@ -87,6 +88,7 @@ class LogHook(Hook):
         self._count = 0
         self._timed, self._seconds, self._data_seconds = 0, 0.0, 0.0
         self._step_seconds = HistoryBuffer(_ETA_WINDOWS)
+        self._note = ""  # beside the line of progress
 
     def after_step(self, trainer: Trainer) -> None:
         """Add the step to the window; at its end write it down."""
@@ -98,6 +100,7 @@ class LogHook(Hook):
         self._count += 1
         self._timed, self._seconds = self._timed + 1, self._seconds + step.seconds
         self._data_seconds += step.data_seconds
+        show_progress("training", trainer.iteration, trainer.max_iter, self._note)
         if is_due(trainer.iteration, self.period) or trainer.iteration == trainer.max_iter:
             self._write(trainer, step.lr)
 
@@ -118,7 +121,11 @@ class LogHook(Hook):
         if trainer.scaler.is_enabled():
             values["loss_scale"] = trainer.scaler.get_scale()
         self.recorder.scalars(trainer.iteration, values)
-        logger.info("%s", self._line(trainer, values, losses))
+        logger.info("%s", self._line(trainer, values, losses), extra=PROGRESS)
+        self._note = (
+            f"loss {values['loss']:.3f}, {values['images_per_s']:.1f} images/s, "
+            f"{format_seconds(self.seconds_left(trainer))} left"
+        )
         self._reset()
 
     def _line(self, trainer: Trainer, values: dict[str, float], losses: dict[str, float]) -> str:
@@ -142,7 +149,8 @@ class LogHook(Hook):
         self._timed, self._seconds, self._data_seconds = 0, 0.0, 0.0
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files, and take the line of progress away."""
+        clear_progress()
         self.recorder.close()
 
     def state_dict(self) -> dict[str, Any]:

@@ -12,23 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from detframe.engine.stopping import RunStopped
+from detframe.engine.terminal import Terminal, TerminalFormatter, TolerantHandler, shown_on, verbosity
 from detframe.files import write_text
 
-LOG_FORMAT = "%(asctime)s %(message)s"
-LEVEL_FORMAT = "%(asctime)s %(levelname)s: %(message)s"
 METRICS_FILE = "metrics.jsonl"
-
-
-class _Formatter(logging.Formatter):
-    """Plain text; the level is named only from WARNING upwards."""
-
-    def __init__(self) -> None:
-        super().__init__(LOG_FORMAT, datefmt="%Y-%m-%d %H:%M:%S")
-        self._with_level = logging.Formatter(LEVEL_FORMAT, datefmt="%Y-%m-%d %H:%M:%S")
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One record as text."""
-        return self._with_level.format(record) if record.levelno >= logging.WARNING else super().format(record)
 
 
 def log_file(folder: Path, rank: int) -> Path:
@@ -44,11 +31,8 @@ class RunLog:
 
     def __init__(self, folder: Path, rank: int) -> None:
         self.path = log_file(folder, rank)
-        self.terminal = _Terminal(self._lost)
-        self.terminal.setLevel(logging.INFO if rank == 0 else logging.ERROR)
+        self.terminal = Terminal(verbosity() if rank == 0 else logging.ERROR, self._lost)
         self.file: logging.Handler = _Waiting()
-        for handler in self.handlers:
-            handler.setFormatter(_Formatter())
 
     @property
     def handlers(self) -> list[logging.Handler]:
@@ -62,7 +46,7 @@ class RunLog:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.file = _File(self.path, self._lost)
-        self.file.setFormatter(_Formatter())
+        self.file.setFormatter(TerminalFormatter("%Y-%m-%d %H:%M:%S"))
         for logger in _loggers():
             logger.removeHandler(waiting)
             logger.addHandler(self.file)
@@ -85,31 +69,7 @@ class _Waiting(logging.Handler):
         self.records.append(record)
 
 
-class _Tolerant(logging.Handler):
-    """A handler that reports its first failure and then keeps silent."""
-
-    what = ""
-    report: Callable[[str, BaseException | None], None]
-    failed = False
-
-    def handle(self, record: logging.LogRecord) -> bool:
-        return False if self.failed else bool(super().handle(record))
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        if not self.failed:
-            self.failed = True
-            self.report(self.what, sys.exc_info()[1])
-
-
-class _Terminal(_Tolerant, logging.StreamHandler):  # type: ignore[type-arg]
-    what = "the terminal"
-
-    def __init__(self, report: Callable[[str, BaseException | None], None]) -> None:
-        super().__init__(sys.stdout)
-        self.report = report
-
-
-class _File(_Tolerant, logging.FileHandler):
+class _File(TolerantHandler, logging.FileHandler):
     def __init__(self, path: Path, report: Callable[[str, BaseException | None], None]) -> None:
         super().__init__(path, encoding="utf-8")
         self.what, self.report = f"the log file {path}", report
@@ -118,9 +78,7 @@ class _File(_Tolerant, logging.FileHandler):
         try:
             super().close()
         except OSError as error:  # what was left in the buffer finds no place
-            if not self.failed:
-                self.failed = True
-                self.report(self.what, error)
+            self.fail(error)
 
 
 def _loggers() -> tuple[logging.Logger, logging.Logger]:
@@ -144,12 +102,13 @@ def run_log(folder: Path, rank: int, at_once: bool = True) -> Iterator[RunLog]:
     own.handlers = log.handlers
     for handler in log.handlers:
         warned.addHandler(handler)
-    own.setLevel(logging.INFO)
+    own.setLevel(min(logging.INFO, verbosity()))
     logging.captureWarnings(True)
     try:
-        if at_once:
-            log.begin()
-        yield log
+        with shown_on(log.terminal):
+            if at_once:
+                log.begin()
+            yield log
     except RunStopped:
         raise  # it has told what there is to tell
     except BaseException as error:  # the terminal hears of it from whoever catches it

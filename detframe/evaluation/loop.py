@@ -111,7 +111,8 @@ class _Progress:
         now = time.perf_counter()
         if rank() == 0 and now - self.last >= _LOG_SECONDS:
             self.last = now
-            logger.info("evaluation: %s", self._text(now - self.start))
+            # a terminal that shows progress in a line of its own leaves this message out
+            logger.info("evaluation: %s", self._text(now - self.start), extra={"progress": True})
 
     def _text(self, seconds: float) -> str:
         text = f"{self.done_images} images, {self.done_images / max(seconds, 1e-9):.1f} images/s"
