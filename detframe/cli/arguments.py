@@ -9,21 +9,25 @@ import sys
 from collections.abc import Sequence
 
 from detframe import __version__
-from detframe.engine.commands import program_name
+from detframe.engine.commands import as_called, program_name
+from detframe.engine.terminal import VERBOSITY_VARIABLE
 
 LARGEST = 2**31 - 1  # of any number among the arguments
 _NEGATIVE_NUMBER = re.compile(r"-(\d|\.\d)")
 
 
 def base_parser(command: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
-    """A parser with the options of every command: --debug and --version."""
+    """A parser with the options of every command: --debug, --quiet, --verbose and --version."""
     parser = argparse.ArgumentParser(
         prog=program_name(command),
         description=description,
-        epilog=epilog,
+        epilog=as_called(epilog),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of every error (or DETFRAME_DEBUG=1)")
+    loudness = parser.add_mutually_exclusive_group()
+    for word, text in (("quiet", "show warnings and the result only"), ("verbose", "show details too")):
+        loudness.add_argument(f"--{word}", dest="verbosity", action="store_const", const=word, help=text)
     parser.add_argument("--version", action="version", version=f"detframe {__version__}")
     return parser
 
@@ -92,6 +96,8 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
     args = parser.parse_intermixed_args(words)
     if hasattr(args, "opts"):
         args.opts = [word.strip() for word in args.opts]
+    if args.verbosity:
+        os.environ[VERBOSITY_VARIABLE] = args.verbosity  # processes that this one starts have it too
     local_rank = getattr(args, "local_rank", None)
     if local_rank is not None:
         os.environ.setdefault("LOCAL_RANK", str(local_rank))

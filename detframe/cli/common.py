@@ -11,6 +11,7 @@ from pathlib import Path
 
 from detframe.config import ConfigNode, read_config
 from detframe.config.reference import explain
+from detframe.engine.terminal import verbosity
 from detframe.errors import MissingFileError
 
 logger = logging.getLogger(__name__)
@@ -47,14 +48,19 @@ def print_config(args: argparse.Namespace) -> int:
     return 0
 
 
-def log_to_terminal(level: int = logging.INFO) -> None:
-    """Show detframe's log on the terminal; for commands that do not go through the engine, which does it itself."""
+def log_to_terminal() -> None:
+    """Show detframe's log on the terminal; for commands that do not go through the engine, which does it itself.
+
+    What is marked as a result is shown to those too who want to hear of nothing else (--quiet).
+    """
     root = logging.getLogger("detframe")
     if not root.handlers:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(message)s"))
+        threshold = verbosity()
+        handler.addFilter(lambda record: record.levelno >= threshold or getattr(record, "result", False))
         root.addHandler(handler)
-        root.setLevel(level)
+        root.setLevel(min(logging.INFO, threshold))
 
 
 def trained_weights(cfg: ConfigNode) -> str:

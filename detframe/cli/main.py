@@ -11,16 +11,16 @@ from detframe.registry import nearest
 
 # name -> (module with a main(argv), what it does)
 COMMANDS = {
-    "train": ("detframe.cli.train", "train a detector on your data, or by a YAML config (tools/train_net.py)"),
+    "train": ("detframe.cli.train", "train a detector on your data, or by a YAML config"),
     "configure": ("detframe.cli.configure", "write the config that a training on your data would choose"),
-    "train-efpn": ("detframe.cli.train_efpn", "train EFPN in stages (tools/train_efpn.py)"),
-    "check": ("detframe.cli.check", "look at a data set before training on it (tools/check_data.py)"),
-    "evaluate": ("detframe.cli.evaluate", "AP of trained weights on a test set (tools/test_net.py)"),
+    "train-efpn": ("detframe.cli.train_efpn", "train EFPN in stages"),
+    "check": ("detframe.cli.check", "look at a data set before training on it"),
+    "evaluate": ("detframe.cli.evaluate", "AP of trained weights on a test set"),
     "predict": ("detframe.cli.predict", "draw and save what is found in images or a video"),
     "visualize-data": ("detframe.cli.visualize_data", "draw training images as the model sees them"),
     "shrink-data": ("detframe.cli.shrink_data", "a copy of a data set with smaller images"),
     "quickstart": ("detframe.cli.quickstart", "train on generated pictures, in minutes, on the CPU"),
-    "benchmark": ("detframe.cli.benchmark", "time detframe beside torchvision (tools/benchmark.py)"),
+    "benchmark": ("detframe.cli.benchmark", "time detframe beside torchvision"),
     "analyze": ("detframe.cli.analyze", "parameters, multiply-adds and time of a detector's parts"),
     "translate-config": ("detframe.cli.translate_config", "rewrite a config of another program as detframe's"),
     "import-weights": ("detframe.cli.import_weights", "another program's checkpoint as one of detframe's"),

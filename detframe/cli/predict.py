@@ -26,6 +26,7 @@ from detframe.cli.media import (
     output_paths,
     write_image,
 )
+from detframe.engine.terminal import RESULT
 from detframe.errors import FileAccessError, UserError
 
 if TYPE_CHECKING:
@@ -256,8 +257,9 @@ class Predictor:
             self.num_drawn,
             self.score_threshold,
             self.results.length,
+            extra=RESULT,
         )
-        logger.info("drawings, predictions.json and images.json are in %s", self.output)
+        logger.info("drawings, predictions.json and images.json are in %s", self.output, extra=RESULT)
         complete = not (self.left_out or self.incomplete or self.undrawn)
         return 0 if self.num_images and (complete or not strict) else 1
 

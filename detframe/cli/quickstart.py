@@ -17,6 +17,7 @@ from detframe.cli.common import load_config, log_to_terminal, print_config
 from detframe.cli.errors import guard
 from detframe.cli.media import write_image
 from detframe.config import shipped_folder
+from detframe.config.paths import with_docs
 from detframe.errors import MissingFileError
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def summary(
         f"  {predict} --weights {output}/model_best.pth --input {shapes}/val --output {output}/found",
         f"  {train} --config-file {config} OUTPUT_DIR output/longer SOLVER.MAX_ITER 20ep",
         f"  {train} --config-file {config} --print-config SOLVER.BASE_LR",
-        "  your own data: an entry in a catalog file, no code; see docs/own_data.md",
+        with_docs(f"  {train} --data PATH   trains on data of your own (docs/from_a_folder.md)"),
     ]
 
 

@@ -1,8 +1,9 @@
 """A value in the type of its key: what may be written for what, and what may not.
 
 An int widens to a float and a whole float narrows to an int, a list becomes a tuple and a single value a tuple of one;
-what is a name keeps the text in which it was written; scalars and arrays of NumPy and PyTorch count as the numbers in
-them, paths as their text. Nothing else changes type.
+a text with commas is the list of its parts, so that `a,b` and `[a, b]` are the same; what is a name keeps the text in
+which it was written; scalars and arrays of NumPy and PyTorch count as the numbers in them, paths as their text. Nothing
+else changes type.
 """
 
 from __future__ import annotations
@@ -37,10 +38,16 @@ def coerce(key: str, value: Any, default: Any) -> Any:
 
 
 def _tuple(key: str, value: Any, default: tuple[Any, ...]) -> tuple[Any, ...]:
+    text = value.text if isinstance(value, Written) else value
     if isinstance(value, str) and value.strip().startswith(("[", "(")):  # in quotes, or in Python's brackets
         value = read_word(value)
         if isinstance(value, str):
             raise InvalidValueError(f"{key} must be a list, and {shown(value)} is none: its brackets are not closed")
+    elif isinstance(text, str) and "," in text:
+        parts = read_word(f"[{text}]")
+        if isinstance(parts, str):
+            raise InvalidValueError(f"{key} must be a list, as a,b or [a, b], and {shown(value)} is none")
+        value = parts
     rule = RULES.get(key)
     try:
         converted = _any_tuple(value) if rule is None else rule.convert(value)

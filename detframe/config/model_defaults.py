@@ -13,7 +13,7 @@ _C.MODEL = ConfigNode()
 # "auto" (CUDA where there is one, else CPU), "cpu", "cuda" or "cuda:1"
 _C.MODEL.DEVICE = "auto"
 # Checkpoint to start from: a file, an http(s) address (with "#sha256=..." to have it checked),
-# "torchvision://ResNet50_Weights.IMAGENET1K_V1", "msra://R-50" and others of docs/weights.md, or "" (random)
+# "torchvision://ResNet50_Weights.IMAGENET1K_V1", "msra://R-50" and others (docs/weights.md), or "" (random)
 _C.MODEL.WEIGHTS = ""
 # Accept WEIGHTS of another architecture, which fill less than 90 % of the backbone or a head in pieces only
 _C.MODEL.ALLOW_PARTIAL_WEIGHTS = False
@@ -132,7 +132,7 @@ _C.MODEL.EFPN.DUPLICATE_UP_TO = 2
 _C.MODEL.EFPN.SEPARATE_HEAD = False
 
 _C.MODEL.DISTILL = ConfigNode()
-# Train EFPN's extension to give, on a smaller image, the pyramid of a larger one (the second stage of docs/efpn.md)
+# Train EFPN's extension to give, on a smaller image, the pyramid of a larger one in its second stage (docs/efpn.md)
 _C.MODEL.DISTILL.ON = False
 # The teacher sees the "full" image and the student its 2x2 averages, or the teacher the "enlarged" image (twice)
 _C.MODEL.DISTILL.TEACHER = "full"

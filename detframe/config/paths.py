@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from pathlib import Path
 
 from detframe.errors import MissingFileError
 
 PACKAGE = Path(__file__).resolve().parent.parent
+_PAGE = re.compile(r" \((docs/\w+\.md)\)")
 
 
 def shipped_folder(name: str) -> Path:
     """The folder `configs` or `datasets` that came with detframe: inside the package, or beside it in a checkout."""
     inside = PACKAGE / "shipped" / name
     return inside if inside.is_dir() else PACKAGE.parent / name
+
+
+def with_docs(text: str) -> str:
+    """A text in which pages stand as " (docs/own_data.md)", without those that this copy of detframe does not have."""
+    return _PAGE.sub(lambda match: match[0] if (PACKAGE.parent / match[1]).is_file() else "", text)
 
 
 def find_shipped(path: str | Path) -> Path | None:
@@ -43,14 +50,26 @@ def find_config(path: str | Path) -> Path:
     found = path if os.path.isfile(path) else find_shipped(path)
     if found is None:
         where = f"in {Path.cwd()} or among the shipped configs"
-        raise MissingFileError(f"config file {path} does not exist, {where}{nearest_shipped(path)}")
+        raise MissingFileError(f"config file {path} does not exist, {where}{nearest_config(path)}")
     return found
 
 
-def nearest_shipped(path: Path) -> str:
-    """A phrase that names the shipped configs whose names are like that of `path`; "" where none is."""
+def nearest_config(path: Path) -> str:
+    """A phrase that names the configs beside `path` and the shipped ones whose names are like its own; "" for none."""
     shipped = shipped_folder("configs")
-    known = {file.name: file for file in shipped.rglob("*.yaml")}
-    close = difflib.get_close_matches(path.name, list(known), n=3, cutoff=0.5)
-    names = [f"configs/{known[name].relative_to(shipped).as_posix()}" for name in close]
+    known = {file.name: f"configs/{file.relative_to(shipped).as_posix()}" for file in shipped.rglob("*.yaml")}
+    beside = _beside(path)
+    # what lies in the user's own folder was rather meant
+    close = difflib.get_close_matches(path.name, list(beside), n=3, cutoff=0.6)
+    names = [beside[name] for name in close]
+    if not names:
+        names = [known[name] for name in difflib.get_close_matches(path.name, list(known), n=3, cutoff=0.5)]
     return f"; did you mean {' or '.join(names)}?" if names else ""
+
+
+def _beside(path: Path) -> dict[str, str]:
+    """The YAML files of the folder in which a path would lie, by name."""
+    try:
+        return {file.name: str(file) for file in path.parent.iterdir() if file.suffix.lower() in (".yaml", ".yml")}
+    except OSError:
+        return {}

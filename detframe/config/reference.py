@@ -12,6 +12,7 @@ from detframe.config import defaults, model_defaults, roi_defaults
 from detframe.config.config import ConfigKeyError, ConfigNode
 from detframe.config.defaults import get_cfg
 from detframe.config.limits import RULES
+from detframe.config.paths import with_docs
 from detframe.config.validate import CHOICES
 from detframe.registry import nearest
 
@@ -95,7 +96,7 @@ def explain(cfg: ConfigNode, key: str) -> str:
         ("value", format_value(node)),
         ("default", format_value(references[key].default)),
         ("set in", cfg.source(key)),
-        ("meaning", meaning(references, key)),
+        ("meaning", with_docs(meaning(references, key))),
     ]
     if key in CHOICES:
         rows.append(("choices", ", ".join(format_value(c) for c in CHOICES[key])))

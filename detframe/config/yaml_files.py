@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from detframe.config.expressions import compute
-from detframe.config.paths import expanded, find_config, find_shipped, nearest_shipped
+from detframe.config.paths import expanded, find_config, find_shipped, nearest_config
 from detframe.config.words import literal, names
 from detframe.config.yaml_text import Document, compose, construct, pairs, place
 from detframe.errors import InvalidValueError, MissingFileError
@@ -88,7 +88,7 @@ def _find_base(base: str, owner: Path) -> Path:
     beside = Path(os.path.normpath(owner.parent / expanded(base)))
     found = beside if os.path.isfile(beside) else find_shipped(base)
     if found is None:
-        raise MissingFileError(f"config file {beside} does not exist (_BASE_ of {owner}){nearest_shipped(beside)}")
+        raise MissingFileError(f"config file {beside} does not exist (_BASE_ of {owner}){nearest_config(beside)}")
     return found
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from detframe.config.paths import with_docs
 from detframe.data.candidates import (
     READ_AT_MOST,
     Candidate,
@@ -208,7 +209,7 @@ def _several(sets: Sequence[Cluster], path: Path, shown_path: str) -> InvalidVal
         f"{shown_path} holds {len(sets)} data sets with different pictures, and none of them has all; choose one:\n"
         + "\n".join(lines)
         + more
-        + "\nTo train on several together, list them in a catalog (docs/own_data.md), with the same class names."
+        + with_docs("\nTo train on several, list them with the same class names in a catalog (docs/own_data.md).")
     )
 
 

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from detframe.config.paths import with_docs
 from detframe.config.yaml_text import safe_yaml
 from detframe.data.archives import ARCHIVES
 from detframe.data.candidates import recognisers
@@ -35,8 +36,10 @@ def not_recognised(path: Path, shown_path: str, format_name: str = "") -> Invali
     looked = [f"  - {name}: {_looks_for(reader)}" for name, reader in sorted(recognisers(format_name).items())]
     blocks.append("What was looked for:\n" + "\n".join(looked))
     blocks.append(
-        "Name the folder that holds both images and annotations, or the file of annotations itself. A format of your "
-        "own is one function: docs/adding_a_format.md."
+        with_docs(
+            "Name the folder that holds both images and annotations, or the file of annotations itself. A format of "
+            "your own is one function (docs/adding_a_format.md)."
+        )
     )
     return InvalidValueError("\n".join(blocks))
 

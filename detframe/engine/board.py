@@ -39,6 +39,10 @@ class Board:
         """A picture, uint8 (H, W, 3)."""
         self._write(lambda writer: writer.add_image(tag, image_hwc, iteration, dataformats="HWC"))
 
+    def text(self, tag: str, markdown: str, iteration: int) -> None:
+        """A text, as Markdown."""
+        self._write(lambda writer: writer.add_text(tag, markdown, iteration))
+
     def _write(self, work: Callable[[Any], Any]) -> None:
         if self.failed:
             return

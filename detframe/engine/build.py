@@ -106,7 +106,7 @@ def build_hooks(inputs: RunInputs, model: nn.Module, checkpointer: Checkpointer,
     hooks: list[Hook] = [
         FiniteHook(cfg.SOLVER.LOG_PERIOD, cfg.TEST.EVAL_PERIOD),
         PictureHook(recorder, names, cfg.SOLVER.IMAGE_PERIOD, file_names(inputs.records)),
-        LogHook(recorder, cfg.SOLVER.LOG_PERIOD, cfg.SOLVER.IMS_PER_BATCH, len(inputs.records)),
+        LogHook(recorder, cfg.SOLVER.LOG_PERIOD, cfg.SOLVER.IMS_PER_BATCH, len(inputs.records), cfg.dump()),
     ]
     if inputs.test_sets:
         hooks += evaluation_hooks(inputs, model, checkpointer, recorder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from detframe.engine.stopping import signal_name
 
 _TRAIN_COMMANDS = ("train", "train-efpn")
 _TRAIN_SCRIPTS = ("train_net.py", "train_efpn.py")
+_SCRIPT = re.compile(r"(?:python )?tools/(\w+)\.py")
+_COMMANDS = {"train_net": "train", "test_net": "evaluate", "check_data": "check"}  # where the names differ otherwise
 
 
 def program_name(command: str, script: str = "") -> str:
@@ -21,6 +24,13 @@ def program_name(command: str, script: str = "") -> str:
     python = Path(sys.executable)
     shown = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else "python"
     return f"{shown} tools/{script or running.name}"
+
+
+def as_called(text: str) -> str:
+    """A text in which scripts of tools/ stand, with the commands that this user has: an installed detframe has none."""
+    if Path(sys.argv[0]).parent.name == "tools":
+        return text
+    return _SCRIPT.sub(lambda match: f"detframe {_COMMANDS.get(match[1], match[1].replace('_', '-'))}", text)
 
 
 def resume_command(folder: Path) -> str:

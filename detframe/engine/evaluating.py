@@ -16,7 +16,7 @@ from detframe.engine.best_metric import choose_metric
 from detframe.engine.inputs import file_names
 from detframe.engine.pictures import pictures_are_optional
 from detframe.engine.recorder import RunRecorder
-from detframe.engine.terminal import clear_progress, show_progress
+from detframe.engine.terminal import RESULT, clear_progress, show_progress
 from detframe.errors import InvalidValueError
 from detframe.layers.collectives import gather_objects, rank, world_size
 from detframe.registry import RPN_HEADS
@@ -84,7 +84,7 @@ class TestSets:
                 "to evaluate: is the disk there, and the folder the right one? DATALOADER.ON_ERROR skip leaves out "
                 "single images, not all"
             )
-        logger.info("results on %s after %d iterations:\n%s", name, iteration, evaluator.table(metrics))
+        logger.info("results on %s after %d iterations:\n%s", name, iteration, evaluator.table(metrics), extra=RESULT)
         diagnosis = evaluator.diagnosis()
         if diagnosis is not None:
             logger.log(logging.WARNING if rank() == 0 else logging.INFO, "%s", diagnosis)

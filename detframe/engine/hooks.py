@@ -75,12 +75,20 @@ class LogHook(Hook):
     """The progress line, metrics.jsonl and TensorBoard, every `period` steps and at the last one.
 
     Losses are averaged over the window since the last line and over the ranks; the device is asked for them only then.
+
+    Args:
+        images_per_step: over all ranks.
+        num_images: of the training data, for the epoch.
+        config: as YAML, for TensorBoard.
     """
 
     name = "log"
 
-    def __init__(self, recorder: RunRecorder, period: int, images_per_step: int, num_images: int) -> None:
+    def __init__(
+        self, recorder: RunRecorder, period: int, images_per_step: int, num_images: int, config: str = ""
+    ) -> None:
         self.recorder = recorder
+        self.config = config
         self.period = period
         self.images_per_step = images_per_step
         self.num_images = num_images
@@ -89,6 +97,11 @@ class LogHook(Hook):
         self._timed, self._seconds, self._data_seconds = 0, 0.0, 0.0
         self._step_seconds = HistoryBuffer(_ETA_WINDOWS)
         self._note = ""  # beside the line of progress
+
+    def before_train(self, trainer: Trainer) -> None:
+        """Write down what run this is."""
+        if self.config:
+            self.recorder.describe(trainer.iteration, self.config)
 
     def after_step(self, trainer: Trainer) -> None:
         """Add the step to the window; at its end write it down."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from detframe.config import ConfigNode
 from detframe.engine.causes import Evidence, cause_of_step, cause_of_update
 from detframe.engine.checkpoint import last_checkpoint, save_file
+from detframe.engine.commands import program_name
 from detframe.engine.finite import all_finite, held_tensors, infinite_names
 from detframe.engine.hooks import Hook, is_due
 from detframe.errors import NonFiniteError, listed
@@ -94,7 +95,7 @@ class FlightRecorder:
         lines = [f"iteration {iteration} is not finite, so all ranks stopped before its update (lr {step.lr:g}):"]
         lines += [f"  rank {r['rank']}: {r['what']}; images {r['images']}" for r in bad]
         lines.append(f"  likely cause: {cause}")
-        lines.append(f"  replay it: python tools/replay.py {bad[0]['path']}")
+        lines.append(f"  replay it: {program_name('replay', 'replay.py')} {bad[0]['path']}")
         lines.append(f"  {self._good()}")
         raise NonFiniteError("\n".join(lines))
 

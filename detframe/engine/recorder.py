@@ -68,6 +68,13 @@ class RunRecorder:
         if self._board is not None:
             self._board.image(name, image_hwc, iteration)
 
+    def describe(self, iteration: int, config: str) -> None:
+        """The run's name and its config (YAML), as texts in TensorBoard."""
+        if self._board is not None:
+            code = "\n".join(f"    {line}" for line in config.splitlines())  # Markdown's code
+            self._board.text("run", f"{self.folder.resolve().name}, from iteration {iteration} on", iteration)
+            self._board.text("config", code, iteration)
+
     @contextmanager
     def _warning_once(self, what: str) -> Iterator[None]:
         try:

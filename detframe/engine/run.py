@@ -26,7 +26,7 @@ from detframe.config.agreements import doubts
 from detframe.config.paths import expanded
 from detframe.engine.best_metric import choose_metric
 from detframe.engine.build import build_trainer, reproducible
-from detframe.engine.checkpoint import BEST, FINAL, FULL_DISK, saved_config
+from detframe.engine.checkpoint import FULL_DISK, saved_config
 from detframe.engine.distributed import describe, on_rank_zero, process_group, share_of_batch
 from detframe.engine.evaluating import TestSets
 from detframe.engine.fit import fit_lines
@@ -55,10 +55,11 @@ from detframe.engine.preflight import check_data_sets, check_names
 from detframe.engine.recorder import RunRecorder
 from detframe.engine.resuming import is_finished, keep_best
 from detframe.engine.stopping import RunStopped, StopSignals, signal_name
+from detframe.engine.summary import summarise
 from detframe.engine.trainer import Trainer
 from detframe.errors import InvalidValueError
 from detframe.files import write_text
-from detframe.layers.collectives import barrier, gather_objects, rank
+from detframe.layers.collectives import barrier, rank
 from detframe.layers.device import resolve_amp, resolve_device
 
 logger = logging.getLogger(__name__)
@@ -186,7 +187,7 @@ def _train(start: _Start, trainer: Trainer, folder: Path) -> dict[str, float]:
         logger.info("going on from %s at iteration %d of %d", trainer.saved, trainer.iteration, trainer.max_iter)
     begun = time.perf_counter()
     trainer.train()
-    _summarise(trainer, folder, time.perf_counter() - begun, missing_images(start.inputs))
+    summarise(trainer, start.inputs, folder, time.perf_counter() - begun, missing_images(start.inputs))
     return trainer.metrics
 
 
@@ -208,34 +209,6 @@ def _nothing_to_do(cfg: ConfigNode, content: dict[str, Any], path: Path | None) 
         f"nothing to do: {path} is at iteration {state['iteration']} of SOLVER.MAX_ITER {cfg.SOLVER.MAX_ITER}{why}; "
         "raise SOLVER.MAX_ITER to go on"
     )
-
-
-def _summarise(trainer: Trainer, folder: Path, seconds: float, missing: str) -> None:
-    """What was made, and where it is. Called by every rank.
-
-    Args:
-        missing: what is said of images that do not exist; "" where all do.
-    """
-    main = {
-        key: value for key, value in trainer.metrics.items() if key.endswith(("/AP", "/AP50", "/AR@100", "/AR@1000"))
-    }
-    rows = [f"trained {trainer.iteration} iterations in {seconds / 60:.1f} minutes", *([missing] if missing else [])]
-    skipped = sum(gather_objects(getattr(trainer.data, "skipped", 0)))
-    if skipped:
-        rows.append(f"images that could not be read were left out {skipped} times (DATALOADER.ON_ERROR skip)")
-    if main:
-        rows.append("final model: " + ", ".join(f"{key} {value:.2f}" for key, value in main.items()))
-    what = {
-        FINAL: "the last weights, and all that --resume needs",
-        BEST: "the weights with the best metric",
-        "config.yaml": "the effective config",
-        "metrics.jsonl": "losses and metrics, one JSON object a line",
-        "tensorboard": f"the same as curves and pictures: tensorboard --logdir {folder}",
-        "images": "training images with their targets; predictions beside ground truth",
-        "log.txt": "this log",
-    }
-    rows += [f"  {folder / name}: {text}" for name, text in what.items() if (folder / name).exists()]
-    logger.info("%s", "\n".join(rows))
 
 
 # ---------------------------------------------------------------------------------------------- evaluation

@@ -72,3 +72,12 @@ def test_num_gpus_is_a_positive_number(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as caught:
         read("--num-gpus", "0")
     assert caught.value.code == 2 and "must be 1 or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["quiet", "verbose"])
+def test_how_much_a_command_says_is_handed_on_to_its_processes(monkeypatch, word):
+    monkeypatch.setenv("DETFRAME_VERBOSITY", "")
+    parse(base_parser("train", "Train."), [f"--{word}"])
+    assert os.environ["DETFRAME_VERBOSITY"] == word
+    with pytest.raises(SystemExit):
+        parse(base_parser("train", "Train."), ["--quiet", "--verbose"])

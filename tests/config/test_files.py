@@ -9,6 +9,7 @@ import pytest
 
 from detframe import registry
 from detframe.config import find_config, get_cfg, import_custom_modules, shipped_folder, validate
+from detframe.config.paths import with_docs
 
 SHIPPED = sorted(shipped_folder("configs").rglob("*.yaml"))
 
@@ -149,6 +150,22 @@ def test_shipped_configs_are_found_from_anywhere(tmp_path: Path, monkeypatch: py
 def test_a_missing_config_names_the_nearest():
     with pytest.raises(FileNotFoundError, match=r"did you mean configs/faster_rcnn/faster_rcnn_R_50_FPN_1x\.yaml"):
         find_config("configs/faster_rcnn/faster_rcnn_R50_FPN_1x.yaml")
+
+
+def test_a_missing_config_names_the_one_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "raccoon.yaml", "SEED: 1\n")
+    write(tmp_path / "mine" / "shapes.yml", "SEED: 1\n")
+    for name, found in (("racoon.yaml", "raccoon.yaml"), ("mine/shape.yml", "mine/shapes.yml")):
+        with pytest.raises(FileNotFoundError, match=rf"did you mean {re.escape(found)}\?"):
+            find_config(name)
+
+
+def test_texts_name_only_the_pages_that_are_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    text = "a catalog (docs/own_data.md) or a page (docs/absent.md)."
+    assert with_docs(text) == "a catalog (docs/own_data.md) or a page."
+    monkeypatch.setattr("detframe.config.paths.PACKAGE", tmp_path / "site-packages" / "detframe")
+    assert with_docs(text) == "a catalog or a page."
 
 
 # ---------------------------------------------------------------- CUSTOM_IMPORTS

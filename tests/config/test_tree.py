@@ -71,6 +71,15 @@ def test_overrides_come_in_pairs(cfg: ConfigNode):
         ("DATASETS.TRAIN", ["a", "b"], ("a", "b")),
         ("DATASETS.TRAIN", "('a', 'b')", ("a", "b")),
         ("DATASETS.TRAIN", "[]", ()),
+        ("DATASETS.TRAIN", "a,b", ("a", "b")),
+        ("DATASETS.TRAIN", "a, 007,no", ("a", "007", "no")),
+        ("DATASETS.TRAIN", "[a,b]", ("a", "b")),
+        ("DATASETS.TRAIN", '"[a,b]"', ("a", "b")),
+        ("INPUT.MIN_SIZE_TRAIN", "640,800", (640, 800)),
+        ("INPUT.MIN_SIZE_TRAIN", "[640,800]", (640, 800)),
+        ("MODEL.RPN.ANCHOR_SIZES", "[8],[16,32]", ((8,), (16, 32))),
+        ("SOLVER.STEPS", "8ep,11ep", ("8ep", "11ep")),
+        ("SOLVER.BETAS", "0.9,0.99", (0.9, 0.99)),
         ("INPUT.MIN_SIZE_TRAIN", 640, (640,)),
         ("MODEL.RPN.ANCHOR_SIZES", [[8], [16, 32]], ((8,), (16, 32))),
         ("SOLVER.MAX_ITER", "12ep", "12ep"),
@@ -84,6 +93,17 @@ def test_what_a_value_becomes(cfg: ConfigNode, key: str, given: object, value: o
     for name in key.split("."):
         node = node[name]
     assert node == value and type(node) is type(value)
+
+
+def test_a_list_with_an_empty_part_is_an_error(cfg: ConfigNode):
+    with pytest.raises(ValueError, match=r"DATASETS\.TRAIN must be a list, as a,b or \[a, b\], and ',a' is none"):
+        cfg.merge_from_list(["DATASETS.TRAIN", ",a"])
+
+
+def test_lists_of_a_file_may_be_written_with_commas(cfg: ConfigNode, tmp_path):
+    (tmp_path / "x.yaml").write_text("DATASETS:\n  TRAIN: a,b\nINPUT:\n  MIN_SIZE_TRAIN: 640,800\n")
+    cfg.merge_from_file(tmp_path / "x.yaml")
+    assert (cfg.DATASETS.TRAIN, cfg.INPUT.MIN_SIZE_TRAIN) == (("a", "b"), (640, 800))
 
 
 def test_an_int_widens_to_float_in_an_assignment(cfg: ConfigNode):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from detframe.engine.commands import after_failed_evaluation, after_signal, evaluate_command, resume_command
+from detframe.engine.commands import after_failed_evaluation, after_signal, as_called, evaluate_command, resume_command
 
 OUT = Path("my out")
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
@@ -56,3 +56,18 @@ def test_evaluating(monkeypatch):
 def test_nothing_saved_is_said():
     assert "nothing to save" in after_signal(15, 0, 8, None)
     assert "failed" in after_failed_evaluation(3, 8, False, None)
+
+
+TEXT = "python tools/train_net.py, tools/test_net.py or tools/shrink_data.py --datasets a"
+
+
+@pytest.mark.parametrize(
+    ("running", "shown"),
+    [
+        ("/usr/bin/detframe", "detframe train, detframe evaluate or detframe shrink-data --datasets a"),
+        ("tools/train_net.py", TEXT),
+    ],
+)
+def test_scripts_are_named_to_those_who_have_them(monkeypatch, running, shown):
+    monkeypatch.setattr("sys.argv", [running])
+    assert as_called(TEXT) == shown

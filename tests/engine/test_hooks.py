@@ -74,6 +74,18 @@ def test_log_averages_the_window_and_writes_the_last_iteration(tmp_path, caplog)
         assert part in line
 
 
+def test_tensorboard_has_the_name_and_the_config_of_the_run(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = tmp_path / "raccoons"
+    make_trainer(folder, hooks=[LogHook(RunRecorder(folder), 4, 4, 16, "SOLVER:\n  BASE_LR: 0.1\n")]).train()
+    board = EventAccumulator(str(folder / "tensorboard")).Reload()
+    texts = {
+        tag: board.Tensors(f"{tag}/text_summary")[0].tensor_proto.string_val[0].decode() for tag in ("run", "config")
+    }
+    assert texts == {"run": "raccoons, from iteration 0 on", "config": "    SOLVER:\n      BASE_LR: 0.1"}
+
+
 def test_tensorboard_gets_the_same_numbers(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -1,0 +1,78 @@
+"""What a run says at its end: how good the model is, where everything lies, and what may be done next."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detframe.engine.checkpoint import BEST, FINAL
+from detframe.engine.commands import program_name
+from detframe.engine.hooks import BestHook
+from detframe.engine.terminal import RESULT
+from detframe.layers.collectives import gather_objects
+
+if TYPE_CHECKING:
+    from detframe.engine.inputs import RunInputs
+    from detframe.engine.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+_MAIN = ("/AP", "/AP50", "/AR@100", "/AR@1000")
+_FILES = {
+    BEST: "the detector with the best metric; this file alone is enough to predict",
+    FINAL: "the last weights, and all that --resume needs",
+    "config.yaml": "the effective config",
+    "metrics.jsonl": "losses and metrics, one JSON object a line",
+    "tensorboard": "the same as curves and pictures",
+    "images": "training images with their targets; predictions beside ground truth",
+    "log.txt": "this log",
+}
+
+
+def summarise(trainer: Trainer, inputs: RunInputs, folder: Path, seconds: float, missing: str) -> None:
+    """Log how the training went, what was made, and where it is. Called by every rank.
+
+    Args:
+        seconds: that the training took.
+        missing: what is said of images that do not exist; "" where all do.
+    """
+    rows = [f"trained {trainer.iteration} iterations in {seconds / 60:.1f} minutes", *([missing] if missing else [])]
+    skipped = sum(gather_objects(getattr(trainer.data, "skipped", 0)))
+    if skipped:
+        rows.append(f"images that could not be read were left out {skipped} times (DATALOADER.ON_ERROR skip)")
+    if _main_values(trainer.metrics):
+        rows.append(f"final model: {_main_values(trainer.metrics)}")
+    rows += [
+        f"best model:  {hook.metric} {hook.best:.2f}, at iteration {hook.best_iteration}"
+        for hook in trainer.hooks
+        if isinstance(hook, BestHook) and 0 <= hook.best_iteration != trainer.iteration
+    ]
+    rows += [f"  {folder / name}: {text}" for name, text in _FILES.items() if (folder / name).exists()]
+    rows += ["to go on:", *(f"  {command}" for command in next_commands(inputs, folder))]
+    logger.info("%s", "\n".join(rows), extra=RESULT)
+
+
+def next_commands(inputs: RunInputs, folder: Path) -> list[str]:
+    """Three commands that a user of this run may want next, ready to be copied."""
+    weights = folder / (BEST if (folder / BEST).exists() else FINAL)
+    predict = ["--weights", str(weights), "--input", _pictures(inputs), "--output", str(folder / "found")]
+    commands = [f"{program_name('predict', 'predict.py')} {shlex.join(predict)}"]
+    config = ["--config-file", str(folder / "config.yaml")]
+    if inputs.test_sets:
+        commands.append(f"{program_name('evaluate', 'test_net.py')} {shlex.join(config)}")
+    else:
+        longer = [*config, "--resume", "SOLVER.MAX_ITER", str(2 * inputs.cfg.SOLVER.MAX_ITER)]
+        commands.append(f"{program_name('train', 'train_net.py')} {shlex.join(longer)}")
+    return [*commands, f"tensorboard --logdir {shlex.quote(str(folder / 'tensorboard'))}"]
+
+
+def _pictures(inputs: RunInputs) -> str:
+    """A folder with pictures that the model was not trained on, if there is one."""
+    records: Any = next(iter(inputs.test_sets.values()), inputs.records)
+    return str(Path(records.file_name(0)).parent)
+
+
+def _main_values(metrics: Mapping[str, float]) -> str:
+    return ", ".join(f"{key} {value:.2f}" for key, value in metrics.items() if key.endswith(_MAIN))
