@@ -136,9 +136,8 @@ def classes_of(
     source, count = "the entry", 0
     if not names and data is not None:
         names, source, count = data.names, str(data.path), data.count or 0
-        if names and count and count != len(names):
-            text = f"{data.path.name} says {count} classes and names {len(names)}; the names count"
-            findings.say("class-count-differs", text, abs(count - len(names)))
+        for text in data.disagreement():
+            findings.say("class-count-differs", text)
     classes = Classes(dict(sorted(names.items())), source, count, form, keypoint_names, flip_idx)
     _say_doubled(classes, findings)
     return classes

@@ -48,6 +48,12 @@ class DataFile:
     flip_idx: tuple[int, ...] = ()
     keypoint_names: tuple[str, ...] = ()
 
+    def disagreement(self) -> list[str]:
+        """What there is to say where it gives another number of classes than it names."""
+        if not self.names or self.count in (None, len(self.names)):
+            return []
+        return [f"{self.path.name} says {self.count} classes and names {len(self.names)}; the names count"]
+
 
 def read_data_file(path: Path) -> DataFile:
     """A data.yaml, or an obj.data.

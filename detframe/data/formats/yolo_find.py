@@ -79,7 +79,7 @@ def _of_data(data: DataFile) -> Recognised | None:
     """The splits that a data file names, as far as they exist."""
     places = locate_parts(data)
     twins = _twins(places, data.path.parent)
-    parts, notes = dict[str, Part](), [*places.notes, *twins.values()]
+    parts, notes = dict[str, Part](), [*places.notes, *twins.values(), *data.disagreement()]
     for split, paths in places.parts.items():
         folders = [path for path in paths if path.is_dir()]
         if len(paths) == 1 and folders:
@@ -110,9 +110,7 @@ def _options(data: DataFile) -> dict[str, Any]:
         options["kpt_names"] = list(data.keypoint_names)
     if data.flip_idx:
         options["flip_idx"] = list(data.flip_idx)
-    if not data.names and data.count is None:
-        return {**options, **names_option(data.path.parent)}
-    return options
+    return options if data.names else {**options, **names_option(data.path.parent)}
 
 
 def _twins(places: Places, folder: Path) -> dict[Path, str]:

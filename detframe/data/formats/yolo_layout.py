@@ -57,7 +57,8 @@ def _are_labels(root: Path, folder: Path, files: Sequence[Path], stems: set[str]
     if not named or (stems and folder.name.lower() not in LABEL_FOLDERS and 2 * len(named) < len(files) - 6):
         return False
     step = max(1, len(named) // _SAMPLE)
-    return rows_look_like_labels([root / file for file in named[::step]], lenient=folder.name.lower() == "labels")
+    lenient = "labels" in folder.as_posix().lower().split("/")
+    return rows_look_like_labels([root / file for file in named[::step]], lenient)
 
 
 def _image_folders(path: Path, listing: Listing, groups: Mapping[Path, Sequence[Path]]) -> dict[Path, Path]:

@@ -7,29 +7,42 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from detframe.data.formats.yolo_data_file import is_data_file, read_names
+from detframe.data.formats.yolo_data_file import DataFile, is_data_file, read_data_file, read_names
+from detframe.errors import UserError
 
 DATA_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml", "obj.data")
 NAMES_FILES = ("classes.txt", "obj.names", "_darknet.labels", "classes.names", "predefined_classes.txt", "names.txt")
 
 
 def file_of_names(images: Path, labels: Path) -> Path | None:
-    """A file with the names of classes in the folder of labels or of images, or in one of two folders above."""
-    folders = [labels, *labels.parents[:2], images, *images.parents[:2]]
-    return next((file for folder in dict.fromkeys(folders) if (file := _names_in(folder)) is not None), None)
+    """A file with the names of classes in the folder of labels or of images, or in one of two folders above.
+
+    Where there is none, it is a data file that knows how many classes there are.
+    """
+    folders = list(dict.fromkeys([labels, *labels.parents[:2], images, *images.parents[:2]]))
+    found = [file for folder in folders for file in _files_in(folder)]
+    named = (file for file in found if file.name.lower() not in DATA_FILES or _described(file).names)
+    return next(named, next((file for file in found if _described(file).count), None))
 
 
-def _names_in(folder: Path) -> Path | None:
+def _files_in(folder: Path) -> list[Path]:
+    """The files of a folder that may name classes, the likeliest first."""
     try:
         names = sorted(os.listdir(folder))
     except OSError:
-        return None
+        return []
     wanted = (*DATA_FILES, *NAMES_FILES)
     known = sorted((name for name in names if name.lower() in wanted), key=lambda name: wanted.index(name.lower()))
-    for path in (folder / name for name in known):
-        if path.name.lower() not in DATA_FILES or is_data_file(path, splits=False):
-            return path
-    return next((folder / name for name in names if name.lower().endswith(".names")), None)
+    others = [name for name in names if name.lower().endswith(".names") and name not in known]
+    return [folder / name for name in [*known, *others]]
+
+
+def _described(path: Path) -> DataFile:
+    """What a data file says; of one that cannot be read nothing: that is said where it is recognised."""
+    try:
+        return read_data_file(path) if is_data_file(path, splits=False) else DataFile(path, {})
+    except UserError:
+        return DataFile(path, {})
 
 
 def names_option(folder: Path, labels: Sequence[Path] = ()) -> dict[str, Any]:

@@ -66,7 +66,8 @@ def _bases(data: DataFile, notes: list[str]) -> list[Path]:
     base = Path(os.path.normpath(folder / data.base.replace("\\", "/")))
     if exists(base) and not DRIVE.match(data.base):
         return list(dict.fromkeys([base, *others]))
-    if parts_of(data.base)[-1:] != [folder.name]:
+    absolute = data.base.startswith("/") or DRIVE.match(data.base)
+    if absolute or parts_of(data.base)[-1:] != [folder.name]:
         notes.append(f"path of {data.path.name} is {data.base!r}, which does not exist: it was read as its own folder")
     return others
 
