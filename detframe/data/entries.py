@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from detframe.config.paths import shipped_folder
+from detframe.data.listing import IMAGE_SUFFIXES, Listing
 from detframe.errors import InvalidValueError, MissingFileError
 
 
@@ -51,7 +52,9 @@ class CatalogEntry:
         """What the records are made from: a change in any of these files makes them anew."""
         if self.annotations.is_file():
             return [self.annotations]
-        files = sorted(p for p in self.annotations.iterdir() if p.is_file())
+        listing = Listing(self.annotations)
+        files = [listing.root / file for file in listing.files if file.suffix.lower() not in IMAGE_SUFFIXES]
+        files += [listing.root / folder for folder in listing.folders()]  # whose time changes with their files
         # A folder of XML files goes with lists of image names, and with a folder that says which images there are.
         lists = self.annotations.parent / "ImageSets" / "Main" / f"{self.options.get('split', '')}.txt"
         return [*files, self.images, *([lists] if os.path.isfile(lists) else [])]

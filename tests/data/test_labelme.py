@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from detframe.data import load_records
 from tests.data.format_sets import (
     by_code,
     mask_areas,
@@ -22,6 +23,7 @@ from tests.data.format_sets import (
     write_images,
     write_json,
 )
+from tests.data.sets import write_catalog
 
 
 def shape(label: str, points: Any, kind: str | None = "polygon", **more: Any) -> dict[str, Any]:
@@ -278,3 +280,15 @@ def test_many_files(tmp_path: Path) -> None:
     start = time.process_time()
     (packed,) = read_parts("labelme", tmp_path).values()
     assert len(packed) == 1500 and time.process_time() - start < 10
+
+
+def test_files_below_folders_are_read_anew_when_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETFRAME_CACHE", str(tmp_path / "cache"))
+    write_images(tmp_path / "set/deep/er", "a.png", "b.png")
+    write_labelme(tmp_path / "set/deep/er/a.json", [])
+    catalog = write_catalog(tmp_path, {"mine": {"format": "labelme", "images": "set", "annotations": "set"}})
+    assert len(load_records(["mine"], str(catalog))) == 1
+    write_labelme(tmp_path / "set/deep/er/b.json", [])
+    assert len(load_records(["mine"], str(catalog))) == 2
+    write_labelme(tmp_path / "set/deep/er/b.json", [shape("cat", [[1, 2], [5, 8]], "rectangle")])
+    assert load_records(["mine"], str(catalog)).metadata.class_names == ("cat",)
