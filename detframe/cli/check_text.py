@@ -106,10 +106,12 @@ def _examples(finding: Finding) -> Iterator[str]:
 
 
 def _wrapped(text: str, first: str = "", further: str = "  ") -> str:
-    lines = textwrap.wrap(
-        text, WIDTH, initial_indent=first, subsequent_indent=further, break_on_hyphens=False, break_long_words=False
+    """Lines of at most WIDTH columns; a word that is longer than a line, as a path may be, loses its middle."""
+    longest = WIDTH - max(len(first), len(further))
+    words = (word if len(word) <= longest else _shortened(word, longest) for word in text.split())
+    return textwrap.fill(
+        " ".join(words), WIDTH, initial_indent=first, subsequent_indent=further, break_on_hyphens=False
     )
-    return "\n".join(lines)
 
 
 # ---------------------------------------------------------------------------------------------- tables
@@ -157,7 +159,9 @@ def _class_rows(splits: Sequence[Split]) -> list[list[str]]:
         classes = sorted(classes, key=lambda item: -sum(item["objects"].values()))
     rows = [["class", *(split.name for split in splits)]]
     for item in classes[:CLASSES_SHOWN]:
-        rows.append([_shortened(item["name"]), *(str(item["objects"].get(split.name, "-")) for split in splits)])
+        rows.append(
+            [_shortened(item["name"], _LONGEST_NAME), *(str(item["objects"].get(split.name, "-")) for split in splits)]
+        )
     rest = classes[CLASSES_SHOWN:]
     if rest:
         sums = [str(sum(item["objects"].get(split.name, 0) for item in rest)) for split in splits]
@@ -165,8 +169,10 @@ def _class_rows(splits: Sequence[Split]) -> list[list[str]]:
     return rows
 
 
-def _shortened(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."
+def _shortened(name: str, longest: int) -> str:
+    """A name of so many characters at most, its beginning and its end."""
+    half = (longest - 3) // 2
+    return name if len(name) <= longest else f"{name[: longest - 3 - half]}...{name[-half:]}"
 
 
 def _side_rows(splits: Sequence[Split]) -> list[list[str]]:

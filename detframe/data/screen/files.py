@@ -69,10 +69,10 @@ SIZES = Kind(
     "size of image differs", "different sizes of images; each is resized by itself", code="mixed-sizes", severity=NOTE
 )
 NOT_USED = Kind(
-    "image file is of no split, since nothing is annotated for it; it is not used",
-    "image files are of no split, since nothing is annotated for them; they are not used",
+    "image file is in no split, since nothing that was read annotates it; it is not used",
+    "image files are in no split, since nothing that was read annotates them; they are not used",
     code="image-without-label",
-    remedy="annotate it, or give it an empty label file if it shows background alone",
+    remedy="annotate such images, or give those that show background alone an empty label file",
 )
 SAMPLE = Kind(
     "image file was looked at, not more",
