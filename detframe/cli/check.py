@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 from detframe.cli.arguments import add_config_arguments, base_parser, parse
 from detframe.cli.common import load_config, print_config
 from detframe.cli.errors import EXIT_FAILED, guard
+from detframe.cli.recipe import classes_of, recipe_arguments
 from detframe.config.paths import expanded
 from detframe.errors import InvalidValueError
 from detframe.files import safe_name, write_text
 
 if TYPE_CHECKING:
+    from detframe.cli.check_model import ModelCheck
     from detframe.data import CatalogEntry, Records
     from detframe.data.findings import Finding
     from detframe.data.folder import FolderData
@@ -52,13 +54,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", metavar="PATH", default="", help="a folder, data.yaml, annotation file or archive")
     add_config_arguments(parser)
     parser.add_argument("--format", metavar="NAME", default="", help="its format, where several are there")
-    parser.add_argument("--classes", metavar="A,B", default="", help="only these classes, in this order")
-    parser.add_argument("--quick", action="store_true", help="look at the headers of images, not at their pixels")
+    parser.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="these classes alone, in this order; OLD=NEW also renames one"
+    )
+    parser.add_argument("--quick", action="store_true", help="look at the headers of images alone, and try no model")
     parser.add_argument("--json", action="store_true", help="write what was found to standard output as JSON")
     parser.add_argument(
         "--write", metavar="FILE.json", default="", help="write a clean copy of the annotations, as COCO"
     )
-    args = parse(parser, argv)
+    args = recipe_arguments(parse(parser, argv))
     return guard(lambda: _run(args), args.debug)
 
 
@@ -82,20 +86,40 @@ def _run(args: argparse.Namespace) -> int:
     listing = subject.folder.listing if subject.folder is not None else None
     skip = subject.folder is not None or load_config(args).DATALOADER.ON_ERROR == "skip"
     screened = examine(subject.sets, listing, not args.quick, subject.findings, skip, _progress(sys.stderr))
+    model = _model(args, subject, screened)
+    screened = screened.with_findings(model.findings if model else ())
     written = _write(subject, screened, expanded(args.write).absolute()) if args.write else None
     if args.json:
-        text = json.dumps(as_dict(subject.name, subject.folder, screened, written), indent=1) + "\n"
+        text = json.dumps(as_dict(subject.name, subject.folder, screened, model, written), indent=1) + "\n"
     else:
-        text = report(subject.name, subject.folder, screened, args.quick, written)
+        text = report(subject.name, subject.folder, screened, args.quick, model, written)
     sys.stdout.write(text)
     return EXIT_FAILED if screened.of("error") else 0
+
+
+def _model(args: argparse.Namespace, subject: Subject, screened: Screened) -> ModelCheck | None:
+    """The model against the data; None where there is nothing to learn from, and that is said already."""
+    from detframe.cli.check_model import check_model, chosen_config
+
+    train = subject.sets.get("train")
+    if train is None or not train.num_objects.any() or _cannot_be_read(screened):
+        return None
+    if args.config_file:
+        return check_model(load_config(args), subject.sets, f"the model of {args.config_file}", not args.quick)
+    chosen = chosen_config(subject.sets)
+    return check_model(chosen, subject.sets, "the model that `detframe train --data` chooses", not args.quick)
+
+
+def _cannot_be_read(screened: Screened) -> bool:
+    """Whether no image of the training data is there to try a model with."""
+    train = next(split for split in screened.splits if split.name == "train")
+    return all(train.pictures[path].fault for path in train.paths)
 
 
 def _of_path(args: argparse.Namespace) -> Subject:
     from detframe.data.folder import read_folder
 
-    classes = [name.strip() for name in args.classes.split(",") if name.strip()] or None
-    folder = read_folder(args.data, args.format, classes)
+    folder = read_folder(args.data, args.format, classes_of(args.classes))
     sets = {split: _records([entry]) for split, entry in folder.entries.items()}
     said = [finding for finding in folder.findings if finding.code != "format"]  # that is the title
     return Subject(args.data, sets, said, folder)

@@ -14,6 +14,7 @@ from detframe.data.screen import Screened, Split, class_counts
 from detframe.errors import printable
 
 if TYPE_CHECKING:
+    from detframe.cli.check_model import ModelCheck
     from detframe.data.folder import FolderData
 
 WIDTH = 79
@@ -29,7 +30,12 @@ _HEADINGS = {
 
 
 def report(
-    name: str, folder: FolderData | None, screened: Screened, quick: bool, written: dict[str, Any] | None = None
+    name: str,
+    folder: FolderData | None,
+    screened: Screened,
+    quick: bool,
+    model: ModelCheck | None = None,
+    written: dict[str, Any] | None = None,
 ) -> str:
     """The whole text.
 
@@ -37,10 +43,12 @@ def report(
         name: of the data, as the user gave it.
         folder: how it was recognised; None where a config names its data sets.
         quick: whether only headers of images were read.
+        model: what is said of the model.
         written: the files of a clean copy, and what is changed in them.
     """
     blocks = [_title(name, folder), _table(_split_rows(screened.splits))]
     blocks += [_table(_class_rows(screened.splits)), _table(_side_rows(screened.splits))]
+    blocks += ["\n".join(map(_cut, model.lines))] if model is not None else []
     blocks += [_section(severity, screened.of(severity)) for severity in (ERROR, WARNING, NOTE)]
     blocks += [_about_copy(written)] if written else []
     blocks.append(_verdict(screened, quick))
@@ -62,6 +70,11 @@ def _verdict(screened: Screened, quick: bool) -> str:
     if said:
         return _wrapped(f"READY to train on: no errors; {said}{looked}.")
     return _wrapped(f"READY to train on: nothing is odd about it{looked}.")
+
+
+def _cut(line: str) -> str:
+    """A line of a table, which other lines stand below, at most as wide as the screen."""
+    return line if len(line) <= WIDTH else _wrapped(line.strip(), "  ", "    ")
 
 
 def _about_copy(written: dict[str, Any]) -> str:
@@ -187,7 +200,11 @@ def _side_rows(splits: Sequence[Split]) -> list[list[str]]:
 
 # ---------------------------------------------------------------------------------------------- JSON
 def as_dict(
-    name: str, folder: FolderData | None, screened: Screened, written: dict[str, Any] | None = None
+    name: str,
+    folder: FolderData | None,
+    screened: Screened,
+    model: ModelCheck | None = None,
+    written: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """All that `report` says, for programs; docs/checking_data.md describes it."""
     recognised = None
@@ -202,6 +219,7 @@ def as_dict(
         "splits": {split.name: _facts(split) for split in screened.splits},
         "classes": _classes(screened.splits),
         "findings": [_finding(finding) for finding in screened.findings],
+        "model": model.facts if model is not None else None,
         "counts": {severity: len(screened.of(severity)) for severity in (ERROR, WARNING, NOTE)},
         "ready": not screened.of(ERROR),
         "written": written,

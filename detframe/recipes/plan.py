@@ -193,7 +193,7 @@ def _rehearsed(
     least, most, share = REHEARSAL
     seconds = min(max(share * 60 * request.minutes, least), most) if request.minutes else least
     for attempt in range(TRIES):
-        cfg = _config(choose(facts, machine, wish), wish.base)
+        cfg = config_of(choose(facts, machine, wish), wish.base)
         batch = cfg.SOLVER.IMS_PER_BATCH
         cfg.SOLVER.IMS_PER_BATCH = max(1, batch // machine.ranks)
         try:
@@ -212,7 +212,7 @@ def _rehearsed(
     return wish, None
 
 
-def _config(choices: Sequence[Choice], base: ConfigNode | None) -> ConfigNode:
+def config_of(choices: Sequence[Choice], base: ConfigNode | None = None) -> ConfigNode:
     """The config that choices make, open for changes."""
     cfg = (base if base is not None else get_cfg()).clone()
     cfg.defrost()

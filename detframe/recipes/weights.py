@@ -54,12 +54,13 @@ def body_of(conv_body: str) -> str:
     return max(named, key=len, default="")
 
 
-def find_weights(conv_body: str, wanted: str = "") -> FoundWeights:
+def find_weights(conv_body: str, wanted: str = "", fetch: bool = True) -> FoundWeights:
     """The weights for a body: those that are wanted, else torchvision's of ImageNet from a cache or the network.
 
     Args:
         conv_body: MODEL.BACKBONE.CONV_BODY.
         wanted: a file, an address or a name as MODEL.WEIGHTS takes them; "none" for random weights; "" for ImageNet's.
+        fetch: ask the network for those that no cache has.
 
     Raises:
         FileNotFoundError: the file that is wanted does not exist.
@@ -74,7 +75,7 @@ def find_weights(conv_body: str, wanted: str = "") -> FoundWeights:
         return FoundWeights(
             "", f"nobody is known to publish weights for {conv_body}; {COST}", "--weights FILE names some"
         )
-    return _imagenet(name)
+    return _imagenet(name, fetch)
 
 
 def _checked(wanted: str) -> str:
@@ -89,7 +90,7 @@ def _checked(wanted: str) -> str:
     return str(path.absolute())
 
 
-def _imagenet(name: str) -> FoundWeights:
+def _imagenet(name: str, fetch: bool) -> FoundWeights:
     value = f"{TORCHVISION}{name}"
     address = address_of_weights(value)
     cached = cache_path(address)
@@ -99,6 +100,8 @@ def _imagenet(name: str) -> FoundWeights:
     hub = Path(torch.hub.get_dir()) / "checkpoints" / cached.name
     if hub.is_file():
         return FoundWeights(str(hub), f"torchvision's weights of ImageNet, found in {hub.parent}")
+    if not fetch:
+        return FoundWeights("", f"{cached.name} is not in {cached.parent}")
     remedy = f"put {cached.name} into {cached.parent} (from {address}), or name it with --weights FILE"
     try:
         download(address, TIMEOUT)

@@ -16,6 +16,16 @@ from tests.data.screen.faults import picture
 
 BOXES = "0 0.25 0.3 0.3 0.4\n1 0.7 0.6 0.2 0.3\n"
 NAMES = ("cat", "dog")
+TINY = (
+    "MODEL.BACKBONE.CONV_BODY", "R-18-FPN",
+    "MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0,
+    "MODEL.RESNETS.STEM_OUT_CHANNELS", 8,
+    "MODEL.RESNETS.NORM", "BN",
+    "MODEL.FPN.OUT_CHANNELS", 16,
+    "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM", 32,
+    "MODEL.DEVICE", "cpu",
+    "SOLVER.IMS_PER_BATCH", 2,
+)  # fmt: skip
 Check = Callable[..., tuple[int, str, str]]
 
 
@@ -23,6 +33,13 @@ Check = Callable[..., tuple[int, str, str]]
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DETFRAME_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.delenv("DETFRAME_DATASETS", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _without_model(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The data alone, where a test is not about the model."""
+    if "model" not in request.node.name:
+        monkeypatch.setattr("detframe.cli.check._model", lambda *_: None)
 
 
 @pytest.fixture
@@ -176,6 +193,45 @@ def write_coco_sets(folder: Path) -> None:
     (folder / "catalog.yaml").write_text("".join(entries))
 
 
+# ---------------------------------------------------------------------------------------------- the model
+def test_the_chosen_model_against_the_data(tmp_path: Path, check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETFRAME_OFFLINE", "1")
+    folder = write_yolo(tmp_path / "pets")
+    code, out, err = check("--data", folder, "--quick")
+    assert (code, err) == (0, "")
+    assert "the model that `detframe train --data` chooses, against train" in out
+    assert "sides of objects, px" in out and "model on" not in out
+    found = json.loads(check("--data", folder, "--quick", "--json")[1])["model"]
+    assert found["reach"]["objects"] == 24 and 0 <= found["reach"]["attainable_recall"] <= 1
+    assert found["trial"] is None
+
+
+def test_the_model_of_a_config_is_tried(tmp_path: Path, check: Check) -> None:
+    write_coco_sets(tmp_path)
+    (tmp_path / "c.yaml").write_text(f"DATASETS: {{CATALOG: {tmp_path}/catalog.yaml, TRAIN: [a], TEST: [b]}}\n")
+    settings = [str(word) for word in (*TINY, "MODEL.NUM_CLASSES", 0, "INPUT.MIN_SIZE_TRAIN", 48)]
+    code, out, _ = check("--config-file", tmp_path / "c.yaml", *settings, "--json")
+    found = json.loads(out)
+    trial = found["model"]["trial"]
+    assert trial["device"] == "cpu" and trial["parameters"] > 0 and trial["seconds_per_step"] > 0
+    assert [batch["batch"] for batch in trial["batches"]][:2] == ["empty", "ordinary"]
+    assert all(batch["failure"] == "" for batch in trial["batches"])
+    assert code == (not found["ready"]) == 0
+
+
+def test_a_model_that_cannot_be_made_is_an_error(tmp_path: Path, check: Check) -> None:
+    write_coco_sets(tmp_path)
+    (tmp_path / "c.yaml").write_text(f"DATASETS: {{CATALOG: {tmp_path}/catalog.yaml, TRAIN: [a], TEST: [b]}}\n")
+    code, out, _ = check("--config-file", tmp_path / "c.yaml", "MODEL.DEVICE", "cpu", "MODEL.NUM_CLASSES", "7")
+    assert code == 1
+    assert "- model: the model cannot be made: MODEL.NUM_CLASSES is 7, but the data set a" in out
+
+
+def test_a_model_is_not_asked_where_there_is_nothing_to_learn(tmp_path: Path, check: Check) -> None:
+    code, out, _ = check("--data", write_yolo(tmp_path / "pets", boxes=""), "--json")
+    assert code == 1 and json.loads(out)["model"] is None
+
+
 # ---------------------------------------------------------------------------------------------- mistakes
 @pytest.mark.parametrize(
     ("words", "message"),
@@ -203,3 +259,23 @@ def test_real_data(shared: Path, check: Check) -> None:
     found = json.loads(out)
     assert code == 0 and found["splits"]["val"]["images"] == 208
     assert [finding["code"] for finding in found["findings"]] == ["tiny-box"]
+
+
+def test_one_file_where_the_data_set_has_one_part(tmp_path: Path, check: Check) -> None:
+    folder = write_yolo(tmp_path / "pets", 30, 0)
+    code, out, _ = check("--data", folder, "--write", tmp_path / "clean.json")
+    assert code == 0 and "clean.json: 30 images, 60 objects" in " ".join(out.split())
+    data = json.loads((tmp_path / "clean.json").read_text())
+    assert len(data["images"]) == 30 and "nothing had to be left out" in out
+
+
+def test_spellings_of_one_class_become_one(tmp_path: Path, check: Check) -> None:
+    boxes = f"{BOXES}2 0.2 0.8 0.1 0.1\n"
+    folder = write_yolo(tmp_path / "pets", 12, 0, ("cat", "dog", "Dog "), boxes)
+    (folder / "train/labels/0.txt").write_text(BOXES)
+    _, out, _ = check("--data", folder, "--write", tmp_path / "clean.json", "--json")
+    found = json.loads(out)
+    assert "similar-class-names" in {finding["code"] for finding in found["findings"]}
+    data = json.loads((tmp_path / "clean.json").read_text())
+    assert [category["name"] for category in data["categories"]] == ["cat", "dog"]
+    assert sum(a["category_id"] == 2 for a in data["annotations"]) == 12 + 11

@@ -31,6 +31,10 @@ class Screened:
         """The findings of one severity."""
         return [finding for finding in self.findings if finding.severity == severity]
 
+    def with_findings(self, findings: Sequence[Finding]) -> Screened:
+        """The same with more findings sorted in."""
+        return replace(self, findings=_in_order([*self.findings, *findings]))
+
     @property
     def pictures(self) -> Mapping[str, Picture]:
         """Every image file by its path."""
@@ -74,9 +78,13 @@ def examine(
     if splits:
         out += [*check_classes(splits), *check_repeats(splits), *check_sample(splits, decode)]
         out += check_not_used(splits, listing) if listing is not None else []
-    kinds = list(dict.fromkeys(finding.code for finding in out))  # those of one kind beside one another
-    out.sort(key=lambda finding: (-SEVERITIES.index(finding.severity), kinds.index(finding.code)))
-    return Screened(splits, tuple(out))
+    return Screened(splits, _in_order(out))
+
+
+def _in_order(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """The gravest first, and those of one kind beside one another."""
+    kinds = list(dict.fromkeys(finding.code for finding in findings))
+    return tuple(sorted(findings, key=lambda f: (-SEVERITIES.index(f.severity), kinds.index(f.code))))
 
 
 def _of_the_reader(split: Split, skip: bool) -> list[Finding]:
