@@ -20,6 +20,7 @@ from detframe.ops.reach import Objects, Reached
 
 Line = tuple[int, str]  # level of logging, text
 SHRUNK = 3.0  # an image whose sides become that many times shorter is worth a word
+SMALL = 16.0  # pixels of side, below which an object that was larger is one that resizing made hard
 MAX_OBJECTS = 30_000  # of more, those of evenly spaced images stand for all
 # Objects out of reach are worth a word when they are this share of all, or of a size that is common
 MISSED, MISSED_OF_SIZE, COMMON = 0.05, 0.2, 0.02
@@ -72,10 +73,12 @@ def eval_view(cfg: ConfigNode) -> View:
 
 def sampled(records: Any) -> Any:
     """The records, or of very many evenly spaced ones that hold about MAX_OBJECTS objects; always the same."""
-    share = MAX_OBJECTS / max(1, int(records.num_objects.sum()))
+    counts = records.num_objects
+    share = MAX_OBJECTS / max(1, int(counts.sum()))
     if share >= 1:
         return records
-    return records.select(np.unique(np.linspace(0, len(records) - 1, max(1, int(len(records) * share))).astype(int)))
+    some = np.flatnonzero(counts)
+    return records.select(some[np.unique(np.linspace(0, len(some) - 1, max(1, int(len(some) * share))).astype(int))])
 
 
 def place_objects(model: Any, records: Any, view: View) -> Objects:
@@ -140,43 +143,54 @@ def fit_lines(cfg: ConfigNode, model: Any, records: Any, test_sets: Mapping[str,
     """What the log of a training says: one line of numbers, and a warning for each thing that looks wrong."""
     if not int(records.num_objects.sum()):
         return [(logging.WARNING, "no training image has an object: the model will learn to find nothing")]
-    return [*_reach_lines(cfg, model, sampled(records)), *_image_lines(cfg, records, test_sets)]
+    view, some = training_views(cfg)[0], sampled(records)
+    objects = place_objects(model, some, view)
+    factors = view.factors(records)
+    shrunk = int((factors >= SHRUNK).sum())
+    images = (
+        f"{shrunk} of {len(records)} images are shrunk {SHRUNK:.0f} times or more, at most {factors.max():.1f} times"
+    )
+    summary, warnings = _reach_lines(cfg, model, objects)
+    small = small_by_shrinking(some, view, objects)
+    if small >= COMMON * len(objects.image):
+        share = percent(small / len(objects.image))
+        text = f"{images} ({view.keys}); {share} of all objects lie in them and are below {SMALL:.0f} pixels then"
+        warnings.append((logging.WARNING, text))
+    elif shrunk:
+        summary = f"{summary}; {images}"
+    return [(logging.INFO, summary), *warnings, *_crowded_lines(cfg, test_sets)]
 
 
-def _reach_lines(cfg: ConfigNode, model: Any, records: Any) -> Iterator[Line]:
-    view = training_views(cfg)[0]
-    objects = place_objects(model, records, view)
+def _reach_lines(cfg: ConfigNode, model: Any, objects: Objects) -> tuple[str, list[Line]]:
+    """A summary of the objects in training, and a warning where too many are out of reach."""
     low, middle, high = np.percentile(objects.sides.numpy(), (5, 50, 95)).tolist()
-    text = (
+    summary = (
         f"objects after resizing in training: half have a side below {middle:.0f} pixels, "
         f"90 % have {low:.0f} to {high:.0f}"
     )
     found = reached(model, objects)
-    if found is None or not len(found.full):
-        yield logging.INFO, text
-        return
+    if found is None:
+        return summary, []
     yes, no = reach_words(cfg)
-    yield logging.INFO, f"{text}; {percent(float(found.full.double().mean()))} {yes}"
+    summary = f"{summary}; {percent(float(found.full.double().mean()))} {yes}"
     missed = float(found.missed.double().mean())
-    if missed >= MISSED:
-        sides = objects.sides[found.missed].numpy()
-        yield (
-            logging.WARNING,
-            f"{percent(missed)} of the training objects (their median side is {np.median(sides):.0f} pixels after "
-            f"resizing) {no}, so the detector can hardly learn them: see {reach_keys(cfg)}",
-        )
+    if missed < MISSED:
+        return summary, []
+    median = float(objects.sides[found.missed].median())
+    text = (
+        f"{percent(missed)} of the training objects (their median side is {median:.0f} pixels after resizing) {no}, "
+        f"so the detector can hardly learn them: see {reach_keys(cfg)}"
+    )
+    return summary, [(logging.WARNING, text)]
 
 
-def _image_lines(cfg: ConfigNode, records: Any, test_sets: Mapping[str, Any]) -> Iterator[Line]:
-    view = training_views(cfg)[0]
-    factors = view.factors(records)
-    shrunk = int((factors >= SHRUNK).sum())
-    if shrunk:
-        yield (
-            logging.WARNING,
-            f"{shrunk} of {len(records)} training images are shrunk {SHRUNK:.0f} times or more, at most "
-            f"{factors.max():.1f} times ({view.keys}): small objects in them may become too small to be found",
-        )
+def small_by_shrinking(records: Any, view: View, objects: Objects) -> int:
+    """Objects that are below SMALL pixels after resizing, in images that it shrinks SHRUNK times or more: their number."""
+    shrunk = torch.from_numpy(view.factors(records) >= SHRUNK)
+    return int((shrunk[objects.image] & (objects.sides < SMALL)).sum())
+
+
+def _crowded_lines(cfg: ConfigNode, test_sets: Mapping[str, Any]) -> Iterator[Line]:
     limit = cfg.TEST.DETECTIONS_PER_IMG
     for name, test in test_sets.items():
         counts = test.num_objects

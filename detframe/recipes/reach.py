@@ -20,13 +20,14 @@ import torch
 from torch import Tensor
 
 from detframe.config import ConfigNode, import_custom_modules
-from detframe.data.findings import WARNING, Finding
+from detframe.data.findings import NOTE, WARNING, Finding
 from detframe.data.records import Records
 from detframe.engine.fit import (
     COMMON,
     MISSED,
     MISSED_OF_SIZE,
     SHRUNK,
+    SMALL,
     View,
     below_a_cell,
     eval_view,
@@ -36,6 +37,7 @@ from detframe.engine.fit import (
     reached,
     room_for,
     sampled,
+    small_by_shrinking,
     training_views,
 )
 from detframe.modeling.build import build_outline
@@ -109,6 +111,8 @@ class Reach:
         total: all objects as one class; its `full` is the attainable recall.
         options: the changes that are worth it, best first.
         shrunk: images that the resizing of training shrinks threefold or more, and the largest factor.
+        small_by_shrinking: objects in such images that are below 16 pixels (SMALL) then.
+        resized_by: the keys of the config that decide it.
         crowded: images with more objects than DETECTIONS_PER_IMG, and the largest number.
         limit: DETECTIONS_PER_IMG.
         lost: share of all objects that are too many for that limit.
@@ -122,6 +126,8 @@ class Reach:
     total: SizeClass
     options: tuple[Option, ...]
     shrunk: Images
+    small_by_shrinking: int
+    resized_by: str
     crowded: Images
     limit: int
     lost: float
@@ -168,13 +174,16 @@ class Reach:
 
     def _shrunk(self) -> Iterator[Finding]:
         if self.shrunk.count:
-            view = self.sides[0].view if self.sides else None
+            share = self.small_by_shrinking / max(1, self.num_objects)
             text = (
                 f"of {self.num_images} images are shrunk {SHRUNK:.0f} times or more by the resizing, at most "
-                f"{self.shrunk.most:.1f} times"
+                f"{self.shrunk.most:.1f} times; {percent(share)} of all objects lie in them and are below {SMALL:.0f} "
+                "pixels then"
             )
-            remedy = f"a larger {view.keys}, or images cut into tiles" if view else ""
-            yield Finding("shrunk", WARNING, self.shrunk.count, text, self.shrunk.examples, remedy)
+            severity, remedy = NOTE, ""
+            if share >= COMMON:
+                severity, remedy = WARNING, f"a larger {self.resized_by}, or images cut into tiles"
+            yield Finding("shrunk", severity, self.shrunk.count, text, self.shrunk.examples, remedy)
 
     def _crowded(self) -> Iterator[Finding]:
         if self.crowded.count:
@@ -244,6 +253,8 @@ def reach(cfg: ConfigNode, records: Records, with_options: bool = True) -> Reach
         total=total,
         options=_worthwhile(cfg, model, some, objects, total) if with_options and found is not None else (),
         shrunk=_images(records, view.factors(records), SHRUNK),
+        small_by_shrinking=small_by_shrinking(some, view, objects),
+        resized_by=view.keys,
         crowded=_images(records, counts, limit + 1),
         limit=limit,
         lost=float(np.maximum(counts - limit, 0).sum() / max(1, counts.sum())),

@@ -52,11 +52,19 @@ def test_objects_out_of_reach():
     assert "MODEL.RPN.ANCHOR_SIZES, INPUT.MIN_SIZE_TRAIN" in line
 
 
-def test_images_that_are_shrunk():
-    records = make_records((600, 600, [square(300, 300, 192)]), WELL, WELL)
+def test_images_that_are_shrunk_with_small_objects():
+    records = make_records((600, 600, [square(300, 300, 56)]), WELL, WELL)
     lines = warnings_of(config("INPUT.MIN_SIZE_TRAIN", (150,)), records)
     (line,) = [line for line in lines if "shrunk" in line]
-    assert line.startswith("1 of 3 training images are shrunk 3 times or more, at most 4.0 times")
+    assert line.startswith("1 of 3 images are shrunk 3 times or more, at most 4.0 times")
+    assert line.endswith("3 % of all objects lie in them and are below 16 pixels then")  # 1 of 33
+
+
+def test_images_that_are_shrunk_with_large_objects_are_no_warning():
+    records = make_records((600, 600, [square(304, 304, 256)]), (150, 150, [square(64, 64, 64)]))
+    ((level, line),) = lines_of(config("INPUT.MIN_SIZE_TRAIN", (150,)), records)
+    assert level == logging.INFO
+    assert line.endswith("or more; 1 of 2 images are shrunk 3 times or more, at most 4.0 times")
 
 
 def test_images_with_more_objects_than_detections():

@@ -167,7 +167,13 @@ def test_images_that_are_shrunk_threefold_or_more():
     found = reach(config("INPUT.MIN_SIZE_TRAIN", (100,)), records, with_options=False)
     assert (found.shrunk.count, found.shrunk.most) == (1, 3.0)
     (finding,) = [f for f in found.findings() if f.code == "shrunk"]
-    assert "3.0 times" in finding.text
+    assert "3.0 times; 0 % of all objects" in finding.text
+    assert (finding.severity, finding.remedy) == ("note", "")
+    small = make_records((300, 300, [square(150, 150, 47), square(50, 50, 49)]))
+    found = reach(config("INPUT.MIN_SIZE_TRAIN", (100,)), small, with_options=False)
+    (finding,) = [f for f in found.findings() if f.code == "shrunk"]
+    assert "50 % of all objects lie in them and are below 16 pixels then" in finding.text
+    assert finding.severity == "warning"
     assert "INPUT.MIN_SIZE_TRAIN" in finding.remedy
 
 
