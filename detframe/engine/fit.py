@@ -185,7 +185,7 @@ def _reach_lines(cfg: ConfigNode, model: Any, objects: Objects) -> tuple[str, li
 
 
 def small_by_shrinking(records: Any, view: View, objects: Objects) -> int:
-    """Objects that are below SMALL pixels after resizing, in images that it shrinks SHRUNK times or more: their number."""
+    """The number of objects below SMALL pixels after resizing, in images that it shrinks SHRUNK times or more."""
     shrunk = torch.from_numpy(view.factors(records) >= SHRUNK)
     return int((shrunk[objects.image] & (objects.sides < SMALL)).sum())
 

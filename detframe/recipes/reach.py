@@ -312,7 +312,7 @@ def _images(records: Records, values: np.ndarray, least: float) -> Images:
 # ---------------------------------------------------------------------------------------------- other settings
 def _worthwhile(cfg: ConfigNode, model: Any, records: Records, objects: Objects, now: SizeClass) -> tuple[Option, ...]:
     """The settings that reach clearly more, best first; a larger input also with anchors that suit it."""
-    tried = [_try(cfg, records, settings) for settings in options(cfg, model, *_shapes(objects))]
+    tried = [_try(cfg, model, records, settings) for settings in options(cfg, model, *_shapes(objects))]
     good = [
         o for o in tried if o.recall >= now.full + WORTH or (o.missed <= now.missed - WORTH and o.recall >= now.full)
     ]
@@ -327,7 +327,7 @@ def _with_a_larger_input(cfg: ConfigNode, records: Records, larger: Option, best
     other = changed(cfg, larger.settings)
     model = build_outline(other)
     shapes = _shapes(place_objects(model, records, training_views(other)[0]))
-    tried = [_try(cfg, records, (*larger.settings, *settings)) for settings in head_options(other, model, *shapes)]
+    tried = [_try(cfg, model, records, (*larger.settings, *more)) for more in head_options(other, model, *shapes)]
     better = [option for option in tried if option.recall >= best.recall + WORTH]
     if better:
         yield max(better, key=_merit)
@@ -343,9 +343,10 @@ def _shapes(objects: Objects) -> tuple[np.ndarray, np.ndarray]:
     return objects.sides.numpy(), wh[:, 1] / np.maximum(wh[:, 0], 1e-6)
 
 
-def _try(cfg: ConfigNode, records: Records, settings: Settings) -> Option:
+def _try(cfg: ConfigNode, model: Any, records: Records, settings: Settings) -> Option:
     other = changed(cfg, settings)
-    model = build_outline(other)
+    if not all(key.startswith("INPUT.") for key, _ in settings):
+        model = build_outline(other)
     objects = place_objects(model, records, training_views(other)[0])
     found = reached(model, objects)
     recall, missed = (found.full, found.missed) if found is not None else (torch.full((1,), torch.nan),) * 2
