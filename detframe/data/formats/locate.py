@@ -47,6 +47,8 @@ UNREADABLE = Kind(
 )
 # Names of folders that hold nothing but the images of a data set, in lower case
 IMAGE_FOLDERS = ("images", "jpegimages", "image", "imgs", "img", "pictures", "photos", "frames")
+# Of images that are not read, and may lie there in another form
+_OTHER_SUFFIXES = (".gif", ".heic", ".heif", ".jfif", ".jpe", ".jp2", ".ppm", ".pgm", ".dng", ".raw", ".dcm", ".svg")
 _SAMPLE = 200  # names that decide where the images lie
 _NEIGHBOURS = 25
 _NUMBER, _NO_WORD = re.compile(r"\d+"), re.compile(r"[\W_]+")
@@ -99,6 +101,11 @@ class ImageFinder:
         self._count(translated, found[0])
         return self.folder / found[0]
 
+    def matches(self, name: str) -> list[Path]:
+        """The images that `name` may mean by its own name and the folders before it: several where it is not clear.
+        Nothing of it is counted."""
+        return [self.folder / path for path in self._best(name.replace("\\", "/"))]
+
     def near(self, name: str) -> str:
         """The existing names that are most like `name`, at most two and separated by commas; "" where none is."""
         translated = name.strip().replace("\\", "/")
@@ -125,10 +132,10 @@ class ImageFinder:
             self._by_name.get(base, []),
             self._folded.get(_folded(base), []),
             self._stems.get(_folded(_stem(base)), []),
-            self._stems.get(_folded(base.rpartition(".")[0]), []),
         ):
             if group:
-                return _agreeing(name, group)
+                exact = [path for path in group if _stem(_base(path)) == _stem(base)]
+                return _agreeing(name, exact or group)
         return []
 
     def _count(self, name: str, found: str) -> None:
@@ -268,11 +275,16 @@ def _grouped(files: Sequence[str], key: Callable[[str], str]) -> dict[str, list[
 
 
 def _agreeing(name: str, group: list[str]) -> list[str]:
-    """Of several files, those whose folders agree with the named path the longest, from the end."""
+    """Of several files, those in the very folder that is named, or whose folders agree with it the longest, from the
+    end."""
     if len(group) == 1:
         return group
-    wanted = [part.lower() for part in name.split("/")[:-1]]
-    lengths = [_common_end(wanted, [part.lower() for part in path.split("/")[:-1]]) for path in group]
+    folder = name.rpartition("/")[0]
+    direct = [path for path in group if path.rpartition("/")[0] == folder]
+    if direct:
+        return direct
+    wanted = folder.lower().split("/") if folder else []
+    lengths = [_common_end(wanted, path.rpartition("/")[0].lower().split("/")) for path in group]
     return [path for path, length in zip(group, lengths, strict=True) if length == max(lengths)]
 
 
@@ -295,7 +307,7 @@ def _base(path: str) -> str:
 def _stem(base: str) -> str:
     """A file name without the suffix of an image; what else stands behind a point belongs to the name."""
     head, _, suffix = base.rpartition(".")
-    return head if head and f".{suffix.lower()}" in IMAGE_SUFFIXES else base
+    return head if head and f".{suffix.lower()}" in (*IMAGE_SUFFIXES, *_OTHER_SUFFIXES) else base
 
 
 def _folded(text: str) -> str:

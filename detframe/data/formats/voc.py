@@ -1,177 +1,197 @@
-"""Pascal VOC: one XML file per image, and lists of image names in ImageSets/Main."""
+"""Pascal VOC: one XML file per image, and lists of image names in ImageSets/Main.
+
+docs/own_data.md says what is read. voc_xml reads one file, voc_images finds its image, voc_find recognises a data set.
+"""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
-from detframe.data.findings import Findings, Kind
+from detframe.config.paths import expanded
+from detframe.data.findings import NOTE, Findings, Kind
 from detframe.data.formats.fields import Entry, check_flag, check_names, check_text, size_of_file
-from detframe.data.formats.xml_file import read_xml
+from detframe.data.formats.locate import add_missing, unreadable
+from detframe.data.formats.voc_find import LOOKS_FOR, recognise
+from detframe.data.formats.voc_images import VocImages
+from detframe.data.formats.voc_lists import list_path, listed_keys, lists_beside, read_labelmap
+from detframe.data.formats.voc_xml import Annotation, annotation_of, class_names, read_annotation
+from detframe.data.listing import Listing
 from detframe.data.metadata import Metadata
 from detframe.data.packing import PackedDataset, RecordBuilder
-from detframe.errors import InvalidValueError, MissingFileError
+from detframe.data.recognition import recognised_by
+from detframe.errors import InvalidValueError, MissingFileError, UserError, listed
 from detframe.files import read_text
 from detframe.registry import DATASET_FORMATS, nearest
 
 if TYPE_CHECKING:
     from detframe.data.entries import CatalogEntry
 
-CORNERS = ("xmin", "ymin", "xmax", "ymax")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-SAME_STEM = Kind(
-    "image has the name of another one but for its suffix, and was taken in its place",
-    "images have the names of others but for their suffixes, and were taken in their place",
-    code="image-of-two-suffixes",
+DIFFICULT = Kind(
+    "object is marked as difficult, and was taken as any other",
+    "objects are marked as difficult, and were taken as any others",
+    code="difficult-object",
+    severity=NOTE,
+    remedy="`difficult: ignore` neither trains on them nor counts them",
 )
-_FLAG_COLUMN = re.compile(r"\s+[+-]?[01]$")
 
 
 @DATASET_FORMATS.register("voc")
+@recognised_by(recognise, looks_for=LOOKS_FOR)
 def read_voc(
     entry: CatalogEntry,
     *,
     split: str = "",
     classes: Sequence[str] = (),
+    names: str | Path = "",
     one_based: bool = True,
     difficult: str = "ignore",
 ) -> PackedDataset:
     """Read VOC annotations; the fields are explained in datasets/catalog.yaml.
 
-    An image is the file of the XML's own name in the image folder, whatever the XML says about it. Image ids count the
-    XML files of the folder, so that those of two splits differ. A box whose corners coincide is a slip, not one pixel.
+    An image is the file of the XML's own name in or below the image folder, or else the one that the XML names. Image
+    ids count the XML files of the folder and those below it, so that those of two splits differ.
 
     Raises:
         ValueError: malformed XML (with its position), an object without name or corners, a class that `classes` does
             not have, or a bad field of the entry. The message names the file.
-        FileNotFoundError: the list of the split, an XML file or an image does not exist.
+        FileNotFoundError: the list of the split or an XML file does not exist.
     """
     if difficult not in ("ignore", "keep"):
         raise InvalidValueError(f"data set {entry.name!r}: difficult must be ignore or keep, not {difficult!r}")
     one_based = check_flag(entry.name, "one_based", one_based)
     split, classes = check_text(entry.name, "split", split), check_names(entry.name, "classes", classes)
-    all_stems = sorted(path.stem for path in entry.annotations.glob("*.xml"))
-    if not all_stems:
-        raise MissingFileError(f"data set {entry.name!r}: no XML file in {entry.annotations}")
-    stems = _read_split(entry, split, set(all_stems)) if split else all_stems
-    trees = {stem: _root(entry, stem) for stem in (stems if classes else {*all_stems, *stems})}
-    names = list(classes) or sorted(
-        {_text(o, "name", path) for path, root in trees.values() for o in root.findall("object")}
-    )
+    files = _xml_files(entry)
+    keys = _read_split(entry, split, files) if split else list(files)
     findings = Findings()
-    builder = RecordBuilder(Metadata(entry.name, tuple(names), tuple(range(1, len(names) + 1))), findings)
-    labels = {name: label for label, name in enumerate(names, 1)}
-    files = _image_files(entry.images, findings)
-    numbers = {stem: number for number, stem in enumerate(all_stems, 1)}
-    for stem in stems:
-        path, root = trees[stem]
-        if stem not in files:
-            builder.add_missing(stem)
+    found, annotations = _read_all(entry, files, keys, one_based, findings, all_classes=not classes)
+    known = tuple(classes) or _in_order(entry, names, found, findings)
+    builder = RecordBuilder(Metadata(entry.name, known, tuple(range(1, len(known) + 1))), findings)
+    labels = {name: label for label, name in enumerate(known, 1)}
+    images = VocImages(entry.images, findings)
+    numbers = {key: number for number, key in enumerate(files, 1)}
+    for key, annotation in annotations.items():
+        image = images.of(key, annotation.named)
+        if image is None:
+            add_missing(builder, images.finder, key)
             continue
-        builder.add_image(files[stem], numbers[stem], _size_hw(root, files[stem], path, findings))
-        for number, item in enumerate(root.findall("object"), 1):
-            place = Entry(path, f"object {number}", findings, texts=True)
-            difficulty = place.flag((item.findtext("difficult") or "0"), "difficult")
-            ignored = difficult == "ignore" and difficulty
-            builder.add_object(_box(item, path, one_based, place), _label(item, labels, path), iscrowd=ignored)
+        size = _size_hw(annotation, image, findings)
+        if size is not None:
+            builder.add_image(image, numbers[key], size)
+            _add_objects(builder, annotation, labels, difficult)
     return builder.build()
 
 
-def _read_split(entry: CatalogEntry, split: str, known_stems: Collection[str]) -> list[str]:
-    path = entry.annotations.parent / "ImageSets" / "Main" / f"{split}.txt"
+def _read_all(
+    entry: CatalogEntry,
+    files: dict[str, Path],
+    keys: Sequence[str],
+    one_based: bool,
+    findings: Findings,
+    all_classes: bool,
+) -> tuple[set[str], dict[str, Annotation]]:
+    """The classes of all XML files, and the annotations of the chosen ones, in their order."""
+    wanted = dict.fromkeys(keys)
+    found: set[str] = set()
+    annotations: dict[str, Annotation] = {}
+    for key in {**wanted, **files} if all_classes else wanted:
+        root = _root(entry, files, key)
+        path = files[key]
+        if all_classes:
+            found |= class_names(root, path)
+        if key in wanted:
+            annotations[key] = annotation_of(root, path, one_based, findings)
+    return found, annotations
+
+
+def sources(entry: CatalogEntry) -> list[Path]:
+    """The files that the records are made from: those below the annotations too, and the list of class names."""
+    names = entry.options.get("names")
+    listed_names = [_names_path(entry, names)] if isinstance(names, str | Path) and names else []
+    return [*_xml_files(entry).values(), *listed_names]
+
+
+read_voc.sources = sources  # type: ignore[attr-defined]
+
+
+def _xml_files(entry: CatalogEntry) -> dict[str, Path]:
+    """The XML files by their paths without suffix, relative to the annotations, in the order of these."""
+    folder = entry.annotations
+    if folder.is_file():
+        return {folder.stem: folder}
+    below = {file.with_suffix("").as_posix(): folder / file for file in Listing(folder).with_suffix(".xml")}
+    # what lies there and is no file is not passed over without a word; macOS writes ._a.xml beside a.xml
+    right_in_it = {path.stem: path for path in folder.glob("*.xml") if not path.name.startswith(".")}
+    files = {**below, **right_in_it}
+    if not files:
+        raise MissingFileError(f"data set {entry.name!r}: no XML file in {folder}")
+    return dict(sorted(files.items()))
+
+
+def _read_split(entry: CatalogEntry, split: str, known: Collection[str]) -> list[str]:
+    path = list_path(entry.annotations, split)
     if not os.path.isfile(path):  # a method of Path raises for a name that is too long
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.txt"))) or "none"
-        raise MissingFileError(f"data set {entry.name!r}: the split {path} does not exist; splits there: {known}")
-    lines = read_text(path, "the list").split("\n")
-    stems = [_listed_stem(line.strip(), known_stems) for line in lines if line.strip()]
-    repeated = len(stems) - len(set(stems))
+        there = ", ".join(lists_beside(entry.annotations)) or "none"
+        raise MissingFileError(f"data set {entry.name!r}: the split {path} does not exist; splits there: {there}")
+    keys = listed_keys(path, known)
+    repeated = len(keys) - len(set(keys))
     if repeated:
         raise InvalidValueError(f"{path} names {repeated} images twice")
-    return stems
+    return keys
 
 
-def _listed_stem(line: str, known: Collection[str]) -> str:
-    """The image that a line names: alone, or with a second column as lists of a single class have (1, 0 or -1).
-
-    Names may hold spaces, and may end as those of images or XML files do.
-    """
-    names = (line, _FLAG_COLUMN.sub("", line))
-    bare = (name[: -len(Path(name).suffix)] for name in names if Path(name).suffix.lower() in (*IMAGE_SUFFIXES, ".xml"))
-    return next((name for name in (*names, *bare) if name in known), names[1])
-
-
-def _root(entry: CatalogEntry, stem: str) -> tuple[Path, Element]:
-    path = entry.annotations / f"{stem}.xml"
+def _root(entry: CatalogEntry, files: dict[str, Path], key: str) -> Element:
+    path = files.get(key, entry.annotations / f"{key}.xml")
     try:
-        root = read_xml(path)
+        return read_annotation(path)
     except FileNotFoundError:
-        raise MissingFileError(f"data set {entry.name!r}: the split names {stem}, but {path} does not exist") from None
-    if root.tag != "annotation" and root.find("object") is None:
-        raise InvalidValueError(f"{path} is no VOC annotation: its root is <{root.tag}>, not <annotation>")
-    if root.find("object") is None and (found := _box_parent(root)):
-        raise InvalidValueError(
-            f"{path}: a <bndbox> stands in <{found}>, and boxes are read from each <object> directly in <annotation>; "
-            f"write it so, or the image counts as empty"
+        raise MissingFileError(f"data set {entry.name!r}: the split names {key}, but {path} does not exist") from None
+
+
+def _names_path(entry: CatalogEntry, names: str | Path) -> Path:
+    return entry.catalog.parent / expanded(str(names))
+
+
+def _in_order(entry: CatalogEntry, names: str | Path, found: set[str], findings: Findings) -> tuple[str, ...]:
+    """The classes in the order of the file that lists them, or else sorted."""
+    if not names:
+        return tuple(sorted(found))
+    path = _names_path(entry, check_text(entry.name, "names", str(names)))
+    known = read_labelmap(read_text(path, "the list of classes"), path)
+    known = [name for name in known if name != "background" or name in found]
+    strays = sorted(found - set(known))
+    if strays:
+        findings.say(
+            "class-not-listed",
+            f"{len(strays)} classes are not in {path.name}, and stand behind those that are: {listed(strays, 5)}",
+            len(strays),
         )
-    return path, root
+    return (*known, *strays)
 
 
-def _box_parent(root: Element) -> str | None:
-    """The element that holds the first box, wherever it is, in whatever letters."""
-    return next((item.tag for item in root.iter() if any(child.tag.lower() == "bndbox" for child in item)), None)
+def _add_objects(builder: RecordBuilder, annotation: Annotation, labels: dict[str, int], difficult: str) -> None:
+    for number, item in enumerate(annotation.objects, 1):
+        if item.name not in labels:
+            raise InvalidValueError(
+                f"{annotation.path}: the class {item.name!r} is not in the entry's classes; "
+                f"{nearest(item.name, list(labels))}"
+            )
+        if item.difficult and difficult == "keep":
+            builder.findings.add(DIFFICULT, f"object {number} of {annotation.path.name}")
+        builder.add_object(item.box, labels[item.name], iscrowd=item.difficult and difficult == "ignore")
 
 
-def _text(item: Element, key: str, path: Path) -> str:
-    text = (item.findtext(key) or "").strip()
-    if not text:
-        raise InvalidValueError(
-            f"{path}: an object has no <{key}>; it has {', '.join(f'<{c.tag}>' for c in item) or 'nothing'}"
-        )
-    return text
-
-
-def _label(item: Element, labels: dict[str, int], path: Path) -> int:
-    name = _text(item, "name", path)
-    if name not in labels:
-        raise InvalidValueError(
-            f"{path}: the class {name!r} is not in the entry's classes; {nearest(name, list(labels))}"
-        )
-    return labels[name]
-
-
-def _box(item: Element, path: Path, one_based: bool, place: Entry) -> tuple[float, ...]:
-    corners = item.find("bndbox")
-    texts = [corners.findtext(key) if corners is not None else None for key in CORNERS]
+def _size_hw(annotation: Annotation, image: Path, findings: Findings) -> tuple[int, int] | None:
+    """From the XML, or from the image where the XML has none; None where that cannot be read."""
+    place = Entry(annotation.path, f"the size of {image.name}", findings, texts=True)
+    size = place.size_hw(*annotation.sides)
+    if size is not None:
+        return size
     try:
-        x1, y1, x2, y2 = (place.number(text, key) for text, key in zip(texts, CORNERS, strict=True))
-    except ValueError:
-        found = ", ".join(f"{key} {text}" for key, text in zip(CORNERS, texts, strict=True))
-        raise InvalidValueError(
-            f"{path}: an object {item.findtext('name')!r} has no proper <bndbox>: {found[:200]}"
-        ) from None
-    if one_based and x2 > x1 and y2 > y1:
-        # Corners are numbers of pixels, the first of them 1, and the last still belongs to the box.
-        return x1 - 1, y1 - 1, x2, y2
-    return x1, y1, x2, y2
-
-
-def _size_hw(root: Element, image: Path, path: Path, findings: Findings) -> tuple[int, int]:
-    """From the XML, or from the image where the XML has none."""
-    place = Entry(path, f"the size of {image.name}", findings, texts=True)
-    height, width = ((root.findtext(f"size/{side}") or "").strip() or None for side in ("height", "width"))
-    return place.size_hw(height, width) or size_of_file(image, place)
-
-
-def _image_files(folder: Path, findings: Findings) -> dict[str, Path]:
-    """The images of a folder by their names without suffix."""
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            if path.stem in files:
-                findings.add(SAME_STEM, f"{path.name} for {files[path.stem].name}")
-            files[path.stem] = path
-    return files
+        return size_of_file(image, place)
+    except (UserError, OSError) as error:
+        unreadable(findings, image, error)
+        return None
