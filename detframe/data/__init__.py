@@ -3,7 +3,7 @@
 from detframe.data.catalog import CatalogEntry, load_records, read_catalogs
 from detframe.data.images import IMAGE_FAULTS, ImageReadError, from_pillow, load_image
 from detframe.data.loader import TestLoader, TrainLoader, build_sampler, build_test_loader, build_train_loader
-from detframe.data.metadata import Metadata, resolve_num_classes, resolve_num_keypoints
+from detframe.data.metadata import Metadata, check_same_names, resolve_num_classes, resolve_num_keypoints
 from detframe.data.missing import MissingImagesError
 from detframe.data.packing import PackedDataset, RecordBuilder
 from detframe.data.records import Record, Records, join
@@ -24,6 +24,7 @@ __all__ = [
     "build_sampler",
     "build_test_loader",
     "build_train_loader",
+    "check_same_names",
     "from_pillow",
     "join",
     "load_image",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,18 @@ from detframe.config.words import Written, names, values
 from detframe.config.yaml_text import read_tree
 from detframe.data import formats  # noqa: F401  (fills DATASET_FORMATS)
 from detframe.data.cache import cache_key, cached, folder_stamp
+from detframe.data.common_fields import Fields, parameters_of
 from detframe.data.entries import CatalogEntry
 from detframe.data.missing import absent_images, check_none_missing, with_missing
 from detframe.data.packing import PackedDataset
 from detframe.data.records import Records, join
-from detframe.errors import InvalidValueError, MissingFileError, UnknownNameError
+from detframe.errors import InvalidValueError, MissingFileError, UnknownNameError, UserError
 from detframe.files import read_text
 from detframe.registry import DATASET_FORMATS, nearest
 
 logger = logging.getLogger(__name__)
 COMMON_FIELDS = ("format", "images", "annotations")
+_TEXT = "str | None"  # as a reader's parameter is annotated whose words are names, and may be absent
 
 
 def load_records(
@@ -100,12 +102,66 @@ def load_entry(entry: CatalogEntry) -> PackedDataset:
 
 
 def _read(entry: CatalogEntry, stamp: str = "") -> PackedDataset:
-    """An entry's data set by its reader, or from the cache; `stamp` is of what else it depends on."""
+    """What an entry says, from the cache or put there; `stamp` is of what else it depends on."""
+    chosen = Fields.of(entry, root_of(entry.catalog))
+    if not chosen.narrows:
+        return _read_whole(entry, chosen.options, stamp)
+    fields = {**_key_fields(entry, entry.options, stamp), "name": entry.name}
+    key = cache_key(fields, [*_sources(entry, chosen.options), *chosen.split.lists])
+
+    def read() -> PackedDataset:
+        whole = _read_whole(entry, chosen.options, stamp)
+        return chosen.apply(whole, entry, lambda: _classes_elsewhere(entry))
+
+    return cached(entry.name, key, read)
+
+
+def _read_whole(entry: CatalogEntry, options: Mapping[str, Any], stamp: str) -> PackedDataset:
+    """What the reader of the entry's format gives; entries that share it have it once in the cache."""
     reader = DATASET_FORMATS.get(entry.format)
-    where = f"{reader.__module__}.{reader.__qualname__}"
-    fields = {"images": entry.images, "format": where, "options": entry.options, "name": entry.name, "stamp": stamp}
-    key = cache_key(fields, entry.source_files())
-    return cached(entry.name, key, lambda: reader(entry, **entry.options))
+    own = replace(entry, options=options)
+    key = cache_key(_key_fields(entry, options, stamp), _sources(entry, options))
+    packed = cached(entry.annotations.stem, key, lambda: reader(own, **options))
+    return packed.renamed(entry.name)
+
+
+def _key_fields(entry: CatalogEntry, options: Mapping[str, Any], stamp: str) -> dict[str, Any]:
+    reader = DATASET_FORMATS.get(entry.format)
+    return {
+        "images": entry.images,
+        "annotations": entry.annotations,
+        "catalog": entry.catalog.parent if options else "",
+        "format": f"{reader.__module__}.{reader.__qualname__}",
+        "options": options,
+        "stamp": stamp,
+    }
+
+
+def _sources(entry: CatalogEntry, options: Mapping[str, Any]) -> list[Path]:
+    """The files and folders that the reader of the entry's format looks at."""
+    own = replace(entry, options=options)
+    more = getattr(DATASET_FORMATS.get(entry.format), "sources", None)
+    return [*own.source_files(), *(more(own) if more is not None else ())]
+
+
+def _classes_elsewhere(entry: CatalogEntry) -> set[str] | None:
+    """The classes of the entries beside this one that have the same field `classes`; None where there is no catalog."""
+    try:
+        entries = {name: _entry(name, fields, entry.catalog) for name, fields in _read_yaml(entry.catalog).items()}
+    except (UserError, OSError):  # the entry was made by a program, from a path that is no catalog
+        return None
+    if entry.name not in entries:
+        return None
+    known: set[str] = set()
+    for other in entries.values():
+        if other.name == entry.name or other.options.get("classes") != entry.options["classes"]:
+            continue
+        try:
+            other.check_exists()
+            known.update(_read_whole(other, Fields.of(other, root_of(entry.catalog)).options, "").metadata.class_names)
+        except (UserError, OSError):  # nobody asked for it: its faults are told when somebody does
+            continue
+    return known
 
 
 def find_entry(name: str, entries: Mapping[str, CatalogEntry], catalog: str = "") -> CatalogEntry:
@@ -159,14 +215,13 @@ def _entry(name: str, fields: Any, path: Path) -> CatalogEntry:
     options = {key: value for key, value in fields.items() if key not in COMMON_FIELDS}
     # The format of an entry that nobody asks for may be a module that is not imported in this run.
     if name_of_format in DATASET_FORMATS:
-        parameters = inspect.signature(DATASET_FORMATS.get(name_of_format)).parameters
-        known = list(parameters)[1:]
+        known = {"classes": _TEXT, **parameters_of(name_of_format), "split": _TEXT, "others": _TEXT}
         for key in options:
             if key not in known:
                 hint = nearest(key, [*known, *COMMON_FIELDS])
                 raise InvalidValueError(f"{where} has an unknown field {key!r} (format {name_of_format}); {hint}")
-        options = {key: _option(value, str(parameters[key].annotation)) for key, value in options.items()}
-    root = _root(path)
+        options = {key: _option(value, known[key]) for key, value in options.items()}
+    root = root_of(path)
     images, annotations = (root / expanded(name) for name in paths)
     return CatalogEntry(name, name_of_format, images, annotations, values(options), path)
 
@@ -185,7 +240,7 @@ def _option(value: Any, annotation: str) -> Any:
     return names(value) if "str" in annotation and not absent else values(value)
 
 
-def _root(catalog: Path) -> Path:
+def root_of(catalog: Path) -> Path:
     """Where the relative paths of a catalog start."""
     moved = os.environ.get("DETFRAME_DATASETS")
     if moved:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from detframe.data.entries import CatalogEntry
 from detframe.data.findings import NOTE, WARNING, Finding
+from detframe.data.metadata import folded
 from detframe.errors import InvalidValueError, UnknownNameError, listed
 from detframe.registry import nearest
 
@@ -61,11 +61,6 @@ def _checked(classes: Sequence[str] | Mapping[str, str], names: Mapping[str, Seq
         if name not in known:
             raise UnknownNameError(f"the data set has no class {name!r}; {nearest(str(name), known)}")
     return dict(classes) if isinstance(classes, Mapping) else selected
-
-
-def folded(name: str) -> str:
-    """A name without what people write differently: letter case, spaces, hyphens and underscores."""
-    return re.sub(r"[\s_-]+", "", name).casefold()
 
 
 def _respelt(names: Mapping[str, Sequence[str]], findings: list[Finding]) -> dict[str, str]:

@@ -9,7 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import yaml
+
 from detframe.errors import InvalidValueError, shown
+
+_FEW = 30  # rows of a list of names that a message shows
 
 
 @dataclass(frozen=True)
@@ -131,23 +135,49 @@ def resolve_num_classes(cfg: Any, metadata: Metadata) -> int:
     return found
 
 
+def folded(name: str) -> str:
+    """A name without what people write differently: letter case, spaces, hyphens and underscores."""
+    return re.sub(r"[\s_-]+", "", name).casefold()
+
+
 def check_same_names(kind: str, first: tuple[str, Sequence[str]], second: tuple[str, Sequence[str]]) -> None:
-    """Two named lists of class or keypoint names must be equal.
+    """Two named lists of class or keypoint names must be equal, as labels are positions in them.
 
     Raises:
-        ValueError: they differ; the message sets them side by side and names the closest match of each stray one.
+        ValueError: they differ; the message sets them side by side, names the closest match of each stray one, and says
+            which `classes` make them equal, where they differ in spelling or order alone.
     """
     (name_a, a), (name_b, b) = first, second
     if list(a) == list(b):
         return
     width = max([len(name_a), *(len(n) for n in a)]) + 2
     lines = [f"  {'':>4} {name_a:<{width}}{name_b}"]
-    for i in range(max(len(a), len(b))):
+    total = max(len(a), len(b))
+    rows = [i for i in range(total) if total <= _FEW or i >= min(len(a), len(b)) or a[i] != b[i]]
+    for i in rows[:_FEW]:
         left, right = (a[i] if i < len(a) else "-"), (b[i] if i < len(b) else "-")
         mark = "" if left == right else "   <-- differs"
         lines.append(f"  {i + 1:>4} {left:<{width}}{right}{mark}")
-    hints = _stray(name_a, a, b) + _stray(name_b, b, a)
+    left_out = len(rows) - _FEW
+    lines += [f"  ... and {left_out} more that differ"] if left_out > 0 else []
+    hints = (_stray(name_a, a, b) + _stray(name_b, b, a))[: 2 * _FEW]
+    if kind == "class":
+        hints += _remedy(first, second)
     raise InvalidValueError(f"{name_a} and {name_b} do not have the same {kind} names:\n" + "\n".join(lines + hints))
+
+
+def _remedy(first: tuple[str, Sequence[str]], second: tuple[str, Sequence[str]]) -> list[str]:
+    """What makes the second list of class names the first one, where spelling or order is all that differs."""
+    (name_a, a), (name_b, b) = first, second
+    by_folded = {folded(name): name for name in b}
+    if len(a) != len(b) or len({*map(folded, a)}) < len(a) or {*map(folded, a)} != {*by_folded}:
+        return []
+    spelt_alike = set(a) == set(b)
+    what = "in their order alone" if spelt_alike else "in letter case, spaces, hyphens and underscores alone"
+    classes = list(a) if spelt_alike else {by_folded[folded(name)]: name for name in a}
+    text = yaml.safe_dump({"classes": classes}, default_flow_style=None, sort_keys=False, allow_unicode=True, width=110)
+    lines = [f"    {line}" for line in text.rstrip().splitlines()]
+    return [f"they differ {what}. In the catalog, this gives {name_b} the names of {name_a}:", *lines]
 
 
 def _stray(owner: str, names: Sequence[str], others: Sequence[str]) -> list[str]:

@@ -53,7 +53,7 @@ def with_missing(packed: PackedDataset, absent: np.ndarray, folder: Path) -> Pac
     Args:
         folder: names are told relative to it, and near ones are sought there.
     """
-    missing = (*packed.missing, *(_relative(packed.file_name(int(row)), folder) for row in np.flatnonzero(absent)))
+    missing = (*packed.missing, *(name_in(packed.file_name(int(row)), folder) for row in np.flatnonzero(absent)))
     if not missing:
         return packed
     known = next((f for f in packed.findings if f.code == MISSING_IMAGE.code), None)
@@ -63,7 +63,15 @@ def with_missing(packed: PackedDataset, absent: np.ndarray, folder: Path) -> Pac
     return PackedDataset(packed.metadata, packed.arrays, (), packed.folder, [*others, finding], missing)
 
 
-def _relative(path: str, folder: Path) -> str:
+def with_these_missing(packed: PackedDataset, missing: Sequence[str]) -> PackedDataset:
+    """The data set with these missing images, and no others, known by their names alone."""
+    others = [f for f in packed.findings if f.code != MISSING_IMAGE.code]
+    found = [_stated(missing[: MISSING_IMAGE.examples], len(missing))] if missing else []
+    return PackedDataset(packed.metadata, packed.arrays, (), packed.folder, [*others, *found], missing)
+
+
+def name_in(path: str, folder: Path) -> str:
+    """The path of an image relative to a folder that it lies in; elsewhere it stays as it is."""
     inside = path.startswith(f"{folder}{os.sep}")
     return path[len(str(folder)) + 1 :] if inside else path
 
@@ -72,8 +80,12 @@ def _finding(examples: Sequence[str], missing: Collection[str], folder: Path, co
     """The finding of `count` missing images; examples that are bare names get those that come near and exist."""
     finder = ImageFinder(folder)
     complete = [missing_example(name, finder.near(name)) if name in missing else name for name in examples]
+    return _stated(complete, count)
+
+
+def _stated(examples: Sequence[str], count: int) -> Finding:
     text = MISSING_IMAGE.one if count == 1 else MISSING_IMAGE.many
-    return Finding(MISSING_IMAGE.code, MISSING_IMAGE.severity, count, text, tuple(complete), MISSING_IMAGE.remedy)
+    return Finding(MISSING_IMAGE.code, MISSING_IMAGE.severity, count, text, tuple(examples), MISSING_IMAGE.remedy)
 
 
 def check_none_missing(parts: Sequence[tuple[PackedDataset, Path]]) -> None:

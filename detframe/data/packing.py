@@ -13,6 +13,7 @@ import logging
 import math
 from array import array
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,11 @@ class PackedDataset:
         if self.folder is None:
             return PackedDataset, (self.metadata, self.arrays, (), None, self.findings, self.missing)
         return map_folder, (self.metadata, self.folder, self.findings, self.missing)
+
+    def renamed(self, name: str) -> PackedDataset:
+        """The same data set under another name, sharing the arrays."""
+        metadata = replace(self.metadata, name=name)
+        return PackedDataset(metadata, self.arrays, (), self.folder, self.findings, self.missing)
 
     def file_name(self, row: int) -> str:
         """Absolute path of image `row`."""

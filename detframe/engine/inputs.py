@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,7 @@ def load_inputs(cfg: ConfigNode, content: dict[str, Any] | None) -> RunInputs:
         FileNotFoundError, KeyError: as `detframe.data.load_records`.
     """
     from detframe.compat import apply_input_format
-    from detframe.data import resolve_num_classes, resolve_num_keypoints
+    from detframe.data import check_same_names, resolve_num_classes, resolve_num_keypoints
 
     if not cfg.DATASETS.TRAIN:
         raise InvalidValueError("DATASETS.TRAIN is empty; name at least one data set of the catalog")
@@ -57,9 +57,10 @@ def load_inputs(cfg: ConfigNode, content: dict[str, Any] | None) -> RunInputs:
         raise InvalidValueError(f"DATASETS.TRAIN {trained} holds no image to train with")
     check_masks(cfg, records)
     for name, test in test_sets.items():
-        check_class_names(trained, records.metadata.class_names, name, test.metadata.class_names)
+        check_same_names("class", (trained, records.metadata.class_names), (name, test.metadata.class_names))
     if content is not None:
-        check_class_names("the checkpoint", content["meta"]["class_names"], trained, records.metadata.class_names)
+        saved = content["meta"]["class_names"]
+        check_same_names("class", ("the checkpoint", saved), (trained, records.metadata.class_names))
     seeded = cfg.clone()
     seeded.defrost()
     seeded.SEED = resolve_seed(cfg, content)
@@ -166,27 +167,6 @@ def meta_of(content: Any, source: str) -> Mapping[str, Any]:
     if not isinstance(iteration, int) or iteration < 0:
         raise InvalidValueError(f"{source} is no checkpoint of detframe: its iteration is {shown(iteration)}")
     return meta
-
-
-def check_class_names(first: str, names: Sequence[str], second: str, others: Sequence[str]) -> None:
-    """Two lists of class names must agree, as labels are positions in them.
-
-    Raises:
-        ValueError: they differ; shows the first difference and what only one of them has.
-    """
-    names, others = list(names), list(others)
-    if names == others:
-        return
-    only_first, only_second = sorted(set(names) - set(others)), sorted(set(others) - set(names))
-    at = next((i for i, (a, b) in enumerate(zip(names, others, strict=False)) if a != b), min(len(names), len(others)))
-    raise InvalidValueError(
-        f"the class names of {first} ({len(names)}) and {second} ({len(others)}) differ, first at label {at + 1}: "
-        f"{_at(names, at)} and {_at(others, at)}; only in {first}: {only_first}; only in {second}: {only_second}"
-    )
-
-
-def _at(names: Sequence[str], index: int) -> str:
-    return repr(names[index]) if index < len(names) else "nothing"
 
 
 def describe_data(inputs: RunInputs) -> str:

@@ -33,7 +33,6 @@ from detframe.engine.fit import fit_lines
 from detframe.engine.hooks import EvaluationHook
 from detframe.engine.inputs import (
     RunInputs,
-    check_class_names,
     describe_data,
     load_inputs,
     load_test_sets,
@@ -246,7 +245,7 @@ def evaluate(cfg: ConfigNode | str | Path, allow_custom_imports: bool = False) -
 
 def _evaluate(cfg: ConfigNode, folder: Path, log: RunLog, allow_custom_imports: bool) -> dict[str, float]:
     from detframe.compat import apply_input_format, apply_saved_format, read_weights
-    from detframe.data import resolve_num_classes, resolve_num_keypoints
+    from detframe.data import check_same_names, resolve_num_classes, resolve_num_keypoints
 
     content = read_weights(cfg.MODEL.WEIGHTS)
     meta = meta_of(content, cfg.MODEL.WEIGHTS)
@@ -258,7 +257,8 @@ def _evaluate(cfg: ConfigNode, folder: Path, log: RunLog, allow_custom_imports: 
     test_sets = load_test_sets(cfg)
     for name, records in test_sets.items():
         if "class_names" in meta:
-            check_class_names("the checkpoint", meta["class_names"], name, records.metadata.class_names)
+            saved_names = ("the checkpoint", meta["class_names"])
+            check_same_names("class", saved_names, (name, records.metadata.class_names))
     saved = saved_config(content, cfg.MODEL.WEIGHTS) if "config" in meta else None
     effective = apply_input_format(cfg) if saved is None else apply_saved_format(cfg, saved)
     effective = effective.clone()

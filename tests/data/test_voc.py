@@ -69,7 +69,7 @@ def test_classes_of_the_entry_and_of_the_whole_folder(tmp_path: Path) -> None:
     listed = change_entry(catalog, classes=["dog", "cat", "cow"])
     assert load_records(["mine"], listed).metadata.class_names == ("dog", "cat", "cow")
     wrong = change_entry(catalog, classes=["dogs", "cat"])
-    with pytest.raises(ValueError, match=r"a\.xml: the class 'dog' is not in the entry's classes; did you mean 'dogs'"):
+    with pytest.raises(ValueError, match="classes names 'dogs', which the data set does not have; did you mean 'dog'"):
         load_records(["mine"], wrong)
 
 

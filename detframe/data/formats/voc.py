@@ -13,7 +13,7 @@ from xml.etree.ElementTree import Element
 
 from detframe.config.paths import expanded
 from detframe.data.findings import NOTE, Findings, Kind
-from detframe.data.formats.fields import Entry, check_flag, check_names, check_text, size_of_file
+from detframe.data.formats.fields import Entry, check_flag, check_text, size_of_file
 from detframe.data.formats.locate import add_missing, unreadable
 from detframe.data.formats.voc_find import LOOKS_FOR, recognise
 from detframe.data.formats.voc_images import VocImages
@@ -25,7 +25,7 @@ from detframe.data.packing import PackedDataset, RecordBuilder
 from detframe.data.recognition import recognised_by
 from detframe.errors import InvalidValueError, MissingFileError, UserError, listed
 from detframe.files import read_text
-from detframe.registry import DATASET_FORMATS, nearest
+from detframe.registry import DATASET_FORMATS
 
 if TYPE_CHECKING:
     from detframe.data.entries import CatalogEntry
@@ -45,7 +45,6 @@ def read_voc(
     entry: CatalogEntry,
     *,
     split: str = "",
-    classes: Sequence[str] = (),
     names: str | Path = "",
     one_based: bool = True,
     difficult: str = "ignore",
@@ -56,19 +55,19 @@ def read_voc(
     ids count the XML files of the folder and those below it, so that those of two splits differ.
 
     Raises:
-        ValueError: malformed XML (with its position), an object without name or corners, a class that `classes` does
-            not have, or a bad field of the entry. The message names the file.
+        ValueError: malformed XML (with its position), an object without name or corners, or a bad field of the entry.
+            The message names the file.
         FileNotFoundError: the list of the split or an XML file does not exist.
     """
     if difficult not in ("ignore", "keep"):
         raise InvalidValueError(f"data set {entry.name!r}: difficult must be ignore or keep, not {difficult!r}")
     one_based = check_flag(entry.name, "one_based", one_based)
-    split, classes = check_text(entry.name, "split", split), check_names(entry.name, "classes", classes)
+    split = check_text(entry.name, "split", split)
     files = _xml_files(entry)
     keys = _read_split(entry, split, files) if split else list(files)
     findings = Findings()
-    found, annotations = _read_all(entry, files, keys, one_based, findings, all_classes=not classes)
-    known = tuple(classes) or _in_order(entry, names, found, findings)
+    found, annotations = _read_all(entry, files, keys, one_based, findings)
+    known = _in_order(entry, names, found, findings)
     builder = RecordBuilder(Metadata(entry.name, known, tuple(range(1, len(known) + 1))), findings)
     labels = {name: label for label, name in enumerate(known, 1)}
     images = VocImages(entry.images, findings)
@@ -86,22 +85,16 @@ def read_voc(
 
 
 def _read_all(
-    entry: CatalogEntry,
-    files: dict[str, Path],
-    keys: Sequence[str],
-    one_based: bool,
-    findings: Findings,
-    all_classes: bool,
+    entry: CatalogEntry, files: dict[str, Path], keys: Sequence[str], one_based: bool, findings: Findings
 ) -> tuple[set[str], dict[str, Annotation]]:
     """The classes of all XML files, and the annotations of the chosen ones, in their order."""
     wanted = dict.fromkeys(keys)
     found: set[str] = set()
     annotations: dict[str, Annotation] = {}
-    for key in {**wanted, **files} if all_classes else wanted:
+    for key in {**wanted, **files}:
         root = _root(entry, files, key)
         path = files[key]
-        if all_classes:
-            found |= class_names(root, path)
+        found |= class_names(root, path)
         if key in wanted:
             annotations[key] = annotation_of(root, path, one_based, findings)
     return found, annotations
@@ -174,11 +167,6 @@ def _in_order(entry: CatalogEntry, names: str | Path, found: set[str], findings:
 
 def _add_objects(builder: RecordBuilder, annotation: Annotation, labels: dict[str, int], difficult: str) -> None:
     for number, item in enumerate(annotation.objects, 1):
-        if item.name not in labels:
-            raise InvalidValueError(
-                f"{annotation.path}: the class {item.name!r} is not in the entry's classes; "
-                f"{nearest(item.name, list(labels))}"
-            )
         if item.difficult and difficult == "keep":
             builder.findings.add(DIFFICULT, f"object {number} of {annotation.path.name}")
         builder.add_object(item.box, labels[item.name], iscrowd=item.difficult and difficult == "ignore")
