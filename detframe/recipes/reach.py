@@ -333,8 +333,9 @@ def _with_a_larger_input(cfg: ConfigNode, records: Records, larger: Option, best
         yield max(better, key=_merit)
 
 
-def _merit(option: Option) -> tuple[float, float]:
-    return round(option.recall, 2), -option.missed
+def _merit(option: Option) -> tuple[float, ...]:
+    """By what the better of two is the larger: what it reaches, and of those that reach as much, what it costs."""
+    return round(option.recall, 2), -round(option.missed, 2), -option.pixels
 
 
 def _shapes(objects: Objects) -> tuple[np.ndarray, np.ndarray]:

@@ -204,6 +204,14 @@ def test_a_larger_input_counts_with_its_pixels():
     assert ("INPUT.MIN_SIZE_TEST", 200) in larger.settings
 
 
+def test_of_two_that_reach_as_much_the_cheaper_comes_first():
+    boxes = [square(16 + 4 * i, 16 + 16 * j, 16) for i in range(0, 40, 5) for j in range(8)]
+    cfg = config("INPUT.MIN_SIZE_TRAIN", (200,), "INPUT.MIN_SIZE_TEST", 200)
+    found = reach(cfg, make_records((200, 200, boxes)))
+    assert (found.options[0].recall, found.options[0].pixels) == (1.0, 1.0)
+    assert (1.0, 4.0) in [(o.recall, o.pixels) for o in found.options]
+
+
 @pytest.mark.parametrize(
     ("detector", "key", "value"),
     [
