@@ -102,7 +102,7 @@ def _about_others(cluster: Cluster, broken: Sequence[Candidate], path: Path, sho
     parts = _annotations_of(cluster.best)
     others = [c for c in cluster.others if not (c.format == cluster.best.format and _annotations_of(c) <= parts)]
     if others:
-        names = [f"{c.format} ({_where(c, path, shown_path)})" for c in others]
+        names = [f"{c.format} ({_where(c, path, '')})" for c in others]
         best = cluster.best
         text = (
             f"the same pictures, or some of them, are there in other files too: {listed(names, 8)}; {best.format} was "

@@ -11,6 +11,7 @@ from detframe.data.catalog import load_entry
 from detframe.data.entries import CatalogEntry
 from detframe.data.findings import NOTE, WARNING, Finding
 from detframe.data.recognition import Part, Recognised
+from detframe.data.source_groups import source_groups
 from detframe.errors import InvalidValueError
 
 SPLITS = ("train", "val", "test")
@@ -65,8 +66,10 @@ def _cut(entries: Mapping[str, CatalogEntry], val_share: float, findings: list[F
     whole = entries["train"]
     train, val = f"{percent(1 - val_share)}%", f"-{percent(val_share)}%"
     cut = {"train": _narrowed(whole, train), "val": _narrowed(whole, val)}
-    total = len(load_entry(whole))
-    counts = {split: len(load_entry(entry)) for split, entry in cut.items()} if total > 1 else {}
+    packed = load_entry(whole)
+    paths, total = [packed.file_name(row) for row in range(len(packed))], len(packed)
+    parted = len(source_groups(paths, paths)) > 1
+    counts = {split: len(load_entry(entry)) for split, entry in cut.items()} if parted else {}
     if counts.get("train") and counts.get("val"):
         text = (
             f"no folder or list says which pictures are for validation: {counts['val']} of {total} were set apart, the "
