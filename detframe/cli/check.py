@@ -119,6 +119,7 @@ def _cannot_be_read(screened: Screened) -> bool:
 def _of_path(args: argparse.Namespace) -> Subject:
     from detframe.data.folder import read_folder
 
+    load_config(args)  # CUSTOM_IMPORTS may bring the format of the data
     folder = read_folder(args.data, args.format, classes_of(args.classes))
     sets = {split: _records([entry]) for split, entry in folder.entries.items()}
     said = [finding for finding in folder.findings if finding.code != "format"]  # that is the title

@@ -173,8 +173,8 @@ def richness(candidate: Candidate) -> tuple[object, ...]:
     """The order in which formats of the same pictures are preferred, the greater the better.
 
     Masks before boxes, keypoints before none, classes with names before numbers, splits before none; then more
-    pictures, fewer doubts of the format's own, more objects; then the path that was given before a folder below it,
-    then the alphabet.
+    pictures, fewer that are named and do not exist, more objects, fewer notes of the format's own; then the path that
+    was given before a folder below it, then the alphabet.
     """
     content, parts = candidate.content, candidate.recognised.parts
     named = any(not name.isdigit() for name in content.class_names)
@@ -187,8 +187,9 @@ def richness(candidate: Candidate) -> tuple[object, ...]:
         named,
         splits,
         len(content.pictures),
-        -len(candidate.recognised.notes),
+        -content.missing,
         content.objects,
+        -len(candidate.recognised.notes),
         -depth,
         last,
     )

@@ -139,6 +139,8 @@ def _why(best: Candidate, others: Sequence[Candidate]) -> str:
         return "it has splits"
     if most(len(content.pictures), [len(c.pictures) for c in theirs]):
         return f"it has the most pictures ({len(content.pictures)})"
+    if content.missing < min(c.missing for c in theirs):
+        return f"it names the fewest pictures that do not exist ({content.missing})"
     if most(content.objects, [c.objects for c in theirs]):
         return f"it has the most objects ({content.objects})"
     return "of equally rich ones the highest folder and then the alphabet decide"

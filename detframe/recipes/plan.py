@@ -11,7 +11,15 @@ from typing import Any
 
 import torch
 
-from detframe.config import ConfigNode, find_config, get_cfg, read_config, shipped_folder, validate
+from detframe.config import (
+    ConfigNode,
+    find_config,
+    get_cfg,
+    import_custom_modules,
+    read_config,
+    shipped_folder,
+    validate,
+)
 from detframe.data.folder import FolderData, name_of, read_folder
 from detframe.errors import InvalidValueError, MissingFileError, UnknownNameError
 from detframe.model_zoo import list_configs
@@ -100,6 +108,7 @@ def make_plan(request: Request, rehearsed: Callable[..., Pace] = rehearse) -> Pl
     base, base_name = _base(request.model)
     overrides = _overrides(request, base)
     folder = output_folder(request)
+    import_custom_modules(overrides.get("CUSTOM_IMPORTS", ()))  # one may bring the format of the data
     data = read_folder(request.path, request.format, request.classes)
     train, val = data.records("train"), data.records("val")
     facts = data_facts(train, val, len(train.missing))
