@@ -54,8 +54,9 @@ def _entry_text(entry: CatalogEntry, start: Path) -> str:
     }
     lines = [f"{_dumped(entry.name)}:"]
     for key, value in fields.items():
-        if key in _ABOUT:
-            lines.append(f"  # {_ABOUT[key]}")
+        about = _ABOUT.get(key, "")
+        if about and (key != "split" or "%" in str(value)):  # a split of the format's own needs no word
+            lines.append(f"  # {about}")
         lines.append(f"  {key}: {_dumped(value)}")
     return "\n".join(lines) + "\n"
 

@@ -199,9 +199,12 @@ def _several(sets: Sequence[Cluster], path: Path, shown_path: str) -> InvalidVal
     lines = []
     for cluster in sets[:_LISTED]:
         best, content = cluster.best, cluster.best.content
-        rivals = [other for other in sets if other is not cluster] + [cluster]
+        rivals = [other for other in sets if other is not cluster]
         also = sorted({other.format for other in cluster.others} - {best.format})
-        lines.append(f"  {arguments(best, path, shown_path, *rivals)}")
+        home = common_folder([place for part in best.recognised.parts for place in (part.annotations, part.images)])
+        alone = home.is_relative_to(path) and not _is_shared(home, best, rivals)
+        words = f"--data {quoted(_below(home, path, shown_path))}" if alone else ""
+        lines.append(f"  {words or arguments(best, path, shown_path, *rivals, cluster)}")
         size = f"{counted(len(content.pictures), 'picture')}, {counted(content.objects, 'object')}"
         more = f"; also as {', '.join(also)}" if also else ""
         lines.append(f"      {best.format}: {size} of {_classes(content.class_names)}{more}")

@@ -72,8 +72,9 @@ def _cut(entries: Mapping[str, CatalogEntry], val_share: float, findings: list[F
     counts = {split: len(load_entry(entry)) for split, entry in cut.items()} if parted else {}
     if counts.get("train") and counts.get("val"):
         text = (
-            f"no folder or list says which pictures are for validation: {counts['val']} of {total} were set apart, the "
-            f"same ones each time; pictures of one source stay together"
+            f"no folder or list says which pictures are for validation: {counts['val']} of {total} "
+            f"{'was' if counts['val'] == 1 else 'were'} set apart, the same each time; pictures of one source stay "
+            f"together"
         )
         remedy = "name your own in lists (split: val.txt) or folders (train, val)"
         findings.append(Finding("split-made", NOTE, counts["val"], text, (), remedy, whole=True))

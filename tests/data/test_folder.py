@@ -106,6 +106,18 @@ def test_the_path_is_shown_as_it_was_typed(tmp_path: Path, monkeypatch: pytest.M
     assert '  --data "all/my cars"\n' in str(error.value) and "  --data all/trees\n" in str(error.value)
 
 
+def test_a_data_set_in_two_formats_among_others_is_named_by_its_folder(tmp_path: Path):
+    write_toy(tmp_path / "cars" / "boxes" / "x.toy", ["../1.png", "../2.png"])
+    write_toy(tmp_path / "cars" / "masks" / "x.top", ["../1.png", "../2.png"], masks=True)
+    write_toy(tmp_path / "trees" / "x.toy", ["1.png"])
+    with pytest.raises(InvalidValueError, match="holds 2 data sets") as error:
+        read_folder(tmp_path)
+    assert "top: 2 pictures, 2 objects of 1 class (car); also as toy" in str(error.value)
+    for line in str(error.value).splitlines():
+        if line.startswith("  --data "):
+            read_folder(line.removeprefix("  --data "))  # what is said to type works
+
+
 def test_an_unknown_format_names_the_nearest(tmp_path: Path):
     write_toy(tmp_path / "train.toy", ["a.png"])
     with pytest.raises(UnknownNameError, match=r"'toi'.*did you mean 'toy'"):

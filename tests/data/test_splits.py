@@ -9,6 +9,7 @@ import pytest
 from detframe.data import load_records
 from detframe.data.folder import FolderData, read_folder
 from detframe.errors import InvalidValueError
+from detframe.registry import DATASET_FORMATS
 from tests.data.toy_formats import only_toys, pictures, write_toy
 
 
@@ -31,7 +32,7 @@ def test_what_is_not_split_is_split_the_same_each_time_and_said(tmp_path: Path):
     assert sizes(data) == {"train": 16, "val": 4}
     assert not set(pictures(data, "train")) & set(pictures(data, "val"))
     (made,) = [finding for finding in data.findings if finding.code == "split-made"]
-    assert made.severity == "note" and "4 of 20 were set apart, the same ones each time" in made.text
+    assert made.severity == "note" and "4 of 20 were set apart, the same each time" in made.text
     again = read_folder(tmp_path)
     assert pictures(again, "val") == pictures(data, "val")
 
@@ -143,3 +144,25 @@ def test_a_share_that_leaves_nothing_is_refused(tmp_path: Path):
     for share in (0.0, 1.0, -1.0, float("nan")):
         with pytest.raises(InvalidValueError, match="val_share must lie between 0 and 1"):
             read_folder(tmp_path, val_share=share)
+
+
+def test_validation_is_cut_after_the_split_of_a_format_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from detframe.data.formats.voc import read_voc
+
+    DATASET_FORMATS.register("voc", read_voc)
+    write_toy(tmp_path / "JPEGImages" / "away.json", [f"{i}.png" for i in range(20)])
+    (tmp_path / "Annotations").mkdir()
+    box = "<bndbox><xmin>4</xmin><ymin>4</ymin><xmax>40</xmax><ymax>40</ymax></bndbox>"
+    for i in range(20):
+        text = f"<annotation><filename>{i}.png</filename><object><name>car</name>{box}</object></annotation>"
+        (tmp_path / "Annotations" / f"{i}.xml").write_text(text)
+    lists = tmp_path / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "trainval.txt").write_text("".join(f"{i}\n" for i in range(10)))
+    (lists / "test.txt").write_text("".join(f"{i}\n" for i in range(10, 20)))
+    data = read_folder(tmp_path)
+    assert sizes(data) == {"train": 8, "val": 2, "test": 10}
+    assert data.entries["train"].options["split"] == ["trainval", "80%"]
+    assert all(int(Path(name).stem) < 10 for split in ("train", "val") for name in pictures(data, split))
+    (tmp_path / "catalog.yaml").write_text(data.catalog_text(tmp_path))
+    assert len(load_records([data.entries["val"].name], str(tmp_path / "catalog.yaml"))) == 2
