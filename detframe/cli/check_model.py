@@ -45,7 +45,7 @@ def check_model(cfg: ConfigNode, sets: Mapping[str, Records], what: str, trial: 
         reached = reach(cfg, train)
         tried = try_model(cfg, train, others[0] if others else None, seconds=SECONDS) if trial else None
     except UserError as error:
-        refused = Finding("model-refused", ERROR, 1, f"the model cannot be made: {error}", whole=True)
+        refused = Finding("model-refused", ERROR, 1, f"it cannot be made: {error}", whole=True, where="model")
         return ModelCheck(heading, (refused,), {})
     lines = [*heading, "", *reached.lines(), *(["", *tried.lines()] if tried is not None else [])]
     findings = [*reached.findings(), *(tried.findings() if tried is not None else ())]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from detframe.cli.check_model import ModelCheck
     from detframe.data.folder import FolderData
 
-WIDTH = 79
+WIDTH = 79  # of running text; tables may have one more
 JSON_VERSION = 1  # raise it when a field changes its meaning or goes away
 CLASSES_SHOWN = 20
 PERCENTILES = {"smallest": 0, "5 %": 5, "25 %": 25, "median": 50, "75 %": 75, "95 %": 95, "largest": 100}
@@ -74,7 +74,7 @@ def _verdict(screened: Screened, quick: bool) -> str:
 
 def _cut(line: str) -> str:
     """A line of a table, which other lines stand below, at most as wide as the screen."""
-    return line if len(line) <= WIDTH else _wrapped(line.strip(), "  ", "    ")
+    return line if len(line) <= WIDTH + 1 else _wrapped(line.strip(), "  ", "    ")
 
 
 def _about_copy(written: dict[str, Any]) -> str:

@@ -224,7 +224,7 @@ def test_a_model_that_cannot_be_made_is_an_error(tmp_path: Path, check: Check) -
     (tmp_path / "c.yaml").write_text(f"DATASETS: {{CATALOG: {tmp_path}/catalog.yaml, TRAIN: [a], TEST: [b]}}\n")
     code, out, _ = check("--config-file", tmp_path / "c.yaml", "MODEL.DEVICE", "cpu", "MODEL.NUM_CLASSES", "7")
     assert code == 1
-    assert "- model: the model cannot be made: MODEL.NUM_CLASSES is 7, but the data set a" in " ".join(out.split())
+    assert "- model: it cannot be made: MODEL.NUM_CLASSES is 7, but the data set a" in " ".join(out.split())
 
 
 def test_a_model_is_not_asked_where_there_is_nothing_to_learn(tmp_path: Path, check: Check) -> None:
