@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from detframe.recipes.trial import Trial
 
 SECONDS = 30.0  # that a trial may take
+NO_WEIGHTS = "from random weights, as none are on this machine"
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ def check_model(cfg: ConfigNode, sets: Mapping[str, Records], what: str, trial: 
     from detframe.recipes.trial import try_model
 
     train, others = sets["train"], [records for name, records in sets.items() if name != "train"]
-    weights = cfg.MODEL.WEIGHTS or "random weights"
-    heading = (f"{what}, against train", f"  {cfg.MODEL.BACKBONE.CONV_BODY}, {cfg.MODEL.RPN.NAME}, {weights}")
+    body = cfg.MODEL.BACKBONE.CONV_BODY
+    heading = (f"{what}, against train", f"  {body}, {cfg.MODEL.RPN.NAME}, {cfg.MODEL.WEIGHTS or NO_WEIGHTS}")
     try:
         reached = reach(cfg, train)
         tried = try_model(cfg, train, others[0] if others else None, seconds=SECONDS) if trial else None
@@ -49,7 +50,7 @@ def check_model(cfg: ConfigNode, sets: Mapping[str, Records], what: str, trial: 
         return ModelCheck(heading, (refused,), {})
     lines = [*heading, "", *reached.lines(), *(["", *tried.lines()] if tried is not None else [])]
     findings = [*reached.findings(), *(tried.findings() if tried is not None else ())]
-    facts = {"body": cfg.MODEL.BACKBONE.CONV_BODY, "reach": _of_reach(reached), "trial": _of_trial(tried)}
+    facts = {"body": body, "weights": cfg.MODEL.WEIGHTS, "reach": _of_reach(reached), "trial": _of_trial(tried)}
     return ModelCheck(tuple(lines), tuple(replace(f, where="model") for f in findings), facts)
 
 
