@@ -12,7 +12,7 @@ from typing import Any
 
 from detframe.data.findings import Findings
 from detframe.data.formats.csv_columns import is_like_objects
-from detframe.data.formats.csv_rows import NO_BOX, Picture, RowReader, read_class_names
+from detframe.data.formats.csv_rows import NO_BOX, Picture, RowReader, has_scores, read_class_names
 from detframe.data.formats.csv_table import SUFFIXES, WHOLE, Table, beginning, first_row, read_table, text_at_start
 from detframe.data.formats.locate import ImageFinder, image_root
 from detframe.data.formats.split_names import split_of
@@ -95,7 +95,7 @@ def _incomplete(file: Path) -> Recognised | None:
 
 def _of_tables(tables: Sequence[_Found], root: Path) -> Recognised | None:
     """The data set of several tables, or None where they are none or several data sets."""
-    true = [found for found in tables if found.table.columns.score is None]
+    true = [found for found in tables if not has_scores(found.table)]
     left_out = [found.name for found in tables if found not in true] if true else []
     tables = true or tables
     if len(tables) == 1:
@@ -123,6 +123,8 @@ def _one(found: _Found, root: Path, notes: tuple[str, ...] = ()) -> Recognised:
         named = [split for split in SPLITS if split in splits]
         parts = tuple(Part(s, whole.images, whole.annotations, {**whole.options, "split": s}) for s in named)
         reason += f", and {where} that name{'s' * (where == 'a column')} {listed(named, 3)}"
+    if has_scores(found.table):
+        notes = (*notes, f"{found.name} has scores, as predictions have them, and may not be what a person drew")
     return Recognised("csv", reason, parts, (*notes, *_lost(parts, [found])))
 
 

@@ -14,7 +14,7 @@ from detframe.config.paths import expanded
 from detframe.data.findings import NOTE, Findings
 from detframe.data.formats.box_form import BoxForm
 from detframe.data.formats.csv_find import LOOKS_FOR, recognise
-from detframe.data.formats.csv_rows import Item, Picture, RowReader, read_class_names
+from detframe.data.formats.csv_rows import Item, Picture, RowReader, has_scores, read_class_names
 from detframe.data.formats.csv_table import Table, read_table
 from detframe.data.formats.fields import Entry, check_text, size_of_file
 from detframe.data.formats.locate import ImageFinder, add_missing, unreadable
@@ -101,12 +101,8 @@ def read_class_file(entry: CatalogEntry, names: str | Path) -> dict[str, str]:
 
 
 def _tell_of_scores(table: Table, findings: Findings) -> None:
-    column = table.columns.score
-    if column is None:
-        return
-    cells = {cells[column].strip() for _, cells in table.rows()}
-    if not cells <= {"", "0", "1", "0.0", "1.0"}:  # OpenImages writes 1 for what a person drew
-        name = table.columns.names[column]
+    if table.columns.score is not None and has_scores(table):
+        name = table.columns.names[table.columns.score]
         findings.say(
             "predictions-as-labels",
             f"the column {name!r} of {table.path.name} has scores, as predictions have them; its boxes are read as if "

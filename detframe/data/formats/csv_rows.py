@@ -32,6 +32,7 @@ HOLE = Kind(
     "polygon has holes, which were filled", "polygons have holes, which were filled", code="filled-hole", severity=NOTE
 )
 MISSING = frozenset(("", "nan", "none", "null", "na", "n/a", "<na>"))
+_NO_SCORES = frozenset(("", "0", "1", "0.0", "1.0"))
 _COMMA = re.compile(r"\s*[+-]?\d*,\d+([eE][+-]?\d+)?\s*", re.ASCII)
 _LIST = re.compile(r"[\s\[\](){},;]+")
 Box = tuple[float, float, float, float]
@@ -161,6 +162,17 @@ class RowReader:
         """What a message calls a column."""
         names = self.columns.names
         return names[number] if names else f"column {number + 1}"
+
+
+def has_scores(table: Table) -> bool:
+    """Whether a column has scores, as predictions have them; OpenImages writes 1 for what a person drew."""
+    column = table.columns.score
+    if column is None:
+        return False
+    try:
+        return not {cells[column].strip() for _, cells in table.rows()} <= _NO_SCORES
+    except InvalidValueError:  # reading the table says what is wrong with its rows
+        return False
 
 
 def read_class_names(text: str, path: str) -> dict[str, str]:

@@ -38,6 +38,13 @@ DIFFICULT = Kind(
     remedy="`difficult: ignore` neither trains on them nor counts them",
 )
 
+_CONVENTION = {
+    True: "the corners of boxes were read as numbers of pixels, the first of them 1, as Pascal VOC writes them; "
+    "`one_based: false` takes them as positions from 0",
+    False: "the corners of boxes were read as positions from 0, as annotation programs write them; `one_based: true` "
+    "takes them as numbers of pixels, as Pascal VOC writes them",
+}
+
 
 @DATASET_FORMATS.register("voc")
 @recognised_by(recognise, looks_for=LOOKS_FOR)
@@ -70,6 +77,7 @@ def read_voc(
     known = _in_order(entry, names, found, findings)
     builder = RecordBuilder(Metadata(entry.name, known, tuple(range(1, len(known) + 1))), findings)
     labels = {name: label for label, name in enumerate(known, 1)}
+    findings.say("corner-convention", _CONVENTION[one_based], len(annotations), NOTE)
     images = VocImages(entry.images, findings)
     numbers = {key: number for number, key in enumerate(files, 1)}
     for key, annotation in annotations.items():

@@ -141,7 +141,7 @@ def _of_one_folder(root: Path, folders: Sequence[_Folder]) -> Recognised:
     reason = f"{_shown(own, root)} has {_counted(len(files))}"
     if chosen:
         reason += f", and ImageSets/Main lists {listed([f'{name}.txt' for name in chosen.values()], 3)}"
-    return Recognised("voc", reason, parts or (Part("", images, own, options),), (*notes, *list_notes, _told(pascal)))
+    return Recognised("voc", reason, parts or (Part("", images, own, options),), (*notes, *list_notes))
 
 
 def _chosen_lists(
@@ -185,24 +185,12 @@ def _of_folders(
     if others:
         left = [f"{_shown(root / folder.path, root)} ({_counted(len(folder.files))})" for folder in others]
         notes.append(f"folders that belong to no split were left out: {listed(left, 3)}")
-    return Recognised("voc", ", ".join(seen), tuple(parts), (*notes, _told(False)))
+    return Recognised("voc", ", ".join(seen), tuple(parts), tuple(notes))
 
 
 # -------------------------------------------------------------------------------- parts of both
 # Only Pascal VOC's own files count pixels from 1; annotation programs write positions
 _CONVENTIONS: Mapping[str, Any] = {"one_based": False, "difficult": "keep"}
-
-
-def _told(pascal: bool) -> str:
-    if pascal:
-        return (
-            "these are files of Pascal VOC itself: their corners count pixels from 1, and objects marked as difficult "
-            "are neither trained on nor counted"
-        )
-    return (
-        "corners are read as positions from 0, as annotation programs write them (one_based: true reads them as Pascal "
-        "VOC's own), and objects marked as difficult as any others"
-    )
 
 
 def _images(annotations: Path, files: Sequence[Path], root: Path) -> tuple[Path, list[str]]:
