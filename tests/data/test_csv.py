@@ -403,6 +403,12 @@ class TestRecognise:
         assert found is not None and "none of the images" in found.notes[0]
         assert read(path).missing == ("a.jpg",)
 
+    def test_a_link_to_nowhere(self, tmp_path: Path) -> None:
+        for suffix in ("csv", "xml"):
+            link = tmp_path / f"labels.{suffix}"
+            link.symlink_to(tmp_path / "nowhere")
+            assert recognise(link) is None
+
     def test_a_folder_without_tables(self, tmp_path: Path) -> None:
         pictures(tmp_path, "a.jpg")
         assert recognise(tmp_path) is None

@@ -304,6 +304,12 @@ class TestRecognise:
         assert recognise(tmp_path) is None
         assert recognise(tmp_path / "a.xml") is None
 
+    def test_a_link_to_nowhere(self, tmp_path: Path) -> None:
+        for suffix in ("csv", "xml"):
+            link = tmp_path / f"labels.{suffix}"
+            link.symlink_to(tmp_path / "nowhere")
+            assert recognise(link) is None
+
     def test_utf_16(self, tmp_path: Path) -> None:
         (tmp_path / "a.xml").write_text(f"<annotation>{DOG}</annotation>", encoding="utf-16")
         assert recognise(tmp_path) is not None

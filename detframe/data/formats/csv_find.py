@@ -57,6 +57,8 @@ def recognise(path: Path) -> Recognised | None:
             return None
         found = _found(path, path.parent)
         return _one(found, path.parent) if found is not None else _incomplete(path)
+    if not path.is_dir():
+        return None
     files = files_below(path).with_suffix(*SUFFIXES)
     if not 0 < len(files) <= _MOST:
         return None

@@ -52,7 +52,7 @@ def recognise(path: Path) -> Recognised | None:
             return None
         images, _ = _images(path.parent, [path], path.parent)
         return Recognised("voc", f"{path.name} is the annotation of an image", (Part("", images, path, _CONVENTIONS),))
-    folders = _folders(path)
+    folders = _folders(path) if path.is_dir() else []
     if not folders or _are_several(folders, path):
         return None
     by_split: dict[str, list[_Folder]] = defaultdict(list)
