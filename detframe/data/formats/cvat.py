@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -62,7 +63,7 @@ def recognise(path: Path) -> Recognised | None:
         return None
     facts = {file: _facts(file) for file in own}
     count = sum(len(names) for names, _ in facts.values())
-    images = f"{count} images" if count else "the tracks of a video"
+    images = f"{count} image{'s' * (count != 1)}" if count else "the tracks of a video"
     reason = f"{listed([str(file.relative_to(listing.root)) for file in own], 2)} is XML of CVAT with {images}"
     parts, notes = parts_by_split(listing.root, own, lambda file: facts[file][0] or _FIRST_FRAMES)
     if len(parts) == 1 and not parts[0].split:
@@ -94,7 +95,7 @@ def _facts(path: Path) -> tuple[list[str], set[str]]:
 
 def _value(pattern: re.Pattern[bytes], tag: bytes) -> str:
     found = pattern.search(tag)
-    return found[1].decode("utf-8", "replace").replace("&amp;", "&") if found else ""
+    return html.unescape(found[1].decode("utf-8", "replace")) if found else ""
 
 
 def _by_subset(whole: Part, subsets: Sequence[str]) -> tuple[Part, ...]:
