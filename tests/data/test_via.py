@@ -96,6 +96,11 @@ def write_csv(path: Path, images: dict[str, Shapes], start: str) -> None:
                 rows.writerow([name, 12, "{}", len(shapes), number, json.dumps(shape), json.dumps(attributes)])
 
 
+def test_a_table_of_via_is_no_table_of_boxes(tmp_path: Path) -> None:
+    write_csv(tmp_path / "via_export.csv", TWO, "")
+    assert recognised("csv", tmp_path / "via_export.csv") is None and recognised("csv", tmp_path) is None
+
+
 def test_shapes(tmp_path: Path) -> None:
     write_images(tmp_path, "a.png")
     quarter = 1.5707963267948966

@@ -89,7 +89,9 @@ def _content(file: Path, size: int, changed: int) -> tuple[Table, tuple[Picture,
 
 
 def _incomplete(file: Path) -> Recognised | None:
-    if _is_class_file(file) or not is_like_objects(first_row(file, text_at_start(file))):
+    columns = first_row(file, text_at_start(file))
+    # a table of VIA has its boxes as JSON, and is another format's
+    if _is_class_file(file) or "region_shape_attributes" in columns or not is_like_objects(columns):
         return None
     part = Part("", file.parent, file)
     return Recognised("csv", f"{file.name} has a part of the columns of a table of objects", (part,))
