@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from detframe.recipes.budget import Pace
 from detframe.recipes.choices import choose, size_of
 from detframe.recipes.facts import DataFacts, data_facts
 from detframe.recipes.machine import Machine, this_machine
-from detframe.recipes.rehearsal import rehearse
+from detframe.recipes.measuring import DoesNotFit, Measure, measure
 from detframe.recipes.text import recipe_text
 from detframe.recipes.weights import find_weights
 from detframe.recipes.wish import SIZES, Choice, Wish
@@ -35,7 +35,7 @@ from detframe.registry import nearest
 
 logger = logging.getLogger(__name__)
 RECIPE, CATALOG = "recipe.yaml", "catalog.yaml"
-REHEARSAL = (2.0, 20.0, 0.04)  # seconds at least and at most; part of the minutes
+TRIAL = (5.0, 30.0, 0.05)  # seconds after which no step is tried any more: at least, at most; part of the minutes
 TRIES = 4  # of a batch that does not fit into the memory of a GPU, halved each time
 
 
@@ -99,7 +99,7 @@ def output_folder(request: Request) -> str:
     return str(given or request.output or Path("output") / name_of(Path(request.path).absolute()))
 
 
-def make_plan(request: Request, rehearsed: Callable[..., Pace] = rehearse) -> Plan:
+def make_plan(request: Request, measured: Measure = measure) -> Plan:
     """Read the data, look at the machine, choose, measure, and choose the length.
 
     Raises:
@@ -118,7 +118,7 @@ def make_plan(request: Request, rehearsed: Callable[..., Pace] = rehearse) -> Pl
     if not wish.weights.value:
         remedy = wish.weights.remedy
         logger.warning("%s%s", wish.weights.reason, f". {remedy[0].upper()}{remedy[1:]}" if remedy else "")
-    wish, pace = _rehearsed(request, facts, machine, wish, (train, val), rehearsed)
+    wish, pace = _measured(request, facts, machine, wish, (train, val), measured)
     choices = [*_of_data(data, folder), *choose(facts, machine, wish, pace)]
     choices = _in_order(choices, base)
     _tell_choices(choices, wish)
@@ -188,36 +188,35 @@ def _wish(
 
 
 # ------------------------------------------------------------------------------------------------- measuring
-def _rehearsed(
+def _measured(
     request: Request,
     facts: DataFacts,
     machine: Machine,
     wish: Wish,
     records: tuple[Any, Any],
-    rehearsed: Callable[..., Pace],
+    measured: Measure,
 ) -> tuple[Wish, Pace | None]:
     """The pace of what would be chosen; the wish for smaller batches where memory does not suffice."""
     if not machine.gpu and (wish.epochs is not None or "SOLVER.MAX_ITER" in wish.overrides):
         return wish, None  # the length is known, and no memory can run out unseen
-    least, most, share = REHEARSAL
-    seconds = min(max(share * 60 * request.minutes, least), most) if request.minutes else least
+    least, most, part = TRIAL
+    seconds = min(max(part * 60 * request.minutes, least), most) if request.minutes else least
     for attempt in range(TRIES):
         cfg = config_of(choose(facts, machine, wish), wish.base)
-        batch = cfg.SOLVER.IMS_PER_BATCH
-        cfg.SOLVER.IMS_PER_BATCH = max(1, batch // machine.ranks)
+        share = cfg.SOLVER.IMS_PER_BATCH // machine.ranks
         try:
-            pace = rehearsed(cfg, *records, seconds)
-        except torch.OutOfMemoryError:
-            if attempt == TRIES - 1 or cfg.SOLVER.IMS_PER_BATCH == 1 or "SOLVER.IMS_PER_BATCH" in wish.overrides:
+            pace = measured(cfg, *records, seconds, machine.ranks)
+        except DoesNotFit:
+            if attempt == TRIES - 1 or share <= 1 or "SOLVER.IMS_PER_BATCH" in wish.overrides:
                 raise InvalidValueError(
-                    f"{cfg.SOLVER.IMS_PER_BATCH} images a step do not fit into the memory of {machine.words}; name a "
+                    f"{share} images a step do not fit into the memory of {machine.words}; name a "
                     "smaller model with --model, or smaller images with INPUT.MIN_SIZE_TRAIN"
                 ) from None
             torch.cuda.empty_cache()
-            wish = replace(wish, most_per_process=cfg.SOLVER.IMS_PER_BATCH // 2)
-            logger.info("%d images a step do not fit into memory; trying half", batch)
+            wish = replace(wish, most_per_process=share // 2)
+            logger.info("%d images a step do not fit into memory; trying half", share)
             continue
-        return wish, replace(pace, spent=time.time() - request.started, image=pace.image / machine.ranks)
+        return wish, replace(pace, spent=time.time() - request.started)
     return wish, None
 
 

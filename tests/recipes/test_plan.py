@@ -6,13 +6,13 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
 import detframe
 from detframe.config import read_config
 from detframe.data import load_records
 from detframe.errors import InUseError, InvalidValueError, MissingFileError, UnknownNameError
 from detframe.recipes.budget import Pace
+from detframe.recipes.measuring import DoesNotFit
 from detframe.recipes.plan import Request, make_plan, output_folder
 from detframe.recipes.writing import write, write_catalog, written
 from tests.recipes.conftest import make_squares
@@ -24,7 +24,7 @@ TINY = [
 
 
 def pace(*_):
-    """What a rehearsal would measure on a fast machine."""
+    """What a trial would measure on a fast machine."""
     return Pace(step=0.1, image=0.01, start=1.0)
 
 
@@ -177,16 +177,16 @@ def test_the_time_that_went_by_is_counted(squares: Path, slowness: float):
 def test_a_batch_that_does_not_fit_is_halved(squares: Path):
     tried = []
 
-    def rehearse(cfg, *_):
+    def measure(cfg, *_):
         tried.append(cfg.SOLVER.IMS_PER_BATCH)
         if tried[-1] > 1:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise DoesNotFit
         return pace()
 
-    made = {c.key: c.value for c in make_plan(Request("squares", minutes=1, overrides=TINY), rehearse).choices}
+    made = {c.key: c.value for c in make_plan(Request("squares", minutes=1, overrides=TINY), measure).choices}
     assert tried == [4, 2, 1] and made["SOLVER.IMS_PER_BATCH"] == 1
     with pytest.raises(InvalidValueError, match="do not fit into the memory"):
-        make_plan(Request("squares", overrides=[*TINY, "SOLVER.IMS_PER_BATCH", 4], minutes=1), rehearse)
+        make_plan(Request("squares", overrides=[*TINY, "SOLVER.IMS_PER_BATCH", 4], minutes=1), measure)
 
 
 # ---------------------------------------------------------------- all of it
@@ -199,7 +199,7 @@ def test_finetune_returns_a_detector(squares: Path):
     assert read_config("out/config.yaml").DATASETS.CATALOG == str(Path("out/catalog.yaml").absolute())
 
 
-def test_a_rehearsal_measures_all_three_times(squares: Path):
+def test_a_trial_gives_the_length(squares: Path):
     made = make_plan(Request("squares", minutes=1, overrides=TINY))
     length = next(choice for choice in made.choices if choice.key == "SOLVER.MAX_ITER")
     assert 10 <= length.value <= 600 and length.reason
