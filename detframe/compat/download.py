@@ -15,7 +15,7 @@ from typing import IO, Any, NamedTuple
 
 import torch
 
-from detframe.config.paths import expanded
+from detframe.config.paths import cache_root
 from detframe.errors import DownloadError, InvalidValueError, MissingFileError
 from detframe.files import replacing, safe_name
 
@@ -109,8 +109,8 @@ def split_digest(url: str) -> tuple[str, Digest]:
 
 def cache_folder() -> Path:
     """Where downloaded weights are kept: `weights` in DETFRAME_CACHE, else where PyTorch Hub keeps its own."""
-    root = os.environ.get("DETFRAME_CACHE")
-    return expanded(root) / "weights" if root else Path(torch.hub.get_dir()) / "checkpoints"
+    root = cache_root()
+    return root / "weights" if root else Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def cache_path(address: str) -> Path:

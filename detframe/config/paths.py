@@ -40,6 +40,17 @@ def expanded(path: str | Path) -> Path:
         return Path(path)
 
 
+def cache_root() -> Path | None:
+    """The folder that DETFRAME_CACHE names; None where it names none, and where it says that nothing is kept."""
+    text = os.environ.get("DETFRAME_CACHE", "")
+    return expanded(text) if text and not cache_is_off() else None
+
+
+def cache_is_off() -> bool:
+    """Whether DETFRAME_CACHE is `off`: data sets are then read anew each time."""
+    return os.environ.get("DETFRAME_CACHE", "").strip().lower() == "off"
+
+
 def find_config(path: str | Path) -> Path:
     """A config file: as given, else among the shipped ones.
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from detframe.config.paths import expanded
+from detframe.config.paths import cache_is_off, cache_root
 from detframe.data.findings import Finding
 from detframe.data.metadata import Metadata
 from detframe.data.packing import PackedDataset, map_folder
@@ -28,14 +28,13 @@ from detframe.errors import InvalidValueError, MissingFileError
 from detframe.files import open_lock, safe_name
 
 logger = logging.getLogger(__name__)
-FORMAT_VERSION = 6  # raise it when a reader or the layout of the arrays changes
+FORMAT_VERSION = 7  # raise it when the layout of the cache changes; a change of a reader's code is seen by itself
 _BLOCK = 2**20  # bytes read at a time
 
 
 def cache_folder() -> Path:
     """DETFRAME_CACHE, else ~/.cache/detframe; packed annotations lie in `records` below it."""
-    root = os.environ.get("DETFRAME_CACHE")
-    return (expanded(root) if root else Path.home() / ".cache" / "detframe") / "records"
+    return (cache_root() or Path.home() / ".cache" / "detframe") / "records"
 
 
 def cache_key(fields: dict[str, Any], files: Sequence[Path]) -> str:
@@ -54,9 +53,11 @@ def folder_stamp(folder: Path) -> str:
 def cached(name: str, key: str, read: Callable[[], PackedDataset]) -> PackedDataset:
     """What `read()` returns, from the cache where it is there, and put there where it is not.
 
-    The processes of a machine wait for the first of them to read. Where the cache cannot be written, arrays stay in
-    memory.
+    The processes of a machine wait for the first of them to read. Where the cache cannot be written, and where
+    DETFRAME_CACHE is off, arrays stay in memory.
     """
+    if cache_is_off():
+        return read()
     folder = cache_folder() / f"{safe_name(name)}-{key}"
     found = _open(folder)
     if found is not None:

@@ -20,6 +20,7 @@ from detframe.data.common_fields import Fields, parameters_of
 from detframe.data.entries import CatalogEntry
 from detframe.data.missing import absent_images, check_none_missing, with_missing
 from detframe.data.packing import PackedDataset
+from detframe.data.reader_code import code_stamp
 from detframe.data.records import Records, join
 from detframe.errors import InvalidValueError, MissingFileError, UnknownNameError, UserError
 from detframe.files import read_text
@@ -131,7 +132,8 @@ def _key_fields(entry: CatalogEntry, options: Mapping[str, Any], stamp: str) -> 
         "images": entry.images,
         "annotations": entry.annotations,
         "catalog": entry.catalog.parent if options else "",
-        "format": f"{reader.__module__}.{reader.__qualname__}",
+        "format": (entry.format, getattr(reader, "__module__", ""), getattr(reader, "__qualname__", "")),
+        "code": code_stamp(reader),
         "options": options,
         "stamp": stamp,
     }
