@@ -14,10 +14,10 @@ import pytest
 import torch
 import yaml
 
-from detframe.data import Metadata, RecordBuilder, Records, join, load_records, resolve_num_classes
+from detframe.data import Metadata, RecordBuilder, Records, check_same_names, join, load_records, resolve_num_classes
 from detframe.data.cache import cache_folder
 from detframe.data.metadata import pairs_by_name
-from tests.data.sets import annotation, coco_records, write_catalog, write_coco
+from tests.data.sets import annotation, coco_records, voc_object, write_catalog, write_coco, write_voc
 
 TRIANGLE = [1.125, 2, 8, 3, 5.3, 9.7]
 
@@ -229,3 +229,67 @@ def test_the_objects_of_all_images_as_columns() -> None:
     assert objects.labels.tolist() == [1, 2, 1, 2, 1] and not objects.iscrowd.any()
     nothing = records.select([1]).objects()
     assert nothing.boxes.shape == (0, 4) and nothing.labels.shape == (0,)
+
+
+def test_names_that_differ_in_spelling_alone_come_with_the_mapping_to_copy() -> None:
+    first, second = ("red cell", "Dog", "it's"), ("dog", "Red-Cell", "IT'S")
+    with pytest.raises(ValueError, match="x and y do not have the same class names") as caught:
+        check_same_names("class", ("x", first), ("y", second))
+    _, _, remedy = str(caught.value).partition("they differ in letter case, spaces, hyphens and underscores alone. ")
+    heading, _, text = remedy.partition(":\n")
+    assert heading == "In the catalog, this gives y the names of x"
+    classes = yaml.safe_load(text)["classes"]
+    assert list(classes.items()) == [("Red-Cell", "red cell"), ("dog", "Dog"), ("IT'S", "it's")]
+
+
+def test_names_in_another_order_come_with_the_list_to_copy() -> None:
+    with pytest.raises(ValueError, match="x and y do not have the same class names") as caught:
+        check_same_names("class", ("x", ("b", "007", "no")), ("y", ("007", "b", "no")))
+    _, _, remedy = str(caught.value).partition("they differ in their order alone. In the catalog, this gives y the nam")
+    assert yaml.safe_load(remedy.partition(":\n")[2]) == {"classes": ["b", "007", "no"]}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (("cat", "dog"), ("cat", "dogs")),
+        (("cat", "dog"), ("Cat",)),
+        (("a b", "ab"), ("ab", "a_b")),  # two of one set differ by nothing else
+    ],
+)
+def test_other_differences_have_no_mapping(first: tuple[str, ...], second: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="do not have the same class names") as caught:
+        check_same_names("class", ("x", first), ("y", second))
+    assert "alone" not in str(caught.value)
+    with pytest.raises(ValueError, match="keypoint names") as caught:
+        check_same_names("keypoint", ("x", ("A",)), ("y", ("a",)))
+    assert "classes:" not in str(caught.value)
+
+
+def test_of_many_names_those_that_differ_are_shown() -> None:
+    first = [f"class {i}" for i in range(400)]
+    second = [name if i % 2 else name.upper() for i, name in enumerate(first)]
+    with pytest.raises(ValueError, match="not have the same class names") as caught:
+        check_same_names("class", ("x", first), ("y", first[:100] + second[100:]))
+    lines = str(caught.value).splitlines()
+    assert lines[2].split()[:3] == ["101", "class", "100"]
+    assert "  ... and 120 more that differ" in lines
+    classes = yaml.safe_load(str(caught.value).partition("names of x:\n")[2])["classes"]
+    assert len(classes) == 400 and classes["CLASS 398"] == "class 398"
+
+
+def test_the_copied_mapping_makes_the_names_equal(tmp_path: Path) -> None:
+    write_voc(tmp_path / "train", {"a": voc_object("red cell", (1, 1, 9, 9)) + voc_object("Dog", (1, 1, 9, 9))})
+    write_voc(tmp_path / "val", {"a": voc_object("dog", (1, 1, 9, 9)) + voc_object("Red-Cell", (1, 1, 9, 9))})
+    entries = {
+        split: {"format": "voc", "images": f"{split}/JPEGImages", "annotations": f"{split}/Annotations"}
+        for split in ("train", "val")
+    }
+    catalog = write_catalog(tmp_path, entries)
+    with pytest.raises(ValueError, match="train and val do not have the same class names") as caught:
+        load_records(["train", "val"], str(catalog))
+    entries["val"] |= yaml.safe_load(str(caught.value).partition("names of train:\n")[2])
+    catalog.write_text(yaml.safe_dump(entries, sort_keys=False))
+    records = load_records(["train", "val"], str(catalog))
+    assert [record["labels"].tolist() for record in records] == [[2, 1], [1, 2]]
+    assert records.metadata.class_names == ("Dog", "red cell")
