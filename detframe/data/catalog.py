@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from detframe.config.paths import PACKAGE, expanded, shipped_folder
+from detframe.config.paths import expanded, shipped_folder
 from detframe.config.words import Written, names, values
 from detframe.config.yaml_text import read_tree
 from detframe.data import formats  # noqa: F401  (fills DATASET_FORMATS)
 from detframe.data.cache import cache_key, cached, folder_stamp
 from detframe.data.common_fields import Fields, parameters_of
-from detframe.data.entries import CatalogEntry
+from detframe.data.entries import CatalogEntry, root_of
 from detframe.data.missing import absent_images, check_none_missing, with_missing
 from detframe.data.packing import PackedDataset
 from detframe.data.reader_code import code_stamp
@@ -240,12 +239,3 @@ def _option(value: Any, annotation: str) -> Any:
     """A field of a format: a text where its reader takes texts, so that a class may be called 007 or no."""
     absent = isinstance(value, Written) and value.value is None and "None" in annotation
     return names(value) if "str" in annotation and not absent else values(value)
-
-
-def root_of(catalog: Path) -> Path:
-    """Where the relative paths of a catalog start."""
-    moved = os.environ.get("DETFRAME_DATASETS")
-    if moved:
-        return expanded(moved).absolute()
-    installed = catalog.is_relative_to(PACKAGE)
-    return Path("datasets").absolute() if installed else catalog.parent

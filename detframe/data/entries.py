@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detframe.config.paths import shipped_folder
+from detframe.config.paths import PACKAGE, expanded, shipped_folder
 from detframe.data.listing import IMAGE_SUFFIXES, Listing
 from detframe.errors import InvalidValueError, MissingFileError
 
@@ -58,3 +58,12 @@ class CatalogEntry:
         # A folder of XML files goes with lists of image names, and with a folder that says which images there are.
         lists = self.annotations.parent / "ImageSets" / "Main" / f"{self.options.get('split', '')}.txt"
         return [*files, self.images, *([lists] if os.path.isfile(lists) else [])]
+
+
+def root_of(catalog: Path) -> Path:
+    """Where the relative paths of a catalog start: those of images, annotations and of files that a field names."""
+    moved = os.environ.get("DETFRAME_DATASETS")
+    if moved:
+        return expanded(moved).absolute()
+    installed = catalog.is_relative_to(PACKAGE)
+    return Path("datasets").absolute() if installed else catalog.parent

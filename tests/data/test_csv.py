@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,15 @@ import cv2
 import numpy as np
 import pytest
 
+from detframe.data import load_records
 from detframe.data.entries import CatalogEntry
-from detframe.data.formats.csv_columns import columns_of
+from detframe.data.formats.csv_columns import BOX, CROWD, GEOMETRY, IMAGE, LABEL, SCORE, SPLIT, columns_of
 from detframe.data.formats.csv_find import recognise
 from detframe.data.formats.csv_format import read_csv
 from detframe.data.formats.wkt import polygons_of
 from detframe.data.packing import PackedDataset
 from detframe.errors import UserError
-from tests.data.sets import pixels
+from tests.data.sets import pixels, write_catalog
 
 HEADER = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
 
@@ -436,3 +438,26 @@ def test_trees(shared_data: Path) -> None:
     assert np.bincount(packed.arrays["labels"]).tolist() == [0, 28, 9]
     truth = read(folder / "2018_SJER_3_252000_4107000_image_477_truth.csv")
     assert boxes(truth)[0] == [1, 103, 82, 235]
+
+
+def test_the_docs_name_every_column() -> None:
+    page = (Path(__file__).parents[2] / "docs/own_data.md").read_text(encoding="utf-8")
+    section = page[page.index("## CSV") : page.index("## labelme")]
+    words = {re.sub("[^a-z0-9]", "", word.lower()) for word in re.findall(r"`([^`]*)`", section)}
+    for names in (IMAGE, LABEL, SPLIT, SCORE, CROWD, GEOMETRY, BOX):
+        assert set(names) <= words, set(names) - words
+
+
+def test_files_of_class_names_are_relative_to_where_the_catalog_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures(tmp_path / "data", "a.jpg")
+    table(tmp_path / "data", HEADER + "a.jpg,60,40,1,6,8,30,20\n")
+    table(tmp_path / "data", "Dead,0\nAlive,1\n", "classes.csv")
+    fields = {"format": "csv", "images": ".", "annotations": "labels.csv", "names": "classes.csv"}
+    catalog = write_catalog(tmp_path, {"mine": fields})
+    monkeypatch.setenv("DETFRAME_DATASETS", str(tmp_path / "data"))
+    records = load_records(["mine"], str(catalog))
+    assert records.metadata.class_names == ("Dead", "Alive")
+    table(tmp_path / "data", "Ill,0\nWell,1\n", "classes.csv")
+    assert load_records(["mine"], str(catalog)).metadata.class_names == ("Ill", "Well")  # not from the cache

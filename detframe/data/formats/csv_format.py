@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detframe.config.paths import expanded
+from detframe.data.entries import root_of
 from detframe.data.findings import NOTE, Findings
 from detframe.data.formats.box_form import BoxForm
 from detframe.data.formats.csv_find import LOOKS_FOR, recognise
@@ -87,7 +88,7 @@ read_csv.sources = sources  # type: ignore[attr-defined]
 
 
 def _names_path(entry: CatalogEntry, names: str | Path) -> Path:
-    return entry.catalog.parent / expanded(str(names))
+    return root_of(entry.catalog) / expanded(str(names))
 
 
 def read_class_file(entry: CatalogEntry, names: str | Path) -> dict[str, str]:

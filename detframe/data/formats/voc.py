@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
 from detframe.config.paths import expanded
+from detframe.data.entries import root_of
 from detframe.data.findings import NOTE, Findings, Kind
 from detframe.data.formats.fields import Entry, check_flag, check_text, size_of_file
 from detframe.data.formats.locate import add_missing, unreadable
@@ -153,7 +154,7 @@ def _root(entry: CatalogEntry, files: dict[str, Path], key: str) -> Element:
 
 
 def _names_path(entry: CatalogEntry, names: str | Path) -> Path:
-    return entry.catalog.parent / expanded(str(names))
+    return root_of(entry.catalog) / expanded(str(names))
 
 
 def _in_order(entry: CatalogEntry, names: str | Path, found: set[str], findings: Findings) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detframe.config.paths import expanded
+from detframe.data.entries import root_of
 from detframe.data.findings import ERROR, NOTE, Findings, Kind
 from detframe.data.formats.yolo_classes import Classes, Image, classes_of
 from detframe.data.formats.yolo_data_file import DataFile, read_data_file
@@ -93,7 +94,7 @@ read_yolo.sources = sources  # type: ignore[attr-defined]
 # ------------------------------------------------------------------ fields of the entry
 def _path(entry: CatalogEntry, item: str | Path) -> Path:
     """A path of the entry: relative to the catalog."""
-    return entry.catalog.parent / expanded(str(item))
+    return root_of(entry.catalog) / expanded(str(item))
 
 
 def _given(entry: CatalogEntry, names: object) -> object:
