@@ -61,15 +61,15 @@ class DataFacts:
         scales = resize_scales(self.sizes_hw, min_size, max_size)
         return np.sqrt(self.widths * self.heights) * scales[self.owners]
 
-    def small(self, sides: np.ndarray) -> float:
-        """The side that nine of ten objects exceed, in the class whose objects are smallest.
+    def small(self, sides: np.ndarray, quantile: float = 0.1) -> float:
+        """The side at a quantile (0.1: nine of ten objects exceed it) of the class whose objects are smallest.
 
         Average precision is a mean over classes, so that a rare class of small objects counts as much as any. Of many
         classes, it is a tenth that may be smaller still; classes of a few objects are not looked at.
         """
         counts = np.bincount(self.labels, minlength=len(self.classes) + 1)
         kept = np.flatnonzero(counts >= min(FEWEST_OF_A_CLASS, counts.max()))
-        values = [float(np.quantile(sides[self.labels == label], 0.1)) for label in kept]
+        values = [float(np.quantile(sides[self.labels == label], quantile)) for label in kept]
         return float(np.quantile(values, 0.1, method="lower"))
 
     def ratios(self) -> np.ndarray:

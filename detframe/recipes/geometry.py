@@ -14,6 +14,7 @@ LEVELS = 5  # p2..p6
 SMALL_SIDE, TYPICAL_SIDE = 16.0, 32.0  # pixels after resizing that the smallest tenth and the median should have
 MOST_ENLARGED = 2.0  # beyond that an image is only blurred
 COARSEST_ANCHOR, FINEST_ANCHOR = 32.0, 16.0  # of p2: the papers' 8 strides, and 4, below which training suffers
+ANCHOR_FACTOR = 1.2  # finest anchor over the usual side of the smallest class: finer ones find few of them, and badly
 STEP_OF_RATIOS = 1.4  # two anchors of a cell that differ by less are one
 
 
@@ -68,18 +69,18 @@ class Anchors:
 
 
 def anchors(facts: DataFacts, shorter: int, longer: int) -> Anchors:
-    """Anchors that begin at the small objects' size and reach the largest."""
+    """Anchors that begin at the usual size of the class with the smallest objects, and reach the largest."""
     sides = facts.sides(shorter, longer)
-    small, large = facts.small(sides), float(np.quantile(sides, 0.98))
+    small, large = facts.small(sides, 0.5), float(np.quantile(sides, 0.98))
     most = max(FINEST_ANCHOR, min(COARSEST_ANCHOR, longer / 2 ** (LEVELS - 1) if longer else COARSEST_ANCHOR))
-    finest = round(min(max(small, FINEST_ANCHOR), most))
+    finest = round(min(max(ANCHOR_FACTOR * small, FINEST_ANCHOR), most))
     growth = 2.0
     if large > finest * 2 ** (LEVELS - 1):
         growth = min((large / finest) ** (1 / (LEVELS - 1)), 2.6)
     sizes = tuple(round(finest * growth**level) for level in range(LEVELS))
     why = (
-        f"after resizing, small objects have a side of {small:.0f}, large ones of {large:.0f}; the finest level begins "
-        f"between {FINEST_ANCHOR:g} and {most:.0f}"
+        f"after resizing, objects of the smallest class have a side of {small:.0f}, large ones of {large:.0f}; the "
+        f"finest level begins at {ANCHOR_FACTOR:g} times that, between {FINEST_ANCHOR:g} and {most:.0f}"
     )
     ratios, low, high = _ratios(facts)
     shapes = f"eight of ten objects have a height over their width from {low:.2f} to {high:.2f}"

@@ -82,7 +82,7 @@ def test_small_objects_get_larger_images_and_finer_anchors():
     large, small = values(facts(side=200), TWO_CORES, wish()), values(facts(side=24), TWO_CORES, wish())
     assert small["INPUT.MIN_SIZE_TRAIN"] > large["INPUT.MIN_SIZE_TRAIN"]
     assert small["INPUT.MIN_SIZE_TEST"] == small["INPUT.MIN_SIZE_TRAIN"][0]
-    assert small["MODEL.RPN.ANCHOR_SIZES"][0] == (18,)
+    assert small["MODEL.RPN.ANCHOR_SIZES"][0] == (27,)
     assert large["INPUT.MIN_SIZE_TRAIN"] == (MODELS["small"].shorter[0],)
 
 
