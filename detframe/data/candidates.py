@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import filecmp
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,12 +75,18 @@ def find_candidates(path: Path, format_name: str = "") -> list[Candidate]:
     if path.is_dir():
         listing = files_below(path)
         for folder in _unexplained(listing, found)[:FOLDERS_ASKED]:
-            _add(found, _ask(path / folder, formats, broken))
+            found += _ask(path / folder, formats, broken)
+        known = {part.annotations for candidate in found for part in candidate.recognised.parts}
         for file in _data_files(listing):
-            _add(found, _ask(path / file, formats, broken))
+            if path / file not in known:
+                found += _ask(path / file, formats, broken)
     if broken and not found:
         raise broken[0]
-    return found
+    whole: list[Candidate] = []
+    for candidate in found:
+        if not _is_mixture(candidate, found) and not any(_covers(other, candidate) for other in whole):
+            whole.append(candidate)
+    return whole
 
 
 def _ask(path: Path, formats: dict[str, object], broken: list[UserError]) -> list[Candidate]:
@@ -115,13 +121,24 @@ def _data_files(listing: Listing) -> list[Path]:
     return sorted((file for files in few[:FOLDERS_ASKED] for file in files), key=lambda f: (len(f.parts), f))
 
 
-def _add(found: list[Candidate], new: Iterable[Candidate]) -> None:
-    found += [candidate for candidate in new if not any(_covers(other, candidate) for other in found)]
+def _is_mixture(candidate: Candidate, found: Sequence[Candidate]) -> bool:
+    """Whether a candidate has the train part of one data set and the validation part of another.
+
+    So it is where a folder below has some of its parts, together with one that it does not have, and not all of them.
+    """
+    own = {part.annotations for part in candidate.recognised.parts}
+    for other in found:
+        theirs = {part.annotations for part in other.recognised.parts}
+        below = other.format == candidate.format and candidate.path in other.path.parents
+        if below and own & theirs and theirs - own and any(not a.is_relative_to(other.path) for a in own):
+            return True
+    return False
 
 
 def _covers(whole: Candidate, part: Candidate) -> bool:
-    """Whether a candidate is a part of one of the same format that was found above it."""
-    left_out = whole.recognised.left_out
+    """Whether a candidate is a part of one of the same format that was found above it, or what that one left out."""
+    home = Path(os.path.commonpath([p for own in whole.recognised.parts for p in (own.annotations, own.images)]))
+    left_out = [path for path in whole.recognised.left_out if path.is_relative_to(home)]
     return whole.format == part.format and all(
         any(_holds(theirs, own) for theirs in whole.recognised.parts)
         or any(own.annotations.is_relative_to(path) for path in left_out)

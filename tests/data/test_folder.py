@@ -80,6 +80,15 @@ def test_copies_of_pictures_are_the_same_pictures(tmp_path: Path):
     assert [f.code for f in data.findings] == ["format", "other-formats"]
 
 
+def test_parts_of_two_data_sets_are_never_mixed(tmp_path: Path):
+    for name, splits in (("cars", ("train", "val")), ("trees", ("train", "test"))):
+        for split in splits:
+            write_toy(tmp_path / name / f"{split}.toy", [f"{split}.png"], (name,))
+    with pytest.raises(InvalidValueError, match="holds 2 data sets") as error:
+        read_folder(tmp_path)
+    assert f"--data {tmp_path / 'cars'}\n" in str(error.value) and f"--data {tmp_path / 'trees'}\n" in str(error.value)
+
+
 def test_namesakes_with_other_content_are_other_pictures(tmp_path: Path):
     for name in ("cars", "trees"):
         write_toy(tmp_path / name / "train.toy", ["0001.png", "0002.png"])

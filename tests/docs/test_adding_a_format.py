@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from detframe.cli import check
 from detframe.config import import_custom_modules
 from detframe.config.reading import read_config
 from detframe.data import load_records
@@ -56,6 +59,15 @@ def test_the_format_is_read_through_custom_imports_and_a_catalog(birds: Path):
         ("b.jpg", [[1, 2, 31, 42]]),
     ]
     assert records.metadata.class_names == ("gull", "heron")
+
+
+def test_check_finds_the_format_through_custom_imports(birds: Path, capsys: pytest.CaptureFixture[str]):
+    """With the command of the page."""
+    command = next(line for line in PAGE.read_text().splitlines() if line.startswith("detframe check"))
+    _, name, *words = shlex.split(command)
+    assert name == "check" and check.main([*words, "--quick", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "bird_tables" in json.dumps(found)
 
 
 def test_what_the_format_looks_for_and_what_is_wrong_is_said(birds: Path):
