@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,8 +91,8 @@ def _about_copy(written: dict[str, Any]) -> str:
 
 # ---------------------------------------------------------------------------------------------- findings
 def _section(severity: str, findings: Sequence[Finding]) -> str:
-    """The findings of one severity under a heading; a remedy that several share is said once."""
-    lines = [_HEADINGS[severity]] if findings else []
+    """The findings of one severity under a heading; what several splits or findings share is said once."""
+    lines, findings = [_HEADINGS[severity]] if findings else [], _of_several_splits(findings)
     for i, finding in enumerate(findings):
         lines.append(_wrapped(_text(finding), "- ", "  "))
         lines += [_wrapped(example, "    ", "      ") for example in _examples(finding)]
@@ -99,6 +100,18 @@ def _section(severity: str, findings: Sequence[Finding]) -> str:
         if finding.remedy and finding.remedy != following:
             lines.append(_wrapped(finding.remedy, "  > ", "    "))
     return "\n".join(lines)
+
+
+def _of_several_splits(findings: Sequence[Finding]) -> list[Finding]:
+    """Sentences that are the same for several splits as one each, "train, val"."""
+    out: list[Finding] = []
+    for finding in findings:
+        before = out[-1] if out else None
+        if before is not None and finding.whole and replace(finding, where=before.where) == before:
+            out[-1] = replace(before, where=", ".join((before.where, finding.where)))
+        else:
+            out.append(finding)
+    return out
 
 
 def _text(finding: Finding) -> str:

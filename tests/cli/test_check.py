@@ -259,3 +259,13 @@ def test_real_data(shared: Path, check: Check) -> None:
     found = json.loads(out)
     assert code == 0 and found["splits"]["val"]["images"] == 208
     assert [finding["code"] for finding in found["findings"]] == ["tiny-box"]
+
+
+def test_one_file_where_the_data_set_has_one_part(tmp_path: Path, check: Check) -> None:
+    folder = write_yolo(tmp_path / "pets", 60, 0)
+    code, out, _ = check("--data", folder, "--write", tmp_path / "clean" / "pets.json")
+    assert code == 0 and "pets.json: 60 images, 120 objects" in " ".join(out.split())
+    assert [path.name for path in (tmp_path / "clean").iterdir()] == ["pets.json"] and "nothing had to be left" in out
+    code, out, _ = check("--data", tmp_path / "clean" / "pets.json")  # and it loads again, images and all
+    assert code == 0 and "warnings" not in out and "errors:" not in out
+    assert "is read as coco" in " ".join(out.split())

@@ -35,6 +35,14 @@ def test_what_several_findings_share_is_said_once(tmp_path: Path) -> None:
     assert text.index("train: 1 box") < text.index("val: 1 box") < text.index("slips of the mouse")
 
 
+def test_a_sentence_of_several_splits_is_said_once(tmp_path: Path) -> None:
+    same = [Finding("x", "note", 1, "it is so", whole=True, where=name) for name in ("train", "val", "test")]
+    screened = examine({"train": records(clean(tmp_path, "train", 0))}, None, False, same)
+    text = report("x", None, screened, quick=False)
+    assert text.count("it is so") == 1 and "- train, val, test: it is so" in text
+    assert len(as_dict("x", None, screened)["findings"]) == 3
+
+
 @pytest.mark.parametrize(
     ("severities", "verdict"),
     [

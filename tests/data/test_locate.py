@@ -152,3 +152,10 @@ class TestImageRoot:
         touch(tmp_path, "ann/a.xml", "images/a.jpg")
         assert image_root(tmp_path / "ann", ["a.jpg", "b.jpg", "c.jpg"]) is None
         assert image_root(tmp_path / "ann", []) is None
+
+
+def test_names_may_lead_out_of_a_folder_that_has_no_image(tmp_path: Path) -> None:
+    touch(tmp_path, "pets/train/a.jpg", "pets/train/b.jpg", "clean/pets.json", "other/c.jpg")
+    names = ["../pets/train/a.jpg", "../pets/train/b.jpg"]
+    assert image_root(tmp_path / "clean/pets.json", names) == tmp_path / "clean"
+    assert image_root(tmp_path / "clean/pets.json", ["../lost/a.jpg"]) is None

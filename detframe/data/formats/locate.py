@@ -224,8 +224,8 @@ def image_root(path: Path, names: Sequence[str]) -> Path | None:
 
 
 def _resolved(folder: Path, deep: bool, names: Sequence[str]) -> int:
-    finder = ImageFinder(folder, deep=deep)
-    return sum(finder.find(name) is not None for name in names) if finder.files else 0
+    finder = ImageFinder(folder, deep=deep)  # names may lead out of a folder without an image: "../images/1.jpg"
+    return sum(finder.find(name) is not None for name in names)
 
 
 def _candidates(own: Path) -> Iterator[tuple[list[Path], bool]]:
