@@ -185,7 +185,7 @@ def _input(picks: Picks, facts: DataFacts, size: Size) -> None:
     aspect = chosen.longer / chosen.shorter
     longer = math.ceil(shorter * aspect) if picks.is_given("INPUT.MIN_SIZE_TRAIN") else chosen.longer
     longer = picks.set(
-        "INPUT.MAX_SIZE_TRAIN", longer, f"nine images of ten are no more than {aspect:.2g} times as long"
+        "INPUT.MAX_SIZE_TRAIN", longer, "nine images of ten are no longer, scaled as one of the usual shorter side"
     )
     picks.set("INPUT.MIN_SIZE_TEST", shorter, "as in training")
     picks.set("INPUT.MAX_SIZE_TEST", longer, "as in training")

@@ -15,6 +15,7 @@ SMALL_SIDE, TYPICAL_SIDE = 16.0, 32.0  # pixels after resizing that the smallest
 MOST_ENLARGED = 2.0  # beyond that an image is only blurred
 COARSEST_ANCHOR, FINEST_ANCHOR = 32.0, 16.0  # of p2: the papers' 8 strides, and 4, below which training suffers
 ANCHOR_FACTOR = 1.2  # finest anchor over the usual side of the smallest class: finer ones find few of them, and badly
+MOST_ASPECT = 2.5  # of the longer to the shorter side of the input
 STEP_OF_RATIOS = 1.4  # two anchors of a cell that differ by less are one
 
 
@@ -40,8 +41,9 @@ def input_size(facts: DataFacts, lowest: int, highest: int) -> InputSize:
     wanted = math.ceil(scale * original / ROUND_TO) * ROUND_TO
     most = max(ROUND_TO, int(min(highest, original * MOST_ENLARGED)) // ROUND_TO * ROUND_TO)
     shorter = min(max(wanted, lowest), most)
-    aspect = float(np.quantile(facts.sizes_hw.max(axis=1) / facts.sizes_hw.min(axis=1), 0.9))
-    longer = math.ceil(min(aspect, 2.5) * shorter / ROUND_TO) * ROUND_TO
+    # a bound that keeps the scale where images have one longer side and many shorter ones, as tiles and crops have
+    longest = float(np.quantile(facts.sizes_hw.max(axis=1), 0.9)) * shorter / original
+    longer = math.ceil(min(max(longest, shorter), MOST_ASPECT * shorter) / ROUND_TO) * ROUND_TO
     after = [side * shorter / original for side in (small, typical)]
     reason = (
         f"images of {original:.0f} pixels (shorter side) hold objects of {typical:.0f}, the small ones of {small:.0f}; "

@@ -106,6 +106,13 @@ def test_long_images_get_room():
     assert made["INPUT.MAX_SIZE_TRAIN"] == 2 * made["INPUT.MIN_SIZE_TRAIN"][0]
 
 
+def test_tiles_of_one_longer_side_keep_one_scale():
+    tiles = facts(size_hw=(640, 640), side=24)
+    tiles.sizes_hw[::3] = (430, 640)
+    made = values(tiles, TWO_CORES, wish())
+    assert made["INPUT.MIN_SIZE_TRAIN"] == (448,) and made["INPUT.MAX_SIZE_TRAIN"] == 448
+
+
 def test_anchors_reach_the_largest_objects_and_never_begin_below_what_trains():
     made = values(facts(side=60, spread=8), ONE_GPU, wish())
     sizes = [size for (size,) in made["MODEL.RPN.ANCHOR_SIZES"]]
