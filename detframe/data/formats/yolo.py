@@ -19,7 +19,15 @@ from detframe.data.formats.yolo_data_file import DataFile, read_data_file
 from detframe.data.formats.yolo_find import LOOKS_FOR, recognise
 from detframe.data.formats.yolo_pairs import Pairs, pair_folders, pair_included
 from detframe.data.formats.yolo_places import locate_parts
-from detframe.data.formats.yolo_rows import FAR, NO_FRACTIONS, OUTSIDE, LabelReader, Row
+from detframe.data.formats.yolo_rows import (
+    FAR,
+    KEYPOINT_OUTSIDE,
+    NO_FRACTIONS,
+    OUTSIDE,
+    ROUNDING,
+    LabelReader,
+    Row,
+)
 from detframe.data.images import ImageReadError, image_size
 from detframe.data.packing import PackedDataset, RecordBuilder
 from detframe.data.recognition import recognised_by
@@ -207,7 +215,7 @@ def _add_image(builder: RecordBuilder, image: Image, classes: Classes, masks: bo
                 (x1 * width, y1 * height, x2 * width, y2 * height),
                 classes.label_of[row.class_id],
                 segmentation=[_scaled(row.values, height, width)] if masks and row.is_segment else None,
-                keypoints=_keypoints(row, classes, (height, width)),
+                keypoints=_keypoints(image, row, classes, (height, width), builder.findings),
             )
         except InvalidValueError as error:
             raise InvalidValueError(f"{image.label}, line {row.line}: {error}") from None
@@ -218,7 +226,9 @@ def _scaled(points: Sequence[float], height: int, width: int) -> list[float]:
     return [value * (height if at % 2 else width) for at, value in enumerate(points)]
 
 
-def _keypoints(row: Row, classes: Classes, size_hw: tuple[int, int]) -> list[float] | None:
+def _keypoints(
+    image: Image, row: Row, classes: Classes, size_hw: tuple[int, int], findings: Findings
+) -> list[float] | None:
     """x, y in pixels and visibility of each keypoint; without a visibility, those at 0, 0 are not annotated."""
     if classes.keypoints is None or not row.keypoints:
         return None
@@ -226,5 +236,10 @@ def _keypoints(row: Row, classes: Classes, size_hw: tuple[int, int]) -> list[flo
     for at in range(0, len(row.keypoints), each):
         x, y = row.keypoints[at : at + 2]
         seen = row.keypoints[at + 2] if each == 3 else 2.0 * bool(x or y)
+        if not (-ROUNDING <= min(x, y) and max(x, y) <= 1 + ROUNDING):
+            if seen:
+                findings.add(KEYPOINT_OUTSIDE, f"{image.label_name}, line {row.line}")
+            x = y = 0.0
+            seen = 0.0 if seen in (0, 1, 2) else seen
         out += [x * size_hw[1], y * size_hw[0], seen]
     return out

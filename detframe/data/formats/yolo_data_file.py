@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from detframe.config.words import names as words_of
 from detframe.config.words import values
 from detframe.config.yaml_text import read_tree
 from detframe.data.formats.yolo_rows import KeypointForm
-from detframe.errors import InvalidValueError, shown
+from detframe.errors import InvalidValueError, UserError, shown
 from detframe.files import read_text
 
 YAML_SUFFIXES = (".yaml", ".yml")
@@ -61,9 +62,33 @@ def read_data_file(path: Path) -> DataFile:
     Raises:
         ValueError: malformed, or a key of a wrong form; names the file and the key.
     """
-    if _is_yaml(path):
-        return _of_tree(path, read_tree(read_text(path, "the data file"), str(path)))
-    return _of_darknet(path)
+    if not _is_yaml(path):
+        return _of_darknet(path)
+    tree, error = _tree(path)
+    if error is not None:
+        raise error
+    return _of_tree(path, tree)
+
+
+def _tree(path: Path) -> tuple[Any, UserError | None]:
+    """What a YAML file holds, or what is wrong with it; read once, since recognising a data set asks several times."""
+    try:
+        stat = os.stat(path)
+    except (OSError, ValueError):
+        return _read_tree(path)
+    return _cached_tree(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _cached_tree(path: Path, size: int, time_ns: int) -> tuple[Any, UserError | None]:
+    return _read_tree(path)
+
+
+def _read_tree(path: Path) -> tuple[Any, UserError | None]:
+    try:
+        return read_tree(read_text(path, "the data file"), str(path)), None
+    except UserError as error:
+        return None, error
 
 
 def has_keys(path: Path) -> bool:
@@ -79,10 +104,12 @@ def is_data_file(path: Path, splits: bool = True, malformed: bool = False) -> bo
         malformed: the answer for a file that cannot be read.
     """
     try:
-        text = read_text(path)
-        tree = values(read_tree(text, str(path))) if _is_yaml(path) else _darknet_fields(text)
-    except (OSError, ValueError):
+        tree, error = _tree(path) if _is_yaml(path) else (_darknet_fields(read_text(path)), None)
+    except (OSError, UserError):
         return malformed
+    if error is not None:
+        return malformed
+    tree = values(tree)
     if not isinstance(tree, dict):
         return False
     if not any(_is_places(tree.get(key)) for keys in SPLIT_KEYS.values() for key in keys):

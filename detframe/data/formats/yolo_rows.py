@@ -65,6 +65,12 @@ NO_FRACTIONS = Kind(
     code="label-no-fraction",
 )
 
+KEYPOINT_OUTSIDE = Kind(
+    "keypoint lies outside of its image, and counts as not annotated",
+    "keypoints lie outside of their images, and count as not annotated",
+    code="keypoint-outside",
+)
+
 _PLAIN = re.compile(r"[0-9.eE+\-\s]*", re.ASCII)
 _NUMBER = re.compile(r"[+-]?((\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|nan|inf(inity)?)", re.ASCII | re.IGNORECASE)
 _SEPARATORS = re.compile(r"[\s,;]+")
