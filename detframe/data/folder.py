@@ -22,12 +22,12 @@ from detframe.data.listing import Listing, files_below
 from detframe.data.recognition import Recognised
 from detframe.data.records import Records
 from detframe.data.splits import make_entries
-from detframe.errors import MissingFileError, listed
+from detframe.errors import InvalidValueError, MissingFileError, listed
 
 # Names that say nothing about a data set: that of the folder above it says more
 _NO_NAMES = re.compile(
     r"(data|dataset|datasets|images|annotations|labels|train|training|val|valid|test|instances(_\w+)?|result|"
-    r"_annotations\.coco|via_\w+|obj|classes|all|default|labels_my-project-name.*)",
+    r"annotations\.coco|via_\w+|obj|classes|all|default|labels_my-project-name.*)",
     re.IGNORECASE,
 )
 
@@ -91,8 +91,12 @@ def read_folder(
         KeyError: there is no such format or class.
     """
     shown_path, path = str(path), expanded(path).absolute()
+    if not shown_path.strip():
+        raise InvalidValueError("no path is given; a folder, a data.yaml, a file of annotations or an archive is one")
     if not os.path.exists(path):
         raise _missing(path, shown_path)
+    if not (os.path.isdir(path) or os.path.isfile(path)):
+        raise InvalidValueError(f"{shown_path} is neither a file nor a folder, but a pipe or a device")
     files_below.cache_clear()
     path = Path(os.path.normpath(path))
     name, findings = name_of(path), list[Finding]()
@@ -112,7 +116,8 @@ def read_folder(
 
 def _missing(path: Path, shown_path: str) -> MissingFileError:
     """The error for a path that does not exist, with the nearest names in the deepest folder of it that does."""
-    parent = next((folder for folder in path.parents if folder.is_dir()), path.parent)
+    # a function of os.path, since methods of Path raise for names that are too long
+    parent = next((folder for folder in path.parents if os.path.isdir(folder)), path.parent)
     wanted = path.relative_to(parent).parts[0]
     try:
         known = sorted(entry.name for entry in os.scandir(parent) if not entry.name.startswith("."))
@@ -128,7 +133,7 @@ def name_of(path: Path) -> str:
     """The name of the data set at a path, fit for a catalog and for files."""
     path = path.resolve()
     for place in (path, *path.parents):
-        name = _without_suffix(place) if place == path and place.is_file() else place.name
+        name = _without_suffix(place) if place == path and os.path.isfile(place) else place.name
         clean = re.sub(r"[^\w.-]+", "_", name).strip("._-")
         if clean and not _NO_NAMES.fullmatch(clean):
             return clean

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from detframe.data import load_records
-from detframe.data.folder import read_folder
-from detframe.errors import InvalidValueError, MissingFileError, UnknownNameError
+from detframe.data.folder import name_of, read_folder
+from detframe.errors import InvalidValueError, MissingFileError, UnknownNameError, UserError
 from tests.data.toy_formats import only_toys, pictures, write_toy
 
 
@@ -140,6 +141,35 @@ def test_a_path_that_does_not_exist_names_the_nearest(tmp_path: Path):
         read_folder(tmp_path / "racoon")
     with pytest.raises(MissingFileError, match="did you mean raccoons"):
         read_folder(tmp_path / "Racoons" / "train")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a/" * 3000, "nul\0byte", "  "])
+def test_a_path_that_cannot_exist(tmp_path: Path, name: str):
+    with pytest.raises(UserError, match=r"does not exist|no path is given"):
+        read_folder(str(tmp_path / name) if name.strip() else name)
+
+
+def test_a_pipe_is_refused_and_never_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "set.json")
+    with pytest.raises(InvalidValueError, match="a pipe or a device"):
+        read_folder(tmp_path / "set.json")
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("raccoons/data.yaml", "raccoons"),
+        ("my raccoons (2)/train/_annotations.coco.json", "my_raccoons_2"),
+        ("raccoons/instances_default.json", "raccoons"),
+        ("x/boxes of cells.csv", "boxes_of_cells"),
+        ("x/größe.tar.gz", "größe"),
+        ("x/raccoons.v2.zip", "raccoons.v2"),
+    ],
+)
+def test_the_name_is_one_that_says_something(tmp_path: Path, path: str, name: str):
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).touch()
+    assert name_of(tmp_path / path) == name
 
 
 def test_an_empty_folder(tmp_path: Path):
