@@ -156,10 +156,9 @@ def _norms(picks: Picks, body: str, machine: Machine, batch: int) -> None:
         picks.set("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0, "the body starts at random, so all of it learns")
         picks.set(key, norm, "the body starts at random, so its norms learn too")
     elif mobile or not machine.gpu:
-        picks.set(
-            "MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0, "a small body adapts to new pictures down to its first layer"
-        )
-        picks.set(key, "BN", "its statistics follow the new pictures")
+        why = "the first layers of ImageNet's weights fit any picture, and half of a step's time would go into them"
+        picks.set("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 2, why)
+        picks.set(key, "BN", "the statistics of the layers that learn follow the new pictures")
     else:
         picks.set("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 2, "the first layers of ImageNet's weights fit any picture")
         picks.set(key, "FrozenBN", "statistics of a few images would be worse than those of ImageNet")

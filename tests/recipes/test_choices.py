@@ -74,7 +74,7 @@ def test_with_weights_a_large_body_keeps_its_first_layers_and_statistics():
     made = values(facts(), ONE_GPU, wish())
     assert (made["MODEL.BACKBONE.FREEZE_CONV_BODY_AT"], made["MODEL.RESNETS.NORM"]) == (2, "FrozenBN")
     made = values(facts(), TWO_CORES, wish())
-    assert (made["MODEL.BACKBONE.FREEZE_CONV_BODY_AT"], made["MODEL.MOBILENET.NORM"]) == (0, "BN")
+    assert (made["MODEL.BACKBONE.FREEZE_CONV_BODY_AT"], made["MODEL.MOBILENET.NORM"]) == (2, "BN")
 
 
 # ---------------------------------------------------------------- input, anchors, regions
