@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -411,3 +412,32 @@ def test_a_format_with_classes_of_its_own_keeps_them(tmp_path: Path) -> None:
 
 def read_signs(catalog: Path) -> Records:
     return load_records(["signs"], str(catalog))
+
+
+# ------------------------------------------------------------------ hostile lists
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe1\0.\0p\0n\0g\0", "val.txt"),
+        (b"1.png\n\xe9.png\n", "val.txt"),
+        (b"\0\n", "1 picture that is not in its annotations: '\\x00'"),
+        (b"x" * 100_000, "1 picture that is not in its annotations: 'xxx"),
+        (b"/" * 5000, "1 picture that is not in its annotations"),
+        (b"." * 50 + b"\n..\n", "2 pictures that are not in its annotations"),
+        ("\u2028.png\n".encode(), "1 picture that is not in its annotations"),
+    ],
+)
+def test_lists_of_nonsense_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    catalog = coco(tmp_path, split="val.txt")
+    (tmp_path / "val.txt").write_bytes(content)
+    with pytest.raises(ValueError, match="val") as caught:
+        read(catalog)
+    assert message in str(caught.value)
+    assert len(str(caught.value)) < 2000
+
+
+def test_a_list_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    catalog = coco(tmp_path, split="val.txt")
+    os.mkfifo(tmp_path / "val.txt")
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*val\.txt"):
+        read(catalog)
