@@ -113,6 +113,19 @@ def test_tiles_of_one_longer_side_keep_one_scale():
     assert made["INPUT.MIN_SIZE_TRAIN"] == (448,) and made["INPUT.MAX_SIZE_TRAIN"] == 448
 
 
+@pytest.mark.parametrize(("side", "finest"), [(6, 16), (20, 24), (25, 30), (40, 32), (200, 32)])
+def test_the_finest_anchor_is_a_little_above_the_typical_object(side: float, finest: int):
+    given = {"INPUT.MIN_SIZE_TRAIN": (0,), "INPUT.MAX_SIZE_TRAIN": 640}
+    made = {choice.key: choice for choice in choose(facts(side=side, spread=1.01), ONE_GPU, wish(overrides=given))}
+    assert made["MODEL.RPN.ANCHOR_SIZES"].value[0] == (finest,)
+    assert f"a side of {side}" in made["MODEL.RPN.ANCHOR_SIZES"].reason
+
+
+def test_anchors_of_small_images_begin_finer():
+    given = {"INPUT.MIN_SIZE_TRAIN": (240,), "INPUT.MAX_SIZE_TRAIN": 320}
+    assert values(facts(side=200), TWO_CORES, wish(overrides=given))["MODEL.RPN.ANCHOR_SIZES"][0] == (20,)
+
+
 def test_anchors_reach_the_largest_objects_and_never_begin_below_what_trains():
     made = values(facts(side=60, spread=8), ONE_GPU, wish())
     sizes = [size for (size,) in made["MODEL.RPN.ANCHOR_SIZES"]]
