@@ -13,6 +13,7 @@ MARGIN = 0.05  # of the time left: the last steps are not always as fast as the 
 EVALUATION_SHARE = 0.12  # of the time left that evaluations on the way may take
 MOST_EVALUATIONS = 8  # on the way and at the end
 FEWEST_STEPS = 10
+TOO_SHORT = "the fewest steps that make sense"  # how the reason of a length begins that takes more time than there is
 STEPS_BETWEEN = 50  # evaluations closer than this tell little
 
 
@@ -41,13 +42,11 @@ class Length:
         steps: of the training.
         evaluate_every: steps; 0 only at the end.
         reason: why so many steps, as a clause.
-        too_short: whether the time does not suffice even for the fewest steps.
     """
 
     steps: int
     evaluate_every: int
     reason: str
-    too_short: bool = False
 
 
 def steps_of(epochs: float, images: int, batch: int) -> int:
@@ -79,7 +78,7 @@ def by_minutes(minutes: float, pace: Pace, val_images: int, most_steps: int, mos
     spent = f"{pace.step:.2f} s a step, {evaluation:.0f} s an evaluation, {pace.spent:.0f} s spent before"
     reason = f"what ends within {minutes:g} minutes{note} at {spent}"
     if steps < FEWEST_STEPS:
-        return Length(FEWEST_STEPS, 0, f"the fewest steps that make sense; {reason} would be {max(steps, 0)}", True)
+        return Length(FEWEST_STEPS, 0, f"{TOO_SHORT}; {reason} would be {max(steps, 0)}")
     return Length(steps, _every(steps, count), reason)
 
 

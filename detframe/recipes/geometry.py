@@ -14,7 +14,9 @@ LEVELS = 5  # p2..p6
 SMALL_SIDE, TYPICAL_SIDE = 16.0, 32.0  # pixels after resizing that the smallest tenth and the median should have
 MOST_ENLARGED = 2.0  # beyond that an image is only blurred
 COARSEST_ANCHOR, FINEST_ANCHOR = 32.0, 16.0  # of p2: the papers' 8 strides, and 4, below which training suffers
-ANCHOR_FACTOR = 1.2  # finest anchor over the usual side of the smallest class: finer ones find few of them, and badly
+# The finest anchor over the usual side of the smallest class. Aerial cars of 20 pixels (images of 448, 250 steps) gave
+# AP 12.2 with a finest anchor of 16, 13.6 with 20, 14.4 with 28
+ANCHOR_FACTOR = 1.2
 MOST_ASPECT = 2.5  # of the longer to the shorter side of the input
 STEP_OF_RATIOS = 1.4  # two anchors of a cell that differ by less are one
 

@@ -23,7 +23,7 @@ from detframe.config import (
 from detframe.data.folder import FolderData, name_of, read_folder
 from detframe.errors import InvalidValueError, MissingFileError, UnknownNameError
 from detframe.model_zoo import list_configs
-from detframe.recipes.budget import Pace
+from detframe.recipes.budget import TOO_SHORT, Pace
 from detframe.recipes.choices import choose, size_of
 from detframe.recipes.facts import DataFacts, data_facts
 from detframe.recipes.machine import Machine, this_machine
@@ -289,4 +289,5 @@ def _tell_choices(choices: Sequence[Choice], wish: Wish) -> None:
         logger.info("  model of %s", wish.base_name)
     logger.info("  weights: %s", picked["MODEL.WEIGHTS"].value or "random")
     steps, batch = picked["SOLVER.MAX_ITER"], picked["SOLVER.IMS_PER_BATCH"].value
-    logger.info("  %s steps of %s images: %s", steps.value, batch, steps.reason)
+    level = logging.WARNING if steps.reason.startswith(TOO_SHORT) else logging.INFO
+    logger.log(level, "  %s steps of %s images: %s", steps.value, batch, steps.reason)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from detframe.recipes.budget import FEWEST_STEPS, Pace, by_epochs, by_minutes, evaluations_within
+from detframe.recipes.budget import FEWEST_STEPS, TOO_SHORT, Pace, by_epochs, by_minutes, evaluations_within
 
 
 def seconds(steps: int, every: int, pace: Pace, val_images: int) -> float:
@@ -20,7 +20,7 @@ def test_a_training_ends_in_time_and_wastes_little(minutes: float, slowness: flo
     pace = Pace(step=0.4 * slowness, image=0.05 * slowness, start=5 * slowness, spent=6 * slowness)
     length = by_minutes(minutes, pace, val_images, 10**9, "")
     took = seconds(length.steps, length.evaluate_every, pace, val_images)
-    if length.too_short:
+    if length.reason.startswith(TOO_SHORT):
         assert length.steps == FEWEST_STEPS
     else:
         assert took <= 60 * minutes
@@ -34,13 +34,13 @@ def test_a_machine_twice_as_slow_makes_half_the_steps():
 
 def test_too_little_time_makes_the_fewest_steps_and_says_so():
     length = by_minutes(0.1, Pace(step=1, spent=20), 50, 10**9, "")
-    assert (length.steps, length.too_short) == (FEWEST_STEPS, True)
+    assert length.steps == FEWEST_STEPS and length.reason.startswith(TOO_SHORT)
     assert "0.1 minutes" in length.reason
 
 
 def test_more_time_than_is_of_use_is_left_over():
     length = by_minutes(60, Pace(step=0.1), 50, 700, "seven hundred are enough")
-    assert (length.steps, length.reason, length.too_short) == (700, "seven hundred are enough", False)
+    assert (length.steps, length.reason) == (700, "seven hundred are enough")
 
 
 def test_evaluations_take_their_share_at_most_but_the_last_is_made():

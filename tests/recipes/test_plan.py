@@ -174,6 +174,12 @@ def test_the_time_that_went_by_is_counted(squares: Path, slowness: float):
     assert 10 <= made["SOLVER.MAX_ITER"] * 0.05 * slowness <= 18
 
 
+def test_time_that_is_too_short_is_a_warning(squares: Path, caplog: pytest.LogCaptureFixture):
+    make_plan(Request("squares", minutes=0.01, overrides=TINY), lambda *_: Pace(step=1.0))
+    said = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert any("10 steps of 4 images: the fewest steps" in line for line in said)
+
+
 def test_a_batch_that_does_not_fit_is_halved(squares: Path):
     tried = []
 
