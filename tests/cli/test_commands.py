@@ -11,7 +11,7 @@ import yaml
 
 from detframe.cli.main import COMMANDS
 
-TOOLS = ("train_net", "test_net", "predict", "visualize_data", "quickstart", "replay", "analyze")
+TOOLS = ("train_net", "test_net", "check_data", "predict", "visualize_data", "quickstart", "replay", "analyze")
 CONFIG = "faster_rcnn/faster_rcnn_R_50_FPN_1x.yaml"
 
 
