@@ -373,3 +373,38 @@ def test_label_files_are_read_fast(tmp_path: Path) -> None:
     start = time.process_time()
     assert len(read(tmp_path)) == count
     assert time.process_time() - start < 4  # it takes 0.1 s, and 10,000 of them a few
+
+
+def test_records_are_read_again_when_a_label_file_or_the_names_change(tmp_path: Path) -> None:
+    write_pairs(tmp_path, {"a/1": BOX})
+    (tmp_path / "data.yaml").write_text("train: images\nnames: [cat]\n")
+    (tmp_path / "classes.txt").write_text("cow\n")
+    folders = {"format": "yolo", "images": "images", "annotations": "labels"}
+    entries = {
+        "file": {**folders, "images": ".", "annotations": "data.yaml"},
+        "names": {**folders, "names": "classes.txt"},
+        "folder": folders,
+    }
+    catalog = str(write_catalog(tmp_path, entries))
+
+    def read_all() -> list[tuple[int, tuple[str, ...]]]:
+        found = (load_records([name], catalog) for name in entries)
+        return [(int(records.num_objects.sum()), records.metadata.class_names) for records in found]
+
+    assert read_all() == [(1, ("cat",)), (1, ("cow",)), (1, ("cat",))]
+    (tmp_path / "labels" / "a" / "1.txt").write_text(f"{BOX}\n0 0.2 0.2 0.1 0.1\n")
+    assert read_all() == [(2, ("cat",)), (2, ("cow",)), (2, ("cat",))]
+    (tmp_path / "data.yaml").write_text("train: images\nnames: [horse]\n")
+    (tmp_path / "classes.txt").write_text("sheep\n")
+    assert read_all() == [(2, ("horse",)), (2, ("sheep",)), (2, ("horse",))]
+
+
+def test_the_paths_of_an_entry_move_with_the_root_of_the_catalog(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pairs(tmp_path / "elsewhere", {"1": BOX, "2": BOX})
+    (tmp_path / "elsewhere" / "list.txt").write_text("images/2.jpg\n")
+    fields = {"images": "images", "annotations": "labels", "include": ["list.txt"], "names": ["a"]}
+    catalog = write_catalog(tmp_path, {"mine": {"format": "yolo", **fields}})
+    monkeypatch.setenv("DETFRAME_DATASETS", str(tmp_path / "elsewhere"))
+    assert Path(load_records(["mine"], str(catalog))[0]["file_name"]).name == "2.jpg"

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from detframe.config.paths import expanded
-from detframe.data.entries import root_of
+from detframe.data.entries import CatalogEntry, root_of
 from detframe.data.findings import ERROR, NOTE, Findings, Kind
 from detframe.data.formats.yolo_classes import Classes, Image, classes_of
 from detframe.data.formats.yolo_data_file import DataFile, read_data_file
 from detframe.data.formats.yolo_find import LOOKS_FOR, recognise
+from detframe.data.formats.yolo_labels import LabelIndex
+from detframe.data.formats.yolo_names import file_of_names
 from detframe.data.formats.yolo_pairs import Pairs, pair_folders, pair_included
-from detframe.data.formats.yolo_places import locate_parts
+from detframe.data.formats.yolo_places import images_and_labels, locate_parts
 from detframe.data.formats.yolo_rows import (
     FAR,
     KEYPOINT_OUTSIDE,
@@ -31,11 +32,8 @@ from detframe.data.formats.yolo_rows import (
 from detframe.data.images import ImageReadError, image_size
 from detframe.data.packing import PackedDataset, RecordBuilder
 from detframe.data.recognition import recognised_by
-from detframe.errors import InvalidValueError, MissingFileError, listed, shown
+from detframe.errors import InvalidValueError, MissingFileError, UserError, listed, shown
 from detframe.registry import DATASET_FORMATS
-
-if TYPE_CHECKING:
-    from detframe.data.entries import CatalogEntry
 
 UNREADABLE = Kind(
     "image cannot be read, so that its labels have no size, and was left out",
@@ -89,11 +87,28 @@ def read_yolo(
 
 
 def sources(entry: CatalogEntry) -> list[Path]:
-    """What else the records are made from: the folders below the annotations, lists, and files with names."""
-    out = [path for path in sorted(entry.annotations.rglob("*")) if path.is_dir() or path.parent != entry.annotations]
+    """What else the records are made from: lists, files with names, and what a data file leads to."""
     options = (entry.options.get("names"), *(entry.options.get("include") or ()))
-    paths = (_path(entry, item) for item in options if isinstance(item, str | Path))
-    return [*out, *(path for path in paths if path.exists())]
+    out = [_path(entry, item) for item in options if isinstance(item, str | Path) and str(item)]
+    if not entry.options.get("names"):
+        found = file_of_names(entry.images, entry.annotations)
+        out += [] if found is None else [found]
+    if entry.annotations.is_file():
+        out += _led_to(entry.annotations)
+    return [path for path in dict.fromkeys(out) if path.exists()]
+
+
+def _led_to(path: Path) -> list[Path]:
+    """The folders and lists of a data file, and the label files of the folders; none where it cannot be read."""
+    try:
+        places = [place for paths in locate_parts(read_data_file(path)).parts.values() for place in paths]
+    except UserError:  # the reader says what is wrong with it
+        return []
+    out = list(places)
+    for place in filter(Path.is_dir, places):
+        images, labels = images_and_labels(place)
+        out += [images, labels, *(labels / name for name in LabelIndex(labels).files)]
+    return out
 
 
 read_yolo.sources = sources  # type: ignore[attr-defined]
