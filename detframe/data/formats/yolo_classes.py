@@ -99,7 +99,7 @@ class Classes:
         known = f"{min(self.names)} to {max(self.names)}" if self.names else "none"
         raise InvalidValueError(
             f"data set {name!r}: {len(stray)} label row{'s' * (len(stray) > 1)} of {files} file{'s' * (files > 1)} "
-            f"have class ids that {self.source} does not name (it names {len(self.names)} classes, {known}): {ids}, as "
+            f"have class ids that {self.source} does not have (it has {len(self.names)} classes, {known}): {ids}, as "
             f"{examples}. {self._remedy(images)}"
         )
 
@@ -133,7 +133,7 @@ def classes_of(
     if form is None and data is not None:
         form, keypoint_names, flip_idx = data.keypoints, data.keypoint_names, data.flip_idx
     names: Mapping[int, str] = class_names(where, given if not isinstance(given, Path) else None)
-    source, count = "the entry", 0
+    source, count = "the list of names", 0
     if not names and data is not None:
         names, source, count = data.names, str(data.path), data.count or 0
         for text in data.disagreement():
