@@ -22,6 +22,7 @@ from detframe.errors import InvalidValueError, UnknownNameError, listed
 from detframe.registry import DATASET_FORMATS, nearest
 
 _LISTED = 20  # data sets of a message
+MUCH_LARGER = 5  # one data set with so many times the pictures of all others together is the one that is meant
 
 
 def choose(path: Path, shown_path: str, format_name: str = "") -> tuple[Candidate, list[Finding]]:
@@ -47,10 +48,25 @@ def choose(path: Path, shown_path: str, format_name: str = "") -> tuple[Candidat
     broken = [candidate for candidate in read if not candidate.content.pictures]
     if not sets:
         return _best_broken(broken, path, shown_path)
-    if len(sets) > 1:
+    main = max(sets, key=_size)
+    rest = [cluster for cluster in sets if cluster is not main]
+    if rest and _size(main) < MUCH_LARGER * sum(map(_size, rest)):
         raise _several(sets, path, shown_path)
-    best = sets[0].best
-    return best, [*_notes(best), *_about_others(sets[0], broken, path, shown_path)]
+    left_out = [_left_out(cluster, path, shown_path) for cluster in rest]
+    return main.best, [*_notes(main.best), *left_out, *_about_others(main, broken, path, shown_path)]
+
+
+def _size(cluster: Cluster) -> int:
+    return len(cluster.best.content.pictures)
+
+
+def _left_out(cluster: Cluster, path: Path, shown_path: str) -> Finding:
+    """What is said of a data set beside the one that is much larger."""
+    best, count = cluster.best, _size(cluster)
+    size = f"{best.format}, {counted(count, 'picture')}"
+    text = f"{_where(best, path, shown_path)} is a data set of its own ({size}), and is not used"
+    remedy = f"to take it: {arguments(best, path, shown_path)}"
+    return Finding("smaller-data-set", WARNING, count, text, (), remedy, whole=True)
 
 
 def _check_format(format_name: str) -> None:

@@ -85,7 +85,14 @@ def test_one_set_in_many_formats_gives_the_same_records(shared_data: Path, name:
         assert np.allclose(np.array(boxes), np.array(others), atol=1.5), picture
 
 
-@pytest.mark.parametrize(("path", "fewest"), [("trees", 4), ("exports/metrics_manyformats", 2)])
+def test_a_data_set_that_is_much_larger_than_the_others_is_taken(shared_data: Path):
+    data = read_folder(shared_data / "exports" / "metrics_manyformats")
+    assert len(data.records("train")) + len(data.records("val")) == 100
+    (left_out,) = [finding for finding in data.findings if finding.code == "smaller-data-set"]
+    assert "toyexample" in left_out.text and left_out.count == 10 and "--data" in left_out.remedy
+
+
+@pytest.mark.parametrize(("path", "fewest"), [("trees", 4)])
 def test_several_sets_are_listed_with_words_that_work(shared_data: Path, path: str, fewest: int):
     with pytest.raises(InvalidValueError, match="data sets with different pictures") as error:
         read_folder(shared_data / path)
