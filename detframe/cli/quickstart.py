@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import logging
 import math
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from detframe.cli.arguments import add_config_arguments, base_parser, parse, pro
 from detframe.cli.common import load_config, log_to_terminal, print_config
 from detframe.cli.errors import guard
 from detframe.cli.media import write_image
-from detframe.config import shipped_folder
+from detframe.config import read_config, shipped_folder
 from detframe.config.paths import with_docs
 from detframe.errors import MissingFileError
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CONFIG = "configs/quick/faster_rcnn_R_18_FPN_shapes.yaml"
+CONFIG, EPOCHS = "configs/quick/faster_rcnn_R_18_FPN_shapes.yaml", 9
 OUTPUT = "output/quickstart"
 NUM_PICTURES = 12
 EPILOG = """\
@@ -39,7 +40,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = base_parser("quickstart", "Train a small detector on generated pictures, in minutes, on the CPU.", EPILOG)
     add_config_arguments(parser)
     args = parse(parser, argv)
-    args.config_file = args.config_file or CONFIG
     if "OUTPUT_DIR" not in args.opts:
         args.opts = ["OUTPUT_DIR", OUTPUT, *args.opts]
     return guard(lambda: _run(args), args.debug)
@@ -47,25 +47,46 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     if args.print_config is not None:
+        args.config_file = args.config_file or CONFIG
         return print_config(args)
     start = time.monotonic()
     log_to_terminal()
     cfg = load_config(args)
+    output = Path(cfg.OUTPUT_DIR)
     logger.info("1/4  generating the data set 'shapes'")
     shapes = import_make_shapes()()
-    logger.info("     it is in %s\n2/4  training and evaluating: %s", shapes, args.config_file)
-    from detframe.engine import train
+    command = training_command(args.config_file, shapes, args.opts)
+    logger.info("     it is in %s\n2/4  training and evaluating, as this command does:\n     %s", shapes, command)
     from detframe.visualization import draw_curves
 
-    metrics = train(cfg)
-    output = Path(cfg.OUTPUT_DIR)
+    metrics = _train(args, cfg, shapes)
+    cfg = read_config(output / "config.yaml")
     logger.info("3/4  drawing predictions beside ground truth")
     pictures = draw_predictions(cfg, best_checkpoint(output), output / "predictions")
     logger.info("4/4  drawing the curves")
     draw_curves(output / "metrics.jsonl", output / "curves.png")
-    for line in summary(args.config_file, output, shapes, pictures, metrics, time.monotonic() - start):
+    for line in summary(output, shapes, pictures, metrics, time.monotonic() - start):
         logger.info("%s", line)
     return 0
+
+
+def training_command(config_file: str, shapes: Path, words: Sequence[str]) -> str:
+    """What does the same as the second part of the quickstart."""
+    train = program_name("train", "train_net.py")
+    if config_file:
+        return f"{train} --config-file {config_file} {shlex.join(words)}"
+    return f"{train} --data {shapes} --model {Path(CONFIG).stem} --epochs {EPOCHS} {shlex.join(words)}"
+
+
+def _train(args: argparse.Namespace, cfg: ConfigNode, shapes: Path) -> Mapping[str, float]:
+    """By the config, or from the folder; returns the metrics."""
+    from detframe.engine import train
+    from detframe.recipes.finetune import finetune
+
+    if args.config_file:
+        return train(cfg)
+    metrics: Mapping[str, float] = finetune(shapes, epochs=EPOCHS, model=CONFIG, overrides=args.opts).meta["metrics"]
+    return metrics
 
 
 def import_make_shapes() -> Callable[..., Path]:
@@ -109,9 +130,7 @@ def draw_predictions(cfg: ConfigNode, checkpoint: Path, folder: Path) -> int:
     return len(chosen)
 
 
-def summary(
-    config: str, output: Path, shapes: Path, pictures: int, metrics: Mapping[str, float], seconds: float
-) -> list[str]:
+def summary(output: Path, shapes: Path, pictures: int, metrics: Mapping[str, float], seconds: float) -> list[str]:
     """What was made, and what to try next."""
     train, predict = program_name("train", "train_net.py"), program_name("predict", "predict.py")
     values = ", ".join(f"{name} {_number(metrics.get(f'bbox/{name}'))}" for name in ("AP", "AP50", "AP75"))
@@ -126,9 +145,10 @@ def summary(
         "",
         "What to try next:",
         f"  {predict} --weights {output}/model_best.pth --input {shapes}/val --output {output}/found",
-        f"  {train} --config-file {config} OUTPUT_DIR output/longer SOLVER.MAX_ITER 20ep",
-        f"  {train} --config-file {config} --print-config SOLVER.BASE_LR",
-        with_docs(f"  {train} --data PATH   trains on data of your own (docs/from_a_folder.md)"),
+        f"  {train} --config-file {output}/config.yaml OUTPUT_DIR output/longer SOLVER.MAX_ITER 20ep",
+        f"  {train} --config-file {output}/config.yaml --print-config SOLVER.BASE_LR",
+        f"  {train} --data PATH",
+        with_docs("      a folder, file or archive of your own data (docs/from_a_folder.md) (docs/own_data.md)"),
     ]
 
 

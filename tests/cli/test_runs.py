@@ -80,6 +80,15 @@ def test_quickstart(workplace: Path, capsys: pytest.CaptureFixture[str], caplog:
         assert word in caplog.text
 
 
+def test_quickstart_trains_from_the_folder(workplace: Path, caplog: pytest.LogCaptureFixture):
+    assert quickstart.main(["SOLVER.MAX_ITER", "2", "MODEL.DEVICE", "cpu"]) == 0
+    made = workplace / "output" / "quickstart"
+    assert losses(made) == [1, 2]
+    assert "STEM_OUT_CHANNELS: 32" in (made / "config.yaml").read_text(encoding="utf-8")  # of the shipped config
+    assert (made / "recipe.yaml").is_file() and (made / "predictions.png").is_file()
+    assert "--epochs 9 OUTPUT_DIR output/quickstart SOLVER.MAX_ITER 2 MODEL.DEVICE cpu" in caplog.text
+
+
 def test_every_process_that_fails_says_so_and_the_exit_code_is_kept(workplace: Path, root: Path, run_python):
     words = ("--config-file", "c.yaml", "--num-gpus", "2", "SOLVER.IMS_PER_BATCH", "3")
     done = run_python(root / "tools" / "train_net.py", *words, cwd=workplace)
