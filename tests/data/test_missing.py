@@ -103,8 +103,10 @@ def test_a_set_of_which_no_image_exists_is_never_skipped(tmp_path: Path, form: s
 
 def test_several_sets_are_one_error_and_many_names_are_cut(tmp_path: Path) -> None:
     rows = [annotation(i, i, [1, 1, 9, 9]) for i in range(1, 10)]
-    images = [{"id": i, "file_name": f"sub/{i}.png", "height": 9, "width": 9} for i in range(1, 10)]
+    images = [{"id": i, "file_name": f"frame_{i}.png", "height": 9, "width": 9} for i in range(1, 10)]
     write_coco(tmp_path / "a", rows, [(40, 60)] * 9, images=images)
+    for i in range(1, 10):
+        (tmp_path / f"a/images/{i}.png").rename(tmp_path / f"a/images/frame_{i:06}.png")
     write_coco(tmp_path / "b", rows[:1])
     (tmp_path / "b/images/1.png").unlink()
     entries = {
@@ -114,7 +116,7 @@ def test_several_sets_are_one_error_and_many_names_are_cut(tmp_path: Path) -> No
         load_records(["a", "b"], str(write_catalog(tmp_path, entries)), on_missing="raise")
     first, second = str(caught.value).splitlines()
     assert "data set 'a': 9 annotated images" in first and "... (9 in all) in " in first
-    assert "called sub/1.png (1.png is there), sub/2.png (2.png is there)" in first
+    assert "called frame_1.png (frame_000001.png is there), frame_2.png (frame_000002.png is there)" in first
     assert "data set 'b': 1 annotated image does not exist; there is no image called 1.png in " in second
 
 
