@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,10 @@ from detframe.config import (
     shipped_folder,
     validate,
 )
+from detframe.data.findings import ERROR, NOTE, WARNING
 from detframe.data.folder import FolderData, name_of, read_folder
+from detframe.data.screen import examine
+from detframe.engine.commands import program_name
 from detframe.errors import InvalidValueError, MissingFileError, UnknownNameError
 from detframe.model_zoo import list_configs
 from detframe.recipes.budget import TOO_SHORT, Pace
@@ -36,6 +40,7 @@ from detframe.registry import nearest
 logger = logging.getLogger(__name__)
 RECIPE, CATALOG = "recipe.yaml", "catalog.yaml"
 TRIAL = (5.0, 30.0, 0.05)  # seconds after which no step is tried any more: at least, at most; part of the minutes
+MOST_TOLD = 8  # findings of the data screen that a training tells
 TRIES = 4  # of a batch that does not fit into the memory of a GPU, halved each time
 
 
@@ -111,8 +116,9 @@ def make_plan(request: Request, measured: Measure = measure) -> Plan:
     import_custom_modules(overrides.get("CUSTOM_IMPORTS", ()))  # one may bring the format of the data
     data = read_folder(request.path, request.format, request.classes)
     train, val = data.records("train"), data.records("val")
+    _tell_data(request.path, data, {"train": train, "val": val})
     facts = data_facts(train, val, len(train.missing))
-    _tell_data(data, facts)
+    logger.info("  %s", _counted(facts))
     machine = this_machine(str(overrides.get("MODEL.DEVICE", "auto")), request.ranks)
     wish = _wish(request, base, base_name, overrides, machine)
     if not wish.weights.value:
@@ -270,11 +276,20 @@ def _counted(facts: DataFacts) -> str:
     return f"{images}; {facts.num_objects} objects of {classes}"
 
 
-def _tell_data(data: FolderData, facts: DataFacts) -> None:
+def _tell_data(path: str, data: FolderData, sets: Mapping[str, Any]) -> None:
+    """The data screen in short: by the headers of the images, without what nobody need do anything about."""
+    screened = examine(sets, data.listing, decode=False, findings=data.findings)
     for finding in data.findings:
-        level = logging.INFO if finding.severity == "note" else logging.WARNING
-        logger.log(level, "  %s", finding.line())
-    logger.info("  %s", _counted(facts))
+        if finding.severity == NOTE:
+            logger.info("  %s", finding.line())
+    graver = [*screened.of(ERROR), *screened.of(WARNING)]
+    for finding in graver[:MOST_TOLD]:
+        logger.warning("  %s", finding.line())
+    if len(graver) > MOST_TOLD:
+        logger.warning("  ... and %d more findings of this kind", len(graver) - MOST_TOLD)
+    if graver:
+        check = program_name("check", "check_data.py")
+        logger.info("  all about the data: %s --data %s", check, shlex.quote(path))
 
 
 def _tell_choices(choices: Sequence[Choice], wish: Wish) -> None:

@@ -209,3 +209,13 @@ def test_a_trial_gives_the_length(squares: Path):
     made = make_plan(Request("squares", minutes=1, overrides=TINY))
     length = next(choice for choice in made.choices if choice.key == "SOLVER.MAX_ITER")
     assert 10 <= length.value <= 600 and length.reason
+
+
+def test_what_is_odd_about_the_data_is_told_in_short(squares: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = squares / "train" / "images" / "train0.png"
+    first.write_bytes(b"")
+    with caplog.at_level("INFO", "detframe"):
+        plan("squares")
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert any(first.name in line for line in told)
+    assert "  all about the data: detframe check --data squares" in caplog.text
