@@ -148,6 +148,19 @@ def _is_text(name: str) -> bool:
     return True
 
 
+def folders_in(folder: Path) -> list[Path]:
+    """The folders right in a folder, sorted, without hidden ones and links that lead nowhere or in a circle.
+
+    There are none in a folder that may not be read: one above the user's own may be such.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            # isdir of the path, for that of the entry raises for a link in a circle
+            return sorted(Path(e.path) for e in entries if not e.name.startswith(".") and os.path.isdir(e.path))
+    except OSError:
+        return []
+
+
 class Listings:
     """Listings of the paths asked for last: all formats look at one, and folders below a listed one are parts of it."""
 

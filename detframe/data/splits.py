@@ -84,6 +84,10 @@ def _cut(entries: Mapping[str, CatalogEntry], val_share: float, findings: list[F
 
 def _without_val(entries: Mapping[str, CatalogEntry], total: int, findings: list[Finding]) -> CatalogEntry:
     """What validates where the training pictures cannot be parted."""
+    if not total:
+        text = "not one training picture was found, so there is nothing to learn from and nothing to measure"
+        findings.append(Finding("no-pictures", WARNING, 1, text, (), "see what the annotations name", whole=True))
+        return entries.get("test", entries["train"])
     pictures = "there is 1 training picture" if total == 1 else f"the {total} training pictures are of one source"
     if "test" in entries:
         text = f"{pictures}, so the test part validates; its AP is not that of unseen pictures"

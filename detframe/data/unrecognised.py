@@ -7,6 +7,7 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from detframe.config.paths import with_docs
 from detframe.config.yaml_text import safe_yaml
@@ -16,7 +17,7 @@ from detframe.data.listing import IMAGE_SUFFIXES, Listing, files_below
 from detframe.errors import InvalidValueError, UserError, listed, shown
 from detframe.files import read_text
 
-_TREE_LINES = 12
+_TREE_LINES, _NEAR_LINES = 6, 5  # with them the whole message fits a screen of 25 lines
 _HEAD = 4096  # characters of a file that are looked at
 _OTHER_ARCHIVES = (".rar", ".7z", ".gz", ".bz2", ".xz", ".zst")
 
@@ -30,6 +31,8 @@ def not_recognised(path: Path, shown_path: str, format_name: str = "") -> Invali
     what = f"as {format_name}" if format_name else "as a data set"
     blocks = [f"{shown_path} is not recognised {what}."]
     near = nearest_things(listing)
+    if len(near) > _NEAR_LINES:  # the last is about the images
+        near = [*near[: _NEAR_LINES - 1], near[-1]]
     if near:
         blocks.append("What comes nearest:\n" + "\n".join(f"  - {line}" for line in near))
     blocks.append("What was found:\n" + "\n".join(f"  {line}" for line in short_tree(listing)))
@@ -143,8 +146,8 @@ def nearest_things(listing: Listing) -> list[str]:
     """What nearly makes a data set of the files, each with what is missing."""
     images, found = listing.images(), []
     found += _near_texts(listing, images)
-    found += [line for file in listing.with_suffix(".json")[:3] if (line := _near_json(listing.root / file, file))]
-    found += [line for file in listing.with_suffix(".csv")[:3] if (line := _near_csv(listing.root / file, file))]
+    found += [line for file in listing.with_suffix(".json")[:2] if (line := _near_json(listing.root / file, file))]
+    found += [line for file in listing.with_suffix(".csv")[:2] if (line := _near_csv(listing.root / file, file))]
     xml = listing.with_suffix(".xml")
     if xml:
         tag = re.search(r"<([A-Za-z_][\w.-]*)", re.sub(r"<[?!][^>]*>", "", _head(listing.root / xml[0])))
@@ -189,12 +192,26 @@ def _near_json(path: Path, name: Path) -> str:
         tree = json.loads(path.read_text(encoding="utf-8-sig")) if path.stat().st_size <= _HEAD else None
     except (ValueError, RecursionError) as error:
         return f"{name}: no valid JSON ({error})"
+    if isinstance(tree, dict) and {"images", "annotations", "categories"} <= set(tree):
+        return f"{name}: a JSON with the fields of COCO, but {_unlike_coco(tree)}"
     if isinstance(tree, dict):
         return f"{name}: JSON with the fields {listed([str(key) for key in tree], 6) or 'none'}"
     if isinstance(tree, list) or head.lstrip().startswith("["):
         return f"{name}: a JSON list, as results have it; a COCO data set has images, annotations and categories"
     keys = dict.fromkeys(re.findall(r'"(\w+)"\s*:', head))
     return f"{name}: JSON with the fields {listed(list(keys), 6) or 'none'}"
+
+
+def _unlike_coco(tree: dict[str, Any]) -> str:
+    """Why a JSON with COCO's fields is no data set of boxes."""
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(tree[key], list):
+            return f"{key!r} is no list, but {shown(tree[key])}"
+    first = next((item for item in tree["annotations"] if isinstance(item, dict)), {})
+    lacking = [key for key in ("bbox", "category_id") if key not in first]
+    if first and lacking:
+        return f"its first annotation has no {' and no '.join(map(repr, lacking))}, as captions and panoptic masks"
+    return "its images have no 'file_name'"
 
 
 def _near_csv(path: Path, name: Path) -> str:

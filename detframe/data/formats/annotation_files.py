@@ -107,7 +107,7 @@ def parts_by_split(
     parts = []
     for split, members in sorted(groups.items(), key=lambda item: ("train", "val", "test", "").index(item[0])):
         annotations, by_split = _place_of(members, [path for path in files if path not in members])
-        roots = [image_root(path, names_of(path)) or path.parent for path in members]
+        roots = [image_root(path, names_of(path), root) or path.parent for path in members]
         images = Path(os.path.commonpath(roots))
         parts.append(Part(split, images, annotations, {**(options or {}), **({"split": split} if by_split else {})}))
     return tuple(parts), notes

@@ -123,7 +123,7 @@ def _counted(file: Path, summary: _Summary) -> str:
 # ------------------------------------------------------------------ where the images lie
 def _part(split: str, listing: Listing, file: Path, summary: _Summary, notes: list[str]) -> Part:
     path = listing.root / file
-    root = image_root(path, summary.names) or _folder_of_split(split, listing, summary.names)
+    root = image_root(path, summary.names, listing.root) or _folder_of_split(split, listing, summary.names)
     if root is None:
         notes.append(f"no image of {file.as_posix()} was found, as {listed(summary.names, 2)}")
     return Part(split, path.parent if root is None else _start(root, summary.names), path)

@@ -144,7 +144,7 @@ def _named_splits(found: _Found) -> set[str]:
 def _part(found: _Found, split: str, root: Path) -> Part:
     names = [picture.name for picture in found.pictures]
     folder = found.path.parent
-    images = image_root(found.path, names) or (image_root(root, names) if root != folder else None) or folder
+    images = image_root(found.path, names, root) or folder
     options: dict[str, Any] = {}
     class_file = _class_file(found, root)
     if class_file is not None:

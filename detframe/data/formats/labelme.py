@@ -80,7 +80,9 @@ def recognise(path: Path) -> Recognised | None:
     if not own:
         return None
     if path.is_file():
-        return Recognised("labelme", f"{path.name} has shapes and imagePath", (_part("", path, [path.stem], False),))
+        return Recognised(
+            "labelme", f"{path.name} has shapes and imagePath", (_part("", path, [path.stem], False, listing.root),)
+        )
     splits: dict[str, list[Path]] = defaultdict(list)
     for folder in own:
         splits[split_of(folder / "x.json", by_name=False)].append(folder)
@@ -93,7 +95,8 @@ def recognise(path: Path) -> Recognised | None:
         common = Path(os.path.commonpath([listing.root / folder for folder in folders]))
         others = [listing.root / folder for folder in own if folder not in folders]
         stems = [file.stem for folder in folders for file in own[folder]]
-        parts.append(_part(split, common, stems, any(other.is_relative_to(common) for other in others)))
+        by_split = any(other.is_relative_to(common) for other in others)
+        parts.append(_part(split, common, stems, by_split, listing.root))
     count = sum(len(own[folder]) for folders in splits.values() for folder in folders)
     files = "1 JSON file has" if count == 1 else f"{count} JSON files have"
     return Recognised("labelme", f"{files} the shapes of one image each", tuple(parts), tuple(notes))
@@ -130,8 +133,8 @@ def _sample(items: Sequence[Any], most: int) -> Sequence[Any]:
     return items[:: max(1, -(-len(items) // most))]
 
 
-def _part(split: str, annotations: Path, stems: Sequence[str], by_split: bool) -> Part:
-    images = image_root(annotations, _sample(stems, _IMAGE_NAMES))
+def _part(split: str, annotations: Path, stems: Sequence[str], by_split: bool, root: Path) -> Part:
+    images = image_root(annotations, _sample(stems, _IMAGE_NAMES), root)
     folder = annotations if annotations.is_dir() else annotations.parent
     return Part(split, images or folder, annotations, {"split": split} if by_split else {})
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from detframe.data.findings import ERROR, NOTE, Findings, Kind
 from detframe.data.formats.fields import BACKSLASH
-from detframe.data.listing import IMAGE_SUFFIXES, Listing
+from detframe.data.listing import IMAGE_SUFFIXES, Listing, folders_in
 from detframe.data.packing import MISSING_IMAGE, RecordBuilder
 
 ELSEWHERE = Kind(
@@ -196,12 +196,15 @@ def unreadable(findings: Findings, file: Path, error: Exception) -> None:
     findings.add(UNREADABLE, f"{file.name} ({error})")
 
 
-def image_root(path: Path, names: Sequence[str]) -> Path | None:
+def image_root(path: Path, names: Sequence[str], whole: Path | None = None) -> Path | None:
     """The folder from which most of the images of these names can be found.
 
     It is the path itself (of a file, its folder); else a folder beside it that is called as image folders are
     (`images`, `JPEGImages`), or the only one there with the images right in it; else those of up to three folders
     above. Folders above are not searched through: what lies there may be another data set with the same file names.
+
+    Args:
+        whole: the folder that the user named, with `path` in it; it is searched through where nothing else has most.
 
     Returns:
         None where fewer than half of the names (of 200 among them) are found in any one folder, and none in the path.
@@ -220,6 +223,8 @@ def image_root(path: Path, names: Sequence[str]) -> Path | None:
             best, most = folders[counts.index(count)], count
         if most == len(sample):
             break
+    if whole is not None and whole != own and 2 * most < len(sample) and _resolved(whole, True, sample) > most:
+        return whole
     return best
 
 
@@ -236,7 +241,7 @@ def _candidates(own: Path) -> Iterator[tuple[list[Path], bool]]:
     for level, parent in enumerate(own.absolute().parents[:3]):
         if parent in (Path.home(), Path(parent.anchor)):  # their images are everything else that the user has
             return
-        folders = [folder for folder in _folders_in(parent) if folder != own.absolute()]
+        folders = [folder for folder in folders_in(parent) if folder != own.absolute()]
         named = [folder for folder in folders if folder.name.lower() in IMAGE_FOLDERS]
         yield sorted(named, key=_rank), True
         yield [parent], False
@@ -248,21 +253,13 @@ def _rank(folder: Path) -> tuple[int, str]:
     return IMAGE_FOLDERS.index(folder.name.lower()), folder.name
 
 
-def _folders_in(parent: Path) -> list[Path]:
-    try:
-        with os.scandir(parent) as entries:
-            return sorted(Path(e.path) for e in entries if not e.name.startswith(".") and e.is_dir())
-    except OSError:  # a folder above the user's own may not be readable, and is then no place of images
-        return []
-
-
 def _images_below(folder: Path, deep: bool) -> list[str]:
     """Paths of images relative to the folder, with slashes."""
     if deep:
         return sorted(file.as_posix() for file in Listing(folder).images())
     try:
         names = os.listdir(folder)
-    except OSError:  # as in _folders_in
+    except OSError:  # as in folders_in
         return []
     return sorted(name for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."))
 

@@ -14,6 +14,7 @@ from detframe.config.words import names as words_of
 from detframe.config.words import values
 from detframe.config.yaml_text import read_tree
 from detframe.data.formats.yolo_rows import KeypointForm
+from detframe.data.listing import folders_in
 from detframe.errors import InvalidValueError, UserError, shown
 from detframe.files import read_text
 
@@ -144,8 +145,22 @@ def parts_of(text: str) -> list[str]:
 def below(folder: Path, written: str) -> Path | None:
     """What a path that was written elsewhere means in a folder: the longest end of it that exists there."""
     parts = parts_of(written)
-    paths = (folder.joinpath(*parts[start:]) for start in range(len(parts)))
-    return next((path for path in paths if exists(path)), None)
+    ends = [parts[start:] for start in range(len(parts))]
+    exact = next((path for end in ends if exists(path := folder.joinpath(*end))), None)
+    return exact or next(filter(None, (_of_any_case(folder, end) for end in ends)), None)
+
+
+def _of_any_case(folder: Path, parts: Sequence[str]) -> Path | None:
+    """What a path means whose folders are written with other capitals: Windows and macOS take them for the same."""
+    for name in parts:
+        at = folder / name
+        if not exists(at):
+            found = [path for path in folders_in(folder) if path.name.lower() == name.lower()]
+            if len(found) != 1:
+                return None
+            at = found[0]
+        folder = at
+    return folder
 
 
 def exists(path: Path) -> bool:

@@ -14,7 +14,7 @@ from detframe.data.formats.yolo_labels import LabelIndex, is_label_file, listed_
 from detframe.data.formats.yolo_layout import is_image_list, of_layout, short
 from detframe.data.formats.yolo_names import DATA_FILES, names_option
 from detframe.data.formats.yolo_places import LABEL_FOLDERS, Places, images_and_labels, locate_parts
-from detframe.data.listing import Listing, files_below
+from detframe.data.listing import Listing, files_below, folders_in
 from detframe.data.recognition import Part, Recognised
 from detframe.errors import MissingFileError, UserError, listed
 
@@ -120,16 +120,11 @@ def _twins(places: Places, folder: Path) -> dict[Path, str]:
     for split, paths in places.parts.items():
         for path in filter(os.path.isdir, paths):
             top = path.relative_to(folder).parts[:1] if path.is_relative_to(folder) else ()
-            others = [p for p in _folders_in(folder) if split_of(Path(p.name, "x"), by_name=False) == split]
+            others = [p for p in folders_in(folder) if split_of(Path(p.name, "x"), by_name=False) == split]
             for other in others:
                 if top and other.name != top[0] and not any(other == p or other in p.parents for p in taken):
                     notes[other] = f"{split} is {short(path, folder)}, and {other.name}/ beside it was left out"
     return notes
-
-
-def _folders_in(folder: Path) -> list[Path]:
-    with os.scandir(folder) as entries:
-        return sorted(Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _dead(data: DataFile) -> str:
@@ -140,7 +135,7 @@ def _dead(data: DataFile) -> str:
 
 
 def _raise_dead(data: DataFile) -> Recognised | None:
-    folders = listed([f"{path.name}/" for path in _folders_in(data.path.parent)], 8)
+    folders = listed([f"{path.name}/" for path in folders_in(data.path.parent)], 8)
     there = f"Beside it lies {folders}, and no image there has a label file" if folders else "No folder lies beside it"
     raise MissingFileError(
         f"{_dead(data)}. {there}. Write train: and val: relative to the folder of {data.path.name}, with the images in "

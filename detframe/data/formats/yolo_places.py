@@ -14,7 +14,7 @@ from pathlib import Path
 
 from detframe.data.formats.locate import IMAGE_FOLDERS
 from detframe.data.formats.yolo_data_file import DRIVE, SPLIT_KEYS, DataFile, below, exists, parts_of
-from detframe.data.listing import IMAGE_SUFFIXES
+from detframe.data.listing import IMAGE_SUFFIXES, folders_in
 
 LABEL_FOLDERS = ("labels", "label", "annotations", "labels_yolo", "yolo", "txt")
 
@@ -162,11 +162,7 @@ def _label_folders(images: Path) -> list[Path]:
 
 def _child(folder: Path, name: str) -> Path | None:
     """A folder in a folder, whatever its letter case."""
-    try:
-        with os.scandir(folder) as entries:
-            return next((Path(e.path) for e in entries if e.name.lower() == name and e.is_dir()), None)
-    except OSError:
-        return None
+    return next((path for path in folders_in(folder) if path.name.lower() == name), None)
 
 
 def _has_files(folder: Path, suffixes: tuple[str, ...], deep: bool = False) -> bool:
