@@ -211,6 +211,9 @@ def test_classes_without_names_are_numbered(tmp_path: Path) -> None:
     assert records_of(packed)[0]["labels"].tolist() == [1, 3]
     line = findings_of(packed)["no-class-names"]
     assert line == "nothing names the classes, and they are called class 0, class 1, class 2"
+    none = read_rows(tmp_path / "none", "", names=[])
+    assert none.metadata.class_names == ()
+    assert findings_of(none)["no-class-names"] == "nothing names the classes, and no label file has an object"
     far = read_rows(tmp_path, f"70000{BOX[1:]}\n15{BOX[1:]}", names=[])
     assert far.metadata.class_names == ("class 15", "class 70000")
 

@@ -82,7 +82,8 @@ class Classes:
         count = self.count or max(ids, default=-1) + 1
         numbers = range(count) if count <= MOST_NUMBERED or self.count else sorted(ids)
         names = {number: f"class {number}" for number in numbers}
-        text = f"nothing names the classes, and they are called {listed(list(names.values()), 3)}"
+        called = f"they are called {listed(list(names.values()), 3)}" if names else "no label file has an object"
+        text = f"nothing names the classes, and {called}"
         remedy = "write a classes.txt beside the labels with a name a line, or `names: [cat, dog]` into the catalog"
         findings.say("no-class-names", text, len(names), remedy=remedy)
         return replace(self, names=names)

@@ -38,7 +38,8 @@ def of_layout(path: Path, listing: Listing, options: Mapping[str, Any], notes: S
     else:
         _add_parts(parts, found_notes, listing.root, images, options)
     count = sum(len(groups[folder]) for folder in images)
-    reason = f"{count} label files lie in {_some(images)}, with the names of images in {_places(listing.root, images)}"
+    files = f"{count} label file{'s lie' if count > 1 else ' lies'}"
+    reason = f"{files} in {_some(images)}, with the names of images in {_places(listing.root, images)}"
     return Recognised("yolo", reason, tuple(parts.values()), tuple(found_notes))
 
 
