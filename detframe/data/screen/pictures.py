@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from detframe.config.environment import cpu_cores
 from detframe.data.image_files import check_size, open_image
 from detframe.data.image_headers import read_header
 from detframe.data.images import IMAGE_FAULTS, load_image
+from detframe.data.source_groups import equal_files
 from detframe.errors import MissingFileError
 
 SIDE = 32  # of a thumbnail
@@ -23,7 +23,6 @@ ONE_COLOUR = 1.0  # standard deviation of a thumbnail, of 255, below which a pic
 _GREY = 3  # by how much red, green and blue may differ in a picture without colour
 HEADERS_AT_MOST = 20_000  # of the files whose pixels are not asked for
 _CHUNK = 64
-_END = 4096  # bytes
 
 Result = TypeVar("Result")
 Progress = Callable[[int, int], None]  # how many pictures are done, of how many
@@ -74,16 +73,9 @@ def look_at(paths: Sequence[str], decode: bool, progress: Progress | None = None
 
 
 def same_bytes(pictures: Mapping[str, Picture]) -> list[list[str]]:
-    """Groups of two or more files that are equal byte for byte.
-
-    Whole files are read only where the number of bytes and the last of them agree.
-    """
-    found = groups((picture.bytes, path) for path, picture in pictures.items() if picture.bytes)
-    for key in (_end, _digest):
-        paths = [path for group in found for path in group]
-        keys = zip(paths, _in_threads(key, paths), strict=True)
-        found = groups(((pictures[path].bytes, value), path) for path, value in keys if value)
-    return found
+    """Groups of two or more files that are equal byte for byte."""
+    paths = [path for path, picture in pictures.items() if picture.bytes]
+    return [[paths[row] for row in rows] for rows in equal_files(paths)]
 
 
 def groups(pairs: Iterable[tuple[Hashable, str]]) -> list[list[str]]:
@@ -144,25 +136,6 @@ def _pixels(path: str) -> dict[str, Any]:
     thumbnail = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
     spread = small.max(axis=2).astype(np.int16) - small.min(axis=2)
     return {"thumbnail": thumbnail, "is_grey": bool(spread.max() <= _GREY)}
-
-
-def _end(path: str) -> bytes:
-    """The last bytes of a file, of which compressed pictures that differ have others; b"" where it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(-min(_END, os.fstat(file.fileno()).st_size), os.SEEK_END)
-            return hashlib.blake2b(file.read(), digest_size=16).digest()
-    except OSError:
-        return b""
-
-
-def _digest(path: str) -> bytes:
-    """Of a whole file; b"" where it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "blake2b").digest()[:16]
-    except OSError:
-        return b""
 
 
 def _reason(error: BaseException, path: str) -> str:
