@@ -117,15 +117,16 @@ class Listing:
         """Put one entry of a folder where it belongs."""
         if entry.name.startswith(".") or entry.name in _IGNORED:
             return
+        is_link = entry.is_symlink()
+        is_folder = os.path.isdir(entry.path) if is_link else entry.is_dir()
+        is_file = os.path.isfile(entry.path) if is_link else entry.is_file()  # of a link in a circle, no error
         if not _is_text(entry.name):
             self.unnamed.append(Path(below))
-        elif entry.is_dir(follow_symlinks=False):
-            todo.append((entry.path, below))
-        elif entry.is_symlink() and os.path.isdir(entry.path):
-            self._linked.append((entry.path, below))
-        elif os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file():  # of a link in a circle, no error
+        elif is_folder:
+            (self._linked if is_link else todo).append((entry.path, below))
+        elif is_file:
             found.append(below)
-        elif entry.is_symlink():
+        elif is_link:
             self.dangling.append(Path(below))
 
     def _is_new(self, folder: str) -> bool:
