@@ -134,7 +134,8 @@ def _damage_named(path: Path) -> Iterator[None]:
     try:
         yield
     except _DAMAGE as error:
-        raise InvalidValueError(f"{path} is damaged, or no {archive_suffix(path)[1:]} archive: {error}") from None
+        why = str(error).partition("\n")[0].rstrip(":") or type(error).__name__  # tarfile's go on for many lines
+        raise InvalidValueError(f"{path} is damaged, or no {archive_suffix(path)[1:]} archive: {why}") from None
     except OSError as error:
         if error.errno is not None or isinstance(error, FileAccessError):
             raise

@@ -70,16 +70,16 @@ def _left_out(cluster: Cluster, path: Path, shown_path: str) -> Finding:
 
 
 def _check_format(format_name: str) -> None:
-    known = list(recognisers())
+    known_names = nearest(format_name, list(recognisers()))
     if format_name and format_name not in DATASET_FORMATS:
         raise UnknownNameError(
-            f"no format is called {format_name!r}; {nearest(format_name, known)} "
+            f"no format is called {format_name!r}; {known_names}{'' if known_names.endswith('?') else '.'} "
             f"A module with a format of your own must be named in CUSTOM_IMPORTS to be found"
         )
     if format_name and not recognisers(format_name):
         raise InvalidValueError(
             f"the format {format_name!r} cannot recognise data sets, it needs an entry in a catalog; those that can "
-            f"are {', '.join(known)}"
+            f"are {', '.join(recognisers())}"
         )
 
 

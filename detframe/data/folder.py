@@ -102,6 +102,8 @@ def read_folder(
     name, findings = name_of(path), list[Finding]()
     if path.is_file() and archive_suffix(path):
         path, findings = unpacked(path)
+        if not files_below(path).names:
+            raise InvalidValueError(f"{shown_path} has no file in it. A data set has images and annotations")
         shown_path = str(path)
     chosen, about = choose(path, shown_path, format)
     findings += about

@@ -193,7 +193,8 @@ def _near_json(path: Path, name: Path) -> str:
     except (ValueError, RecursionError) as error:
         return f"{name}: no valid JSON ({error})"
     if isinstance(tree, dict) and {"images", "annotations", "categories"} <= set(tree):
-        return f"{name}: a JSON with the fields of COCO, but {_unlike_coco(tree)}"
+        problem = _unlike_coco(tree)
+        return f"{name}: a JSON with the fields of COCO, but {problem}" if problem else f"{name}: a JSON of COCO"
     if isinstance(tree, dict):
         return f"{name}: JSON with the fields {listed([str(key) for key in tree], 6) or 'none'}"
     if isinstance(tree, list) or head.lstrip().startswith("["):
@@ -203,7 +204,7 @@ def _near_json(path: Path, name: Path) -> str:
 
 
 def _unlike_coco(tree: dict[str, Any]) -> str:
-    """Why a JSON with COCO's fields is no data set of boxes."""
+    """Why a JSON with COCO's fields is no data set of boxes; "" for one that is."""
     for key in ("images", "annotations", "categories"):
         if not isinstance(tree[key], list):
             return f"{key!r} is no list, but {shown(tree[key])}"
@@ -211,7 +212,8 @@ def _unlike_coco(tree: dict[str, Any]) -> str:
     lacking = [key for key in ("bbox", "category_id") if key not in first]
     if first and lacking:
         return f"its first annotation has no {' and no '.join(map(repr, lacking))}, as captions and panoptic masks"
-    return "its images have no 'file_name'"
+    named = any(isinstance(item, dict) and "file_name" in item for item in tree["images"])
+    return "its images have no 'file_name'" if tree["images"] and not named else ""
 
 
 def _near_csv(path: Path, name: Path) -> str:

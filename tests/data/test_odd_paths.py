@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,23 @@ def test_a_table_without_rows_says_that_there_is_no_picture(tmp_path: Path):
     lines = [finding.line() for finding in read_folder(tmp_path).findings]
     assert any("not one training picture was found" in line for line in lines)
     assert not any("0 training pictures" in line for line in lines)
+
+
+def test_a_coco_file_that_another_format_is_asked_for_is_not_blamed(tmp_path: Path):
+    _pictures(tmp_path / "images", NAMES)
+    _write(tmp_path / "all.json", _coco(NAMES))
+    with pytest.raises(InvalidValueError, match=r"all\.json: a JSON of COCO\n"):
+        read_folder(tmp_path, format="voc")
+
+
+def test_archives_without_files_and_broken_ones_are_named_in_a_line(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
+        pass
+    (tmp_path / "broken.tar.gz").write_bytes(b"nothing of the kind")
+    for name, problem in (("empty.zip", "has no file in it"), ("broken.tar.gz", "is damaged, or no tar.gz archive")):
+        with pytest.raises(InvalidValueError) as error:
+            read_folder(tmp_path / name)
+        assert str(error.value).startswith(f"{tmp_path / name} {problem}") and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
