@@ -23,6 +23,7 @@ _MAIN = ("/AP", "/AP50", "/AR@100", "/AR@1000")
 _FILES = {
     BEST: "the detector with the best metric; this file alone is enough to predict",
     FINAL: "the last weights, and all that --resume needs",
+    "recipe.yaml": "what was chosen, and why; catalog.yaml beside it says where the data are",
     "config.yaml": "the effective config",
     "metrics.jsonl": "losses and metrics, one JSON object a line",
     "tensorboard": "the same as curves and pictures",
