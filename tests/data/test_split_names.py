@@ -18,6 +18,8 @@ from detframe.data.formats.split_names import split_of
         ("validate/a.json", "val"),
         ("validation-set/x/a.json", "val"),
         ("dev/a.json", "val"),
+        ("eval/a.json", "val"),
+        ("evaluation/a.json", "val"),
         ("testing/a.json", "test"),
         ("via_train.json", "train"),
         ("annotations/instances_val2017.json", "val"),

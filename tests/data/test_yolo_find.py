@@ -218,6 +218,8 @@ def test_a_malformed_data_yaml(tmp_path: Path, text: str, words: str) -> None:
     write_splits(tmp_path)
     assert len(recognised(tmp_path).parts) == 2
     assert recognised(tmp_path).notes[0].startswith("it cannot be read, and was left out: ")
+    with pytest.raises(InvalidValueError, match=words):  # the file that the user named
+        recognise(tmp_path / "data.yaml")
 
 
 # ------------------------------------------------------------------ darknet and lists

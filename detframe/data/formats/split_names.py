@@ -7,7 +7,7 @@ from pathlib import PurePath
 
 _WORDS = {
     "train": ("train", "training", "trainval", "trainset"),
-    "val": ("val", "valid", "validation", "validate", "validating", "valset", "dev"),
+    "val": ("val", "valid", "validation", "validate", "validating", "valset", "dev", "eval", "evaluation"),
     "test": ("test", "testing", "testset"),
 }
 _NO_LETTERS = re.compile(r"[^a-z]+")

@@ -40,7 +40,7 @@ def recognise(path: Path) -> Recognised | None:
 def _of_file(path: Path) -> Recognised | None:
     suffix = path.suffix.lower()
     if suffix in (*YAML_SUFFIXES, ".data") and is_data_file(path, malformed=path.name.lower() in DATA_FILES):
-        return _of_data_file(path, path.parent, files_below(path.parent))
+        return _of_data_file(path, path.parent, files_below(path.parent), named=True)
     if suffix == ".txt" and is_image_list(path):
         part = _of_lists(split_of(Path(path.name)), [path], path.parent, names_option(path.parent))
         reason = f"{path.name} lists images, and label files have their names"
@@ -48,11 +48,17 @@ def _of_file(path: Path) -> Recognised | None:
     return None
 
 
-def _of_data_file(file: Path, folder: Path, listing: Listing) -> Recognised | None:
-    """The data set that a file describes; where it leads nowhere, what label files show, or an error."""
+def _of_data_file(file: Path, folder: Path, listing: Listing, named: bool = False) -> Recognised | None:
+    """The data set that a file describes; where it leads nowhere, what label files show, or an error.
+
+    Args:
+        named: the user has named this very file, which must then be readable.
+    """
     try:
         data = read_data_file(file)
     except UserError as error:
+        if named:
+            raise
         found = of_layout(folder, listing, {}, [f"it cannot be read, and was left out: {error}"])
         if found is None:
             raise
