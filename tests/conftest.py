@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import logging
 import os
 import subprocess
 import sys
@@ -31,6 +32,16 @@ def shared(root: Path) -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} with real data and reference files is not on this machine")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def own_log() -> Iterator[None]:
+    """The handlers that a command run in this process adds to the log do not outlive the test: their streams do not."""
+    log = logging.getLogger("detframe")
+    level, handlers = log.level, list(log.handlers)
+    yield
+    log.setLevel(level)
+    log.handlers = handlers
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from detframe.recipes.plan import Request
 
 logger = logging.getLogger(__name__)
+MOST = 1_000_000  # minutes (two years) or epochs
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser, required: bool = False) -> None:
@@ -51,10 +52,12 @@ def add_recipe_arguments(parser: argparse.ArgumentParser, required: bool = False
 
 
 def above_zero(text: str) -> float:
-    """An argument that is a number above 0."""
+    """An argument that is a number above 0, and no larger than any training is long."""
     number = float(text)  # argparse words the ValueError
     if not (math.isfinite(number) and number > 0):
         raise argparse.ArgumentTypeError(f"must be a number above 0, not {text}")
+    if number > MOST:
+        raise argparse.ArgumentTypeError(f"must be at most {MOST:g}, not {text}")
     return number
 
 
