@@ -15,7 +15,7 @@ from detframe.errors import InvalidValueError
 
 VERBOSITY_VARIABLE = "DETFRAME_VERBOSITY"
 LEVELS = {"quiet": logging.WARNING, "normal": logging.INFO, "verbose": logging.DEBUG}
-COLUMNS = 80
+COLUMNS, ROWS = 80, 24  # also of a terminal that does not know its size
 # What a message may say of itself, as `logger.info(..., extra=PROGRESS)`
 PROGRESS = {"progress": True}  # it says what the line of progress shows already
 RESULT = {"result": True}  # it is shown to those who want nothing else
@@ -158,9 +158,10 @@ class Terminal(TolerantHandler, logging.StreamHandler):  # type: ignore[type-arg
 def _new_bar(stream: Any, what: str, done: int, total: int) -> Any:
     from tqdm import tqdm
 
-    columns = min(COLUMNS, shutil.get_terminal_size((COLUMNS, 24)).columns - 1)
+    columns = min(COLUMNS, (shutil.get_terminal_size((COLUMNS, ROWS)).columns or COLUMNS) - 1)
     form = "{desc} {n_fmt}/{total_fmt} {percentage:3.0f}% |{bar}|{postfix}"
-    return tqdm(desc=what, initial=done, total=total, file=stream, ncols=columns, leave=False, bar_format=form)
+    bar = {"file": stream, "ncols": columns, "nrows": ROWS, "leave": False, "bar_format": form}
+    return tqdm(desc=what, initial=done, total=total, **bar)
 
 
 @contextmanager

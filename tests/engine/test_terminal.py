@@ -138,6 +138,18 @@ def test_without_a_run_nothing_is_shown(screen):
     assert screen.getvalue() == ""
 
 
+def test_a_terminal_that_does_not_know_its_size(monkeypatch):
+    """As those of containers and of programs that only pretend to be one: 0 rows and 0 columns."""
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs, "w") as stream:
+        monkeypatch.setattr(terminal, "sys", SimpleNamespace(stdout=stream, exc_info=sys.exc_info))
+        shown = Terminal(logging.INFO, lambda *_: None)
+        shown.show("training", 1, 3, "loss 0.5")
+        assert b"training 1/3" in os.read(ours, 1000)
+        shown.close()
+    os.close(ours)
+
+
 def test_a_terminal_that_goes_away_is_said_once(monkeypatch):
     ours, theirs = pty.openpty()
     stream = os.fdopen(theirs, "w")
