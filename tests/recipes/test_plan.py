@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 
+import cv2
 import pytest
 
 import detframe
@@ -219,3 +221,13 @@ def test_what_is_odd_about_the_data_is_told_in_short(squares: Path, caplog: pyte
     told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert any(first.name in line for line in told)
     assert "  all about the data: detframe check --data squares" in caplog.text
+
+
+def test_images_of_the_test_split_are_no_leftovers(squares: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for kind in ("images", "labels"):
+        shutil.copytree(squares / "valid" / kind, squares / "test" / kind)
+    for image in (squares / "test" / "images").iterdir():
+        cv2.imwrite(str(image), 255 - cv2.imread(str(image)))
+    (squares / "data.yaml").write_text((squares / "data.yaml").read_text() + "test: test/images\n")
+    plan("squares")
+    assert "in no split" not in caplog.text
