@@ -12,7 +12,7 @@ from detframe.layers.device import resolve_device
 from detframe.recipes.budget import Pace
 from detframe.recipes.trial import Trial, try_model
 
-STEPS = 4  # ordinary ones
+STEPS = 8  # ordinary ones, whose median a burst of other work does not move
 SCORING = 0.004  # seconds an image, for matching detections with objects once all are there
 FULL_MODEL = 1.3  # a trained model finds more than one at its beginning
 CLOSING = 6.0  # seconds for the last checkpoints and pictures
