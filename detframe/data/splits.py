@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from detframe.data.candidates import entry_of
 from detframe.data.catalog import load_entry
 from detframe.data.entries import CatalogEntry
 from detframe.data.findings import NOTE, WARNING, Finding
@@ -35,10 +36,7 @@ def make_entries(
     parts = {part.split: part for part in recognised.parts}
     findings: list[Finding] = []
     roles = _roles(parts, findings)
-    entries = {
-        split: CatalogEntry(f"{name}_{split}", recognised.format, p.images, p.annotations, dict(p.options), path)
-        for split, p in roles.items()
-    }
+    entries = {split: entry_of(part, recognised, f"{name}_{split}", path) for split, part in roles.items()}
     if "val" not in entries:
         entries |= _cut(entries, val_share, findings)
         entries["val"] = replace(entries["val"], name=f"{name}_val")

@@ -115,8 +115,9 @@ def make_plan(request: Request, measured: Measure = measure) -> Plan:
     folder = output_folder(request)
     import_custom_modules(overrides.get("CUSTOM_IMPORTS", ()))  # one may bring the format of the data
     data = read_folder(request.path, request.format, request.classes)
-    train, val = data.records("train"), data.records("val")
-    _tell_data(request.path, data)
+    sets = data.all_records()
+    train, val = sets["train"], sets["val"]
+    _tell_data(request.path, data, sets)
     facts = data_facts(train, val, len(train.missing))
     logger.info("  %s", _counted(facts))
     machine = this_machine(str(overrides.get("MODEL.DEVICE", "auto")), request.ranks)
@@ -276,9 +277,8 @@ def _counted(facts: DataFacts) -> str:
     return f"{images}; {facts.num_objects} objects of {classes}"
 
 
-def _tell_data(path: str, data: FolderData) -> None:
+def _tell_data(path: str, data: FolderData, sets: Mapping[str, Any]) -> None:
     """The data screen in short: by the headers of the images, without what nobody need do anything about."""
-    sets = {split: data.records(split) for split in data.entries}
     screened = examine(sets, data.listing, decode=False, findings=data.findings)
     for finding in data.findings:
         if finding.severity == NOTE:
