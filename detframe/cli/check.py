@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from detframe.cli.arguments import add_config_arguments, base_parser, parse
 from detframe.cli.common import load_config, print_config
 from detframe.cli.errors import EXIT_FAILED, guard
-from detframe.cli.recipe import classes_of, recipe_arguments
+from detframe.cli.recipe import add_data_arguments, classes_of, recipe_arguments
 from detframe.config.paths import expanded
+from detframe.engine.terminal import is_terminal
 from detframe.errors import InvalidValueError
 from detframe.files import safe_name, write_text
 
@@ -51,12 +52,8 @@ class Subject:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = base_parser("check", "Look at a data set before training on it.", EPILOG)
-    parser.add_argument("--data", metavar="PATH", default="", help="a folder, data.yaml, annotation file or archive")
+    add_data_arguments(parser)
     add_config_arguments(parser)
-    parser.add_argument("--format", metavar="NAME", default="", help="its format, where several are there")
-    parser.add_argument(
-        "--classes", nargs="+", metavar="NAME", help="these classes alone, in this order; OLD=NEW also renames one"
-    )
     parser.add_argument("--quick", action="store_true", help="look at the headers of images alone, and try no model")
     parser.add_argument("--json", action="store_true", help="write what was found to standard output as JSON")
     parser.add_argument(
@@ -157,7 +154,7 @@ def _records(entries: Sequence[CatalogEntry]) -> Records:
 
 def _progress(stream: Any) -> Any:
     """How many pictures are read, on one line of a terminal; nothing elsewhere."""
-    if not stream.isatty():
+    if not is_terminal(stream):
         return None
 
     def show(done: int, total: int) -> None:

@@ -21,16 +21,21 @@ logger = logging.getLogger(__name__)
 MOST = 1_000_000  # minutes (two years) or epochs
 
 
+def add_data_arguments(parser: argparse._ActionsContainer, required: bool = False) -> None:
+    """--data, --format and --classes: which data, and what of them."""
+    parser.add_argument(
+        "--data", metavar="PATH", default="", required=required, help="a folder, data.yaml, annotation file or archive"
+    )
+    parser.add_argument("--format", metavar="NAME", default="", help="of the data, where several are there")
+    parser.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="these classes alone, in this order; OLD=NEW also renames one"
+    )
+
+
 def add_recipe_arguments(parser: argparse.ArgumentParser, required: bool = False) -> None:
     """--data and what goes with it."""
-    group = parser.add_argument_group("from data without a config")
-    group.add_argument(
-        "--data",
-        metavar="PATH",
-        default="",
-        required=required,
-        help="a folder, data.yaml, annotation file or archive: everything else is chosen from it and from this machine",
-    )
+    group = parser.add_argument_group("from data without a config: all else is chosen from them and from this machine")
+    add_data_arguments(group, required)
     length = group.add_mutually_exclusive_group()
     length.add_argument(
         "--minutes", type=above_zero, metavar="M", help="from the start of the command to its end, evaluation included"
@@ -42,13 +47,6 @@ def add_recipe_arguments(parser: argparse.ArgumentParser, required: bool = False
     )
     group.add_argument("--task", choices=("box", "mask", "keypoint"), default="box", help="what is found (box)")
     group.add_argument("--output", metavar="DIR", default="", help="OUTPUT_DIR (output/NAME OF THE DATA)")
-    group.add_argument("--format", metavar="NAME", default="", help="of the data, where it is not recognised")
-    group.add_argument(
-        "--classes",
-        nargs="+",
-        metavar="NAME",
-        help="train on these classes alone, in this order; OLD=NEW also renames one",
-    )
 
 
 def above_zero(text: str) -> float:
