@@ -74,11 +74,17 @@ def source_groups(names: Sequence[str], paths: Sequence[str]) -> list[list[int]]
 
 def _source(name: str) -> str:
     """The name of the picture that a copy was made of, wherever the copy lies; else the name itself, without suffix."""
-    found = _COPY.fullmatch(name.rpartition("/")[2])
-    if found:
-        return f"{found['source']}.rf."
+    source = source_of(name)
+    if source:
+        return f"{source}.rf."
     stem, point, suffix = name.rpartition(".")
     return stem if f"{point}{suffix}".lower() in IMAGE_SUFFIXES else name
+
+
+def source_of(path: str) -> str:
+    """The picture that a Roboflow copy, NAME_jpg.rf.HASH.jpg, is made from: "NAME_jpg"; "" of any other file."""
+    found = _COPY.fullmatch(os.path.basename(path))
+    return found["source"] if found else ""
 
 
 def _hash(text: str) -> bytes:

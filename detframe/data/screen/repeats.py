@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,10 +10,9 @@ from detframe.data.findings import ERROR, NOTE, WARNING, Finding, Kind
 from detframe.data.screen.alike import joined, look_alike
 from detframe.data.screen.pictures import same_bytes
 from detframe.data.screen.split import Split
+from detframe.data.source_groups import source_of
 
 MOSTLY = 0.5  # of the images of a split
-_ROBOFLOW = re.compile(r"(.+)\.rf\.[0-9A-Za-z_-]+")
-
 SAME_PICTURE = Kind(
     "image is equal, byte for byte, to another one of its split, and counts several times",
     "images are equal, byte for byte, to others of their split, and count several times",
@@ -130,12 +128,6 @@ def _copies_of(split: str) -> Kind:
         code="copies-in-both-splits",
         remedy="split before making copies, as Roboflow does, or keep the copies of a picture in one split",
     )
-
-
-def source_of(path: str) -> str:
-    """The picture that a Roboflow copy, NAME_jpg.rf.HASH.jpg, is made from: "NAME_jpg"; "" of any other file."""
-    match = _ROBOFLOW.fullmatch(Path(path).stem)
-    return match[1] if match else ""
 
 
 def _same_source(a: str, b: str) -> bool:
