@@ -31,7 +31,7 @@ class Measured:
 
 
 class MemoryWatch:
-    """Measures pieces of work beside what was held when it was made.
+    """Measures pieces of work beside what was held when it was made, or later where that was less.
 
     Attributes:
         peak: bytes, the most that any of them took; 0 unknown.
@@ -48,6 +48,7 @@ class MemoryWatch:
     def measuring(self) -> Iterator[Measured]:
         """Inside the `with`, the most is noted; it is known afterwards."""
         measured = Measured()
+        self._before = min(self._before, self._held())  # others may have given memory back meanwhile
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
             try:

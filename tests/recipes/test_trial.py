@@ -267,3 +267,13 @@ def test_memory_is_measured():
         kept = torch.ones(64 * 2**20, dtype=torch.uint8)
     assert 56 * 2**20 < measured.bytes == watch.peak
     assert len(kept) and not is_out_of_memory(RuntimeError("something else"))
+
+
+def test_memory_that_others_give_back_is_not_taken_for_free(monkeypatch):
+    held = iter([100, 40, 40, 70])  # when the watch is made, when work begins (twice), when it has ended
+    monkeypatch.setattr(MemoryWatch, "_held", lambda self: next(held))
+    monkeypatch.setattr(MemoryWatch, "_look", lambda self, done, highest: None)
+    watch = MemoryWatch(torch.device("cpu"))
+    with watch.measuring() as measured:
+        pass
+    assert measured.bytes == watch.peak == 30
