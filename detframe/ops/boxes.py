@@ -73,15 +73,17 @@ def sides_at_least(boxes: Tensor, min_size: float, pixel: float = 0.0) -> Tensor
     return ((sides >= min_size) & (sides > 0)).all(-1)
 
 
+@torch.no_grad()
 def pairwise_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """Intersection over union of every pair: (..., A, 4) and (..., B, 4) give (..., A, B).
 
-    Works over leading batch dimensions, which torchvision.ops.box_iou does not; two boxes without area give 0.
+    Works over leading batch dimensions, which torchvision.ops.box_iou does not; two boxes without area give 0. Has no
+    gradient: matrices of millions of pairs are overwritten as they are computed.
     """
     x1, y1, x2, y2 = (c.unsqueeze(-1) for c in boxes1.unbind(-1))
     u1, v1, u2, v2 = (c.unsqueeze(-2) for c in boxes2.unbind(-1))
-    width = (torch.minimum(x2, u2) - torch.maximum(x1, u1)).clamp(min=0)
-    height = (torch.minimum(y2, v2) - torch.maximum(y1, v1)).clamp(min=0)
-    intersection = width * height
-    union = (x2 - x1) * (y2 - y1) + (u2 - u1) * (v2 - v1) - intersection
-    return intersection / union.clamp(min=torch.finfo(union.dtype).tiny)
+    width = torch.minimum(x2, u2).sub_(torch.maximum(x1, u1)).clamp_(min=0)
+    height = torch.minimum(y2, v2).sub_(torch.maximum(y1, v1)).clamp_(min=0)
+    intersection = width.mul_(height)
+    union = ((x2 - x1) * (y2 - y1) + (u2 - u1) * (v2 - v1)).sub_(intersection)
+    return intersection.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
