@@ -91,7 +91,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _folding(args: argparse.Namespace, cfg: ConfigNode) -> dict[str, Any]:
     from detframe.cli.benchmark_folding import benchmark_folding
-    from detframe.layers import resolve_device
+    from detframe.parallel.device import resolve_device
 
     device = resolve_device(cfg.MODEL.DEVICE)
     height, width = args.size
@@ -114,7 +114,7 @@ def machine() -> str:
 def _benchmark_models(args: argparse.Namespace, cfg: ConfigNode) -> dict[str, Any]:
     import torch
 
-    from detframe.layers import resolve_device
+    from detframe.parallel.device import resolve_device
 
     torch.manual_seed(0)
     device = resolve_device(cfg.MODEL.DEVICE)

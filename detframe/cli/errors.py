@@ -1,4 +1,4 @@
-"""How errors end a command: a user's mistake in one paragraph, anything unexpected with its traceback."""
+"""How errors end a command, also one of several processes: a user's in one paragraph, others with a traceback."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import os
 import sys
 from collections.abc import Callable
 
-from detframe.engine.stopping import RunStopped
 from detframe.errors import UserError, printable
+from detframe.parallel.launching import launch
+from detframe.parallel.stopping import RunStopped
 
 EXIT_USER_ERROR, EXIT_FAILED, EXIT_INTERRUPTED = 2, 1, 130
 
@@ -54,3 +55,39 @@ def _prefix() -> str:
     world = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or "1"
     rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or "0"
     return f"[rank {rank}] " if world != "1" else ""
+
+
+# ---------------------------------------------------------------------------------------------- processes
+def run_processes(work: Callable[[], None], num_processes: int, debug: bool) -> int:
+    """Call `work` here, or in `num_processes` new processes that form one group; returns the exit code.
+
+    `work` must be picklable. Each process reports its own error; the exit code is that of the first to fail.
+    """
+    if num_processes == 1:
+        work()
+        return 0
+    launch(guarded, num_processes, (work, debug))
+    return 0
+
+
+def guarded(work: Callable[[], None], debug: bool) -> None:
+    """`work` in a process of its own: its errors are shown there, and end that process with their exit code.
+
+    Raises:
+        RunStopped: a signal has stopped the run, which the parent is to hear of.
+    """
+    stops: list[RunStopped] = []
+
+    def body() -> int:
+        try:
+            work()
+        except RunStopped as stop:
+            stops.append(stop)
+            raise
+        return 0
+
+    code = guard(body, debug)
+    if stops:
+        raise stops[0]
+    if code:
+        raise SystemExit(code)

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 
 from detframe.cli.arguments import add_config_arguments, add_consent_argument, add_launch_arguments, base_parser, parse
 from detframe.cli.common import load_config, print_config, trained_weights
-from detframe.cli.errors import guard
-from detframe.cli.launching import run_processes
+from detframe.cli.errors import guard, run_processes
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from detframe.cli import evaluate
 from detframe.cli.arguments import add_config_arguments, add_launch_arguments, base_parser, parse
 from detframe.cli.common import load_config, print_config
-from detframe.cli.errors import guard
-from detframe.cli.launching import run_processes
+from detframe.cli.errors import guard, run_processes
 from detframe.cli.recipe import (
     add_recipe_arguments,
     first_word,
@@ -97,7 +96,7 @@ def _run_on_data(args: argparse.Namespace) -> int:
 
 def train_on_data(args: argparse.Namespace) -> None:
     """What each process does: the first chooses, and all train with the recipe that it has written."""
-    from detframe.engine.distributed import find_place, process_group
+    from detframe.parallel.joining import find_place, process_group
 
     place = find_place(os.environ)
     if place is None or place.rank == 0:
@@ -110,8 +109,8 @@ def train_on_data(args: argparse.Namespace) -> None:
 
 def _choose_and_train(args: argparse.Namespace, ranks: int) -> None:
     """Rank 0, before it joins the others, who wait for it: they would hang if it asked them for something alone."""
-    from detframe.engine.distributed import process_group
-    from detframe.layers.collectives import broadcast_object
+    from detframe.parallel.collectives import broadcast_object
+    from detframe.parallel.joining import process_group
     from detframe.recipes.plan import make_plan, output_folder
     from detframe.recipes.writing import check_output, written
 
@@ -124,7 +123,7 @@ def _choose_and_train(args: argparse.Namespace, ranks: int) -> None:
 
 
 def _follow(args: argparse.Namespace) -> None:
-    from detframe.layers.collectives import broadcast_object
+    from detframe.parallel.collectives import broadcast_object
 
     recipe, going_on = broadcast_object(("", False))
     _train(args, Path(recipe), going_on)

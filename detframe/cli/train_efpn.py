@@ -10,8 +10,7 @@ from pathlib import Path
 
 from detframe.cli.arguments import add_launch_arguments, base_parser, parse
 from detframe.cli.common import load_config
-from detframe.cli.errors import guard
-from detframe.cli.launching import run_processes
+from detframe.cli.errors import guard, run_processes
 from detframe.config import ConfigNode, shipped_folder
 from detframe.config.paths import expanded
 from detframe.errors import MissingFileError
@@ -51,7 +50,7 @@ def _run(args: argparse.Namespace) -> int:
 def train_process(args: argparse.Namespace) -> None:
     """What each process does: train one stage after the other, in one process group."""
     from detframe.engine import train
-    from detframe.engine.distributed import process_group
+    from detframe.parallel.joining import process_group
 
     stages = load_stages(args, custom_imports=True)
     with process_group(stages[0].MODEL.DEVICE):

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detframe.config.environment import cpu_cores, env_number
 from detframe.data.copy_paste import paste_objects
 from detframe.data.images import IMAGE_FAULTS, ImageReadError, load_image
 from detframe.data.pipeline import build_test_transforms, build_train_transforms
@@ -22,6 +21,7 @@ from detframe.data.samplers import START, Beginning, Draw, TrainSampler, mix, sh
 from detframe.data.transforms import Compose
 from detframe.data.workers import Made, WorkerPool
 from detframe.errors import InvalidValueError
+from detframe.parallel.environment import cpu_cores, env_number
 from detframe.structures import LazyMasks, Target, select
 
 logger = logging.getLogger(__name__)

@@ -11,11 +11,12 @@ from typing import Any
 _LAZY = {
     "Checkpointer": "detframe.engine.checkpoint",
     "Hook": "detframe.engine.hooks",
+    "RunStopped": "detframe.parallel.stopping",
     "StepSettings": "detframe.engine.trainer",
     "Trainer": "detframe.engine.trainer",
     "evaluate": "detframe.engine.run",
     "last_checkpoint": "detframe.engine.checkpoint",
-    "launch": "detframe.engine.processes",
+    "launch": "detframe.parallel.launching",
     "read_checkpoint": "detframe.engine.checkpoint",
     "replay": "detframe.engine.replaying",
     "train": "detframe.engine.run",

@@ -28,8 +28,8 @@ from detframe.engine.recorder import RunRecorder
 from detframe.engine.resuming import comparable, without_measures
 from detframe.engine.trainer import StepSettings, Trainer
 from detframe.errors import InvalidValueError, listed
-from detframe.layers.collectives import rank, world_size
-from detframe.layers.device import resolve_amp, resolve_device
+from detframe.parallel.collectives import rank, world_size
+from detframe.parallel.device import resolve_amp, resolve_device
 from detframe.solver import ModelEMA, build_lr_schedule, build_optimizer, check_schedule, parameter_groups
 
 logger = logging.getLogger(__name__)

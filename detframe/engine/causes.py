@@ -18,7 +18,7 @@ from torch import Tensor
 from detframe.config import ConfigNode
 from detframe.engine.checkpoint import rng_state, set_rng_state
 from detframe.engine.finite import infinite_names
-from detframe.layers.collectives import world_size
+from detframe.parallel.collectives import world_size
 from detframe.structures import LazyMasks, Target, validate_target
 from detframe.structures.forms import is_finite
 

@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from detframe.engine.stopping import signal_name
+from detframe.parallel.stopping import signal_name
 
 _TRAIN_COMMANDS = ("train", "train-efpn")
 _TRAIN_SCRIPTS = ("train_net.py", "train_efpn.py")

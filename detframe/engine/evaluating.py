@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from detframe.config import ConfigNode
-from detframe.engine import stopping
 from detframe.engine.best_metric import choose_metric
 from detframe.engine.inputs import file_names
 from detframe.engine.pictures import pictures_are_optional
 from detframe.engine.recorder import RunRecorder
 from detframe.engine.terminal import RESULT, clear_progress, show_progress
 from detframe.errors import InvalidValueError
-from detframe.layers.collectives import gather_objects, rank, world_size
+from detframe.parallel import stopping
+from detframe.parallel.collectives import gather_objects, rank, world_size
 from detframe.registry import RPN_HEADS
 from detframe.structures import ANY_CLASS, Prediction, Target
 

@@ -15,12 +15,11 @@ from torch import Tensor
 
 from detframe.engine.checkpoint import BEST, FINAL, Checkpointer, periodic_name
 from detframe.engine.commands import after_failed_evaluation
-from detframe.engine.distributed import on_rank_zero
 from detframe.engine.recorder import RunRecorder
-from detframe.engine.stopping import RunStopped
 from detframe.engine.terminal import PROGRESS, clear_progress, show_progress
 from detframe.errors import InvalidValueError
-from detframe.layers.collectives import broadcast_object, mean_over_ranks
+from detframe.parallel.collectives import broadcast_object, mean_over_ranks, on_rank_zero
+from detframe.parallel.stopping import RunStopped
 
 if TYPE_CHECKING:
     from detframe.engine.trainer import Trainer

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 import random
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from detframe.config import ConfigNode, given_in_epochs, resolve_durations
 from detframe.engine.checkpoint import saved_config
 from detframe.engine.place import Place, check_same_data, first_place, resumed_place
 from detframe.engine.resuming import DATA_KEYS, Change, changes_since, check_changes, log_changes, saved_leaves
 from detframe.errors import InvalidValueError, shown
-from detframe.layers.collectives import broadcast_object
+from detframe.parallel.collectives import broadcast_object, gather_objects
+from detframe.parallel.joining import share_of_batch
 from detframe.structures.forms import WHOLE
 
 logger = logging.getLogger(__name__)
@@ -167,6 +171,20 @@ def meta_of(content: Any, source: str) -> Mapping[str, Any]:
     if not isinstance(iteration, int) or iteration < 0:
         raise InvalidValueError(f"{source} is no checkpoint of detframe: its iteration is {shown(iteration)}")
     return meta
+
+
+def describe_ranks(cfg: ConfigNode, device: torch.device) -> str:
+    """The start-up line: ranks, hosts, devices, and what the global batch is made of. Called by every rank."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    places = gather_objects((socket.gethostname(), f"{device} ({name})"))
+    hosts = list(dict.fromkeys(host for host, _ in places))
+    devices = ", ".join(f"rank {i}: {host} {where}" for i, (host, where) in enumerate(places))
+    steps, batch = cfg.SOLVER.ACCUMULATE_STEPS, cfg.SOLVER.IMS_PER_BATCH
+    return (
+        f"{len(places)} rank(s) on {len(hosts)} host(s): {devices}\n"
+        f"global batch {batch} = {share_of_batch(batch, steps)} images x {len(places)} ranks x {steps} accumulation "
+        f"steps, lr {cfg.SOLVER.BASE_LR:g}"
+    )
 
 
 def describe_data(inputs: RunInputs) -> str:

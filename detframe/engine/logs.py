@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from detframe.engine.stopping import RunStopped
 from detframe.engine.terminal import Terminal, TerminalFormatter, TolerantHandler, shown_on, verbosity
 from detframe.files import write_text
+from detframe.parallel.stopping import RunStopped
 
 METRICS_FILE = "metrics.jsonl"
 

@@ -18,10 +18,9 @@ from detframe.engine.checkpoint import (
     read_checkpoint_file,
     read_pointer,
 )
-from detframe.engine.distributed import on_rank_zero
 from detframe.engine.saved_forms import META, TRAINING
 from detframe.errors import InvalidValueError
-from detframe.layers.collectives import gather_objects, rank
+from detframe.parallel.collectives import gather_objects, on_rank_zero, rank
 from detframe.structures.forms import TENSORS, check_form, is_finite
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from detframe.engine.commands import program_name
 from detframe.engine.finite import all_finite, held_tensors, infinite_names
 from detframe.engine.hooks import Hook, is_due
 from detframe.errors import NonFiniteError, listed
-from detframe.layers.collectives import any_rank, gather_objects, rank, world_size
+from detframe.parallel.collectives import any_rank, gather_objects, rank, world_size
 from detframe.solver.schedules import describe_rate, is_usable
 from detframe.structures import LazyMasks, Target
 

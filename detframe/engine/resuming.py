@@ -17,7 +17,7 @@ from detframe.config.coerce import coerce
 from detframe.engine.checkpoint import BEST, saved_config
 from detframe.engine.place import REMEDY, Place
 from detframe.errors import InvalidValueError
-from detframe.layers.collectives import world_size
+from detframe.parallel.collectives import world_size
 
 logger = logging.getLogger(__name__)
 FREE, CONTINUES, REFUSED = "free", "continues", "refused"

@@ -27,13 +27,13 @@ from detframe.config.paths import expanded
 from detframe.engine.best_metric import choose_metric
 from detframe.engine.build import build_trainer, reproducible
 from detframe.engine.checkpoint import FULL_DISK, saved_config
-from detframe.engine.distributed import describe, on_rank_zero, process_group, share_of_batch
 from detframe.engine.evaluating import TestSets
 from detframe.engine.fit import fit_lines
 from detframe.engine.hooks import EvaluationHook
 from detframe.engine.inputs import (
     RunInputs,
     describe_data,
+    describe_ranks,
     load_inputs,
     load_test_sets,
     meta_of,
@@ -53,13 +53,14 @@ from detframe.engine.output_dir import (
 from detframe.engine.preflight import check_data_sets, check_names
 from detframe.engine.recorder import RunRecorder
 from detframe.engine.resuming import is_finished, keep_best
-from detframe.engine.stopping import RunStopped, StopSignals, signal_name
 from detframe.engine.summary import summarise
 from detframe.engine.trainer import Trainer
 from detframe.errors import InvalidValueError
 from detframe.files import write_text
-from detframe.layers.collectives import barrier, rank
-from detframe.layers.device import resolve_amp, resolve_device
+from detframe.parallel.collectives import barrier, on_rank_zero, rank
+from detframe.parallel.device import resolve_amp, resolve_device
+from detframe.parallel.joining import process_group, share_of_batch
+from detframe.parallel.stopping import RunStopped, StopSignals, signal_name
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +157,7 @@ def _check(cfg: ConfigNode) -> None:
 
 def _build(inputs: RunInputs, folder: Path, content: dict[str, Any] | None, held: ExitStack) -> Trainer:
     """The trainer, with its first batch."""
-    logger.info("%s", describe(inputs.cfg, resolve_device(inputs.cfg.MODEL.DEVICE)))
+    logger.info("%s", describe_ranks(inputs.cfg, resolve_device(inputs.cfg.MODEL.DEVICE)))
     logger.info("%s", describe_data(inputs))
     for line in doubts(inputs.cfg):
         logger.warning("%s", line)

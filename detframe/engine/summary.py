@@ -12,7 +12,7 @@ from detframe.engine.checkpoint import BEST, FINAL
 from detframe.engine.commands import program_name
 from detframe.engine.hooks import BestHook
 from detframe.engine.terminal import RESULT
-from detframe.layers.collectives import gather_objects
+from detframe.parallel.collectives import gather_objects
 
 if TYPE_CHECKING:
     from detframe.engine.inputs import RunInputs

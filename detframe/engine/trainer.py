@@ -21,13 +21,13 @@ from torch.optim import Optimizer
 from detframe.engine.accumulation import Batch, count_parts, split_batch
 from detframe.engine.checkpoint import rng_state, set_rng_state
 from detframe.engine.commands import after_signal
-from detframe.engine.distributed import wrap
 from detframe.engine.finite import RunningBuffers, infinite_buffers
 from detframe.engine.hooks import Hook
 from detframe.engine.place import Place
-from detframe.engine.stopping import RunStopped, StopSignals
 from detframe.errors import InvalidValueError, ProcessFailedError
-from detframe.layers.collectives import any_rank, gather_objects, max_over_ranks, rank, world_size
+from detframe.parallel.collectives import any_rank, gather_objects, max_over_ranks, rank, world_size
+from detframe.parallel.joining import wrap
+from detframe.parallel.stopping import RunStopped, StopSignals
 from detframe.solver import ModelEMA, learning_rate, load_optimizer_state, parameter_names, set_learning_rate
 from detframe.solver.schedules import Schedule
 from detframe.structures import Target

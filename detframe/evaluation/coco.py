@@ -14,7 +14,7 @@ from detframe.evaluation.ground_truth import GroundTruth
 from detframe.evaluation.results import ImageResult, coco_rows, pack, write_json
 from detframe.evaluation.scores import score
 from detframe.evaluation.table import metrics_table
-from detframe.layers.collectives import broadcast_object, gather_objects, rank
+from detframe.parallel.collectives import broadcast_object, gather_objects, rank
 from detframe.registry import EVALUATORS
 from detframe.structures import Prediction, Target
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detframe.layers.collectives import rank
+from detframe.parallel.collectives import rank
 from detframe.structures import Prediction, Target, rescale_prediction, to_cpu
 
 logger = logging.getLogger(__name__)

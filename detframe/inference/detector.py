@@ -20,8 +20,8 @@ from detframe.errors import InvalidValueError
 from detframe.evaluation import evaluating
 from detframe.inference.checkpoint import read_detector
 from detframe.inference.inputs import ImageLike, as_tensor, expand
-from detframe.layers.device import resolve_amp
 from detframe.modeling import GeneralizedRCNN
+from detframe.parallel.device import resolve_amp
 from detframe.structures import ANY_CLASS, BoxMasks, Prediction, rescale_prediction, select, to_cpu
 
 logger = logging.getLogger(__name__)

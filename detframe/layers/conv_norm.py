@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from torchvision.ops import FrozenBatchNorm2d
 
 from detframe.errors import InvalidTypeError, InvalidValueError
-from detframe.layers.collectives import world_size
 from detframe.layers.deform_conv import DeformConv
+from detframe.parallel.collectives import world_size
 
 
 def make_norm(name: str, channels: int, eps: float = 1e-5) -> nn.Module | None:

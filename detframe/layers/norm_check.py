@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from detframe.errors import InvalidValueError
-from detframe.layers.collectives import world_size
+from detframe.parallel.collectives import world_size
 
 _BATCH = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _INSTANCE = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)

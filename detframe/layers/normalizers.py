@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from detframe.errors import InvalidValueError
-from detframe.layers.collectives import sum_over_ranks, world_size
+from detframe.parallel.collectives import sum_over_ranks, world_size
 
 
 class StepCounts:

@@ -9,9 +9,10 @@ from torch import nn
 
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
-from detframe.layers import check_norms, freeze_matching, resolve_device
+from detframe.layers import check_norms, freeze_matching
 from detframe.modeling.detector import GeneralizedRCNN, Preprocessor, check_extractor
 from detframe.modeling.distillation import DistilledRCNN, check_distillation, distillation_arguments
+from detframe.parallel.device import resolve_device
 from detframe.registry import BACKBONES, ROI_HEADS, RPN_HEADS
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from detframe.config.environment import cpu_cores
-from detframe.layers.device import resolve_device
+from detframe.parallel.device import resolve_device
+from detframe.parallel.environment import cpu_cores
 
 GIGABYTE = 2**30
 
@@ -49,7 +49,7 @@ def this_machine(device: str = "auto", ranks: int = 1) -> Machine:
         ranks: processes that will train together.
 
     Raises:
-        ValueError: as `detframe.layers.device.resolve_device`.
+        ValueError: as `detframe.parallel.device.resolve_device`.
     """
     where = resolve_device(device)
     if where.type != "cuda":

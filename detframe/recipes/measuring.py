@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from detframe.config import ConfigNode
 from detframe.data.records import Records
-from detframe.layers.device import resolve_device
+from detframe.parallel.device import resolve_device
 from detframe.recipes.budget import Pace
 from detframe.recipes.trial import Trial, try_model
 

@@ -11,15 +11,15 @@ from torch import nn
 
 from detframe.compat import load_weights
 from detframe.config import ConfigNode, import_custom_modules, resolve_durations, validate
-from detframe.config.environment import cpu_cores
 from detframe.data.findings import ERROR, WARNING, Finding
 from detframe.data.loader import num_workers
 from detframe.data.records import Records
 from detframe.engine.build import refuse_frozen_noise, reproducible
 from detframe.engine.hooks import format_seconds
 from detframe.errors import InvalidValueError
-from detframe.layers.device import resolve_device
 from detframe.modeling import build_detection_model
+from detframe.parallel.device import resolve_device
+from detframe.parallel.environment import cpu_cores
 from detframe.recipes.memory import MemoryWatch
 from detframe.recipes.settings import changed, with_classes
 from detframe.recipes.trying import Run, TriedBatch

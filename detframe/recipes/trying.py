@@ -20,7 +20,7 @@ from detframe.engine.build import step_settings
 from detframe.engine.fit import View, eval_view, training_views
 from detframe.engine.trainer import Step, Trainer
 from detframe.errors import NonFiniteError, UserError
-from detframe.layers.device import resolve_amp
+from detframe.parallel.device import resolve_amp
 from detframe.recipes.memory import MemoryWatch, is_out_of_memory
 from detframe.recipes.settings import changed
 from detframe.solver import ModelEMA, build_optimizer

@@ -24,7 +24,7 @@ def environment(*names):
 
 def save_when_stopped(folder):
     """Wait for a signal, save for a while, and tell that it came."""
-    from detframe.engine.stopping import RunStopped, StopSignals
+    from detframe.parallel.stopping import RunStopped, StopSignals
 
     stop = StopSignals()
     rank = os.environ["RANK"]
@@ -41,7 +41,7 @@ def save_when_stopped(folder):
 
 def never_stop(folder):
     """Note signals, and go on."""
-    from detframe.engine.stopping import StopSignals
+    from detframe.parallel.stopping import StopSignals
 
     with StopSignals().handled():
         Path(folder, f"ready{os.environ['RANK']}").touch()

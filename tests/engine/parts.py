@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from detframe.engine.distributed import process_group
-from detframe.layers.collectives import mean_over_ranks, rank, world_size
 from detframe.modeling import build_detection_model
+from detframe.parallel.collectives import mean_over_ranks, rank, world_size
+from detframe.parallel.joining import process_group
 from tests.engine.fakes import make_config, make_trainer
 from tests.engine.ranks import EFPN, KINDS, kind_config, tiny_config
 

@@ -11,13 +11,13 @@ import torch
 
 from detframe.config import get_cfg
 from detframe.engine import newest
-from detframe.engine.distributed import on_rank_zero, process_group
 from detframe.engine.hooks import CheckpointHook, Hook
 from detframe.engine.newest import open_newest
-from detframe.engine.stopping import StopSignals
 from detframe.engine.trainer import check_losses
 from detframe.errors import InvalidValueError
-from detframe.layers.collectives import any_rank, barrier, gather_objects, rank, world_size
+from detframe.parallel.collectives import any_rank, barrier, gather_objects, on_rank_zero, rank, world_size
+from detframe.parallel.joining import process_group
+from detframe.parallel.stopping import StopSignals
 from tests.engine.fakes import Regressor, make_checkpointer, make_config, make_data, make_trainer, weights
 
 TINY = {

@@ -9,8 +9,8 @@ import time
 import pytest
 import torch
 
-from detframe.engine.distributed import Place, check_gpus, expand_counts, find_place, first_host, share_of_batch
-from detframe.engine.processes import RankTraceback, launch
+from detframe.parallel.joining import Place, check_gpus, expand_counts, find_place, first_host, share_of_batch
+from detframe.parallel.launching import RankTraceback, launch
 from tests.engine import light, ranks
 from tests.engine.fakes import make_trainer, save_state, weights
 
@@ -150,7 +150,7 @@ def test_slurm_processes_find_each_other(root):
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     code = (
-        "from detframe.engine.distributed import process_group; from detframe.layers.collectives import *\n"
+        "from detframe.parallel.joining import process_group; from detframe.parallel.collectives import *\n"
         "with process_group('cpu'): print(rank(), world_size(), gather_objects(rank()))"
     )
     base = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "RANK", "WORLD_"))}

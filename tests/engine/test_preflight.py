@@ -10,14 +10,14 @@ import pytest
 from detframe.config import get_cfg
 from detframe.config.agreements import doubts
 from detframe.config.bounds import Name
-from detframe.config.environment import env_number
 from detframe.config.limits import RULES
 from detframe.engine.best_metric import choose_metric
-from detframe.engine.distributed import find_place
 from detframe.engine.inputs import check_masks
 from detframe.engine.preflight import check_data_sets, check_names
 from detframe.engine.run import train
 from detframe.errors import InvalidValueError, MissingFileError, UnknownNameError
+from detframe.parallel.environment import env_number
+from detframe.parallel.joining import find_place
 from detframe.registry import LR_SCHEDULES
 
 

@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from detframe.config import get_cfg, validate
-from detframe.engine import processes, stopping, train
+from detframe.engine import train
 from detframe.engine.evaluating import TestSets
 from detframe.engine.hooks import CheckpointHook, EvaluationHook, Hook
-from detframe.engine.processes import _Forwarding, launch
 from detframe.engine.recorder import RunRecorder
-from detframe.engine.stopping import RunInterrupted, RunStopped, RunTerminated, StopSignals, exit_code
+from detframe.parallel import launching, stopping
+from detframe.parallel.launching import _Forwarding, launch
+from detframe.parallel.stopping import RunInterrupted, RunStopped, RunTerminated, StopSignals, exit_code
 from tests.engine import light, ranks
 from tests.engine.fakes import make_checkpointer, make_config, make_data, make_trainer, weights
 
@@ -192,7 +193,7 @@ def in_new_process(root, code, *args):
 
 HANGS = """
 import hashlib, sys
-from detframe.engine.stopping import StopSignals
+from detframe.parallel.stopping import StopSignals
 stop = StopSignals()
 with stop.handled():
     with stop.at_once(True) if sys.argv[1] == "start" else open("/dev/null"):
@@ -222,7 +223,7 @@ def test_a_start_ends_at_once_also_if_it_hears_nothing(root):
 
 FORKS = """
 import os, signal, sys, time
-from detframe.engine.stopping import StopSignals
+from detframe.parallel.stopping import StopSignals
 stop = StopSignals()
 with stop.handled():
     children = []
@@ -333,7 +334,7 @@ def test_the_second_signal_to_the_parent_kills(tmp_path):
 def test_a_signal_that_comes_twice_at_once_is_one_to_the_parent_too(monkeypatch, capfd):
     """`timeout` and some schedulers send it to the process and then to its group; nothing may be lost by that."""
     child, clock = mock.Mock(pid=None), mock.Mock()
-    monkeypatch.setattr(processes, "time", clock)
+    monkeypatch.setattr(launching, "time", clock)
     forwarding = _Forwarding([child])
     for seconds, killed in ((100.0, False), (100.0, False), (100.05, False), (100.2, True)):
         clock.monotonic.return_value = seconds
@@ -353,5 +354,5 @@ def test_ranks_whose_parent_was_killed_end_without_a_traceback(monkeypatch):
     receiver.close()
     monkeypatch.setattr(os, "environ", dict(os.environ))
     with pytest.raises(SystemExit) as caught:
-        processes._child(0, 1, 1, sender, ends, ())
+        launching._child(0, 1, 1, sender, ends, ())
     assert caught.value.code == 143 and caught.value.__suppress_context__

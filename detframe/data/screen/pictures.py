@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from detframe.config.environment import cpu_cores
 from detframe.data.image_files import check_size, open_image
 from detframe.data.image_headers import read_header
 from detframe.data.images import IMAGE_FAULTS, load_image
 from detframe.data.source_groups import equal_files
 from detframe.errors import MissingFileError
+from detframe.parallel.environment import cpu_cores
 
 SIDE = 32  # of a thumbnail
 ONE_COLOUR = 1.0  # standard deviation of a thumbnail, of 255, below which a picture shows nothing

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from detframe.config import ConfigNode
-from detframe.config.environment import cpu_cores, env_number
-from detframe.errors import InvalidValueError, ProcessFailedError
-from detframe.layers.collectives import broadcast_object, gather_objects, rank, world_size
-from detframe.layers.device import resolve_device
+from detframe.errors import InvalidValueError
+from detframe.parallel.collectives import world_size
+from detframe.parallel.device import resolve_device
+from detframe.parallel.environment import cpu_cores, env_number
 
-T = TypeVar("T")
 TIMEOUT = timedelta(minutes=60)  # an evaluation keeps the other ranks waiting for rank 0
 _SPECIAL_STEPS = 0xFFFFFFF0  # ids from here on are SLURM's own: the batch script, an interactive shell, "extern"
 
@@ -185,27 +181,6 @@ def check_gpus(local_ranks: int, gpus: int, bound: bool) -> None:
         )
 
 
-def on_rank_zero(work: Callable[[], T], what: str) -> T:
-    """Rank 0's result of `work()`, on every rank; an error there is an error everywhere, so that no rank waits in vain.
-
-    Raises:
-        Exception: on rank 0 what `work` raised; on the others RuntimeError with its message.
-    """
-    result: T | None = None
-    failure: Exception | None = None
-    if rank() == 0:
-        try:
-            result = work()
-        except Exception as error:
-            failure = error
-    message = broadcast_object(f"{type(failure).__name__}: {failure}" if failure is not None else None)
-    if failure is not None:
-        raise failure
-    if message is not None:
-        raise ProcessFailedError(f"rank 0 failed {what}: {message}")
-    return broadcast_object(result)
-
-
 def wrap(model: nn.Module, device: torch.device) -> nn.Module:
     """The model in DistributedDataParallel where several ranks train.
 
@@ -236,17 +211,3 @@ def share_of_batch(batch: int, accumulate: int) -> int:
 def _nearest_multiples(number: int, divisor: int) -> str:
     below = number // divisor * divisor
     return " and ".join(str(n) for n in (below, below + divisor) if n > 0)
-
-
-def describe(cfg: ConfigNode, device: torch.device) -> str:
-    """The start-up line: ranks, hosts, devices, and what the global batch is made of. Called by every rank."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    places = gather_objects((socket.gethostname(), f"{device} ({name})"))
-    hosts = list(dict.fromkeys(host for host, _ in places))
-    devices = ", ".join(f"rank {i}: {host} {where}" for i, (host, where) in enumerate(places))
-    steps, batch = cfg.SOLVER.ACCUMULATE_STEPS, cfg.SOLVER.IMS_PER_BATCH
-    return (
-        f"{len(places)} rank(s) on {len(hosts)} host(s): {devices}\n"
-        f"global batch {batch} = {share_of_batch(batch, steps)} images x {len(places)} ranks x {steps} accumulation "
-        f"steps, lr {cfg.SOLVER.BASE_LR:g}"
-    )

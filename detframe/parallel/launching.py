@@ -17,7 +17,8 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 
-from detframe.engine.stopping import (
+from detframe.errors import ProcessFailedError, portable
+from detframe.parallel.stopping import (
     AT_ONCE,
     SAME_SECONDS,
     SIGNALS,
@@ -27,7 +28,6 @@ from detframe.engine.stopping import (
     signal_name,
     stopped,
 )
-from detframe.errors import ProcessFailedError, portable
 
 GRACE_SECONDS = 10.0  # from SIGTERM to SIGKILL
 STOP_SECONDS = 120.0  # from a signal to SIGKILL: the processes finish their step, save and close

@@ -5,12 +5,16 @@ All of them must be called by every rank.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from detframe.errors import ProcessFailedError
+
+T = TypeVar("T")
 
 
 def world_size() -> int:
@@ -79,3 +83,24 @@ def broadcast_object(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def on_rank_zero(work: Callable[[], T], what: str) -> T:
+    """Rank 0's result of `work()`, on every rank; an error there is an error everywhere, so that no rank waits in vain.
+
+    Raises:
+        Exception: on rank 0 what `work` raised; on the others RuntimeError with its message.
+    """
+    result: T | None = None
+    failure: Exception | None = None
+    if rank() == 0:
+        try:
+            result = work()
+        except Exception as error:
+            failure = error
+    message = broadcast_object(f"{type(failure).__name__}: {failure}" if failure is not None else None)
+    if failure is not None:
+        raise failure
+    if message is not None:
+        raise ProcessFailedError(f"rank 0 failed {what}: {message}")
+    return broadcast_object(result)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from detframe.config.environment import env_number
 from detframe.errors import InvalidValueError
+from detframe.parallel.environment import env_number
 
 
 def resolve_device(name: str) -> torch.device:

@@ -8,7 +8,7 @@ import torch
 from detframe.config import get_cfg
 from detframe.engine.preflight import check_names
 from detframe.errors import InvalidValueError
-from detframe.layers.device import resolve_device
+from detframe.parallel.device import resolve_device
 
 
 @pytest.mark.parametrize("name", ["hpu", "vulkan", "ipu", "maia", "gpu", "cuda:-1"])
