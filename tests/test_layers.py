@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -74,6 +74,42 @@ def test_imports_go_down(path: Path):
             reason = violation(part_of(path), parts[1])
             wrong += [f"{path.name}:{line} imports {name}: {reason}"] if reason else []
     assert not wrong
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name -> file."""
+    return {".".join(("detframe", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in files()}
+
+
+def imported_modules(path: Path, known: Collection[str]) -> set[str]:
+    """The modules of detframe that a file imports, anywhere in it; a package counts as its __init__."""
+    found = set()
+    for _, name in imports(path):
+        module = name if name in known or f"{name}.__init__" in known else name.rpartition(".")[0]
+        found.add(module if module in known else f"{module}.__init__")
+    return found & set(known)
+
+
+def circles(graph: dict[str, set[str]]) -> list[str]:
+    """The modules on circles of imports, and on the ways between two circles."""
+    left = dict(graph)
+    while True:
+        needed = set().union(*left.values())
+        ends = {name for name, own in left.items() if not own & left.keys() or name not in needed}
+        if not ends:
+            return sorted(left)
+        left = {name: own - ends for name, own in left.items() if name not in ends}
+
+
+def test_no_files_import_each_other_in_a_circle():
+    known = modules()
+    graph = {name: imported_modules(path, known) for name, path in known.items() if not name.endswith("__init__")}
+    assert not circles(graph)
+
+
+def test_what_a_circle_is():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"]
 
 
 @pytest.mark.parametrize(

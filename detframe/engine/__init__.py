@@ -10,9 +10,9 @@ from typing import Any
 
 _LAZY = {
     "Checkpointer": "detframe.engine.checkpoint",
-    "Hook": "detframe.engine.hooks",
+    "Hook": "detframe.engine.trainer",
     "RunStopped": "detframe.parallel.stopping",
-    "StepSettings": "detframe.engine.trainer",
+    "StepSettings": "detframe.engine.step",
     "Trainer": "detframe.engine.trainer",
     "evaluate": "detframe.engine.run",
     "last_checkpoint": "detframe.engine.checkpoint",

@@ -18,7 +18,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from detframe.config import ConfigNode
 from detframe.engine.checkpoint import Checkpointer, build_meta, rng_state, set_rng_state
 from detframe.engine.evaluating import TestSets, choose_metric
-from detframe.engine.hooks import BestHook, CheckpointHook, EvaluationHook, Hook, LogHook
+from detframe.engine.hooks import BestHook, CheckpointHook, EvaluationHook, LogHook
 from detframe.engine.inputs import RunInputs, file_names
 from detframe.engine.model_table import model_table
 from detframe.engine.nonfinite import FiniteHook, FlightRecorder
@@ -26,7 +26,8 @@ from detframe.engine.pictures import PictureHook
 from detframe.engine.place import REMEDY
 from detframe.engine.recorder import RunRecorder
 from detframe.engine.resuming import comparable, without_measures
-from detframe.engine.trainer import StepSettings, Trainer
+from detframe.engine.step import StepSettings
+from detframe.engine.trainer import Hook, Trainer
 from detframe.errors import InvalidValueError, listed
 from detframe.parallel.collectives import rank, world_size
 from detframe.parallel.device import resolve_amp, resolve_device

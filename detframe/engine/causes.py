@@ -10,20 +10,17 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from detframe.config import ConfigNode
 from detframe.engine.checkpoint import rng_state, set_rng_state
-from detframe.engine.finite import infinite_names
+from detframe.engine.step import Step, infinite_names
+from detframe.engine.trainer import Trainer
 from detframe.parallel.collectives import world_size
 from detframe.structures import LazyMasks, Target, validate_target
 from detframe.structures.forms import is_finite
-
-if TYPE_CHECKING:
-    from detframe.engine.trainer import Step, Trainer
 
 logger = logging.getLogger(__name__)
 _TOLERATED = 2.0  # times the usual learning rate

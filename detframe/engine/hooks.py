@@ -1,4 +1,4 @@
-"""Hooks: what happens now and then around a training step. Every rank has the same hooks and calls all of them."""
+"""The hooks of a run: what happens now and then around a training step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from fvcore.common.history_buffer import HistoryBuffer
@@ -17,57 +17,13 @@ from detframe.engine.checkpoint import BEST, FINAL, Checkpointer, periodic_name
 from detframe.engine.commands import after_failed_evaluation
 from detframe.engine.recorder import RunRecorder
 from detframe.engine.terminal import PROGRESS, clear_progress, show_progress
+from detframe.engine.trainer import Hook, Trainer, is_due
 from detframe.errors import InvalidValueError
 from detframe.parallel.collectives import broadcast_object, mean_over_ranks, on_rank_zero
 from detframe.parallel.stopping import RunStopped
 
-if TYPE_CHECKING:
-    from detframe.engine.trainer import Trainer
-
 logger = logging.getLogger(__name__)
 _ETA_WINDOWS = 9  # progress lines whose pace the time left is judged by
-
-
-class Hook:
-    """The points at which the trainer calls; override what is needed. `name` marks its part of a checkpoint."""
-
-    name = "hook"
-
-    def before_train(self, trainer: Trainer) -> None:
-        """Before the first step of this process."""
-
-    def after_step(self, trainer: Trainer) -> None:
-        """After every step; `trainer.iteration` counts it already."""
-
-    def before_evaluation(self, trainer: Trainer) -> None:
-        """Before every evaluation, which may fail or be killed: what must not be lost is saved here."""
-
-    def after_evaluation(self, trainer: Trainer, metrics: dict[str, float]) -> None:
-        """After every evaluation; the metrics are the same on every rank."""
-
-    def before_stop(self, trainer: Trainer) -> None:
-        """Before the training ends early, between two steps, by a signal or by data that cannot be read."""
-
-    def after_last_step(self, trainer: Trainer) -> None:
-        """After the last step and all that followed it; what is still to be done makes the run complete."""
-
-    def after_train(self, trainer: Trainer) -> None:
-        """When the run is complete, if no error ended it."""
-
-    def close(self) -> None:
-        """At the end, also after an error."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What going on from a checkpoint needs; numbers, strings, tensors, lists and dicts of these."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` returned; an empty dict where the checkpoint knows no such hook."""
-
-
-def is_due(iteration: int, period: int) -> bool:
-    """Whether something that happens every `period` iterations (0: never) happens now."""
-    return period > 0 and iteration % period == 0
 
 
 class LogHook(Hook):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -15,15 +15,12 @@ from detframe.config import ConfigNode
 from detframe.engine.causes import Evidence, cause_of_step, cause_of_update
 from detframe.engine.checkpoint import last_checkpoint, save_file
 from detframe.engine.commands import program_name
-from detframe.engine.finite import all_finite, held_tensors, infinite_names
-from detframe.engine.hooks import Hook, is_due
+from detframe.engine.step import Step, all_finite, infinite_names
+from detframe.engine.trainer import Hook, Trainer, is_due
 from detframe.errors import NonFiniteError, listed
 from detframe.parallel.collectives import any_rank, gather_objects, rank, world_size
 from detframe.solver.schedules import describe_rate, is_usable
 from detframe.structures import LazyMasks, Target
-
-if TYPE_CHECKING:
-    from detframe.engine.trainer import Step, Trainer
 
 logger = logging.getLogger(__name__)
 FOLDER = "nonfinite"
@@ -62,6 +59,25 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(entry) for entry in value]
     return value.tolist() if hasattr(value, "tolist") else value
+
+
+def held_tensors(trainer: Trainer, saved: bool) -> Iterator[tuple[str, Tensor]]:
+    """What must stay finite in a training, by name: parameters, and with `saved` all else that a checkpoint takes over:
+    running statistics, the moving average, the states of the optimizer."""
+    named = dict(trainer.model.named_parameters())
+    yield from named.items()
+    if not saved:
+        return
+    exempt = trainer.infinite_buffers
+    for name, value in trainer.model.state_dict().items():
+        if name not in named and name not in exempt:
+            yield name, value
+    if trainer.ema is not None:
+        yield from ((f"{n} (moving average)", v) for n, v in trainer.ema.average.items() if n not in exempt)
+    names = {id(parameter): name for name, parameter in named.items()}
+    for parameter, entries in trainer.optimizer.state.items():
+        owner = names.get(id(parameter), "a parameter")
+        yield from ((f"{owner} (optimizer's {key})", v) for key, v in entries.items() if isinstance(v, Tensor))
 
 
 @dataclass

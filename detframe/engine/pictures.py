@@ -6,13 +6,10 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from detframe.engine.hooks import Hook, is_due
 from detframe.engine.recorder import RunRecorder
-
-if TYPE_CHECKING:
-    from detframe.engine.trainer import Trainer
+from detframe.engine.trainer import Hook, Trainer, is_due
 
 logger = logging.getLogger(__name__)
 _MOST = 4

@@ -15,11 +15,10 @@ from torch import Tensor, nn
 
 from detframe.compat import read_checkpoint
 from detframe.config import ConfigNode, carried_config, import_carried_modules
-from detframe.engine.accumulation import count_parts, split_batch
 from detframe.engine.checkpoint import rng_state, set_rng_state
-from detframe.engine.finite import broken_weights
 from detframe.engine.nonfinite import unpack_target
 from detframe.engine.saved_forms import BUNDLE, check_rows
+from detframe.engine.step import broken_weights, count_parts, split_batch
 from detframe.errors import InvalidValueError, MissingFileError, shown
 from detframe.structures.forms import check_fit, check_form, is_finite
 

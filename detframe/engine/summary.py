@@ -6,17 +6,15 @@ import logging
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from detframe.engine.checkpoint import BEST, FINAL
 from detframe.engine.commands import program_name
 from detframe.engine.hooks import BestHook
+from detframe.engine.inputs import RunInputs
 from detframe.engine.terminal import RESULT
+from detframe.engine.trainer import Trainer
 from detframe.parallel.collectives import gather_objects
-
-if TYPE_CHECKING:
-    from detframe.engine.inputs import RunInputs
-    from detframe.engine.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 _MAIN = ("/AP", "/AP50", "/AR@100", "/AR@1000")

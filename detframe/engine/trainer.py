@@ -1,4 +1,4 @@
-"""Trainer: the training loop and its step. What happens now and then around a step is in `detframe.engine.hooks`."""
+"""Trainer: the training loop and its step, and the points at which it calls its hooks (`detframe.engine.hooks`)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -18,13 +17,21 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
-from detframe.engine.accumulation import Batch, count_parts, split_batch
 from detframe.engine.checkpoint import rng_state, set_rng_state
 from detframe.engine.commands import after_signal
-from detframe.engine.finite import RunningBuffers, infinite_buffers
-from detframe.engine.hooks import Hook
 from detframe.engine.place import Place
-from detframe.errors import InvalidValueError, ProcessFailedError
+from detframe.engine.step import (
+    Batch,
+    RunningBuffers,
+    Step,
+    StepSettings,
+    Trace,
+    check_losses,
+    count_parts,
+    infinite_buffers,
+    split_batch,
+)
+from detframe.errors import ProcessFailedError
 from detframe.parallel.collectives import any_rank, gather_objects, max_over_ranks, rank, world_size
 from detframe.parallel.joining import wrap
 from detframe.parallel.stopping import RunStopped, StopSignals
@@ -36,37 +43,49 @@ from detframe.structures.forms import check_fit
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class StepSettings:
-    """How a step is made."""
+class Hook:
+    """The points at which the trainer calls; override what is needed. `name` marks its part of a checkpoint.
 
-    base_lr: float
-    accumulate_steps: int = 1
-    amp_dtype: torch.dtype | None = None
-    clip_norm: float = 0.0
-    clip_value: float = 0.0
+    Every rank has the same hooks and calls all of them.
+    """
+
+    name = "hook"
+
+    def before_train(self, trainer: Trainer) -> None:
+        """Before the first step of this process."""
+
+    def after_step(self, trainer: Trainer) -> None:
+        """After every step; `trainer.iteration` counts it already."""
+
+    def before_evaluation(self, trainer: Trainer) -> None:
+        """Before every evaluation, which may fail or be killed: what must not be lost is saved here."""
+
+    def after_evaluation(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """After every evaluation; the metrics are the same on every rank."""
+
+    def before_stop(self, trainer: Trainer) -> None:
+        """Before the training ends early, between two steps, by a signal or by data that cannot be read."""
+
+    def after_last_step(self, trainer: Trainer) -> None:
+        """After the last step and all that followed it; what is still to be done makes the run complete."""
+
+    def after_train(self, trainer: Trainer) -> None:
+        """When the run is complete, if no error ended it."""
+
+    def close(self) -> None:
+        """At the end, also after an error."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What going on from a checkpoint needs; numbers, strings, tensors, lists and dicts of these."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned; an empty dict where the checkpoint knows no such hook."""
 
 
-@dataclass
-class Step:
-    """What is known of the step in work, and of the last one afterwards. Tensors stay on the device."""
-
-    batch: Batch
-    lr: float
-    rng: dict[str, Any]
-    losses: dict[str, Tensor]
-    grad_norm: Tensor
-    buffers: list[Tensor]  # before the step; see RunningBuffers
-    data_seconds: float = 0.0
-    seconds: float = 0.0
-
-
-class Trace(NamedTuple):
-    """What is kept of an update for a later look: was there growth?"""
-
-    lr: float
-    loss: Tensor
-    grad_norm: Tensor
+def is_due(iteration: int, period: int) -> bool:
+    """Whether something that happens every `period` iterations (0: never) happens now."""
+    return period > 0 and iteration % period == 0
 
 
 class Recorder(Protocol):
@@ -374,20 +393,3 @@ class Trainer:
             hook.load_state_dict(state["hooks"].get(hook.name, {}))
         if len(state["rng"]) == world_size():
             set_rng_state(state["rng"][rank()])
-
-
-def check_losses(losses: dict[str, Tensor]) -> None:
-    """The contract of a model's losses: scalars, keys "loss_...", the same on every rank.
-
-    Raises:
-        ValueError: what is wrong with them.
-    """
-    wrong = [key for key, value in losses.items() if not key.startswith("loss_") or value.numel() != 1]
-    if wrong or not losses:
-        shapes = {key: tuple(value.shape) for key, value in losses.items()}
-        raise InvalidValueError(
-            f"a model in training returns scalar losses whose names start with 'loss_', not {shapes}"
-        )
-    keys = gather_objects(sorted(losses))
-    if any(other != keys[0] for other in keys):
-        raise InvalidValueError(f"the ranks have different losses, which would be summed wrongly: {keys}")

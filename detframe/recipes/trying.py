@@ -15,10 +15,10 @@ from torch import nn
 from detframe.config import ConfigNode
 from detframe.data import IMAGE_FAULTS, build_test_loader, build_train_loader
 from detframe.data.records import Records
-from detframe.engine.accumulation import Batch
 from detframe.engine.build import step_settings
 from detframe.engine.fit import View, eval_view, training_views
-from detframe.engine.trainer import Step, Trainer
+from detframe.engine.step import Batch, Step
+from detframe.engine.trainer import Trainer
 from detframe.errors import NonFiniteError, UserError
 from detframe.parallel.device import resolve_amp
 from detframe.recipes.memory import MemoryWatch, is_out_of_memory

@@ -12,7 +12,8 @@ from torch import nn
 from detframe.config import get_cfg
 from detframe.engine.checkpoint import Checkpointer
 from detframe.engine.nonfinite import FlightRecorder
-from detframe.engine.trainer import StepSettings, Trainer
+from detframe.engine.step import StepSettings
+from detframe.engine.trainer import Trainer
 from detframe.solver import ModelEMA, build_optimizer
 
 METADATA = SimpleNamespace(

@@ -11,9 +11,10 @@ import torch
 
 from detframe.config import get_cfg
 from detframe.engine import newest
-from detframe.engine.hooks import CheckpointHook, Hook
+from detframe.engine.hooks import CheckpointHook
 from detframe.engine.newest import open_newest
-from detframe.engine.trainer import check_losses
+from detframe.engine.step import check_losses
+from detframe.engine.trainer import Hook
 from detframe.errors import InvalidValueError
 from detframe.parallel.collectives import any_rank, barrier, gather_objects, on_rank_zero, rank, world_size
 from detframe.parallel.joining import process_group
@@ -172,7 +173,7 @@ def _unreadable(path):
 
 def stop_on_rank_one(folder):
     """Rank 1 alone cannot read its third batch; in a second run it alone gets a signal. Each rank notes what it saw."""
-    from detframe.engine.hooks import Hook
+    from detframe.engine.trainer import Hook
 
     class Send(Hook):
         def after_step(self, trainer):

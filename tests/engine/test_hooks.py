@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from detframe.engine.hooks import BestHook, CheckpointHook, EvaluationHook, LogHook, format_seconds, is_due
+from detframe.engine.hooks import BestHook, CheckpointHook, EvaluationHook, LogHook, format_seconds
 from detframe.engine.pictures import PictureHook
 from detframe.engine.recorder import RunRecorder
+from detframe.engine.trainer import is_due
 from tests.engine.fakes import make_checkpointer, make_config, make_trainer
 
 NAN = math.nan

@@ -8,11 +8,11 @@ import torch
 from detframe.cli.errors import user_message
 from detframe.engine import evaluate, train
 from detframe.engine.evaluating import TestSets
-from detframe.engine.hooks import BestHook, CheckpointHook, EvaluationHook, Hook
+from detframe.engine.hooks import BestHook, CheckpointHook, EvaluationHook
 from detframe.engine.lock import locked
 from detframe.engine.output_dir import claimed, nothing_to_resume, older_runs
 from detframe.engine.recorder import RunRecorder
-from detframe.engine.trainer import Trainer
+from detframe.engine.trainer import Hook, Trainer
 from detframe.errors import InUseError, InvalidValueError
 from tests.engine.fakes import make_checkpointer, make_config, make_data, make_trainer, weights
 

@@ -15,8 +15,9 @@ import torch
 from detframe.config import get_cfg, validate
 from detframe.engine import train
 from detframe.engine.evaluating import TestSets
-from detframe.engine.hooks import CheckpointHook, EvaluationHook, Hook
+from detframe.engine.hooks import CheckpointHook, EvaluationHook
 from detframe.engine.recorder import RunRecorder
+from detframe.engine.trainer import Hook
 from detframe.parallel import launching, stopping
 from detframe.parallel.launching import _Forwarding, launch
 from detframe.parallel.stopping import RunInterrupted, RunStopped, RunTerminated, StopSignals, exit_code

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from detframe.engine.hooks import CheckpointHook, Hook, LogHook
+from detframe.engine.hooks import CheckpointHook, LogHook
 from detframe.engine.recorder import RunRecorder
 from detframe.engine.replaying import run_step
-from detframe.engine.trainer import check_losses
+from detframe.engine.step import check_losses
+from detframe.engine.trainer import Hook
 from tests.engine.fakes import Regressor, make_batch, make_checkpointer, make_config, make_data, make_trainer, weights
 
 
