@@ -33,7 +33,7 @@ def load_config(args: argparse.Namespace, custom_imports: bool = True) -> Config
 @contextmanager
 def _said_by_handlers_alone() -> Iterator[None]:
     """No translation warnings on the bare terminal: a command without a log yet has a run, whose log says them."""
-    translations, silent = logging.getLogger("detframe.config.dialects"), logging.NullHandler()
+    translations, silent = logging.getLogger("detframe.config.foreign.translation"), logging.NullHandler()
     translations.addHandler(silent)
     try:
         yield

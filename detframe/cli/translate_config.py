@@ -11,6 +11,7 @@ from detframe.cli.arguments import base_parser, parse
 from detframe.cli.common import log_to_terminal
 from detframe.cli.errors import guard
 from detframe.config import ConfigNode, get_cfg, validate
+from detframe.config.foreign import PROGRAMS
 from detframe.config.yaml_files import write_yaml
 from detframe.errors import InvalidValueError
 
@@ -19,15 +20,17 @@ The config goes to the standard output, what became of each key to the standard 
 
     tools/translate_config.py e2e_faster_rcnn_R_50_FPN_1x.yaml > faster_rcnn.yaml
 
-Files of detectron2 (with the files that their _BASE_ names), maskrcnn-benchmark and FCOS are understood. Overrides may
-be in their words or in detframe's. The commands of detframe take such a file as it is, too: --config-file OLD.yaml.
+Files of {programs} are understood, with the files that their _BASE_ names. Overrides
+may be in their words or in detframe's. The commands of detframe take such a file as it is, too: --config-file OLD.yaml.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = base_parser("translate-config", "Rewrite another program's config as detframe's.", EPILOG)
-    parser.add_argument("config_file", metavar="OLD.yaml", help="a config of detectron2, maskrcnn-benchmark or FCOS")
+    *others, last = (program.name for program in PROGRAMS)
+    epilog = EPILOG.format(programs=f"{', '.join(others)} and {last}")
+    parser = base_parser("translate-config", "Rewrite another program's config as detframe's.", epilog)
+    parser.add_argument("config_file", metavar="OLD.yaml", help=f"a config of {', '.join(others)} or {last}")
     parser.add_argument("opts", metavar="KEY VALUE", nargs="*", help="overrides")
     args = parse(parser, argv)
     return guard(lambda: _run(args), args.debug)

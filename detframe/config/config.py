@@ -14,8 +14,8 @@ from yacs.config import CfgNode
 
 from detframe.config.bounds import shown
 from detframe.config.coerce import coerce
-from detframe.config.dialects import OVERRIDE, Foreign, recognise, switch, word_of
-from detframe.config.foreign.rules import Dialect
+from detframe.config.foreign.program import Program
+from detframe.config.foreign.translation import OVERRIDE, Foreign, override, recognise, word_of
 from detframe.config.overrides import read_word
 from detframe.config.words import values
 from detframe.config.yaml_files import read_yaml, write_yaml, yaml_rows
@@ -121,16 +121,16 @@ class ConfigNode(CfgNode):
             ValueError: malformed YAML, a key given twice, or a value of the wrong type.
         """
         rows = read_yaml(Path(cfg_filename))
-        dialect, strangers = recognise([key for key, _, _ in rows], self._keys())
-        if dialect is not None and strangers:
+        program, strangers = recognise([key for key, _, _ in rows], self._keys())
+        if program is not None and strangers:
             lines = [f"  {key} ({where})" for key, _, where in rows if key in strangers]
             raise ConfigKeyError(
-                f"{cfg_filename} is written for {dialect.name}, but these keys are known neither there nor here:\n"
+                f"{cfg_filename} is written for {program.name}, but these keys are known neither there nor here:\n"
                 + "\n".join(lines)
             )
-        if dialect is not None:
-            self._merge_foreign(dialect, [row for row in rows if row[0] in dialect.defaults])
-            rows = [row for row in rows if row[0] not in dialect.defaults]
+        if program is not None:
+            self._merge_foreign(program, [row for row in rows if row[0] in program.defaults])
+            rows = [row for row in rows if row[0] not in program.defaults]
         for key, value, where in rows:
             self._assign(key, value, where)
 
@@ -155,13 +155,13 @@ class ConfigNode(CfgNode):
         rows = [(key, read_word(value), OVERRIDE) for key, value in self._pairs(cfg_list)]
         foreign: Foreign | None = self.__dict__["_foreign"]
         if foreign is not None:
-            theirs = [row for row in rows if row[0] in foreign.dialect.defaults]
+            theirs = [row for row in rows if row[0] in foreign.program.defaults]
             if theirs:
-                self._merge_foreign(foreign.dialect, theirs)
-            rows = [row for row in rows if row[0] not in foreign.dialect.defaults]
+                self._merge_foreign(foreign.program, theirs)
+            rows = [row for row in rows if row[0] not in foreign.program.defaults]
         native = self._keys()
         for key, value, where in rows:
-            became = None if key in native else switch(key, values(value))
+            became = None if key in native else override(key, value)
             for ours, meaning in ({key: value} if became is None else became).items():
                 self._assign(ours, meaning, where)
 
@@ -183,10 +183,10 @@ class ConfigNode(CfgNode):
         leaves = [key for key, _ in self.leaves()]
         return {".".join(key.split(".")[: i + 1]) for key in leaves for i in range(key.count(".") + 1)}
 
-    def _merge_foreign(self, dialect: Dialect, rows: Sequence[tuple[str, Any, str]]) -> None:
+    def _merge_foreign(self, program: Program, rows: Sequence[tuple[str, Any, str]]) -> None:
         """Set what another program's keys mean here, as far as these rows change it."""
         foreign: Foreign | None = self.__dict__["_foreign"]
-        before = foreign if foreign is not None and foreign.dialect is dialect else Foreign(dialect)
+        before = foreign if foreign is not None and foreign.program is program else Foreign(program)
         after = before.with_rows(rows)
         for key, (value, where) in after.native.items():
             if key not in before.native or before.native[key][0] != value:

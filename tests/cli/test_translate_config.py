@@ -12,7 +12,7 @@ import pytest
 from detframe.cli import train, translate_config
 from detframe.config import get_cfg
 from tests.cli.test_runs import workplace  # noqa: F401  (a fixture)
-from tests.config.dialects import standard_configs
+from tests.config.foreign import standard_configs
 
 ROOT = Path(__file__).resolve().parents[2]
 

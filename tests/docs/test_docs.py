@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from detframe.config import get_cfg
-from detframe.config.dialects import DIALECTS
+from detframe.config.foreign import PROGRAMS
 from detframe.config.reference import reference_page
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,7 +48,7 @@ def test_keys_that_a_page_names_exist(page: Path):
     roots = "MODEL|INPUT|DATASETS|DATALOADER|SOLVER|TEST"
     named = set(re.findall(rf"\b(?:{roots})\.[A-Z0-9_.]*[A-Z0-9_]\b", text))
     # how to move from other programs is told in their words as well
-    theirs = {key for dialect in DIALECTS for key in dialect.defaults} if page.name == "moving.md" else set()
+    theirs = {key for program in PROGRAMS for key in program.defaults} if page.name == "moving.md" else set()
     assert not {key for key in named if key not in KEYS | SECTIONS | theirs}
 
 

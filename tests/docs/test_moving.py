@@ -25,7 +25,7 @@ from detframe.inference import Detector
 from detframe.modeling import build_detection_model
 from tests.compat.dialects import renamed
 from tests.compat.test_maskrcnn_names import BODY, BOX, FPN, RPN
-from tests.config.dialects import TABLES
+from tests.config.foreign import TABLES
 from tests.modeling.parity import formula, reference
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ import torch
 from detframe.compat import load_weights
 from detframe.config import get_cfg
 from detframe.modeling import build_detection_model
-from tests.config.dialects import standard_configs
+from tests.config.foreign import standard_configs
 from tests.modeling.parity import (
     assert_golden_detections,
     assert_same_detections,

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from detframe.config.foreign.rules import Dialect, UntranslatableError, as_lists, resnet_body, single
+from detframe.config.foreign.program import Program, UntranslatableError, as_lists, classes, resnet_body, single
 
-DETECTRON2 = Dialect(
+DETECTRON2 = Program(
     "detectron2",
-    ("detectron2",),
+    "detectron2",
     implied={
         "VERSION": "it numbers detectron2's own configs",
         "MODEL.ANCHOR_GENERATOR.ANGLES": "boxes are not rotated",
@@ -137,6 +137,9 @@ DETECTRON2.only({
     "MODEL.POINT_HEAD.NAME": ("StandardPointHead",),
     "MODEL.POINT_HEAD.COARSE_PRED_EACH_LAYER": (True,),
 })  # fmt: skip
+# MODEL.RETINANET.NUM_CLASSES is without the background here and with it in maskrcnn-benchmark, so that over a config of
+# detframe's own it says nothing
+DETECTRON2.over_ours({"MODEL.ROI_HEADS.NUM_CLASSES": classes(background=0)})
 
 
 @DETECTRON2.rule(
@@ -289,7 +292,7 @@ def _schedule(name: str, rate: float, last_rate: float) -> dict[str, Any]:
     names = {"WarmupMultiStepLR": "step", "WarmupCosineLR": "cosine"}
     if name not in names:
         raise UntranslatableError(f"SOLVER.LR_SCHEDULER_NAME {name!r}, only {' or '.join(names)}")
-    return {"SOLVER.LR_SCHEDULE": names[name], "SOLVER.COSINE_END_FACTOR": last_rate / rate}
+    return {"SOLVER.LR_SCHEDULE": names[name], "SOLVER.COSINE_END_FACTOR": last_rate / rate if rate else 0.0}
 
 
 @DETECTRON2.rule("SOLVER.WEIGHT_DECAY_BIAS")

@@ -1,4 +1,4 @@
-"""maskrcnn-benchmark and FCOS, which grew out of it, in detframe's keys.
+"""maskrcnn-benchmark in detframe's keys.
 
 Facts: their defaults and what their code makes of them: boxes from pixel to pixel, anchors of Detectron, frozen norms
 without epsilon, ROIAlign without the half pixel, classes counted with the background.
@@ -7,132 +7,168 @@ without epsilon, ROIAlign without the half pixel, classes counted with the backg
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
-from detframe.config.foreign.catalog import weights
-from detframe.config.foreign.rules import Build, Dialect, UntranslatableError, resnet_body, single
+from detframe.config.foreign.program import Program, UntranslatableError, classes, resnet_body, single, switch
 
 _NO_CHOICE = "detframe has one way to do it"
-_DERIVED = "follows from the extractor"
-
-_IMPLIED = {
-    "MODEL.META_ARCHITECTURE": _NO_CHOICE,
-    "MODEL.RPN.ANCHOR_STRIDE": _DERIVED,
-    "MODEL.RETINANET.ANCHOR_STRIDES": _DERIVED,
-    "MODEL.RETINANET.STRADDLE_THRESH": "RetinaNet never left anchors out by it",
-    "MODEL.ROI_HEADS.USE_FPN": _DERIVED,
-    "MODEL.ROI_BOX_HEAD.POOLER_SCALES": _DERIVED,
-    "MODEL.ROI_MASK_HEAD.POOLER_SCALES": _DERIVED,
-    "MODEL.ROI_KEYPOINT_HEAD.POOLER_SCALES": _DERIVED,
-    "MODEL.ROI_BOX_HEAD.PREDICTOR": "follows from the feature extractor",
-    "MODEL.ROI_MASK_HEAD.PREDICTOR": "follows from the feature extractor",
-    "MODEL.ROI_KEYPOINT_HEAD.PREDICTOR": "there is one",
-    "MODEL.ROI_MASK_HEAD.RESOLUTION": "twice the pooled map's",
-    "MODEL.ROI_KEYPOINT_HEAD.RESOLUTION": "four times the pooled map's",
-    "MODEL.ROI_MASK_HEAD.MLP_HEAD_DIM": "the mask head has no fully connected layer",
-    "MODEL.ROI_KEYPOINT_HEAD.MLP_HEAD_DIM": "the keypoint head has no fully connected layer",
-    "MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS": "masks are always pasted",
-    "MODEL.RESNETS.STEM_FUNC": "the stem has the norm of the body",
-    "MODEL.BACKBONE.USE_GN": "TRANS_FUNC says it",
-    "MODEL.FBNET.": "belongs to FBNet",
-    "DATALOADER.SIZE_DIVISIBILITY": "images are padded to what the pyramid needs",
-    "TEST.EXPECTED_RESULTS": "nothing is compared with it",
-    "TEST.EXPECTED_RESULTS_SIGMA_TOL": "nothing is compared with it",
-    "AMP_VERBOSE": "there is no such log",
-}
-_MISSING = {
-    "TEST.BBOX_AUG.": "there is no augmentation in tests",
-    "PATHS_CATALOG": "data sets are listed in datasets/catalog.yaml and DATASETS.CATALOG",
-}
-
+DERIVED = "follows from the extractor"
 _RES5 = "ResNet50Conv5ROIFeatureExtractor"
 
-MASKRCNN_BENCHMARK = Dialect("maskrcnn-benchmark", ("maskrcnn_benchmark",), implied=_IMPLIED, missing=_MISSING)
-FCOS = Dialect(
-    "FCOS",
-    ("maskrcnn_benchmark", "fcos"),
-    implied={**_IMPLIED, "MODEL.FCOS.FPN_STRIDES": _DERIVED},
-    missing=_MISSING,
+MASKRCNN_BENCHMARK = Program(
+    "maskrcnn-benchmark",
+    "maskrcnn_benchmark",
+    implied={
+        "MODEL.META_ARCHITECTURE": _NO_CHOICE,
+        "MODEL.RPN.ANCHOR_STRIDE": DERIVED,
+        "MODEL.RETINANET.ANCHOR_STRIDES": DERIVED,
+        "MODEL.RETINANET.STRADDLE_THRESH": "RetinaNet never left anchors out by it",
+        "MODEL.ROI_HEADS.USE_FPN": DERIVED,
+        "MODEL.ROI_BOX_HEAD.POOLER_SCALES": DERIVED,
+        "MODEL.ROI_MASK_HEAD.POOLER_SCALES": DERIVED,
+        "MODEL.ROI_KEYPOINT_HEAD.POOLER_SCALES": DERIVED,
+        "MODEL.ROI_BOX_HEAD.PREDICTOR": "follows from the feature extractor",
+        "MODEL.ROI_MASK_HEAD.PREDICTOR": "follows from the feature extractor",
+        "MODEL.ROI_KEYPOINT_HEAD.PREDICTOR": "there is one",
+        "MODEL.ROI_MASK_HEAD.RESOLUTION": "twice the pooled map's",
+        "MODEL.ROI_KEYPOINT_HEAD.RESOLUTION": "four times the pooled map's",
+        "MODEL.ROI_MASK_HEAD.MLP_HEAD_DIM": "the mask head has no fully connected layer",
+        "MODEL.ROI_KEYPOINT_HEAD.MLP_HEAD_DIM": "the keypoint head has no fully connected layer",
+        "MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS": "masks are always pasted",
+        "MODEL.RESNETS.STEM_FUNC": "the stem has the norm of the body",
+        "MODEL.BACKBONE.USE_GN": "TRANS_FUNC says it",
+        "MODEL.FBNET.": "belongs to FBNet",
+        "DATALOADER.SIZE_DIVISIBILITY": "images are padded to what the pyramid needs",
+        "TEST.EXPECTED_RESULTS": "nothing is compared with it",
+        "TEST.EXPECTED_RESULTS_SIGMA_TOL": "nothing is compared with it",
+        "AMP_VERBOSE": "there is no such log",
+    },
+    missing={
+        "TEST.BBOX_AUG.": "there is no augmentation in tests",
+        "PATHS_CATALOG": "data sets are listed in datasets/catalog.yaml and DATASETS.CATALOG",
+    },
 )
 
+MASKRCNN_BENCHMARK.same(
+    "MODEL.DEVICE",
+    "DATALOADER.NUM_WORKERS",
+    "OUTPUT_DIR",
+    "MODEL.BACKBONE.FREEZE_CONV_BODY_AT",
+    "MODEL.RESNETS.STRIDE_IN_1X1",
+    "MODEL.RESNETS.RES5_DILATION",
+    "MODEL.RESNETS.STAGE_WITH_DCN",
+    "MODEL.RESNETS.WITH_MODULATED_DCN",
+    "MODEL.RESNETS.DEFORMABLE_GROUPS",
+    *(f"MODEL.RPN.{key}" for key in ("FG_IOU_THRESHOLD", "BG_IOU_THRESHOLD", "BATCH_SIZE_PER_IMAGE")),
+    *(f"MODEL.RPN.{key}" for key in ("POSITIVE_FRACTION", "NMS_THRESH", "MIN_SIZE", "ASPECT_RATIOS")),
+    *(f"MODEL.RPN.PRE_NMS_TOP_N_{phase}" for phase in ("TRAIN", "TEST")),
+    *(f"MODEL.RPN.POST_NMS_TOP_N_{phase}" for phase in ("TRAIN", "TEST")),
+    *(f"MODEL.RPN.FPN_POST_NMS_TOP_N_{phase}" for phase in ("TRAIN", "TEST")),
+    "MODEL.RPN.FPN_POST_NMS_PER_BATCH",
+    *(f"MODEL.ROI_HEADS.{key}" for key in ("FG_IOU_THRESHOLD", "BG_IOU_THRESHOLD", "BATCH_SIZE_PER_IMAGE")),
+    *(f"MODEL.ROI_HEADS.{key}" for key in ("POSITIVE_FRACTION", "BBOX_REG_WEIGHTS", "SCORE_THRESH", "NMS")),
+    *(f"MODEL.ROI_{h}_HEAD.POOLER_RESOLUTION" for h in ("BOX", "MASK", "KEYPOINT")),
+    *(f"MODEL.ROI_{h}_HEAD.POOLER_SAMPLING_RATIO" for h in ("BOX", "MASK", "KEYPOINT")),
+    "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM",
+    *(f"MODEL.RETINANET.{key}" for key in ("NUM_CONVS", "PRIOR_PROB", "LOSS_ALPHA", "LOSS_GAMMA")),
+    *(f"MODEL.RETINANET.{key}" for key in ("FG_IOU_THRESHOLD", "BG_IOU_THRESHOLD", "ASPECT_RATIOS")),
+    *(f"MODEL.RETINANET.{key}" for key in ("INFERENCE_TH", "NMS_TH", "PRE_NMS_TOP_N")),
+    *(f"INPUT.{key}" for key in ("MAX_SIZE_TRAIN", "MIN_SIZE_TEST", "MAX_SIZE_TEST")),
+    *(f"INPUT.{key}" for key in ("BRIGHTNESS", "CONTRAST", "SATURATION", "HUE")),
+    "DATASETS.TRAIN",
+    "DATASETS.TEST",
+    "DATALOADER.ASPECT_RATIO_GROUPING",
+    *(f"SOLVER.{key}" for key in ("MAX_ITER", "BASE_LR", "BIAS_LR_FACTOR", "MOMENTUM", "WEIGHT_DECAY", "GAMMA")),
+    *(f"SOLVER.{key}" for key in ("WEIGHT_DECAY_BIAS", "WARMUP_FACTOR", "WARMUP_ITERS", "WARMUP_METHOD")),
+    *(f"SOLVER.{key}" for key in ("STEPS", "CHECKPOINT_PERIOD", "IMS_PER_BATCH")),
+    "TEST.IMS_PER_BATCH",
+)
+MASKRCNN_BENCHMARK.renamed({
+    "MODEL.CLS_AGNOSTIC_BBOX_REG": "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG",
+    "MODEL.FPN.USE_RELU": "MODEL.FPN.RELU",
+    "MODEL.RPN.STRADDLE_THRESH": "MODEL.RPN.BOUNDARY_THRESH",
+    "MODEL.ROI_KEYPOINT_HEAD.CONV_LAYERS": "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS",
+    "MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES": "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS",
+    "MODEL.RETINANET.BBOX_REG_BETA": "MODEL.RETINANET.SMOOTH_L1_BETA",
+    "INPUT.HORIZONTAL_FLIP_PROB_TRAIN": "INPUT.FLIP_PROB",
+    "INPUT.VERTICAL_FLIP_PROB_TRAIN": "INPUT.VERTICAL_FLIP_PROB",
+    "SOLVER.TEST_PERIOD": "TEST.EVAL_PERIOD",
+})  # fmt: skip
+MASKRCNN_BENCHMARK.only({
+    "MODEL.RPN.RPN_HEAD": ("SingleConvRPNHead",),
+    "MODEL.GROUP_NORM.DIM_PER_GP": (-1,),
+    "MODEL.GROUP_NORM.NUM_GROUPS": (32,),
+    "MODEL.GROUP_NORM.EPSILON": (1e-5,),
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": (256,),
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": (64,),
+    "MODEL.ROI_BOX_HEAD.DILATION": (1,),
+    "MODEL.ROI_MASK_HEAD.DILATION": (1,),
+    "MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS_THRESHOLD": (0.5,),
+    "MODEL.ROI_KEYPOINT_HEAD.FEATURE_EXTRACTOR": ("KeypointRCNNFeatureExtractor",),
+})  # fmt: skip
+MASKRCNN_BENCHMARK.over_ours({
+    "MODEL.RETINANET_ON": switch(
+        {"MODEL.RPN.NAME": "RetinaNet", "MODEL.ROI_HEADS.NAME": ""}, {"MODEL.RPN.NAME": "AnchorRPN"}
+    ),
+    "MODEL.RPN_ONLY": switch({"MODEL.ROI_HEADS.NAME": ""}, {"MODEL.ROI_HEADS.NAME": "StandardROIHeads"}),
+    "MODEL.ROI_BOX_HEAD.NUM_CLASSES": classes(background=1),
+})  # fmt: skip
 
-_FAMILY = (MASKRCNN_BENCHMARK, FCOS)
-for dialect in _FAMILY:
-    dialect.same(
-        "MODEL.DEVICE",
-        "DATALOADER.NUM_WORKERS",
-        "OUTPUT_DIR",
-        "MODEL.BACKBONE.FREEZE_CONV_BODY_AT",
-        "MODEL.RESNETS.STRIDE_IN_1X1",
-        "MODEL.RESNETS.RES5_DILATION",
-        "MODEL.RESNETS.STAGE_WITH_DCN",
-        "MODEL.RESNETS.WITH_MODULATED_DCN",
-        "MODEL.RESNETS.DEFORMABLE_GROUPS",
-        *(f"MODEL.RPN.{key}" for key in ("FG_IOU_THRESHOLD", "BG_IOU_THRESHOLD", "BATCH_SIZE_PER_IMAGE")),
-        *(f"MODEL.RPN.{key}" for key in ("POSITIVE_FRACTION", "NMS_THRESH", "MIN_SIZE", "ASPECT_RATIOS")),
-        *(f"MODEL.RPN.PRE_NMS_TOP_N_{phase}" for phase in ("TRAIN", "TEST")),
-        *(f"MODEL.RPN.POST_NMS_TOP_N_{phase}" for phase in ("TRAIN", "TEST")),
-        *(f"MODEL.RPN.FPN_POST_NMS_TOP_N_{phase}" for phase in ("TRAIN", "TEST")),
-        "MODEL.RPN.FPN_POST_NMS_PER_BATCH",
-        *(f"MODEL.ROI_HEADS.{key}" for key in ("FG_IOU_THRESHOLD", "BG_IOU_THRESHOLD", "BATCH_SIZE_PER_IMAGE")),
-        *(f"MODEL.ROI_HEADS.{key}" for key in ("POSITIVE_FRACTION", "BBOX_REG_WEIGHTS", "SCORE_THRESH", "NMS")),
-        *(f"MODEL.ROI_{h}_HEAD.POOLER_RESOLUTION" for h in ("BOX", "MASK", "KEYPOINT")),
-        *(f"MODEL.ROI_{h}_HEAD.POOLER_SAMPLING_RATIO" for h in ("BOX", "MASK", "KEYPOINT")),
-        "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM",
-        *(f"MODEL.RETINANET.{key}" for key in ("NUM_CONVS", "PRIOR_PROB", "LOSS_ALPHA", "LOSS_GAMMA")),
-        *(f"MODEL.RETINANET.{key}" for key in ("FG_IOU_THRESHOLD", "BG_IOU_THRESHOLD", "ASPECT_RATIOS")),
-        *(f"MODEL.RETINANET.{key}" for key in ("INFERENCE_TH", "NMS_TH", "PRE_NMS_TOP_N")),
-        *(f"INPUT.{key}" for key in ("MAX_SIZE_TRAIN", "MIN_SIZE_TEST", "MAX_SIZE_TEST")),
-        *(f"INPUT.{key}" for key in ("BRIGHTNESS", "CONTRAST", "SATURATION", "HUE")),
-        "DATASETS.TRAIN",
-        "DATASETS.TEST",
-        "DATALOADER.ASPECT_RATIO_GROUPING",
-        *(f"SOLVER.{key}" for key in ("MAX_ITER", "BASE_LR", "BIAS_LR_FACTOR", "MOMENTUM", "WEIGHT_DECAY", "GAMMA")),
-        *(f"SOLVER.{key}" for key in ("WEIGHT_DECAY_BIAS", "WARMUP_FACTOR", "WARMUP_ITERS", "WARMUP_METHOD")),
-        *(f"SOLVER.{key}" for key in ("STEPS", "CHECKPOINT_PERIOD", "IMS_PER_BATCH")),
-        "TEST.IMS_PER_BATCH",
+# What its catalog of weights, published by Detectron, names: addresses or our short names
+_CATALOG = {
+    "ImageNetPretrained/MSRA/R-50": "msra://R-50",
+    "ImageNetPretrained/MSRA/R-101": "msra://R-101",
+    "ImageNetPretrained/MSRA/R-50-GN": "caffe2://R-50-GN",
+    "ImageNetPretrained/MSRA/R-101-GN": "caffe2://R-101-GN",
+    "ImageNetPretrained/FAIR/20171220/X-101-64x4d": "caffe2://X-101-64x4d",
+}
+_DETECTRON = "https://dl.fbaipublicfiles.com/detectron/"
+_DETECTRON_BODIES = {
+    "ImageNetPretrained/FAIR/20171220/X-101-32x8d": "ImageNetPretrained/20171220/X-101-32x8d.pkl",
+}
+# Detectron's baselines of December 2017: name in the catalog -> time and code of the run
+_DETECTRON_RUNS = {
+    "35857197/e2e_faster_rcnn_R-50-C4_1x": "01_33_49.iAX0mXvW",
+    "35857345/e2e_faster_rcnn_R-50-FPN_1x": "01_36_30.cUF7QR7I",
+    "35857890/e2e_faster_rcnn_R-101-FPN_1x": "01_38_50.sNxI7sX7",
+    "36761737/e2e_faster_rcnn_X-101-32x8d-FPN_1x": "06_31_39.5MIHi1fZ",
+    "35858791/e2e_mask_rcnn_R-50-C4_1x": "01_45_57.ZgkA7hPB",
+    "35858933/e2e_mask_rcnn_R-50-FPN_1x": "01_48_14.DzEQe4wC",
+    "35861795/e2e_mask_rcnn_R-101-FPN_1x": "02_31_37.KqyEK4tT",
+    "36761843/e2e_mask_rcnn_X-101-32x8d-FPN_1x": "06_35_59.RZotkLKI",
+    "37129812/e2e_mask_rcnn_X-152-32x8d-FPN-IN5k_1.44x": "09_35_36.8pzTQKYK",
+    "37697547/e2e_keypoint_rcnn_R-50-FPN_1x": "08_42_54.kdzV35ao",
+}
+
+
+@MASKRCNN_BENCHMARK.rule("MODEL.WEIGHT")
+def _weights(value: str | None) -> dict[str, Any]:
+    """MODEL.WEIGHT with the names of the catalog as addresses, without the file name that FCOS puts after a #."""
+    value = value or ""
+    name = value.removeprefix("catalog://")
+    if name != value:
+        return {"MODEL.WEIGHTS": _of_catalog(name)}
+    address, _, fragment = value.partition("#")
+    return {"MODEL.WEIGHTS": value if fragment.startswith("sha256=") else address}
+
+
+def _of_catalog(name: str) -> str:
+    if name in _CATALOG:
+        return _CATALOG[name]
+    if name in _DETECTRON_BODIES:
+        return _DETECTRON + _DETECTRON_BODIES[name]
+    run = name.removeprefix("Caffe2Detectron/COCO/")
+    if run not in _DETECTRON_RUNS:
+        raise UntranslatableError(f"MODEL.WEIGHT: catalog://{name} is not in the catalog of maskrcnn-benchmark")
+    model, title = run.split("/")
+    data = "keypoints_coco_2014_" if "keypoint" in title else "coco_2014_"
+    return (
+        f"{_DETECTRON}{model}/12_2017_baselines/{title}.yaml.{_DETECTRON_RUNS[run]}/output/train/"
+        f"{data}train%3A{data}valminusminival/generalized_rcnn/model_final.pkl"
     )
-    dialect.renamed({
-        "MODEL.CLS_AGNOSTIC_BBOX_REG": "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG",
-        "MODEL.FPN.USE_RELU": "MODEL.FPN.RELU",
-        "MODEL.RPN.STRADDLE_THRESH": "MODEL.RPN.BOUNDARY_THRESH",
-        "MODEL.ROI_KEYPOINT_HEAD.CONV_LAYERS": "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS",
-        "MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES": "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS",
-        "MODEL.RETINANET.BBOX_REG_BETA": "MODEL.RETINANET.SMOOTH_L1_BETA",
-        "INPUT.HORIZONTAL_FLIP_PROB_TRAIN": "INPUT.FLIP_PROB",
-        "INPUT.VERTICAL_FLIP_PROB_TRAIN": "INPUT.VERTICAL_FLIP_PROB",
-        "SOLVER.TEST_PERIOD": "TEST.EVAL_PERIOD",
-    })  # fmt: skip
-    dialect.only({
-        "MODEL.RPN.RPN_HEAD": ("SingleConvRPNHead",),
-        "MODEL.GROUP_NORM.DIM_PER_GP": (-1,),
-        "MODEL.GROUP_NORM.NUM_GROUPS": (32,),
-        "MODEL.GROUP_NORM.EPSILON": (1e-5,),
-        "MODEL.RESNETS.RES2_OUT_CHANNELS": (256,),
-        "MODEL.RESNETS.STEM_OUT_CHANNELS": (64,),
-        "MODEL.ROI_BOX_HEAD.DILATION": (1,),
-        "MODEL.ROI_MASK_HEAD.DILATION": (1,),
-        "MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS_THRESHOLD": (0.5,),
-        "MODEL.ROI_KEYPOINT_HEAD.FEATURE_EXTRACTOR": ("KeypointRCNNFeatureExtractor",),
-    })  # fmt: skip
 
 
-def _both(*reads: str) -> Callable[[Build], Build]:
-    """Decorator: a rule of both programs."""
-
-    def add(build: Build) -> Build:
-        for dialect in _FAMILY:
-            dialect.rule(*reads)(build)
-        return build
-
-    return add
-
-
-_both("MODEL.WEIGHT")(weights)
-
-
-@_both("MODEL.BACKBONE.CONV_BODY", "MODEL.RESNETS.NUM_GROUPS", "MODEL.RESNETS.WIDTH_PER_GROUP")
+@MASKRCNN_BENCHMARK.rule("MODEL.BACKBONE.CONV_BODY", "MODEL.RESNETS.NUM_GROUPS", "MODEL.RESNETS.WIDTH_PER_GROUP")
 def _body(conv_body: str, groups: int, width: int) -> dict[str, Any]:
     if "FBNet" in conv_body:
         raise UntranslatableError(f"MODEL.BACKBONE.CONV_BODY {conv_body}: detframe has no FBNet")
@@ -142,7 +178,7 @@ def _body(conv_body: str, groups: int, width: int) -> dict[str, Any]:
     return resnet_body(int(match[1]), groups, width, match[2])
 
 
-@_both("MODEL.RESNETS.TRANS_FUNC")
+@MASKRCNN_BENCHMARK.rule("MODEL.RESNETS.TRANS_FUNC")
 def _norm(function: str) -> dict[str, Any]:
     norms = {"BottleneckWithFixedBatchNorm": "FrozenBN", "BottleneckWithGN": "GN", "BottleneckWithBatchNorm": "BN"}
     if function not in norms:
@@ -152,7 +188,7 @@ def _norm(function: str) -> dict[str, Any]:
     return {"MODEL.RESNETS.NORM": norm, "MODEL.RESNETS.NORM_EPS": 0.0 if norm == "FrozenBN" else 1e-5}
 
 
-@_both(
+@MASKRCNN_BENCHMARK.rule(
     "MODEL.RESNETS.BACKBONE_OUT_CHANNELS",
     "MODEL.BACKBONE.OUT_CHANNELS",
     "MODEL.FPN.USE_GN",
@@ -169,7 +205,7 @@ def _pyramid(
     return out
 
 
-@_both("MODEL.RPN.ANCHOR_SIZES", "MODEL.RPN.USE_FPN")
+@MASKRCNN_BENCHMARK.rule("MODEL.RPN.ANCHOR_SIZES", "MODEL.RPN.USE_FPN")
 def _rpn_anchors(sizes: Any, has_pyramid: bool) -> dict[str, Any]:
     if any(isinstance(size, (list, tuple)) for size in sizes):  # as detframe's own key has them
         rows = tuple(sizes)
@@ -185,7 +221,9 @@ def _rpn_anchors(sizes: Any, has_pyramid: bool) -> dict[str, Any]:
     }
 
 
-@_both(*(f"MODEL.RETINANET.{key}" for key in ("ANCHOR_SIZES", "OCTAVE", "SCALES_PER_OCTAVE", "BBOX_REG_WEIGHT")))
+@MASKRCNN_BENCHMARK.rule(
+    *(f"MODEL.RETINANET.{key}" for key in ("ANCHOR_SIZES", "OCTAVE", "SCALES_PER_OCTAVE", "BBOX_REG_WEIGHT"))
+)
 def _retinanet(sizes: Any, octave: float, scales: int, weight: float) -> dict[str, Any]:
     rows = tuple(tuple(size * octave ** (i / scales) for i in range(scales)) for size in sizes)
     return {
@@ -199,7 +237,9 @@ def _retinanet(sizes: Any, octave: float, scales: int, weight: float) -> dict[st
     }
 
 
-@_both(*(f"MODEL.ROI_BOX_HEAD.{k}" for k in ("FEATURE_EXTRACTOR", "USE_GN", "NUM_STACKED_CONVS", "CONV_HEAD_DIM")))
+@MASKRCNN_BENCHMARK.rule(
+    *(f"MODEL.ROI_BOX_HEAD.{k}" for k in ("FEATURE_EXTRACTOR", "USE_GN", "NUM_STACKED_CONVS", "CONV_HEAD_DIM"))
+)
 def _box_head(extractor: str, group_norm: bool, convs: int, dim: int) -> dict[str, Any]:
     prefix = "MODEL.ROI_BOX_HEAD."
     norm = "GN" if group_norm else ""
@@ -216,7 +256,7 @@ def _box_head(extractor: str, group_norm: bool, convs: int, dim: int) -> dict[st
     return {**values, "MODEL.ROI_HEADS.MIN_SIZE": -1.0}
 
 
-@_both(
+@MASKRCNN_BENCHMARK.rule(
     *(f"MODEL.ROI_MASK_HEAD.{key}" for key in ("FEATURE_EXTRACTOR", "CONV_LAYERS", "USE_GN")),
     "MODEL.ROI_MASK_HEAD.SHARE_BOX_FEATURE_EXTRACTOR",
     "MODEL.MASK_ON",
@@ -235,14 +275,14 @@ def _mask_head(extractor: str, layers: Any, group_norm: bool, shared: bool, mask
     return {f"{prefix}NUM_CONV": len(layers), f"{prefix}CONV_DIM": dim, f"{prefix}NORM": "GN" if group_norm else ""}
 
 
-@_both("MODEL.ROI_KEYPOINT_HEAD.SHARE_BOX_FEATURE_EXTRACTOR", "MODEL.KEYPOINT_ON")
+@MASKRCNN_BENCHMARK.rule("MODEL.ROI_KEYPOINT_HEAD.SHARE_BOX_FEATURE_EXTRACTOR", "MODEL.KEYPOINT_ON")
 def _keypoints_share(shared: bool, keypoints_on: bool) -> dict[str, Any]:
     if shared and keypoints_on:
         raise UntranslatableError("MODEL.ROI_KEYPOINT_HEAD.SHARE_BOX_FEATURE_EXTRACTOR True has no counterpart here")
     return {}
 
 
-@_both("INPUT.TO_BGR255", "INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD")
+@MASKRCNN_BENCHMARK.rule("INPUT.TO_BGR255", "INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD")
 def _pixels(bgr: bool, mean: Any, std: Any) -> dict[str, Any]:
     scale = 1.0 if bgr else 255.0  # without TO_BGR255 the pixels are RGB from 0 to 1
     return {
@@ -252,14 +292,14 @@ def _pixels(bgr: bool, mean: Any, std: Any) -> dict[str, Any]:
     }
 
 
-@_both("DTYPE")
+@MASKRCNN_BENCHMARK.rule("DTYPE")
 def _precision(kind: str) -> dict[str, Any]:
     if kind not in ("float32", "float16"):
         raise UntranslatableError(f"DTYPE {kind!r}, only 'float32' or 'float16'")
     return {"SOLVER.AMP": "auto" if kind == "float16" else "off"}
 
 
-@_both()
+@MASKRCNN_BENCHMARK.rule()
 def _fixed() -> dict[str, Any]:
     return {
         "MODEL.LEGACY_BOXES": True,
@@ -269,56 +309,46 @@ def _fixed() -> dict[str, Any]:
     }
 
 
-_KIND = (
+KIND = (
     "MODEL.RPN_ONLY", "MODEL.RETINANET_ON", "MODEL.MASK_ON", "MODEL.KEYPOINT_ON",
     "MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR", "MODEL.ROI_BOX_HEAD.NUM_CLASSES", "MODEL.RETINANET.NUM_CLASSES",
     "MODEL.ROI_HEADS.DETECTIONS_PER_IMG", "TEST.DETECTIONS_PER_IMG",
 )  # fmt: skip
 
 
-@MASKRCNN_BENCHMARK.rule(*_KIND)
-@FCOS.rule(*_KIND, "MODEL.FCOS_ON", "MODEL.FCOS.NUM_CLASSES")
-def _detector(
+@MASKRCNN_BENCHMARK.rule(*KIND)
+def detector(
     rpn_only: bool, retinanet: bool, mask: bool, keypoints: bool, extractor: str, roi_classes: int, retina_classes: int,
-    roi_limit: int, test_limit: int, fcos: bool = False, fcos_classes: int = 0,
+    roi_limit: int, test_limit: int,
 ) -> dict[str, Any]:  # fmt: skip
     """Which detector it is; each kind has a number of classes of its own, with the background."""
-    kind = "FCOS" if fcos else "RetinaNet" if retinanet else "AnchorRPN"
-    classes = {"AnchorRPN": roi_classes, "RetinaNet": retina_classes, "FCOS": fcos_classes}[kind]
-    dense = kind != "AnchorRPN"
-    heads = "" if dense or rpn_only else "Res5ROIHeads" if extractor == _RES5 else "StandardROIHeads"
+    if retinanet:
+        return dense_detector("RetinaNet", retina_classes, test_limit)
     return {
-        "MODEL.RPN.NAME": kind,
-        "MODEL.ROI_HEADS.NAME": heads,
-        "MODEL.NUM_CLASSES": classes - 1,
-        "MODEL.MASK_ON": mask and bool(heads),
-        "MODEL.KEYPOINT_ON": keypoints and bool(heads),
-        "TEST.DETECTIONS_PER_IMG": test_limit if dense else roi_limit,
-        "TEST.EVALUATOR": "coco" if heads or dense else "proposals",
+        "MODEL.RPN.NAME": "AnchorRPN",
+        "MODEL.ROI_HEADS.NAME": "" if rpn_only else "Res5ROIHeads" if extractor == _RES5 else "StandardROIHeads",
+        "MODEL.NUM_CLASSES": roi_classes - 1,
+        "MODEL.MASK_ON": mask and not rpn_only,
+        "MODEL.KEYPOINT_ON": keypoints and not rpn_only,
+        "TEST.DETECTIONS_PER_IMG": roi_limit,
+        "TEST.EVALUATOR": "proposals" if rpn_only else "coco",
     }
 
 
-@FCOS.rule("MODEL.USE_SYNCBN")
-def _synchronised(value: bool) -> dict[str, Any]:
-    return {"MODEL.MOBILENET.NORM": "SyncBN" if value else "BN"}
+def dense_detector(kind: str, classes_and_background: int, limit: int) -> dict[str, Any]:
+    """A detector without ROI heads, and the most that it finds on an image."""
+    return {
+        "MODEL.RPN.NAME": kind,
+        "MODEL.ROI_HEADS.NAME": "",
+        "MODEL.NUM_CLASSES": classes_and_background - 1,
+        "MODEL.MASK_ON": False,
+        "MODEL.KEYPOINT_ON": False,
+        "TEST.DETECTIONS_PER_IMG": limit,
+        "TEST.EVALUATOR": "coco",
+    }
 
 
 @MASKRCNN_BENCHMARK.rule("INPUT.MIN_SIZE_TRAIN")
-def _sizes_of_benchmark(sizes: Any) -> dict[str, Any]:
+def train_sizes(sizes: Any) -> dict[str, Any]:
+    """The sizes that a training image may get, one of which is drawn."""
     return {"INPUT.MIN_SIZE_TRAIN": sizes, "INPUT.MIN_SIZE_TRAIN_SAMPLING": "choice"}
-
-
-@FCOS.rule("INPUT.MIN_SIZE_TRAIN", "INPUT.MIN_SIZE_RANGE_TRAIN")
-def _sizes_of_fcos(sizes: Any, span: Any) -> dict[str, Any]:
-    low, high = span
-    if low != -1:
-        return {"INPUT.MIN_SIZE_TRAIN": (low, high), "INPUT.MIN_SIZE_TRAIN_SAMPLING": "range"}
-    return {"INPUT.MIN_SIZE_TRAIN": sizes, "INPUT.MIN_SIZE_TRAIN_SAMPLING": "choice"}
-
-
-FCOS.same(
-    *(f"MODEL.FCOS.{key}" for key in ("NUM_CONVS", "PRIOR_PROB", "LOSS_ALPHA", "LOSS_GAMMA", "INFERENCE_TH", "NMS_TH")),
-    *(f"MODEL.FCOS.{key}" for key in ("PRE_NMS_TOP_N", "CENTER_SAMPLING_RADIUS", "IOU_LOSS_TYPE", "NORM_REG_TARGETS")),
-    *(f"MODEL.FCOS.{key}" for key in ("CENTERNESS_ON_REG", "USE_DCN_IN_TOWER")),
-)
-FCOS.only({"SOLVER.DCONV_OFFSETS_LR_FACTOR": (1.0,)})

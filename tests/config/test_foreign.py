@@ -11,7 +11,7 @@ import pytest
 from detframe.config import ConfigNode, get_cfg, validate
 from detframe.config.yaml_files import compute
 from detframe.data import read_catalogs
-from tests.config.dialects import PROGRAMS, names, standard_configs
+from tests.config.foreign import PROGRAMS, names, standard_configs
 
 NAMES = {"detectron2": "detectron2", "maskrcnn_benchmark": "maskrcnn-benchmark", "fcos": "FCOS"}
 
@@ -45,7 +45,7 @@ def test_each_key_of_each_file_is_named_in_the_log(program: str, caplog: pytest.
         cfg.merge_from_file(standard_configs(program)[name])
         said = "\n".join(record.message for record in caplog.records)
         foreign = cfg.__dict__["_foreign"]
-        assert foreign.dialect.name == NAMES[program] and len(foreign.rows) > 10
+        assert foreign.program.name == NAMES[program] and len(foreign.rows) > 10
         assert [key for key in foreign.rows if f"{key} " not in said] == [], name
         assert [line for _, line in cfg.translation] == [record.message for record in caplog.records]
         validate(cfg)

@@ -10,7 +10,7 @@ import torch
 from detframe.config import get_cfg, validate
 from detframe.layers import DeformConv
 from detframe.modeling import build_detection_model
-from tests.config.dialects import PROGRAMS, names, standard_configs
+from tests.config.foreign import PROGRAMS, names, standard_configs
 
 CONFIGS = [(program, name) for program in PROGRAMS for name in names(program, translatable=True)]
 
