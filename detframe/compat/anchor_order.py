@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from detframe.modeling.rpn.anchor_rpn import AnchorGenerator
+from detframe.modeling.rpn.anchors import AnchorGenerator
 
 Grid = tuple[int, int]  # sizes and aspect ratios of a cell's anchors
 RPN_OUTPUTS = ("rpn.head.cls_logits.", "rpn.head.bbox_pred.")

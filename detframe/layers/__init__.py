@@ -3,6 +3,7 @@
 from detframe.layers.conv_norm import ConvNorm, conv_norm, folding, make_norm
 from detframe.layers.deform_conv import DeformConv
 from detframe.layers.freezing import freeze, freeze_matching
+from detframe.layers.initialising import init_he, init_normal
 from detframe.layers.norm_check import SingleValueError, check_norms
 from detframe.layers.normalizers import StepCounts, first_part, global_normalizer, passes_per_step
 
@@ -18,6 +19,8 @@ __all__ = [
     "freeze",
     "freeze_matching",
     "global_normalizer",
+    "init_he",
+    "init_normal",
     "make_norm",
     "passes_per_step",
 ]

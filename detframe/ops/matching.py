@@ -57,7 +57,7 @@ def match_boxes(
         shape = (num_images, num_anchors)
         zeros = torch.zeros(shape, device=anchors.device)
         return Matches(zeros.long(), zeros.to(torch.int8), zeros)
-    pairs_per_anchor = num_images * num_gt
+    pairs_per_anchor = max(1, num_images * num_gt)
     fused = anchors.device.type != "cpu" or torch.compiler.is_compiling()
     step = max(1, (max_pairs if fused else min(max_pairs, CACHE_PAIRS)) // pairs_per_anchor)
     chunks = [anchors[..., start : start + step, :] for start in range(0, num_anchors, step)]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from detframe.ops.boxes import extend_boxes, pairwise_iou
 from detframe.ops.fcos import location_fits
+from detframe.ops.ragged import members
 
 # Pairs of an object with another one, or with a location, that are looked at together
 MAX_PAIRS = 2**21
@@ -170,7 +171,7 @@ def _fitting(
 ) -> tuple[Tensor, Tensor]:
     """Pairs of an object and a location that may take it: rows, and a number that no other location has."""
     first, count = window[0][rows], window[1][rows]
-    row, offset = ragged(count.prod(1))
+    row, offset = members(count.prod(1))
     cell = torch.stack([offset % count[row, 0], offset // count[row, 0]], 1) + first[row]
     row = row + rows.start
     image = objects.image[row]
@@ -191,15 +192,6 @@ def _smallest(row: Tensor, place: Tensor, area: Tensor) -> Tensor:
     is_first = torch.ones_like(sorted_place, dtype=torch.bool)
     is_first[1:] = sorted_place[1:] != sorted_place[:-1]
     return row[order[is_first]]
-
-
-# ---------------------------------------------------------------------------------------------- rows of unequal length
-def ragged(counts: Tensor) -> tuple[Tensor, Tensor]:
-    """The row and the place in its row of every member of rows of `counts` members, int64 each: 2, 0, 1 gives the rows
-    0, 0, 2 and the places 0, 1, 0."""
-    row = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
-    before = counts.cumsum(0) - counts
-    return row, torch.arange(len(row), device=counts.device) - before[row]
 
 
 def _parts(objects: Objects, pairs: Tensor) -> Iterator[slice]:

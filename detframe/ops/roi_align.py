@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
+from detframe.ops.ragged import starts
+
 
 def assign_levels(boxes: Tensor, min_level: int, max_level: int, canonical_size: float, canonical_level: int) -> Tensor:
     """Level of each region by its size (FPN, arXiv:1612.03144, equation 1): int64 (R,), clamped to what there is."""
@@ -74,8 +76,7 @@ class _Regions:
         x, x_weight = self._axis(scaled[:, 0], scaled[:, 2], width)
         y, y_weight = self._axis(scaled[:, 1], scaled[:, 3], height)
         cells = sizes_hw.prod(1)
-        level_start = (cells * num_images).cumsum(0) - cells * num_images
-        base = level_start[self.level] + self.image_index * cells[self.level]
+        base = starts(cells * num_images)[self.level] + self.image_index * cells[self.level]
         row = (base[:, None, None] + y * width[:, None, None])[:, :, None, :, None] + x[:, None, :, None, :]
         weight = y_weight[:, :, None, :, None] * x_weight[:, None, :, None, :]
         taps = (2 * self.sampling_ratio) ** 2
@@ -141,8 +142,7 @@ class _WeightedBags(torch.autograd.Function):
         """The gradient of each table row: the weighted sum of the gradients of the bags that use it."""
         rows, weights = ctx.saved_tensors
         flat, order = rows.flatten().sort(stable=True)
-        counts = torch.bincount(flat, minlength=ctx.table_rows)
-        offsets = counts.cumsum(0) - counts
+        offsets = starts(torch.bincount(flat, minlength=ctx.table_rows))
         bag = torch.div(order, rows.shape[1], rounding_mode="floor")
         weight = weights.flatten()[order].to(grad.dtype)
         return F.embedding_bag(bag, grad.contiguous(), offsets, per_sample_weights=weight, mode="sum"), None, None

@@ -9,7 +9,7 @@ from detframe.config import get_cfg
 from detframe.modeling.rpn import FCOS, AnchorRPN, RetinaNet
 from detframe.ops import inside_images, match_boxes, pairwise_iou
 from detframe.ops.fcos import assign_locations
-from detframe.ops.reach import MAX_PAIRS, Objects, ragged
+from detframe.ops.reach import MAX_PAIRS, Objects
 from detframe.structures import ImageList
 
 STRIDES = {"p2": 4, "p3": 8, "p4": 16}
@@ -175,9 +175,3 @@ def test_nothing_to_reach():
         sizes = () if entry is FCOS else in_section(section, ("ANCHOR_SIZES", ((8,), (16,), (32,))))
         found = head(entry, *sizes).reach(objects_of([], []))
         assert len(found.full) == len(found.weak) == len(found.quality) == 0
-
-
-def test_ragged():
-    row, place = ragged(torch.tensor([2, 0, 1]))
-    assert row.tolist() == [0, 0, 2]
-    assert place.tolist() == [0, 1, 0]

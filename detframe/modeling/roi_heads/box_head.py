@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detframe.config import ConfigNode
+from detframe.layers import init_normal
 from detframe.modeling.roi_heads.convs import LinearNorm, RegionConvs, fully_connected
 from detframe.ops import extend_boxes, roi_align_pyramid
 from detframe.ops.roi_align import assign_levels
@@ -134,10 +135,8 @@ class BoxPredictor(nn.Module):
         super().__init__()
         self.cls_score = nn.Linear(in_dim, 1 + num_classes)
         self.bbox_pred = nn.Linear(in_dim, 4 * (1 if class_agnostic else num_classes))
-        nn.init.normal_(self.cls_score.weight, std=0.01)
-        nn.init.normal_(self.bbox_pred.weight, std=0.001)
-        for layer in (self.cls_score, self.bbox_pred):
-            nn.init.zeros_(layer.bias)
+        init_normal(self.cls_score)
+        init_normal(self.bbox_pred, std=0.001)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.cls_score(x).float(), self.bbox_pred(x).float().reshape(len(x), self.bbox_pred.out_features // 4, 4)

@@ -107,13 +107,11 @@ class CascadeROIHeads(StandardROIHeads):
         if gt.boxes.shape[1] == 0:
             zero = torch.zeros_like(image)
             return Regions(boxes, zero, image, boxes, zero)
-        counts = torch.bincount(image, minlength=len(images))
-        place = torch.arange(len(image), device=image.device) - (counts.cumsum(0) - counts)[image]
-        padded = boxes.new_zeros((len(images), int(counts.max()) if len(image) else 0, 4))
-        padded[image, place] = boxes
         iou = self.stage_ious[stage]
-        matches = match_boxes(gt.boxes, gt.valid, padded, iou, iou, keep_best=False, pixel=self.pixel)
-        gt_index, found = matches.gt_index[image, place], matches.label[image, place] > 0
+        # each region beside the objects of its own image
+        own, valid = gt.boxes[image], gt.valid[image]
+        matches = match_boxes(own, valid, boxes[:, None], iou, iou, keep_best=False, pixel=self.pixel)
+        gt_index, found = matches.gt_index[:, 0], matches.label[:, 0] > 0
         return Regions(
             boxes, torch.where(found, gt.labels[image, gt_index], 0), image, gt.boxes[image, gt_index], gt_index
         )

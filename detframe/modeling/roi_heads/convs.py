@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detframe.errors import InvalidValueError
-from detframe.layers import ConvNorm, make_norm
+from detframe.layers import ConvNorm, init_he, make_norm
 
 
 class RegionConvs(nn.Sequential):
@@ -25,9 +25,7 @@ class RegionConvs(nn.Sequential):
         channels = [in_channels, *[dim] * num_conv]
         super().__init__(*(ConvNorm(a, b, 3, norm=norm, relu=True) for a, b in pairwise(channels)))
         self.out_channels = channels[-1]
-        for block in self:
-            if isinstance(block, ConvNorm):
-                initialise(block.conv)
+        init_he(self)
 
 
 class LinearNorm(nn.Sequential):
@@ -53,10 +51,3 @@ def fully_connected(x: Tensor, layer: nn.Module) -> Tensor:
         weight = layer.weight.reshape(-1, *x.shape[1:])
         return F.conv2d(x, weight, layer.bias).flatten(1)
     return layer(x.flatten(1))
-
-
-def initialise(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
-    """Normal by the fan-out (He et al., arXiv:1502.01852), bias 0."""
-    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)

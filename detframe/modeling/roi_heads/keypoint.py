@@ -13,10 +13,9 @@ from torch.nn import functional as F
 
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
-from detframe.layers import global_normalizer
+from detframe.layers import global_normalizer, init_he
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.roi_heads.box_head import ROIPooler
-from detframe.modeling.roi_heads.convs import initialise
 from detframe.modeling.roi_heads.regions import Regions
 from detframe.ops import heatmaps_to_keypoints, keypoint_loss, keypoints_to_cells
 
@@ -27,9 +26,7 @@ class KeypointHead(nn.Sequential):
     def __init__(self, in_channels: int, dims: Sequence[int]) -> None:
         layers: list[nn.Module] = []
         for a, b in zip([in_channels, *dims], dims, strict=False):
-            conv = nn.Conv2d(a, b, 3, padding=1)
-            initialise(conv)
-            layers += [conv, nn.ReLU(inplace=True)]
+            layers += [init_he(nn.Conv2d(a, b, 3, padding=1)), nn.ReLU(inplace=True)]
         super().__init__(*layers)
 
 
@@ -39,7 +36,7 @@ class KeypointPredictor(nn.Module):
     def __init__(self, in_channels: int, num_keypoints: int) -> None:
         super().__init__()
         self.kps_score_lowres = nn.ConvTranspose2d(in_channels, num_keypoints, 4, 2, padding=1)
-        initialise(self.kps_score_lowres)
+        init_he(self)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.interpolate(self.kps_score_lowres(x).float(), scale_factor=2.0, mode="bilinear")

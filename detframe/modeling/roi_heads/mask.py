@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
-from detframe.layers import global_normalizer
+from detframe.layers import global_normalizer, init_he, init_normal
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.roi_heads.box_head import ROIPooler
-from detframe.modeling.roi_heads.convs import RegionConvs, initialise
+from detframe.modeling.roi_heads.convs import RegionConvs
 from detframe.modeling.roi_heads.regions import Regions
 from detframe.ops import crop_masks
 from detframe.registry import MASK_HEADS
@@ -33,9 +33,8 @@ class MaskPredictor(nn.Module):
         super().__init__()
         self.conv5_mask = nn.ConvTranspose2d(in_channels, dim, 2, 2)
         self.mask_fcn_logits = nn.Conv2d(dim, num_maps, 1)
-        initialise(self.conv5_mask)
-        initialise(self.mask_fcn_logits)
-        nn.init.normal_(self.mask_fcn_logits.weight, std=0.001)
+        init_he(self)
+        init_normal(self.mask_fcn_logits, std=0.001)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         x = F.relu(self.conv5_mask(x), inplace=True)

@@ -14,13 +14,13 @@ from torch.nn import functional as F
 
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
-from detframe.layers import ConvNorm, global_normalizer
+from detframe.layers import ConvNorm, global_normalizer, init_he, init_normal
 from detframe.modeling.ground_truth import GroundTruth
-from detframe.modeling.roi_heads.convs import initialise
 from detframe.modeling.roi_heads.mask import mask_targets, own_class
 from detframe.modeling.roi_heads.regions import Regions
 from detframe.ops import random_keys
 from detframe.ops.points import regular_grid, sample_level, sample_masks, sample_regions, to_image
+from detframe.ops.ragged import places
 from detframe.registry import MASK_HEADS
 
 
@@ -31,10 +31,10 @@ class CoarseHead(nn.Module):
         super().__init__()
         self.num_maps, self.side = num_maps, side
         self.reduce = ConvNorm(channels, channels, 2, stride=2, relu=True)
-        initialise(self.reduce.conv)
+        init_he(self.reduce)
         sizes = [channels * side**2, *[dim] * num_fc]
-        self.fcs = nn.ModuleList(_hidden(nn.Linear(a, b)) for a, b in pairwise(sizes))
-        self.prediction = _last(nn.Linear(sizes[-1], num_maps * side**2))
+        self.fcs = nn.ModuleList(init_he(nn.Linear(a, b)) for a, b in pairwise(sizes))
+        self.prediction = init_normal(nn.Linear(sizes[-1], num_maps * side**2), std=0.001)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.reduce(x).flatten(1)
@@ -52,8 +52,8 @@ class PointHead(nn.Module):
     def __init__(self, channels: int, num_fc: int, dim: int, num_maps: int) -> None:
         super().__init__()
         sizes = [channels, *[dim] * num_fc]
-        self.fcs = nn.ModuleList(_hidden(nn.Conv1d(a + num_maps, b, 1)) for a, b in pairwise(sizes))
-        self.predictor = _last(nn.Conv1d(sizes[-1] + num_maps, num_maps, 1))
+        self.fcs = nn.ModuleList(init_he(nn.Conv1d(a + num_maps, b, 1)) for a, b in pairwise(sizes))
+        self.predictor = init_normal(nn.Conv1d(sizes[-1] + num_maps, num_maps, 1), std=0.001)
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
         x = fine
@@ -173,9 +173,7 @@ class PointRendBranch(nn.Module):
         """Where the coarse masks (R, S, S) are least certain, and some anywhere: (R, P, 2)."""
         drawn, chosen = self.oversample * self.num_points, int(self.importance * self.num_points)
         # each region of an image has numbers of its own, whatever other images there are
-        counts = torch.bincount(regions.image, minlength=len(gt.seeds))
-        place = torch.arange(len(regions.image), device=counts.device) - (counts.cumsum(0) - counts)[regions.image]
-        seeds = (gt.seeds[regions.image] + 2) * 1_000_003 + place
+        seeds = (gt.seeds[regions.image] + 2) * 1_000_003 + places(regions.image, len(gt.seeds))
         count = drawn + self.num_points - chosen
         keys = random_keys(seeds, 2 * count).reshape(len(seeds), count, 2)
         candidates, anywhere = keys[:, :drawn], keys[:, drawn:]
@@ -189,17 +187,3 @@ class PointRendBranch(nn.Module):
         counts = torch.bincount(regions.image, minlength=len(masks)).tolist()
         parts = zip(masks, regions.gt_index.split(counts), points.split(counts), strict=True)
         return torch.cat([sample_masks(*part) for part in parts])
-
-
-def _hidden(layer: nn.Linear | nn.Conv1d) -> nn.Linear | nn.Conv1d:
-    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
-
-
-def _last(layer: nn.Linear | nn.Conv1d) -> nn.Linear | nn.Conv1d:
-    nn.init.normal_(layer.weight, std=0.001)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from detframe.modeling.proposals import Proposals, suppress
+from detframe.ops.ragged import places
 
 
 class Candidates(NamedTuple):
@@ -52,9 +53,7 @@ def best_above(logits: Tensor, threshold: float, keep: int) -> Candidates:
     order = (scores > threshold).nonzero().flatten()
     order = order[scores[order].argsort(descending=True, stable=True)]
     order = order[image[order].argsort(stable=True)]
-    counts = torch.bincount(image[order], minlength=len(logits))
-    rank = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[image[order]]
-    order = order[rank < keep]
+    order = order[places(image[order], len(logits)) < keep]
     index = index[order]
     return Candidates(image[order], index // num_classes, index % num_classes + 1, scores[order])
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detframe.layers import make_norm
+from detframe.layers import init_normal, make_norm
 from detframe.modeling.rpn.dense import class_prior_bias
 
 
@@ -43,7 +43,7 @@ class ClassificationHead(nn.Module):
         super().__init__()
         self.conv = tower
         self.cls_logits = nn.Conv2d(channels, num_classes, 3, padding=1)
-        _initialise(self)
+        init_normal(self)
         nn.init.constant_(self.cls_logits.bias, class_prior_bias(prior))  # type: ignore[arg-type]
 
 
@@ -55,15 +55,7 @@ class RegressionHead(nn.Module):
         self.conv = tower
         self.bbox_reg = nn.Conv2d(channels, 4, 3, padding=1)
         self.bbox_ctrness = nn.Conv2d(channels, 1, 3, padding=1)
-        _initialise(self)
-
-
-def _initialise(head: nn.Module) -> None:
-    for module in head.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.normal_(module.weight, std=0.01)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+        init_normal(self)
 
 
 class FCOSHead(nn.Module):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detframe.layers import ConvNorm
+from detframe.layers import ConvNorm, init_normal
 
 Outputs = tuple[Tensor, Tensor]
 
@@ -25,11 +25,7 @@ class RPNHead(nn.Module):
         self.conv = nn.Sequential(*(ConvNorm(channels, channels, 3, relu=True) for _ in range(depth)))
         self.cls_logits = nn.Conv2d(channels, num_anchors, 1)
         self.bbox_pred = nn.Conv2d(channels, 4 * num_anchors, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=0.01)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        init_normal(self)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Objectness logits (N, H * W * T) and deltas (N, H * W * T, 4) of each level, float32."""
@@ -72,7 +68,7 @@ class RPNHead(nn.Module):
         """
         location, template = anchor // self.num_anchors, anchor % self.num_anchors
         patches = _patches(features, image, location)
-        conv: nn.Conv2d = self.conv[0].conv  # type: ignore[union-attr, assignment]
+        conv: nn.Conv2d = self.conv[0].conv  # type: ignore[assignment]
         hidden = F.relu(F.linear(patches, conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias))
         weight, bias = self._outputs()
         out = F.linear(hidden, weight.flatten(1), bias).float()

@@ -15,7 +15,7 @@ from detframe.config import ConfigNode
 from detframe.layers import first_part, global_normalizer, passes_per_step
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.proposals import Proposals
-from detframe.modeling.rpn.anchor_rpn import AnchorGenerator
+from detframe.modeling.rpn.anchors import AnchorGenerator
 from detframe.modeling.rpn.dense import Candidates, best_above, join_levels
 from detframe.modeling.rpn.retinanet_head import RetinaNetHead
 from detframe.ops import BoxLoss, clip_boxes, decode_boxes, match_boxes, sides_at_least, sigmoid_focal

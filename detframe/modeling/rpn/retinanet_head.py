@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from detframe.layers import ConvNorm
+from detframe.layers import ConvNorm, init_normal
 from detframe.modeling.rpn.dense import class_prior_bias
 
 
@@ -46,11 +46,8 @@ class _Branch(nn.Module):
         self.output_name = output_name
         output = nn.Conv2d(channels, out_channels, 3, padding=1)
         self.add_module(output_name, output)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=0.01)
-                if module.bias is not None:
-                    nn.init.constant_(module.bias, bias if module is output else 0.0)
+        init_normal(self)
+        nn.init.constant_(output.bias, bias)  # type: ignore[arg-type]
 
     def forward(self, feature: Tensor) -> Tensor:
         out: Tensor = self.get_submodule(self.output_name)(self.conv(feature))

@@ -1,0 +1,106 @@
+"""The anchors of a pyramid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detframe.config import ConfigNode
+from detframe.errors import InvalidValueError
+from detframe.ops import anchor_templates, extend_boxes, grid_anchors, grid_step
+from detframe.ops.reach import Objects, grid_cells, nearest_anchors
+from detframe.structures import ImageList
+
+
+class AnchorGenerator(nn.Module):
+    """Anchors of every level; the templates are buffers, so that they follow the model to its device.
+
+    Args:
+        style: see `anchor_templates`.
+        step: see `grid_step`.
+        offset: where in its cell an anchor stands, in steps.
+        pixel: 1 if boxes run from pixel to pixel; then so do the anchors, and have the same sides by that measure.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[Sequence[float]],
+        aspect_ratios: Sequence[float],
+        strides: Sequence[int],
+        style: str,
+        step: str,
+        offset: float,
+        pixel: float,
+    ) -> None:
+        super().__init__()
+        self.step, self.offset = step, offset
+        self.strides = list(strides)
+        self.num_sizes, self.num_ratios = len(sizes[0]), len(aspect_ratios)
+        self.num_anchors = self.num_sizes * self.num_ratios
+        for i, level_sizes in enumerate(sizes):
+            templates = anchor_templates(level_sizes, aspect_ratios, style, self.strides[i])
+            self.register_buffer(f"templates{i}", extend_boxes(templates, -pixel), persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg: ConfigNode, section: str, strides: Mapping[str, int]) -> AnchorGenerator:
+        """The anchors that ANCHOR_SIZES, ASPECT_RATIOS, ANCHOR_STYLE, _STEP and _OFFSET of MODEL.<section> describe.
+
+        Raises:
+            ValueError: sizes that do not match the levels of the pyramid.
+        """
+        keys = cfg.MODEL[section]
+        return cls(
+            sizes=_sizes_per_level(f"MODEL.{section}.ANCHOR_SIZES", keys.ANCHOR_SIZES, strides),
+            aspect_ratios=keys.ASPECT_RATIOS,
+            strides=list(strides.values()),
+            style=keys.ANCHOR_STYLE,
+            step=keys.ANCHOR_STEP,
+            offset=keys.ANCHOR_OFFSET,
+            pixel=float(cfg.MODEL.LEGACY_BOXES),
+        )
+
+    def forward(self, features: Sequence[Tensor], images: ImageList) -> list[Tensor]:
+        """Anchors (H * W * T, 4) of each level."""
+        out = []
+        for i, (feature, stride) in enumerate(zip(features, self.strides, strict=True)):
+            grid_hw = (feature.shape[-2], feature.shape[-1])
+            step = grid_step(self.step, stride, grid_hw, images.padded_hw)
+            out.append(grid_anchors(getattr(self, f"templates{i}"), grid_hw, step, self.offset))
+        return out
+
+    def nearest(self, objects: Objects, margin: float) -> tuple[Tensor, Tensor]:
+        """The anchors of each level and shape that overlap objects most; see `nearest_anchors`."""
+        found = [
+            nearest_anchors(
+                objects,
+                getattr(self, f"templates{i}"),
+                grid_cells(self.step, stride, objects.padded_hw),
+                self.offset,
+                margin,
+            )
+            for i, stride in enumerate(self.strides)
+        ]
+        anchors, there = zip(*found, strict=True)
+        return torch.cat(anchors, 1), torch.cat(there, 1)
+
+
+def _sizes_per_level(key: str, sizes: Sequence[Any], strides: Mapping[str, int]) -> list[tuple[float, ...]]:
+    """Anchor sizes of each level; a single row serves all levels.
+
+    Raises:
+        ValueError: as many rows as levels are needed, equally long; the message names `key`.
+    """
+    rows = [tuple(row) if isinstance(row, (tuple, list)) else (row,) for row in sizes]
+    if len(rows) == 1:
+        rows *= len(strides)
+    if len(rows) != len(strides):
+        raise InvalidValueError(
+            f"{key} has {len(rows)} levels {sizes}, but the pyramid has {len(strides)}: "
+            f"{', '.join(f'{name} (stride {stride})' for name, stride in strides.items())}"
+        )
+    if len({len(row) for row in rows}) != 1:
+        raise InvalidValueError(f"{key} needs equally many sizes on every level, not {sizes}")
+    return rows
