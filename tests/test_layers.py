@@ -22,7 +22,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Parts of one layer that do not know each other
 STRANGERS = {"modeling", "data", "evaluation"}
 # Parts of the ground floor that need little of it
-KNOWN = {"parallel": {"errors"}, "registry": {"errors"}, "errors": set()}
+KNOWN = {"ops": {"errors"}, "parallel": {"errors"}, "registry": {"errors"}, "errors": set()}
 LIGHT = ("config", "errors", "files", "registry", "__init__")
 
 
@@ -119,6 +119,9 @@ def test_what_a_circle_is():
         ("modeling", "data", False),
         ("evaluation", "modeling", False),
         ("config", "registry", True),
+        ("structures", "ops", True),
+        ("ops", "structures", False),
+        ("ops", "config", False),
         ("config", "engine", False),
         ("parallel", "errors", True),
         ("parallel", "config", False),

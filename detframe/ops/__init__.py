@@ -1,4 +1,4 @@
-"""Pure functions of tensors: no config, no registry, no device, no in-place edits of arguments."""
+"""Pure functions of tensors, of nothing else: no config, no registry, no device, no in-place edits of arguments."""
 
 from detframe.ops.anchors import anchor_templates, grid_anchors, grid_step
 from detframe.ops.boxes import (
@@ -14,7 +14,6 @@ from detframe.ops.focal import sigmoid_focal
 from detframe.ops.keypoints import heatmaps_to_keypoints, keypoint_loss, keypoints_to_cells
 from detframe.ops.losses import BoxLoss
 from detframe.ops.mask_paste import encode_masks, paste_masks
-from detframe.ops.mask_targets import crop_masks
 from detframe.ops.matching import Matches, match_boxes
 from detframe.ops.roi_align import roi_align_pyramid
 from detframe.ops.sampling import random_keys, sample_balanced
@@ -24,7 +23,6 @@ __all__ = [
     "Matches",
     "anchor_templates",
     "clip_boxes",
-    "crop_masks",
     "decode_boxes",
     "encode_boxes",
     "encode_masks",

@@ -5,13 +5,9 @@ Legend: R regions, P points a region, in box coordinates from 0 to 1 (x, y); C c
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-from detframe.structures.lazy_masks import LazyMasks, draw_window
 
 
 def regular_grid(regions: int, side: int, device: torch.device) -> Tensor:
@@ -44,28 +40,3 @@ def sample_level(feature: Tensor, stride: int, points: Tensor, image: Tensor) ->
         for i, part in enumerate(torch.split(place, counts))
     ]
     return torch.cat(parts)
-
-
-def sample_masks(masks: LazyMasks | Tensor, rows: Tensor, points: Tensor) -> Tensor:
-    """Bilinear values of the masks `rows` (R,) of an image at points (R, P, 2) in its pixels: (R, P), 0 to 1.
-
-    No mask is drawn in the size of the image.
-    """
-    size_hw = masks.size_hw if isinstance(masks, LazyMasks) else (int(masks.shape[-2]), int(masks.shape[-1]))
-    place = points.detach().float().cpu()
-    out = torch.zeros(place.shape[:2])
-    for row in sorted(set(rows.tolist())):
-        at = (rows == row).nonzero().flatten().cpu()
-        (x1, y1), (x2, y2) = (f(place[at].flatten(0, 1), 0).values.tolist() for f in (torch.min, torch.max))
-        left, top = max(0, math.floor(x1) - 1), max(0, math.floor(y1) - 1)
-        right, bottom = min(size_hw[1], math.ceil(x2) + 1), min(size_hw[0], math.ceil(y2) + 1)
-        if right <= left or bottom <= top:
-            continue
-        window = (left, top, right, bottom)
-        if isinstance(masks, LazyMasks):
-            pixels = torch.from_numpy(draw_window(masks.segmentations[row], size_hw, window).copy())
-        else:
-            pixels = masks[row, top:bottom, left:right].cpu()
-        relative = (place[at] - place.new_tensor([left, top])) / place.new_tensor([right - left, bottom - top])
-        out[at] = sample_regions(pixels.float().expand(len(at), 1, -1, -1), relative)[:, 0]
-    return out.to(points.device)

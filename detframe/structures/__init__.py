@@ -5,6 +5,7 @@ from detframe.structures.contract import validate_target
 from detframe.structures.image_list import ImageList
 from detframe.structures.instances import ANY_CLASS, INSTANCE_KEYS, Prediction, Target, select
 from detframe.structures.lazy_masks import LazyMasks
+from detframe.structures.mask_targets import crop_masks, sample_masks
 from detframe.structures.rescale import rescale_prediction, to_cpu
 
 __all__ = [
@@ -15,7 +16,9 @@ __all__ = [
     "LazyMasks",
     "Prediction",
     "Target",
+    "crop_masks",
     "rescale_prediction",
+    "sample_masks",
     "select",
     "to_cpu",
     "validate_target",

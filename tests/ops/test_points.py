@@ -3,8 +3,7 @@
 import numpy as np
 import torch
 
-from detframe.ops.points import regular_grid, sample_level, sample_masks, sample_regions, to_image
-from detframe.structures import LazyMasks
+from detframe.ops.points import regular_grid, sample_level, sample_regions, to_image
 
 
 def bilinear(grid, x, y):
@@ -47,17 +46,3 @@ def test_values_of_a_level():
             x, y = (points[r, p] / 4).tolist()
             for c in range(3):
                 assert abs(float(found[r, c, p]) - bilinear(feature[image[r], c], x, y)) < 1e-4
-
-
-def test_values_of_masks():
-    polygons = [[np.array([5.0, 3, 25, 3, 25, 20, 5, 20])], [np.array([0.0, 0, 12, 0, 0, 12])]]
-    lazy = LazyMasks(polygons, (30, 40))
-    rows = torch.tensor([1, 0, 0])
-    points = torch.rand(3, 40, 2) * torch.tensor([44.0, 34]) - 2
-    pixels = lazy.decode()
-    for masks in (lazy, pixels):
-        found = sample_masks(masks, rows, points)
-        for r in range(3):
-            for p in range(40):
-                x, y = points[r, p].tolist()
-                assert abs(float(found[r, p]) - bilinear(pixels[rows[r]], x, y)) < 1e-4

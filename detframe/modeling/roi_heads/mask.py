@@ -18,8 +18,8 @@ from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.roi_heads.box_head import ROIPooler
 from detframe.modeling.roi_heads.convs import RegionConvs
 from detframe.modeling.roi_heads.regions import Regions
-from detframe.ops import crop_masks
 from detframe.registry import MASK_HEADS
+from detframe.structures import crop_masks
 
 
 class MaskPredictor(nn.Module):
@@ -52,7 +52,7 @@ class MaskBranch(nn.Module):
     """Pools foreground regions, predicts a mask for each class, and compares that of the true class with the object's.
 
     Args:
-        target_mode: how the masks of objects are cut out; see `detframe.ops.crop_masks`.
+        target_mode: how the masks of objects are cut out; see `detframe.structures.crop_masks`.
     """
 
     def __init__(

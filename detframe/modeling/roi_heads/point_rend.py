@@ -19,9 +19,10 @@ from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.roi_heads.mask import mask_targets, own_class
 from detframe.modeling.roi_heads.regions import Regions
 from detframe.ops import random_keys
-from detframe.ops.points import regular_grid, sample_level, sample_masks, sample_regions, to_image
+from detframe.ops.points import regular_grid, sample_level, sample_regions, to_image
 from detframe.ops.ragged import places
 from detframe.registry import MASK_HEADS
+from detframe.structures import sample_masks
 
 
 class CoarseHead(nn.Module):

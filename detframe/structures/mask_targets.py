@@ -1,6 +1,6 @@
-"""What a mask branch is to predict: the masks of objects, cut out by regions.
+"""What a mask branch is to predict: the masks of objects, cut out by regions, or at points of them.
 
-Legend: R regions, S side of the targets, (H, W) size of the image.
+Legend: R regions, S side of the targets, P points, (H, W) size of the image.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from detframe.errors import InvalidValueError
+from detframe.ops.points import sample_regions
 from detframe.structures.lazy_masks import LazyMasks, Segmentation, draw, draw_window
 from detframe.structures.polygons import clip_polygon
 
@@ -55,8 +56,7 @@ def crop_masks(masks: LazyMasks | Tensor, rows: Tensor, boxes: Tensor, size: int
             for i in at.tolist():
                 out[i] = torch.from_numpy(draw_in_box(segmentation, corners[i].numpy(), size))
             continue
-        size_hw = masks.size_hw if isinstance(masks, LazyMasks) else (int(masks.shape[-2]), int(masks.shape[-1]))
-        out[at] = _interpolated(segmentation, corners[at], size, size_hw, mode)
+        out[at] = _interpolated(segmentation, corners[at], size, _size_hw(masks), mode)
     return out.to(boxes.device)
 
 
@@ -85,13 +85,44 @@ def _interpolated(
     x2, y2 = min(width, x2), min(height, y2)
     if x2 <= x1 or y2 <= y1:
         return torch.zeros((len(boxes), size, size))
-    if isinstance(segmentation, Tensor):
-        part = segmentation[y1:y2, x1:x2]
-        pixels = (part if part.is_floating_point() else part > 0).float()  # masks of uint8 may hold 255
-    else:
-        pixels = torch.from_numpy(draw_window(segmentation, size_hw, (x1, y1, x2, y2))).float()
+    pixels = _pixels(segmentation, size_hw, (x1, y1, x2, y2))
     shifted = boxes - boxes.new_tensor([x1, y1, x1, y1])
     rois = torch.cat([torch.zeros(len(boxes), 1), shifted], 1).to(pixels.device)
     if mode == "soft":
         return roi_align(pixels[None, None], rois, size, 1.0, -1, aligned=False)[:, 0]
     return (roi_align(pixels[None, None], rois, size, 1.0, 0, aligned=True)[:, 0] >= 0.5).float()
+
+
+def sample_masks(masks: LazyMasks | Tensor, rows: Tensor, points: Tensor) -> Tensor:
+    """Bilinear values of the masks `rows` (R,) of an image at points (R, P, 2) in its pixels: (R, P), 0 to 1.
+
+    No mask is drawn in the size of the image.
+    """
+    size_hw = _size_hw(masks)
+    place = points.detach().float().cpu()
+    out = torch.zeros(place.shape[:2])
+    for row in sorted(set(rows.tolist())):
+        at = (rows == row).nonzero().flatten().cpu()
+        (x1, y1), (x2, y2) = (f(place[at].flatten(0, 1), 0).values.tolist() for f in (torch.min, torch.max))
+        left, top = max(0, math.floor(x1) - 1), max(0, math.floor(y1) - 1)
+        right, bottom = min(size_hw[1], math.ceil(x2) + 1), min(size_hw[0], math.ceil(y2) + 1)
+        if right <= left or bottom <= top:
+            continue
+        segmentation = masks.segmentations[row] if isinstance(masks, LazyMasks) else masks[row]
+        pixels = _pixels(segmentation, size_hw, (left, top, right, bottom)).cpu()
+        relative = (place[at] - place.new_tensor([left, top])) / place.new_tensor([right - left, bottom - top])
+        out[at] = sample_regions(pixels.expand(len(at), 1, -1, -1), relative)[:, 0]
+    return out.to(points.device)
+
+
+def _pixels(segmentation: Segmentation | Tensor, size_hw: tuple[int, int], window: tuple[int, int, int, int]) -> Tensor:
+    """The part x1, y1, x2, y2 of one mask: float32 (y2 - y1, x2 - x1), 0 to 1."""
+    if not isinstance(segmentation, Tensor):
+        return torch.from_numpy(draw_window(segmentation, size_hw, window)).float()
+    x1, y1, x2, y2 = window
+    part = segmentation[y1:y2, x1:x2]
+    return (part if part.is_floating_point() else part > 0).float()  # masks of uint8 may hold 255
+
+
+def _size_hw(masks: LazyMasks | Tensor) -> tuple[int, int]:
+    return masks.size_hw if isinstance(masks, LazyMasks) else (int(masks.shape[-2]), int(masks.shape[-1]))

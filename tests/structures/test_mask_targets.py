@@ -7,10 +7,10 @@ from pycocotools import mask as coco_mask
 from torchvision.models.detection.roi_heads import project_masks_on_boxes
 from torchvision.ops import roi_align
 
-from detframe.ops import crop_masks
-from detframe.ops.mask_targets import draw_in_box
-from detframe.structures import LazyMasks
+from detframe.structures import LazyMasks, crop_masks, sample_masks
 from detframe.structures.lazy_masks import draw, draw_window
+from detframe.structures.mask_targets import draw_in_box
+from tests.ops.test_points import bilinear
 
 TRIANGLE = [np.array([10.0, 5, 60, 20, 25, 70])]
 TWO_PARTS = [np.array([5.0, 5, 20, 5, 20, 30, 5, 30]), np.array([40.0, 40, 70, 40, 70, 60, 40, 60])]
@@ -167,7 +167,7 @@ def test_each_code_is_unrolled_once(monkeypatch):
         calls.append(window)
         return draw_window(segmentation, size_hw, window)
 
-    monkeypatch.setattr("detframe.ops.mask_targets.draw_window", counted)
+    monkeypatch.setattr("detframe.structures.mask_targets.draw_window", counted)
     crop_masks(forms()["codes"], torch.zeros(50, dtype=torch.int64), torch.tensor([[20.0, 20, 40, 50]] * 50), 28)
     assert calls == [(18, 18, 42, 52)]
 
@@ -188,3 +188,17 @@ def test_a_huge_polygon_in_a_tiny_box_is_drawn_at_once():
     found = draw_in_box([polygon], np.array([0.5, 0.4, 0.51, 0.6], dtype=np.float32), 28)
     assert found[:14].all() and found[14:].mean() > 0.8
     assert not draw_in_box([polygon + 1e6], np.array([0.5, 0.4, 0.51, 0.6], dtype=np.float32), 28).any()
+
+
+def test_values_of_masks():
+    polygons = [[np.array([5.0, 3, 25, 3, 25, 20, 5, 20])], [np.array([0.0, 0, 12, 0, 0, 12])]]
+    lazy = LazyMasks(polygons, (30, 40))
+    rows = torch.tensor([1, 0, 0])
+    points = torch.rand(3, 40, 2) * torch.tensor([44.0, 34]) - 2
+    pixels = lazy.decode()
+    for masks in (lazy, pixels, pixels.to(torch.uint8) * 255, pixels.float()):
+        found = sample_masks(masks, rows, points)
+        for r in range(3):
+            for p in range(40):
+                x, y = points[r, p].tolist()
+                assert abs(float(found[r, p]) - bilinear(pixels[rows[r]], x, y)) < 1e-4
