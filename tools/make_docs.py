@@ -1,4 +1,4 @@
-"""Write docs/config_reference.md from detframe/config/defaults.py; with --check only say whether it is up to date."""
+"""Write docs/config_reference.md from detframe/config/keys/; with --check only say whether it is up to date."""
 
 import argparse
 import sys

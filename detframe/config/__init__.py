@@ -1,13 +1,12 @@
 """The config tree: defaults, loading, checking."""
 
 from detframe.config.carried import carried_config
-from detframe.config.config import ConfigKeyError, ConfigNode
-from detframe.config.defaults import get_cfg
+from detframe.config.check import validate
 from detframe.config.durations import Pace, Stretch, given_in_epochs, parse_duration, resolve_durations
 from detframe.config.imports import import_carried_modules, import_custom_modules
 from detframe.config.paths import find_config, shipped_folder
 from detframe.config.reading import as_config, read_config
-from detframe.config.validate import validate
+from detframe.config.tree import ConfigKeyError, ConfigNode, get_cfg
 
 __all__ = [
     "ConfigKeyError",

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Protocol
 
 from detframe.config.words import Written
 from detframe.errors import InvalidValueError
+from detframe.registry import Registry
 
 LARGEST_FLOAT = 1e38  # what a float32 holds
 _NUMBER = re.compile(
@@ -176,22 +177,23 @@ class Choice:
 
 @dataclass(frozen=True)
 class Name(Text):
-    """The name of a member of a registry, which modules of the user's own may add to.
+    """The name of a member of a registry, which modules of the user's own may add to."""
 
-    Args:
-        registry: its name in detframe.registry.
-    """
-
-    registry: str = ""
+    registry: Registry = field(kw_only=True)
 
     def describe(self) -> str:
-        return f"a member of {self.registry}" + (' or ""' if self.empty else "")
+        return f"a member of {self.registry.name}" + (' or ""' if self.empty else "")
 
 
 @dataclass(frozen=True)
 class Duration:
-    """Iterations (90000) or epochs ("12ep")."""
+    """Iterations (90000) or epochs ("12ep").
 
+    Args:
+        place: it is a place on the way, not a period.
+    """
+
+    place: bool = False
     kind = "a whole number"
 
     def convert(self, value: Any) -> int | str | None:
@@ -218,7 +220,7 @@ class Each:
         order: "rising" or "falling", by which each must differ from the one before it.
         wrapped: the list may stand alone within another.
         bare: a member that is a list may also stand without its brackets, and then stays so.
-        size_name: what to say of the wrong number of members, as "three numbers".
+        size_name: what to say of the wrong number of members.
     """
 
     member: Rule
@@ -258,7 +260,7 @@ class Each:
 
     def wrong(self, value: tuple[Any, ...]) -> str:
         if self.sizes and len(value) not in self.sizes:
-            return self.size_name or f"a list of {' or '.join(map(str, self.sizes))}"
+            return self._size()
         if self.filled and not value:
             return f"a list of {_plural(self)}, not empty"
         bare = self.member.member if isinstance(self.member, Each) else self.member
@@ -270,6 +272,12 @@ class Each:
         if any(a >= b if self.order == "rising" else a <= b for a, b in pairs):
             return f"a list that is {self.order}"
         return ""
+
+    def _size(self) -> str:
+        word = {2: "two", 3: "three", 4: "four"}.get(self.sizes[0]) if len(self.sizes) == 1 else None
+        if word is not None and isinstance(self.member, Number) and not self.size_name:
+            return f"{word} numbers"
+        return self.size_name or f"a list of {' or '.join(map(str, self.sizes))}"
 
     def describe(self) -> str:
         text = self.member.describe()

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from detframe.config.config import ConfigNode
-from detframe.config.defaults import get_cfg
-from detframe.config.validate import validate
+from detframe.config.check import validate
+from detframe.config.tree import ConfigNode, get_cfg
 from detframe.errors import InvalidValueError
 
 

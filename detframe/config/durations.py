@@ -7,17 +7,13 @@ import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from detframe.config.bounds import shown
-from detframe.config.coerce import DURATION_KEYS
-from detframe.config.config import ConfigNode
+from detframe.config.bounds import Duration, Each, shown
+from detframe.config.keys import all_keys
+from detframe.config.tree import ConfigNode
 from detframe.errors import InvalidValueError
 
 _PATTERN = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ep|it)\s*", re.ASCII)
 MOST_ITERATIONS, MOST_EPOCHS = 1_000_000_000, 1_000_000
-
-
-# Durations that are places on the way, not periods
-PLACES = ("SOLVER.MAX_ITER", "SOLVER.STEPS", "SOLVER.WARMUP_ITERS")
 
 
 class Stretch(NamedTuple):
@@ -115,16 +111,19 @@ def resolve_durations(cfg: ConfigNode, num_images: int, pace: Pace | None = None
     out.defrost()
     pace = pace or Pace.steady(cfg.SOLVER.IMS_PER_BATCH)
 
-    def whole(key: str, value: Any) -> int:
+    def whole(value: Any, key: str, rule: Duration) -> int:
         number, unit = _number_and_unit(value, key)
-        if unit == "ep" and key in PLACES:
+        if unit == "ep" and rule.place:
             return pace.iteration_at(number * num_images)
         return parse_duration(value, num_images, pace.batch, key)
 
-    for key in sorted(DURATION_KEYS):
-        section, name = key.split(".")
-        out[section][name] = whole(key, cfg[section][name])
-    out.SOLVER.STEPS = tuple(whole("SOLVER.STEPS", step) for step in cfg.SOLVER.STEPS)
+    for key, value in cfg.leaves():
+        rule = all_keys()[key].rule
+        section, _, name = key.rpartition(".")
+        if isinstance(rule, Duration):
+            out.at(section)[name] = whole(value, key, rule)
+        elif isinstance(rule, Each) and isinstance(rule.member, Duration):
+            out.at(section)[name] = tuple(whole(item, key, rule.member) for item in value)
     if cfg.is_frozen():
         out.freeze()
     return out

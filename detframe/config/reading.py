@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from detframe.config.config import ConfigNode
-from detframe.config.defaults import get_cfg
+from detframe.config.check import validate
 from detframe.config.imports import import_custom_modules
 from detframe.config.paths import expanded, find_config
-from detframe.config.validate import validate
+from detframe.config.tree import ConfigNode, get_cfg
 
 
 def read_config(file: str | Path = "", overrides: Sequence[Any] = (), custom_imports: bool = True) -> ConfigNode:

@@ -6,11 +6,8 @@ import importlib
 from collections.abc import Sequence
 
 from detframe import registry
-from detframe.config import ConfigNode
-from detframe.config.agreements import value_of
-from detframe.config.bounds import Name
-from detframe.config.limits import RULES
-from detframe.errors import InvalidValueError, UnknownNameError
+from detframe.config import ConfigNode, check
+from detframe.errors import InvalidValueError
 
 # What fills the registries with detframe's own members
 _MEMBERS = ("detframe.modeling", "detframe.data.formats", "detframe.evaluation", "detframe.solver")
@@ -25,19 +22,9 @@ def check_names(cfg: ConfigNode) -> None:
     """
     for module in _MEMBERS:
         importlib.import_module(module)
-    wrong = []
     if cfg.MODEL.DEVICE.startswith("meta"):
         raise InvalidValueError("MODEL.DEVICE meta holds shapes and no numbers: models are built on it, and never run")
-    for key, rule in RULES.items():
-        name = value_of(cfg, key)
-        if not isinstance(rule, Name) or (name == "" and rule.empty):
-            continue
-        try:
-            getattr(registry, rule.registry).get(name)
-        except UnknownNameError as error:
-            wrong.append(f"{key} (from {cfg.source(key)}): {error}")
-    if wrong:
-        raise UnknownNameError("\n".join(wrong))
+    check.check_names(cfg)
 
 
 def check_data_sets(cfg: ConfigNode, names: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ from detframe.config import (
     import_custom_modules,
     validate,
 )
-from detframe.config.agreements import doubts
+from detframe.config.check import doubts
 from detframe.config.paths import expanded
 from detframe.engine.best_metric import choose_metric
 from detframe.engine.build import build_trainer, reproducible

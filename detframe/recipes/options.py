@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from detframe.config import ConfigNode
-from detframe.config.agreements import value_of
 from detframe.engine.fit import THRESHOLDS
 from detframe.registry import BACKBONES
 
@@ -98,8 +97,7 @@ def _larger(cfg: ConfigNode) -> Iterator[Settings]:
         return
     for factor in (1.5, 2.0):
         yield tuple(
-            (f"INPUT.{name}", _scaled(value_of(cfg, f"INPUT.{name}"), factor))
-            for name in (*trained, "MIN_SIZE_TEST", "MAX_SIZE_TEST")
+            (f"INPUT.{name}", _scaled(cfg.INPUT[name], factor)) for name in (*trained, "MIN_SIZE_TEST", "MAX_SIZE_TEST")
         )
 
 

@@ -9,10 +9,12 @@ import pytest
 
 from detframe.config import get_cfg, validate
 from detframe.config.bounds import Choice, Duration, Each, Name, Number, Rule, Text, Truth
-from detframe.config.limits import RULES
+from detframe.config.key import Key
+from detframe.config.keys import all_keys
 from detframe.errors import UserError
 
 DEFAULTS = dict(get_cfg().leaves())
+RULES = {key: statement.rule for key, statement in all_keys().items()}
 NOT_TRUTHS = [key for key, value in DEFAULTS.items() if not isinstance(value, bool)]
 
 
@@ -37,9 +39,18 @@ def members(rule: Rule) -> list[Rule]:
     return [rule.member, *members(rule.member)] if isinstance(rule, Each) else []
 
 
-# ---------------------------------------------------------------- the table is whole
-def test_every_key_but_the_truths_has_a_rule():
-    assert set(RULES) == set(NOT_TRUTHS)
+# ---------------------------------------------------------------- the statements are whole
+def numbers_of(rule: Rule) -> list[Number]:
+    return [found for found in (rule, *members(rule)) if isinstance(found, Number)]
+
+
+def test_every_number_states_a_bound_or_that_any_value_is_right():
+    free = {key for key, rule in RULES.items() for number in numbers_of(rule) if number.describe().startswith("any")}
+    assert free == {"INPUT.PIXEL_MEAN", "MODEL.EFPN.ATTENTION.HAT_CONV_SCALE"}
+    for default in (3, 0.5):
+        with pytest.raises(TypeError, match=f"a Key with a number, as {default}, states a bound, or any_value=True"):
+            Key(default, "A number", ceiling=5)
+        assert Key(default, "A number", any_value=True).rule.describe() == "any number"
 
 
 @pytest.mark.parametrize("key", NOT_TRUTHS)
@@ -53,10 +64,9 @@ def test_the_rule_is_of_the_type_of_the_default(key: str):
         assert rule.whole == isinstance(default, int)
     else:
         assert isinstance(rule, (Choice, Duration))
-    for number in (rule, *members(rule)):
-        if isinstance(number, Number):  # a bound on both sides, be it that of what is never meant
-            assert math.isfinite(number.ceiling) and number.describe()
-            assert number.wrong(-1e39) and number.wrong(1e39) and number.wrong(math.nan) and number.wrong(math.inf)
+    for number in numbers_of(rule):  # a bound on both sides, be it that of what is never meant
+        assert math.isfinite(number.ceiling) and number.describe()
+        assert number.wrong(-1e39) and number.wrong(1e39) and number.wrong(math.nan) and number.wrong(math.inf)
 
 
 # ---------------------------------------------------------------- nonsense of each kind

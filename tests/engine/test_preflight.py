@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from detframe.config import get_cfg
-from detframe.config.agreements import doubts
 from detframe.config.bounds import Name
-from detframe.config.limits import RULES
+from detframe.config.check import doubts
+from detframe.config.keys import all_keys
 from detframe.engine.best_metric import choose_metric
 from detframe.engine.inputs import check_masks
 from detframe.engine.preflight import check_data_sets, check_names
@@ -46,7 +46,7 @@ def test_an_unknown_name_is_told_with_the_nearest(key: str, name: str, nearest: 
 
 
 def test_every_name_of_a_registry_is_looked_up_and_all_are_told_at_once():
-    keys = [key for key, rule in RULES.items() if isinstance(rule, Name)]
+    keys = [key for key, statement in all_keys().items() if isinstance(statement.rule, Name)]
     cfg = config(*(word for key in keys for word in (key, "nobody")))
     with pytest.raises(UnknownNameError) as caught:
         check_names(cfg)

@@ -9,20 +9,17 @@ import pytest
 import torch
 
 from detframe.config import Pace, get_cfg
+from detframe.config.key import CONTINUES, FREE, REFUSED
+from detframe.config.keys import all_keys
 from detframe.data import build_sampler
 from detframe.data.samplers import START
 from detframe.engine import resuming, train
 from detframe.engine.checkpoint import read_checkpoint, save_file
 from detframe.engine.place import Place, check_same_data, fingerprint, first_place, resumed_place, saved_place
 from detframe.engine.resuming import (
-    CONTINUES,
-    FREE,
-    REFUSED,
-    RULES,
     changes_since,
     check_changes,
     is_finished,
-    rules_of,
     saved_leaves,
 )
 from detframe.engine.trainer import Trainer
@@ -31,22 +28,15 @@ LEAVES = dict(get_cfg().leaves())
 
 
 # ---------------------------------------------------------------------------------------------- the table
-def test_every_key_belongs_to_exactly_one_row():
-    assert {key: len(rules_of(key)) for key in LEAVES if len(rules_of(key)) != 1} == {}
-    dead = [
-        pattern
-        for rule in RULES
-        for pattern in rule.patterns
-        if not any(key == pattern or (pattern.endswith(".") and key.startswith(pattern)) for key in LEAVES)
-    ]
-    assert dead == []
-    assert {rule.kind for rule in RULES} == {FREE, CONTINUES, REFUSED}
+def test_every_key_says_what_a_change_means():
+    assert [key for key in LEAVES if all_keys()[key].resume is None] == []
+    assert {statement.resume.kind for statement in all_keys().values()} == {FREE, CONTINUES, REFUSED}
 
 
 def test_the_docs_show_the_table(root):
     text = (root / "docs" / "many_gpus.md").read_text(encoding="utf-8")
-    for rule in RULES:
-        assert rule.meaning in text, rule.meaning
+    for key, statement in all_keys().items():
+        assert statement.resume.meaning in text, key
 
 
 def other(value):
@@ -76,7 +66,8 @@ def test_a_change_of_any_key_is_seen_and_treated_as_its_row_says(key):
 
 def test_all_refused_keys_are_named_at_once():
     changes = [
-        resuming.Change(key, 1, 2, rules_of(key)[0]) for key in ("SEED", "SOLVER.BASE_LR", "MODEL.FPN.OUT_CHANNELS")
+        resuming.Change(key, 1, 2, all_keys()[key].resume)
+        for key in ("SEED", "SOLVER.BASE_LR", "MODEL.FPN.OUT_CHANNELS")
     ]
     with pytest.raises(ValueError, match=r"SEED 1, the config says 2(.|\n)*FPN\.OUT_CHANNELS") as caught:
         check_changes(changes)

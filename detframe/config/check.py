@@ -1,4 +1,4 @@
-"""Keys of a config that must agree with each other."""
+"""What a config must satisfy: what each key states, and keys that must agree. All findings are reported at once."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-from detframe.config.bounds import shown
-from detframe.config.config import ConfigNode
+from detframe.config.bounds import Duration, Each, Name, Rule, shown
 from detframe.config.durations import parse_duration
+from detframe.config.keys import all_keys
+from detframe.config.tree import ConfigNode
+from detframe.errors import InvalidValueError, UnknownNameError
+from detframe.registry import Registry
 
 _LONGEST_SIDE = 2**16  # of a training image, in pixels
 _WIDEST = 2**12  # channels of a ResNet's first stage
@@ -16,18 +19,57 @@ _FINEST_MASK = 2**11  # pixels of its side
 Findings = Iterator[tuple[str, str]]  # key, what it must be
 
 
-def value_of(cfg: ConfigNode, key: str) -> Any:
-    """The value of a dotted key."""
-    node: Any = cfg
-    for name in key.split("."):
-        node = node[name]
-    return node
+def validate(cfg: ConfigNode) -> None:
+    """Check what each key states, and keys that must agree.
+
+    Raises:
+        ValueError: a list of every finding, each with its key, its value, and where the value was set.
+    """
+    findings = [line for key, value in cfg.leaves() for line in _wrong(cfg, key, all_keys()[key].rule, value)]
+    if not findings:  # what agrees is asked of sound values alone
+        rows = [*_solver(cfg), *_input(cfg), *_heads(cfg), *_efpn(cfg)]
+        findings = [_misfit(cfg, key, wanted) for key, wanted in rows]
+    if findings:
+        raise InvalidValueError("the config has errors:\n" + "\n".join(f"  {line}" for line in findings))
 
 
-def agreements(cfg: ConfigNode) -> list[str]:
-    """What does not agree, each with its key, its value, and where the value was set. Each value alone is sound."""
-    rows = [*_solver(cfg), *_input(cfg), *_heads(cfg), *_efpn(cfg)]
-    return [misfit(cfg, key, wanted) for key, wanted in rows]
+def check_names(cfg: ConfigNode) -> None:
+    """Every name that a key chooses from a registry must be there, once all that fills the registries is imported.
+
+    Raises:
+        KeyError: all names that are not, each with the nearest ones and where it was set.
+    """
+    wrong = []
+    for key, value in cfg.leaves():
+        for known, name in _names(all_keys()[key].rule, value):
+            try:
+                known.get(name)
+            except UnknownNameError as error:
+                wrong.append(f"{key} (from {cfg.source(key)}): {error}")
+    if wrong:
+        raise UnknownNameError("\n".join(wrong))
+
+
+def _names(rule: Rule, value: Any) -> Iterator[tuple[Registry, str]]:
+    """The names of a value that must be members of a registry."""
+    if isinstance(rule, Each):
+        for item in value:
+            yield from _names(rule.member, item)
+    elif isinstance(rule, Name) and not (rule.empty and value == ""):
+        yield rule.registry, value
+
+
+def _wrong(cfg: ConfigNode, key: str, rule: Rule, value: Any) -> Iterator[str]:
+    """What is wrong with the value of one key."""
+    wanted = rule.wrong(value)
+    if wanted:
+        yield _misfit(cfg, key, wanted)
+    member = rule.member if isinstance(rule, Each) else rule
+    for duration in (value if member is not rule else [value]) if isinstance(member, Duration) else ():
+        try:
+            parse_duration(duration, 1, 1, key)
+        except InvalidValueError as error:
+            yield f"{error} (from {cfg.source(key)})"
 
 
 def doubts(cfg: ConfigNode) -> list[str]:
@@ -46,9 +88,9 @@ def doubts(cfg: ConfigNode) -> list[str]:
     return out
 
 
-def misfit(cfg: ConfigNode, key: str, wanted: str) -> str:
+def _misfit(cfg: ConfigNode, key: str, wanted: str) -> str:
     """One finding: a key, what it must be, its value, and where that was set."""
-    return f"{key} must be {wanted}, not {shown(value_of(cfg, key))} (from {cfg.source(key)})"
+    return f"{key} must be {wanted}, not {shown(cfg.at(key))} (from {cfg.source(key)})"
 
 
 def _solver(cfg: ConfigNode) -> Findings:

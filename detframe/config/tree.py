@@ -1,7 +1,7 @@
 """ConfigNode: a yacs tree that is closed, typed, and knows where each value came from.
 
 A key that the defaults do not have is an error that names the nearest key, whether it comes from a file, a command-line
-override or an assignment. Types follow the default (detframe.config.coerce).
+override or an assignment. Types follow from the statement of each key (detframe.config.keys).
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import Any
 from yacs.config import CfgNode
 
 from detframe.config.bounds import shown
-from detframe.config.coerce import coerce
 from detframe.config.foreign.program import Program
 from detframe.config.foreign.translation import OVERRIDE, Foreign, override, recognise, word_of
+from detframe.config.key import Section
+from detframe.config.keys import SCHEMA, all_keys
 from detframe.config.overrides import read_word
 from detframe.config.words import values
 from detframe.config.yaml_files import read_yaml, write_yaml, yaml_rows
@@ -25,6 +26,11 @@ from detframe.registry import nearest
 
 class ConfigKeyError(UnknownNameError, AttributeError):
     """A key that the config does not have."""
+
+
+def get_cfg() -> ConfigNode:
+    """A fresh copy of the default config, closed: unknown keys are errors in files, overrides and assignments."""
+    return _defaults(SCHEMA).close()
 
 
 class ConfigNode(CfgNode):
@@ -78,7 +84,8 @@ class ConfigNode(CfgNode):
         if name not in self:
             raise self._unknown(name)
         if not isinstance(value, ConfigNode):
-            value = coerce(self.full_key(name), value, self[name])
+            full = self.full_key(name)
+            value = all_keys()[full].read(full, value, self[name])
         elif not isinstance(self[name], ConfigNode):
             raise InvalidValueError(f"{self.full_key(name)} is a value, not a section")
         super().__setitem__(name, value)
@@ -218,6 +225,19 @@ class ConfigNode(CfgNode):
             raise InvalidValueError(f"{error} ({where})") from None
         self.__dict__["_sources"][key] = where
 
+    def at(self, key: str) -> Any:
+        """The value or the section of a dotted key.
+
+        Raises:
+            KeyError: there is none; the nearest are named.
+        """
+        node: Any = self
+        for name in key.split("."):
+            if not isinstance(node, ConfigNode) or name not in node:
+                raise ConfigKeyError(f"unknown config key {key}; {nearest(key, [k for k, _ in self.leaves()])}")
+            node = node[name]
+        return node
+
     def source(self, key: str) -> str:
         """Where the value of a key was last set from: "path.yaml:12", "an override" or "the default"."""
         return self.__dict__["_sources"].get(key, "the default")
@@ -238,6 +258,13 @@ class ConfigNode(CfgNode):
     def dump(self, **kwargs: Any) -> str:
         """The tree as YAML that `merge_from_file` reads back: a line for each key, lists on one line."""
         return write_yaml(self.to_dict(), **kwargs)
+
+
+def _defaults(section: Section) -> ConfigNode:
+    node = ConfigNode()
+    for name, member in section.items():
+        node[name] = _defaults(member) if isinstance(member, Section) else member.default
+    return node
 
 
 def _rebuild(

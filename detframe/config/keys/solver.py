@@ -1,0 +1,62 @@
+"""The keys of training: its length, the optimizer, the learning rate, and what is saved."""
+
+from __future__ import annotations
+
+from detframe.config.bounds import Number
+from detframe.config.key import CONTINUES, REFUSED, Key, Resume, section
+from detframe.config.keys.common import BATCH, HOW, MEASURES, NEXT_STEP, OR_NONE, SCHEDULE, STRENGTH, WEIGHT
+
+SOLVER = section(
+    resume=SCHEDULE,
+    OPTIMIZER=Key("SGD", "The optimizer; detframe has SGD and AdamW", registry="OPTIMIZERS", resume=Resume(REFUSED,
+        "its state means nothing to another optimizer")),
+    IMS_PER_BATCH=Key(16, "Images per optimizer step over all ranks and accumulation steps", like=BATCH,
+        resume=Resume(CONTINUES, "the next step begins at the first image not seen yet; durations in epochs keep their "
+        "length in images, those in iterations keep their number; the learning rate stays what SOLVER.BASE_LR says")),
+    ACCUMULATE_STEPS=Key(1, "Split each rank's share into this many passes, to fit memory; the batch stays "
+        "IMS_PER_BATCH, and losses are normalised over all of it, for which each part costs a forward pass without "
+        "gradients more", like=BATCH, resume=HOW),
+    MAX_ITER=Key(90000, "Length of the training", duration=True, place=True, resume=Resume(CONTINUES,
+        "the run ends there")),
+    BASE_LR=Key(0.02, "Learning rate after warm-up", above=0),
+    BIAS_LR_FACTOR=Key(1.0, "Learning rate of biases over that of weights (maskrcnn-benchmark: 2)", like=WEIGHT),
+    BACKBONE_LR_FACTOR=Key(1.0, "Learning rate of the backbone over that of the rest", like=WEIGHT),
+    MOMENTUM=Key(0.9, "SGD's momentum", at_least=0, below=1, resume=NEXT_STEP),
+    NESTEROV=Key(False, "Make SGD's momentum Nesterov's", resume=NEXT_STEP),
+    BETAS=Key((0.9, 0.999), "AdamW's decay rates of the two moments", each=Number(at_least=0, below=1), sizes=(2,),
+        resume=NEXT_STEP),
+    WEIGHT_DECAY=Key(1e-4, "Weight decay of all but what has one of its own below", like=WEIGHT, resume=NEXT_STEP),
+    WEIGHT_DECAY_BIAS=Key(-1.0, "Weight decay of biases; -1 takes WEIGHT_DECAY (maskrcnn-benchmark: 0)", like=OR_NONE,
+        resume=NEXT_STEP),
+    WEIGHT_DECAY_NORM=Key(0.0, "Weight decay of norm layers; -1 takes WEIGHT_DECAY (detectron2: 0)", like=OR_NONE,
+        resume=NEXT_STEP),
+    LR_SCHEDULE=Key("step", 'How the learning rate falls: "step" or "cosine"', registry="LR_SCHEDULES"),
+    STEPS=Key((60000, 80000), '"step": multiply the rate by GAMMA at each of these', duration=True, place=True),
+    GAMMA=Key(0.1, '"step": what the rate is multiplied by', at_least=0, ceiling=1000),
+    COSINE_END_FACTOR=Key(0.0, '"cosine": the rate at the end over BASE_LR', within=(0, 1)),
+    WARMUP_ITERS=Key(1000, "Length of the warm-up", duration=True, place=True),
+    WARMUP_FACTOR=Key(0.001, "The rate at the start of the warm-up over that after it", within=(0, 1)),
+    WARMUP_METHOD=Key("linear", "The rate during the warm-up", choices={"linear": "rises evenly",
+        "constant": "stays WARMUP_FACTOR times that after it"}),
+    CLIP_GRAD_NORM=Key(0.0, "Scale gradients down to this global norm; 0 is off", at_least=0, resume=NEXT_STEP),
+    CLIP_GRAD_VALUE=Key(0.0, "Clamp every gradient value to this magnitude; 0 is off", at_least=0, resume=NEXT_STEP),
+    AMP=Key("auto", "Mixed precision", choices={"auto": "bf16 where the hardware computes in it", "off": "", "bf16": "",
+        "fp16": "with loss scaling, CUDA only"}, resume=NEXT_STEP),
+    EMA_DECAY=Key(0.0, "Decay per iteration of an exponential moving average of the weights, which is then evaluated "
+        "and saved; 0 is off", at_least=0, below=1, resume=Resume(CONTINUES, "switched on, the average starts from the "
+        "current weights; switched off, the raw weights are trained on and saved; another decay holds from the next "
+        "step on")),
+    CHECKPOINT_PERIOD=Key(5000, "Save a checkpoint this often; 0 only at the end", duration=True, resume=HOW),
+    KEEP_LAST=Key(3, "Periodic checkpoints kept (the newest); 0 keeps all. model_best.pth and model_final.pth always "
+        "stay", at_least=0, ceiling=1_000_000_000, resume=HOW),
+    REQUEUE_EXIT_CODE=Key(0, "Exit code of a run that SIGTERM or SIGUSR1 has stopped, saved, so that a script can "
+        "queue it again; 0: 143 and 138", within=(0, 255), resume=HOW),
+    LOG_PERIOD=Key(20, "Log, and read losses off the device, every so many iterations", above=0, ceiling=1_000_000_000,
+        resume=HOW),
+    IMAGE_PERIOD=Key(0, "Draw training images with their targets into TensorBoard this often; 0 only the first batch",
+        duration=True, resume=HOW),
+    BEST_METRIC=Key("bbox/AP", "Metric of the evaluation that chooses model_best.pth", resume=MEASURES),
+    EARLY_STOP_PATIENCE=Key(0, "Stop when BEST_METRIC has not risen by EARLY_STOP_MIN_DELTA in this many evaluations; "
+        "0 is off", at_least=0, ceiling=1_000_000_000, resume=HOW),
+    EARLY_STOP_MIN_DELTA=Key(0.0, "The least that counts as a rise of BEST_METRIC", like=STRENGTH, resume=HOW),
+)
