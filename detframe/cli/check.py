@@ -117,7 +117,7 @@ def _of_path(args: argparse.Namespace) -> Subject:
     from detframe.data.folder import read_folder
 
     load_config(args)  # CUSTOM_IMPORTS may bring the format of the data
-    folder = read_folder(args.data, args.format, classes_of(args.classes))
+    folder = read_folder(args.data, args.format, classes_of(args.classes), val=args.val_data)
     sets = {split: _records([entry]) for split, entry in folder.entries.items()}
     said = [finding for finding in folder.findings if finding.code != "format"]  # that is the title
     return Subject(args.data, sets, said, folder)

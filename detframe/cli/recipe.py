@@ -22,9 +22,12 @@ MOST = 1_000_000  # minutes (two years) or epochs
 
 
 def add_data_arguments(parser: argparse._ActionsContainer, required: bool = False) -> None:
-    """--data, --format and --classes: which data, and what of them."""
+    """--data, --val-data, --format and --classes: which data, and what of them."""
     parser.add_argument(
         "--data", metavar="PATH", default="", required=required, help="a folder, data.yaml, annotation file or archive"
+    )
+    parser.add_argument(
+        "--val-data", metavar="PATH", default="", help="evaluate on these; left out: its own val part, or one set apart"
     )
     parser.add_argument("--format", metavar="NAME", default="", help="of the data, where several are there")
     parser.add_argument(
@@ -70,8 +73,10 @@ def recipe_arguments(args: argparse.Namespace) -> argparse.Namespace:
 
 def refuse_without_data(args: argparse.Namespace) -> None:
     """Options that belong to --data mean nothing without it. Raises ValueError that names them."""
-    named = ("minutes", "epochs", "model", "weights", "format", "classes", "output")
-    given = [f"--{name}" for name in named if getattr(args, name)] + (["--task"] if args.task != "box" else [])
+    named = ("minutes", "epochs", "model", "weights", "val_data", "format", "classes", "output")
+    given = [f"--{name.replace('_', '-')}" for name in named if getattr(args, name)] + (
+        ["--task"] if args.task != "box" else []
+    )
     if given and not args.data:
         raise InvalidValueError(
             f"{', '.join(given)} {'goes' if len(given) == 1 else 'go'} with --data PATH, which is missing; with "
@@ -98,6 +103,7 @@ def request_of(args: argparse.Namespace, ranks: int = 1) -> Request:
         weights=args.weights,
         output=args.output,
         task=args.task,
+        val_data=args.val_data,
         format=args.format,
         classes=classes_of(args.classes),
         overrides=args.opts,

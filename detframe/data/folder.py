@@ -12,6 +12,7 @@ from pathlib import Path
 from detframe.config.paths import expanded
 from detframe.data import formats  # noqa: F401  (fills DATASET_FORMATS)
 from detframe.data.archives import archive_suffix, unpacked
+from detframe.data.candidates import Candidate
 from detframe.data.catalog import load_entry, records_of
 from detframe.data.catalog_text import catalog_text
 from detframe.data.choosing import choose
@@ -21,7 +22,7 @@ from detframe.data.findings import Finding
 from detframe.data.listing import Listing, files_below
 from detframe.data.recognition import Recognised
 from detframe.data.records import Records
-from detframe.data.splits import make_entries
+from detframe.data.splits import make_entries, validating
 from detframe.errors import InvalidValueError, MissingFileError, listed
 
 # Names that say nothing about a data set: that of the folder above it says more
@@ -76,6 +77,7 @@ def read_folder(
     classes: Classes = None,
     others: str = "background",
     val_share: float = 0.2,
+    val: str | Path = "",
 ) -> FolderData:
     """Recognise the data set at a path: a folder, a data.yaml, a file of annotations, or an archive.
 
@@ -84,12 +86,31 @@ def read_folder(
         classes: those to select, in the order of the labels; a mapping also renames them. None takes all.
         others: what objects of other classes are: "background", or "ignore" (neither trained on nor counted).
         val_share: how much is set apart for validation where the data set does not say.
+        val: another path, whose data validate in place of a part of these.
 
     Raises:
         FileNotFoundError: there is no such path; names the nearest.
         ValueError: no format recognises it, or it holds several data sets; lists what was found, and what to do.
         KeyError: there is no such format or class.
     """
+    files_below.cache_clear()
+    name, path, chosen, findings = _found(path, format)
+    val_entry = None
+    if str(val):
+        _, val_path, val_chosen, about = _found(val, "")
+        findings += about
+        val_entry = validating(val_chosen.recognised, val_path)
+    entries, decided = make_entries(chosen.recognised, name, path, val_share, val_entry)
+    names = {split: load_entry(entry).metadata.class_names for split, entry in entries.items()}
+    entries, unified = unify(entries, names, classes, others)
+    class_names = load_entry(entries["train"]).metadata.class_names
+    return FolderData(
+        name, path, chosen.recognised, entries, tuple([*findings, *decided, *unified]), tuple(class_names)
+    )
+
+
+def _found(path: str | Path, format: str) -> tuple[str, Path, Candidate, list[Finding]]:
+    """The name of the data set at a path, the folder where it lies, itself, and what there is to say of it."""
     shown_path, path = str(path), expanded(path).absolute()
     if not shown_path.strip():
         raise InvalidValueError("no path is given; a folder, a data.yaml, a file of annotations or an archive is one")
@@ -97,7 +118,6 @@ def read_folder(
         raise _missing(path, shown_path)
     if not (os.path.isdir(path) or os.path.isfile(path)):
         raise InvalidValueError(f"{shown_path} is neither a file nor a folder, but a pipe or a device")
-    files_below.cache_clear()
     path = Path(os.path.normpath(path))
     name, findings = name_of(path), list[Finding]()
     if path.is_file() and archive_suffix(path):
@@ -106,14 +126,7 @@ def read_folder(
             raise InvalidValueError(f"{shown_path} has no file in it. A data set has images and annotations")
         shown_path = str(path)
     chosen, about = choose(path, shown_path, format)
-    findings += about
-    entries, decided = make_entries(chosen.recognised, name, path, val_share)
-    names = {split: load_entry(entry).metadata.class_names for split, entry in entries.items()}
-    entries, unified = unify(entries, names, classes, others)
-    class_names = load_entry(entries["train"]).metadata.class_names
-    return FolderData(
-        name, path, chosen.recognised, entries, tuple([*findings, *decided, *unified]), tuple(class_names)
-    )
+    return name, path, chosen, [*findings, *about]
 
 
 def _missing(path: Path, shown_path: str) -> MissingFileError:
@@ -133,7 +146,7 @@ def _missing(path: Path, shown_path: str) -> MissingFileError:
 
 def name_of(path: Path) -> str:
     """The name of the data set at a path, fit for a catalog and for files."""
-    path = path.resolve()
+    path = Path(os.path.abspath(path))  # a link is called as its owner calls it
     for place in (path, *path.parents):
         name = _without_suffix(place) if place == path and os.path.isfile(place) else place.name
         clean = re.sub(r"[^\w.-]+", "_", name).strip("._-")

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from detframe.errors import InvalidValueError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".avif")
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".gif", ".jp2", ".ppm", ".pgm",
+)  # fmt: skip
 MOST_FILES = 5_000_000  # of a data set; a folder with more is probably a whole disk
 # Folders that programs leave behind, and that hold no data of the user's
 _IGNORED = ("__MACOSX", "__pycache__")

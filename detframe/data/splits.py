@@ -19,7 +19,7 @@ SPLITS = ("train", "val", "test")
 
 
 def make_entries(
-    recognised: Recognised, name: str, path: Path, val_share: float = 0.2
+    recognised: Recognised, name: str, path: Path, val_share: float = 0.2, val: CatalogEntry | None = None
 ) -> tuple[dict[str, CatalogEntry], list[Finding]]:
     """Catalog entries for "train" and "val", and for "test" where there is one; and what was decided.
 
@@ -30,17 +30,30 @@ def make_entries(
         name: each entry is called NAME_SPLIT.
         path: where the data set was recognised, for messages.
         val_share: of the training pictures, for validation where no part is for it.
+        val: what validates in place of any part of the data set.
     """
     if not 0 < val_share < 1:
         raise InvalidValueError(f"val_share must lie between 0 and 1, not be {val_share}")
     parts = {part.split: part for part in recognised.parts}
     findings: list[Finding] = []
     roles = _roles(parts, findings)
+    if val is not None and (own := roles.pop("val", None)) is not None:
+        text = f"{own.annotations} is the data set's own part for validation, and is not used, since another is named"
+        findings.append(Finding("unused-part", WARNING, 1, text, whole=True))
     entries = {split: entry_of(part, recognised, f"{name}_{split}", path) for split, part in roles.items()}
-    if "val" not in entries:
+    if val is not None:
+        entries["val"] = replace(val, name=f"{name}_val")
+    elif "val" not in entries:
         entries |= _cut(entries, val_share, findings)
         entries["val"] = replace(entries["val"], name=f"{name}_val")
     return {split: entries[split] for split in SPLITS if split in entries}, findings
+
+
+def validating(recognised: Recognised, path: Path) -> CatalogEntry:
+    """The entry of the part of a data set that is to validate for another one: val, test, or what there is."""
+    parts = {part.split: part for part in recognised.parts}
+    part = next(parts[split] for split in ("val", "test", "", "train") if split in parts)
+    return entry_of(part, recognised, "val", path)
 
 
 def _roles(parts: Mapping[str, Part], findings: list[Finding]) -> dict[str, Part]:

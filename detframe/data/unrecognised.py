@@ -19,6 +19,9 @@ from detframe.files import read_text
 
 _TREE_LINES, _NEAR_LINES = 6, 5  # with them the whole message fits a screen of 25 lines
 _HEAD = 4096  # characters of a file that are looked at
+_DOTA = re.compile(r"(-?[\d.]+\s+){8}[^\s\d]\S*(\s+\d)?")  # eight coordinates, a class, its difficulty
+_SHEETS = (".xlsx", ".xls", ".ods")
+_ARCHIVE_STARTS = ((b"PK\x03\x04", ".zip"), (b"\x1f\x8b", ".tar.gz"), (b"BZh", ".tar.bz2"), (b"\xfd7zXZ", ".tar.xz"))
 _OTHER_ARCHIVES = (".rar", ".7z", ".gz", ".bz2", ".xz", ".zst")
 
 
@@ -82,7 +85,10 @@ def _special_file(path: Path, shown_path: str) -> str:
         return f"{shown_path} holds weights (--weights takes them); --data takes images with annotations"
     if name.endswith((".yaml", ".yml")):
         return _special_yaml(path, shown_path)
-    return ""
+    if name.endswith(_SHEETS):
+        return f"{shown_path} is a spreadsheet; save its table as CSV"
+    suffix = next((suffix for start, suffix in _ARCHIVE_STARTS if _bytes(path).startswith(start)), "")
+    return f"{shown_path} is an archive by its content; call it so: {path.name}{suffix}" if suffix else ""
 
 
 def _special_yaml(path: Path, shown_path: str) -> str:
@@ -152,12 +158,17 @@ def nearest_things(listing: Listing) -> list[str]:
     if xml:
         tag = re.search(r"<([A-Za-z_][\w.-]*)", re.sub(r"<[?!][^>]*>", "", _head(listing.root / xml[0])))
         found.append(f"{len(xml)} .xml files; {xml[0]} {f'begins with <{tag[1]}>' if tag else 'is no XML'}")
+    lines = listing.with_suffix(".jsonl", ".ndjson")
+    if lines:
+        found.append(f"{lines[0]}: JSON Lines are not read, a JSON object for each image; export the data set as COCO")
+    if sheets := listing.with_suffix(*_SHEETS):
+        found.append(f"{sheets[0]} is a spreadsheet; save its table as CSV")
     records = [f for f in listing.files if f.suffix.lower() in (".tfrecord", ".record", ".tfrecords", ".parquet")]
     if records:
         found.append(f"{records[0]}: TFRecord and Parquet are not read; export the data set as COCO or VOC")
     archives = [file for file in listing.files if file.name.lower().endswith(ARCHIVES)]
     if archives:
-        found.append(f"{archives[0]} is an archive: give its own path to --data")
+        found.append(f"{archives[0]} is an archive: give its own path to --data, {listing.root / archives[0]}")
     if images and not found:
         found.append(
             f"{len(images)} images, but no file of annotations; a detector learns from boxes: draw some (labelme, "
@@ -177,6 +188,8 @@ def _near_texts(listing: Listing, images: list[Path]) -> list[str]:
     lines = [line.strip() for line in _head(listing.root / matching[0]).splitlines() if line.strip()]
     first = f"{matching[0]} begins with {shown(lines[0])}" if lines else f"{matching[0]} is empty"
     pairs = f"{len(images)} images and {len(matching)} .txt files of the same names ({first})"
+    if any(_DOTA.fullmatch(line) for line in lines):
+        return [f"{pairs}: DOTA's form, with turned boxes in pixels, is not read; convert it to COCO or YOLO"]
     names = [f for f in listing.files if f.suffix.lower() in (".yaml", ".yml", ".names") or f.name == "classes.txt"]
     if names:
         return [f"{pairs}, and {names[0]}; labels of YOLO are lines of class number, x, y, width, height from 0 to 1"]
@@ -195,6 +208,8 @@ def _near_json(path: Path, name: Path) -> str:
     if isinstance(tree, dict) and {"images", "annotations", "categories"} <= set(tree):
         problem = _unlike_coco(tree)
         return f"{name}: a JSON with the fields of COCO, but {problem}" if problem else f"{name}: a JSON of COCO"
+    if isinstance(tree, dict) and {"images", "annotations"} <= set(tree):
+        return f"{name}: a JSON with the fields of COCO, but without 'categories', which names the classes by their ids"
     if isinstance(tree, dict):
         return f"{name}: JSON with the fields {listed([str(key) for key in tree], 6) or 'none'}"
     if isinstance(tree, list) or head.lstrip().startswith("["):
@@ -209,7 +224,8 @@ def _unlike_coco(tree: dict[str, Any]) -> str:
         if not isinstance(tree[key], list):
             return f"{key!r} is no list, but {shown(tree[key])}"
     first = next((item for item in tree["annotations"] if isinstance(item, dict)), {})
-    lacking = [key for key in ("bbox", "category_id") if key not in first]
+    lacking = [] if "segmentation" in first else ["bbox"]
+    lacking = [key for key in (*lacking, "category_id") if key not in first]
     if first and lacking:
         return f"its first annotation has no {' and no '.join(map(repr, lacking))}, as captions and panoptic masks"
     named = any(isinstance(item, dict) and "file_name" in item for item in tree["images"])
@@ -223,8 +239,12 @@ def _near_csv(path: Path, name: Path) -> str:
 
 def _head(path: Path) -> str:
     """The beginning of a file as text, whatever it is; "" where it cannot be read."""
+    return _bytes(path).decode("utf-8", errors="replace")
+
+
+def _bytes(path: Path) -> bytes:
     try:
         with open(path, "rb") as file:
-            return file.read(_HEAD).decode("utf-8", errors="replace")
+            return file.read(_HEAD)
     except OSError:
-        return ""
+        return b""

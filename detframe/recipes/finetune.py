@@ -26,6 +26,7 @@ def finetune(
     classes: Sequence[str] | Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | Sequence[Any] = (),
     format: str = "",
+    val_data: str | Path = "",
 ) -> Detector:
     """Train a detector on the data at a path, and return it; `detframe train --data` as a function.
 
@@ -40,6 +41,7 @@ def finetune(
         classes: names to select, in the order of the labels, or a mapping that also renames them.
         overrides: config keys and values that win over what is chosen: {"SOLVER.BASE_LR": 1e-4}, or a list of both.
         format: of the data, where it is not to be recognised.
+        val_data: a path whose data evaluate, in place of a part of `path`.
 
     Returns:
         The detector with the best metric on the validation images.
@@ -50,7 +52,7 @@ def finetune(
     words = [word for pair in overrides.items() for word in pair] if isinstance(overrides, Mapping) else list(overrides)
     request = Request(
         path=str(path), minutes=minutes, epochs=epochs, model=str(model), weights=str(weights), output=str(output),
-        task=task, format=format, classes=classes, overrides=words, started=time.time(),
+        task=task, val_data=str(val_data), format=format, classes=classes, overrides=words, started=time.time(),
     )  # fmt: skip
     check_output(output_folder(request))
     with written(make_plan(request)) as recipe:

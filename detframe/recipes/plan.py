@@ -21,6 +21,7 @@ from detframe.config import (
     shipped_folder,
     validate,
 )
+from detframe.config.paths import expanded
 from detframe.data.findings import ERROR, NOTE, WARNING
 from detframe.data.folder import FolderData, name_of, read_folder
 from detframe.data.screen import examine
@@ -54,6 +55,7 @@ class Request:
         model: "small", "medium", "large", or a config by its name or path; "" to choose.
         weights: what `find_weights` takes.
         output: OUTPUT_DIR; "" to derive it from the path.
+        val_data: a path whose data evaluate, in place of a part of `path`.
         format: of the data, where it is not to be recognised.
         classes: those to select, as `read_folder` takes them.
         overrides: [KEY, VALUE, ...], which win over every choice.
@@ -68,6 +70,7 @@ class Request:
     weights: str = ""
     output: str = ""
     task: str = "box"
+    val_data: str = ""
     format: str = ""
     classes: Sequence[str] | Mapping[str, str] | None = None
     overrides: Sequence[Any] = ()
@@ -101,7 +104,7 @@ def output_folder(request: Request) -> str:
     given = _given(request.overrides).get("OUTPUT_DIR", "")
     if given and request.output and Path(given) != Path(request.output):
         raise InvalidValueError(f"--output {request.output} and OUTPUT_DIR {given} are two folders; name one of them")
-    return str(given or request.output or Path("output") / name_of(Path(request.path).absolute()))
+    return str(given or request.output or Path("output") / name_of(expanded(request.path)))
 
 
 def make_plan(request: Request, measured: Measure = measure) -> Plan:
@@ -114,7 +117,7 @@ def make_plan(request: Request, measured: Measure = measure) -> Plan:
     overrides = _overrides(request, base)
     folder = output_folder(request)
     import_custom_modules(overrides.get("CUSTOM_IMPORTS", ()))  # one may bring the format of the data
-    data = read_folder(request.path, request.format, request.classes)
+    data = read_folder(request.path, request.format, request.classes, val=request.val_data)
     sets = data.all_records()
     train, val = sets["train"], sets["val"]
     _tell_data(request.path, data, sets)

@@ -108,5 +108,6 @@ def _imagenet(name: str, fetch: bool) -> FoundWeights:
     except MissingFileError:
         return FoundWeights("", f"DETFRAME_OFFLINE is set and {cached.name} is not in {cached.parent}; {COST}", remedy)
     except OSError as error:
-        return FoundWeights("", f"torchvision's weights could not be had ({error}); {COST}", remedy)
+        why = str(error).partition(f". Put the file at {cached}")[0]  # which the remedy says, for a recipe
+        return FoundWeights("", f"torchvision's weights could not be had ({why}); {COST}", remedy)
     return FoundWeights(value, f"torchvision's weights of ImageNet, fetched from {address}")

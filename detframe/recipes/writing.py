@@ -52,9 +52,13 @@ def write(plan: Plan) -> Path:
 
 
 def write_catalog(plan: Plan) -> Path:
-    """Write catalog.yaml alone, for a recipe that goes elsewhere; returns its path. Errors as `written`."""
+    """Write catalog.yaml alone, for a recipe that goes elsewhere; returns its path. Errors as `written`.
+
+    Where the same catalog is there, nothing changes, and a run that trained with it stays where it is.
+    """
     folder = expanded(plan.folder)
-    _write(folder, {CATALOG: plan.catalog})
+    if _texts(folder).get(CATALOG) != plan.catalog:
+        _write(folder, {CATALOG: plan.catalog})
     logger.info("the config names the catalog %s, which is written", folder / CATALOG)
     return folder / CATALOG
 
@@ -63,16 +67,18 @@ def _write(folder: Path, files: Mapping[str, str]) -> None:
     """Write files, after what other ones of their names there, and an older run, has been set aside."""
     prepare(folder)
     with locked(folder):
-        there = {
-            name: (folder / name).read_text(encoding="utf-8", errors="replace")
-            for name in (RECIPE, CATALOG)
-            if (folder / name).is_file()
-        }
+        there = _texts(folder)
         if holds_run(folder) or any(there.get(name, text) != text for name, text in files.items()):
             target = set_aside(folder, (RECIPE, CATALOG))
             logger.warning("OUTPUT_DIR %s held an older run or recipe, which is now in %s", folder, target)
         for name, text in files.items():
             write_text(folder / name, text)
+
+
+def _texts(folder: Path) -> dict[str, str]:
+    """The recipe and the catalog that are there."""
+    files = [folder / name for name in (RECIPE, CATALOG) if (folder / name).is_file()]
+    return {file.name: file.read_text(encoding="utf-8", errors="replace") for file in files}
 
 
 def _has_begun(folder: Path) -> bool:

@@ -31,10 +31,10 @@ def test_help_of_training_names_what_users_look_for(root: Path, run_python):
 
 
 def test_the_command_lists_its_programs(run_python):
-    done = run_python("-m", "detframe.cli.main", "--help")
+    done = run_python("-m", "detframe", "--help")
     assert done.returncode == 0
     assert all(f"  {name} " in done.stdout for name in COMMANDS)
-    assert run_python("-m", "detframe.cli.main", "train", "--help").stdout.startswith("usage: detframe train")
+    assert run_python("-m", "detframe", "train", "--help").stdout.startswith("usage: detframe train")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -44,7 +44,7 @@ def test_every_program_of_the_command_exists(name: str, run_python):
 
 
 def test_an_unknown_program_names_the_nearest(run_python):
-    done = run_python("-m", "detframe.cli.main", "trian")
+    done = run_python("-m", "detframe", "trian")
     assert done.returncode == 2 and "did you mean 'train'" in done.stderr
 
 

@@ -84,6 +84,8 @@ def test_a_mistake_in_two_processes_is_told_once(squares: Path, root: Path, run_
     ("words", "message"),
     [
         (["--minutes", "5"], r"--minutes goes with --data PATH, which is missing"),
+        (["--val-data", "squares"], r"--val-data goes with --data PATH, which is missing"),
+        (["--data", "squares", "--val-data", "sqares"], r"sqares does not exist"),
         (["--task", "mask", "--model", "small"], r"--model, --task go with --data"),
         (["--data", "sqares"], r"sqares does not exist"),
         (["--data", "squares", "--eval-only"], r"--eval-only goes with a config"),

@@ -41,6 +41,26 @@ def test_boxes_labels_and_ids(tmp_path: Path) -> None:
     assert records.class_counts().tolist() == [2, 1]
 
 
+@pytest.mark.parametrize("bbox", [None, [], "absent"])
+def test_without_a_box_it_is_the_one_around_the_polygons(tmp_path: Path, bbox: object) -> None:
+    rows = [annotation(1, 1, bbox, segmentation=[SQUARE, [40, 5, 50, 5, 50, 9]]), annotation(2, 1, [1, 2, 3, 4])]
+    if bbox == "absent":
+        del rows[0]["bbox"]
+    records = coco_records(tmp_path, rows)
+    assert records[0]["boxes"].tolist() == [[10, 5, 50, 25], [1, 2, 4, 6]]
+
+
+@pytest.mark.parametrize("segmentation", [[], None, [["a", "b"]], {"size": [40, 60], "counts": [2400]}])
+def test_with_neither_box_nor_polygons_an_object_is_left_out_and_counted(
+    tmp_path: Path, segmentation: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [annotation(1, 1, None, segmentation=segmentation), annotation(2, 1, [1, 2, 3, 4])]
+    with caplog.at_level(logging.WARNING):
+        records = coco_records(tmp_path, rows)
+    assert records[0]["ann_ids"].tolist() == [2]
+    assert "1 box has no area inside the image and was left out" in caplog.text
+
+
 def test_degenerate_boxes_are_left_out_with_all_their_rows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     categories = [{"id": 1, "name": "cat", "keypoints": ["left_ear", "right_ear"]}, {"id": 5, "name": "dog"}]
     keypoints = [[i, i, 2, i + 1, i, 2] for i in range(6)]

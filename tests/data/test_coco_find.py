@@ -16,6 +16,7 @@ from detframe.data.listing import files_below
 from detframe.data.packing import PackedDataset
 from detframe.data.recognition import Part, Recognised
 from detframe.errors import InvalidValueError
+from detframe.registry import DATASET_FORMATS
 from tests.data.sets import annotation, coco_records, pixels
 
 BOX = [5, 6, 20, 18]
@@ -270,3 +271,16 @@ def test_categories_with_one_name_are_one_class(tmp_path: Path, caplog: pytest.L
         "data.json: the categories 5 and 9 have one name, 'cat', and count as one class; predictions are written with "
         "the id 5" in caplog.text
     )
+
+
+def test_a_file_of_polygons_without_boxes(tmp_path: Path) -> None:
+    data = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 40, "width": 60}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[5, 5, 25, 5, 25, 25]]}],
+    }
+    (tmp_path / "a.png").write_bytes(cv2.imencode(".png", pixels(40, 60))[1].tobytes())
+    (tmp_path / "all.json").write_text(json.dumps(data))
+    files_below.cache_clear()
+    found = DATASET_FORMATS.get("coco").recognise(tmp_path)
+    assert found is not None and found.reason == "all.json has 1 image, 1 category and 1 annotations"

@@ -68,6 +68,8 @@ DIALECTS: Mapping[str, str] = {
         'ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsGroupOf\na.jpg,,dog,,"0,1","0,5","0,2","0,5",\n'
     ),
     "retinanet": "/data/pictures/a.jpg,6,8,30,20,dog\n",
+    "class second": "pictures/a.jpg,dog,6,8,30,20\n",
+    "tensorflow without its header": "a.jpg,60,40,dog,6,8,30,20\n",
     "automl": "TRAIN,gs://bucket/a.jpg,dog,0.1,0.2,,,0.5,0.5,,\n",
     "makesense": "dog,6,8,24,12,a.jpg,60,40\n",
     "makesense with header": (

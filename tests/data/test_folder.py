@@ -172,6 +172,36 @@ def test_the_name_is_one_that_says_something(tmp_path: Path, path: str, name: st
     assert name_of(tmp_path / path) == name
 
 
+def test_a_link_is_called_as_it_is_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "disk7" / "copy" / "labels").mkdir(parents=True)
+    (tmp_path / "raccoons").symlink_to(tmp_path / "disk7" / "copy")
+    assert name_of(tmp_path / "raccoons") == name_of(tmp_path / "raccoons/labels/..") == "raccoons"
+    monkeypatch.chdir(tmp_path / "disk7" / "copy")
+    assert name_of(Path(".")) == "copy" and name_of(Path("labels")) == "copy"
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_another_path_validates(tmp_path: Path, own: bool):
+    write_toy(tmp_path / "a" / ("train.toy" if own else "all.toy"), ["1.png", "2.png"])
+    for path, name in (("b/train.top", "4.png"), ("b/val.top", "5.png"), *([("a/val.toy", "3.png")] if own else [])):
+        write_toy(tmp_path / path, [name])
+    data = read_folder(tmp_path / "a", val=tmp_path / "b")
+    sets = {split: [Path(r["file_name"]).name for r in records] for split, records in data.all_records().items()}
+    assert sets == {"train": ["1.png", "2.png"], "val": ["5.png"]}
+    assert data.entries["val"].name == "a_val" and data.entries["train"].name == "a_train"
+    said = [finding for finding in data.findings if finding.code == "unused-part"]
+    assert len(said) == own and all("is not used, since another is named" in finding.text for finding in said)
+
+
+def test_what_validates_must_be_there_and_has_the_same_classes(tmp_path: Path):
+    write_toy(tmp_path / "a" / "all.toy", ["1.png", "2.png"])
+    with pytest.raises(MissingFileError, match=r"b does not exist"):
+        read_folder(tmp_path / "a", val=tmp_path / "b")
+    write_toy(tmp_path / "b" / "all.toy", ["4.png"], classes=("van", "car"))
+    data = read_folder(tmp_path / "a", val=tmp_path / "b")
+    assert data.class_names == ("car", "van") and set(data.entries) == {"train", "val"}
+
+
 def test_an_empty_folder(tmp_path: Path):
     with pytest.raises(InvalidValueError, match="has no file"):
         read_folder(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,40 @@ def test_a_yaml_that_points_nowhere(tmp_path: Path):
         with pytest.raises(UserError, match="train/images") as error:
             read_folder(path)
         assert str(tmp_path / "data.yaml") in str(error.value)
+
+
+def test_a_coco_file_without_categories(tmp_path: Path):
+    text = screen(make(tmp_path, {"a.jpg": b"x", "a.json": json.dumps({"images": [], "annotations": []})}))
+    assert "a.json: a JSON with the fields of COCO, but without 'categories'" in text
+
+
+def test_json_lines(tmp_path: Path):
+    text = screen(make(tmp_path, {"train/a.jpg": b"x", "train/metadata.jsonl": '{"file_name": "a.jpg"}\n'}))
+    assert "train/metadata.jsonl: JSON Lines are not read" in text and "no file of annotations" not in text
+
+
+@pytest.mark.parametrize("head", ["", "imagesource:GoogleEarth\ngsd:0.1\n"])
+def test_the_form_of_dota(tmp_path: Path, head: str):
+    rows = f"{head}5 5 25 5 25 25.5 5 25 small-vehicle 0\n"
+    text = screen(make(tmp_path, {"images/a.jpg": b"x", "labelTxt/a.txt": rows}))
+    assert "DOTA's form, with turned boxes in pixels, is not read" in text and "classes.txt" not in text
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar.gz", ".tar.bz2", ".tar.xz"])
+def test_an_archive_without_the_suffix_of_one(tmp_path: Path, suffix: str):
+    (tmp_path / "data").mkdir()
+    form = {".zip": "zip", ".tar.gz": "gztar", ".tar.bz2": "bztar", ".tar.xz": "xztar"}[suffix]
+    make(tmp_path / "data", {"a.txt": "x"})
+    Path(shutil.make_archive(str(tmp_path / "x"), form, tmp_path / "data")).rename(tmp_path / "download")
+    text = screen(tmp_path / "download")
+    assert text == f"{tmp_path / 'download'} is an archive by its content; call it so: download{suffix}"
+
+
+def test_a_spreadsheet(tmp_path: Path):
+    make(tmp_path, {"boxes.xlsx": b"PK\x03\x04", "a.jpg": b"x"})
+    assert screen(tmp_path / "boxes.xlsx").endswith("boxes.xlsx is a spreadsheet; save its table as CSV")
+    assert "- boxes.xlsx is a spreadsheet; save its table as CSV" in screen(tmp_path)
+
+
+def test_an_archive_in_a_folder_is_named_with_the_path_to_type(tmp_path: Path):
+    assert f"give its own path to --data, {tmp_path / 'in/a.zip'}" in screen(make(tmp_path, {"in/a.zip": b"PK"}))

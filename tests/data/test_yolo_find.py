@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from detframe.data.formats.yolo_data_file import read_data_file
 from detframe.errors import InvalidValueError, MissingFileError
 from tests.data.yolo_sets import BOX, findings_of, images_of, read_part, recognise, recognised, write_pairs
 
@@ -203,6 +204,7 @@ def test_label_files_beside_a_data_yaml_that_points_nowhere_are_read(tmp_path: P
     ("text", "words"),
     [
         ("train: [", "malformed YAML in .*data.yaml"),
+        ("train: x\nnames:\n  0: size: large", 'line 3.*A name that holds a colon stands in quotes: "size: large"'),
         ("train: x\nnames: {a: b}", "names has 'a', which is no class id"),
         ("train: x\nnames: [[a]]", r"names must be names, and has \['a'\] for the class 0"),
         ("train: x\nnc: many", "'nc' must be the number of classes, not 'many'"),
@@ -217,7 +219,7 @@ def test_a_malformed_data_yaml(tmp_path: Path, text: str, words: str) -> None:
             recognise(path)
     write_splits(tmp_path)
     assert len(recognised(tmp_path).parts) == 2
-    assert recognised(tmp_path).notes[0].startswith("it cannot be read, and was left out: ")
+    assert recognised(tmp_path).notes[0].startswith("data.yaml was left out, since it cannot be read: ")
     with pytest.raises(InvalidValueError, match=words):  # the file that the user named
         recognise(tmp_path / "data.yaml")
 
@@ -325,3 +327,9 @@ def test_real_exports(shared: Path) -> None:
         assert found.notes == ()
     for name in ("bccd", "trees", "tiny_coco", "exports/cards_labelimg_voc", "exports/nuts_labelme2coco"):
         assert recognise(data / name) is None
+
+
+def test_names_with_a_colon_and_without_quotes(tmp_path: Path) -> None:
+    write_splits(tmp_path)
+    (tmp_path / "data.yaml").write_text("train: train\nnames:\n- size: large\n- size:small\n- 12: 30\n")
+    assert read_data_file(tmp_path / "data.yaml").names == {0: "size: large", 1: "size:small", 2: "12: 30"}

@@ -63,6 +63,25 @@ def test_the_catalog_alone(squares: Path):
     assert [p.name for p in path.parent.iterdir()] == ["catalog.yaml"]
 
 
+def test_the_catalog_alone_leaves_a_run_with_the_same_one_where_it_is(squares: Path):
+    folder = write(plan(minutes=2)).parent
+    (folder / "model_final.pth").touch()
+    (folder / "last_checkpoint").write_text("model_final.pth", encoding="utf-8")
+    write_catalog(plan(minutes=3))
+    assert not list(folder.glob("previous_*")) and (folder / "model_final.pth").is_file()
+    (folder / "catalog.yaml").write_text("{}", encoding="utf-8")
+    write_catalog(plan(minutes=3))
+    assert len(list(folder.glob("previous_*/model_final.pth"))) == 1
+
+
+def test_other_data_evaluate(squares: Path):
+    make_squares(Path("more"), train=2, val=5)
+    cfg = read_config(write(plan(minutes=2, val_data="more")))
+    assert cfg.DATASETS.TRAIN == ("squares_train",) and cfg.DATASETS.TEST == ("squares_val",)
+    records = load_records(cfg.DATASETS.TEST, cfg.DATASETS.CATALOG)
+    assert {Path(record["file_name"]).parts[-4] for record in records} == {"more"} and len(records) == 5
+
+
 @pytest.mark.parametrize("there", [False, True])
 def test_a_start_that_fails_takes_back_what_was_written(squares: Path, there: bool):
     if there:

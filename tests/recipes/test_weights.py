@@ -89,6 +89,14 @@ def test_the_network_is_asked_with_little_patience(cache: Path, monkeypatch):
     assert asked and asked[0] < PATIENT
 
 
+def test_what_to_do_is_said_once_where_the_network_fails(cache: Path, monkeypatch):
+    monkeypatch.delenv("DETFRAME_OFFLINE")
+    monkeypatch.setattr("detframe.compat.download._fetch", lambda *_: (_ for _ in ()).throw(OSError("no route")))
+    found = find_weights("MNV2-FPN")
+    assert "could not be had (cannot download " in found.reason and "no route)" in found.reason
+    assert "Put the file at" not in found.reason and found.remedy.startswith(f"put {NAME} into {cache}")
+
+
 def test_a_file_of_ones_own(tmp_path: Path):
     (tmp_path / "mine.pth").touch()
     assert find_weights("MNV2-FPN", str(tmp_path / "mine.pth")).value == str(tmp_path / "mine.pth")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -202,7 +203,8 @@ def _group(
     known, place = set(categories.label_of), Entry(path, "", findings)
     for index, item in enumerate(annotations):
         place.name = f"annotations[{index}]"
-        annotation = _require(item, ("image_id", "category_id", "bbox"), place)
+        has_outline = isinstance(item, dict) and bool(item.get("segmentation"))
+        annotation = _require(item, ("image_id", "category_id", *(() if has_outline else ("bbox",))), place)
         image_id = place.identity(annotation["image_id"], "image_id")
         category_id = place.identity(annotation["category_id"], "category_id")
         if image_id not in images:
@@ -231,7 +233,7 @@ def _add(
     place: Entry,
     form: tuple[BoxForm, tuple[int, int]],
 ) -> None:
-    x, y, width, height = box = _bbox(annotation["bbox"], place)
+    x, y, width, height = box = _bbox(annotation, place)
     form[0].add(box, form[1])
     ann_id = _ann_id(annotation.get("id"), place)
     iscrowd = place.flag(annotation.get("iscrowd"), "iscrowd")
@@ -250,13 +252,26 @@ def _shown_id(annotation: Mapping[str, Any]) -> str:
     return str(number) if type(number) is int and number.bit_length() < 64 else shown(number)
 
 
-def _bbox(bbox: Any, place: Entry) -> tuple[float, float, float, float]:
-    """x, y, width, height; null is not a number."""
+def _bbox(annotation: Mapping[str, Any], place: Entry) -> tuple[float, float, float, float]:
+    """x, y, width, height; null is not a number. Where there is no box, it is the one around the polygons."""
+    bbox = annotation.get("bbox")
+    if bbox in (None, []):
+        return _around(annotation.get("segmentation"))
     try:
         x, y, width, height = _numbers(bbox, "bbox", place)
         return x, y, width, height
     except ValueError:
         raise place.error(f"'bbox' must be [x, y, width, height], not {shown(bbox)}") from None
+
+
+def _around(polygons: Any) -> tuple[float, float, float, float]:
+    """x, y, width, height of the box around polygons; of anything else NaN, a box that is left out, and counted."""
+    lists = polygons if isinstance(polygons, list) else []
+    flat = [v for points in lists if isinstance(points, list) for v in points[: len(points) // 2 * 2]]
+    if not flat or not all(isinstance(v, int | float) for v in flat):
+        return (math.nan,) * 4
+    xs, ys = flat[0::2], flat[1::2]
+    return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
 
 
 def _numbers(values: Any, field: str, place: Entry) -> list[float]:

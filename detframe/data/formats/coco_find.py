@@ -71,7 +71,7 @@ def recognise(path: Path) -> Recognised | None:
 
 
 def _recognised(listing: Listing, found: dict[Path, _Summary], broken: Sequence[UserError]) -> Recognised | None:
-    notes = [f"it was left out, since it cannot be read: {error}" for error in broken]
+    notes = [f"a file was left out, since it cannot be read: {error}" for error in broken]
     truth = {file: summary for file, summary in found.items() if not summary.scores}
     if not truth:
         return None
@@ -197,7 +197,7 @@ def _parsed(data: Any) -> _Summary | None:
     if not isinstance(images, list) or not isinstance(categories, list) or not isinstance(annotations, list):
         return None
     first = next((item for item in annotations if isinstance(item, dict)), None)
-    if first is not None and not {"bbox", "category_id"} <= set(first):
+    if first is not None and not ("category_id" in first and {"bbox", "segmentation"} & set(first)):
         return None
     names = [item["file_name"] for item in images if isinstance(item, dict) and isinstance(item.get("file_name"), str)]
     if images and not names:

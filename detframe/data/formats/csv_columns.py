@@ -114,7 +114,7 @@ def what_is_needed() -> str:
     return (
         "a table of objects needs a column with the image (filename, image_path, ImageID, ...) and the box in four: "
         "xmin, ymin, xmax, ymax, or x1, y1, x2, y2, or x, y, width, height, or x_center, y_center, width, height; or a "
-        "geometry (WKT) or bbox in one. Without header, rows must be path,x1,y1,x2,y2,class"
+        "geometry (WKT) or bbox in one. Without header, rows must be path,x1,y1,x2,y2,class, or path,class,x1,y1,x2,y2"
     )
 
 
@@ -191,6 +191,10 @@ def _without_header(row: Sequence[str]) -> Columns | None:
     cells = [cell.strip() for cell in row]
     if len(cells) == 6 and _is_name(cells[0]) and _are_numbers(cells[1:5], empty=True):  # keras-retinanet
         return Columns(0, "corners", (1, 2, 3, 4), 5, header=False)
+    if len(cells) == 6 and _is_name(cells[0]) and not _are_numbers(cells[1:2]) and _are_numbers(cells[2:]):
+        return Columns(0, "corners", (2, 3, 4, 5), 1, header=False)
+    if len(cells) == 8 and _is_name(cells[0]) and _are_numbers((*cells[1:3], *cells[4:])):  # TensorFlow's, without one
+        return Columns(0, "corners", (4, 5, 6, 7), 3, size_hw=(2, 1), header=False)
     if len(cells) == 8 and _is_name(cells[5]) and _are_numbers((*cells[1:5], *cells[6:])):  # makesense.ai
         return Columns(5, "size", (1, 2, 3, 4), 0, size_hw=(7, 6), header=False)
     if len(cells) in (9, 10, 11) and cells[0].lower() in _SPLIT_WORDS and _is_name(cells[1]):  # AutoML

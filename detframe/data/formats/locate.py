@@ -14,9 +14,12 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from detframe.data.findings import ERROR, NOTE, Findings, Kind
 from detframe.data.formats.fields import BACKSLASH
+from detframe.data.image_files import ImageReadError
+from detframe.data.image_headers import read_header
 from detframe.data.listing import IMAGE_SUFFIXES, Listing, folders_in
 from detframe.data.packing import MISSING_IMAGE, RecordBuilder
 
@@ -48,7 +51,8 @@ UNREADABLE = Kind(
 # Names of folders that hold nothing but the images of a data set, in lower case
 IMAGE_FOLDERS = ("images", "jpegimages", "image", "imgs", "img", "pictures", "photos", "frames")
 # Of images that are not read, and may lie there in another form
-_OTHER_SUFFIXES = (".gif", ".heic", ".heif", ".jfif", ".jpe", ".jp2", ".ppm", ".pgm", ".dng", ".raw", ".dcm", ".svg")
+_OTHER_SUFFIXES = (".heic", ".heif", ".dng", ".raw", ".dcm", ".svg")
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _SAMPLE = 200  # names that decide where the images lie
 _NEIGHBOURS = 25
 _NUMBER, _NO_WORD = re.compile(r"\d+"), re.compile(r"[\W_]+")
@@ -89,6 +93,7 @@ class ImageFinder:
         path = self._as_given(name)
         if path is not None:
             return path
+        name = _path_of(name)
         translated = name.replace("\\", "/")
         if translated != name and (path := self._as_given(translated)) is not None:
             self.findings.add(BACKSLASH, repr(name))
@@ -119,11 +124,14 @@ class ImageFinder:
         """The file at a path as it stands; links to folders and hidden files are followed where they are named."""
         if name in self._known:
             return self.folder / name
-        if ("/" not in name and os.sep not in name) or not name.lower().endswith(IMAGE_SUFFIXES):
+        has_suffix = name.lower().endswith(IMAGE_SUFFIXES)
+        if has_suffix and "/" not in name and os.sep not in name:
             return None
         path = os.path.join(self.folder, name)
         # os.path has an answer for names that are too long or hold a zero byte, and methods of Path raise
-        return Path(os.path.normpath(path)) if os.path.isfile(path) else None
+        if not os.path.isfile(path) or not (has_suffix or _is_picture(path)):
+            return None
+        return Path(os.path.normpath(path))
 
     def _best(self, name: str) -> list[str]:
         """The files that `name` may mean: one where it is clear, several where it is not."""
@@ -262,6 +270,21 @@ def _images_below(folder: Path, deep: bool) -> list[str]:
     except OSError:  # as in folders_in
         return []
     return sorted(name for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."))
+
+
+def _path_of(name: str) -> str:
+    """The path in the address of an image on the web, "https://host/a/b%201.jpg?size=2"; other names as they are."""
+    return unquote(urlsplit(name).path).lstrip("/") if _ADDRESS.match(name) else name
+
+
+def _is_picture(path: str) -> bool:
+    """Whether a file without the suffix of an image is one all the same."""
+    try:
+        with open(path, "rb") as file:
+            read_header(file, path)
+    except (OSError, ImageReadError):
+        return False
+    return True
 
 
 def _grouped(files: Sequence[str], key: Callable[[str], str]) -> dict[str, list[str]]:

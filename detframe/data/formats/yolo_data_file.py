@@ -26,6 +26,7 @@ SPLIT_KEYS = {
     "test": ("test", "testing"),
 }
 DRIVE = re.compile(r"[A-Za-z]:")
+_COLON = "mapping values are not allowed"  # what YAML says of a second colon in a line
 MAX_CLASSES, MAX_KEYPOINTS = 100_000, 10_000
 
 
@@ -89,7 +90,8 @@ def _read_tree(path: Path) -> tuple[Any, UserError | None]:
     try:
         return read_tree(read_text(path, "the data file"), str(path)), None
     except UserError as error:
-        return None, error
+        hint = '. A name that holds a colon stands in quotes: "size: large"' if _COLON in str(error) else ""
+        return None, InvalidValueError(f"{error}{hint}") if hint else error
 
 
 def has_keys(path: Path) -> bool:
@@ -211,7 +213,8 @@ def class_names(where: str, found: Any) -> dict[int, str]:
     if not isinstance(found, Mapping):
         raise InvalidValueError(f"{where}: names must be a list of class names, not {shown(found)}")
     out: dict[int, str] = {}
-    for key, name in found.items():
+    for key, value in found.items():
+        name = _with_colon(value)
         number, text = (name, key) if not _is_id(key) and _is_id(name) else (key, name)
         if not _is_id(number):
             raise InvalidValueError(
@@ -221,6 +224,14 @@ def class_names(where: str, found: Any) -> dict[int, str]:
             raise InvalidValueError(f"{where}: names must be names, and has {shown(text)} for the class {number}")
         out[int(number)] = text.strip()
     return dict(sorted(out.items()))
+
+
+def _with_colon(name: Any) -> Any:
+    """A name as it was meant: "size: large" without quotes is a mapping in YAML."""
+    if not isinstance(name, Mapping) or len(name) != 1:
+        return name
+    ((before, behind),) = name.items()
+    return f"{before}: {behind}" if isinstance(before, str) and isinstance(behind, str) else name
 
 
 def _is_id(value: Any) -> bool:

@@ -59,7 +59,7 @@ def _of_data_file(file: Path, folder: Path, listing: Listing, named: bool = Fals
     except UserError as error:
         if named:
             raise
-        found = of_layout(folder, listing, {}, [f"it cannot be read, and was left out: {error}"])
+        found = of_layout(folder, listing, {}, [f"{file.name} was left out, since it cannot be read: {error}"])
         if found is None:
             raise
         return found
