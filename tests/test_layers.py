@@ -17,6 +17,7 @@ LAYERS = (
     {"engine"},
     {"recipes"},
     {"cli"},
+    {"__main__"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Parts of one layer that do not know each other
