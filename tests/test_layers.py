@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "detframe"
 LAYERS = (
-    {"errors", "files", "registry", "config", "structures", "ops", "parallel"},
+    {"errors", "files", "texts", "registry", "config", "structures", "ops", "parallel"},
     {"layers"},
     {"modeling", "data", "evaluation"},
     {"solver", "inference", "visualization", "compat", "export", "model_zoo"},
@@ -23,7 +23,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Parts of one layer that do not know each other
 STRANGERS = {"modeling", "data", "evaluation"}
 # Parts of the ground floor that need little of it
-KNOWN = {"ops": {"errors"}, "parallel": {"errors"}, "registry": {"errors"}, "errors": set()}
+KNOWN = {"ops": {"errors"}, "parallel": {"errors"}, "registry": {"errors"}, "errors": set(), "texts": set()}
 LIGHT = ("config", "errors", "files", "registry", "__init__")
 
 

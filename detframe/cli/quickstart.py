@@ -20,6 +20,7 @@ from detframe.cli.media import write_image
 from detframe.config import read_config, shipped_folder
 from detframe.config.paths import with_docs
 from detframe.errors import MissingFileError
+from detframe.texts import format_minutes
 
 if TYPE_CHECKING:
     from detframe.config import ConfigNode
@@ -136,7 +137,7 @@ def summary(output: Path, shapes: Path, pictures: int, metrics: Mapping[str, flo
     values = ", ".join(f"{name} {_number(metrics.get(f'bbox/{name}'))}" for name in ("AP", "AP50", "AP75"))
     return [
         "",
-        f"Done in {seconds / 60:.1f} minutes. On the validation images: {values}.",
+        f"Done in {format_minutes(seconds)}. On the validation images: {values}.",
         "",
         f"  {output}/predictions.png  ground truth and predictions of {pictures} images; one by one in predictions/",
         f"  {output}/curves.png       losses and AP over the training",

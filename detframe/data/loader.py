@@ -21,7 +21,7 @@ from detframe.data.samplers import START, Beginning, Draw, TrainSampler, mix, sh
 from detframe.data.transforms import Compose
 from detframe.data.workers import Made, WorkerPool
 from detframe.errors import InvalidValueError
-from detframe.parallel.environment import cpu_cores, env_number
+from detframe.parallel.environment import env_number, share_of_batch, share_of_cores
 from detframe.structures import LazyMasks, Target, select
 
 logger = logging.getLogger(__name__)
@@ -304,14 +304,8 @@ def build_train_loader(
         ValueError: the processes and accumulation steps do not divide the batch, or COPY_PASTE_PROB meets data without
             masks.
     """
-    batch_size, steps = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE_STEPS
-    if batch_size % (world_size * steps):
-        raise InvalidValueError(
-            f"SOLVER.IMS_PER_BATCH is {batch_size}, which {world_size} processes x SOLVER.ACCUMULATE_STEPS {steps} = "
-            f"{world_size * steps} do not divide; the nearest batches that fit are "
-            f"{max(1, batch_size // (world_size * steps)) * world_size * steps} and "
-            f"{(batch_size // (world_size * steps) + 1) * world_size * steps}"
-        )
+    batch_size = cfg.SOLVER.IMS_PER_BATCH
+    share_of_batch(batch_size, world_size, cfg.SOLVER.ACCUMULATE_STEPS)
     if cfg.INPUT.COPY_PASTE_PROB > 0 and not records.has_masks:
         raise InvalidValueError(
             f"INPUT.COPY_PASTE_PROB is {cfg.INPUT.COPY_PASTE_PROB}, which cuts objects out along their masks, but "
@@ -354,7 +348,7 @@ def build_test_loader(cfg: Any, records: Records, rank: int = 0, world_size: int
 
 def num_workers(cfg: Any, world_size: int) -> int:
     """DATALOADER.NUM_WORKERS, or what fits this machine where that is -1; never far more than there are cores."""
-    per_rank = cpu_cores() // max(1, env_number("LOCAL_WORLD_SIZE", world_size))
+    per_rank = share_of_cores(env_number("LOCAL_WORLD_SIZE", world_size))
     wanted = cfg.DATALOADER.NUM_WORKERS
     if wanted >= 0:
         most = max(MIN_LIMIT_OF_WORKERS, WORKERS_PER_CORE * per_rank)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from detframe.errors import InvalidValueError
+from detframe.parallel.environment import share_of_batch
 
 MASK64 = (1 << 64) - 1
 WINDOW_BATCHES = 64  # at most; one batch of each window mixes wide and tall images
@@ -83,10 +84,8 @@ class TrainSampler:
     ) -> None:
         if length < 1:
             raise InvalidValueError("there is no image to train on")
-        if batch_size % world_size:
-            raise InvalidValueError(f"a batch of {batch_size} images cannot be divided among {world_size} processes")
         self.length, self.batch_size, self.seed, self.is_wide = length, batch_size, seed, is_wide
-        share = batch_size // world_size
+        share = share_of_batch(batch_size, world_size)
         # A window no longer than an epoch, so that an image does not come back before the others have had their turn
         self.window_batches = max(1, min(WINDOW_BATCHES, length // batch_size))
         self.slice = slice(rank * share, (rank + 1) * share)

@@ -21,6 +21,7 @@ from detframe.engine.trainer import Hook, Trainer, is_due
 from detframe.errors import InvalidValueError
 from detframe.parallel.collectives import broadcast_object, mean_over_ranks, on_rank_zero
 from detframe.parallel.stopping import RunStopped
+from detframe.texts import format_seconds
 
 logger = logging.getLogger(__name__)
 _ETA_WINDOWS = 9  # progress lines whose pace the time left is judged by
@@ -128,14 +129,6 @@ class LogHook(Hook):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with an open window."""
         self._losses, self._count = dict(state.get("losses", {})), state.get("count", 0)
-
-
-def format_seconds(seconds: float) -> str:
-    """ "1:02:03", with days in front where there are any."""
-    whole = round(seconds)
-    days, rest = divmod(whole, 86400)
-    text = f"{rest // 3600}:{rest % 3600 // 60:02d}:{rest % 60:02d}"
-    return f"{days}d {text}" if days else text
 
 
 def memory_mb(device: torch.device) -> float:

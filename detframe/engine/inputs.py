@@ -17,7 +17,7 @@ from detframe.engine.place import Place, check_same_data, first_place, resumed_p
 from detframe.engine.resuming import DATA_KEYS, Change, changes_since, check_changes, log_changes, saved_leaves
 from detframe.errors import InvalidValueError, shown
 from detframe.parallel.collectives import broadcast_object, gather_objects
-from detframe.parallel.joining import share_of_batch
+from detframe.parallel.environment import share_of_batch
 from detframe.structures.forms import WHOLE
 
 logger = logging.getLogger(__name__)
@@ -180,10 +180,11 @@ def describe_ranks(cfg: ConfigNode, device: torch.device) -> str:
     hosts = list(dict.fromkeys(host for host, _ in places))
     devices = ", ".join(f"rank {i}: {host} {where}" for i, (host, where) in enumerate(places))
     steps, batch = cfg.SOLVER.ACCUMULATE_STEPS, cfg.SOLVER.IMS_PER_BATCH
+    share = share_of_batch(batch, len(places), steps)
     return (
         f"{len(places)} rank(s) on {len(hosts)} host(s): {devices}\n"
-        f"global batch {batch} = {share_of_batch(batch, steps)} images x {len(places)} ranks x {steps} accumulation "
-        f"steps, lr {cfg.SOLVER.BASE_LR:g}"
+        f"global batch {batch} = {share} images x {len(places)} ranks x {steps} accumulation steps, "
+        f"lr {cfg.SOLVER.BASE_LR:g}"
     )
 
 

@@ -57,9 +57,10 @@ from detframe.engine.summary import summarise
 from detframe.engine.trainer import Trainer
 from detframe.errors import InvalidValueError
 from detframe.files import write_text
-from detframe.parallel.collectives import barrier, on_rank_zero, rank
+from detframe.parallel.collectives import barrier, on_rank_zero, rank, world_size
 from detframe.parallel.device import resolve_amp, resolve_device
-from detframe.parallel.joining import process_group, share_of_batch
+from detframe.parallel.environment import share_of_batch
+from detframe.parallel.joining import process_group
 from detframe.parallel.stopping import RunStopped, StopSignals, signal_name
 
 logger = logging.getLogger(__name__)
@@ -129,7 +130,7 @@ def _start(cfg: ConfigNode, folder: Path, resume: bool, held: ExitStack) -> _Sta
     """Everything up to the first batch, on every rank; `held` closes what it has opened. The disk is only read."""
     _check(cfg)
     held.enter_context(process_group(cfg.MODEL.DEVICE))
-    share_of_batch(cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE_STEPS)
+    share_of_batch(cfg.SOLVER.IMS_PER_BATCH, world_size(), cfg.SOLVER.ACCUMULATE_STEPS)
     files = on_rank_zero(lambda: _look_at(folder), "to look at OUTPUT_DIR")
     log = held.enter_context(run_log(folder, rank(), at_once=False))
     _log_translation(cfg)

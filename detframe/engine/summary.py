@@ -15,6 +15,7 @@ from detframe.engine.inputs import RunInputs
 from detframe.engine.terminal import RESULT
 from detframe.engine.trainer import Trainer
 from detframe.parallel.collectives import gather_objects
+from detframe.texts import format_minutes
 
 logger = logging.getLogger(__name__)
 _MAIN = ("/AP", "/AP50", "/AR@100", "/AR@1000")
@@ -37,7 +38,7 @@ def summarise(trainer: Trainer, inputs: RunInputs, folder: Path, seconds: float,
         seconds: that the training took.
         missing: what is said of images that do not exist; "" where all do.
     """
-    rows = [f"trained {trainer.iteration} iterations in {seconds / 60:.1f} minutes", *([missing] if missing else [])]
+    rows = [f"trained {trainer.iteration} iterations in {format_minutes(seconds)}", *([missing] if missing else [])]
     skipped = sum(gather_objects(getattr(trainer.data, "skipped", 0)))
     if skipped:
         rows.append(f"images that could not be read were left out {skipped} times (DATALOADER.ON_ERROR skip)")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from detframe.parallel.collectives import rank
 from detframe.structures import Prediction, Target, rescale_prediction, to_cpu
+from detframe.texts import format_seconds
 
 logger = logging.getLogger(__name__)
 # Seconds between two lines of progress
@@ -119,16 +120,11 @@ class _Progress:
         if not self.batches:
             return text
         left = seconds / self.done_batches * (self.batches - self.done_batches)
-        return f"batch {self.done_batches}/{self.batches}, {text}, ETA {_duration(left)}"
+        return f"batch {self.done_batches}/{self.batches}, {text}, ETA {format_seconds(left, short=True)}"
 
     def close(self) -> None:
         if rank() == 0:
             seconds = time.perf_counter() - self.start
             rate = self.done_images / max(seconds, 1e-9)
-            logger.info("evaluation: %d images in %s (%.1f images/s)", self.done_images, _duration(seconds), rate)
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+            took = format_seconds(seconds, short=True)
+            logger.info("evaluation: %d images in %s (%.1f images/s)", self.done_images, took, rate)

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from detframe.errors import InvalidValueError
 from detframe.parallel.collectives import world_size
 from detframe.parallel.device import resolve_device
-from detframe.parallel.environment import cpu_cores, env_number
+from detframe.parallel.environment import env_number, share_of_cores
 
 TIMEOUT = timedelta(minutes=60)  # an evaluation keeps the other ranks waiting for rank 0
 _SPECIAL_STEPS = 0xFFFFFFF0  # ids from here on are SLURM's own: the batch script, an interactive shell, "extern"
@@ -164,7 +164,7 @@ def _join(place: Place, device: torch.device) -> None:
         dist.init_process_group("cpu:gloo,cuda:nccl", timeout=TIMEOUT, device_id=device)
         return
     if place.local_world_size > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":  # 1 is torchrun's own choice
-        torch.set_num_threads(max(1, cpu_cores() // place.local_world_size))
+        torch.set_num_threads(share_of_cores(place.local_world_size))
     dist.init_process_group("gloo", timeout=TIMEOUT)
 
 
@@ -191,23 +191,3 @@ def wrap(model: nn.Module, device: torch.device) -> nn.Module:
         return model
     ids = [device.index] if device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
-
-
-def share_of_batch(batch: int, accumulate: int) -> int:
-    """Images per rank and forward pass.
-
-    Raises:
-        ValueError: ranks times accumulation steps do not divide the global batch.
-    """
-    ranks = world_size()
-    if batch % (ranks * accumulate):
-        raise InvalidValueError(
-            f"SOLVER.IMS_PER_BATCH {batch} cannot be divided among {ranks} ranks x SOLVER.ACCUMULATE_STEPS "
-            f"{accumulate}; the nearest batches that can: {_nearest_multiples(batch, ranks * accumulate)}"
-        )
-    return batch // (ranks * accumulate)
-
-
-def _nearest_multiples(number: int, divisor: int) -> str:
-    below = number // divisor * divisor
-    return " and ".join(str(n) for n in (below, below + divisor) if n > 0)

@@ -15,7 +15,6 @@ from detframe.data.findings import ERROR, WARNING, Finding
 from detframe.data.loader import num_workers
 from detframe.data.records import Records
 from detframe.engine.build import refuse_frozen_noise, reproducible
-from detframe.engine.hooks import format_seconds
 from detframe.errors import InvalidValueError
 from detframe.modeling import build_detection_model
 from detframe.parallel.device import resolve_device
@@ -23,6 +22,7 @@ from detframe.parallel.environment import cpu_cores
 from detframe.recipes.memory import MemoryWatch
 from detframe.recipes.settings import changed, with_classes
 from detframe.recipes.trying import Run, TriedBatch
+from detframe.texts import format_seconds
 
 NEARLY_FULL = 0.9  # of the memory, from which on there is little room for what a trial has not met
 

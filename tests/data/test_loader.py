@@ -188,11 +188,9 @@ def test_shards_of_the_test_set(records: Records) -> None:
 
 
 def test_world_size_that_does_not_fit(records: Records) -> None:
-    with pytest.raises(
-        ValueError, match=r"SOLVER.IMS_PER_BATCH is 4, which 3 processes x SOLVER.ACCUMULATE_STEPS 1 = 3"
-    ):
+    with pytest.raises(ValueError, match=r"SOLVER.IMS_PER_BATCH 4 cannot be divided among 3 ranks .* 3 and 6"):
         build_train_loader(config(), records, 0, 0, 3)
-    with pytest.raises(ValueError, match=r"2 processes x SOLVER.ACCUMULATE_STEPS 4 = 8 do not divide"):
+    with pytest.raises(ValueError, match=r"4 cannot be divided among 2 ranks x SOLVER.ACCUMULATE_STEPS 4.*: 8"):
         build_train_loader(config("SOLVER.ACCUMULATE_STEPS", 4), records, 0, 0, 2)
 
 

@@ -75,7 +75,7 @@ def test_fewer_images_than_a_batch() -> None:
 def test_errors() -> None:
     with pytest.raises(ValueError, match="no image to train on"):
         take(1, length=0)
-    with pytest.raises(ValueError, match="a batch of 4 images cannot be divided among 3 processes"):
+    with pytest.raises(ValueError, match=r"SOLVER.IMS_PER_BATCH 4 cannot be divided among 3 ranks"):
         take(1, world_size=3)
 
 

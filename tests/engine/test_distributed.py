@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from detframe.parallel.joining import Place, check_gpus, expand_counts, find_place, first_host, share_of_batch
+from detframe.parallel.joining import Place, check_gpus, expand_counts, find_place, first_host
 from detframe.parallel.launching import RankTraceback, launch
 from tests.engine import light, ranks
 from tests.engine.fakes import make_trainer, save_state, weights
@@ -96,12 +96,6 @@ def test_tasks_per_node():
     assert expand_counts("2(x3),1") == [2, 2, 2, 1]
     with pytest.raises(ValueError, match="tasks per node"):
         expand_counts("many")
-
-
-def test_batch_that_cannot_be_divided():
-    assert share_of_batch(16, 2) == 8
-    with pytest.raises(ValueError, match=r"16 cannot be divided among 1 ranks x SOLVER.ACCUMULATE_STEPS 3.*15 and 18"):
-        share_of_batch(16, 3)
 
 
 def test_every_rank_needs_a_gpu():

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from detframe.engine.hooks import BestHook, CheckpointHook, EvaluationHook, LogHook, format_seconds
+from detframe.engine.hooks import BestHook, CheckpointHook, EvaluationHook, LogHook
 from detframe.engine.pictures import PictureHook
 from detframe.engine.recorder import RunRecorder
 from detframe.engine.trainer import is_due
@@ -192,7 +192,3 @@ def test_other_ranks_write_nothing(tmp_path):
     recorder.picture(1, "x", torch.zeros(2, 2, 3, dtype=torch.uint8).numpy())
     recorder.close()
     assert list(tmp_path.iterdir()) == []
-
-
-def test_seconds():
-    assert [format_seconds(s) for s in (5, 3723, 90061)] == ["0:00:05", "1:02:03", "1d 1:01:01"]

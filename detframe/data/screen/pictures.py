@@ -89,7 +89,7 @@ def groups(pairs: Iterable[tuple[Hashable, str]]) -> list[list[str]]:
 def _in_threads(work: Callable[[str], Result], paths: Sequence[str]) -> Iterator[Result]:
     """`work` of each path, in their order, a few chunks ahead: decoding and hashing leave Python to other threads."""
     chunks = [paths[at : at + _CHUNK] for at in range(0, len(paths), _CHUNK)]
-    with ThreadPoolExecutor(max(1, min(32, cpu_cores()))) as pool:
+    with ThreadPoolExecutor(min(32, cpu_cores())) as pool:
         for results in pool.map(lambda chunk: [work(path) for path in chunk], chunks):
             yield from results
 

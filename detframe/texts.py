@@ -1,0 +1,18 @@
+"""Quantities in words, as logs and terminals show them."""
+
+from __future__ import annotations
+
+
+def format_seconds(seconds: float, short: bool = False) -> str:
+    """ "1:02:03", with days in front where there are any; `short` leaves out hours that are none: "2:03"."""
+    days, rest = divmod(round(seconds), 86400)
+    hours, rest = divmod(rest, 3600)
+    clock = f"{rest // 60:02d}:{rest % 60:02d}"
+    if short and not days and not hours:
+        return clock.removeprefix("0")
+    return f"{f'{days}d ' if days else ''}{hours}:{clock}"
+
+
+def format_minutes(seconds: float) -> str:
+    """ "3.5 minutes"."""
+    return f"{seconds / 60:.1f} minutes"
