@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from detframe.cli.common import load_config, print_config
 from detframe.cli.errors import EXIT_FAILED, guard
 from detframe.cli.recipe import add_data_arguments, classes_of, recipe_arguments
 from detframe.config.paths import expanded
-from detframe.engine.terminal import is_terminal
+from detframe.engine.terminal import Terminal, show_progress, shown_on, verbosity
 from detframe.errors import InvalidValueError
 from detframe.files import safe_name, write_text
 
@@ -82,7 +83,10 @@ def _run(args: argparse.Namespace) -> int:
     subject = _of_path(args) if args.data else _of_config(args)
     listing = subject.folder.listing if subject.folder is not None else None
     skip = subject.folder is not None or load_config(args).DATALOADER.ON_ERROR == "skip"
-    screened = examine(subject.sets, listing, not args.quick, subject.findings, skip, _progress(sys.stderr))
+    terminal = Terminal(verbosity(), lambda *_: None, sys.stderr)  # one that went away cannot be told of it
+    with shown_on(terminal):
+        progress = partial(show_progress, "reading images")
+        screened = examine(subject.sets, listing, not args.quick, subject.findings, skip, progress)
     model = _model(args, subject, screened)
     screened = screened.with_findings(model.findings if model else ())
     written = _write(subject, screened, expanded(args.write).absolute()) if args.write else None
@@ -150,19 +154,6 @@ def _records(entries: Sequence[CatalogEntry]) -> Records:
         return records_of(entries, on_missing="skip")
     except MissingImagesError:
         return join([load_entry(entry) for entry in entries])
-
-
-def _progress(stream: Any) -> Any:
-    """How many pictures are read, on one line of a terminal; nothing elsewhere."""
-    if not is_terminal(stream):
-        return None
-
-    def show(done: int, total: int) -> None:
-        end = "\r\x1b[K" if done == total else ""
-        stream.write(f"\rreading images: {done} of {total}{end}")
-        stream.flush()
-
-    return show
 
 
 # ---------------------------------------------------------------------------------------------- a clean copy

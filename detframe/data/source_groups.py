@@ -11,11 +11,11 @@ import hashlib
 import os
 import re
 import stat
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
+from detframe.data.grouping import alike, joined
 from detframe.data.listing import IMAGE_SUFFIXES
 
 _COPY = re.compile(r"(?P<source>.+)\.rf\.[0-9A-Za-z_-]+(\.[A-Za-z]+)?")
@@ -56,20 +56,9 @@ def _cut(ends: np.ndarray, percent: float) -> int:
 
 def source_groups(names: Sequence[str], paths: Sequence[str]) -> list[list[int]]:
     """The rows of the pictures of each source."""
-    parent = list(range(len(names)))
-
-    def root(row: int) -> int:
-        while parent[row] != row:
-            parent[row] = row = parent[parent[row]]
-        return row
-
-    for rows in (*_alike(range(len(names)), lambda row: _source(names[row])), *equal_files(paths)):
-        for row in rows[1:]:
-            parent[root(row)] = root(rows[0])
-    groups: dict[int, list[int]] = defaultdict(list)
-    for row in range(len(names)):
-        groups[root(row)].append(row)
-    return list(groups.values())
+    rows = range(len(names))
+    copies = alike(rows, lambda row: _source(names[row]))
+    return joined([*([row] for row in rows), *copies, *equal_files(paths)])
 
 
 def _source(name: str) -> str:
@@ -93,19 +82,11 @@ def _hash(text: str) -> bytes:
 
 def equal_files(paths: Sequence[str]) -> list[list[int]]:
     """The rows of files that are equal byte for byte, in groups of two or more; only those of one size are opened."""
-    groups = _alike(range(len(paths)), lambda row: _size(paths[row]))
+    groups = alike(range(len(paths)), lambda row: _size(paths[row]))
     for key in (_sample, _whole):
         digests = {row: key(paths[row]) for group in groups for row in group}
-        groups = [part for group in groups for part in _alike(group, digests.__getitem__)]
+        groups = [part for group in groups for part in alike(group, digests.__getitem__)]
     return groups
-
-
-def _alike(rows: Iterable[int], key: Callable[[int], Hashable]) -> list[list[int]]:
-    """Rows with the same key, in groups of two or more; None is equal to nothing."""
-    groups: dict[Hashable, list[int]] = defaultdict(list)
-    for row in rows:
-        groups[key(row)].append(row)
-    return [group for value, group in groups.items() if value is not None and len(group) > 1]
 
 
 def _size(path: str) -> int | None:

@@ -94,12 +94,13 @@ class Terminal(TolerantHandler, logging.StreamHandler):  # type: ignore[type-arg
     Args:
         threshold: the level from which on messages are shown; results always are on rank 0.
         report: is told what cannot be written any more, and why.
+        stream: another than the standard output.
     """
 
     what = "the terminal"
 
-    def __init__(self, threshold: int, report: Callable[[str, BaseException | None], None]) -> None:
-        super().__init__(sys.stdout)
+    def __init__(self, threshold: int, report: Callable[[str, BaseException | None], None], stream: Any = None) -> None:
+        super().__init__(stream or sys.stdout)
         self.report = report
         self.threshold = threshold
         self.is_live = is_terminal(self.stream) and threshold <= logging.INFO

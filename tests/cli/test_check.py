@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -89,6 +90,21 @@ def test_a_clean_data_set(tmp_path: Path, check: Check) -> None:
     assert "class  train  val\ncat       12   10\ndog       12   10\n" in out
     assert "train      12                0       24" in out
     assert max(map(len, out.splitlines()[1:])) < 80
+
+
+def test_a_terminal_shows_how_many_pictures_are_read(
+    tmp_path: Path, check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    folder, screen = write_yolo(tmp_path / "data"), Screen()
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.stderr", screen)
+        code, out, _ = check("--data", folder)
+    assert code == 0 and "reading images 10/22" in screen.getvalue() and "reading" not in out
+    assert screen.getvalue().endswith("\r"), "and takes the line away at the end"
 
 
 def test_faults_by_severity(tmp_path: Path, check: Check) -> None:

@@ -9,11 +9,11 @@ parts of the hash one is the same in all but a few pairs of a thousand.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
-from detframe.data.screen.pictures import Picture, groups
+from detframe.data.screen.pictures import Picture
 
 CORRELATION = 0.995  # of two thumbnails that show the same
 _MOST_BITS = 10  # by which hashes of such pictures differ: five times as many as are to be expected
@@ -73,18 +73,3 @@ def _neighbours(hashes: np.ndarray, key: np.ndarray, order: np.ndarray) -> list[
 def _count_bits(words: np.ndarray) -> np.ndarray:
     """How many bits are set in each of uint64 (n,)."""
     return np.unpackbits(words.view(np.uint8).reshape(-1, 8), axis=1).sum(axis=1)
-
-
-def joined(pairs: Sequence[tuple[str, str]]) -> list[list[str]]:
-    """Groups of names that pairs connect, also by way of others."""
-    parent: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        while parent.setdefault(name, name) != name:
-            parent[name] = parent[parent[name]]
-            name = parent[name]
-        return name
-
-    for a, b in pairs:
-        parent[root(a)] = root(b)
-    return groups((root(name), name) for name in list(parent))

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from detframe.data.findings import ERROR, NOTE, WARNING, Finding, Kind
-from detframe.data.screen.pictures import groups
+from detframe.data.grouping import alike
 from detframe.data.screen.split import Split, found
 
 FEW_OBJECTS = 10  # of a class, to learn from
@@ -140,7 +140,7 @@ def spelling(name: str) -> str:
 
 
 def _spellings(split: Split) -> list[Finding]:
-    same = groups((spelling(name), name) for name in split.classes)
+    same = alike(split.classes, spelling)
     return split.found(SIMILAR, [" and ".join(map(repr, names)) for names in same])
 
 

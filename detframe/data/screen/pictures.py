@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -76,14 +75,6 @@ def same_bytes(pictures: Mapping[str, Picture]) -> list[list[str]]:
     """Groups of two or more files that are equal byte for byte."""
     paths = [path for path, picture in pictures.items() if picture.bytes]
     return [[paths[row] for row in rows] for rows in equal_files(paths)]
-
-
-def groups(pairs: Iterable[tuple[Hashable, str]]) -> list[list[str]]:
-    """The names of each key that has two or more, from pairs (key, name)."""
-    by_key: dict[Hashable, list[str]] = defaultdict(list)
-    for key, name in pairs:
-        by_key[key].append(name)
-    return [names for names in by_key.values() if len(names) > 1]
 
 
 def _in_threads(work: Callable[[str], Result], paths: Sequence[str]) -> Iterator[Result]:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from detframe.data.findings import ERROR, NOTE, WARNING, Finding, Kind
-from detframe.data.screen.alike import joined, look_alike
+from detframe.data.grouping import joined
+from detframe.data.screen.alike import look_alike
 from detframe.data.screen.pictures import same_bytes
 from detframe.data.screen.split import Split
 from detframe.data.source_groups import source_of
@@ -57,7 +58,7 @@ def _within(split: Split, equal: Sequence[Sequence[str]], alike: Sequence[tuple[
     ]
     first = {path: group[0] for group in same for path in group}
     pairs = [(first.get(a, a), first.get(b, b)) for a, b in alike if a in index and b in index]
-    similar = joined([pair for pair in pairs if pair[0] != pair[1]])
+    similar = joined([(b, a) for a, b in pairs if a != b])
     examples = [f"{split.names[path]} and {split.names[group[0]]}" for group in similar for path in group[1:]]
     return [
         *split.found(SAME_PICTURE, surplus),
