@@ -96,3 +96,22 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         yield files, requests, f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def own_sections() -> Iterator[None]:
+    """Sections that outside code adds to the config during a test are gone after it, and its modules with them."""
+    from detframe.config import imports
+    from detframe.config.keys import SCHEMA, all_keys
+
+    top, model, modules, files = dict(SCHEMA), dict(SCHEMA["MODEL"]), set(sys.modules), dict(imports._imported)
+    yield
+    imports._imported.clear()
+    imports._imported.update(files)
+    for section, before in ((SCHEMA["MODEL"], model), (SCHEMA, top)):
+        section.clear()
+        section.update(before)
+    all_keys.cache_clear()
+    for name in set(sys.modules) - modules:
+        if name.startswith("detframe_custom_"):
+            del sys.modules[name]

@@ -43,7 +43,7 @@ def _said_by_handlers_alone() -> Iterator[None]:
 
 def print_config(args: argparse.Namespace) -> int:
     """Write the effective config, or what is known of one key, to the standard output."""
-    cfg = load_config(args, custom_imports=False)
+    cfg = load_config(args)
     sys.stdout.write(explain(cfg, args.print_config) if args.print_config else cfg.dump())
     return 0
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from detframe.config.bounds import Duration, Each, Name, Rule, shown
 from detframe.config.durations import parse_duration
-from detframe.config.keys import all_keys
 from detframe.config.tree import ConfigNode
 from detframe.errors import InvalidValueError, UnknownNameError
 from detframe.registry import Registry
@@ -25,7 +24,7 @@ def validate(cfg: ConfigNode) -> None:
     Raises:
         ValueError: a list of every finding, each with its key, its value, and where the value was set.
     """
-    findings = [line for key, value in cfg.leaves() for line in _wrong(cfg, key, all_keys()[key].rule, value)]
+    findings = [line for key, own, value in cfg.statements() for line in _wrong(cfg, key, own.rule, value)]
     if not findings:  # what agrees is asked of sound values alone
         rows = [*_solver(cfg), *_input(cfg), *_heads(cfg), *_efpn(cfg)]
         findings = [_misfit(cfg, key, wanted) for key, wanted in rows]
@@ -40,8 +39,8 @@ def check_names(cfg: ConfigNode) -> None:
         KeyError: all names that are not, each with the nearest ones and where it was set.
     """
     wrong = []
-    for key, value in cfg.leaves():
-        for known, name in _names(all_keys()[key].rule, value):
+    for key, statement, value in cfg.statements():
+        for known, name in _names(statement.rule, value):
             try:
                 known.get(name)
             except UnknownNameError as error:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from detframe.config.bounds import Duration, Each, shown
-from detframe.config.keys import all_keys
 from detframe.config.tree import ConfigNode
 from detframe.errors import InvalidValueError
 
@@ -117,8 +116,8 @@ def resolve_durations(cfg: ConfigNode, num_images: int, pace: Pace | None = None
             return pace.iteration_at(number * num_images)
         return parse_duration(value, num_images, pace.batch, key)
 
-    for key, value in cfg.leaves():
-        rule = all_keys()[key].rule
+    for key, statement, value in cfg.statements():
+        rule = statement.rule
         section, _, name = key.rpartition(".")
         if isinstance(rule, Duration):
             out.at(section)[name] = whole(value, key, rule)

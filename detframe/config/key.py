@@ -88,11 +88,12 @@ class Key:
         self.meaning = meaning
         self.choices = dict(choices) if isinstance(choices, Mapping) else dict.fromkeys(choices, "")
         self.resume = resume
-        if like is None and choices:
-            like = Choice(tuple(self.choices), **limits)
-        elif like is None and registry:
-            like = Name(default == "" or limits.pop("empty", False), registry=_registry(registry), **limits)
-        self.rule = like or _rule(self.default, duration, each, limits)
+        member: Rule | None = None
+        if choices:
+            member = Choice(tuple(self.choices))
+        elif registry:
+            member = Name(limits.pop("empty", False) or default == "", registry=_registry(registry))
+        self.rule = like or _rule(self.default, member, duration, each, limits)
         wrong = "" if meaning.strip() else "it must say what the key means"
         if self.rule.convert(self.default) != self.default or self.rule.wrong(self.default):
             wrong = f"the default must be {self.rule.wrong(self.default) or self.rule.kind}"
@@ -185,18 +186,21 @@ def section(resume: Resume | None = None, **members: Key | Section) -> Section:
     return out
 
 
-def _rule(default: Any, duration: bool, each: Rule | None, limits: dict[str, Any]) -> Rule:
+def _rule(default: Any, member: Rule | None, duration: bool, each: Rule | None, limits: dict[str, Any]) -> Rule:
     """The rule that a statement makes for the type of its default."""
-    if isinstance(default, tuple):
-        if each is None and not duration:
-            raise InvalidTypeError(f"a Key with a list, as {shown(default)}, says with each= what its members must be")
-        return Each(Duration(**limits)) if each is None else Each(each, **limits)
     if duration:
-        return Duration(**limits)
+        member = Duration(limits.pop("place", False))
+    if isinstance(default, tuple):
+        each = each or member
+        if each is None:
+            raise InvalidTypeError(f"a Key with a list, as {shown(default)}, says with each= what its members must be")
+        return Each(each, **limits)
+    if member is not None and not limits:
+        return member
     if isinstance(default, bool):
         return Truth(**limits)
     if isinstance(default, str):
-        return Text(default == "" or limits.pop("empty", False), **limits)
+        return Text(limits.pop("empty", False) or default == "", **limits)
     if not isinstance(default, (int, float)):
         raise InvalidTypeError(f"the default of a Key is True, False, a number, a text or a list, not {shown(default)}")
     if not limits.pop("any_value", False) and limits.keys() <= {"ceiling"}:

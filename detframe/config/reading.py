@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from detframe.config.check import validate
-from detframe.config.imports import import_custom_modules
+from detframe.config.imports import import_carried_modules, import_custom_modules
 from detframe.config.paths import expanded, find_config
 from detframe.config.tree import ConfigNode, get_cfg
 
@@ -19,7 +19,7 @@ def read_config(file: str | Path = "", overrides: Sequence[Any] = (), custom_imp
     Args:
         file: YAML; shipped ones are found by name. "" takes the defaults.
         overrides: `["SOLVER.BASE_LR", 0.001, ...]`.
-        custom_imports: also import what CUSTOM_IMPORTS names, so that its classes are registered.
+        custom_imports: also import what CUSTOM_IMPORTS names, so that its classes and keys are known.
 
     Raises:
         FileNotFoundError, KeyError, ValueError: as `ConfigNode.merge_from_file` and `validate`.
@@ -33,9 +33,27 @@ def read_config(file: str | Path = "", overrides: Sequence[Any] = (), custom_imp
     validate(cfg)
     cfg.CUSTOM_IMPORTS = tuple(_absolute(name, folder) for name in cfg.CUSTOM_IMPORTS)
     if custom_imports:
-        import_custom_modules(cfg.CUSTOM_IMPORTS, beside=folder)
+        import_modules(cfg, folder)
     cfg.freeze()
     return cfg
+
+
+def import_modules(cfg: ConfigNode, beside: str | Path | None = None) -> None:
+    """Import what CUSTOM_IMPORTS names, and take in the keys that it adds; the config is checked with them.
+
+    Raises FileNotFoundError, ImportError, KeyError and ValueError as `import_custom_modules`, `ConfigNode.complete` and
+    `validate`.
+    """
+    import_custom_modules(cfg.CUSTOM_IMPORTS, beside)
+    cfg.complete()
+    validate(cfg)
+
+
+def import_carried(cfg: ConfigNode, source: str | Path, allow: bool = False) -> None:
+    """The same for a config that came in a checkpoint or bundle; see `import_carried_modules`."""
+    import_carried_modules(cfg.CUSTOM_IMPORTS, source, allow)
+    cfg.complete()
+    validate(cfg)
 
 
 def as_config(cfg: ConfigNode | str | Path) -> ConfigNode:

@@ -15,7 +15,7 @@ from yacs.config import CfgNode
 from detframe.config.bounds import shown
 from detframe.config.foreign.program import Program
 from detframe.config.foreign.translation import OVERRIDE, Foreign, override, recognise, word_of
-from detframe.config.key import Section
+from detframe.config.key import Key, Section
 from detframe.config.keys import SCHEMA, all_keys
 from detframe.config.overrides import read_word
 from detframe.config.words import values
@@ -30,7 +30,9 @@ class ConfigKeyError(UnknownNameError, AttributeError):
 
 def get_cfg() -> ConfigNode:
     """A fresh copy of the default config, closed: unknown keys are errors in files, overrides and assignments."""
-    return _defaults(SCHEMA).close()
+    cfg = ConfigNode()
+    cfg._take_in()
+    return cfg
 
 
 class ConfigNode(CfgNode):
@@ -44,6 +46,7 @@ class ConfigNode(CfgNode):
         self.__dict__["_path"] = ""
         self.__dict__["_sources"] = {}
         self.__dict__["_foreign"] = None
+        self.__dict__["_waiting"] = ()
 
     # ------------------------------------------------------------------ closed tree
     def close(self) -> ConfigNode:
@@ -85,7 +88,8 @@ class ConfigNode(CfgNode):
             raise self._unknown(name)
         if not isinstance(value, ConfigNode):
             full = self.full_key(name)
-            value = all_keys()[full].read(full, value, self[name])
+            statement = all_keys().get(full)  # None of outside code that this process has not imported
+            value = value if statement is None else statement.read(full, value, self[name])
         elif not isinstance(self[name], ConfigNode):
             raise InvalidValueError(f"{self.full_key(name)} is a value, not a section")
         super().__setitem__(name, value)
@@ -114,7 +118,8 @@ class ConfigNode(CfgNode):
 
     def __reduce__(self) -> tuple[Any, ...]:
         own = self.__dict__
-        return _rebuild, (self.to_dict(), own["_closed"], self.is_frozen(), dict(own["_sources"]), own["_foreign"])
+        state = {"_sources": dict(own["_sources"]), "_foreign": own["_foreign"], "_waiting": own["_waiting"]}
+        return _rebuild, (self.to_dict(), own["_closed"], self.is_frozen(), state)
 
     # ------------------------------------------------------------------ merging
     def merge_from_file(self, cfg_filename: str | Path) -> None:
@@ -127,6 +132,7 @@ class ConfigNode(CfgNode):
             KeyError: an unknown key, named with file, line and the nearest known key.
             ValueError: malformed YAML, a key given twice, or a value of the wrong type.
         """
+        self._take_in()
         rows = read_yaml(Path(cfg_filename))
         program, strangers = recognise([key for key, _, _ in rows], self._keys())
         if program is not None and strangers:
@@ -138,8 +144,7 @@ class ConfigNode(CfgNode):
         if program is not None:
             self._merge_foreign(program, [row for row in rows if row[0] in program.defaults])
             rows = [row for row in rows if row[0] not in program.defaults]
-        for key, value, where in rows:
-            self._assign(key, value, where)
+        self._assign_all(rows)
 
     def merge_from_text(self, text: str, source: str) -> None:
         """Set what a config says that `dump` wrote; it has no bases, and none are read.
@@ -149,8 +154,8 @@ class ConfigNode(CfgNode):
 
         Raises KeyError and ValueError as `merge_from_file` does.
         """
-        for key, value, where in yaml_rows(text, source):
-            self._assign(key, value, where)
+        self._take_in()
+        self._assign_all(yaml_rows(text, source))
 
     def merge_from_list(self, cfg_list: Sequence[Any]) -> None:
         """Set keys from `["SOLVER.BASE_LR", 0.001, "MODEL.DEVICE", "cpu"]`; strings are read as Python literals.
@@ -159,6 +164,7 @@ class ConfigNode(CfgNode):
 
         Raises KeyError and ValueError as `merge_from_file` does.
         """
+        self._take_in()
         rows = [(key, read_word(value), OVERRIDE) for key, value in self._pairs(cfg_list)]
         foreign: Foreign | None = self.__dict__["_foreign"]
         if foreign is not None:
@@ -166,11 +172,11 @@ class ConfigNode(CfgNode):
             if theirs:
                 self._merge_foreign(foreign.program, theirs)
             rows = [row for row in rows if row[0] not in foreign.program.defaults]
-        native = self._keys()
+        native, ours = self._keys(), []
         for key, value, where in rows:
             became = None if key in native else override(key, value)
-            for ours, meaning in ({key: value} if became is None else became).items():
-                self._assign(ours, meaning, where)
+            ours += [(name, meaning, where) for name, meaning in ({key: value} if became is None else became).items()]
+        self._assign_all(ours)
 
     def _pairs(self, words: Sequence[Any]) -> list[tuple[str, Any]]:
         """The words of an override as (key, value). Raises TypeError and ValueError where they are no such list."""
@@ -205,6 +211,41 @@ class ConfigNode(CfgNode):
         """What was said while another program's config was translated: (logging level, line)."""
         foreign: Foreign | None = self.__dict__["_foreign"]
         return () if foreign is None else foreign.notes
+
+    # ------------------------------------------------------------------ sections of outside code
+    def complete(self) -> None:
+        """Take in the sections that outside code has added by now, and the values that waited for them.
+
+        Keys of a section that nobody knows wait for it where CUSTOM_IMPORTS names modules that may add it.
+
+        Raises:
+            KeyError: nobody has added it; names the key as `merge_from_file` does. ValueError as there.
+        """
+        self._take_in()
+        waiting, frozen = self.__dict__["_waiting"], self.is_frozen()
+        self.__dict__["_waiting"] = ()
+        self.defrost()
+        try:
+            for key, value, where in waiting:
+                self._assign(key, value, where)
+        finally:
+            if frozen:
+                self.freeze()
+
+    def _take_in(self) -> None:
+        if _add_missing(self, SCHEMA):
+            frozen = self.is_frozen()
+            self.close()
+            if frozen:
+                self.freeze()
+
+    def _assign_all(self, rows: Sequence[tuple[str, Any, str]]) -> None:
+        known = self._keys() | {""}
+        for key, value, where in sorted(rows, key=lambda row: row[0] != "CUSTOM_IMPORTS"):
+            if self.CUSTOM_IMPORTS and key.rpartition(".")[0] not in known:
+                self.__dict__["_waiting"] += ((key, value, where),)
+            else:
+                self._assign(key, value, where)
 
     def _assign(self, key: str, value: Any, where: str) -> None:
         node: ConfigNode = self
@@ -255,24 +296,37 @@ class ConfigNode(CfgNode):
             else:
                 yield self.full_key(key), value
 
+    def statements(self) -> Iterator[tuple[str, Key, Any]]:
+        """Every (dotted key, its statement, value), in the order of the defaults."""
+        known = all_keys()  # not those of outside code that this process has not imported
+        return ((key, known[key], value) for key, value in self.leaves() if key in known)
+
     def dump(self, **kwargs: Any) -> str:
-        """The tree as YAML that `merge_from_file` reads back: a line for each key, lists on one line."""
+        """The tree as YAML that `merge_from_file` reads back: a line for each key, lists on one line.
+
+        Raises:
+            KeyError: values wait for a section that nobody has added yet; see `complete`.
+        """
+        for key, _, where in self.__dict__["_waiting"]:
+            raise _unknown_anywhere(self, key, where)
         return write_yaml(self.to_dict(), **kwargs)
 
 
-def _defaults(section: Section) -> ConfigNode:
-    node = ConfigNode()
+def _add_missing(node: ConfigNode, section: Section) -> bool:
+    """Give a node the keys and sections that it lacks, with their defaults; whether it lacked any."""
+    changed = False
     for name, member in section.items():
-        node[name] = _defaults(member) if isinstance(member, Section) else member.default
-    return node
+        missing = name not in node
+        if missing:
+            dict.__setitem__(node, name, ConfigNode() if isinstance(member, Section) else member.default)
+        below = isinstance(member, Section) and _add_missing(node[name], member)
+        changed = changed or missing or below
+    return changed
 
 
-def _rebuild(
-    values: dict[str, Any], closed: bool, frozen: bool, sources: dict[str, str], foreign: Foreign | None
-) -> ConfigNode:
+def _rebuild(values: dict[str, Any], closed: bool, frozen: bool, state: dict[str, Any]) -> ConfigNode:
     node = ConfigNode(values)
-    node.__dict__["_foreign"] = foreign
-    node.__dict__["_sources"].update(sources)
+    node.__dict__.update(state)
     if closed:
         node.close()
     if frozen:

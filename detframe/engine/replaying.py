@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from detframe.compat import read_checkpoint
-from detframe.config import ConfigNode, carried_config, import_carried_modules
+from detframe.config import ConfigNode, carried_config, import_carried
 from detframe.engine.checkpoint import rng_state, set_rng_state
 from detframe.engine.nonfinite import unpack_target
 from detframe.engine.saved_forms import BUNDLE, check_rows
@@ -75,7 +75,7 @@ def replay(path: str | Path, device: str = "", allow_custom_imports: bool = Fals
     """
     bundle = _read(Path(path))
     cfg = _config(bundle["config"], path, device)
-    import_carried_modules(cfg.CUSTOM_IMPORTS, path, allow_custom_imports)
+    import_carried(cfg, path, allow_custom_imports)
     _check(bundle, path)
     from detframe.modeling import build_detection_model
 

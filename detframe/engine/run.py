@@ -18,8 +18,8 @@ from detframe.config import (
     ConfigNode,
     as_config,
     carried_config,
-    import_carried_modules,
-    import_custom_modules,
+    import_carried,
+    import_modules,
     validate,
 )
 from detframe.config.check import doubts
@@ -149,7 +149,7 @@ def _start(cfg: ConfigNode, folder: Path, resume: bool, held: ExitStack) -> _Sta
 
 def _check(cfg: ConfigNode) -> None:
     """What a config can tell by itself, and with the names of data sets and classes that are known."""
-    import_custom_modules(cfg.CUSTOM_IMPORTS)
+    import_modules(cfg)
     check_names(cfg)
     check_data_sets(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
     if cfg.DATASETS.TEST:
@@ -233,7 +233,7 @@ def evaluate(cfg: ConfigNode | str | Path, allow_custom_imports: bool = False) -
         raise InvalidValueError("DATASETS.TEST is empty; name at least one data set of the catalog to evaluate on")
     if not cfg.MODEL.WEIGHTS:
         raise InvalidValueError("MODEL.WEIGHTS is empty; name the checkpoint to evaluate")
-    import_custom_modules(cfg.CUSTOM_IMPORTS)
+    import_modules(cfg)
     if not allow_custom_imports:  # else the checkpoint's modules come first
         check_names(cfg)
         check_data_sets(cfg, cfg.DATASETS.TEST)
@@ -254,7 +254,7 @@ def _evaluate(cfg: ConfigNode, folder: Path, log: RunLog, allow_custom_imports: 
     if allow_custom_imports:
         if "config" in meta:
             carried = carried_config(meta["config"], cfg.MODEL.WEIGHTS)
-            import_carried_modules(carried.CUSTOM_IMPORTS, cfg.MODEL.WEIGHTS, allow=True)
+            import_carried(carried, cfg.MODEL.WEIGHTS, allow=True)
         check_names(cfg)
     test_sets = load_test_sets(cfg)
     for name, records in test_sets.items():

@@ -8,7 +8,7 @@ from typing import Any
 
 from detframe.compat import read_weights
 from detframe.compat.state import refuse_not_finite
-from detframe.config import ConfigNode, carried_config, get_cfg, import_carried_modules
+from detframe.config import ConfigNode, carried_config, get_cfg, import_carried
 from detframe.errors import InvalidValueError
 from detframe.modeling import GeneralizedRCNN, build_detection_model
 from detframe.structures.forms import NAME, WHOLE, check_fit, check_form
@@ -34,7 +34,7 @@ def read_detector(
     checkpoint = read_weights(path)
     meta = _checked_meta(checkpoint, path)
     cfg = _config(meta, path, device)
-    import_carried_modules(cfg.CUSTOM_IMPORTS, path, allow_custom_imports)
+    import_carried(cfg, path, allow_custom_imports)
     model = build_detection_model(cfg)
     check_fit(checkpoint["model"], model.state_dict(), f"the weights in {path}")
     refuse_not_finite(checkpoint["model"], model.state_dict(), path)

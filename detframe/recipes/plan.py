@@ -16,7 +16,7 @@ from detframe.config import (
     ConfigNode,
     find_config,
     get_cfg,
-    import_custom_modules,
+    import_modules,
     read_config,
     shipped_folder,
     validate,
@@ -116,7 +116,6 @@ def make_plan(request: Request, measured: Measure = measure) -> Plan:
     base, base_name = _base(request.model)
     overrides = _overrides(request, base)
     folder = output_folder(request)
-    import_custom_modules(overrides.get("CUSTOM_IMPORTS", ()))  # one may bring the format of the data
     data = read_folder(request.path, request.format, request.classes, val=request.val_data)
     sets = data.all_records()
     train, val = sets["train"], sets["val"]
@@ -173,7 +172,7 @@ def _overrides(request: Request, base: ConfigNode | None) -> dict[str, Any]:
     cfg = (base if base is not None else get_cfg()).clone()
     cfg.defrost()
     cfg.merge_from_list(list(request.overrides))
-    validate(cfg)
+    import_modules(cfg)  # one may bring the format of the data, or keys
     given = {key: value for key, value in cfg.leaves() if cfg.source(key) == "an override"}
     taken = [key for key in ("DATASETS.TRAIN", "DATASETS.TEST", "DATASETS.CATALOG") if key in given]
     if taken:

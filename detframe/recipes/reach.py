@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detframe.config import ConfigNode, import_custom_modules
+from detframe.config import ConfigNode, import_modules
 from detframe.data.findings import NOTE, WARNING, Finding
 from detframe.data.records import Records
 from detframe.engine.fit import (
@@ -235,7 +235,7 @@ def reach(cfg: ConfigNode, records: Records, with_options: bool = True) -> Reach
     Raises:
         ValueError, KeyError: the config describes no model.
     """
-    import_custom_modules(cfg.CUSTOM_IMPORTS)
+    import_modules(cfg)
     cfg = with_classes(cfg, records)
     some = sampled(records)
     view, model = training_views(cfg)[0], build_outline(cfg)

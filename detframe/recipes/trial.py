@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from detframe.compat import load_weights
-from detframe.config import ConfigNode, import_custom_modules, resolve_durations, validate
+from detframe.config import ConfigNode, import_modules, resolve_durations
 from detframe.data.findings import ERROR, WARNING, Finding
 from detframe.data.loader import num_workers
 from detframe.data.records import Records
@@ -168,8 +168,7 @@ def try_model(
     """
     if len(records) == 0:
         raise InvalidValueError(f"the data set {records.metadata.name} holds no image to try the model with")
-    validate(cfg)
-    import_custom_modules(cfg.CUSTOM_IMPORTS)
+    import_modules(cfg)
     cfg = _effective(cfg, records, processes)
     device = resolve_device(cfg.MODEL.DEVICE)
     watch = MemoryWatch(device)
