@@ -1,13 +1,12 @@
 """The config tree: defaults, loading, checking."""
 
-from detframe.config.carried import carried_config
 from detframe.config.check import validate
 from detframe.config.durations import Pace, Stretch, given_in_epochs, parse_duration, resolve_durations
 from detframe.config.imports import import_carried_modules, import_custom_modules
 from detframe.config.key import CONTINUES, FREE, REFUSED, Key, Resume, Section, section
 from detframe.config.keys import add_section
 from detframe.config.paths import find_config, shipped_folder
-from detframe.config.reading import as_config, import_carried, import_modules, read_config
+from detframe.config.reading import as_config, carried_config, import_carried, import_modules, read_config
 from detframe.config.tree import ConfigKeyError, ConfigNode, get_cfg
 
 __all__ = [

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Protocol
 
-from detframe.config.words import Written
+from detframe.config.yaml_text import Written
 from detframe.errors import InvalidValueError
 from detframe.registry import Registry
 

@@ -19,8 +19,7 @@ from typing import Any
 
 from detframe import registry as registries
 from detframe.config.bounds import Choice, Duration, Each, Name, Number, Rule, Text, Truth, shown
-from detframe.config.overrides import read_word
-from detframe.config.words import Written
+from detframe.config.yaml_text import Written, read_word
 from detframe.errors import InvalidTypeError, InvalidValueError, UnknownNameError
 from detframe.registry import Registry
 

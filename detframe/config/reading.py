@@ -1,4 +1,4 @@
-"""The effective config of a run: defaults, a file, overrides; checked, and the same from any folder."""
+"""The effective config of a run, from files and overrides, and that of a checkpoint, from its text."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from detframe.config.check import validate
 from detframe.config.imports import import_carried_modules, import_custom_modules
 from detframe.config.paths import expanded, find_config
 from detframe.config.tree import ConfigNode, get_cfg
+from detframe.errors import InvalidValueError
 
 
 def read_config(file: str | Path = "", overrides: Sequence[Any] = (), custom_imports: bool = True) -> ConfigNode:
@@ -54,6 +55,29 @@ def import_carried(cfg: ConfigNode, source: str | Path, allow: bool = False) -> 
     import_carried_modules(cfg.CUSTOM_IMPORTS, source, allow)
     cfg.complete()
     validate(cfg)
+
+
+def carried_config(text: Any, source: str | Path, version: Any = "?") -> ConfigNode:
+    """The config of a checkpoint, over the defaults of this version. Nothing that it names is imported.
+
+    Args:
+        source: the checkpoint.
+        version: of the detframe that wrote it, as it says.
+
+    Raises:
+        ValueError: it is no config, not one of this version, or has values that no key may have; says why.
+    """
+    if not isinstance(text, str):
+        raise InvalidValueError(f"the config in {source} is a {type(text).__name__}, not text")
+    cfg = get_cfg()
+    try:
+        cfg.merge_from_text(text, f"the config in {source}")
+        validate(cfg)
+    except (KeyError, ValueError) as error:
+        raise InvalidValueError(
+            f"{source} was written by detframe {version}, and this version cannot read the config in it: {error}"
+        ) from None
+    return cfg
 
 
 def as_config(cfg: ConfigNode | str | Path) -> ConfigNode:

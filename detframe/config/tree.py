@@ -17,9 +17,8 @@ from detframe.config.foreign.program import Program
 from detframe.config.foreign.translation import OVERRIDE, Foreign, override, recognise, word_of
 from detframe.config.key import Key, Section
 from detframe.config.keys import SCHEMA, all_keys
-from detframe.config.overrides import read_word
-from detframe.config.words import values
 from detframe.config.yaml_files import read_yaml, write_yaml, yaml_rows
+from detframe.config.yaml_text import read_word, values
 from detframe.errors import InvalidTypeError, InvalidValueError, ReadOnlyError, UnknownNameError
 from detframe.registry import nearest
 

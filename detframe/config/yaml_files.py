@@ -13,14 +13,11 @@ from typing import Any
 
 import yaml
 
-from detframe.config.expressions import compute
 from detframe.config.paths import expanded, find_config, find_shipped, nearest_config
-from detframe.config.words import literal, names
-from detframe.config.yaml_text import Document, compose, construct, pairs, place
+from detframe.config.yaml_text import Document, compose, construct, names, pairs, place
 from detframe.errors import InvalidValueError, MissingFileError
 from detframe.files import read_text
 
-__all__ = ["BASE_KEY", "compute", "literal", "read_yaml", "write_yaml", "yaml_rows"]
 BASE_KEY = "_BASE_"
 MAX_SIZE = 2**23  # bytes of a file that is read at all
 MAX_FILES = 100  # that one file's bases lead to

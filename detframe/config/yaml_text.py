@@ -1,4 +1,4 @@
-"""YAML as detframe reads it, in configs and catalogs: plain values, limits, and words that stay as they were written.
+"""YAML and words of the command line as detframe reads them: plain values, limits, and words as they were written.
 
 A text is refused before it can do harm: one that is too long, nests too deeply, or is made of aliases that stand for
 millions of values. No tag makes a Python object. What YAML takes for a number, a date or a truth (2024_01, 007, 1e5,
@@ -7,21 +7,67 @@ no) is kept together with its text, so that whoever reads it may take it for a n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import ast
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
 from detframe.config.expressions import compute
-from detframe.config.words import Written, values
 from detframe.errors import InvalidValueError
 
 MAX_LENGTH = 2**20  # characters
 MAX_DEPTH = 40  # lists and mappings within one another
 MAX_VALUES = 100_000  # with aliases counted as what they stand for
+MAX_WORD = 10_000  # characters of a word that is read as anything but text
 _TAG = "tag:yaml.org,2002:"
 _MERGE = f"{_TAG}merge"
+
+
+@dataclass(frozen=True)
+class Written:
+    """A word as it was written, and what it reads as if it is no name: `Written("007", 7)`."""
+
+    text: str
+    value: Any
+
+    def __repr__(self) -> str:
+        return self.text or "nothing"
+
+
+def values(tree: Any) -> Any:
+    """A tree with what its words are read as: 7 for 007."""
+    return _leaves(tree, lambda word: word.value)
+
+
+def names(tree: Any) -> Any:
+    """A tree with its words as they were written: "007" for 007, "no" for no."""
+    return _leaves(tree, lambda word: word.text)
+
+
+def _leaves(tree: Any, take: Callable[[Written], Any]) -> Any:
+    if isinstance(tree, Written):
+        return take(tree)
+    if isinstance(tree, dict):
+        return {key: _leaves(value, take) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(_leaves(value, take) for value in tree)
+    return tree
+
+
+def literal(value: Any) -> Any:
+    """A word of the command line as a Python value; what is no literal stays a string."""
+    if not isinstance(value, str):
+        return value
+    if value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if len(value) > MAX_WORD:
+        return value
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return value
 
 
 @dataclass
@@ -232,3 +278,53 @@ def _sequence(constructor: yaml.constructor.SafeConstructor, node: yaml.Node) ->
 
 _Constructor.add_constructor(f"{_TAG}python/object/apply:eval", _expression)
 _Constructor.add_constructor(f"{_TAG}python/tuple", _sequence)
+
+
+def read_word(word: Any) -> Any:
+    """A word of the command line: a string where it is read as one, else `Written`. What is no string stays as it is.
+
+    A list gives one of these for each of its words, which may be quoted as in Python or bare: `('a', 1e-5)`,
+    `[a, 007]`. What only begins as a list is a string.
+    """
+    if not isinstance(word, str):
+        return word
+    text = word.strip()
+    if text.startswith(("[", "(")) and len(text) <= MAX_WORD:
+        found = _python_list(text)
+        found = _bare_list(text) if found is None else found
+        if found is not None:
+            return found
+    value = literal(word)
+    return value if isinstance(value, str) else Written(word, value)
+
+
+def _python_list(text: str) -> list[Any] | None:
+    try:
+        tree = ast.parse(text, mode="eval").body
+        return _parts(tree, text) if isinstance(tree, (ast.List, ast.Tuple)) else None
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
+
+
+def _parts(node: ast.List | ast.Tuple, text: str) -> list[Any]:
+    out: list[Any] = []
+    for item in node.elts:
+        if isinstance(item, (ast.List, ast.Tuple)):
+            out.append(_parts(item, text))
+        elif isinstance(item, ast.Constant) and isinstance(item.value, str):
+            out.append(item.value)
+        else:
+            segment = ast.get_source_segment(text, item) or ""
+            value = literal(segment)
+            out.append(segment if isinstance(value, str) else Written(segment, value))
+    return out
+
+
+def _bare_list(text: str) -> list[Any] | None:
+    """A list with words that Python cannot read, as 007 or my/data."""
+    brackets = f"[{text[1:-1]}]" if text[0] == "(" and text[-1] == ")" else text
+    try:
+        found = read_tree(brackets, "the list")
+    except InvalidValueError:
+        return None
+    return found if isinstance(found, list) else None

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from detframe.config.paths import expanded, shipped_folder
-from detframe.config.words import Written, names, values
-from detframe.config.yaml_text import read_tree
+from detframe.config.yaml_text import Written, names, read_tree, values
 from detframe.data import formats  # noqa: F401  (fills DATASET_FORMATS)
 from detframe.data.cache import cache_key, cached, folder_stamp
 from detframe.data.common_fields import Fields, parameters_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from detframe.config import ConfigNode, get_cfg, validate
-from detframe.config.yaml_files import compute
+from detframe.config.expressions import compute
 from detframe.data import read_catalogs
 from tests.config.foreign import PROGRAMS, names, standard_configs
 

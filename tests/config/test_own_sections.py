@@ -28,6 +28,7 @@ from detframe.config.check import check_names
 from detframe.config.key import UNSAID
 from detframe.config.keys import all_keys
 from detframe.config.reference import explain
+from detframe.engine.resuming import changes_since, check_changes
 from detframe.registry import Registry
 
 pytestmark = pytest.mark.usefixtures("own_sections")
@@ -109,6 +110,14 @@ def test_the_config_of_a_checkpoint_waits_for_consent(module: Path):
     assert cfg.MODEL.MY_HEAD.DIM == 128
     with pytest.raises(ValueError, match=r"MY_HEAD\.DIM must be 1 or more"):
         import_carried(bad, "model.pth", allow=True)
+
+
+def test_what_a_resumed_run_does_with_a_change(module: Path):
+    cfg = read_config("c.yaml")
+    before = {**dict(cfg.leaves()), "MODEL.MY_HEAD.DIM": 64}
+    (change,) = changes_since(before, cfg)
+    with pytest.raises(ValueError, match=r"MODEL\.MY_HEAD\.DIM 64, the config says 128 \(its Key does not say what"):
+        check_changes([change])
 
 
 # ---------------------------------------------------------------- what can be stated

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from detframe.config import get_cfg, validate
-from detframe.config.words import names, values
-from detframe.config.yaml_text import MAX_LENGTH, read_tree, safe_yaml
+from detframe.config.yaml_text import MAX_LENGTH, names, read_tree, safe_yaml, values
 from detframe.data import read_catalogs
 from detframe.errors import InvalidValueError, UserError
 

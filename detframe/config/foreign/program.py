@@ -14,9 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from detframe.config.overrides import read_word
-from detframe.config.words import Written, literal, names, values
-from detframe.config.yaml_text import safe_yaml
+from detframe.config.yaml_text import Written, literal, names, read_word, safe_yaml, values
 from detframe.errors import InvalidValueError
 from detframe.files import read_text
 

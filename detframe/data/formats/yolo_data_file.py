@@ -10,9 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from detframe.config.words import names as words_of
-from detframe.config.words import values
-from detframe.config.yaml_text import read_tree
+from detframe.config.yaml_text import names as words_of
+from detframe.config.yaml_text import read_tree, values
 from detframe.data.formats.yolo_rows import KeypointForm
 from detframe.data.listing import folders_in
 from detframe.errors import InvalidValueError, UserError, shown
