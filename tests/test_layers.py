@@ -10,10 +10,12 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "detframe"
 LAYERS = (
-    {"errors", "files", "texts", "registry", "config", "structures", "ops", "parallel"},
+    {"errors", "files", "texts", "registry", "config", "structures", "ops", "parallel", "torch_files"},
     {"layers"},
     {"modeling", "data", "evaluation"},
-    {"solver", "inference", "visualization", "compat", "export", "model_zoo"},
+    {"solver", "checkpoint", "visualization"},
+    {"compat"},
+    {"inference", "export", "model_zoo"},
     {"engine"},
     {"recipes"},
     {"cli"},
@@ -23,7 +25,14 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Parts of one layer that do not know each other
 STRANGERS = {"modeling", "data", "evaluation"}
 # Parts of the ground floor that need little of it
-KNOWN = {"ops": {"errors"}, "parallel": {"errors"}, "registry": {"errors"}, "errors": set(), "texts": set()}
+KNOWN = {
+    "ops": {"errors"},
+    "parallel": {"errors"},
+    "torch_files": {"errors", "files"},
+    "registry": {"errors"},
+    "errors": set(),
+    "texts": set(),
+}
 LIGHT = ("config", "errors", "files", "registry", "__init__")
 
 

@@ -46,9 +46,10 @@ def _run(args: argparse.Namespace) -> int:
 
     from detframe.compat import read_weights
     from detframe.compat.export import to_detectron2, to_torchvision
-    from detframe.inference.checkpoint import read_detector
+    from detframe.inference import Detector
 
-    model, _, meta = read_detector(args.weights, "cpu", args.allow_custom_imports)
+    detector = Detector.load(args.weights, "cpu", allow_custom_imports=args.allow_custom_imports)
+    model = detector.model
     state = model.state_dict()
     output = expanded(args.output)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -57,6 +58,6 @@ def _run(args: argparse.Namespace) -> int:
     else:
         content = {"model": to_detectron2(model), "__author__": "detframe"}
     atomic_write(output, lambda file: torch.save(content, file))
-    classes = meta["class_names"]
+    classes = detector.meta["class_names"]
     logger.info("%s holds %d tensors for %s; classes in order: %s", output, len(state), args.to, ", ".join(classes))
     return 0

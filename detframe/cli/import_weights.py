@@ -47,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     log_to_terminal()
+    from detframe.checkpoint import Checkpoint, describe
     from detframe.compat import load_weights
-    from detframe.engine.checkpoint import build_meta, save_file
     from detframe.modeling import build_detection_model
 
     cfg = load_config(args).clone()
@@ -67,8 +67,7 @@ def _run(args: argparse.Namespace) -> int:
     report.check_complete()
     output = expanded(args.output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    meta = {**build_meta(cfg, metadata), "iteration": 0, "metrics": {}}
-    save_file({"model": model.state_dict(), "meta": meta}, output)
+    Checkpoint(model.state_dict(), {**describe(cfg, metadata), "iteration": 0, "metrics": {}}).write(output)
     logger.info("%s is a checkpoint of detframe; its classes: %s", output, ", ".join(metadata.class_names[:10]))
     return 0
 

@@ -94,14 +94,9 @@ def apply_input_format(cfg: ConfigNode) -> ConfigNode:
 
 
 def apply_saved_format(cfg: ConfigNode, saved: Mapping[str, Any]) -> ConfigNode:
-    """The same for a checkpoint of detframe, with the config (nested plain dicts) that it was trained with."""
-    values = {}
-    for key in _RGB.values():
-        node: Any = saved
-        for part in key.split("."):
-            node = node.get(part) if isinstance(node, Mapping) else None
-        if node is not None:  # an older version may not have had the key
-            values[key] = tuple(node) if isinstance(node, list) else node
+    """The same for a checkpoint of detframe, with the config that it was trained with, by dotted keys."""
+    found = {key: saved[key] for key in _RGB.values() if key in saved}  # an older version may not have had the key
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
     return set_untouched(cfg, values, "the checkpoint")
 
 

@@ -15,16 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from detframe.compat.limits import check_content
-from detframe.compat.pickle_scan import check_pickle
 from detframe.errors import InvalidValueError
+from detframe.torch_files import DAMAGE, check_content, check_pickle
 
 _PLAIN_DTYPE = re.compile(r"[<>=|]?(?:[biufc]\d{1,2}|[SU]\d+)")
-# what reading damaged bytes as a pickle can end in
-DAMAGE = (
-    pickle.UnpicklingError, EOFError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError,
-    ImportError, RuntimeError,
-)  # fmt: skip
 
 
 class RefusedGlobalError(pickle.UnpicklingError):

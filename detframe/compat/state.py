@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detframe.checkpoint import Checkpoint
 from detframe.compat.pickles import to_tensors
 from detframe.errors import InvalidValueError, listed
 from detframe.structures.forms import is_finite, is_plain
@@ -71,14 +72,8 @@ def find_state_dict(content: Any, source: str) -> StateDict:
     if types := sorted({str(v.dtype).removeprefix("torch.") for v in tensors.values() if v.dtype in _WIDENED}):
         notes.append(f"stored as {', '.join(types)}, loaded as float32")
     tensors = {key: value.float() if value.dtype in _WIDENED else value for key, value in tensors.items()}
-    return StateDict(tensors, _class_names(content), notes)
-
-
-def _class_names(content: Any) -> tuple[str, ...]:
-    """The classes that a checkpoint of detframe names, label 1 first."""
-    meta = content.get("meta") if isinstance(content, Mapping) else None
-    names = meta.get("class_names", ()) if isinstance(meta, Mapping) else ()
-    return tuple(map(str, names)) if isinstance(names, (list, tuple)) else ()
+    names = Checkpoint.of(content, source).class_names if Checkpoint.recognise(content) else ()
+    return StateDict(tensors, names, notes)
 
 
 def refuse_not_finite(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str | Path) -> None:

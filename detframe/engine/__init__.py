@@ -17,7 +17,6 @@ _LAZY = {
     "evaluate": "detframe.engine.run",
     "last_checkpoint": "detframe.engine.checkpoint",
     "launch": "detframe.parallel.launching",
-    "read_checkpoint": "detframe.engine.checkpoint",
     "replay": "detframe.engine.replaying",
     "train": "detframe.engine.run",
 }

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
-import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
+from detframe.checkpoint import Checkpoint, describe
 from detframe.config import ConfigNode
-from detframe.engine.checkpoint import Checkpointer, build_meta, rng_state, set_rng_state
+from detframe.engine.checkpoint import Checkpointer
 from detframe.engine.evaluating import TestSets, choose_metric
 from detframe.engine.hooks import BestHook, CheckpointHook, EvaluationHook, LogHook
 from detframe.engine.inputs import RunInputs, file_names
@@ -24,6 +21,7 @@ from detframe.engine.model_table import model_table
 from detframe.engine.nonfinite import FiniteHook, FlightRecorder
 from detframe.engine.pictures import PictureHook
 from detframe.engine.place import REMEDY
+from detframe.engine.random_numbers import seed_all
 from detframe.engine.recorder import RunRecorder
 from detframe.engine.resuming import comparable, without_measures
 from detframe.engine.step import StepSettings
@@ -37,8 +35,8 @@ logger = logging.getLogger(__name__)
 _FAR_APART = 1_000_003  # seeds of one iteration from those of the next; more than there are ranks
 
 
-def build_trainer(inputs: RunInputs, folder: Path, weights: str, content: dict[str, Any] | None) -> Trainer:
-    """The trainer of a run, ready for its first step or, with a checkpoint's content, for the step after that.
+def build_trainer(inputs: RunInputs, folder: Path, weights: str, checkpoint: Checkpoint | None) -> Trainer:
+    """The trainer of a run, ready for its first step or, with a checkpoint, for the step after that.
 
     Args:
         folder: OUTPUT_DIR.
@@ -54,16 +52,16 @@ def build_trainer(inputs: RunInputs, folder: Path, weights: str, content: dict[s
     cfg = inputs.cfg
     model = build_detection_model(cfg)
     log_model(model, parameter_groups(cfg, model))
-    if content is not None:
-        check_resumable(model, content)
+    if checkpoint is not None:
+        check_resumable(model, checkpoint.model)
     elif weights:
         load_initial_weights(cfg, model, weights, inputs.records.metadata.class_names)
     else:
         refuse_frozen_noise(cfg, model)
-    start = content["training"]["iteration"] if content is not None else 0
+    start = checkpoint.iteration if checkpoint is not None else 0
     place = inputs.place
     device = resolve_device(cfg.MODEL.DEVICE)
-    meta = build_meta(cfg, inputs.records.metadata)
+    meta = describe(cfg, inputs.records.metadata)
     schedule = build_lr_schedule(cfg, place.pace, inputs.in_epochs)
     check_schedule(cfg, schedule)
     # So far all ranks have drawn the same numbers, to build the same weights. A run that goes on takes its own states
@@ -84,8 +82,8 @@ def build_trainer(inputs: RunInputs, folder: Path, weights: str, content: dict[s
         ema=ModelEMA(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY > 0 else None,
         place=place,
     )
-    if content is not None:
-        trainer.load_training_state(content if comparable(inputs.changes) else without_measures(content))
+    if checkpoint is not None:
+        trainer.load_training_state(checkpoint if comparable(inputs.changes) else without_measures(checkpoint))
     return trainer
 
 
@@ -175,13 +173,13 @@ def refuse_frozen_noise(cfg: ConfigNode, model: nn.Module) -> None:
         )
 
 
-def check_resumable(model: nn.Module, content: dict[str, Any]) -> None:
+def check_resumable(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """A run goes on only with the architecture with which it began, whatever module of the user's own has changed.
 
     Raises:
         ValueError: what differs.
     """
-    saved = {name: tuple(value.shape) for name, value in content["model"].items()}
+    saved = {name: tuple(value.shape) for name, value in weights.items()}
     own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     differing = [
         f"{k}: {saved.get(k, 'absent')} -> {own.get(k, 'absent')}"
@@ -193,27 +191,3 @@ def check_resumable(model: nn.Module, content: dict[str, Any]) -> None:
             "--resume: the checkpoint is of another architecture than the config (parameter: checkpoint -> config): "
             f"{listed(differing, 8, '; ')}. Give the config of the run, or {REMEDY}"
         )
-
-
-# ---------------------------------------------------------------------------------------------- random numbers
-def seed_all(seed: int) -> None:
-    """Seed PyTorch (all devices), NumPy and Python."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
-
-@contextmanager
-def reproducible(cfg: ConfigNode) -> Iterator[None]:
-    """Seeded by SEED; deterministic algorithms where DETERMINISTIC asks for them. All is put back at the end."""
-    state, deterministic = rng_state(), torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    seed_all(cfg.SEED)
-    if cfg.DETERMINISTIC:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
-        torch.use_deterministic_algorithms(True, warn_only=True)  # what has no such form is named in the log
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-        set_rng_state(state)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from detframe.config import ConfigNode
-from detframe.engine.checkpoint import rng_state, set_rng_state
+from detframe.engine.random_numbers import rng_state, set_rng_state
 from detframe.engine.step import Step, infinite_names
 from detframe.engine.trainer import Trainer
 from detframe.parallel.collectives import world_size

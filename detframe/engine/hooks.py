@@ -13,7 +13,7 @@ import torch
 from fvcore.common.history_buffer import HistoryBuffer
 from torch import Tensor
 
-from detframe.engine.checkpoint import BEST, FINAL, Checkpointer, periodic_name
+from detframe.engine.checkpoint import BEST, FINAL, FOR_USE, Checkpointer, periodic_name
 from detframe.engine.commands import after_failed_evaluation
 from detframe.engine.recorder import RunRecorder
 from detframe.engine.terminal import PROGRESS, clear_progress, show_progress
@@ -194,7 +194,10 @@ class EvaluationHook(Hook):
         except RunStopped as stop:
             raise trainer.stopped(stop.signum) from None
         except Exception as error:
-            error.add_note(after_failed_evaluation(trainer.iteration, trainer.max_iter, trainer.is_over, trainer.saved))
+            saved = trainer.saved
+            if saved is not None and trainer.is_over:
+                saved = saved.with_name(FINAL)  # its weights are those that are to be evaluated
+            error.add_note(after_failed_evaluation(trainer.iteration, trainer.max_iter, trainer.is_over, saved))
             raise
 
     def state_dict(self) -> dict[str, Any]:
@@ -207,10 +210,12 @@ class EvaluationHook(Hook):
 
 
 class CheckpointHook(Hook):
-    """Saves a checkpoint every `period` steps (0: only at the end), before every evaluation, and model_final.pth.
+    """Saves a training checkpoint every `period` steps (0: only at the end), before every evaluation and at the end.
 
-    It stands after the evaluation among the hooks, so that a checkpoint knows the metrics of its iteration. What is
-    saved before an evaluation is for the case that it fails; the next checkpoint takes its place.
+    At the end it also saves model_final.pth, which is for use, and always first, so that a training checkpoint that
+    says that the run is finished says the truth wherever the process dies. It stands after the evaluation among the
+    hooks, so that a checkpoint knows the metrics of its iteration. What is saved before an evaluation is for the case
+    that it fails; the next checkpoint takes its place.
     """
 
     name = "checkpoint"
@@ -227,8 +232,10 @@ class CheckpointHook(Hook):
             self.checkpointer.interim = trainer.saved
 
     def before_evaluation(self, trainer: Trainer) -> None:
-        """Save what an evaluation that fails would lose: model_final.pth where the training is over."""
-        self._save(trainer, FINAL if trainer.is_over else periodic_name(trainer.iteration), not trainer.is_over)
+        """Save what an evaluation that fails would lose."""
+        if trainer.is_over:
+            save_checkpoint(trainer, self.checkpointer, FINAL)
+        self._save(trainer, interim=not trainer.is_over)
 
     def after_evaluation(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         """Note that there is something to save."""
@@ -238,18 +245,17 @@ class CheckpointHook(Hook):
         """Save where it is due."""
         self._unsaved = True
         if is_due(trainer.iteration, self.period):
-            self._save(trainer, periodic_name(trainer.iteration))
+            self._save(trainer)
 
     def before_stop(self, trainer: Trainer) -> None:
         """Save what was done since the last checkpoint."""
         if self._unsaved:
-            self._save(trainer, periodic_name(trainer.iteration), interim=not is_due(trainer.iteration, self.period))
+            self._save(trainer, interim=not is_due(trainer.iteration, self.period))
 
-    def _save(self, trainer: Trainer, name: str, interim: bool = False) -> Path:
+    def _save(self, trainer: Trainer, interim: bool = False) -> None:
         self._interim = interim
-        path = save_checkpoint(trainer, self.checkpointer, name, interim)
+        save_checkpoint(trainer, self.checkpointer, periodic_name(trainer.iteration), interim)
         self._unsaved = False
-        return path
 
     def state_dict(self) -> dict[str, Any]:
         """Whether this checkpoint only stands in for the next one."""
@@ -260,8 +266,9 @@ class CheckpointHook(Hook):
         self._interim = state.get("interim", False)
 
     def after_train(self, trainer: Trainer) -> None:
-        """Save the final one, which knows that the run is finished."""
-        path = self._save(trainer, FINAL)
+        """Save the final weights, and the training checkpoint that knows that the run is finished."""
+        path = save_checkpoint(trainer, self.checkpointer, FINAL)
+        self._save(trainer)
         logger.info("saved %s after %d iterations", path, trainer.iteration)
 
 
@@ -281,7 +288,7 @@ def save_checkpoint(trainer: Trainer, checkpointer: Checkpointer, name: str, int
         return checkpointer.save(name, trainer.inference_weights(), state, trainer.metrics, interim)
 
     path = on_rank_zero(write, f"to save {name}")
-    if name != BEST:
+    if name not in FOR_USE:
         trainer.saved = path
     return path
 

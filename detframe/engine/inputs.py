@@ -11,14 +11,13 @@ from typing import Any
 
 import torch
 
+from detframe.checkpoint import Checkpoint, TrainingState
 from detframe.config import ConfigNode, given_in_epochs, resolve_durations
-from detframe.engine.checkpoint import saved_config
 from detframe.engine.place import Place, check_same_data, first_place, resumed_place
 from detframe.engine.resuming import DATA_KEYS, Change, changes_since, check_changes, log_changes, saved_leaves
-from detframe.errors import InvalidValueError, shown
+from detframe.errors import InvalidValueError
 from detframe.parallel.collectives import broadcast_object, gather_objects
 from detframe.parallel.environment import share_of_batch
-from detframe.structures.forms import WHOLE
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +42,8 @@ class RunInputs:
     changes: list[Change]
 
 
-def load_inputs(cfg: ConfigNode, content: dict[str, Any] | None) -> RunInputs:
-    """Read the data sets and complete the config; `content` is the checkpoint from which the run goes on.
+def load_inputs(cfg: ConfigNode, checkpoint: Checkpoint | None) -> RunInputs:
+    """Read the data sets and complete the config; `checkpoint` is that from which the run goes on.
 
     Raises:
         ValueError: no training data; class names or numbers that disagree.
@@ -62,40 +61,41 @@ def load_inputs(cfg: ConfigNode, content: dict[str, Any] | None) -> RunInputs:
     check_masks(cfg, records)
     for name, test in test_sets.items():
         check_same_names("class", (trained, records.metadata.class_names), (name, test.metadata.class_names))
-    if content is not None:
-        saved = content["meta"]["class_names"]
-        check_same_names("class", ("the checkpoint", saved), (trained, records.metadata.class_names))
+    if checkpoint is not None:
+        saved = ("the checkpoint", checkpoint.class_names)
+        check_same_names("class", saved, (trained, records.metadata.class_names))
     seeded = cfg.clone()
     seeded.defrost()
-    seeded.SEED = resolve_seed(cfg, content)
-    before = saved_leaves(content) if content is not None else {}
-    place = _place(seeded, records, content, before)
+    before = saved_leaves(checkpoint) if checkpoint is not None else {}
+    seeded.SEED = resolve_seed(cfg, before)
+    state = checkpoint.training if checkpoint is not None else None
+    place = _place(seeded, records, state, before)
     effective = apply_input_format(resolve_durations(seeded, len(records), place.pace))
     effective.defrost()
     effective.MODEL.NUM_CLASSES = resolve_num_classes(cfg, records.metadata)
     effective.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = resolve_num_keypoints(cfg, records.metadata)
     effective.freeze()
-    changes = _changes(effective, content, before, place)
+    changes = _changes(effective, state, before, place)
     return RunInputs(effective, records, test_sets, place, given_in_epochs(cfg), changes)
 
 
-def _place(cfg: ConfigNode, records: Any, content: dict[str, Any] | None, before: Mapping[str, Any]) -> Place:
+def _place(cfg: ConfigNode, records: Any, state: TrainingState | None, before: Mapping[str, Any]) -> Place:
     """Where the run begins or goes on; `before` is the checkpoint's config by dotted keys."""
-    if content is None:
+    if state is None:
         return first_place(cfg, records)
-    note = check_same_data(cfg, records, content, before, DATA_KEYS)
+    note = check_same_data(cfg, records, state, before, DATA_KEYS)
     if note:
         logger.warning("%s", note)
-    return resumed_place(cfg, records, content, before)
+    return resumed_place(cfg, records, state, before)
 
 
-def _changes(cfg: ConfigNode, content: dict[str, Any] | None, before: Mapping[str, Any], place: Place) -> list[Change]:
+def _changes(cfg: ConfigNode, state: TrainingState | None, before: Mapping[str, Any], place: Place) -> list[Change]:
     """What has changed since the checkpoint; refuses what cannot, and logs the rest."""
-    if content is None:
+    if state is None:
         return []
     changes = changes_since(before, cfg)
     check_changes(changes)
-    log_changes(changes, content, place, cfg)
+    log_changes(changes, state, place, cfg)
     return changes
 
 
@@ -144,33 +144,15 @@ def load_test_sets(cfg: ConfigNode) -> dict[str, Any]:
     }
 
 
-def resolve_seed(cfg: ConfigNode, content: dict[str, Any] | None) -> int:
-    """SEED; for -1 that of the checkpoint's run, or a new one that all ranks share."""
+def resolve_seed(cfg: ConfigNode, before: Mapping[str, Any]) -> int:
+    """SEED; for -1 that of the checkpoint's run, whose config by dotted keys is `before`, or a new one of all ranks."""
     if cfg.SEED >= 0:
         return int(cfg.SEED)
-    if content is not None:
-        seed: Any = saved_config(content).get("SEED")
-        if not WHOLE.holds(seed):
-            raise InvalidValueError(f"--resume: SEED of the config in the checkpoint is {shown(seed)}, no whole number")
-        return int(seed)
+    if before:
+        if before["SEED"] < 0:
+            raise InvalidValueError("--resume: the config in the checkpoint says no SEED; give that of the run")
+        return int(before["SEED"])
     return int(broadcast_object(random.SystemRandom().randrange(2**31)))
-
-
-def meta_of(content: Any, source: str) -> Mapping[str, Any]:
-    """What a checkpoint says about itself; {} of other programs' files.
-
-    Raises:
-        ValueError: its class names or its iteration are of another kind than detframe writes.
-    """
-    meta = content.get("meta") if isinstance(content, Mapping) else None
-    if not isinstance(meta, Mapping):
-        return {}
-    names, iteration = meta.get("class_names", []), meta.get("iteration", 0)
-    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
-        raise InvalidValueError(f"{source} is no checkpoint of detframe: its class_names are no list of names")
-    if not isinstance(iteration, int) or iteration < 0:
-        raise InvalidValueError(f"{source} is no checkpoint of detframe: its iteration is {shown(iteration)}")
-    return meta
 
 
 def describe_ranks(cfg: ConfigNode, device: torch.device) -> str:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
+from detframe.checkpoint import Checkpoint, TrainingState
 from detframe.engine.checkpoint import (
     BEST,
     FINAL,
     LAST,
     periodic_checkpoints,
-    read_checkpoint_file,
     read_pointer,
 )
-from detframe.engine.saved_forms import META, TRAINING
+from detframe.engine.saved_forms import TRAINING
 from detframe.errors import InvalidValueError
 from detframe.parallel.collectives import gather_objects, on_rank_zero, rank
 from detframe.structures.forms import TENSORS, check_form, is_finite
@@ -26,20 +24,7 @@ from detframe.structures.forms import TENSORS, check_form, is_finite
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class Found:
-    """A checkpoint with its content."""
-
-    path: Path
-    content: dict[str, Any]
-
-    @property
-    def iteration(self) -> int:
-        """Steps that were done when it was saved."""
-        return int(self.content["training"]["iteration"])
-
-
-def open_newest(folder: Path) -> Found | None:
+def open_newest(folder: Path) -> Checkpoint | None:
     """The checkpoint from which `--resume` goes on, the same on every rank; None where there is none at all.
 
     Called by every rank; rank 0 chooses.
@@ -47,17 +32,17 @@ def open_newest(folder: Path) -> Found | None:
     Raises:
         ValueError: there are checkpoints, but none is whole; lists each with what is wrong with it.
     """
-    own: list[Found | None] = []
+    own: list[Checkpoint | None] = []
 
     def choose() -> Path | None:
         own.append(find_newest(folder))
-        return own[0].path if own[0] is not None else None
+        return Path(own[0].source) if own[0] is not None else None
 
     path = on_rank_zero(choose, "to find a checkpoint to go on from")
     problem = ""
     if path is not None and rank() != 0:
         try:
-            own.append(Found(path, read_training_checkpoint(path)))
+            own.append(read_training_checkpoint(path))
         except (ValueError, OSError) as error:
             problem = str(error)
     problems = {index: text for index, text in enumerate(gather_objects(problem)) if text}
@@ -67,7 +52,7 @@ def open_newest(folder: Path) -> Found | None:
     return own[0] if path is not None else None
 
 
-def find_newest(folder: Path) -> Found | None:
+def find_newest(folder: Path) -> Checkpoint | None:
     """The checkpoint that the file `last_checkpoint` names, else the one of the highest iteration.
 
     What cannot be used is passed over, with a warning that names it; no file is changed.
@@ -94,62 +79,60 @@ def find_newest(folder: Path) -> Found | None:
             "%s, of iteration %d",
             folder,
             listed,
-            found.path.name,
+            Path(found.source).name,
             found.iteration,
         )
     return found
 
 
-def _highest(folder: Path, tried: dict[Path, str]) -> Found | None:
+def _highest(folder: Path, tried: dict[Path, str]) -> Checkpoint | None:
     """The usable checkpoint of the highest iteration; of two, the final one comes first.
 
-    model_best.pth has no state of a training. Where it alone is left, that is the reason why nothing can go on from it.
+    Files for use have no state of a training, but for model_final.pth of older versions. Where they alone are left,
+    that is the reason why nothing can go on from them.
     """
-    found = _usable(folder / FINAL, tried)
-    for path in periodic_checkpoints(folder):
-        periodic = _usable(path, tried)
-        if periodic is not None:
-            found = periodic if found is None or periodic.iteration > found.iteration else found
-            break
-    best = folder / BEST
-    if found is None and best.is_file():
-        tried[best] = (
-            f"{best} holds weights alone: MODEL.WEIGHTS {best} begins a new training with them, none goes on from it"
-        )
+    found = next(filter(None, (_usable(path, tried) for path in periodic_checkpoints(folder))), None)
+    for_use = dict(tried)
+    final = _usable(folder / FINAL, for_use)
+    if final is not None and (found is None or final.iteration >= found.iteration):
+        return final
+    if found is None:
+        _usable(folder / BEST, for_use)
+        tried.update(for_use)
     return found
 
 
-def _usable(path: Path, tried: dict[Path, str]) -> Found | None:
+def _usable(path: Path, tried: dict[Path, str]) -> Checkpoint | None:
     """The checkpoint, or None and the reason in `tried`; what was tried before is not tried again."""
     if path in tried or not path.is_file():
         return None
     try:
-        return Found(path, read_training_checkpoint(path))
+        return read_training_checkpoint(path)
     except (ValueError, OSError) as error:
         tried[path] = str(error)
         return None
 
 
-def read_training_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint from which a training can go on.
+def read_training_checkpoint(path: Path) -> Checkpoint:
+    """A checkpoint from which a training can go on.
 
     Raises:
         OSError: it cannot be read.
         ValueError: damaged, without a part of what going on needs, or with weights that are not finite.
     """
-    content = read_checkpoint_file(path)
-    check_form(content, {"model": TENSORS, "meta": META, "training": TRAINING}, str(path))
-    broken = _not_finite(content)
+    checkpoint = Checkpoint.read(path)
+    check_form(checkpoint.model, TENSORS, f"{path}: model")
+    check_form(checkpoint.state, TRAINING, f"{path}: training")
+    broken = _not_finite(checkpoint.model, checkpoint.state)
     if broken:
         raise InvalidValueError(f"{path} holds weights that are not finite: {', '.join(broken[:3])}")
-    return content
+    return checkpoint
 
 
-def _not_finite(content: Mapping[str, Any]) -> list[str]:
+def _not_finite(model: Mapping[str, Tensor], training: TrainingState) -> list[str]:
     """Names of weights and of optimizer states that are not finite; older versions saved such ones."""
-    training = content["training"]
     exempt = set(training.get("infinite_buffers", ()))
-    named = {**content["model"], **{f"{name} (not averaged)": v for name, v in training.get("model", {}).items()}}
+    named = {**model, **{f"{name} (not averaged)": v for name, v in training.get("model", {}).items()}}
     out = [name for name, value in named.items() if name.split(" ")[0] not in exempt and not is_finite(value)]
     for index, entries in training["optimizer"].get("state", {}).items():
         plain = {key: value for key, value in entries.items() if isinstance(value, (Tensor, float))}

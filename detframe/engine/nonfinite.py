@@ -11,9 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
+from detframe.checkpoint import Meta
 from detframe.config import ConfigNode
 from detframe.engine.causes import Evidence, cause_of_step, cause_of_update
-from detframe.engine.checkpoint import last_checkpoint, save_file
+from detframe.engine.checkpoint import FULL_DISK, last_checkpoint
 from detframe.engine.commands import program_name
 from detframe.engine.step import Step, all_finite, infinite_names
 from detframe.engine.trainer import Hook, Trainer, is_due
@@ -21,6 +22,7 @@ from detframe.errors import NonFiniteError, listed
 from detframe.parallel.collectives import any_rank, gather_objects, rank, world_size
 from detframe.solver.schedules import describe_rate, is_usable
 from detframe.structures import LazyMasks, Target
+from detframe.torch_files import write_torch_file
 
 logger = logging.getLogger(__name__)
 FOLDER = "nonfinite"
@@ -93,7 +95,7 @@ class FlightRecorder:
 
     folder: Path
     cfg: ConfigNode
-    meta: dict[str, Any]
+    meta: Meta
     file_name: Callable[[Any], str] | None = None
 
     def stop(self, trainer: Trainer, step: Step) -> None:
@@ -119,7 +121,7 @@ class FlightRecorder:
         """Write the bundle; a failure to do so must not hide the failure that it is about."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(self._bundle(trainer, step), path)
+            write_torch_file(self._bundle(trainer, step), path, FULL_DISK)
         except OSError as error:
             logger.error("the bundle was not written: %s", error)
             return f"{path} (not written: {error})"

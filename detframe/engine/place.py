@@ -6,15 +6,15 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from detframe.checkpoint import TrainingState
 from detframe.config import ConfigNode, Pace, Stretch
+from detframe.data import Records, build_sampler
+from detframe.data.samplers import START, Beginning
 from detframe.errors import InvalidValueError
-
-if TYPE_CHECKING:
-    from detframe.data.samplers import Beginning
 
 REMEDY = "train into another OUTPUT_DIR with MODEL.WEIGHTS set to that checkpoint"
 _NAMES = 1000  # file names that are compared, evenly spaced
@@ -49,7 +49,7 @@ class Place:
         }
 
 
-def fingerprint(records: Any) -> dict[str, Any]:
+def fingerprint(records: Records) -> dict[str, Any]:
     """What tells one set of training images from another, wherever its files lie; and one set of objects."""
     images, objects = hashlib.sha256(), hashlib.sha256()
     for column in (records.image_ids, records.sizes_hw):
@@ -60,38 +60,32 @@ def fingerprint(records: Any) -> dict[str, Any]:
     return {"count": len(records), "images": images.hexdigest(), "objects": objects.hexdigest()}
 
 
-def first_place(cfg: ConfigNode, records: Any) -> Place:
+def first_place(cfg: ConfigNode, records: Records) -> Place:
     """The place of a run that begins."""
-    from detframe.data.samplers import START
-
     pace = Pace.steady(cfg.SOLVER.IMS_PER_BATCH)
     return Place(pace, START, 0, cfg.DATALOADER.ASPECT_RATIO_GROUPING, fingerprint(records))
 
 
-def resumed_place(cfg: ConfigNode, records: Any, content: Mapping[str, Any], before: Mapping[str, Any]) -> Place:
+def resumed_place(cfg: ConfigNode, records: Records, state: TrainingState, before: Mapping[str, Any]) -> Place:
     """The place from which a run goes on, perhaps with another batch or grouping: at the first image not seen yet.
 
     Args:
         cfg: with the seed of the run.
         before: the config of the checkpoint, by dotted keys.
     """
-    from detframe.data import build_sampler
-
-    old = saved_place(content, before, records)
+    old = saved_place(state, before, records)
     batch, grouped = cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.ASPECT_RATIO_GROUPING
     if (old.pace.batch, old.grouped) == (batch, grouped):
         return old
-    iteration = content["training"]["iteration"]
+    iteration = state["iteration"]
     sampler = build_sampler(records, old.pace.batch, cfg.SEED, old.grouped, beginning=old.beginning)
     rest = sampler.rest(iteration - old.begun_at)
     return Place(old.pace.changed(iteration, batch), rest, iteration, grouped, old.data)
 
 
-def saved_place(content: Mapping[str, Any], before: Mapping[str, Any], records: Any) -> Place:
+def saved_place(training: TrainingState, before: Mapping[str, Any], records: Records) -> Place:
     """The place in a checkpoint; one of an older version has none, and its batch has never changed."""
-    from detframe.data.samplers import START, Beginning
-
-    state = content["training"].get("place")
+    state = training.get("place")
     if state is None:
         pace = Pace.steady(before["SOLVER.IMS_PER_BATCH"])
         return Place(pace, START, 0, before["DATALOADER.ASPECT_RATIO_GROUPING"], fingerprint(records))
@@ -101,7 +95,7 @@ def saved_place(content: Mapping[str, Any], before: Mapping[str, Any], records: 
 
 
 def check_same_data(
-    cfg: ConfigNode, records: Any, content: Mapping[str, Any], before: Mapping[str, Any], keys: tuple[str, ...]
+    cfg: ConfigNode, records: Records, training: TrainingState, before: Mapping[str, Any], keys: tuple[str, ...]
 ) -> str:
     """The training images must be those with which the run began, as the place in the data would mean nothing.
 
@@ -117,7 +111,7 @@ def check_same_data(
     now = dict(cfg.leaves())
     changed = [key for key in keys if key in before and _plain(before[key]) != _plain(now[key])]
     listed = "; ".join(f"{key} was {_plain(before[key])!r}, is {_plain(now[key])!r}" for key in changed)
-    state = content["training"].get("place")
+    state = training.get("place")
     if state is None:
         decisive = [key for key in changed if key != "DATASETS.CATALOG"]
         if decisive:

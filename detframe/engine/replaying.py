@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detframe.compat import read_checkpoint
 from detframe.config import ConfigNode, carried_config, import_carried
-from detframe.engine.checkpoint import rng_state, set_rng_state
 from detframe.engine.nonfinite import unpack_target
+from detframe.engine.random_numbers import rng_state, set_rng_state
 from detframe.engine.saved_forms import BUNDLE, check_rows
 from detframe.engine.step import broken_weights, count_parts, split_batch
 from detframe.errors import InvalidValueError, MissingFileError, shown
 from detframe.structures.forms import check_fit, check_form, is_finite
+from detframe.torch_files import read_torch_file
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def replay(path: str | Path, device: str = "", allow_custom_imports: bool = Fals
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingFileError(f"bundle {path} does not exist")
-    bundle = read_checkpoint(path)
+    bundle = read_torch_file(path)
     if not isinstance(bundle, dict) or not {"images", "targets", "config"} <= bundle.keys():
         held = ", ".join(map(shown, list(bundle)[:10])) if isinstance(bundle, dict) else f"a {type(bundle).__name__}"
         raise InvalidValueError(f"{path} is no bundle of a non-finite step; it holds {held}")

@@ -8,14 +8,15 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from detframe.checkpoint import Checkpoint, TrainingState
 from detframe.config import ConfigNode, get_cfg
 from detframe.config.key import REFUSED, UNSAID, Resume
 from detframe.config.keys import all_keys
-from detframe.engine.checkpoint import BEST, saved_config
+from detframe.engine.checkpoint import BEST
 from detframe.engine.place import REMEDY, Place
 from detframe.errors import InvalidValueError
 from detframe.parallel.collectives import world_size
@@ -34,13 +35,13 @@ class Change:
     rule: Resume
 
 
-def saved_leaves(content: Mapping[str, Any]) -> dict[str, Any]:
+def saved_leaves(checkpoint: Checkpoint) -> dict[str, Any]:
     """The effective config of a checkpoint by dotted keys; a key that its version did not have has its default.
 
     Raises:
         ValueError: it is no config, or a value is of another type than this version has there.
     """
-    defaults, saved = dict(get_cfg().leaves()), _flat(saved_config(content), "")
+    defaults, saved = dict(get_cfg().leaves()), checkpoint.settings()
     try:
         return {
             **defaults,
@@ -49,13 +50,6 @@ def saved_leaves(content: Mapping[str, Any]) -> dict[str, Any]:
         }
     except ValueError as error:
         raise InvalidValueError(f"--resume: the config in the checkpoint: {error}") from None
-
-
-def _flat(tree: Mapping[str, Any], path: str) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for name, value in tree.items():
-        out.update(_flat(value, f"{path}{name}.") if isinstance(value, Mapping) else {f"{path}{name}": value})
-    return out
 
 
 def changes_since(before: Mapping[str, Any], cfg: ConfigNode) -> list[Change]:
@@ -94,16 +88,16 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) and value else repr(value)
 
 
-def log_changes(changes: list[Change], content: Mapping[str, Any], place: Place, cfg: ConfigNode) -> None:
+def log_changes(changes: list[Change], state: TrainingState, place: Place, cfg: ConfigNode) -> None:
     """Say what has changed since the checkpoint, and what that means."""
     for change in changes:
         logger.info(
             "--resume: %s %s -> %s: %s", change.key, _shown(change.before), _shown(change.now), change.rule.meaning
         )
-    ranks = len(content["training"]["rng"])
+    ranks = len(state["rng"])
     if ranks != world_size():
         logger.info("--resume: %d ranks -> %d: the same batches in the same order, divided anew", ranks, world_size())
-    images, length = place.pace.images_at(content["training"]["iteration"]), place.data["count"]
+    images, length = place.pace.images_at(state["iteration"]), place.data["count"]
     if len(place.pace.stretches) > 1:
         logger.info(
             "--resume: %d images seen, %.2f epochs; SOLVER.MAX_ITER %d makes it %.2f epochs (%.2f before)",
@@ -111,22 +105,21 @@ def log_changes(changes: list[Change], content: Mapping[str, Any], place: Place,
             images / length,
             cfg.SOLVER.MAX_ITER,
             place.pace.images_at(cfg.SOLVER.MAX_ITER) / length,
-            planned_images(content["training"], place) / length,
+            planned_images(state, place) / length,
         )
 
 
-def is_finished(cfg: ConfigNode, content: Mapping[str, Any], place: Place) -> bool:
+def is_finished(cfg: ConfigNode, state: TrainingState, place: Place) -> bool:
     """Whether the checkpoint is the end of a run that SOLVER.MAX_ITER does not make longer.
 
     With another batch, the same number of epochs may be more iterations; those are not more.
     """
-    state = content["training"]
     if not state["finished"] or cfg.SOLVER.MAX_ITER <= state["max_iter"]:
         return bool(state["finished"])
     return place.pace.images_at(cfg.SOLVER.MAX_ITER) < planned_images(state, place) + place.pace.batch
 
 
-def planned_images(state: Mapping[str, Any], place: Place) -> int:
+def planned_images(state: TrainingState, place: Place) -> int:
     """The images that a run was to see when its checkpoint was written."""
     return int(state.get("max_images", state["max_iter"] * place.pace.stretches[0].batch))
 
@@ -136,11 +129,12 @@ def comparable(changes: list[Change]) -> bool:
     return not any(change.rule.measures for change in changes)
 
 
-def without_measures(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a checkpoint without what was measured: the best value, and that its iteration was evaluated."""
-    hooks = {name: state for name, state in content["training"]["hooks"].items() if name != "best"}
+def without_measures(checkpoint: Checkpoint) -> Checkpoint:
+    """A checkpoint without what was measured: the best value, and that its iteration was evaluated."""
+    state = checkpoint.state
+    hooks = {name: own for name, own in state["hooks"].items() if name != "best"}
     hooks["evaluation"] = {**hooks.get("evaluation", {}), "last": -1}
-    return {**content, "training": {**content["training"], "hooks": hooks}}
+    return replace(checkpoint, training={**state, "hooks": hooks})
 
 
 def keep_best(folder: Path, changes: list[Change], iteration: int) -> None:

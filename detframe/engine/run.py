@@ -14,10 +14,10 @@ from typing import Any
 
 from torch import nn
 
+from detframe.checkpoint import Checkpoint
 from detframe.config import (
     ConfigNode,
     as_config,
-    carried_config,
     import_carried,
     import_modules,
     validate,
@@ -25,8 +25,8 @@ from detframe.config import (
 from detframe.config.check import doubts
 from detframe.config.paths import expanded
 from detframe.engine.best_metric import choose_metric
-from detframe.engine.build import build_trainer, reproducible
-from detframe.engine.checkpoint import FULL_DISK, saved_config
+from detframe.engine.build import build_trainer
+from detframe.engine.checkpoint import FULL_DISK
 from detframe.engine.evaluating import TestSets
 from detframe.engine.fit import fit_lines
 from detframe.engine.hooks import EvaluationHook
@@ -36,7 +36,6 @@ from detframe.engine.inputs import (
     describe_ranks,
     load_inputs,
     load_test_sets,
-    meta_of,
     missing_images,
 )
 from detframe.engine.logs import MetricsFile, RunLog, run_log
@@ -51,6 +50,7 @@ from detframe.engine.output_dir import (
     prepare,
 )
 from detframe.engine.preflight import check_data_sets, check_names
+from detframe.engine.random_numbers import reproducible
 from detframe.engine.recorder import RunRecorder
 from detframe.engine.resuming import is_finished, keep_best
 from detframe.engine.summary import summarise
@@ -135,16 +135,14 @@ def _start(cfg: ConfigNode, folder: Path, resume: bool, held: ExitStack) -> _Sta
     log = held.enter_context(run_log(folder, rank(), at_once=False))
     _log_translation(cfg)
     checkpoint = open_newest(folder) if resume else None
-    content = checkpoint.content if checkpoint is not None else None
-    inputs = load_inputs(cfg, content)
-    if checkpoint is not None and is_finished(inputs.cfg, checkpoint.content, inputs.place):
-        note = _nothing_to_do(inputs.cfg, checkpoint.content, checkpoint.path)
-        return _Start(inputs, files, log, [note], metrics=dict(checkpoint.content["meta"]["metrics"]))
+    inputs = load_inputs(cfg, checkpoint)
+    if checkpoint is not None and is_finished(inputs.cfg, checkpoint.state, inputs.place):
+        return _Start(inputs, files, log, [_nothing_to_do(inputs.cfg, checkpoint)], metrics=checkpoint.metrics)
     held.enter_context(reproducible(inputs.cfg))
-    trainer = _build(inputs, folder, content, held)
-    trainer.saved = checkpoint.path if checkpoint is not None else None
+    trainer = _build(inputs, folder, checkpoint, held)
+    trainer.saved = Path(checkpoint.source) if checkpoint is not None else None
     barrier()  # rank 0 touches the disk only when every rank stands
-    return _Start(inputs, files, log, [nothing_to_resume(folder)] if resume and content is None else [], trainer)
+    return _Start(inputs, files, log, [nothing_to_resume(folder)] if resume and checkpoint is None else [], trainer)
 
 
 def _check(cfg: ConfigNode) -> None:
@@ -156,13 +154,13 @@ def _check(cfg: ConfigNode) -> None:
         choose_metric(cfg)
 
 
-def _build(inputs: RunInputs, folder: Path, content: dict[str, Any] | None, held: ExitStack) -> Trainer:
+def _build(inputs: RunInputs, folder: Path, checkpoint: Checkpoint | None, held: ExitStack) -> Trainer:
     """The trainer, with its first batch."""
     logger.info("%s", describe_ranks(inputs.cfg, resolve_device(inputs.cfg.MODEL.DEVICE)))
     logger.info("%s", describe_data(inputs))
     for line in doubts(inputs.cfg):
         logger.warning("%s", line)
-    trainer = build_trainer(inputs, folder, inputs.cfg.MODEL.WEIGHTS, content)
+    trainer = build_trainer(inputs, folder, inputs.cfg.MODEL.WEIGHTS, checkpoint)
     held.callback(trainer.close_data)
     for level, line in fit_lines(inputs.cfg, trainer.model, inputs.records, inputs.test_sets):
         logger.log(level, "%s", line)
@@ -203,12 +201,12 @@ def _write_start(inputs: RunInputs, folder: Path, trainer: Trainer) -> None:
         )
 
 
-def _nothing_to_do(cfg: ConfigNode, content: dict[str, Any], path: Path | None) -> str:
-    state = content["training"]
+def _nothing_to_do(cfg: ConfigNode, checkpoint: Checkpoint) -> str:
+    state = checkpoint.state
     why = f" ({state['stop_reason']})" if state["stop_reason"] else ""
     return (
-        f"nothing to do: {path} is at iteration {state['iteration']} of SOLVER.MAX_ITER {cfg.SOLVER.MAX_ITER}{why}; "
-        "raise SOLVER.MAX_ITER to go on"
+        f"nothing to do: {checkpoint.source} is at iteration {state['iteration']} of SOLVER.MAX_ITER "
+        f"{cfg.SOLVER.MAX_ITER}{why}; raise SOLVER.MAX_ITER to go on"
     )
 
 
@@ -250,19 +248,17 @@ def _evaluate(cfg: ConfigNode, folder: Path, log: RunLog, allow_custom_imports: 
     from detframe.data import check_same_names, resolve_num_classes, resolve_num_keypoints
 
     content = read_weights(cfg.MODEL.WEIGHTS)
-    meta = meta_of(content, cfg.MODEL.WEIGHTS)
+    checkpoint = Checkpoint.of(content, cfg.MODEL.WEIGHTS) if Checkpoint.recognise(content) else None
     if allow_custom_imports:
-        if "config" in meta:
-            carried = carried_config(meta["config"], cfg.MODEL.WEIGHTS)
-            import_carried(carried, cfg.MODEL.WEIGHTS, allow=True)
+        if checkpoint is not None:
+            import_carried(checkpoint.config(), cfg.MODEL.WEIGHTS, allow=True)
         check_names(cfg)
     test_sets = load_test_sets(cfg)
     for name, records in test_sets.items():
-        if "class_names" in meta:
-            saved_names = ("the checkpoint", meta["class_names"])
+        if checkpoint is not None:
+            saved_names = ("the checkpoint", checkpoint.class_names)
             check_same_names("class", saved_names, (name, records.metadata.class_names))
-    saved = saved_config(content, cfg.MODEL.WEIGHTS) if "config" in meta else None
-    effective = apply_input_format(cfg) if saved is None else apply_saved_format(cfg, saved)
+    effective = apply_input_format(cfg) if checkpoint is None else apply_saved_format(cfg, checkpoint.settings())
     effective = effective.clone()
     effective.defrost()
     metadata = next(iter(test_sets.values())).metadata
@@ -275,7 +271,7 @@ def _evaluate(cfg: ConfigNode, folder: Path, log: RunLog, allow_custom_imports: 
     log.begin()
     recorder = RunRecorder(folder, active=rank() == 0, board=False)
     amp_dtype = resolve_amp(cfg.SOLVER.AMP, resolve_device(cfg.MODEL.DEVICE))
-    iteration = int(meta.get("iteration", 0))
+    iteration = checkpoint.iteration if checkpoint is not None else 0
     metrics = TestSets(effective, test_sets, amp_dtype, recorder).evaluate(model, iteration)
     on_rank_zero(lambda: _write_evaluation(folder, cfg.MODEL.WEIGHTS, iteration, metrics), "to write its results")
     return metrics

@@ -12,8 +12,8 @@ from detframe.structures.forms import (
     ANYTHING,
     COUNT,
     DICT,
-    NAME,
     NUMBER,
+    NUMBERS,
     RATE,
     TENSOR,
     TENSORS,
@@ -67,11 +67,6 @@ RNG = {
     "python": Kind("the state of Python's random numbers", _is_python_state),
     "cuda?": TENSOR,
 }
-NUMBERS = Kind(
-    "a dict of numbers by their names",
-    lambda value: DICT.holds(value) and all(TEXT.holds(k) and NUMBER.holds(v) for k, v in value.items()),
-)
-META = {"config": TEXT, "class_names": [NAME], "metrics": NUMBERS}
 TRAINING = {
     "iteration": COUNT,
     "max_iter": COUNT,

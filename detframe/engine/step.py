@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torchvision.ops import FrozenBatchNorm2d
 
-from detframe.engine.checkpoint import rng_state, set_rng_state
+from detframe.engine.random_numbers import rng_state, set_rng_state
 from detframe.errors import InvalidValueError
 from detframe.layers import StepCounts
 from detframe.parallel.collectives import gather_objects

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from detframe.engine.checkpoint import BEST, FINAL
+from detframe.engine.checkpoint import BEST, FINAL, periodic_name
 from detframe.engine.commands import program_name
 from detframe.engine.hooks import BestHook
 from detframe.engine.inputs import RunInputs
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 _MAIN = ("/AP", "/AP50", "/AR@100", "/AR@1000")
 _FILES = {
     BEST: "the detector with the best metric; this file alone is enough to predict",
-    FINAL: "the last weights, and all that --resume needs",
+    FINAL: "the weights of the last iteration, enough to predict as well",
     "recipe.yaml": "what was chosen, and why; catalog.yaml beside it says where the data are",
     "config.yaml": "the effective config",
     "metrics.jsonl": "losses and metrics, one JSON object a line",
@@ -49,7 +49,8 @@ def summarise(trainer: Trainer, inputs: RunInputs, folder: Path, seconds: float,
         for hook in trainer.hooks
         if isinstance(hook, BestHook) and 0 <= hook.best_iteration != trainer.iteration
     ]
-    rows += [f"  {folder / name}: {text}" for name, text in _FILES.items() if (folder / name).exists()]
+    files = {**_FILES, periodic_name(trainer.iteration): "all that --resume needs to train on"}
+    rows += [f"  {folder / name}: {text}" for name, text in files.items() if (folder / name).exists()]
     rows += ["to go on:", *(f"  {command}" for command in next_commands(inputs, folder))]
     logger.info("%s", "\n".join(rows), extra=RESULT)
 

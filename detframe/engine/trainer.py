@@ -17,9 +17,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
-from detframe.engine.checkpoint import rng_state, set_rng_state
+from detframe.checkpoint import Checkpoint, TrainingState
 from detframe.engine.commands import after_signal
 from detframe.engine.place import Place
+from detframe.engine.random_numbers import rng_state, set_rng_state
 from detframe.engine.step import (
     Batch,
     RunningBuffers,
@@ -345,9 +346,9 @@ class Trainer:
         """The weights that a checkpoint offers for inference."""
         return self.model.state_dict() if self.ema is None else self.ema.average
 
-    def training_state(self) -> dict[str, Any]:
+    def training_state(self) -> TrainingState:
         """Everything that going on needs beside `inference_weights`. Called by every rank."""
-        state: dict[str, Any] = {
+        state: TrainingState = {
             "iteration": self.iteration,
             "max_iter": self.max_iter,
             "finished": self.finished,
@@ -360,21 +361,21 @@ class Trainer:
             "infinite_buffers": sorted(self.infinite_buffers),
         }
         if self.place is not None:
-            images = {"images_seen": self.iteration, "max_images": self.max_iter}
-            state.update({key: self.place.pace.images_at(value) for key, value in images.items()})
+            state["images_seen"] = self.place.pace.images_at(self.iteration)
+            state["max_images"] = self.place.pace.images_at(self.max_iter)
             state["place"] = self.place.state_dict()
         if self.ema is not None:
-            state.update(model=self.model.state_dict(), ema_updates=self.ema.updates)
+            state["model"], state["ema_updates"] = self.model.state_dict(), self.ema.updates
         return state
 
-    def load_training_state(self, content: dict[str, Any]) -> None:
-        """Go on from a checkpoint's content (the model's weights included).
+    def load_training_state(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint.
 
         Raises:
             ValueError: the optimizer's groups are not those of the checkpoint.
         """
-        state = content["training"]
-        weights = state.get("model", content["model"])
+        state = checkpoint.state
+        weights = state.get("model", checkpoint.model)
         check_fit(weights, self.model.state_dict(), "--resume: the weights in the checkpoint")
         self.model.load_state_dict(weights)
         names = parameter_names(self.optimizer, self.model)
@@ -382,11 +383,10 @@ class Trainer:
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
-            average = content["model"]
-            self.ema.load_state_dict({"average": average, "updates": state.get("ema_updates", 0)})
+            self.ema.load_state_dict({"average": dict(checkpoint.model), "updates": state.get("ema_updates", 0)})
         self.infinite_buffers = frozenset(state.get("infinite_buffers", self.infinite_buffers))
         self.iteration = state["iteration"]
-        self.metrics = dict(content["meta"]["metrics"])
+        self.metrics = checkpoint.metrics
         if not state["finished"] and self.max_iter <= state["max_iter"]:  # it was saved between the stop and the end
             self.stop_reason = state["stop_reason"]
         for hook in self.hooks:

@@ -15,17 +15,22 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from detframe.config import ConfigNode
+from detframe.checkpoint import Checkpoint
+from detframe.compat import read_weights
+from detframe.compat.state import refuse_not_finite
+from detframe.config import ConfigNode, get_cfg, import_carried
 from detframe.errors import InvalidValueError
 from detframe.evaluation import evaluating
-from detframe.inference.checkpoint import read_detector
 from detframe.inference.inputs import ImageLike, as_tensor, expand
-from detframe.modeling import GeneralizedRCNN
+from detframe.modeling import GeneralizedRCNN, build_detection_model
 from detframe.parallel.device import resolve_amp
 from detframe.structures import ANY_CLASS, BoxMasks, Prediction, rescale_prediction, select, to_cpu
+from detframe.structures.forms import check_fit
 
 logger = logging.getLogger(__name__)
 
+# Settings of the machine and run that trained, which mean nothing here
+_NOT_CARRIED = ("MODEL.DEVICE", "MODEL.WEIGHTS", "MODEL.COMPILE", "OUTPUT_DIR")
 # Threads that decode and resize while the model computes, and the batches that may wait for company of their shape
 _THREADS = 4
 _WINDOW = 4
@@ -67,8 +72,14 @@ class Detector:
             ValueError: a file that is half-written, not detframe's, or contradicts itself; one that needs imports that
                 are not allowed (the message lists them); or an unknown device.
         """
-        model, cfg, meta = read_detector(path, device, allow_custom_imports)
-        return cls(model, cfg, meta, amp)
+        checkpoint = Checkpoint.of(read_weights(path), path)
+        cfg = _config(checkpoint, device)
+        import_carried(cfg, path, allow_custom_imports)
+        model = build_detection_model(cfg)
+        check_fit(checkpoint.model, model.state_dict(), f"the weights in {path}")
+        refuse_not_finite(checkpoint.model, model.state_dict(), path)
+        model.load_state_dict(dict(checkpoint.model))
+        return cls(model.eval(), cfg, dict(checkpoint.meta), amp)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -272,3 +283,19 @@ class Detector:
 def _oldest(waiting: dict[tuple[int, int], list[_Item]]) -> tuple[int, int]:
     """The shape of the image that has waited longest."""
     return min(waiting, key=lambda shape: waiting[shape][0][0])
+
+
+def _config(checkpoint: Checkpoint, device: str) -> ConfigNode:
+    """The config of the training, on this machine's device."""
+    cfg, defaults = checkpoint.config(), dict(get_cfg().leaves())
+    cfg.merge_from_list([word for key in _NOT_CARRIED for word in (key, defaults[key])])
+    cfg.MODEL.DEVICE = device
+    named, numbered = len(checkpoint.class_names), len(checkpoint.category_ids)
+    if numbered != named or cfg.MODEL.NUM_CLASSES not in (0, named):
+        raise InvalidValueError(
+            f"{checkpoint.source} contradicts itself: {named} class names, {numbered} category ids, and "
+            f"MODEL.NUM_CLASSES {cfg.MODEL.NUM_CLASSES}"
+        )
+    cfg.MODEL.NUM_CLASSES = named
+    cfg.freeze()
+    return cfg

@@ -73,6 +73,7 @@ SCRATCH_FACTOR = 3.0  # from random weights a training needs more
 MOST_EPOCHS = 100.0  # that --minutes is filled with: more are learnt by heart
 DEFAULT_MINUTES = {"cpu": 30.0, "gpu": 120.0}  # that a training without --minutes and --epochs may take
 MISSING_SHARE = 0.2  # of the pictures that may be missing before something else is wrong
+KEPT = 2  # training checkpoints: one to go on from, one in case it is damaged
 
 
 # ------------------------------------------------------------------------------------------------- the choices
@@ -318,6 +319,7 @@ def _solver(picks: Picks, length: Length, rate: float, why: str) -> None:
     picks.set("SOLVER.LOG_PERIOD", max(1, min(20, steps // 20)), f"some lines of a training of {steps} steps")
     every = min(math.ceil(steps / 4), 1000)
     picks.set("SOLVER.CHECKPOINT_PERIOD", every, "what --resume can lose at most")
+    picks.set("SOLVER.KEEP_LAST", KEPT, "to go on from, and in case the newest is damaged")
 
 
 def _steps_of_base(picks: Picks, steps: int) -> None:

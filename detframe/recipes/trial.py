@@ -14,7 +14,8 @@ from detframe.config import ConfigNode, import_modules, resolve_durations
 from detframe.data.findings import ERROR, WARNING, Finding
 from detframe.data.loader import num_workers
 from detframe.data.records import Records
-from detframe.engine.build import refuse_frozen_noise, reproducible
+from detframe.engine.build import refuse_frozen_noise
+from detframe.engine.random_numbers import reproducible
 from detframe.errors import InvalidValueError
 from detframe.modeling import build_detection_model
 from detframe.parallel.device import resolve_device

@@ -75,6 +75,10 @@ COUNT = Kind("a whole number, 0 or more", lambda value: _is_whole(value) and val
 NUMBER = Kind("a number", _is_number)
 RATE = Kind("a finite number or none", lambda value: value is None or (_is_number(value) and math.isfinite(value)))
 DICT = Kind("a dict", lambda value: isinstance(value, Mapping))
+NUMBERS = Kind(
+    "a dict of numbers by their names",
+    lambda value: isinstance(value, Mapping) and all(isinstance(k, str) and _is_number(v) for k, v in value.items()),
+)
 TENSORS = Kind(
     "a dict of plain tensors by their names",
     lambda value: isinstance(value, Mapping) and all(isinstance(k, str) and is_plain(v) for k, v in value.items()),

@@ -100,7 +100,7 @@ def test_what_was_set_is_known_in_another_process():
 
 def test_a_checkpoint_of_detframe_brings_its_format(caplog):
     trained = apply_input_format(_cfg())
-    out = apply_saved_format(_cfg("INPUT.PIXEL_STD", (2, 2, 2), weights="model_final.pth"), trained.to_dict())
+    out = apply_saved_format(_cfg("INPUT.PIXEL_STD", (2, 2, 2), weights="model_final.pth"), dict(trained.leaves()))
     assert _format(out) == ("BGR", BGR, (2, 2, 2), True)
     assert "INPUT.PIXEL_STD is (2, 2, 2) (set by an override), but the checkpoint was made with" in caplog.text
 

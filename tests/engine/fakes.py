@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
+from detframe.checkpoint import Checkpoint
 from detframe.config import get_cfg
-from detframe.engine.checkpoint import Checkpointer
+from detframe.engine.checkpoint import Checkpointer, last_checkpoint
 from detframe.engine.nonfinite import FlightRecorder
 from detframe.engine.step import StepSettings
 from detframe.engine.trainer import Trainer
@@ -103,6 +104,11 @@ def save_state(folder: Path, name: str, iteration: int, keep_last=0, **model):
     """A checkpoint with all parts, of a model without meaning."""
     model = {"w": torch.arange(600.0), **model}
     return make_checkpointer(folder, keep_last).save(name, model, {**STATE, "iteration": iteration}, {})
+
+
+def last_state(folder: Path):
+    """What the newest training checkpoint of a run says of it."""
+    return Checkpoint.read(last_checkpoint(folder)).state
 
 
 def weights(trainer):

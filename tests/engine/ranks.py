@@ -157,7 +157,7 @@ def _broken(folder):
 
 def _newest(folder):
     """The newest checkpoint; then the same where rank 1 cannot read it."""
-    found = [open_newest(folder).path.name]
+    found = [open_newest(folder).source.name]
     if rank() == 1:
         newest.read_training_checkpoint = _unreadable
     try:

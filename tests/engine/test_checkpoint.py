@@ -10,24 +10,21 @@ import numpy as np
 import pytest
 import torch
 
-from detframe.engine import checkpoint
+from detframe.checkpoint import Checkpoint, describe
 from detframe.engine.checkpoint import (
-    atomic_write,
-    build_meta,
     last_checkpoint,
-    read_checkpoint,
-    rng_state,
-    save_file,
-    set_rng_state,
-    write_text,
 )
-from tests.engine.fakes import METADATA, make_checkpointer, make_config
+from detframe.engine.random_numbers import rng_state, set_rng_state
+from detframe.files import atomic_write, write_text
+from detframe.torch_files import archive, write_torch_file
+from tests.engine.fakes import METADATA, STATE, make_checkpointer, make_config
 
 MODEL = {"w": torch.arange(6.0)}
 
 
 def save(folder, name, iteration=0, keep_last=3):
-    return make_checkpointer(folder, keep_last).save(name, MODEL, {"iteration": iteration}, {"bbox/AP": 12.5})
+    state = {**STATE, "iteration": iteration}
+    return make_checkpointer(folder, keep_last).save(name, MODEL, state, {"bbox/AP": 12.5})
 
 
 def names(folder):
@@ -45,7 +42,7 @@ def test_layout_loads_with_weights_only(tmp_path):
 
 def test_meta_holds_all_that_inference_needs():
     cfg = make_config()
-    meta = build_meta(cfg, METADATA)
+    meta = describe(cfg, METADATA)
     assert meta["class_names"] == ["cat", "dog"]
     assert meta["category_ids"] == [3, 7]
     assert meta["keypoint_names"] == ["nose"]
@@ -55,13 +52,15 @@ def test_meta_holds_all_that_inference_needs():
     assert meta["format"] == 1
 
 
-def test_the_best_one_holds_weights_and_what_predicting_needs_and_no_more(tmp_path):
-    save(tmp_path, "model_best.pth")
-    save(tmp_path, "model_final.pth")
-    best, final = (torch.load(tmp_path / f"model_{name}.pth", weights_only=True) for name in ("best", "final"))
-    assert set(best) == {"model", "meta"} and set(final) == {"model", "meta", "training"}
-    assert torch.equal(best["model"]["w"], MODEL["w"])
-    assert {**best["meta"], "checksum": 0} == {**final["meta"], "checksum": 0}
+@pytest.mark.parametrize("name", ["model_best.pth", "model_final.pth"])
+def test_what_is_for_use_holds_weights_and_what_predicting_needs_and_no_more(tmp_path, name):
+    save(tmp_path, name)
+    save(tmp_path, "model_0000000.pth")
+    kept, whole = (torch.load(tmp_path / path, weights_only=True) for path in (name, "model_0000000.pth"))
+    assert set(kept) == {"model", "meta"} and set(whole) == {"model", "meta", "training"}
+    assert torch.equal(kept["model"]["w"], MODEL["w"])
+    assert {**kept["meta"], "checksum": 0} == {**whole["meta"], "checksum": 0}
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000000.pth\n"
 
 
 def test_keep_last_removes_only_periodic_ones(tmp_path):
@@ -88,18 +87,18 @@ def test_old_ones_go_only_after_the_new_one_is_there(tmp_path, monkeypatch):
         save(tmp_path, "model_0000008.pth", 8, keep_last=1)
     assert names(tmp_path) == ["last_checkpoint", "model_0000004.pth"]
     assert last_checkpoint(tmp_path).name == "model_0000004.pth"
-    assert torch.equal(read_checkpoint(tmp_path / "model_0000004.pth")["model"]["w"], MODEL["w"])
+    assert torch.equal(Checkpoint.read(tmp_path / "model_0000004.pth").model["w"], MODEL["w"])
 
 
 def test_full_disk_leaves_the_earlier_file(tmp_path):
     """A real write error: the process may not write files beyond a limit."""
     path = tmp_path / "model_final.pth"
-    save_file({"model": 1}, path)
+    write_torch_file({"model": 1}, path)
     before = path.read_bytes()
     code = (
-        "import resource, sys, torch; from pathlib import Path; from detframe.engine.checkpoint import save_file\n"
+        "import resource, sys, torch; from pathlib import Path; from detframe.torch_files import write_torch_file\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-        "try: save_file({'w': torch.zeros(1_000_000)}, Path(sys.argv[1]))\n"
+        "try: write_torch_file({'w': torch.zeros(1_000_000)}, Path(sys.argv[1]))\n"
         "except OSError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
@@ -125,16 +124,22 @@ def test_half_written_file_is_named(tmp_path, keep):
     path = save(tmp_path, "model_0000004.pth")
     whole = path.read_bytes()
     path.write_bytes(whole[: min(keep, len(whole) - 1)])
-    with pytest.raises(ValueError, match=r"model_0000004\.pth.*last_checkpoint"):
-        read_checkpoint(path)
+    with pytest.raises(ValueError, match=r"model_0000004\.pth is (empty|half-written|damaged)"):
+        Checkpoint.read(path)
 
 
 def test_weights_without_training_state_are_no_checkpoint_to_go_on_from(tmp_path):
     torch.save({"model": MODEL}, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match="has no 'training'"):
-        read_checkpoint(tmp_path / "w.pth")
+    with pytest.raises(
+        ValueError, match=r"w\.pth is no checkpoint of detframe: .* it holds 'model'\. Weights of other"
+    ):
+        Checkpoint.read(tmp_path / "w.pth")
+    with pytest.raises(
+        ValueError, match=r"model_best\.pth holds weights alone: MODEL\.WEIGHTS .* begins a new training"
+    ):
+        Checkpoint.read(save(tmp_path, "model_best.pth")).state  # noqa: B018
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        read_checkpoint(tmp_path / "absent.pth")
+        Checkpoint.read(tmp_path / "absent.pth")
 
 
 def test_last_checkpoint_falls_back_to_what_is_there(tmp_path, caplog):
@@ -155,7 +160,7 @@ def test_best_is_not_the_last(tmp_path):
 def test_random_states_survive_a_file(tmp_path):
     before = rng_state()
     try:
-        save_file(before, tmp_path / "rng.pth")
+        write_torch_file(before, tmp_path / "rng.pth")
         first = torch.rand(3).tolist(), np.random.randn(3).tolist(), random.gauss(0, 1), random.gauss(0, 1)
         set_rng_state(torch.load(tmp_path / "rng.pth", weights_only=True))
         again = torch.rand(3).tolist(), np.random.randn(3).tolist(), random.gauss(0, 1), random.gauss(0, 1)
@@ -165,4 +170,4 @@ def test_random_states_survive_a_file(tmp_path):
 
 
 def test_size_of_nested_tensors():
-    assert checkpoint.tensor_bytes({"a": [torch.zeros(3), (torch.zeros(2, dtype=torch.uint8), 5)]}) == 14
+    assert archive.tensor_bytes({"a": [torch.zeros(3), (torch.zeros(2, dtype=torch.uint8), 5)]}) == 14

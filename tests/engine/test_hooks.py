@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from detframe.checkpoint import Checkpoint
 from detframe.engine.hooks import BestHook, CheckpointHook, EvaluationHook, LogHook
 from detframe.engine.pictures import PictureHook
 from detframe.engine.recorder import RunRecorder
 from detframe.engine.trainer import is_due
-from tests.engine.fakes import make_checkpointer, make_config, make_trainer
+from tests.engine.fakes import last_state, make_checkpointer, make_config, make_trainer
 
 NAN = math.nan
 
@@ -114,10 +115,10 @@ def test_final_checkpoint_knows_the_metrics(tmp_path):
     evaluating_trainer(tmp_path, [1.0, 2.0, 3.0, 4.0]).train()
     final = torch.load(tmp_path / "model_final.pth", weights_only=True)
     assert final["meta"]["metrics"] == {"bbox/AP": 4.0}
-    assert final["training"]["finished"] is True
+    assert "training" not in final and last_state(tmp_path)["finished"] is True
     periodic = torch.load(tmp_path / "model_0000004.pth", weights_only=True)
     assert periodic["meta"]["metrics"] == {"bbox/AP": 2.0}
-    assert (tmp_path / "last_checkpoint").read_text().strip() == "model_final.pth"
+    assert (tmp_path / "last_checkpoint").read_text().strip() == "model_0000008.pth"
 
 
 @pytest.mark.parametrize(
@@ -155,9 +156,9 @@ def test_early_stop(tmp_path):
     trainer.train()
     assert trainer.iteration == 6
     assert "stopped early at iteration 6: bbox/AP has not risen above 5.00" in trainer.stop_reason
-    final = torch.load(tmp_path / "model_final.pth", weights_only=True)
-    assert final["training"]["iteration"] == 6
-    assert final["training"]["stop_reason"] == trainer.stop_reason
+    final = last_state(tmp_path)
+    assert final["iteration"] == 6
+    assert final["stop_reason"] == trainer.stop_reason
     assert best(tmp_path)["iteration"] == 2
 
 
@@ -171,7 +172,7 @@ def test_early_stop_min_delta(tmp_path):
 def test_best_survives_a_resume(tmp_path):
     first = evaluating_trainer(tmp_path, [9.0, 1.0], max_iter=4)
     first.train()
-    content = torch.load(tmp_path / "model_0000004.pth", weights_only=True)
+    content = Checkpoint.read(tmp_path / "model_0000004.pth")
     second = evaluating_trainer(tmp_path, [8.0, 3.0])
     second.load_training_state(content)
     second.train()

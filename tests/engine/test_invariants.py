@@ -9,6 +9,7 @@ import torch
 
 from detframe.engine import evaluate, launch, train
 from tests.engine import ranks
+from tests.engine.fakes import last_state
 
 # A schedule that kills its own process in the middle of the training, as a cluster would
 KILLER = """
@@ -70,9 +71,14 @@ def test_kill_and_resume_is_bit_exact(tiny, tmp_path, killer, root, run_python, 
     assert resumed.returncode == 0, resumed.stderr
     assert "dropped 1 rows after iteration 4" in resumed.stdout
 
-    one, two = load(tmp_path / "whole"), load(tmp_path / "parts")
-    assert_same_tensors(one["model"], two["model"])
+    for name in ("model_final.pth", "model_0000008.pth"):
+        one, two = load(tmp_path / "whole", name), load(tmp_path / "parts", name)
+        assert_same_tensors(one["model"], two["model"])
     assert_same_tensors(one["training"]["model"], two["training"]["model"])
+    states = [content["training"]["optimizer"]["state"] for content in (one, two)]
+    assert states[0].keys() == states[1].keys()
+    for key, state in states[0].items():
+        assert_same_tensors(state, states[1][key])
     assert numbers(tmp_path / "whole") == numbers(tmp_path / "parts")
     log = (tmp_path / "parts" / "log.txt").read_text()
     assert "going on from" in log
@@ -150,7 +156,7 @@ def test_resume_without_a_checkpoint_begins(tiny, tmp_path):
     log = (tmp_path / "out" / "log.txt").read_text()
     assert "there is no checkpoint in" in log
     assert "nothing is evaluated" in log
-    assert load(tmp_path / "out")["training"]["iteration"] == 1
+    assert last_state(tmp_path / "out")["iteration"] == 1
 
 
 def test_an_older_run_is_set_aside_and_its_weights_still_load(tiny, tmp_path):
@@ -175,9 +181,9 @@ def test_resume_with_another_architecture(tiny):
 
 def test_half_written_checkpoint_is_named(tiny, tmp_path):
     train(tiny("SOLVER.MAX_ITER", 1, "DATASETS.TEST", ()))
-    path = tmp_path / "out" / "model_final.pth"
+    path = tmp_path / "out" / "model_0000001.pth"
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"model_final\.pth is half-written"):
+    with pytest.raises(ValueError, match=r"model_0000001\.pth is half-written"):
         train(tiny("SOLVER.MAX_ITER", 2), resume=True)
 
 

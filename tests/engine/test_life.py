@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from detframe.checkpoint import Checkpoint
 from detframe.cli.errors import user_message
 from detframe.engine import evaluate, train
 from detframe.engine.evaluating import TestSets
@@ -14,7 +15,7 @@ from detframe.engine.output_dir import claimed, nothing_to_resume, older_runs
 from detframe.engine.recorder import RunRecorder
 from detframe.engine.trainer import Hook, Trainer
 from detframe.errors import InUseError, InvalidValueError
-from tests.engine.fakes import make_checkpointer, make_config, make_data, make_trainer, weights
+from tests.engine.fakes import last_state, make_checkpointer, make_config, make_data, make_trainer, weights
 
 SHORT = ("SOLVER.MAX_ITER", 1, "DATASETS.TEST", ())
 
@@ -94,7 +95,7 @@ def test_the_run_after_a_failed_start_goes_on(tiny, tmp_path):
     with pytest.raises(KeyError):
         train(tiny(*SHORT, "DATASETS.TRAIN", ("misspelt",)))
     train(tiny("SOLVER.MAX_ITER", 2, "DATASETS.TEST", ()), resume=True)
-    assert f"going on from {out / 'model_final.pth'} at iteration 1 of 2" in (out / "log.txt").read_text()
+    assert f"going on from {out / 'model_0000001.pth'} at iteration 1 of 2" in (out / "log.txt").read_text()
 
 
 def test_resume_names_the_runs_that_were_set_aside(tmp_path):
@@ -172,8 +173,8 @@ def test_a_failed_final_evaluation_loses_nothing(tiny, tmp_path, monkeypatch, pe
     assert message.startswith("a.png cannot be decoded\nThe training is done, only its evaluation failed: the weights ")
     assert f"evaluate --config-file {out}/config.yaml --weights {final}" in message
     assert "--resume" in message
-    assert read(out)["training"]["finished"] is False
-    assert (out / "last_checkpoint").read_text() == "model_final.pth\n"
+    assert set(read(out)) == {"model", "meta"} and last_state(out)["finished"] is False
+    assert (out / "last_checkpoint").read_text() == "model_0000002.pth\n"
 
     with pytest.raises(ValueError, match="cannot be decoded"):
         train(tiny(*words), resume=True)
@@ -182,7 +183,7 @@ def test_a_failed_final_evaluation_loses_nothing(tiny, tmp_path, monkeypatch, pe
     metrics = train(tiny(*words), resume=True)
     assert metrics == pytest.approx(expected, nan_ok=True)
     content = read(out)
-    assert content["training"]["finished"] and content["meta"]["metrics"] == pytest.approx(metrics, nan_ok=True)
+    assert last_state(out)["finished"] and content["meta"]["metrics"] == pytest.approx(metrics, nan_ok=True)
     assert [row.keys() for row in rows(out)] == [row.keys() for row in rows(whole)]
     assert sorted(p.name for p in out.glob("*.pth")) == sorted(p.name for p in whole.glob("*.pth"))
     assert train(tiny(*words), resume=True) == pytest.approx(metrics, nan_ok=True)
@@ -241,7 +242,7 @@ def test_going_on_after_it_makes_the_evaluation_first_and_the_rest_is_the_same(t
     seen = {}
 
     def run(name, evaluate, content=None):
-        start = content["training"]["iteration"] if content else 0
+        start = content.iteration if content else 0
         trainer = evaluating(tmp_path / name, evaluate, 3, 3, start=start)
         if content:
             trainer.load_training_state(content)
@@ -254,7 +255,7 @@ def test_going_on_after_it_makes_the_evaluation_first_and_the_rest_is_the_same(t
     whole = run("whole", notes("whole"))
     with pytest.raises(RuntimeError):
         run("parts", fails)
-    parts = run("parts", notes("parts"), read(tmp_path / "parts", "model_0000003.pth"))
+    parts = run("parts", notes("parts"), Checkpoint.read(tmp_path / "parts" / "model_0000003.pth"))
     assert seen["parts"] == seen["whole"] == [3, 6, 8]
     assert all(torch.equal(weights(whole)[key], value) for key, value in weights(parts).items())
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
@@ -267,7 +268,7 @@ def test_an_evaluation_that_is_no_longer_wanted_is_not_made_up_for(tmp_path):
         evaluating(tmp_path, fails, period=0, max_iter=4).train()
     seen = []
     longer = evaluating(tmp_path, lambda i: seen.append(i) or {"bbox/AP": 1.0}, period=0, max_iter=8, start=4)
-    longer.load_training_state(read(tmp_path))
+    longer.load_training_state(Checkpoint.read(tmp_path / "model_0000004.pth"))
     longer.train()
     assert seen == [8]
 
@@ -280,10 +281,10 @@ def test_what_is_saved_before_an_evaluation_gives_way_to_the_next_checkpoint(tmp
         return {"bbox/AP": 0.0}
 
     evaluating(tmp_path, evaluate, period=2, checkpoint_period=6).train()
-    two, four, six = (f"model_000000{i}.pth" for i in (2, 4, 6))
+    two, four, six, eight = (f"model_000000{i}.pth" for i in (2, 4, 6, 8))
     best, final = "model_best.pth", "model_final.pth"
-    assert seen == [[two], [four, best], [six, best], [six, best, final]]
-    assert checkpoints(tmp_path) == [six, best, final]
+    assert seen == [[two], [four, best], [six, best], [six, eight, best, final]]
+    assert checkpoints(tmp_path) == [six, eight, best, final]
     assert read(tmp_path, six)["meta"]["metrics"] == {"bbox/AP": 0.0}
 
 
@@ -302,8 +303,8 @@ def test_whatever_fails_after_the_last_step_finds_the_weights_saved(tmp_path, wh
     trainer = evaluating(tmp_path, lambda i: {"bbox/AP": 1.0}, period=0, hooks=[Breaks()], metric=metric)
     with pytest.raises((TypeError, ValueError)):
         trainer.train()
-    content = read(tmp_path)
-    assert content["training"]["iteration"] == 8 and not content["training"]["finished"]
+    assert read(tmp_path)["meta"]["iteration"] == 8
+    assert last_state(tmp_path)["iteration"] == 8 and not last_state(tmp_path)["finished"]
 
 
 def test_an_early_stop_is_remembered_by_what_was_saved_before_the_end(tmp_path):
@@ -313,7 +314,7 @@ def test_an_early_stop_is_remembered_by_what_was_saved_before_the_end(tmp_path):
 
     with pytest.raises(RuntimeError):
         evaluating(tmp_path, fails, period=0, hooks=[Stop()]).train()
-    content = read(tmp_path)
+    content = Checkpoint.read(tmp_path / "model_0000003.pth")
     again = evaluating(tmp_path, lambda i: {"bbox/AP": 1.0}, period=0, start=3)
     again.load_training_state(content)
     again.train()

@@ -6,8 +6,9 @@ import os
 import pytest
 import torch
 
-from detframe.engine.checkpoint import last_checkpoint, save_file
+from detframe.engine.checkpoint import last_checkpoint
 from detframe.engine.newest import find_newest, open_newest
+from detframe.torch_files import write_torch_file
 from tests.engine.fakes import STATE, make_checkpointer
 from tests.engine.fakes import save_state as save
 
@@ -42,7 +43,7 @@ DAMAGE = {
     "weights alone": lambda path: torch.save({"model": {"w": torch.ones(2)}}, path),
     "half a state": lambda path: torch.save({"model": {}, "meta": {}, "training": {"iteration": 12}}, path),
     "a list": lambda path: torch.save([1, 2], path),
-    "no iteration": lambda path: save_file(
+    "no iteration": lambda path: write_torch_file(
         {
             "model": {},
             "meta": {"config": "", "class_names": [], "metrics": {}},
@@ -63,7 +64,7 @@ def test_a_damaged_newest_file_is_named_and_passed_over(tmp_path, caplog, kind):
     (tmp_path / "last_checkpoint").write_text("model_0000012.pth\n")
     before = damaged.read_bytes()
     found = open_newest(tmp_path)
-    assert (found.path.name, found.iteration) == ("model_0000008.pth", 8)
+    assert (found.source.name, found.iteration) == ("model_0000008.pth", 8)
     assert str(damaged) in caplog.text
     assert "going on from the newest whole checkpoint, model_0000008.pth, of iteration 8" in caplog.text
     assert damaged.read_bytes() == before
@@ -73,9 +74,9 @@ def test_what_is_no_file_is_no_checkpoint(tmp_path):
     run(tmp_path)
     replace_by_folder(tmp_path / "model_final.pth")
     (tmp_path / "model_0000016.pth").mkdir()
-    assert find_newest(tmp_path).path.name == "model_0000012.pth"
+    assert find_newest(tmp_path).source.name == "model_0000012.pth"
     (tmp_path / "last_checkpoint").unlink()
-    assert find_newest(tmp_path).path.name == "model_0000012.pth"
+    assert find_newest(tmp_path).source.name == "model_0000012.pth"
 
 
 POINTERS = {
@@ -97,9 +98,9 @@ def test_a_damaged_pointer_is_named_and_the_highest_iteration_counts(tmp_path, c
     run(tmp_path)
     (tmp_path / "last_checkpoint").write_bytes(POINTERS[kind])
     found = find_newest(tmp_path)
-    assert (found.path.name, found.iteration) == ("model_final.pth", 12)
-    assert "last_checkpoint" in caplog.text
-    assert last_checkpoint(tmp_path).name == "model_final.pth"
+    assert (found.source.name, found.iteration) == ("model_0000012.pth", 12)
+    assert "last_checkpoint" in caplog.text and "model_final.pth" not in caplog.text
+    assert last_checkpoint(tmp_path).name == "model_0000012.pth"
 
 
 def test_a_pointer_to_an_earlier_file_is_obeyed(tmp_path, caplog):
@@ -113,10 +114,25 @@ def test_a_final_one_of_a_shorter_run_is_not_the_newest(tmp_path):
     run(tmp_path)
     save(tmp_path, "model_0000016.pth", 16)
     (tmp_path / "last_checkpoint").unlink()
-    assert find_newest(tmp_path).path.name == "model_0000016.pth"
+    assert find_newest(tmp_path).source.name == "model_0000016.pth"
     save(tmp_path, "model_10000000.pth", 10_000_000)
     (tmp_path / "last_checkpoint").unlink()
-    assert find_newest(tmp_path).path.name == "model_10000000.pth"
+    assert find_newest(tmp_path).source.name == "model_10000000.pth"
+
+
+def test_a_run_of_an_older_version_goes_on_from_its_final_checkpoint(tmp_path, caplog):
+    """It held the state of the training, and `last_checkpoint` named it."""
+    run(tmp_path)
+    content = torch.load(tmp_path / "model_0000012.pth", weights_only=True)
+    (tmp_path / "model_0000012.pth").unlink()
+    write_torch_file(content, tmp_path / "model_final.pth")
+    (tmp_path / "last_checkpoint").write_text("model_final.pth\n")
+    assert (find_newest(tmp_path).source.name, caplog.text) == ("model_final.pth", "")
+    (tmp_path / "last_checkpoint").unlink()
+    assert (find_newest(tmp_path).source.name, caplog.text) == ("model_final.pth", "")
+    save(tmp_path, "model_0000016.pth", 16)
+    (tmp_path / "last_checkpoint").unlink()
+    assert find_newest(tmp_path).source.name == "model_0000016.pth"
 
 
 def test_the_best_one_is_for_predicting_and_no_run_goes_on_from_it(tmp_path):
@@ -129,6 +145,10 @@ def test_the_best_one_is_for_predicting_and_no_run_goes_on_from_it(tmp_path):
     for name in ("0000004", "0000008", "0000012", "best", "final"):
         assert f"model_{name}.pth" in str(caught.value)
     assert "model_best.pth holds weights alone: MODEL.WEIGHTS" in str(caught.value)
+    assert "model_final.pth is empty" in str(caught.value)
+    save(tmp_path, "model_final.pth", 12)
+    with pytest.raises(ValueError, match=r"model_final\.pth holds weights alone: MODEL\.WEIGHTS .* begins a new"):
+        open_newest(tmp_path)
     assert "without --resume" in str(caught.value)
 
 
@@ -143,7 +163,7 @@ def test_nothing_at_all(tmp_path):
 def test_a_file_that_may_not_be_read(tmp_path):
     run(tmp_path)
     (tmp_path / "model_final.pth").chmod(0)
-    assert find_newest(tmp_path).path.name == "model_0000012.pth"
+    assert find_newest(tmp_path).source.name == "model_0000012.pth"
 
 
 def test_infinite_buffers_of_the_model_are_no_damage(tmp_path):

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from detframe.checkpoint import Checkpoint
 from detframe.config import Pace, get_cfg
 from detframe.config.key import CONTINUES, FREE, REFUSED
 from detframe.config.keys import all_keys
 from detframe.data import build_sampler
 from detframe.data.samplers import START
 from detframe.engine import resuming, train
-from detframe.engine.checkpoint import read_checkpoint, save_file
 from detframe.engine.place import Place, check_same_data, fingerprint, first_place, resumed_place, saved_place
 from detframe.engine.resuming import (
     changes_since,
@@ -23,6 +23,7 @@ from detframe.engine.resuming import (
     saved_leaves,
 )
 from detframe.engine.trainer import Trainer
+from tests.engine.fakes import last_state
 
 LEAVES = dict(get_cfg().leaves())
 
@@ -50,7 +51,7 @@ def other(value):
 
 @pytest.mark.parametrize("key", LEAVES)
 def test_a_change_of_any_key_is_seen_and_treated_as_its_row_says(key):
-    before = saved_leaves({"meta": {"config": get_cfg().dump()}})
+    before = saved_leaves(Checkpoint({}, {"config": get_cfg().dump(), "class_names": []}))
     cfg = get_cfg()
     assert changes_since(before, cfg) == []
     now = SimpleNamespace(leaves=lambda: {**LEAVES, key: other(LEAVES[key])}.items())
@@ -75,7 +76,7 @@ def test_all_refused_keys_are_named_at_once():
 
 
 def test_a_key_that_the_version_of_the_checkpoint_did_not_have_has_its_default():
-    assert saved_leaves({"meta": {"config": "SEED: 3\n"}}) == {**LEAVES, "SEED": 3}
+    assert saved_leaves(Checkpoint({}, {"config": "SEED: 3\n", "class_names": []})) == {**LEAVES, "SEED": 3}
 
 
 # ---------------------------------------------------------------------------------------------- the same data?
@@ -98,14 +99,14 @@ class Images:
 def compared(now, before=None, **keys):
     """What `check_same_data` says about images and changed keys, after a run on `Images()`."""
     place = Place(Pace.steady(4), START, 0, True, fingerprint(Images()))
-    content = {"training": {"iteration": 3, "place": place.state_dict()}}
+    state = {"iteration": 3, "place": place.state_dict()}
     if before is not None:
-        content["training"].pop("place")
+        state.pop("place")
     saved = {**LEAVES, "DATASETS.TRAIN": ["a"]}
     cfg = get_cfg()
     cfg.DATASETS.TRAIN = ("a",)
     cfg.merge_from_list([word for pair in keys.items() for word in pair])
-    return check_same_data(cfg, now, content, saved, resuming.DATA_KEYS)
+    return check_same_data(cfg, now, state, saved, resuming.DATA_KEYS)
 
 
 def test_the_same_images_may_have_another_name_or_folder():
@@ -134,11 +135,11 @@ def test_old_checkpoints_are_compared_by_keys():
 
 
 def test_place_of_an_old_checkpoint():
-    place = saved_place({"training": {"iteration": 5}}, {**LEAVES, "SOLVER.IMS_PER_BATCH": 4}, Images())
+    place = saved_place({"iteration": 5}, {**LEAVES, "SOLVER.IMS_PER_BATCH": 4}, Images())
     assert place.pace == Pace.steady(4)
     assert place.pace.images_at(5) == 20
     state = place.state_dict()
-    assert saved_place({"training": {"place": state}}, {}, None) == place
+    assert saved_place({"place": state}, {}, None) == place
 
 
 def test_another_batch_in_the_middle_of_a_window_of_wide_and_tall_images():
@@ -147,15 +148,15 @@ def test_another_batch_in_the_middle_of_a_window_of_wide_and_tall_images():
     cfg = get_cfg()
     cfg.SOLVER.IMS_PER_BATCH = 4
     old = first_place(cfg, records)
-    content = {"training": {"iteration": 5, "place": old.state_dict()}}
-    assert resumed_place(cfg, records, content, LEAVES) == old
+    state = {"iteration": 5, "place": old.state_dict()}
+    assert resumed_place(cfg, records, state, LEAVES) == old
     cfg.SOLVER.IMS_PER_BATCH = 8
-    new = resumed_place(cfg, records, content, LEAVES)
+    new = resumed_place(cfg, records, state, LEAVES)
     assert (new.begun_at, new.pace.images_at(5), new.pace.images_at(6)) == (5, 20, 28)
     drawn = [draw.position for batch in islice(build_sampler(records, 4, 0, True).batches(), 5) for draw in batch]
     assert sorted((*drawn, *new.beginning.pending)) == list(range(new.beginning.origin))
     assert new.beginning.pending
-    kept = {"training": {"iteration": 7, "place": new.state_dict()}}
+    kept = {"iteration": 7, "place": new.state_dict()}
     assert saved_place(kept, {}, None) == new
     assert resumed_place(cfg, records, kept, LEAVES) == new
 
@@ -170,7 +171,7 @@ def test_finished(batch, max_iter, finished):
     cfg = get_cfg()
     cfg.SOLVER.MAX_ITER = max_iter
     state = {"finished": True, "iteration": 8, "max_iter": 8, "max_images": 32}
-    assert is_finished(cfg, {"training": state}, SimpleNamespace(pace=pace)) is finished
+    assert is_finished(cfg, state, SimpleNamespace(pace=pace)) is finished
 
 
 def test_stopped_early_with_half_a_batch_is_still_finished():
@@ -178,13 +179,13 @@ def test_stopped_early_with_half_a_batch_is_still_finished():
     cfg = get_cfg()
     cfg.SOLVER.MAX_ITER = 12
     state = {"finished": True, "iteration": 4, "max_iter": 8, "max_images": 32}
-    assert is_finished(cfg, {"training": state}, SimpleNamespace(pace=Pace.steady(4).changed(4, 2)))
+    assert is_finished(cfg, state, SimpleNamespace(pace=Pace.steady(4).changed(4, 2)))
 
 
 def test_another_number_of_ranks_is_said(caplog):
     caplog.set_level("INFO", "detframe")
     place = Place(Pace.steady(4), START, 0, True, fingerprint(Images()))
-    resuming.log_changes([], {"training": {"rng": [{}, {}], "iteration": 3}}, place, get_cfg())
+    resuming.log_changes([], {"rng": [{}, {}], "iteration": 3}, place, get_cfg())
     assert "2 ranks -> 1: the same batches in the same order" in caplog.text
 
 
@@ -231,7 +232,7 @@ def test_a_doubled_batch_keeps_epochs_and_the_place_in_the_data(tiny, tmp_path, 
     assert whole[:12] + drawn[:36] == whole
     assert [round(lr, 6) for lr, _ in seen] == [0.01, 0.01, 0.001, 0.001, 0.001]  # the step is at 24 images
     assert [row["iteration"] for row in rows(out)] == list(range(1, 9))
-    final = read_checkpoint(out / "model_final.pth")["training"]
+    final = last_state(out)
     assert (final["iteration"], final["max_iter"], final["images_seen"]) == (8, 8, 52)
     log = (out / "log.txt").read_text()
     assert "--resume: SOLVER.IMS_PER_BATCH 4 -> 8: the next step begins at the first image not seen yet" in log
@@ -241,11 +242,11 @@ def test_a_doubled_batch_keeps_epochs_and_the_place_in_the_data(tiny, tmp_path, 
 
     del seen[:]
     back_to(out, 6)  # in the part with the new batch, unchanged: bit for bit, and without a word
-    before = read_checkpoint(out / "model_0000006.pth")["training"]
+    before = last_state(out)
     assert before["images_seen"] == 36
     train(tiny(*common, "SOLVER.IMS_PER_BATCH", 8), resume=True)
     assert [image for _, images in seen for image in images] == drawn[24:]
-    again = read_checkpoint(out / "model_final.pth")["training"]
+    again = last_state(out)
     states = [state["optimizer"]["state"][0]["momentum_buffer"] for state in (final, again)]
     assert torch.equal(*states)
     assert "->" not in (out / "log.txt").read_text()[len(log) :]
@@ -275,18 +276,18 @@ def test_an_old_checkpoint_and_iterations_that_stay_iterations(tiny, tmp_path, s
 def test_average_switched_on_and_off(tiny, tmp_path):
     out = tmp_path / "out"
     train(tiny(*QUICK, "SOLVER.MAX_ITER", 3))
-    raw = read_checkpoint(out / "model_final.pth")["model"]
+    raw = Checkpoint.read(out / "model_final.pth").model
     train(tiny(*QUICK, "SOLVER.MAX_ITER", 4, "SOLVER.EMA_DECAY", 0.9), resume=True)
-    content = read_checkpoint(out / "model_final.pth")
+    content = Checkpoint.read(out / "model_0000004.pth")
     name = "backbone.body.conv1.weight"
-    after = content["training"]["model"][name]
+    after = content.state["model"][name]
     decay = 0.1  # of the first update
-    torch.testing.assert_close(content["model"][name], decay * raw[name] + (1 - decay) * after)
-    assert not torch.equal(content["model"][name], after)
+    torch.testing.assert_close(content.model[name], decay * raw[name] + (1 - decay) * after)
+    assert not torch.equal(content.model[name], after)
     train(tiny(*QUICK, "SOLVER.MAX_ITER", 5, "SOLVER.BASE_LR", 1e-12), resume=True)
-    last = read_checkpoint(out / "model_final.pth")
-    assert "model" not in last["training"]
-    torch.testing.assert_close(last["model"][name], after)  # the raw weights, which hardly moved
+    last = Checkpoint.read(out / "model_0000005.pth")
+    assert "model" not in last.state
+    torch.testing.assert_close(last.model[name], after)  # the raw weights, which hardly moved
     log = (out / "log.txt").read_text()
     assert "SOLVER.EMA_DECAY 0.0 -> 0.9: switched on, the average starts from the current weights" in log
     assert "SOLVER.EMA_DECAY 0.9 -> 0.0" in log
@@ -299,11 +300,11 @@ def test_other_groups_of_the_optimizer_keep_each_parameter_its_state(tiny, tmp_p
     frozen = ("MODEL.FREEZE", ("rpn.*",))
     train(tiny(*QUICK, "SOLVER.MAX_ITER", 4, *changed, *frozen), resume=True)
     train(tiny(*QUICK, "SOLVER.MAX_ITER", 5, *changed), resume=True)
-    content = read_checkpoint(out / "model_final.pth")
-    names = content["training"]["optimizer_names"]
-    assert len(names) == len(set(names)) == len(content["training"]["optimizer"]["state"])
-    for index, entries in content["training"]["optimizer"]["state"].items():
-        assert entries["momentum_buffer"].shape == content["model"][names[index]].shape
+    content = Checkpoint.read(out / "model_0000005.pth")
+    names = content.state["optimizer_names"]
+    assert len(names) == len(set(names)) == len(content.state["optimizer"]["state"])
+    for index, entries in content.state["optimizer"]["state"].items():
+        assert entries["momentum_buffer"].shape == content.model[names[index]].shape
 
 
 def test_refused_with_the_remedy(tiny, tmp_path):
@@ -321,18 +322,17 @@ def test_refused_with_the_remedy(tiny, tmp_path):
         assert key in str(caught.value)
     assert [row["iteration"] for row in rows(tmp_path / "out")] == [1]
     train(tiny(*QUICK, "SOLVER.MAX_ITER", 2, "SEED", -1), resume=True)
-    assert read_checkpoint(tmp_path / "out" / "model_final.pth")["training"]["iteration"] == 2
+    assert last_state(tmp_path / "out")["iteration"] == 2
 
 
 def test_another_measure_forgets_the_best_value(tiny, tmp_path):
     out = tmp_path / "out"
     train(tiny("SOLVER.MAX_ITER", 2, "TEST.VISUALIZE", 0))
-    content = read_checkpoint(out / "model_final.pth")
-    content["training"]["hooks"]["best"]["best"] = 1e6
-    content["meta"].pop("checksum", None)
-    save_file(content, out / "model_final.pth")
+    content = Checkpoint.read(out / "model_0000002.pth")
+    content.state["hooks"]["best"]["best"] = 1e6
+    content.write(out / "model_0000002.pth")
     changed = ("SOLVER.MAX_ITER", 3, "TEST.VISUALIZE", 0, "INPUT.MIN_SIZE_TEST", 80)
     train(tiny(*changed), resume=True)
     assert (out / "model_best_before_0000002.pth").is_file()
-    assert read_checkpoint(out / "model_best.pth", ("model", "meta"))["meta"]["iteration"] == 3
+    assert Checkpoint.read(out / "model_best.pth").iteration == 3
     assert "the best value so far is forgotten" in (out / "log.txt").read_text()

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from detframe.engine import launch
-from detframe.engine.checkpoint import set_rng_state
+from detframe.engine.random_numbers import set_rng_state
 from detframe.engine.replaying import run_step
 from detframe.engine.step import count_parts, split_batch
 from detframe.layers import StepCounts, first_part, global_normalizer, passes_per_step

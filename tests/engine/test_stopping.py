@@ -12,6 +12,7 @@ from unittest import mock
 import pytest
 import torch
 
+from detframe.checkpoint import Checkpoint
 from detframe.config import get_cfg, validate
 from detframe.engine import train
 from detframe.engine.evaluating import TestSets
@@ -22,7 +23,7 @@ from detframe.parallel import launching, stopping
 from detframe.parallel.launching import _Forwarding, launch
 from detframe.parallel.stopping import RunInterrupted, RunStopped, RunTerminated, StopSignals, exit_code
 from tests.engine import light, ranks
-from tests.engine.fakes import make_checkpointer, make_config, make_data, make_trainer, weights
+from tests.engine.fakes import last_state, make_checkpointer, make_config, make_data, make_trainer, weights
 
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 138}
 
@@ -87,7 +88,7 @@ def test_a_signal_ends_the_run_after_the_step_and_nothing_is_lost(tmp_path, sign
     assert "--resume" in caplog.text
 
     again = stoppable(tmp_path, start=3)
-    again.load_training_state(read(tmp_path, path.name))
+    again.load_training_state(Checkpoint.read(path))
     again.saved = path
     whole = stoppable(tmp_path / "whole")
     assert same(weights(run(again)), weights(run(whole)))
@@ -145,7 +146,7 @@ def test_before_the_first_step_there_is_nothing_to_save(tmp_path, caplog):
 
 def test_a_signal_after_the_last_step_lets_the_run_finish(tmp_path):
     trainer = run(stoppable(tmp_path, [SendAt(8)]))
-    assert trainer.finished and read(tmp_path, "model_final.pth")["training"]["finished"]
+    assert trainer.finished and last_state(tmp_path)["finished"]
 
 
 def test_in_an_evaluation_the_run_ends_at_the_next_batch(tmp_path, caplog):
@@ -256,7 +257,7 @@ def test_what_forked_children_hear_does_not_count(root):
 def test_a_run_that_is_stopped_while_it_starts_changes_nothing(tiny, tmp_path, monkeypatch, caplog):
     from detframe.engine import run as module
 
-    def load_inputs(cfg, content):
+    def load_inputs(cfg, checkpoint):
         send(signal.SIGTERM)
         time.sleep(30)
 
@@ -278,8 +279,8 @@ def test_evaluation_of_a_run_hears_signals_between_batches(tiny, tmp_path, monke
     monkeypatch.setattr(TestSets, "_evaluate_one", interrupted)
     with pytest.raises(RunInterrupted):
         train(tiny("SOLVER.MAX_ITER", 1))
-    content = read(tmp_path / "out", "model_final.pth")
-    assert content["training"]["iteration"] == 1 and not content["training"]["finished"]
+    state = last_state(tmp_path / "out")
+    assert state["iteration"] == 1 and not state["finished"]
     assert not (tmp_path / "out" / ".lock").exists()
     log = (tmp_path / "out" / "log.txt").read_text()
     assert "stopped by SIGINT at iteration 1 of 1" in log and "Traceback" not in log

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from detframe.checkpoint import Checkpoint
 from detframe.engine.hooks import CheckpointHook, LogHook
 from detframe.engine.recorder import RunRecorder
 from detframe.engine.replaying import run_step
@@ -104,7 +105,7 @@ def test_resume_in_process_is_bit_exact(tmp_path, ema):
         return trainer
 
     whole = run(tmp_path / "whole", 0, 8)
-    content = torch.load(tmp_path / "whole" / "model_0000004.pth", weights_only=True)
+    content = Checkpoint.read(tmp_path / "whole" / "model_0000004.pth")
     second = run(tmp_path / "second", 4, 8, content)
     assert same(weights(whole), weights(second))
     assert same(whole.inference_weights(), second.inference_weights())
@@ -116,7 +117,7 @@ def test_resume_in_process_is_bit_exact(tmp_path, ema):
 def test_loaded_config_wins_over_the_saved_groups(tmp_path):
     first = make_trainer(tmp_path, hooks=[CheckpointHook(make_checkpointer(tmp_path), 4)])
     first.train()
-    content = torch.load(tmp_path / "model_0000004.pth", weights_only=True)
+    content = Checkpoint.read(tmp_path / "model_0000004.pth")
     second = make_trainer(tmp_path, make_config(WEIGHT_DECAY=0.5))
     second.load_training_state(content)
     assert {group["weight_decay"] for group in second.optimizer.param_groups} == {0.5}
@@ -242,7 +243,7 @@ def test_a_bundle_that_cannot_be_written_does_not_hide_the_reason(tmp_path, monk
     def full(*args):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr("detframe.engine.nonfinite.save_file", full)
+    monkeypatch.setattr("detframe.engine.nonfinite.write_torch_file", full)
     with pytest.raises(FloatingPointError, match="loss_b is nan"):
         make_trainer(tmp_path, model=Breaks(1, "loss")).train()
 

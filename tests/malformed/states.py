@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from detframe.checkpoint import describe
 from detframe.config import ConfigNode, get_cfg
-from detframe.engine.checkpoint import build_meta
 from detframe.modeling import build_detection_model
 from tests.engine.fakes import METADATA
 from tests.malformed.mutations import clear
@@ -45,7 +45,7 @@ def tiny_checkpoint() -> dict[str, Any]:
     cfg = tiny_config()
     torch.manual_seed(0)
     model = build_detection_model(cfg)
-    meta = {**build_meta(cfg, METADATA), "keypoint_names": [], "iteration": 7, "metrics": {"bbox/AP": 12.5}}
+    meta = {**describe(cfg, METADATA), "keypoint_names": [], "iteration": 7, "metrics": {"bbox/AP": 12.5}}
     lines = (f"{key}: {value}\n" for key, value in TINY.items())
     meta["config"] = "".join(nested(line) for line in lines)
     return {"model": OrderedDict(model.state_dict()), "meta": meta}

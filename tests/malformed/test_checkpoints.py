@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from detframe.engine.checkpoint import save_file
 from detframe.inference import Detector
+from detframe.torch_files import write_torch_file
 from tests.malformed.contract import READ, Case, NonsenseError, check_apart
 from tests.malformed.mutations import FEWEST, TEXTS, byte_changes, clear, no_files, renamed, replaced, trees
 from tests.malformed.states import other_values, tiny_checkpoint, torch_file
@@ -26,7 +26,7 @@ FREE = ("format", "detframe_version", "iteration", "metrics", "keypoint_sigmas",
 def cases(folder: Path) -> Iterator[Case]:
     torch.set_num_threads(1)
     path, content = folder / "model_best.pth", tiny_checkpoint()
-    save_file(content, path)
+    write_torch_file(content, path)
     sound = path.read_bytes()
     yield from of_bytes(path, sound, content)
     yield from of_meta(path, content, tuple(content["meta"]["class_names"]))

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from detframe.checkpoint import describe
 from detframe.engine.build import check_resumable
-from detframe.engine.checkpoint import LAST, build_meta, save_file, saved_config
+from detframe.engine.checkpoint import LAST
 from detframe.engine.hooks import BestHook, EvaluationHook, LogHook
 from detframe.engine.inputs import resolve_seed
 from detframe.engine.logs import MetricsFile
@@ -18,6 +19,7 @@ from detframe.engine.newest import find_newest
 from detframe.engine.recorder import RunRecorder
 from detframe.engine.resuming import saved_leaves
 from detframe.engine.trainer import Trainer
+from detframe.torch_files import write_torch_file
 from tests.engine.fakes import METADATA, make_checkpointer, make_config, make_trainer
 from tests.malformed.contract import READ, REPAIRED, Case, NonsenseError, check_apart
 from tests.malformed.mutations import FEWEST, byte_changes, clear, lines_changed, no_files, text_changes, trees
@@ -60,10 +62,10 @@ def cases(folder: Path) -> Iterator[Case]:
     for _ in range(4):
         trainer.step()
     trainer.publish({"bbox/AP": 1.0})
-    meta = {**build_meta(cfg, METADATA), "iteration": 4, "metrics": {"bbox/AP": 1.0}}
+    meta = {**describe(cfg, METADATA), "iteration": 4, "metrics": {"bbox/AP": 1.0}}
     meta["config"] = "SEED: 0\nSOLVER: {OPTIMIZER: SGD, MAX_ITER: 8, IMS_PER_BATCH: 4, BASE_LR: 0.1}\n"
     content = {"model": dict(trainer.inference_weights()), "meta": meta, "training": trainer.training_state()}
-    save_file(content, folder / NAME)
+    write_torch_file(content, folder / NAME)
     (folder / LAST).write_text(NAME + "\n")
     usual = resumed(folder)
     yield from of_content(folder, content, usual)
@@ -77,11 +79,10 @@ def resumed(folder: Path) -> dict[str, torch.Tensor]:
     if found is None:
         raise NonsenseError("the run begins again without a word")
     cfg, trainer = make_config(MAX_ITER=8), new_trainer(folder)
-    check_resumable(trainer.model, found.content)
-    saved_leaves(found.content)
-    if not isinstance(resolve_seed(cfg, found.content), int) or not isinstance(saved_config(found.content), dict):
-        raise NonsenseError("the seed or the config")
-    trainer.load_training_state(found.content)
+    check_resumable(trainer.model, found.model)
+    if not isinstance(resolve_seed(cfg, saved_leaves(found)), int):
+        raise NonsenseError("the seed")
+    trainer.load_training_state(found)
     if (
         type(trainer.iteration) is not int
         or trainer.iteration != found.iteration
@@ -140,7 +141,7 @@ def of_files(folder: Path, content: dict[str, Any], usual: Any) -> Iterator[Case
     def read(target: Path, place: Callable[[], object]) -> str:
         clear(pointer)
         clear(path)
-        save_file(content, path)
+        write_torch_file(content, path)
         pointer.write_text(NAME + "\n")
         clear(target)
         place()

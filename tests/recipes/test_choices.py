@@ -225,6 +225,7 @@ def test_missing_pictures_are_skipped_and_said():
 def test_epochs_are_taken_at_their_word():
     made = values(facts(images=200), TWO_CORES, wish(epochs=12))
     assert made["SOLVER.MAX_ITER"] == 1200 and made["SOLVER.WARMUP_ITERS"] == 100
+    assert made["SOLVER.KEEP_LAST"] == 2
     assert made["TEST.EVAL_PERIOD"] == 150
 
 

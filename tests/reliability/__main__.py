@@ -122,7 +122,7 @@ def disk(bench: Bench, times: int) -> Row:
     for folder in (out, place):
         folder.mkdir()
     # 1.5 checkpoints fit; what the run left is copied out before the disk goes away with its namespace
-    size = int(1.6 * (bench.folder / "whole" / "model_final.pth").stat().st_size) >> 10
+    size = int(1.6 * (bench.folder / "whole" / f"model_{STEPS:07d}.pth").stat().st_size) >> 10
     before = f"mount -t tmpfs -o size={size}k none {place}; trap 'cp -a {place}/. {out}' EXIT"
     command = ["unshare", "--mount", "sh", "-c", f'{before}; "$@"', "sh", *bench.command("small_disk")]
     done = subprocess.run(command, cwd=bench.folder, env=bench.env, capture_output=True, text=True, timeout=300)

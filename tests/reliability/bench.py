@@ -93,9 +93,9 @@ class Bench:
         return _same(a, b) and self._numbers(one) == self._numbers(two)
 
     def _content(self, out: str) -> dict[str, object]:
-        content = torch.load(self.folder / out / "model_final.pth", weights_only=True)
-        training = content["training"]
-        return {"model": content["model"], "raw": training.get("model"), "optimizer": training["optimizer"]}
+        final = torch.load(self.folder / out / "model_final.pth", weights_only=True)
+        last = torch.load(self.folder / out / f"model_{STEPS:07d}.pth", weights_only=True)["training"]
+        return {"model": final["model"], "raw": last.get("model"), "optimizer": last["optimizer"]}
 
     def _numbers(self, out: str) -> list[dict[str, object]]:
         lines = (self.folder / out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()

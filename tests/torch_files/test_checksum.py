@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from detframe.compat import read_checkpoint
-from detframe.compat.checksum import KEY, checksums, with_checksum
-from detframe.engine.checkpoint import save_file
+from detframe.torch_files import write_torch_file
+from detframe.torch_files.checksum import KEY, checksums, with_checksum
 
 
 def content():
@@ -29,7 +29,7 @@ def content():
 @pytest.fixture
 def saved(tmp_path):
     path = tmp_path / "model.pth"
-    save_file(content(), path)
+    write_torch_file(content(), path)
     return path
 
 
@@ -112,5 +112,5 @@ def test_files_without_checksums_are_read(tmp_path):
 
 
 def test_content_without_meta_is_written_as_it_is(tmp_path):
-    save_file({"w": torch.ones(3)}, tmp_path / "a.pth")
+    write_torch_file({"w": torch.ones(3)}, tmp_path / "a.pth")
     assert set(read_checkpoint(tmp_path / "a.pth")) == {"w"}

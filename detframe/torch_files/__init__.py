@@ -1,0 +1,21 @@
+"""PyTorch's files, read and written without running anything: archives, what they may unfold to, checksums."""
+
+from detframe.torch_files.archive import (
+    DAMAGE,
+    beginning,
+    is_torch_file,
+    read_torch_file,
+    write_torch_file,
+)
+from detframe.torch_files.limits import check_content
+from detframe.torch_files.pickle_scan import check_pickle
+
+__all__ = [
+    "DAMAGE",
+    "beginning",
+    "check_content",
+    "check_pickle",
+    "is_torch_file",
+    "read_torch_file",
+    "write_torch_file",
+]
