@@ -14,7 +14,7 @@ from detframe.errors import InvalidTypeError, InvalidValueError
 from detframe.layers import SingleValueError
 from detframe.modeling.ground_truth import GroundTruth, pack_targets
 from detframe.modeling.proposals import Proposals
-from detframe.ops import extend_boxes
+from detframe.ops import BoxCoder
 from detframe.structures import BoxMasks, ImageList, Prediction, Target
 
 # How far a float image may leave [0, 1], as after a bicubic resize
@@ -151,7 +151,7 @@ class GeneralizedRCNN(nn.Module):
             losses = {**losses, **roi_losses}
         if self.training:
             return losses
-        detections = replace(proposals, boxes=extend_boxes(proposals.boxes, self.pixel))
+        detections = replace(proposals, boxes=BoxCoder(pixel=self.pixel).extend(proposals.boxes))
         return _predictions(detections, batch.sizes_hw, self.paste_masks)
 
     def _ground_truth(self, batch: ImageList, targets: Sequence[Target] | None) -> GroundTruth:
@@ -164,7 +164,7 @@ class GeneralizedRCNN(nn.Module):
         packed = pack_targets(targets, self.num_classes, batch.tensors.device, batch.sizes_hw)
         if self.pixel:
             # an object narrower than a pixel has one pixel, the one that it begins in
-            start, end = packed.boxes.split(2, -1)
+            start, end = torch.split(packed.boxes, 2, -1)
             last = end - self.pixel * _pixel_sides(batch.sizes_hw, targets).to(end)
             packed.boxes = torch.cat([start, torch.maximum(last, start)], -1)
         return packed
@@ -203,7 +203,7 @@ def _predictions(detections: Proposals, sizes_hw: Sequence[tuple[int, int]], pas
     rows = zip(detections.boxes, detections.labels, detections.scores, counts, strict=True)
     out: list[Any] = [{"boxes": b[:n], "labels": label[:n], "scores": s[:n]} for b, label, s, n in rows]
     for key, values in detections.extras.items():
-        for prediction, value in zip(out, values.split(counts), strict=True):
+        for prediction, value in zip(out, torch.split(values, counts), strict=True):
             prediction[key] = value
     for prediction, size_hw in zip(out, sizes_hw, strict=True):
         if "masks" in prediction:

@@ -19,7 +19,7 @@ from detframe.layers import global_normalizer
 from detframe.modeling.backbones.efpn import EFPN
 from detframe.modeling.detector import GeneralizedRCNN, naming_images
 from detframe.modeling.ground_truth import GroundTruth
-from detframe.ops import extend_boxes
+from detframe.ops import BoxCoder
 from detframe.structures import Target
 
 STRIDES = {"p2": 4, "p3": 8}  # of the targets, on the image that the teacher sees
@@ -66,7 +66,7 @@ class DistilledRCNN(GeneralizedRCNN):
 
     def _distill(self, image: Tensor, gt: GroundTruth) -> dict[str, Tensor]:
         backbone: Any = self.backbone
-        boxes = extend_boxes(gt.boxes, self.pixel) * (2 if self.enlarge_teacher else 1)
+        boxes = BoxCoder(pixel=self.pixel).extend(gt.boxes) * (2 if self.enlarge_teacher else 1)
         if self.enlarge_teacher:
             large, small = F.interpolate(image, scale_factor=2, mode="bilinear"), image
         else:

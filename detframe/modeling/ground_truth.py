@@ -14,7 +14,7 @@ from detframe.structures import LazyMasks, Target, select, validate_target
 
 @dataclass
 class GroundTruth:
-    """Legend: N images, G objects of the fullest image."""
+    """Legend: N images, G objects of the fullest image, but at least one row."""
 
     boxes: Tensor  # float32 (N, G, 4), padded with zeros
     labels: Tensor  # int64 (N, G), 1..K, padded with 0
@@ -38,25 +38,19 @@ def pack_targets(
     Raises:
         ValueError: a target that breaks its contract; see `validate_target`.
     """
-    boxes, labels, seeds = [], [], []
     sizes = [None] * len(targets) if sizes_hw is None else sizes_hw
     objects = [_without_crowds(target, num_classes, size) for target, size in zip(targets, sizes, strict=True)]
-    for target in objects:
-        box, label = target["boxes"].float().reshape(-1, 4), target["labels"].long()
-        boxes.append(box.as_subclass(Tensor))
-        labels.append(label)
-        seeds.append(target["seed"] if "seed" in target else int(torch.randint(2**31, ())))
-    padded = pad_sequence(boxes, batch_first=True).to(device, non_blocking=True)
-    counts = torch.tensor([len(b) for b in boxes])
-    valid = torch.arange(padded.shape[1]) < counts[:, None]
+    seeds = [t["seed"] if "seed" in t else int(torch.randint(2**31, ())) for t in objects]
     return GroundTruth(
-        boxes=padded,
-        labels=pad_sequence(labels, batch_first=True).to(device, non_blocking=True),
-        valid=valid.to(device, non_blocking=True),
+        boxes=_padded([t["boxes"].float().as_subclass(Tensor) for t in objects], device),
+        labels=_padded([t["labels"].long() for t in objects], device),
+        valid=_padded([torch.ones(len(t["labels"]), dtype=torch.bool) for t in objects], device),
         seeds=torch.tensor(seeds, dtype=torch.int64).to(device, non_blocking=True),
         masks=[t["masks"] for t in objects] if all("masks" in t for t in objects) else None,
-        has_mask=_padded_usable(objects, device),
-        keypoints=_padded_keypoints(objects, device) if all("keypoints" in t for t in objects) else None,
+        has_mask=_has_mask(objects, device),
+        keypoints=_padded([t["keypoints"].float().as_subclass(Tensor) for t in objects], device)
+        if all("keypoints" in t for t in objects)
+        else None,
     )
 
 
@@ -68,7 +62,13 @@ def _without_crowds(target: Target, num_classes: int, size_hw: tuple[int, int] |
     return kept
 
 
-def _padded_usable(targets: Sequence[Target], device: torch.device) -> Tensor | None:
+def _padded(rows: Sequence[Tensor], device: torch.device) -> Tensor:
+    """The rows (n, ...) of each image, padded with zeros to those of the fullest one, at least one: (N, G, ...)."""
+    least = rows[0].new_zeros((1, *rows[0].shape[1:]))
+    return pad_sequence([*rows, least], batch_first=True)[:-1].to(device, non_blocking=True)
+
+
+def _has_mask(targets: Sequence[Target], device: torch.device) -> Tensor | None:
     """Which objects have a mask, or None where all have one."""
     masks = [target.get("masks") for target in targets]
     rows = [
@@ -77,9 +77,4 @@ def _padded_usable(targets: Sequence[Target], device: torch.device) -> Tensor | 
     ]
     if all(bool(row.all()) for row in rows):
         return None
-    return pad_sequence(rows, batch_first=True).to(device, non_blocking=True)
-
-
-def _padded_keypoints(targets: Sequence[Target], device: torch.device) -> Tensor:
-    points = [target["keypoints"].float().as_subclass(Tensor) for target in targets]
-    return pad_sequence(points, batch_first=True).to(device, non_blocking=True)
+    return _padded(rows, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import batched_nms
 
-from detframe.ops import extend_boxes
+from detframe.config import ConfigNode
+from detframe.ops import CONTINUOUS, BoxCoder
 
 
 @dataclass
@@ -24,6 +26,11 @@ class Proposals:
     extras: dict[str, Tensor] = field(default_factory=dict)
 
 
+def box_coder(cfg: ConfigNode, weights: Sequence[float] = CONTINUOUS.weights) -> BoxCoder:
+    """The coder of a config's boxes, which run from pixel to pixel with MODEL.LEGACY_BOXES."""
+    return BoxCoder(tuple(weights), float(cfg.MODEL.LEGACY_BOXES))
+
+
 def suppress(
     boxes: Tensor,
     scores: Tensor,
@@ -33,7 +40,7 @@ def suppress(
     num_images: int,
     iou: float,
     keep: int,
-    pixel: float = 0.0,
+    coder: BoxCoder = CONTINUOUS,
 ) -> Proposals:
     """Non-maximum suppression of a whole batch in one call, then the `keep` best of each image.
 
@@ -43,20 +50,17 @@ def suppress(
         boxes: (M, 4), scores: (M,), labels: (M,), image_index: (M,).
         group: int64 (M,); boxes of different groups never suppress each other. Must differ between images.
         iou: suppress what overlaps a better box of its group more than this.
-        pixel: 1 for boxes from pixel to pixel.
+        coder: says where boxes end.
     """
     # in double precision, since batched_nms moves the boxes of each group to a place of their own: far out, float32 has
     # too few digits left for their overlaps, which would then depend on how many images and boxes come along
-    kept = batched_nms(extend_boxes(boxes, pixel).double(), scores.double(), group, iou).sort().values
+    kept = batched_nms(coder.extend(boxes).double(), scores.double(), group, iou).sort().values
     kept = kept[scores[kept].sort(descending=True, stable=True).indices]
     of_image = image_index[kept]
     per_image = [kept[of_image == i][:keep] for i in range(num_images)]
     counts = torch.tensor([len(rows) for rows in per_image], device=boxes.device)
     rows = pad_sequence(per_image, batch_first=True)
     valid = torch.arange(rows.shape[1], device=boxes.device) < counts[:, None]
-    if rows.shape[1] == 0:
-        rows = rows.new_zeros((num_images, 0), dtype=torch.int64)
-        return Proposals(boxes.new_zeros((num_images, 0, 4)), scores.new_zeros((num_images, 0)), rows, valid)
     return Proposals(
         boxes=boxes[rows] * valid[..., None],
         scores=scores[rows] * valid,

@@ -1,32 +1,24 @@
 """Pure functions of tensors, of nothing else: no config, no registry, no device, no in-place edits of arguments."""
 
 from detframe.ops.anchors import anchor_templates, grid_anchors, grid_step
-from detframe.ops.boxes import (
-    clip_boxes,
-    decode_boxes,
-    encode_boxes,
-    extend_boxes,
-    inside_images,
-    pairwise_iou,
-    sides_at_least,
-)
+from detframe.ops.boxes import CONTINUOUS, BoxCoder, inside_images, pairwise_iou
 from detframe.ops.focal import sigmoid_focal
 from detframe.ops.keypoints import heatmaps_to_keypoints, keypoint_loss, keypoints_to_cells
 from detframe.ops.losses import BoxLoss
 from detframe.ops.mask_paste import encode_masks, paste_masks
-from detframe.ops.matching import Matches, match_boxes
+from detframe.ops.matching import Matches, Matching, match_boxes
 from detframe.ops.roi_align import roi_align_pyramid
-from detframe.ops.sampling import random_keys, sample_balanced
+from detframe.ops.sampling import Sampling, random_keys, sample_balanced
 
 __all__ = [
+    "CONTINUOUS",
+    "BoxCoder",
     "BoxLoss",
     "Matches",
+    "Matching",
+    "Sampling",
     "anchor_templates",
-    "clip_boxes",
-    "decode_boxes",
-    "encode_boxes",
     "encode_masks",
-    "extend_boxes",
     "grid_anchors",
     "grid_step",
     "heatmaps_to_keypoints",
@@ -39,6 +31,5 @@ __all__ = [
     "random_keys",
     "roi_align_pyramid",
     "sample_balanced",
-    "sides_at_least",
     "sigmoid_focal",
 ]

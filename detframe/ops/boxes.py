@@ -1,13 +1,10 @@
-"""Boxes: coding against reference boxes, clipping, overlaps. All boxes are xyxy in pixels, (..., 4).
-
-`pixel` is what the width of a box adds to x2 - x1: 0, or 1 where boxes run from pixel to pixel, both included, as in
-Detectron (MODEL.LEGACY_BOXES).
-"""
+"""Boxes: coding against reference boxes, clipping, overlaps. All boxes are xyxy in pixels, (..., 4)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,44 +13,66 @@ from torch import Tensor
 MAX_LOG_SCALE = math.log(1000.0 / 16)
 
 
-def extend_boxes(boxes: Tensor, pixel: float) -> Tensor:
-    """Boxes (..., 4) whose x2, y2 lie `pixel` further: what boxes from pixel to pixel cover. The same tensor for 0."""
-    return boxes + boxes.new_tensor([0.0, 0.0, pixel, pixel]) if pixel else boxes
+@dataclass(frozen=True)
+class BoxCoder:
+    """How boxes are written as deltas (dx, dy, dw, dh) to reference boxes, and where boxes end.
 
-
-def encode_boxes(boxes: Tensor, references: Tensor, weights: Sequence[float], pixel: float = 0.0) -> Tensor:
-    """Deltas (dx, dy, dw, dh) that turn `references` into `boxes` (R-CNN, arXiv:1311.2524, appendix C).
+    Source: R-CNN, arXiv:1311.2524, appendix C.
 
     Args:
-        boxes: (..., 4) with positive sides.
-        references: (..., 4) anchors or proposals, same shape.
         weights: factors of the four deltas.
-        pixel: 1 for boxes from pixel to pixel.
+        pixel: what the width of a box adds to x2 - x1: 0, or 1 where boxes run from pixel to pixel, both included, as
+            in Detectron (MODEL.LEGACY_BOXES).
     """
-    boxes, references = extend_boxes(boxes, pixel), extend_boxes(references, pixel)
-    ref_wh = references[..., 2:] - references[..., :2]
-    box_wh = boxes[..., 2:] - boxes[..., :2]
-    ref_centre = references[..., :2] + 0.5 * ref_wh
-    centre = boxes[..., :2] + 0.5 * box_wh
-    shift = (centre - ref_centre) / ref_wh
-    scale = torch.log(box_wh / ref_wh)
-    return torch.cat([shift, scale], -1) * shift.new_tensor(weights)
+
+    weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)
+    pixel: float = 0.0
+
+    def encode(self, boxes: Tensor, references: Tensor) -> Tensor:
+        """Deltas (..., 4) that turn `references` into `boxes`, both (..., 4) with positive sides."""
+        boxes, references = self.extend(boxes), self.extend(references)
+        ref_wh = references[..., 2:] - references[..., :2]
+        box_wh = boxes[..., 2:] - boxes[..., :2]
+        ref_centre = references[..., :2] + 0.5 * ref_wh
+        centre = boxes[..., :2] + 0.5 * box_wh
+        shift = (centre - ref_centre) / ref_wh
+        scale = torch.log(box_wh / ref_wh)
+        return torch.cat([shift, scale], -1) * shift.new_tensor(self.weights)
+
+    def decode(self, deltas: Tensor, references: Tensor) -> Tensor:
+        """The inverse of `encode`: boxes (..., 4); scales are clamped so that none grows without bound."""
+        deltas = deltas / deltas.new_tensor(self.weights)
+        references = self.extend(references)
+        ref_wh = references[..., 2:] - references[..., :2]
+        centre = references[..., :2] + 0.5 * ref_wh + deltas[..., :2] * ref_wh
+        half = 0.5 * torch.exp(deltas[..., 2:].clamp(max=MAX_LOG_SCALE)) * ref_wh
+        return self.shrink(torch.cat([centre - half, centre + half], -1))
+
+    def clip(self, boxes: Tensor, sizes_hw: Tensor) -> Tensor:
+        """Boxes (..., 4) moved inside images; `sizes_hw` (..., 2) broadcasts against the leading dimensions."""
+        limit = sizes_hw.to(boxes.dtype).flip(-1) - self.pixel
+        return torch.minimum(boxes.clamp(min=0), torch.cat([limit, limit], -1))
+
+    def extend(self, boxes: Tensor) -> Tensor:
+        """What boxes (..., 4) cover, from edge to edge: x2, y2 lie `pixel` further. The same tensor for 0."""
+        return boxes + boxes.new_tensor([0.0, 0.0, self.pixel, self.pixel]) if self.pixel else boxes
+
+    def shrink(self, boxes: Tensor) -> Tensor:
+        """The inverse of `extend`."""
+        return boxes + boxes.new_tensor([0.0, 0.0, -self.pixel, -self.pixel]) if self.pixel else boxes
+
+    def sides(self, boxes: Tensor) -> Tensor:
+        """Widths and heights (..., 2)."""
+        return boxes[..., 2:] - boxes[..., :2] + self.pixel
+
+    def sides_at_least(self, boxes: Tensor, min_size: float) -> Tensor:
+        """Whether both sides of each box reach `min_size` pixels and exceed 0; bool (...)."""
+        sides = self.sides(boxes)
+        return ((sides >= min_size) & (sides > 0)).all(-1)
 
 
-def decode_boxes(deltas: Tensor, references: Tensor, weights: Sequence[float], pixel: float = 0.0) -> Tensor:
-    """The inverse of `encode_boxes`; scales are clamped so that no box grows without bound. (..., 4) -> (..., 4)."""
-    deltas = deltas / deltas.new_tensor(weights)
-    references = extend_boxes(references, pixel)
-    ref_wh = references[..., 2:] - references[..., :2]
-    centre = references[..., :2] + 0.5 * ref_wh + deltas[..., :2] * ref_wh
-    half = 0.5 * torch.exp(deltas[..., 2:].clamp(max=MAX_LOG_SCALE)) * ref_wh
-    return extend_boxes(torch.cat([centre - half, centre + half], -1), -pixel)
-
-
-def clip_boxes(boxes: Tensor, sizes_hw: Tensor, pixel: float = 0.0) -> Tensor:
-    """Boxes (..., 4) moved inside images; `sizes_hw` (..., 2) broadcasts against the leading dimensions."""
-    limit = sizes_hw.to(boxes.dtype).flip(-1) - pixel
-    return torch.minimum(boxes.clamp(min=0), torch.cat([limit, limit], -1))
+# Boxes that begin and end between pixels
+CONTINUOUS = BoxCoder()
 
 
 def inside_images(boxes: Tensor, sizes_hw: Tensor, margin: float) -> Tensor:
@@ -63,14 +82,6 @@ def inside_images(boxes: Tensor, sizes_hw: Tensor, margin: float) -> Tensor:
     """
     limit = sizes_hw.to(boxes.dtype).flip(-1)[:, None] + margin
     return ((boxes[:, :2] >= -margin) & (boxes[:, 2:] < limit)).all(-1)
-
-
-def sides_at_least(boxes: Tensor, min_size: float, pixel: float = 0.0) -> Tensor:
-    """Whether both sides of each box reach `min_size` pixels and exceed 0; bool (...)."""
-    sides = boxes[..., 2:] - boxes[..., :2]
-    if pixel:
-        sides = sides + pixel
-    return ((sides >= min_size) & (sides > 0)).all(-1)
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from detframe.errors import InvalidValueError
+from detframe.ops.boxes import CONTINUOUS, BoxCoder
 
 # Pairs of location and box that are looked at together: 16 MiB a float32 tensor, of which a dozen live at once
 MAX_PAIRS = 2**22
@@ -50,7 +51,7 @@ def assign_locations(
     locations: Locations,
     radius: float,
     inclusive: bool,
-    pixel: float = 0.0,
+    coder: BoxCoder = CONTINUOUS,
     max_pairs: int = MAX_PAIRS,
 ) -> Tensor:
     """The ground-truth box of each location: int64 (N, A), -1 where there is none.
@@ -59,22 +60,18 @@ def assign_locations(
     side is in the range of its level; of several boxes to the one of the smallest area (section 3.1).
 
     Args:
-        gt_boxes: (N, G, 4); G may be 0.
+        gt_boxes: (N, G, 4); G is at least 1.
         gt_valid: bool (N, G), which rows are no padding.
         locations: all of them.
         radius: of centre sampling, in strides; 0 is off.
         inclusive: the bounds of a range belong to it.
-        pixel: 1 for boxes from pixel to pixel; it counts in the area that decides between boxes.
+        coder: says where boxes end, which counts in the area that decides between them.
         max_pairs: bound on the pairs in memory; the result does not depend on it.
     """
-    num_images, num_gt = gt_valid.shape
-    num_locations = len(locations.xy)
-    if num_gt == 0:
-        return torch.full((num_images, num_locations), -1, dtype=torch.int64, device=gt_boxes.device)
-    area = (gt_boxes[..., 2:] - gt_boxes[..., :2] + pixel).prod(-1).masked_fill(~gt_valid, torch.inf)
-    step = max(1, max_pairs // (num_images * num_gt))
+    area = coder.sides(gt_boxes).prod(-1).masked_fill(~gt_valid, torch.inf)
+    step = max(1, max_pairs // gt_valid.numel())
     parts = []
-    for start in range(0, num_locations, step):
+    for start in range(0, len(locations.xy), step):
         rows = slice(start, start + step)
         at = (locations.xy[rows, 0], locations.xy[rows, 1], locations.stride[rows])
         fit = location_fits(gt_boxes[:, :, None], *at, locations.low[rows], locations.high[rows], radius, inclusive)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import generalized_box_iou_loss
 
-from detframe.ops.boxes import decode_boxes, encode_boxes, extend_boxes
+from detframe.ops.boxes import BoxCoder
 
 
 def _smooth_l1(pred: Tensor, target: Tensor, beta: float) -> Tensor:
@@ -31,16 +30,10 @@ class BoxLoss:
     kind: str
     beta: float
 
-    def __call__(
-        self, deltas: Tensor, references: Tensor, boxes: Tensor, weights: Sequence[float], pixel: float
-    ) -> Tensor:
-        """Losses (R,) of `deltas` (R, 4) at `references` (R, 4) that should be `boxes` (R, 4).
-
-        Args:
-            weights, pixel: as of `encode_boxes`.
-        """
+    def __call__(self, deltas: Tensor, references: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:
+        """Losses (R,) of `deltas` (R, 4) at `references` (R, 4) that should be `boxes` (R, 4)."""
         if self.kind == "giou":
-            found = extend_boxes(decode_boxes(deltas, references, weights, pixel), pixel)
-            loss: Tensor = generalized_box_iou_loss(found, extend_boxes(boxes, pixel))
+            found = coder.extend(coder.decode(deltas, references))
+            loss: Tensor = generalized_box_iou_loss(found, coder.extend(boxes))
             return loss
-        return _smooth_l1(deltas, encode_boxes(boxes, references, weights, pixel), self.beta).sum(1)
+        return _smooth_l1(deltas, coder.encode(boxes, references), self.beta).sum(1)

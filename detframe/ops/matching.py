@@ -5,18 +5,27 @@ Legend: N images, G ground-truth boxes of the fullest image (the others are padd
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from detframe.ops.boxes import extend_boxes, pairwise_iou
+from detframe.ops.boxes import pairwise_iou
 
 # Pairs of boxes whose overlaps are held at once (float32: 128 MiB); those of more are computed again when needed
 MAX_PAIRS = 2**25
 # Pairs that a CPU computes at a time: a dozen passes over a chunk that stays in its cache take half the time of passes
 # over the whole
 CACHE_PAIRS = 2**20
+
+
+@dataclass(frozen=True)
+class Matching:
+    """What an anchor is, by its overlap with the object that it overlaps most."""
+
+    fg: float  # at or above it, foreground
+    bg: float  # below it, background
 
 
 class Matches(NamedTuple):
@@ -32,43 +41,32 @@ def match_boxes(
     gt_boxes: Tensor,
     gt_valid: Tensor,
     anchors: Tensor,
-    fg_threshold: float,
-    bg_threshold: float,
+    matching: Matching,
     keep_best: bool,
-    pixel: float = 0.0,
     max_pairs: int = MAX_PAIRS,
 ) -> Matches:
     """Match every anchor to the ground-truth box that it overlaps most (Faster R-CNN, arXiv:1506.01497, section 3.1.2).
 
     Args:
-        gt_boxes: (N, G, 4), rows beyond an image's own are padding. G may be 0.
-        gt_valid: bool (N, G), which rows are no padding.
-        anchors: (A, 4), shared by the images, or (N, A, 4).
-        fg_threshold: at or above this overlap an anchor is foreground.
-        bg_threshold: below this overlap it is background.
+        gt_boxes: (N, G, 4), rows beyond an image's own are padding; G is at least 1.
+        gt_valid: bool (N, G), which rows are no padding. Without any, all anchors of the image are background.
+        anchors: (A, 4), shared by the images, or (N, A, 4); A is at least 1.
         keep_best: the anchors that overlap a box most are foreground whatever the overlap, unless it is 0.
-        pixel: 1 for boxes from pixel to pixel, whose widths are x2 - x1 + 1.
         max_pairs: bound on the overlaps in memory; the result does not depend on it.
     """
-    gt_boxes, anchors = extend_boxes(gt_boxes, pixel), extend_boxes(anchors, pixel)
-    num_images, num_gt = gt_valid.shape
-    num_anchors = anchors.shape[-2]
-    if num_gt == 0 or num_anchors == 0:
-        shape = (num_images, num_anchors)
-        zeros = torch.zeros(shape, device=anchors.device)
-        return Matches(zeros.long(), zeros.to(torch.int8), zeros)
-    pairs_per_anchor = max(1, num_images * num_gt)
+    num_anchors, pairs_per_anchor = anchors.shape[-2], max(1, gt_valid.numel())
     fused = anchors.device.type != "cpu" or torch.compiler.is_compiling()
     step = max(1, (max_pairs if fused else min(max_pairs, CACHE_PAIRS)) // pairs_per_anchor)
     chunks = [anchors[..., start : start + step, :] for start in range(0, num_anchors, step)]
     overlaps = _Overlaps(gt_boxes, gt_valid, chunks, keep=num_anchors * pairs_per_anchor <= max_pairs)
     best = [overlaps.of(i).max(1) for i in range(len(chunks))]
-    iou = torch.cat([b.values for b in best], -1).clamp(min=0)
+    iou = torch.cat([b.values for b in best], -1)  # -1 without objects
     index = torch.cat([b.indices for b in best], -1)
-    label = (iou >= fg_threshold).to(torch.int8) - ((iou >= bg_threshold) & (iou < fg_threshold)).to(torch.int8)
+    foreground = iou >= matching.fg
+    label = foreground.to(torch.int8) - ((iou >= matching.bg) & ~foreground).to(torch.int8)
     if keep_best:
         label = label.masked_fill(_best_of_a_box(overlaps, len(chunks)), 1)
-    return Matches(index, label, iou)
+    return Matches(index, label, iou.clamp(min=0))
 
 
 class _Overlaps:

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from detframe.ops.boxes import extend_boxes, pairwise_iou
+from detframe.ops.boxes import BoxCoder, pairwise_iou
 from detframe.ops.fcos import location_fits
+from detframe.ops.matching import Matching
 from detframe.ops.ragged import members
 
 # Pairs of an object with another one, or with a location, that are looked at together
@@ -97,21 +98,17 @@ def nearest_anchors(
     return torch.cat([at, at], -1) + templates, there
 
 
-def anchor_reach(
-    objects: Objects, anchors: Tensor, there: Tensor, foreground: float, background: float, pixel: float = 0.0
-) -> Reached:
+def anchor_reach(objects: Objects, anchors: Tensor, there: Tensor, matching: Matching, coder: BoxCoder) -> Reached:
     """How well the best of its anchors overlaps each object.
 
     Args:
         anchors: (N, T, 4), of all levels.
         there: bool (N, T); see `nearest_anchors`.
-        foreground, background: overlaps from which an anchor is foreground, and below which it is background.
-        pixel: 1 for boxes from pixel to pixel.
     """
-    boxes, anchors = extend_boxes(objects.boxes, pixel), extend_boxes(anchors, pixel)
+    boxes, anchors = coder.extend(objects.boxes), coder.extend(anchors)
     overlap = pairwise_iou(boxes[:, None], anchors)[:, 0].masked_fill(~there, 0.0)
-    best = overlap.amax(1) if overlap.shape[1] else overlap.new_zeros(len(overlap))
-    return Reached(best >= foreground, (best >= background) & (best < foreground), best)
+    best = overlap.amax(1)
+    return Reached(best >= matching.fg, (best >= matching.bg) & (best < matching.fg), best)
 
 
 # ---------------------------------------------------------------------------------------------- locations
@@ -127,10 +124,10 @@ class LocationLevel:
 
 
 def location_reach(
-    objects: Objects, levels: Sequence[LocationLevel], radius: float, inclusive: bool, pixel: float = 0.0
+    objects: Objects, levels: Sequence[LocationLevel], radius: float, inclusive: bool, coder: BoxCoder
 ) -> Reached:
-    """What `assign_locations` assigns; nothing is weak. See there for `radius`, `inclusive` and `pixel`."""
-    area = (objects.boxes[:, 2:] - objects.boxes[:, :2] + pixel).prod(1)
+    """What `assign_locations` assigns; nothing is weak. See there for `radius`, `inclusive` and `coder`."""
+    area = coder.sides(objects.boxes).prod(1)
     windows = [_window(objects, level, radius) for level in levels]
     per_object = torch.stack([count_xy.prod(1) for _, count_xy in windows]).sum(0)
     own = torch.zeros(len(area), device=area.device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -26,26 +28,32 @@ def random_keys(seeds: Tensor, length: int) -> Tensor:
     return (value >> 8).to(torch.float32) / 2**24
 
 
-def sample_balanced(labels: Tensor, keys: Tensor, batch_size: int, positive_fraction: float) -> tuple[Tensor, Tensor]:
-    """Draw up to `batch_size` rows per image, at most `positive_fraction` of them positive, the rest negative.
+@dataclass(frozen=True)
+class Sampling:
+    """How many rows of an image enter a loss."""
+
+    size: int
+    fraction: float  # largest share of positives
+
+
+def sample_balanced(labels: Tensor, keys: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """Draw up to `size` rows per image, at most `fraction` of them positive, the rest negative.
 
     Args:
         labels: (N, A); above 0 positive, 0 negative, below 0 never drawn.
         keys: float (N, A) in [0, 1); the rows with the largest keys are drawn.
-        batch_size: rows per image.
-        positive_fraction: largest share of positives.
 
     Returns:
         index int64 (N, S) of the drawn rows, and bool (N, S) whether an entry is a draw or padding; S does not depend
         on the values, so that nothing waits for the device. Positives come first.
     """
     num_rows = labels.shape[1]
-    max_positive = min(int(batch_size * positive_fraction), num_rows)
-    max_negative = min(batch_size, num_rows)
+    max_positive = min(int(sampling.size * sampling.fraction), num_rows)
+    max_negative = min(sampling.size, num_rows)
     positive_key, positive = torch.where(labels > 0, keys, -1.0).topk(max_positive, 1)
     negative_key, negative = torch.where(labels == 0, keys, -1.0).topk(max_negative, 1)
     positive_drawn = positive_key >= 0
-    room = batch_size - positive_drawn.sum(1, keepdim=True)
+    room = sampling.size - positive_drawn.sum(1, keepdim=True)
     rank = torch.arange(max_negative, device=labels.device)
     negative_drawn = (negative_key >= 0) & (rank < room)
     return torch.cat([positive, negative], 1), torch.cat([positive_drawn, negative_drawn], 1)

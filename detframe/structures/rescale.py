@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detframe.errors import InvalidValueError
-from detframe.ops.boxes import extend_boxes
+from detframe.ops.boxes import BoxCoder
 from detframe.structures.box_masks import BoxMasks
 from detframe.structures.instances import Prediction
 
@@ -65,7 +65,8 @@ def to_cpu(predictions: Sequence[Prediction]) -> list[Prediction]:
 
 def _rescale_boxes(boxes: Tensor, scale_x: float, scale_y: float, to_hw: tuple[int, int], pixel: float) -> Tensor:
     scale = boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])
-    boxes = extend_boxes(extend_boxes(boxes, -pixel) * scale, pixel)
+    coder = BoxCoder(pixel=pixel)
+    boxes = coder.extend(coder.shrink(boxes) * scale)
     height, width = to_hw
     limit = boxes.new_tensor([width, height, width, height])
     return torch.minimum(boxes.clamp(min=0), limit)

@@ -73,7 +73,7 @@ def test_chunks_and_padding_change_nothing():
     assert torch.equal(whole, assign_locations(boxes, valid, _level(), 1.5, True, max_pairs=100))
     alone = assign_locations(boxes[1:, :7], valid[1:, :7], _level(), 1.5, True)
     assert torch.equal(whole[1:], alone)
-    assert (assign_locations(boxes[:, :0], valid[:, :0], _level(), 0.0, True) == -1).all()
+    assert (assign_locations(boxes[:, :1], torch.zeros_like(valid[:, :1]), _level(), 0.0, True) == -1).all()
 
 
 def test_box_losses_by_hand_and_against_torchvision():

@@ -139,7 +139,7 @@ def test_cascade_stages_move_the_boxes_and_match_them_again():
     """The second stage sees the boxes that the first one makes; with its IoU, fewer of them are foreground."""
     model = make(*CASCADE)
     heads = model.roi_heads
-    assert heads.stage_ious == (0.5, 0.6, 0.7) and len(heads.box_head) == 3
+    assert [stage.matching.fg for stage in heads.stages] == [0.5, 0.6, 0.7] and len(heads.box_head) == 3
     seen = []
     heads.box_pooler.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
     model(make_images(), [full((70, 90), 5), full((64, 51), 7)])

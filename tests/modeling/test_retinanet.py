@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from detframe.config import get_cfg, shipped_folder, validate
 from detframe.modeling import build_backbone, build_detection_model
 from detframe.modeling.rpn.dense import best_above, top_candidates
-from detframe.ops import match_boxes
+from detframe.ops import Matching, match_boxes
 from detframe.registry import RPN_HEADS
 from tests.modeling.tiny import DENSE, EMPTY, FULL, make_images, make_target, tiny_config
 
@@ -57,7 +57,9 @@ def _positives(model, targets):
             counts.append(0)
             continue
         valid = torch.ones(1, len(target["labels"]), dtype=torch.bool)
-        counts.append(int((match_boxes(target["boxes"][None], valid, anchors, 0.5, 0.4, True).label > 0).sum()))
+        counts.append(
+            int((match_boxes(target["boxes"][None], valid, anchors, Matching(0.5, 0.4), True).label > 0).sum())
+        )
     return counts
 
 

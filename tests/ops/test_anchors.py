@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from detframe.ops import anchor_templates, extend_boxes, grid_anchors
+from detframe.ops import BoxCoder, anchor_templates, grid_anchors
 
 # Of the published Faster R-CNN: stride 16, ratios 0.5, 1, 2, sizes 128, 256, 512, from pixel to pixel. They come from
 # MATLAB, which counts pixels from 1, so that every number is one more than here
@@ -32,14 +32,14 @@ def _detectron(stride: int, size: float, ratio: float) -> list[float]:
 
 
 def test_detectron_anchors_are_the_published_ones():
-    boxes = extend_boxes(anchor_templates((128, 256, 512), (0.5, 1.0, 2.0), "detectron", 16), -1)
+    boxes = BoxCoder(pixel=1).shrink(anchor_templates((128, 256, 512), (0.5, 1.0, 2.0), "detectron", 16))
     assert (boxes + 1).tolist() == PUBLISHED
 
 
 @pytest.mark.parametrize("stride", [4, 8, 16, 32, 64, 128])
 def test_detectron_anchors_of_every_stride_follow_the_steps(stride):
     sizes, ratios = (32.0, 40.3, 64.0, 128.0, 256.0, 512.0), (0.5, 1.0, 2.0)
-    boxes = extend_boxes(anchor_templates(sizes, ratios, "detectron", stride), -1)
+    boxes = BoxCoder(pixel=1).shrink(anchor_templates(sizes, ratios, "detectron", stride))
     expected = [_detectron(stride, size, ratio) for ratio in ratios for size in sizes]
     torch.testing.assert_close(boxes, torch.tensor(expected), atol=1e-4, rtol=1e-6)
 

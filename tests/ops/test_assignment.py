@@ -7,7 +7,7 @@ import torch
 from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
-from detframe.ops import match_boxes, random_keys, sample_balanced
+from detframe.ops import BoxCoder, Matching, Sampling, match_boxes, random_keys, sample_balanced
 
 
 def _batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -24,7 +24,7 @@ def _batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def test_agrees_with_torchvision_and_does_not_depend_on_the_chunks(max_pairs, cache_pairs, monkeypatch):
     monkeypatch.setattr("detframe.ops.matching.CACHE_PAIRS", cache_pairs)
     gt, valid, anchors = _batch()
-    matches = match_boxes(gt, valid, anchors, 0.6, 0.3, keep_best=True, max_pairs=max_pairs)
+    matches = match_boxes(gt, valid, anchors, Matching(0.6, 0.3), keep_best=True, max_pairs=max_pairs)
     for i in range(2):
         boxes = gt[i][valid[i]]
         expected = Matcher(0.6, 0.3, allow_low_quality_matches=True)(box_iou(boxes, anchors))
@@ -38,30 +38,34 @@ def test_agrees_with_torchvision_and_does_not_depend_on_the_chunks(max_pairs, ca
 
 def test_boxes_from_pixel_to_pixel_overlap_by_their_pixels():
     """Two pixels of four in common, of six: a third, where the continuous boxes share one of five."""
-    gt, anchor = torch.tensor([[[0.0, 0, 3, 0]]]), torch.tensor([[2.0, 0, 5, 0]])
-    matches = match_boxes(gt, torch.tensor([[True]]), anchor, 0.7, 0.3, keep_best=False, pixel=1)
+    gt, anchor = (BoxCoder(pixel=1).extend(torch.tensor(box)) for box in ([[[0.0, 0, 3, 0]]], [[2.0, 0, 5, 0]]))
+    matches = match_boxes(gt, torch.tensor([[True]]), anchor, Matching(0.7, 0.3), keep_best=False)
     torch.testing.assert_close(matches.iou, torch.tensor([[1 / 3]]))
     assert matches.label.tolist() == [[-1]]
 
 
 def test_an_object_that_overlaps_no_anchor_makes_none_positive():
     gt = torch.tensor([[[1000.0, 1000, 1010, 1010]]])
-    matches = match_boxes(gt, torch.tensor([[True]]), torch.tensor([[0.0, 0, 10, 10]]), 0.7, 0.3, keep_best=True)
+    matches = match_boxes(
+        gt, torch.tensor([[True]]), torch.tensor([[0.0, 0, 10, 10]]), Matching(0.7, 0.3), keep_best=True
+    )
     assert matches.label.tolist() == [[0]]
 
 
-def test_no_objects_and_no_anchors():
-    empty = match_boxes(torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.bool), torch.zeros(7, 4), 0.7, 0.3, True)
-    assert empty.label.shape == (2, 7)
-    assert not empty.label.any()
-    gt, valid, _ = _batch()
-    assert match_boxes(gt, valid, torch.zeros(0, 4), 0.7, 0.3, True).label.shape == (3, 0)
+@pytest.mark.parametrize("matching", [Matching(0.7, 0.3), Matching(0.5, 0.0), Matching(0.0, 0.0)])
+def test_without_objects_all_is_background_whatever_the_thresholds(matching):
+    """In one image, or in all of them."""
+    gt, valid, anchors = _batch()
+    for rows in (valid, torch.zeros_like(valid), torch.zeros_like(valid)[:, :1]):
+        matches = match_boxes(gt[:, : rows.shape[1]], rows, anchors, matching, keep_best=True)
+        assert matches.label.shape == (3, 500)
+        assert not matches.label[2].any() and not matches.iou[2].any() and not matches.gt_index[2].any()
 
 
 def test_per_image_proposals():
     gt, valid, anchors = _batch()
-    shared = match_boxes(gt, valid, anchors, 0.5, 0.5, keep_best=False)
-    own = match_boxes(gt, valid, anchors.expand(3, -1, -1), 0.5, 0.5, keep_best=False)
+    shared = match_boxes(gt, valid, anchors, Matching(0.5, 0.5), keep_best=False)
+    own = match_boxes(gt, valid, anchors.expand(3, -1, -1), Matching(0.5, 0.5), keep_best=False)
     assert torch.equal(shared.label, own.label)
     assert torch.equal(shared.gt_index, own.gt_index)
 
@@ -86,7 +90,7 @@ def test_sampling_fills_the_batch_as_far_as_there_are_rows(positives, negatives)
     labels = torch.cat([torch.ones(positives), torch.zeros(negatives), -torch.ones(50)]).long()[None]
     order = torch.randperm(labels.shape[1])
     labels = labels[:, order]
-    index, drawn = sample_balanced(labels, random_keys(torch.tensor([1]), labels.shape[1]), 64, 0.25)
+    index, drawn = sample_balanced(labels, random_keys(torch.tensor([1]), labels.shape[1]), Sampling(64, 0.25))
     rows = labels[0, index[0][drawn[0]]]
     expected_positives = min(16, positives)
     assert (rows == 1).sum() == expected_positives
@@ -97,6 +101,6 @@ def test_sampling_fills_the_batch_as_far_as_there_are_rows(positives, negatives)
 
 def test_sampling_draws_every_row_equally_often():
     labels = torch.zeros(4000, 20, dtype=torch.int64)
-    index, drawn = sample_balanced(labels, random_keys(torch.arange(4000), 20), 5, 0.5)
+    index, drawn = sample_balanced(labels, random_keys(torch.arange(4000), 20), Sampling(5, 0.5))
     counts = torch.bincount(index[drawn], minlength=20)
     assert (counts / 1000 - 1).abs().max() < 0.12

@@ -5,18 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
-from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection._utils import BoxCoder as TorchvisionCoder
 from torchvision.ops import box_iou, clip_boxes_to_image
 
-from detframe.ops import (
-    clip_boxes,
-    decode_boxes,
-    encode_boxes,
-    extend_boxes,
-    inside_images,
-    pairwise_iou,
-    sides_at_least,
-)
+from detframe.ops import BoxCoder, inside_images, pairwise_iou
 
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 
@@ -29,18 +21,17 @@ def _boxes(count: int, seed: int) -> torch.Tensor:
 
 def test_coding_agrees_with_torchvision_and_inverts():
     boxes, references = _boxes(50, 0), _boxes(50, 1)
-    coder = BoxCoder(WEIGHTS)
-    deltas = encode_boxes(boxes, references, WEIGHTS)
-    torch.testing.assert_close(deltas, coder.encode_single(boxes, references))
-    torch.testing.assert_close(decode_boxes(deltas, references, WEIGHTS), boxes, atol=1e-4, rtol=1e-5)
+    coder, theirs = BoxCoder(WEIGHTS), TorchvisionCoder(WEIGHTS)
+    deltas = coder.encode(boxes, references)
+    torch.testing.assert_close(deltas, theirs.encode_single(boxes, references))
+    torch.testing.assert_close(coder.decode(deltas, references), boxes, atol=1e-4, rtol=1e-5)
     wild = torch.randn(50, 4) * 30
-    torch.testing.assert_close(
-        decode_boxes(wild, references, WEIGHTS), coder.decode_single(wild, references), rtol=1e-4, atol=1e-2
-    )
+    expected = theirs.decode_single(wild, references)
+    torch.testing.assert_close(coder.decode(wild, references), expected, rtol=1e-4, atol=1e-2)
 
 
 def test_a_huge_regression_stays_finite():
-    boxes = decode_boxes(torch.full((1, 4), 1e4), torch.tensor([[0.0, 0, 16, 16]]), (1.0,) * 4)
+    boxes = BoxCoder().decode(torch.full((1, 4), 1e4), torch.tensor([[0.0, 0, 16, 16]]))
     assert torch.isfinite(boxes).all()
     assert boxes[0, 2] - boxes[0, 0] == 1000.0
 
@@ -61,29 +52,33 @@ def test_boxes_without_area_overlap_nothing():
 def test_clipping_uses_each_image_size():
     boxes = _boxes(10, 4) * 2 - 50
     sizes = torch.tensor([[60, 90], [120, 40]])
-    clipped = clip_boxes(boxes.expand(2, -1, -1), sizes[:, None])
+    clipped = BoxCoder().clip(boxes.expand(2, -1, -1), sizes[:, None])
     for row, size in zip(clipped, sizes.tolist(), strict=True):
         torch.testing.assert_close(row, clip_boxes_to_image(boxes, tuple(size)))
 
 
 def test_sides_at_least():
     boxes = torch.tensor([[0.0, 0, 5, 5], [0, 0, 5, 0.5], [1, 1, 1, 9]])
-    assert sides_at_least(boxes, 1.0).tolist() == [True, False, False]
-    assert sides_at_least(boxes, 0.0).tolist() == [True, True, False]
-    assert sides_at_least(boxes, -1.0).tolist() == [True, True, False]
+    for min_size, expected in ((1.0, [True, False, False]), (0.0, [True, True, False]), (-1.0, [True, True, False])):
+        assert BoxCoder().sides_at_least(boxes, min_size).tolist() == expected
+    assert BoxCoder().sides(boxes).tolist() == [[5, 5], [5, 0.5], [0, 8]]
 
 
 def test_boxes_from_pixel_to_pixel():
     """By hand: columns 2 to 5 are four pixels wide, and their centre is 4."""
     box, reference = torch.tensor([[2.0, 0, 5, 9]]), torch.tensor([[0.0, 0, 7, 4]])
-    deltas = encode_boxes(box, reference, (1.0,) * 4, pixel=1)
+    coder = BoxCoder(pixel=1)
+    deltas = coder.encode(box, reference)
     torch.testing.assert_close(deltas, torch.tensor([[0.0, 2.5 / 5, math.log(4 / 8), math.log(10 / 5)]]))
-    torch.testing.assert_close(decode_boxes(deltas, reference, (1.0,) * 4, pixel=1), box)
+    torch.testing.assert_close(coder.decode(deltas, reference), box)
     outside = torch.tensor([[-5.0, 3, 40, 50]])
-    assert clip_boxes(outside, torch.tensor([[30, 20]]), pixel=1).tolist() == [[0, 3, 19, 29]]
-    assert sides_at_least(torch.tensor([[3.0, 3, 3, 5]]), 1.0, pixel=1).tolist() == [True]
-    assert sides_at_least(torch.tensor([[3.0, 3, 3, 5]]), 1.5, pixel=1).tolist() == [False]
-    assert extend_boxes(box, 0.0) is box
+    assert coder.clip(outside, torch.tensor([[30, 20]])).tolist() == [[0, 3, 19, 29]]
+    assert coder.sides(box).tolist() == [[4, 10]]
+    assert coder.sides_at_least(torch.tensor([[3.0, 3, 3, 5]]), 1.0).tolist() == [True]
+    assert coder.sides_at_least(torch.tensor([[3.0, 3, 3, 5]]), 1.5).tolist() == [False]
+    assert coder.extend(box).tolist() == [[2, 0, 6, 10]]
+    assert torch.equal(coder.shrink(coder.extend(box)), box)
+    assert BoxCoder().extend(box) is box and BoxCoder().shrink(box) is box
 
 
 def test_inside_images_counts_the_margin_per_image():

@@ -7,7 +7,7 @@ import torch
 
 from detframe.config import get_cfg
 from detframe.modeling.rpn import FCOS, AnchorRPN, RetinaNet
-from detframe.ops import inside_images, match_boxes, pairwise_iou
+from detframe.ops import BoxCoder, inside_images, match_boxes, pairwise_iou
 from detframe.ops.fcos import assign_locations
 from detframe.ops.reach import MAX_PAIRS, Objects
 from detframe.structures import ImageList
@@ -75,12 +75,13 @@ def in_section(section, options):
 def test_anchors_reach_what_matching_all_of_them_says(name, entry, legacy):
     section = "RPN" if entry is AnchorRPN else "RETINANET"
     rpn = head(entry, *in_section(section, ANCHORS[name]), "MODEL.LEGACY_BOXES", legacy)
-    fg, bg = (rpn.fg_iou, rpn.bg_iou) if entry is AnchorRPN else (rpn.loss.fg_iou, rpn.loss.bg_iou)
+    fg, bg = rpn.matching.fg, rpn.matching.bg
+    extend = BoxCoder(pixel=float(legacy)).extend
     objects = random_objects(3)
     anchors = torch.cat(rpn.anchors(list(maps().values()), batch()))
     found, best = rpn.reach(objects), []
     for box in objects.boxes:  # alone, so that every anchor says how much it overlaps this one
-        matches = match_boxes(box[None, None], torch.ones(1, 1).bool(), anchors, fg, bg, True, pixel=float(legacy))
+        matches = match_boxes(extend(box[None, None]), torch.ones(1, 1).bool(), extend(anchors), rpn.matching, True)
         best.append(matches.iou.max())
     best = torch.stack(best)
     assert torch.allclose(found.quality, best, atol=1e-6)
@@ -122,7 +123,11 @@ def test_locations_reach_what_assigning_all_of_them_says(name, legacy, pairs, mo
         objects = random_objects(seed)
         locations = fcos._locations(list(maps().values()), batch())
         index = assign_locations(
-            *padded_boxes(objects), locations, keys.center_sampling_radius, keys.range_inclusive, float(legacy)
+            *padded_boxes(objects),
+            locations,
+            keys.center_sampling_radius,
+            keys.range_inclusive,
+            BoxCoder(pixel=float(legacy)),
         )
         count = len(objects.image) // 2
         wanted = torch.stack([torch.bincount(row[row >= 0], minlength=count) for row in index]).flatten()

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 from detframe.config import ConfigNode
 from detframe.layers import init_normal
+from detframe.modeling.proposals import box_coder
 from detframe.modeling.roi_heads.convs import LinearNorm, RegionConvs, fully_connected
-from detframe.ops import extend_boxes, roi_align_pyramid
+from detframe.ops import BoxCoder, roi_align_pyramid
 from detframe.ops.roi_align import assign_levels
 
 
@@ -23,7 +24,7 @@ class ROIPooler(nn.Module):
     """Pools regions from the level that fits their size. (R, 4) boxes give (R, C, S, S).
 
     Args:
-        pixel: 1 if boxes run from pixel to pixel, which counts in their size, but not in where ROIAlign looks.
+        coder: says where boxes end, which counts in their size, but not in where ROIAlign looks.
     """
 
     def __init__(
@@ -34,13 +35,13 @@ class ROIPooler(nn.Module):
         aligned: bool,
         canonical_size: int,
         canonical_level: int,
-        pixel: float,
+        coder: BoxCoder,
     ) -> None:
         super().__init__()
         self.strides = dict(strides)
         self.output_size, self.sampling_ratio, self.aligned = output_size, sampling_ratio, aligned
         self.canonical_size, self.canonical_level = canonical_size, canonical_level
-        self.pixel = pixel
+        self.coder = coder
         levels = [stride.bit_length() - 1 for stride in self.strides.values()]
         self.min_level, self.max_level = levels[0], levels[-1]
 
@@ -60,12 +61,12 @@ class ROIPooler(nn.Module):
             box.POOLER_ALIGNED,
             box.POOLER_CANONICAL_SIZE,
             box.POOLER_CANONICAL_LEVEL,
-            float(cfg.MODEL.LEGACY_BOXES),
+            box_coder(cfg),
         )
 
     def levels(self, boxes: Tensor) -> Tensor:
         """The level of each (R, 4) box, the logarithm of its stride to base 2: int64 (R,)."""
-        boxes = extend_boxes(boxes, self.pixel)
+        boxes = self.coder.extend(boxes)
         return assign_levels(boxes, self.min_level, self.max_level, self.canonical_size, self.canonical_level)
 
     def forward(

@@ -6,6 +6,7 @@ Legend: N images, P proposals of the fullest image, R regions over all images, K
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,13 +15,21 @@ from torch import Tensor, nn
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
 from detframe.modeling.ground_truth import GroundTruth
-from detframe.modeling.proposals import Proposals
+from detframe.modeling.proposals import Proposals, box_coder
 from detframe.modeling.roi_heads.box_head import BoxPredictor
 from detframe.modeling.roi_heads.regions import Regions
 from detframe.modeling.roi_heads.standard import StandardROIHeads
-from detframe.ops import clip_boxes, decode_boxes, match_boxes, sides_at_least
+from detframe.ops import BoxCoder, Matching, match_boxes
 from detframe.registry import ROI_HEADS
 from detframe.structures import ImageList
+
+
+@dataclass(frozen=True)
+class Stage:
+    """From which overlap on a stage's regions are foreground, and how its boxes are coded."""
+
+    matching: Matching
+    coder: BoxCoder
 
 
 @ROI_HEADS.register("CascadeROIHeads")
@@ -29,9 +38,8 @@ class CascadeROIHeads(StandardROIHeads):
 
     Args:
         heads, predictors: one a stage; the predictors are class-agnostic.
-        stage_ious: IoU from which on a region is foreground, one a stage.
-        stage_weights: weights of (dx, dy, dw, dh), one set a stage.
-        standard: the arguments of StandardROIHeads, without `head` and `predictor`.
+        stages: one for each of them.
+        standard: the arguments of StandardROIHeads, without `head`, `predictor`, `matching` and `coder`.
 
     Losses are `loss_roi_cls_stage1`, `loss_roi_box_stage1`, `loss_roi_cls_stage2`, ...; scores of a detection are
     averages over the stages, its box is the last stage's.
@@ -42,14 +50,17 @@ class CascadeROIHeads(StandardROIHeads):
         *,
         heads: Sequence[nn.Module],
         predictors: Sequence[BoxPredictor],
-        stage_ious: Sequence[float],
-        stage_weights: Sequence[Sequence[float]],
+        stages: Sequence[Stage],
         **standard: Any,
     ) -> None:
-        super().__init__(head=nn.ModuleList(heads), predictor=nn.ModuleList(predictors), **standard)
-        self.stage_ious = tuple(stage_ious)
-        self.stage_weights = tuple(tuple(weights) for weights in stage_weights)
-        self.box_weights = self.stage_weights[-1]
+        super().__init__(
+            head=nn.ModuleList(heads),
+            predictor=nn.ModuleList(predictors),
+            matching=stages[0].matching,
+            coder=stages[-1].coder,
+            **standard,
+        )
+        self.stages = tuple(stages)
         if self.train_on_pred_boxes:
             raise InvalidValueError("MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES is not for CascadeROIHeads")
 
@@ -67,16 +78,18 @@ class CascadeROIHeads(StandardROIHeads):
                 f"{len(keys.BBOX_REG_WEIGHTS)}; both must have the same, at least one"
             )
         standard = super().arguments(cfg, out_channels, strides)
-        standard["fg_iou"] = standard["bg_iou"] = keys.IOUS[0]
         first = standard.pop("head")
-        del standard["predictor"]
+        for name in ("predictor", "matching", "coder"):
+            del standard[name]
         heads = [first, *(cls.build_head(cfg, out_channels, strides) for _ in keys.IOUS[1:])]
         return {
             **standard,
             "heads": heads,
             "predictors": [BoxPredictor(head.out_dim, cfg.MODEL.NUM_CLASSES, class_agnostic=True) for head in heads],
-            "stage_ious": keys.IOUS,
-            "stage_weights": keys.BBOX_REG_WEIGHTS,
+            "stages": [
+                Stage(Matching(iou, iou), box_coder(cfg, weights))
+                for iou, weights in zip(keys.IOUS, keys.BBOX_REG_WEIGHTS, strict=True)
+            ],
         }
 
     def _box_losses(
@@ -84,16 +97,16 @@ class CascadeROIHeads(StandardROIHeads):
     ) -> tuple[dict[str, Tensor], Tensor]:
         losses: dict[str, Tensor] = {}
         stage_regions, deltas = regions, regions.boxes
-        for stage, weights in enumerate(self.stage_weights):
+        for stage, rule in enumerate(self.stages):
             if stage:
                 stage_regions = self._next_regions(images, stage_regions, deltas, stage, gt)
             logits, deltas = self._stage(stage, features, stage_regions.boxes, stage_regions.image)
-            cls, box = self._losses_of(stage_regions, logits, deltas, weights)
+            cls, box = self._losses_of(stage_regions, logits, deltas, rule.coder)
             losses |= {f"loss_roi_cls_stage{stage + 1}": cls, f"loss_roi_box_stage{stage + 1}": box}
         return losses, deltas
 
     def _stage(self, stage: int, features: Mapping[str, Tensor], boxes: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        pooled = _ScaledGradient.apply(self.box_pooler(features, boxes, image), 1 / len(self.stage_ious))
+        pooled = _ScaledGradient.apply(self.box_pooler(features, boxes, image), 1 / len(self.stages))
         return self.box_predictor[stage](self.box_head[stage](pooled))  # type: ignore[index]
 
     @torch.no_grad()
@@ -102,24 +115,21 @@ class CascadeROIHeads(StandardROIHeads):
     ) -> Regions:
         """The boxes of the stage before, matched again by this stage's IoU; those without area are left out."""
         boxes = self._moved(images, regions.boxes, regions.image, deltas, stage - 1)
-        keep = sides_at_least(boxes, 0.0, self.pixel).nonzero().flatten()
+        rule = self.stages[stage]
+        keep = rule.coder.sides_at_least(boxes, 0.0).nonzero().flatten()
         boxes, image = boxes[keep], regions.image[keep]
-        if gt.boxes.shape[1] == 0:
-            zero = torch.zeros_like(image)
-            return Regions(boxes, zero, image, boxes, zero)
-        iou = self.stage_ious[stage]
         # each region beside the objects of its own image
-        own, valid = gt.boxes[image], gt.valid[image]
-        matches = match_boxes(own, valid, boxes[:, None], iou, iou, keep_best=False, pixel=self.pixel)
+        own, at = rule.coder.extend(gt.boxes)[image], rule.coder.extend(boxes)[:, None]
+        matches = match_boxes(own, gt.valid[image], at, rule.matching, keep_best=False)
         gt_index, found = matches.gt_index[:, 0], matches.label[:, 0] > 0
         return Regions(
             boxes, torch.where(found, gt.labels[image, gt_index], 0), image, gt.boxes[image, gt_index], gt_index
         )
 
     def _moved(self, images: ImageList, boxes: Tensor, image: Tensor, deltas: Tensor, stage: int) -> Tensor:
-        moved = decode_boxes(deltas[:, 0], boxes, self.stage_weights[stage], self.pixel)
+        coder = self.stages[stage].coder
         sizes = torch.tensor(images.sizes_hw, device=boxes.device)
-        return clip_boxes(moved, sizes[image], self.pixel)
+        return coder.clip(coder.decode(deltas[:, 0], boxes), sizes[image])
 
     def _boxes_and_scores(
         self, images: ImageList, features: Mapping[str, Tensor], proposals: Proposals
@@ -127,10 +137,10 @@ class CascadeROIHeads(StandardROIHeads):
         image, rows = proposals.valid.nonzero(as_tuple=True)
         boxes = proposals.boxes[image, rows]
         scores = boxes.new_zeros(())
-        last = len(self.stage_ious) - 1
+        last = len(self.stages) - 1
         for stage in range(last + 1):
             logits, deltas = self._stage(stage, features, boxes, image)
-            scores = scores + logits.softmax(-1) / len(self.stage_ious)
+            scores = scores + logits.softmax(-1) / len(self.stages)
             if stage < last:
                 boxes = self._moved(images, boxes, image, deltas, stage)
         return boxes, image, scores, deltas

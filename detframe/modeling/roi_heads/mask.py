@@ -115,13 +115,7 @@ def mask_targets(gt: GroundTruth, regions: Regions, size: int, mode: str) -> Ten
     parts = [
         crop_masks(masks, rows, boxes, size, mode)
         for masks, rows, boxes in zip(
-            gt.masks, regions.gt_index.split(counts), regions.boxes.split(counts), strict=True
+            gt.masks, torch.split(regions.gt_index, counts), torch.split(regions.boxes, counts), strict=True
         )
     ]
     return torch.cat(parts)
-
-
-def own_class(maps: Tensor, labels: Tensor) -> Tensor:
-    """Of (R, K, S, S) the map of each region's label 1..K, or the only one: (R, S, S)."""
-    column = torch.zeros_like(labels) if maps.shape[1] == 1 else labels - 1
-    return maps[torch.arange(len(maps), device=maps.device), column]

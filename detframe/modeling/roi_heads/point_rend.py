@@ -16,7 +16,8 @@ from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
 from detframe.layers import ConvNorm, global_normalizer, init_he, init_normal
 from detframe.modeling.ground_truth import GroundTruth
-from detframe.modeling.roi_heads.mask import mask_targets, own_class
+from detframe.modeling.roi_heads.box_head import class_rows
+from detframe.modeling.roi_heads.mask import mask_targets
 from detframe.modeling.roi_heads.regions import Regions
 from detframe.ops import random_keys
 from detframe.ops.points import regular_grid, sample_level, sample_regions, to_image
@@ -128,12 +129,12 @@ class PointRendBranch(nn.Module):
     ) -> dict[str, Tensor]:
         """`loss_mask` of the coarse masks, `loss_mask_point` at sampled points. Foreground regions only."""
         maps = self._coarse(features, regions.boxes, regions.image)
-        coarse = own_class(maps, regions.labels)
+        coarse = class_rows(maps, regions.labels)
         count = global_normalizer(regions.count())
         wanted = mask_targets(gt, regions, coarse.shape[-1], self.target_mode)
         mask = F.binary_cross_entropy_with_logits(coarse, wanted, reduction="sum") / (count * coarse.shape[-1] ** 2)
         points = self._training_points(coarse.detach(), regions, gt)
-        logits = own_class(self._at(features, maps, points, regions.boxes, regions.image), regions.labels)
+        logits = class_rows(self._at(features, maps, points, regions.boxes, regions.image), regions.labels)
         truth = self._truth(gt, regions, to_image(points, regions.boxes))
         point = F.binary_cross_entropy_with_logits(logits, truth, reduction="sum") / (count * self.num_points)
         return {"loss_mask": self.loss_weight * mask, "loss_mask_point": self.loss_weight * point}
@@ -147,14 +148,14 @@ class PointRendBranch(nn.Module):
         while steps and 4 * side**2 <= self.step_points:  # all cells would be predicted anew: begin there
             side, steps = 2 * side, steps - 1
         points = regular_grid(len(boxes), side, boxes.device)
-        logits = own_class(self._at(features, maps, points, boxes, image), labels).reshape(-1, 1, side, side)
+        logits = class_rows(self._at(features, maps, points, boxes, image), labels).reshape(-1, 1, side, side)
         for _ in range(steps):
             logits = F.interpolate(logits, scale_factor=2.0, mode="bilinear")
             side *= 2
             flat = logits.flatten(1)
             cells = (-flat.abs()).topk(min(self.step_points, side**2), 1).indices
             points = (torch.stack([cells % side, cells // side], -1) + 0.5) / side
-            anew = own_class(self._at(features, maps, points, boxes, image), labels)
+            anew = class_rows(self._at(features, maps, points, boxes, image), labels)
             logits = flat.scatter(1, cells, anew).reshape(-1, 1, side, side)
         return logits[:, 0].sigmoid()
 
@@ -186,5 +187,5 @@ class PointRendBranch(nn.Module):
         """The objects' masks at points (R, P, 2) in image pixels: (R, P)."""
         masks = gt.masks or []
         counts = torch.bincount(regions.image, minlength=len(masks)).tolist()
-        parts = zip(masks, regions.gt_index.split(counts), points.split(counts), strict=True)
+        parts = zip(masks, torch.split(regions.gt_index, counts), torch.split(points, counts), strict=True)
         return torch.cat([sample_masks(*part) for part in parts])

@@ -15,7 +15,7 @@ class Regions:
     boxes: Tensor  # float32 (R, 4)
     labels: Tensor  # int64 (R,), 1..K; 0 is background
     image: Tensor  # int64 (R,), the image of each
-    gt_boxes: Tensor  # float32 (R, 4), the matched object's; for background without objects the region itself
+    gt_boxes: Tensor  # float32 (R, 4), the matched object's; zeros in an image without objects
     gt_index: Tensor  # int64 (R,), the matched object's row among those of its image; 0 for background
 
     def count(self) -> Tensor:

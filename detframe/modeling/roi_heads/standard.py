@@ -5,8 +5,9 @@ Legend: N images, P proposals of the fullest image, R regions over all images, K
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,21 +16,47 @@ from torch.nn import functional as F
 from detframe.config import ConfigNode
 from detframe.layers import global_normalizer
 from detframe.modeling.ground_truth import GroundTruth
-from detframe.modeling.proposals import Proposals, suppress
+from detframe.modeling.proposals import Proposals, box_coder, suppress
 from detframe.modeling.roi_heads.box_head import BoxHead, BoxPredictor, ROIPooler, class_rows
 from detframe.modeling.roi_heads.keypoint import KeypointBranch
 from detframe.modeling.roi_heads.regions import Regions
-from detframe.ops import (
-    BoxLoss,
-    clip_boxes,
-    decode_boxes,
-    match_boxes,
-    random_keys,
-    sample_balanced,
-    sides_at_least,
-)
+from detframe.ops import BoxCoder, BoxLoss, Matching, Sampling, match_boxes, random_keys, sample_balanced
 from detframe.registry import MASK_HEADS, ROI_HEADS
 from detframe.structures import ImageList
+
+
+@dataclass(frozen=True)
+class ROILoss:
+    """What makes up the losses of the box head."""
+
+    box_loss: BoxLoss
+    box_weight: float
+
+
+@dataclass(frozen=True)
+class ROIInference:
+    """How scores and deltas become detections."""
+
+    score_threshold: float
+    nms_iou: float
+    min_size: float
+    keep: int  # per image
+
+
+class MaskHead(Protocol):
+    """A member of MASK_HEADS, as MaskBranch is one."""
+
+    def losses(
+        self, features: Mapping[str, Tensor], regions: Regions, gt: GroundTruth, pooled: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Of foreground regions."""
+        ...
+
+    def predict(
+        self, features: Mapping[str, Tensor], boxes: Tensor, labels: Tensor, image: Tensor, pooled: Tensor | None
+    ) -> Tensor:
+        """Probability of the object within each box: (R, S, S)."""
+        ...
 
 
 @ROI_HEADS.register("StandardROIHeads")
@@ -41,9 +68,8 @@ class StandardROIHeads(nn.Module):
     for masks and keypoints, theirs as well, and their predictions in `extras` of the detections.
 
     Args:
-        box_loss_weight: of `loss_roi_box`.
-        pixel: 1 if boxes run from pixel to pixel.
-        mask, keypoint: what looks further into the regions that are objects (MASK_HEADS, KeypointBranch), or None.
+        matching, sampling: what proposals are, and how many enter the loss.
+        mask, keypoint: what looks further into the regions that are objects, or None.
         train_on_pred_boxes: these branches train on the boxes that the box head makes of the regions.
     """
 
@@ -53,36 +79,23 @@ class StandardROIHeads(nn.Module):
         pooler: ROIPooler,
         head: nn.Module,
         predictor: nn.Module,
-        box_weights: Sequence[float],
-        fg_iou: float,
-        bg_iou: float,
-        batch_size_per_image: int,
-        positive_fraction: float,
-        box_loss: BoxLoss,
-        box_loss_weight: float,
-        score_thresh: float,
-        nms_iou: float,
-        min_size: float,
-        detections_per_image: int,
-        pixel: float,
+        coder: BoxCoder,
+        matching: Matching,
+        sampling: Sampling,
+        loss: ROILoss,
+        inference: ROIInference,
         train_on_pred_boxes: bool = False,
-        mask: nn.Module | None = None,
-        keypoint: nn.Module | None = None,
+        mask: MaskHead | None = None,
+        keypoint: KeypointBranch | None = None,
     ) -> None:
         super().__init__()
         self.box_pooler = pooler
         self.box_head = head
         self.box_predictor = predictor
-        self.box_weights = tuple(box_weights)
-        self.fg_iou, self.bg_iou = fg_iou, bg_iou
-        self.batch_size_per_image, self.positive_fraction = batch_size_per_image, positive_fraction
-        self.box_loss, self.box_loss_weight = box_loss, box_loss_weight
-        self.score_thresh, self.nms_iou, self.min_size = score_thresh, nms_iou, min_size
-        self.detections_per_image = detections_per_image
-        self.pixel = pixel
+        self.coder, self.matching, self.sampling = coder, matching, sampling
+        self.loss, self.inference = loss, inference
         self.train_on_pred_boxes = train_on_pred_boxes
-        self.mask: Any = mask
-        self.keypoint: Any = keypoint
+        self.mask, self.keypoint = mask, keypoint
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> StandardROIHeads:
@@ -104,18 +117,11 @@ class StandardROIHeads(nn.Module):
             pooler=ROIPooler.from_config(cfg, strides),
             head=head,
             predictor=BoxPredictor(head.out_dim, cfg.MODEL.NUM_CLASSES, box.CLS_AGNOSTIC_BBOX_REG),
-            box_weights=keys.BBOX_REG_WEIGHTS,
-            fg_iou=keys.FG_IOU_THRESHOLD,
-            bg_iou=keys.BG_IOU_THRESHOLD,
-            batch_size_per_image=keys.BATCH_SIZE_PER_IMAGE,
-            positive_fraction=keys.POSITIVE_FRACTION,
-            box_loss=BoxLoss(box.BOX_LOSS_TYPE, box.SMOOTH_L1_BETA),
-            box_loss_weight=box.BBOX_REG_LOSS_WEIGHT,
-            score_thresh=keys.SCORE_THRESH,
-            nms_iou=keys.NMS,
-            min_size=keys.MIN_SIZE,
-            detections_per_image=cfg.TEST.DETECTIONS_PER_IMG,
-            pixel=float(cfg.MODEL.LEGACY_BOXES),
+            coder=box_coder(cfg, keys.BBOX_REG_WEIGHTS),
+            matching=Matching(keys.FG_IOU_THRESHOLD, keys.BG_IOU_THRESHOLD),
+            sampling=Sampling(keys.BATCH_SIZE_PER_IMAGE, keys.POSITIVE_FRACTION),
+            loss=ROILoss(BoxLoss(box.BOX_LOSS_TYPE, box.SMOOTH_L1_BETA), box.BBOX_REG_LOSS_WEIGHT),
+            inference=ROIInference(keys.SCORE_THRESH, keys.NMS, keys.MIN_SIZE, keep=cfg.TEST.DETECTIONS_PER_IMG),
             train_on_pred_boxes=box.TRAIN_ON_PRED_BOXES,
             mask=mask,
             keypoint=keypoint,
@@ -173,20 +179,18 @@ class StandardROIHeads(nn.Module):
     ) -> tuple[dict[str, Tensor], Tensor]:
         """The losses of the box head, and its deltas."""
         logits, deltas = self._predict(features, regions.boxes, regions.image)
-        cls, box = self._losses_of(regions, logits, deltas, self.box_weights)
+        cls, box = self._losses_of(regions, logits, deltas, self.coder)
         return {"loss_roi_cls": cls, "loss_roi_box": box}, deltas
 
-    def _losses_of(
-        self, regions: Regions, logits: Tensor, deltas: Tensor, weights: Sequence[float]
-    ) -> tuple[Tensor, Tensor]:
+    def _losses_of(self, regions: Regions, logits: Tensor, deltas: Tensor, coder: BoxCoder) -> tuple[Tensor, Tensor]:
         """Losses of classes and boxes, each over the number of regions."""
         labels = regions.labels
         normalizer = global_normalizer(regions.count())
         foreground = (labels > 0).nonzero().flatten()
         found = class_rows(deltas[foreground], labels[foreground])
-        box = self.box_loss(found, regions.boxes[foreground], regions.gt_boxes[foreground], weights, self.pixel)
+        box = self.loss.box_loss(found, regions.boxes[foreground], regions.gt_boxes[foreground], coder)
         cls = F.cross_entropy(logits, labels, reduction="sum")
-        return cls / normalizer, self.box_loss_weight * box.sum() / normalizer
+        return cls / normalizer, self.loss.box_weight * box.sum() / normalizer
 
     def _branch_losses(
         self, features: Mapping[str, Tensor], regions: Regions, deltas: Tensor, gt: GroundTruth
@@ -196,7 +200,7 @@ class StandardROIHeads(nn.Module):
         if self.train_on_pred_boxes:
             with torch.no_grad():
                 rows = class_rows(deltas, regions.labels.clamp(min=1))
-                regions = regions.moved_to(decode_boxes(rows, regions.boxes, self.box_weights, self.pixel))
+                regions = regions.moved_to(self.coder.decode(rows, regions.boxes))
         regions = regions.foreground()
         losses: dict[str, Tensor] = {}
         if self.mask is not None:
@@ -227,17 +231,15 @@ class StandardROIHeads(nn.Module):
         """Regions for the loss. The ground-truth boxes themselves join the proposals."""
         boxes = torch.cat([proposals.boxes, gt.boxes], 1)
         valid = torch.cat([proposals.valid, gt.valid], 1)
-        matches = match_boxes(gt.boxes, gt.valid, boxes, self.fg_iou, self.bg_iou, keep_best=False, pixel=self.pixel)
+        extend = self.coder.extend
+        matches = match_boxes(extend(gt.boxes), gt.valid, extend(boxes), self.matching, keep_best=False)
         # numbers of their own for the objects, since where they stand depends on the fullest image of the batch
         objects = random_keys(gt.seeds + 2, gt.boxes.shape[1])
         keys = torch.cat([random_keys(gt.seeds + 1, proposals.boxes.shape[1]), objects], 1)
         candidates = matches.label.masked_fill(~(valid & self._may_sample(boxes)), -1)
-        index, drawn = sample_balanced(candidates, keys, self.batch_size_per_image, self.positive_fraction)
+        index, drawn = sample_balanced(candidates, keys, self.sampling)
         image, column = drawn.nonzero(as_tuple=True)
         rows = index[image, column]
-        if gt.boxes.shape[1] == 0:
-            zero = torch.zeros_like(image)
-            return Regions(boxes[image, rows], zero, image, boxes[image, rows], zero)
         matched = matches.gt_index[image, rows]
         labels = torch.where(matches.label[image, rows] > 0, gt.labels[image, matched], 0)
         return Regions(boxes[image, rows], labels, image, gt.boxes[image, matched], matched)
@@ -248,12 +250,12 @@ class StandardROIHeads(nn.Module):
 
     def _detect(self, images: ImageList, boxes: Tensor, image: Tensor, scores: Tensor, deltas: Tensor) -> Proposals:
         scores = scores[:, 1:]
-        region, column = (scores > self.score_thresh).nonzero(as_tuple=True)
+        region, column = (scores > self.inference.score_threshold).nonzero(as_tuple=True)
         labels, image = column + 1, image[region]
-        boxes = decode_boxes(class_rows(deltas[region], labels), boxes[region], self.box_weights, self.pixel)
+        boxes = self.coder.decode(class_rows(deltas[region], labels), boxes[region])
         sizes = torch.tensor(images.sizes_hw, device=boxes.device)
-        boxes = clip_boxes(boxes, sizes[image], self.pixel)
-        fit = sides_at_least(boxes, self.min_size, self.pixel).nonzero().flatten()
+        boxes = self.coder.clip(boxes, sizes[image])
+        fit = self.coder.sides_at_least(boxes, self.inference.min_size).nonzero().flatten()
         group = image * (scores.shape[1] + 1) + labels
         return suppress(
             boxes[fit],
@@ -262,7 +264,7 @@ class StandardROIHeads(nn.Module):
             image[fit],
             group[fit],
             len(images),
-            self.nms_iou,
-            self.detections_per_image,
-            self.pixel,
+            self.inference.nms_iou,
+            self.inference.keep,
+            self.coder,
         )

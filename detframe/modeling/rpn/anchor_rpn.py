@@ -5,9 +5,8 @@ Legend: N images, A anchors of an image over all levels, T anchors of a cell.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,18 +15,18 @@ from torch.nn import functional as F
 from detframe.config import ConfigNode
 from detframe.layers import global_normalizer
 from detframe.modeling.ground_truth import GroundTruth
-from detframe.modeling.proposals import Proposals, suppress
+from detframe.modeling.proposals import Proposals, box_coder, suppress
 from detframe.modeling.rpn.anchors import AnchorGenerator
 from detframe.modeling.rpn.head import Outputs, RPNHead
 from detframe.ops import (
+    BoxCoder,
     BoxLoss,
-    clip_boxes,
-    decode_boxes,
+    Matching,
+    Sampling,
     inside_images,
     match_boxes,
     random_keys,
     sample_balanced,
-    sides_at_least,
 )
 from detframe.ops.reach import Objects, Reached, anchor_reach
 from detframe.registry import RPN_HEADS
@@ -42,6 +41,27 @@ class ProposalLimits:
     post_nms: int  # per image, or per level
     post_nms_all: int  # over the levels, where post_nms counts per level: per image, or
     per_batch: bool  # of all images together
+
+
+@dataclass(frozen=True)
+class Proposing:
+    """How scores and deltas become proposals."""
+
+    train: ProposalLimits
+    test: ProposalLimits
+    per: str  # "image" or "level": what post_nms counts for
+    nms_iou: float
+    min_size: float
+
+
+@dataclass(frozen=True)
+class RPNLoss:
+    """What makes up the losses; the names are those of MODEL.RPN."""
+
+    box_loss: BoxLoss
+    cls_weight: float
+    box_weight: float
+    normalizer: str  # "sampled" or "batch_size"
 
 
 @dataclass(frozen=True)
@@ -64,9 +84,8 @@ class AnchorRPN(nn.Module):
     `loss_rpn_cls` (binary cross entropy) and `loss_rpn_box`, empty without ground truth.
 
     Args:
+        matching, sampling: what anchors are, and how many enter the loss.
         boundary_thresh: anchors that leave the image by more are not drawn for the loss; below 0 all may be.
-        loss_weights: of the two losses.
-        pixel: 1 if boxes run from pixel to pixel.
     """
 
     class_agnostic = True
@@ -76,32 +95,18 @@ class AnchorRPN(nn.Module):
         *,
         head: RPNHead,
         anchors: AnchorGenerator,
-        box_weights: Sequence[float],
-        fg_iou: float,
-        bg_iou: float,
-        batch_size_per_image: int,
-        positive_fraction: float,
-        box_loss: BoxLoss,
-        loss_normalizer: str,
-        loss_weights: tuple[float, float],
+        coder: BoxCoder,
+        matching: Matching,
+        sampling: Sampling,
         boundary_thresh: float,
-        train_limits: ProposalLimits,
-        test_limits: ProposalLimits,
-        post_nms_per: str,
-        nms_iou: float,
-        min_size: float,
-        pixel: float,
+        loss: RPNLoss,
+        proposing: Proposing,
     ) -> None:
         super().__init__()
         self.head = head
         self.anchors = anchors
-        self.box_weights = tuple(box_weights)
-        self.fg_iou, self.bg_iou = fg_iou, bg_iou
-        self.batch_size_per_image, self.positive_fraction = batch_size_per_image, positive_fraction
-        self.box_loss, self.loss_normalizer = box_loss, loss_normalizer
-        self.loss_weights, self.boundary_thresh = loss_weights, boundary_thresh
-        self.train_limits, self.test_limits, self.post_nms_per = train_limits, test_limits, post_nms_per
-        self.nms_iou, self.min_size, self.pixel = nms_iou, min_size, pixel
+        self.coder, self.loss, self.proposing = coder, loss, proposing
+        self.matching, self.sampling, self.boundary_thresh = matching, sampling, boundary_thresh
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> AnchorRPN:
@@ -115,21 +120,23 @@ class AnchorRPN(nn.Module):
         return cls(
             head=RPNHead(out_channels, anchors.num_anchors, keys.CONV_DEPTH),
             anchors=anchors,
-            box_weights=keys.BBOX_REG_WEIGHTS,
-            fg_iou=keys.FG_IOU_THRESHOLD,
-            bg_iou=keys.BG_IOU_THRESHOLD,
-            batch_size_per_image=keys.BATCH_SIZE_PER_IMAGE,
-            positive_fraction=keys.POSITIVE_FRACTION,
-            box_loss=BoxLoss(keys.BOX_LOSS_TYPE, keys.SMOOTH_L1_BETA),
-            loss_normalizer=keys.LOSS_NORMALIZER,
-            loss_weights=(keys.LOSS_WEIGHT, keys.LOSS_WEIGHT * keys.BBOX_REG_LOSS_WEIGHT),
+            coder=box_coder(cfg, keys.BBOX_REG_WEIGHTS),
+            matching=Matching(keys.FG_IOU_THRESHOLD, keys.BG_IOU_THRESHOLD),
+            sampling=Sampling(keys.BATCH_SIZE_PER_IMAGE, keys.POSITIVE_FRACTION),
             boundary_thresh=keys.BOUNDARY_THRESH,
-            train_limits=_limits(keys, "TRAIN"),
-            test_limits=_limits(keys, "TEST"),
-            post_nms_per=keys.POST_NMS_PER,
-            nms_iou=keys.NMS_THRESH,
-            min_size=keys.MIN_SIZE,
-            pixel=float(cfg.MODEL.LEGACY_BOXES),
+            loss=RPNLoss(
+                box_loss=BoxLoss(keys.BOX_LOSS_TYPE, keys.SMOOTH_L1_BETA),
+                cls_weight=keys.LOSS_WEIGHT,
+                box_weight=keys.LOSS_WEIGHT * keys.BBOX_REG_LOSS_WEIGHT,
+                normalizer=keys.LOSS_NORMALIZER,
+            ),
+            proposing=Proposing(
+                train=_limits(keys, "TRAIN"),
+                test=_limits(keys, "TEST"),
+                per=keys.POST_NMS_PER,
+                nms_iou=keys.NMS_THRESH,
+                min_size=keys.MIN_SIZE,
+            ),
         )
 
     def forward(
@@ -150,11 +157,11 @@ class AnchorRPN(nn.Module):
     def reach(self, objects: Objects) -> Reached:
         """Which objects the anchors that may be drawn for the loss reach, and how well."""
         anchors, there = self.anchors.nearest(objects, self.boundary_thresh)
-        return anchor_reach(objects, anchors, there, self.fg_iou, self.bg_iou, self.pixel)
+        return anchor_reach(objects, anchors, there, self.matching, self.coder)
 
     def _training_outputs(self, maps: list[Tensor], drawn: _Drawn) -> tuple[list[Tensor], list[Tensor], Outputs]:
         """The head's outputs everywhere, for proposals, and at the drawn anchors, for the loss."""
-        if self.head.pays_off_at(maps, self.batch_size_per_image):
+        if self.head.pays_off_at(maps, self.sampling.size):
             with torch.no_grad():
                 logits, deltas = self.head(maps)
             return logits, deltas, self.head.at(maps, drawn.image, drawn.anchor)
@@ -165,13 +172,14 @@ class AnchorRPN(nn.Module):
     @torch.no_grad()
     def _draw(self, anchors: Tensor, images: ImageList, gt: GroundTruth) -> _Drawn:
         """Choose the anchors that enter the loss, and what they should say."""
-        matches = match_boxes(gt.boxes, gt.valid, anchors, self.fg_iou, self.bg_iou, keep_best=True, pixel=self.pixel)
+        extend = self.coder.extend
+        matches = match_boxes(extend(gt.boxes), gt.valid, extend(anchors), self.matching, keep_best=True)
         candidates = matches.label
         if self.boundary_thresh >= 0:
             sizes = torch.tensor(images.sizes_hw, device=anchors.device)
             candidates = candidates.masked_fill(~inside_images(anchors, sizes, self.boundary_thresh), -1)
         keys = random_keys(gt.seeds, len(anchors))
-        index, drawn = sample_balanced(candidates, keys, self.batch_size_per_image, self.positive_fraction)
+        index, drawn = sample_balanced(candidates, keys, self.sampling)
         image, column = drawn.nonzero(as_tuple=True)
         anchor = index[image, column]
         positive = (matches.label[image, anchor] > 0).nonzero().flatten()
@@ -181,42 +189,44 @@ class AnchorRPN(nn.Module):
     def _losses(self, drawn: _Drawn, logits: Tensor, deltas: Tensor) -> dict[str, Tensor]:
         objectness = torch.zeros_like(logits).index_fill(0, drawn.positive, 1.0)
         cls = F.binary_cross_entropy_with_logits(logits, objectness, reduction="sum")
-        found = deltas[drawn.positive]
-        box = self.box_loss(found, drawn.references, drawn.boxes, self.box_weights, self.pixel).sum()
+        box = self.loss.box_loss(deltas[drawn.positive], drawn.references, drawn.boxes, self.coder).sum()
         normalizer = self._normalizer(drawn)
-        cls_weight, box_weight = self.loss_weights
-        return {"loss_rpn_cls": cls_weight * cls / normalizer, "loss_rpn_box": box_weight * box / normalizer}
+        return {
+            "loss_rpn_cls": self.loss.cls_weight * cls / normalizer,
+            "loss_rpn_box": self.loss.box_weight * box / normalizer,
+        }
 
     def _normalizer(self, drawn: _Drawn) -> Tensor:
-        per_batch = self.batch_size_per_image * drawn.num_images
-        size = per_batch if self.loss_normalizer == "batch_size" else len(drawn.anchor)
+        per_batch = self.sampling.size * drawn.num_images
+        size = per_batch if self.loss.normalizer == "batch_size" else len(drawn.anchor)
         return global_normalizer(torch.tensor(float(size), device=drawn.anchor.device))
 
     @torch.no_grad()
     def _propose(
         self, images: ImageList, anchors: list[Tensor], logits: list[Tensor], deltas: list[Tensor]
     ) -> Proposals:
-        limits = self.train_limits if self.training else self.test_limits
+        limits = self.proposing.train if self.training else self.proposing.test
         boxes, scores, level = [], [], []
         for i, (level_anchors, level_logits, level_deltas) in enumerate(zip(anchors, logits, deltas, strict=True)):
             best, rows = level_logits.topk(min(limits.pre_nms, level_logits.shape[1]), 1)
             kept = level_deltas.gather(1, rows[..., None].expand(-1, -1, 4))
-            boxes.append(decode_boxes(kept, level_anchors[rows], self.box_weights, self.pixel))
+            boxes.append(self.coder.decode(kept, level_anchors[rows]))
             scores.append(best)
             level.append(torch.full_like(rows, i))
         sizes = torch.tensor(images.sizes_hw, device=logits[0].device)[:, None]
-        clipped = clip_boxes(torch.cat(boxes, 1), sizes, self.pixel)
+        clipped = self.coder.clip(torch.cat(boxes, 1), sizes)
         return self._suppress(clipped, torch.cat(scores, 1), torch.cat(level, 1), limits)
 
     def _suppress(self, boxes: Tensor, logits: Tensor, level: Tensor, limits: ProposalLimits) -> Proposals:
         num_images, num_levels = len(boxes), len(self.anchors.strides)
-        fit = sides_at_least(boxes, self.min_size, self.pixel) & torch.isfinite(logits)
+        fit = self.coder.sides_at_least(boxes, self.proposing.min_size) & torch.isfinite(logits)
         image, rows = fit.nonzero(as_tuple=True)
         boxes, scores, level = boxes[image, rows], logits[image, rows].sigmoid(), level[image, rows]
         labels, group = torch.ones_like(image), image * num_levels + level
-        per_level = self.post_nms_per == "level"
+        per_level = self.proposing.per == "level"
         rows, num_rows = (group, num_images * num_levels) if per_level else (image, num_images)
-        kept = suppress(boxes, scores, labels, rows, group, num_rows, self.nms_iou, limits.post_nms, self.pixel)
+        iou, keep = self.proposing.nms_iou, limits.post_nms
+        kept = suppress(boxes, scores, labels, rows, group, num_rows, iou, keep, self.coder)
         return _best_of_levels(kept, num_images, limits) if per_level else kept
 
 
@@ -235,7 +245,7 @@ def _best_of_levels(per_level: Proposals, num_images: int, limits: ProposalLimit
     return Proposals(boxes * valid[..., None], best * valid, labels * valid, valid)
 
 
-def _limits(keys: Any, phase: str) -> ProposalLimits:
+def _limits(keys: ConfigNode, phase: str) -> ProposalLimits:
     return ProposalLimits(
         pre_nms=keys[f"PRE_NMS_TOP_N_{phase}"],
         post_nms=keys[f"POST_NMS_TOP_N_{phase}"],

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
-from detframe.ops import anchor_templates, extend_boxes, grid_anchors, grid_step
+from detframe.modeling.proposals import box_coder
+from detframe.ops import BoxCoder, anchor_templates, grid_anchors, grid_step
 from detframe.ops.reach import Objects, grid_cells, nearest_anchors
 from detframe.structures import ImageList
 
@@ -22,7 +23,7 @@ class AnchorGenerator(nn.Module):
         style: see `anchor_templates`.
         step: see `grid_step`.
         offset: where in its cell an anchor stands, in steps.
-        pixel: 1 if boxes run from pixel to pixel; then so do the anchors, and have the same sides by that measure.
+        coder: where boxes run from pixel to pixel, so do the anchors, and have the same sides by that measure.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class AnchorGenerator(nn.Module):
         style: str,
         step: str,
         offset: float,
-        pixel: float,
+        coder: BoxCoder,
     ) -> None:
         super().__init__()
         self.step, self.offset = step, offset
@@ -42,7 +43,7 @@ class AnchorGenerator(nn.Module):
         self.num_anchors = self.num_sizes * self.num_ratios
         for i, level_sizes in enumerate(sizes):
             templates = anchor_templates(level_sizes, aspect_ratios, style, self.strides[i])
-            self.register_buffer(f"templates{i}", extend_boxes(templates, -pixel), persistent=False)
+            self.register_buffer(f"templates{i}", coder.shrink(templates), persistent=False)
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, section: str, strides: Mapping[str, int]) -> AnchorGenerator:
@@ -59,7 +60,7 @@ class AnchorGenerator(nn.Module):
             style=keys.ANCHOR_STYLE,
             step=keys.ANCHOR_STEP,
             offset=keys.ANCHOR_OFFSET,
-            pixel=float(cfg.MODEL.LEGACY_BOXES),
+            coder=box_coder(cfg),
         )
 
     def forward(self, features: Sequence[Tensor], images: ImageList) -> list[Tensor]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from detframe.modeling.proposals import Proposals, suppress
+from detframe.ops import BoxCoder
 from detframe.ops.ragged import places
 
 
@@ -65,18 +66,18 @@ def join_levels(
     num_classes: int,
     iou: float,
     keep: int,
-    pixel: float,
+    coder: BoxCoder,
 ) -> Proposals:
     """Suppress the candidates of all levels together, within an image and a class; keep the best of each image.
 
     Args:
         candidates: a level each.
         boxes: (M_level, 4) of the candidates of each level, inside the images.
-        iou, keep, pixel: as in `suppress`.
+        iou, keep, coder: as in `suppress`.
     """
     image, _, labels, scores = (torch.cat(parts) for parts in zip(*candidates, strict=True))
     group = image * (num_classes + 1) + labels
-    return suppress(torch.cat(list(boxes)), scores, labels, image, group, num_images, iou, keep, pixel)
+    return suppress(torch.cat(list(boxes)), scores, labels, image, group, num_images, iou, keep, coder)
 
 
 def class_prior_bias(prior: float) -> float:

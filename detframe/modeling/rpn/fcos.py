@@ -17,10 +17,10 @@ from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
 from detframe.layers import DeformConv, global_normalizer
 from detframe.modeling.ground_truth import GroundTruth
-from detframe.modeling.proposals import Proposals
+from detframe.modeling.proposals import Proposals, box_coder
 from detframe.modeling.rpn.dense import Candidates, join_levels, top_candidates
 from detframe.modeling.rpn.fcos_head import ClassificationHead, FCOSHead, LevelOutputs, RegressionHead, make_tower
-from detframe.ops import clip_boxes, grid_step, sigmoid_focal
+from detframe.ops import BoxCoder, grid_step, sigmoid_focal
 from detframe.ops.fcos import (
     Locations,
     assign_locations,
@@ -72,7 +72,6 @@ class FCOS(nn.Module):
 
     Args:
         sizes: the largest distance of each level but the last.
-        pixel: 1 if boxes run from pixel to pixel.
     """
 
     def __init__(
@@ -84,7 +83,7 @@ class FCOS(nn.Module):
         num_classes: int,
         settings: FCOSSettings,
         detections_per_image: int,
-        pixel: float,
+        coder: BoxCoder,
     ) -> None:
         super().__init__()
         self.head = head
@@ -93,7 +92,7 @@ class FCOS(nn.Module):
         self.num_classes = num_classes
         self.settings = settings
         self.detections_per_image = detections_per_image
-        self.pixel = pixel
+        self.coder = coder
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> FCOS:
@@ -119,7 +118,7 @@ class FCOS(nn.Module):
             num_classes=cfg.MODEL.NUM_CLASSES,
             settings=FCOSSettings.from_config(cfg),
             detections_per_image=cfg.TEST.DETECTIONS_PER_IMG,
-            pixel=float(cfg.MODEL.LEGACY_BOXES),
+            coder=box_coder(cfg),
         )
 
     def forward(
@@ -145,7 +144,7 @@ class FCOS(nn.Module):
             )
             level = torch.tensor([stride, self.bounds[i], self.bounds[i + 1]], device=feature.device)
             parts.append(torch.cat([torch.stack([x, y], -1).reshape(-1, 2), level.expand(height * width, 3)], 1))
-        xy, stride_of, low, high = torch.cat(parts).float().split([2, 1, 1, 1], 1)
+        xy, stride_of, low, high = torch.split(torch.cat(parts).float(), [2, 1, 1, 1], 1)
         return Locations(xy, stride_of[:, 0], low[:, 0], high[:, 0])
 
     def _offset(self, stride: int) -> int:
@@ -166,14 +165,14 @@ class FCOS(nn.Module):
             )
             for i, stride in enumerate(self.strides.values())
         ]
-        return location_reach(objects, levels, keys.center_sampling_radius, keys.range_inclusive, self.pixel)
+        return location_reach(objects, levels, keys.center_sampling_radius, keys.range_inclusive, self.coder)
 
     # ------------------------------------------------------------------ training
     def _losses(self, locations: Locations, outputs: Sequence[LevelOutputs], gt: GroundTruth) -> dict[str, Tensor]:
         keys = self.settings
         logits, distance, quality = (torch.cat(parts, 1) for parts in zip(*outputs, strict=True))
         assigned = assign_locations(
-            gt.boxes, gt.valid, locations, keys.center_sampling_radius, keys.range_inclusive, self.pixel
+            gt.boxes, gt.valid, locations, keys.center_sampling_radius, keys.range_inclusive, self.coder
         )
         image, at = (assigned >= 0).nonzero(as_tuple=True)
         row = assigned[image, at]
@@ -219,10 +218,10 @@ class FCOS(nn.Module):
             if self.settings.norm_reg_targets:
                 distance = distance * locations.stride[at, None]
             candidates.append(found)
-            boxes.append(clip_boxes(boxes_at(locations.xy[at], distance), sizes[found.image], self.pixel))
+            boxes.append(self.coder.clip(boxes_at(locations.xy[at], distance), sizes[found.image]))
             start += count
         keep, nms_iou = self.detections_per_image, self.settings.nms_th
-        return join_levels(candidates, boxes, len(images), self.num_classes, nms_iou, keep, self.pixel)
+        return join_levels(candidates, boxes, len(images), self.num_classes, nms_iou, keep, self.coder)
 
     def _candidates(self, level: LevelOutputs) -> Candidates:
         scores = level.logits.sigmoid()

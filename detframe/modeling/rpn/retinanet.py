@@ -5,7 +5,7 @@ Legend: N images, A anchors of an image over all levels, K classes, P positive a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from detframe.config import ConfigNode
 from detframe.layers import first_part, global_normalizer, passes_per_step
 from detframe.modeling.ground_truth import GroundTruth
-from detframe.modeling.proposals import Proposals
+from detframe.modeling.proposals import Proposals, box_coder
 from detframe.modeling.rpn.anchors import AnchorGenerator
 from detframe.modeling.rpn.dense import Candidates, best_above, join_levels
 from detframe.modeling.rpn.retinanet_head import RetinaNetHead
-from detframe.ops import BoxLoss, clip_boxes, decode_boxes, match_boxes, sides_at_least, sigmoid_focal
+from detframe.ops import BoxCoder, BoxLoss, Matching, match_boxes, sigmoid_focal
 from detframe.ops.reach import Objects, Reached, anchor_reach
 from detframe.registry import RPN_HEADS
 from detframe.structures import ImageList
@@ -31,8 +31,6 @@ EMA_START, EMA_MOMENTUM = 100.0, 0.9
 class RetinaNetLoss:
     """What makes up the losses; the names are those of MODEL.RETINANET."""
 
-    fg_iou: float
-    bg_iou: float
     alpha: float
     gamma: float
     box_loss: BoxLoss
@@ -70,9 +68,6 @@ class RetinaNet(nn.Module):
 
     `forward(images, features, ground_truth, propose)` returns Proposals (None unless `propose`) and the losses
     `loss_retinanet_cls` and `loss_retinanet_box`, empty without ground truth. The losses are computed in float32.
-
-    Args:
-        pixel: 1 if boxes run from pixel to pixel.
     """
 
     loss_normalizer: Tensor
@@ -82,18 +77,17 @@ class RetinaNet(nn.Module):
         *,
         head: RetinaNetHead,
         anchors: AnchorGenerator,
-        box_weights: Sequence[float],
+        coder: BoxCoder,
+        matching: Matching,
         loss: RetinaNetLoss,
         inference: RetinaNetInference,
-        pixel: float,
     ) -> None:
         super().__init__()
         self.head = head
         self.anchors = anchors
-        self.box_weights = tuple(box_weights)
+        self.coder, self.matching = coder, matching
         self.loss = loss
         self.inference = inference
-        self.pixel = pixel
         if loss.normalizer == "ema":
             self.register_buffer("loss_normalizer", torch.tensor(EMA_START))
 
@@ -116,10 +110,9 @@ class RetinaNet(nn.Module):
                 prior=keys.PRIOR_PROB,
             ),
             anchors=anchors,
-            box_weights=keys.BBOX_REG_WEIGHTS,
+            coder=box_coder(cfg, keys.BBOX_REG_WEIGHTS),
+            matching=Matching(keys.FG_IOU_THRESHOLD, keys.BG_IOU_THRESHOLD),
             loss=RetinaNetLoss(
-                fg_iou=keys.FG_IOU_THRESHOLD,
-                bg_iou=keys.BG_IOU_THRESHOLD,
                 alpha=keys.LOSS_ALPHA,
                 gamma=keys.LOSS_GAMMA,
                 box_loss=BoxLoss(keys.BOX_LOSS_TYPE, keys.SMOOTH_L1_BETA),
@@ -134,7 +127,6 @@ class RetinaNet(nn.Module):
                 clip_before_nms=keys.CLIP_BEFORE_NMS,
                 min_size=keys.MIN_SIZE,
             ),
-            pixel=float(cfg.MODEL.LEGACY_BOXES),
         )
 
     def forward(
@@ -153,17 +145,14 @@ class RetinaNet(nn.Module):
     def reach(self, objects: Objects) -> Reached:
         """Which objects the anchors reach, and how well."""
         anchors, there = self.anchors.nearest(objects, margin=-1.0)
-        return anchor_reach(objects, anchors, there, self.loss.fg_iou, self.loss.bg_iou, self.pixel)
+        return anchor_reach(objects, anchors, there, self.matching, self.coder)
 
     @torch.no_grad()
     def _assign(self, anchors: Tensor, gt: GroundTruth) -> _Assignment:
-        fg_iou, bg_iou = self.loss.fg_iou, self.loss.bg_iou
-        matches = match_boxes(gt.boxes, gt.valid, anchors, fg_iou, bg_iou, keep_best=True, pixel=self.pixel)
+        extend = self.coder.extend
+        matches = match_boxes(extend(gt.boxes), gt.valid, extend(anchors), self.matching, keep_best=True)
         positive = matches.label > 0
-        if gt.labels.shape[1] == 0:
-            labels = torch.zeros_like(matches.gt_index)
-        else:
-            labels = torch.where(positive, gt.labels.gather(1, matches.gt_index), 0)
+        labels = torch.where(positive, gt.labels.gather(1, matches.gt_index), 0)
         image, anchor = positive.nonzero(as_tuple=True)
         boxes = gt.boxes[image, matches.gt_index[image, anchor]]
         return _Assignment(labels, matches.label >= 0, positive.sum(1).float(), image, anchor, boxes)
@@ -172,15 +161,15 @@ class RetinaNet(nn.Module):
         self, anchors: Tensor, assigned: _Assignment, logits: list[Tensor], deltas: list[Tensor]
     ) -> dict[str, Tensor]:
         cls_normalizer, normalizer = self._normalizers(assigned.positives)
-        row_weights = (assigned.used / cls_normalizer[:, None]).split([x.shape[1] for x in logits], 1)
-        labels = assigned.labels.split([x.shape[1] for x in logits], 1)
+        rows = [x.shape[1] for x in logits]
+        row_weights = torch.split(assigned.used / cls_normalizer[:, None], rows, 1)
+        labels = torch.split(assigned.labels, rows, 1)
         cls = [
             sigmoid_focal(x.flatten(0, 1), y.flatten(), w.flatten(), self.loss.alpha, self.loss.gamma)
             for x, y, w in zip(logits, labels, row_weights, strict=True)
         ]
         at_positives = torch.cat(deltas, 1)[assigned.image, assigned.anchor].float()
-        at_anchors = anchors[assigned.anchor]
-        box = self.loss.box_loss(at_positives, at_anchors, assigned.boxes, self.box_weights, self.pixel)
+        box = self.loss.box_loss(at_positives, anchors[assigned.anchor], assigned.boxes, self.coder)
         box = self.loss.box_weight * (box / normalizer[assigned.image]).sum()
         return {"loss_retinanet_cls": torch.stack(cls).sum(), "loss_retinanet_box": box}
 
@@ -216,26 +205,25 @@ class RetinaNet(nn.Module):
             for found, level_anchors, level_deltas in zip(candidates, anchors, deltas, strict=True)
         ]
         if settings.clip_before_nms:
-            boxes = [clip_boxes(b, sizes[found.image], self.pixel) for b, found in zip(boxes, candidates, strict=True)]
+            boxes = [self.coder.clip(b, sizes[found.image]) for b, found in zip(boxes, candidates, strict=True)]
         num_classes = self.head.num_classes
-        out = join_levels(candidates, boxes, len(images), num_classes, settings.nms_iou, settings.keep, self.pixel)
-        return _clipped(out, sizes, settings.min_size, self.pixel)
+        out = join_levels(candidates, boxes, len(images), num_classes, settings.nms_iou, settings.keep, self.coder)
+        return self._clipped(out, sizes)
 
     def _decode(self, found: Candidates, anchors: Tensor, deltas: Tensor) -> Tensor:
-        return decode_boxes(deltas[found.image, found.row].float(), anchors[found.row], self.box_weights, self.pixel)
+        return self.coder.decode(deltas[found.image, found.row].float(), anchors[found.row])
 
-
-def _clipped(detections: Proposals, sizes_hw: Tensor, min_size: float, pixel: float) -> Proposals:
-    """Detections inside the images; those that are too small move behind the others and are no longer valid."""
-    boxes = clip_boxes(detections.boxes, sizes_hw[:, None], pixel)
-    if min_size < 0:
-        return Proposals(boxes, detections.scores, detections.labels, detections.valid)
-    valid = detections.valid & sides_at_least(boxes, min_size, pixel)
-    order = valid.int().argsort(dim=1, descending=True, stable=True)
-    valid = valid.gather(1, order)
-    return Proposals(
-        boxes=boxes.gather(1, order[..., None].expand(-1, -1, 4)) * valid[..., None],
-        scores=detections.scores.gather(1, order) * valid,
-        labels=detections.labels.gather(1, order) * valid,
-        valid=valid,
-    )
+    def _clipped(self, detections: Proposals, sizes_hw: Tensor) -> Proposals:
+        """Detections inside the images; those that are too small move behind the others and are no longer valid."""
+        boxes, min_size = self.coder.clip(detections.boxes, sizes_hw[:, None]), self.inference.min_size
+        if min_size < 0:
+            return Proposals(boxes, detections.scores, detections.labels, detections.valid)
+        valid = detections.valid & self.coder.sides_at_least(boxes, min_size)
+        order = valid.int().argsort(dim=1, descending=True, stable=True)
+        valid = valid.gather(1, order)
+        return Proposals(
+            boxes=boxes.gather(1, order[..., None].expand(-1, -1, 4)) * valid[..., None],
+            scores=detections.scores.gather(1, order) * valid,
+            labels=detections.labels.gather(1, order) * valid,
+            valid=valid,
+        )

@@ -1,0 +1,49 @@
+"""The targets of a batch as padded tensors, which have a row even where no image has an object."""
+
+import pytest
+import torch
+
+from detframe.modeling.ground_truth import pack_targets
+from detframe.modeling.proposals import suppress
+from detframe.structures import LazyMasks
+from tests.modeling.tiny import make_target
+
+CPU = torch.device("cpu")
+BOX = [[1.0, 2, 5, 6]]
+
+
+def target(count: int, crowd: bool = False):
+    """An image of 8 x 8 with up to two objects, the second of which has no mask; both are crowds, if any."""
+    masks = LazyMasks([[[1.0, 2, 5, 2, 5, 6]], []][:count], (8, 8))
+    keypoints = torch.full((count, 3, 3), 2.0)
+    iscrowd = torch.tensor([crowd] * count, dtype=torch.bool)
+    return make_target(BOX * count, [2] * count, seed=7, masks=masks, keypoints=keypoints, iscrowd=iscrowd)
+
+
+@pytest.mark.parametrize(("counts", "rows"), [((0,), 1), ((0, 0), 1), ((1, 0), 1), ((2, 0, 1), 2)])
+def test_rows_beyond_an_images_own_are_invalid_zeros(counts, rows):
+    gt = pack_targets([target(count) for count in counts], 3, CPU)
+    assert gt.valid.tolist() == [[row < count for row in range(rows)] for count in counts]
+    assert gt.labels.tolist() == [[2 if row < count else 0 for row in range(rows)] for count in counts]
+    assert gt.boxes.tolist() == [[BOX[0] if row < count else [0] * 4 for row in range(rows)] for count in counts]
+    assert gt.keypoints.shape == (len(counts), rows, 3, 3)
+    assert torch.equal(gt.keypoints, 2.0 * gt.valid[..., None, None].expand(-1, -1, 3, 3))
+    if rows == 2:
+        assert gt.has_mask.tolist() == [[True, False], [False, False], [True, False]]
+    else:
+        assert gt.has_mask is None
+    assert [len(masks) for masks in gt.masks] == list(counts)
+
+
+def test_crowds_leave_the_same_as_no_objects():
+    gt, none = (pack_targets([target(count, crowd=True)], 3, CPU) for count in (2, 0))
+    assert torch.equal(gt.valid, none.valid) and torch.equal(gt.boxes, none.boxes) and not gt.valid.any()
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_suppression_of_nothing(images):
+    none = torch.zeros(0, dtype=torch.int64)
+    kept = suppress(torch.zeros(0, 4), torch.zeros(0), none, none, none, images, 0.5, 10)
+    assert kept.boxes.shape == (images, 0, 4)
+    assert kept.valid.shape == kept.scores.shape == kept.labels.shape == (images, 0)
+    assert (kept.valid.dtype, kept.labels.dtype, kept.scores.dtype) == (torch.bool, torch.int64, torch.float32)
