@@ -3,7 +3,7 @@
 from detframe.layers.conv_norm import ConvNorm, conv_norm, folding, make_norm
 from detframe.layers.deform_conv import DeformConv
 from detframe.layers.freezing import freeze, freeze_matching
-from detframe.layers.initialising import init_he, init_normal
+from detframe.layers.initialising import init_he, init_normal, init_uniform
 from detframe.layers.norm_check import SingleValueError, check_norms
 from detframe.layers.normalizers import StepCounts, first_part, global_normalizer, passes_per_step
 
@@ -21,6 +21,7 @@ __all__ = [
     "global_normalizer",
     "init_he",
     "init_normal",
+    "init_uniform",
     "make_norm",
     "passes_per_step",
 ]

@@ -152,7 +152,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
     n, windows = query.shape[:2]
     bias = bias[None] if bias.dim() == 3 else bias.repeat(n, 1, 1, 1)
     query, key, value = query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
-    return F.scaled_dot_product_attention(query, key, value, bias.to(query.dtype)).unflatten(0, (n, windows))
+    return torch.unflatten(F.scaled_dot_product_attention(query, key, value, bias.to(query.dtype)), 0, (n, windows))
 
 
 def join_heads(x: Tensor) -> Tensor:

@@ -128,7 +128,7 @@ class OCAB(nn.Module):
         qkv = self.qkv(self.norm1(x))
         # cells that fill the last windows are zero as well, so that they are what lies beyond the border
         qkv = F.pad(qkv, (0, 0, 0, -width % self.window, 0, -height % self.window))
-        query, rest = qkv.split((x.shape[3], 2 * x.shape[3]), 3)
+        query, rest = torch.split(qkv, [x.shape[3], 2 * x.shape[3]], 3)
         (query,) = split_heads(to_windows(query, self.window), 1, self.heads)
         key, value = split_heads(self._large_windows(rest), 2, self.heads)
         bias = self.relative_position_bias_table[self.index].permute(2, 0, 1)

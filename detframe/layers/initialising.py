@@ -1,4 +1,4 @@
-"""How the layers of heads begin."""
+"""How convolutions and linear layers begin."""
 
 from __future__ import annotations
 
@@ -23,6 +23,14 @@ def init_he(module: Module) -> Module:
     """The same with normal weights by the fan-out (He et al., arXiv:1502.01852)."""
     for layer in _weighted(module):
         nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        _no_bias(layer)
+    return module
+
+
+def init_uniform(module: Module) -> Module:
+    """The same with uniform weights by the fan-in, as those of pyramids."""
+    for layer in _weighted(module):
+        nn.init.kaiming_uniform_(layer.weight, a=1)
         _no_bias(layer)
     return module
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detframe.layers import ConvNorm
-from detframe.modeling.backbones.fpn import initialise, resize
+from detframe.layers import ConvNorm, init_uniform
+from detframe.modeling.backbones.fpn import resize
 
 # Keeps the division defined when every weight of a node is 0 (section 3.3 of the paper)
 EPSILON = 1e-4
@@ -101,7 +101,7 @@ class BiFPN(nn.Module):
         # the first coarser level has its own reading of the body's last map
         self.extra_block = ConvNorm(in_channels[-1], out_channels, 1, norm=norm)
         self.rounds = nn.ModuleList(BiFPNLayer(self.num_levels, out_channels, norm, upsample) for _ in range(repeats))
-        initialise(self)
+        init_uniform(self)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         maps = [block(x) for block, x in zip(self.inner_blocks, features, strict=True)]

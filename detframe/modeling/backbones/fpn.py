@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detframe.errors import InvalidValueError
-from detframe.layers import ConvNorm
+from detframe.layers import ConvNorm, init_uniform
 
 
 class FPN(nn.Module):
@@ -73,7 +73,7 @@ class FPN(nn.Module):
             top = NoTop() if finest_only else MaxPoolTop()
         self.extra_blocks = top
         self.num_levels = len(outer) + int(top.num_levels)  # type: ignore[arg-type]
-        initialise(self)
+        init_uniform(self)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         return self.outputs(self.merge(features), features[-1])
@@ -106,15 +106,6 @@ class FPN(nn.Module):
 def resize(x: Tensor, like: Tensor, mode: str = "nearest") -> Tensor:
     """`x` with the height and width of `like`; mode "nearest" or "bilinear"."""
     return F.interpolate(x, size=like.shape[-2:], mode=mode)
-
-
-def initialise(module: nn.Module) -> None:
-    """Uniform initialisation of every convolution by its fan-in, the pyramids' own; biases are 0."""
-    for member in module.modules():
-        if isinstance(member, nn.Conv2d):
-            nn.init.kaiming_uniform_(member.weight, a=1)
-            if member.bias is not None:
-                nn.init.zeros_(member.bias)
 
 
 class NoTop(nn.Module):

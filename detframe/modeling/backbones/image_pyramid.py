@@ -13,8 +13,7 @@ from torch.nn import functional as F
 
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
-from detframe.layers import ConvNorm
-from detframe.modeling.backbones.fpn import initialise
+from detframe.layers import ConvNorm, init_uniform
 from detframe.modeling.backbones.resnet import RESNETS, STAGES, ResNet, ResNetSpec
 from detframe.registry import BACKBONES
 
@@ -42,8 +41,8 @@ class ImagePyramid(nn.Module):
         self.size_divisibility = max(self.strides.values())
         self.inner_block = ConvNorm(body.out_channels[self.feature], out_channels, 1, norm=norm)
         self.layer_block = ConvNorm(out_channels, out_channels, 3, norm=norm)
-        initialise(self.inner_block)
-        initialise(self.layer_block)
+        init_uniform(self.inner_block)
+        init_uniform(self.layer_block)
 
     @classmethod
     def from_config(cls, cfg: ConfigNode) -> ImagePyramid:

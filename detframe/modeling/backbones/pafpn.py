@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from detframe.errors import InvalidValueError
-from detframe.layers import ConvNorm
-from detframe.modeling.backbones.fpn import FPN, initialise, resize
+from detframe.layers import ConvNorm, init_uniform
+from detframe.modeling.backbones.fpn import FPN, resize
 
 
 class PAFPN(FPN):
@@ -32,7 +32,7 @@ class PAFPN(FPN):
         self.path_blocks = nn.ModuleDict(
             {str(i): ConvNorm(out_channels, out_channels, 3, 1, norm, relu=True) for i in steps}
         )
-        initialise(self)
+        init_uniform(self)
 
     def levels(self, merged: list[Tensor]) -> list[Tensor]:
         """The levels below the top."""

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
-from detframe.layers import ConvNorm, DeformConv, conv_norm, freeze, make_norm
+from detframe.layers import ConvNorm, DeformConv, conv_norm, freeze, init_he, make_norm
 from detframe.registry import BACKBONES, nearest
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -230,10 +230,7 @@ def build_stage(spec: ResNetSpec, index: int) -> nn.Sequential:
 
 def initialise(module: nn.Module) -> None:
     """He initialisation of every convolution; deformable ones start without displacement."""
-    for member in module.modules():
-        if isinstance(member, nn.Conv2d):
-            nn.init.kaiming_normal_(member.weight, mode="fan_out", nonlinearity="relu")
-    for member in module.modules():
+    for member in init_he(module).modules():
         if isinstance(member, DeformConv):
             member.reset_offset()
 

@@ -6,14 +6,13 @@ Legend: R regions over all images, K classes, C channels, S side of the pooled m
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detframe.config import ConfigNode
-from detframe.layers import init_normal
+from detframe.layers import init_normal, init_uniform
 from detframe.modeling.proposals import box_coder
 from detframe.modeling.roi_heads.convs import LinearNorm, RegionConvs, fully_connected
 from detframe.ops import BoxCoder, roi_align_pyramid
@@ -86,7 +85,13 @@ class ROIPooler(nn.Module):
         )
 
 
-class BoxHead(nn.Module):
+class RegionVectors(nn.Module):
+    """What turns pooled regions into vectors: (R, C, S, S) -> (R, D)."""
+
+    out_dim: int  # D
+
+
+class BoxHead(RegionVectors):
     """Convolutions, then fully connected layers over a pooled region: (R, C, S, S) -> (R, D).
 
     The layers are called convs.0, convs.1, ... and fc6, fc7, ...
@@ -113,11 +118,7 @@ class BoxHead(nn.Module):
         self.names = [f"fc{6 + i}" for i in range(num_fc)]
         for name in self.names:
             layer = LinearNorm(size, dim, fc_norm) if fc_norm else nn.Linear(size, dim)
-            linear: Any = layer[0] if isinstance(layer, LinearNorm) else layer
-            nn.init.kaiming_uniform_(linear.weight, a=1)
-            if linear.bias is not None:
-                nn.init.zeros_(linear.bias)
-            self.add_module(name, layer)
+            self.add_module(name, init_uniform(layer))
             size = dim
         self.out_dim = size
 

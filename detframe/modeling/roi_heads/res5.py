@@ -6,20 +6,20 @@ Legend: R regions over all images, C4 and C5 the channels of res4 and res5, S si
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
 from detframe.layers import freeze
 from detframe.modeling.backbones import ResNetSpec
 from detframe.modeling.backbones.resnet import build_stage, initialise
+from detframe.modeling.roi_heads.box_head import RegionVectors
 from detframe.modeling.roi_heads.standard import StandardROIHeads
 from detframe.registry import ROI_HEADS
 
 
-class Res5Head(nn.Module):
+class Res5Head(RegionVectors):
     """res5 over pooled regions, then the mean: (R, C4, S, S) -> (R, C5). The stage is called layer4, as in the body."""
 
     def __init__(self, spec: ResNetSpec) -> None:
@@ -38,8 +38,10 @@ class Res5Head(nn.Module):
 class Res5ROIHeads(StandardROIHeads):
     """StandardROIHeads whose box head is res5; MODEL.RESNETS.RES5_DILATION 2 keeps its resolution."""
 
+    box_head: Res5Head
+
     @classmethod
-    def build_head(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> nn.Module:
+    def build_head(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> Res5Head:
         """The res5 of the body that CONV_BODY names.
 
         Raises:
@@ -59,5 +61,5 @@ class Res5ROIHeads(StandardROIHeads):
         return ResNetSpec.from_config(cfg).stage_channels[3]
 
     def _mask_input(self, features: Mapping[str, Tensor], boxes: Tensor, image: Tensor) -> Tensor:
-        head: Any = self.box_head
-        return head.layer4(self.box_pooler(features, boxes, image))
+        pooled: Tensor = self.box_head.layer4(self.box_pooler(features, boxes, image))
+        return pooled

@@ -17,7 +17,7 @@ from detframe.config import ConfigNode
 from detframe.layers import global_normalizer
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.proposals import Proposals, box_coder, suppress
-from detframe.modeling.roi_heads.box_head import BoxHead, BoxPredictor, ROIPooler, class_rows
+from detframe.modeling.roi_heads.box_head import BoxHead, BoxPredictor, RegionVectors, ROIPooler, class_rows
 from detframe.modeling.roi_heads.keypoint import KeypointBranch
 from detframe.modeling.roi_heads.regions import Regions
 from detframe.ops import BoxCoder, BoxLoss, Matching, Sampling, match_boxes, random_keys, sample_balanced
@@ -128,8 +128,8 @@ class StandardROIHeads(nn.Module):
         )
 
     @classmethod
-    def build_head(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> Any:
-        """What turns pooled regions into vectors of `out_dim` values; to be overridden by other box heads."""
+    def build_head(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> RegionVectors:
+        """What turns pooled regions into vectors; to be overridden by other box heads."""
         box = cfg.MODEL.ROI_BOX_HEAD
         return BoxHead(
             out_channels,

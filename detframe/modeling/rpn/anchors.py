@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,7 +87,9 @@ class AnchorGenerator(nn.Module):
         return torch.cat(anchors, 1), torch.cat(there, 1)
 
 
-def _sizes_per_level(key: str, sizes: Sequence[Any], strides: Mapping[str, int]) -> list[tuple[float, ...]]:
+def _sizes_per_level(
+    key: str, sizes: Sequence[float | Sequence[float]], strides: Mapping[str, int]
+) -> list[tuple[float, ...]]:
     """Anchor sizes of each level; a single row serves all levels.
 
     Raises:

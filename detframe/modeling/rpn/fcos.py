@@ -5,9 +5,8 @@ Legend: N images, A locations over all levels, P positive ones over all images, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -230,7 +229,7 @@ class FCOS(nn.Module):
         return top_candidates(combined, gate > self.settings.inference_th, self.settings.pre_nms_top_n)
 
 
-def _last(keys: Any, channels: int) -> Any:
+def _last(keys: ConfigNode, channels: int) -> Callable[[], nn.Module] | None:
     """What makes the last convolution of a tower, where it is not the plain one."""
     if not keys.USE_DCN_IN_TOWER:
         return None
