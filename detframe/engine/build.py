@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +12,31 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from detframe.checkpoint import Checkpoint, describe
+from detframe.compat import load_weights
 from detframe.config import ConfigNode
+from detframe.data import build_train_loader
 from detframe.engine.checkpoint import Checkpointer
-from detframe.engine.evaluating import TestSets, choose_metric
+from detframe.engine.evaluating import TestSets
 from detframe.engine.hooks import BestHook, CheckpointHook, EvaluationHook, LogHook
 from detframe.engine.inputs import RunInputs, file_names
-from detframe.engine.model_table import model_table
-from detframe.engine.nonfinite import FiniteHook, FlightRecorder
+from detframe.engine.metrics_writer import MetricsWriter
+from detframe.engine.nonfinite import FiniteGuard, FiniteHook
 from detframe.engine.pictures import PictureHook
 from detframe.engine.place import REMEDY
+from detframe.engine.preflight import choose_metric
 from detframe.engine.random_numbers import seed_all
-from detframe.engine.recorder import RunRecorder
 from detframe.engine.resuming import comparable, without_measures
 from detframe.engine.step import StepSettings
 from detframe.engine.trainer import Hook, Trainer
 from detframe.errors import InvalidValueError, listed
+from detframe.modeling import build_detection_model
 from detframe.parallel.collectives import rank, world_size
 from detframe.parallel.device import resolve_amp, resolve_device
 from detframe.solver import ModelEMA, build_lr_schedule, build_optimizer, check_schedule, parameter_groups
 
 logger = logging.getLogger(__name__)
 _FAR_APART = 1_000_003  # seeds of one iteration from those of the next; more than there are ranks
+_DEEPER = ("backbone.body",)  # of this part, the parts get rows of their own
 
 
 def build_trainer(inputs: RunInputs, folder: Path, weights: str, checkpoint: Checkpoint | None) -> Trainer:
@@ -46,9 +50,6 @@ def build_trainer(inputs: RunInputs, folder: Path, weights: str, checkpoint: Che
         ValueError: the weights or the checkpoint belong to another architecture, or there are no weights for a part of
             the backbone that is frozen.
     """
-    from detframe.data import build_train_loader
-    from detframe.modeling import build_detection_model
-
     cfg = inputs.cfg
     model = build_detection_model(cfg)
     log_model(model, parameter_groups(cfg, model))
@@ -77,7 +78,7 @@ def build_trainer(inputs: RunInputs, folder: Path, weights: str, checkpoint: Che
         settings=step_settings(cfg, device),
         max_iter=cfg.SOLVER.MAX_ITER,
         device=device,
-        recorder=FlightRecorder(folder, cfg, meta, file_names(inputs.records)),
+        guard=FiniteGuard(folder, cfg, meta, file_names(inputs.records)),
         hooks=build_hooks(inputs, model, Checkpointer(folder, meta, cfg.SOLVER.KEEP_LAST), start),
         ema=ModelEMA(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY > 0 else None,
         place=place,
@@ -101,21 +102,21 @@ def step_settings(cfg: ConfigNode, device: torch.device) -> StepSettings:
 def build_hooks(inputs: RunInputs, model: nn.Module, checkpointer: Checkpointer, start: int) -> list[Hook]:
     """The hooks of a run, in their order: a checkpoint comes after the evaluation of the same iteration."""
     cfg, names = inputs.cfg, inputs.records.metadata.class_names
-    recorder = RunRecorder(checkpointer.folder, start, active=rank() == 0)
+    writer = MetricsWriter(checkpointer.folder, start, active=rank() == 0)
     hooks: list[Hook] = [
         FiniteHook(cfg.SOLVER.LOG_PERIOD, cfg.TEST.EVAL_PERIOD),
-        PictureHook(recorder, names, cfg.SOLVER.IMAGE_PERIOD, file_names(inputs.records)),
-        LogHook(recorder, cfg.SOLVER.LOG_PERIOD, cfg.SOLVER.IMS_PER_BATCH, len(inputs.records), cfg.dump()),
+        PictureHook(writer, names, cfg.SOLVER.IMAGE_PERIOD, file_names(inputs.records)),
+        LogHook(writer, cfg.SOLVER.LOG_PERIOD, cfg.SOLVER.IMS_PER_BATCH, len(inputs.records), cfg.dump()),
     ]
     if inputs.test_sets:
-        hooks += evaluation_hooks(inputs, model, checkpointer, recorder)
+        hooks += evaluation_hooks(inputs, model, checkpointer, writer)
     else:
         logger.info("DATASETS.TEST is empty: nothing is evaluated, and there will be no model_best.pth")
     return [*hooks, CheckpointHook(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)]
 
 
 def evaluation_hooks(
-    inputs: RunInputs, model: nn.Module, checkpointer: Checkpointer, recorder: RunRecorder
+    inputs: RunInputs, model: nn.Module, checkpointer: Checkpointer, writer: MetricsWriter
 ) -> list[Hook]:
     """Evaluation, best model, early stop.
 
@@ -126,9 +127,9 @@ def evaluation_hooks(
     patience, period = cfg.SOLVER.EARLY_STOP_PATIENCE, cfg.TEST.EVAL_PERIOD
     metric = choose_metric(cfg, inputs.test_sets)
     amp_dtype = resolve_amp(cfg.SOLVER.AMP, resolve_device(cfg.MODEL.DEVICE))
-    tests = TestSets(cfg, inputs.test_sets, amp_dtype, recorder)
+    tests = TestSets(cfg, inputs.test_sets, amp_dtype, writer)
     return [
-        EvaluationHook(lambda iteration: tests.evaluate(model, iteration), recorder, period),
+        EvaluationHook(lambda iteration: tests.evaluate(model, iteration), writer, period),
         BestHook(checkpointer, metric, patience, cfg.SOLVER.EARLY_STOP_MIN_DELTA),
     ]
 
@@ -148,8 +149,6 @@ def load_initial_weights(cfg: ConfigNode, model: nn.Module, weights: str, class_
     Raises:
         ValueError: too little of it fits. FileNotFoundError: there is no such file.
     """
-    from detframe.compat import load_weights
-
     report = load_weights(model, weights, cfg.MODEL.ALLOW_PARTIAL_WEIGHTS, class_names)
     logger.info("%s", report.table())
 
@@ -191,3 +190,66 @@ def check_resumable(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
             "--resume: the checkpoint is of another architecture than the config (parameter: checkpoint -> config): "
             f"{listed(differing, 8, '; ')}. Give the config of the run, or {REMEDY}"
         )
+
+
+# ---------------------------------------------------------------------------------------------- the table of parts
+def model_table(model: nn.Module, groups: list[dict[str, Any]]) -> str:
+    """One line for every part: parameters, how many train, norms with their mode, learning rate over the schedule's.
+
+    Args:
+        model: a detector, in the mode in which it will train.
+        groups: of the optimizer, as `parameter_groups` gives them.
+    """
+    factors = {id(parameter): group["lr_factor"] for group in groups for parameter in group["params"]}
+    rows = [("module", "params M", "trained M", "norm", "lr x")]
+    for name, module in _parts(model, ""):
+        parameters = list(module.parameters())
+        trained = [p for p in parameters if p.requires_grad]
+        if parameters or _norms(module):
+            rows.append(
+                (
+                    name,
+                    f"{sum(p.numel() for p in parameters) / 1e6:.3f}",
+                    f"{sum(p.numel() for p in trained) / 1e6:.3f}",
+                    ", ".join(f"{count} {kind}" for kind, count in _norms(module).items()) or "-",
+                    _range(sorted({factors[id(p)] for p in trained if id(p) in factors})),
+                )
+            )
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    return "\n".join(
+        f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d:<{widths[3]}}  {e}".rstrip()
+        for a, b, c, d, e in rows
+    )
+
+
+def _parts(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
+    for name, child in module.named_children():
+        path = f"{prefix}{name}"
+        if path == "backbone" or path in _DEEPER or (not prefix and len(list(child.named_children())) > 1):
+            yield from _parts(child, f"{path}.")
+        else:
+            yield path, child
+
+
+def _norms(module: nn.Module) -> Mapping[str, int]:
+    counts: dict[str, int] = {}
+    for member in module.modules():
+        kind = _kind(member)
+        if kind:
+            counts[kind] = counts.get(kind, 0) + 1
+    return counts
+
+
+def _kind(module: nn.Module) -> str:
+    if isinstance(module, FrozenBatchNorm2d):
+        return "FrozenBN"
+    if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm)):
+        name = "SyncBN" if isinstance(module, nn.SyncBatchNorm) else "BN"
+        return f"{name} ({'batch statistics' if module.training else 'running statistics'})"
+    return {nn.GroupNorm: "GN", nn.LayerNorm: "LN"}.get(type(module), "")
+
+
+def _range(factors: list[float]) -> str:
+    if not factors:
+        return "-"
+    return f"{factors[0]:g}" if len(factors) == 1 else f"{factors[0]:g} to {factors[-1]:g}"

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from detframe.config import ConfigNode
-from detframe.engine.best_metric import choose_metric
+from detframe.data import build_test_loader
 from detframe.engine.inputs import file_names
-from detframe.engine.pictures import pictures_are_optional
-from detframe.engine.recorder import RunRecorder
+from detframe.engine.metrics_writer import MetricsWriter
+from detframe.engine.pictures import EvaluationPictures
 from detframe.engine.terminal import RESULT, clear_progress, show_progress
 from detframe.errors import InvalidValueError
+from detframe.evaluation import build_evaluator, run_evaluation
 from detframe.parallel import stopping
 from detframe.parallel.collectives import gather_objects, rank, world_size
 from detframe.registry import RPN_HEADS
-from detframe.structures import ANY_CLASS, Prediction, Target
+from detframe.structures import ANY_CLASS
 
-__all__ = ["TestSets", "choose_metric"]
 logger = logging.getLogger(__name__)
-_PICTURE_THRESHOLD = 0.3
 
 
 class TestSets:
@@ -32,7 +30,7 @@ class TestSets:
 
     Args:
         sets: records by name; see `detframe.engine.inputs.load_test_sets`.
-        recorder: where pictures go; None makes none.
+        writer: where pictures go; None makes none.
 
     Raises:
         ValueError: TEST.EVALUATOR compares classes, and the model has none.
@@ -45,13 +43,11 @@ class TestSets:
         cfg: ConfigNode,
         sets: Mapping[str, Any],
         amp_dtype: torch.dtype | None,
-        recorder: RunRecorder | None = None,
+        writer: MetricsWriter | None = None,
     ) -> None:
-        from detframe.evaluation import build_evaluator
-
         self.cfg = cfg
         self.amp_dtype = amp_dtype
-        self.recorder = recorder
+        self.writer = writer
         self.sets = dict(sets)
         for records in self.sets.values():
             _check_classes(cfg, len(records.metadata.class_names))
@@ -66,16 +62,15 @@ class TestSets:
         return out
 
     def _evaluate_one(self, name: str, model: nn.Module, iteration: int) -> dict[str, float]:
-        from detframe.data import build_test_loader
-        from detframe.evaluation import run_evaluation
-
         records, evaluator = self.sets[name], self.evaluators[name]
         left_out = f"; {len(records.missing)} that do not exist are left out" if records.missing else ""
         logger.info("evaluating %d images of %s%s", len(records), name, left_out)
         loader = build_test_loader(self.cfg, records, rank=rank(), world_size=world_size())
         names = records.metadata.class_names
         classes = (names, (ANY_CLASS,) if getattr(model, "class_agnostic", False) else names)
-        pictures = _Pictures(self.recorder, name, iteration, classes, self.cfg.TEST.VISUALIZE, file_names(records))
+        pictures = EvaluationPictures(
+            self.writer, name, iteration, classes, self.cfg.TEST.VISUALIZE, file_names(records)
+        )
         batches = _Stoppable(loader)
         metrics: dict[str, float] = run_evaluation(model, batches, evaluator, self.amp_dtype, pictures.on_batch)
         if sum(gather_objects(loader.skipped)) == len(records):
@@ -122,49 +117,3 @@ def _check_classes(cfg: ConfigNode, count: int) -> None:
             f"the evaluator {cfg.TEST.EVALUATOR!r} compares {count} classes, but without MODEL.ROI_HEADS.NAME the "
             "model gives class-agnostic proposals; set TEST.EVALUATOR proposals, SOLVER.BEST_METRIC proposals/AR@1000"
         )
-
-
-class _Pictures:
-    """Draws the first images of rank 0's shard, ground truth beside prediction.
-
-    Args:
-        class_names: of the ground truth, and of the predictions.
-        count: how many images.
-        file_name: the file of an image id, for the captions.
-    """
-
-    def __init__(
-        self,
-        recorder: RunRecorder | None,
-        name: str,
-        iteration: int,
-        class_names: tuple[Sequence[str], Sequence[str]],
-        count: int,
-        file_name: Callable[[Any], str],
-    ) -> None:
-        self.recorder = recorder
-        self.name = name
-        self.iteration = iteration
-        self.class_names, self.predicted_names = class_names
-        self.file_name = file_name
-        self.left = count if recorder is not None and recorder.active else 0
-        self._number = 0
-
-    @property
-    def on_batch(self) -> Callable[[Sequence[Tensor], Sequence[Target], list[Prediction]], None] | None:
-        """What `run_evaluation` calls with each batch."""
-        return self._draw if self.left else None
-
-    def _draw(self, images: Sequence[Tensor], targets: Sequence[Target], predictions: list[Prediction]) -> None:
-        from detframe.visualization import side_by_side
-
-        if self.recorder is None:
-            return
-        for image, target, prediction in list(zip(images, targets, predictions, strict=True))[: self.left]:
-            names, predicted = self.class_names, self.predicted_names
-            with pictures_are_optional(self.recorder):
-                file = Path(self.file_name(target["image_id"])).name
-                picture = side_by_side(image, target, prediction, names, _PICTURE_THRESHOLD, predicted, file)
-                self.recorder.picture(self.iteration, f"predictions_{self.name}_{self._number}", picture)
-            self._number += 1
-            self.left -= 1

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from detframe.config import ConfigNode
+from detframe.data.transforms import resize_shapes
 from detframe.ops.reach import Objects, Reached
 
 Line = tuple[int, str]  # level of logging, text
@@ -39,8 +40,6 @@ class View:
 
     def sizes_hw(self, records: Any) -> np.ndarray:
         """Of all images, int64 (I, 2)."""
-        from detframe.data.transforms import resize_shapes
-
         return resize_shapes(records.sizes_hw, self.min_size, self.max_size)
 
     def factors(self, records: Any) -> np.ndarray:

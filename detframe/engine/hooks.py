@@ -15,7 +15,7 @@ from torch import Tensor
 
 from detframe.engine.checkpoint import BEST, FINAL, FOR_USE, Checkpointer, periodic_name
 from detframe.engine.commands import after_failed_evaluation
-from detframe.engine.recorder import RunRecorder
+from detframe.engine.metrics_writer import MetricsWriter
 from detframe.engine.terminal import PROGRESS, clear_progress, show_progress
 from detframe.engine.trainer import Hook, Trainer, is_due
 from detframe.errors import InvalidValueError
@@ -41,9 +41,9 @@ class LogHook(Hook):
     name = "log"
 
     def __init__(
-        self, recorder: RunRecorder, period: int, images_per_step: int, num_images: int, config: str = ""
+        self, writer: MetricsWriter, period: int, images_per_step: int, num_images: int, config: str = ""
     ) -> None:
-        self.recorder = recorder
+        self.writer = writer
         self.config = config
         self.period = period
         self.images_per_step = images_per_step
@@ -57,7 +57,7 @@ class LogHook(Hook):
     def before_train(self, trainer: Trainer) -> None:
         """Write down what run this is."""
         if self.config:
-            self.recorder.describe(trainer.iteration, self.config)
+            self.writer.describe(trainer.iteration, self.config)
 
     def after_step(self, trainer: Trainer) -> None:
         """Add the step to the window; at its end write it down."""
@@ -89,7 +89,7 @@ class LogHook(Hook):
         }
         if trainer.scaler.is_enabled():
             values["loss_scale"] = trainer.scaler.get_scale()
-        self.recorder.scalars(trainer.iteration, values)
+        self.writer.scalars(trainer.iteration, values)
         logger.info("%s", self._line(trainer, values, losses), extra=PROGRESS)
         self._note = (
             f"loss {values['loss']:.3f}, {values['images_per_s']:.1f} images/s, "
@@ -120,7 +120,7 @@ class LogHook(Hook):
     def close(self) -> None:
         """Close the files, and take the line of progress away."""
         clear_progress()
-        self.recorder.close()
+        self.writer.close()
 
     def state_dict(self) -> dict[str, Any]:
         """The losses of the open window, so that its line is the same after a resume."""
@@ -154,9 +154,9 @@ class EvaluationHook(Hook):
 
     name = "evaluation"
 
-    def __init__(self, evaluate: Callable[[int], dict[str, float]], recorder: RunRecorder, period: int) -> None:
+    def __init__(self, evaluate: Callable[[int], dict[str, float]], writer: MetricsWriter, period: int) -> None:
         self.evaluate = evaluate
-        self.recorder = recorder
+        self.writer = writer
         self.period = period
         self._last = -1
         self._begun = -1
@@ -189,7 +189,7 @@ class EvaluationHook(Hook):
             with trainer.evaluated_model():
                 metrics = self.evaluate(trainer.iteration)
             self._last = trainer.iteration
-            self.recorder.scalars(trainer.iteration, metrics)
+            self.writer.scalars(trainer.iteration, metrics)
             trainer.publish(metrics)
         except RunStopped as stop:
             raise trainer.stopped(stop.signum) from None
@@ -281,7 +281,7 @@ def save_checkpoint(trainer: Trainer, checkpointer: Checkpointer, name: str, int
     Raises:
         FloatingPointError: the weights are not finite; nothing is written then. OSError: as `Checkpointer.save`.
     """
-    trainer.recorder.check_weights(trainer)
+    trainer.guard.check_weights(trainer)
     state = trainer.training_state()
 
     def write() -> Path:

@@ -12,7 +12,9 @@ from typing import Any
 import torch
 
 from detframe.checkpoint import Checkpoint, TrainingState
+from detframe.compat import apply_input_format
 from detframe.config import ConfigNode, given_in_epochs, resolve_durations
+from detframe.data import MissingImagesError, check_same_names, load_records, resolve_num_classes, resolve_num_keypoints
 from detframe.engine.place import Place, check_same_data, first_place, resumed_place
 from detframe.engine.resuming import DATA_KEYS, Change, changes_since, check_changes, log_changes, saved_leaves
 from detframe.errors import InvalidValueError
@@ -49,9 +51,6 @@ def load_inputs(cfg: ConfigNode, checkpoint: Checkpoint | None) -> RunInputs:
         ValueError: no training data; class names or numbers that disagree.
         FileNotFoundError, KeyError: as `detframe.data.load_records`.
     """
-    from detframe.compat import apply_input_format
-    from detframe.data import check_same_names, resolve_num_classes, resolve_num_keypoints
-
     if not cfg.DATASETS.TRAIN:
         raise InvalidValueError("DATASETS.TRAIN is empty; name at least one data set of the catalog")
     trained = ", ".join(cfg.DATASETS.TRAIN)
@@ -110,8 +109,6 @@ def check_masks(cfg: ConfigNode, records: Any) -> None:
 
 def _load_sets(cfg: ConfigNode) -> tuple[Any, dict[str, Any]]:
     """The training records, and the test sets by name. Raises one error for the missing images of all of them."""
-    from detframe.data import MissingImagesError
-
     loaded: list[Any] = []
     errors: list[str] = []
     for load in (load_train_records, load_test_sets):
@@ -126,8 +123,6 @@ def _load_sets(cfg: ConfigNode) -> tuple[Any, dict[str, Any]]:
 
 def load_train_records(cfg: ConfigNode) -> Any:
     """The records of DATASETS.TRAIN, joined."""
-    from detframe.data import load_records
-
     keep_empty = cfg.DATALOADER.EMPTY == "keep"
     return load_records(
         cfg.DATASETS.TRAIN, cfg.DATASETS.CATALOG, keep_empty, cfg.DATASETS.LIMIT, cfg.DATALOADER.ON_ERROR
@@ -136,8 +131,6 @@ def load_train_records(cfg: ConfigNode) -> Any:
 
 def load_test_sets(cfg: ConfigNode) -> dict[str, Any]:
     """The records of every data set in DATASETS.TEST, by name."""
-    from detframe.data import load_records
-
     return {
         name: load_records([name], cfg.DATASETS.CATALOG, limit=cfg.DATASETS.LIMIT, on_missing=cfg.DATALOADER.ON_ERROR)
         for name in cfg.DATASETS.TEST

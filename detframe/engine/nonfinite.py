@@ -83,8 +83,8 @@ def held_tensors(trainer: Trainer, saved: bool) -> Iterator[tuple[str, Tensor]]:
 
 
 @dataclass
-class FlightRecorder:
-    """The `recorder` of a trainer.
+class FiniteGuard:
+    """The `guard` of a trainer that writes bundles.
 
     Args:
         folder: OUTPUT_DIR; bundles go below it.
@@ -236,7 +236,7 @@ class FiniteHook(Hook):
         self.periods = periods
 
     def after_step(self, trainer: Trainer) -> None:
-        """Raises FloatingPointError as `FlightRecorder.check_weights`."""
+        """Raises FloatingPointError as `FiniteGuard.check_weights`."""
         now = trainer.iteration
         if now == trainer.max_iter or any(is_due(now, period) for period in self.periods):
-            trainer.recorder.check_weights(trainer)
+            trainer.guard.check_weights(trainer)

@@ -13,9 +13,8 @@ from pathlib import Path
 from detframe.config.paths import expanded
 from detframe.engine.checkpoint import LAST
 from detframe.engine.lock import locked, refuse_if_locked
-from detframe.engine.logs import METRICS_FILE
+from detframe.engine.metrics_writer import IMAGES_FOLDER, METRICS_FILE, TENSORBOARD_FOLDER
 from detframe.engine.nonfinite import FOLDER as NONFINITE_FOLDER
-from detframe.engine.recorder import IMAGES_FOLDER, TENSORBOARD_FOLDER
 from detframe.errors import InUseError, NoPermissionError, NotAFolderError
 from detframe.files import remove_dead_temporaries
 

@@ -1,16 +1,30 @@
-"""What can be said of a config before any data is read or any model built: that all names in it lead somewhere."""
+"""What a config is asked before a training: do its names lead somewhere, and will there be the SOLVER.BEST_METRIC?"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from detframe import registry
 from detframe.config import ConfigNode, check
+from detframe.data.catalog import find_entry, read_catalogs
 from detframe.errors import InvalidValueError
+from detframe.evaluation.proposals import AREAS, LIMITS
+from detframe.evaluation.tt100k import MEASURES, SIZES
+from detframe.registry import nearest
 
 # What fills the registries with detframe's own members
 _MEMBERS = ("detframe.modeling", "detframe.data.formats", "detframe.evaluation", "detframe.solver")
+_COCO_METRICS = ("bbox/AP", "bbox/AP50", "bbox/AP-<class name>", "segm/AP", "keypoints/AP")
+# By evaluator, examples of its metrics; those of others are only known once they have run
+_EXAMPLES = {
+    "coco": _COCO_METRICS,
+    "tt100k": ("tt100k/F1", *_COCO_METRICS),
+    "proposals": ("proposals/AR@1000", "proposals/AR@100", "proposals/ARs@1000"),
+}
+_OF_CLASS = "AP-"
+_NEEDS = {"segm": "MASK_ON", "keypoints": "KEYPOINT_ON"}
 
 
 def check_names(cfg: ConfigNode) -> None:
@@ -33,10 +47,81 @@ def check_data_sets(cfg: ConfigNode, names: Sequence[str]) -> None:
     Raises:
         KeyError, FileNotFoundError, ValueError: one is not; see `detframe.data.catalog`.
     """
-    from detframe.data.catalog import find_entry, read_catalogs
-
     entries = read_catalogs(cfg.DATASETS.CATALOG) if names else {}
     for name in dict.fromkeys(names):
         entry = find_entry(name, entries, cfg.DATASETS.CATALOG)
         registry.DATASET_FORMATS.get(entry.format)
         entry.check_exists()
+
+
+# ---------------------------------------------------------------------------------------------- SOLVER.BEST_METRIC
+def choose_metric(cfg: ConfigNode, sets: Mapping[str, Any] | None = None) -> str:
+    """The full name of SOLVER.BEST_METRIC: with several test sets and no set named, that of the first one.
+
+    Args:
+        sets: the records of each data set of DATASETS.TEST, where they are known by now.
+
+    Raises:
+        ValueError: no evaluation of this config, or of these data, will produce it.
+    """
+    metric, tests = cfg.SOLVER.BEST_METRIC, cfg.DATASETS.TEST
+    named = max((name for name in tests if metric.startswith(f"{name}/")), key=len, default="")
+    within = metric.removeprefix(f"{named}/") if named else metric
+    if cfg.TEST.EVALUATOR in _EXAMPLES:
+        _check_metric(cfg, within)
+        chosen = named or (tests[0] if tests else "")
+        if sets is not None and chosen in sets:
+            _check_metric_of(cfg, within, chosen, sets[chosen])
+    return f"{named or tests[0]}/{within}" if len(tests) > 1 else within
+
+
+def _check_metric(cfg: ConfigNode, metric: str) -> None:
+    kind, _, name = metric.partition("/")
+    evaluator, known = cfg.TEST.EVALUATOR, _known_metrics(cfg.TEST.EVALUATOR)
+    if kind not in {key.partition("/")[0] for key in known}:
+        tests = f"; the data sets of DATASETS.TEST are {', '.join(cfg.DATASETS.TEST)}" if metric.count("/") > 1 else ""
+        raise InvalidValueError(
+            f"{_called(cfg)} is no metric of the evaluator {evaluator!r}; "
+            f"as {', '.join(map(repr, _EXAMPLES[evaluator]))}{tests}"
+        )
+    if kind != "tt100k" and name.startswith(_OF_CLASS) and kind != "proposals":
+        known = [*known, metric]  # see _check_metric_of
+    if metric not in known:
+        raise InvalidValueError(f"{_called(cfg)} is no metric of the evaluator {evaluator!r}; {nearest(metric, known)}")
+    switch = _NEEDS.get(kind)
+    if switch and not cfg.MODEL[switch]:
+        raise InvalidValueError(
+            f"{_called(cfg)} needs MODEL.{switch}, which is off (from {cfg.source(f'MODEL.{switch}')}): "
+            f"the model predicts no {'masks' if kind == 'segm' else 'keypoints'}; take bbox/AP, or switch it on"
+        )
+
+
+def _known_metrics(evaluator: str) -> list[str]:
+    """The metrics of an evaluator but for those of single classes."""
+    if evaluator == "proposals":
+        return [f"proposals/AR{size}@{limit}" for limit in LIMITS for size in AREAS]
+    everywhere, small = ("AP", "AP50", "AP75", "APm", "APl", "ARmax"), ("APs", "AR1", "AR10")
+    known = [f"{kind}/{name}" for kind in ("bbox", "segm") for name in (*everywhere, *small)]
+    known += [f"keypoints/{name}" for name in everywhere]
+    if evaluator == "tt100k":
+        suffixes = [size + best for size in SIZES for best in ("", "-at-best")]
+        known += [f"tt100k/{measure}{suffix}" for measure in MEASURES for suffix in suffixes]
+    return known
+
+
+def _check_metric_of(cfg: ConfigNode, metric: str, name: str, records: Any) -> None:
+    kind, _, measure = metric.partition("/")
+    classes = list(records.metadata.class_names)
+    wanted = measure.removeprefix(_OF_CLASS)
+    if kind in ("bbox", *_NEEDS) and wanted != measure and wanted not in classes:
+        raise InvalidValueError(
+            f"{_called(cfg)}: the data set {name} has no class {wanted!r}; {nearest(wanted, classes)}"
+        )
+    if kind == "segm" and not records.has_masks:
+        raise InvalidValueError(f"{_called(cfg)} needs masks, and the data set {name} has none; take bbox/AP")
+    if kind == "keypoints" and not records.metadata.keypoint_names:
+        raise InvalidValueError(f"{_called(cfg)} needs keypoints, and the data set {name} has none; take bbox/AP")
+
+
+def _called(cfg: ConfigNode) -> str:
+    return f"SOLVER.BEST_METRIC {cfg.SOLVER.BEST_METRIC!r}"

@@ -19,6 +19,7 @@ from detframe.engine.random_numbers import rng_state, set_rng_state
 from detframe.engine.saved_forms import BUNDLE, check_rows
 from detframe.engine.step import broken_weights, count_parts, split_batch
 from detframe.errors import InvalidValueError, MissingFileError, shown
+from detframe.modeling import build_detection_model
 from detframe.structures.forms import check_fit, check_form, is_finite
 from detframe.torch_files import read_torch_file
 
@@ -77,8 +78,6 @@ def replay(path: str | Path, device: str = "", allow_custom_imports: bool = Fals
     cfg = _config(bundle["config"], path, device)
     import_carried(cfg, path, allow_custom_imports)
     _check(bundle, path)
-    from detframe.modeling import build_detection_model
-
     model = build_detection_model(cfg)
     check_fit(bundle["model"], model.state_dict(), f"the weights in {path}")
     model.load_state_dict(bundle["model"])

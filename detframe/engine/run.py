@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from detframe.checkpoint import Checkpoint
+from detframe.compat import apply_input_format, apply_saved_format, load_weights, read_weights
 from detframe.config import (
     ConfigNode,
     as_config,
@@ -24,7 +25,7 @@ from detframe.config import (
 )
 from detframe.config.check import doubts
 from detframe.config.paths import expanded
-from detframe.engine.best_metric import choose_metric
+from detframe.data import check_same_names, resolve_num_classes, resolve_num_keypoints
 from detframe.engine.build import build_trainer
 from detframe.engine.checkpoint import FULL_DISK
 from detframe.engine.evaluating import TestSets
@@ -38,7 +39,8 @@ from detframe.engine.inputs import (
     load_test_sets,
     missing_images,
 )
-from detframe.engine.logs import MetricsFile, RunLog, run_log
+from detframe.engine.logs import RunLog, run_log
+from detframe.engine.metrics_writer import MetricsFile, MetricsWriter
 from detframe.engine.newest import open_newest
 from detframe.engine.output_dir import (
     EVALUATION_FILE,
@@ -49,14 +51,14 @@ from detframe.engine.output_dir import (
     nothing_to_resume,
     prepare,
 )
-from detframe.engine.preflight import check_data_sets, check_names
+from detframe.engine.preflight import check_data_sets, check_names, choose_metric
 from detframe.engine.random_numbers import reproducible
-from detframe.engine.recorder import RunRecorder
 from detframe.engine.resuming import is_finished, keep_best
 from detframe.engine.summary import summarise
 from detframe.engine.trainer import Trainer
 from detframe.errors import InvalidValueError
 from detframe.files import write_text
+from detframe.modeling import build_detection_model
 from detframe.parallel.collectives import barrier, on_rank_zero, rank, world_size
 from detframe.parallel.device import resolve_amp, resolve_device
 from detframe.parallel.environment import share_of_batch
@@ -244,9 +246,6 @@ def evaluate(cfg: ConfigNode | str | Path, allow_custom_imports: bool = False) -
 
 
 def _evaluate(cfg: ConfigNode, folder: Path, log: RunLog, allow_custom_imports: bool) -> dict[str, float]:
-    from detframe.compat import apply_input_format, apply_saved_format, read_weights
-    from detframe.data import check_same_names, resolve_num_classes, resolve_num_keypoints
-
     content = read_weights(cfg.MODEL.WEIGHTS)
     checkpoint = Checkpoint.of(content, cfg.MODEL.WEIGHTS) if Checkpoint.recognise(content) else None
     if allow_custom_imports:
@@ -269,18 +268,15 @@ def _evaluate(cfg: ConfigNode, folder: Path, log: RunLog, allow_custom_imports: 
     barrier()
     on_rank_zero(lambda: prepare(folder), "to prepare OUTPUT_DIR")
     log.begin()
-    recorder = RunRecorder(folder, active=rank() == 0, board=False)
+    writer = MetricsWriter(folder, active=rank() == 0, board=False)
     amp_dtype = resolve_amp(cfg.SOLVER.AMP, resolve_device(cfg.MODEL.DEVICE))
     iteration = checkpoint.iteration if checkpoint is not None else 0
-    metrics = TestSets(effective, test_sets, amp_dtype, recorder).evaluate(model, iteration)
+    metrics = TestSets(effective, test_sets, amp_dtype, writer).evaluate(model, iteration)
     on_rank_zero(lambda: _write_evaluation(folder, cfg.MODEL.WEIGHTS, iteration, metrics), "to write its results")
     return metrics
 
 
 def _trained_model(cfg: ConfigNode, content: Any, class_names: Sequence[str]) -> nn.Module:
-    from detframe.compat import load_weights
-    from detframe.modeling import build_detection_model
-
     with reproducible(cfg):
         model = build_detection_model(cfg)
     report = load_weights(model, content, cfg.MODEL.ALLOW_PARTIAL_WEIGHTS, class_names, cfg.MODEL.WEIGHTS)

@@ -89,7 +89,7 @@ def is_due(iteration: int, period: int) -> bool:
     return period > 0 and iteration % period == 0
 
 
-class Recorder(Protocol):
+class Guard(Protocol):
     """Who is asked, on every rank, whether the training may go on; each method raises FloatingPointError if not."""
 
     def stop(self, trainer: Trainer, step: Step) -> None:
@@ -109,7 +109,7 @@ class Trainer:
         model: returns a dict of scalar losses in training; `wrap` puts it into DistributedDataParallel.
         data: yields this rank's share of one global batch after another, from step `iteration` on.
         schedule: iteration -> factor of the learning rate.
-        recorder: what to do about a non-finite loss.
+        guard: what to do about a non-finite loss.
         place: where the run stands in its data, for its checkpoints; None for data without an order.
     """
 
@@ -122,7 +122,7 @@ class Trainer:
         settings: StepSettings,
         max_iter: int,
         device: torch.device,
-        recorder: Recorder,
+        guard: Guard,
         hooks: Sequence[Hook] = (),
         ema: ModelEMA | None = None,
         place: Place | None = None,
@@ -135,7 +135,7 @@ class Trainer:
         self.settings = settings
         self.max_iter = max_iter
         self.device = device
-        self.recorder = recorder
+        self.guard = guard
         self.hooks = list(hooks)
         self.ema = ema
         self.place = place
@@ -259,7 +259,7 @@ class Trainer:
         self.model.train()
         lr = learning_rate(self.settings.base_lr, self.schedule, self.iteration)
         set_learning_rate(self.optimizer, lr)
-        self.recorder.check_rates(self)
+        self.guard.check_rates(self)
         rng, buffers = rng_state(), self.running.copy()
         losses = self._forward_backward(*batch)
         self.scaler.unscale_(self.optimizer)
@@ -321,7 +321,7 @@ class Trainer:
         if not self.scaler.is_enabled():
             finite = finite & torch.isfinite(step.grad_norm)
         if any_rank(~finite, self.device):
-            self.recorder.stop(self, step)
+            self.guard.stop(self, step)
 
     # ------------------------------------------------------------------ evaluation, state
     def publish(self, metrics: dict[str, float]) -> None:

@@ -59,7 +59,7 @@ class _Feed:
 
 
 class _Refusal:
-    """The recorder of a trainer that writes nothing: a step that is not finite is an error with its losses."""
+    """The guard of a trainer that writes nothing: a step that is not finite is an error with its losses."""
 
     def stop(self, trainer: Trainer, step: Step) -> None:
         wrong = sorted(name for name, value in step.losses.items() if not bool(torch.isfinite(value).all()))
@@ -99,7 +99,7 @@ class Run:
             settings=step_settings(self.cfg, self.device),
             max_iter=2**31,
             device=self.device,
-            recorder=_Refusal(),
+            guard=_Refusal(),
             ema=ModelEMA(self.model, self.cfg.SOLVER.EMA_DECAY) if self.cfg.SOLVER.EMA_DECAY > 0 else None,
         )
         ordinary = build_train_loader(changed(self.cfg, HERE), self.records)

@@ -12,7 +12,7 @@ from torch import nn
 from detframe.checkpoint import Checkpoint
 from detframe.config import get_cfg
 from detframe.engine.checkpoint import Checkpointer, last_checkpoint
-from detframe.engine.nonfinite import FlightRecorder
+from detframe.engine.nonfinite import FiniteGuard
 from detframe.engine.step import StepSettings
 from detframe.engine.trainer import Trainer
 from detframe.solver import ModelEMA, build_optimizer
@@ -87,7 +87,7 @@ def make_trainer(
         settings=StepSettings(base_lr=cfg.SOLVER.BASE_LR, **settings),
         max_iter=cfg.SOLVER.MAX_ITER,
         device=torch.device("cpu"),
-        recorder=FlightRecorder(folder, cfg, META),
+        guard=FiniteGuard(folder, cfg, META),
         hooks=hooks,
         ema=ModelEMA(model, ema) if ema else None,
     )

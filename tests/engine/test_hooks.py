@@ -9,8 +9,8 @@ import torch
 
 from detframe.checkpoint import Checkpoint
 from detframe.engine.hooks import BestHook, CheckpointHook, EvaluationHook, LogHook
+from detframe.engine.metrics_writer import MetricsWriter
 from detframe.engine.pictures import PictureHook
-from detframe.engine.recorder import RunRecorder
 from detframe.engine.trainer import is_due
 from tests.engine.fakes import last_state, make_checkpointer, make_config, make_trainer
 
@@ -18,7 +18,7 @@ NAN = math.nan
 
 
 def test_one_slow_window_does_not_move_the_time_left(tmp_path):
-    hook = LogHook(RunRecorder(tmp_path, board=False), 1, 4, 16)
+    hook = LogHook(MetricsWriter(tmp_path, board=False), 1, 4, 16)
     trainer = make_trainer(tmp_path, make_config(MAX_ITER=100))
     for iteration, seconds in enumerate([2.0, 2.0, 60.0, 2.0], 1):
         trainer.iteration = iteration
@@ -36,10 +36,10 @@ def rows(folder):
 def evaluating_trainer(folder, values, period=2, patience=0, min_delta=0.0, max_iter=8):
     """A trainer whose evaluations give these values one after another."""
     sequence = iter(values)
-    recorder = RunRecorder(folder, board=False)
+    writer = MetricsWriter(folder, board=False)
     checkpointer = make_checkpointer(folder)
     hooks = [
-        EvaluationHook(lambda iteration: {"bbox/AP": next(sequence)}, recorder, period),
+        EvaluationHook(lambda iteration: {"bbox/AP": next(sequence)}, writer, period),
         BestHook(checkpointer, "bbox/AP", patience, min_delta),
         CheckpointHook(checkpointer, 2),
     ]
@@ -64,7 +64,7 @@ def test_log_averages_the_window_and_writes_the_last_iteration(tmp_path, caplog)
             losses.append({k: float(v) for k, v in trainer.last_step.losses.items()})
             super().after_step(trainer)
 
-    make_trainer(tmp_path, hooks=[Spy(RunRecorder(tmp_path, board=False), 3, 4, 16)]).train()
+    make_trainer(tmp_path, hooks=[Spy(MetricsWriter(tmp_path, board=False), 3, 4, 16)]).train()
     found = rows(tmp_path)
     assert [row["iteration"] for row in found] == [3, 6, 8]
     assert found[1]["loss_a"] == pytest.approx(sum(entry["loss_a"] for entry in losses[3:6]) / 3)
@@ -80,7 +80,7 @@ def test_tensorboard_has_the_name_and_the_config_of_the_run(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder = tmp_path / "raccoons"
-    make_trainer(folder, hooks=[LogHook(RunRecorder(folder), 4, 4, 16, "SOLVER:\n  BASE_LR: 0.1\n")]).train()
+    make_trainer(folder, hooks=[LogHook(MetricsWriter(folder), 4, 4, 16, "SOLVER:\n  BASE_LR: 0.1\n")]).train()
     board = EventAccumulator(str(folder / "tensorboard")).Reload()
     texts = {
         tag: board.Tensors(f"{tag}/text_summary")[0].tensor_proto.string_val[0].decode() for tag in ("run", "config")
@@ -91,7 +91,7 @@ def test_tensorboard_has_the_name_and_the_config_of_the_run(tmp_path):
 def test_tensorboard_gets_the_same_numbers(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    make_trainer(tmp_path, hooks=[LogHook(RunRecorder(tmp_path), 4, 4, 16)]).train()
+    make_trainer(tmp_path, hooks=[LogHook(MetricsWriter(tmp_path), 4, 4, 16)]).train()
     board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     points = {event.step: event.value for event in board.Scalars("train/loss")}
     assert points == {row["iteration"]: pytest.approx(row["loss"], rel=1e-5) for row in rows(tmp_path)}
@@ -144,7 +144,7 @@ def test_nan_is_null_in_the_file(tmp_path):
 
 def test_unknown_metric_lists_the_known_ones(tmp_path):
     hooks = [
-        EvaluationHook(lambda iteration: {"bbox/AP": 1.0}, RunRecorder(tmp_path, board=False), 2),
+        EvaluationHook(lambda iteration: {"bbox/AP": 1.0}, MetricsWriter(tmp_path, board=False), 2),
         BestHook(make_checkpointer(tmp_path), "bbox/APx"),
     ]
     with pytest.raises(ValueError, match="'bbox/APx' is not among the metrics: bbox/AP"):
@@ -181,15 +181,15 @@ def test_best_survives_a_resume(tmp_path):
 
 
 def test_training_pictures(tmp_path):
-    recorder = RunRecorder(tmp_path, board=False)
-    make_trainer(tmp_path, hooks=[PictureHook(recorder, ("cat", "dog"), 5)]).train()
+    writer = MetricsWriter(tmp_path, board=False)
+    make_trainer(tmp_path, hooks=[PictureHook(writer, ("cat", "dog"), 5)]).train()
     found = sorted(path.name for path in (tmp_path / "images").iterdir())
     assert found == sorted(f"train_{n}_{i:07d}.png" for n in range(4) for i in (1, 5))
 
 
 def test_other_ranks_write_nothing(tmp_path):
-    recorder = RunRecorder(tmp_path, active=False)
-    recorder.scalars(1, {"loss": 1.0})
-    recorder.picture(1, "x", torch.zeros(2, 2, 3, dtype=torch.uint8).numpy())
-    recorder.close()
+    writer = MetricsWriter(tmp_path, active=False)
+    writer.scalars(1, {"loss": 1.0})
+    writer.picture(1, "x", torch.zeros(2, 2, 3, dtype=torch.uint8).numpy())
+    writer.close()
     assert list(tmp_path.iterdir()) == []

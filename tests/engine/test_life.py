@@ -11,8 +11,8 @@ from detframe.engine import evaluate, train
 from detframe.engine.evaluating import TestSets
 from detframe.engine.hooks import BestHook, CheckpointHook, EvaluationHook
 from detframe.engine.lock import locked
+from detframe.engine.metrics_writer import MetricsWriter
 from detframe.engine.output_dir import claimed, nothing_to_resume, older_runs
-from detframe.engine.recorder import RunRecorder
 from detframe.engine.trainer import Hook, Trainer
 from detframe.errors import InUseError, InvalidValueError
 from tests.engine.fakes import last_state, make_checkpointer, make_config, make_data, make_trainer, weights
@@ -194,9 +194,9 @@ def evaluating(folder, evaluate, period=4, checkpoint_period=0, max_iter=8, hook
     """A trainer with the hooks of a run, and its checkpointer's folder."""
     folder.mkdir(exist_ok=True)
     keep = make_checkpointer(folder)
-    recorder = RunRecorder(folder, board=False)
+    writer = MetricsWriter(folder, board=False)
     all_hooks = [
-        EvaluationHook(evaluate, recorder, period),
+        EvaluationHook(evaluate, writer, period),
         BestHook(keep, metric),
         *hooks,
         CheckpointHook(keep, checkpoint_period),

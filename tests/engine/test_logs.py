@@ -5,7 +5,8 @@ import warnings
 
 import pytest
 
-from detframe.engine.logs import MetricsFile, run_log
+from detframe.engine.logs import run_log
+from detframe.engine.metrics_writer import MetricsFile
 
 
 def test_trim_makes_the_file_as_if_nothing_had_happened(tmp_path):

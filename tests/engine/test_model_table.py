@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from detframe.engine.model_table import model_table
+from detframe.engine.build import model_table
 from detframe.modeling import build_detection_model
 from detframe.solver import parameter_groups
 from tests.modeling.tiny import tiny_config

@@ -8,8 +8,8 @@ from torch import nn
 
 from detframe.engine.causes import STEP_CAUSES, UPDATE_CAUSES
 from detframe.engine.hooks import BestHook, CheckpointHook, EvaluationHook
+from detframe.engine.metrics_writer import MetricsWriter
 from detframe.engine.nonfinite import FiniteHook
-from detframe.engine.recorder import RunRecorder
 from detframe.engine.replaying import run_step
 from detframe.engine.step import RunningBuffers, all_finite, infinite_buffers
 from detframe.errors import NonFiniteError
@@ -134,9 +134,9 @@ def test_all_that_a_checkpoint_holds_must_be_finite(tmp_path, what):
 
 
 def test_an_evaluation_that_would_save_the_best_model(tmp_path):
-    recorder, checkpointer = RunRecorder(tmp_path, board=False), make_checkpointer(tmp_path)
+    writer, checkpointer = MetricsWriter(tmp_path, board=False), make_checkpointer(tmp_path)
     hooks = [
-        EvaluationHook(lambda iteration: {"bbox/AP": 0.0}, recorder, 1),
+        EvaluationHook(lambda iteration: {"bbox/AP": 0.0}, writer, 1),
         BestHook(checkpointer, "bbox/AP"),
     ]
     failure(tmp_path, make_config(WEIGHT_DECAY=NAN), hooks=hooks)

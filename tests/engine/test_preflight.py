@@ -11,9 +11,8 @@ from detframe.config import get_cfg
 from detframe.config.bounds import Name
 from detframe.config.check import doubts
 from detframe.config.keys import all_keys
-from detframe.engine.best_metric import choose_metric
 from detframe.engine.inputs import check_masks
-from detframe.engine.preflight import check_data_sets, check_names
+from detframe.engine.preflight import check_data_sets, check_names, choose_metric
 from detframe.engine.run import train
 from detframe.errors import InvalidValueError, MissingFileError, UnknownNameError
 from detframe.parallel.environment import env_number

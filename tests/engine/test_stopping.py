@@ -17,7 +17,7 @@ from detframe.config import get_cfg, validate
 from detframe.engine import train
 from detframe.engine.evaluating import TestSets
 from detframe.engine.hooks import CheckpointHook, EvaluationHook
-from detframe.engine.recorder import RunRecorder
+from detframe.engine.metrics_writer import MetricsWriter
 from detframe.engine.trainer import Hook
 from detframe.parallel import launching, stopping
 from detframe.parallel.launching import _Forwarding, launch
@@ -48,7 +48,7 @@ def stoppable(folder, hooks=(), start=0, data=None, evaluate=None):
     folder.mkdir(exist_ok=True)
     own = [CheckpointHook(make_checkpointer(folder), 5)]
     if evaluate is not None:
-        own.insert(0, EvaluationHook(evaluate, RunRecorder(folder, board=False), 4))
+        own.insert(0, EvaluationHook(evaluate, MetricsWriter(folder, board=False), 4))
     return make_trainer(folder, make_config(), hooks=[*hooks, *own], start=start, data=data)
 
 

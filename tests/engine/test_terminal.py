@@ -15,7 +15,7 @@ import pytest
 from detframe.engine import terminal
 from detframe.engine.hooks import LogHook
 from detframe.engine.logs import run_log
-from detframe.engine.recorder import RunRecorder
+from detframe.engine.metrics_writer import MetricsWriter
 from detframe.engine.terminal import PROGRESS, RESULT, Terminal, has_colours, show_progress
 from tests.engine.fakes import make_config, make_trainer
 
@@ -47,7 +47,7 @@ def lines(text):
 
 def trained(folder, steps=40):
     with run_log(folder, 0):
-        hooks = [LogHook(RunRecorder(folder, board=False), 4, 2, 16)]
+        hooks = [LogHook(MetricsWriter(folder, board=False), 4, 2, 16)]
         make_trainer(folder, make_config(MAX_ITER=steps), hooks=hooks).train()
         LOG.warning("something to know")
 

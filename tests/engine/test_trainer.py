@@ -6,7 +6,7 @@ from torch import nn
 
 from detframe.checkpoint import Checkpoint
 from detframe.engine.hooks import CheckpointHook, LogHook
-from detframe.engine.recorder import RunRecorder
+from detframe.engine.metrics_writer import MetricsWriter
 from detframe.engine.replaying import run_step
 from detframe.engine.step import check_losses
 from detframe.engine.trainer import Hook
@@ -92,7 +92,7 @@ def test_resume_in_process_is_bit_exact(tmp_path, ema):
     def run(folder, start, stop, content=None):
         folder.mkdir(exist_ok=True)
         hooks = [
-            LogHook(RunRecorder(folder, start, board=False), 3, 4, 100),
+            LogHook(MetricsWriter(folder, start, board=False), 3, 4, 100),
             CheckpointHook(make_checkpointer(folder), 4),
         ]
         cfg = make_config(MAX_ITER=stop)
@@ -109,7 +109,7 @@ def test_resume_in_process_is_bit_exact(tmp_path, ema):
     second = run(tmp_path / "second", 4, 8, content)
     assert same(weights(whole), weights(second))
     assert same(whole.inference_weights(), second.inference_weights())
-    logs = [RunRecorder(tmp_path / name, board=False).metrics_file.rows() for name in ("whole", "second")]
+    logs = [MetricsWriter(tmp_path / name, board=False).metrics_file.rows() for name in ("whole", "second")]
     losses = [[(row["iteration"], row["loss"]) for row in rows if row["iteration"] > 4] for rows in logs]
     assert losses[0] == losses[1] != []
 

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from detframe.config import get_cfg, validate
-from detframe.engine.evaluating import choose_metric
+from detframe.engine.preflight import choose_metric
 from detframe.evaluation import COCOEvaluator, TT100KEvaluator, build_evaluator
 from tests.evaluation.fakes import FakeRecords, noisy_predictions, prediction, random_records, record, targets_of
 

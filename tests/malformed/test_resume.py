@@ -14,9 +14,8 @@ from detframe.engine.build import check_resumable
 from detframe.engine.checkpoint import LAST
 from detframe.engine.hooks import BestHook, EvaluationHook, LogHook
 from detframe.engine.inputs import resolve_seed
-from detframe.engine.logs import MetricsFile
+from detframe.engine.metrics_writer import MetricsFile, MetricsWriter
 from detframe.engine.newest import find_newest
-from detframe.engine.recorder import RunRecorder
 from detframe.engine.resuming import saved_leaves
 from detframe.engine.trainer import Trainer
 from detframe.torch_files import write_torch_file
@@ -45,10 +44,10 @@ FREE = (
 
 
 def new_trainer(folder: Path) -> Trainer:
-    recorder = RunRecorder(folder, active=False)
+    writer = MetricsWriter(folder, active=False)
     hooks = [
-        LogHook(recorder, 100, 4, 100),
-        EvaluationHook(lambda iteration: {"bbox/AP": 1.0}, recorder, 0),
+        LogHook(writer, 100, 4, 100),
+        EvaluationHook(lambda iteration: {"bbox/AP": 1.0}, writer, 0),
         BestHook(make_checkpointer(folder / "best"), "bbox/AP", 2, 0.0),
     ]
     return make_trainer(folder, make_config(MAX_ITER=8), hooks=hooks, ema=0.9)

@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detframe.engine import board
-from detframe.engine.board import Board
-from detframe.engine.logs import MetricsFile, run_log
+from detframe.engine import metrics_writer
+from detframe.engine.logs import run_log
+from detframe.engine.metrics_writer import Board, MetricsFile, MetricsWriter
 from detframe.engine.pictures import PictureHook
-from detframe.engine.recorder import RunRecorder
 from tests.engine.fakes import make_checkpointer, make_trainer
 
 FULL = Path("/dev/full")
@@ -52,7 +51,7 @@ def test_the_log_hides_no_error_when_it_is_closed(tmp_path):
 @needs_full
 def test_full_disk_under_metrics_is_one_warning(tmp_path, caplog):
     (tmp_path / "metrics.jsonl").symlink_to(FULL)
-    recorder = RunRecorder(tmp_path, board=False)
+    recorder = MetricsWriter(tmp_path, board=False)
     for iteration in range(3):
         recorder.scalars(iteration, {"loss": 1.0})
     (text,) = warnings(caplog)
@@ -78,7 +77,7 @@ def test_a_row_that_was_cut_off_spoils_no_later_one(tmp_path, monkeypatch):
 
 def test_pictures_that_cannot_be_written_are_one_warning(tmp_path, caplog):
     (tmp_path / "images").write_text("a file in the way")
-    recorder = RunRecorder(tmp_path, board=False)
+    recorder = MetricsWriter(tmp_path, board=False)
     for iteration in range(3):
         recorder.picture(iteration, "x", PICTURE)
     (text,) = warnings(caplog)
@@ -87,7 +86,7 @@ def test_pictures_that_cannot_be_written_are_one_warning(tmp_path, caplog):
 
 def test_pictures_that_cannot_be_drawn_are_one_warning(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr("detframe.visualization.training_image", lambda *_, **__: 1 / 0)
-    trainer = make_trainer(tmp_path, hooks=[PictureHook(RunRecorder(tmp_path, board=False), ("cat", "dog"), 1)])
+    trainer = make_trainer(tmp_path, hooks=[PictureHook(MetricsWriter(tmp_path, board=False), ("cat", "dog"), 1)])
     trainer.train()
     assert trainer.iteration == 8
     (text,) = warnings(caplog)
@@ -96,7 +95,7 @@ def test_pictures_that_cannot_be_drawn_are_one_warning(tmp_path, caplog, monkeyp
 
 def test_tensorboard_that_cannot_be_opened_is_one_warning(tmp_path, caplog):
     (tmp_path / "tensorboard").write_text("a file in the way")
-    recorder = RunRecorder(tmp_path)
+    recorder = MetricsWriter(tmp_path)
     for iteration in range(3):
         recorder.scalars(iteration, {"loss": 1.0})
     recorder.close()
@@ -121,7 +120,7 @@ def test_a_thread_of_tensorboard_that_fails_while_it_starts_is_one_warning(tmp_p
 
 
 def test_tensorboard_is_not_waited_for_for_ever(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(board, "CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr(metrics_writer, "CLOSE_SECONDS", 0.2)
     hook = threading.excepthook
     writer = Board(tmp_path)
     writer.scalar("a", 1.0, 1)
@@ -136,7 +135,7 @@ def test_tensorboard_is_not_waited_for_for_ever(tmp_path, caplog, monkeypatch):
 
 
 def test_nothing_is_made_before_there_is_something_to_write(tmp_path):
-    RunRecorder(tmp_path).close()
+    MetricsWriter(tmp_path).close()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -146,10 +145,10 @@ from pathlib import Path
 from detframe.engine.hooks import LogHook
 from detframe.engine.logs import run_log
 from detframe.engine.pictures import PictureHook
-from detframe.engine.recorder import RunRecorder
+from detframe.engine.metrics_writer import MetricsWriter
 from tests.engine.fakes import make_trainer
 folder = Path(sys.argv[1])
-recorder = RunRecorder(folder)
+recorder = MetricsWriter(folder)
 hooks = [PictureHook(recorder, ("cat", "dog"), 1), LogHook(recorder, 1, 4, 16)]
 with run_log(folder, 0):
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
@@ -188,7 +187,7 @@ def test_full_disk_under_last_checkpoint_has_a_remedy(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["predictions_../../x_0", "predictions_/etc/x_0", "predictions_a\nb_0", "y" * 5000])
 def test_a_picture_of_any_data_set_stays_in_its_folder(name, tmp_path):
     folder = tmp_path / "a" / "b"
-    recorder = RunRecorder(folder, board=False)
+    recorder = MetricsWriter(folder, board=False)
     recorder.picture(3, name, PICTURE)
     recorder.picture(3, "predictions_shapes_val_0", PICTURE)
     written = sorted(path.relative_to(folder / "images").as_posix() for path in tmp_path.rglob("*.png"))
