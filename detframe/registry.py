@@ -133,6 +133,7 @@ def _describe(obj: Any) -> str:
     return f"{getattr(obj, '__module__', '?')}.{getattr(obj, '__qualname__', repr(obj))} ({where})"
 
 
+META_ARCHITECTURES = Registry("META_ARCHITECTURES", "MODEL.DISTILL.ON")  # whole detectors
 BACKBONES = Registry("BACKBONES", "MODEL.BACKBONE.CONV_BODY")
 RPN_HEADS = Registry("RPN_HEADS", "MODEL.RPN.NAME")
 ROI_HEADS = Registry("ROI_HEADS", "MODEL.ROI_HEADS.NAME")

@@ -112,13 +112,12 @@ def count_gmac(name: str) -> float:
     torch.manual_seed(0)
     cfg = model_config(name, "cpu")
     model: GeneralizedRCNN = build_detection_model(cfg).eval()
-    model.paste_masks = False
     calm(model)
     image = torch.randint(0, 256, (3, *SIZE_HW), dtype=torch.uint8)
     found: list[int] = []
     model.register_forward_hook(lambda _m, _a, out: found.append(len(out[0]["boxes"])))
     with torch.inference_mode():
-        macs = multiply_adds(model, [image])[""]
+        macs = multiply_adds(model, [image], paste_masks=False)[""]
     if cfg.MODEL.ROI_HEADS.NAME and found != [cfg.TEST.DETECTIONS_PER_IMG]:
         raise RuntimeError(f"{name} found {found} objects in noise instead of {cfg.TEST.DETECTIONS_PER_IMG}")
     return round(macs / 1e9, 1)

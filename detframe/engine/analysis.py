@@ -68,10 +68,14 @@ def analyze(model: nn.Module, images: list[Tensor], depth: int = 2, runs: int = 
     return rows
 
 
-def multiply_adds(model: nn.Module, images: list[Tensor]) -> dict[str, int]:
-    """Multiply-adds of one step of the model, as `Row` counts them, by the names of its modules; "" is the whole."""
+def multiply_adds(model: nn.Module, images: list[Tensor], **options: Any) -> dict[str, int]:
+    """Multiply-adds of one step of the model, as `Row` counts them, by the names of its modules; "" is the whole.
+
+    Args:
+        options: what the model is called with beside the images.
+    """
     with FlopCounterMode(display=False, custom_mapping={torch.ops.torchvision.deform_conv2d: _deformable}) as counter:
-        model(images)
+        model(images, **options)
     root = type(model).__name__
     counts = {name: sum(ops.values()) // 2 for name, ops in counter.get_flop_counts().items()}
     macs = {"" if name == root else name.removeprefix(f"{root}."): n for name, n in counts.items() if name != "Global"}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,7 +34,8 @@ def run_evaluation(
     """Evaluate a model; every rank calls it with its own shard, which may be empty, and gets the same metrics.
 
     The model runs in evaluation mode without gradients; both are as before afterwards, whatever happens. Predictions
-    are rescaled from the size of the image tensors to `orig_size_hw` of their targets.
+    are rescaled from the size of the image tensors to `orig_size_hw` of their targets. A detector leaves masks on their
+    boxes (BoxMasks), so that large images do not take gigabytes.
 
     Args:
         model: `model(images)` gives one Prediction per image.
@@ -46,10 +49,10 @@ def run_evaluation(
         What `evaluator.compute()` gives.
     """
     evaluator.reset()
-    progress = _Progress(loader)
+    progress, predict = _Progress(loader), _with_masks_on_boxes(model)
     with evaluating(model, amp_dtype):
         for images, targets in loader:
-            predictions = model(images)
+            predictions = predict(images)
             pixel = getattr(model, "pixel", 0.0)
             evaluator.update(targets, to_cpu(_in_original_size(images, targets, predictions, pixel)))
             if on_batch is not None:
@@ -64,23 +67,22 @@ def run_evaluation(
 def evaluating(model: nn.Module, amp_dtype: torch.dtype | None = None) -> Iterator[None]:
     """Evaluation mode, no gradients, autocast; the mode of every module is restored at the end.
 
-    Masks stay on their boxes meanwhile (BoxMasks), so that large images do not take gigabytes.
-
     Not `torch.inference_mode`: what a model caches there (anchors, folded norms) could not be used in training later.
     """
     modes = [(module, module.training) for module in model.modules()]
-    pasted = getattr(model, "paste_masks", None)
     model.eval()
-    if pasted is not None:
-        model.paste_masks = False  # type: ignore[assignment]
     try:
         with torch.no_grad(), torch.autocast(model_device(model).type, dtype=amp_dtype, enabled=amp_dtype is not None):
             yield
     finally:
-        if pasted is not None:
-            model.paste_masks = pasted
         for module, training in modes:
             module.training = training
+
+
+def _with_masks_on_boxes(model: nn.Module) -> Callable[[Sequence[Tensor]], list[Prediction]]:
+    """The model, told to leave masks on their boxes where it can."""
+    takes_it = "paste_masks" in inspect.signature(model.forward).parameters
+    return partial(model, paste_masks=False) if takes_it else model
 
 
 def model_device(model: nn.Module) -> torch.device:

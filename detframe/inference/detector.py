@@ -260,7 +260,7 @@ class Detector:
 
     def _run(self, items: list[_Item], score_threshold: float) -> dict[int, Prediction]:
         with evaluating(self.model, self.amp_dtype):
-            predictions = self.model([image for _, image, _ in items])
+            predictions = self.model([image for _, image, _ in items], paste_masks=False)
             if score_threshold > 0:
                 predictions = [select(p, p["scores"] >= score_threshold) for p in predictions]
             predictions = [

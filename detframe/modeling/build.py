@@ -9,11 +9,10 @@ from torch import nn
 
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
-from detframe.layers import check_norms, freeze_matching
+from detframe.layers import freeze_matching
 from detframe.modeling.detector import GeneralizedRCNN, Preprocessor, check_extractor
-from detframe.modeling.distillation import DistilledRCNN, check_distillation, distillation_arguments
 from detframe.parallel.device import resolve_device
-from detframe.registry import BACKBONES, ROI_HEADS, RPN_HEADS
+from detframe.registry import BACKBONES, META_ARCHITECTURES, ROI_HEADS, RPN_HEADS
 
 
 def build_backbone(cfg: ConfigNode) -> nn.Module:
@@ -43,35 +42,32 @@ def build_detection_model(cfg: ConfigNode) -> GeneralizedRCNN:
             f"MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}; a model needs the number of foreground classes "
             "(training takes it from the data set when it is 0)"
         )
+    entry = META_ARCHITECTURES.get("DistilledRCNN" if cfg.MODEL.DISTILL.ON else "GeneralizedRCNN")
     backbone: Any = build_backbone(cfg)
     rpn = _build(RPN_HEADS.get(cfg.MODEL.RPN.NAME), cfg, backbone, "RPN")
     roi_heads = None
     if cfg.MODEL.ROI_HEADS.NAME:
         roi_heads = _build(ROI_HEADS.get(cfg.MODEL.ROI_HEADS.NAME), cfg, backbone, "ROI_HEADS")
-    distilled = cfg.MODEL.DISTILL.ON
     preprocessor = Preprocessor(
         cfg.INPUT.PIXEL_MEAN,
         cfg.INPUT.PIXEL_STD,
         bgr=cfg.INPUT.FORMAT == "BGR",
-        # a distilled student sees half of the image, which must divide as well
-        divisor=(2 if distilled else 1) * getattr(backbone, "size_divisibility", max(backbone.strides.values())),
+        divisor=entry.divisor_factor * getattr(backbone, "size_divisibility", max(backbone.strides.values())),
         channels_last=cfg.MODEL.CHANNELS_LAST,
     )
-    parts: dict[str, Any] = {
-        "preprocessor": preprocessor,
-        "backbone": backbone,
-        "rpn": rpn,
-        "roi_heads": roi_heads,
-        "num_classes": cfg.MODEL.NUM_CLASSES,
-        "rpn_maps": list(_strides_for(cfg, backbone, "RPN")),
-        "roi_maps": list(_strides_for(cfg, backbone, "ROI_HEADS")),
-        "pixel": float(cfg.MODEL.LEGACY_BOXES),
-    }
-    model = DistilledRCNN(**parts, **distillation_arguments(cfg)) if distilled else GeneralizedRCNN(**parts)
+    model: GeneralizedRCNN = entry.from_config(
+        cfg,
+        preprocessor=preprocessor,
+        backbone=backbone,
+        rpn=rpn,
+        roi_heads=roi_heads,
+        num_classes=cfg.MODEL.NUM_CLASSES,
+        rpn_maps=list(_strides_for(cfg, backbone, "RPN")),
+        roi_maps=list(_strides_for(cfg, backbone, "ROI_HEADS")),
+        pixel=float(cfg.MODEL.LEGACY_BOXES),
+    )
     freeze_matching(model, cfg.MODEL.FREEZE)
-    if isinstance(model, DistilledRCNN):
-        check_distillation(cfg, model)
-    check_norms(model)
+    model.check(cfg)
     if cfg.MODEL.CHANNELS_LAST:
         model = model.to(memory_format=torch.channels_last)
     if cfg.MODEL.COMPILE:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
+from detframe.config import ConfigNode
 from detframe.errors import InvalidTypeError, InvalidValueError
-from detframe.layers import SingleValueError
+from detframe.layers import SingleValueError, check_norms
 from detframe.modeling.ground_truth import GroundTruth, pack_targets
 from detframe.modeling.proposals import Proposals
 from detframe.ops import BoxCoder
+from detframe.registry import META_ARCHITECTURES
 from detframe.structures import BoxMasks, ImageList, Prediction, Target
 
 # How far a float image may leave [0, 1], as after a bicubic resize
@@ -81,11 +83,13 @@ def check_image(image: Any, name: str) -> None:
         )
 
 
+@META_ARCHITECTURES.register
 class GeneralizedRCNN(nn.Module):
     """A detector: images to features, features to proposals or detections, proposals to detections.
 
     `model(images, targets)` follows torchvision's convention. In training it returns a dict of weighted scalar losses
-    whose keys begin with "loss_"; in evaluation a list of Prediction, in the coordinates of the images handed in.
+    whose keys begin with "loss_"; in evaluation a list of Prediction, in the coordinates of the images handed in. Masks
+    come as (M, 1, H, W); with `paste_masks=False` on their boxes (BoxMasks), which takes far less memory.
 
     Args:
         pixel: 1 if the boxes inside of the model run from pixel to pixel, so that x2, y2 are 1 less than those of the
@@ -95,6 +99,9 @@ class GeneralizedRCNN(nn.Module):
         ValueError: no images, images that are not (3, H, W), or in training targets that are missing or break their
             contract.
     """
+
+    # images are padded to so many times what the extractor's maps need
+    divisor_factor: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -116,8 +123,23 @@ class GeneralizedRCNN(nn.Module):
         self.rpn = rpn
         self.roi_heads = roi_heads
         self.num_classes = num_classes
-        # masks come as (M, 1, H, W); False leaves them on their boxes (BoxMasks), which takes far less memory
-        self.paste_masks = True
+
+    @classmethod
+    def from_config(cls, cfg: ConfigNode, **parts: Any) -> Self:
+        """The detector of a config.
+
+        Args:
+            parts: the arguments of the constructor that every detector has.
+        """
+        return cls(**parts)
+
+    def check(self, cfg: ConfigNode) -> None:
+        """What a detector must satisfy once MODEL.FREEZE has frozen parts of it.
+
+        Raises:
+            ValueError: it does not.
+        """
+        check_norms(self)
 
     @property
     def device(self) -> torch.device:
@@ -129,9 +151,11 @@ class GeneralizedRCNN(nn.Module):
         """Whether the predictions are proposals, which all have label 1, whatever class the object is of."""
         return self.roi_heads is None and getattr(self.rpn, "class_agnostic", False)
 
-    def forward(self, images: Sequence[Tensor], targets: Sequence[Target] | None = None) -> Any:
+    def forward(
+        self, images: Sequence[Tensor], targets: Sequence[Target] | None = None, paste_masks: bool = True
+    ) -> Any:
         with naming_images(images, targets):
-            return self._run(*self._batch(images, targets))
+            return self._run(*self._batch(images, targets), paste_masks)
 
     def _batch(self, images: Sequence[Tensor], targets: Sequence[Target] | None) -> tuple[ImageList, Any]:
         """The images as one batch, and in training their GroundTruth, else None."""
@@ -140,7 +164,7 @@ class GeneralizedRCNN(nn.Module):
         batch = self.preprocessor(images)
         return batch, self._ground_truth(batch, targets) if self.training else None
 
-    def _run(self, batch: ImageList, ground_truth: GroundTruth | None) -> Any:
+    def _run(self, batch: ImageList, ground_truth: GroundTruth | None, paste_masks: bool = True) -> Any:
         features = self.backbone(batch.tensors)
         check_maps(features, batch.padded_hw, self.backbone.strides)  # type: ignore[arg-type]
         read = {name: features[name] for name in self.rpn_maps}
@@ -152,7 +176,7 @@ class GeneralizedRCNN(nn.Module):
         if self.training:
             return losses
         detections = replace(proposals, boxes=BoxCoder(pixel=self.pixel).extend(proposals.boxes))
-        return _predictions(detections, batch.sizes_hw, self.paste_masks)
+        return _predictions(detections, batch.sizes_hw, paste_masks)
 
     def _ground_truth(self, batch: ImageList, targets: Sequence[Target] | None) -> GroundTruth:
         if targets is None:

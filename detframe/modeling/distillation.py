@@ -7,7 +7,7 @@ Legend: N images, C channels, G objects of the fullest image, (h, w) cells of a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,13 @@ from detframe.modeling.backbones.efpn import EFPN
 from detframe.modeling.detector import GeneralizedRCNN, naming_images
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.ops import BoxCoder
+from detframe.registry import META_ARCHITECTURES
 from detframe.structures import Target
 
 STRIDES = {"p2": 4, "p3": 8}  # of the targets, on the image that the teacher sees
 
 
+@META_ARCHITECTURES.register
 class DistilledRCNN(GeneralizedRCNN):
     """A detector on EFPN whose extension is trained to give, on a smaller image, the maps of a larger one.
 
@@ -42,6 +44,8 @@ class DistilledRCNN(GeneralizedRCNN):
         parts: the arguments of GeneralizedRCNN.
     """
 
+    divisor_factor = 2  # the student sees half of the image, which must divide as well
+
     def __init__(
         self,
         *,
@@ -56,9 +60,52 @@ class DistilledRCNN(GeneralizedRCNN):
         self.enlarge_teacher, self.detection = enlarge_teacher, detection
         self.positive_weight = positive_weight
 
-    def forward(self, images: Sequence[Tensor], targets: Sequence[Target] | None = None) -> Any:
+    @classmethod
+    def from_config(cls, cfg: ConfigNode, **parts: Any) -> Self:
+        """The detector of a config, with what MODEL.DISTILL says of its training."""
+        keys = cfg.MODEL.DISTILL
+        return cls(
+            features=keys.FEATURES,
+            enlarge_teacher=keys.TEACHER == "enlarged",
+            positive_weight=keys.POSITIVE_WEIGHT,
+            detection=keys.DETECTION,
+            **parts,
+        )
+
+    def check(self, cfg: ConfigNode) -> None:
+        """What is to be distilled must be there, and what teaches must stand still.
+
+        Raises:
+            ValueError: the extractor has no extension; parts would train without a loss of their own; or a norm
+                computes statistics, which two image sizes would mix.
+        """
+        name, backbone = cfg.MODEL.BACKBONE.CONV_BODY, self.backbone
+        if not isinstance(backbone, EFPN):
+            raise InvalidValueError(
+                f"MODEL.DISTILL.ON needs an extended pyramid, a CONV_BODY such as 'R-50-EFPN', not {name!r}"
+            )
+        teacher = [("backbone.body", backbone.body), ("backbone.fpn", backbone.fpn)]
+        idle = [] if self.detection else [*teacher, ("rpn", self.rpn), ("roi_heads", self.roi_heads)]
+        learning = [part for part, module in idle if module is not None and _learns(module)]
+        if learning:
+            raise InvalidValueError(
+                "MODEL.DISTILL.ON without MODEL.DISTILL.DETECTION trains the extension alone, but these would train "
+                f"too: {', '.join(learning)}; add '<part>.*' of each to MODEL.FREEZE"
+            )
+        norms = (nn.BatchNorm2d, nn.SyncBatchNorm)
+        if any(isinstance(module, norms) for module in backbone.modules()):
+            raise InvalidValueError(
+                "MODEL.DISTILL.ON runs the backbone on images of two sizes, whose statistics its batch norms would "
+                "mix; freeze them (MODEL.FREEZE ['backbone.body.*', 'backbone.fpn.*']) or use GN (MODEL.RESNETS.NORM, "
+                "MODEL.FPN.NORM)"
+            )
+        super().check(cfg)
+
+    def forward(
+        self, images: Sequence[Tensor], targets: Sequence[Target] | None = None, paste_masks: bool = True
+    ) -> Any:
         if not self.training:
-            return super().forward(images, targets)
+            return super().forward(images, targets, paste_masks)
         with naming_images(images, targets):
             batch, ground_truth = self._batch(images, targets)
             losses = self._distill(batch.tensors, ground_truth)
@@ -118,46 +165,6 @@ def box_mask(boxes: Tensor, valid: Tensor, stride: int, size_hw: Sequence[int]) 
     for (x, y), sign in (((start, start), 1), ((end, end), 1), ((start, end), -1), ((end, start), -1)):
         corners.index_put_((image, y[..., 1], x[..., 0]), sign * one, accumulate=True)
     return corners.cumsum(1).cumsum(2)[:, :height, :width] > 0
-
-
-def distillation_arguments(cfg: ConfigNode) -> dict[str, Any]:
-    """The keys of MODEL.DISTILL as DistilledRCNN takes them."""
-    keys = cfg.MODEL.DISTILL
-    return {
-        "features": keys.FEATURES,
-        "enlarge_teacher": keys.TEACHER == "enlarged",
-        "positive_weight": keys.POSITIVE_WEIGHT,
-        "detection": keys.DETECTION,
-    }
-
-
-def check_distillation(cfg: ConfigNode, model: DistilledRCNN) -> None:
-    """What is to be distilled must be there, and what teaches must stand still.
-
-    Raises:
-        ValueError: the extractor has no extension; parts would train without a loss of their own; or a norm computes
-            statistics, which two image sizes would mix.
-    """
-    name, backbone = cfg.MODEL.BACKBONE.CONV_BODY, model.backbone
-    if not isinstance(backbone, EFPN):
-        raise InvalidValueError(
-            f"MODEL.DISTILL.ON needs an extended pyramid, a CONV_BODY such as 'R-50-EFPN', not {name!r}"
-        )
-    teacher = [("backbone.body", backbone.body), ("backbone.fpn", backbone.fpn)]
-    idle = [] if model.detection else [*teacher, ("rpn", model.rpn), ("roi_heads", model.roi_heads)]
-    learning = [part for part, module in idle if module is not None and _learns(module)]
-    if learning:
-        raise InvalidValueError(
-            "MODEL.DISTILL.ON without MODEL.DISTILL.DETECTION trains the extension alone, but these would train too: "
-            f"{', '.join(learning)}; add '<part>.*' of each to MODEL.FREEZE"
-        )
-    norms = (nn.BatchNorm2d, nn.SyncBatchNorm)
-    if any(isinstance(module, norms) for module in backbone.modules()):
-        raise InvalidValueError(
-            "MODEL.DISTILL.ON runs the backbone on images of two sizes, whose statistics its batch norms would mix; "
-            "freeze them (MODEL.FREEZE ['backbone.body.*', 'backbone.fpn.*']) or use GN (MODEL.RESNETS.NORM, "
-            "MODEL.FPN.NORM)"
-        )
 
 
 def _learns(module: nn.Module) -> bool:

@@ -143,3 +143,15 @@ def test_two_ranks_give_the_metrics_of_one(root, tmp_path):
         expected += repr(sorted(evaluator.compute().items())) + repr(evaluator.diagnosis())
     assert [process.communicate(timeout=120)[0] for process in processes] == [expected, expected]
     assert "bbox/AP50" in expected
+
+
+def test_a_detector_is_told_to_leave_masks_on_their_boxes():
+    records, seen = random_records(), []
+
+    class Detector(Perfect):
+        def forward(self, images, targets=None, paste_masks=True):
+            seen.append(paste_masks)
+            return super().forward(images)
+
+    run_evaluation(Detector(records, 1.0), batches(records, 1.0), COCOEvaluator(records))
+    assert seen and not any(seen)

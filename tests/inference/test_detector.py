@@ -153,7 +153,6 @@ def test_masks_in_the_size_of_the_original(amp):
             assert a["masks"].shape == (len(a["scores"]), 1, *image.shape[:2])
             assert a["masks"].dtype == torch.float32 and not a["masks"].requires_grad
             assert isinstance(b["masks"], BoxMasks) and torch.equal(b["masks"].paste(), a["masks"])
-    assert detector.model.paste_masks
 
 
 def test_images_are_read_only_a_little_ahead(detector):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from detframe import registry
 from detframe.modeling import GeneralizedRCNN, build_detection_model
 from detframe.modeling.distillation import DistilledRCNN, balanced_l1, box_mask
 from tests.modeling.tiny import EMPTY, FULL, make_images, make_target, tiny_config
@@ -159,3 +160,19 @@ def test_what_cannot_be_distilled(opts, words):
     with pytest.raises(ValueError) as error:
         make(*opts)
     assert all(word in str(error.value) for word in words)
+
+
+def test_whole_detectors_are_members_of_a_registry():
+    members = dict(registry.META_ARCHITECTURES)
+    assert members == {"DistilledRCNN": DistilledRCNN, "GeneralizedRCNN": GeneralizedRCNN}
+    assert make().preprocessor.divisor == 2 * make("MODEL.DISTILL.ON", False).preprocessor.divisor
+
+
+def test_an_entry_owns_its_check(monkeypatch):
+    def refuse(self, cfg):
+        raise ValueError(f"refused with {cfg.MODEL.BACKBONE.CONV_BODY}")
+
+    monkeypatch.setattr(DistilledRCNN, "check", refuse)
+    with pytest.raises(ValueError, match="refused with R-18-EFPN"):
+        make()
+    assert type(make("MODEL.DISTILL.ON", False)) is GeneralizedRCNN

@@ -111,8 +111,7 @@ def test_masks_may_stay_on_their_boxes():
     model = make(*MASKS).eval()
     with torch.inference_mode():
         pasted = model(make_images())
-        model.paste_masks = False
-        kept = model(make_images())
+        kept = model(make_images(), paste_masks=False)
     for a, b in zip(pasted, kept, strict=True):
         assert isinstance(b["masks"], BoxMasks) and torch.equal(b["masks"].paste(), a["masks"])
 

@@ -223,9 +223,9 @@ def test_objects_of_resized_files_keep_their_last_pixel():
 
 def test_masks_are_pasted_on_the_boxes_that_come_back():
     model, _ = _model({**RCNN, **MASKS})
-    model.eval().paste_masks = False
+    model.eval()
     with torch.inference_mode():
-        for prediction in model(make_images()):
+        for prediction in model(make_images(), paste_masks=False):
             assert torch.equal(prediction["masks"].boxes, prediction["boxes"])
             assert len(prediction["masks"]) > 3
 

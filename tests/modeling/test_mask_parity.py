@@ -182,11 +182,11 @@ def test_keypoint_losses_of_torchvision(keypoints):
     assert_same_losses(keypoints, [1, 1, 1], {"loss_keypoint": "loss_keypoint"})
 
 
-def detections(pair):
+def detections(pair, **options):
     theirs, ours = pair
     images, _ = batch([1, 1, 1])
     with torch.inference_mode():
-        return list(zip(theirs.eval()(images), ours.eval()(images), strict=True))
+        return list(zip(theirs.eval()(images), ours.eval()(images, **options), strict=True))
 
 
 def matched(expected, actual):
@@ -197,13 +197,11 @@ def matched(expected, actual):
 
 def test_masks_of_torchvision(masks):
     """Probabilities on the boxes, to 1e-4. How they are pasted is compared in tests/ops/test_mask_paste.py."""
-    theirs, ours = masks
+    theirs = masks[0]
     seen = []
     hook = theirs.roi_heads.mask_predictor.register_forward_hook(lambda _m, _a, out: seen.append(out))
-    ours.paste_masks = False
-    both = detections(masks)
+    both = detections(masks, paste_masks=False)
     hook.remove()
-    ours.paste_masks = True
     start = 0
     for expected, actual in both:
         assert_same_detections(actual, expected["boxes"], expected["labels"], expected["scores"], atol=1e-4)
