@@ -85,7 +85,7 @@ def test_pictures_that_cannot_be_written_are_one_warning(tmp_path, caplog):
 
 
 def test_pictures_that_cannot_be_drawn_are_one_warning(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("detframe.visualization.training_image", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("detframe.engine.pictures.training_image", lambda *_, **__: 1 / 0)
     trainer = make_trainer(tmp_path, hooks=[PictureHook(MetricsWriter(tmp_path, board=False), ("cat", "dog"), 1)])
     trainer.train()
     assert trainer.iteration == 8

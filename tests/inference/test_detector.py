@@ -85,7 +85,12 @@ def test_batched_equals_one_by_one(detector, batch_size):
 def test_images_of_one_padded_shape_share_a_batch(detector, monkeypatch):
     sizes = []
     forward = detector.model.forward
-    monkeypatch.setattr(detector.model, "forward", lambda images: (sizes.append(len(images)), forward(images))[1])
+
+    def counted(images, **options):
+        sizes.append(len(images))
+        return forward(images, **options)
+
+    monkeypatch.setattr(detector.model, "forward", counted)
     images = [picture(*size, seed=0) for size in [(60, 90), (90, 60)] * 6]
     detector.predict(images, batch_size=4)
     assert sorted(sizes) == [2, 2, 4, 4]

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-import detframe.modeling
+from detframe.engine import replaying
 from detframe.engine.nonfinite import pack_target
 from detframe.engine.replaying import replay
 from tests.engine.fakes import META, Regressor, make_batch, make_trainer
@@ -36,7 +36,7 @@ def bundle() -> dict[str, Any]:
 
 def cases(folder: Path) -> Iterator[Case]:
     torch.set_num_threads(1)
-    detframe.modeling.build_detection_model = lambda cfg: Regressor()  # of milliseconds; in this process alone
+    replaying.build_detection_model = lambda cfg: Regressor()  # of milliseconds; in this process alone
     path, content = folder / NAME, bundle()
     torch_file(content, path)
     sound, usual = path.read_bytes(), replay(path).losses
