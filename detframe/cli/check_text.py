@@ -98,7 +98,7 @@ def _section(severity: str, findings: Sequence[Finding]) -> str:
         lines += [_wrapped(example, "    ", "      ") for example in _examples(finding)]
         following = findings[i + 1].remedy if i + 1 < len(findings) else ""
         if finding.remedy and finding.remedy != following:
-            lines.append(_wrapped(finding.remedy, "  > ", "    "))
+            lines.append(_wrapped(finding.remedy, "  > ", "    ", whole=True))
     return "\n".join(lines)
 
 
@@ -131,13 +131,18 @@ def _examples(finding: Finding) -> Iterator[str]:
         yield from shown
 
 
-def _wrapped(text: str, first: str = "", further: str = "  ") -> str:
-    """Lines of at most WIDTH columns; a word that is longer than a line, as a path may be, loses its middle."""
+def _wrapped(text: str, first: str = "", further: str = "  ", whole: bool = False) -> str:
+    """Lines of at most WIDTH columns; a word that is longer than a line, as a path may be, loses its middle.
+
+    Args:
+        whole: it stays whole, and its line is longer: somebody is to type it.
+    """
     longest = WIDTH - max(len(first), len(further))
-    words = (word if len(word) <= longest else _shortened(word, longest) for word in text.split())
+    words = (word if whole or len(word) <= longest else _shortened(word, longest) for word in text.split())
     return textwrap.fill(
-        " ".join(words), WIDTH, initial_indent=first, subsequent_indent=further, break_on_hyphens=False
-    )
+        " ".join(words), WIDTH, initial_indent=first, subsequent_indent=further,
+        break_on_hyphens=False, break_long_words=False,
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------------- tables

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from detframe.data.unrecognised import not_recognised
 from detframe.errors import InvalidValueError, UnknownNameError, listed
 from detframe.registry import DATASET_FORMATS, nearest
 
-_LISTED = 20  # data sets of a message
+_LISTED, _EXPLAINED = 20, 5  # data sets of a message; of so many it says by what they were recognised
 MUCH_LARGER = 5  # one data set with so many times the pictures of all others together is the one that is meant
 
 
@@ -206,8 +207,10 @@ def _is_shared(place: Path, candidate: Candidate, rivals: Sequence[Cluster]) -> 
 
 
 def quoted(path: str) -> str:
-    """A path as a shell takes it for one word."""
-    return f'"{path}"' if any(letter in path for letter in " ()&;'") else path
+    """A path as a shell takes it for one word; in double quotes, which Windows knows too, where they suffice."""
+    if any(letter in path for letter in '"$`\\!'):
+        return shlex.quote(path)
+    return f'"{path}"' if shlex.quote(path) != path else path
 
 
 def _several(sets: Sequence[Cluster], path: Path, shown_path: str) -> InvalidValueError:
@@ -224,7 +227,8 @@ def _several(sets: Sequence[Cluster], path: Path, shown_path: str) -> InvalidVal
         size = f"{counted(len(content.pictures), 'picture')}, {counted(content.objects, 'object')}"
         more = f"; also as {', '.join(also)}" if also else ""
         lines.append(f"      {best.format}: {size} of {_classes(content.class_names)}{more}")
-        lines.append(f"      ({best.recognised.reason})")
+        if len(sets) <= _EXPLAINED:
+            lines.append(f"      ({best.recognised.reason})")
     more = f"\n  ... and {len(sets) - _LISTED} more" if len(sets) > _LISTED else ""
     return InvalidValueError(
         f"{shown_path} holds {len(sets)} data sets with different pictures, and none of them has all; choose one:\n"

@@ -61,3 +61,9 @@ def test_verdicts(tmp_path: Path, severities: tuple[str, ...], verdict: str) -> 
 def test_control_characters_of_names_do_not_reach_the_terminal(tmp_path: Path) -> None:
     screened = examine({"train": records(clean(tmp_path, "train", 0), ["a\x1b[31m", "b"])}, None, False)
     assert "\x1b" not in report("x", None, screened, quick=False)
+
+
+def test_words_to_type_stay_whole(tmp_path: Path) -> None:
+    finding = Finding("x", "note", 1, "there is another", (), f"to take it: --data /data/{LONG}", whole=True)
+    screened = examine({"train": records(clean(tmp_path, "train", 0))}, None, False, [finding])
+    assert f"\n    /data/{LONG}\n" in report("x", None, screened, quick=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,16 @@ def test_data_sets_with_different_pictures_are_listed_with_the_words_to_type(tmp
         assert f"--data {tmp_path / name}\n" in str(error.value)
         assert f"toy: 2 pictures, 2 objects of 1 class ({name[:-1]})" in str(error.value)
         assert len(read_folder(tmp_path / name).records("train")) == 1
+
+
+def test_many_data_sets_take_two_lines_each(tmp_path: Path):
+    for number in range(6):
+        write_toy(tmp_path / f"cars$ {number}" / "all.toy", [f"{number}.png"])
+    with pytest.raises(InvalidValueError, match="holds 6 data sets") as error:
+        read_folder(tmp_path)
+    lines = str(error.value).splitlines()[1:-1]
+    assert len(lines) == 12 and not any(".toy files" in line for line in lines)
+    assert [shlex.split(line) for line in lines[::2]] == [["--data", str(tmp_path / f"cars$ {n}")] for n in range(6)]
 
 
 def test_copies_of_pictures_are_the_same_pictures(tmp_path: Path):
