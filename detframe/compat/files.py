@@ -1,21 +1,28 @@
 """Reading weights from a file, an http(s) address, or a list of published weights.
 
-Nothing that a file says is ever executed: PyTorch files are read with `weights_only`, pickles as `read_pickle` does.
+Nothing that a file says is ever executed: PyTorch files are read with `weights_only`, pickles as `read_pickle` does,
+and safetensors by their own library, which knows nothing but numbers.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
 from detframe.compat.body_weights import TORCHVISION, address_of
 from detframe.compat.download import download
-from detframe.compat.pickles import numpy_globals, read_pickle
+from detframe.compat.pickles import numpy_globals, read_pickle, reason_of
 from detframe.config.paths import expanded
 from detframe.errors import InvalidValueError
-from detframe.torch_files import beginning, is_torch_file, read_torch_file
+from detframe.torch_files import DAMAGE, beginning, is_torch_file, read_torch_file
 
 _PICKLE = b"\x80"  # of protocol 2 or newer
+_SAFETENSORS = re.compile(rb"[\0-\xff]{4}\0{4}\{[\"}]")  # the length of its table in eight bytes, and a table of JSON
 
 
 def read_weights(path_or_url: str | Path) -> Any:
@@ -43,10 +50,15 @@ def address_of_weights(name: str) -> str:
 
 
 def read_checkpoint(path: str | Path) -> Any:
-    """The content of a local PyTorch file or `.pkl`, tensors and plain values only; errors as of `read_weights`."""
+    """The content of a local file of PyTorch, `.pkl` or safetensors, tensors and plain values only.
+
+    Errors as of `read_weights`.
+    """
     path = Path(path)
     start = beginning(path)
     _refuse_others(path, start)
+    if _SAFETENSORS.match(start) or path.suffix == ".safetensors":
+        return _read_safetensors(path)
     if is_torch_file(start):
         return read_torch_file(path, numpy_globals())
     if path.suffix == ".pkl" or start.startswith(_PICKLE):
@@ -54,11 +66,20 @@ def read_checkpoint(path: str | Path) -> Any:
     raise InvalidValueError(f"{path} is no PyTorch checkpoint: it begins with {start[:16]!r}")
 
 
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; errors as of `read_weights`."""
+    try:
+        # copies: the library's tensors are the file itself, whoever writes to it
+        return {name: value.clone() for name, value in load_file(path).items()}
+    except (*DAMAGE, OSError, SafetensorError) as error:
+        raise InvalidValueError(f"{path} is damaged or half-written and cannot be read ({reason_of(error)})") from None
+
+
 def _refuse_others(path: Path, start: bytes) -> None:
     """What failed downloads leave, and files of other kinds.
 
     Raises:
-        ValueError: a web page, a pointer of Git LFS, or safetensors.
+        ValueError: a web page or a pointer of Git LFS.
     """
     begin = start.lstrip(b"\xef\xbb\xbf \t\r\n")
     line = begin.partition(b"\n")[0].decode("utf-8", "replace")
@@ -70,11 +91,6 @@ def _refuse_others(path: Path, start: bytes) -> None:
     if begin.startswith(b"version https://git-lfs"):
         raise InvalidValueError(
             f"{path} is a pointer of Git LFS, not the file itself; run git lfs pull in its repository"
-        )
-    if path.suffix == ".safetensors":
-        raise InvalidValueError(
-            f"{path} is of a kind that is not read here; torch.save(safetensors.torch.load_file({str(path)!r}), PATH) "
-            "writes one that is"
         )
 
 

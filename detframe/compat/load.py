@@ -8,17 +8,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from detframe.compat.anchor_order import DENSE_OUTPUTS, RPN_OUTPUTS, anchor_grid, sizes_fastest
-from detframe.compat.caffe2_names import MERGED, exact_affine
 from detframe.compat.class_rows import ClassRows, coco_names, count_classes, rows_by_name
-from detframe.compat.dense_names import TORCHVISION_DENSE, without_unused_class
-from detframe.compat.detectron_names import DETECTRON, DETECTRON_MERGED
 from detframe.compat.files import read_weights
-from detframe.compat.names import DETECTRON2, OWN, TORCHVISION_DETECTOR, translate, without_wrappers
 from detframe.compat.parts import half_filled
+from detframe.compat.programs import OWN, Program, recognised
+from detframe.compat.renaming import res5_where_it_stands
 from detframe.compat.report import LoadReport
 from detframe.compat.state import StateDict, find_state_dict, refuse_not_finite, refuse_other_numbers
-from detframe.compat.timm_names import timm_body
 from detframe.errors import InvalidValueError
 
 # Outputs whose size is a number that new data may change
@@ -71,9 +67,10 @@ def load_weights(
     else:
         source, content = str(path_or_url), read_weights(path_or_url)
     found, target = find_state_dict(content, source), model.state_dict()
-    kind, state = _in_our_names(found, model, target)
+    program, kind, cleaned = recognised(found.tensors, model)
+    state = _extended_head_from_shared(res5_where_it_stands(program.read(cleaned, model), target), target)
     report = LoadReport(source, kind, notes=list(found.notes))
-    rows = None if class_names is None else _class_rows(kind, found, state, target, class_names)
+    rows = None if class_names is None else _class_rows(program, found, state, target, class_names)
     if rows is not None:
         report.notes.append(rows.note())
     fitting = _sort_out(state, target, rows, report)
@@ -86,24 +83,8 @@ def load_weights(
     return report
 
 
-def _in_our_names(found: StateDict, model: nn.Module, target: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
-    """The kind of a state dict, and its content as this model has it: names, places, order of rows."""
-    raw = without_wrappers(found.tensors)
-    timm = timm_body(raw, target)
-    kind, state = translate(raw) if timm is None else ("timm classifier", timm)
-    if kind == TORCHVISION_DENSE:
-        state = without_unused_class(state, target)
-    if kind == DETECTRON2:
-        state = sizes_fastest(state, anchor_grid(model), (*RPN_OUTPUTS, *DENSE_OUTPUTS))
-    if kind in (DETECTRON, DETECTRON_MERGED):
-        state = sizes_fastest(state, anchor_grid(model), DENSE_OUTPUTS)
-    state = _res5_where_it_stands(state, target)
-    state = _extended_head_from_shared(state, target)
-    return kind, exact_affine(state, model) if kind in (MERGED, DETECTRON_MERGED) else state
-
-
 def _class_rows(
-    kind: str,
+    program: Program,
     found: StateDict,
     state: Mapping[str, Tensor],
     target: Mapping[str, Tensor],
@@ -117,9 +98,9 @@ def _class_rows(
         )
     if not classes or not others:
         return None
-    if kind == OWN:
+    if program is OWN:
         return rows_by_name(state, target, found.class_names, class_names) if len(found.class_names) == others else None
-    theirs = coco_names(state, by_id=kind in (TORCHVISION_DETECTOR, TORCHVISION_DENSE))
+    theirs = coco_names(state, by_id=program.category_ids)
     if theirs is None:
         return None
     rows = rows_by_name(state, target, theirs, class_names)
@@ -128,14 +109,6 @@ def _class_rows(
         return None
     rows.taken_for = f"the checkpoint does not name its {others} classes, they are taken for COCO's"
     return rows
-
-
-def _res5_where_it_stands(state: dict[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The last stage of a body under the name that it has in a detector whose head on regions it is."""
-    in_body, in_head = "backbone.body.layer4.", "roi_heads.box_head.layer4."
-    if not any(name.startswith(in_head) for name in target):
-        return state
-    return {name.replace(in_body, in_head): value for name, value in state.items()}
 
 
 def _extended_head_from_shared(state: dict[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:

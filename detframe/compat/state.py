@@ -97,7 +97,7 @@ def refuse_not_finite(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], 
 
 
 def refuse_other_numbers(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str | Path) -> None:
-    """Whole numbers where the model has real ones were rounded, or stand for others by a scale that is not there.
+    """Numbers that were rounded, or stand for others by a scale that is not there: whole ones, and those of eight bits.
 
     Args:
         weights: what goes into a model.
@@ -106,7 +106,8 @@ def refuse_other_numbers(weights: Mapping[str, Tensor], own: Mapping[str, Tensor
     Raises:
         ValueError: names the file and the first few.
     """
-    wrong = [name for name, value in weights.items() if own[name].is_floating_point() and not value.is_floating_point()]
+    coarse = [name for name, value in weights.items() if not value.is_floating_point() or value.element_size() < 2]
+    wrong = [name for name in coarse if own[name].is_floating_point()]
     if wrong:
         kinds = ", ".join(sorted({str(weights[name].dtype).removeprefix("torch.") for name in wrong}))
         raise InvalidValueError(

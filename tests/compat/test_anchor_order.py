@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from detframe.compat import load_weights
-from detframe.compat.anchor_order import RPN_OUTPUTS, anchor_grid, ratios_fastest, sizes_fastest
 from detframe.compat.export import to_detectron2
+from detframe.compat.renaming import RPN_OUTPUTS, anchor_grid, ratios_fastest, sizes_fastest
 from detframe.modeling import build_detection_model
 from tests.modeling.tiny import DENSE, tiny_config
 

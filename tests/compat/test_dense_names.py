@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from detframe.compat import load_weights
-from detframe.compat.dense_names import detectron2_retinanet
+from detframe.compat.programs import detectron2
 from detframe.config import get_cfg
 from detframe.modeling import build_detection_model
 
@@ -68,4 +68,4 @@ def test_a_checkpoint_of_ours_with_one_class_more_is_not_taken_for_torchvisions(
 def test_detectron2s_towers_are_rows_of_convolutions_and_relus():
     state = {"head.bbox_pred.weight": torch.zeros(36, 1, 1, 1), "head.cls_subnet.4.bias": torch.zeros(1)}
     names = ["rpn.head.regression_head.bbox_reg.weight", "rpn.head.classification_head.conv.2.0.bias"]
-    assert list(detectron2_retinanet(state)) == names
+    assert list(detectron2.read(state, None)) == names

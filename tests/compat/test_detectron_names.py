@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from detframe.compat import load_weights
-from detframe.compat.names import translate
+from detframe.compat import load_weights, translate
 from tests.compat.dialects import C4, FPN_GN, RETINANET, random_model
 from tests.compat.test_caffe2_names import _caffe2_name
 

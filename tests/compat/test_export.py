@@ -10,8 +10,9 @@ from detframe.compat import load_weights
 from detframe.compat.export import to_detectron2, to_torchvision
 from detframe.config import get_cfg
 from detframe.modeling import build_detection_model
+from tests.compat.test_parts import POINT
 from tests.modeling.parity import reference, reference_state
-from tests.modeling.tiny import tiny_config
+from tests.modeling.tiny import DENSE, tiny_config
 
 
 def model_of(*opts, base=""):
@@ -82,6 +83,9 @@ C4 += ("MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 14, "MODEL.RPN.ANCHOR_SIZES", ((3
 CONVS = ("MODEL.ROI_BOX_HEAD.NUM_CONV", 2, "MODEL.ROI_BOX_HEAD.CONV_DIM", 12, "MODEL.ROI_BOX_HEAD.NORM", "GN")
 
 
+DEFORMABLE = ("MODEL.RESNETS.STAGE_WITH_DCN", (False, False, True, True))
+
+
 @pytest.mark.parametrize(
     "opts",
     [
@@ -92,9 +96,14 @@ CONVS = ("MODEL.ROI_BOX_HEAD.NUM_CONV", 2, "MODEL.ROI_BOX_HEAD.CONV_DIM", 12, "M
         ("MODEL.KEYPOINT_ON", True, "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", 4),
         ("MODEL.FPN.NORM", "GN", "MODEL.MASK_ON", True, "MODEL.ROI_MASK_HEAD.NORM", "GN"),
         C4,
+        DEFORMABLE,
+        POINT,
     ],
-    ids=["cascade with masks", "box convolutions", "cascade with convolutions", "RPN", "keypoints", "GN", "C4"],
-)
+    ids=[
+        "cascade with masks", "box convolutions", "cascade with convolutions", "RPN", "keypoints", "GN", "C4",
+        "deformable", "PointRend",
+    ],
+)  # fmt: skip
 def test_what_we_train_goes_to_detectron2_and_back(opts):
     torch.manual_seed(0)
     ours, again = (build_detection_model(tiny_config({}, *opts)) for _ in range(2))
@@ -124,3 +133,32 @@ def test_what_detectron2_calls_the_layers_of_a_box_head():
     keys = {key for key in to_detectron2(ours) if key.startswith("roi_heads.box_head.2.")}
     conv = {f"roi_heads.box_head.2.conv{i}.{name}" for i in (1, 2) for name in ("weight", "norm.weight", "norm.bias")}
     assert keys == conv | {f"roi_heads.box_head.2.fc{i}.{name}" for i in (1, 2) for name in ("weight", "bias")}
+
+
+def test_what_detectron2_calls_offsets_and_the_layers_of_point_rend():
+    deformable, point = (to_detectron2(build_detection_model(tiny_config({}, *opts))) for opts in (DEFORMABLE, POINT))
+    offsets = {key for key in deformable if "offset" in key}
+    stages = [f"backbone.bottom_up.res{stage}.{block}.conv2_offset" for stage in (4, 5) for block in (0, 1)]
+    assert offsets == {f"{stage}.{name}" for stage in stages for name in ("weight", "bias")}
+    head = "roi_heads.mask_head"
+    assert {f"{head}.coarse_head.fc1.weight", f"{head}.coarse_head.prediction.bias"} <= point.keys()
+    assert {f"{head}.coarse_head.reduce_spatial_dim_conv.weight", f"{head}.point_head.fc3.bias"} <= point.keys()
+
+
+FCOS = {**DENSE, "MODEL.RPN.NAME": "FCOS"}
+
+
+@pytest.mark.parametrize(
+    "keys, opts, name",
+    [
+        ({}, DEFORMABLE, r"backbone\.body\.layer3\.0\.conv2\.offset\.weight"),
+        ({}, ("MODEL.BACKBONE.CONV_BODY", "MNV2-FPN"), r"backbone\.body\.features\.0\.0\.weight"),
+        ({}, ("MODEL.BACKBONE.CONV_BODY", "R-18-PAFPN"), r"backbone\.(fpn|pafpn)\."),
+        ({}, ("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True), r"roi_heads\.box_predictor\.bbox_pred\.weight"),
+        (FCOS, (), r"rpn\.head\.scales"),
+    ],
+)
+def test_what_torchvision_has_no_name_for(keys, opts, name):
+    state = build_detection_model(tiny_config(keys, *opts)).state_dict()
+    with pytest.raises(ValueError, match=rf"torchvision has no place for these weights: {name}"):
+        to_torchvision(state)

@@ -195,7 +195,7 @@ def test_a_web_page_is_what_a_failed_download_leaves(suffix, text, tmp_path):
     ("name", "content", "message"),
     [
         ("a.pth", b"version https://git-lfs.github.com/spec/v1\noid", r"a\.pth is a pointer of Git LFS.*git lfs pull"),
-        ("a.safetensors", b"\x10", r"safetensors\.torch\.load_file"),
+        ("a.safetensors", b"\x10", r"a\.safetensors is damaged or half-written"),
         ("a.pth", b'{"error": "not found"}', r"a\.pth is no PyTorch checkpoint: it begins with b'{\"error"),
         ("config.yaml", b"MODEL:\n  NUM_CLASSES: 3\n", r"config\.yaml is no PyTorch checkpoint"),
     ],

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from detframe.compat import load_weights
-from detframe.compat.names import translate
+from detframe.compat import load_weights, translate
 from detframe.modeling.backbones import MobileNetV2
 from tests.compat.dialects import C4, FPN_GN, RETINANET, assert_same, random_model, renamed
 

@@ -7,8 +7,7 @@ import re
 import pytest
 import torch
 
-from detframe.compat import load_weights
-from detframe.compat.names import translate
+from detframe.compat import load_weights, translate
 from tests.compat.dialects import random_model
 
 MASK = ("MODEL.MASK_ON", True)

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torchvision.models import resnet18
 
-from detframe.compat import load_weights
-from detframe.compat.names import translate
+from detframe.compat import load_weights, translate
 from detframe.config import get_cfg, validate
 from detframe.layers import DeformConv
 from detframe.modeling import build_detection_model

@@ -104,6 +104,17 @@ def test_a_classifier_of_timm_fills_the_body(name):
     assert not (again.missing or again.unused or again.reinitialised)
 
 
+def test_a_classifier_fills_a_body_that_stands_around_it():
+    """Of some architectures timm wraps the whole model in place of taking it apart."""
+    theirs = timm.create_model("hiera_tiny_224", pretrained=False)
+    model = build_detection_model(make("hiera_tiny_224", "FPN", "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM", 32))
+    report = load_weights(model, theirs.state_dict())
+    assert report.kind == "timm classifier" and all(name.startswith(("head.", "norm.")) for name in report.unused)
+    assert not [n for n in report.missing if n.startswith("backbone.body.")]
+    for key, value in model.backbone.body.model.model.state_dict().items():
+        assert torch.equal(value, theirs.state_dict()[key]), key
+
+
 def test_errors_name_the_remedy(monkeypatch):
     with pytest.raises(ValueError, match=r"has no model 'convnext_tinny'; did you mean .*convnext_tiny"):
         build_backbone(make("convnext_tinny"))

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torchvision.models.detection import fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2
 
-from detframe.compat import load_weights
-from detframe.compat.names import translate
+from detframe.compat import load_weights, translate
 from detframe.config import get_cfg
 from detframe.modeling import build_detection_model
 from tests.modeling.parity import assert_same_detections
