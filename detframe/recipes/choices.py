@@ -134,7 +134,9 @@ def _check_task(facts: DataFacts, task: str) -> None:
         )
     if task == "keypoint" and not facts.keypoints:
         raise InvalidValueError(
-            "--task keypoint trains on keypoints, but these data name none; --task box trains on their boxes"
+            "--task keypoint trains on keypoints, but these data name none; --task box trains on their boxes. "
+            "Of COCO's files, those with keypoints are named themselves: --data person_keypoints_train.json --val-data "
+            "person_keypoints_val.json"
         )
 
 

@@ -209,6 +209,11 @@ def test_a_task_that_the_data_cannot_teach_is_an_error(task: str, lacks: str):
         choose(facts(), TWO_CORES, wish(task=task))
 
 
+def test_how_to_name_files_with_keypoints_is_said():
+    with pytest.raises(InvalidValueError, match=r"--data person_keypoints_train\.json --val-data person_keypoints_val"):
+        choose(facts(), TWO_CORES, wish(task="keypoint"))
+
+
 def test_an_unknown_task_is_an_error():
     with pytest.raises(InvalidValueError, match="box, mask, keypoint"):
         choose(facts(), TWO_CORES, wish(task="boxes"))
