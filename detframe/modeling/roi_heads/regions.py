@@ -24,16 +24,18 @@ class Regions:
 
     def foreground(self) -> Regions:
         """The regions that are objects."""
-        rows = (self.labels > 0).nonzero().flatten()
-        return Regions(self.boxes[rows], self.labels[rows], self.image[rows], self.gt_boxes[rows], self.gt_index[rows])
+        return self._where(self.labels > 0)
 
     def with_mask(self, has_mask: Tensor | None) -> Regions:
         """The regions whose objects have a mask to learn from; `has_mask` is bool (N, G), None: all have."""
         if has_mask is None:
             return self
-        rows = has_mask[self.image, self.gt_index].nonzero().flatten()
-        return Regions(self.boxes[rows], self.labels[rows], self.image[rows], self.gt_boxes[rows], self.gt_index[rows])
+        return self._where(has_mask[self.image, self.gt_index])
 
     def moved_to(self, boxes: Tensor) -> Regions:
         """The same regions with other boxes."""
         return replace(self, boxes=boxes)
+
+    def _where(self, keep: Tensor) -> Regions:
+        rows = keep.nonzero().flatten()
+        return Regions(self.boxes[rows], self.labels[rows], self.image[rows], self.gt_boxes[rows], self.gt_index[rows])
