@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from detframe.cli.arguments import add_config_arguments, add_consent_argument, add_launch_arguments, base_parser, parse
 from detframe.cli.common import load_config, print_config, trained_weights
 from detframe.cli.errors import guard, run_processes
+from detframe.config import ConfigNode
 
 logger = logging.getLogger(__name__)
 
@@ -35,20 +36,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    return print_config(args) if args.print_config is not None else run(args)
+    return print_config(args) if args.print_config is not None else run(load_config(args, custom_imports=False), args)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Evaluate with the given arguments, in as many processes as they ask for."""
-    return run_processes(functools.partial(evaluate_process, args), args.num_gpus, args.debug)
-
-
-def evaluate_process(args: argparse.Namespace) -> None:
-    """What each process does: load the config, choose the weights, evaluate."""
-    cfg = load_config(args)
+def run(cfg: ConfigNode, args: argparse.Namespace) -> int:
+    """Evaluate what the config was trained to, in as many processes as the arguments ask for."""
     cfg.defrost()
     cfg.MODEL.WEIGHTS = trained_weights(cfg)
     cfg.freeze()
+    consent = getattr(args, "allow_custom_imports", False)
+    return run_processes(functools.partial(evaluate_process, cfg, consent), args.num_gpus, args.debug)
+
+
+def evaluate_process(cfg: ConfigNode, allow_custom_imports: bool) -> None:
+    """What each process does."""
     from detframe.engine import evaluate
 
-    evaluate(cfg, getattr(args, "allow_custom_imports", False))
+    evaluate(cfg, allow_custom_imports)

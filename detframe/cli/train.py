@@ -21,6 +21,7 @@ from detframe.cli.recipe import (
     request_of,
     resumed_recipe,
 )
+from detframe.config import ConfigNode, read_config
 from detframe.engine.commands import program_name
 from detframe.errors import InvalidValueError
 
@@ -55,12 +56,12 @@ def _run(args: argparse.Namespace) -> int:
         return _run_on_data(args)
     if args.print_config is not None:
         return print_config(args)
-    cfg = load_config(args, custom_imports=False)  # a mistake in it is reported once, before processes start
+    cfg = load_config(args, custom_imports=False)  # once, before processes start, which get it as it is
     if args.eval_only:
-        return evaluate.run(args)
+        return evaluate.run(cfg, args)
     if not (args.config_file or cfg.DATASETS.TRAIN):
         raise InvalidValueError(nothing_to_train())
-    return run_processes(functools.partial(train_process, args), args.num_gpus, args.debug)
+    return run_processes(functools.partial(train_process, cfg, args.resume), args.num_gpus, args.debug)
 
 
 def nothing_to_train() -> str:
@@ -74,12 +75,11 @@ def nothing_to_train() -> str:
     )
 
 
-def train_process(args: argparse.Namespace) -> None:
-    """What each process does: load the config and train."""
-    cfg = load_config(args)
-    from detframe.engine import train
+def train_process(cfg: ConfigNode, resume: bool) -> None:
+    """What each process does with the config that was read and checked."""
+    from detframe.engine.run import train_checked
 
-    train(cfg, resume=args.resume)
+    train_checked(cfg, resume)
 
 
 # ---------------------------------------------------------------------------------------------- from data
@@ -131,10 +131,7 @@ def _follow(args: argparse.Namespace) -> None:
 
 def _train(args: argparse.Namespace, recipe: Path, going_on: bool) -> None:
     """Train with a recipe, in which the overrides stand already unless the run goes on."""
-    from detframe.config import read_config
-    from detframe.engine import train
-
-    train(read_config(recipe, args.opts if going_on else ()), resume=args.resume)
+    train_process(read_config(recipe, args.opts if going_on else ()), args.resume)
 
 
 def _device(args: argparse.Namespace) -> str:

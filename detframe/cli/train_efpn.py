@@ -43,22 +43,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    load_stages(args)  # a mistake in the last config is reported before the first stage trains
-    return run_processes(functools.partial(train_process, args), args.num_gpus, args.debug)
+    stages = load_stages(args)  # a mistake in the last config is reported before the first stage trains
+    return run_processes(functools.partial(train_process, stages, args.resume), args.num_gpus, args.debug)
 
 
-def train_process(args: argparse.Namespace) -> None:
+def train_process(stages: list[ConfigNode], resume: bool) -> None:
     """What each process does: train one stage after the other, in one process group."""
-    from detframe.engine import train
+    from detframe.engine.run import train_checked
     from detframe.parallel.joining import process_group
 
-    stages = load_stages(args, custom_imports=True)
     with process_group(stages[0].MODEL.DEVICE):
         for cfg in stages:
-            train(cfg, resume=args.resume)
+            train_checked(cfg, resume)
 
 
-def load_stages(args: argparse.Namespace, custom_imports: bool = False) -> list[ConfigNode]:
+def load_stages(args: argparse.Namespace) -> list[ConfigNode]:
     """The configs of the stages, each beginning with the weights that the one before leaves.
 
     Raises:
@@ -75,7 +74,7 @@ def load_stages(args: argparse.Namespace, custom_imports: bool = False) -> list[
             words += ["MODEL.WEIGHTS", str(Path(stages[-1].OUTPUT_DIR) / "model_final.pth")]
         elif first_weights:
             words += ["MODEL.WEIGHTS", first_weights]
-        stages.append(load_config(argparse.Namespace(config_file=str(file), opts=words), custom_imports))
+        stages.append(load_config(argparse.Namespace(config_file=str(file), opts=words), custom_imports=False))
     return stages
 
 

@@ -47,7 +47,8 @@ def import_modules(cfg: ConfigNode, beside: str | Path | None = None) -> None:
     """
     import_custom_modules(cfg.CUSTOM_IMPORTS, beside)
     cfg.complete()
-    validate(cfg)
+    if cfg.CUSTOM_IMPORTS:
+        validate(cfg)
 
 
 def import_carried(cfg: ConfigNode, source: str | Path, allow: bool = False) -> None:
@@ -81,8 +82,11 @@ def carried_config(text: Any, source: str | Path, version: Any = "?") -> ConfigN
 
 
 def as_config(cfg: ConfigNode | str | Path) -> ConfigNode:
-    """A config as it is; of the name of a file, the config in it. Errors are those of `read_config`."""
-    return cfg if isinstance(cfg, ConfigNode) else read_config(cfg)
+    """A config as it is, checked; of the name of a file, the config in it. Errors are those of `read_config`."""
+    if not isinstance(cfg, ConfigNode):
+        return read_config(cfg)
+    validate(cfg)
+    return cfg
 
 
 def _absolute(name: str, folder: Path) -> str:

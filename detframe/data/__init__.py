@@ -1,6 +1,7 @@
 """From annotation files to batches: catalog, formats, records, transforms, samplers, loaders."""
 
-from detframe.data.catalog import CatalogEntry, load_records, read_catalogs
+from detframe.data.catalog import load_records, read_catalogs
+from detframe.data.entries import CatalogEntry
 from detframe.data.images import IMAGE_FAULTS, ImageReadError, from_pillow, load_image
 from detframe.data.loader import TestLoader, TrainLoader, build_sampler, build_test_loader, build_train_loader
 from detframe.data.metadata import Metadata, check_same_names, resolve_num_classes, resolve_num_keypoints

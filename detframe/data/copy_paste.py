@@ -114,7 +114,7 @@ def _joined(below: Target, above: Target) -> Target:
     out: dict[str, Any] = dict(below)
     for key in ("boxes", "labels", "keypoints"):
         if key in below and key in above:
-            out[key] = torch.cat([below[key], above[key]])  # type: ignore[literal-required]
+            out[key] = torch.cat([below[key], above[key]])
     first, second = out["masks"], above["masks"]
     out["masks"] = LazyMasks([*first.segmentations, *second.segmentations], first.size_hw)  # type: ignore[union-attr]
     return out  # type: ignore[return-value]

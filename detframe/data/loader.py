@@ -162,7 +162,7 @@ class TestDataset:
 
 def make_target(record: Record) -> Target:
     """A record as a target in the coordinates of the file."""
-    target: dict[str, Any] = {key: record[key] for key in ("boxes", "labels", "iscrowd", "area", "ann_ids", "image_id")}  # type: ignore[literal-required]
+    target: dict[str, Any] = {key: record[key] for key in ("boxes", "labels", "iscrowd", "area", "ann_ids", "image_id")}
     target["orig_size_hw"] = record["size_hw"]
     if record["segmentations"] is not None:
         target["masks"] = LazyMasks(record["segmentations"], record["size_hw"])

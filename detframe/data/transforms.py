@@ -189,7 +189,7 @@ def _moved(
     Absent keypoints (0, 0, 0) stay so.
     """
     # The type tells torchvision that these are boxes; a plain tensor would be taken for an image.
-    typed = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=size_hw)  # type: ignore[call-overload]
+    typed = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=size_hw)
     out: Target = {**target, "boxes": boxes(typed).as_subclass(Tensor)}
     if "keypoints" in target:
         keypoints = target["keypoints"]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import nn
 
 from detframe.config import ConfigNode
-from detframe.data import build_test_loader
+from detframe.data import Records, TestLoader, build_test_loader
 from detframe.engine.inputs import file_names
 from detframe.engine.metrics_writer import MetricsWriter
 from detframe.engine.pictures import EvaluationPictures
+from detframe.engine.step import Batch
 from detframe.engine.terminal import RESULT, clear_progress, show_progress
 from detframe.errors import InvalidValueError
 from detframe.evaluation import build_evaluator, run_evaluation
@@ -41,7 +41,7 @@ class TestSets:
     def __init__(
         self,
         cfg: ConfigNode,
-        sets: Mapping[str, Any],
+        sets: Mapping[str, Records],
         amp_dtype: torch.dtype | None,
         writer: MetricsWriter | None = None,
     ) -> None:
@@ -89,13 +89,13 @@ class TestSets:
 class _Stoppable:
     """The batches of a loader, until a signal ends the run (RunStopped)."""
 
-    def __init__(self, loader: Any) -> None:
+    def __init__(self, loader: TestLoader) -> None:
         self.loader = loader
 
     def __len__(self) -> int:
         return len(self.loader)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Batch]:
         for number, batch in enumerate(self.loader):
             stopping.check()
             show_progress("evaluating", number, len(self))

@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from detframe.config import ConfigNode
+from detframe.data import Records
 from detframe.data.transforms import resize_shapes
+from detframe.modeling import GeneralizedRCNN
 from detframe.ops.reach import Objects, Reached
 
 Line = tuple[int, str]  # level of logging, text
@@ -38,11 +39,11 @@ class View:
     min_size: int
     max_size: int
 
-    def sizes_hw(self, records: Any) -> np.ndarray:
+    def sizes_hw(self, records: Records) -> np.ndarray:
         """Of all images, int64 (I, 2)."""
         return resize_shapes(records.sizes_hw, self.min_size, self.max_size)
 
-    def factors(self, records: Any) -> np.ndarray:
+    def factors(self, records: Records) -> np.ndarray:
         """How many times shorter the sides of each image become, float64 (I,)."""
         return np.max(records.sizes_hw / np.maximum(self.sizes_hw(records), 1), axis=1, initial=0)
 
@@ -70,7 +71,7 @@ def eval_view(cfg: ConfigNode) -> View:
     return View("test", "INPUT.MIN_SIZE_TEST, MAX_SIZE_TEST", cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
 
 
-def sampled(records: Any) -> Any:
+def sampled(records: Records) -> Records:
     """The records, or of very many evenly spaced ones that hold about MAX_OBJECTS objects; always the same."""
     counts = records.num_objects
     share = MAX_OBJECTS / max(1, int(counts.sum()))
@@ -80,7 +81,7 @@ def sampled(records: Any) -> Any:
     return records.select(some[np.unique(np.linspace(0, len(some) - 1, max(1, int(len(some) * share))).astype(int))])
 
 
-def place_objects(model: Any, records: Any, view: View) -> Objects:
+def place_objects(model: GeneralizedRCNN, records: Records, view: View) -> Objects:
     """The objects as the model meets them, crowds left out."""
     objects = records.objects()
     keep = ~objects.iscrowd
@@ -96,7 +97,7 @@ def place_objects(model: Any, records: Any, view: View) -> Objects:
 
 
 # ---------------------------------------------------------------------------------------------- what the model reaches
-def reached(model: Any, objects: Objects) -> Reached | None:
+def reached(model: GeneralizedRCNN, objects: Objects) -> Reached | None:
     """What training can assign to each object; None where the RPN head, one of a user's, has no `reach` to tell."""
     reach = getattr(model.rpn, "reach", None)
     if reach is None:
@@ -105,7 +106,7 @@ def reached(model: Any, objects: Objects) -> Reached | None:
     return Reached(found.full.cpu(), found.weak.cpu(), found.quality.cpu())
 
 
-def below_a_cell(model: Any, objects: Objects) -> Tensor | None:
+def below_a_cell(model: GeneralizedRCNN, objects: Objects) -> Tensor | None:
     """Which objects are narrower than a cell of the map that ROI heads pool them from, bool (N,); None without such."""
     pooler = getattr(model.roi_heads, "box_pooler", None)
     if pooler is None:
@@ -138,7 +139,9 @@ def percent(share: float) -> str:
 
 
 # ---------------------------------------------------------------------------------------------- before a training
-def fit_lines(cfg: ConfigNode, model: Any, records: Any, test_sets: Mapping[str, Any]) -> list[Line]:
+def fit_lines(
+    cfg: ConfigNode, model: GeneralizedRCNN, records: Records, test_sets: Mapping[str, Records]
+) -> list[Line]:
     """What the log of a training says: one line of numbers, and a warning for each thing that looks wrong."""
     if not int(records.num_objects.sum()):
         return [(logging.WARNING, "no training image has an object: the model will learn to find nothing")]
@@ -160,7 +163,7 @@ def fit_lines(cfg: ConfigNode, model: Any, records: Any, test_sets: Mapping[str,
     return [(logging.INFO, summary), *warnings, *_crowded_lines(cfg, test_sets)]
 
 
-def _reach_lines(cfg: ConfigNode, model: Any, objects: Objects) -> tuple[str, list[Line]]:
+def _reach_lines(cfg: ConfigNode, model: GeneralizedRCNN, objects: Objects) -> tuple[str, list[Line]]:
     """A summary of the objects in training, and a warning where too many are out of reach."""
     low, middle, high = np.percentile(objects.sides.numpy(), (5, 50, 95)).tolist()
     summary = (
@@ -183,13 +186,13 @@ def _reach_lines(cfg: ConfigNode, model: Any, objects: Objects) -> tuple[str, li
     return summary, [(logging.WARNING, text)]
 
 
-def small_by_shrinking(records: Any, view: View, objects: Objects) -> int:
+def small_by_shrinking(records: Records, view: View, objects: Objects) -> int:
     """The number of objects below SMALL pixels after resizing, in images that it shrinks SHRUNK times or more."""
     shrunk = torch.from_numpy(view.factors(records) >= SHRUNK)
     return int((shrunk[objects.image] & (objects.sides < SMALL)).sum())
 
 
-def _crowded_lines(cfg: ConfigNode, test_sets: Mapping[str, Any]) -> Iterator[Line]:
+def _crowded_lines(cfg: ConfigNode, test_sets: Mapping[str, Records]) -> Iterator[Line]:
     limit = cfg.TEST.DETECTIONS_PER_IMG
     for name, test in test_sets.items():
         counts = test.num_objects

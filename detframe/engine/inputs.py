@@ -12,9 +12,17 @@ from typing import Any
 import torch
 
 from detframe.checkpoint import Checkpoint, TrainingState
-from detframe.compat import apply_input_format
+from detframe.compat import apply_input_format, apply_saved_format
 from detframe.config import ConfigNode, given_in_epochs, resolve_durations
-from detframe.data import MissingImagesError, check_same_names, load_records, resolve_num_classes, resolve_num_keypoints
+from detframe.data import (
+    Metadata,
+    MissingImagesError,
+    Records,
+    check_same_names,
+    load_records,
+    resolve_num_classes,
+    resolve_num_keypoints,
+)
 from detframe.engine.place import Place, check_same_data, first_place, resumed_place
 from detframe.engine.resuming import DATA_KEYS, Change, changes_since, check_changes, log_changes, saved_leaves
 from detframe.errors import InvalidValueError
@@ -29,16 +37,16 @@ class RunInputs:
     """The effective config (classes, durations and seed are known numbers) and the records.
 
     Attributes:
-        records: detframe.data.Records of all training sets.
-        test_sets: Records by name.
+        records: of all training sets.
+        test_sets: by name.
         place: where the run stands in its data.
         in_epochs: which of MAX_ITER and WARMUP_ITERS were given in epochs.
         changes: since the checkpoint from which the run goes on.
     """
 
     cfg: ConfigNode
-    records: Any
-    test_sets: dict[str, Any]
+    records: Records
+    test_sets: dict[str, Records]
     place: Place
     in_epochs: frozenset[str]
     changes: list[Change]
@@ -69,16 +77,41 @@ def load_inputs(cfg: ConfigNode, checkpoint: Checkpoint | None) -> RunInputs:
     seeded.SEED = resolve_seed(cfg, before)
     state = checkpoint.training if checkpoint is not None else None
     place = _place(seeded, records, state, before)
-    effective = apply_input_format(resolve_durations(seeded, len(records), place.pace))
-    effective.defrost()
-    effective.MODEL.NUM_CLASSES = resolve_num_classes(cfg, records.metadata)
-    effective.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = resolve_num_keypoints(cfg, records.metadata)
-    effective.freeze()
+    effective = effective_config(resolve_durations(seeded, len(records), place.pace), records.metadata)
     changes = _changes(effective, state, before, place)
     return RunInputs(effective, records, test_sets, place, given_in_epochs(cfg), changes)
 
 
-def _place(cfg: ConfigNode, records: Any, state: TrainingState | None, before: Mapping[str, Any]) -> Place:
+def effective_config(cfg: ConfigNode, metadata: Metadata, checkpoint: Checkpoint | None = None) -> ConfigNode:
+    """The config that a model for these data is built from, frozen: for training, for evaluation and for a trial.
+
+    Input formats that nobody has set are those of the weights; classes and keypoints have their numbers.
+
+    Args:
+        checkpoint: of detframe, which MODEL.WEIGHTS names; published weights are known by their name.
+
+    Raises:
+        ValueError: the config and the data have other numbers.
+    """
+    out = apply_input_format(cfg) if checkpoint is None else apply_saved_format(cfg, checkpoint.settings())
+    return with_classes(out, metadata)
+
+
+def with_classes(cfg: ConfigNode, metadata: Metadata) -> ConfigNode:
+    """A frozen copy in which the numbers of classes and keypoints that are 0 are those of the data.
+
+    Raises:
+        ValueError: other numbers are given.
+    """
+    out = cfg.clone()
+    out.defrost()
+    out.MODEL.NUM_CLASSES = resolve_num_classes(cfg, metadata)
+    out.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = resolve_num_keypoints(cfg, metadata)
+    out.freeze()
+    return out
+
+
+def _place(cfg: ConfigNode, records: Records, state: TrainingState | None, before: Mapping[str, Any]) -> Place:
     """Where the run begins or goes on; `before` is the checkpoint's config by dotted keys."""
     if state is None:
         return first_place(cfg, records)
@@ -98,7 +131,7 @@ def _changes(cfg: ConfigNode, state: TrainingState | None, before: Mapping[str, 
     return changes
 
 
-def check_masks(cfg: ConfigNode, records: Any) -> None:
+def check_masks(cfg: ConfigNode, records: Records) -> None:
     """A model with masks needs data with masks. Raises ValueError where there are objects, and none has one."""
     if cfg.MODEL.MASK_ON and not records.has_masks and int(records.num_objects.sum()) > 0:
         raise InvalidValueError(
@@ -107,7 +140,7 @@ def check_masks(cfg: ConfigNode, records: Any) -> None:
         )
 
 
-def _load_sets(cfg: ConfigNode) -> tuple[Any, dict[str, Any]]:
+def _load_sets(cfg: ConfigNode) -> tuple[Records, dict[str, Records]]:
     """The training records, and the test sets by name. Raises one error for the missing images of all of them."""
     loaded: list[Any] = []
     errors: list[str] = []
@@ -121,7 +154,7 @@ def _load_sets(cfg: ConfigNode) -> tuple[Any, dict[str, Any]]:
     return loaded[0], loaded[1]
 
 
-def load_train_records(cfg: ConfigNode) -> Any:
+def load_train_records(cfg: ConfigNode) -> Records:
     """The records of DATASETS.TRAIN, joined."""
     keep_empty = cfg.DATALOADER.EMPTY == "keep"
     return load_records(
@@ -129,7 +162,7 @@ def load_train_records(cfg: ConfigNode) -> Any:
     )
 
 
-def load_test_sets(cfg: ConfigNode) -> dict[str, Any]:
+def load_test_sets(cfg: ConfigNode) -> dict[str, Records]:
     """The records of every data set in DATASETS.TEST, by name."""
     return {
         name: load_records([name], cfg.DATASETS.CATALOG, limit=cfg.DATASETS.LIMIT, on_missing=cfg.DATALOADER.ON_ERROR)
@@ -184,7 +217,7 @@ def missing_images(inputs: RunInputs) -> str:
     return f"annotated images that do not exist were left out: {', '.join(counts)}" if counts else ""
 
 
-def file_names(records: Any) -> Callable[[Any], str]:
+def file_names(records: Records) -> Callable[[Any], str]:
     """A function image id -> path of its file; it searches only when it is asked."""
 
     def find(image_id: Any) -> str:

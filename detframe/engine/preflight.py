@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from detframe import registry
 from detframe.config import ConfigNode, check
+from detframe.data import Records
 from detframe.data.catalog import find_entry, read_catalogs
 from detframe.errors import InvalidValueError
 from detframe.evaluation.proposals import AREAS, LIMITS
@@ -55,7 +55,7 @@ def check_data_sets(cfg: ConfigNode, names: Sequence[str]) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- SOLVER.BEST_METRIC
-def choose_metric(cfg: ConfigNode, sets: Mapping[str, Any] | None = None) -> str:
+def choose_metric(cfg: ConfigNode, sets: Mapping[str, Records] | None = None) -> str:
     """The full name of SOLVER.BEST_METRIC: with several test sets and no set named, that of the first one.
 
     Args:
@@ -109,7 +109,7 @@ def _known_metrics(evaluator: str) -> list[str]:
     return known
 
 
-def _check_metric_of(cfg: ConfigNode, metric: str, name: str, records: Any) -> None:
+def _check_metric_of(cfg: ConfigNode, metric: str, name: str, records: Records) -> None:
     kind, _, measure = metric.partition("/")
     classes = list(records.metadata.class_names)
     wanted = measure.removeprefix(_OF_CLASS)

@@ -172,7 +172,7 @@ def watch_outputs(model: nn.Module) -> Iterator[Callable[[], str]]:
             found.append(f"{name or 'the model itself'} ({type(module).__name__}; {where})")
 
     handles = [
-        module.register_forward_hook(lambda m, i, o, name=name: look(name, m, i, o))  # type: ignore[misc]
+        module.register_forward_hook(lambda m, i, o, name=name: look(name, m, i, o))
         for name, module in model.named_modules()
     ]
     try:

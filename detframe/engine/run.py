@@ -10,22 +10,21 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
 from detframe.checkpoint import Checkpoint
-from detframe.compat import apply_input_format, apply_saved_format, load_weights, read_weights
+from detframe.compat import load_weights, read_weights
 from detframe.config import (
     ConfigNode,
     as_config,
     import_carried,
     import_modules,
-    validate,
 )
 from detframe.config.check import doubts
 from detframe.config.paths import expanded
-from detframe.data import check_same_names, resolve_num_classes, resolve_num_keypoints
+from detframe.data import check_same_names
 from detframe.engine.build import build_trainer
 from detframe.engine.checkpoint import FULL_DISK
 from detframe.engine.evaluating import TestSets
@@ -35,6 +34,7 @@ from detframe.engine.inputs import (
     RunInputs,
     describe_data,
     describe_ranks,
+    effective_config,
     load_inputs,
     load_test_sets,
     missing_images,
@@ -58,7 +58,7 @@ from detframe.engine.summary import summarise
 from detframe.engine.trainer import Trainer
 from detframe.errors import InvalidValueError
 from detframe.files import write_text
-from detframe.modeling import build_detection_model
+from detframe.modeling import GeneralizedRCNN, build_detection_model
 from detframe.parallel.collectives import barrier, on_rank_zero, rank, world_size
 from detframe.parallel.device import resolve_amp, resolve_device
 from detframe.parallel.environment import share_of_batch
@@ -91,8 +91,11 @@ def train(cfg: ConfigNode | str | Path, resume: bool = False) -> dict[str, float
         FloatingPointError: a loss or gradient that is not finite.
         OSError: OUTPUT_DIR cannot be written, or its disk is full.
     """
-    cfg = as_config(cfg)
-    validate(cfg)
+    return train_checked(as_config(cfg), resume)
+
+
+def train_checked(cfg: ConfigNode, resume: bool = False) -> dict[str, float]:
+    """`train` with a config that `validate` has seen, as `read_config` gives it."""
     folder = expanded(cfg.OUTPUT_DIR)
     stop = StopSignals(cfg.SOLVER.REQUEUE_EXIT_CODE)
     with stop.handled(), ExitStack() as held:
@@ -164,7 +167,8 @@ def _build(inputs: RunInputs, folder: Path, checkpoint: Checkpoint | None, held:
         logger.warning("%s", line)
     trainer = build_trainer(inputs, folder, inputs.cfg.MODEL.WEIGHTS, checkpoint)
     held.callback(trainer.close_data)
-    for level, line in fit_lines(inputs.cfg, trainer.model, inputs.records, inputs.test_sets):
+    model = cast(GeneralizedRCNN, trainer.model)  # as build_trainer makes it
+    for level, line in fit_lines(inputs.cfg, model, inputs.records, inputs.test_sets):
         logger.log(level, "%s", line)
     trainer.fetch()
     return trainer
@@ -228,7 +232,6 @@ def evaluate(cfg: ConfigNode | str | Path, allow_custom_imports: bool = False) -
         ValueError: no weights or no data named, weights that do not fill the model, classes that differ.
     """
     cfg = as_config(cfg)
-    validate(cfg)
     if not cfg.DATASETS.TEST:
         raise InvalidValueError("DATASETS.TEST is empty; name at least one data set of the catalog to evaluate on")
     if not cfg.MODEL.WEIGHTS:
@@ -257,13 +260,8 @@ def _evaluate(cfg: ConfigNode, folder: Path, log: RunLog, allow_custom_imports: 
         if checkpoint is not None:
             saved_names = ("the checkpoint", checkpoint.class_names)
             check_same_names("class", saved_names, (name, records.metadata.class_names))
-    effective = apply_input_format(cfg) if checkpoint is None else apply_saved_format(cfg, checkpoint.settings())
-    effective = effective.clone()
-    effective.defrost()
     metadata = next(iter(test_sets.values())).metadata
-    effective.MODEL.NUM_CLASSES = resolve_num_classes(cfg, metadata)
-    effective.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = resolve_num_keypoints(cfg, metadata)
-    effective.freeze()
+    effective = effective_config(cfg, metadata, checkpoint)
     model = _trained_model(effective, content, metadata.class_names)
     barrier()
     on_rank_zero(lambda: prepare(folder), "to prepare OUTPUT_DIR")

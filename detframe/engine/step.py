@@ -169,6 +169,6 @@ class RunningBuffers:
         """The values in a copy, by the names of the buffers."""
         out: dict[str, Tensor] = {}
         for flat, group in zip(copy, self._grouped().values(), strict=True):
-            parts = flat.split([value.numel() for _, value in group])
+            parts = torch.split(flat, [value.numel() for _, value in group])
             out.update({name: part.view(value.shape) for part, (name, value) in zip(parts, group, strict=True)})
         return out

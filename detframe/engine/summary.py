@@ -6,7 +6,6 @@ import logging
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from detframe.engine.checkpoint import BEST, FINAL, periodic_name
 from detframe.engine.commands import program_name
@@ -71,7 +70,7 @@ def next_commands(inputs: RunInputs, folder: Path) -> list[str]:
 
 def _pictures(inputs: RunInputs) -> str:
     """A folder with pictures that the model was not trained on, if there is one."""
-    records: Any = next(iter(inputs.test_sets.values()), inputs.records)
+    records = next(iter(inputs.test_sets.values()), inputs.records)
     return str(Path(records.file_name(0)).parent)
 
 

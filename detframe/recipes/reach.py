@@ -40,10 +40,11 @@ from detframe.engine.fit import (
     small_by_shrinking,
     training_views,
 )
+from detframe.engine.inputs import with_classes
 from detframe.modeling.build import build_outline
 from detframe.ops.reach import Objects, Reached
 from detframe.recipes.options import Settings, head_options, options
-from detframe.recipes.settings import changed, with_classes
+from detframe.recipes.settings import changed
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 BOUNDS = (8.0, 16.0, 32.0, 96.0)  # between the sizes, pixels of the side after resizing
@@ -236,7 +237,7 @@ def reach(cfg: ConfigNode, records: Records, with_options: bool = True) -> Reach
         ValueError, KeyError: the config describes no model.
     """
     import_modules(cfg)
-    cfg = with_classes(cfg, records)
+    cfg = with_classes(cfg, records.metadata)
     some = sampled(records)
     view, model = training_views(cfg)[0], build_outline(cfg)
     objects = place_objects(model, some, view)

@@ -15,13 +15,14 @@ from detframe.data.findings import ERROR, WARNING, Finding
 from detframe.data.loader import num_workers
 from detframe.data.records import Records
 from detframe.engine.build import refuse_frozen_noise
+from detframe.engine.inputs import effective_config
 from detframe.engine.random_numbers import reproducible
 from detframe.errors import InvalidValueError
 from detframe.modeling import build_detection_model
 from detframe.parallel.device import resolve_device
 from detframe.parallel.environment import cpu_cores
 from detframe.recipes.memory import MemoryWatch
-from detframe.recipes.settings import changed, with_classes
+from detframe.recipes.settings import changed
 from detframe.recipes.trying import Run, TriedBatch
 from detframe.texts import format_seconds
 
@@ -170,7 +171,7 @@ def try_model(
     if len(records) == 0:
         raise InvalidValueError(f"the data set {records.metadata.name} holds no image to try the model with")
     import_modules(cfg)
-    cfg = _effective(cfg, records, processes)
+    cfg = _one_process(effective_config(resolve_durations(cfg, len(records)), records.metadata), processes)
     device = resolve_device(cfg.MODEL.DEVICE)
     watch = MemoryWatch(device)
     with reproducible(cfg):
@@ -198,12 +199,11 @@ def try_model(
     )
 
 
-def _effective(cfg: ConfigNode, records: Records, processes: int) -> ConfigNode:
+def _one_process(cfg: ConfigNode, processes: int) -> ConfigNode:
     """The config of one process of the training, which reads its images itself."""
-    cfg = resolve_durations(cfg, len(records))
     batch = max(cfg.SOLVER.ACCUMULATE_STEPS, cfg.SOLVER.IMS_PER_BATCH // processes)
     keys = [("SOLVER.IMS_PER_BATCH", batch), ("DATALOADER.ON_ERROR", "skip"), ("SEED", max(0, cfg.SEED))]
-    return changed(with_classes(cfg, records), keys)
+    return changed(cfg, keys)
 
 
 def _model(cfg: ConfigNode, records: Records) -> nn.Module:
