@@ -127,7 +127,7 @@ class Checkpoint:
         meta = content.get("meta")
         return isinstance(meta, Mapping) and ("class_names" in meta or "detframe_version" in meta)
 
-    def write(self, path: Path, remedy: str = "") -> None:
+    def write(self, path: str | Path, remedy: str = "") -> None:
         """Write it, whole or not at all, with checksums.
 
         Args:
@@ -139,7 +139,7 @@ class Checkpoint:
         content: dict[str, Any] = {"model": dict(self.model), "meta": {"format": FORMAT, **self.meta}}
         if self.training is not None:
             content["training"] = self.training
-        write_torch_file(content, path, remedy)
+        write_torch_file(content, Path(path), remedy)
 
     def for_use(self) -> Checkpoint:
         """The same without what only a training needs."""

@@ -7,9 +7,9 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from detframe.config import ConfigNode, read_config
+from detframe.config.paths import expanded
 from detframe.config.reference import explain
 from detframe.engine.terminal import verbosity
 from detframe.errors import MissingFileError
@@ -74,11 +74,12 @@ def trained_weights(cfg: ConfigNode) -> str:
     """
     if cfg.source("MODEL.WEIGHTS") == "an override" and cfg.MODEL.WEIGHTS:
         return str(cfg.MODEL.WEIGHTS)
-    folder = Path(cfg.OUTPUT_DIR)
-    found = [folder / name for name in ("model_best.pth", "model_final.pth") if (folder / name).is_file()]
-    found = found or sorted(folder.glob("model_[0-9]*.pth"))[-1:]
-    if found:
-        return str(found[0])
+    from detframe.engine.checkpoint import best_weights
+
+    folder = expanded(cfg.OUTPUT_DIR)
+    found = best_weights(folder)
+    if found.is_file():
+        return str(found)
     if cfg.MODEL.WEIGHTS:
         return str(cfg.MODEL.WEIGHTS)
     raise MissingFileError(

@@ -58,12 +58,13 @@ def _run(args: argparse.Namespace) -> int:
     shapes = import_make_shapes()()
     command = training_command(args.config_file, shapes, args.opts)
     logger.info("     it is in %s\n2/4  training and evaluating, as this command does:\n     %s", shapes, command)
+    from detframe.engine.checkpoint import best_weights
     from detframe.visualization import draw_curves
 
     metrics = _train(args, cfg, shapes)
     cfg = read_config(output / "config.yaml")
     logger.info("3/4  drawing predictions beside ground truth")
-    pictures = draw_predictions(cfg, best_checkpoint(output), output / "predictions")
+    pictures = draw_predictions(cfg, best_weights(output), output / "predictions")
     logger.info("4/4  drawing the curves")
     draw_curves(output / "metrics.jsonl", output / "curves.png")
     for line in summary(output, shapes, pictures, metrics, time.monotonic() - start):
@@ -101,12 +102,6 @@ def import_make_shapes() -> Callable[..., Path]:
     spec.loader.exec_module(module)
     make_shapes: Callable[..., Path] = module.make_shapes
     return make_shapes
-
-
-def best_checkpoint(output: Path) -> Path:
-    """model_best.pth of a run, or model_final.pth where no evaluation chose a best one."""
-    best = output / "model_best.pth"
-    return best if best.is_file() else output / "model_final.pth"
 
 
 def draw_predictions(cfg: ConfigNode, checkpoint: Path, folder: Path) -> int:

@@ -102,6 +102,15 @@ def periodic_checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=iteration_of, reverse=True)
 
 
+def best_weights(folder: Path) -> Path:
+    """What a run offers for use: its best model, else the final one, else its newest training checkpoint.
+
+    Where there is none of these, the path of model_final.pth.
+    """
+    found = [folder / name for name in FOR_USE if (folder / name).is_file()]
+    return next(iter([*found, *periodic_checkpoints(folder)]), folder / FINAL)
+
+
 def read_pointer(folder: Path) -> tuple[Path | None, str]:
     """The file that `last_checkpoint` names, or None; and what is wrong with the pointer, "" where nothing is."""
     pointer = folder / LAST

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from detframe.engine.checkpoint import BEST, FINAL, periodic_name
+from detframe.engine.checkpoint import BEST, FINAL, best_weights, periodic_name
 from detframe.engine.commands import program_name
 from detframe.engine.hooks import BestHook
 from detframe.engine.inputs import RunInputs
@@ -56,7 +56,7 @@ def summarise(trainer: Trainer, inputs: RunInputs, folder: Path, seconds: float,
 
 def next_commands(inputs: RunInputs, folder: Path) -> list[str]:
     """Three commands that a user of this run may want next, ready to be copied."""
-    weights = folder / (BEST if (folder / BEST).exists() else FINAL)
+    weights = best_weights(folder)
     predict = ["--weights", str(weights), "--input", _pictures(inputs), "--output", str(folder / "found")]
     commands = [f"{program_name('predict', 'predict.py')} {shlex.join(predict)}"]
     config = ["--config-file", str(folder / "config.yaml")]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from detframe.config.paths import expanded
-from detframe.engine.checkpoint import BEST, FINAL
+from detframe.engine.checkpoint import best_weights
 from detframe.engine.run import train
 from detframe.inference import Detector
 from detframe.recipes.plan import Request, make_plan, output_folder
@@ -58,5 +58,4 @@ def finetune(
     with written(make_plan(request)) as recipe:
         train(recipe)
     folder = expanded(recipe.parent)
-    best = folder / BEST
-    return Detector.load(best if best.is_file() else folder / FINAL)
+    return Detector.load(best_weights(folder))

@@ -11,9 +11,7 @@ import pytest
 import torch
 
 from detframe.checkpoint import Checkpoint, describe
-from detframe.engine.checkpoint import (
-    last_checkpoint,
-)
+from detframe.engine.checkpoint import best_weights, last_checkpoint
 from detframe.engine.random_numbers import rng_state, set_rng_state
 from detframe.files import atomic_write, write_text
 from detframe.torch_files import archive, write_torch_file
@@ -149,6 +147,13 @@ def test_last_checkpoint_falls_back_to_what_is_there(tmp_path, caplog):
     write_text(tmp_path / "last_checkpoint", "model_0000012.pth\n")
     assert last_checkpoint(tmp_path).name == "model_0000008.pth"
     assert "model_0000012.pth, which does not exist" in caplog.text
+
+
+def test_what_a_run_offers_for_use(tmp_path):
+    assert best_weights(tmp_path).name == "model_final.pth"
+    for name in ("model_9999999.pth", "model_10000000.pth", "model_final.pth", "model_best.pth"):
+        save(tmp_path, name, keep_last=0)
+        assert best_weights(tmp_path).name == name
 
 
 def test_best_is_not_the_last(tmp_path):
