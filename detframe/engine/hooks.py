@@ -212,10 +212,10 @@ class EvaluationHook(Hook):
 class CheckpointHook(Hook):
     """Saves a training checkpoint every `period` steps (0: only at the end), before every evaluation and at the end.
 
-    At the end it also saves model_final.pth, which is for use, and always first, so that a training checkpoint that
-    says that the run is finished says the truth wherever the process dies. It stands after the evaluation among the
-    hooks, so that a checkpoint knows the metrics of its iteration. What is saved before an evaluation is for the case
-    that it fails; the next checkpoint takes its place.
+    At the end it also saves model_final.pth, which is for use, between a training checkpoint that holds the last step
+    and one that says that the run is finished: it says the truth wherever the process dies. The hook stands after the
+    evaluation, so that a checkpoint knows the metrics of its iteration. What is saved before an evaluation is for the
+    case that it fails; the next checkpoint takes its place.
     """
 
     name = "checkpoint"
@@ -233,9 +233,9 @@ class CheckpointHook(Hook):
 
     def before_evaluation(self, trainer: Trainer) -> None:
         """Save what an evaluation that fails would lose."""
+        self._save(trainer, interim=not trainer.is_over)
         if trainer.is_over:
             save_checkpoint(trainer, self.checkpointer, FINAL)
-        self._save(trainer, interim=not trainer.is_over)
 
     def after_evaluation(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         """Note that there is something to save."""
@@ -245,6 +245,11 @@ class CheckpointHook(Hook):
         """Save where it is due."""
         self._unsaved = True
         if is_due(trainer.iteration, self.period):
+            self._save(trainer)
+
+    def after_last_step(self, trainer: Trainer) -> None:
+        """Save the last step, so that whatever ends the process from here on, a training can go on from there."""
+        if trainer.saved is None or trainer.saved.name != periodic_name(trainer.iteration):
             self._save(trainer)
 
     def before_stop(self, trainer: Trainer) -> None:

@@ -88,8 +88,8 @@ def find_newest(folder: Path) -> Checkpoint | None:
 def _highest(folder: Path, tried: dict[Path, str]) -> Checkpoint | None:
     """The usable checkpoint of the highest iteration; of two, the final one comes first.
 
-    Files for use have no state of a training, but for model_final.pth of older versions. Where they alone are left,
-    that is the reason why nothing can go on from them.
+    Files for use have no state of a training, but for those of older versions. Where they alone are left, that is the
+    reason why nothing can go on from them.
     """
     found = next(filter(None, (_usable(path, tried) for path in periodic_checkpoints(folder))), None)
     for_use = dict(tried)
@@ -97,7 +97,7 @@ def _highest(folder: Path, tried: dict[Path, str]) -> Checkpoint | None:
     if final is not None and (found is None or final.iteration >= found.iteration):
         return final
     if found is None:
-        _usable(folder / BEST, for_use)
+        found = _usable(folder / BEST, for_use)
         tried.update(for_use)
     return found
 

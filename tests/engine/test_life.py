@@ -307,6 +307,31 @@ def test_whatever_fails_after_the_last_step_finds_the_weights_saved(tmp_path, wh
     assert last_state(tmp_path)["iteration"] == 8 and not last_state(tmp_path)["finished"]
 
 
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_a_process_that_dies_around_the_final_file_leaves_a_training_that_goes_on(tmp_path, evaluated):
+    """It dies after each file of the end in turn: what is there has the last step, and is finished with the last."""
+    files = ["model_0000008.pth", "model_final.pth", *(["model_best.pth", "model_final.pth"] if evaluated else [])]
+    for count, name in enumerate([*files, "model_0000008.pth"], 1):
+        trainer = evaluating(tmp_path / str(count), lambda i: {"bbox/AP": 1.0}, period=0)
+        keep, written = trainer.hooks[-1].checkpointer, []
+        trainer.hooks = trainer.hooks if evaluated else trainer.hooks[-1:]
+        save = keep.save
+
+        def dies(*args, save=save, written=written, count=count):
+            path = save(*args)
+            written.append(path.name)
+            if len(written) == count:
+                raise KeyboardInterrupt
+            return path
+
+        keep.save = dies
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train()
+        assert written[-1] == name
+        state = last_state(tmp_path / str(count))
+        assert state["iteration"] == 8 and state["finished"] == (count > len(files))
+
+
 def test_an_early_stop_is_remembered_by_what_was_saved_before_the_end(tmp_path):
     class Stop(Hook):
         def after_step(self, trainer):
