@@ -331,7 +331,7 @@ def _steps_of_base(picks: Picks, steps: int) -> None:
         return
     whole = parse_duration(base.SOLVER.MAX_ITER, 1, 1)
     parts = [parse_duration(step, 1, 1) / whole for step in base.SOLVER.STEPS] if whole else []
-    places = tuple(round(part * steps) for part in parts if part < 1)
+    places = tuple(dict.fromkeys(max(1, round(part * steps)) for part in parts if part < 1))  # of few steps, each once
     picks.set("SOLVER.STEPS", places, f"at the same parts of the training as in {picks.wish.base_name}")
 
 

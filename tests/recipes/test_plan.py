@@ -139,6 +139,12 @@ def test_a_config_is_the_model(squares: Path):
     assert cfg.INPUT.MIN_SIZE_TRAIN == (64,) and cfg.OUTPUT_DIR == "output/squares"
 
 
+def test_few_steps_on_a_config_that_lowers_its_rate_in_steps(squares: Path):
+    words = [*TINY[:2], "SOLVER.MAX_ITER", 1]
+    recipe = write(plan(model="retinanet/retinanet_R_50_FPN_1x.yaml", weights="none", overrides=words))
+    assert read_config(recipe).SOLVER.STEPS == (1,)
+
+
 def test_a_config_of_ones_own_and_one_by_its_bare_name(squares: Path):
     Path("mine").mkdir()
     Path("mine/part.py").touch()
