@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Protocol
 
 from detframe.config.yaml_text import Written
-from detframe.errors import InvalidValueError
+from detframe.errors import InvalidTypeError, InvalidValueError
 from detframe.registry import Registry
 
 LARGEST_FLOAT = 1e38  # what a float32 holds
@@ -23,6 +23,8 @@ _NUMBER = re.compile(
 )
 # 010 and 1:30 are 8 and 90 by the letter of YAML 1.1, and not by that of anybody else
 _UNCLEAR = re.compile(r"[+-]?(0[0-9_]+|[0-9_]+(:[0-9_.]+)+)")
+_DURATION = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ep|it)\s*", re.ASCII)
+MOST_ITERATIONS, MOST_EPOCHS = 1_000_000_000, 1_000_000
 _LONGEST_SHOWN = 120
 
 
@@ -54,6 +56,7 @@ class Number:
     Args:
         also: values outside of the range that have a meaning of their own, as -1.
         ceiling: a number beyond it is a slip; no quantity of this kind is ever so large.
+        any_value: every number up to the ceiling is right; said, so that no bound is only forgotten.
     """
 
     at_least: float | None = None
@@ -63,6 +66,12 @@ class Number:
     ceiling: float = LARGEST_FLOAT
     also: tuple[float, ...] = ()
     whole: bool = False
+    any_value: bool = False
+
+    def __post_init__(self) -> None:
+        bounds = (self.at_least, self.above, self.at_most, self.below)
+        if self.any_value != all(bound is None for bound in bounds):
+            raise InvalidTypeError("a number states a bound (at_least=, above=, at_most=, below=), or any_value=True")
 
     @property
     def kind(self) -> str:
@@ -197,14 +206,31 @@ class Duration:
     kind = "a whole number"
 
     def convert(self, value: Any) -> int | str | None:
-        number = Number(whole=True).convert(value)
+        number = Number(whole=True, any_value=True).convert(value)
         if number is not None:
             return int(number)
         text = value if isinstance(value, str) else None
         return None if text is None else str(text)
 
     def wrong(self, value: Any) -> str:
-        return ""  # see detframe.config.durations
+        return ""  # see `parts`
+
+    @staticmethod
+    def parts(value: int | str, key: str) -> tuple[float, str]:
+        """A number, and its unit, "it" or "ep". Raises ValueError: negative, beyond all sense, or no duration."""
+        if isinstance(value, int):
+            number, unit = float(max(-1, min(value, 2 * MOST_ITERATIONS))), "it"
+        else:
+            match = _DURATION.fullmatch(value)
+            if match is None:
+                raise InvalidValueError(f'{key} must be iterations (90000) or epochs ("12ep"), not {shown(value)}')
+            number, unit = float(match[1]), match[2]
+        if number < 0:
+            raise InvalidValueError(f"{key} must not be negative, got {shown(value)}")
+        if number > (MOST_EPOCHS if unit == "ep" else MOST_ITERATIONS):
+            most = f"{MOST_ITERATIONS} iterations and {MOST_EPOCHS} epochs"
+            raise InvalidValueError(f"{key} must be at most {most}, not {shown(value)}")
+        return number, unit
 
     def describe(self) -> str:
         return "iterations, or epochs as `12ep`"
@@ -287,6 +313,19 @@ class Each:
         parts += [f"{' or '.join(map(str, self.sizes))} of them"] if self.sizes else []
         parts += ["not empty"] if self.filled else []
         return ", ".join([*parts, *([self.order] if self.order else [])])
+
+
+def complaints(rule: Rule, key: str, value: Any) -> Iterator[str]:
+    """What is wrong with a value of the right kind, as "KEY must be above 0, not -1"."""
+    wanted = rule.wrong(value)
+    if wanted:
+        yield f"{key} must be {wanted}, not {shown(value)}"
+    member = rule.member if isinstance(rule, Each) else rule
+    for item in (value if member is not rule else [value]) if isinstance(member, Duration) else ():
+        try:
+            member.parts(item, key)
+        except InvalidValueError as error:
+            yield str(error)
 
 
 def _plural(rule: Each) -> str:

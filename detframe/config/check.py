@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-from detframe.config.bounds import Duration, Each, Name, Rule, shown
+from detframe.config.bounds import Each, Name, Rule, complaints, shown
 from detframe.config.durations import parse_duration
 from detframe.config.tree import ConfigNode
 from detframe.errors import InvalidValueError, UnknownNameError
@@ -24,7 +24,11 @@ def validate(cfg: ConfigNode) -> None:
     Raises:
         ValueError: a list of every finding, each with its key, its value, and where the value was set.
     """
-    findings = [line for key, own, value in cfg.statements() for line in _wrong(cfg, key, own.rule, value)]
+    findings = [
+        f"{line} (from {cfg.source(key)})"
+        for key, statement, value in cfg.statements()
+        for line in complaints(statement.rule, key, value)
+    ]
     if not findings:  # what agrees is asked of sound values alone
         rows = [*_solver(cfg), *_input(cfg), *_heads(cfg), *_efpn(cfg)]
         findings = [_misfit(cfg, key, wanted) for key, wanted in rows]
@@ -56,19 +60,6 @@ def _names(rule: Rule, value: Any) -> Iterator[tuple[Registry, str]]:
             yield from _names(rule.member, item)
     elif isinstance(rule, Name) and not (rule.empty and value == ""):
         yield rule.registry, value
-
-
-def _wrong(cfg: ConfigNode, key: str, rule: Rule, value: Any) -> Iterator[str]:
-    """What is wrong with the value of one key."""
-    wanted = rule.wrong(value)
-    if wanted:
-        yield _misfit(cfg, key, wanted)
-    member = rule.member if isinstance(rule, Each) else rule
-    for duration in (value if member is not rule else [value]) if isinstance(member, Duration) else ():
-        try:
-            parse_duration(duration, 1, 1, key)
-        except InvalidValueError as error:
-            yield f"{error} (from {cfg.source(key)})"
 
 
 def doubts(cfg: ConfigNode) -> list[str]:

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from detframe.config.bounds import Duration, Each, shown
+from detframe.config.bounds import Duration, Each
 from detframe.config.tree import ConfigNode
-from detframe.errors import InvalidValueError
-
-_PATTERN = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ep|it)\s*", re.ASCII)
-MOST_ITERATIONS, MOST_EPOCHS = 1_000_000_000, 1_000_000
 
 
 class Stretch(NamedTuple):
@@ -73,30 +68,14 @@ def parse_duration(value: int | str, num_images: int, batch_size: int, key: str 
     Raises:
         ValueError: negative, beyond all sense, or not of these forms.
     """
-    number, unit = _number_and_unit(value, key)
+    number, unit = Duration.parts(value, key)
     return math.ceil(number * num_images / batch_size) if unit == "ep" else int(number)
-
-
-def _number_and_unit(value: int | str, key: str) -> tuple[float, str]:
-    if isinstance(value, int):
-        number, unit = float(max(-1, min(value, 2 * MOST_ITERATIONS))), "it"
-    else:
-        match = _PATTERN.fullmatch(value)
-        if match is None:
-            raise InvalidValueError(f'{key} must be iterations (90000) or epochs ("12ep"), not {shown(value)}')
-        number, unit = float(match[1]), match[2]
-    if number < 0:
-        raise InvalidValueError(f"{key} must not be negative, got {shown(value)}")
-    if number > (MOST_EPOCHS if unit == "ep" else MOST_ITERATIONS):
-        most = f"{MOST_ITERATIONS} iterations and {MOST_EPOCHS} epochs"
-        raise InvalidValueError(f"{key} must be at most {most}, not {shown(value)}")
-    return number, unit
 
 
 def given_in_epochs(cfg: ConfigNode) -> frozenset[str]:
     """Which of MAX_ITER and WARMUP_ITERS are epochs, in a config that is not resolved yet."""
     values = {"SOLVER.MAX_ITER": cfg.SOLVER.MAX_ITER, "SOLVER.WARMUP_ITERS": cfg.SOLVER.WARMUP_ITERS}
-    return frozenset(key for key, value in values.items() if _number_and_unit(value, key)[1] == "ep")
+    return frozenset(key for key, value in values.items() if Duration.parts(value, key)[1] == "ep")
 
 
 def resolve_durations(cfg: ConfigNode, num_images: int, pace: Pace | None = None) -> ConfigNode:
@@ -111,7 +90,7 @@ def resolve_durations(cfg: ConfigNode, num_images: int, pace: Pace | None = None
     pace = pace or Pace.steady(cfg.SOLVER.IMS_PER_BATCH)
 
     def whole(value: Any, key: str, rule: Duration) -> int:
-        number, unit = _number_and_unit(value, key)
+        number, unit = Duration.parts(value, key)
         if unit == "ep" and rule.place:
             return pace.iteration_at(number * num_images)
         return parse_duration(value, num_images, pace.batch, key)

@@ -14,11 +14,11 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from detframe import registry as registries
-from detframe.config.bounds import Choice, Duration, Each, Name, Number, Rule, Text, Truth, shown
+from detframe.config.bounds import Choice, Duration, Each, Name, Number, Rule, Text, Truth, complaints, shown
 from detframe.config.yaml_text import Written, read_word
 from detframe.errors import InvalidTypeError, InvalidValueError, UnknownNameError
 from detframe.registry import Registry
@@ -93,11 +93,11 @@ class Key:
         elif registry:
             member = Name(limits.pop("empty", False) or default == "", registry=_registry(registry))
         self.rule = like or _rule(self.default, member, duration, each, limits)
-        wrong = "" if meaning.strip() else "it must say what the key means"
-        if self.rule.convert(self.default) != self.default or self.rule.wrong(self.default):
-            wrong = f"the default must be {self.rule.wrong(self.default) or self.rule.kind}"
-        if wrong:
-            raise InvalidValueError(f"Key({shown(default)}, {shown(meaning)}): {wrong}")
+        wrong = [] if meaning.strip() else ["it must say what the key means"]
+        if self.rule.convert(self.default) != self.default:
+            wrong.append(f"the default must be {self.rule.kind}")
+        for line in wrong or complaints(self.rule, "the default", self.default):
+            raise InvalidValueError(f"Key({shown(default)}, {shown(meaning)}): {line}")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Key) and self.__dict__ == other.__dict__
@@ -190,21 +190,25 @@ def _rule(default: Any, member: Rule | None, duration: bool, each: Rule | None, 
     if duration:
         member = Duration(limits.pop("place", False))
     if isinstance(default, tuple):
-        each = each or member
-        if each is None:
+        if each is None and member is None:
             raise InvalidTypeError(f"a Key with a list, as {shown(default)}, says with each= what its members must be")
-        return Each(each, **limits)
-    if member is not None and not limits:
-        return member
+        return _made(Each, default, {"member": each or member, **limits})
+    if member is not None:
+        return member if not limits else _made(Truth, default, limits)
     if isinstance(default, bool):
-        return Truth(**limits)
+        return _made(Truth, default, limits)
     if isinstance(default, str):
-        return Text(limits.pop("empty", False) or default == "", **limits)
-    if not isinstance(default, (int, float)):
-        raise InvalidTypeError(f"the default of a Key is True, False, a number, a text or a list, not {shown(default)}")
-    if not limits.pop("any_value", False) and limits.keys() <= {"ceiling"}:
-        raise InvalidTypeError(f"a Key with a number, as {shown(default)}, states a bound, or any_value=True")
-    return Number(whole=isinstance(default, int), **limits)
+        return _made(Text, default, {**limits, "empty": limits.get("empty", False) or default == ""})
+    if isinstance(default, (int, float)):
+        return _made(Number, default, {**limits, "whole": isinstance(default, int)})
+    raise InvalidTypeError(f"the default of a Key is True, False, a number, a text or a list, not {shown(default)}")
+
+
+def _made(kind: type[Truth | Text | Number | Each], default: Any, limits: dict[str, Any]) -> Rule:
+    strange = sorted(limits.keys() - {field.name for field in fields(kind)})
+    if strange:
+        raise InvalidTypeError(f"a Key with the default {shown(default)} has no {' and no '.join(strange)}")
+    return kind(**limits)
 
 
 def _registry(named: str | Registry) -> Registry:

@@ -20,7 +20,7 @@ INPUT = section(
         "WEIGHTS where these are known (docs/weights.md), as are PIXEL_MEAN, PIXEL_STD and MODEL.RESNETS.STRIDE_IN_1X1",
         choices=("RGB", "BGR"), resume=IMAGES),
     PIXEL_MEAN=Key((123.675, 116.28, 103.53), "Mean of the pixels from 0 to 255, in the order of FORMAT",
-        each=Number(ceiling=1e6), sizes=(3,), resume=IMAGES),
+        each=Number(any_value=True, ceiling=1e6), sizes=(3,), resume=IMAGES),
     PIXEL_STD=Key((58.395, 57.12, 57.375), "Deviation of the pixels from 0 to 255, in the order of FORMAT", each=LENGTH,
         sizes=(3,), resume=IMAGES),
     MIN_SIZE_TRAIN=Key((800,), "Length of the shorter side in training; of several one is drawn per image; 0 leaves "
