@@ -321,11 +321,12 @@ def complaints(rule: Rule, key: str, value: Any) -> Iterator[str]:
     if wanted:
         yield f"{key} must be {wanted}, not {shown(value)}"
     member = rule.member if isinstance(rule, Each) else rule
-    for item in (value if member is not rule else [value]) if isinstance(member, Duration) else ():
-        try:
-            member.parts(item, key)
-        except InvalidValueError as error:
-            yield str(error)
+    if isinstance(member, Duration):
+        for item in [value] if member is rule else value:
+            try:
+                member.parts(item, key)
+            except InvalidValueError as error:
+                yield str(error)
 
 
 def _plural(rule: Each) -> str:

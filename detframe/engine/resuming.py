@@ -16,13 +16,14 @@ from detframe.checkpoint import Checkpoint, TrainingState
 from detframe.config import ConfigNode, get_cfg
 from detframe.config.key import REFUSED, UNSAID, Resume
 from detframe.config.keys import all_keys
+from detframe.config.keys.common import SAME_IMAGES
 from detframe.engine.checkpoint import BEST
 from detframe.engine.place import REMEDY, Place
 from detframe.errors import InvalidValueError
 from detframe.parallel.collectives import world_size
 
 logger = logging.getLogger(__name__)
-DATA_KEYS = ("DATASETS.TRAIN", "DATASETS.CATALOG", "DATASETS.LIMIT", "DATALOADER.EMPTY")
+DATA_KEYS = tuple(key for key, statement in all_keys().items() if statement.resume == SAME_IMAGES)
 
 
 @dataclass(frozen=True)

@@ -46,9 +46,9 @@ SOLVER = section(
         "and saved; 0 is off", at_least=0, below=1, resume=Resume(CONTINUES, "switched on, the average starts from the "
         "current weights; switched off, the raw weights are trained on and saved; another decay holds from the next "
         "step on")),
-    CHECKPOINT_PERIOD=Key(5000, "Save a checkpoint this often; 0 only at the end", duration=True, resume=HOW),
-    KEEP_LAST=Key(3, "Periodic checkpoints kept (the newest); 0 keeps all. model_best.pth and model_final.pth always "
-        "stay", at_least=0, ceiling=1_000_000_000, resume=HOW),
+    CHECKPOINT_PERIOD=Key(5000, "Save a training checkpoint this often; 0 only at the end", duration=True, resume=HOW),
+    KEEP_LAST=Key(3, "Training checkpoints kept (the newest); 0 keeps all. model_best.pth and model_final.pth, weights "
+        "alone, always stay", at_least=0, ceiling=1_000_000_000, resume=HOW),
     REQUEUE_EXIT_CODE=Key(0, "Exit code of a run that SIGTERM or SIGUSR1 has stopped, saved, so that a script can "
         "queue it again; 0: 143 and 138", within=(0, 255), resume=HOW),
     LOG_PERIOD=Key(20, "Log, and read losses off the device, every so many iterations", above=0, ceiling=1_000_000_000,
