@@ -184,16 +184,6 @@ def sizes_fastest(state: Mapping[str, Tensor], grid: Grid | None, outputs: tuple
 
     Outputs for another number of anchors stay as they are: they have no place in the model.
     """
-    return _exchanged(state, grid, outputs)
-
-
-def ratios_fastest(state: Mapping[str, Tensor], grid: Grid | None, outputs: tuple[str, ...]) -> State:
-    """The way back."""
-    return _exchanged(state, None if grid is None else (grid[1], grid[0]), outputs)
-
-
-def _exchanged(state: Mapping[str, Tensor], grid: Grid | None, outputs: tuple[str, ...]) -> State:
-    """From (slow, fast) of the grid to (fast, slow), a group of rows each."""
     out = dict(state)
     rows = [len(state[name]) for name in _BOXES if name in state]
     if grid is None or rows != [4 * grid[0] * grid[1]]:
@@ -202,3 +192,8 @@ def _exchanged(state: Mapping[str, Tensor], grid: Grid | None, outputs: tuple[st
         if name.startswith(outputs):
             out[name] = value.unflatten(0, (*grid, -1)).transpose(0, 1).flatten(0, 2)
     return out
+
+
+def ratios_fastest(state: Mapping[str, Tensor], grid: Grid | None, outputs: tuple[str, ...]) -> State:
+    """The way back."""
+    return sizes_fastest(state, None if grid is None else (grid[1], grid[0]), outputs)
