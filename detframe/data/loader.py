@@ -15,10 +15,9 @@ from torch import Tensor
 
 from detframe.data.copy_paste import paste_objects
 from detframe.data.images import IMAGE_FAULTS, ImageReadError, load_image
-from detframe.data.pipeline import build_test_transforms, build_train_transforms
 from detframe.data.records import Record, Records
 from detframe.data.samplers import START, Beginning, Draw, TrainSampler, mix, shard
-from detframe.data.transforms import Compose
+from detframe.data.transforms import Compose, build_test_transforms, build_train_transforms
 from detframe.data.workers import Made, WorkerPool
 from detframe.errors import InvalidValueError
 from detframe.parallel.environment import env_number, share_of_batch, share_of_cores

@@ -18,9 +18,10 @@ which the user is told unless another format recognises the path.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 Reader = TypeVar("Reader", bound=Callable[..., Any])
@@ -60,3 +61,31 @@ def recognised_by(recognise: Callable[[Path], Recognised | None], looks_for: str
         return reader
 
     return decorate
+
+
+# ------------------------------------------------------------------ which split a path names
+_WORDS = {
+    "train": ("train", "training", "trainval", "trainset"),
+    "val": ("val", "valid", "validation", "validate", "validating", "valset", "dev", "eval", "evaluation"),
+    "test": ("test", "testing", "testset"),
+}
+_NO_LETTERS = re.compile(r"[^a-z]+")
+
+
+def split_of(path: PurePath, by_name: bool = True) -> str:
+    """The split that a path names: "train", "val" or "test"; "" where it names none.
+
+    Words count, whatever stands beside them: `via_train.json`, `instances_val2017.json`, `Valid/`; `latest/` and
+    `trains/` name no split. The innermost name decides; one with words of two splits names none.
+
+    Args:
+        path: relative to the data set, so that a folder in which somebody keeps it does not count.
+        by_name: whether the file's own name counts; not where each image has a file, whose name is that of the image.
+    """
+    parts = [path.stem if path.suffix else path.name, *reversed(path.parts[:-1])]
+    for part in parts[not by_name :]:
+        words = set(_NO_LETTERS.split(part.lower()))
+        found = [split for split, names in _WORDS.items() if words & set(names)]
+        if len(found) == 1:
+            return found[0]
+    return ""

@@ -13,7 +13,7 @@ from detframe.data.entries import CatalogEntry
 from detframe.data.formats.csv_columns import columns_of
 from detframe.data.formats.csv_find import recognise
 from detframe.data.formats.csv_format import read_csv
-from detframe.data.formats.wkt import polygons_of
+from detframe.data.formats.csv_rows import polygons_of
 from detframe.data.packing import PackedDataset
 from detframe.errors import UserError
 from tests.data.sets import pixels

@@ -11,8 +11,7 @@ import pytest
 import yaml
 
 from detframe.data import load_records
-from detframe.data.formats.json_file import read_json
-from detframe.data.formats.xml_file import read_xml
+from detframe.data.formats.json_and_xml import read_json, read_xml
 from detframe.errors import UserError
 from tests.data.sets import pixels, voc_object, write_catalog, write_coco, write_voc
 from tests.data.tt100k_sets import TYPES, sign, write_annotations

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from detframe.config import get_cfg
-from detframe.data.pipeline import build_train_transforms
-from detframe.data.scale_jitter import LargeScaleJitter, crop_target
+from detframe.data.transforms import LargeScaleJitter, build_train_transforms, crop_target
 from detframe.structures import LazyMasks, select
 from detframe.structures.lazy_masks import encode
 

@@ -6,7 +6,7 @@ from pathlib import PurePath
 
 import pytest
 
-from detframe.data.formats.split_names import split_of
+from detframe.data.recognition import split_of
 
 
 @pytest.mark.parametrize(

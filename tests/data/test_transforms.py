@@ -12,13 +12,14 @@ from torch import Generator, Tensor
 
 from detframe.config import get_cfg
 from detframe.data import resize_shape
-from detframe.data.pipeline import build_test_transforms, build_train_transforms
 from detframe.data.transforms import (
     ColorJitter,
     Compose,
     HorizontalFlip,
     Resize,
     VerticalFlip,
+    build_test_transforms,
+    build_train_transforms,
 )
 from detframe.structures import LazyMasks, Target
 from tests.data.sets import pixels

@@ -7,16 +7,13 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from detframe.data.entries import CatalogEntry
 from detframe.data.formats.locate import image_root
-from detframe.data.formats.split_names import split_of
 from detframe.data.listing import Listing
-from detframe.data.recognition import Part
+from detframe.data.recognition import Part, split_of
 from detframe.errors import InvalidValueError, MissingFileError, listed
-
-if TYPE_CHECKING:
-    from detframe.data.entries import CatalogEntry
 
 START = 8192  # bytes by which a file is told from others
 MOST_LOOKED_AT = 2000  # annotation files whose beginnings a recogniser reads

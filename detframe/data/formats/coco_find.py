@@ -13,11 +13,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from detframe.data.formats.json_file import read_json
+from detframe.data.formats.json_and_xml import read_json
 from detframe.data.formats.locate import ImageFinder, image_root
-from detframe.data.formats.split_names import split_of
 from detframe.data.listing import Listing, files_below
-from detframe.data.recognition import Part, Recognised
+from detframe.data.recognition import Part, Recognised, split_of
 from detframe.errors import UserError, listed
 
 LOOKS_FOR = "a JSON file with images, categories and annotations (COCO)"

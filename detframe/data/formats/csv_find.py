@@ -15,9 +15,8 @@ from detframe.data.formats.csv_columns import is_like_objects
 from detframe.data.formats.csv_rows import NO_BOX, Picture, RowReader, has_scores, read_class_names
 from detframe.data.formats.csv_table import SUFFIXES, WHOLE, Table, beginning, first_row, read_table, text_at_start
 from detframe.data.formats.locate import ImageFinder, image_root
-from detframe.data.formats.split_names import split_of
 from detframe.data.listing import files_below
-from detframe.data.recognition import Part, Recognised
+from detframe.data.recognition import Part, Recognised, split_of
 from detframe.errors import InvalidValueError, listed
 
 LOOKS_FOR = "a .csv file with the columns of an image, a class and a box (filename, class, xmin, ymin, xmax, ymax)"

@@ -8,27 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from detframe.config.paths import expanded
-from detframe.data.entries import root_of
+from detframe.data.entries import CatalogEntry, root_of
 from detframe.data.findings import NOTE, Findings
-from detframe.data.formats.box_form import BoxForm
 from detframe.data.formats.csv_find import LOOKS_FOR, recognise
-from detframe.data.formats.csv_rows import Item, Picture, RowReader, has_scores, read_class_names
+from detframe.data.formats.csv_rows import Item, Picture, RowReader, has_scores, is_box, read_class_names
 from detframe.data.formats.csv_table import Table, read_table
 from detframe.data.formats.fields import Entry, check_text, size_of_file
 from detframe.data.formats.locate import ImageFinder, add_missing, unreadable
-from detframe.data.formats.wkt import is_box
+from detframe.data.formats.shapes import BoxForm
 from detframe.data.metadata import Metadata
 from detframe.data.packing import PackedDataset, RecordBuilder
 from detframe.data.recognition import recognised_by
 from detframe.errors import InvalidValueError, MissingFileError, UserError, listed
 from detframe.files import read_text
 from detframe.registry import DATASET_FORMATS
-
-if TYPE_CHECKING:
-    from detframe.data.entries import CatalogEntry
 
 COORDINATES = ("auto", "pixels", "relative")
 # Up to there a coordinate may be a fraction of the image's side, and so many of the boxes must lie below

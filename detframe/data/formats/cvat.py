@@ -7,14 +7,16 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
+from detframe.data.entries import CatalogEntry
 from detframe.data.findings import NOTE, Findings, Kind
 from detframe.data.formats.annotation_files import beginning, files_of, parts_by_split
 from detframe.data.formats.fields import ID_RANGE, MAX_PIXELS, Entry, check_text
+from detframe.data.formats.json_and_xml import read_xml
 from detframe.data.formats.named_objects import (
     EMPTY_MASK,
     FEW_POINTS,
@@ -24,16 +26,11 @@ from detframe.data.formats.named_objects import (
     NamedObjects,
 )
 from detframe.data.formats.shapes import Box, Point, around, ellipse_box, flat, placed_mask, turned_box
-from detframe.data.formats.split_names import split_of
-from detframe.data.formats.xml_file import read_xml
 from detframe.data.listing import files_below
 from detframe.data.packing import PackedDataset
-from detframe.data.recognition import Part, Recognised, recognised_by
+from detframe.data.recognition import Part, Recognised, recognised_by, split_of
 from detframe.errors import InvalidValueError, listed
 from detframe.registry import DATASET_FORMATS, nearest
-
-if TYPE_CHECKING:
-    from detframe.data.entries import CatalogEntry
 
 OUTSIDE = Kind(
     "box of a track is marked as outside of its frame, and was left out",

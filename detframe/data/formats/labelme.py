@@ -11,15 +11,16 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 
+from detframe.data.entries import CatalogEntry
 from detframe.data.findings import Findings, Kind
 from detframe.data.formats.annotation_files import beginning, ending
 from detframe.data.formats.fields import Entry, check_text
-from detframe.data.formats.json_file import read_json
+from detframe.data.formats.json_and_xml import read_json
 from detframe.data.formats.locate import image_root
 from detframe.data.formats.named_objects import (
     EMPTY_MASK,
@@ -31,17 +32,13 @@ from detframe.data.formats.named_objects import (
     NamedObjects,
 )
 from detframe.data.formats.shapes import Box, Point, around, ellipse_box, flat, placed_mask, union
-from detframe.data.formats.split_names import split_of
 from detframe.data.image_files import ImageReadError
 from detframe.data.image_headers import read_header
 from detframe.data.listing import IMAGE_SUFFIXES, Listing, files_below
 from detframe.data.packing import PackedDataset
-from detframe.data.recognition import Part, Recognised, recognised_by
+from detframe.data.recognition import Part, Recognised, recognised_by, split_of
 from detframe.errors import InvalidValueError, MissingFileError, listed, shown
 from detframe.registry import DATASET_FORMATS
-
-if TYPE_CHECKING:
-    from detframe.data.entries import CatalogEntry
 
 NOT_LABELLED = Kind(
     "image has no labelme file: it counts as not labelled yet, not as background, and was left out",

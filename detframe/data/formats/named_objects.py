@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from detframe.data.entries import CatalogEntry
 from detframe.data.findings import ERROR, NOTE, Findings, Kind
 from detframe.data.formats.fields import Entry, size_of_file
 from detframe.data.formats.locate import ImageFinder
@@ -15,9 +16,6 @@ from detframe.data.listing import IMAGE_SUFFIXES
 from detframe.data.metadata import Metadata
 from detframe.data.packing import PackedDataset, RecordBuilder
 from detframe.errors import FileAccessError, InvalidValueError, MissingFileError, NoPermissionError
-
-if TYPE_CHECKING:
-    from detframe.data.entries import CatalogEntry
 
 NO_BOX = Kind(
     "shape is a point or a line, which has no box, and was left out",

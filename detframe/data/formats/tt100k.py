@@ -10,18 +10,16 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from detframe.data.entries import CatalogEntry
 from detframe.data.findings import Findings
 from detframe.data.formats.fields import Entry, check_names, check_text, image_file, size_of_file
-from detframe.data.formats.json_file import read_json
+from detframe.data.formats.json_and_xml import read_json
 from detframe.data.metadata import Metadata
 from detframe.data.packing import PackedDataset, RecordBuilder
 from detframe.errors import InvalidValueError, shown
 from detframe.registry import DATASET_FORMATS, nearest
-
-if TYPE_CHECKING:
-    from detframe.data.entries import CatalogEntry
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 # The classes with at least 100 objects, which the paper trains and evaluates

@@ -9,13 +9,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from detframe.data.entries import CatalogEntry
 from detframe.data.findings import Findings, Kind
 from detframe.data.formats.annotation_files import beginning, files_of, own_files, parts_by_split
 from detframe.data.formats.fields import Entry, check_text
-from detframe.data.formats.json_file import parse_json, read_json
+from detframe.data.formats.json_and_xml import parse_json, read_json
 from detframe.data.formats.named_objects import FEW_POINTS, NO_BOX, UNKNOWN_SHAPE, NamedObjects
 from detframe.data.formats.shapes import Box, around, ellipse_box, flat
 from detframe.data.formats.via_classes import Classes, Declared, choose_classes, declared_options
@@ -25,9 +26,6 @@ from detframe.data.recognition import Recognised, recognised_by
 from detframe.errors import InvalidValueError, UserError, listed, shown
 from detframe.files import read_text
 from detframe.registry import DATASET_FORMATS
-
-if TYPE_CHECKING:
-    from detframe.data.entries import CatalogEntry
 
 SAME_IMAGE = Kind(
     "image stands in several files; the regions of the file that has the most were taken",

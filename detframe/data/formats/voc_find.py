@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from detframe.data.formats.locate import ImageFinder, image_root
-from detframe.data.formats.split_names import split_of
-from detframe.data.formats.voc_lists import listed_keys, lists_beside
-from detframe.data.formats.voc_xml import is_voc, named_image, read_annotation
+from detframe.data.formats.voc_files import is_voc, listed_keys, lists_beside, named_image, read_annotation
 from detframe.data.listing import files_below
-from detframe.data.recognition import Part, Recognised
+from detframe.data.recognition import Part, Recognised, split_of
 from detframe.errors import UserError, listed
 
 LOOKS_FOR = "XML files of Pascal VOC's form, one for each image, whose root is <annotation>"

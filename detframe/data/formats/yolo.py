@@ -1,7 +1,7 @@
 """YOLO: a label file for each image, with a class and fractions of the image in each row.
 
 docs/own_data.md says what is read. The files beside this one read the rows (yolo_rows) and the files that describe a
-data set (yolo_data_file, yolo_places), pair images with labels (yolo_pairs), name the classes (yolo_classes), and
+data set (yolo_data_file, yolo_places), pair images with labels (yolo_labels), name the classes (yolo_classes), and
 recognise a data set (yolo_find).
 """
 
@@ -13,12 +13,10 @@ from pathlib import Path
 from detframe.config.paths import expanded
 from detframe.data.entries import CatalogEntry, root_of
 from detframe.data.findings import ERROR, NOTE, Findings, Kind
-from detframe.data.formats.yolo_classes import Classes, Image, classes_of
+from detframe.data.formats.yolo_classes import Classes, Image, classes_of, file_of_names
 from detframe.data.formats.yolo_data_file import DataFile, read_data_file
 from detframe.data.formats.yolo_find import LOOKS_FOR, recognise
-from detframe.data.formats.yolo_labels import LabelIndex
-from detframe.data.formats.yolo_names import file_of_names
-from detframe.data.formats.yolo_pairs import Pairs, pair_folders, pair_included
+from detframe.data.formats.yolo_labels import LabelIndex, Pairs, pair_folders, pair_included
 from detframe.data.formats.yolo_places import images_and_labels, locate_parts
 from detframe.data.formats.yolo_rows import (
     FAR,

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from detframe.data.entries import CatalogEntry
 from detframe.data.findings import Findings
 from detframe.data.formats.yolo_data_file import (
     DataFile,
     class_names,
     has_keys,
+    is_data_file,
     keypoint_facts,
     read_data_file,
     read_names,
 )
-from detframe.data.formats.yolo_names import file_of_names
 from detframe.data.formats.yolo_rows import KeypointForm, Row
 from detframe.data.metadata import Metadata, pairs_by_name
-from detframe.errors import InvalidValueError, listed
-
-if TYPE_CHECKING:
-    from detframe.data.entries import CatalogEntry
+from detframe.errors import InvalidValueError, UserError, listed
 
 MOST_NUMBERED = 1000  # classes without names, from 0 to the highest id; beyond, only the ids that occur
 _SHOWN = 3
@@ -154,3 +153,50 @@ def _say_doubled(classes: Classes, findings: Findings) -> None:
     if doubled:
         text = f"{classes.source} gives the name {listed(doubled, 3)} to several class ids, which count as one class"
         findings.say("class-name-twice", text, len(doubled))
+
+
+# ------------------------------------------------------------------ files with the names of classes
+DATA_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml", "obj.data")
+NAMES_FILES = ("classes.txt", "obj.names", "_darknet.labels", "classes.names", "predefined_classes.txt", "names.txt")
+
+
+def file_of_names(images: Path, labels: Path) -> Path | None:
+    """A file with the names of classes in the folder of labels or of images, or in one of two folders above.
+
+    Where there is none, it is a data file that knows how many classes there are.
+    """
+    folders = list(dict.fromkeys([labels, *labels.parents[:2], images, *images.parents[:2]]))
+    found = [file for folder in folders for file in _files_in(folder)]
+    named = (file for file in found if file.name.lower() not in DATA_FILES or _facts(file).names)
+    return next(named, next((file for file in found if _facts(file).count), None))
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """The files of a folder that may name classes, the likeliest first."""
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return []
+    wanted = (*DATA_FILES, *NAMES_FILES)
+    known = sorted((name for name in names if name.lower() in wanted), key=lambda name: wanted.index(name.lower()))
+    others = [name for name in names if name.lower().endswith(".names") and name not in known]
+    return [folder / name for name in [*known, *others]]
+
+
+def _facts(path: Path) -> DataFile:
+    """What a data file says; of one that cannot be read nothing: that is said where it is recognised."""
+    try:
+        return read_data_file(path) if is_data_file(path, splits=False) else DataFile(path, {})
+    except UserError:
+        return DataFile(path, {})
+
+
+def names_option(folder: Path, labels: Sequence[Path] = ()) -> dict[str, Any]:
+    """The names of classes that a file gives, as a field of an entry; {} where none does."""
+    files = (file_of_names(folder, place) for place in (folder, *labels))
+    file = next((file for file in files if file is not None), None)
+    if file is None:
+        return {}
+    names = read_names(file)
+    counted = list(names) == list(range(len(names)))
+    return {"names": list(names.values()) if counted else names} if names else {}

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from detframe.data.formats.locate import IMAGE_FOLDERS, image_root
-from detframe.data.formats.split_names import split_of
+from detframe.data.formats.yolo_classes import DATA_FILES, names_option
 from detframe.data.formats.yolo_data_file import YAML_SUFFIXES, DataFile, below, is_data_file, read_data_file
 from detframe.data.formats.yolo_labels import LabelIndex, is_label_file, listed_images, place_of
 from detframe.data.formats.yolo_layout import is_image_list, of_layout, short
-from detframe.data.formats.yolo_names import DATA_FILES, names_option
 from detframe.data.formats.yolo_places import LABEL_FOLDERS, Places, images_and_labels, locate_parts
 from detframe.data.listing import Listing, files_below, folders_in
-from detframe.data.recognition import Part, Recognised
+from detframe.data.recognition import Part, Recognised, split_of
 from detframe.errors import MissingFileError, UserError, listed
 
 LOOKS_FOR = "a data.yaml or obj.data, or .txt files with a class and four numbers a line that have the names of images"

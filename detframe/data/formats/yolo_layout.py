@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from detframe.data.formats.locate import image_root
-from detframe.data.formats.split_names import split_of
+from detframe.data.formats.yolo_classes import names_option
 from detframe.data.formats.yolo_labels import listed_images, place_of, rows_look_like_labels
-from detframe.data.formats.yolo_names import names_option
 from detframe.data.formats.yolo_places import LABEL_FOLDERS
 from detframe.data.listing import IMAGE_SUFFIXES, Listing
-from detframe.data.recognition import Part, Recognised
+from detframe.data.recognition import Part, Recognised, split_of
 from detframe.errors import UserError, listed
 
 _SAMPLE = 12  # label files of a folder that are looked into

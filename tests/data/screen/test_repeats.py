@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from detframe.data.screen import screen
-from detframe.data.screen.alike import look_alike
 from detframe.data.screen.pictures import look_at, same_bytes
-from detframe.data.screen.repeats import source_of
+from detframe.data.screen.repeats import look_alike, source_of
 from tests.data.screen.faults import boxes, by_code, clean, picture, records
 from tests.data.sets import pixels
 
