@@ -1,4 +1,4 @@
-"""House rules that a machine can check."""
+"""How the code is written (docs/architecture.md), as far as a machine can check it."""
 
 from __future__ import annotations
 

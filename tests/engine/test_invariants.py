@@ -1,4 +1,4 @@
-"""DESIGN.md's invariants, end to end, with a real detector on the data set "shapes" in miniature."""
+"""What docs/architecture.md says holds everywhere, end to end, with a real detector on small shapes."""
 
 import json
 import signal
