@@ -43,15 +43,14 @@ def _run(args: argparse.Namespace) -> int:
     if args.print_config is not None:
         return print_config(args)
     log_to_terminal()
-    cfg = load_config(args).clone()
-    cfg.defrost()
+    cfg = load_config(args)
     import torch
 
     from detframe.engine.analysis import analyze, as_dicts, table
     from detframe.modeling import build_detection_model
 
     if cfg.MODEL.NUM_CLASSES == 0:
-        cfg.merge_from_list(["MODEL.NUM_CLASSES", COCO_CLASSES])
+        cfg = cfg.changed([("MODEL.NUM_CLASSES", COCO_CLASSES)])
         logger.info("MODEL.NUM_CLASSES is 0; counted with %d, as COCO has", COCO_CLASSES)
     torch.manual_seed(0)
     model = build_detection_model(cfg)

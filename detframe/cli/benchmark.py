@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detframe.cli.arguments import add_config_arguments, base_parser, natural, parse, positive
-from detframe.cli.benchmark_steps import autocast, inference_step, interleave, now, training_step
+from detframe.cli.benchmark_steps import autocast, benchmark_folding, inference_step, interleave, now, training_step
 from detframe.cli.common import load_config, log_to_terminal, print_config
 from detframe.cli.errors import guard
 from detframe.errors import InvalidValueError
@@ -90,7 +90,6 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _folding(args: argparse.Namespace, cfg: ConfigNode) -> dict[str, Any]:
-    from detframe.cli.benchmark_folding import benchmark_folding
     from detframe.parallel.device import resolve_device
 
     device = resolve_device(cfg.MODEL.DEVICE)

@@ -6,7 +6,7 @@ override or an assignment. Types follow from the statement of each key (detframe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,14 @@ class ConfigNode(CfgNode):
     def clone(self) -> ConfigNode:
         """An independent copy; a frozen config has an open-for-changes clone after `defrost()`."""
         return self.__deepcopy__({})
+
+    def changed(self, settings: Iterable[tuple[str, Any]]) -> ConfigNode:
+        """A frozen copy with other values at these dotted keys, as overrides."""
+        out = self.clone()
+        out.defrost()
+        out.merge_from_list([word for pair in settings for word in pair])
+        out.freeze()
+        return out
 
     def __reduce__(self) -> tuple[Any, ...]:
         own = self.__dict__

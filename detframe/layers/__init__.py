@@ -1,10 +1,9 @@
 """Building blocks with parameters, and the normalisers of losses."""
 
-from detframe.layers.conv_norm import ConvNorm, conv_norm, folding, make_norm
+from detframe.layers.conv_norm import ConvNorm, SingleValueError, check_norms, conv_norm, folding, make_norm
 from detframe.layers.deform_conv import DeformConv
 from detframe.layers.freezing import freeze, freeze_matching
 from detframe.layers.initialising import init_he, init_normal, init_uniform
-from detframe.layers.norm_check import SingleValueError, check_norms
 from detframe.layers.normalizers import StepCounts, first_part, global_normalizer, passes_per_step
 
 __all__ = [

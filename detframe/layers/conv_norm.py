@@ -1,9 +1,10 @@
-"""Convolution, norm and ReLU as one operation, with the affine norms folded into the convolution."""
+"""Norms by their names; convolution, norm and ReLU as one operation, with affine norms folded into the convolution."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,6 +14,9 @@ from torchvision.ops import FrozenBatchNorm2d
 from detframe.errors import InvalidTypeError, InvalidValueError
 from detframe.layers.deform_conv import DeformConv
 from detframe.parallel.collectives import world_size
+
+_BATCH = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_INSTANCE = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 
 def make_norm(name: str, channels: int, eps: float = 1e-5) -> nn.Module | None:
@@ -36,6 +40,36 @@ def make_norm(name: str, channels: int, eps: float = 1e-5) -> nn.Module | None:
         groups = next(g for g in (32, 16, 8, 4, 2, 1) if channels % g == 0 and (channels > g or g == 1))
         return nn.GroupNorm(groups, channels, eps=eps)
     raise InvalidValueError(f"unknown norm {name!r}; known: '', FrozenBN, BN, SyncBN, GN")
+
+
+class SingleValueError(InvalidValueError):
+    """A norm in training met a single value to normalise by its own mean and variance."""
+
+
+def check_norms(model: nn.Module) -> None:
+    """From now on, each norm of the model that takes statistics looks at its input in training first.
+
+    The forward pass then raises SingleValueError, with the name of the norm, where there is one value alone.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, (*_BATCH, *_INSTANCE, nn.GroupNorm)):
+            module.register_forward_pre_hook(partial(_look, name))
+
+
+def _look(name: str, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    if module.training and _values(module, inputs[0]) == 1:
+        raise SingleValueError(
+            f"the norm {name} ({type(module).__name__}) gets a single value to take mean and variance of"
+        )
+
+
+def _values(module: nn.Module, x: Tensor) -> int:
+    """What each mean and variance is taken of, as PyTorch counts it; a batch norm that is synchronised has company."""
+    if isinstance(module, nn.SyncBatchNorm) and world_size() > 1:
+        return 2
+    if isinstance(module, nn.GroupNorm):
+        return x.numel() // module.num_groups
+    return x.numel() // (x.shape[0] * x.shape[1] if isinstance(module, _INSTANCE) else x.shape[1]) if x.numel() else 0
 
 
 def fold_norm(conv: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:

@@ -83,10 +83,7 @@ def build_outline(cfg: ConfigNode) -> GeneralizedRCNN:
     Raises:
         As `build_detection_model`.
     """
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.DEVICE, cfg.MODEL.COMPILE = "meta", False
-    cfg.freeze()
+    cfg = cfg.changed([("MODEL.DEVICE", "meta"), ("MODEL.COMPILE", False)])
     with torch.device("meta"):
         model = build_detection_model(cfg)
     # tensors that say something, as anchors do, stand there

@@ -2,9 +2,8 @@
 
 from detframe.ops.anchors import anchor_templates, grid_anchors, grid_step
 from detframe.ops.boxes import CONTINUOUS, BoxCoder, inside_images, pairwise_iou
-from detframe.ops.focal import sigmoid_focal
 from detframe.ops.keypoints import heatmaps_to_keypoints, keypoint_loss, keypoints_to_cells
-from detframe.ops.losses import BoxLoss
+from detframe.ops.losses import BoxLoss, sigmoid_focal
 from detframe.ops.mask_paste import encode_masks, paste_masks
 from detframe.ops.matching import Matches, Matching, match_boxes
 from detframe.ops.roi_align import roi_align_pyramid

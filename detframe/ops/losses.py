@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import generalized_box_iou_loss
 
 from detframe.ops.boxes import BoxCoder
+
+# Entries that are computed at once: on a CPU as many as its caches hold, elsewhere bounded by memory only
+ENTRIES_ON_CPU = 2**17
+ENTRIES_ELSEWHERE = 2**26
 
 
 def _smooth_l1(pred: Tensor, target: Tensor, beta: float) -> Tensor:
@@ -37,3 +43,62 @@ class BoxLoss:
             loss: Tensor = generalized_box_iou_loss(found, coder.extend(boxes))
             return loss
         return _smooth_l1(deltas, coder.encode(boxes, references), self.beta).sum(1)
+
+
+def sigmoid_focal(logits: Tensor, labels: Tensor, weights: Tensor, alpha: float, gamma: float) -> Tensor:
+    """The weighted sum of the focal losses (RetinaNet, arXiv:1708.02002, equation 5) of all entries, a float32 scalar.
+
+    Computed in float32 whatever the dtype of the logits, forward and gradient in one pass over them: only the gradient
+    is kept for the backward pass.
+
+    Args:
+        logits: (R, K): of rows (locations or anchors) and classes.
+        labels: int64 (R,), 1..K; 0 is background, a row without a positive entry.
+        weights: float32 (R,), factor of each row's losses; 0 leaves a row out. No gradient flows into it.
+        alpha: weight of positive entries, 1 - alpha of the others.
+        gamma: how fast the loss of an easy entry falls.
+    """
+    loss: Tensor = _SigmoidFocal.apply(logits, labels, weights.detach().float(), alpha, gamma)
+    return loss
+
+
+class _SigmoidFocal(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, weights: Tensor, alpha: float, gamma: float) -> Tensor:
+        total = torch.zeros((), device=logits.device)
+        gradient = torch.empty_like(logits)
+        entries = ENTRIES_ON_CPU if logits.device.type == "cpu" else ENTRIES_ELSEWHERE
+        step = max(1, entries // max(1, logits.shape[1]))
+        for start in range(0, len(logits), step):
+            rows = slice(start, start + step)
+            loss, slope = _rows(logits[rows].float(), labels[rows], weights[rows], alpha, gamma)
+            total = total + loss
+            gradient[rows] = slope
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad.to(gradient.dtype), None, None, None, None
+
+
+def _rows(x: Tensor, labels: Tensor, weights: Tensor, alpha: float, gamma: float) -> tuple[Tensor, Tensor]:
+    """Sum of the losses and their derivatives (R, K): every entry as a negative one, then the positives put right."""
+    score, cross_entropy = x.sigmoid(), F.softplus(x)
+    factor = score.pow(gamma).mul_((1 - alpha) * weights[:, None])
+    losses = factor * cross_entropy
+    # gamma * (1 - score) * cross_entropy + score, all times the factor
+    slope = cross_entropy.mul_(gamma).lerp_(x.new_ones(()), score).mul_(factor)
+    column = (labels - 1).clamp(min=0)[:, None]
+    positive = (labels > 0)[:, None]
+    loss_at, slope_at = _positives(x.gather(1, column), weights[:, None], alpha, gamma)
+    losses.scatter_(1, column, torch.where(positive, loss_at, losses.gather(1, column)))
+    slope.scatter_(1, column, torch.where(positive, slope_at, slope.gather(1, column)))
+    return losses.sum(), slope
+
+
+def _positives(x: Tensor, weights: Tensor, alpha: float, gamma: float) -> tuple[Tensor, Tensor]:
+    miss, cross_entropy = (-x).sigmoid(), F.softplus(-x)
+    factor = alpha * weights * miss.pow(gamma)
+    return factor * cross_entropy, -factor * (gamma * (1 - miss) * cross_entropy + miss)

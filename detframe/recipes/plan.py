@@ -32,8 +32,8 @@ from detframe.recipes.budget import TOO_SHORT, Pace
 from detframe.recipes.choices import choose, size_of
 from detframe.recipes.facts import DataFacts, data_facts
 from detframe.recipes.machine import Machine, this_machine
-from detframe.recipes.measuring import DoesNotFit, Measure, measure
 from detframe.recipes.text import recipe_text
+from detframe.recipes.trial import DoesNotFit, Measure, measure
 from detframe.recipes.weights import find_weights
 from detframe.recipes.wish import SIZES, Choice, Wish
 from detframe.registry import nearest

@@ -44,7 +44,6 @@ from detframe.engine.inputs import with_classes
 from detframe.modeling.build import build_outline
 from detframe.ops.reach import Objects, Reached
 from detframe.recipes.options import Settings, head_options, options
-from detframe.recipes.settings import changed
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 BOUNDS = (8.0, 16.0, 32.0, 96.0)  # between the sizes, pixels of the side after resizing
@@ -325,7 +324,7 @@ def _worthwhile(cfg: ConfigNode, model: Any, records: Records, objects: Objects,
 
 def _with_a_larger_input(cfg: ConfigNode, records: Records, larger: Option, best: Option) -> Iterator[Option]:
     """Settings of the RPN head that make more of a larger input than any change alone."""
-    other = changed(cfg, larger.settings)
+    other = cfg.changed(larger.settings)
     model = build_outline(other)
     shapes = _shapes(place_objects(model, records, training_views(other)[0]))
     tried = [_try(cfg, model, records, (*larger.settings, *more)) for more in head_options(other, model, *shapes)]
@@ -346,7 +345,7 @@ def _shapes(objects: Objects) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _try(cfg: ConfigNode, model: Any, records: Records, settings: Settings) -> Option:
-    other = changed(cfg, settings)
+    other = cfg.changed(settings)
     if not all(key.startswith("INPUT.") for key, _ in settings):
         model = build_outline(other)
     objects = place_objects(model, records, training_views(other)[0])

@@ -1,10 +1,13 @@
-"""A few steps of a training that leave no trace: does the model stand its data, in what memory and in what time?"""
+"""A few steps of a training that leave no trace: does the model stand its data, in what memory and in what time?
+
+And the pace of a whole training that follows from it.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from torch import nn
@@ -21,12 +24,16 @@ from detframe.errors import InvalidValueError
 from detframe.modeling import build_detection_model
 from detframe.parallel.device import resolve_device
 from detframe.parallel.environment import cpu_cores
+from detframe.recipes.budget import Pace
 from detframe.recipes.memory import MemoryWatch
-from detframe.recipes.settings import changed
 from detframe.recipes.trying import Run, TriedBatch
 from detframe.texts import format_seconds
 
 NEARLY_FULL = 0.9  # of the memory, from which on there is little room for what a trial has not met
+STEPS = 8  # ordinary ones, whose median a burst of other work does not move
+SCORING = 0.004  # seconds an image, for matching detections with objects once all are there
+FULL_MODEL = 1.3  # a trained model finds more than one at its beginning
+CLOSING = 6.0  # seconds for the last checkpoints and pictures
 
 
 @dataclass(frozen=True)
@@ -203,7 +210,7 @@ def _one_process(cfg: ConfigNode, processes: int) -> ConfigNode:
     """The config of one process of the training, which reads its images itself."""
     batch = max(cfg.SOLVER.ACCUMULATE_STEPS, cfg.SOLVER.IMS_PER_BATCH // processes)
     keys = [("SOLVER.IMS_PER_BATCH", batch), ("DATALOADER.ON_ERROR", "skip"), ("SEED", max(0, cfg.SEED))]
-    return changed(cfg, keys)
+    return cfg.changed(keys)
 
 
 def _model(cfg: ConfigNode, records: Records) -> nn.Module:
@@ -241,3 +248,40 @@ def _bytes(value: int) -> str:
     if not value:
         return "-"
     return f"{value / 2**30:.1f} GB" if value >= 2**30 else f"{value / 2**20:.0f} MB"
+
+
+class DoesNotFit(Exception):  # noqa: N818 - it asks for a smaller batch
+    """A batch that takes more memory than there is."""
+
+
+def measure(cfg: ConfigNode, train: Records, val: Records, seconds: float, ranks: int = 1) -> Pace:
+    """Try the model that a config describes.
+
+    Args:
+        train, val: records.
+        seconds: after this time no further step is made.
+        ranks: processes that will share the batch and the evaluation.
+
+    Raises:
+        DoesNotFit: a batch takes more memory than there is.
+        ValueError: weights that do not fit the model.
+    """
+    on_gpu = resolve_device(cfg.MODEL.DEVICE).type != "cpu"  # where memory that runs out is an error to avoid
+    begun = time.perf_counter()
+    trial = try_model(cfg, train, val, STEPS, seconds, ranks, extremes=on_gpu)
+    return pace_of(trial, time.perf_counter() - begun, ranks)
+
+
+def pace_of(trial: Trial, seconds: float, ranks: int = 1) -> Pace:
+    """The pace that a trial shows; `seconds` is how long all of it took. Errors as of `measure`."""
+    if any(batch.failure == "out-of-memory" for batch in trial.batches):
+        raise DoesNotFit
+    stepping = [batch.seconds for batch in trial.batches if not math.isnan(batch.seconds)]
+    step = trial.step_seconds if not math.isnan(trial.step_seconds) else max(stepping, default=0.0)
+    image = trial.evaluation_seconds / max(trial.eval_images, 1)
+    predicting = 0.0 if math.isnan(image) else FULL_MODEL * image
+    building = max(0.0, seconds - sum(stepping))
+    return Pace(max(step, 1e-3), (predicting + SCORING) / ranks, building + CLOSING)
+
+
+Measure = Callable[[ConfigNode, Records, Records, float, int], Pace]

@@ -22,7 +22,6 @@ from detframe.engine.trainer import Trainer
 from detframe.errors import NonFiniteError, UserError
 from detframe.parallel.device import resolve_amp
 from detframe.recipes.memory import MemoryWatch, is_out_of_memory
-from detframe.recipes.settings import changed
 from detframe.solver import ModelEMA, build_optimizer
 from detframe.structures import select
 
@@ -102,7 +101,7 @@ class Run:
             guard=_Refusal(),
             ema=ModelEMA(self.model, self.cfg.SOLVER.EMA_DECAY) if self.cfg.SOLVER.EMA_DECAY > 0 else None,
         )
-        ordinary = build_train_loader(changed(self.cfg, HERE), self.records)
+        ordinary = build_train_loader(self.cfg.changed(HERE), self.records)
         plan: list[tuple[str, Callable[[], Batch]]] = [("empty", self._empty)]
         plan += [("ordinary", lambda: next(ordinary))] * (steps + 1)
         plan += [("densest", self._densest), ("largest", self._largest)] if extremes else []
@@ -163,7 +162,7 @@ class Run:
     # ------------------------------------------------------------------ batches
     def _batch_of(self, indices: Sequence[int], cfg: ConfigNode | None = None) -> Batch:
         """These images as one batch; too few of them are taken again."""
-        alone = changed(cfg or self.cfg, (*HERE, ("DATALOADER.ASPECT_RATIO_GROUPING", False)))
+        alone = (cfg or self.cfg).changed((*HERE, ("DATALOADER.ASPECT_RATIO_GROUPING", False)))
         count = min(len(indices), alone.SOLVER.IMS_PER_BATCH)
         return next(build_train_loader(alone, self.records.select(np.asarray(indices[:count]))))
 
@@ -184,7 +183,7 @@ class Run:
     # ------------------------------------------------------------------ prediction
     def predict(self, records: Records) -> float:
         """Seconds for the largest image, the better of two times; NaN where it did not work."""
-        alone = changed(self.cfg, (*HERE, ("TEST.IMS_PER_BATCH", 1)))
+        alone = self.cfg.changed((*HERE, ("TEST.IMS_PER_BATCH", 1)))
         largest = _largest_first(records, eval_view(self.cfg))[-1:]
         batches = list(build_test_loader(alone, records.select(np.asarray(largest))))
         if not batches:
@@ -212,6 +211,6 @@ def _largest_first(records: Records, view: View) -> list[int]:
 def _at_most(cfg: ConfigNode) -> ConfigNode:
     """Every image at the largest size of the training."""
     if cfg.INPUT.LSJ.ON:
-        return changed(cfg, [("INPUT.LSJ.MIN_SCALE", cfg.INPUT.LSJ.MAX_SCALE)])
+        return cfg.changed([("INPUT.LSJ.MIN_SCALE", cfg.INPUT.LSJ.MAX_SCALE)])
     largest = (max(cfg.INPUT.MIN_SIZE_TRAIN),)
-    return changed(cfg, [("INPUT.MIN_SIZE_TRAIN_SAMPLING", "choice"), ("INPUT.MIN_SIZE_TRAIN", largest)])
+    return cfg.changed([("INPUT.MIN_SIZE_TRAIN_SAMPLING", "choice"), ("INPUT.MIN_SIZE_TRAIN", largest)])

@@ -179,3 +179,11 @@ def test_it_knows_where_values_come_from(cfg: ConfigNode, tmp_path):
     assert cfg.source("SOLVER.GAMMA") == "an override"
     assert cfg.source("SOLVER.MOMENTUM") == "the default"
     assert cfg.clone().source("SOLVER.BASE_LR") == f"{file}:2"
+
+
+def test_changed_gives_a_frozen_copy_and_leaves_the_config_as_it_is():
+    cfg = get_cfg()
+    other = cfg.changed([("SOLVER.BASE_LR", 0.5), ("MODEL.DEVICE", "cpu")])
+    assert (other.SOLVER.BASE_LR, other.MODEL.DEVICE, other.is_frozen()) == (0.5, "cpu", True)
+    assert other.source("MODEL.DEVICE") == "an override"
+    assert (cfg.SOLVER.BASE_LR, cfg.is_frozen()) == (get_cfg().SOLVER.BASE_LR, False)

@@ -195,7 +195,7 @@ def test_objects_without_a_mask_give_no_mask_loss(opts):
 def test_a_mask_is_learned_from_the_objects_that_have_one():
     """With targets of the other object's box alone, the mask loss is that of the regions of the first object."""
     from detframe.modeling.ground_truth import pack_targets
-    from detframe.modeling.roi_heads.regions import Regions
+    from detframe.modeling.proposals import Regions
 
     masks = LazyMasks([[torch.tensor([4.0, 4, 40, 4, 40, 40]).numpy()], []], (70, 90))
     crowd = torch.tensor([False, False])

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from detframe.modeling import build_detection_model
 from detframe.modeling.ground_truth import pack_targets
-from detframe.modeling.roi_heads.regions import Regions
+from detframe.modeling.proposals import Regions
 from tests.modeling.tiny import make_target, tiny_config
 from tests.ops.test_points import bilinear
 

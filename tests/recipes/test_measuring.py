@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from detframe.recipes.measuring import CLOSING, FULL_MODEL, SCORING, DoesNotFit, pace_of
-from detframe.recipes.trial import Trial
+from detframe.recipes.trial import CLOSING, FULL_MODEL, SCORING, DoesNotFit, Trial, pace_of
 from detframe.recipes.trying import TriedBatch
 
 

@@ -14,8 +14,8 @@ from detframe.config import read_config
 from detframe.data import load_records
 from detframe.errors import InUseError, InvalidValueError, MissingFileError, UnknownNameError
 from detframe.recipes.budget import Pace
-from detframe.recipes.measuring import DoesNotFit
 from detframe.recipes.plan import Request, make_plan, output_folder
+from detframe.recipes.trial import DoesNotFit
 from detframe.recipes.writing import write, write_catalog, written
 from tests.recipes.conftest import make_squares
 

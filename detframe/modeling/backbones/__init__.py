@@ -1,6 +1,5 @@
 """Extractors: what turns a batch of images into a dict of feature maps, finest first."""
 
-from detframe.modeling.backbones import resnet_pyramids
 from detframe.modeling.backbones.bifpn import BiFPN
 from detframe.modeling.backbones.efpn import EFPN
 from detframe.modeling.backbones.fpn import FPN, PyramidBackbone
@@ -25,5 +24,4 @@ __all__ = [
     "TimmBody",
     "build_pyramid",
     "pyramid_inputs",
-    "resnet_pyramids",
 ]

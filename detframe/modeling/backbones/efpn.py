@@ -8,10 +8,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from detframe.config import ConfigNode
-from detframe.modeling.backbones.extractors import choose_extractor
+from detframe.layers.attention import SwinBlock
+from detframe.layers.hat import ResidualHybridAttentionGroup
 from detframe.modeling.backbones.fpn import FPN
 from detframe.modeling.backbones.resnet import RESNETS, ResNet, ResNetSpec, build_stage, initialise
-from detframe.modeling.backbones.texture_transfer import Extension, TextureTransfer
+from detframe.modeling.backbones.texture_transfer import Extension, Extractor, ResidualBlock, TextureTransfer
 from detframe.registry import BACKBONES
 
 
@@ -70,6 +71,34 @@ def build_efpn(cfg: ConfigNode) -> EFPN:
         own_res2 = build_stage(spec, 0)
         initialise(own_res2)
     return EFPN(body, fpn, Extension(transfer, channels[0], fpn.out_channels), own_res2)
+
+
+def choose_extractor(cfg: ConfigNode) -> Extractor:
+    """The maker of one block of the content and texture extractors, which keeps (N, D, H, W), as MODEL.EFPN.EXTRACTOR
+    says: residual convolutions (the paper), Swin or HAT."""
+    keys = cfg.MODEL.EFPN
+    attention = keys.ATTENTION
+    heads, window, mlp_ratio = attention.HEADS, attention.WINDOW, attention.MLP_RATIO
+
+    def swin(channels: int) -> nn.Module:
+        """Windows in their place, then windows shifted by half of one."""
+        return nn.Sequential(*(SwinBlock(channels, heads, window, shift, mlp_ratio) for shift in (0, window // 2)))
+
+    def hat(channels: int) -> nn.Module:
+        """A residual hybrid attention group."""
+        return ResidualHybridAttentionGroup(
+            channels,
+            attention.HAT_DEPTH,
+            heads,
+            window,
+            mlp_ratio,
+            attention.HAT_COMPRESS,
+            attention.HAT_SQUEEZE,
+            attention.HAT_CONV_SCALE,
+            attention.HAT_OVERLAP,
+        )
+
+    return {"residual": ResidualBlock, "swin": swin, "hat": hat}[keys.EXTRACTOR]
 
 
 for _name in RESNETS:

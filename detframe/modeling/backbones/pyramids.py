@@ -11,6 +11,8 @@ from detframe.errors import InvalidValueError
 from detframe.modeling.backbones.bifpn import BiFPN
 from detframe.modeling.backbones.fpn import FPN, MaxPoolTop, NoTop, P6P7Top, PyramidBackbone
 from detframe.modeling.backbones.pafpn import PAFPN
+from detframe.modeling.backbones.resnet import RESNETS, STAGES, ResNet, ResNetSpec
+from detframe.registry import BACKBONES
 
 # A body "B" is registered under "B-<suffix>" for each: FPN and PAFPN from P2 with a max-pooled level, the others P3..P7
 PYRAMIDS = ("FPN", "FPN-RETINANET", "PAFPN", "BIFPN")
@@ -112,3 +114,15 @@ def _top(cfg: ConfigNode, suffix: str, body_channels: int) -> nn.Module:
     if kind == "p6p7":
         return P6P7Top(body_channels, keys.OUT_CHANNELS, keys.P6_FROM)
     return MaxPoolTop() if kind == "maxpool" else NoTop()
+
+
+def build_resnet_pyramid(cfg: ConfigNode) -> nn.Module:
+    """The ResNet that CONV_BODY names, up to the last stage that its pyramid reads, under that pyramid."""
+    names = pyramid_inputs(cfg, dict(zip(STAGES, (4, 8, 16, 32), strict=True)))
+    body = ResNet(ResNetSpec.from_config(cfg), last=names[-1])
+    return build_pyramid(cfg, body, body.out_channels, body.strides)
+
+
+for _name in RESNETS:
+    for _suffix in PYRAMIDS:
+        BACKBONES.register(f"{_name}-{_suffix}", build_resnet_pyramid)

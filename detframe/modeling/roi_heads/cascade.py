@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
 from detframe.modeling.ground_truth import GroundTruth
-from detframe.modeling.proposals import Proposals, box_coder
+from detframe.modeling.proposals import Proposals, Regions, box_coder
 from detframe.modeling.roi_heads.box_head import BoxPredictor
-from detframe.modeling.roi_heads.regions import Regions
 from detframe.modeling.roi_heads.standard import StandardROIHeads
 from detframe.ops import BoxCoder, Matching, match_boxes
 from detframe.registry import ROI_HEADS

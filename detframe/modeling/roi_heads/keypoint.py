@@ -15,8 +15,8 @@ from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
 from detframe.layers import global_normalizer, init_he
 from detframe.modeling.ground_truth import GroundTruth
+from detframe.modeling.proposals import Regions
 from detframe.modeling.roi_heads.box_head import ROIPooler
-from detframe.modeling.roi_heads.regions import Regions
 from detframe.ops import heatmaps_to_keypoints, keypoint_loss, keypoints_to_cells
 
 

@@ -15,9 +15,9 @@ from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
 from detframe.layers import global_normalizer, init_he, init_normal
 from detframe.modeling.ground_truth import GroundTruth
+from detframe.modeling.proposals import Regions
 from detframe.modeling.roi_heads.box_head import ROIPooler
 from detframe.modeling.roi_heads.convs import RegionConvs
-from detframe.modeling.roi_heads.regions import Regions
 from detframe.registry import MASK_HEADS
 from detframe.structures import crop_masks
 

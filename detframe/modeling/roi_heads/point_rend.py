@@ -16,9 +16,9 @@ from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
 from detframe.layers import ConvNorm, global_normalizer, init_he, init_normal
 from detframe.modeling.ground_truth import GroundTruth
+from detframe.modeling.proposals import Regions
 from detframe.modeling.roi_heads.box_head import class_rows
 from detframe.modeling.roi_heads.mask import mask_targets
-from detframe.modeling.roi_heads.regions import Regions
 from detframe.ops import random_keys
 from detframe.ops.points import regular_grid, sample_level, sample_regions, to_image
 from detframe.ops.ragged import places

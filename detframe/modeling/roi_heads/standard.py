@@ -16,10 +16,9 @@ from torch.nn import functional as F
 from detframe.config import ConfigNode
 from detframe.layers import global_normalizer
 from detframe.modeling.ground_truth import GroundTruth
-from detframe.modeling.proposals import Proposals, box_coder, suppress
+from detframe.modeling.proposals import Proposals, Regions, box_coder, suppress
 from detframe.modeling.roi_heads.box_head import BoxHead, BoxPredictor, RegionVectors, ROIPooler, class_rows
 from detframe.modeling.roi_heads.keypoint import KeypointBranch
-from detframe.modeling.roi_heads.regions import Regions
 from detframe.ops import BoxCoder, BoxLoss, Matching, Sampling, match_boxes, random_keys, sample_balanced
 from detframe.registry import MASK_HEADS, ROI_HEADS
 from detframe.structures import ImageList
