@@ -2,7 +2,7 @@
 
     FCOS = section(
         NUM_CONVS=Key(4, "Convolutions of each tower", at_least=0, ceiling=100),
-        NMS_TH=Key(0.6, "IoU above which the weaker box goes", within=(0, 1)),
+        NMS_TH=Key(0.6, "IoU threshold of NMS", within=(0, 1)),
     )
 
 Types, the check of a config, its reference and `--print-config` all follow from it.

@@ -7,21 +7,22 @@ from detframe.config.keys.common import HOW, MEASURES, NAMES, SAME_IMAGES
 
 DATASETS = section(
     resume=SAME_IMAGES,
-    TRAIN=Key((), "Names from the catalog that are trained on; several are joined", like=NAMES),
-    TEST=Key((), "Names from the catalog that are evaluated on, each by itself", like=NAMES, resume=MEASURES),
+    TRAIN=Key((), "Data sets to train on, by their names in the catalog; several are joined", like=NAMES),
+    TEST=Key((), "Data sets to evaluate on, by their names in the catalog, each by itself", like=NAMES,
+        resume=MEASURES),
     CATALOG=Key("", "A catalog file of your own, whose entries come before those of datasets/catalog.yaml"),
-    LIMIT=Key(0, "Use only so many images of each, the first ones, to try something or to overfit on purpose; 0 is all",
+    LIMIT=Key(0, "Use only the first so many images of each data set, for a trial or to overfit on purpose; 0 uses all",
         at_least=0, ceiling=2**31),
 )
 
 DATALOADER = section(
     resume=HOW,
-    NUM_WORKERS=Key(-1, "Worker processes per rank; -1 takes the CPU cores divided by the ranks, at most 8 (with two "
-        "cores or fewer: 1)", at_least=0, ceiling=1000, also=(-1,)),
-    ASPECT_RATIO_GROUPING=Key(True, "Put images of similar shape (wide or tall) into one batch, which wastes less "
-        "padding", resume=Resume(CONTINUES, "the images that are left of the window come in the new order; none comes "
-        "twice or is left out")),
-    EMPTY=Key("keep", "Training images without objects", choices={"keep": "they teach what is background", "drop": ""},
+    NUM_WORKERS=Key(-1, "Data loading workers per rank; -1 takes the CPU cores divided by the ranks, at most 8 (with "
+        "two cores or fewer: 1)", at_least=0, ceiling=1000, also=(-1,)),
+    ASPECT_RATIO_GROUPING=Key(True, "Batch images of similar aspect ratio (wide or tall) together, which saves padding",
+        resume=Resume(CONTINUES, "the images that are left of the window come in the new order; none comes twice or is "
+        "left out")),
+    EMPTY=Key("keep", "Training images without objects", choices={"keep": "as background", "drop": ""},
         resume=SAME_IMAGES),
     ON_ERROR=Key("raise", "An image that cannot be read", choices={"raise": "stops and names it",
         "skip": "leaves it out and counts it"}),

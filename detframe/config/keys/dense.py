@@ -1,4 +1,4 @@
-"""The keys of what stands on the pyramid and proposes or detects: AnchorRPN, FCOS, RetinaNet. Sizes are in pixels."""
+"""The keys of the RPN and of the dense detectors: AnchorRPN, FCOS, RetinaNet. Sizes are in pixels."""
 
 from __future__ import annotations
 
@@ -23,145 +23,144 @@ from detframe.config.keys.common import (
 )
 
 _STYLES = {
-    "torchvision": "corners on whole pixels",
-    "exact": "detectron2",
-    "detectron": "around the middle of the cell, shapes of whole pixels: Detectron, maskrcnn-benchmark",
+    "torchvision": "corners rounded to whole pixels",
+    "exact": "not rounded, detectron2",
+    "detectron": "centred in the cell, sides of whole pixels: Detectron, maskrcnn-benchmark",
 }
-_RATIOS = Key((0.5, 1.0, 2.0), "Anchor heights over widths, the same for every level", like=RATIOS, resume=ARCHITECTURE)
-_OFFSET = Key(0.0, "Moves the anchors into their cell, in strides (detectron2's OFFSET)", within=(0, 1),
+_RATIOS = Key((0.5, 1.0, 2.0), "Anchor aspect ratios, height over width, the same for every level", like=RATIOS,
     resume=ARCHITECTURE)
-_WEIGHTS = Key((1.0, 1.0, 1.0, 1.0), "Weights of (dx, dy, dw, dh) in the box coding", like=BOX_WEIGHTS,
+_OFFSET = Key(0.0, "Offset of the anchors into their cell, in strides (detectron2's OFFSET)", within=(0, 1),
     resume=ARCHITECTURE)
-_POSITIVE = "An anchor is positive at or above this IoU with a ground-truth box (and where it is that box's best)"
+_WEIGHTS = Key((1.0, 1.0, 1.0, 1.0), "Weights of (dx, dy, dw, dh) in the box encoding", like=BOX_WEIGHTS,
+    resume=ARCHITECTURE)
+_POSITIVE = "An anchor is positive at or above this IoU with a ground-truth box (or if it is the best match of one)"
 _NEGATIVE = "An anchor is negative below this IoU with every ground-truth box; between the two it is ignored"
-_PRIOR = Key(0.01, "Score of every class before training", like=PROBABILITY, resume=FIRST_WEIGHTS)
-_ALPHA = Key(0.25, "Focal loss: weight of positives, whose complement is that of negatives", within=(0, 1),
+_PRIOR = Key(0.01, "Prior probability: the score of every class at the start of training", like=PROBABILITY,
+    resume=FIRST_WEIGHTS)
+_ALPHA = Key(0.25, "Focal loss: alpha, the weight of positives; negatives get 1 - alpha", within=(0, 1), resume=TARGETS)
+_GAMMA = Key(2.0, "Focal loss: gamma, how far easy examples are down-weighted; 0 is cross entropy", like=STRENGTH,
     resume=TARGETS)
-_GAMMA = Key(2.0, "Focal loss: how much less what is easy counts; 0 is cross entropy", like=STRENGTH, resume=TARGETS)
 _CANDIDATES = Key(1000, "Candidates kept per level before NMS", like=COUNT, resume=MEASURES)
 
 RPN = section(
     resume=TARGETS,
-    NAME=Key("AnchorRPN", "What stands on the pyramid and proposes or detects", registry="RPN_HEADS",
-        resume=ARCHITECTURE),
-    IN_FEATURES=Key((), 'Maps of the extractor that it reads, as ["p2", "p3"]; empty is all', like=NAMES,
-        resume=ARCHITECTURE),
-    ANCHOR_SIZES=Key(((32,), (64,), (128,), (256,), (512,)), "Anchor sizes (square root of the area), one tuple a "
-        "level from the finest; a single tuple serves all levels", like=ANCHOR_SIZES, resume=ARCHITECTURE),
+    NAME=Key("AnchorRPN", "The RPN, or a dense detector in its place", registry="RPN_HEADS", resume=ARCHITECTURE),
+    IN_FEATURES=Key((), 'Feature maps that it takes, e.g. ["p2", "p3"]; empty is all', like=NAMES, resume=ARCHITECTURE),
+    ANCHOR_SIZES=Key(((32,), (64,), (128,), (256,), (512,)), "Anchor sizes (square root of the area), one list per "
+        "level from the finest; a single list serves all levels", like=ANCHOR_SIZES, resume=ARCHITECTURE),
     ASPECT_RATIOS=_RATIOS,
-    ANCHOR_STYLE=Key("torchvision", "Anchors of a cell", choices=_STYLES, resume=ARCHITECTURE),
+    ANCHOR_STYLE=Key("torchvision", "Geometry of the anchors of a cell", choices=_STYLES, resume=ARCHITECTURE),
     ANCHOR_OFFSET=_OFFSET,
-    ANCHOR_STEP=Key("image", "Pixels between anchors", choices={"stride": "that of the level, detectron2",
-        "image": "the padded image over the cells, torchvision, which is less on levels that rounded up"},
+    ANCHOR_STEP=Key("image", "Pixels from anchor to anchor", choices={"stride": "the stride of the level, detectron2",
+        "image": "padded image size over grid size, torchvision; less on levels that were rounded up"},
         resume=ARCHITECTURE),
     CONV_DEPTH=Key(1, "3x3 convolutions before the two outputs", like=LAYERS, resume=ARCHITECTURE),
     BBOX_REG_WEIGHTS=_WEIGHTS,
     FG_IOU_THRESHOLD=Key(0.7, _POSITIVE, within=(0, 1)),
     BG_IOU_THRESHOLD=Key(0.3, _NEGATIVE, within=(0, 1)),
-    BOUNDARY_THRESH=Key(-1.0, "Anchors that leave the image by more than this many pixels are not drawn for the loss; "
-        "-1 draws them too (maskrcnn-benchmark's STRADDLE_THRESH)", at_least=0, ceiling=1e9, also=(-1,)),
-    BATCH_SIZE_PER_IMAGE=Key(256, "Anchors drawn per image for the loss", like=COUNT),
-    POSITIVE_FRACTION=Key(0.5, "Largest share of positives among the anchors drawn", within=(0, 1)),
-    BOX_LOSS_TYPE=Key("smooth_l1", "Box loss", choices=BOX_LOSS),
-    SMOOTH_L1_BETA=Key(1.0 / 9.0, "Where the smooth-L1 loss turns from squared to linear; 0 is plain L1 (torchvision: "
-        "1/9, detectron2: 0)", like=WEIGHT),
-    LOSS_NORMALIZER=Key("sampled", "What the losses are divided by", choices={"sampled": "the anchors really drawn, "
+    BOUNDARY_THRESH=Key(-1.0, "Anchors that cross the image border by more than this many pixels are not sampled for "
+        "the loss; -1 samples them too (maskrcnn-benchmark's STRADDLE_THRESH)", at_least=0, ceiling=1e9, also=(-1,)),
+    BATCH_SIZE_PER_IMAGE=Key(256, "Anchors sampled per image for the loss", like=COUNT),
+    POSITIVE_FRACTION=Key(0.5, "Largest fraction of positives among the sampled anchors", within=(0, 1)),
+    BOX_LOSS_TYPE=Key("smooth_l1", "Box regression loss", choices=BOX_LOSS),
+    SMOOTH_L1_BETA=Key(1.0 / 9.0, "Where smooth L1 goes over from L2 to L1; 0 is plain L1 (torchvision: 1/9, "
+        "detectron2: 0)", like=WEIGHT),
+    LOSS_NORMALIZER=Key("sampled", "What the losses are divided by", choices={"sampled": "the number sampled, "
         "torchvision", "batch_size": "BATCH_SIZE_PER_IMAGE x images, detectron2"}),
     LOSS_WEIGHT=Key(1.0, "Weight of both losses", like=WEIGHT),
-    BBOX_REG_LOSS_WEIGHT=Key(1.0, "One more weight of the box loss", like=WEIGHT),
+    BBOX_REG_LOSS_WEIGHT=Key(1.0, "Extra weight of the box loss", like=WEIGHT),
     MIN_SIZE=Key(1e-3, "Proposals with a side shorter than this are dropped (torchvision: 1e-3, detectron2: 0, where "
         "the side must exceed it)", like=OR_NONE, resume=MEASURES),
-    NMS_THRESH=Key(0.7, "IoU of the non-maximum suppression of proposals, always within a level", within=(0, 1),
-        resume=MEASURES),
+    NMS_THRESH=Key(0.7, "IoU threshold of NMS among the proposals of a level", within=(0, 1), resume=MEASURES),
     PRE_NMS_TOP_N_TRAIN=Key(2000, "Proposals kept per level before NMS, by score, in training", like=COUNT),
     PRE_NMS_TOP_N_TEST=Key(1000, "Proposals kept per level before NMS, by score, in evaluation", like=COUNT,
         resume=MEASURES),
-    POST_NMS_TOP_N_TRAIN=Key(2000, "Proposals kept after NMS in training, of what POST_NMS_PER says (torchvision: "
-        "2000, detectron2: 1000)", like=COUNT),
-    POST_NMS_TOP_N_TEST=Key(1000, "Proposals kept after NMS in evaluation, of what POST_NMS_PER says", like=COUNT,
-        resume=MEASURES),
-    POST_NMS_PER=Key("image", "Of what POST_NMS_TOP_N is the number", choices={"image": "torchvision, detectron2",
+    POST_NMS_TOP_N_TRAIN=Key(2000, "Proposals kept after NMS in training, per image or level as POST_NMS_PER says "
+        "(torchvision: 2000, detectron2: 1000)", like=COUNT),
+    POST_NMS_TOP_N_TEST=Key(1000, "Proposals kept after NMS in evaluation, per image or level as POST_NMS_PER says",
+        like=COUNT, resume=MEASURES),
+    POST_NMS_PER=Key("image", "What POST_NMS_TOP_N counts by", choices={"image": "torchvision, detectron2",
         "level": "maskrcnn-benchmark, which then keeps FPN_POST_NMS_TOP_N of all levels"}, resume=MEASURES),
     FPN_POST_NMS_TOP_N_TRAIN=Key(2000, 'With POST_NMS_PER "level": proposals kept per image over all levels, in '
         "training", like=COUNT),
     FPN_POST_NMS_TOP_N_TEST=Key(2000, 'With POST_NMS_PER "level": proposals kept per image over all levels, in '
         "evaluation", like=COUNT, resume=MEASURES),
-    FPN_POST_NMS_PER_BATCH=Key(False, "FPN_POST_NMS_TOP_N_TRAIN counts all images of a pass together instead of each "
-        "(maskrcnn-benchmark); so proposals, unlike all else, depend on how a batch is divided among ranks and "
-        "accumulation steps"),
+    FPN_POST_NMS_PER_BATCH=Key(False, "FPN_POST_NMS_TOP_N_TRAIN limits all images of a forward pass together instead "
+        "of each (maskrcnn-benchmark); proposals then depend on how a batch is divided among ranks and accumulation "
+        "steps, which nothing else does"),
 )
 
 FCOS = section(
     NUM_CONVS=Key(4, "Convolutions of each tower", like=LAYERS),
-    NORM=Key("GN", "Norm of the convolutions of each tower", choices={"": "none", "GN": ""}),
-    USE_DCN_IN_TOWER=Key(False, "Make the last convolution of each tower a deformable one"),
+    NORM=Key("GN", "Normalisation of the convolutions of each tower", choices={"": "none", "GN": ""}),
+    USE_DCN_IN_TOWER=Key(False, "Make the last convolution of each tower deformable"),
     PRIOR_PROB=_PRIOR,
-    SIZES_OF_INTEREST=Key((), "Largest distance from a location to a side of its box, for every level but the last, "
-        "which takes the rest; empty is 8 strides of each level: 64, 128, 256, 512 on P3..P7",
+    SIZES_OF_INTEREST=Key((), "Upper bound of the distance from a location to the farthest side of its box, for every "
+        "level but the last, which takes the rest; empty is 8 strides of each level: 64, 128, 256, 512 on P3..P7",
         each=Number(above=0, ceiling=1e9), order="rising", resume=TARGETS),
-    RANGE_INCLUSIVE=Key(True, "Count the bounds of a size range to both levels (the original: True, torchvision: "
+    RANGE_INCLUSIVE=Key(True, "The bounds of a size range belong to both levels (the original: True, torchvision: to "
         "neither)", resume=TARGETS),
-    CENTER_SAMPLING_RADIUS=Key(0.0, "A location is positive within this many strides of a box's centre; 0: anywhere in "
-        "the box. Improved FCOS: 1.5", like=WEIGHT, resume=TARGETS),
-    LOCATION_OFFSET=Key(0.5, "Locations are shifted by this share of the stride into their cell (the original: 0.5, "
-        "torchvision: 0)", within=(0, 1)),
-    LOCATION_STEP=Key("stride", "Pixels between locations", choices={"stride": "that of the level, the original",
-        "image": "the padded image over the cells, torchvision"}),
-    NORM_REG_TARGETS=Key(False, "Predict distances through ReLU in strides instead of through exp in pixels (improved "
-        "FCOS: True)"),
-    USE_SCALE=Key(True, "A learned factor on the distances of each level (torchvision has none)"),
-    CENTERNESS_ON_REG=Key(False, "Predict centre-ness from the regression tower instead of the classification tower "
+    CENTER_SAMPLING_RADIUS=Key(0.0, "Center sampling: locations are positive within this many strides of the centre of "
+        "a box; 0: anywhere in the box. Improved FCOS: 1.5", like=WEIGHT, resume=TARGETS),
+    LOCATION_OFFSET=Key(0.5, "Offset of locations into their cell, in strides (the original: 0.5, torchvision: 0)",
+        within=(0, 1)),
+    LOCATION_STEP=Key("stride", "Pixels from location to location", choices={"stride": "the stride of the level, the "
+        "original", "image": "padded image size over grid size, torchvision"}),
+    NORM_REG_TARGETS=Key(False, "Regress distances in strides, through ReLU, instead of in pixels, through exp "
         "(improved FCOS: True)"),
-    BOX_QUALITY=Key("centerness", "What the extra output learns", choices={"centerness": "",
-        "iou": "the overlap of the predicted box"}),
-    IOU_LOSS_TYPE=Key("iou", "Box loss", choices={"iou": "-ln IoU", "linear_iou": "1 - IoU", "giou": "1 - GIoU"},
-        resume=TARGETS),
+    USE_SCALE=Key(True, "A learned scale of the distances for each level (torchvision has none)"),
+    CENTERNESS_ON_REG=Key(False, "Predict centerness from the regression tower instead of the classification tower "
+        "(improved FCOS: True)"),
+    BOX_QUALITY=Key("centerness", "What the extra output beside class and box predicts", choices={"centerness": "",
+        "iou": "the IoU of the predicted box"}),
+    IOU_LOSS_TYPE=Key("iou", "Box regression loss", choices={"iou": "-ln IoU", "linear_iou": "1 - IoU",
+        "giou": "1 - GIoU"}, resume=TARGETS),
     IOU_SMOOTHING=Key(1.0, "Added to intersection and union in the box loss (the original: 1, torchvision: 0)",
         like=WEIGHT, resume=TARGETS),
-    WEIGHT_BY_CENTERNESS=Key(True, 'Weigh the box loss by centre-ness (the original with "centerness": True, '
-        "torchvision: False)", resume=TARGETS),
-    SYNC_NORMALIZER=Key(True, "Loss normalisers are those of all ranks, not of each (torchvision: False)",
-        resume=TARGETS),
+    WEIGHT_BY_CENTERNESS=Key(True, 'Weight the box loss by centerness (the original with "centerness": True, '
+        'torchvision: False)', resume=TARGETS),
+    SYNC_NORMALIZER=Key(True, "Average the loss normalisers over all ranks (torchvision: False)", resume=TARGETS),
     LOSS_ALPHA=_ALPHA,
     LOSS_GAMMA=_GAMMA,
     INFERENCE_TH=Key(0.05, "Detections below this score are dropped: the class score, or what THRESH_WITH_CTR says",
         within=(0, 1), resume=MEASURES),
-    THRESH_WITH_CTR=Key(False, "Compare with INFERENCE_TH the geometric mean of the class score and centre-ness",
+    THRESH_WITH_CTR=Key(False, "Apply INFERENCE_TH to the geometric mean of the class score and centerness",
         resume=MEASURES),
     PRE_NMS_TOP_N=_CANDIDATES,
-    NMS_TH=Key(0.6, "IoU of the non-maximum suppression of detections, within a class", within=(0, 1), resume=MEASURES),
+    NMS_TH=Key(0.6, "IoU threshold of NMS among the detections of a class", within=(0, 1), resume=MEASURES),
 )
 
 RETINANET = section(
-    ANCHOR_SIZES=Key(tuple(tuple(s * 2 ** (i / 3) for i in range(3)) for s in (32, 64, 128, 256, 512)),
-        "Anchor sizes (square root of the area), one tuple a level from the finest: three octave thirds from 4 strides "
-        "on", like=ANCHOR_SIZES),
+    ANCHOR_SIZES=Key(tuple(tuple(s * 2 ** (i / 3) for i in range(3)) for s in (32, 64, 128, 256, 512)), "Anchor sizes "
+        "(square root of the area), one list per level from the finest: three per octave, from 4 strides on",
+        like=ANCHOR_SIZES),
     ASPECT_RATIOS=_RATIOS,
-    ANCHOR_STYLE=Key("exact", "Anchors of a cell", choices=_STYLES),
+    ANCHOR_STYLE=Key("exact", "Geometry of the anchors of a cell", choices=_STYLES),
     ANCHOR_OFFSET=_OFFSET,
-    ANCHOR_STEP=Key("stride", "Pixels between anchors", choices={"stride": "that of the level, detectron2",
-        "image": "the padded image over the cells, torchvision"}),
+    ANCHOR_STEP=Key("stride", "Pixels from anchor to anchor", choices={"stride": "the stride of the level, detectron2",
+        "image": "padded image size over grid size, torchvision"}),
     NUM_CONVS=Key(4, "Convolutions of each tower", like=LAYERS),
-    NORM=Key("", "Norm of the convolutions of each tower", choices={"": "none", "GN": "", "BN": "one set of statistics "
-        "for all levels"}),
+    NORM=Key("", "Normalisation of the convolutions of each tower", choices={"": "none", "GN": "", "BN": "one set of "
+        "statistics for all levels"}),
     PRIOR_PROB=_PRIOR,
     BBOX_REG_WEIGHTS=_WEIGHTS,
     FG_IOU_THRESHOLD=Key(0.5, _POSITIVE, within=(0, 1), resume=TARGETS),
     BG_IOU_THRESHOLD=Key(0.4, _NEGATIVE, within=(0, 1), resume=TARGETS),
     LOSS_ALPHA=_ALPHA,
     LOSS_GAMMA=_GAMMA,
-    BOX_LOSS_TYPE=Key("smooth_l1", "Box loss", choices=BOX_LOSS, resume=TARGETS),
-    SMOOTH_L1_BETA=Key(0.0, "Where the smooth-L1 loss turns from squared to linear; 0 is plain L1 (torchvision, "
-        "detectron2)", like=WEIGHT, resume=TARGETS),
-    LOSS_NORMALIZER=Key("batch", "By which positive anchors the losses are divided", choices={"batch": "those of the "
-        "batch, the paper", "image": "those of each image, whose losses are then averaged, torchvision",
-        "ema": "their moving average over the steps, detectron2; of all ranks and accumulated parts",
-        "detectron": "those of the batch, with the number of images added for the class loss"}),
+    BOX_LOSS_TYPE=Key("smooth_l1", "Box regression loss", choices=BOX_LOSS, resume=TARGETS),
+    SMOOTH_L1_BETA=Key(0.0, "Where smooth L1 goes over from L2 to L1; 0 is plain L1 (torchvision, detectron2)",
+        like=WEIGHT, resume=TARGETS),
+    LOSS_NORMALIZER=Key("batch", "The number of positive anchors that the losses are divided by", choices={
+        "batch": "of the batch, the paper",
+        "image": "of each image, whose losses are then averaged, torchvision",
+        "ema": "moving average over the steps, detectron2; of all ranks and accumulated parts",
+        "detectron": "of the batch, with the number of images added for the class loss"}),
     BBOX_REG_LOSS_WEIGHT=Key(1.0, "Weight of the box loss (maskrcnn-benchmark: 1/4)", like=WEIGHT, resume=TARGETS),
     INFERENCE_TH=Key(0.05, "Detections below this score are dropped", within=(0, 1), resume=MEASURES),
     PRE_NMS_TOP_N=_CANDIDATES,
-    NMS_TH=Key(0.5, "IoU of the non-maximum suppression of detections, within a class", within=(0, 1), resume=MEASURES),
-    CLIP_BEFORE_NMS=Key(True, "Cut boxes to the image before NMS (torchvision) instead of after it (detectron2)",
+    NMS_TH=Key(0.5, "IoU threshold of NMS among the detections of a class", within=(0, 1), resume=MEASURES),
+    CLIP_BEFORE_NMS=Key(True, "Clip boxes to the image before NMS (torchvision) instead of after it (detectron2)",
         resume=MEASURES),
     MIN_SIZE=Key(0.0, "Detections with a side shorter than this, or of 0, are dropped; -1 keeps all (torchvision)",
         like=OR_NONE, resume=MEASURES),

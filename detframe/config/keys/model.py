@@ -23,18 +23,18 @@ MODEL = section(
         '"torchvision://ResNet50_Weights.IMAGENET1K_V1", "msra://R-50" and others (docs/weights.md), or "" (random)',
         resume=FIRST_WEIGHTS),
     ALLOW_PARTIAL_WEIGHTS=Key(False, "Accept WEIGHTS of another architecture, which fill less than 90 % of the "
-        "backbone or a head in pieces only", resume=FIRST_WEIGHTS),
+        "backbone or only part of a head", resume=FIRST_WEIGHTS),
     NUM_CLASSES=Key(0, "Number of foreground classes K; 0 takes it from the training data", at_least=0,
         ceiling=100_000),
-    LEGACY_BOXES=Key(False, "Boxes run from pixel to pixel inside of the model, a width being x2 - x1 + 1, as in "
-        "Detectron, maskrcnn-benchmark and FCOS: in overlaps, coding, clipping and sizes. Targets and predictions are "
-        "the same either way"),
+    LEGACY_BOXES=Key(False, "Inside the model, x2 and y2 of a box are its last pixels, so that its width is x2 - x1 + "
+        "1 (in IoU, box encoding, clipping and sizes), as in Detectron, maskrcnn-benchmark and FCOS. Targets and "
+        "predictions are the same either way"),
     CHANNELS_LAST=Key(True, "Keep images and feature maps in channels_last memory format (faster convolutions on CPU "
         "and on tensor cores)", resume=HOW),
     COMPILE=Key(False, "Compile the backbone with torch.compile (needs a C++ compiler on the CPU; costs minutes at the "
         "start)", resume=HOW),
     BACKBONE=BACKBONE,
-    FREEZE=Key((), 'Freeze what these shell patterns match among the names of parameters, as "backbone.fpn.*" or '
+    FREEZE=Key((), 'Freeze the parameters whose names match one of these shell patterns, e.g. "backbone.fpn.*" or '
         '"*.bn?.*"; a pattern that matches nothing is an error', like=NAMES, resume=TRAINED),
     RESNETS=RESNETS,
     MOBILENET=MOBILENET,

@@ -1,4 +1,4 @@
-"""The keys of the heads on regions: boxes, masks, points, keypoints. Sizes are in pixels."""
+"""The keys of the ROI heads: boxes, masks, points, keypoints. Sizes are in pixels."""
 
 from __future__ import annotations
 
@@ -23,94 +23,98 @@ from detframe.config.keys.common import (
     WIDE,
 )
 
-_SAMPLING = Key(2, "Sampling points per bin and direction; 0 adapts to the size of the region (detectron2), "
+_SAMPLING = Key(2, "Sampling points of ROIAlign per bin and direction; 0 adapts to the size of the RoI (detectron2), "
     "torchvision uses 2", like=SAMPLING_RATIO)
 
 ROI_HEADS = section(
     resume=TARGETS,
-    NAME=Key("StandardROIHeads", 'What refines the proposals; "" leaves the detections of the RPN head as they are, '
-        "which are class-agnostic proposals (label 1, objectness as score) where that is AnchorRPN",
+    NAME=Key("StandardROIHeads", 'The heads that classify and refine proposals; "" has none: detections are those of '
+        'MODEL.RPN.NAME, which are class-agnostic proposals (label 1, objectness as score) where that is AnchorRPN',
         registry="ROI_HEADS", empty=True, resume=ARCHITECTURE),
-    IN_FEATURES=Key((), 'Maps of the extractor that regions are pooled from, as ["p2", "p3"]; empty is all up to '
-        "stride 32", like=NAMES, resume=ARCHITECTURE),
+    IN_FEATURES=Key((), 'Feature maps that RoIs are pooled from, e.g. ["p2", "p3"]; empty is all up to stride 32',
+        like=NAMES, resume=ARCHITECTURE),
     FG_IOU_THRESHOLD=Key(0.5, "A proposal is foreground at or above this IoU with a ground-truth box", within=(0, 1)),
-    BG_IOU_THRESHOLD=Key(0.5, "A proposal is background below this IoU with every one; between the two it is not drawn",
-        within=(0, 1)),
-    BATCH_SIZE_PER_IMAGE=Key(512, "Proposals drawn per image for the loss", like=COUNT),
-    POSITIVE_FRACTION=Key(0.25, "Largest share of foreground among the proposals drawn", within=(0, 1)),
-    BBOX_REG_WEIGHTS=Key((10.0, 10.0, 5.0, 5.0), "Weights of (dx, dy, dw, dh) in the box coding", like=BOX_WEIGHTS,
+    BG_IOU_THRESHOLD=Key(0.5, "A proposal is background below this IoU with every ground-truth box; between the two it "
+        "is not sampled", within=(0, 1)),
+    BATCH_SIZE_PER_IMAGE=Key(512, "Proposals sampled per image for the loss", like=COUNT),
+    POSITIVE_FRACTION=Key(0.25, "Largest fraction of foreground among the sampled proposals", within=(0, 1)),
+    BBOX_REG_WEIGHTS=Key((10.0, 10.0, 5.0, 5.0), "Weights of (dx, dy, dw, dh) in the box encoding", like=BOX_WEIGHTS,
         resume=ARCHITECTURE),
     SCORE_THRESH=Key(0.05, "Detections below this score are dropped", within=(0, 1), resume=MEASURES),
-    NMS=Key(0.5, "IoU of the non-maximum suppression of detections, within a class", within=(0, 1), resume=MEASURES),
+    NMS=Key(0.5, "IoU threshold of NMS among the detections of a class", within=(0, 1), resume=MEASURES),
     MIN_SIZE=Key(1e-2, "Detections with a side shorter than this are dropped (torchvision: 1e-2, detectron2: keeps "
         "all, -1)", like=OR_NONE, resume=MEASURES),
 )
 
 ROI_BOX_HEAD = section(
-    POOLER_RESOLUTION=Key(7, "Side of the pooled feature map of a region", like=RESOLUTION),
+    POOLER_RESOLUTION=Key(7, "Side of the pooled feature map of an RoI", like=RESOLUTION),
     POOLER_SAMPLING_RATIO=_SAMPLING,
     POOLER_ALIGNED=Key(False, "Shift the sampling points by half a pixel, so that they sit at pixel centres "
         "(detectron2: True, torchvision: False)"),
-    POOLER_CANONICAL_SIZE=Key(224, "A region with this side (square root of the area) is pooled from level "
+    POOLER_CANONICAL_SIZE=Key(224, "An RoI of this size (square root of the area) is pooled from level "
         "POOLER_CANONICAL_LEVEL", above=0, ceiling=2**15),
-    POOLER_CANONICAL_LEVEL=Key(4, "The level of regions of POOLER_CANONICAL_SIZE, as 4 of p4", like=LAYERS),
+    POOLER_CANONICAL_LEVEL=Key(4, "The level of RoIs of POOLER_CANONICAL_SIZE: 4 is p4", like=LAYERS),
     NUM_CONV=Key(0, "3x3 convolutions before the fully connected layers", like=LAYERS),
     CONV_DIM=Key(256, "Channels of those convolutions", like=CHANNELS),
-    NORM=Key("", "Norm of those convolutions", choices=NORM),
+    NORM=Key("", "Normalisation of those convolutions", choices=NORM),
     NUM_FC=Key(2, "Number of fully connected layers", like=LAYERS),
     MLP_HEAD_DIM=Key(1024, "Width of the fully connected layers", like=WIDE),
-    FC_NORM=Key("", "Norm of the fully connected layers", choices={"": "none", "GN": "maskrcnn-benchmark with USE_GN"}),
+    FC_NORM=Key("", "Normalisation of the fully connected layers", choices={"": "none", "GN": "maskrcnn-benchmark with "
+        "USE_GN"}),
     CLS_AGNOSTIC_BBOX_REG=Key(False, "One box regression for all classes instead of one per class"),
-    BOX_LOSS_TYPE=Key("smooth_l1", "Box loss", choices=BOX_LOSS, resume=TARGETS),
-    SMOOTH_L1_BETA=Key(1.0 / 9.0, "Where the smooth-L1 loss turns from squared to linear; 0 is plain L1 (torchvision: "
-        "1/9, detectron2: 0)", like=WEIGHT, resume=TARGETS),
+    BOX_LOSS_TYPE=Key("smooth_l1", "Box regression loss", choices=BOX_LOSS, resume=TARGETS),
+    SMOOTH_L1_BETA=Key(1.0 / 9.0, "Where smooth L1 goes over from L2 to L1; 0 is plain L1 (torchvision: 1/9, "
+        "detectron2: 0)", like=WEIGHT, resume=TARGETS),
     BBOX_REG_LOSS_WEIGHT=Key(1.0, "Weight of the box loss", like=WEIGHT, resume=TARGETS),
-    TRAIN_ON_PRED_BOXES=Key(False, "Masks and keypoints train on the boxes that the box head makes of the regions, "
-        "instead of on the regions (PointRend)", resume=TARGETS),
+    TRAIN_ON_PRED_BOXES=Key(False, "Mask and keypoint heads train on the boxes that the box head predicts, instead of "
+        "on the proposals (PointRend)", resume=TARGETS),
 )
 
 ROI_BOX_CASCADE_HEAD = section(
-    IOUS=Key((0.5, 0.6, 0.7), "With ROI_HEADS.NAME CascadeROIHeads: IoU from which a region is foreground, stage by "
-        "stage", each=FRACTION, filled=True),
-    BBOX_REG_WEIGHTS=Key(((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0)),
-        "Weights of (dx, dy, dw, dh) in the box coding of each stage", like=Each(BOX_WEIGHTS, filled=True)),
+    IOUS=Key((0.5, 0.6, 0.7), "With ROI_HEADS.NAME CascadeROIHeads: IoU threshold of foreground in each stage",
+        each=FRACTION, filled=True),
+    BBOX_REG_WEIGHTS=Key(((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0)), "Weights of "
+        "(dx, dy, dw, dh) in the box encoding of each stage", like=Each(BOX_WEIGHTS, filled=True)),
 )
 
 ROI_MASK_HEAD = section(
     NAME=Key("MaskRCNN", "The head that predicts masks", registry="MASK_HEADS"),
-    POOLER_RESOLUTION=Key(14, "Side of the pooled feature map of a region; masks have twice as much", like=RESOLUTION),
+    POOLER_RESOLUTION=Key(14, "Side of the pooled feature map of an RoI; masks are twice as large", like=RESOLUTION),
     POOLER_SAMPLING_RATIO=_SAMPLING,
-    NUM_CONV=Key(4, "3x3 convolutions before the transposed one", like=LAYERS),
+    NUM_CONV=Key(4, "3x3 convolutions before the transposed convolution", like=LAYERS),
     CONV_DIM=Key(256, "Channels of the convolutions", like=CHANNELS),
-    NORM=Key("", "Norm of the 3x3 convolutions", choices=NORM),
+    NORM=Key("", "Normalisation of the 3x3 convolutions", choices=NORM),
     CLS_AGNOSTIC_MASK=Key(False, "One mask for all classes instead of one per class"),
-    TARGET_MODE=Key("exact", "How the mask of an object is cut out for a region", choices={"exact": "polygons drawn at "
-        "the size of the mask, detectron2", "soft": "interpolated between pixels, torchvision"}, resume=TARGETS),
+    TARGET_MODE=Key("exact", "How mask targets are cropped to an RoI", choices={"exact": "polygons rasterised at the "
+        "size of the mask, detectron2", "soft": "interpolated from pixels, torchvision"}, resume=TARGETS),
     LOSS_WEIGHT=Key(1.0, "Weight of the mask loss", like=WEIGHT, resume=TARGETS),
 )
 
 POINT_HEAD = section(
-    IN_FEATURE=Key("p2", "With ROI_MASK_HEAD.NAME PointRend: the map that points are looked up in"),
+    IN_FEATURE=Key("p2", "With ROI_MASK_HEAD.NAME PointRend: the feature map that points are sampled from"),
     COARSE_SIDE=Key(7, "Side of the coarse masks", like=RESOLUTION),
-    COARSE_NUM_FC=Key(2, "Fully connected layers that make the coarse masks", like=LAYERS),
+    COARSE_NUM_FC=Key(2, "Fully connected layers of the coarse mask head", like=LAYERS),
     COARSE_FC_DIM=Key(1024, "Width of those layers", like=WIDE),
     NUM_FC=Key(3, "Layers of the point head", like=LAYERS),
     FC_DIM=Key(256, "Width of the layers of the point head", like=CHANNELS),
-    NUM_POINTS=Key(196, "Points of a region in training", like=COUNT, resume=TARGETS),
-    OVERSAMPLE=Key(3, "So many times NUM_POINTS are drawn to choose from", above=0, ceiling=1000, resume=TARGETS),
-    IMPORTANCE=Key(0.75, "Share of the points that are the least certain ones", within=(0, 1), resume=TARGETS),
-    SUBDIVISION_STEPS=Key(5, "How often a mask is doubled in inference", at_least=0, ceiling=10, resume=MEASURES),
-    SUBDIVISION_POINTS=Key(784, "Points that are predicted anew each time", like=COUNT, resume=MEASURES),
+    NUM_POINTS=Key(196, "Points per RoI in training", like=COUNT, resume=TARGETS),
+    OVERSAMPLE=Key(3, "Candidates per point: so many times NUM_POINTS are sampled at random first", above=0,
+        ceiling=1000, resume=TARGETS),
+    IMPORTANCE=Key(0.75, "Fraction of points chosen by their uncertainty; the rest is random", within=(0, 1),
+        resume=TARGETS),
+    SUBDIVISION_STEPS=Key(5, "How many times the side of a mask is doubled in inference", at_least=0, ceiling=10,
+        resume=MEASURES),
+    SUBDIVISION_POINTS=Key(784, "Points refined in each of these steps", like=COUNT, resume=MEASURES),
 )
 
 ROI_KEYPOINT_HEAD = section(
-    NUM_KEYPOINTS=Key(0, "Keypoints of an object; 0 takes the number from the data set", at_least=0, ceiling=10_000),
-    POOLER_RESOLUTION=Key(14, "Side of the pooled feature map of a region; heatmaps have four times as much",
+    NUM_KEYPOINTS=Key(0, "Keypoints per object; 0 takes the number from the data set", at_least=0, ceiling=10_000),
+    POOLER_RESOLUTION=Key(14, "Side of the pooled feature map of an RoI; heatmaps are four times as large",
         like=RESOLUTION),
     POOLER_SAMPLING_RATIO=_SAMPLING,
     CONV_DIMS=Key((512,) * 8, "Channels of the 3x3 convolutions", each=CHANNELS),
-    NORMALIZER=Key("visible", "What the loss is", choices={"visible": "a mean over the visible keypoints",
-        "static": "a sum over all that there may be: detectron2 without NORMALIZE_LOSS_BY_VISIBLE_KEYPOINTS"},
-        resume=TARGETS),
+    NORMALIZER=Key("visible", "How the loss is normalised", choices={"visible": "by the number of visible keypoints",
+        "static": "by that of all that the sampled RoIs may have: detectron2 without "
+        "NORMALIZE_LOSS_BY_VISIBLE_KEYPOINTS"}, resume=TARGETS),
     LOSS_WEIGHT=Key(1.0, "Weight of the keypoint loss", like=WEIGHT, resume=TARGETS),
 )

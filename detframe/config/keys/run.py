@@ -7,12 +7,12 @@ from detframe.config.keys.common import HOW, NAMES
 
 RUN = section(
     resume=HOW,
-    CUSTOM_IMPORTS=Key((), "Python modules or files that register your own classes or add keys of your own "
-        '(docs/own_keys.md), e.g. ["my_pkg.my_backbone", "path/to/file.py"]', like=NAMES),
+    CUSTOM_IMPORTS=Key((), 'Python modules or files that register classes or add keys of your own (docs/own_keys.md), '
+        'e.g. ["my_pkg.my_backbone", "path/to/file.py"]', like=NAMES),
     OUTPUT_DIR=Key("output", "Where a run writes its log, metrics, checkpoints and pictures"),
     SEED=Key(0, "Seed of initial weights, data order and augmentation; -1 draws one and writes it into config.yaml",
-        at_least=0, ceiling=2**53, also=(-1,), resume=Resume(REFUSED, "the order of the images and what is drawn for "
+        at_least=0, ceiling=2**53, also=(-1,), resume=Resume(REFUSED, "the order of the images and the augmentation of "
         "each follow from it; -1 keeps that of the run")),
-    DETERMINISTIC=Key(False, "Ask PyTorch for deterministic algorithms everywhere (on a GPU slower; the CPU is "
+    DETERMINISTIC=Key(False, "Ask PyTorch for deterministic algorithms everywhere (slower on a GPU; the CPU is "
         "deterministic anyway)"),
 )

@@ -7,14 +7,14 @@ from detframe.config.keys.common import BATCH, COUNT, HOW, MEASURES
 
 TEST = section(
     resume=MEASURES,
-    EVALUATOR=Key("coco", 'What is measured: "coco"; "tt100k", which adds recall and accuracy by size of object; or '
-        '"proposals", the average recall of boxes whatever their class', registry="EVALUATORS"),
+    EVALUATOR=Key("coco", 'The evaluator: "coco"; "tt100k", which adds recall and accuracy by object size; or '
+        '"proposals", the class-agnostic average recall', registry="EVALUATORS"),
     TT100K_SCORE_THRESH=Key(0.5, '"tt100k": recall and accuracy are those of the detections from this score on',
         within=(0, 1)),
-    EVAL_PERIOD=Key(0, "Evaluate during training this often; 0 only at the end", duration=True, resume=HOW),
+    EVAL_PERIOD=Key(0, "How often to evaluate during training; 0: only at the end", duration=True, resume=HOW),
     IMS_PER_BATCH=Key(8, "Images per forward pass over all ranks", like=BATCH, resume=HOW),
     DETECTIONS_PER_IMG=Key(100, "Detections kept per image, in the model and in the evaluator; proposals have limits "
         "of their own (MODEL.RPN)", like=COUNT),
-    VISUALIZE=Key(8, "Pictures of predictions beside ground truth that an evaluation draws", at_least=0,
+    VISUALIZE=Key(8, "Number of images of predictions beside ground truth that an evaluation draws", at_least=0,
         ceiling=1_000_000, resume=HOW),
 )
