@@ -107,7 +107,7 @@ def count_gmac(name: str) -> float:
     """Multiply-adds, in 1e9, of one image of SIZE_HW, with random weights.
 
     Raises:
-        RuntimeError: fewer detections than a config allows, so that its heads on regions were not counted in full.
+        RuntimeError: fewer detections than a config allows, so that its ROI heads were not counted in full.
     """
     torch.manual_seed(0)
     cfg = model_config(name, "cpu")
@@ -124,7 +124,7 @@ def count_gmac(name: str) -> float:
 
 
 def calm(model: torch.nn.Module) -> None:
-    """Residual blocks that add nothing: at random, a deep body's activations grow until no proposal is finite."""
+    """Residual blocks that add nothing: at random, a deep backbone's activations grow until no proposal is finite."""
     for module in model.modules():
         last = getattr(module, "bn3", getattr(module, "bn2", None))
         if last is not None:
@@ -167,10 +167,10 @@ def write_measured(rows: Rows) -> None:
 
 # ------------------------------------------------------------------------------------------------ tables of configs
 def config_table(names: list[str], rows: Rows) -> str:
-    """One line a config: its body, schedule, size, cost, and what its owners published."""
+    """One line a config: its backbone, schedule, size, cost, and what its owners published."""
     published = {name: published_ap(name) for name in names}
     columns = sorted({column for cells in published.values() for column in cells}, key=column_order)
-    head = ["config", "body", "steps of images", "classes", "parameters, M", "GMAC", *columns]
+    head = ["config", "backbone", "steps of images", "classes", "parameters, M", "GMAC", *columns]
     table = []
     for name in names:
         cfg, row = model_zoo.get_config(name), rows[name]

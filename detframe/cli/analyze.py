@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 EPILOG = """\
 Runs the config's detector, with random weights, on one image of noise. GMAC are multiply-adds of convolutions, matrix
 products and attention (a convolution of 1x1, 256 to 256 channels, over 100x100 cells has 0.66); deformable sampling,
-ROIAlign and suppression are not counted. The heads on regions depend on the random weights.
+ROIAlign and NMS are not counted. The cost of the ROI heads depends on the random weights.
 
 example: tools/analyze.py --config-file configs/faster_rcnn/faster_rcnn_R_50_FPN_1x.yaml --size 800 1216
 """

@@ -25,7 +25,7 @@ _SCHEMES = ("msra://", "caffe2://")
 
 @dataclass(frozen=True)
 class InputFormat:
-    """How a body expects its images, as the values of config keys."""
+    """How a backbone expects its images, as the values of config keys."""
 
     order: str
     mean: tuple[float, ...]

@@ -42,7 +42,7 @@ def load_weights(
     class_names: Sequence[str] | None = None,
     source: str = "",
 ) -> LoadReport:
-    """Fill `model` from a checkpoint of any program that detframe knows, or its body from a classifier.
+    """Fill `model` from a checkpoint of any program that detframe knows, or its backbone from a classifier.
 
     Layers that depend on the number of classes keep their initial values where shapes differ; so does what the
     checkpoint lacks. With `class_names`, and where the classes of the checkpoint are known (detframe's name theirs;
@@ -170,7 +170,7 @@ def _refuse_another_architecture(
         )
     if deeper > 1 - SMALLEST_BACKBONE_SHARE:
         raise InvalidValueError(
-            f"{report.table()}\nthe body of this checkpoint is deeper: {100 * deeper:.0f} % of its values have no "
+            f"{report.table()}\nthe backbone of this checkpoint is deeper: {100 * deeper:.0f} % of its values have no "
             f"place in the model (compare MODEL.BACKBONE.CONV_BODY); {_REMEDY}"
         )
     heads = [name for name in state if name.startswith(_HEADS)]
@@ -196,18 +196,18 @@ def _refuse_half_a_part(
 
 
 def _backbone_share(target: Mapping[str, Tensor], fitting: Mapping[str, Tensor]) -> float:
-    # a pyramid's own layers are often new when a classifier starts a detector; the body is what must fit
+    # a pyramid's own layers are often new when a classifier starts a detector; the backbone is what must fit
     body = [name for name in target if name.startswith("backbone.body.")] or [
         n for n in target if n.startswith("backbone.")
     ]
-    # where a plain body starts one with deformable convolutions, what moves the sampling points is new as well
+    # where a plain backbone starts one with deformable convolutions, what moves the sampling points is new as well
     body = [name for name in body if name in fitting or ".conv2.offset." not in name]
     total = sum(target[name].numel() for name in body)
     return sum(target[name].numel() for name in body if name in fitting) / max(total, 1)
 
 
 def _unused_of_body(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> float:
-    """The share of a checkpoint's body that has no place, counting the stages that the model has as well."""
+    """The share of a checkpoint's backbone that has no counterpart, counting the stages that the model has as well."""
     stages = {_stage(name) for name in target} - {""}
     body = [name for name in state if _stage(name) in stages]
     total = sum(state[name].numel() for name in body)
@@ -215,6 +215,6 @@ def _unused_of_body(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -
 
 
 def _stage(name: str) -> str:
-    """ "layer3" of "backbone.body.layer3.0.conv1.weight"; "" of what is not in a body."""
+    """ "layer3" of "backbone.body.layer3.0.conv1.weight"; "" of what is not in a backbone."""
     parts = name.split(".")
     return parts[2] if parts[:2] == ["backbone", "body"] and len(parts) > 3 else ""

@@ -22,10 +22,10 @@ _PARTS = (
     ("the predictor of the extended level", r"roi_heads\.extended_predictor\."),
     ("the mask head", r"roi_heads\.mask(\.|_)"),
     ("the keypoint head", r"roi_heads\.keypoint(\.|_)"),
-    ("the body", r"backbone\.body\."),
+    ("the backbone", r"backbone\.body\."),
 )
 _PYRAMID = re.compile(r"backbone\.(?!body\.)\w+\.\w+")
-_BODY = "the body"
+_BODY = "the backbone"
 _SHOWN = 4
 
 
@@ -69,7 +69,7 @@ def _part(name: str) -> str:
 
 
 def _of_common_layers(empty: list[str], names: list[str], others: list[str]) -> list[str]:
-    """Those whose layer the checkpoint has: of bodies, stages and whole layers may be missing on either side."""
+    """Those whose layer the checkpoint has: of backbones, stages and whole layers may be missing on either side."""
     layers = {_layer(name) for name in others}
     return [name for name in empty if _layer(name) in layers]
 

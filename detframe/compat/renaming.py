@@ -154,14 +154,14 @@ def without_background(state: Mapping[str, Tensor]) -> State:
 
 
 def res5_where_it_stands(state: Mapping[str, Tensor], target: Iterable[str]) -> State:
-    """The last stage of a body under the name that it has in a detector whose head on regions it is."""
+    """The last stage of a backbone under the name that it has in a detector whose box head it is."""
     if not any(name.startswith(RES5) for name in target):
         return dict(state)
     return {name.replace(_IN_BODY, RES5): value for name, value in state.items()}
 
 
 def res5_in_the_body(state: Mapping[str, Tensor]) -> State:
-    """The last stage of the body under its name there, of a detector whose head on regions it is."""
+    """The last stage of the backbone under its name there, of a detector whose box head it is."""
     return {name.replace(RES5, _IN_BODY): value for name, value in state.items()}
 
 

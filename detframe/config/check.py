@@ -121,7 +121,7 @@ def _heads(cfg: ConfigNode) -> Findings:
             yield f"MODEL.{section}.BG_IOU_THRESHOLD", f"at most FG_IOU_THRESHOLD {high}"
     for key in ("MASK_ON", "KEYPOINT_ON"):
         if model[key] and not model.ROI_HEADS.NAME:
-            yield "MODEL.ROI_HEADS.NAME", f"the heads on regions that MODEL.{key} needs"
+            yield "MODEL.ROI_HEADS.NAME", f"the ROI heads that MODEL.{key} needs"
     for section in ("RPN", "RETINANET"):
         rows = [row if isinstance(row, tuple) else (row,) for row in model[section].ANCHOR_SIZES]
         if len({len(row) for row in rows}) > 1:

@@ -154,7 +154,7 @@ def load_initial_weights(cfg: ConfigNode, model: nn.Module, weights: str, class_
 
 
 def refuse_frozen_noise(cfg: ConfigNode, model: nn.Module) -> None:
-    """A body that starts at random and is frozen in part never learns that part; a detector hardly learns on top of it.
+    """A backbone that is random and frozen in part never learns that part; a detector hardly learns on top of it.
 
     Raises:
         ValueError: what of the backbone is frozen, and the remedies.

@@ -28,7 +28,7 @@ class Proposals:
 
 @dataclass
 class Regions:
-    """Legend: R regions over all images, in the order of the images."""
+    """Legend: R RoIs over all images, in the order of the images."""
 
     boxes: Tensor  # float32 (R, 4)
     labels: Tensor  # int64 (R,), 1..K; 0 is background
@@ -41,17 +41,17 @@ class Regions:
         return torch.tensor(float(len(self.labels)), device=self.labels.device)
 
     def foreground(self) -> Regions:
-        """The regions that are objects."""
+        """The foreground RoIs."""
         return self._where(self.labels > 0)
 
     def with_mask(self, has_mask: Tensor | None) -> Regions:
-        """The regions whose objects have a mask to learn from; `has_mask` is bool (N, G), None: all have."""
+        """The RoIs whose objects have a mask to learn from; `has_mask` is bool (N, G), None: all have."""
         if has_mask is None:
             return self
         return self._where(has_mask[self.image, self.gt_index])
 
     def moved_to(self, boxes: Tensor) -> Regions:
-        """The same regions with other boxes."""
+        """The same RoIs with other boxes."""
         return replace(self, boxes=boxes)
 
     def _where(self, keep: Tensor) -> Regions:

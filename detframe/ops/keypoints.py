@@ -1,6 +1,6 @@
 """Keypoints as cells of heatmaps over boxes, and back (Mask R-CNN, arXiv:1703.06870, section 5).
 
-Legend: R regions, P keypoints, S side of a heatmap.
+Legend: R RoIs, P keypoints, S side of a heatmap.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def heatmaps_to_keypoints(logits: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor
 
 
 def _chunks(pixels: Tensor, num_keypoints: int) -> Iterator[tuple[Tensor, slice, int, int]]:
-    """Regions and keypoints to decode together, with the largest width and height; `pixels` (R, 2) on the CPU.
+    """RoIs and keypoints to decode together, with the largest width and height; `pixels` (R, 2) on the CPU.
 
     Sides within a chunk differ by less than a factor of two, so little is enlarged in vain.
     """

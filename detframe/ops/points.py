@@ -1,6 +1,6 @@
 """Points in boxes: where they lie in the image, and what maps and masks say there (PointRend, arXiv:1912.08193).
 
-Legend: R regions, P points a region, in box coordinates from 0 to 1 (x, y); C channels; S side of a map over a box.
+Legend: R RoIs, P points per RoI, in box coordinates from 0 to 1 (x, y); C channels; S side of a map over a box.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def sample_regions(maps: Tensor, points: Tensor) -> Tensor:
 def sample_level(feature: Tensor, stride: int, points: Tensor, image: Tensor) -> Tensor:
     """Bilinear values of a pyramid's level (N, C, H, W) at points (R, P, 2) in pixels of their image (R,): (R, C, P).
 
-    The regions must come image by image.
+    The RoIs must come image by image.
     """
     size = feature.new_tensor([feature.shape[-1] * stride, feature.shape[-2] * stride])
     place = (2 * points / size - 1).to(feature.dtype)

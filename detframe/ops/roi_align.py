@@ -1,6 +1,6 @@
 """ROIAlign over the levels of a pyramid.
 
-Legend: R regions, C channels, S side of the pooled map, N images.
+Legend: R RoIs, C channels, S side of the pooled map, N images.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from detframe.ops.ragged import starts
 
 
 def assign_levels(boxes: Tensor, min_level: int, max_level: int, canonical_size: float, canonical_level: int) -> Tensor:
-    """Level of each region by its size (FPN, arXiv:1612.03144, equation 1): int64 (R,), clamped to what there is."""
+    """Level of each RoI by its size (FPN, arXiv:1612.03144, equation 1): int64 (R,), clamped to what there is."""
     side = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
     level = torch.floor(canonical_level + torch.log2(side / canonical_size) + 1e-6)
     return level.clamp(min_level, max_level).long()
@@ -34,20 +34,20 @@ def roi_align_pyramid(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    """Pool each region from its level (Mask R-CNN, arXiv:1703.06870, section 3).
+    """Pool each RoI from its level (Mask R-CNN, arXiv:1703.06870, section 3).
 
     Args:
         features: one (N, C, H, W) map a level, finest first.
         strides: image pixels per cell of each map.
         boxes: (R, 4) in image pixels.
-        image_index: (R,) image of each region.
-        level: (R,) position in `features` of each region's map.
+        image_index: (R,) image of each RoI.
+        level: (R,) position in `features` of each RoI's map.
         output_size: S.
-        sampling_ratio: points per bin and direction; 0 adapts to the size of the region.
+        sampling_ratio: points per bin and direction; 0 adapts to the size of the RoI.
         aligned: shift the points by half a pixel, so that they sit at pixel centres.
 
     Returns:
-        (R, C, S, S) in the order of the regions, in the dtype of the features.
+        (R, C, S, S) in the order of the RoIs, in the dtype of the features.
     """
     regions = _Regions(boxes.float(), image_index, level, output_size, sampling_ratio, aligned)
     if features[0].device.type == "cpu" and sampling_ratio > 0:

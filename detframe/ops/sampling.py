@@ -37,14 +37,14 @@ class Sampling:
 
 
 def sample_balanced(labels: Tensor, keys: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """Draw up to `size` rows per image, at most `fraction` of them positive, the rest negative.
+    """Sample up to `size` rows per image, at most `fraction` of them positive, the rest negative.
 
     Args:
-        labels: (N, A); above 0 positive, 0 negative, below 0 never drawn.
-        keys: float (N, A) in [0, 1); the rows with the largest keys are drawn.
+        labels: (N, A); above 0 positive, 0 negative, below 0 never sampled.
+        keys: float (N, A) in [0, 1); the rows with the largest keys are sampled.
 
     Returns:
-        index int64 (N, S) of the drawn rows, and bool (N, S) whether an entry is a draw or padding; S does not depend
+        index int64 (N, S) of the sampled rows, and bool (N, S) which of them are no padding; S does not depend
         on the values, so that nothing waits for the device. Positives come first.
     """
     num_rows = labels.shape[1]

@@ -29,7 +29,7 @@ class Size:
     head: int  # width of the fully connected layers on regions
     branch: int  # channels of the mask and keypoint heads
     proposals: tuple[int, int, int]  # per level before NMS; after it in training, in evaluation
-    regions: int  # drawn per image for the losses of the box head
+    regions: int  # sampled per image for the losses of the box head
     shorter: tuple[int, int]  # bounds of the shorter side of the input
     batch: int  # images per step and process at most
     bytes_per_pixel: int  # of input that a training step holds, measured at most
@@ -40,7 +40,7 @@ class Size:
 
 
 MODELS = {
-    # For two cores: a body of depthwise convolutions, a quarter of the usual channels, and steps of two images, of
+    # For two cores: a backbone of depthwise convolutions, a quarter of the usual channels, and steps of two images, of
     # which there are twice as many in the same time, and which find more
     "small": Size("MNV2-FPN", 64, 256, 64, (500, 500, 300), 128, (192, 448), 2, 3000, 1e-3, 2, "GN", "a few CPU cores"),
     # The usual detector of one GPU; AdamW 2e-4 at 16 images is what fine-tunes ResNet-50 best in 12 epochs of COCO
@@ -56,13 +56,13 @@ LIGHT_MEDIUM = Size(
 SMALL_GPU = 6 * GIGABYTE
 MEMORY_SHARE = 0.7  # of a GPU's memory that a batch may take by the estimate; the trial shows what it takes
 
-SCRATCH_BATCH = 4  # images of a step at least where the body starts at random
+SCRATCH_BATCH = 4  # images of a step at least where the backbone starts at random
 
 OPTIMIZER, WEIGHT_DECAY = "AdamW", 0.05  # sure-footed where batches are small and runs are short
 CLIP_GRAD_NORM = 10.0  # the first steps of heads that start at random
 WARMUP_STEPS, WARMUP_SHARE = 100, 0.1
 EMA = ((2000, 0.99), (20_000, 0.999), (math.inf, 0.9998))  # (steps of the training below this, decay)
-POSITIVE_FRACTION = 0.5  # few proposals are foreground at first, and few regions are drawn
+POSITIVE_FRACTION = 0.5  # few proposals are foreground at first, and few RoIs are sampled
 SMOOTH_L1_BETA = 0.0  # plain L1: boxes become exact in few steps
 DETECTIONS = (100, 1.5)  # at least; times the most objects of an image
 MOST_DETECTIONS = 1000
@@ -152,15 +152,15 @@ def _model(picks: Picks, facts: DataFacts, machine: Machine, size: Size) -> None
 
 
 def _norms(picks: Picks, body: str, machine: Machine, batch: int) -> None:
-    """Weights, what of the body is frozen, and its norms."""
+    """Weights, what of the backbone is frozen, and its norms."""
     found = picks.wish.weights
     weights = picks.set("MODEL.WEIGHTS", found.value, found.reason)
     mobile = body.startswith("MNV2")
     key = "MODEL.MOBILENET.NORM" if mobile else "MODEL.RESNETS.NORM"
     if not weights:
         norm = "BN" if mobile or batch >= 4 else "GN"
-        picks.set("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0, "the body starts at random, so all of it learns")
-        picks.set(key, norm, "the body starts at random, so its norms learn too")
+        picks.set("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0, "the backbone starts at random, so all of it is trained")
+        picks.set(key, norm, "the backbone starts at random, so its norms are trained too")
     elif mobile or not machine.gpu:
         why = "the first layers of ImageNet's weights fit any picture, and half of a step's time would go into them"
         picks.set("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 2, why)
@@ -213,8 +213,8 @@ def _proposals(picks: Picks, size: Size) -> None:
     picks.set("MODEL.RPN.PRE_NMS_TOP_N_TEST", before, "as in training")
     picks.set("MODEL.RPN.POST_NMS_TOP_N_TRAIN", train, f"candidates of an image {suits}")
     picks.set("MODEL.RPN.POST_NMS_TOP_N_TEST", test, f"candidates of an image in evaluation, {suits}")
-    picks.set("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", size.regions, f"regions that the box head learns from, {suits}")
-    picks.set("MODEL.ROI_HEADS.POSITIVE_FRACTION", POSITIVE_FRACTION, "few are drawn; half of them may be objects")
+    picks.set("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", size.regions, f"RoIs that the box head is trained on, {suits}")
+    picks.set("MODEL.ROI_HEADS.POSITIVE_FRACTION", POSITIVE_FRACTION, "few are sampled; half of them may be objects")
     picks.set("MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM", size.head, f"width of the box head {suits}")
     picks.set("MODEL.RPN.SMOOTH_L1_BETA", SMOOTH_L1_BETA, "plain L1, with which boxes become exact in few steps")
     picks.set("MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA", SMOOTH_L1_BETA, "plain L1, as for the proposals")
@@ -368,6 +368,6 @@ def _norms_of_base(picks: Picks) -> None:
     body = str(picks.get("MODEL.BACKBONE.CONV_BODY"))
     key = "MODEL.MOBILENET.NORM" if body.startswith("MNV2") else "MODEL.RESNETS.NORM"
     if picks.get("MODEL.BACKBONE.FREEZE_CONV_BODY_AT"):
-        picks.set("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0, "the body starts at random, so all of it learns")
+        picks.set("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0, "the backbone starts at random, so all of it is trained")
     if picks.get(key) == "FrozenBN":
-        picks.set(key, "BN", "the body starts at random, so its norms learn too")
+        picks.set(key, "BN", "the backbone starts at random, so its norms are trained too")

@@ -9,7 +9,7 @@ import numpy as np
 
 from detframe.recipes.facts import DataFacts
 
-ROUND_TO = 32  # pixels: the stride of the coarsest map of the body
+ROUND_TO = 32  # pixels: the stride of the coarsest map of the backbone
 LEVELS = 5  # p2..p6
 SMALL_SIDE, TYPICAL_SIDE = 16.0, 32.0  # pixels after resizing that the smallest tenth and the median should have
 MOST_ENLARGED = 2.0  # beyond that an image is only blurred

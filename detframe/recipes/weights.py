@@ -49,13 +49,13 @@ class FoundWeights:
 
 
 def body_of(conv_body: str) -> str:
-    """The body in the name of an extractor: "R-50" of "R-50-FPN", "X-101-32x8d" of "X-101-32x8d-FPN"; else ""."""
+    """The backbone in the name of an extractor: "R-50" of "R-50-FPN", "X-101-32x8d" of "X-101-32x8d-FPN"; else ""."""
     named = [body for body in IMAGENET if conv_body == body or conv_body.startswith(f"{body}-")]
     return max(named, key=len, default="")
 
 
 def find_weights(conv_body: str, wanted: str = "", fetch: bool = True) -> FoundWeights:
-    """The weights for a body: those that are wanted, else torchvision's of ImageNet from a cache or the network.
+    """The weights for a backbone: those that are wanted, else torchvision's of ImageNet from a cache or the network.
 
     Args:
         conv_body: MODEL.BACKBONE.CONV_BODY.

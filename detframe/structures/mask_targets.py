@@ -1,6 +1,6 @@
-"""What a mask branch is to predict: the masks of objects, cut out by regions, or at points of them.
+"""What a mask branch is to predict: the masks of objects, cropped to RoIs, or at points of them.
 
-Legend: R regions, S side of the targets, P points, (H, W) size of the image.
+Legend: R RoIs, S side of the targets, P points, (H, W) size of the image.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from detframe.ops.points import sample_regions
 from detframe.structures.lazy_masks import LazyMasks, Segmentation, draw, draw_window
 from detframe.structures.polygons import clip_polygon
 
-# Pixels around a region that interpolation at its border may read
+# Pixels around an RoI that interpolation at its border may read
 _MARGIN = 2
 
 # Grids beyond which the lines of a polygon are cut

@@ -92,7 +92,7 @@ def test_another_architecture_is_refused_with_the_table(model):
 TINY = ("MODEL.RESNETS.STEM_OUT_CHANNELS", 8)
 FCOS, WIDE = (*RETINANET, "MODEL.RPN.NAME", "FCOS"), ("MODEL.BACKBONE.CONV_BODY", "W-50-2-FPN", *TINY)
 R_34, R_50, R_101 = (("MODEL.BACKBONE.CONV_BODY", f"R-{depth}-FPN", *TINY) for depth in (34, 50, 101))
-OTHER, DEEPER = r"another detector: none of .*MODEL\.RPN\.NAME", r"body .* is deeper: \d+ % .*CONV_BODY"
+OTHER, DEEPER = r"another detector: none of .*MODEL\.RPN\.NAME", r"backbone .* is deeper: \d+ % .*CONV_BODY"
 REFUSED = {
     "R-34 into R-18": (R_34, (), DEEPER),
     "R-101 into R-50": (R_101, R_50, DEEPER),

@@ -96,7 +96,7 @@ OTHER_HALVES = {
     "box predictor": ("roi_heads.box_predictor.cls_score.bias", "the box predictor"),
     "RPN": ("rpn.head.bbox_pred.bias", "the RPN or dense head"),
     "pyramid": ("backbone.fpn.layer_blocks.2.0.weight", "backbone.fpn.layer_blocks"),
-    "norms of the body": ("backbone.body.bn1.running_mean", "the body"),
+    "norms of the backbone": ("backbone.body.bn1.running_mean", "the backbone"),
 }
 
 

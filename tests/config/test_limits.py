@@ -163,7 +163,7 @@ def test_what_is_wrong_is_said(key: str, value: Any, wanted: str):
         (("MODEL.RESNETS.NORM", "BN", "MODEL.RESNETS.NORM_EPS", 0), "above 0 with MODEL.RESNETS.NORM BN"),
         (("MODEL.RESNETS.NUM_GROUPS", 4096, "MODEL.RESNETS.WIDTH_PER_GROUP", 4096), "at most 4096 channels"),
         (("MODEL.POINT_HEAD.SUBDIVISION_STEPS", 10), "masks have at most 2048 pixels a side"),
-        (("MODEL.MASK_ON", True, "MODEL.ROI_HEADS.NAME", ""), "heads on regions that MODEL.MASK_ON needs"),
+        (("MODEL.MASK_ON", True, "MODEL.ROI_HEADS.NAME", ""), "the ROI heads that MODEL.MASK_ON needs"),
     ],
 )
 def test_keys_that_must_agree(overrides: tuple[Any, ...], match: str):

@@ -192,7 +192,7 @@ def test_wrong_input_is_named(images, targets, message):
         model(images, targets)
 
 
-def test_the_loss_at_drawn_anchors_equals_the_dense_one(monkeypatch):
+def test_the_loss_at_sampled_anchors_equals_the_dense_one(monkeypatch):
     """The RPN computes its loss from patches around the drawn anchors; values and gradients stay the same."""
     from detframe.modeling.rpn.head import RPNHead
 

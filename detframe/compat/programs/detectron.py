@@ -1,4 +1,4 @@
-"""Checkpoints of Detectron, and of the bodies that Caffe2 and MSRA trained.
+"""Checkpoints of Detectron, and of the backbones that Caffe2 and MSRA trained.
 
 Facts: the blobs of the published checkpoints (conv1_w, res_conv1_bn_s, res2_0_branch2a_w, res2_0_branch1_bn_b). Classes
 count from 1 with the background first, as ours; box deltas and masks have rows for the background too. The anchors of
@@ -85,14 +85,14 @@ _DETECTOR: tuple[Pair, ...] = (
 
 
 def recognise(state: State) -> str:
-    """The body's first blob, and one of a detector's heads."""
+    """The backbone's first blob, and one of a detector's heads."""
     if "conv1_w" not in state:
         return ""
     return _KINDS[any(_HEADS.match(name) for name in state), _is_merged(state)]
 
 
 def read(state: State, model: nn.Module | None) -> State:
-    """A body, or a Faster, Mask or Keypoint R-CNN or a RetinaNet, in our names."""
+    """A backbone, or a Faster, Mask or Keypoint R-CNN or a RetinaNet, in our names."""
     first = lowest_number(state, r"fpn_inner_res(\d)_", default=2)
     kept = {name: value for name, value in state.items() if not _is_no_weight(name, state)}
     out = without_background(Renaming((*_BODY, *_DETECTOR), first=first).read(kept))

@@ -1,4 +1,4 @@
-"""Checkpoints of detectron2: Faster, Mask, Keypoint and Cascade R-CNN, RetinaNet, PointRend, and bodies alone.
+"""Checkpoints of detectron2: Faster, Mask, Keypoint and Cascade R-CNN, RetinaNet, PointRend, and backbones alone.
 
 Facts: the keys of detectron2 0.6 (bottom_up.res2.0.conv1.norm, fpn_lateral2, proposal_generator.rpn_head). Its classes
 count from 0 with the background last; ours from 1 with the background first. Its anchors run over the ratios fastest.
@@ -29,7 +29,7 @@ _BELOW_PYRAMID, _ALONE = "backbone.bottom_up", "backbone"
 _CLASS_SCORES = re.compile(re.escape(PREDICTOR) + r"(\d\.)?cls_score\.")
 _NO_WEIGHTS = ("pixel_", "anchor_generator.", "proposal_generator.anchor_generator")
 _CLASSIFIER = ("linear.", "stem.fc.")
-# in a C4 detector the last stage stands on the regions
+# in a C4 detector the last stage is the box head
 _STAGES = (("$bottom.res{s}", "backbone.body.layer{s-1}"), ("roi_heads.res5", "roi_heads.box_head.layer4"))
 _MEMBERS: tuple[Pair, ...] = (
     (".{b}.conv{c}.norm.", ".{b}.bn{c}."),
@@ -87,14 +87,14 @@ _POINT_REND: tuple[Pair, ...] = tuple(
 
 
 def recognise(state: State) -> str:
-    """A detector by where its body or its RPN stands; a body alone by its stem."""
+    """A detector by where its backbone or its RPN stands; a backbone alone by its stem."""
     if any(name.startswith((f"{_BELOW_PYRAMID}.", "proposal_generator.")) for name in state):
         return "detectron2"
     return "detectron2 body" if "stem.conv1.weight" in state else ""
 
 
 def read(state: State, model: nn.Module | None) -> State:
-    """A detector or a body in our names."""
+    """A detector or a backbone in our names."""
     if "stem.conv1.weight" in state:
         state = {f"{_ALONE}.{name}": v for name, v in state.items() if not name.startswith(_CLASSIFIER)}
     kept = {name: value for name, value in state.items() if not name.startswith(_NO_WEIGHTS)}
@@ -124,7 +124,7 @@ def _renaming(first: int, alone: bool, several: bool) -> Renaming:
 
     Args:
         first: the number of the pyramid's finest level.
-        alone: there is no pyramid; then the body is the backbone itself.
+        alone: there is no pyramid; then the bottom-up network is the backbone itself.
         several: the RPN has more than one convolution; then they are numbered.
     """
     return Renaming(

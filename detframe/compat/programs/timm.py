@@ -1,4 +1,4 @@
-"""Classifiers of timm, as starts of its bodies, whose modules it renames where they return maps."""
+"""Classifiers of timm, as starts of its backbones, whose modules it renames where they return maps."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def recognise(state: State) -> str:
 
 
 def read(state: State, model: nn.Module | None) -> State:
-    """In the names of the model's body; values that it lacks, as those of the classifier itself, keep theirs.
+    """In the names of the model's backbone; values that it lacks, as those of the classifier itself, keep theirs.
 
-    A body calls "layers.0.blocks" of the classifier "layers_0.blocks", or stands around the whole classifier as its
+    A backbone calls "layers.0.blocks" of the classifier "layers_0.blocks", or stands around the whole classifier as its
     "model", so names are compared without that difference.
     """
     target = () if model is None else model.state_dict()

@@ -1,4 +1,4 @@
-"""Checkpoints of torchvision: Faster, Mask and Keypoint R-CNN, RetinaNet, FCOS, and classifiers, which start a body.
+"""Checkpoints of torchvision: Faster, Mask and Keypoint R-CNN, RetinaNet, FCOS, and classifiers, for backbones.
 
 Facts: the keys of its models and of the files that it publishes, some of which have names of before 0.13. detframe has
 its names for most. Classes count from 1 with the background first, as ours, but box deltas and masks have rows for the
@@ -59,7 +59,7 @@ def recognise(state: State) -> str:
 
 
 def read(state: State, model: nn.Module | None) -> State:
-    """A detector or a body in our names."""
+    """A detector or a backbone in our names."""
     if recognise(state) == _CLASSIFIER:
         beyond = _beyond_the_body(state)
         return {f"backbone.body.{name}": value for name, value in state.items() if not name.startswith(beyond)}
@@ -117,7 +117,7 @@ def _renaming(state: Mapping[str, Tensor], *more: Pair) -> Renaming:
 
 
 def _beyond_the_body(state: State) -> tuple[str, ...]:
-    """How the layers behind the body of a ResNet or a MobileNetV2 begin; none where it is no classifier of these."""
+    """How the layers after the backbone of a ResNet or a MobileNetV2 begin; none where it is no classifier of these."""
     if "conv1.weight" in state and any(name.startswith("layer1.0.") for name in state):
         return ("fc.",)
     # a 1x1 convolution to 1280 channels, and what stands on it

@@ -35,7 +35,7 @@ MASKRCNN_BENCHMARK = Program(
         "MODEL.ROI_MASK_HEAD.MLP_HEAD_DIM": "the mask head has no fully connected layer",
         "MODEL.ROI_KEYPOINT_HEAD.MLP_HEAD_DIM": "the keypoint head has no fully connected layer",
         "MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS": "masks are always pasted",
-        "MODEL.RESNETS.STEM_FUNC": "the stem has the norm of the body",
+        "MODEL.RESNETS.STEM_FUNC": "the stem has the norm of the backbone",
         "MODEL.BACKBONE.USE_GN": "TRANS_FUNC says it",
         "MODEL.FBNET.": "belongs to FBNet",
         "DATALOADER.SIZE_DIVISIBILITY": "images are padded to what the pyramid needs",
@@ -350,5 +350,5 @@ def dense_detector(kind: str, classes_and_background: int, limit: int) -> dict[s
 
 @MASKRCNN_BENCHMARK.rule("INPUT.MIN_SIZE_TRAIN")
 def train_sizes(sizes: Any) -> dict[str, Any]:
-    """The sizes that a training image may get, one of which is drawn."""
+    """The sizes that a training image may get, one of which is sampled."""
     return {"INPUT.MIN_SIZE_TRAIN": sizes, "INPUT.MIN_SIZE_TRAIN_SAMPLING": "choice"}

@@ -16,7 +16,7 @@ from detframe.modeling.backbones.fpn import resize
 
 # Keeps the division defined when every weight of a node is 0 (section 3.3 of the paper)
 EPSILON = 1e-4
-# Levels above the body's, as P6 and P7
+# Levels above the bottom-up ones, as P6 and P7
 EXTRA_LEVELS = 2
 
 
@@ -80,12 +80,12 @@ def downsample(x: Tensor, like: Tensor | None = None) -> Tensor:
 
 
 class BiFPN(nn.Module):
-    """Lateral 1x1 convolutions, two coarser levels from the body's last map by max pooling, and repeated rounds.
+    """Lateral 1x1 convolutions, two coarser levels from the last bottom-up map by max pooling, and repeated rounds.
 
-    `forward` takes the body's maps, finest first, and returns maps of C channels: one for each, and two coarser.
+    `forward` takes the bottom-up maps, finest first, and returns maps of C channels: one for each, and two coarser.
 
     Args:
-        in_channels: channels of the body's maps.
+        in_channels: channels of the bottom-up maps.
         norm: after every lateral and fusing convolution, as in `make_norm`; EfficientDet has batch norm.
         upsample: "nearest" or "bilinear".
         repeats: number of rounds.
@@ -98,7 +98,7 @@ class BiFPN(nn.Module):
         self.out_channels = out_channels
         self.num_levels = len(in_channels) + EXTRA_LEVELS
         self.inner_blocks = nn.ModuleList(ConvNorm(c, out_channels, 1, norm=norm) for c in in_channels)
-        # the first coarser level has its own reading of the body's last map
+        # the first coarser level has a lateral of its own from the last bottom-up map
         self.extra_block = ConvNorm(in_channels[-1], out_channels, 1, norm=norm)
         self.rounds = nn.ModuleList(BiFPNLayer(self.num_levels, out_channels, norm, upsample) for _ in range(repeats))
         init_uniform(self)

@@ -23,7 +23,7 @@ class EFPN(nn.Module):
     "p2": (N, C, H/4, W/4), ...}. C2' is the first stage once more, over the stem that was not pooled.
 
     Args:
-        own_res2: a first stage of C2' alone; None shares that of the body, as the authors do.
+        own_res2: a first stage of C2' alone; None shares that of the backbone, as the authors do.
     """
 
     def __init__(self, body: ResNet, fpn: FPN, extension: Extension, own_res2: nn.Module | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Feature pyramid network (arXiv:1612.03144), its tops, and the extractor that is a body under a pyramid.
+"""Feature pyramid network (arXiv:1612.03144), its tops, and the backbone that is a bottom-up network under a pyramid.
 
 Legend: N images, C = out_channels, level p<i> has stride 2^i.
 """
@@ -18,12 +18,12 @@ from detframe.layers import ConvNorm, init_uniform
 class FPN(nn.Module):
     """Lateral 1x1 convolutions, a top-down path of upsampling and sums, 3x3 output convolutions, and a top.
 
-    `forward` takes the body's maps, finest first, and returns maps of C channels: one for each, then those of the top.
+    `forward` takes the bottom-up maps, finest first, and gives maps of C channels: one for each, then those of the top.
     `inner_blocks` and `layer_blocks` are called after the position of the level they serve, and only those exist that
     reach an output.
 
     Args:
-        in_channels: channels of the body's maps.
+        in_channels: channels of the bottom-up maps.
         norm: after every lateral and output convolution, as in `make_norm`.
         top: what adds coarser levels; one by max pooling unless given, none with `finest_only`.
         fuse: "sum" of a lateral and what comes from above, or their average, "avg".
@@ -34,7 +34,7 @@ class FPN(nn.Module):
         finest_only: True returns the finest level alone (1f).
 
     Raises:
-        ValueError: a combination in which part of the body would reach no output, or a top without its level.
+        ValueError: a combination in which part of the backbone would reach no output, or a top without its level.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class FPN(nn.Module):
         return self.outputs(self.merge(features), features[-1])
 
     def merge(self, features: list[Tensor]) -> list[Tensor]:
-        """The body's maps to what the output convolutions read: C channels, laterals and top-down path fused."""
+        """The bottom-up maps to what the output convolutions read: C channels, laterals and top-down path fused."""
         laterals = {int(i): block(features[int(i)]) for i, block in self.inner_blocks.items()}
         if not self.top_down:
             return list(laterals.values())
@@ -91,7 +91,7 @@ class FPN(nn.Module):
         return merged
 
     def outputs(self, merged: list[Tensor], body: Tensor) -> list[Tensor]:
-        """All levels, from what `merge` gives and the body's coarsest map."""
+        """All levels, from what `merge` gives and the coarsest bottom-up map."""
         levels = self.levels(merged)
         return levels + self.extra_blocks(body, levels[-1])
 
@@ -131,7 +131,7 @@ class MaxPoolTop(nn.Module):
 class P6P7Top(nn.Module):
     """Two coarser levels by 3x3 convolutions of stride 2 (RetinaNet, arXiv:1708.02002, section 4).
 
-    The first reads the body's last map ("C5", the paper) or the pyramid's ("P5", FCOS, arXiv:1904.01355, section 3.2).
+    P6 reads the last bottom-up map ("C5", the paper) or the pyramid's ("P5", FCOS, arXiv:1904.01355, section 3.2).
     """
 
     num_levels = 2
@@ -149,7 +149,7 @@ class P6P7Top(nn.Module):
 
 
 class PyramidBackbone(nn.Module):
-    """A body under a pyramid: a complete extractor.
+    """A bottom-up network under a pyramid: a complete backbone.
 
     `forward` takes (N, 3, H, W), H and W multiples of `size_divisibility`, and returns {"p2": (N, C, H/4, W/4), ...}.
 
@@ -167,7 +167,7 @@ class PyramidBackbone(nn.Module):
         self.body = body
         self.fpn = fpn
         self.in_features = list(body_channels)
-        # images are padded to whole cells of the body; the levels above it round up
+        # images are padded to whole cells of the bottom-up maps; the levels above it round up
         self.size_divisibility = max(body_strides.values())
         self.out_channels = int(fpn.out_channels)  # type: ignore[arg-type]
         finest = round(math.log2(body_strides[self.in_features[0]]))

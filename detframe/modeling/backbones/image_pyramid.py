@@ -1,4 +1,4 @@
-"""Featurised image pyramid (FPN, arXiv:1612.03144, figure 1a): one body over the images at several scales.
+"""Featurised image pyramid (FPN, arXiv:1612.03144, figure 1a): one backbone over the images at several scales.
 
 Legend: N images, (H, W) size of the padded batch, C = out_channels.
 """
@@ -19,14 +19,14 @@ from detframe.registry import BACKBONES
 
 
 class ImagePyramid(nn.Module):
-    """The same body reads the batch at every scale; one 1x1 and one 3x3 convolution, shared, follow on a single map.
+    """One backbone reads the batch at every scale; one 1x1 and one 3x3 convolution, shared, follow on a single map.
 
     `forward` takes (N, 3, H, W), H and W multiples of `size_divisibility`, and returns a map of C channels for each
     scale, called after its stride on the unscaled image: {"p3": (N, C, H/8, W/8), ...}.
 
     Args:
         body: a ResNet that is built up to the stage it gives.
-        scales: falling; the stride of the body's map over each must be a power of 2.
+        scales: falling; the stride of the backbone's map over each must be a power of 2.
         norm: after the two convolutions, as in `make_norm`.
 
     Raises:
@@ -66,8 +66,8 @@ def _strides(scales: Sequence[float], stride: int) -> dict[str, int]:
     levels = [math.log2(stride / scale) if scale > 0 else -1.0 for scale in scales]
     if not levels or any(level < 1 or level != round(level) for level in levels) or levels != sorted(set(levels)):
         raise InvalidValueError(
-            f"MODEL.FPN.IMAGE_SCALES is {tuple(scales)}, but must fall and divide {stride}, the stride of the body's "
-            "map, to powers of 2, as (2.0, 1.0, 0.5) do"
+            f"MODEL.FPN.IMAGE_SCALES is {tuple(scales)}, but must fall and divide {stride}, the stride of the "
+            "backbone's map, to powers of 2, as (2.0, 1.0, 0.5) do"
         )
     return {f"p{round(level)}": 2 ** round(level) for level in levels}
 

@@ -1,4 +1,4 @@
-"""MobileNetV2 body (arXiv:1801.04381) with torchvision's parameter names, and the extractors with it under a pyramid.
+"""MobileNetV2 backbone (arXiv:1801.04381) with torchvision's parameter names, and the backbones of it under a pyramid.
 
 Legend: N images, (H, W) size of the padded batch; stage outputs res2..res5 have strides 4, 8, 16, 32.
 """

@@ -1,4 +1,4 @@
-"""Which pyramid stands on a body: the suffix of CONV_BODY chooses it, MODEL.FPN refines it."""
+"""Which pyramid stands on a backbone: the suffix of CONV_BODY chooses it, MODEL.FPN refines it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from detframe.modeling.backbones.pafpn import PAFPN
 from detframe.modeling.backbones.resnet import RESNETS, STAGES, ResNet, ResNetSpec
 from detframe.registry import BACKBONES
 
-# A body "B" is registered under "B-<suffix>" for each: FPN and PAFPN from P2 with a max-pooled level, the others P3..P7
+# "B" is registered as "B-<suffix>" with each of these: FPN and PAFPN from P2 with a max-pooled level, the others P3..P7
 PYRAMIDS = ("FPN", "FPN-RETINANET", "PAFPN", "BIFPN")
 FROM_P3 = ("FPN-RETINANET", "BIFPN")
 # What a BiFPN, which has its own fusion and top, cannot be combined with
@@ -31,14 +31,14 @@ FPN_ONLY = {
 def build_pyramid(
     cfg: ConfigNode, body: nn.Module, channels: Mapping[str, int], strides: Mapping[str, int]
 ) -> PyramidBackbone:
-    """The pyramid that CONV_BODY asks for over a body; a name without one of the suffixes has an FPN.
+    """The pyramid that CONV_BODY asks for over a bottom-up network; a name without one of the suffixes has an FPN.
 
     Args:
-        channels: of the body's maps, finest first.
+        channels: of the bottom-up maps, finest first.
         strides: of the same maps.
 
     Raises:
-        ValueError: keys of MODEL.FPN that do not fit the body or each other.
+        ValueError: keys of MODEL.FPN that do not fit the backbone or each other.
     """
     names = pyramid_inputs(cfg, strides)
     channels = {name: channels[name] for name in names}
@@ -59,10 +59,10 @@ def pyramid_suffix(cfg: ConfigNode) -> str:
 
 
 def pyramid_inputs(cfg: ConfigNode, strides: Mapping[str, int]) -> list[str]:
-    """The maps of a body that the pyramid reads, so that a body need not be built beyond the last of them.
+    """The bottom-up maps that the pyramid takes, so that nothing need be built beyond the last of them.
 
     Args:
-        strides: of all maps that the body could give, finest first.
+        strides: of all maps that there could be, finest first.
 
     Raises:
         ValueError: MODEL.FPN.IN_FEATURES that are no run of neighbours among them.

@@ -1,4 +1,4 @@
-"""ResNet, ResNeXt and wide ResNet bodies (arXiv:1512.03385, 1611.05431, 1605.07146), named as torchvision's.
+"""ResNet, ResNeXt and wide ResNet backbones (arXiv:1512.03385, 1611.05431, 1605.07146), named as torchvision's.
 
 Legend: N images, (H, W) size of the padded batch; stages res2..res5 have strides 4, 8, 16, 32 (res5 dilated: 16).
 """
@@ -41,10 +41,10 @@ class ResNetSpec:
 
     @classmethod
     def from_config(cls, cfg: ConfigNode) -> ResNetSpec:
-        """The body that CONV_BODY names ("R-50-...", "X-101-32x8d-..."), refined by MODEL.RESNETS.
+        """The backbone that CONV_BODY names ("R-50-...", "X-101-32x8d-..."), refined by MODEL.RESNETS.
 
         Raises:
-            ValueError: a depth that does not exist, or groups for a body of basic blocks.
+            ValueError: a depth that does not exist, or groups for a backbone of basic blocks.
         """
         spec = cls._from_name(cfg.MODEL.BACKBONE.CONV_BODY)
         keys = cfg.MODEL.RESNETS
@@ -173,7 +173,7 @@ class ResNet(nn.Module):
     res5 has stride 16.
 
     Args:
-        last: the last stage that is built; "res4" leaves res5 to a head on regions.
+        last: the last stage that is built; "res4" leaves res5 to a box head.
     """
 
     def __init__(self, spec: ResNetSpec, last: str = "res5") -> None:
@@ -250,7 +250,7 @@ class SingleMapResNet(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: ConfigNode) -> SingleMapResNet:
-        """The body that CONV_BODY names, up to the stage of its suffix "C4", "C5" or "DC5"."""
+        """The backbone that CONV_BODY names, up to the stage of its suffix "C4", "C5" or "DC5"."""
         spec, suffix = ResNetSpec.from_config(cfg), cfg.MODEL.BACKBONE.CONV_BODY.rpartition("-")[2]
         if suffix == "DC5" and spec.res5_dilation == 1:
             spec = replace(spec, res5_dilation=2)

@@ -1,4 +1,4 @@
-"""Bodies of the timm library under our pyramids: CONV_BODY "timm/NAME-FPN".
+"""Backbones of the timm library under our pyramids: CONV_BODY "timm/NAME-FPN".
 
 Legend: N images, (H, W) size of the padded batch; maps res2..res5 have strides 4, 8, 16, 32.
 """
@@ -19,7 +19,7 @@ STAGE_OF_STRIDE = {4: "res2", 8: "res3", 16: "res4", 32: "res5"}
 
 
 class TimmBody(nn.Module):
-    """A timm model as a body; channels, strides and the bounds of its stages come from its feature info.
+    """A timm model as a backbone; channels, strides and the bounds of its stages come from its feature info.
 
     `forward` takes (N, 3, H, W) and returns {"res2": (N, C2, H/4, W/4), ...} for the `stages` asked for, or all it has.
 
@@ -97,7 +97,7 @@ def _create(name: str, out_indices: tuple[int, ...] | None = None) -> Any:
     except TypeError:
         return timm.create_model(name, **wanted)
     except (RuntimeError, AttributeError, NotImplementedError) as error:
-        raise InvalidValueError(f"timm's {name!r} cannot be built as a body that gives maps ({error})") from error
+        raise InvalidValueError(f"timm's {name!r} cannot be built as a backbone with feature maps ({error})") from error
 
 
 @BACKBONES.register(PREFIX)

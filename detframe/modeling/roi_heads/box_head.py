@@ -1,6 +1,6 @@
 """The box branch of an R-CNN: pool, convolutions and fully connected layers, class scores and box deltas.
 
-Legend: R regions over all images, K classes, C channels, S side of the pooled map.
+Legend: R RoIs over all images, K classes, C channels, S side of the pooled map.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from detframe.ops.roi_align import assign_levels
 
 
 class ROIPooler(nn.Module):
-    """Pools regions from the level that fits their size. (R, 4) boxes give (R, C, S, S).
+    """Pools RoIs from the level that fits their size. (R, 4) boxes give (R, C, S, S).
 
     Args:
         coder: says where boxes end, which counts in their size, but not in where ROIAlign looks.
@@ -46,7 +46,7 @@ class ROIPooler(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, strides: Mapping[str, int], keys: ConfigNode | None = None) -> ROIPooler:
-        """Read MODEL.ROI_BOX_HEAD; regions are pooled up to stride 32, the levels above only propose.
+        """Read MODEL.ROI_BOX_HEAD; RoIs are pooled up to stride 32, the levels above only propose.
 
         Args:
             keys: the section of another head, which has a resolution and a sampling ratio of its own.
@@ -86,13 +86,13 @@ class ROIPooler(nn.Module):
 
 
 class RegionVectors(nn.Module):
-    """What turns pooled regions into vectors: (R, C, S, S) -> (R, D)."""
+    """What turns pooled RoIs into vectors: (R, C, S, S) -> (R, D)."""
 
     out_dim: int  # D
 
 
 class BoxHead(RegionVectors):
-    """Convolutions, then fully connected layers over a pooled region: (R, C, S, S) -> (R, D).
+    """Convolutions, then fully connected layers over a pooled RoI: (R, C, S, S) -> (R, D).
 
     The layers are called convs.0, convs.1, ... and fc6, fc7, ...
 
@@ -145,6 +145,6 @@ class BoxPredictor(nn.Module):
 
 
 def class_rows(values: Tensor, labels: Tensor) -> Tensor:
-    """Of (R, K, ...) the row of each region's label 1..K; of (R, 1, ...), class-agnostic, the only one."""
+    """Of (R, K, ...) the row of each RoI's label 1..K; of (R, 1, ...), class-agnostic, the only one."""
     column = torch.zeros_like(labels) if values.shape[1] == 1 else labels - 1
     return values[torch.arange(len(values), device=values.device), column]

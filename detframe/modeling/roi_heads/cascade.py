@@ -1,6 +1,6 @@
 """Cascade R-CNN (arXiv:1712.00726): box heads in a row, each on the boxes of the one before, ever stricter.
 
-Legend: N images, P proposals of the fullest image, R regions over all images, K classes.
+Legend: N images, P proposals of the fullest image, R RoIs over all images, K classes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from detframe.structures import ImageList
 
 @dataclass(frozen=True)
 class Stage:
-    """From which overlap on a stage's regions are foreground, and how its boxes are coded."""
+    """The IoU from which a stage's RoIs are foreground, and how its boxes are encoded."""
 
     matching: Matching
     coder: BoxCoder
@@ -33,7 +33,7 @@ class Stage:
 
 @ROI_HEADS.register("CascadeROIHeads")
 class CascadeROIHeads(StandardROIHeads):
-    """StandardROIHeads with several stages. `box_head.0`, `box_predictor.0` are the first; masks see its regions.
+    """StandardROIHeads with several stages. `box_head.0`, `box_predictor.0` are the first; masks see its RoIs.
 
     Args:
         heads, predictors: one a stage; the predictors are class-agnostic.
@@ -117,7 +117,7 @@ class CascadeROIHeads(StandardROIHeads):
         rule = self.stages[stage]
         keep = rule.coder.sides_at_least(boxes, 0.0).nonzero().flatten()
         boxes, image = boxes[keep], regions.image[keep]
-        # each region beside the objects of its own image
+        # each RoI beside the objects of its own image
         own, at = rule.coder.extend(gt.boxes)[image], rule.coder.extend(boxes)[:, None]
         matches = match_boxes(own, gt.valid[image], at, rule.matching, keep_best=False)
         gt_index, found = matches.gt_index[:, 0], matches.label[:, 0] > 0

@@ -1,6 +1,6 @@
 """ExtendedROIHeads: the second stage of EFPN, which knows that its finest level is an extended one (arXiv:2003.07021).
 
-Legend: N images, R regions over all images, K classes. The finest level is the paper's P2'.
+Legend: N images, R RoIs over all images, K classes. The finest level is the paper's P2'.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class ExtendedROIHeads(StandardROIHeads):
 
     Args:
         extended_head, extended_predictor: a box head for the finest level alone; None shares that of the other levels.
-            Where the shared one is frozen, the loss is that of the finest level's regions (the authors' third stage).
-        duplicate_up_to: in evaluation, regions of this level (log2 of the stride) or finer are pooled twice, from the
-            finest level and from the level that they would have without it, and the suppression chooses; 0 pools each
-            region once.
+            Where the shared one is frozen, the loss is that of the finest level's RoIs (the authors' third stage).
+        duplicate_up_to: in evaluation, RoIs of this level (log2 of the stride) or finer are pooled twice, from the
+            finest level and from the level that they would have without it, and NMS chooses; 0 pools each RoI
+            once.
         standard: the arguments of StandardROIHeads.
 
     Raises:
@@ -79,7 +79,7 @@ class ExtendedROIHeads(StandardROIHeads):
         boxes = proposals.boxes[image, rows]
         level = self.box_pooler.levels(boxes)
         twice = (level <= self.duplicate_up_to).nonzero().flatten()
-        # a region's place among the ordinary levels, then its copy on the extended one
+        # an RoI's regular level, then its copy on the extended one
         level = torch.cat([level.clamp(min=self.finest + 1), torch.full_like(twice, self.finest)])
         boxes, image = torch.cat([boxes, boxes[twice]]), torch.cat([image, image[twice]])
         logits, deltas = self._predict_at(features, boxes, image, level)
@@ -102,7 +102,7 @@ class ExtendedROIHeads(StandardROIHeads):
         return torch.cat([own[0], shared[0]])[back], torch.cat([own[1], shared[1]])[back]
 
     def _may_sample(self, boxes: Tensor) -> Tensor:
-        """Of (N, P, 4) boxes, where only the extended head learns, its regions alone: bool (N, P)."""
+        """Of (N, P, 4) boxes, where only the extended head learns, its RoIs alone: bool (N, P)."""
         shared = (*self.box_head.parameters(), *self.box_predictor.parameters())
         if self.extended_head is None or any(parameter.requires_grad for parameter in shared):
             return super()._may_sample(boxes)

@@ -1,6 +1,6 @@
 """The keypoint branch of Mask R-CNN (arXiv:1703.06870, section 5).
 
-Legend: R regions over all images, C channels of the pyramid, D of the head, P keypoints, S side of the heatmaps.
+Legend: R RoIs over all images, C channels of the pyramid, D of the head, P keypoints, S side of the heatmaps.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from detframe.ops import heatmaps_to_keypoints, keypoint_loss, keypoints_to_cell
 
 
 class KeypointHead(nn.Sequential):
-    """3x3 convolutions and ReLUs over pooled regions: (R, C, s, s) -> (R, D, s, s)."""
+    """3x3 convolutions and ReLUs over pooled RoIs: (R, C, s, s) -> (R, D, s, s)."""
 
     def __init__(self, in_channels: int, dims: Sequence[int]) -> None:
         layers: list[nn.Module] = []
@@ -43,7 +43,7 @@ class KeypointPredictor(nn.Module):
 
 
 class KeypointBranch(nn.Module):
-    """Predicts a heatmap for each keypoint of a region: where in the box it is, as one class among its cells."""
+    """Predicts a heatmap for each keypoint of an RoI: where in the box it is, as one class among its cells."""
 
     def __init__(
         self, pooler: ROIPooler, head: KeypointHead, predictor: KeypointPredictor, normalizer: float, loss_weight: float
@@ -70,13 +70,13 @@ class KeypointBranch(nn.Module):
         head = KeypointHead(in_channels, keys.CONV_DIMS)
         predictor = KeypointPredictor([in_channels, *keys.CONV_DIMS][-1], keys.NUM_KEYPOINTS)
         pooler = ROIPooler.from_config(cfg, strides, keys)
-        # detectron2's static one: all keypoints of as many regions as may be foreground, in every image
+        # detectron2's static one: all keypoints of as many RoIs as may be foreground, in every image
         per_image = cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE * cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION
         normalizer = 0.0 if keys.NORMALIZER == "visible" else keys.NUM_KEYPOINTS * per_image
         return cls(pooler, head, predictor, normalizer, keys.LOSS_WEIGHT)
 
     def losses(self, features: Mapping[str, Tensor], regions: Regions, gt: GroundTruth) -> dict[str, Tensor]:
-        """`loss_keypoint`: cross entropy among the cells of each visible keypoint's heatmap. Foreground regions only.
+        """`loss_keypoint`: cross entropy among the cells of each visible keypoint's heatmap. Foreground RoIs only.
 
         Raises:
             ValueError: the targets have no keypoints.

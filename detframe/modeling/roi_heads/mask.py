@@ -1,6 +1,6 @@
 """The mask branch of Mask R-CNN (arXiv:1703.06870, section 3).
 
-Legend: R regions over all images, C channels of the pyramid, D of the head, K classes, S side of the predicted masks.
+Legend: R RoIs over all images, C channels of the pyramid, D of the head, K classes, S side of the predicted masks.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class MaskBranch(nn.Module):
 
 
 def mask_targets(gt: GroundTruth, regions: Regions, size: int, mode: str) -> Tensor:
-    """What of its object lies in each region: float32 (R, size, size).
+    """What of its object lies in each RoI: float32 (R, size, size).
 
     Raises:
         ValueError: the targets have no masks.
@@ -110,7 +110,7 @@ def mask_targets(gt: GroundTruth, regions: Regions, size: int, mode: str) -> Ten
         raise InvalidValueError(
             "MODEL.MASK_ON trains on masks, and the targets have none; does the data set have them?"
         )
-    # regions come image by image
+    # RoIs come image by image
     counts = torch.bincount(regions.image, minlength=len(gt.masks)).tolist()
     parts = [
         crop_masks(masks, rows, boxes, size, mode)

@@ -1,6 +1,6 @@
 """PointRend (arXiv:1912.08193): a coarse mask, refined at the points where it is least certain.
 
-Legend: R regions over all images, C channels of the pyramid, K classes, P points, S side of a mask.
+Legend: R RoIs over all images, C channels of the pyramid, K classes, P points, S side of a mask.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class PointRendBranch(nn.Module):
 
     Args:
         feature, stride: the level of the pyramid that points are looked up in.
-        num_points: points of a region in training, of which the share `importance` is chosen among
+        num_points: points per RoI in training, of which the fraction `importance` is chosen among
             `oversample * num_points` random ones for their uncertainty.
         steps: how often the mask is doubled in inference.
         step_points: points that are predicted anew in each step.
@@ -102,12 +102,12 @@ class PointRendBranch(nn.Module):
         """Read MODEL.POINT_HEAD.
 
         Raises:
-            ValueError: IN_FEATURE names a map that regions are not pooled from.
+            ValueError: IN_FEATURE names a map that RoIs are not pooled from.
         """
         keys, mask = cfg.MODEL.POINT_HEAD, cfg.MODEL.ROI_MASK_HEAD
         if keys.IN_FEATURE not in strides:
             raise InvalidValueError(
-                f"MODEL.POINT_HEAD.IN_FEATURE is {keys.IN_FEATURE!r}, but regions have {list(strides)}"
+                f"MODEL.POINT_HEAD.IN_FEATURE is {keys.IN_FEATURE!r}, but RoIs are pooled from {list(strides)}"
             )
         maps = 1 if mask.CLS_AGNOSTIC_MASK else cfg.MODEL.NUM_CLASSES
         return cls(
@@ -127,7 +127,7 @@ class PointRendBranch(nn.Module):
     def losses(
         self, features: Mapping[str, Tensor], regions: Regions, gt: GroundTruth, pooled: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """`loss_mask` of the coarse masks, `loss_mask_point` at sampled points. Foreground regions only."""
+        """`loss_mask` of the coarse masks, `loss_mask_point` at sampled points. Foreground RoIs only."""
         maps = self._coarse(features, regions.boxes, regions.image)
         coarse = class_rows(maps, regions.labels)
         count = global_normalizer(regions.count())
@@ -174,7 +174,7 @@ class PointRendBranch(nn.Module):
     def _training_points(self, coarse: Tensor, regions: Regions, gt: GroundTruth) -> Tensor:
         """Where the coarse masks (R, S, S) are least certain, and some anywhere: (R, P, 2)."""
         drawn, chosen = self.oversample * self.num_points, int(self.importance * self.num_points)
-        # each region of an image has numbers of its own, whatever other images there are
+        # each RoI of an image has numbers of its own, whatever other images there are
         seeds = (gt.seeds[regions.image] + 2) * 1_000_003 + places(regions.image, len(gt.seeds))
         count = drawn + self.num_points - chosen
         keys = random_keys(seeds, 2 * count).reshape(len(seeds), count, 2)

@@ -20,7 +20,7 @@ from detframe.registry import ROI_HEADS
 
 
 class Res5Head(RegionVectors):
-    """res5 over pooled regions, then the mean: (R, C4, S, S) -> (R, C5). The stage is called layer4, as in the body."""
+    """res5 over pooled RoIs, then the mean: (R, C4, S, S) -> (R, C5). It is called layer4, as in the backbone."""
 
     def __init__(self, spec: ResNetSpec) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Res5ROIHeads(StandardROIHeads):
 
     @classmethod
     def build_head(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> Res5Head:
-        """The res5 of the body that CONV_BODY names.
+        """The res5 of the backbone that CONV_BODY names.
 
         Raises:
             ValueError: the extractor gives something else than one map of res4.

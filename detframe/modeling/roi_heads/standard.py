@@ -1,6 +1,6 @@
 """StandardROIHeads: the second stage of Fast and Faster R-CNN (arXiv:1504.08083, arXiv:1506.01497).
 
-Legend: N images, P proposals of the fullest image, R regions over all images, K classes.
+Legend: N images, P proposals of the fullest image, R RoIs over all images, K classes.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class MaskHead(Protocol):
     def losses(
         self, features: Mapping[str, Tensor], regions: Regions, gt: GroundTruth, pooled: Tensor | None
     ) -> dict[str, Tensor]:
-        """Of foreground regions."""
+        """Of foreground RoIs."""
         ...
 
     def predict(
@@ -68,8 +68,8 @@ class StandardROIHeads(nn.Module):
 
     Args:
         matching, sampling: what proposals are, and how many enter the loss.
-        mask, keypoint: what looks further into the regions that are objects, or None.
-        train_on_pred_boxes: these branches train on the boxes that the box head makes of the regions.
+        mask, keypoint: the heads of foreground RoIs, or None.
+        train_on_pred_boxes: these branches train on the boxes that the box head predicts.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class StandardROIHeads(nn.Module):
 
     @classmethod
     def build_head(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> RegionVectors:
-        """What turns pooled regions into vectors; to be overridden by other box heads."""
+        """What turns pooled RoIs into vectors; to be overridden by other box heads."""
         box = cfg.MODEL.ROI_BOX_HEAD
         return BoxHead(
             out_channels,
@@ -164,7 +164,7 @@ class StandardROIHeads(nn.Module):
     def _boxes_and_scores(
         self, images: ImageList, features: Mapping[str, Tensor], proposals: Proposals
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Regions (R, 4), their images (R,), probabilities (R, 1 + K) and deltas (R, K, 4) or (R, 1, 4)."""
+        """RoIs (R, 4), their images (R,), probabilities (R, 1 + K) and deltas (R, K, 4) or (R, 1, 4)."""
         image, rows = proposals.valid.nonzero(as_tuple=True)
         boxes = proposals.boxes[image, rows]
         logits, deltas = self._predict(features, boxes, image)
@@ -182,7 +182,7 @@ class StandardROIHeads(nn.Module):
         return {"loss_roi_cls": cls, "loss_roi_box": box}, deltas
 
     def _losses_of(self, regions: Regions, logits: Tensor, deltas: Tensor, coder: BoxCoder) -> tuple[Tensor, Tensor]:
-        """Losses of classes and boxes, each over the number of regions."""
+        """Losses of classes and boxes, each over the number of RoIs."""
         labels = regions.labels
         normalizer = global_normalizer(regions.count())
         foreground = (labels > 0).nonzero().flatten()
@@ -222,12 +222,12 @@ class StandardROIHeads(nn.Module):
             detections.extras["keypoints"] = self.keypoint.predict(features, boxes, image)
 
     def _mask_input(self, features: Mapping[str, Tensor], boxes: Tensor, image: Tensor) -> Tensor | None:
-        """What the mask branch reads of regions (R, 4); None: it pools them itself."""
+        """What the mask branch reads of RoIs (R, 4); None: it pools them itself."""
         return None
 
     @torch.no_grad()
     def _sample(self, proposals: Proposals, gt: GroundTruth) -> Regions:
-        """Regions for the loss. The ground-truth boxes themselves join the proposals."""
+        """RoIs sampled for the loss. The ground-truth boxes join the proposals."""
         boxes = torch.cat([proposals.boxes, gt.boxes], 1)
         valid = torch.cat([proposals.valid, gt.valid], 1)
         extend = self.coder.extend
@@ -236,15 +236,15 @@ class StandardROIHeads(nn.Module):
         objects = random_keys(gt.seeds + 2, gt.boxes.shape[1])
         keys = torch.cat([random_keys(gt.seeds + 1, proposals.boxes.shape[1]), objects], 1)
         candidates = matches.label.masked_fill(~(valid & self._may_sample(boxes)), -1)
-        index, drawn = sample_balanced(candidates, keys, self.sampling)
-        image, column = drawn.nonzero(as_tuple=True)
+        index, sampled = sample_balanced(candidates, keys, self.sampling)
+        image, column = sampled.nonzero(as_tuple=True)
         rows = index[image, column]
         matched = matches.gt_index[image, rows]
         labels = torch.where(matches.label[image, rows] > 0, gt.labels[image, matched], 0)
         return Regions(boxes[image, rows], labels, image, gt.boxes[image, matched], matched)
 
     def _may_sample(self, boxes: Tensor) -> Tensor:
-        """Which regions (N, P, 4) may be drawn for the loss, as bool (N, P); to be overridden."""
+        """Which proposals (N, P, 4) may be sampled for the loss, as bool (N, P); to be overridden."""
         return torch.ones_like(boxes[..., 0], dtype=torch.bool)
 
     def _detect(self, images: ImageList, boxes: Tensor, image: Tensor, scores: Tensor, deltas: Tensor) -> Proposals:

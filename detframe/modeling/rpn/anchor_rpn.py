@@ -65,7 +65,7 @@ class RPNLoss:
 
 
 @dataclass(frozen=True)
-class _Drawn:
+class _Sampled:
     """Legend: S anchors in the loss over all images, S+ of them positive."""
 
     image: Tensor  # int64 (S,)
@@ -85,7 +85,7 @@ class AnchorRPN(nn.Module):
 
     Args:
         matching, sampling: what anchors are, and how many enter the loss.
-        boundary_thresh: anchors that leave the image by more are not drawn for the loss; below 0 all may be.
+        boundary_thresh: anchors that cross the image border by more are not sampled for the loss; below 0 all may be.
     """
 
     class_agnostic = True
@@ -148,29 +148,29 @@ class AnchorRPN(nn.Module):
             logits, deltas = self.head(maps)
             losses = {}
         else:
-            drawn = self._draw(torch.cat(anchors), images, ground_truth)
-            logits, deltas, at_drawn = self._training_outputs(maps, drawn)
-            losses = self._losses(drawn, *at_drawn)
+            sampled = self._sample(torch.cat(anchors), images, ground_truth)
+            logits, deltas, at_sampled = self._training_outputs(maps, sampled)
+            losses = self._losses(sampled, *at_sampled)
         return (self._propose(images, anchors, logits, deltas) if propose else None), losses
 
     @torch.no_grad()
     def reach(self, objects: Objects) -> Reached:
-        """Which objects the anchors that may be drawn for the loss reach, and how well."""
+        """Which objects the anchors that may be sampled for the loss reach, and how well."""
         anchors, there = self.anchors.nearest(objects, self.boundary_thresh)
         return anchor_reach(objects, anchors, there, self.matching, self.coder)
 
-    def _training_outputs(self, maps: list[Tensor], drawn: _Drawn) -> tuple[list[Tensor], list[Tensor], Outputs]:
-        """The head's outputs everywhere, for proposals, and at the drawn anchors, for the loss."""
+    def _training_outputs(self, maps: list[Tensor], sampled: _Sampled) -> tuple[list[Tensor], list[Tensor], Outputs]:
+        """The head's outputs everywhere, for proposals, and at the sampled anchors, for the loss."""
         if self.head.pays_off_at(maps, self.sampling.size):
             with torch.no_grad():
                 logits, deltas = self.head(maps)
-            return logits, deltas, self.head.at(maps, drawn.image, drawn.anchor)
+            return logits, deltas, self.head.at(maps, sampled.image, sampled.anchor)
         logits, deltas = self.head(maps)
-        at = (drawn.image, drawn.anchor)
+        at = (sampled.image, sampled.anchor)
         return logits, deltas, (torch.cat(logits, 1)[at], torch.cat(deltas, 1)[at])
 
     @torch.no_grad()
-    def _draw(self, anchors: Tensor, images: ImageList, gt: GroundTruth) -> _Drawn:
+    def _sample(self, anchors: Tensor, images: ImageList, gt: GroundTruth) -> _Sampled:
         """Choose the anchors that enter the loss, and what they should say."""
         extend = self.coder.extend
         matches = match_boxes(extend(gt.boxes), gt.valid, extend(anchors), self.matching, keep_best=True)
@@ -179,27 +179,27 @@ class AnchorRPN(nn.Module):
             sizes = torch.tensor(images.sizes_hw, device=anchors.device)
             candidates = candidates.masked_fill(~inside_images(anchors, sizes, self.boundary_thresh), -1)
         keys = random_keys(gt.seeds, len(anchors))
-        index, drawn = sample_balanced(candidates, keys, self.sampling)
-        image, column = drawn.nonzero(as_tuple=True)
+        index, sampled = sample_balanced(candidates, keys, self.sampling)
+        image, column = sampled.nonzero(as_tuple=True)
         anchor = index[image, column]
         positive = (matches.label[image, anchor] > 0).nonzero().flatten()
         gt_boxes = gt.boxes[image[positive], matches.gt_index[image[positive], anchor[positive]]]
-        return _Drawn(image, anchor, positive, anchors[anchor[positive]], gt_boxes, num_images=len(gt.boxes))
+        return _Sampled(image, anchor, positive, anchors[anchor[positive]], gt_boxes, num_images=len(gt.boxes))
 
-    def _losses(self, drawn: _Drawn, logits: Tensor, deltas: Tensor) -> dict[str, Tensor]:
-        objectness = torch.zeros_like(logits).index_fill(0, drawn.positive, 1.0)
+    def _losses(self, sampled: _Sampled, logits: Tensor, deltas: Tensor) -> dict[str, Tensor]:
+        objectness = torch.zeros_like(logits).index_fill(0, sampled.positive, 1.0)
         cls = F.binary_cross_entropy_with_logits(logits, objectness, reduction="sum")
-        box = self.loss.box_loss(deltas[drawn.positive], drawn.references, drawn.boxes, self.coder).sum()
-        normalizer = self._normalizer(drawn)
+        box = self.loss.box_loss(deltas[sampled.positive], sampled.references, sampled.boxes, self.coder).sum()
+        normalizer = self._normalizer(sampled)
         return {
             "loss_rpn_cls": self.loss.cls_weight * cls / normalizer,
             "loss_rpn_box": self.loss.box_weight * box / normalizer,
         }
 
-    def _normalizer(self, drawn: _Drawn) -> Tensor:
-        per_batch = self.sampling.size * drawn.num_images
-        size = per_batch if self.loss.normalizer == "batch_size" else len(drawn.anchor)
-        return global_normalizer(torch.tensor(float(size), device=drawn.anchor.device))
+    def _normalizer(self, sampled: _Sampled) -> Tensor:
+        per_batch = self.sampling.size * sampled.num_images
+        size = per_batch if self.loss.normalizer == "batch_size" else len(sampled.anchor)
+        return global_normalizer(torch.tensor(float(size), device=sampled.anchor.device))
 
     @torch.no_grad()
     def _propose(
