@@ -9,9 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from detframe.cli.arguments import add_config_arguments, base_parser, natural, parse, positive
-from detframe.cli.common import load_config, log_to_terminal, print_config
-from detframe.cli.errors import guard
+from detframe.cli.arguments import add_config_arguments, base_parser, natural, positive
+from detframe.cli.common import load_config, log_to_terminal, run_command
 
 logger = logging.getLogger(__name__)
 
@@ -35,13 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--runs", type=positive, default=3, metavar="N", help="timed runs, of which the median counts (3)"
     )
     parser.add_argument("--json", metavar="FILE", help="also write the rows here")
-    args = parse(parser, argv)
-    return guard(lambda: _run(args), args.debug)
+    return run_command(parser, argv, _run)
 
 
 def _run(args: argparse.Namespace) -> int:
-    if args.print_config is not None:
-        return print_config(args)
     log_to_terminal()
     cfg = load_config(args)
     import torch

@@ -12,10 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detframe.cli.arguments import add_config_arguments, base_parser, natural, parse, positive
+from detframe.cli.arguments import add_config_arguments, base_parser, natural, positive
 from detframe.cli.benchmark_steps import autocast, benchmark_folding, inference_step, interleave, now, training_step
-from detframe.cli.common import load_config, log_to_terminal, print_config
-from detframe.cli.errors import guard
+from detframe.cli.common import load_config, log_to_terminal, run_command
 from detframe.errors import InvalidValueError
 
 if TYPE_CHECKING:
@@ -63,13 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=positive, default=7, help="measured rounds, after two not counted (7)")
     parser.add_argument("--threads", type=natural, default=0, help="CPU threads; 0 leaves PyTorch's choice")
     parser.add_argument("--json", metavar="FILE", help="also write the results here")
-    args = parse(parser, argv)
-    return guard(lambda: _run(args), args.debug)
+    return run_command(parser, argv, _run)
 
 
 def _run(args: argparse.Namespace) -> int:
-    if args.print_config is not None:
-        return print_config(args)
     log_to_terminal()
     import torch
 

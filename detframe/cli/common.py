@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from detframe.cli.arguments import parse
+from detframe.cli.errors import guard
 from detframe.config import ConfigNode, read_config
 from detframe.config.paths import expanded
 from detframe.config.reference import explain
@@ -15,6 +17,15 @@ from detframe.engine.terminal import verbosity
 from detframe.errors import MissingFileError
 
 logger = logging.getLogger(__name__)
+
+
+def run_command(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, body: Callable[[argparse.Namespace], int]
+) -> int:
+    """Read the arguments and run a command's body with them; --print-config takes its place. Errors as of `guard`."""
+    args = parse(parser, argv)
+    shows = getattr(args, "print_config", None) is not None
+    return guard(lambda: print_config(args) if shows else body(args), args.debug)
 
 
 def load_config(args: argparse.Namespace, custom_imports: bool = True) -> ConfigNode:

@@ -7,9 +7,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from detframe.cli.arguments import add_consent_argument, base_parser, parse
-from detframe.cli.common import log_to_terminal
-from detframe.cli.errors import guard
+from detframe.cli.arguments import add_consent_argument, base_parser
+from detframe.cli.common import log_to_terminal, run_command
 from detframe.config.paths import expanded
 from detframe.files import atomic_write
 
@@ -36,8 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", required=True, metavar="FILE", help="the file to write")
     parser.add_argument("--like", default="", metavar="FILE", help="torchvision's own checkpoint (see below)")
     add_consent_argument(parser)
-    args = parse(parser, argv)
-    return guard(lambda: _run(args), args.debug)
+    return run_command(parser, argv, _run)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -7,9 +7,8 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from detframe.cli.arguments import add_config_arguments, base_parser, parse
-from detframe.cli.common import load_config, log_to_terminal, print_config
-from detframe.cli.errors import guard
+from detframe.cli.arguments import add_config_arguments, base_parser
+from detframe.cli.common import load_config, log_to_terminal, run_command
 from detframe.config import ConfigNode
 from detframe.config.paths import expanded
 from detframe.errors import InvalidValueError
@@ -39,10 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", required=True, metavar="FILE", help="the file to write")
     parser.add_argument("--classes", nargs="+", default=[], metavar="NAME", help="names of the classes, label 1 first")
     parser.add_argument("--data", default="", metavar="NAME", help="a data set of the catalog that has these classes")
-    args = parse(parser, argv)
-    if args.print_config is not None:
-        return guard(lambda: print_config(args), args.debug)
-    return guard(lambda: _run(args), args.debug)
+    return run_command(parser, argv, _run)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -14,9 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detframe.cli.arguments import add_consent_argument, base_parser, parse, positive
-from detframe.cli.common import log_to_terminal
-from detframe.cli.errors import guard
+from detframe.cli.arguments import add_consent_argument, base_parser, positive
+from detframe.cli.common import log_to_terminal, run_command
 from detframe.cli.media import (
     JsonList,
     VideoWriter,
@@ -75,8 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     parser.add_argument("--strict", action="store_true", help="end with 1 if any input was left out or not drawn")
     add_consent_argument(parser)
-    args = parse(parser, argv)
-    return guard(lambda: run(args), args.debug)
+    return run_command(parser, argv, run)
 
 
 def _fraction(text: str) -> float:

@@ -6,9 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from detframe.cli.arguments import add_consent_argument, base_parser, parse
-from detframe.cli.common import log_to_terminal
-from detframe.cli.errors import guard
+from detframe.cli.arguments import add_consent_argument, base_parser
+from detframe.cli.common import log_to_terminal, run_command
 
 EPILOG = """\
 A training that meets a non-finite loss or gradient stops before the update and leaves one bundle per rank in
@@ -25,8 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("bundle", metavar="FILE", help="OUTPUT_DIR/nonfinite/iter_*_rank*.pth")
     parser.add_argument("--device", default="", help="cpu, cuda or cuda:1; the recorded one without it")
     add_consent_argument(parser)
-    args = parse(parser, argv)
-    return guard(lambda: _run(args), args.debug)
+    return run_command(parser, argv, _run)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detframe.cli.arguments import base_parser, parse
-from detframe.cli.common import log_to_terminal
-from detframe.cli.errors import guard
+from detframe.cli.arguments import base_parser
+from detframe.cli.common import log_to_terminal, run_command
 from detframe.config.paths import expanded
 from detframe.errors import FileAccessError
 from detframe.files import safe_name, write_text
@@ -36,8 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--catalog", default="", metavar="FILE", help="your own catalog, read before the shipped one")
     parser.add_argument("--factor", type=_factor, default=0.5, metavar="F", help="new sides over old ones (0.5)")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the images and annotations")
-    args = parse(parser, argv)
-    return guard(lambda: _run(args), args.debug)
+    return run_command(parser, argv, _run)
 
 
 def _factor(text: str) -> float:

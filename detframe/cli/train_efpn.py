@@ -8,9 +8,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from detframe.cli.arguments import add_launch_arguments, base_parser, parse
-from detframe.cli.common import load_config
-from detframe.cli.errors import guard, run_processes
+from detframe.cli.arguments import add_launch_arguments, base_parser
+from detframe.cli.common import load_config, run_command
+from detframe.cli.errors import run_processes
 from detframe.config import ConfigNode, shipped_folder
 from detframe.config.paths import expanded
 from detframe.errors import MissingFileError
@@ -38,8 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--resume", action="store_true", help="go on in the stage, and at the checkpoint, of the last run"
     )
     parser.add_argument("opts", metavar="KEY VALUE", nargs="*", help="overrides of every stage")
-    args = parse(parser, argv)
-    return guard(lambda: _run(args), args.debug)
+    return run_command(parser, argv, _run)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -7,9 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from detframe.cli.arguments import base_parser, parse
-from detframe.cli.common import log_to_terminal
-from detframe.cli.errors import guard
+from detframe.cli.arguments import base_parser
+from detframe.cli.common import log_to_terminal, run_command
 from detframe.config import ConfigNode, get_cfg, validate
 from detframe.config.foreign import PROGRAMS
 from detframe.config.yaml_files import write_yaml
@@ -32,8 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = base_parser("translate-config", "Rewrite another program's config as detframe's.", epilog)
     parser.add_argument("config_file", metavar="OLD.yaml", help=f"a config of {', '.join(others)} or {last}")
     parser.add_argument("opts", metavar="KEY VALUE", nargs="*", help="overrides")
-    args = parse(parser, argv)
-    return guard(lambda: _run(args), args.debug)
+    return run_command(parser, argv, _run)
 
 
 def _run(args: argparse.Namespace) -> int:

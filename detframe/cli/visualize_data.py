@@ -9,9 +9,8 @@ from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
 
-from detframe.cli.arguments import add_config_arguments, base_parser, parse, positive
-from detframe.cli.common import load_config, log_to_terminal, print_config
-from detframe.cli.errors import guard
+from detframe.cli.arguments import add_config_arguments, base_parser, positive
+from detframe.cli.common import load_config, log_to_terminal, run_command
 from detframe.cli.media import check_output, write_image
 from detframe.files import safe_name
 
@@ -30,13 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_config_arguments(parser)
     parser.add_argument("--output", metavar="DIR", default="", help="folder for the drawings (OUTPUT_DIR/data)")
     parser.add_argument("--num-images", type=positive, default=16, metavar="N", help="how many (16)")
-    args = parse(parser, argv)
-    return guard(lambda: _run(args), args.debug)
+    return run_command(parser, argv, _run)
 
 
 def _run(args: argparse.Namespace) -> int:
-    if args.print_config is not None:
-        return print_config(args)
     log_to_terminal()
     cfg = load_config(args)
     output = Path(args.output or Path(cfg.OUTPUT_DIR) / "data")

@@ -48,6 +48,15 @@ class CatalogEntry:
                 f"but a pipe or a device (entry in {self.catalog})"
             )
 
+    def path_of(self, written: str | Path) -> Path:
+        """What a field of the entry names: relative paths start where those of its catalog do."""
+        return root_of(self.catalog) / expanded(str(written))
+
+    def named_file(self, field: str) -> list[Path]:
+        """The file that a field names, alone in a list; none where it names none."""
+        written = self.options.get(field)
+        return [self.path_of(written)] if isinstance(written, str | Path) and str(written) else []
+
     def source_files(self) -> list[Path]:
         """What the records are made from: a change in any of these files makes them anew."""
         if self.annotations.is_file():

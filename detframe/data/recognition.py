@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
+SPLITS = ("train", "val", "test")
 Reader = TypeVar("Reader", bound=Callable[..., Any])
 
 

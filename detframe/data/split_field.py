@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from detframe.data.entries import CatalogEntry
+from detframe.data.formats.locate import common_end
 from detframe.data.missing import with_these_missing
 from detframe.data.packing import PackedDataset
 from detframe.data.selection import take_images
@@ -177,7 +178,7 @@ class _Pictures:
         if len(found) < 2:
             return found
         wanted = [part for part in name.split("/")[:-1] if part != "."]
-        lengths = [_common_end(wanted, self.paths[row].split("/")[:-1]) for row in found]
+        lengths = [common_end(wanted, self.paths[row].split("/")[:-1]) for row in found]
         best = [row for row, length in zip(found, lengths, strict=True) if length == max(lengths)]
         # a name alone is that of the picture right in the folder, which has the shortest path
         shortest = min(self.paths[row].count("/") for row in best)
@@ -186,13 +187,6 @@ class _Pictures:
     def names(self) -> list[str]:
         """All names, for messages."""
         return list(self._by_name)
-
-
-def _common_end(first: Sequence[str], second: Sequence[str]) -> int:
-    count = 0
-    while count < min(len(first), len(second)) and first[-1 - count] == second[-1 - count]:
-        count += 1
-    return count
 
 
 def _listed(packed: PackedDataset, entry: CatalogEntry, path: Path) -> PackedDataset:

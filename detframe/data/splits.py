@@ -11,11 +11,9 @@ from detframe.data.candidates import entry_of
 from detframe.data.catalog import load_entry
 from detframe.data.entries import CatalogEntry
 from detframe.data.findings import NOTE, WARNING, Finding
-from detframe.data.recognition import Part, Recognised
+from detframe.data.recognition import SPLITS, Part, Recognised
 from detframe.data.source_groups import source_groups
 from detframe.errors import InvalidValueError
-
-SPLITS = ("train", "val", "test")
 
 
 def make_entries(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Sequence
@@ -39,7 +40,6 @@ class COCOEvaluator:
         self.max_detections = max_detections
         self.class_names: tuple[str, ...] = tuple(records.metadata.class_names)
         self.category_ids: tuple[int, ...] = tuple(records.metadata.category_ids)
-        self._truth: GroundTruth | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -98,6 +98,10 @@ class COCOEvaluator:
         return write_json(self.results(), path) if rank() == 0 else Path(path)
 
     # ------------------------------------------------------------------ inside
+    @functools.cached_property
+    def _truth(self) -> GroundTruth:
+        return GroundTruth(self.records)
+
     def _check(self, target: Target, prediction: Prediction) -> None:
         labels, image_id = prediction["labels"], target["image_id"]
         if len(labels) and (int(labels.min()) < 1 or int(labels.max()) > len(self.class_names)):
@@ -115,8 +119,6 @@ class COCOEvaluator:
                 )
 
     def _score(self) -> tuple[dict[str, float], str | None]:
-        if self._truth is None:
-            self._truth = GroundTruth(self.records)
         truth, results = self._truth, self._results
         self._warn(truth)
         kinds = ["bbox"]

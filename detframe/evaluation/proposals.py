@@ -58,8 +58,6 @@ class ProposalEvaluator(COCOEvaluator):
         return text_table(rows)
 
     def _score(self) -> tuple[dict[str, float], str | None]:
-        if self._truth is None:
-            self._truth = GroundTruth(self.records)
         self._warn(self._truth)
         return average_recall(self._truth, self._results), None
 

@@ -72,8 +72,7 @@ class TT100KEvaluator(COCOEvaluator):
 
     def _score(self) -> tuple[dict[str, float], str | None]:
         metrics, diagnosis = super()._score()
-        truth = self._truth if self._truth is not None else GroundTruth(self.records)
-        return {**metrics, **size_metrics(match_all(truth, self._results), self.score_threshold)}, diagnosis
+        return {**metrics, **size_metrics(match_all(self._truth, self._results), self.score_threshold)}, diagnosis
 
 
 @dataclass

@@ -72,7 +72,6 @@ EPOCHS = (12.0, 60.0)  # at least and at most, then
 SCRATCH_FACTOR = 3.0  # from random weights a training needs more
 MOST_EPOCHS = 100.0  # that --minutes is filled with: more are learnt by heart
 DEFAULT_MINUTES = {"cpu": 30.0, "gpu": 120.0}  # that a training without --minutes and --epochs may take
-MISSING_SHARE = 0.2  # of the pictures that may be missing before something else is wrong
 KEPT = 2  # training checkpoints: one to go on from, one in case it is damaged
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from detframe.data.entries import CatalogEntry
 from detframe.data.formats.locate import image_root
 from detframe.data.listing import Listing
-from detframe.data.recognition import Part, split_of
+from detframe.data.recognition import SPLITS, Part, split_of
 from detframe.errors import InvalidValueError, MissingFileError, listed
 
 START = 8192  # bytes by which a file is told from others
@@ -30,14 +30,19 @@ def beginning(path: Path, size: int = START) -> str:
     return data.decode(encoding, "ignore").lstrip("\ufeff")
 
 
-def ending(path: Path, size: int = START) -> str:
+def ending(path: Path) -> str:
     """The last bytes of a file as text; "" where it cannot be read."""
     try:
         with open(path, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - size))
+            file.seek(max(0, os.fstat(file.fileno()).st_size - START))
             return file.read().decode("utf-8", "ignore")
     except OSError:
         return ""
+
+
+def spread(items: Sequence[Any], most: int) -> list[Any]:
+    """At most so many of the items, from everywhere among them."""
+    return list(items)[:: max(1, -(-len(items) // most))]
 
 
 def own_files(listing: Listing, suffixes: Sequence[str], is_own: Callable[[Path], bool]) -> list[Path]:
@@ -102,7 +107,7 @@ def parts_by_split(
         names = listed([str(path.relative_to(root)) for path in rest], 3)
         notes = (f"{names} {'is' if len(rest) == 1 else 'are'} of no split by name, and left out",)
     parts = []
-    for split, members in sorted(groups.items(), key=lambda item: ("train", "val", "test", "").index(item[0])):
+    for split, members in sorted(groups.items(), key=lambda item: (*SPLITS, "").index(item[0])):
         annotations, by_split = _place_of(members, [path for path in files if path not in members])
         roots = [image_root(path, names_of(path), root) or path.parent for path in members]
         images = Path(os.path.commonpath(roots))

@@ -16,11 +16,10 @@ from detframe.data.formats.csv_rows import NO_BOX, Picture, RowReader, has_score
 from detframe.data.formats.csv_table import SUFFIXES, WHOLE, Table, beginning, first_row, read_table, text_at_start
 from detframe.data.formats.locate import ImageFinder, image_root
 from detframe.data.listing import files_below
-from detframe.data.recognition import Part, Recognised, split_of
+from detframe.data.recognition import SPLITS, Part, Recognised, split_of
 from detframe.errors import InvalidValueError, listed
 
 LOOKS_FOR = "a .csv file with the columns of an image, a class and a box (filename, class, xmin, ymin, xmax, ymax)"
-SPLITS = ("train", "val", "test")
 _MOST = 200  # tables of which the beginning is read
 _CLASS_FILE = re.compile(r"class|label[-_]?map|categories", re.IGNORECASE)
 

@@ -9,19 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from detframe.config.paths import expanded
-from detframe.data.entries import CatalogEntry, root_of
+from detframe.data.entries import CatalogEntry
 from detframe.data.findings import NOTE, Findings
 from detframe.data.formats.csv_find import LOOKS_FOR, recognise
 from detframe.data.formats.csv_rows import Item, Picture, RowReader, has_scores, is_box, read_class_names
 from detframe.data.formats.csv_table import Table, read_table
-from detframe.data.formats.fields import Entry, check_text, size_of_file
-from detframe.data.formats.locate import ImageFinder, add_missing, unreadable
+from detframe.data.formats.fields import Entry, check_text
+from detframe.data.formats.locate import ImageFinder, add_missing, stated_or_read_size
 from detframe.data.formats.shapes import BoxForm
 from detframe.data.metadata import Metadata
 from detframe.data.packing import PackedDataset, RecordBuilder
 from detframe.data.recognition import recognised_by
-from detframe.errors import InvalidValueError, MissingFileError, UserError, listed
+from detframe.errors import InvalidValueError, MissingFileError, listed
 from detframe.files import read_text
 from detframe.registry import DATASET_FORMATS
 
@@ -75,22 +74,17 @@ def read_csv(
 
 def sources(entry: CatalogEntry) -> list[Path]:
     """Files beside the table that the records are made from."""
-    names = entry.options.get("names")
-    return [_names_path(entry, names)] if isinstance(names, str | Path) and names else []
+    return entry.named_file("names")
 
 
 read_csv.sources = sources  # type: ignore[attr-defined]
-
-
-def _names_path(entry: CatalogEntry, names: str | Path) -> Path:
-    return root_of(entry.catalog) / expanded(str(names))
 
 
 def read_class_file(entry: CatalogEntry, names: str | Path) -> dict[str, str]:
     """The file of class names that an entry names: the name of each id, in its order; none where it names no file."""
     if not names:
         return {}
-    path = _names_path(entry, check_text(entry.name, "names", str(names)))
+    path = entry.path_of(check_text(entry.name, "names", str(names)))
     if not path.is_file():
         raise MissingFileError(f"data set {entry.name!r}: names is {path}, which does not exist")
     return read_class_names(read_text(path, "the names of classes"), str(path))
@@ -190,12 +184,7 @@ class _Sizes:
             return None, None
         place = Entry(self.table.path, f"line {picture.line}", self.findings, texts=True)
         height, width = picture.size_hw or (None, None)
-        size = place.size_hw(height, width)
-        try:
-            return file, size or size_of_file(file, place)
-        except (UserError, OSError) as error:
-            unreadable(self.findings, file, error)
-            return file, None
+        return file, stated_or_read_size(file, height, width, place)
 
 
 class _Packer:

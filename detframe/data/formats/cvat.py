@@ -18,17 +18,15 @@ from detframe.data.formats.annotation_files import beginning, files_of, parts_by
 from detframe.data.formats.fields import ID_RANGE, MAX_PIXELS, Entry, check_text
 from detframe.data.formats.json_and_xml import read_xml
 from detframe.data.formats.named_objects import (
-    EMPTY_MASK,
-    FEW_POINTS,
     NO_BOX,
     TURNED,
     UNKNOWN_SHAPE,
     NamedObjects,
 )
-from detframe.data.formats.shapes import Box, Point, around, ellipse_box, flat, placed_mask, turned_box
+from detframe.data.formats.shapes import Box, Point, ellipse_box, turned_box
 from detframe.data.listing import files_below
 from detframe.data.packing import PackedDataset
-from detframe.data.recognition import Part, Recognised, recognised_by, split_of
+from detframe.data.recognition import SPLITS, Part, Recognised, recognised_by, split_of
 from detframe.errors import InvalidValueError, listed
 from detframe.registry import DATASET_FORMATS, nearest
 
@@ -100,7 +98,7 @@ def _by_subset(whole: Part, subsets: Sequence[str]) -> tuple[Part, ...]:
     splits = {split_of(Path(subset)): subset for subset in subsets if subset and split_of(Path(subset))}
     if len(splits) < 2:
         return (whole,)
-    order = [split for split in ("train", "val", "test") if split in splits]
+    order = [split for split in SPLITS if split in splits]
     return tuple(Part(s, whole.images, whole.annotations, {**whole.options, "split": splits[s]}) for s in order)
 
 
@@ -275,7 +273,7 @@ def _numbers(shape: Element, place: Entry, *keys: str) -> list[float]:
 def _rotation(shape: Element, place: Entry, packer: NamedObjects) -> float:
     degrees = place.number(shape.get("rotation", "0"), "rotation")
     if shape.tag == "box" and degrees % 180:
-        packer.findings.add(TURNED, f"{place.name} of {place.path.name}")
+        packer.findings.add(TURNED, place.in_file)
     return degrees
 
 
@@ -296,10 +294,7 @@ def _polygon(shape: Element, place: Entry, packer: NamedObjects) -> _Found:
     for word in (shape.get("points") or "").split(";"):
         x, _, y = word.partition(",")
         points.append((place.number(x, "points"), place.number(y, "points")))
-    if len(points) < 3:
-        packer.findings.add(FEW_POINTS, f"{place.name} of {place.path.name}")
-        return None
-    return around(points), [flat(points)]
+    return packer.outline(points, place)
 
 
 def _mask(shape: Element, place: Entry, packer: NamedObjects) -> _Found:
@@ -314,10 +309,7 @@ def _mask(shape: Element, place: Entry, packer: NamedObjects) -> _Found:
             f"pixels (width x height)"
         )
     pixels = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
-    found = placed_mask(pixels, left, top, packer.size_hw)
-    if found is None:
-        packer.findings.add(EMPTY_MASK, f"{place.name} of {place.path.name}")
-    return found
+    return packer.mask(pixels, left, top, place)
 
 
 _READERS = {"box": _box, "ellipse": _ellipse, "polygon": _polygon, "mask": _mask}

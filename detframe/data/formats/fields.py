@@ -75,6 +75,11 @@ class Entry:
     def __str__(self) -> str:
         return f"{self.path}: {self.name}"
 
+    @property
+    def in_file(self) -> str:
+        """The entry with the name of its file, for findings."""
+        return f"{self.name} of {self.path.name}"
+
     def error(self, message: str) -> InvalidValueError:
         """An error to be raised, with file and entry before the message."""
         return InvalidValueError(f"{self}: {message}")

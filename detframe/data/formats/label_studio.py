@@ -242,7 +242,7 @@ def _numbered(images: list[_Image]) -> list[_Image]:
 
 # -------------------------------------------------------------------------------- regions
 def _add(packer: NamedObjects, region: Region) -> None:
-    name = f"{region.place.name} of {region.place.path.name}"
+    name = region.place.in_file
     kind = shape_of(region)
     if kind == "point":
         packer.findings.add(NO_BOX, name)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from detframe.data.formats.fields import Entry
-from detframe.data.formats.named_objects import EMPTY_MASK, FEW_POINTS, TURNED, NamedObjects
-from detframe.data.formats.shapes import Box, around, ellipse_box, flat, placed_mask, turned_box
+from detframe.data.formats.named_objects import TURNED, NamedObjects
+from detframe.data.formats.shapes import Box, ellipse_box, turned_box
 from detframe.errors import shown
 
 _WORD_BITS = 8
@@ -106,7 +106,7 @@ def _rectangle(region: Region, packer: NamedObjects) -> tuple[Box, Any]:
     x, y, width, height = _numbers(region, packer, "x", "y", "width", "height")
     degrees, box = _rotation(region), (x, y, x + width, y + height)
     if degrees % 360:
-        packer.findings.add(TURNED, f"{region.place.name} of {region.place.path.name}")
+        packer.findings.add(TURNED, region.place.in_file)
         box = turned_box(box, degrees, (x, y))  # about the corner that was first at the top left
     return box, None
 
@@ -126,10 +126,7 @@ def _polygon(region: Region, packer: NamedObjects) -> tuple[Box, Any] | None:
             raise place.error(f"'points' must be a list of [x, y], and has {shown(point)}")
         x, y = (place.number(number, "points") for number in point)
         points.append((x / 100 * width, y / 100 * height))
-    if len(points) < 3:
-        packer.findings.add(FEW_POINTS, f"{place.name} of {place.path.name}")
-        return None
-    return around(points), [flat(points)]
+    return packer.outline(points, place)
 
 
 def _brush(region: Region, packer: NamedObjects) -> tuple[Box, Any] | None:
@@ -138,10 +135,7 @@ def _brush(region: Region, packer: NamedObjects) -> tuple[Box, Any] | None:
         pixels = decode_brush(region.value["rle"], size_hw)
     except ValueError as error:
         raise region.place.error(f"'rle' {error}") from None
-    found = placed_mask(pixels, 0, 0, packer.size_hw)
-    if found is None:
-        packer.findings.add(EMPTY_MASK, f"{region.place.name} of {region.place.path.name}")
-    return found
+    return packer.mask(pixels, 0, 0, region.place)
 
 
 def decode_brush(code: Any, size_hw: tuple[int, int]) -> np.ndarray:

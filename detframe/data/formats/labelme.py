@@ -18,25 +18,23 @@ import numpy as np
 
 from detframe.data.entries import CatalogEntry
 from detframe.data.findings import Findings, Kind
-from detframe.data.formats.annotation_files import beginning, ending
+from detframe.data.formats.annotation_files import beginning, ending, spread
 from detframe.data.formats.fields import Entry, check_text
 from detframe.data.formats.json_and_xml import read_json
 from detframe.data.formats.locate import image_root
 from detframe.data.formats.named_objects import (
-    EMPTY_MASK,
-    FEW_POINTS,
     NO_BOX,
     ONE_OBJECT,
     TURNED,
     UNKNOWN_SHAPE,
     NamedObjects,
 )
-from detframe.data.formats.shapes import Box, Point, around, ellipse_box, flat, placed_mask, union
+from detframe.data.formats.shapes import Box, Point, around, ellipse_box, union
 from detframe.data.image_files import ImageReadError
 from detframe.data.image_headers import read_header
 from detframe.data.listing import IMAGE_SUFFIXES, Listing, files_below
 from detframe.data.packing import PackedDataset
-from detframe.data.recognition import Part, Recognised, recognised_by, split_of
+from detframe.data.recognition import SPLITS, Part, Recognised, recognised_by, split_of
 from detframe.errors import InvalidValueError, MissingFileError, listed, shown
 from detframe.registry import DATASET_FORMATS
 
@@ -88,7 +86,7 @@ def recognise(path: Path) -> Recognised | None:
         count = sum(len(own[folder]) for folder in rest)
         notes.append(f"{count} labelme files lie in no folder of a split, and were left out")
     parts = []
-    for split, folders in sorted(splits.items(), key=lambda item: ("train", "val", "test", "").index(item[0])):
+    for split, folders in sorted(splits.items(), key=lambda item: (*SPLITS, "").index(item[0])):
         common = Path(os.path.commonpath([listing.root / folder for folder in folders]))
         others = [listing.root / folder for folder in own if folder not in folders]
         stems = [file.stem for folder in folders for file in own[folder]]
@@ -104,7 +102,7 @@ def _labelme_folders(listing: Listing) -> dict[Path, list[Path]]:
     folders: dict[Path, list[Path]] = defaultdict(list)
     for file in listing.with_suffix(".json"):
         folders[file.parent].append(file)
-    looked_at = dict(_sample(list(folders.items()), _FOLDERS))
+    looked_at = dict(spread(list(folders.items()), _FOLDERS))
     own = {
         folder: files for folder, files in looked_at.items() if _holds_labelme([listing.root / file for file in files])
     }
@@ -114,7 +112,7 @@ def _labelme_folders(listing: Listing) -> dict[Path, list[Path]]:
 
 
 def _holds_labelme(files: Sequence[Path]) -> bool:
-    chosen = _sample(files, _LOOKED_AT)
+    chosen = spread(files, _LOOKED_AT)
     return 2 * sum(map(_is_labelme, chosen)) > len(chosen)
 
 
@@ -126,12 +124,8 @@ def _is_labelme(path: Path) -> bool:
     return ('"imagePath"' in text and '"shapes"' in text) or ('"imageData"' in text and '"imagePath"' in text)
 
 
-def _sample(items: Sequence[Any], most: int) -> Sequence[Any]:
-    return items[:: max(1, -(-len(items) // most))]
-
-
 def _part(split: str, annotations: Path, stems: Sequence[str], by_split: bool, root: Path) -> Part:
-    images = image_root(annotations, _sample(stems, _IMAGE_NAMES), root)
+    images = image_root(annotations, spread(stems, _IMAGE_NAMES), root)
     folder = annotations if annotations.is_dir() else annotations.parent
     return Part(split, images or folder, annotations, {"split": split} if by_split else {})
 
@@ -316,34 +310,27 @@ def _add_objects(packer: NamedObjects, file: _File) -> None:
 def _drawn(shape: _Shape, packer: NamedObjects) -> tuple[Box, Any] | None:
     """The box and the segmentation of a shape; None where it is left out, with a word in the findings."""
     points, place = shape.points, shape.place
-    name = f"{place.name} of {place.path.name}"
-    needed = {"polygon": 3, "rectangle": 2, "circle": 2, "rotation": 3, "mask": 2}[shape.kind]
-    if len(points) < needed:
-        if shape.kind != "polygon":
-            raise place.error(f"a {shape.kind} needs {needed} points, and has {len(points)}")
-        packer.findings.add(FEW_POINTS, name)
-        return None
     if shape.kind == "polygon":
-        return around(points), [flat(points)]
+        return packer.outline(points, place)
+    needed = {"rectangle": 2, "circle": 2, "rotation": 3, "mask": 2}[shape.kind]
+    if len(points) < needed:
+        raise place.error(f"a {shape.kind} needs {needed} points, and has {len(points)}")
     if shape.kind == "mask":
-        return _mask(shape, name, packer)
+        return _mask(shape, packer)
     if shape.kind == "circle":
         (x, y), (x2, y2) = points[:2]
         radius = float(np.hypot(x2 - x, y2 - y))
         return ellipse_box((x, y), (radius, radius)), None
     if shape.kind == "rotation":
-        packer.findings.add(TURNED, name)
+        packer.findings.add(TURNED, place.in_file)
     return around(points), None
 
 
-def _mask(shape: _Shape, name: str, packer: NamedObjects) -> tuple[Box, Any] | None:
+def _mask(shape: _Shape, packer: NamedObjects) -> tuple[Box, Any] | None:
     left, top = (min(point[axis] for point in shape.points) for axis in (0, 1))
     if not (abs(left) < 2**31 and abs(top) < 2**31):
         raise shape.place.error(f"'points' of a mask must be the corners of its box, not {shown(shape.points)}")
-    found = placed_mask(_pixels(shape, packer.size_hw), round(left), round(top), packer.size_hw)
-    if found is None:
-        packer.findings.add(EMPTY_MASK, name)
-    return found
+    return packer.mask(_pixels(shape, packer.size_hw), round(left), round(top), shape.place)
 
 
 def _pixels(shape: _Shape, size_hw: tuple[int, int]) -> np.ndarray:

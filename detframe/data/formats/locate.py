@@ -14,14 +14,16 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from detframe.data.findings import ERROR, NOTE, Findings, Kind
-from detframe.data.formats.fields import BACKSLASH
+from detframe.data.formats.fields import BACKSLASH, Entry, size_of_file
 from detframe.data.image_files import ImageReadError
 from detframe.data.image_headers import read_header
 from detframe.data.listing import IMAGE_SUFFIXES, Listing, folders_in
 from detframe.data.packing import MISSING_IMAGE, RecordBuilder
+from detframe.errors import UserError
 
 ELSEWHERE = Kind(
     "image lies in another folder than its annotation says, and was found by its name",
@@ -199,9 +201,15 @@ def add_missing(builder: RecordBuilder, finder: ImageFinder, name: str) -> None:
     )
 
 
-def unreadable(findings: Findings, file: Path, error: Exception) -> None:
-    """Note an image whose size is needed and cannot be read; the reader leaves it out."""
-    findings.add(UNREADABLE, f"{file.name} ({error})")
+def stated_or_read_size(file: Path, height: Any, width: Any, place: Entry) -> tuple[int, int] | None:
+    """(height, width) of an image as its annotation says, else from its file; None, with a word in the findings, where
+    that cannot be read: the reader leaves such an image out."""
+    size = place.size_hw(height, width)
+    try:
+        return size or size_of_file(file, place)
+    except (UserError, OSError) as error:
+        place.findings.add(UNREADABLE, f"{file.name} ({error})")
+        return None
 
 
 def image_root(path: Path, names: Sequence[str], whole: Path | None = None) -> Path | None:
@@ -304,11 +312,12 @@ def _agreeing(name: str, group: list[str]) -> list[str]:
     if direct:
         return direct
     wanted = folder.lower().split("/") if folder else []
-    lengths = [_common_end(wanted, path.rpartition("/")[0].lower().split("/")) for path in group]
+    lengths = [common_end(wanted, path.rpartition("/")[0].lower().split("/")) for path in group]
     return [path for path, length in zip(group, lengths, strict=True) if length == max(lengths)]
 
 
-def _common_end(first: list[str], second: list[str]) -> int:
+def common_end(first: Sequence[str], second: Sequence[str]) -> int:
+    """How many of the last words of two lists agree."""
     return next(
         (i for i, (a, b) in enumerate(zip(reversed(first), reversed(second), strict=False)) if a != b),
         min(len(first), len(second)),

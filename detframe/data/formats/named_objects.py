@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from detframe.data.entries import CatalogEntry
 from detframe.data.findings import ERROR, NOTE, Findings, Kind
 from detframe.data.formats.fields import Entry, size_of_file
 from detframe.data.formats.locate import ImageFinder
-from detframe.data.formats.shapes import Box
+from detframe.data.formats.shapes import Box, Point, around, flat, placed_mask
 from detframe.data.listing import IMAGE_SUFFIXES
 from detframe.data.metadata import Metadata
 from detframe.data.packing import PackedDataset, RecordBuilder
@@ -101,22 +103,19 @@ class NamedObjects:
                 return found
         return None
 
-    def begin(
-        self, path: Path | None, name: str, image_id: int, size_hw: tuple[int, int] | None, place: Entry, near: str = ""
-    ) -> bool:
+    def begin(self, path: Path | None, name: str, image_id: int, size_hw: tuple[int, int] | None, place: Entry) -> bool:
         """Begin the next image.
 
         Args:
             path: what `find` found.
             name: what the annotations call it.
             size_hw: where they say it.
-            near: what to say of a missing image in the place of the names that come near.
 
         Returns:
             Whether there is such an image; if not, it is noted, and its objects must not be added.
         """
         if path is None:
-            self.builder.add_missing(name, near or self.finder.near(name))
+            self.builder.add_missing(name, self.finder.near(name))
             return False
         try:
             self.size_hw = size_hw or size_of_file(path, place)
@@ -132,6 +131,20 @@ class NamedObjects:
             self.builder.add_object(box, self._labels[name], segmentation=segmentation)
         except InvalidValueError as error:
             raise place.error(str(error)) from None
+
+    def outline(self, points: Sequence[Point], place: Entry) -> tuple[Box, Any] | None:
+        """The box and the polygon of an outline; None, with a word in the findings, where it has too few points."""
+        if len(points) < 3:
+            self.findings.add(FEW_POINTS, place.in_file)
+            return None
+        return around(points), [flat(points)]
+
+    def mask(self, pixels: np.ndarray, left: int, top: int, place: Entry) -> tuple[Box, Any] | None:
+        """As `placed_mask` in the image begun last, with a word in the findings where no pixel lies in it."""
+        found = placed_mask(pixels, left, top, self.size_hw)
+        if found is None:
+            self.findings.add(EMPTY_MASK, place.in_file)
+        return found
 
     def build(self) -> PackedDataset:
         """The packed data set."""

@@ -17,8 +17,8 @@ from detframe.data.findings import Findings, Kind
 from detframe.data.formats.annotation_files import beginning, files_of, own_files, parts_by_split
 from detframe.data.formats.fields import Entry, check_text
 from detframe.data.formats.json_and_xml import parse_json, read_json
-from detframe.data.formats.named_objects import FEW_POINTS, NO_BOX, UNKNOWN_SHAPE, NamedObjects
-from detframe.data.formats.shapes import Box, around, ellipse_box, flat
+from detframe.data.formats.named_objects import NO_BOX, UNKNOWN_SHAPE, NamedObjects
+from detframe.data.formats.shapes import Box, ellipse_box
 from detframe.data.formats.via_classes import Classes, Declared, choose_classes, declared_options
 from detframe.data.listing import files_below
 from detframe.data.packing import PackedDataset
@@ -250,7 +250,7 @@ def _region_of(shape: Any, attributes: Any, place: Entry) -> Region:
 # -------------------------------------------------------------------------------- shapes
 def _add(packer: NamedObjects, region: Region, classes: Classes) -> None:
     kind, place = region.shape.get("name"), region.place
-    name = f"{place.name} of {place.path.name}"
+    name = place.in_file
     if kind in _LINES:
         packer.findings.add(NO_BOX, name)
         return
@@ -294,10 +294,7 @@ def _polygon(region: Region, packer: NamedObjects) -> _Found:
             f"'all_points_x' and 'all_points_y' must be lists of the same length, not {shown(xs)} and {shown(ys)}"
         )
     points = [(place.number(x, "all_points_x"), place.number(y, "all_points_y")) for x, y in zip(xs, ys, strict=True)]
-    if len(points) < 3:
-        packer.findings.add(FEW_POINTS, f"{place.name} of {place.path.name}")
-        return None
-    return around(points), [flat(points)]
+    return packer.outline(points, place)
 
 
 _READERS = {"rect": _rect, "circle": _circle, "ellipse": _ellipse, "polygon": _polygon}

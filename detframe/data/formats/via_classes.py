@@ -66,7 +66,7 @@ class Classes:
         if len(found) > 1:
             place.findings.add(TWO_CLASSES, f"{place.name}: {listed(found, 3)}")
         if not found and not self.unnamed:
-            place.findings.add(NO_CLASS_OF_REGION, f"{place.name} of {place.path.name}")
+            place.findings.add(NO_CLASS_OF_REGION, place.in_file)
         return found[0] if found else self.unnamed
 
     def choice(self) -> str:

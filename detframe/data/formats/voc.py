@@ -10,11 +10,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element
 
-from detframe.config.paths import expanded
-from detframe.data.entries import CatalogEntry, root_of
+from detframe.data.entries import CatalogEntry
 from detframe.data.findings import NOTE, Findings, Kind
-from detframe.data.formats.fields import Entry, check_flag, check_text, size_of_file
-from detframe.data.formats.locate import OTHER_SPELLING, ImageFinder, add_missing, unreadable
+from detframe.data.formats.fields import Entry, check_flag, check_text
+from detframe.data.formats.locate import OTHER_SPELLING, ImageFinder, add_missing, stated_or_read_size
 from detframe.data.formats.voc_files import (
     Annotation,
     annotation_of,
@@ -30,7 +29,7 @@ from detframe.data.listing import Listing
 from detframe.data.metadata import Metadata
 from detframe.data.packing import PackedDataset, RecordBuilder
 from detframe.data.recognition import recognised_by
-from detframe.errors import InvalidValueError, MissingFileError, UserError, listed
+from detframe.errors import InvalidValueError, MissingFileError, listed
 from detframe.files import read_text
 from detframe.registry import DATASET_FORMATS
 
@@ -89,7 +88,8 @@ def read_voc(
         if image is None:
             add_missing(builder, images.finder, key)
             continue
-        size = _size_hw(annotation, image, findings)
+        place = Entry(annotation.path, f"the size of {image.name}", findings, texts=True)
+        size = stated_or_read_size(image, *annotation.sides, place)
         if size is not None:
             builder.add_image(image, numbers[key], size)
             _add_objects(builder, annotation, labels, difficult)
@@ -114,9 +114,7 @@ def _read_all(
 
 def sources(entry: CatalogEntry) -> list[Path]:
     """The files that the records are made from: those below the annotations too, and the list of class names."""
-    names = entry.options.get("names")
-    listed_names = [_names_path(entry, names)] if isinstance(names, str | Path) and names else []
-    return [*_xml_files(entry).values(), *listed_names]
+    return [*_xml_files(entry).values(), *entry.named_file("names")]
 
 
 read_voc.sources = sources  # type: ignore[attr-defined]
@@ -156,15 +154,11 @@ def _root(entry: CatalogEntry, files: dict[str, Path], key: str) -> Element:
         raise MissingFileError(f"data set {entry.name!r}: the split names {key}, but {path} does not exist") from None
 
 
-def _names_path(entry: CatalogEntry, names: str | Path) -> Path:
-    return root_of(entry.catalog) / expanded(str(names))
-
-
 def _in_order(entry: CatalogEntry, names: str | Path, found: set[str], findings: Findings) -> tuple[str, ...]:
     """The classes in the order of the file that lists them, or else sorted."""
     if not names:
         return tuple(sorted(found))
-    path = _names_path(entry, check_text(entry.name, "names", str(names)))
+    path = entry.path_of(check_text(entry.name, "names", str(names)))
     known = read_labelmap(read_text(path, "the list of classes"), path)
     known = [name for name in known if name != "background" or name in found]
     strays = sorted(found - set(known))
@@ -182,19 +176,6 @@ def _add_objects(builder: RecordBuilder, annotation: Annotation, labels: dict[st
         if item.difficult and difficult == "keep":
             builder.findings.add(DIFFICULT, f"object {number} of {annotation.path.name}")
         builder.add_object(item.box, labels[item.name], iscrowd=item.difficult and difficult == "ignore")
-
-
-def _size_hw(annotation: Annotation, image: Path, findings: Findings) -> tuple[int, int] | None:
-    """From the XML, or from the image where the XML has none; None where that cannot be read."""
-    place = Entry(annotation.path, f"the size of {image.name}", findings, texts=True)
-    size = place.size_hw(*annotation.sides)
-    if size is not None:
-        return size
-    try:
-        return size_of_file(image, place)
-    except (UserError, OSError) as error:
-        unreadable(findings, image, error)
-        return None
 
 
 # ------------------------------------------------------------------ the image of an XML file

@@ -6,19 +6,19 @@ import itertools
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from detframe.data.formats.annotation_files import spread
 from detframe.data.formats.locate import ImageFinder, image_root
 from detframe.data.formats.voc_files import is_voc, listed_keys, lists_beside, named_image, read_annotation
 from detframe.data.listing import files_below
-from detframe.data.recognition import Part, Recognised, split_of
+from detframe.data.recognition import SPLITS, Part, Recognised, split_of
 from detframe.errors import UserError, listed
 
 LOOKS_FOR = "XML files of Pascal VOC's form, one for each image, whose root is <annotation>"
-SPLITS = ("train", "val", "test")
 _LISTS = {
     "train": ("train", "training", "trainset"),
     "val": ("val", "valid", "validation", "validate", "valset", "dev"),
@@ -58,10 +58,7 @@ def recognise(path: Path) -> Recognised | None:
         by_split[folder.split].append(folder)
     named = {split: by_split[split] for split in SPLITS if split in by_split}
     roots = {split: path / _common([folder.path for folder in of_split]) for split, of_split in named.items()}
-    apart = all(
-        not a.is_relative_to(b) and not b.is_relative_to(a) for a, b in itertools.combinations(roots.values(), 2)
-    )
-    if len(named) > 1 and apart:
+    if len(named) > 1 and _are_apart(roots.values()):
         return _of_folders(path, named, roots, by_split[""])
     return _of_one_folder(path, folders)
 
@@ -81,7 +78,7 @@ def _folders(root: Path) -> list[_Folder]:
 
 def _look_at(root: Path, folder: Path, files: Sequence[Path]) -> _Folder | None:
     """A folder by a few of its files, if they are of VOC's form."""
-    some = [root / file for file in _spread(files, _LOOKED_AT) if is_voc(root / file)]
+    some = [root / file for file in spread(files, _LOOKED_AT) if is_voc(root / file)]
     if not some:
         return None
     classes: set[str] = set()
@@ -113,7 +110,7 @@ def _are_several(folders: Sequence[_Folder], root: Path) -> bool:
     return False
 
 
-def _are_apart(folders: Sequence[Path]) -> bool:
+def _are_apart(folders: Iterable[Path]) -> bool:
     """Whether none of them lies in another one."""
     return not any(a.is_relative_to(b) or b.is_relative_to(a) for a, b in itertools.combinations(folders, 2))
 
@@ -193,7 +190,7 @@ _CONVENTIONS: Mapping[str, Any] = {"one_based": False, "difficult": "keep"}
 
 def _images(annotations: Path, files: Sequence[Path], root: Path) -> tuple[Path, list[str]]:
     """The folder of the images of XML files, and a note where none of them is found."""
-    some = _spread(sorted(files), _SAMPLE)
+    some = spread(sorted(files), _SAMPLE)
     # with the folder of the annotations, which tells images/train/1.jpg from images/val/1.jpg
     stems = [file.relative_to(annotations.parent).with_suffix("").as_posix() for file in some]
     for names in (stems, _named(some[:50])):
@@ -222,12 +219,6 @@ def _narrowed(images: Path, annotations: Path, names: Sequence[str]) -> Path:
         return images
     whole, part = ImageFinder(images), ImageFinder(below)
     return below if all(part.matches(name) or not whole.matches(name) for name in names) else images
-
-
-def _spread(items: Sequence[Any], most: int) -> list[Any]:
-    """At most so many of the items, from everywhere among them."""
-    step = max(1, -(-len(items) // most))
-    return list(items)[::step]
 
 
 def _counted(files: int) -> str:

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from detframe.config.paths import expanded
-from detframe.data.entries import CatalogEntry, root_of
+from detframe.data.entries import CatalogEntry
 from detframe.data.findings import ERROR, NOTE, Findings, Kind
 from detframe.data.formats.yolo_classes import Classes, Image, classes_of, file_of_names
 from detframe.data.formats.yolo_data_file import DataFile, read_data_file
@@ -87,7 +86,7 @@ def read_yolo(
 def sources(entry: CatalogEntry) -> list[Path]:
     """What else the records are made from: lists, files with names, and what a data file leads to."""
     options = (entry.options.get("names"), *(entry.options.get("include") or ()))
-    out = [_path(entry, item) for item in options if isinstance(item, str | Path) and str(item)]
+    out = [entry.path_of(item) for item in options if isinstance(item, str | Path) and str(item)]
     if not entry.options.get("names"):
         found = file_of_names(entry.images, entry.annotations)
         out += [] if found is None else [found]
@@ -113,16 +112,11 @@ read_yolo.sources = sources  # type: ignore[attr-defined]
 
 
 # ------------------------------------------------------------------ fields of the entry
-def _path(entry: CatalogEntry, item: str | Path) -> Path:
-    """A path of the entry: relative to the catalog."""
-    return root_of(entry.catalog) / expanded(str(item))
-
-
 def _given(entry: CatalogEntry, names: object) -> object:
     """The class names that the entry gives; a text is the path of a file of them."""
     if not isinstance(names, str | Path) or not str(names):
         return names
-    path = _path(entry, names)
+    path = entry.path_of(names)
     if not path.is_file():
         raise MissingFileError(
             f"data set {entry.name!r}: names must be a list of class names, or a file of them (data.yaml, classes.txt, "
@@ -137,7 +131,7 @@ def _pairs(
     """The images of the entry with their label files."""
     if isinstance(include, str | Path) or any(not isinstance(item, str | Path) for item in include or ()):
         raise InvalidValueError(f"data set {entry.name!r}: include must be a list of paths, not {shown(include)}")
-    places = [_path(entry, item) for item in include or ()]
+    places = [entry.path_of(item) for item in include or ()]
     absent = [path for path in places if not path.exists()]
     if absent:
         raise MissingFileError(f"data set {entry.name!r}: include names {absent[0]}, which does not exist")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from detframe.data.findings import ERROR, NOTE, WARNING, Finding, Kind
 from detframe.data.grouping import alike
+from detframe.data.metadata import folded
 from detframe.data.screen.split import Split, found
 
 FEW_OBJECTS = 10  # of a class, to learn from
@@ -134,13 +134,8 @@ def class_counts(split: Split) -> dict[str, int]:
     return dict(zip(split.classes, split.records.class_counts().tolist(), strict=True))
 
 
-def spelling(name: str) -> str:
-    """A class name without what people spell in two ways: letter case, spaces, hyphens and underscores."""
-    return re.sub(r"[\s_-]+", "", name.casefold())
-
-
 def _spellings(split: Split) -> list[Finding]:
-    same = alike(split.classes, spelling)
+    same = alike(split.classes, folded)
     return split.found(SIMILAR, [" and ".join(map(repr, names)) for names in same])
 
 

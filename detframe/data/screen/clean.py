@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from detframe.data.metadata import folded
 from detframe.data.records import Record
 from detframe.data.screen import Screened
-from detframe.data.screen.classes import class_counts, spelling
+from detframe.data.screen.classes import class_counts
 from detframe.data.screen.files import MISSING
 from detframe.data.screen.pictures import same_bytes
 from detframe.data.screen.split import Split
@@ -66,12 +67,12 @@ def _classes(splits: Sequence[Split], out: Cleaned) -> dict[str, str]:
         counts.update(class_counts(split))
     best: dict[str, str] = {}
     for name in counts:
-        known = best.setdefault(spelling(name), name)
-        best[spelling(name)] = name if counts[name] > counts[known] else known
-    renamed = [name for name in counts if best[spelling(name)] != name]
+        known = best.setdefault(folded(name), name)
+        best[folded(name)] = name if counts[name] > counts[known] else known
+    renamed = [name for name in counts if best[folded(name)] != name]
     if renamed:
         out.changes["spellings of class names, for others of the same name"] += len(renamed)
-    return {name: best[spelling(name)] for name in counts}
+    return {name: best[folded(name)] for name in counts}
 
 
 def _kept_images(screened: Screened, out: Cleaned) -> dict[str, list[int]]:
