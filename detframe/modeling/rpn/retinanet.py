@@ -1,23 +1,22 @@
 """RetinaNet (arXiv:1708.02002): anchors on a pyramid, trained with the focal loss.
 
-Legend: N images, A anchors of an image over all levels, K classes, P positive anchors of the batch.
+Legend: N images, A anchors of an image over all levels, T of a cell, K classes, P positive anchors of the batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from detframe.config import ConfigNode
-from detframe.layers import first_part, global_normalizer, passes_per_step
+from detframe.layers import ConvNorm, first_part, global_normalizer, init_normal, passes_per_step
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.proposals import Proposals, box_coder
 from detframe.modeling.rpn.anchors import AnchorGenerator
-from detframe.modeling.rpn.dense import Candidates, best_above, join_levels
-from detframe.modeling.rpn.retinanet_head import RetinaNetHead
+from detframe.modeling.rpn.dense import Candidates, best_above, class_prior_bias, join_levels
 from detframe.ops import BoxCoder, BoxLoss, Matching, match_boxes, sigmoid_focal
 from detframe.ops.reach import Objects, Reached, anchor_reach
 from detframe.registry import RPN_HEADS
@@ -227,3 +226,50 @@ class RetinaNet(nn.Module):
             labels=detections.labels.gather(1, order) * valid,
             valid=valid,
         )
+
+
+# ------------------------------------------------------------------ its two towers
+class RetinaNetHead(nn.Module):
+    """Classification and regression towers, shared by the levels but not with each other (arXiv:1708.02002, section 4).
+
+    `forward` returns, a level each, class logits (N, H * W * T, K) and deltas (N, H * W * T, 4) in the precision of the
+    convolutions. With norm "BN" the levels share one set of running statistics, as they share the weights.
+    """
+
+    def __init__(
+        self, channels: int, num_anchors: int, num_classes: int, num_convs: int, norm: str, prior: float
+    ) -> None:
+        super().__init__()
+        bias = class_prior_bias(prior)
+        self.classification_head = _Branch(channels, num_convs, norm, "cls_logits", num_anchors * num_classes, bias)
+        self.regression_head = _Branch(channels, num_convs, norm, "bbox_reg", num_anchors * 4, 0.0)
+        self.num_classes = num_classes
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        logits = [_rows(self.classification_head(feature), self.num_classes) for feature in features]
+        deltas = [_rows(self.regression_head(feature), 4) for feature in features]
+        return logits, deltas
+
+
+class _Branch(nn.Module):
+    """A tower and its output convolution, under torchvision's parameter names."""
+
+    def __init__(
+        self, channels: int, num_convs: int, norm: str, output_name: str, out_channels: int, bias: float
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(*(ConvNorm(channels, channels, 3, norm=norm, relu=True) for _ in range(num_convs)))
+        self.output_name = output_name
+        output = nn.Conv2d(channels, out_channels, 3, padding=1)
+        self.add_module(output_name, output)
+        init_normal(self)
+        nn.init.constant_(output.bias, bias)  # type: ignore[arg-type]
+
+    def forward(self, feature: Tensor) -> Tensor:
+        out: Tensor = self.get_submodule(self.output_name)(self.conv(feature))
+        return out
+
+
+def _rows(out: Tensor, width: int) -> Tensor:
+    """(N, T * width, H, W) as (N, H * W * T, width); no copy where the memory is channels_last."""
+    return out.permute(0, 2, 3, 1).reshape(len(out), -1, width)
