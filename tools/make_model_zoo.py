@@ -24,8 +24,8 @@ from detframe.compat.detector_weights import DETECTOR_WEIGHTS, DetectorWeights
 from detframe.compat.download import split_digest
 from detframe.compat.files import address_of_weights
 from detframe.config import ConfigNode
-from detframe.engine.analysis import multiply_adds
 from detframe.modeling import GeneralizedRCNN, build_detection_model
+from detframe.modeling.analysis import multiply_adds
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, MEASURED = ROOT / "MODEL_ZOO.md", ROOT / "docs" / "model_zoo.json"

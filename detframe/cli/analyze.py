@@ -42,8 +42,8 @@ def _run(args: argparse.Namespace) -> int:
     cfg = load_config(args)
     import torch
 
-    from detframe.engine.analysis import analyze, as_dicts, table
     from detframe.modeling import build_detection_model
+    from detframe.modeling.analysis import analyze, as_dicts, table
 
     if cfg.MODEL.NUM_CLASSES == 0:
         cfg = cfg.changed([("MODEL.NUM_CLASSES", COCO_CLASSES)])

@@ -16,9 +16,9 @@ from torchvision.models.detection import (
 
 from detframe.cli import analyze as command
 from detframe.config import get_cfg
-from detframe.engine.analysis import analyze, table
 from detframe.layers import ConvNorm, DeformConv, folding
 from detframe.modeling import build_detection_model
+from detframe.modeling.analysis import analyze, table
 from detframe.modeling.backbones import ResNet, ResNetSpec
 from tests.modeling.tiny import make_images, tiny_config
 
