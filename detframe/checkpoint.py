@@ -110,19 +110,23 @@ class Checkpoint:
                 f"{source} is no checkpoint of detframe: it should hold 'model' and 'meta' with config, class_names, "
                 f"category_ids; it {_looks_like(content)}. Weights of other programs go into MODEL.WEIGHTS of a config"
             )
-        meta = content["meta"]
+        model, meta = content["model"], content["meta"]
+        if not isinstance(model, Mapping):
+            raise InvalidValueError(
+                f"the model of {source} is {model!r:.80}; it must be a dict of tensors by their names"
+            )
         check_form(meta, _META, f"the meta of {source}")
         if meta.get("format", FORMAT) > FORMAT:
             raise InvalidValueError(
                 f"{source} is of the format {meta['format']}, written by detframe {meta.get('detframe_version', '?')}; "
                 f"this version reads formats up to {FORMAT}. Update detframe"
             )
-        return cls(content["model"], meta, content.get("training"), source)
+        return cls(model, meta, content.get("training"), source)
 
     @staticmethod
     def recognise(content: Any) -> bool:
         """Whether the content of a file is that of a checkpoint of detframe, whole or not."""
-        if not isinstance(content, Mapping) or not isinstance(content.get("model"), Mapping):
+        if not isinstance(content, Mapping) or "model" not in content:
             return False
         meta = content.get("meta")
         return isinstance(meta, Mapping) and ("class_names" in meta or "detframe_version" in meta)

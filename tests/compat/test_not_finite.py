@@ -60,12 +60,12 @@ def test_detector(tmp_path):
 @pytest.mark.parametrize(
     ("part", "value", "words"),
     [
-        ("model", [1, 2], r"a\.pth are \[1, 2\]; they must be a dict of tensors by their names"),
+        ("model", [1, 2], r"the model of .*a\.pth is \[1, 2\]; it must be a dict of tensors by their names"),
         ("model", {"w": 1}, r"a\.pth do not fit the model of its own config:\n.* is missing"),
         ("class_names", 3, r"a\.pth: class_names is 3; it must be a list"),
         ("class_names", [1, 2, 3], r"a\.pth: class_names\[0\] is 1; it must be text"),
         ("category_ids", ["a", "b", "c"], r"a\.pth: category_ids\[0\] is 'a'; it must be a whole number"),
-        ("config", 3, "is a int, not text"),
+        ("config", 3, r"a\.pth: config is 3; it must be text"),
     ],
 )
 def test_parts_of_another_kind(part, value, words, tmp_path):

@@ -189,7 +189,7 @@ def test_infinite_boxes_do_not_reach_training(
 
 @pytest.mark.parametrize(
     "box",
-    [5, None, "5 6 20 18", [5, 6, 20], [5, 6, 20, 18, 1], {"x": 1}, [5, 6, "a", 18], [[5], 6, 2, 1], [5, 6, True, 8]],
+    [5, "5 6 20 18", [5, 6, 20], [5, 6, 20, 18, 1], {"x": 1}, [5, 6, "a", 18], [[5], 6, 2, 1], [5, 6, True, 8]],
 )
 def test_other_boxes_are_refused(tmp_path: Path, box: Any) -> None:
     with pytest.raises(UserError, match=r"annotation 3 of image 1: 'bbox' must be \[x, y, width, height\], not"):

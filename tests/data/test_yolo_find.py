@@ -329,7 +329,11 @@ def test_real_exports(shared: Path) -> None:
         assert recognise(data / name) is None
 
 
-def test_names_with_a_colon_and_without_quotes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["size: large", "12: 30"])
+def test_a_name_with_a_colon_and_without_quotes_is_refused_with_the_remedy(tmp_path: Path, name: str) -> None:
     write_splits(tmp_path)
-    (tmp_path / "data.yaml").write_text("train: train\nnames:\n- size: large\n- size:small\n- 12: 30\n")
-    assert read_data_file(tmp_path / "data.yaml").names == {0: "size: large", 1: "size:small", 2: "12: 30"}
+    (tmp_path / "data.yaml").write_text(f"train: train\nnames:\n- size:small\n- {name}\n")
+    with pytest.raises(ValueError, match=r"data\.yaml.*for the class 1\. A name that holds a colon stands in quotes"):
+        read_data_file(tmp_path / "data.yaml")
+    (tmp_path / "data.yaml").write_text(f"train: train\nnames:\n- size:small\n- '{name}'\n")
+    assert read_data_file(tmp_path / "data.yaml").names == {0: "size:small", 1: name}

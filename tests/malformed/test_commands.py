@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from detframe.cli import common
+from detframe.cli.arguments import parse
 from detframe.cli.main import COMMANDS, main
 from detframe.errors import InvalidValueError
 from tests.malformed.contract import READ, Case, NonsenseError, check_apart
@@ -120,17 +122,28 @@ def parser_of(command: str) -> ArgumentParser:
         raise InvalidValueError("caught")
 
     module = importlib.import_module(COMMANDS[command][0])
-    with mock.patch.object(module, "parse", catch), contextlib.suppress(InvalidValueError):
+    with patched("parse", catch, module), contextlib.suppress(InvalidValueError):
         module.main([])
     return found[0]
+
+
+@contextlib.contextmanager
+def patched(name: str, instead: Any, module: Any) -> Iterator[None]:
+    """A function that commands call themselves, or through `run_command`, replaced in both places."""
+    with contextlib.ExitStack() as stack:
+        for home in (common, module):
+            if hasattr(home, name):
+                stack.enter_context(mock.patch.object(home, name, instead))
+        yield
 
 
 def parsed(command: str, words: list[str]) -> str:
     """Read the words; raises NonsenseError for numbers that make no sense, InvalidValueError where argparse refuses."""
     module, seen = importlib.import_module(COMMANDS[command][0]), []
-    with mock.patch.object(module, "guard", lambda *_: 0), mock.patch.object(
-        module, "parse", lambda *given, parse=module.parse: seen.append(parse(*given)) or seen[0]
-    ):  # fmt: skip
+    with (
+        patched("guard", lambda *_: 0, module),
+        patched("parse", lambda *given: seen.append(parse(*given)) or seen[0], module),
+    ):
         said = ended(lambda: module.main(words))
     if said is not None:
         raise InvalidValueError(said)

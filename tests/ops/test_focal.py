@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.ops import sigmoid_focal_loss
 
-from detframe.ops import focal, sigmoid_focal
+from detframe.ops import losses, sigmoid_focal
 
 
 def _case(rows: int, classes: int, scale: float):
@@ -19,7 +19,7 @@ def _case(rows: int, classes: int, scale: float):
 @pytest.mark.parametrize(("alpha", "gamma"), [(0.25, 2.0), (0.5, 1.5), (0.25, 0.0)])
 @pytest.mark.parametrize("scale", [1.0, 30.0])
 def test_value_and_gradient(alpha, gamma, scale, monkeypatch):
-    monkeypatch.setattr(focal, "ENTRIES_ON_CPU", 100)  # several pieces, the last one shorter
+    monkeypatch.setattr(losses, "ENTRIES_ON_CPU", 100)  # several pieces, the last one shorter
     logits, labels, weights = _case(103, 7, scale)
     ours, theirs = logits.clone().requires_grad_(), logits.clone().double().requires_grad_()
     one_hot = torch.nn.functional.one_hot(labels, 8)[:, 1:].double()

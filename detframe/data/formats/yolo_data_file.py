@@ -25,6 +25,7 @@ SPLIT_KEYS = {
     "test": ("test", "testing"),
 }
 DRIVE = re.compile(r"[A-Za-z]:")
+_QUOTES = '. A name that holds a colon stands in quotes: "size: large"'
 _COLON = "mapping values are not allowed"  # what YAML says of a second colon in a line
 MAX_CLASSES, MAX_KEYPOINTS = 100_000, 10_000
 
@@ -89,7 +90,7 @@ def _read_tree(path: Path) -> tuple[Any, UserError | None]:
     try:
         return read_tree(read_text(path, "the data file"), str(path)), None
     except UserError as error:
-        hint = '. A name that holds a colon stands in quotes: "size: large"' if _COLON in str(error) else ""
+        hint = _QUOTES if _COLON in str(error) else ""
         return None, InvalidValueError(f"{error}{hint}") if hint else error
 
 
@@ -212,25 +213,17 @@ def class_names(where: str, found: Any) -> dict[int, str]:
     if not isinstance(found, Mapping):
         raise InvalidValueError(f"{where}: names must be a list of class names, not {shown(found)}")
     out: dict[int, str] = {}
-    for key, value in found.items():
-        name = _with_colon(value)
+    for key, name in found.items():
         number, text = (name, key) if not _is_id(key) and _is_id(name) else (key, name)
         if not _is_id(number):
             raise InvalidValueError(
                 f"{where}: names has {shown(key)}, which is no class id from 0 to {MAX_CLASSES - 1}"
             )
         if not isinstance(text, str) or not text.strip() or "\0" in text:
-            raise InvalidValueError(f"{where}: names must be names, and has {shown(text)} for the class {number}")
+            hint = _QUOTES if isinstance(text, Mapping) else ""
+            raise InvalidValueError(f"{where}: names must be names, and has {shown(text)} for the class {number}{hint}")
         out[int(number)] = text.strip()
     return dict(sorted(out.items()))
-
-
-def _with_colon(name: Any) -> Any:
-    """A name as it was meant: "size: large" without quotes is a mapping in YAML."""
-    if not isinstance(name, Mapping) or len(name) != 1:
-        return name
-    ((before, behind),) = name.items()
-    return f"{before}: {behind}" if isinstance(before, str) and isinstance(behind, str) else name
 
 
 def _is_id(value: Any) -> bool:
