@@ -118,7 +118,7 @@ class Detector:
         batch_size: int = 8,
         score_threshold: float = 0.0,
         paste_masks: bool = True,
-        on_error: str = "raise",
+        on_error: Literal["raise", "skip"] = "raise",
     ) -> Sequence[Prediction | None]:
         """Detections of every image, in the order of the inputs, on the CPU, in the coordinates of the images.
 
@@ -141,7 +141,7 @@ class Detector:
             FileNotFoundError: no such file, or no image in a folder or behind a pattern.
             TypeError, ValueError: something that is no image; names the file.
         """
-        return list(self._predictions(inputs, batch_size, score_threshold, paste_masks, on_error))
+        return list(self.predict_iter(inputs, batch_size, score_threshold, paste_masks, on_error=on_error))
 
     @overload
     def predict_iter(
@@ -170,20 +170,9 @@ class Detector:
         batch_size: int = 8,
         score_threshold: float = 0.0,
         paste_masks: bool = True,
-        on_error: str = "raise",
+        on_error: Literal["raise", "skip"] = "raise",
     ) -> Iterator[Prediction | None]:
         """`predict`, one prediction at a time, for folders and videos (`read_video`) of any length in little memory."""
-        return self._predictions(inputs, batch_size, score_threshold, paste_masks, on_error)
-
-    # ------------------------------------------------------------------ inside
-    def _predictions(
-        self,
-        inputs: ImageLike | Iterable[ImageLike],
-        batch_size: int,
-        score_threshold: float,
-        paste_masks: bool,
-        on_error: str,
-    ) -> Iterator[Prediction | None]:
         if batch_size < 1:
             raise InvalidValueError(f"batch_size must be 1 or more, not {batch_size}")
         if on_error not in ("raise", "skip"):
@@ -209,6 +198,7 @@ class Detector:
             done.update(self._run(waiting.pop(_oldest(waiting)), score_threshold))
         yield from (self._finished(done.pop(index), paste_masks) for index in sorted(done))
 
+    # ------------------------------------------------------------------ inside
     def _loaded(self, inputs: ImageLike | Iterable[ImageLike], ahead: int, skip: bool) -> Iterator[_Item | _Missing]:
         """Images decoded and resized by threads, at most `ahead` before they are needed, in order.
 

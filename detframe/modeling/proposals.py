@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -64,39 +65,41 @@ def box_coder(cfg: ConfigNode, weights: Sequence[float] = CONTINUOUS.weights) ->
     return BoxCoder(tuple(weights), float(cfg.MODEL.LEGACY_BOXES))
 
 
-def suppress(
-    boxes: Tensor,
-    scores: Tensor,
-    labels: Tensor,
-    image_index: Tensor,
-    group: Tensor,
-    num_images: int,
-    iou: float,
-    keep: int,
-    coder: BoxCoder = CONTINUOUS,
-) -> Proposals:
-    """Non-maximum suppression of a whole batch in one call, then the `keep` best of each image.
+class Candidates(NamedTuple):
+    """Legend: M candidates of a batch, one after the other."""
+
+    boxes: Tensor  # float32 (M, 4)
+    scores: Tensor  # float32 (M,)
+    labels: Tensor  # int64 (M,)
+    image: Tensor  # int64 (M,)
+    group: Tensor  # int64 (M,); boxes of different groups leave each other alone. Must differ between images
+
+
+@dataclass(frozen=True)
+class NMS:
+    """Non-maximum suppression of a whole batch in one call, then the best of each image.
 
     What is kept of an image does not depend on the other images; of equal scores, the first row comes first.
 
     Args:
-        boxes: (M, 4), scores: (M,), labels: (M,), image_index: (M,).
-        group: int64 (M,); boxes of different groups never suppress each other. Must differ between images.
-        iou: suppress what overlaps a better box of its group more than this.
+        iou: what overlaps a better box of its group more than this goes.
+        keep: how many stay of an image.
         coder: says where boxes end.
     """
-    # in double precision, since batched_nms moves the boxes of each group to a place of their own: far out, float32 has
-    # too few digits left for their overlaps, which would then depend on how many images and boxes come along
-    kept = batched_nms(coder.extend(boxes).double(), scores.double(), group, iou).sort().values
-    kept = kept[scores[kept].sort(descending=True, stable=True).indices]
-    of_image = image_index[kept]
-    per_image = [kept[of_image == i][:keep] for i in range(num_images)]
-    counts = torch.tensor([len(rows) for rows in per_image], device=boxes.device)
-    rows = pad_sequence(per_image, batch_first=True)
-    valid = torch.arange(rows.shape[1], device=boxes.device) < counts[:, None]
-    return Proposals(
-        boxes=boxes[rows] * valid[..., None],
-        scores=scores[rows] * valid,
-        labels=labels[rows] * valid,
-        valid=valid,
-    )
+
+    iou: float
+    keep: int
+    coder: BoxCoder = CONTINUOUS
+
+    def __call__(self, found: Candidates, num_images: int) -> Proposals:
+        """What is left of the candidates of so many images."""
+        boxes, scores, labels, image, group = found
+        # in double precision, since batched_nms moves the boxes of each group to a place of their own: far out, float32
+        # has too few digits left for their overlaps, which would then depend on how many images and boxes come along
+        kept = batched_nms(self.coder.extend(boxes).double(), scores.double(), group, self.iou).sort().values
+        kept = kept[scores[kept].sort(descending=True, stable=True).indices]
+        per_image = [kept[image[kept] == i][: self.keep] for i in range(num_images)]
+        counts = torch.tensor([len(rows) for rows in per_image], device=boxes.device)
+        rows = pad_sequence(per_image, batch_first=True)
+        valid = torch.arange(rows.shape[1], device=boxes.device) < counts[:, None]
+        return Proposals(boxes[rows] * valid[..., None], scores[rows] * valid, labels[rows] * valid, valid)

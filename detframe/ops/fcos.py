@@ -28,6 +28,14 @@ class Locations:
     high: Tensor  # float32 (A,)
 
 
+@dataclass(frozen=True)
+class LocationMatching:
+    """Which locations may take a box, as Matching says it of anchors."""
+
+    radius: float  # of centre sampling, in strides; 0 is off
+    inclusive: bool  # the bounds of a level's range belong to it
+
+
 def distances(xy: Tensor, boxes: Tensor) -> Tensor:
     """Distances from points (..., 2) to the sides of boxes (..., 4), positive inside: (..., 4)."""
     return torch.cat([xy - boxes[..., :2], boxes[..., 2:] - xy], -1)
@@ -49,8 +57,7 @@ def assign_locations(
     gt_boxes: Tensor,
     gt_valid: Tensor,
     locations: Locations,
-    radius: float,
-    inclusive: bool,
+    matching: LocationMatching,
     coder: BoxCoder = CONTINUOUS,
     max_pairs: int = MAX_PAIRS,
 ) -> Tensor:
@@ -63,8 +70,6 @@ def assign_locations(
         gt_boxes: (N, G, 4); G is at least 1.
         gt_valid: bool (N, G), which rows are no padding.
         locations: all of them.
-        radius: of centre sampling, in strides; 0 is off.
-        inclusive: the bounds of a range belong to it.
         coder: says where boxes end, which counts in the area that decides between them.
         max_pairs: bound on the pairs in memory; the result does not depend on it.
     """
@@ -74,30 +79,29 @@ def assign_locations(
     for start in range(0, len(locations.xy), step):
         rows = slice(start, start + step)
         at = (locations.xy[rows, 0], locations.xy[rows, 1], locations.stride[rows])
-        fit = location_fits(gt_boxes[:, :, None], *at, locations.low[rows], locations.high[rows], radius, inclusive)
+        fit = location_fits(gt_boxes[:, :, None], *at, locations.low[rows], locations.high[rows], matching)
         best, index = torch.where(fit, area[:, :, None], torch.inf).min(1)
         parts.append(index.masked_fill(best == torch.inf, -1))
     return torch.cat(parts, 1)
 
 
 def location_fits(
-    boxes: Tensor, x: Tensor, y: Tensor, stride: Tensor, low: Tensor, high: Tensor, radius: float, inclusive: bool
+    boxes: Tensor, x: Tensor, y: Tensor, stride: Tensor, low: Tensor, high: Tensor, matching: LocationMatching
 ) -> Tensor:
     """Whether locations may take boxes (..., 4), whatever other boxes there are: bool, all broadcast to one shape.
 
     Args:
         x, y, stride, low, high: of the locations, as in `Locations`.
-        radius, inclusive: as of `assign_locations`.
     """
     x1, y1, x2, y2 = boxes.unbind(-1)
     sides = (x - x1, y - y1, x2 - x, y2 - y)
     smallest = torch.minimum(torch.minimum(sides[0], sides[1]), torch.minimum(sides[2], sides[3]))
     largest = torch.maximum(torch.maximum(sides[0], sides[1]), torch.maximum(sides[2], sides[3]))
-    in_range = (largest >= low) & (largest <= high) if inclusive else (largest > low) & (largest < high)
+    in_range = (largest >= low) & (largest <= high) if matching.inclusive else (largest > low) & (largest < high)
     fit = in_range & (smallest > 0)
-    if radius > 0:
+    if matching.radius > 0:
         off_centre = torch.maximum((x - (x1 + x2) / 2).abs(), (y - (y1 + y2) / 2).abs())
-        fit &= off_centre < radius * stride
+        fit &= off_centre < matching.radius * stride
     return fit
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from detframe.ops.boxes import BoxCoder, pairwise_iou
-from detframe.ops.fcos import location_fits
+from detframe.ops.fcos import LocationMatching, location_fits
 from detframe.ops.matching import Matching
 from detframe.ops.ragged import members
 
@@ -124,16 +124,16 @@ class LocationLevel:
 
 
 def location_reach(
-    objects: Objects, levels: Sequence[LocationLevel], radius: float, inclusive: bool, coder: BoxCoder
+    objects: Objects, levels: Sequence[LocationLevel], matching: LocationMatching, coder: BoxCoder
 ) -> Reached:
-    """What `assign_locations` assigns; nothing is weak. See there for `radius`, `inclusive` and `coder`."""
+    """What `assign_locations` assigns; nothing is weak. See there for `coder`."""
     area = coder.sides(objects.boxes).prod(1)
-    windows = [_window(objects, level, radius) for level in levels]
+    windows = [_window(objects, level, matching.radius) for level in levels]
     per_object = torch.stack([count_xy.prod(1) for _, count_xy in windows]).sum(0)
     own = torch.zeros(len(area), device=area.device)
     for rows in _parts(objects, per_object):
         found = [
-            _fitting(objects, level, number, rows, window, radius, inclusive)
+            _fitting(objects, level, number, rows, window, matching)
             for number, (level, window) in enumerate(zip(levels, windows, strict=True))
         ]
         row, place = (torch.cat(column) for column in zip(*found, strict=True))
@@ -163,8 +163,7 @@ def _fitting(
     number: int,
     rows: slice,
     window: tuple[Tensor, Tensor],
-    radius: float,
-    inclusive: bool,
+    matching: LocationMatching,
 ) -> tuple[Tensor, Tensor]:
     """Pairs of an object and a location that may take it: rows, and a number that no other location has."""
     first, count = window[0][rows], window[1][rows]
@@ -174,7 +173,7 @@ def _fitting(
     image = objects.image[row]
     x, y = (cell * level.cells.step_yx[image].flip(1) + level.offset).to(objects.boxes).unbind(1)
     stride, low, high = (x.new_tensor(value) for value in (level.stride, level.low, level.high))
-    fit = location_fits(objects.boxes[row], x, y, stride, low, high, radius, inclusive)
+    fit = location_fits(objects.boxes[row], x, y, stride, low, high, matching)
     row, cell, image = row[fit], cell[fit], image[fit]
     place = ((number * len(objects.sizes_hw) + image) << 40) + (cell[:, 1] << 20) + cell[:, 0]
     return row, place

@@ -4,7 +4,7 @@ import torch
 
 from detframe.modeling import build_detection_model
 from detframe.modeling.ground_truth import pack_targets
-from detframe.modeling.proposals import Proposals, suppress
+from detframe.modeling.proposals import NMS, Candidates, Proposals
 from tests.modeling.tiny import make_target, tiny_config
 
 CLASSES = 80
@@ -27,9 +27,10 @@ def test_suppression_of_an_image_in_company():
     images = [crowded(generator) for _ in range(12)]  # more than 1000 boxes, from where on torchvision has another way
     boxes, scores, labels = (torch.cat(parts) for parts in zip(*images, strict=True))
     image = torch.arange(12).repeat_interleave(len(images[0][0]))
-    together = suppress(boxes, scores, labels, image, image * (CLASSES + 1) + labels, 12, 0.5, 80)
+    together = NMS(0.5, 80)(Candidates(boxes, scores, labels, image, image * (CLASSES + 1) + labels), 12)
     for i, (own_boxes, own_scores, own_labels) in enumerate(images):
-        alone = suppress(own_boxes, own_scores, own_labels, torch.zeros_like(own_labels), own_labels, 1, 0.5, 80)
+        of_one = Candidates(own_boxes, own_scores, own_labels, torch.zeros_like(own_labels), own_labels)
+        alone = NMS(0.5, 80)(of_one, 1)
         count = int(alone.valid.sum())
         assert int(together.valid[i].sum()) == count == 80
         assert torch.equal(together.boxes[i, :count], alone.boxes[0])

@@ -11,7 +11,15 @@ from torchvision.ops import generalized_box_iou_loss
 
 from detframe.config import validate
 from detframe.modeling import build_detection_model
-from detframe.ops.fcos import Locations, assign_locations, boxes_at, centerness, distance_iou_loss, distances
+from detframe.ops.fcos import (
+    LocationMatching,
+    Locations,
+    assign_locations,
+    boxes_at,
+    centerness,
+    distance_iou_loss,
+    distances,
+)
 from tests.modeling.tiny import DENSE, EMPTY, FULL, make_images, make_target, tiny_config
 
 KEYS = {**DENSE, "MODEL.RPN.NAME": "FCOS", "MODEL.FCOS.NUM_CONVS": 2, "MODEL.FCOS.INFERENCE_TH": 0.001}
@@ -42,7 +50,9 @@ def test_centerness_by_hand():
 
 def test_the_smallest_box_wins_inside_and_nothing_outside():
     boxes = torch.tensor([[[0.0, 0, 60, 60], [8, 8, 32, 32]]])
-    index = assign_locations(boxes, torch.tensor([[True, True]]), _level(), 0.0, True)[0].reshape(8, 8)
+    index = assign_locations(boxes, torch.tensor([[True, True]]), _level(), LocationMatching(0.0, True))[0].reshape(
+        8, 8
+    )
     expected = torch.full((8, 8), -1)
     expected[:7, :7] = 0
     expected[7, :] = expected[:, 7] = -1  # the centre of the last cell is at 60, on the side of the box
@@ -52,7 +62,7 @@ def test_the_smallest_box_wins_inside_and_nothing_outside():
 
 def test_center_sampling_keeps_to_the_middle():
     boxes = torch.tensor([[[0.0, 0, 64, 64]]])
-    index = assign_locations(boxes, torch.tensor([[True]]), _level(), 1.5, True)[0].reshape(8, 8)
+    index = assign_locations(boxes, torch.tensor([[True]]), _level(), LocationMatching(1.5, True))[0].reshape(8, 8)
     assert (index >= 0).nonzero().unique().tolist() == [3, 4]  # 28 and 36 lie 4 from the centre, 20 and 44 lie 12
 
 
@@ -60,7 +70,7 @@ def test_center_sampling_keeps_to_the_middle():
 def test_the_bounds_of_a_range(inclusive, found):
     box = torch.tensor([[[0.0, 0, 68, 68]]])  # from (4, 4) the largest distance is 64
     level = _level(size=1)
-    index = assign_locations(box, torch.tensor([[True]]), level, 0.0, inclusive)
+    index = assign_locations(box, torch.tensor([[True]]), level, LocationMatching(0.0, inclusive))
     assert bool(index[0, 0] >= 0) is found
 
 
@@ -69,11 +79,12 @@ def test_chunks_and_padding_change_nothing():
     corner = torch.rand(2, 30, 2, generator=generator) * 50
     boxes = torch.cat([corner, corner + 4 + torch.rand(2, 30, 2, generator=generator) * 30], 2)
     valid = torch.arange(30) < torch.tensor([[30], [7]])
-    whole = assign_locations(boxes, valid, _level(), 1.5, True)
-    assert torch.equal(whole, assign_locations(boxes, valid, _level(), 1.5, True, max_pairs=100))
-    alone = assign_locations(boxes[1:, :7], valid[1:, :7], _level(), 1.5, True)
+    whole = assign_locations(boxes, valid, _level(), LocationMatching(1.5, True))
+    assert torch.equal(whole, assign_locations(boxes, valid, _level(), LocationMatching(1.5, True), max_pairs=100))
+    alone = assign_locations(boxes[1:, :7], valid[1:, :7], _level(), LocationMatching(1.5, True))
     assert torch.equal(whole[1:], alone)
-    assert (assign_locations(boxes[:, :1], torch.zeros_like(valid[:, :1]), _level(), 0.0, True) == -1).all()
+    none = assign_locations(boxes[:, :1], torch.zeros_like(valid[:, :1]), _level(), LocationMatching(0.0, True))
+    assert (none == -1).all()
 
 
 def test_box_losses_by_hand_and_against_torchvision():

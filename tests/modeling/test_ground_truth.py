@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from detframe.modeling.ground_truth import pack_targets
-from detframe.modeling.proposals import suppress
+from detframe.modeling.proposals import NMS, Candidates
 from detframe.structures import LazyMasks
 from tests.modeling.tiny import make_target
 
@@ -43,7 +43,7 @@ def test_crowds_leave_the_same_as_no_objects():
 @pytest.mark.parametrize("images", [1, 3])
 def test_suppression_of_nothing(images):
     none = torch.zeros(0, dtype=torch.int64)
-    kept = suppress(torch.zeros(0, 4), torch.zeros(0), none, none, none, images, 0.5, 10)
+    kept = NMS(0.5, 10)(Candidates(torch.zeros(0, 4), torch.zeros(0), none, none, none), images)
     assert kept.boxes.shape == (images, 0, 4)
     assert kept.valid.shape == kept.scores.shape == kept.labels.shape == (images, 0)
     assert (kept.valid.dtype, kept.labels.dtype, kept.scores.dtype) == (torch.bool, torch.int64, torch.float32)

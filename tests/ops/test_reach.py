@@ -118,17 +118,10 @@ FITS = {
 def test_locations_reach_what_assigning_all_of_them_says(name, legacy, pairs, monkeypatch):
     monkeypatch.setattr("detframe.ops.reach.MAX_PAIRS", pairs)
     fcos = head(FCOS, *FITS[name], "MODEL.LEGACY_BOXES", legacy)
-    keys = fcos.settings
     for seed in range(4):
         objects = random_objects(seed)
         locations = fcos._locations(list(maps().values()), batch())
-        index = assign_locations(
-            *padded_boxes(objects),
-            locations,
-            keys.center_sampling_radius,
-            keys.range_inclusive,
-            BoxCoder(pixel=float(legacy)),
-        )
+        index = assign_locations(*padded_boxes(objects), locations, fcos.matching, BoxCoder(pixel=float(legacy)))
         count = len(objects.image) // 2
         wanted = torch.stack([torch.bincount(row[row >= 0], minlength=count) for row in index]).flatten()
         found = fcos.reach(objects)

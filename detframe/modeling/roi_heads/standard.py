@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from detframe.config import ConfigNode
 from detframe.layers import global_normalizer
 from detframe.modeling.ground_truth import GroundTruth
-from detframe.modeling.proposals import Proposals, Regions, box_coder, suppress
+from detframe.modeling.proposals import NMS, Candidates, Proposals, Regions, box_coder
 from detframe.modeling.roi_heads.box_head import BoxHead, BoxPredictor, RegionVectors, ROIPooler, class_rows
 from detframe.modeling.roi_heads.keypoint import KeypointBranch
 from detframe.ops import BoxCoder, BoxLoss, Matching, Sampling, match_boxes, random_keys, sample_balanced
@@ -37,9 +37,8 @@ class ROIInference:
     """How scores and deltas become detections."""
 
     score_threshold: float
-    nms_iou: float
     min_size: float
-    keep: int  # per image
+    nms: NMS
 
 
 class MaskHead(Protocol):
@@ -112,15 +111,16 @@ class StandardROIHeads(nn.Module):
             mask = branch.from_config(cfg, cls.mask_channels(cfg, out_channels), strides)
         if cfg.MODEL.KEYPOINT_ON:
             keypoint = KeypointBranch.from_config(cfg, out_channels, strides)
+        coder = box_coder(cfg, keys.BBOX_REG_WEIGHTS)
         return dict(
             pooler=ROIPooler.from_config(cfg, strides),
             head=head,
             predictor=BoxPredictor(head.out_dim, cfg.MODEL.NUM_CLASSES, box.CLS_AGNOSTIC_BBOX_REG),
-            coder=box_coder(cfg, keys.BBOX_REG_WEIGHTS),
+            coder=coder,
             matching=Matching(keys.FG_IOU_THRESHOLD, keys.BG_IOU_THRESHOLD),
             sampling=Sampling(keys.BATCH_SIZE_PER_IMAGE, keys.POSITIVE_FRACTION),
             loss=ROILoss(BoxLoss(box.BOX_LOSS_TYPE, box.SMOOTH_L1_BETA), box.BBOX_REG_LOSS_WEIGHT),
-            inference=ROIInference(keys.SCORE_THRESH, keys.NMS, keys.MIN_SIZE, keep=cfg.TEST.DETECTIONS_PER_IMG),
+            inference=ROIInference(keys.SCORE_THRESH, keys.MIN_SIZE, NMS(keys.NMS, cfg.TEST.DETECTIONS_PER_IMG, coder)),
             train_on_pred_boxes=box.TRAIN_ON_PRED_BOXES,
             mask=mask,
             keypoint=keypoint,
@@ -256,14 +256,5 @@ class StandardROIHeads(nn.Module):
         boxes = self.coder.clip(boxes, sizes[image])
         fit = self.coder.sides_at_least(boxes, self.inference.min_size).nonzero().flatten()
         group = image * (scores.shape[1] + 1) + labels
-        return suppress(
-            boxes[fit],
-            scores[region, column][fit],
-            labels[fit],
-            image[fit],
-            group[fit],
-            len(images),
-            self.inference.nms_iou,
-            self.inference.keep,
-            self.coder,
-        )
+        found = Candidates(boxes[fit], scores[region, column][fit], labels[fit], image[fit], group[fit])
+        return self.inference.nms(found, len(images))

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from detframe.config import ConfigNode
 from detframe.layers import global_normalizer
 from detframe.modeling.ground_truth import GroundTruth
-from detframe.modeling.proposals import Proposals, box_coder, suppress
+from detframe.modeling.proposals import NMS, Candidates, Proposals, box_coder
 from detframe.modeling.rpn.anchors import AnchorGenerator
 from detframe.modeling.rpn.head import Outputs, RPNHead
 from detframe.ops import (
@@ -215,9 +215,9 @@ class AnchorRPN(nn.Module):
             level.append(torch.full_like(rows, i))
         sizes = torch.tensor(images.sizes_hw, device=logits[0].device)[:, None]
         clipped = self.coder.clip(torch.cat(boxes, 1), sizes)
-        return self._suppress(clipped, torch.cat(scores, 1), torch.cat(level, 1), limits)
+        return self._nms(clipped, torch.cat(scores, 1), torch.cat(level, 1), limits)
 
-    def _suppress(self, boxes: Tensor, logits: Tensor, level: Tensor, limits: ProposalLimits) -> Proposals:
+    def _nms(self, boxes: Tensor, logits: Tensor, level: Tensor, limits: ProposalLimits) -> Proposals:
         num_images, num_levels = len(boxes), len(self.anchors.strides)
         fit = self.coder.sides_at_least(boxes, self.proposing.min_size) & torch.isfinite(logits)
         image, rows = fit.nonzero(as_tuple=True)
@@ -225,8 +225,8 @@ class AnchorRPN(nn.Module):
         labels, group = torch.ones_like(image), image * num_levels + level
         per_level = self.proposing.per == "level"
         rows, num_rows = (group, num_images * num_levels) if per_level else (image, num_images)
-        iou, keep = self.proposing.nms_iou, limits.post_nms
-        kept = suppress(boxes, scores, labels, rows, group, num_rows, iou, keep, self.coder)
+        nms = NMS(self.proposing.nms_iou, limits.post_nms, self.coder)
+        kept = nms(Candidates(boxes, scores, labels, rows, group), num_rows)
         return _best_of_levels(kept, num_images, limits) if per_level else kept
 
 

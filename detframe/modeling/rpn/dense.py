@@ -12,12 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from detframe.modeling.proposals import Proposals, suppress
-from detframe.ops import BoxCoder
+from detframe.modeling.proposals import NMS, Candidates, Proposals
 from detframe.ops.ragged import places
 
 
-class Candidates(NamedTuple):
+class LevelCandidates(NamedTuple):
     """The best entries of a level."""
 
     image: Tensor  # int64 (M,)
@@ -26,7 +25,7 @@ class Candidates(NamedTuple):
     score: Tensor  # float32 (M,)
 
 
-def top_candidates(scores: Tensor, eligible: Tensor, keep: int) -> Candidates:
+def top_candidates(scores: Tensor, eligible: Tensor, keep: int) -> LevelCandidates:
     """The `keep` best (location, class) pairs of each image on one level.
 
     Args:
@@ -38,10 +37,10 @@ def top_candidates(scores: Tensor, eligible: Tensor, keep: int) -> Candidates:
     best, index = ranked.topk(min(keep, ranked.shape[1]), 1)
     image, column = (best >= 0).nonzero(as_tuple=True)
     index = index[image, column]
-    return Candidates(image, index // num_classes, index % num_classes + 1, best[image, column])
+    return LevelCandidates(image, index // num_classes, index % num_classes + 1, best[image, column])
 
 
-def best_above(logits: Tensor, threshold: float, keep: int) -> Candidates:
+def best_above(logits: Tensor, threshold: float, keep: int) -> LevelCandidates:
     """The `keep` best (anchor, class) pairs of each image on one level, of those that score above the threshold.
 
     As `top_candidates`, from logits (N, A, K): what lies below the threshold, nearly everything, costs one comparison.
@@ -56,28 +55,21 @@ def best_above(logits: Tensor, threshold: float, keep: int) -> Candidates:
     order = order[image[order].argsort(stable=True)]
     order = order[places(image[order], len(logits)) < keep]
     index = index[order]
-    return Candidates(image[order], index // num_classes, index % num_classes + 1, scores[order])
+    return LevelCandidates(image[order], index // num_classes, index % num_classes + 1, scores[order])
 
 
 def join_levels(
-    candidates: Sequence[Candidates],
-    boxes: Sequence[Tensor],
-    num_images: int,
-    num_classes: int,
-    iou: float,
-    keep: int,
-    coder: BoxCoder,
+    candidates: Sequence[LevelCandidates], boxes: Sequence[Tensor], num_images: int, num_classes: int, nms: NMS
 ) -> Proposals:
-    """Suppress the candidates of all levels together, within an image and a class; keep the best of each image.
+    """NMS of the candidates of all levels together, within an image and a class; keep the best of each image.
 
     Args:
         candidates: a level each.
         boxes: (M_level, 4) of the candidates of each level, inside the images.
-        iou, keep, coder: as in `suppress`.
     """
     image, _, labels, scores = (torch.cat(parts) for parts in zip(*candidates, strict=True))
     group = image * (num_classes + 1) + labels
-    return suppress(torch.cat(list(boxes)), scores, labels, image, group, num_images, iou, keep, coder)
+    return nms(Candidates(torch.cat(list(boxes)), scores, labels, image, group), num_images)
 
 
 def class_prior_bias(prior: float) -> float:

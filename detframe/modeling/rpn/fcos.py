@@ -16,11 +16,12 @@ from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
 from detframe.layers import DeformConv, global_normalizer
 from detframe.modeling.ground_truth import GroundTruth
-from detframe.modeling.proposals import Proposals, box_coder
-from detframe.modeling.rpn.dense import Candidates, join_levels, top_candidates
+from detframe.modeling.proposals import NMS, Proposals, box_coder
+from detframe.modeling.rpn.dense import LevelCandidates, join_levels, top_candidates
 from detframe.modeling.rpn.fcos_head import ClassificationHead, FCOSHead, LevelOutputs, RegressionHead, make_tower
 from detframe.ops import BoxCoder, grid_step, sigmoid_focal
 from detframe.ops.fcos import (
+    LocationMatching,
     Locations,
     assign_locations,
     boxes_at,
@@ -38,8 +39,6 @@ from detframe.structures import ImageList
 class FCOSSettings:
     """The keys of MODEL.FCOS that assignment, losses and detection need; see there for what they mean."""
 
-    center_sampling_radius: float
-    range_inclusive: bool
     location_offset: float
     location_step: str
     norm_reg_targets: bool
@@ -53,7 +52,6 @@ class FCOSSettings:
     inference_th: float
     thresh_with_ctr: bool
     pre_nms_top_n: int
-    nms_th: float
 
     @classmethod
     def from_config(cls, cfg: ConfigNode) -> FCOSSettings:
@@ -81,7 +79,8 @@ class FCOS(nn.Module):
         sizes: Sequence[float],
         num_classes: int,
         settings: FCOSSettings,
-        detections_per_image: int,
+        matching: LocationMatching,
+        nms: NMS,
         coder: BoxCoder,
     ) -> None:
         super().__init__()
@@ -90,8 +89,7 @@ class FCOS(nn.Module):
         self.bounds = [0.0, *sizes, float("inf")]
         self.num_classes = num_classes
         self.settings = settings
-        self.detections_per_image = detections_per_image
-        self.coder = coder
+        self.matching, self.nms, self.coder = matching, nms, coder
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> FCOS:
@@ -100,7 +98,7 @@ class FCOS(nn.Module):
         Raises:
             ValueError: SIZES_OF_INTEREST that do not match the levels.
         """
-        keys = cfg.MODEL.FCOS
+        keys, coder = cfg.MODEL.FCOS, box_coder(cfg)
         sizes = _sizes_of_interest(keys.SIZES_OF_INTEREST, strides)
         towers = [make_tower(out_channels, keys.NUM_CONVS, keys.NORM, _last(keys, out_channels)) for _ in range(2)]
         head = FCOSHead(
@@ -116,8 +114,9 @@ class FCOS(nn.Module):
             sizes=sizes,
             num_classes=cfg.MODEL.NUM_CLASSES,
             settings=FCOSSettings.from_config(cfg),
-            detections_per_image=cfg.TEST.DETECTIONS_PER_IMG,
-            coder=box_coder(cfg),
+            matching=LocationMatching(keys.CENTER_SAMPLING_RADIUS, keys.RANGE_INCLUSIVE),
+            nms=NMS(keys.NMS_TH, cfg.TEST.DETECTIONS_PER_IMG, coder),
+            coder=coder,
         )
 
     def forward(
@@ -164,15 +163,13 @@ class FCOS(nn.Module):
             )
             for i, stride in enumerate(self.strides.values())
         ]
-        return location_reach(objects, levels, keys.center_sampling_radius, keys.range_inclusive, self.coder)
+        return location_reach(objects, levels, self.matching, self.coder)
 
     # ------------------------------------------------------------------ training
     def _losses(self, locations: Locations, outputs: Sequence[LevelOutputs], gt: GroundTruth) -> dict[str, Tensor]:
         keys = self.settings
         logits, distance, quality = (torch.cat(parts, 1) for parts in zip(*outputs, strict=True))
-        assigned = assign_locations(
-            gt.boxes, gt.valid, locations, keys.center_sampling_radius, keys.range_inclusive, self.coder
-        )
+        assigned = assign_locations(gt.boxes, gt.valid, locations, self.matching, self.coder)
         image, at = (assigned >= 0).nonzero(as_tuple=True)
         row = assigned[image, at]
         wanted = distances(locations.xy[at], gt.boxes[image, row])
@@ -219,10 +216,9 @@ class FCOS(nn.Module):
             candidates.append(found)
             boxes.append(self.coder.clip(boxes_at(locations.xy[at], distance), sizes[found.image]))
             start += count
-        keep, nms_iou = self.detections_per_image, self.settings.nms_th
-        return join_levels(candidates, boxes, len(images), self.num_classes, nms_iou, keep, self.coder)
+        return join_levels(candidates, boxes, len(images), self.num_classes, self.nms)
 
-    def _candidates(self, level: LevelOutputs) -> Candidates:
+    def _candidates(self, level: LevelOutputs) -> LevelCandidates:
         scores = level.logits.sigmoid()
         combined = (scores * level.quality.sigmoid()[..., None]).sqrt()
         gate = combined if self.settings.thresh_with_ctr else scores

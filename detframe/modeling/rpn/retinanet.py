@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from detframe.config import ConfigNode
 from detframe.layers import ConvNorm, first_part, global_normalizer, init_normal, passes_per_step
 from detframe.modeling.ground_truth import GroundTruth
-from detframe.modeling.proposals import Proposals, box_coder
+from detframe.modeling.proposals import NMS, Proposals, box_coder
 from detframe.modeling.rpn.anchors import AnchorGenerator
-from detframe.modeling.rpn.dense import Candidates, best_above, class_prior_bias, join_levels
+from detframe.modeling.rpn.dense import LevelCandidates, best_above, class_prior_bias, join_levels
 from detframe.ops import BoxCoder, BoxLoss, Matching, match_boxes, sigmoid_focal
 from detframe.ops.reach import Objects, Reached, anchor_reach
 from detframe.registry import RPN_HEADS
@@ -43,8 +43,7 @@ class RetinaNetInference:
 
     score_threshold: float
     pre_nms: int  # per level
-    nms_iou: float
-    keep: int  # per image
+    nms: NMS
     clip_before_nms: bool
     min_size: float  # below 0 even boxes without area stay
 
@@ -98,6 +97,7 @@ class RetinaNet(nn.Module):
             ValueError: ANCHOR_SIZES that do not match the levels of the pyramid.
         """
         keys = cfg.MODEL.RETINANET
+        coder = box_coder(cfg, keys.BBOX_REG_WEIGHTS)
         anchors = AnchorGenerator.from_config(cfg, "RETINANET", strides)
         return cls(
             head=RetinaNetHead(
@@ -109,7 +109,7 @@ class RetinaNet(nn.Module):
                 prior=keys.PRIOR_PROB,
             ),
             anchors=anchors,
-            coder=box_coder(cfg, keys.BBOX_REG_WEIGHTS),
+            coder=coder,
             matching=Matching(keys.FG_IOU_THRESHOLD, keys.BG_IOU_THRESHOLD),
             loss=RetinaNetLoss(
                 alpha=keys.LOSS_ALPHA,
@@ -121,8 +121,7 @@ class RetinaNet(nn.Module):
             inference=RetinaNetInference(
                 score_threshold=keys.INFERENCE_TH,
                 pre_nms=keys.PRE_NMS_TOP_N,
-                nms_iou=keys.NMS_TH,
-                keep=cfg.TEST.DETECTIONS_PER_IMG,
+                nms=NMS(keys.NMS_TH, cfg.TEST.DETECTIONS_PER_IMG, coder),
                 clip_before_nms=keys.CLIP_BEFORE_NMS,
                 min_size=keys.MIN_SIZE,
             ),
@@ -205,11 +204,9 @@ class RetinaNet(nn.Module):
         ]
         if settings.clip_before_nms:
             boxes = [self.coder.clip(b, sizes[found.image]) for b, found in zip(boxes, candidates, strict=True)]
-        num_classes = self.head.num_classes
-        out = join_levels(candidates, boxes, len(images), num_classes, settings.nms_iou, settings.keep, self.coder)
-        return self._clipped(out, sizes)
+        return self._clipped(join_levels(candidates, boxes, len(images), self.head.num_classes, settings.nms), sizes)
 
-    def _decode(self, found: Candidates, anchors: Tensor, deltas: Tensor) -> Tensor:
+    def _decode(self, found: LevelCandidates, anchors: Tensor, deltas: Tensor) -> Tensor:
         return self.coder.decode(deltas[found.image, found.row].float(), anchors[found.row])
 
     def _clipped(self, detections: Proposals, sizes_hw: Tensor) -> Proposals:
