@@ -113,7 +113,7 @@ class Checkpoint:
         model, meta = content["model"], content["meta"]
         if not isinstance(model, Mapping):
             raise InvalidValueError(
-                f"the model of {source} is {model!r:.80}; it must be a dict of tensors by their names"
+                f"the model of {source} is {shown(model)}; it must be a dict of tensors by their names"
             )
         check_form(meta, _META, f"the meta of {source}")
         if meta.get("format", FORMAT) > FORMAT:
