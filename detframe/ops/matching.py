@@ -15,7 +15,7 @@ from detframe.ops.boxes import pairwise_iou
 
 # Pairs of boxes whose overlaps are held at once (float32: 128 MiB); those of more are computed again when needed
 MAX_PAIRS = 2**25
-# Pairs that a CPU computes at a time: a dozen passes over a chunk that stays in its cache take half the time of passes
+# Pairs that a CPU computes at a time: passes over a chunk that stays in its cache take less time than passes
 # over the whole
 CACHE_PAIRS = 2**20
 

@@ -161,7 +161,7 @@ def _norms(picks: Picks, body: str, machine: Machine, batch: int) -> None:
         picks.set("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0, "the backbone starts at random, so all of it is trained")
         picks.set(key, norm, "the backbone starts at random, so its norms are trained too")
     elif mobile or not machine.gpu:
-        why = "the first layers of ImageNet's weights fit any picture, and half of a step's time would go into them"
+        why = "the first layers of ImageNet's weights fit any picture, and training them makes steps longer"
         picks.set("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 2, why)
         picks.set(key, "BN", "the statistics of the layers that learn follow the new pictures")
     else:
