@@ -21,9 +21,9 @@ from detframe.engine.lock import locked
 with locked(Path(sys.argv[1])):
     if os.fork() == 0:  # as a loader's worker, it outlives its parent for a while
         os.setsid()
+        print("held", flush=True)  # by the child: a fork that has not run yet would hold the lock still
         time.sleep(20)
         os._exit(0)
-    print("held", flush=True)
     time.sleep(60)
 """
 
