@@ -62,9 +62,10 @@ def test_a_reader_that_keeps_it_is_not():
 
 def test_a_reader_that_takes_all_memory_is_caught():
     def greedy() -> str:
-        torch.ones(350 * 2**20)  # float32: 1.4 GB, more than the parent's mapped files that a child has not touched yet
+        torch.ones(150 * 2**20)  # float32: 600 MB
         return READ
 
+    torch.ones(300 * 2**20)  # what the process held earlier hides nothing
     assert judge(Case("greedy", greedy, ("a.json",))).kind == FAULT
 
 
