@@ -31,6 +31,7 @@ class ImageTruth:
     area: np.ndarray  # float32 (N,)
     segmentations: list[Any] | None
     keypoints: np.ndarray | None  # float32 (N, P, 3)
+    ann_ids: np.ndarray  # int64 (N,), the file's where it has some; unique in the data set
 
     def as_result(self, iou_type: str = "bbox") -> ImageResult:
         """The objects as perfect detections, without what counts neither way: crowds, those without keypoints."""
@@ -182,6 +183,7 @@ def _truth(record: Any) -> ImageTruth:
         area=np.asarray(record["area"], dtype=np.float32),
         segmentations=record.get("segmentations"),
         keypoints=None if keypoints is None else np.asarray(keypoints, dtype=np.float32),
+        ann_ids=np.asarray(record["ann_ids"], dtype=np.int64),
     )
 
 

@@ -11,6 +11,7 @@ import torch
 
 from detframe.config import get_cfg
 from detframe.evaluation import COCOEvaluator, build_evaluator, oracle_check
+from detframe.evaluation.ground_truth import GroundTruth
 from detframe.structures import BoxMasks
 from tests.evaluation.fakes import FakeRecords, noisy_predictions, prediction, random_records, record, targets_of
 from tests.evaluation.reference import dataset_of, pycocotools_stats
@@ -60,6 +61,16 @@ def test_annotation_ids_of_the_file_do_not_matter():
     assert records[0]["ann_ids"][0] == 0
     _, metrics = evaluate(records, [prediction(records[0]["boxes"], [1, 1], [0.9, 0.8])])
     assert metrics["bbox/AP"] == pytest.approx(100)
+
+
+def test_ground_truth_knows_the_annotation_ids_of_the_file():
+    rows = [
+        record(1, [[10, 10, 60, 60], [80, 80, 160, 160]], [1, 1], ann_ids=torch.tensor([7, 2**40])),
+        record(2, [], []),
+    ]
+    images = GroundTruth(FakeRecords(rows, ["a"])).images
+    assert images[1].ann_ids.tolist() == [7, 2**40] and images[1].ann_ids.dtype == np.int64
+    assert images[2].ann_ids.tolist() == []
 
 
 @pytest.mark.parametrize("category_ids", [(0,), (1,), (17,)])
