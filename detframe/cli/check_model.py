@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from detframe.data.findings import ERROR, Finding
+from detframe.data.findings import ERROR, Finding, sentence
 from detframe.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def check_model(cfg: ConfigNode, sets: Mapping[str, Records], what: str, trial: 
         reached = reach(cfg, train)
         tried = try_model(cfg, train, others[0] if others else None, seconds=SECONDS) if trial else None
     except UserError as error:
-        refused = Finding("model-refused", ERROR, 1, f"it cannot be made: {error}", whole=True, where="model")
+        refused = sentence("model-refused", ERROR, f"it cannot be made: {error}", where="model")
         return ModelCheck(heading, (refused,), {})
     lines = [*heading, "", *reached.lines(), *(["", *tried.lines()] if tried is not None else [])]
     findings = [*reached.findings(), *(tried.findings() if tried is not None else ())]

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from detframe.data.cache import cache_folder, locked
-from detframe.data.findings import NOTE, WARNING, Finding
+from detframe.data.findings import NOTE, WARNING, Finding, sentence
 from detframe.data.listing import MOST_FILES
 from detframe.errors import FileAccessError, InvalidValueError, listed, shown
 from detframe.files import safe_name
@@ -95,14 +95,14 @@ def unpacked(path: Path) -> tuple[Path, list[Finding]]:
 
 
 def _findings(path: Path, folder: Path) -> list[Finding]:
-    found = [Finding("archive", NOTE, 1, f"{path} was unpacked into {folder}", whole=True)]
+    found = [sentence("archive", NOTE, f"{path} was unpacked into {folder}")]
     try:
         left_out = json.loads((folder / _MARK).read_text(encoding="utf-8"))["left_out"]
     except (OSError, ValueError, KeyError, TypeError):  # somebody removed it; it holds nothing that is needed
         left_out = []
     if left_out:
         text = f"{len(left_out)} links or devices of {path.name} were left out, as {listed(left_out, 3)}"
-        found.append(Finding("archive-links", WARNING, len(left_out), text, whole=True))
+        found.append(sentence("archive-links", WARNING, text, len(left_out)))
     return found
 
 

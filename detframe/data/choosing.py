@@ -17,7 +17,7 @@ from detframe.data.candidates import (
     read_content,
     recognisers,
 )
-from detframe.data.findings import NOTE, WARNING, Finding
+from detframe.data.findings import NOTE, WARNING, Finding, sentence
 from detframe.data.unrecognised import not_recognised
 from detframe.errors import InvalidValueError, UnknownNameError, listed
 from detframe.registry import DATASET_FORMATS, nearest
@@ -67,7 +67,7 @@ def _left_out(cluster: Cluster, path: Path, shown_path: str) -> Finding:
     size = f"{best.format}, {counted(count, 'picture')}"
     text = f"{_where(best, path, shown_path)} is a data set of its own ({size}), and is not used"
     remedy = f"to take it: {arguments(best, path, shown_path)}"
-    return Finding("smaller-data-set", WARNING, count, text, (), remedy, whole=True)
+    return sentence("smaller-data-set", WARNING, text, count, remedy)
 
 
 def _check_format(format_name: str) -> None:
@@ -87,8 +87,8 @@ def _check_format(format_name: str) -> None:
 def _notes(candidate: Candidate) -> list[Finding]:
     recognised = candidate.recognised
     text = f"recognised as {recognised.format}: {recognised.reason}"
-    notes = [Finding("format", NOTE, 1, text, whole=True)]
-    return notes + [Finding("format-note", WARNING, 1, note, whole=True) for note in recognised.notes]
+    notes = [sentence("format", NOTE, text)]
+    return notes + [sentence("format-note", WARNING, note) for note in recognised.notes]
 
 
 def _best_broken(broken: Sequence[Candidate], path: Path, shown_path: str) -> tuple[Candidate, list[Finding]]:
@@ -126,15 +126,15 @@ def _about_others(cluster: Cluster, broken: Sequence[Candidate], path: Path, sho
             f"taken, because {_why(best, others)}"
         )
         remedy = f"to take another one: {arguments(others[0], path, shown_path, cluster)}"
-        findings.append(Finding("other-formats", NOTE, len(others), text, (), remedy, whole=True))
+        findings.append(sentence("other-formats", NOTE, text, len(others), remedy))
     for candidate in cluster.leftovers[:5]:
         count = len(candidate.content.pictures)
         text = f"{_where(candidate, path, shown_path)} belongs to no part, and is not used: {counted(count, 'picture')}"
-        findings.append(Finding("unused-part", WARNING, count, text, whole=True))
+        findings.append(sentence("unused-part", WARNING, text, count))
     for candidate in broken[:5]:
         problem = _first_line(candidate.content.problem) or "none of its pictures exists"
         text = f"{_where(candidate, path, shown_path)} looks like {candidate.format}, and was not taken: {problem}"
-        findings.append(Finding("unreadable-format", WARNING, 1, text, whole=True))
+        findings.append(sentence("unreadable-format", WARNING, text))
     return findings
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from detframe.data.findings import NOTE, WARNING, Finding
+from detframe.data.findings import NOTE, WARNING, Finding, sentence
 from detframe.data.formats.fields import check_names
 from detframe.data.metadata import Metadata, folded
 from detframe.data.packing import PackedDataset
@@ -125,7 +125,7 @@ def _check_known(
         return []
     verb = "class has" if len(needed) == 1 else "classes have"
     text = f"{len(needed)} {verb} no object here, nor a name in the annotations: {listed(needed, 10)}"
-    return [Finding("class-not-in-data", NOTE, len(needed), text, whole=True)]
+    return [sentence("class-not-in-data", NOTE, text, len(needed))]
 
 
 def _others(field: ClassField, packed: PackedDataset) -> list[Finding]:
@@ -143,7 +143,7 @@ def _others(field: ClassField, packed: PackedDataset) -> list[Finding]:
     objects = "1 object of a class that is" if total == 1 else f"{total} objects of classes that are"
     frequent = sorted(counts, key=lambda name: -counts[name])
     by_name = listed([f"{name} {counts[name]}" for name in frequent], 10)
-    out = [Finding("class-not-selected", NOTE, total, f"{objects} not selected, {done}: {by_name}", whole=True)]
+    out = [sentence("class-not-selected", NOTE, f"{objects} not selected, {done}: {by_name}", total)]
     for name in frequent:
         near = next((selected for selected in field.new_names if _is_near(name, selected)), None)
         if near is not None:
@@ -151,7 +151,7 @@ def _others(field: ClassField, packed: PackedDataset) -> list[Finding]:
             remedy = f"if they are the same: classes: {{{near}: {new}, {name}: {new}}}"
             objects = "1 object" if counts[name] == 1 else f"{counts[name]} objects"
             text = f"the class {name!r} ({objects}) is not selected, and {near!r} is; its objects {done}; {remedy}"
-            out.append(Finding("class-near-selected", WARNING, counts[name], text, (), remedy, whole=True))
+            out.append(sentence("class-near-selected", WARNING, text, counts[name], remedy))
     return out
 
 

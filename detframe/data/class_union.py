@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from detframe.data.entries import CatalogEntry
-from detframe.data.findings import NOTE, WARNING, Finding
+from detframe.data.findings import NOTE, WARNING, Finding, sentence
 from detframe.data.metadata import folded
 from detframe.errors import InvalidValueError, UnknownNameError, listed
 from detframe.registry import nearest
@@ -76,7 +76,7 @@ def _respelt(names: Mapping[str, Sequence[str]], findings: list[Finding]) -> dic
             text = (
                 f"the class {name!r} of {split} is taken for {alike[0]!r}: they differ by case, spaces or hyphens only"
             )
-            findings.append(Finding("class-spelling", WARNING, 1, text, whole=True))
+            findings.append(sentence("class-spelling", WARNING, text))
         known += [name for name in part if name not in known and name not in out]
     return out | _nameless(names, findings)
 
@@ -89,7 +89,7 @@ def _nameless(names: Mapping[str, Sequence[str]], findings: list[Finding]) -> di
         return {}
     (name,) = named
     text = f"the objects of {' and '.join(without)} have no class; they count as {name!r}, the only one there is"
-    findings.append(Finding("class-assumed", WARNING, len(without), text, whole=True))
+    findings.append(sentence("class-assumed", WARNING, text, len(without)))
     return {NAMELESS: name}
 
 
@@ -102,7 +102,7 @@ def _report_strays(names: Mapping[str, Sequence[str]], renamed: Mapping[str, str
             text = (
                 f"{split} has {_class(strays)} that train does not have, and that cannot be learnt: {listed(strays, 8)}"
             )
-            findings.append(Finding("class-not-in-train", WARNING, len(strays), text, whole=True))
+            findings.append(sentence("class-not-in-train", WARNING, text, len(strays)))
     spelt: dict[str, list[str]] = {}
     for name in dict.fromkeys(name for part in names.values() for name in part if name not in renamed):
         spelt.setdefault(folded(name), []).append(name)
@@ -112,7 +112,7 @@ def _report_strays(names: Mapping[str, Sequence[str]], renamed: Mapping[str, str
                 f"the classes {' and '.join(map(repr, alike))} differ by case, spaces or hyphens only, and count apart"
             )
             remedy = f"to make one of them: classes: {{{', '.join(f'{name}: {alike[0]}' for name in alike)}, ...}}"
-            findings.append(Finding("class-spelling", NOTE, len(alike), text, (), remedy, whole=True))
+            findings.append(sentence("class-spelling", NOTE, text, len(alike), remedy))
 
 
 def _class(names: Sequence[str]) -> str:

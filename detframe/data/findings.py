@@ -59,6 +59,11 @@ class Finding:
         return f"{start}{self.count} {self.text}{examples}"
 
 
+def sentence(code: str, severity: str, text: str, count: int = 1, remedy: str = "", where: str = "") -> Finding:
+    """A finding whose text is a sentence of its own, with the numbers and examples that it needs."""
+    return Finding(code, severity, count, text, (), remedy, True, where)
+
+
 class Findings:
     """A count and the first examples of each kind, and what is said in a sentence of its own."""
 
@@ -76,7 +81,7 @@ class Findings:
 
     def say(self, code: str, text: str, count: int = 1, severity: str = WARNING, remedy: str = "") -> None:
         """Add a sentence about `count` things, which it numbers itself."""
-        self._sentences.append(Finding(code, severity, count, text, (), remedy, whole=True))
+        self._sentences.append(sentence(code, severity, text, count, remedy))
 
     def count(self, kind: Kind) -> int:
         """How many of a kind there are so far."""
@@ -104,7 +109,7 @@ class Findings:
 
 def from_line(line: str, name: str) -> Finding:
     """A warning that a reader wrote as a line of its own, which may begin with the data set's name."""
-    return Finding(_NAMELESS, WARNING, 1, line.removeprefix(f"{name}: "), whole=True)
+    return sentence(_NAMELESS, WARNING, line.removeprefix(f"{name}: "))
 
 
 def together(parts: Sequence[tuple[str, Sequence[Finding]]]) -> tuple[Finding, ...]:

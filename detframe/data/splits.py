@@ -10,7 +10,7 @@ from typing import Any
 from detframe.data.candidates import entry_of
 from detframe.data.catalog import load_entry
 from detframe.data.entries import CatalogEntry
-from detframe.data.findings import NOTE, WARNING, Finding
+from detframe.data.findings import NOTE, WARNING, Finding, sentence
 from detframe.data.recognition import SPLITS, Part, Recognised
 from detframe.data.source_groups import source_groups
 from detframe.errors import InvalidValueError
@@ -37,7 +37,7 @@ def make_entries(
     roles = _roles(parts, findings)
     if val is not None and (own := roles.pop("val", None)) is not None:
         text = f"{own.annotations} is the data set's own part for validation, and is not used, since another is named"
-        findings.append(Finding("unused-part", WARNING, 1, text, whole=True))
+        findings.append(sentence("unused-part", WARNING, text))
     entries = {split: entry_of(part, recognised, f"{name}_{split}", path) for split, part in roles.items()}
     if val is not None:
         entries["val"] = replace(val, name=f"{name}_val")
@@ -60,13 +60,13 @@ def _roles(parts: Mapping[str, Part], findings: list[Finding]) -> dict[str, Part
     if "train" in roles:
         if "" in parts:
             text = f"{parts[''].annotations} belongs to no split, and is not used"
-            findings.append(Finding("unused-part", WARNING, 1, text, whole=True))
+            findings.append(sentence("unused-part", WARNING, text))
         return roles
     if "" in parts:
         return {"train": parts[""], **roles}
     source = "val" if "val" in roles else "test"
     text = f"there is a {source} part ({roles[source].annotations}) and none to train on, so it is used for training"
-    findings.append(Finding("no-train", WARNING, 1, text, whole=True))
+    findings.append(sentence("no-train", WARNING, text))
     return {"train": roles.pop(source), **roles}
 
 
@@ -86,7 +86,7 @@ def _cut(entries: Mapping[str, CatalogEntry], val_share: float, findings: list[F
             f"together"
         )
         remedy = "name your own in lists (split: val.txt) or folders (train, val)"
-        findings.append(Finding("split-made", NOTE, counts["val"], text, (), remedy, whole=True))
+        findings.append(sentence("split-made", NOTE, text, counts["val"], remedy))
         return cut
     return {"train": whole, "val": _without_val(entries, total, findings)}
 
@@ -95,18 +95,18 @@ def _without_val(entries: Mapping[str, CatalogEntry], total: int, findings: list
     """What validates where the training pictures cannot be parted."""
     if not total:
         text = "not one training picture was found, so there is nothing to learn from and nothing to measure"
-        findings.append(Finding("no-pictures", WARNING, 1, text, (), "see what the annotations name", whole=True))
+        findings.append(sentence("no-pictures", WARNING, text, remedy="see what the annotations name"))
         return entries.get("test", entries["train"])
     pictures = "there is 1 training picture" if total == 1 else f"the {total} training pictures are of one source"
     if "test" in entries:
         text = f"{pictures}, so the test part validates; its AP is not that of unseen pictures"
-        findings.append(Finding("val-is-test", WARNING, total, text, whole=True))
+        findings.append(sentence("val-is-test", WARNING, text, total))
         return entries["test"]
     text = (
         f"{pictures}, which cannot be parted: the same one trains and validates. AP says how well it was learnt by "
         f"heart, and nothing about others"
     )
-    findings.append(Finding("val-is-train", WARNING, total, text, (), "add pictures", whole=True))
+    findings.append(sentence("val-is-train", WARNING, text, total, "add pictures"))
     return entries["train"]
 
 

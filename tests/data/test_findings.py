@@ -12,7 +12,7 @@ import pytest
 
 import detframe.data
 from detframe.data import Metadata, PackedDataset, RecordBuilder, Records, join, load_records
-from detframe.data.findings import ERROR, NOTE, SEVERITIES, WARNING, Finding, Findings, Kind
+from detframe.data.findings import ERROR, NOTE, SEVERITIES, WARNING, Finding, Findings, Kind, sentence
 from tests.data.sets import annotation, coco_records, write_coco
 
 STRAY = Kind("cat was seen", "cats were seen", 2, "stray-cat", NOTE, "feed them")
@@ -29,7 +29,8 @@ def test_one_kind_is_one_finding() -> None:
     assert cats == Finding("stray-cat", NOTE, 3, "cats were seen", ("a", "b"), "feed them")
     assert cats.line("set") == "set: 3 cats were seen, as a; b"
     assert cats.line() == "3 cats were seen, as a; b"
-    assert (moons.code, moons.severity, moons.count) == ("moon", ERROR, 2)
+    assert moons == sentence("moon", ERROR, "2 of 3 moons are full", 2)
+    assert (moons.count, moons.examples, moons.whole) == (2, (), True)
     assert moons.line("set") == "set: 2 of 3 moons are full"
     assert findings.lines("set") == [cats.line("set"), moons.line("set")]
 
@@ -72,7 +73,7 @@ def test_a_builder_notes_missing_images() -> None:
 def test_notes_are_no_warnings_and_lines_of_a_reader_are_findings() -> None:
     note = Finding("stray-cat", NOTE, 1, "cat was seen")
     data = PackedDataset(packed("a").metadata, packed("a").arrays, ["a: what I saw"], findings=[note])
-    assert data.findings == (Finding("other", WARNING, 1, "what I saw", whole=True), note)
+    assert data.findings == (sentence("other", WARNING, "what I saw"), note)
     assert data.warnings == ("a: what I saw",)
     again = pickle.loads(pickle.dumps(data))
     assert (again.findings, again.missing) == (data.findings, data.missing)
