@@ -96,12 +96,12 @@ def _run_on_data(args: argparse.Namespace) -> int:
 
 def train_on_data(args: argparse.Namespace) -> None:
     """What each process does: the first chooses, and all train with the recipe that it has written."""
-    from detframe.parallel.joining import find_place, process_group
+    from detframe.parallel.joining import find_membership, process_group
 
-    place = find_place(os.environ)
-    if place is None or place.rank == 0:
+    member = find_membership(os.environ)
+    if member is None or member.rank == 0:
         first_word(args)
-        _choose_and_train(args, 1 if place is None else place.world_size)
+        _choose_and_train(args, 1 if member is None else member.world_size)
         return
     with process_group(_device(args)):
         _follow(args)

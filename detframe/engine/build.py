@@ -139,8 +139,8 @@ def log_model(model: nn.Module, groups: list[dict[str, Any]]) -> None:
     """How many parameters there are and how many are trained, and a table of the parts with the optimizer's groups."""
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    logger.info("model: %.2f M parameters, %.2f M of them trained", total / 1e6, trained / 1e6)
-    logger.info("%s", model_table(model, groups))
+    sizes = f"model: {total / 1e6:.2f} M parameters, {trained / 1e6:.2f} M of them trained"
+    logger.info("%s\n%s", sizes, model_table(model, groups))  # the heading on a line without a time, over its columns
 
 
 def load_initial_weights(cfg: ConfigNode, model: nn.Module, weights: str, class_names: Sequence[str]) -> None:

@@ -24,8 +24,8 @@ _SPECIAL_STEPS = 0xFFFFFFF0  # ids from here on are SLURM's own: the batch scrip
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where this process stands among those that train together."""
+class Membership:
+    """This process as one of those that train together."""
 
     rank: int
     world_size: int
@@ -35,7 +35,7 @@ class Place:
     master_port: int
 
 
-def find_place(env: Mapping[str, str]) -> Place | None:
+def find_membership(env: Mapping[str, str]) -> Membership | None:
     """What the environment says about the group of processes; None where this one works alone.
 
     torchrun's variables (also set by torch.distributed.launch and by `launch`) come before those of SLURM, which count
@@ -45,26 +45,26 @@ def find_place(env: Mapping[str, str]) -> Place | None:
         ValueError: WORLD_SIZE without RANK, a rank beyond it, or a value that is not a number.
     """
     if "WORLD_SIZE" in env and "RANK" in env:
-        place = _torchrun_place(env)
+        member = _torchrun_membership(env)
     elif env_number("WORLD_SIZE", 1, env) > 1:
         raise InvalidValueError(
             f"WORLD_SIZE is {env['WORLD_SIZE']}, but RANK is not set; start the processes with torchrun"
         )
     elif _in_slurm_step(env):
-        place = _slurm_place(env)
+        member = _slurm_membership(env)
     else:
         return None
-    if not 0 <= place.rank < max(place.world_size, 1):
+    if not 0 <= member.rank < max(member.world_size, 1):
         raise InvalidValueError(
-            f"the environment says that this is process {place.rank} of {place.world_size} (RANK and WORLD_SIZE, or "
+            f"the environment says that this is process {member.rank} of {member.world_size} (RANK and WORLD_SIZE, or "
             "SLURM's variables), but ranks run from 0 on"
         )
-    return place if place.world_size > 1 else None
+    return member if member.world_size > 1 else None
 
 
-def _torchrun_place(env: Mapping[str, str]) -> Place:
+def _torchrun_membership(env: Mapping[str, str]) -> Membership:
     world, index = env_number("WORLD_SIZE", 1, env), env_number("RANK", 0, env)
-    return Place(
+    return Membership(
         rank=index,
         world_size=world,
         local_rank=env_number("LOCAL_RANK", index, env),
@@ -88,13 +88,13 @@ def _slurm_tasks(env: Mapping[str, str]) -> int:
     return env_number(next((name for name in given if env.get(name)), given[0]), 1, env)
 
 
-def _slurm_place(env: Mapping[str, str]) -> Place:
+def _slurm_membership(env: Mapping[str, str]) -> Membership:
     nodes = env.get("SLURM_STEP_NODELIST") or env.get("SLURM_JOB_NODELIST") or env.get("SLURM_NODELIST") or "127.0.0.1"
     per_node = env.get("SLURM_STEP_TASKS_PER_NODE") or env.get("SLURM_TASKS_PER_NODE") or str(_slurm_tasks(env))
     counts = expand_counts(per_node)
     node = env_number("SLURM_NODEID", 0, env)
     port = 20000 + (env_number("SLURM_JOB_ID", 0, env) * 7 + env_number("SLURM_STEP_ID", 0, env)) % 20000
-    return Place(
+    return Membership(
         rank=env_number("SLURM_PROCID", 0, env),
         world_size=_slurm_tasks(env),
         local_rank=env_number("SLURM_LOCALID", 0, env),
@@ -128,14 +128,14 @@ def process_group(device_name: str) -> Iterator[None]:
     Without such an environment, or inside a group that somebody else made, nothing happens. NCCL serves CUDA tensors,
     Gloo those on the CPU.
     """
-    place = None if dist.is_initialized() else find_place(os.environ)
-    if place is None:
+    member = None if dist.is_initialized() else find_membership(os.environ)
+    if member is None:
         yield
         return
-    _export(place)
+    _export(member)
     device = resolve_device(device_name)
     threads = torch.get_num_threads()
-    _join(place, device)
+    _join(member, device)
     try:
         yield
         # Not after an error: the other ranks may never get here, and leaving the group would make them fail before this
@@ -146,25 +146,25 @@ def process_group(device_name: str) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _export(place: Place) -> None:
+def _export(member: Membership) -> None:
     os.environ.update(
-        RANK=str(place.rank),
-        WORLD_SIZE=str(place.world_size),
-        LOCAL_RANK=str(place.local_rank),
-        LOCAL_WORLD_SIZE=str(place.local_world_size),
-        MASTER_ADDR=place.master_addr,
-        MASTER_PORT=str(place.master_port),
+        RANK=str(member.rank),
+        WORLD_SIZE=str(member.world_size),
+        LOCAL_RANK=str(member.local_rank),
+        LOCAL_WORLD_SIZE=str(member.local_world_size),
+        MASTER_ADDR=member.master_addr,
+        MASTER_PORT=str(member.master_port),
     )
 
 
-def _join(place: Place, device: torch.device) -> None:
+def _join(member: Membership, device: torch.device) -> None:
     if device.type == "cuda":
-        check_gpus(place.local_world_size, torch.cuda.device_count(), bound="SLURM_LOCALID" in os.environ)
+        check_gpus(member.local_world_size, torch.cuda.device_count(), bound="SLURM_LOCALID" in os.environ)
         torch.cuda.set_device(device)
         dist.init_process_group("cpu:gloo,cuda:nccl", timeout=TIMEOUT, device_id=device)
         return
-    if place.local_world_size > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":  # 1 is torchrun's own choice
-        torch.set_num_threads(share_of_cores(place.local_world_size))
+    if member.local_world_size > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":  # 1 is torchrun's own choice
+        torch.set_num_threads(share_of_cores(member.local_world_size))
     dist.init_process_group("gloo", timeout=TIMEOUT)
 
 

@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from detframe.parallel.joining import Place, check_gpus, expand_counts, find_place, first_host
+from detframe.parallel.joining import Membership, check_gpus, expand_counts, find_membership, first_host
 from detframe.parallel.launching import RankTraceback, launch
 from tests.engine import light, ranks
 from tests.engine.fakes import make_trainer, save_state, weights
@@ -27,33 +27,33 @@ SLURM = {
 
 
 def test_nothing_said_is_one_process():
-    assert find_place({}) is None
-    assert find_place({"WORLD_SIZE": "1", "RANK": "0"}) is None
+    assert find_membership({}) is None
+    assert find_membership({"WORLD_SIZE": "1", "RANK": "0"}) is None
 
 
 def test_torchrun():
     env = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
     env |= {"MASTER_ADDR": "host", "MASTER_PORT": "123"}
-    assert find_place(env) == Place(3, 4, 1, 2, "host", 123)
+    assert find_membership(env) == Membership(3, 4, 1, 2, "host", 123)
 
 
 def test_world_size_without_rank_is_an_error():
     with pytest.raises(ValueError, match="RANK is not set"):
-        find_place({"WORLD_SIZE": "4"})
+        find_membership({"WORLD_SIZE": "4"})
 
 
 def test_slurm():
-    place = find_place(SLURM)
-    assert place == Place(5, 7, 1, 2, "node03", place.master_port)
-    assert 20000 <= place.master_port < 40000
-    assert place.master_port == find_place({**SLURM, "SLURM_PROCID": "6"}).master_port
-    assert find_place({**SLURM, "MASTER_PORT": "99", "MASTER_ADDR": "h"}).master_addr == "h"
+    member = find_membership(SLURM)
+    assert member == Membership(5, 7, 1, 2, "node03", member.master_port)
+    assert 20000 <= member.master_port < 40000
+    assert member.master_port == find_membership({**SLURM, "SLURM_PROCID": "6"}).master_port
+    assert find_membership({**SLURM, "MASTER_PORT": "99", "MASTER_ADDR": "h"}).master_addr == "h"
 
 
 def test_slurm_without_the_rarer_variables():
     env = {"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_LOCALID": "1", "SLURM_JOB_NODELIST": "a"}
-    place = find_place(env)
-    assert (place.rank, place.world_size, place.local_rank, place.local_world_size) == (1, 2, 1, 2)
+    member = find_membership(env)
+    assert (member.rank, member.world_size, member.local_rank, member.local_world_size) == (1, 2, 1, 2)
 
 
 @pytest.mark.parametrize(
@@ -67,13 +67,13 @@ def test_slurm_without_the_rarer_variables():
     ],
 )
 def test_slurm_without_a_step_of_several_tasks_is_one_process(change):
-    assert find_place({**SLURM, **change}) is None
+    assert find_membership({**SLURM, **change}) is None
     shell = {key: value for key, value in SLURM.items() if key != "SLURM_PROCID"}
-    assert find_place(shell) is None
+    assert find_membership(shell) is None
 
 
 def test_torchrun_inside_slurm_comes_first():
-    assert find_place({**SLURM, "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}).world_size == 2
+    assert find_membership({**SLURM, "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}).world_size == 2
 
 
 @pytest.mark.parametrize(

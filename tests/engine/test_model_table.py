@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from detframe.engine.build import model_table
+import logging
+
+from detframe.engine.build import log_model, model_table
+from detframe.engine.terminal import TerminalFormatter
 from detframe.modeling import build_detection_model
 from detframe.solver import parameter_groups
 from tests.modeling.tiny import tiny_config
@@ -33,3 +36,15 @@ def test_norms_modes_and_factors():
     assert table["backbone.body.layer2"][2:] == ["5 BN (batch statistics)", "0.1"]
     assert table["backbone.fpn"][2:] == ["8 GN", "0.1"]
     assert table["rpn.head"][2:] == ["-", "1 to 2"]
+
+
+def test_the_heading_stands_over_its_columns_in_the_log(caplog):
+    cfg = tiny_config({"MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM": 32})
+    model = build_detection_model(cfg)
+    groups = parameter_groups(cfg, model)
+    with caplog.at_level(logging.INFO, logger="detframe"):
+        log_model(model, groups)
+    (record,) = caplog.records
+    first, *table = TerminalFormatter("%H:%M:%S").format(record).splitlines()
+    assert " model: " in first and first.endswith(" M of them trained")
+    assert table == model_table(model, groups).splitlines() and table[0].startswith("module ")

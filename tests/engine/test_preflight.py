@@ -16,7 +16,7 @@ from detframe.engine.preflight import check_data_sets, check_names, choose_metri
 from detframe.engine.run import train
 from detframe.errors import InvalidValueError, MissingFileError, UnknownNameError
 from detframe.parallel.environment import env_number
-from detframe.parallel.joining import find_place
+from detframe.parallel.joining import find_membership
 from detframe.registry import LR_SCHEDULES
 
 
@@ -162,11 +162,11 @@ def test_environment_variables_that_are_no_numbers_are_named(monkeypatch: pytest
         env_number("WORLD_SIZE", 1)
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT"):
         with pytest.raises(InvalidValueError, match=f"the environment variable {name} is"):
-            find_place({"WORLD_SIZE": "2", "RANK": "0", name: text})
+            find_membership({"WORLD_SIZE": "2", "RANK": "0", name: text})
 
 
 def test_ranks_lie_within_the_world():
     for rank in ("2", "-1"):
         with pytest.raises(InvalidValueError, match=f"this is process {rank} of 2"):
-            find_place({"WORLD_SIZE": "2", "RANK": rank})
-    assert find_place({"WORLD_SIZE": "1", "RANK": "0"}) is None and find_place({"WORLD_SIZE": ""}) is None
+            find_membership({"WORLD_SIZE": "2", "RANK": rank})
+    assert find_membership({"WORLD_SIZE": "1", "RANK": "0"}) is None and find_membership({"WORLD_SIZE": ""}) is None
