@@ -289,9 +289,9 @@ class Each:
             return self._size()
         if self.filled and not value:
             return f"a list of {_plural(self)}, not empty"
-        bare = self.member.member if isinstance(self.member, Each) else self.member
-        wrongs = [(self.member if isinstance(item, tuple) else bare).wrong(item) for item in value]
-        found = next(filter(None, wrongs), "")
+        nested = isinstance(self.member, Each)
+        items = [(item,) if nested and not isinstance(item, tuple) else item for item in value]
+        found = next(filter(None, map(self.member.wrong, items)), "")
         if found:
             return f"a list of {_plural(self)}, each {found}"
         pairs = list(pairwise(value)) if self.order else []
@@ -307,12 +307,16 @@ class Each:
 
     def describe(self) -> str:
         text = self.member.describe()
-        parts = [f"each {text}"] if text else []
+        members = [f"each {text}"] if text else []
         if isinstance(self.member, Choice):
-            parts = ["each one of " + ", ".join(f'"{value}"' for value in self.member.values)]
-        parts += [f"{' or '.join(map(str, self.sizes))} of them"] if self.sizes else []
-        parts += ["not empty"] if self.filled else []
-        return ", ".join([*parts, *([self.order] if self.order else [])])
+            members = ["each one of " + ", ".join(f'"{value}"' for value in self.member.values)]
+        own = [f"{' or '.join(map(str, self.sizes))} of them"] if self.sizes else []
+        own += ["not empty"] if self.filled else []
+        own += [self.order] if self.order else []
+        if isinstance(self.member, Each):  # what is true of the inner lists comes last, behind a colon
+            inner = f"each a list of {_plural(self.member)}"
+            return ", ".join([*own, f"{inner}: {text}" if text else inner])
+        return ", ".join([*members, *own])
 
 
 def complaints(rule: Rule, key: str, value: Any) -> Iterator[str]:

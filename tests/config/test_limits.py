@@ -55,6 +55,28 @@ def test_every_number_states_a_bound_or_that_any_value_is_right():
         Key((1.0,), "A list", each=Number())
 
 
+def test_a_list_says_of_its_members_and_of_their_members_what_they_are():
+    positive = Number(above=0, ceiling=9)
+    assert Each(positive, sizes=(2, 4), filled=True, order="rising").describe() == (
+        "each above 0, at most 9, 2 or 4 of them, not empty, rising"
+    )
+    rows = Each(Each(positive, sizes=(4,)), filled=True)
+    assert rows.describe() == "not empty, each a list of numbers: each above 0, at most 9, 4 of them"
+    assert Each(Each(Choice(("a", "b")), filled=True)).describe() == (
+        'each a list of words: each one of "a", "b", not empty'
+    )
+    assert Each(Each(Text())).describe() == "each a list of words"
+    assert Each(rows).describe() == f"each a list of lists: {rows.describe()}"
+
+
+def test_a_member_without_brackets_is_judged_as_the_list_that_it_stands_for():
+    rule = Each(Each(Number(above=0, ceiling=9), filled=True), filled=True, bare=True)
+    assert rule.wrong((3, (1, 2))) == ""
+    wanted = "a list of lists, each a list of numbers, each above 0"
+    assert rule.wrong((3, -1)) == rule.wrong(((3,), (-1,))) == wanted
+    assert rule.wrong((3, ())) == "a list of lists, each a list of numbers, not empty"
+
+
 @pytest.mark.parametrize("key", NOT_TRUTHS)
 def test_the_rule_is_of_the_type_of_the_default(key: str):
     default, rule = DEFAULTS[key], RULES[key]
