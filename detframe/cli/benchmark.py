@@ -251,13 +251,14 @@ def _timed(parts: dict[str, nn.Module], rows: dict[str, list[float]], device: to
 def benchmark_data(cfg: ConfigNode, rounds: int) -> dict[str, float]:
     """Images per second of the training loader alone, over `rounds` times 20 batches after a warm-up."""
     from detframe.config import resolve_durations
-    from detframe.data import build_train_loader, load_records
+    from detframe.data import build_train_loader
+    from detframe.engine.inputs import load_train_records
 
     if not cfg.DATASETS.TRAIN:
         raise InvalidValueError(
             "--what data needs a data set: give a --config-file, or the override DATASETS.TRAIN NAME"
         )
-    records = load_records(cfg.DATASETS.TRAIN, cfg.DATASETS.CATALOG, on_missing=cfg.DATALOADER.ON_ERROR)
+    records = load_train_records(cfg)
     loader = iter(build_train_loader(resolve_durations(cfg, len(records)), records))
     for _ in range(5):
         next(loader)

@@ -113,7 +113,9 @@ def draw_predictions(cfg: ConfigNode, checkpoint: Path, folder: Path) -> int:
     from detframe.visualization import contact_sheet, side_by_side
 
     detector = Detector.load(str(checkpoint), device=cfg.MODEL.DEVICE)
-    records = load_records(cfg.DATASETS.TEST, cfg.DATASETS.CATALOG, on_missing=cfg.DATALOADER.ON_ERROR)
+    records = load_records(
+        cfg.DATASETS.TEST, cfg.DATASETS.CATALOG, limit=cfg.DATASETS.LIMIT, on_missing=cfg.DATALOADER.ON_ERROR
+    )
     chosen = records.select(torch.arange(min(NUM_PICTURES, len(records))))
     images = [load_image(chosen[i]["file_name"]) for i in range(len(chosen))]
     pictures = []

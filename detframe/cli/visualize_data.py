@@ -37,16 +37,11 @@ def _run(args: argparse.Namespace) -> int:
     cfg = load_config(args)
     output = Path(args.output or Path(cfg.OUTPUT_DIR) / "data")
     check_output(output)
-    from detframe.data import build_train_loader, load_records
-    from detframe.engine.inputs import file_names
+    from detframe.data import build_train_loader
+    from detframe.engine.inputs import file_names, load_train_records
     from detframe.visualization import training_image
 
-    records = load_records(
-        cfg.DATASETS.TRAIN,
-        cfg.DATASETS.CATALOG,
-        keep_empty=cfg.DATALOADER.EMPTY == "keep",
-        on_missing=cfg.DATALOADER.ON_ERROR,
-    )
+    records = load_train_records(cfg)
     find = file_names(records)
     with closing(build_train_loader(cfg, records)) as loader:
         samples = chain.from_iterable(zip(images, targets, strict=True) for images, targets in loader)

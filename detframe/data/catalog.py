@@ -38,7 +38,7 @@ def load_records(
         names: from the catalog.
         catalog: a catalog file of the user's own, whose entries come before the shipped ones (DATASETS.CATALOG).
         keep_empty: keep images without objects (crowds do not count as objects).
-        limit: only the first so many images (DATASETS.LIMIT); 0 is all.
+        limit: only the first so many images of each data set (DATASETS.LIMIT); 0 is all.
         on_missing: "raise" or "skip" annotated images that do not exist (DATALOADER.ON_ERROR). What is left out is
             counted in one warning, and in `missing` and `findings` of the records. "" does not look for the files, and
             raises only where a reader misses some.
@@ -57,8 +57,8 @@ def load_records(
     records = records_of(entries, keep_empty, on_missing)
     for line in records.warnings:
         logger.warning("%s", line)
-    if 0 < limit < len(records):
-        records = records[:limit]
+    if limit > 0:
+        records = records.first_of_each(limit)
     if not len(records):
         wanted = "" if keep_empty else " with objects (DATALOADER.EMPTY is drop)"
         raise InvalidValueError(f"the data sets {', '.join(names)} have no image{wanted}")

@@ -211,6 +211,12 @@ class Records(Sequence[Record]):
             chosen = chosen.astype(np.int64)
         return Records(self.metadata, self._parts, self._part_of[chosen], self._row_of[chosen], self._renumbered)
 
+    def first_of_each(self, count: int) -> Records:
+        """The first `count` images of each data set that was joined; all where none has more."""
+        chosen = [np.flatnonzero(self._part_of == part)[:count] for part in range(len(self._parts))]
+        kept = np.concatenate(chosen)
+        return self if len(kept) == len(self) else self.select(kept)
+
 
 def join(parts: Sequence[PackedDataset]) -> Records:
     """Records of one or more data sets, one after another, without copying.

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from detframe.cli import evaluate, predict, quickstart, train, visualize_data
+from detframe import data
+from detframe.cli import benchmark, evaluate, predict, quickstart, train, visualize_data
 
 CONFIG = """
 MODEL:
@@ -69,6 +70,26 @@ def test_train_resume_evaluate_and_predict(workplace: Path, capsys: pytest.Captu
 def test_visualize_data(workplace: Path):
     assert visualize_data.main(["--config-file", "c.yaml", "--num-images", "3", "--output", "look"]) == 0
     assert len(list((workplace / "look").glob("*.jpg"))) == 3
+
+
+def test_visualize_data_shows_the_images_that_a_training_takes(workplace: Path):
+    words = ["--config-file", "c.yaml", "--num-images", "6", "--output", "look", "DATASETS.LIMIT", "2"]
+    assert visualize_data.main(words) == 0
+    drawn = [path.stem.partition("_")[2] for path in sorted((workplace / "look").glob("*.jpg"))]
+    assert len(drawn) == 6 and len(set(drawn)) == 2
+
+
+def test_benchmark_data_reads_the_images_that_a_training_takes(workplace: Path, monkeypatch: pytest.MonkeyPatch):
+    taken = []
+    loader = data.build_train_loader
+
+    def looked_at(cfg, records):
+        taken.append(len(records))
+        return loader(cfg, records)
+
+    monkeypatch.setattr(data, "build_train_loader", looked_at)
+    assert benchmark.main(["--what", "data", "--config-file", "c.yaml", "--rounds", "1", "DATASETS.LIMIT", "2"]) == 0
+    assert taken == [2]
 
 
 def test_quickstart(workplace: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture):

@@ -74,3 +74,11 @@ def test_only_the_first_images(shapes: Path, tmp_path: Path) -> None:  # noqa: F
     whole, few = load_records(["a"], catalog), load_records(["a"], catalog, limit=3)
     assert len(whole) == 10 and [r["image_id"] for r in few] == [r["image_id"] for r in whole][:3]
     assert len(load_records(["a"], catalog, limit=99)) == 10
+
+
+def test_the_first_images_of_each_data_set(shapes: Path, tmp_path: Path) -> None:  # noqa: F811
+    catalog = str(write_catalog(tmp_path, {"a": entry(shapes), "b": entry(shapes)}))
+    for limit, counts in ((3, [3, 3]), (99, [10, 10]), (0, [10, 10])):
+        records = load_records(["a", "b"], catalog, limit=limit)
+        names = [Path(record["file_name"]).name for record in records]
+        assert len(records) == sum(counts) and names[: counts[0]] == names[counts[0] :]
