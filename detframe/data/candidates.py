@@ -25,6 +25,7 @@ FILES_ASKED = 25  # of one suffix in one folder; where there are more, each is o
 READ_AT_MOST = 40  # candidates that are read to be compared
 SAME_SHARE = 0.9  # of the pictures of one candidate that another one must have to stand for it
 _COMPARED = 2000  # pictures that are compared with their namesakes byte by byte
+MASKS, KEYPOINTS = "masks", "keypoints"  # what a training may need of a data set besides boxes
 DATA_FILES = (".json", ".csv", ".tsv", ".xml", ".yaml", ".yml")  # that may hold a data set each
 
 
@@ -39,6 +40,10 @@ class Content:
     has_keypoints: bool = False
     missing: int = 0
     problem: str = ""
+
+    def has(self, needs: str) -> bool:
+        """Whether it holds what is needed; everything holds nothing."""
+        return {MASKS: self.has_masks, KEYPOINTS: self.has_keypoints}.get(needs, True)
 
 
 @dataclass(frozen=True)
@@ -64,22 +69,25 @@ def recognisers(format_name: str = "") -> dict[str, object]:
     return {format_name: reader} if hasattr(reader, "recognise") else {}
 
 
-def find_candidates(path: Path, format_name: str = "") -> list[Candidate]:
+def find_candidates(path: Path, format_name: str = "", needs: str = "") -> list[Candidate]:
     """Everything that a format recognises at a path, in the folders below it and in its files of annotations.
+
+    Args:
+        needs: as of `detframe.data.folder.read_folder`.
 
     Raises:
         UserError: what a format says of a data set of its own that cannot be used, where there is no other.
     """
     formats, broken = recognisers(format_name), list[UserError]()
-    found = _ask(path, formats, broken)
+    found = _ask(path, formats, broken, needs)
     if path.is_dir():
         listing = files_below(path)
         for folder in _unexplained(listing, found)[:FOLDERS_ASKED]:
-            found += _ask(path / folder, formats, broken)
+            found += _ask(path / folder, formats, broken, needs)
         known = {part.annotations for candidate in found for part in candidate.recognised.parts}
         for file in _data_files(listing):
             if path / file not in known:
-                found += _ask(path / file, formats, broken)
+                found += _ask(path / file, formats, broken, needs)
     if broken and not found:
         raise broken[0]
     whole: list[Candidate] = []
@@ -89,15 +97,18 @@ def find_candidates(path: Path, format_name: str = "") -> list[Candidate]:
     return whole
 
 
-def _ask(path: Path, formats: dict[str, object], broken: list[UserError]) -> list[Candidate]:
+def _ask(path: Path, formats: dict[str, object], broken: list[UserError], needs: str) -> list[Candidate]:
     """What the formats recognise at one path; their errors are put to `broken`."""
-    answers = []
+    answers: list[Recognised | None] = []
     for reader in formats.values():
         try:
             answers.append(reader.recognise(path))  # type: ignore[attr-defined]
         except UserError as error:
             broken.append(error)
-    return [Candidate(path, answer) for answer in answers if answer is not None and answer.parts]
+    known = [answer for answer in answers if answer is not None and answer.parts]
+    if needs == KEYPOINTS:
+        known = [answer.with_keypoints or answer for answer in known]
+    return [Candidate(path, answer) for answer in known]
 
 
 def _unexplained(listing: Listing, found: Sequence[Candidate]) -> list[Path]:

@@ -26,26 +26,28 @@ _LISTED, _EXPLAINED = 20, 5  # data sets of a message; of so many it says by wha
 MUCH_LARGER = 5  # one data set with so many times the pictures of all others together is the one that is meant
 
 
-def choose(path: Path, shown_path: str, format_name: str = "") -> tuple[Candidate, list[Finding]]:
+def choose(path: Path, shown_path: str, format_name: str = "", needs: str = "") -> tuple[Candidate, list[Finding]]:
     """The data set that a path means, and what there is to say about it.
 
     Args:
         path: an existing file or folder.
         shown_path: the path as the user wrote it, for commands to copy.
         format_name: take what this format recognises, where several do.
+        needs: as of `detframe.data.folder.read_folder`.
 
     Raises:
         ValueError: no format recognises it, or it holds several data sets, or the only one cannot be read.
         KeyError: there is no such format.
     """
     _check_format(format_name)
-    found = find_candidates(path, format_name)
+    found = find_candidates(path, format_name, needs)
     if not found:
         raise not_recognised(path, shown_path, format_name)
     if len(found) == 1:
         return found[0], _notes(found[0])
     read = [read_content(candidate) for candidate in found[:READ_AT_MOST]]
-    sets = clusters(read)
+    able = [candidate for candidate in read if candidate.content.has(needs)]
+    sets = clusters(able) or clusters(read)
     broken = [candidate for candidate in read if not candidate.content.pictures]
     if not sets:
         return _best_broken(broken, path, shown_path)

@@ -27,7 +27,7 @@ from detframe.errors import InvalidValueError, MissingFileError, listed
 
 # Names that say nothing about a data set: that of the folder above it says more
 _NO_NAMES = re.compile(
-    r"(data|dataset|datasets|images|annotations|labels|train|training|val|valid|test|instances(_\w+)?|result|"
+    r"(data|dataset|datasets|images|annotations|labels|train|training|val|valid|test|(instances|person_keypoints)(_\w+)?|result|"
     r"annotations\.coco|via_\w+|obj|classes|all|default|labels_my-project-name.*)",
     re.IGNORECASE,
 )
@@ -78,6 +78,7 @@ def read_folder(
     others: str = "background",
     val_share: float = 0.2,
     val: str | Path = "",
+    needs: str = "",
 ) -> FolderData:
     """Recognise the data set at a path: a folder, a data.yaml, a file of annotations, or an archive.
 
@@ -87,6 +88,7 @@ def read_folder(
         others: what objects of other classes are: "background", or "ignore" (neither trained on nor counted).
         val_share: how much is set apart for validation where the data set does not say.
         val: another path, whose data validate in place of a part of these.
+        needs: "masks" or "keypoints": of several files or formats, those that have some are taken, where any has.
 
     Raises:
         FileNotFoundError: there is no such path; names the nearest.
@@ -94,10 +96,10 @@ def read_folder(
         KeyError: there is no such format or class.
     """
     files_below.cache_clear()
-    name, path, chosen, findings = _found(path, format)
+    name, path, chosen, findings = _found(path, format, needs)
     val_entry = None
     if str(val):
-        _, val_path, val_chosen, about = _found(val, "")
+        _, val_path, val_chosen, about = _found(val, "", needs)
         findings += about
         val_entry = validating(val_chosen.recognised, val_path)
     entries, decided = make_entries(chosen.recognised, name, path, val_share, val_entry)
@@ -109,7 +111,7 @@ def read_folder(
     )
 
 
-def _found(path: str | Path, format: str) -> tuple[str, Path, Candidate, list[Finding]]:
+def _found(path: str | Path, format: str, needs: str) -> tuple[str, Path, Candidate, list[Finding]]:
     """The name of the data set at a path, the folder where it lies, itself, and what there is to say of it."""
     shown_path, path = str(path), expanded(path).absolute()
     if not shown_path.strip():
@@ -125,7 +127,7 @@ def _found(path: str | Path, format: str) -> tuple[str, Path, Candidate, list[Fi
         if not files_below(path).names:
             raise InvalidValueError(f"{shown_path} has no file in it. A data set has images and annotations")
         shown_path = str(path)
-    chosen, about = choose(path, shown_path, format)
+    chosen, about = choose(path, shown_path, format, needs)
     return name, path, chosen, [*findings, *about]
 
 

@@ -47,6 +47,9 @@ class Recognised:
     parts: tuple[Part, ...]  # at most one of each split
     notes: tuple[str, ...] = ()  # what the path says that is not so, and what was taken in its place
     left_out: tuple[Path, ...] = ()  # folders and files that belong to it and were not taken: copies, old versions
+    with_keypoints: Recognised | None = (
+        None  # the same pictures by files with keypoints, where those of `parts` lack them
+    )
 
 
 def recognised_by(recognise: Callable[[Path], Recognised | None], looks_for: str = "") -> Callable[[Reader], Reader]:

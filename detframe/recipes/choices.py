@@ -85,7 +85,7 @@ def choose(facts: DataFacts, machine: Machine, wish: Wish, pace: Pace | None = N
     Raises:
         ValueError: a task that the data cannot teach, or an unknown one.
     """
-    _check_task(facts, wish.task)
+    check_task(facts, wish.task)
     picks = Picks(wish)
     if wish.base is None:
         size = size_of(machine, wish.model)
@@ -123,7 +123,8 @@ def _suited(machine: Machine) -> str:
     return "large" if machine.ranks > 1 and machine.gpu_memory >= SMALL_GPU else "medium"
 
 
-def _check_task(facts: DataFacts, task: str) -> None:
+def check_task(facts: DataFacts, task: str) -> None:
+    """Raises ValueError for a task that the data cannot teach, or an unknown one."""
     if task not in TASKS:
         raise InvalidValueError(f"--task must be one of {', '.join(TASKS)}, not {task!r}")
     if task == "mask" and not facts.has_masks:
@@ -134,8 +135,7 @@ def _check_task(facts: DataFacts, task: str) -> None:
     if task == "keypoint" and not facts.keypoints:
         raise InvalidValueError(
             "--task keypoint trains on keypoints, but these data name none; --task box trains on their boxes. "
-            "Of COCO's files, those with keypoints are named themselves: --data person_keypoints_train.json --val-data "
-            "person_keypoints_val.json"
+            "Of COCO's files, person_keypoints_train.json and the like have some: name the folder that holds them"
         )
 
 

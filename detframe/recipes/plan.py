@@ -29,13 +29,13 @@ from detframe.engine.commands import program_name
 from detframe.errors import InvalidValueError, MissingFileError, UnknownNameError
 from detframe.model_zoo import list_configs
 from detframe.recipes.budget import TOO_SHORT, Pace
-from detframe.recipes.choices import choose, size_of
+from detframe.recipes.choices import check_task, choose, size_of
 from detframe.recipes.facts import DataFacts, data_facts
 from detframe.recipes.machine import Machine, this_machine
 from detframe.recipes.text import recipe_text
 from detframe.recipes.trial import DoesNotFit, Measure, measure
 from detframe.recipes.weights import find_weights
-from detframe.recipes.wish import SIZES, Choice, Wish
+from detframe.recipes.wish import NEEDS, SIZES, Choice, Wish
 from detframe.registry import nearest
 
 logger = logging.getLogger(__name__)
@@ -116,12 +116,14 @@ def make_plan(request: Request, measured: Measure = measure) -> Plan:
     base, base_name = _base(request.model)
     overrides = _overrides(request, base)
     folder = output_folder(request)
-    data = read_folder(request.path, request.format, request.classes, val=request.val_data)
+    needs = NEEDS.get(request.task, "")
+    data = read_folder(request.path, request.format, request.classes, val=request.val_data, needs=needs)
     sets = data.all_records()
     train, val = sets["train"], sets["val"]
     _tell_data(request.path, data, sets)
     facts = data_facts(train, val, len(train.missing))
     logger.info("  %s", _counted(facts))
+    check_task(facts, request.task)  # before weights are fetched
     machine = this_machine(str(overrides.get("MODEL.DEVICE", "auto")), request.ranks)
     wish = _wish(request, base, base_name, overrides, machine)
     if not wish.weights.value:

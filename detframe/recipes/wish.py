@@ -10,6 +10,7 @@ from detframe.config import ConfigNode, get_cfg
 from detframe.recipes.weights import FoundWeights
 
 TASKS = ("box", "mask", "keypoint")
+NEEDS = {"mask": "masks", "keypoint": "keypoints"}  # of the data, by the task
 SIZES = ("small", "medium", "large")
 GIVEN = "as given on the command line"
 

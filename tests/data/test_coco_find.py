@@ -11,6 +11,7 @@ import cv2
 import pytest
 
 from detframe.data import CatalogEntry, Records, join
+from detframe.data.folder import read_folder
 from detframe.data.formats import coco_find, read_coco
 from detframe.data.listing import files_below
 from detframe.data.packing import PackedDataset
@@ -103,6 +104,66 @@ def test_the_splits_of_coco_itself_with_keypoints_captions_and_panoptic_files(tm
     assert alone.parts[0].annotations.name == "person_keypoints_val2017.json"
     assert recognise(tmp_path / "annotations" / "captions_val2017.json") is None
     assert recognise(tmp_path / "annotations" / "results_val.json") is None
+
+
+def keypoint_tree(folder: Path, boxes: tuple[str, ...], keypoints: tuple[str, ...]) -> Path:
+    """COCO's own layout, with files of boxes for some splits, and files of keypoints for some."""
+    person = [{"id": 1, "name": "person", "keypoints": ["nose"], "skeleton": []}]
+    for split in sorted({*boxes, *keypoints}):
+        draw(*(folder / f"{split}2017" / f"{split}{i}.jpg" for i in range(3)))
+        names = [f"{split}{i}.jpg" for i in range(3)]
+        points = [annotation(i, i, BOX, keypoints=[9, 9, 2], num_keypoints=1) for i in (1, 2, 3)]
+        if split in boxes:
+            write(folder / "annotations" / f"instances_{split}2017.json", names)
+        if split in keypoints:
+            path = folder / "annotations" / f"person_keypoints_{split}2017.json"
+            write(path, names, categories=person, annotations=points)
+    return folder
+
+
+def test_files_of_keypoints_are_taken_where_keypoints_are_needed(tmp_path: Path) -> None:
+    keypoint_tree(tmp_path, ("train", "val"), ("train", "val"))
+    for place in (tmp_path, tmp_path / "annotations"):
+        data = read_folder(place, needs="keypoints")
+        assert {split: entry.annotations.name for split, entry in data.entries.items()} == {
+            "train": "person_keypoints_train2017.json",
+            "val": "person_keypoints_val2017.json",
+        }
+        assert data.class_names == ("person",) and data.records("val").metadata.keypoint_names == ("nose",)
+        texts = [finding.text for finding in data.findings]
+        assert "annotations/instances_val2017.json has no keypoints, and was left out" in texts or place != tmp_path
+        assert not any("data set of its own" in text or "same pictures" in text for text in texts)
+        for needs in ("", "masks"):
+            assert read_folder(place, needs=needs).class_names == ("cat",)
+
+
+def test_a_split_without_keypoints_is_left_out_where_keypoints_are_needed(tmp_path: Path) -> None:
+    data = read_folder(keypoint_tree(tmp_path, ("train", "val"), ("train",)), needs="keypoints")
+    annotations = {split: entry.annotations.name for split, entry in data.entries.items()}
+    assert annotations == dict.fromkeys(("train", "val"), "person_keypoints_train2017.json")  # a share of it
+    texts = [finding.text for finding in data.findings]
+    assert "annotations/instances_val2017.json has no keypoints, and was left out" in texts
+
+
+def test_keypoints_that_no_category_names_are_keypoints_too(tmp_path: Path) -> None:
+    keypoint_tree(tmp_path, ("train",), ("train",))
+    file = tmp_path / "annotations" / "person_keypoints_train2017.json"
+    tree = json.loads(file.read_text())
+    del tree["categories"][0]["keypoints"]
+    file.write_text(json.dumps(tree))
+    assert read_folder(tmp_path, needs="keypoints").records("train").metadata.keypoint_names == ("keypoint_1",)
+    assert read_folder(tmp_path).class_names == ("cat",)
+
+
+def test_what_is_needed_decides_between_data_sets_of_other_pictures(tmp_path: Path) -> None:
+    keypoint_tree(tmp_path / "people", (), ("train", "val"))
+    write(tmp_path / "cats" / "cats.json", [f"{i}.jpg" for i in range(4)])
+    draw(*(tmp_path / "cats" / f"{i}.jpg" for i in range(4)))
+    with pytest.raises(InvalidValueError, match="2 data sets with different pictures"):
+        read_folder(tmp_path)
+    with pytest.raises(InvalidValueError, match="2 data sets with different pictures"):
+        read_folder(tmp_path, needs="masks")  # none has some
+    assert read_folder(tmp_path, needs="keypoints").class_names == ("person",)
 
 
 def test_one_file_has_no_split(tmp_path: Path) -> None:

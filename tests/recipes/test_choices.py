@@ -209,8 +209,10 @@ def test_a_task_that_the_data_cannot_teach_is_an_error(task: str, lacks: str):
         choose(facts(), TWO_CORES, wish(task=task))
 
 
-def test_how_to_name_files_with_keypoints_is_said():
-    with pytest.raises(InvalidValueError, match=r"--data person_keypoints_train\.json --val-data person_keypoints_val"):
+def test_which_files_of_coco_have_keypoints_is_said():
+    with pytest.raises(
+        InvalidValueError, match=r"person_keypoints_train\.json and the like .* name the folder that holds"
+    ):
         choose(facts(), TWO_CORES, wish(task="keypoint"))
 
 

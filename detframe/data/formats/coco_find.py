@@ -8,7 +8,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,18 @@ def _recognised(listing: Listing, found: dict[Path, _Summary], broken: Sequence[
         return None
     left_out = sorted(set(found) - set(truth))
     notes += [f"{file.as_posix()} holds detections with scores, and was left out" for file in left_out]
+    whole = _taken(listing, truth, notes, left_out)
+    keypoints = {file: summary for file, summary in truth.items() if summary.keypoints}
+    if not keypoints or all(part.annotations.relative_to(listing.root) in keypoints for part in whole.parts):
+        return whole
+    others = sorted(set(truth) - set(keypoints))
+    notes += [f"{file.as_posix()} has no keypoints, and was left out" for file in others]
+    return replace(whole, with_keypoints=_taken(listing, keypoints, notes, [*left_out, *others]))
+
+
+def _taken(listing: Listing, truth: dict[Path, _Summary], notes: Sequence[str], left_out: Sequence[Path]) -> Recognised:
+    """The data set of some files, one of each split; `notes` and `left_out` are of the others."""
+    notes, left_out = list(notes), list(left_out)
     by_split: dict[str, list[Path]] = defaultdict(list)
     for file in truth:
         by_split[split_of(file)].append(file)
@@ -208,7 +220,7 @@ def _parsed(data: Any) -> _Summary | None:
         len(images),
         classes,
         len(annotations),
-        any(isinstance(item, dict) and bool(item.get("keypoints")) for item in categories),
+        any(isinstance(item, dict) and bool(item.get("keypoints")) for item in (*categories, *annotations)),
         first is not None and "score" in first,
     )
 
