@@ -26,7 +26,7 @@ DIAGNOSE_BELOW = 0.1
 
 @EVALUATORS.register("coco")
 class COCOEvaluator:
-    """Collects predictions and scores them with pycocotools against the records' ground truth.
+    """Collects predictions and scores them against the records' ground truth; see `detframe.evaluation.scorer`.
 
     Args:
         records: the data set; indexable, with `.metadata` (class_names, category_ids).

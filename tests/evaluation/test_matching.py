@@ -10,7 +10,8 @@ import torch
 from pycocotools.cocoeval import COCOeval
 
 from detframe.evaluation import COCOEvaluator, ProposalEvaluator, TT100KEvaluator, oracle_check
-from detframe.evaluation.ground_truth import GroundTruth, quiet
+from detframe.evaluation.coco_form import detection_rows, object_rows, pycocotools_index, quiet
+from detframe.evaluation.ground_truth import GroundTruth
 from detframe.evaluation.matching import FastCOCOeval
 from tests.evaluation.fakes import FakeRecords, prediction, record, targets_of
 
@@ -50,7 +51,9 @@ def test_every_match_is_that_of_pycocotools(seed: int, kind: str) -> None:
     images = []
     for form in (COCOeval, FastCOCOeval):
         with quiet():
-            evaluation = form(truth.to_coco(kind), truth.results_to_coco(evaluator._results, kind), kind)
+            objects = pycocotools_index(truth, object_rows(truth, truth.images, kind))
+            found_rows = detection_rows(truth, evaluator._results, kind)
+            evaluation = form(objects, pycocotools_index(truth, found_rows), kind)
             evaluation.params.maxDets = [1, 10] if kind == "bbox" else [20]
             evaluation.evaluate()
             evaluation.accumulate()
