@@ -1,11 +1,10 @@
 """Pure functions of tensors, of nothing else: no config, no registry, no device, no in-place edits of arguments."""
 
 from detframe.ops.anchors import anchor_templates, grid_anchors, grid_step
-from detframe.ops.boxes import CONTINUOUS, BoxCoder, inside_images, pairwise_iou
+from detframe.ops.boxes import CONTINUOUS, BoxCoder, Matches, Matching, inside_images, match_boxes, pairwise_iou
 from detframe.ops.keypoints import heatmaps_to_keypoints, keypoint_loss, keypoints_to_cells
 from detframe.ops.losses import BoxLoss, sigmoid_focal
 from detframe.ops.mask_paste import encode_masks, paste_masks
-from detframe.ops.matching import Matches, Matching, match_boxes
 from detframe.ops.roi_align import roi_align_pyramid
 from detframe.ops.sampling import Sampling, random_keys, sample_balanced
 

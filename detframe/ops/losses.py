@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import generalized_box_iou_loss
 
-from detframe.ops.boxes import BoxCoder
+from detframe.errors import InvalidValueError
+from detframe.ops.boxes import BoxCoder, distance_iou
 
 # Entries that are computed at once: on a CPU as many as its caches hold, elsewhere bounded by memory only
 ENTRIES_ON_CPU = 2**17
@@ -43,6 +44,27 @@ class BoxLoss:
             loss: Tensor = generalized_box_iou_loss(found, coder.extend(boxes))
             return loss
         return _smooth_l1(deltas, coder.encode(boxes, references), self.beta).sum(1)
+
+
+def distance_iou_loss(pred: Tensor, target: Tensor, kind: str, smoothing: float) -> Tensor:
+    """The box loss of each positive location of FCOS, from distances to the sides: (P, 4), (P, 4) -> (P,).
+
+    Args:
+        kind: "iou" (-ln IoU, UnitBox, arXiv:1608.01471), "linear_iou" (1 - IoU) or "giou" (1 - GIoU, arXiv:1902.09630).
+        smoothing: see `distance_iou`.
+
+    Raises:
+        ValueError: another kind.
+    """
+    iou, union, enclosing = distance_iou(pred, target, smoothing)
+    if kind == "iou":
+        return -iou.clamp(min=torch.finfo(iou.dtype).tiny).log()
+    if kind == "linear_iou":
+        return 1 - iou
+    if kind == "giou":
+        enclosing = enclosing + 1e-7
+        return 1 - (iou - (enclosing - union) / enclosing)
+    raise InvalidValueError(f"unknown box loss {kind!r}; known: iou, linear_iou, giou")
 
 
 def sigmoid_focal(logits: Tensor, labels: Tensor, weights: Tensor, alpha: float, gamma: float) -> Tensor:

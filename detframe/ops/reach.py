@@ -15,9 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from detframe.ops.boxes import BoxCoder, pairwise_iou
-from detframe.ops.fcos import LocationMatching, location_fits
-from detframe.ops.matching import Matching
+from detframe.ops.boxes import BoxCoder, LocationMatching, Matching, location_fits, pairwise_iou
 from detframe.ops.ragged import members
 
 # Pairs of an object with another one, or with a location, that are looked at together

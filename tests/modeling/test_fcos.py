@@ -11,15 +11,8 @@ from torchvision.ops import generalized_box_iou_loss
 
 from detframe.config import validate
 from detframe.modeling import build_detection_model
-from detframe.ops.fcos import (
-    LocationMatching,
-    Locations,
-    assign_locations,
-    boxes_at,
-    centerness,
-    distance_iou_loss,
-    distances,
-)
+from detframe.ops.boxes import LocationMatching, Locations, assign_locations, boxes_at, centerness, distances
+from detframe.ops.losses import distance_iou_loss
 from tests.modeling.tiny import DENSE, EMPTY, FULL, make_images, make_target, tiny_config
 
 KEYS = {**DENSE, "MODEL.RPN.NAME": "FCOS", "MODEL.FCOS.NUM_CONVS": 2, "MODEL.FCOS.INFERENCE_TH": 0.001}

@@ -22,7 +22,7 @@ def _batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize(("max_pairs", "cache_pairs"), [(2**25, 2**20), (2**25, 700), (700, 2**20)])
 def test_agrees_with_torchvision_and_does_not_depend_on_the_chunks(max_pairs, cache_pairs, monkeypatch):
-    monkeypatch.setattr("detframe.ops.matching.CACHE_PAIRS", cache_pairs)
+    monkeypatch.setattr("detframe.ops.boxes.CACHE_PAIRS", cache_pairs)
     gt, valid, anchors = _batch()
     matches = match_boxes(gt, valid, anchors, Matching(0.6, 0.3), keep_best=True, max_pairs=max_pairs)
     for i in range(2):

@@ -8,7 +8,7 @@ import torch
 from detframe.config import get_cfg
 from detframe.modeling.rpn import FCOS, AnchorRPN, RetinaNet
 from detframe.ops import BoxCoder, inside_images, match_boxes, pairwise_iou
-from detframe.ops.fcos import assign_locations
+from detframe.ops.boxes import assign_locations
 from detframe.ops.reach import MAX_PAIRS, Objects
 from detframe.structures import ImageList
 

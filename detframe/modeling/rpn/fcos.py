@@ -20,16 +20,16 @@ from detframe.modeling.proposals import NMS, Proposals, box_coder
 from detframe.modeling.rpn.dense import LevelCandidates, join_levels, top_candidates
 from detframe.modeling.rpn.fcos_head import ClassificationHead, FCOSHead, LevelOutputs, RegressionHead, make_tower
 from detframe.ops import BoxCoder, grid_step, sigmoid_focal
-from detframe.ops.fcos import (
+from detframe.ops.boxes import (
     LocationMatching,
     Locations,
     assign_locations,
     boxes_at,
     centerness,
     distance_iou,
-    distance_iou_loss,
     distances,
 )
+from detframe.ops.losses import distance_iou_loss
 from detframe.ops.reach import LocationLevel, Objects, Reached, grid_cells, location_reach
 from detframe.registry import RPN_HEADS
 from detframe.structures import ImageList
