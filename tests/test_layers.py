@@ -128,6 +128,18 @@ def test_no_parts_import_each_other_in_a_circle():
     assert not circles(graph)
 
 
+def test_the_readers_of_formats_know_data_and_data_knows_none_of_them():
+    """Where data sets are looked up, the folder is imported as a whole, to fill its registry."""
+    known, formats = modules(), "detframe.data.formats."
+    data = {name for name in known if name.startswith("detframe.data.") and not name.startswith(formats)}
+    found = {name: {m for m in imported_modules(known[name], known) if m.startswith(formats)} for name in data}
+    whole = {"detframe.data.formats.__init__"}
+    assert {name: m for name, m in found.items() if m} == {
+        "detframe.data.catalog": whole,
+        "detframe.data.folder": whole,
+    }
+
+
 def test_what_a_circle_is():
     assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"]

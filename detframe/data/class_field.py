@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from detframe.data.entries import check_names
 from detframe.data.findings import NOTE, WARNING, Finding, sentence
-from detframe.data.formats.fields import check_names
 from detframe.data.metadata import Metadata, folded
 from detframe.data.packing import PackedDataset
 from detframe.data.selection import class_counts, relabel

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from detframe.data.findings import Finding
-from detframe.data.formats.locate import ImageFinder
+from detframe.data.image_names import ImageNames
+from detframe.data.listing import Listing
 from detframe.data.packing import MISSING_IMAGE, PackedDataset, missing_example
 from detframe.errors import MissingFileError
 
@@ -78,8 +79,8 @@ def name_in(path: str, folder: Path) -> str:
 
 def _finding(examples: Sequence[str], missing: Collection[str], folder: Path, count: int) -> Finding:
     """The finding of `count` missing images; examples that are bare names get those that come near and exist."""
-    finder = ImageFinder(folder)
-    complete = [missing_example(name, finder.near(name)) if name in missing else name for name in examples]
+    names = ImageNames([file.as_posix() for file in Listing(folder).images()])
+    complete = [missing_example(name, names.near(name)) if name in missing else name for name in examples]
     return _stated(complete, count)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from detframe.data.entries import CatalogEntry
-from detframe.data.formats.locate import common_end
+from detframe.data.image_names import common_end
 from detframe.data.missing import with_these_missing
 from detframe.data.packing import PackedDataset
 from detframe.data.selection import take_images

@@ -13,6 +13,7 @@ import pytest
 from detframe.data.findings import Findings
 from detframe.data.formats.fields import BACKSLASH
 from detframe.data.formats.locate import AMBIGUOUS, ELSEWHERE, OTHER_SPELLING, ImageFinder, image_root
+from detframe.data.image_names import ImageNames
 from tests.data.sets import pixels
 
 
@@ -174,3 +175,10 @@ def test_names_may_lead_out_of_a_folder_that_has_no_image(tmp_path: Path) -> Non
     names = ["../pets/train/a.jpg", "../pets/train/b.jpg"]
     assert image_root(tmp_path / "clean/pets.json", names) == tmp_path / "clean"
     assert image_root(tmp_path / "clean/pets.json", ["../lost/a.jpg"]) is None
+
+
+def test_names_alone_say_what_is_meant_and_what_comes_near():
+    names = ImageNames(["a/1.jpg", "b/1.jpg", "b/Frame-0007.png"])
+    assert names.best("x/b/1.jpg") == ["b/1.jpg"] and names.best("1.png") == ["a/1.jpg", "b/1.jpg"]
+    assert names.best("frame_7.jpg") == [] and names.near("frame_7.jpg") == "b/Frame-0007.png"
+    assert names.near("other.jpg") == ""

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from detframe.data.entries import CatalogEntry
+from detframe.data.entries import CatalogEntry, check_text
 from detframe.data.findings import NOTE, Findings
 from detframe.data.formats.csv_find import LOOKS_FOR, recognise
 from detframe.data.formats.csv_rows import Item, Picture, RowReader, has_scores, is_box, read_class_names
 from detframe.data.formats.csv_table import Table, read_table
-from detframe.data.formats.fields import Entry, check_text
+from detframe.data.formats.fields import Entry
 from detframe.data.formats.locate import ImageFinder, add_missing, stated_or_read_size
 from detframe.data.formats.shapes import BoxForm
 from detframe.data.metadata import Metadata

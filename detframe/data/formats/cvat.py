@@ -12,10 +12,10 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from detframe.data.entries import CatalogEntry
+from detframe.data.entries import CatalogEntry, check_text
 from detframe.data.findings import NOTE, Findings, Kind
 from detframe.data.formats.annotation_files import beginning, files_of, parts_by_split
-from detframe.data.formats.fields import ID_RANGE, MAX_PIXELS, Entry, check_text
+from detframe.data.formats.fields import ID_RANGE, MAX_PIXELS, Entry
 from detframe.data.formats.json_and_xml import read_xml
 from detframe.data.formats.named_objects import (
     NO_BOX,

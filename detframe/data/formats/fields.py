@@ -1,5 +1,4 @@
-"""Fields of annotation files, and those of catalog entries that only some formats have: each is of its type and in its
-range, or an error that names file, entry and field.
+"""Fields of annotation files: each is of its type and in its range, or an error that names file, entry and field.
 
 What has one obvious meaning is taken for it, with a word in the findings: "64" and 64.0 for 64, "false" for no.
 """
@@ -8,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -217,32 +215,3 @@ def size_of_file(path: Path, entry: Entry) -> tuple[int, int]:
 
 
 # -------------------------------------------------------------------------------- fields of catalog entries
-def check_flag(name: str, field: str, value: Any) -> bool:
-    """`true` or `false` of YAML."""
-    if not isinstance(value, bool):
-        raise InvalidValueError(f"data set {name!r}: {field} must be true or false, not {shown(value)}")
-    return value
-
-
-def check_text(name: str, field: str, value: Any) -> str:
-    """A text; nothing is the empty one."""
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise InvalidValueError(f"data set {name!r}: {field} must be a name, not {shown(value)}")
-    return value
-
-
-def check_names(name: str, field: str, value: Any) -> Sequence[str]:
-    """A list of names, each of them once."""
-    if value is None:
-        return ()
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise InvalidValueError(f"data set {name!r}: {field} must be a list of names, not {shown(value)}")
-    wrong = [item for item in value if not isinstance(item, str) or not item.strip()]
-    if wrong:
-        raise InvalidValueError(f"data set {name!r}: {field} must be a list of names, and has {shown(wrong[0])}")
-    repeated = sorted({item for item in value if list(value).count(item) > 1})
-    if repeated:
-        raise InvalidValueError(f"data set {name!r}: {field} must name each class once, and has {repeated[0]!r} twice")
-    return tuple(value)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from detframe.data.entries import CatalogEntry
+from detframe.data.entries import CatalogEntry, check_text
 from detframe.data.findings import Findings, Kind
 from detframe.data.formats.annotation_files import beginning, files_of, own_files, parts_by_split
-from detframe.data.formats.fields import ID_RANGE, Entry, check_text
+from detframe.data.formats.fields import ID_RANGE, Entry
 from detframe.data.formats.json_and_xml import read_json
 from detframe.data.formats.label_studio_regions import Region, drawn, regions_of, shape_of
 from detframe.data.formats.named_objects import NO_BOX, NO_CLASS, TWO_CLASSES, UNKNOWN_SHAPE, NamedObjects

@@ -16,10 +16,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from detframe.data.entries import CatalogEntry
+from detframe.data.entries import CatalogEntry, check_text
 from detframe.data.findings import Findings, Kind
 from detframe.data.formats.annotation_files import beginning, ending, spread
-from detframe.data.formats.fields import Entry, check_text
+from detframe.data.formats.fields import Entry
 from detframe.data.formats.json_and_xml import read_json
 from detframe.data.formats.locate import image_root
 from detframe.data.formats.named_objects import (

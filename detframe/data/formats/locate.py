@@ -7,12 +7,9 @@ fits several is not guessed.
 
 from __future__ import annotations
 
-import bisect
-import difflib
 import os
 import re
-import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -21,6 +18,7 @@ from detframe.data.findings import ERROR, NOTE, Findings, Kind
 from detframe.data.formats.fields import BACKSLASH, Entry, size_of_file
 from detframe.data.image_files import ImageReadError
 from detframe.data.image_headers import read_header
+from detframe.data.image_names import ImageNames, base_of, stem_of
 from detframe.data.listing import IMAGE_SUFFIXES, Listing, folders_in
 from detframe.data.packing import MISSING_IMAGE, RecordBuilder
 from detframe.errors import UserError
@@ -52,12 +50,8 @@ UNREADABLE = Kind(
 )
 # Names of folders that hold nothing but the images of a data set, in lower case
 IMAGE_FOLDERS = ("images", "jpegimages", "image", "imgs", "img", "pictures", "photos", "frames")
-# Of images that are not read, and may lie there in another form
-_OTHER_SUFFIXES = (".heic", ".heif", ".dng", ".raw", ".dcm", ".svg")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _SAMPLE = 200  # names that decide where the images lie
-_NEIGHBOURS = 25
-_NUMBER, _NO_WORD = re.compile(r"\d+"), re.compile(r"[\W_]+")
 
 
 class ImageFinder:
@@ -75,11 +69,8 @@ class ImageFinder:
         self.folder = folder
         self.findings = findings if findings is not None else Findings()
         self.files = _images_below(folder, deep)  # relative to folder, with slashes
+        self.names = ImageNames(self.files)
         self._known = set(self.files)
-        self._by_name = _grouped(self.files, _base)
-        self._by_folded: dict[str, list[str]] | None = None
-        self._by_stem: dict[str, list[str]] | None = None
-        self._sorted: tuple[list[tuple[str, str]], list[tuple[str, str]]] | None = None
 
     def find(self, name: str) -> Path | None:
         """The image that an annotation calls `name`: an absolute path, one relative to the folder, or a name alone,
@@ -100,7 +91,7 @@ class ImageFinder:
         if translated != name and (path := self._as_given(translated)) is not None:
             self.findings.add(BACKSLASH, repr(name))
             return path
-        found = self._best(translated)
+        found = self.names.best(translated)
         if len(found) > 1:
             self.findings.add(AMBIGUOUS, f"{name!r}: {', '.join(found[:3])}")
         if len(found) != 1:
@@ -111,15 +102,11 @@ class ImageFinder:
     def matches(self, name: str) -> list[Path]:
         """The images that `name` may mean by its own name and the folders before it: several where it is not clear.
         Nothing of it is counted."""
-        return [self.folder / path for path in self._best(name.replace("\\", "/"))]
+        return [self.folder / path for path in self.names.best(name.replace("\\", "/"))]
 
     def near(self, name: str) -> str:
         """The existing names that are most like `name`, at most two and separated by commas; "" where none is."""
-        translated = name.strip().replace("\\", "/")
-        found = self._best(translated)
-        if len(found) < 2:
-            found = self._alike(_base(translated))
-        return ", ".join(found[:2])
+        return self.names.near(name)
 
     # ------------------------------------------------------------------ one name
     def _as_given(self, name: str) -> Path | None:
@@ -135,63 +122,12 @@ class ImageFinder:
             return None
         return Path(os.path.normpath(path))
 
-    def _best(self, name: str) -> list[str]:
-        """The files that `name` may mean: one where it is clear, several where it is not."""
-        base = _base(name)
-        for group in (
-            self._by_name.get(base, []),
-            self._folded.get(_folded(base), []),
-            self._stems.get(_folded(_stem(base)), []),
-        ):
-            if group:
-                exact = [path for path in group if _stem(_base(path)) == _stem(base)]
-                return _agreeing(name, exact or group)
-        return []
-
     def _count(self, name: str, found: str) -> None:
-        base, other = _base(name), _base(found)
-        if base != other and base != _stem(other):
+        base, other = base_of(name), base_of(found)
+        if base != other and base != stem_of(other):
             self.findings.add(OTHER_SPELLING, f"{other} for {base}")
         elif "/" in name:
             self.findings.add(ELSEWHERE, f"{found} for {name}")
-
-    def _alike(self, base: str) -> list[str]:
-        """Names with the same numbers and words; else the most similar one of those that begin or end in the same way,
-        with the same numbers where there is one: of a numbered series, any other is near."""
-        start, end = self._neighbours(base)
-        wanted = _canonical(base)
-        same = [path for path in start + end if _canonical(_base(path)) == wanted]
-        if same:
-            return list(dict.fromkeys(same))
-        by_name = {_canonical(_base(path)): path for path in reversed(start + end)}
-        numbered = sorted(name for name in by_name if _NUMBER.findall(name) == _NUMBER.findall(wanted))
-        for names in (numbered, sorted(by_name)):
-            close = difflib.get_close_matches(wanted, names, n=1, cutoff=0.7)
-            if close:
-                return [by_name[close[0]]]
-        return []
-
-    def _neighbours(self, base: str) -> tuple[list[str], list[str]]:
-        """The files beside `base` in the order of names, and in the order of names read backwards."""
-        if self._sorted is None:
-            keys = [(_canonical(_base(path)), path) for path in self.files]
-            self._sorted = sorted(keys), sorted((key[::-1], path) for key, path in keys)
-        key = _canonical(base)
-        forwards = _beside(self._sorted[0], key)
-        return forwards, _beside(self._sorted[1], key[::-1])
-
-    # ------------------------------------------------------------------ dictionaries, made when they are needed
-    @property
-    def _folded(self) -> dict[str, list[str]]:
-        if self._by_folded is None:
-            self._by_folded = _grouped(self.files, lambda path: _folded(_base(path)))
-        return self._by_folded
-
-    @property
-    def _stems(self) -> dict[str, list[str]]:
-        if self._by_stem is None:
-            self._by_stem = _grouped(self.files, lambda path: _folded(_stem(_base(path))))
-        return self._by_stem
 
 
 def add_missing(builder: RecordBuilder, finder: ImageFinder, name: str) -> None:
@@ -293,57 +229,3 @@ def _is_picture(path: str) -> bool:
     except (OSError, ImageReadError):
         return False
     return True
-
-
-def _grouped(files: Sequence[str], key: Callable[[str], str]) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = {}
-    for path in files:
-        groups.setdefault(key(path), []).append(path)
-    return groups
-
-
-def _agreeing(name: str, group: list[str]) -> list[str]:
-    """Of several files, those in the very folder that is named, or whose folders agree with it the longest, from the
-    end."""
-    if len(group) == 1:
-        return group
-    folder = name.rpartition("/")[0]
-    direct = [path for path in group if path.rpartition("/")[0] == folder]
-    if direct:
-        return direct
-    wanted = folder.lower().split("/") if folder else []
-    lengths = [common_end(wanted, path.rpartition("/")[0].lower().split("/")) for path in group]
-    return [path for path, length in zip(group, lengths, strict=True) if length == max(lengths)]
-
-
-def common_end(first: Sequence[str], second: Sequence[str]) -> int:
-    """How many of the last words of two lists agree."""
-    return next(
-        (i for i, (a, b) in enumerate(zip(reversed(first), reversed(second), strict=False)) if a != b),
-        min(len(first), len(second)),
-    )
-
-
-def _beside(keys: list[tuple[str, str]], key: str) -> list[str]:
-    at = bisect.bisect_left(keys, (key, ""))
-    return [path for _, path in keys[max(0, at - _NEIGHBOURS) : at + _NEIGHBOURS]]
-
-
-def _base(path: str) -> str:
-    return path.rpartition("/")[2]
-
-
-def _stem(base: str) -> str:
-    """A file name without the suffix of an image; what else stands behind a point belongs to the name."""
-    head, _, suffix = base.rpartition(".")
-    return head if head and f".{suffix.lower()}" in (*IMAGE_SUFFIXES, *_OTHER_SUFFIXES) else base
-
-
-def _folded(text: str) -> str:
-    """Without differences of letter case and of how accents are written."""
-    return text.lower() if text.isascii() else unicodedata.normalize("NFC", text).casefold()
-
-
-def _canonical(base: str) -> str:
-    """The words and numbers of a name, so that frame_1.jpg and Frame-0001.png are the same."""
-    return _NUMBER.sub(lambda match: match[0].lstrip("0") or "0", _NO_WORD.sub(" ", _folded(_stem(base))).strip())

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from detframe.data.entries import CatalogEntry
+from detframe.data.entries import CatalogEntry, check_names, check_text
 from detframe.data.findings import Findings
-from detframe.data.formats.fields import Entry, check_names, check_text, image_file, size_of_file
+from detframe.data.formats.fields import Entry, image_file, size_of_file
 from detframe.data.formats.json_and_xml import read_json
 from detframe.data.metadata import Metadata
 from detframe.data.packing import PackedDataset, RecordBuilder

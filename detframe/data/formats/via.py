@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from detframe.data.entries import CatalogEntry
+from detframe.data.entries import CatalogEntry, check_text
 from detframe.data.findings import Findings, Kind
 from detframe.data.formats.annotation_files import beginning, files_of, own_files, parts_by_split
-from detframe.data.formats.fields import Entry, check_text
+from detframe.data.formats.fields import Entry
 from detframe.data.formats.json_and_xml import parse_json, read_json
 from detframe.data.formats.named_objects import NO_BOX, UNKNOWN_SHAPE, NamedObjects
 from detframe.data.formats.shapes import Box, ellipse_box

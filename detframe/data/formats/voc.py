@@ -10,9 +10,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element
 
-from detframe.data.entries import CatalogEntry
+from detframe.data.entries import CatalogEntry, check_flag, check_text
 from detframe.data.findings import NOTE, Findings, Kind
-from detframe.data.formats.fields import Entry, check_flag, check_text
+from detframe.data.formats.fields import Entry
 from detframe.data.formats.locate import OTHER_SPELLING, ImageFinder, add_missing, stated_or_read_size
 from detframe.data.formats.voc_files import (
     Annotation,
