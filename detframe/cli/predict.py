@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from detframe.cli.media import (
     output_paths,
     write_image,
 )
+from detframe.config.keys import all_keys
 from detframe.engine.terminal import RESULT
 from detframe.errors import FileAccessError, UserError
 
@@ -71,6 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--no-labels", action="store_true", help="draw boxes without names and scores")
     parser.add_argument("--batch-size", type=positive, default=8, metavar="N", help="images per forward pass (8)")
+    parser.add_argument(
+        "--nms",
+        choices=list(all_keys()["TEST.NMS"].choices),
+        help="NMS of the detections, in place of the config's (TEST.NMS)",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     parser.add_argument("--strict", action="store_true", help="end with 1 if any input was left out or not drawn")
     add_consent_argument(parser)
@@ -107,7 +113,8 @@ def run(args: argparse.Namespace) -> int:
     detector = Detector.load(args.weights, args.device, allow_custom_imports=args.allow_custom_imports)
     pairs = list(zip(inputs, targets, strict=True))
     draw = partial(draw_instances, score_threshold=args.score_threshold, labels=not args.no_labels)
-    with Predictor(detector, Path(args.output), args.score_threshold, args.batch_size, draw) as predictor:
+    how = {"batch_size": args.batch_size, "nms": args.nms}
+    with Predictor(detector, Path(args.output), args.score_threshold, how, draw) as predictor:
         predictor.images([pair for pair in pairs if not is_video(pair[0])])
         for source, target in pairs:
             if is_video(source):
@@ -123,14 +130,17 @@ class Predictor:
         detector: Detector,
         output: Path,
         score_threshold: float,
-        batch_size: int,
+        how: Mapping[str, Any],
         draw: Callable[..., np.ndarray],
     ) -> None:
+        """Args:
+        how: arguments of `Detector.predict_iter`.
+        """
         self.detector = detector
         self.draw = draw
         self.output = output
         self.score_threshold = score_threshold
-        self.batch_size = batch_size
+        self.how = dict(how)
         self.num_images = self.num_drawn = 0
         self.left_out: list[dict[str, str]] = []  # file_name, error
         self.incomplete: list[str] = []  # videos that broke off
@@ -218,7 +228,7 @@ class Predictor:
                 under_way.append(picture)
                 yield picture.image
 
-        for prediction in self.detector.predict_iter(feed(), self.batch_size, paste_masks=False):
+        for prediction in self.detector.predict_iter(feed(), paste_masks=False, **self.how):
             picture = under_way.popleft()
             self._record(picture, prediction)
             yield picture, self.draw(picture.image, prediction, self.detector.class_names)

@@ -6,6 +6,7 @@ import logging
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -99,6 +100,7 @@ class Detector:
         score_threshold: float = 0.0,
         paste_masks: bool = True,
         on_error: Literal["raise"] = "raise",
+        nms: str | None = None,
     ) -> list[Prediction]: ...
 
     @overload
@@ -110,6 +112,7 @@ class Detector:
         paste_masks: bool = True,
         *,
         on_error: Literal["skip"],
+        nms: str | None = None,
     ) -> list[Prediction | None]: ...
 
     def predict(
@@ -119,6 +122,7 @@ class Detector:
         score_threshold: float = 0.0,
         paste_masks: bool = True,
         on_error: Literal["raise", "skip"] = "raise",
+        nms: str | None = None,
     ) -> Sequence[Prediction | None]:
         """Detections of every image, in the order of the inputs, on the CPU, in the coordinates of the images.
 
@@ -136,12 +140,14 @@ class Detector:
             paste_masks: give masks as (M, 1, H, W); else on their boxes (BoxMasks), which takes far less memory.
             on_error: "raise", or "skip": a file that is missing or cannot be read is named by a warning, and None
                 stands in its place, so that the others keep theirs.
+            nms: another NMS of the detections than that of the config, one of the values of TEST.NMS: "class",
+                "agnostic", "soft" or "soft_linear".
 
         Raises:
             FileNotFoundError: no such file, or no image in a folder or behind a pattern.
-            TypeError, ValueError: something that is no image; names the file.
+            TypeError, ValueError: something that is no image; names the file. No such NMS.
         """
-        return list(self.predict_iter(inputs, batch_size, score_threshold, paste_masks, on_error=on_error))
+        return list(self.predict_iter(inputs, batch_size, score_threshold, paste_masks, on_error=on_error, nms=nms))
 
     @overload
     def predict_iter(
@@ -151,6 +157,7 @@ class Detector:
         score_threshold: float = 0.0,
         paste_masks: bool = True,
         on_error: Literal["raise"] = "raise",
+        nms: str | None = None,
     ) -> Iterator[Prediction]: ...
 
     @overload
@@ -162,6 +169,7 @@ class Detector:
         paste_masks: bool = True,
         *,
         on_error: Literal["skip"],
+        nms: str | None = None,
     ) -> Iterator[Prediction | None]: ...
 
     def predict_iter(
@@ -171,12 +179,14 @@ class Detector:
         score_threshold: float = 0.0,
         paste_masks: bool = True,
         on_error: Literal["raise", "skip"] = "raise",
+        nms: str | None = None,
     ) -> Iterator[Prediction | None]:
         """`predict`, one prediction at a time, for folders and videos (`read_video`) of any length in little memory."""
         if batch_size < 1:
             raise InvalidValueError(f"batch_size must be 1 or more, not {batch_size}")
         if on_error not in ("raise", "skip"):
             raise InvalidValueError(f"on_error is {on_error!r}; it must be 'raise' or 'skip'")
+        run = partial(self._run, score_threshold=score_threshold, nms=nms)
         waiting: dict[tuple[int, int], list[_Item]] = defaultdict(list)
         done: dict[int, Prediction | None] = {}
         following = 0
@@ -188,14 +198,14 @@ class Detector:
                 shape = self._padded_shape(item[1])
                 waiting[shape].append(item)
             if shape is not None and len(waiting[shape]) == batch_size:
-                done.update(self._run(waiting.pop(shape), score_threshold))
+                done.update(run(waiting.pop(shape)))
             elif item[0] - following >= _WINDOW * batch_size:
-                done.update(self._run(waiting.pop(_oldest(waiting)), score_threshold))
+                done.update(run(waiting.pop(_oldest(waiting))))
             while following in done:
                 yield self._finished(done.pop(following), paste_masks)
                 following += 1
         while waiting:
-            done.update(self._run(waiting.pop(_oldest(waiting)), score_threshold))
+            done.update(run(waiting.pop(_oldest(waiting))))
         yield from (self._finished(done.pop(index), paste_masks) for index in sorted(done))
 
     # ------------------------------------------------------------------ inside
@@ -248,8 +258,9 @@ class Detector:
         divisor = self.model.preprocessor.divisor
         return -(-image.shape[-2] // divisor) * divisor, -(-image.shape[-1] // divisor) * divisor
 
-    def _run(self, items: list[_Item], score_threshold: float) -> dict[int, Prediction]:
-        with evaluating(self.model, self.amp_dtype):
+    def _run(self, items: list[_Item], score_threshold: float, nms: str | None) -> dict[int, Prediction]:
+        suppressed = nullcontext() if nms is None else self.model.with_nms(kind=nms)
+        with evaluating(self.model, self.amp_dtype), suppressed:
             predictions = self.model([image for _, image, _ in items], paste_masks=False)
             if score_threshold > 0:
                 predictions = [select(p, p["scores"] >= score_threshold) for p in predictions]

@@ -35,7 +35,7 @@ def build_detection_model(cfg: ConfigNode) -> GeneralizedRCNN:
     Raises:
         ValueError: MODEL.NUM_CLASSES is 0 (training infers it from the data; here there is none).
         KeyError: a name that no registry has.
-        ValueError: a pattern of MODEL.FREEZE that matches no parameter.
+        ValueError: a pattern of MODEL.FREEZE that matches no parameter, or a TEST.NMS that the model cannot have.
     """
     if cfg.MODEL.NUM_CLASSES < 1:
         raise InvalidValueError(

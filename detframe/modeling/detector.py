@@ -14,7 +14,7 @@ from detframe.config import ConfigNode
 from detframe.errors import InvalidTypeError, InvalidValueError
 from detframe.layers import SingleValueError, check_norms
 from detframe.modeling.ground_truth import GroundTruth, pack_targets
-from detframe.modeling.proposals import Proposals
+from detframe.modeling.proposals import NMS, Proposals
 from detframe.ops import BoxCoder
 from detframe.registry import META_ARCHITECTURES
 from detframe.structures import BoxMasks, ImageList, Prediction, Target
@@ -140,6 +140,8 @@ class GeneralizedRCNN(nn.Module):
             ValueError: it does not.
         """
         check_norms(self)
+        if cfg.TEST.NMS != "class":
+            self._nms_to_change(cfg.TEST.NMS)
 
     @property
     def device(self) -> torch.device:
@@ -150,6 +152,42 @@ class GeneralizedRCNN(nn.Module):
     def class_agnostic(self) -> bool:
         """Whether the predictions are proposals, which all have label 1, whatever class the object is of."""
         return self.roi_heads is None and getattr(self.rpn, "class_agnostic", False)
+
+    @property
+    def nms(self) -> NMS | None:
+        """That of the detections; None where these are proposals, or of a head that suppresses in its own way."""
+        found = getattr(self._last_head, "nms", None)
+        return found if isinstance(found, NMS) else None
+
+    @property
+    def _last_head(self) -> Any:
+        """What gives the detections."""
+        return self.rpn if self.roi_heads is None else self.roi_heads
+
+    @contextmanager
+    def with_nms(self, **changes: Any) -> Iterator[None]:
+        """Inside the `with`, the NMS of the detections has other settings, as `kind="soft"`.
+
+        Raises:
+            ValueError: no such kind, or the model has no NMS of detections.
+        """
+        before = self._nms_to_change(str(changes.get("kind", changes)))
+        self._last_head.nms = replace(before, **changes)
+        try:
+            yield
+        finally:
+            self._last_head.nms = before
+
+    def _nms_to_change(self, wanted: str) -> NMS:
+        """The NMS of the detections. Raises ValueError, which says why it cannot be as wanted, where there is none."""
+        if self.nms is not None:
+            return self.nms
+        why = (
+            "gives proposals, whose NMS is hard (MODEL.RPN.NMS_THRESH)"
+            if self.class_agnostic
+            else f"has detections of {type(self._last_head).__name__}, which has no attribute `nms` (see detection_nms)"
+        )
+        raise InvalidValueError(f"the NMS of the detections (TEST.NMS) cannot be {wanted!r}: the model {why}")
 
     def forward(
         self, images: Sequence[Tensor], targets: Sequence[Target] | None = None, paste_masks: bool = True

@@ -12,7 +12,13 @@ from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import batched_nms
 
 from detframe.config import ConfigNode
-from detframe.ops import CONTINUOUS, BoxCoder
+from detframe.errors import InvalidValueError
+from detframe.ops import CONTINUOUS, BoxCoder, soft_scores
+
+# Which boxes leave each other alone, and what happens to the others (TEST.NMS)
+NMS_KINDS = ("class", "agnostic", "soft", "soft_linear")
+# What Soft-NMS lowers to less than this is gone (its authors' choice)
+LEAST_SOFT_SCORE = 0.001
 
 
 @dataclass
@@ -85,21 +91,63 @@ class NMS:
         iou: what overlaps a better box of its group more than this goes.
         keep: how many stay of an image.
         coder: says where boxes end.
+        kind: "class": boxes of different groups leave each other alone; "agnostic": only those of different images do;
+            "soft" and "soft_linear": Soft-NMS, which lowers the scores of boxes that overlap a better one of their
+            group, by exp(-IoU² / sigma) or, above `iou`, by 1 - IoU.
+        sigma: of "soft", which knows no `iou`.
+
+    Raises:
+        ValueError: no such kind.
     """
 
     iou: float
     keep: int
     coder: BoxCoder = CONTINUOUS
+    kind: str = "class"
+    sigma: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.kind not in NMS_KINDS:
+            raise InvalidValueError(f"NMS must be one of {', '.join(map(repr, NMS_KINDS))}, not {self.kind!r}")
 
     def __call__(self, found: Candidates, num_images: int) -> Proposals:
         """What is left of the candidates of so many images."""
-        boxes, scores, labels, image, group = found
-        # in double precision, since batched_nms moves the boxes of each group to a place of their own: far out, float32
-        # has too few digits left for their overlaps, which would then depend on how many images and boxes come along
-        kept = batched_nms(self.coder.extend(boxes).double(), scores.double(), group, self.iou).sort().values
+        boxes, scores, labels, image, _ = found
+        kept, scores = self._soften(found) if self.kind.startswith("soft") else self._suppress(found)
         kept = kept[scores[kept].sort(descending=True, stable=True).indices]
         per_image = [kept[image[kept] == i][: self.keep] for i in range(num_images)]
         counts = torch.tensor([len(rows) for rows in per_image], device=boxes.device)
         rows = pad_sequence(per_image, batch_first=True)
         valid = torch.arange(rows.shape[1], device=boxes.device) < counts[:, None]
         return Proposals(boxes[rows] * valid[..., None], scores[rows] * valid, labels[rows] * valid, valid)
+
+    def _suppress(self, found: Candidates) -> tuple[Tensor, Tensor]:
+        """The rows that stay, rising, and the scores of all."""
+        # in double precision, since batched_nms moves the boxes of each group to a place of their own: far out, float32
+        # has too few digits left for their overlaps, which would then depend on how many images and boxes come along
+        group = found.image if self.kind == "agnostic" else found.group
+        kept = batched_nms(self.coder.extend(found.boxes).double(), found.scores.double(), group, self.iou)
+        return kept.sort().values, found.scores
+
+    def _soften(self, found: Candidates) -> tuple[Tensor, Tensor]:
+        """The rows that stay, rising, and the scores of all, lowered."""
+        scores = soft_scores(
+            self.coder.extend(found.boxes).double(),
+            found.scores.double(),
+            found.group,
+            sigma=self.sigma,
+            linear_from=self.iou if self.kind == "soft_linear" else None,
+            most=self.keep,
+        )
+        return (scores >= LEAST_SOFT_SCORE).nonzero().flatten(), scores.to(found.scores)
+
+
+def detection_nms(cfg: ConfigNode, iou: float, coder: BoxCoder, dense: bool = False) -> NMS:
+    """The NMS of a config's detections, of the kind that TEST.NMS says, with the IoU threshold of their head.
+
+    Args:
+        dense: it is a dense detector's. Before ROI heads that proposes, and proposals have hard NMS, always.
+    """
+    proposes = dense and cfg.MODEL.ROI_HEADS.NAME
+    kind = "class" if proposes else cfg.TEST.NMS
+    return NMS(iou, cfg.TEST.DETECTIONS_PER_IMG, coder, kind, cfg.TEST.SOFT_NMS_SIGMA)

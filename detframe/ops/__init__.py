@@ -7,6 +7,7 @@ from detframe.ops.losses import BoxLoss, sigmoid_focal
 from detframe.ops.mask_paste import encode_masks, paste_masks
 from detframe.ops.roi_align import roi_align_pyramid
 from detframe.ops.sampling import Sampling, random_keys, sample_balanced
+from detframe.ops.suppression import soft_scores, weighted_boxes
 
 __all__ = [
     "CONTINUOUS",
@@ -30,4 +31,6 @@ __all__ = [
     "roi_align_pyramid",
     "sample_balanced",
     "sigmoid_focal",
+    "soft_scores",
+    "weighted_boxes",
 ]

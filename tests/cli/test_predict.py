@@ -251,3 +251,12 @@ def test_a_list_appears_whole_or_not_at_all(tmp_path: Path):
         pass
     assert load(tmp_path / "empty.json") == []
     assert sorted(p.name for p in tmp_path.iterdir()) == ["empty.json", "whole.json"]
+
+
+def test_another_nms(checkpoint: Path, photos: Path, tmp_path: Path):
+    rows = {}
+    for kind in ("class", "soft"):
+        assert run(checkpoint, tmp_path / kind, "--input", photos, "--nms", kind) == 0
+        rows[kind] = load(tmp_path / kind / "predictions.json")
+    assert run(checkpoint, tmp_path / "plain", "--input", photos) == 0
+    assert load(tmp_path / "plain" / "predictions.json") == rows["class"] != rows["soft"]

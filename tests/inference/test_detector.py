@@ -317,3 +317,28 @@ def test_predictions_know_the_names_of_their_classes(detector, folder):
         assert prediction["names"] == [detector.class_names[i - 1] for i in prediction["labels"].tolist()]
         first = select(prediction, torch.arange(len(prediction["labels"])) < 1)
         assert first["names"] == prediction["names"][:1]
+
+
+@pytest.mark.parametrize("kind", ["class", "agnostic", "soft", "soft_linear"])
+def test_another_nms_than_the_config_s(checkpoint_path, kind):
+    """An argument says what the key says, for one call."""
+    image = picture(96, 120, 3)
+    detector = Detector.load(checkpoint_path, device="cpu")
+    plain, found = detector.predict(image)[0], detector.predict(image, nms=kind)[0]
+    cfg = detector.cfg.changed([("TEST.NMS", kind)])
+    model = build_detection_model(cfg)
+    model.load_state_dict(detector.model.state_dict())
+    wanted = Detector(model.eval(), cfg, detector.meta).predict(image)[0]
+    again = detector.predict(image)[0]
+    for key in ("boxes", "labels", "scores"):
+        assert torch.equal(found[key], wanted[key]) and torch.equal(again[key], plain[key])
+        assert kind != "class" or torch.equal(found[key], plain[key])
+    if kind == "soft":
+        assert not torch.equal(found["scores"], plain["scores"])
+
+
+def test_an_nms_that_there_is_not(checkpoint_path):
+    detector = Detector.load(checkpoint_path, device="cpu")
+    with pytest.raises(ValueError, match="NMS must be one of 'class', 'agnostic', 'soft', 'soft_linear', not 'hard'"):
+        detector.predict(picture(96, 120, 3), nms="hard")
+    assert detector.model.nms.kind == "class"

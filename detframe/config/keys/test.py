@@ -15,6 +15,12 @@ TEST = section(
     IMS_PER_BATCH=Key(8, "Images per forward pass over all ranks", like=BATCH, resume=HOW),
     DETECTIONS_PER_IMG=Key(100, "Detections kept per image, in the model and in the evaluator; proposals have limits "
         "of their own (MODEL.RPN)", like=COUNT),
+    NMS=Key("class", "NMS of the detections; proposals of an RPN have hard NMS per level, always", choices={
+        "class": "among the detections of a class", "agnostic": "among those of all classes",
+        "soft": "Soft-NMS among those of a class (arXiv:1704.04503): instead of going, what overlaps a better box has "
+        "its score lowered by exp(-IoU² / SOFT_NMS_SIGMA), whatever the IoU threshold, and goes below 0.001",
+        "soft_linear": "the same, lowered by 1 - IoU above the IoU threshold of the head"}),
+    SOFT_NMS_SIGMA=Key(0.5, 'With NMS "soft": the smaller, the more overlapping boxes lose', above=0, ceiling=100),
     VISUALIZE=Key(8, "Number of images of predictions beside ground truth that an evaluation draws", at_least=0,
         ceiling=1_000_000, resume=HOW),
 )

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from detframe.config import ConfigNode
 from detframe.layers import global_normalizer
 from detframe.modeling.ground_truth import GroundTruth
-from detframe.modeling.proposals import NMS, Candidates, Proposals, Regions, box_coder
+from detframe.modeling.proposals import NMS, Candidates, Proposals, Regions, box_coder, detection_nms
 from detframe.modeling.roi_heads.box_head import BoxHead, BoxPredictor, RegionVectors, ROIPooler, class_rows
 from detframe.modeling.roi_heads.keypoint import KeypointBranch
 from detframe.ops import BoxCoder, BoxLoss, Matching, Sampling, match_boxes, random_keys, sample_balanced
@@ -38,7 +38,6 @@ class ROIInference:
 
     score_threshold: float
     min_size: float
-    nms: NMS
 
 
 class MaskHead(Protocol):
@@ -82,6 +81,7 @@ class StandardROIHeads(nn.Module):
         sampling: Sampling,
         loss: ROILoss,
         inference: ROIInference,
+        nms: NMS,
         train_on_pred_boxes: bool = False,
         mask: MaskHead | None = None,
         keypoint: KeypointBranch | None = None,
@@ -91,7 +91,7 @@ class StandardROIHeads(nn.Module):
         self.box_head = head
         self.box_predictor = predictor
         self.coder, self.matching, self.sampling = coder, matching, sampling
-        self.loss, self.inference = loss, inference
+        self.loss, self.inference, self.nms = loss, inference, nms
         self.train_on_pred_boxes = train_on_pred_boxes
         self.mask, self.keypoint = mask, keypoint
 
@@ -120,7 +120,8 @@ class StandardROIHeads(nn.Module):
             matching=Matching(keys.FG_IOU_THRESHOLD, keys.BG_IOU_THRESHOLD),
             sampling=Sampling(keys.BATCH_SIZE_PER_IMAGE, keys.POSITIVE_FRACTION),
             loss=ROILoss(BoxLoss(box.BOX_LOSS_TYPE, box.SMOOTH_L1_BETA), box.BBOX_REG_LOSS_WEIGHT),
-            inference=ROIInference(keys.SCORE_THRESH, keys.MIN_SIZE, NMS(keys.NMS, cfg.TEST.DETECTIONS_PER_IMG, coder)),
+            inference=ROIInference(keys.SCORE_THRESH, keys.MIN_SIZE),
+            nms=detection_nms(cfg, keys.NMS, coder),
             train_on_pred_boxes=box.TRAIN_ON_PRED_BOXES,
             mask=mask,
             keypoint=keypoint,
@@ -257,4 +258,4 @@ class StandardROIHeads(nn.Module):
         fit = self.coder.sides_at_least(boxes, self.inference.min_size).nonzero().flatten()
         group = image * (scores.shape[1] + 1) + labels
         found = Candidates(boxes[fit], scores[region, column][fit], labels[fit], image[fit], group[fit])
-        return self.inference.nms(found, len(images))
+        return self.nms(found, len(images))

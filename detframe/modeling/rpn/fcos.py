@@ -16,7 +16,7 @@ from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
 from detframe.layers import DeformConv, global_normalizer
 from detframe.modeling.ground_truth import GroundTruth
-from detframe.modeling.proposals import NMS, Proposals, box_coder
+from detframe.modeling.proposals import NMS, Proposals, box_coder, detection_nms
 from detframe.modeling.rpn.dense import LevelCandidates, join_levels, top_candidates
 from detframe.modeling.rpn.fcos_head import ClassificationHead, FCOSHead, LevelOutputs, RegressionHead, make_tower
 from detframe.ops import BoxCoder, grid_step, sigmoid_focal
@@ -115,7 +115,7 @@ class FCOS(nn.Module):
             num_classes=cfg.MODEL.NUM_CLASSES,
             settings=FCOSSettings.from_config(cfg),
             matching=LocationMatching(keys.CENTER_SAMPLING_RADIUS, keys.RANGE_INCLUSIVE),
-            nms=NMS(keys.NMS_TH, cfg.TEST.DETECTIONS_PER_IMG, coder),
+            nms=detection_nms(cfg, keys.NMS_TH, coder, dense=True),
             coder=coder,
         )
 

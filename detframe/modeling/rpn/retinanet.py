@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from detframe.config import ConfigNode
 from detframe.layers import ConvNorm, first_part, global_normalizer, init_normal, passes_per_step
 from detframe.modeling.ground_truth import GroundTruth
-from detframe.modeling.proposals import NMS, Proposals, box_coder
+from detframe.modeling.proposals import NMS, Proposals, box_coder, detection_nms
 from detframe.modeling.rpn.anchors import AnchorGenerator
 from detframe.modeling.rpn.dense import LevelCandidates, best_above, class_prior_bias, join_levels
 from detframe.ops import BoxCoder, BoxLoss, Matching, match_boxes, sigmoid_focal
@@ -43,7 +43,6 @@ class RetinaNetInference:
 
     score_threshold: float
     pre_nms: int  # per level
-    nms: NMS
     clip_before_nms: bool
     min_size: float  # below 0 even boxes without area stay
 
@@ -79,13 +78,14 @@ class RetinaNet(nn.Module):
         matching: Matching,
         loss: RetinaNetLoss,
         inference: RetinaNetInference,
+        nms: NMS,
     ) -> None:
         super().__init__()
         self.head = head
         self.anchors = anchors
         self.coder, self.matching = coder, matching
         self.loss = loss
-        self.inference = inference
+        self.inference, self.nms = inference, nms
         if loss.normalizer == "ema":
             self.register_buffer("loss_normalizer", torch.tensor(EMA_START))
 
@@ -121,10 +121,10 @@ class RetinaNet(nn.Module):
             inference=RetinaNetInference(
                 score_threshold=keys.INFERENCE_TH,
                 pre_nms=keys.PRE_NMS_TOP_N,
-                nms=NMS(keys.NMS_TH, cfg.TEST.DETECTIONS_PER_IMG, coder),
                 clip_before_nms=keys.CLIP_BEFORE_NMS,
                 min_size=keys.MIN_SIZE,
             ),
+            nms=detection_nms(cfg, keys.NMS_TH, coder, dense=True),
         )
 
     def forward(
@@ -204,7 +204,7 @@ class RetinaNet(nn.Module):
         ]
         if settings.clip_before_nms:
             boxes = [self.coder.clip(b, sizes[found.image]) for b, found in zip(boxes, candidates, strict=True)]
-        return self._clipped(join_levels(candidates, boxes, len(images), self.head.num_classes, settings.nms), sizes)
+        return self._clipped(join_levels(candidates, boxes, len(images), self.head.num_classes, self.nms), sizes)
 
     def _decode(self, found: LevelCandidates, anchors: Tensor, deltas: Tensor) -> Tensor:
         return self.coder.decode(deltas[found.image, found.row].float(), anchors[found.row])

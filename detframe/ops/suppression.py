@@ -1,0 +1,99 @@
+"""Beyond hard NMS: what becomes of boxes that overlap, where none of them is simply dropped.
+
+Legend: M boxes, G groups of boxes that have to do with each other, L boxes of the largest group.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from detframe.ops.boxes import pairwise_iou
+from detframe.ops.ragged import places
+
+
+def soft_scores(
+    boxes: Tensor, scores: Tensor, group: Tensor, *, sigma: float = 0.5, linear_from: float | None = None, most: int
+) -> Tensor:
+    """Scores after Soft-NMS, (M,): of each group the best box is taken, and lowers the scores of all that are left.
+
+    Scores are lowered by exp(-IoU² / sigma), or linearly, by 1 - IoU.
+
+    Args:
+        boxes: (M, 4), xyxy.
+        scores: (M,), at least 0.
+        group: int64 (M,).
+        linear_from: lower linearly, and only what overlaps by more than this IoU.
+        most: how many are taken of a group; what is left then has a score of 0, as it lies below all of those.
+
+    Source: Bodla et al. 2017, arXiv:1704.04503, section 3. Of equal scores, the first row is taken first.
+    """
+    rows, filled = _grouped(group)
+    left = torch.where(filled, scores[rows], -1.0)
+    boxes, taken = boxes[rows], torch.zeros_like(left)
+    for _ in range(min(most, left.shape[1])):
+        best = left.argmax(1, keepdim=True)
+        taken.scatter_reduce_(1, best, left.gather(1, best), "amax")  # -1 in groups that are used up
+        overlap = pairwise_iou(boxes.gather(1, best[..., None].expand(-1, -1, 4)), boxes)[:, 0]
+        left = torch.where(left < 0, left, left * _kept_share(overlap, sigma, linear_from)).scatter(1, best, -1.0)
+    return torch.zeros_like(scores).index_put((rows[filled],), taken[filled])
+
+
+def _kept_share(overlap: Tensor, sigma: float, linear_from: float | None) -> Tensor:
+    if linear_from is None:
+        return torch.exp(-(overlap**2) / sigma)
+    return torch.where(overlap > linear_from, 1 - overlap, 1.0)
+
+
+def weighted_boxes(
+    boxes: Tensor, scores: Tensor, group: Tensor, *, iou: float, models: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weighted boxes fusion: boxes of a group that overlap become one, the mean of them weighted by their scores.
+
+    By falling score, a box joins the fused box that it overlaps most, if by more than `iou`, or begins one of its own.
+    The score of a fused box of T boxes is their mean, times min(T, models) / models: what few models saw counts less.
+
+    Args:
+        boxes: (M, 4), xyxy.
+        scores: (M,), above 0.
+        group: int64 (M,).
+        models: how many models, or views of the image, the boxes are from.
+
+    Returns:
+        F fused boxes: their boxes (F, 4), scores (F,), and for each the row of its best box, int64 (F,).
+
+    Source: Solovyev et al. 2021, arXiv:1910.13302, section 3, equations 1 to 5.
+    """
+    order = scores.sort(descending=True, stable=True).indices
+    rows, filled = _grouped(group[order])
+    rows = order[rows]
+    # a fused box each, at most as many as there are boxes
+    shape = rows.shape
+    weighted, total, members = boxes.new_zeros((*shape, 4)), scores.new_zeros(shape), scores.new_zeros(shape)
+    first, used = torch.zeros_like(rows), torch.zeros_like(rows[:, :1])
+    for place in range(shape[1]):
+        there = filled[:, place : place + 1]
+        row = rows[:, place]
+        fused = weighted / total[..., None].clamp(min=torch.finfo(total.dtype).tiny)
+        overlap, joins = pairwise_iou(boxes[row][:, None], fused)[:, 0].max(1, keepdim=True)
+        begins = ~(overlap > iou)
+        slot = torch.where(begins, used, joins)
+        first = torch.where(there & begins, first.scatter(1, slot, row[:, None]), first)
+        used = used + (there & begins)
+        score = scores[row][:, None] * there
+        weighted = weighted.scatter_add(1, slot[..., None].expand(-1, -1, 4), score[..., None] * boxes[row][:, None])
+        total, members = total.scatter_add(1, slot, score), members.scatter_add(1, slot, there.to(members))
+    there = members > 0
+    weighted, total, members = weighted[there], total[there], members[there]
+    return weighted / total[:, None], total / members * members.clamp(max=models) / models, first[there]
+
+
+def _grouped(group: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows of each group, in order: int64 (G, L), and which of them are no padding, bool (G, L)."""
+    _, number, counts = torch.unique(group, return_inverse=True, return_counts=True)
+    order = number.sort(stable=True).indices
+    number = number[order]
+    shape = (len(counts), int(counts.max()) if len(counts) else 0)
+    rows, filled = torch.zeros(shape, dtype=torch.int64, device=group.device), torch.zeros(shape, device=group.device)
+    at = (number, places(number, len(counts)))
+    return rows.index_put(at, order), filled.index_put(at, torch.ones_like(number, dtype=filled.dtype)) > 0

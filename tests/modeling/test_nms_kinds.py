@@ -1,0 +1,157 @@
+"""TEST.NMS: per class, class-agnostic, or soft, for every head that detects."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from detframe.config.keys import all_keys
+from detframe.modeling import build_detection_model
+from detframe.modeling.proposals import LEAST_SOFT_SCORE, NMS, NMS_KINDS, Candidates
+from detframe.ops import CONTINUOUS, BoxCoder
+from tests.modeling.tiny import DENSE, make_images, tiny_config
+from tests.ops.test_suppression import overlap, soft_reference
+
+HEADS = {
+    "StandardROIHeads": {},
+    "CascadeROIHeads": {"MODEL.ROI_HEADS.NAME": "CascadeROIHeads"},
+    "FCOS": {**DENSE, "MODEL.RPN.NAME": "FCOS", "MODEL.FCOS.PRIOR_PROB": 0.3},
+    "RetinaNet": {**DENSE, "MODEL.RPN.NAME": "RetinaNet", "MODEL.RETINANET.PRIOR_PROB": 0.3},
+}
+
+
+def candidates(seed=0, images=2, per_image=50, classes=3):
+    generator = torch.Generator().manual_seed(seed)
+    count = images * per_image
+    corner = torch.rand(count, 2, generator=generator) * 40
+    boxes = torch.cat([corner, corner + 10 + torch.rand(count, 2, generator=generator) * 30], 1)
+    scores = 0.01 + torch.rand(count, generator=generator) * 0.99
+    labels = torch.randint(1, classes + 1, (count,), generator=generator)
+    image = torch.arange(images).repeat_interleave(per_image)
+    return Candidates(boxes, scores, labels, image, image * (classes + 1) + labels)
+
+
+def hard_reference(found, image, iou, extent=0.0, per_class=True):
+    """(box, score, label) of what greedy NMS leaves of an image, by falling score."""
+    rows = [i for i in found.scores.argsort(descending=True).tolist() if found.image[i] == image]
+    boxes = [[a, b, c + extent, d + extent] for a, b, c, d in found.boxes.tolist()]
+    kept = []
+    for i in rows:
+        others = [j for j in kept if not per_class or found.labels[j] == found.labels[i]]
+        if all(overlap(boxes[i], boxes[j]) <= iou for j in others):
+            kept.append(i)
+    return [(found.boxes[i].tolist(), float(found.scores[i]), int(found.labels[i])) for i in kept]
+
+
+def left_of(proposals, image):
+    keep = proposals.valid[image]
+    rows = (proposals.boxes[image][keep], proposals.scores[image][keep], proposals.labels[image][keep])
+    return list(zip(*(part.tolist() for part in rows), strict=True))
+
+
+@pytest.mark.parametrize(("kind", "per_class"), [("class", True), ("agnostic", False)])
+@pytest.mark.parametrize("pixel", [0.0, 1.0])
+def test_hard(kind, per_class, pixel):
+    found = candidates()
+    kept = NMS(0.4, 30, BoxCoder(pixel=pixel), kind)(found, 2)
+    for image in range(2):
+        wanted = hard_reference(found, image, 0.4, pixel, per_class)[:30]
+        assert [row[2] for row in left_of(kept, image)] == [row[2] for row in wanted]
+        assert [row[:2] for row in left_of(kept, image)] == [row[:2] for row in wanted]
+
+
+@pytest.mark.parametrize(("kind", "sigma"), [("soft", 0.5), ("soft", 0.2), ("soft_linear", 0.5)])
+@pytest.mark.parametrize("keep", [8, 100])
+def test_soft(kind, sigma, keep):
+    found = candidates(1)
+
+    def lower(iou):
+        if kind == "soft":
+            return math.exp(-(iou**2) / sigma)
+        return 1 - iou if iou > 0.4 else 1.0
+
+    lowered = soft_reference(found.boxes.tolist(), found.scores.double().tolist(), found.group.tolist(), lower)
+    kept = NMS(0.4, keep, CONTINUOUS, kind, sigma)(found, 2)
+    for image in range(2):
+        rows = [i for i in range(100) if found.image[i] == image and lowered[i] >= LEAST_SOFT_SCORE]
+        rows = sorted(rows, key=lambda i: -lowered[i])[:keep]
+        got = left_of(kept, image)
+        assert [row[2] for row in got] == [int(found.labels[i]) for i in rows]
+        assert [row[0] for row in got] == [found.boxes[i].tolist() for i in rows]
+        assert [row[1] for row in got] == pytest.approx([lowered[i] for i in rows])
+
+
+@pytest.mark.parametrize("kind", NMS_KINDS)
+def test_an_image_in_company(kind):
+    together = candidates(images=5)
+    kept = NMS(0.5, 20, kind=kind)(together, 6)
+    assert not kept.valid[5].any()  # an image without candidates
+    for image in range(5):
+        own = together.image == image
+        alone = Candidates(*(part[own] for part in together[:3]), together.image[own] * 0, together.labels[own])
+        assert left_of(NMS(0.5, 20, kind=kind)(alone, 1), 0) == left_of(kept, image)
+    none = torch.zeros(0, dtype=torch.int64)
+    assert (
+        NMS(0.5, 20, kind=kind)(Candidates(torch.zeros(0, 4), torch.zeros(0), none, none, none), 2).boxes.shape[0] == 2
+    )
+
+
+def test_the_kinds_are_those_of_the_key():
+    assert tuple(all_keys()["TEST.NMS"].choices) == NMS_KINDS
+    with pytest.raises(ValueError, match="NMS must be one of 'class', 'agnostic', 'soft', 'soft_linear', not 'hard'"):
+        NMS(0.5, 10, kind="hard")
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_suppresses_as_the_config_says(head):
+    images = make_images()
+    small = {"MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM": 32, "TEST.NMS": "agnostic", "TEST.SOFT_NMS_SIGMA": 0.3}
+    torch.manual_seed(0)
+    model = build_detection_model(tiny_config({**HEADS[head], **small})).eval()
+    if head == "FCOS":  # boxes of a pixel would not overlap
+        torch.nn.init.constant_(model.rpn.head.regression_head.bbox_reg.bias, 3.0)
+    kept = {}
+    with torch.no_grad():
+        for kind in NMS_KINDS:
+            with model.with_nms(kind=kind):
+                assert (model.nms.kind, model.nms.sigma) == (kind, 0.3)
+                kept[kind] = model(images)
+        for found, wanted in zip(model(images), kept["agnostic"], strict=True):  # as the config says
+            assert all(torch.equal(found[key], wanted[key]) for key in ("boxes", "labels", "scores"))
+    for a, b in (("agnostic", "class"), ("soft", "class"), ("soft_linear", "soft")):
+        assert any(
+            x["boxes"].shape != y["boxes"].shape or not torch.equal(x["boxes"], y["boxes"])
+            for x, y in zip(kept[a], kept[b], strict=True)
+        ), (a, b)
+    for prediction in kept["agnostic"]:
+        boxes = prediction["boxes"].tolist()
+        assert len(boxes) and all(overlap(a, b) <= 0.6 + 1e-6 for i, a in enumerate(boxes) for b in boxes[:i])
+    for prediction in kept["soft"]:
+        assert prediction["scores"].tolist() == sorted(prediction["scores"].tolist(), reverse=True)
+
+
+def test_proposals_of_a_dense_detector_stay_hard():
+    keys = {"MODEL.BACKBONE.CONV_BODY": "R-18-FPN-RETINANET", "MODEL.RPN.NAME": "FCOS", "TEST.NMS": "soft"}
+    model = build_detection_model(tiny_config(keys))
+    assert model.rpn.nms.kind == "class" and model.nms is model.roi_heads.nms and model.nms.kind == "soft"
+
+
+def test_proposals_have_no_other_nms():
+    keys = {"MODEL.ROI_HEADS.NAME": ""}
+    with pytest.raises(ValueError, match="cannot be 'soft': the model gives proposals, whose NMS is hard"):
+        build_detection_model(tiny_config({**keys, "TEST.NMS": "soft"}))
+    model = build_detection_model(tiny_config(keys))
+    with (
+        pytest.raises(ValueError, match="cannot be 'agnostic': the model gives proposals"),
+        model.with_nms(kind="agnostic"),
+    ):
+        pass
+
+
+def test_a_head_that_suppresses_in_its_own_way_is_named():
+    model = build_detection_model(tiny_config({}))
+    model.roi_heads.nms = None
+    with pytest.raises(ValueError, match="has detections of StandardROIHeads, which has no attribute `nms`"):
+        model.check(tiny_config({"TEST.NMS": "soft"}))
