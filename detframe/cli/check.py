@@ -168,6 +168,8 @@ def _write(subject: Subject, screened: Screened, path: Path) -> dict[str, Any]:
     for split, file in cleaned.files.items():
         target = path.with_name(f"{path.stem}_{safe_name(split)}.json") if split else path
         write_text(target, json.dumps(file))
-        counts = {"images": len(file["images"]), "objects": len(file["annotations"])}
+        crowds = sum(annotation["iscrowd"] for annotation in file["annotations"])
+        objects = len(file["annotations"]) - crowds  # as everywhere in what is said of the data
+        counts = {"images": len(file["images"]), "objects": objects, "crowds": crowds}
         files.append({"file": str(target), "split": split, **counts})
     return {"files": files, "changes": {what: count for what, count in cleaned.changes.items() if count}}

@@ -81,7 +81,9 @@ def _cut(line: str) -> str:
 def _about_copy(written: dict[str, Any]) -> str:
     lines = ["written as COCO, without what could be mended"]
     for row in written["files"]:
-        lines.append(_wrapped(f"{row['file']}: {row['images']} images, {row['objects']} objects", "- ", "    "))
+        crowds = f", {row['crowds']} crowds" if row["crowds"] else ""
+        counts = f"{row['images']} images, {row['objects']} objects{crowds}"
+        lines.append(_wrapped(f"{row['file']}: {counts}", "- ", "    "))
     for what, count in written["changes"].items():
         lines.append(_wrapped(f"{count} {what}", "  left out: ", "    "))
     if not written["changes"]:

@@ -285,3 +285,21 @@ def test_one_file_where_the_data_set_has_one_part(tmp_path: Path, check: Check) 
     code, out, _ = check("--data", tmp_path / "clean" / "pets.json")  # and it loads again, images and all
     assert code == 0 and "warnings" not in out and "errors:" not in out
     assert "is read as coco" in " ".join(out.split())
+
+
+def test_crowds_are_counted_apart_before_and_after(tmp_path: Path, check: Check) -> None:
+    write_coco_sets(tmp_path)
+    data = json.loads((tmp_path / "a.json").read_text())
+    for annotation in data["annotations"][:3]:
+        annotation["iscrowd"] = 1
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    (tmp_path / "c.yaml").write_text(f"DATASETS: {{CATALOG: {tmp_path}/catalog.yaml, TRAIN: [a], TEST: [b]}}\n")
+    words = ("--config-file", tmp_path / "c.yaml", "--quick", "--write", tmp_path / "clean.json")
+    found = json.loads(check(*words, "--json")[1])
+    numbers = {split: (facts["objects"], facts["crowds"]) for split, facts in found["splits"].items()}
+    assert numbers == {"train": (9, 3), "val": (12, 0)}
+    assert {row["split"]: (row["objects"], row["crowds"]) for row in found["written"]["files"]} == numbers
+    assert found["classes"] == [{"name": "cat", "objects": {"train": 9, "val": 12}}]
+    text = " ".join(check(*words)[1].split())
+    assert "clean_train.json: 12 images, 9 objects, 3 crowds" in text
+    assert "clean_val.json: 12 images, 12 objects" in text and " 0 crowds" not in text
