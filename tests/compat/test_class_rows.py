@@ -9,7 +9,7 @@ from detframe.compat import load_weights
 from detframe.compat.class_rows import rows_by_name
 from detframe.compat.export import to_detectron2
 from detframe.data.coco_categories import COCO_CATEGORIES
-from tests.compat.dialects import C4, RETINANET, random_model
+from tests.compat.models import C4, RETINANET, random_model
 
 COCO = tuple(COCO_CATEGORIES.values())
 ALL_HEADS = ("MODEL.MASK_ON", True)

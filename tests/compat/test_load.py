@@ -11,7 +11,7 @@ from torchvision.models.detection.faster_rcnn import FasterRCNN
 from detframe.compat import load_weights
 from detframe.config import get_cfg
 from detframe.modeling import build_detection_model
-from tests.compat.dialects import RETINANET, random_model
+from tests.compat.models import RETINANET, random_model
 
 RPN_ALONE = ("MODEL.ROI_HEADS.NAME", "")
 

@@ -7,7 +7,7 @@ import torch
 
 from detframe.compat import load_weights
 from detframe.inference import Detector
-from tests.compat.dialects import random_model
+from tests.compat.models import random_model
 from tests.inference.conftest import tiny_checkpoint
 
 NAMES = ("backbone.body.bn1.running_var", "rpn.head.cls_logits.bias", "roi_heads.box_predictor.cls_score.weight")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from detframe.compat import load_weights, translate
-from tests.compat.dialects import random_model
+from tests.compat.models import random_model
 
 MASK = ("MODEL.MASK_ON", True)
 POINT = (

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from detframe.compat import load_weights, read_checkpoint, read_weights
 from detframe.compat.export import to_detectron2
 from detframe.compat.state import find_state_dict
-from tests.compat.dialects import random_model
+from tests.compat.models import random_model
 from tests.compat.test_hostile import read_or_refuse_when_damaged
 
 

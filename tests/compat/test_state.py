@@ -10,9 +10,9 @@ import torch
 
 from detframe.compat import load_weights
 from detframe.compat.state import find_state_dict
-from tests.compat.dialects import C4, assert_same, random_model, renamed
-from tests.compat.test_detectron_names import BOX as DETECTRON_BOX
-from tests.compat.test_detectron_names import FPN, RPN_FPN, blobs_of
+from tests.compat.models import C4, assert_same, random_model, renamed
+from tests.compat.programs.test_detectron import BOX as DETECTRON_BOX
+from tests.compat.programs.test_detectron import FPN, RPN_FPN, blobs_of
 
 
 @pytest.fixture(scope="module")

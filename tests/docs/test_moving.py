@@ -23,8 +23,8 @@ from detframe.compat.export import to_detectron2
 from detframe.config import ConfigNode, get_cfg
 from detframe.inference import Detector
 from detframe.modeling import build_detection_model
-from tests.compat.dialects import renamed
-from tests.compat.test_maskrcnn_names import BODY, BOX, FPN, RPN
+from tests.compat.models import renamed
+from tests.compat.programs.test_maskrcnn_benchmark import BODY, BOX, FPN, RPN
 from tests.config.foreign import TABLES
 from tests.modeling.parity import formula, reference
 

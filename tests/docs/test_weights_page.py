@@ -10,7 +10,7 @@ import torch
 
 from detframe.compat import PROGRAMS, load_weights
 from detframe.config import import_custom_modules
-from tests.compat.dialects import random_model
+from tests.compat.models import random_model
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "weights.md"
 BLOCK = re.compile(r"^<!-- file: (\S+) -->\n```python\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Names and layouts of torchvision's and detectron2's RetinaNet."""
+"""torchvision: names and layout of its RetinaNet, of any age."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from detframe.compat import load_weights
-from detframe.compat.programs import detectron2
 from detframe.config import get_cfg
 from detframe.modeling import build_detection_model
 
@@ -63,9 +62,3 @@ def test_another_number_of_classes_reinitialises_the_class_outputs(classes):
 def test_a_checkpoint_of_ours_with_one_class_more_is_not_taken_for_torchvisions():
     report = load_weights(_model(), _model(classes=4).state_dict())
     assert report.kind == "detframe" and len(report.reinitialised) == 2
-
-
-def test_detectron2s_towers_are_rows_of_convolutions_and_relus():
-    state = {"head.bbox_pred.weight": torch.zeros(36, 1, 1, 1), "head.cls_subnet.4.bias": torch.zeros(1)}
-    names = ["rpn.head.regression_head.bbox_reg.weight", "rpn.head.classification_head.conv.2.0.bias"]
-    assert list(detectron2.read(state, None)) == names

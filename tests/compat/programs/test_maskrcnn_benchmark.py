@@ -7,7 +7,7 @@ import torch
 
 from detframe.compat import load_weights, translate
 from detframe.modeling.backbones import MobileNetV2
-from tests.compat.dialects import C4, FPN_GN, RETINANET, assert_same, random_model, renamed
+from tests.compat.models import C4, FPN_GN, RETINANET, assert_same, random_model, renamed
 
 PYRAMID = {"backbone.fpn.fpn_inner2.weight": torch.zeros(1), "rpn.head.centerness.weight": torch.zeros(1)}
 

@@ -1,16 +1,27 @@
-"""Whole detectors of Detectron (.pkl), under the blob names of its published checkpoints."""
+"""Detectron: bodies of Caffe2 and MSRA, and whole detectors, under the blob names of its published checkpoints."""
 
 from __future__ import annotations
 
 import pickle
+import re
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from detframe.compat import load_weights, translate
-from tests.compat.dialects import C4, FPN_GN, RETINANET, random_model
-from tests.compat.test_caffe2_names import _caffe2_name
+from tests.compat.models import (
+    C4,
+    FPN_GN,
+    RETINANET,
+    assert_only_the_rest_is_missing,
+    body_model,
+    random_body,
+    random_model,
+    save_pickle,
+)
 
 FPN = {
     "fpn_inner_res2_2_sum_lateral": "backbone.fpn.inner_blocks.0.0",
@@ -119,6 +130,23 @@ DETECTORS = {
 }
 
 
+def caffe2_name(name, merged):
+    """A parameter of the body as Caffe2 calls it; None for what it does not have."""
+    name = name.removeprefix("backbone.body.")
+    norm = {"weight": "_s", "bias": "_b", "running_mean": "_rm", "running_var": "_riv"}
+    if name == "conv1.weight":
+        return "conv1_w"
+    *_, tensor = name.split(".")
+    if tensor == "num_batches_tracked" or (merged and tensor.startswith("running")):
+        return None
+    if name.startswith("bn1."):
+        return f"res_conv1_bn{norm[tensor]}"
+    stage, block, member = re.match(r"layer(\d)\.(\d+)\.(downsample\.\d|conv\d|bn\d)\.", name).groups()
+    branch = "branch1" if member.startswith("downsample") else f"branch2{'abc'[int(member[-1]) - 1]}"
+    is_norm = member.startswith("bn") or member == "downsample.1"
+    return f"res{int(stage) + 1}_{block}_{branch}{'_bn' + norm[tensor] if is_norm else '_w'}"
+
+
 def blobs_of(model, heads, sizes):
     """The model's weights as Detectron writes them; batch norms merged."""
     out, theirs_of = {}, {ours: theirs for theirs, ours in heads.items()}
@@ -127,8 +155,8 @@ def blobs_of(model, heads, sizes):
         value = value.numpy().copy()
         if name.startswith(("backbone.body.", "roi_heads.box_head.layer4.")):
             inside = "backbone.body." + name.removeprefix("backbone.body.").removeprefix("roi_heads.box_head.")
-            gn = isinstance(model.get_submodule(module), torch.nn.GroupNorm)
-            blob = _caffe2_name(inside, merged=True)
+            gn = isinstance(model.get_submodule(module), nn.GroupNorm)
+            blob = caffe2_name(inside, merged=True)
             blob = blob and (blob.replace("res_conv1_bn", "conv1_gn").replace("_bn_", "_gn_") if gn else blob)
         elif module in theirs_of:
             ending = {"weight": "s" if theirs_of[module].endswith("_gn") else "w", "bias": "b"}[ending]
@@ -187,3 +215,88 @@ def test_what_has_no_place_keeps_its_name():
     blobs |= {"_[mask]_res5_0_branch2a_w": np.ones(3), "my_conv_rpn_w": np.ones(2), "fc8_w": np.ones(2)}
     report = load_weights(random_model(), {name: torch.from_numpy(value) for name, value in blobs.items()})
     assert sorted(report.unused) == ["_[mask]_res5_0_branch2a_w", "fc8_w", "my_conv_rpn_w"]
+
+
+# ---------------------------------------------------------------------------------------------- bodies
+@pytest.mark.parametrize("body", ["R-50-FPN", "X-101-32x8d-FPN"])
+def test_merged_norms_are_exact(body, tmp_path):
+    model = body_model(body)
+    wanted = random_body(model)
+    blobs = {caffe2_name(k, True): v.numpy() for k, v in wanted.items() if caffe2_name(k, True)}
+    blobs |= {"conv1_w_momentum": blobs["conv1_w"], "fc1000_w": blobs["conv1_w"], "pred_b": blobs["conv1_w"]}
+    report = load_weights(model, save_pickle(tmp_path / "b.pkl", {"blobs": blobs, "cfg": "text"}))
+    assert report.kind == "Caffe2 body, norms merged" and not report.unused
+    assert_only_the_rest_is_missing(report)
+    state = model.state_dict()
+    for name, value in wanted.items():
+        if ".running" not in name:
+            assert torch.equal(state[name], value), name
+    for name, module in model.backbone.body.named_modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            x = torch.randn(1, module.weight.numel(), 2, 2)
+            affine = x * module.weight.reshape(1, -1, 1, 1) + module.bias.reshape(1, -1, 1, 1)
+            torch.testing.assert_close(module(x), affine, rtol=2e-7, atol=2e-7, msg=name)
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-5, 1e-3])
+def test_merged_norms_are_exact_for_any_eps(eps):
+    model = body_model("R-50-FPN", "FrozenBN", "MODEL.RESNETS.NORM_EPS", eps)
+    wanted = random_body(model)
+    load_weights(model, {caffe2_name(k, True): v for k, v in wanted.items() if caffe2_name(k, True)})
+    norm = model.backbone.body.layer3[1].bn2
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    torch.testing.assert_close(scale, wanted["backbone.body.layer3.1.bn2.weight"], rtol=2e-7, atol=0)
+
+
+@pytest.mark.parametrize("norm", ["BN", "SyncBN"])
+def test_merged_norms_refuse_norms_with_statistics(norm):
+    model = body_model("R-50-FPN", norm, "MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0)
+    blobs = {caffe2_name(k, True): v for k, v in random_body(model).items() if caffe2_name(k, True)}
+    with pytest.raises(ValueError, match=r"merged into affine maps.*MODEL\.RESNETS\.NORM FrozenBN"):
+        load_weights(model, blobs)
+
+
+@pytest.mark.parametrize("spelling", ["short", "long"])
+def test_norms_with_statistics(spelling, tmp_path):
+    model = body_model(norm="BN")
+    wanted = random_body(model)
+    blobs = {caffe2_name(k, False): v.numpy() for k, v in wanted.items() if caffe2_name(k, False)}
+    if spelling == "long":
+        words = {"_bn_s": "_bn_gamma", "_bn_b": "_bn_beta", "_bn_rm": "_bn_running_mean", "_bn_riv": "_bn_running_var"}
+        blobs = {re.sub(r"_bn_\w+$", lambda m: words[m[0]], k): v for k, v in blobs.items()}
+    report = load_weights(model, save_pickle(tmp_path / "b.pkl", {"model": blobs, "__author__": "Caffe2"}))
+    assert report.kind == "Caffe2 body" and not report.unused
+    assert_only_the_rest_is_missing(report)
+    state = model.state_dict()
+    assert all(torch.equal(state[k], v) for k, v in wanted.items() if "num_batches" not in k)
+
+
+def test_group_norm():
+    model = body_model(norm="GN")
+    wanted = random_body(model)
+    blobs = {caffe2_name(k, False).replace("_bn_", "_gn_"): v for k, v in wanted.items()}
+    blobs["conv1_gn_s"] = blobs.pop("res_conv1_gn_s")
+    blobs["conv1_gn_b"] = blobs.pop("res_conv1_gn_b")
+    report = load_weights(model, blobs)
+    assert report.kind == "Caffe2 body" and not report.unused
+    assert_only_the_rest_is_missing(report)
+    assert isinstance(model.backbone.body.bn1, nn.Module)
+    assert all(torch.equal(model.state_dict()[k], v) for k, v in wanted.items())
+
+
+def test_the_last_stage_of_a_c4_detector_is_in_its_head():
+    wanted = random_body(body_model())
+    blobs = {caffe2_name(k, True): v for k, v in wanted.items() if caffe2_name(k, True)}
+    model = body_model(
+        "R-50-C4", "FrozenBN", "MODEL.ROI_HEADS.NAME", "Res5ROIHeads", "MODEL.RPN.ANCHOR_SIZES", ((32,),)
+    )
+    assert not load_weights(model, blobs).unused
+    norm = model.get_submodule("roi_heads.box_head.layer4.1.bn2")
+    assert torch.equal(norm.weight, wanted["backbone.body.layer4.1.bn2.weight"])
+    assert torch.equal(norm.running_var, torch.full_like(norm.running_var, 1 - norm.eps))
+
+
+def test_another_depth_is_refused():
+    blobs = {caffe2_name(k, True): v for k, v in random_body(body_model("R-50-FPN")).items() if caffe2_name(k, True)}
+    with pytest.raises(ValueError, match=r"only .* of the backbone's values"):
+        load_weights(body_model("R-101-FPN"), blobs)

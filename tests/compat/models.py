@@ -1,9 +1,12 @@
-"""A detector with random weights, and its state dict under another program's names, which a test lists by hand."""
+"""Detectors and bodies with random weights, and their state dicts under another program's names, which a test lists."""
 
 from __future__ import annotations
 
+import pickle
+
 import torch
 
+from detframe.config import get_cfg
 from detframe.modeling import build_detection_model
 from tests.modeling.tiny import DENSE, tiny_config
 
@@ -54,3 +57,31 @@ def assert_same(model, other, report, kind):
     for name, value in model.state_dict().items():
         if "num_batches" not in name and name != "rpn.loss_normalizer":
             assert torch.equal(other.state_dict()[name], value), name
+
+
+def body_model(body="R-50-FPN", norm="FrozenBN", *overrides):
+    """A detector on a ResNet of its full width, with a narrow rest."""
+    cfg = get_cfg()
+    cfg.merge_from_list(["MODEL.BACKBONE.CONV_BODY", body, "MODEL.NUM_CLASSES", 2, "MODEL.DEVICE", "cpu"])
+    cfg.merge_from_list(["MODEL.FPN.OUT_CHANNELS", 16, "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM", 16])
+    cfg.merge_from_list(["MODEL.RESNETS.STEM_OUT_CHANNELS", 16, "MODEL.RESNETS.NORM", norm, *overrides])
+    return build_detection_model(cfg)
+
+
+def random_body(model):
+    """The weights of the body, all random."""
+    torch.manual_seed(1)
+    state = {k: v for k, v in model.state_dict().items() if k.startswith("backbone.body.")}
+    return {k: torch.rand(v.shape) + 0.5 for k, v in state.items()}
+
+
+def save_pickle(path, state, **beside):
+    """Write a state dict as Caffe2 and detectron2 do; returns the path."""
+    path.write_bytes(pickle.dumps({**beside, **state}, protocol=2))
+    return path
+
+
+def assert_only_the_rest_is_missing(report):
+    """The body was filled, and there is nothing else in the file."""
+    assert all(name.startswith(("backbone.fpn.", "rpn.", "roi_heads.")) for name in report.missing)
+    assert not report.reinitialised

@@ -1,16 +1,19 @@
-"""Rows of anchors go where their anchors are, for any numbers of sizes and aspect ratios."""
+"""detectron2: names of its bodies and towers; rows of anchors go where their anchors are, for any sizes and ratios."""
 
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
 
 from detframe.compat import load_weights
 from detframe.compat.export import to_detectron2
+from detframe.compat.programs import detectron2
 from detframe.compat.renaming import RPN_OUTPUTS, anchor_grid, ratios_fastest, sizes_fastest
 from detframe.modeling import build_detection_model
+from tests.compat.models import assert_only_the_rest_is_missing, body_model, random_body, save_pickle
 from tests.modeling.tiny import DENSE, tiny_config
 
 RATIOS = (0.5, 1.0, 2.0)
@@ -19,6 +22,35 @@ DC5 = ("MODEL.BACKBONE.CONV_BODY", "R-18-DC5", "MODEL.RPN.ANCHOR_STYLE", "exact"
 FIVE = (32.0, 64.0, 128.0, 256.0, 512.0)
 
 
+def name_in_detectron2(name):
+    name = name.removeprefix("backbone.body.")
+    name = re.sub(r"^conv1\.", "stem.conv1.", name)
+    name = re.sub(r"^bn1\.", "stem.conv1.norm.", name)
+    name = re.sub(r"^layer(\d)", lambda m: f"res{int(m[1]) + 1}", name)
+    name = name.replace("downsample.0.", "shortcut.").replace("downsample.1.", "shortcut.norm.")
+    return re.sub(r"\.bn(\d)\.", r".conv\1.norm.", name)
+
+
+@pytest.mark.parametrize("body", ["R-18-FPN", "R-50-FPN", "X-101-32x8d-FPN"])
+def test_detectron2_body(body, tmp_path):
+    model = body_model(body)
+    wanted = random_body(model)
+    theirs = {name_in_detectron2(k): v.numpy() for k, v in wanted.items()} | {"stem.fc.weight": torch.ones(1).numpy()}
+    report = load_weights(
+        model, save_pickle(tmp_path / "b.pkl", {"model": theirs, "__author__": "a", "matching_heuristics": 1})
+    )
+    assert report.kind == "detectron2 body" and not report.unused
+    assert_only_the_rest_is_missing(report)
+    assert all(torch.equal(model.state_dict()[k], v) for k, v in wanted.items())
+
+
+def test_detectron2s_towers_are_rows_of_convolutions_and_relus():
+    state = {"head.bbox_pred.weight": torch.zeros(36, 1, 1, 1), "head.cls_subnet.4.bias": torch.zeros(1)}
+    names = ["rpn.head.regression_head.bbox_reg.weight", "rpn.head.classification_head.conv.2.0.bias"]
+    assert list(detectron2.read(state, None)) == names
+
+
+# ---------------------------------------------------------------------------------------------- anchors
 def detectron2_anchors(sizes, ratios):
     """The anchors of a cell in detectron2's order: sizes outside, aspect ratios inside."""
     out = []
