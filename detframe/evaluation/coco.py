@@ -5,17 +5,19 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from detframe.errors import InvalidValueError
 from detframe.evaluation.diagnosis import diagnose
 from detframe.evaluation.ground_truth import GroundTruth
-from detframe.evaluation.results import ImageResult, coco_rows, pack, write_json
-from detframe.evaluation.scores import score
+from detframe.evaluation.results import ImageResult, coco_rows, nothing, pack, write_json
+from detframe.evaluation.scorer import Protocol, match, tally
+from detframe.evaluation.scores import coco_protocol, metrics_of, score
 from detframe.evaluation.table import metrics_table
-from detframe.parallel.collectives import broadcast_object, gather_objects, rank
+from detframe.parallel.collectives import gather_objects, gather_on_rank_zero, on_every_rank, on_rank_zero, rank
 from detframe.registry import EVALUATORS
 from detframe.structures import Prediction, Target
 
@@ -66,17 +68,26 @@ class COCOEvaluator:
         """Metrics from 0 to 100 (nan: not applicable) over the predictions of all ranks; every rank gets the same dict.
 
         Keys are "bbox/AP" and its fellows (see `scores.score`), and the same under "segm/" and "keypoints/" where both
-        predictions and records have masks or keypoints. Every rank must call it. Rank 0 does the work and afterwards
-        holds the predictions of all ranks.
+        predictions and records have masks or keypoints. Every rank must call it. Each matches its own images, and only
+        what that gave travels, not boxes and masks. An image that several ranks saw counts with the first one's
+        predictions, and the objects of one that none saw as missed.
         """
-        gathered = gather_objects(self._results)
-        outcome: tuple[dict[str, float], str | None] | None = None
-        if rank() == 0:
-            self._results = _merge(gathered)
-            outcome = self._score()
-        del gathered
-        metrics, self._diagnosis = broadcast_object(outcome)
+        share = self._divide()
+        states = on_every_rank(lambda: self._match(share), "matching predictions")
+        metrics = on_rank_zero(lambda: self._measure(states or [], share.kinds), "computing metrics")
+        self._diagnosis = self._explain(metrics)
         return dict(metrics)
+
+    def gather_results(self) -> Mapping[Any, ImageResult]:
+        """Bring the predictions of all ranks to rank 0, for `results()` and `save_results()`; every rank must call it.
+
+        Returns:
+            Image id -> predictions: on rank 0 of all ranks, on another rank its own.
+        """
+        gathered = gather_on_rank_zero(self._results)
+        if gathered is not None:
+            self._results = _merge(gathered)
+        return self._results
 
     def table(self, metrics: dict[str, float]) -> str:
         """The metrics as a text table; what is not applicable reads N/A."""
@@ -89,7 +100,7 @@ class COCOEvaluator:
     def results(self) -> list[dict[str, Any]]:
         """All predictions in COCO's results format, with the category ids of the annotation file.
 
-        After `compute()` rank 0 has those of all ranks; another rank has its own.
+        Of several ranks each has its own, and after `gather_results()` rank 0 has those of all.
         """
         return [row for i, result in self._results.items() for row in coco_rows(i, result, self.category_ids)]
 
@@ -97,11 +108,12 @@ class COCOEvaluator:
         """Write `results()` as JSON (rank 0 only; the others do nothing)."""
         return write_json(self.results(), path) if rank() == 0 else Path(path)
 
-    # ------------------------------------------------------------------ inside
     @functools.cached_property
-    def _truth(self) -> GroundTruth:
+    def truth(self) -> GroundTruth:
+        """The objects of the data set."""
         return GroundTruth(self.records)
 
+    # ------------------------------------------------------------------ inside
     def _check(self, target: Target, prediction: Prediction) -> None:
         labels, image_id = prediction["labels"], target["image_id"]
         if len(labels) and (int(labels.min()) < 1 or int(labels.max()) > len(self.class_names)):
@@ -118,35 +130,92 @@ class COCOEvaluator:
                     "(height, width); rescale predictions to the original image before update()"
                 )
 
-    def _score(self) -> tuple[dict[str, float], str | None]:
-        truth, results = self._truth, self._results
-        self._warn(truth)
+    def _divide(self) -> Share:
+        """What this rank matches; every rank must call it."""
+        everyone = gather_objects(_Seen.of(self._results))
+        if rank() == 0:
+            self._warn(everyone)
+        earlier = {image_id for seen in everyone[: rank()] for image_id in seen.image_ids}
+        mine = {i: result for i, result in self._results.items() if i not in earlier and i in self.truth.images}
+        if rank() == 0:
+            anywhere = {image_id for seen in everyone for image_id in seen.image_ids}
+            mine.update({image_id: nothing() for image_id in self.truth.images if image_id not in anywhere})
         kinds = ["bbox"]
-        if truth.has_masks and any(r.rles is not None for r in results.values()):
+        if self.truth.has_masks and any(seen.masks for seen in everyone):
             kinds.append("segm")
-            _say_without_masks(truth)
-        if truth.has_keypoints and any(r.keypoints is not None for r in results.values()):
+        if self.truth.has_keypoints and any(seen.keypoints for seen in everyone):
             kinds.append("keypoints")
+        return Share(mine, tuple(kinds))
+
+    def _match(self, share: Share) -> dict[str, Any]:
+        """What this rank's images give, by name; it travels to rank 0."""
+        return {kind: match(self.truth, share.results, self._protocol(kind)) for kind in share.kinds}
+
+    def _measure(self, states: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> dict[str, float]:
+        """The metrics, from what `_match` gave on all ranks; on rank 0."""
+        if "segm" in kinds:
+            _say_without_masks(self.truth)
         metrics: dict[str, float] = {}
         for kind in kinds:
-            metrics.update(score(truth, results, kind, self.max_detections))
-        poor = [kind for kind in kinds if math.isnan(metrics[f"{kind}/AP"]) or metrics[f"{kind}/AP"] < DIAGNOSE_BELOW]
-        return metrics, diagnose(truth, results, metrics, poor[0]) if poor else None
+            counted = tally(self.truth, [state[kind] for state in states], self._protocol(kind))
+            metrics.update(metrics_of(counted, kind, self.class_names))
+        return metrics
 
-    def _warn(self, truth: GroundTruth) -> None:
-        missing = [image_id for image_id in truth.images if image_id not in self._results]
+    def _protocol(self, kind: str) -> Protocol:
+        return coco_protocol(self.truth, kind, self.max_detections)
+
+    def _explain(self, metrics: Mapping[str, float]) -> str | None:
+        """The diagnosis, where a metric is so poor that one is due; every rank must call it."""
+        kinds = [kind for kind in ("bbox", "segm", "keypoints") if f"{kind}/AP" in metrics]
+        poor = [kind for kind in kinds if math.isnan(metrics[f"{kind}/AP"]) or metrics[f"{kind}/AP"] < DIAGNOSE_BELOW]
+        if not poor:
+            return None
+        results = dict(self.gather_results())
+        return on_rank_zero(lambda: diagnose(self.truth, results, dict(metrics), poor[0]), "diagnosing a low AP")
+
+    def _warn(self, everyone: Sequence[_Seen]) -> None:
+        seen = dict.fromkeys(image_id for part in everyone for image_id in part.image_ids)
+        missing = [image_id for image_id in self.truth.images if image_id not in seen]
         if missing:
             logger.warning(
                 "%d of %d images got no prediction entry (first: %r): skipped while loading, or not evaluated; "
                 "their objects count as missed",
-                *(len(missing), len(truth.images), missing[0]),
+                *(len(missing), len(self.truth.images), missing[0]),
             )
-        unknown = [image_id for image_id in self._results if image_id not in truth.images]
+        unknown = [image_id for image_id in seen if image_id not in self.truth.images]
         if unknown:
             logger.warning("%d image ids of predictions are not in the data set, as %r", len(unknown), unknown[0])
-        broken = sum(result.not_finite for result in self._results.values())
+        broken = sum(part.not_finite for part in everyone)
         if broken:
             logger.warning("%d detections with a box or score that is not a finite number were left out", broken)
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one rank matches: its images, but for those of an earlier rank, and the kinds that all ranks agree on."""
+
+    results: dict[Any, ImageResult]
+    kinds: tuple[str, ...]  # of "bbox", "segm", "keypoints"
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the ranks must know of each other before they match."""
+
+    image_ids: tuple[Any, ...]
+    masks: bool
+    keypoints: bool
+    not_finite: int
+
+    @classmethod
+    def of(cls, results: Mapping[Any, ImageResult]) -> _Seen:
+        values = results.values()
+        return cls(
+            image_ids=tuple(results),
+            masks=any(result.rles is not None for result in values),
+            keypoints=any(result.keypoints is not None for result in values),
+            not_finite=sum(result.not_finite for result in values),
+        )
 
 
 def _say_without_masks(truth: GroundTruth) -> None:

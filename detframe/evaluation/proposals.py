@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torchvision.ops import box_iou
 
-from detframe.evaluation.coco import COCOEvaluator
+from detframe.evaluation.coco import COCOEvaluator, Share
 from detframe.evaluation.ground_truth import GroundTruth, ImageTruth
 from detframe.evaluation.results import ImageResult
 from detframe.evaluation.table import format_metric, text_table
@@ -31,7 +31,7 @@ class ProposalEvaluator(COCOEvaluator):
 
     As detectron2's box_proposals: labels play no part, crowd regions are left out, and of all pairs of an object and a
     proposal those with the largest IoU are matched first. Unlike there, the objects of an image without proposals count
-    as missed. `compute()` gives the keys of `average_recall`.
+    as missed. `compute()` gives the keys of `best_ious`, from 0 to 100, nan where there is no object.
 
     Args:
         records: see COCOEvaluator. There is no other limit than LIMITS; TEST.DETECTIONS_PER_IMG does not count here.
@@ -57,27 +57,30 @@ class ProposalEvaluator(COCOEvaluator):
             rows.append([str(limit), *(format_metric(metrics[f"proposals/AR{size}@{limit}"]) for size in AREAS)])
         return text_table(rows)
 
-    def _score(self) -> tuple[dict[str, float], str | None]:
-        self._warn(self._truth)
-        return average_recall(self._truth, self._results), None
+    def _match(self, share: Share) -> dict[str, Any]:
+        return best_ious(self.truth, share.results)
+
+    def _measure(self, states: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> dict[str, float]:
+        return {key: _recall(np.concatenate([state[key] for state in states])) for key in states[0]}
 
 
-def average_recall(truth: GroundTruth, results: dict[Any, ImageResult]) -> dict[str, float]:
-    """Metrics from 0 to 100, nan where there is no object.
+def best_ious(truth: GroundTruth, results: Mapping[Any, ImageResult]) -> dict[str, np.ndarray]:
+    """The IoU of each object with the proposal that it got, for the images that have results.
 
-    Keys are "proposals/AR@100" and "proposals/AR@1000", and the same with "s", "m" and "l" after AR for objects up to
-    32^2 pixels, to 96^2, and above.
+    Keys are those of the metrics: "proposals/AR@100" and "proposals/AR@1000", and the same with "s", "m" and "l" after
+    AR for objects up to 32^2 pixels, to 96^2, and above.
     """
     keys = [(limit, size) for limit in LIMITS for size in AREAS]
     best: dict[tuple[int, str], list[np.ndarray]] = {key: [np.zeros(0)] for key in keys}
-    for image_id, image in truth.images.items():
+    for image_id, result in results.items():
+        image = truth.images[image_id]
         counted = np.flatnonzero(~image.iscrowd)
-        pairs = _pairs(image, counted, results.get(image_id))
+        pairs = _pairs(image, counted, result)
         for limit, size in keys:
             low, high = AREAS[size]
             objects = counted[(image.area[counted] >= low) & (image.area[counted] <= high)]
             best[limit, size].append(_matched(pairs, objects, limit))
-    return {f"proposals/AR{size}@{limit}": _recall(np.concatenate(best[limit, size])) for limit, size in keys}
+    return {f"proposals/AR{size}@{limit}": np.concatenate(best[limit, size]) for limit, size in keys}
 
 
 def _best(prediction: Prediction) -> Prediction:
@@ -87,9 +90,9 @@ def _best(prediction: Prediction) -> Prediction:
     return best
 
 
-def _pairs(truth: ImageTruth, counted: np.ndarray, result: ImageResult | None) -> tuple[np.ndarray, ...]:
+def _pairs(truth: ImageTruth, counted: np.ndarray, result: ImageResult) -> tuple[np.ndarray, ...]:
     """Objects, proposals and IoUs of all pairs from the lowest threshold on, by falling IoU."""
-    if result is None or not len(result) or not len(counted):
+    if not len(result) or not len(counted):
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
     boxes, gt_boxes = torch.as_tensor(result.boxes).double(), torch.as_tensor(truth.boxes[counted]).double()
     iou = box_iou(gt_boxes, boxes).numpy()

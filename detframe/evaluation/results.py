@@ -34,6 +34,11 @@ class ImageResult:
         return len(self.scores)
 
 
+def nothing() -> ImageResult:
+    """The result of an image in which nothing was found."""
+    return ImageResult(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
+
+
 def pack(prediction: Prediction) -> ImageResult:
     """Copy a prediction to the CPU; masks are encoded at once, so that memory stays flat."""
     boxes, scores = prediction["boxes"].detach().float().cpu(), prediction["scores"].detach().float().cpu()

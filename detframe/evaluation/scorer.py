@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,19 @@ class Tally:
     limits: tuple[int, ...]
 
 
+@dataclass
+class Matched:
+    """hotcoco's matches of some images; what travels between ranks is packed, which takes less than the boxes would."""
+
+    stream: Any  # hotcoco.StreamingEval
+
+    def __getstate__(self) -> bytes:
+        return zlib.compress(self.stream.to_bytes(), level=1)
+
+    def __setstate__(self, state: bytes) -> None:
+        self.stream = hotcoco().StreamingEval.from_bytes(zlib.decompress(state))
+
+
 @functools.cache
 def hotcoco() -> Any:
     """The module, or None, with one warning, where it cannot be imported."""
@@ -84,7 +98,7 @@ def match(truth: GroundTruth, results: Mapping[Any, ImageResult], protocol: Prot
     for start in range(0, len(image_ids), _IMAGES_AT_ONCE):
         some = {image_id: known[image_id] for image_id in image_ids[start : start + _IMAGES_AT_ONCE]}
         _feed(stream, truth, some, protocol.iou_type)
-    return stream
+    return Matched(stream)
 
 
 def tally(truth: GroundTruth, states: Sequence[Any], protocol: Protocol) -> Tally:
@@ -92,7 +106,7 @@ def tally(truth: GroundTruth, states: Sequence[Any], protocol: Protocol) -> Tall
     module = hotcoco()
     if module is None:
         return _tally_by_pycocotools(truth, {i: result for state in states for i, result in state.items()}, protocol)
-    evaluation = module.StreamingEval.merge(states).finalize()
+    evaluation = module.StreamingEval.merge([state.stream for state in states]).finalize()
     evaluation.accumulate()
     return _tally(evaluation.eval, evaluation.params)
 

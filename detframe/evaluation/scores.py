@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from detframe.evaluation.ground_truth import GroundTruth
-from detframe.evaluation.results import ImageResult
+from detframe.evaluation.results import ImageResult, nothing
 from detframe.evaluation.scorer import Protocol, Tally, match, tally
 
 SIZE_NAMES = {"s": "small", "m": "medium", "l": "large"}
@@ -17,7 +17,6 @@ SIZE_NAMES = {"s": "small", "m": "medium", "l": "large"}
 _KEYPOINT_LIMIT, _USUAL_LIMIT = 20, 100
 # Tolerance of a keypoint for data sets that are not COCO's 17 (whose mean is 0.068): deviation over sqrt(area)
 _KEYPOINT_SIGMA, _COCO_KEYPOINTS = 0.05, 17
-_NOTHING = ImageResult(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
 
 
 def score(
@@ -36,7 +35,7 @@ def score(
 
 def with_missing(truth: GroundTruth, results: Mapping[Any, ImageResult]) -> dict[Any, ImageResult]:
     """The results of all images of the data set, in its order; nothing is found where there are none."""
-    return {image_id: results.get(image_id, _NOTHING) for image_id in truth.images}
+    return {image_id: results.get(image_id) or nothing() for image_id in truth.images}
 
 
 def coco_protocol(truth: GroundTruth, iou_type: str, max_detections: int) -> Protocol:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torchvision.ops import box_area, box_iou
 
 from detframe.errors import InvalidValueError
-from detframe.evaluation.coco import COCOEvaluator
+from detframe.evaluation.coco import COCOEvaluator, Share
 from detframe.evaluation.ground_truth import GroundTruth, ImageTruth
 from detframe.evaluation.results import ImageResult
 from detframe.evaluation.table import format_metric, text_table
@@ -70,9 +71,12 @@ class TT100KEvaluator(COCOEvaluator):
                 rows.append([words, group.removeprefix("-") or "all", *values])
         return f"{text_table(rows)}\n\n{super().table(metrics)}"
 
-    def _score(self) -> tuple[dict[str, float], str | None]:
-        metrics, diagnosis = super()._score()
-        return {**metrics, **size_metrics(match_all(self._truth, self._results), self.score_threshold)}, diagnosis
+    def _match(self, share: Share) -> dict[str, Any]:
+        return {**super()._match(share), "tt100k": match_all(self.truth, share.results)}
+
+    def _measure(self, states: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> dict[str, float]:
+        matches = join_matches([state["tt100k"] for state in states])
+        return {**super()._measure(states, kinds), **size_metrics(matches, self.score_threshold)}
 
 
 @dataclass
@@ -125,20 +129,24 @@ def size_metrics(matches: Matches, score_threshold: float) -> dict[str, float]:
     return out
 
 
-def match_all(truth: GroundTruth, results: dict[Any, ImageResult]) -> Matches:
-    """Match the detections of every image of the data set; an image without results has its objects missed."""
-    parts = [_match_image(image, results.get(image_id)) for image_id, image in truth.images.items()]
-    columns = zip(*parts, strict=True) if parts else ([], [], [], [])
-    empty = (np.zeros(0), np.zeros(0, np.float32), np.zeros(0), np.zeros(0, bool))
-    return Matches(*(np.concatenate([start, *column]) for start, column in zip(empty, columns, strict=True)))
+def match_all(truth: GroundTruth, results: Mapping[Any, ImageResult]) -> Matches:
+    """Match the detections of the images that have results."""
+    return join_matches([Matches(*_match_image(truth.images[i], result)) for i, result in results.items()])
 
 
-def _match_image(truth: ImageTruth, result: ImageResult | None) -> tuple[np.ndarray, ...]:
+def join_matches(parts: Sequence[Matches]) -> Matches:
+    """The matches of several parts of a data set."""
+    empty = Matches(np.zeros(0), np.zeros(0, np.float32), np.zeros(0), np.zeros(0, bool))
+    columns = ([getattr(part, field.name) for part in (empty, *parts)] for field in fields(Matches))
+    return Matches(*(np.concatenate(column) for column in columns))
+
+
+def _match_image(truth: ImageTruth, result: ImageResult) -> tuple[np.ndarray, ...]:
     """One image's columns of Matches."""
     counted = ~truth.iscrowd
     gt_boxes, gt_labels = torch.as_tensor(truth.boxes[counted]).double(), truth.labels[counted]
     gt_sizes = box_area(gt_boxes).sqrt().numpy()
-    if result is None or not len(result):
+    if not len(result):
         return gt_sizes, np.zeros(0, np.float32), np.zeros(0), np.zeros(0, bool)
     boxes = torch.as_tensor(result.boxes).double()
     iou = np.where(result.labels[:, None] == gt_labels, box_iou(boxes, gt_boxes).numpy(), 0.0)

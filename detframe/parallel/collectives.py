@@ -76,6 +76,15 @@ def gather_objects(value: Any) -> list[Any]:
     return out
 
 
+def gather_on_rank_zero(value: Any) -> list[Any] | None:
+    """The values of all ranks in rank order on rank 0, None on the others. The objects must be picklable."""
+    if world_size() == 1:
+        return [value]
+    out: list[Any] | None = [None] * world_size() if rank() == 0 else None
+    dist.gather_object(value, out, dst=0)
+    return out
+
+
 def broadcast_object(value: Any) -> Any:
     """Rank 0's value, on every rank."""
     if world_size() == 1:
@@ -91,16 +100,37 @@ def on_rank_zero(work: Callable[[], T], what: str) -> T:
     Raises:
         Exception: on rank 0 what `work` raised; on the others RuntimeError with its message.
     """
-    result: T | None = None
-    failure: Exception | None = None
-    if rank() == 0:
-        try:
-            result = work()
-        except Exception as error:
-            failure = error
-    message = broadcast_object(f"{type(failure).__name__}: {failure}" if failure is not None else None)
+    result, failure = _attempt(work) if rank() == 0 else (None, None)
+    _fail_together([broadcast_object(_message(failure))], failure, what)
+    box: T = broadcast_object(result)
+    return box
+
+
+def on_every_rank(work: Callable[[], T], what: str) -> list[T] | None:
+    """Every rank's result of its own `work()`: on rank 0 all of them in rank order, None on the others.
+
+    Raises:
+        Exception: on a rank whose `work` raised, that; on the others RuntimeError with the first rank's message.
+    """
+    result, failure = _attempt(work)
+    _fail_together(gather_objects(_message(failure)), failure, what)
+    return gather_on_rank_zero(result)
+
+
+def _attempt(work: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    try:
+        return work(), None
+    except Exception as error:
+        return None, error
+
+
+def _message(failure: Exception | None) -> str | None:
+    return None if failure is None else f"{type(failure).__name__}: {failure}"
+
+
+def _fail_together(messages: Sequence[str | None], failure: Exception | None, what: str) -> None:
     if failure is not None:
         raise failure
-    if message is not None:
-        raise ProcessFailedError(f"rank 0 failed {what}: {message}")
-    return broadcast_object(result)
+    for number, message in enumerate(messages):
+        if message is not None:
+            raise ProcessFailedError(f"rank {number} failed {what}: {message}")

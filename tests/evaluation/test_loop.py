@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 from torch import nn
 
 from detframe.evaluation import COCOEvaluator, loop, run_evaluation
-from tests.evaluation.fakes import noisy_predictions, random_records, targets_of
+from tests.evaluation.fakes import random_records
 
 
 class Perfect(nn.Module):
@@ -108,41 +105,6 @@ def test_progress_is_logged(caplog, monkeypatch):
     with caplog.at_level(logging.INFO, logger="detframe"):
         run_evaluation(Perfect(records, 1.0), batches(records, 1.0), COCOEvaluator(records))
     assert "batch 2/4, 6 images" in caplog.text and "ETA" in caplog.text and "12 images in" in caplog.text
-
-
-SCRIPT = """
-import sys, torch, torch.distributed as dist
-from detframe.evaluation import COCOEvaluator
-from tests.evaluation.fakes import noisy_predictions, random_records, targets_of
-torch.set_num_threads(1)
-rank, world = int(sys.argv[1]), int(sys.argv[2])
-dist.init_process_group("gloo", init_method="file://" + sys.argv[3], rank=rank, world_size=world)
-for count in (1, 9):  # of one image, rank 0 has none
-    records = random_records(num_images=count, seed=5)
-    evaluator = COCOEvaluator(records)
-    targets, predictions = targets_of(records), noisy_predictions(records)
-    mine = slice(rank * count // world, (rank + 1) * count // world)
-    evaluator.update(targets[mine], predictions[mine])
-    sys.stdout.write(repr(sorted(evaluator.compute().items())) + repr(evaluator.diagnosis()))
-dist.destroy_process_group()
-"""
-
-
-def test_two_ranks_give_the_metrics_of_one(root, tmp_path):
-    def start(rank, world):
-        command = [sys.executable, "-c", SCRIPT, str(rank), str(world), str(tmp_path / "together")]
-        environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
-
-    processes = [start(0, 2), start(1, 2)]
-    expected = ""
-    for count in (1, 9):
-        records = random_records(num_images=count, seed=5)
-        evaluator = COCOEvaluator(records)
-        evaluator.update(targets_of(records), noisy_predictions(records))
-        expected += repr(sorted(evaluator.compute().items())) + repr(evaluator.diagnosis())
-    assert [process.communicate(timeout=120)[0] for process in processes] == [expected, expected]
-    assert "bbox/AP50" in expected
 
 
 def test_a_detector_is_told_to_leave_masks_on_their_boxes():

@@ -172,20 +172,6 @@ def test_coco_metrics_stay_and_ground_truth_scores_100():
     assert oracle["tt100k/F1"] == oracle["tt100k/recall-small"] == 100
 
 
-def test_two_ranks_equal_one(monkeypatch):
-    records = random_records(num_images=9)
-    targets, found = targets_of(records), noisy_predictions(records)
-    other = TT100KEvaluator(records)
-    other.update(targets[4:], found[4:])
-    evaluator = TT100KEvaluator(records)
-    evaluator.update(targets[:4], found[:4])
-    monkeypatch.setattr("detframe.evaluation.coco.gather_objects", lambda mine: [mine, other._results])
-    together = evaluator.compute()
-    monkeypatch.undo()
-    assert together == pytest.approx(evaluate(records, found), nan_ok=True)
-    assert together["tt100k/recall"] > 0
-
-
 def test_table_and_diagnosis():
     records = FakeRecords([record(1, [square(0, 0, 20), square(50, 50, 50)], [1, 1])], ["a"])
     evaluator = TT100KEvaluator(records, score_threshold=0.25)
