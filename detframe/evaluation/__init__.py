@@ -1,4 +1,4 @@
-"""From predictions to average precision, and to the reason when it is near 0."""
+"""From predictions to average precision, and to the reason when it is low."""
 
 from detframe.evaluation.coco import COCOEvaluator, build_evaluator, oracle_check
 from detframe.evaluation.loop import evaluating, run_evaluation

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,12 +54,12 @@ class Reading:
     values: np.ndarray
 
 
-def pair_up(truth: GroundTruth, results: dict[Any, ImageResult]) -> list[Pairing]:
-    """The first images with objects that have results."""
+def pair_up(truth: GroundTruth, results: Mapping[Any, ImageResult], label: int | None = None) -> list[Pairing]:
+    """The first images with objects, of a class where one is named, that have results."""
     out: list[Pairing] = []
     for image_id, result in results.items():
         image = truth.images[image_id]
-        keep = np.flatnonzero(~image.iscrowd)
+        keep = np.flatnonzero(~image.iscrowd if label is None else ~image.iscrowd & (image.labels == label))
         if not len(keep):
             continue
         top = np.argsort(-result.scores, kind="stable")[:_MAX_BOXES]

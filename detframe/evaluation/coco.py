@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from detframe.errors import InvalidValueError
-from detframe.evaluation.diagnosis import diagnose
+from detframe.evaluation.diagnosis import diagnose, never_found, poor_kinds
 from detframe.evaluation.ground_truth import GroundTruth
 from detframe.evaluation.results import ImageResult, coco_rows, nothing, pack, write_json
 from detframe.evaluation.scorer import Protocol, match, tally
@@ -22,8 +21,6 @@ from detframe.registry import EVALUATORS
 from detframe.structures import Prediction, Target
 
 logger = logging.getLogger(__name__)
-# Below this AP (of 100) something is wrong rather than weak, and the evaluator says what it saw
-DIAGNOSE_BELOW = 0.1
 
 
 @EVALUATORS.register("coco")
@@ -94,7 +91,7 @@ class COCOEvaluator:
         return metrics_table(metrics, self.class_names, self.records.class_counts().tolist())
 
     def diagnosis(self) -> str | None:
-        """What went wrong, if the last `compute()` gave an AP below 0.1 or none at all; else None."""
+        """Why the last `compute()` gave an AP below 5 or none at all, or found no object of a class; else None."""
         return self._diagnosis
 
     def results(self) -> list[dict[str, Any]]:
@@ -165,13 +162,12 @@ class COCOEvaluator:
         return coco_protocol(self.truth, kind, self.max_detections)
 
     def _explain(self, metrics: Mapping[str, float]) -> str | None:
-        """The diagnosis, where a metric is so poor that one is due; every rank must call it."""
+        """The diagnosis, where metrics are so poor that one is due; every rank must call it."""
         kinds = [kind for kind in ("bbox", "segm", "keypoints") if f"{kind}/AP" in metrics]
-        poor = [kind for kind in kinds if math.isnan(metrics[f"{kind}/AP"]) or metrics[f"{kind}/AP"] < DIAGNOSE_BELOW]
-        if not poor:
+        if not poor_kinds(metrics, kinds) and not never_found(metrics, self.class_names):
             return None
-        results = dict(self.gather_results())
-        return on_rank_zero(lambda: diagnose(self.truth, results, dict(metrics), poor[0]), "diagnosing a low AP")
+        results = self.gather_results()
+        return on_rank_zero(lambda: diagnose(self.truth, results, metrics, kinds), "diagnosing a low AP")
 
     def _warn(self, everyone: Sequence[_Seen]) -> None:
         seen = dict.fromkeys(image_id for part in everyone for image_id in part.image_ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -73,6 +74,14 @@ class ImageTruth:
             segmentation = [[x1, y1, x2, y1, x2, y2, x1, y2]]
         return to_rle(segmentation, self.size_hw)
 
+    def sampled(self, limit: int) -> ImageTruth:
+        """At most `limit` of the objects, spread evenly over their order; boxes alone, without masks and keypoints."""
+        rows = np.arange(len(self.labels))
+        if len(rows) > limit:
+            rows = np.linspace(0, len(rows) - 1, limit).round().astype(np.int64)
+        columns = {name: getattr(self, name)[rows] for name in ("boxes", "labels", "iscrowd", "area", "ann_ids")}
+        return ImageTruth(self.size_hw, segmentations=None, keypoints=None, **columns)
+
 
 class GroundTruth:
     """Everything the evaluator knows of the data set: image id -> ImageTruth, in the order of the records.
@@ -105,6 +114,18 @@ class GroundTruth:
         except TypeError:
             ids = list(self.images)
         return {image_id: number for number, image_id in enumerate(ids, start=1)}
+
+    def sampled(self, per_image: int, in_all: int) -> GroundTruth:
+        """The first images, up to so many objects in all, with at most so many of each image; boxes alone."""
+        part = copy.copy(self)
+        part.images, left = {}, in_all
+        for image_id, image in self.images.items():
+            part.images[image_id] = image.sampled(min(per_image, max(left, 1)))
+            left -= len(part.images[image_id].labels)
+            if left <= 0:
+                break
+        part.__dict__.pop("numbers", None)  # of the whole
+        return part
 
     @property
     def has_masks(self) -> bool:

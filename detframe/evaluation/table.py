@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 
+# COCO's ranges of areas, in pixels of the original image
+_SIZES = {"APs": "small (below 32x32)", "APm": "medium (32x32 to 96x96)", "APl": "large (above 96x96)"}
+_MOST_NAMES = 5
 _TITLES = {"AP": "AP", "AP50": "AP50", "AP75": "AP75", "APs": "AP small", "APm": "AP medium", "APl": "AP large"}
 # Classes from which the table of classes is folded into two, then three blocks beside each other
 _FOLD = (12, 40)
@@ -16,7 +19,7 @@ def format_metric(value: float) -> str:
     return "N/A" if math.isnan(value) else f"{value:.1f}"
 
 
-def metrics_table(metrics: dict[str, float], class_names: Sequence[str], num_objects: Sequence[int]) -> str:
+def metrics_table(metrics: Mapping[str, float], class_names: Sequence[str], num_objects: Sequence[int]) -> str:
     """Two tables: the summary, one row per kind of metric, and AP of every class with its number of objects."""
     kinds = [kind for kind in ("bbox", "segm", "keypoints") if f"{kind}/AP" in metrics]
     summary = [["", *_TITLES.values()]]
@@ -27,8 +30,38 @@ def metrics_table(metrics: dict[str, float], class_names: Sequence[str], num_obj
         [name, str(int(count)), *(format_metric(metrics[f"{kind}/AP-{name}"]) for kind in kinds)]
         for name, count in zip(class_names, num_objects, strict=True)
     ]
-    text = text_table(summary)
-    return f"{text}\n\n{_folded(header, rows)}" if rows else text
+    parts = [
+        text_table(summary),
+        *([_folded(header, rows)] if rows else []),
+        *_not_measured(metrics, kinds, num_objects),
+    ]
+    return "\n\n".join(parts)
+
+
+def _not_measured(metrics: Mapping[str, float], kinds: Sequence[str], num_objects: Sequence[int]) -> list[str]:
+    """Why something reads N/A, in one line for each kind of metric; none where all was measured."""
+    if not sum(num_objects):
+        return ["N/A: there are no objects in these images (crowd regions do not count), so nothing can be measured"]
+    out = []
+    for kind in kinds:
+        what = {"bbox": "objects", "segm": "objects with a mask", "keypoints": "objects with keypoints"}[kind]
+        missing = [name for key, name in _SIZES.items() if math.isnan(metrics.get(f"{kind}/{key}", 0.0))]
+        unknown = [key for key in _SIZES if f"{kind}/{key}" not in metrics]
+        classes = [key for key, value in metrics.items() if key.startswith(f"{kind}/AP-") and math.isnan(value)]
+        reasons = [f"no {what} that are {' or '.join(missing)}"] if missing else []
+        if unknown and kind == "keypoints":
+            reasons.append("COCO has no AP of small keypoints")
+        if classes:
+            reasons.append(f"no {what} of {_some([key.removeprefix(f'{kind}/AP-') for key in classes])}")
+        if reasons:
+            out.append(f"N/A of {kind}: {'; '.join(reasons)}")
+    return out
+
+
+def _some(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return f"class {names[0]!r}"
+    return f"{len(names)} classes ({', '.join(names[:_MOST_NAMES])}{', ...' if len(names) > _MOST_NAMES else ''})"
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:

@@ -25,7 +25,7 @@ class FakeRecords:
         return self.rows[index]
 
     def class_counts(self):
-        labels = np.concatenate([np.zeros(0, np.int64), *(r["labels"].numpy() for r in self.rows)])
+        labels = np.concatenate([np.zeros(0, np.int64), *(r["labels"][~r["iscrowd"]].numpy() for r in self.rows)])
         return np.bincount(labels, minlength=len(self.metadata.class_names) + 1)[1:]
 
 

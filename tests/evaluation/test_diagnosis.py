@@ -1,6 +1,8 @@
-"""What the evaluator says when AP is near 0."""
+"""What the evaluator says when AP is low, and of classes that are never found."""
 
 from __future__ import annotations
+
+import time
 
 import numpy as np
 import pytest
@@ -132,3 +134,99 @@ def test_many_objects_are_compared_by_a_sample():
     evaluator.compute()
     text = evaluator.diagnosis()
     assert "(over 1000 objects)" in text and "a         1500" in text
+
+
+# Two classes; of the second one nothing is found, in one of several ways
+PAIRS = FakeRecords(
+    [record(i, [[20, 20 + i, 60, 60 + i], [100, 90, 150, 120 + i]], [1, 2]) for i in range(8)], ["car", "truck"]
+)
+
+
+def table_and_diagnosis(records, change):
+    evaluator = COCOEvaluator(records)
+    rows = [prediction(row["boxes"], row["labels"], [0.9] * len(row["labels"])) for row in records]
+    evaluator.update(targets_of(records), [change(row) for row in rows])
+    metrics = evaluator.compute()
+    return evaluator.table(metrics), evaluator.diagnosis()
+
+
+def without_trucks(p):
+    keep = p["labels"] == 1
+    return {key: value[keep] for key, value in p.items()}
+
+
+def trucks_as_cars(p):
+    return {**p, "labels": p["labels"] * 0 + 1}
+
+
+def trucks_beside(p):
+    return {**p, "boxes": p["boxes"] + (p["labels"] == 2)[:, None] * 60.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (without_trucks, "8 objects, no detections; most of its objects have no detection of any class on them"),
+        (trucks_as_cars, "8 objects, no detections; 8 of 8 are found as 'car': compare the labels of the two classes"),
+        (trucks_beside, "8 objects, 8 detections; most of its objects have no detection of any class on them"),
+    ],
+)
+def test_a_class_that_is_never_found_though_ap_is_not_low(change, words):
+    _, text = table_and_diagnosis(PAIRS, change)
+    assert text.startswith("never found: 1 of 2 classes")
+    assert f"- 'truck': {words}" in text and "- 'car'" not in text
+
+
+def test_ap_below_five_is_diagnosed_and_above_is_not():
+    rows = [record(i, [[10, 10, 60, 60]], [1]) for i in range(60)]
+    records = FakeRecords(rows, ["a"])
+
+    def ap_of(found):
+        evaluator = COCOEvaluator(records)
+        boxes = [[[10, 10, 60, 60]] if i < found else [[200, 100, 220, 120]] for i in range(60)]
+        evaluator.update(targets_of(records), [prediction(b, [1], [1 - i / 100]) for i, b in enumerate(boxes)])
+        return evaluator.compute()["bbox/AP"], evaluator.diagnosis()
+
+    low, text = ap_of(2)
+    high, silence = ap_of(4)
+    assert 0.1 < low < 5 < high
+    assert "Likely cause" in text and silence is None
+
+
+def test_where_all_classes_are_missed_the_likely_cause_says_it_once():
+    text = diagnosis(RECORDS, lambda p: prediction([], [], []))
+    assert "no predictions above its score threshold" in cause(text) and "never found" not in text
+
+
+def test_ten_thousand_objects_in_one_image_take_no_time_of_their_pairs():
+    rng = np.random.default_rng(0)
+    corner = rng.uniform(0, 4000, (10_000, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(5, 30, (10_000, 2))], 1)
+    records = FakeRecords([record(1, boxes, np.ones(10_000, int), size_hw=(4100, 4100))], ["a"])
+    evaluator = COCOEvaluator(records)
+    evaluator.update(targets_of(records), [prediction(boxes[:100] / 9, np.ones(100, int), np.linspace(1, 0.5, 100))])
+    start = time.process_time()
+    metrics = evaluator.compute()
+    assert metrics["bbox/AP"] == 0 and "gets AP 100.0" in evaluator.diagnosis()
+    assert time.process_time() - start < 10  # with all pairs of objects: 20 and more, and two gigabytes
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([record(1, [[0, 0, 20, 20]], [1])], "no objects that are medium (32x32 to 96x96) or large (above 96x96)"),
+        ([record(1, [[0, 0, 20, 20], [50, 50, 100, 100]], [1, 2])], "N/A of bbox: no objects that are large"),
+        ([record(1, [[0, 0, 200, 120]], [2])], "no objects of class 'car'"),
+        ([record(1, [[0, 0, 20, 20]], [1], iscrowd=[True])], "N/A: there are no objects in these images (crowd"),
+        ([], "N/A: there are no objects in these images"),
+    ],
+)
+def test_the_table_says_why_something_is_not_applicable(rows, words):
+    table, _ = table_and_diagnosis(FakeRecords(rows, ["car", "truck"]), lambda p: p)
+    assert words in table
+
+
+def test_a_table_without_gaps_says_nothing_of_them():
+    boxes = [[0, 0, 20, 20], [50, 50, 100, 100], [100, 0, 290, 190]]
+    table, text = table_and_diagnosis(FakeRecords([record(1, boxes, [1, 1, 2])], ["car", "truck"]), lambda p: p)
+    assert "N/A" not in table and text is None
