@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detframe.cli.arguments import add_config_arguments, base_parser, natural, positive
+from detframe.cli.benchmark_evaluation import benchmark_evaluation
 from detframe.cli.benchmark_steps import autocast, benchmark_folding, inference_step, interleave, now, training_step
 from detframe.cli.common import load_config, log_to_terminal, run_command
 from detframe.errors import InvalidValueError
@@ -31,7 +32,9 @@ kind (ResNet-50 with a pyramid), the one after the other in each round, and prin
 random, the same in both; batch norm is frozen and the first two stages are not trained, as both do by default.
 --what folding times a training step of the config's model with its frozen norms folded into the convolutions and not.
 --what data measures the config's data loader alone; --what stages the share of each part of detframe's step.
+--what evaluation times AP by detframe and by pycocotools for the same predictions, 100 an image.
 """
+CHOICES = ("train", "inference", "stages", "data", "folding", "evaluation")
 NUM_CLASSES = 90
 # name -> torchvision's class, the config with which we compute the same
 MODELS = {
@@ -50,15 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = base_parser("benchmark", "Time detframe beside torchvision.", EPILOG)
     add_config_arguments(parser)
-    parser.add_argument(
-        "--what", nargs="+", choices=["train", "inference", "stages", "data", "folding"], default=["train", "inference"]
-    )
+    parser.add_argument("--what", nargs="+", choices=CHOICES, default=["train", "inference"])
     parser.add_argument("--model", choices=sorted(MODELS), default="faster_rcnn", help="what to compare (faster_rcnn)")
     parser.add_argument(
         "--size", nargs=2, type=positive, default=[480, 640], metavar=("H", "W"), help="image size (480 640)"
     )
     parser.add_argument("--batch", type=positive, default=2, help="images per step (2)")
     parser.add_argument("--precision", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"])
+    parser.add_argument("--images", type=positive, default=500, help="images of --what evaluation (500)")
     parser.add_argument("--rounds", type=positive, default=7, help="measured rounds, after two not counted (7)")
     parser.add_argument("--threads", type=natural, default=0, help="CPU threads; 0 leaves PyTorch's choice")
     parser.add_argument("--json", metavar="FILE", help="also write the results here")
@@ -80,6 +82,9 @@ def _run(args: argparse.Namespace) -> int:
         results["folding"] = _folding(args, cfg)
     if "data" in args.what:
         results["data"] = benchmark_data(cfg, args.rounds)
+    if "evaluation" in args.what:
+        cpu = torch.device("cpu")
+        results["evaluation"] = benchmark_evaluation(args.images, lambda steps: interleave(steps, args.rounds, cpu))
     if args.json:
         Path(args.json).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return 0

@@ -67,3 +67,14 @@ def test_folding_is_timed_against_its_absence(tmp_path):
     assert main([*words, "--json", str(path), *opts]) == 0
     row = json.loads(path.read_text())["folding"]["fp32"]
     assert row["ratio"] == row["without_s"] / row["with_s"] > 0
+
+
+def test_evaluation_is_timed_beside_pycocotools_with_the_same_result(tmp_path):
+    path = tmp_path / "results.json"
+    words = ["--what", "evaluation", "--images", "40", "--rounds", "1", "--json", str(path)]
+    assert main(words) == 0
+    row = json.loads(path.read_text())["evaluation"]
+    assert row["ratio"] == row["pycocotools_s"] / row["detframe_s"] > 5
+    assert 5 < row["AP"]["detframe"] < 95
+    assert abs(row["AP"]["detframe"] - row["AP"]["pycocotools"]) < 1e-6
+    assert set(row["memory_mb"]) == {"detframe", "pycocotools"}
