@@ -62,12 +62,12 @@ def _placed(objects: Target, size_hw: tuple[int, int], within_hw: tuple[int, int
     height, width = size_hw
     moved = crop_target(objects, (0, 0, width, height))
     masks: Any = moved["masks"]
-    drawn = masks.decode()
-    pixels = drawn.clone()
+    whole = masks.decode()
+    pixels = whole.clone()
     pixels[:, within_hw[0] :], pixels[:, :, within_hw[1] :] = False, False
     boxes = moved["boxes"]
     outside = (boxes > boxes.new_tensor([width, height, width, height])).any(1)
-    cut = outside | (pixels != drawn).flatten(1).any(1)
+    cut = outside | (pixels != whole).flatten(1).any(1)
     out, seen = _redrawn(moved, pixels, cut), pixels.flatten(1).any(1)
     kept: Target = clip_and_drop(select(out, seen), size_hw)
     return kept, pixels[seen]

@@ -40,7 +40,7 @@ class Failure:
 
 @dataclass
 class Sample:
-    """What a worker makes of one draw; `image` is None when nothing could be read."""
+    """What a worker makes of one sampled image; `image` is None when nothing could be read."""
 
     image: Tensor | None
     target: Target
@@ -83,7 +83,7 @@ def _as_tensors(target: Any) -> Any:
 
 
 class TrainDataset:
-    """Reads and transforms the image of a draw. A sample is a function of (seed, epoch, image id) alone."""
+    """Reads and transforms a sampled image. A sample is a function of (seed, epoch, image id) alone."""
 
     def __init__(
         self, records: Records, transforms: Compose, sampler: TrainSampler, skip: bool, copy_paste: float = 0.0
@@ -92,7 +92,7 @@ class TrainDataset:
         self.copy_paste = copy_paste
 
     def __getitem__(self, draw: Draw) -> Sample:
-        """The image of the draw; with `skip`, the next readable one of the stream in its place."""
+        """The sampled image; with `skip`, the next readable one of the stream in its place."""
         failures: list[Failure] = []
         for position in range(draw.position, draw.position + MAX_FAILURES):
             draw = self.sampler.draw(position)

@@ -296,7 +296,7 @@ class RecordBuilder:
         c["rle_start"].append(len(c["rle_bytes"]))
 
     def _keypoints(self, keypoints: Sequence[float] | None, name: str) -> list[float]:
-        """The 3P numbers of one object; keypoints whose place is no place count as not annotated."""
+        """The 3P numbers of one object; keypoints whose position is no position count as not annotated."""
         count = 3 * len(self.metadata.keypoint_names)
         if not count or keypoints is None:
             return [0.0] * count

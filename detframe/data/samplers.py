@@ -117,12 +117,12 @@ class TrainSampler:
         return [batches[i] for i in order]
 
     def place(self, start: int) -> tuple[int, int]:
-        """The window of a batch, and its place in there."""
+        """The window of a batch, and its position in there."""
         first = len(self.first) // self.batch_size
         return (-1, start) if start < first else divmod(start - first, self.window_batches)
 
     def rest(self, start: int) -> Beginning:
-        """What is left when `start` batches are drawn, for a sampler of another kind."""
+        """What is left when `start` batches are sampled, for a sampler of another kind."""
         number, offset = self.place(start)
         if offset == 0 and number >= 0:
             return Beginning((), self.positions(number)[0])

@@ -15,7 +15,7 @@ from detframe.structures.lazy_masks import to_rle
 from detframe.structures.polygons import clip_polygon, outline_length
 from detframe.structures.run_lengths import check_run_lengths, without_empty_runs
 
-# The pixels that the outline of one polygon may pass; drawing it takes 40 bytes for each of them
+# The pixels that the outline of one polygon may pass; rasterising it takes 40 bytes for each of them
 MAX_OUTLINE = 4_000_000
 
 LISTS = (list, tuple, np.ndarray)
@@ -149,7 +149,7 @@ def _within(points: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray | None:
         None for a polygon without extent, or with a number that is not finite.
 
     Raises:
-        ValueError: its outline is so long that drawing it would take all memory.
+        ValueError: its outline is so long that rasterising it would take all memory.
     """
     height, width = size_hw
     margin = max(size_hw)
@@ -163,7 +163,7 @@ def _within(points: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray | None:
     if len(points) * 3 * margin > MAX_OUTLINE and outline_length(points) > MAX_OUTLINE:
         raise InvalidValueError(
             f"the outline of a polygon of {len(points)} points passes {outline_length(points):.3g} pixels, and more "
-            f"than {MAX_OUTLINE} are not drawn; use a run-length mask"
+            f"than {MAX_OUTLINE} are not rasterised; use a run-length mask"
         )
     return points
 

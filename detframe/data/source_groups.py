@@ -98,7 +98,7 @@ def _size(path: str) -> int | None:
 
 
 def _sample(path: str) -> bytes | None:
-    """A digest of three places of a file."""
+    """A digest of three spans of a file."""
     try:
         with open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)

@@ -103,8 +103,8 @@ def _without_val(entries: Mapping[str, CatalogEntry], total: int, findings: list
         findings.append(sentence("val-is-test", WARNING, text, total))
         return entries["test"]
     text = (
-        f"{pictures}, which cannot be parted: the same one trains and validates. AP says how well it was learnt by "
-        f"heart, and nothing about others"
+        f"{pictures}, which cannot be parted: the same one trains and validates. AP says how well it was "
+        f"memorised, and nothing about others"
     )
     findings.append(sentence("val-is-train", WARNING, text, total, "add pictures"))
     return entries["train"]

@@ -1,8 +1,8 @@
 """Transforms of an image and its target: resize, flips, colour jitter, large-scale jitter; and which a config asks for.
 
-A transform is called as `transform(image, target, generator) -> (image, target)` and draws only from that generator, so
-a sample is a function of the generator's seed. Images are uint8 (3, H, W) and stay so. In a target, whatever has
-coordinates moves with the image: boxes, keypoints (float32 (N, P, 3)), masks (LazyMasks).
+A transform is called as `transform(image, target, generator) -> (image, target)` and all that is random in it comes
+from that generator, so a sample is a function of the generator's seed. Images are uint8 (3, H, W) and stay so. In a
+target, whatever has coordinates moves with the image: boxes, keypoints (float32 (N, P, 3)), masks (LazyMasks).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def resize_shapes(sizes_hw: np.ndarray, min_size: int, max_size: int = 0) -> np.
 
 
 class Resize:
-    """Resize by `resize_shape`, bilinear with antialiasing; the minimum size is drawn per image."""
+    """Resize by `resize_shape`, bilinear with antialiasing; the minimum size is sampled per image."""
 
     def __init__(self, min_sizes: Sequence[int], max_size: int = 0, sampling: str = "choice") -> None:
         """Args:
@@ -133,7 +133,7 @@ class VerticalFlip(_Flip):
 class ColorJitter:
     """Brightness, contrast, saturation and hue, changed in a random order.
 
-    The factors are drawn as torchvision's ColorJitter draws them: from 1 - strength to 1 + strength (not below 0), the
+    The factors are sampled as by torchvision's ColorJitter: from 1 - strength to 1 + strength (not below 0), the
     hue from -strength to strength. A strength of 0 is off.
     """
 
@@ -233,13 +233,14 @@ class LargeScaleJitter:
 
     def __call__(self, image: Tensor, target: Target, generator: Generator) -> tuple[Tensor, Target]:
         """See the module."""
-        drawn = torch.rand(3, generator=generator).tolist()
-        limit = max(1, round(self.size * (self.min_scale + (self.max_scale - self.min_scale) * drawn[0])))
+        random = torch.rand(3, generator=generator).tolist()
+        limit = max(1, round(self.size * (self.min_scale + (self.max_scale - self.min_scale) * random[0])))
         # no shorter side is that long, so the longer one becomes `limit`
         image, target = Resize((limit,), limit)(image, target, generator)
         height, width = image.shape[-2:]
         top, left = (
-            int(place * (max(0, side - self.size) + 1)) for place, side in zip(drawn[1:], image.shape[-2:], strict=True)
+            int(share * (max(0, side - self.size) + 1))
+            for share, side in zip(random[1:], image.shape[-2:], strict=True)
         )
         bottom, right = min(height, top + self.size), min(width, left + self.size)
         if (bottom - top, right - left) == (height, width):

@@ -65,8 +65,8 @@ def build_trainer(inputs: RunInputs, folder: Path, weights: str, checkpoint: Che
     meta = describe(cfg, inputs.records.metadata)
     schedule = build_lr_schedule(cfg, place.pace, inputs.in_epochs)
     check_schedule(cfg, schedule)
-    # So far all ranks have drawn the same numbers, to build the same weights. A run that goes on takes its own states
-    # from the checkpoint, or, with another number of ranks, must not draw the numbers of its beginning again
+    # So far all ranks have used the same random numbers, to build the same weights. A run that goes on takes its own
+    # states from the checkpoint, or, with another number of ranks, must not use the numbers of its beginning again
     seed_all(cfg.SEED + 1 + rank() + start * _FAR_APART)
     trainer = Trainer(
         model=model,

@@ -56,9 +56,9 @@ def training_views(cfg: ConfigNode) -> list[View]:
         limits = [max(1, round(keys.LSJ.SIZE * scale)) for scale in scales]
         sizes, names = [(limit, limit) for limit in limits], "INPUT.LSJ"
     else:
-        drawn = sorted(keys.MIN_SIZE_TRAIN)
-        middle = sum(drawn) // 2 if keys.MIN_SIZE_TRAIN_SAMPLING == "range" else drawn[len(drawn) // 2]
-        sizes = [(size, keys.MAX_SIZE_TRAIN) for size in (drawn[0], middle, drawn[-1])]
+        given = sorted(keys.MIN_SIZE_TRAIN)
+        middle = sum(given) // 2 if keys.MIN_SIZE_TRAIN_SAMPLING == "range" else given[len(given) // 2]
+        sizes = [(size, keys.MAX_SIZE_TRAIN) for size in (given[0], middle, given[-1])]
         names = "INPUT.MIN_SIZE_TRAIN, MAX_SIZE_TRAIN"
     views = [View("training", names, *sizes[1])]
     if sizes[0] != sizes[2]:

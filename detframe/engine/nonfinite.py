@@ -31,7 +31,7 @@ _LEAST_SCALE = 2.0**-20  # of the losses in fp16: it is halved at each overflow,
 
 
 def pack_target(target: Target) -> dict[str, Any]:
-    """A target in types that weights_only=True loads; masks that are not drawn yet stay so."""
+    """A target in types that weights_only=True loads; masks that are not decoded yet stay so."""
     packed: dict[str, Any] = {}
     for key, value in target.items():
         if isinstance(value, LazyMasks):

@@ -1,4 +1,4 @@
-"""Where a run stands in its data: images seen, the batches they came in, and what is drawn next."""
+"""Where a run stands in its data: images seen, the batches they came in, and what is sampled next."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def saved_place(training: TrainingState, before: Mapping[str, Any], records: Rec
 def check_same_data(
     cfg: ConfigNode, records: Records, training: TrainingState, before: Mapping[str, Any], keys: tuple[str, ...]
 ) -> str:
-    """The training images must be those with which the run began, as the place in the data would mean nothing.
+    """The training images must be those with which the run began, as the position in the data would mean nothing.
 
     Args:
         keys: those that name the data.
@@ -128,7 +128,7 @@ def check_same_data(
 
 
 def _why() -> str:
-    return f"The place in the data would mean nothing there. Give the data of the run, or {REMEDY}"
+    return f"The position in the data would mean nothing there. Give the data of the run, or {REMEDY}"
 
 
 def _plain(value: Any) -> Any:

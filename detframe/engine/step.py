@@ -69,7 +69,7 @@ def count_parts(
     """What the parts of a step hold, for `StepCounts.part` around the forward pass of each.
 
     Several parts each cost a forward pass without gradients here; it leaves no trace in running statistics and random
-    numbers, so the passes that follow draw the same. A single part costs nothing. Every rank calls this with as many
+    numbers, so the passes that follow sample the same. A single part costs nothing. Every rank calls this with as many
     parts.
 
     Args:

@@ -241,7 +241,7 @@ class Trainer:
     def fetch(self) -> None:
         """Read the next batch already, unless no step is left; so a start that cannot read its data is seen as one."""
         if self._fetched is None and not self.is_over:
-            with torch.random.fork_rng(devices=[]):  # the loader may draw; what the model draws must not depend on it
+            with torch.random.fork_rng(devices=[]):  # what the model samples must not depend on the loader
                 self._fetched = next(self.data)
 
     def _next_batch(self) -> Batch:

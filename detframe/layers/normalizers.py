@@ -5,7 +5,7 @@ and gradients of these passes are averaged. A sum over objects that is divided b
 gives the objects of emptier passes more weight than the others; where it is divided by `global_normalizer(number)`, the
 average over the passes is the sum over all objects divided by their number, as if one pass had seen them all.
 
-What the later parts hold is not known while the first one is computed, since heads count what they drew and what the
+What the later parts hold is not known while the first one is computed, since heads count what they sampled and what the
 proposals overlap. So all parts are counted first (`StepCounts.counting`), then each is computed (`StepCounts.part`).
 """
 

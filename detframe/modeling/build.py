@@ -78,7 +78,7 @@ def build_detection_model(cfg: ConfigNode) -> GeneralizedRCNN:
 
 def build_outline(cfg: ConfigNode) -> GeneralizedRCNN:
     """The detector of a config without its weights, in a moment: it computes nothing, but knows its levels, anchors and
-    locations. No random number is drawn.
+    locations. No random number is used.
 
     Raises:
         As `build_detection_model`.

@@ -155,7 +155,7 @@ class GeneralizedRCNN(nn.Module):
 
     @property
     def nms(self) -> NMS | None:
-        """That of the detections; None where these are proposals, or of a head that suppresses in its own way."""
+        """That of the detections; None where these are proposals, or of a head with an NMS of its own."""
         found = getattr(self._last_head, "nms", None)
         return found if isinstance(found, NMS) else None
 

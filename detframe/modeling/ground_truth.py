@@ -19,7 +19,7 @@ class GroundTruth:
     boxes: Tensor  # float32 (N, G, 4), padded with zeros
     labels: Tensor  # int64 (N, G), 1..K, padded with 0
     valid: Tensor  # bool (N, G), which rows are objects
-    seeds: Tensor  # int64 (N,), for the random draws of each image
+    seeds: Tensor  # int64 (N,), for what is sampled in each image
     masks: list[Tensor | LazyMasks] | None = None  # the objects' masks, image by image; None where targets have none
     has_mask: Tensor | None = None  # bool (N, G): objects with a mask among others without; None: all have one
     keypoints: Tensor | None = None  # float32 (N, G, P, 3): x, y, visibility
@@ -33,7 +33,7 @@ def pack_targets(
 ) -> GroundTruth:
     """Check targets, also against the sizes of their images where these are given, and pad them into one batch.
 
-    Crowd rows are left out. An image whose target has no `seed` draws one from PyTorch's generator.
+    Crowd rows are left out. An image whose target has no `seed` takes one from PyTorch's generator.
 
     Raises:
         ValueError: a target that breaks its contract; see `validate_target`.

@@ -51,12 +51,12 @@ def keypoint_loss(logits: Tensor, cells: Tensor, valid: Tensor, normalizer: Tens
 
 
 def heatmaps_to_keypoints(logits: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """The highest place of each heatmap (R, P, S, S), enlarged bicubically to whole pixels of its box (R, 4).
+    """The peak of each heatmap (R, P, S, S), enlarged bicubically to whole pixels of its box (R, 4).
 
     Boxes of similar size are enlarged together, by two matrix products; memory does not grow with R.
 
     Returns:
-        float32 (R, P, 3): x, y in the coordinates of the boxes, and 1; scores (R, P), the logits at those places, as in
+        float32 (R, P, 3): x, y in the coordinates of the boxes, and 1; scores (R, P), the logits at those peaks, as in
         torchvision (detectron2 reports them after a softmax over the pixels of the box).
     """
     boxes = boxes.float()

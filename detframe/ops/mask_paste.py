@@ -35,7 +35,7 @@ def encode_masks(
 ) -> list[dict[str, Any]]:
     """The masks of `paste_masks`, where they reach `threshold`, as M compressed run-length codes of COCO.
 
-    No mask is ever drawn in the size of the image: each is drawn and encoded in the window that its box covers.
+    No mask ever has the size of the image: each is pasted and encoded in the window that its box covers.
 
     Raises:
         ValueError: a threshold of 0 or less, which every pixel of the image would reach.

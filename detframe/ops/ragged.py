@@ -15,12 +15,12 @@ def starts(counts: Tensor) -> Tensor:
 
 
 def places(row: Tensor, num_rows: int) -> Tensor:
-    """The place of every member in its row `row` (M,), which rises: int64 (M,); 0, 0, 2 gives 0, 1, 0."""
+    """The position of every member in its row `row` (M,), which rises: int64 (M,); 0, 0, 2 gives 0, 1, 0."""
     counts = torch.bincount(row, minlength=num_rows)
     return torch.arange(len(row), device=row.device) - starts(counts)[row]
 
 
 def members(counts: Tensor) -> tuple[Tensor, Tensor]:
-    """The row and the place of every member of rows of `counts` (N,) members, int64 (M,) each."""
+    """The row and the position of every member of rows of `counts` (N,) members, int64 (M,) each."""
     row = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
     return row, torch.arange(len(row), device=counts.device) - starts(counts)[row]

@@ -178,7 +178,7 @@ def _fitting(
 
 
 def _smallest(row: Tensor, place: Tensor, area: Tensor) -> Tensor:
-    """Of the pairs of object and place, the object of each place: the smallest, and of equal ones the first."""
+    """Of the pairs of object and location, the object of each location: the smallest, and of equal ones the first."""
     order = row.argsort(stable=True)
     order = order[area[row[order]].argsort(stable=True)]
     order = order[place[order].argsort(stable=True)]

@@ -26,7 +26,7 @@ class Size:
 
     body: str
     channels: int  # of the pyramid
-    head: int  # width of the fully connected layers on regions
+    head: int  # width of the fully connected layers of the ROI heads
     branch: int  # channels of the mask and keypoint heads
     proposals: tuple[int, int, int]  # per level before NMS; after it in training, in evaluation
     regions: int  # sampled per image for the losses of the box head

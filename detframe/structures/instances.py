@@ -20,13 +20,13 @@ class Target(TypedDict, total=False):
 
     boxes: Tensor  # float32 (N, 4), xyxy in pixels, 0 <= x1 < x2 <= W and 0 <= y1 < y2 <= H; N may be 0
     labels: Tensor  # int64 (N,), 1..K
-    masks: Tensor | LazyMasks  # bool or uint8 (N, H, W), or polygons/RLE drawn on access
+    masks: Tensor | LazyMasks  # bool or uint8 (N, H, W), or polygons/RLE decoded on access
     keypoints: Tensor  # float32 (N, P, 3): x, y, visibility 0/1/2
     iscrowd: Tensor  # bool (N,); crowd rows never become training targets
     area: Tensor  # float32 (N,), pixels of the original image
     image_id: int
     orig_size_hw: tuple[int, int]
-    seed: int  # makes the model's random draws for this image repeatable
+    seed: int  # makes what the model samples for this image repeatable
 
 
 class Prediction(TypedDict, total=False):

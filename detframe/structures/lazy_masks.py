@@ -1,4 +1,4 @@
-"""Instance masks kept as polygons or run-length codes, and drawn only where somebody looks at them."""
+"""Instance masks kept as polygons or run-length codes, and decoded only where somebody looks at them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Segmentation = Any
 class LazyMasks:
     """N masks of one image, each in COCO's form: a list of polygons, or a run-length code. No polygon is no mask.
 
-    `masks[keep]` selects rows as a tensor would; `decode()` draws them as bool (N, H, W). `resize`, `hflip` and `vflip`
+    `masks[keep]` selects rows as a tensor would; `decode()` gives them as bool (N, H, W). `resize`, `hflip` and `vflip`
     return moved masks: polygons exactly, run-length codes through their pixels.
     """
 
@@ -61,7 +61,7 @@ class LazyMasks:
         return self._moved(lambda points: points * [1, -1] + [0, height], lambda pixels: pixels[::-1], self.size_hw)
 
     def crop(self, window: tuple[int, int, int, int]) -> LazyMasks:
-        """The masks of the part x1, y1, x2, y2 of the image; polygons may leave it, and are drawn inside of it."""
+        """The masks of the part x1, y1, x2, y2 of the image; polygons may leave it, and are rasterised inside of it."""
         x1, y1, x2, y2 = window
 
         def cut(pixels: np.ndarray) -> np.ndarray:
@@ -115,7 +115,7 @@ def draw(segmentation: Segmentation, size_hw: tuple[int, int]) -> np.ndarray:
 def draw_window(segmentation: Segmentation, size_hw: tuple[int, int], window: tuple[int, int, int, int]) -> np.ndarray:
     """The part x1, y1, x2, y2 (whole pixels, within the image) of one mask as a bool array (y2 - y1, x2 - x1).
 
-    Polygons are drawn from their own corner on, and of run-length codes only the window's columns are unrolled.
+    Polygons are rasterised from their own corner on, and of run-length codes only the window's columns are unrolled.
     """
     x1, y1, x2, y2 = window
     if not isinstance(segmentation, dict):

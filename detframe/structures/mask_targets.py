@@ -29,13 +29,13 @@ _MODES = ("exact", "soft")
 def crop_masks(masks: LazyMasks | Tensor, rows: Tensor, boxes: Tensor, size: int, mode: str = "exact") -> Tensor:
     """The mask `rows[r]` of an image as seen in box `boxes[r]`, on a grid of size x size: float32 (R, S, S).
 
-    No mask is drawn in the size of the image.
+    No mask is rasterised in the size of the image.
 
     Args:
         masks: the image's; polygons, run-length codes, or a tensor (N, H, W).
         rows: int64 (R,).
         boxes: (R, 4), on the device that the result comes on.
-        mode: "exact" draws polygons on the grid itself and thresholds pixels at one half, as detectron2; "soft"
+        mode: "exact" rasterises polygons on the grid itself and thresholds pixels at one half, as detectron2; "soft"
             interpolates pixels and leaves fractions, as torchvision.
 
     Returns:
@@ -61,7 +61,7 @@ def crop_masks(masks: LazyMasks | Tensor, rows: Tensor, boxes: Tensor, size: int
 
 
 def draw_in_box(polygons: list[np.ndarray], box: np.ndarray, size: int) -> np.ndarray:
-    """Polygons within a box, drawn on a grid of size x size that covers it: bool (S, S)."""
+    """Polygons within a box, rasterised on a grid of size x size that covers it: bool (S, S)."""
     extent = np.maximum(box[2:].astype(np.float64) - box[:2], 0.1)
     moved = [(np.asarray(p, dtype=np.float64).reshape(-1, 2) - box[:2]) * (size / extent) for p in polygons]
     return draw([_drawable(points, size).reshape(-1) for points in moved], (size, size))
@@ -96,7 +96,7 @@ def _interpolated(
 def sample_masks(masks: LazyMasks | Tensor, rows: Tensor, points: Tensor) -> Tensor:
     """Bilinear values of the masks `rows` (R,) of an image at points (R, P, 2) in its pixels: (R, P), 0 to 1.
 
-    No mask is drawn in the size of the image.
+    No mask is rasterised in the size of the image.
     """
     size_hw = _size_hw(masks)
     place = points.detach().float().cpu()

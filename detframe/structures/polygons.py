@@ -1,4 +1,4 @@
-"""Polygons that reach far beyond what they are drawn on."""
+"""Polygons that reach far beyond the grid they are rasterised on."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ def _clip_side(points: np.ndarray, inside: np.ndarray) -> np.ndarray:
 
 
 def outline_length(points: np.ndarray) -> float:
-    """How many pixels the outline of a polygon (N, 2) passes, about: what drawing it costs."""
+    """How many pixels the outline of a polygon (N, 2) passes, about: what rasterising it costs."""
     return float(np.abs(np.roll(points, -1, 0) - points).max(1).sum())

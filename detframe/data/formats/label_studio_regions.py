@@ -19,7 +19,7 @@ _CHANNELS = 4
 
 @dataclass
 class Region:
-    """What was drawn in one stroke, and its labels; several results may say it together."""
+    """What was annotated in one stroke, and its labels; several results may say it together."""
 
     value: dict[str, Any]
     kind: str  # its type, as it is written

@@ -1,4 +1,4 @@
-"""labelme: one JSON file for each image, with the shapes that were drawn on it."""
+"""labelme: one JSON file for each image, with the shapes that were annotated on it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Finding the image that an annotation means, among the files that there are.
 
-Annotations name images as they lay on the machine where they were drawn: by absolute paths, with backslashes, in other
+Annotations name images as they lay on another machine: by absolute paths, with backslashes, in other
 folders, with another suffix, in other letter case. What fits one file alone is taken, with a word in the findings; what
 fits several is not guessed.
 """

@@ -122,7 +122,7 @@ class BoxForm:
                 "boxes-as-corners",
                 f"{self.beyond} of {self.boxes} boxes reach beyond their image as x, y, width, height, and {self.fit} "
                 f"fit as x1, y1, x2, y2. They look like corners, and 'bbox' is x, y, width, height: write x2 - x1 and "
-                f"y2 - y1 in the place of x2 and y2",
+                f"y2 - y1 in place of x2 and y2",
                 self.beyond,
                 ERROR,
             )

@@ -273,7 +273,7 @@ def _places(path: Path, tree: dict[str, Any], keys: tuple[str, ...]) -> tuple[st
 def keypoint_facts(
     where: str, shape: Any, names: Any, flip_idx: Any
 ) -> tuple[KeypointForm | None, tuple[str, ...], tuple[int, ...]]:
-    """The form of the keypoints, their names, and which take each other's places in a mirrored image.
+    """The form of the keypoints, their names, and which pairs are swapped in a mirrored image.
 
     Args:
         where: what gives them, for messages.
@@ -304,8 +304,8 @@ def _flip_idx(where: str, value: Any, form: KeypointForm) -> tuple[int, ...]:
     sound = isinstance(value, list | tuple) and all(type(v) is int for v in value)
     if not sound or sorted(value) != list(range(form.count)) or any(value[value[i]] != i for i in value):
         raise InvalidValueError(
-            f"{where}: flip_idx must have a number for each of the {form.count} keypoints, that of the one which takes "
-            f"its place in a mirrored image, not {shown(value)}"
+            f"{where}: flip_idx must have a number for each of the {form.count} keypoints, that of the one which it "
+            f"is swapped with in a mirrored image, not {shown(value)}"
         )
     return tuple(value)
 

@@ -1,4 +1,4 @@
-"""Layers that the heads on regions share.
+"""Layers that the ROI heads share.
 
 Legend: R regions, C channels, D of a head, S side of the pooled map.
 """

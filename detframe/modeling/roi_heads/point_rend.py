@@ -173,12 +173,12 @@ class PointRendBranch(nn.Module):
     @torch.no_grad()
     def _training_points(self, coarse: Tensor, regions: Regions, gt: GroundTruth) -> Tensor:
         """Where the coarse masks (R, S, S) are least certain, and some anywhere: (R, P, 2)."""
-        drawn, chosen = self.oversample * self.num_points, int(self.importance * self.num_points)
+        sampled, chosen = self.oversample * self.num_points, int(self.importance * self.num_points)
         # each RoI of an image has numbers of its own, whatever other images there are
         seeds = (gt.seeds[regions.image] + 2) * 1_000_003 + places(regions.image, len(gt.seeds))
-        count = drawn + self.num_points - chosen
+        count = sampled + self.num_points - chosen
         keys = random_keys(seeds, 2 * count).reshape(len(seeds), count, 2)
-        candidates, anywhere = keys[:, :drawn], keys[:, drawn:]
+        candidates, anywhere = keys[:, :sampled], keys[:, sampled:]
         certainty = sample_regions(coarse[:, None], candidates)[:, 0].abs()
         best = certainty.topk(chosen, 1, largest=False).indices
         return torch.cat([candidates.gather(1, best[..., None].expand(-1, -1, 2)), anywhere], 1)
