@@ -47,7 +47,7 @@ class _Progress:
     said: float = field(default_factory=time.monotonic)
 
     def count(self, size: int) -> None:
-        """Add bytes, and stop where an archive is larger than pictures can make it."""
+        """Add bytes, and stop where an archive is larger than images can make it."""
         self.bytes += size
         if self.bytes > self.most_bytes or self.files > MOST_FILES:
             raise InvalidValueError(

@@ -1,7 +1,7 @@
-"""What the formats recognise of a path: one data set, the same pictures in several formats, or several data sets.
+"""What the formats recognise of a path: one data set, the same images in several formats, or several data sets.
 
 Every format is asked about the path, about the folders below it and about single files of annotations. Where more
-than one answers, what they read is compared by its pictures: that is the only thing which tells a second format of
+than one answers, what they read is compared by its images: that is the only thing which tells a second format of
 the same data set from a second data set.
 """
 
@@ -21,10 +21,10 @@ from detframe.files import safe_name
 from detframe.registry import DATASET_FORMATS
 
 FOLDERS_ASKED = 60  # below a path, the highest first
-FILES_ASKED = 25  # of one suffix in one folder; where there are more, each is of one picture
+FILES_ASKED = 25  # of one suffix in one folder; where there are more, each is of one image
 READ_AT_MOST = 40  # candidates that are read to be compared
-SAME_SHARE = 0.9  # of the pictures of one candidate that another one must have to stand for it
-_COMPARED = 2000  # pictures that are compared with their namesakes byte by byte
+SAME_SHARE = 0.9  # of the images of one candidate that another one must have to stand for it
+_COMPARED = 2000  # images that are compared with their namesakes byte by byte
 MASKS, KEYPOINTS = "masks", "keypoints"  # what a training may need of a data set besides boxes
 DATA_FILES = (".json", ".csv", ".tsv", ".xml", ".yaml", ".yml")  # that may hold a data set each
 
@@ -198,10 +198,10 @@ def read_content(candidate: Candidate) -> Candidate:
 
 
 def richness(candidate: Candidate) -> tuple[object, ...]:
-    """The order in which formats of the same pictures are preferred, the greater the better.
+    """The order in which formats of the same images are preferred, the greater the better.
 
     Masks before boxes, keypoints before none, classes with names before numbers, splits before none; then more
-    pictures, fewer that are named and do not exist, more objects, fewer notes of the format's own; then the path that
+    images, fewer that are named and do not exist, more objects, fewer notes of the format's own; then the path that
     was given before a folder below it, then the alphabet.
     """
     content, parts = candidate.content, candidate.recognised.parts
@@ -224,7 +224,7 @@ def richness(candidate: Candidate) -> tuple[object, ...]:
 
 
 def stands_for(one: Candidate, other: Candidate) -> bool:
-    """Whether nearly all pictures of `other` are among those of `one`, as the same files or as copies of them."""
+    """Whether nearly all images of `other` are among those of `one`, as the same files or as copies of them."""
     wanted = SAME_SHARE * len(other.content.pictures)
     lacking = other.content.pictures - one.content.pictures
     here = len(other.content.pictures) - len(lacking)
@@ -259,7 +259,7 @@ def is_leftover(best: Candidate, other: Candidate) -> bool:
 
 @dataclass(frozen=True)
 class Cluster:
-    """One data set: the candidate to take, the others that describe its pictures or some of them, and what belongs to
+    """One data set: the candidate to take, the others that describe its images or some of them, and what belongs to
     it and is in none of its parts."""
 
     best: Candidate
@@ -270,7 +270,7 @@ class Cluster:
 def clusters(candidates: Sequence[Candidate]) -> list[Cluster]:
     """The data sets among candidates that were read, the largest first.
 
-    A data set is the richest candidate that stands for one with the most pictures, and all for which it stands.
+    A data set is the richest candidate that stands for one with the most images, and all for which it stands.
     """
     left = [c for c in candidates if c.content.pictures]
     out: list[Cluster] = []

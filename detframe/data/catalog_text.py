@@ -14,7 +14,7 @@ from detframe.data.findings import Finding
 
 _WIDTH = 100  # columns of a comment
 _ABOUT = {
-    "split": "which of the pictures: a share of them in a fixed order (of a list: each narrows the one before)",
+    "split": "which of the images: a share of them in a fixed order (of a list: each narrows the one before)",
     "classes": "the classes in the order of their labels, the same in each part",
     "others": "what objects of other classes are: background, or ignored",
 }

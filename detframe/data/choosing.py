@@ -23,7 +23,7 @@ from detframe.errors import InvalidValueError, UnknownNameError, listed
 from detframe.registry import DATASET_FORMATS, nearest
 
 _LISTED, _EXPLAINED = 20, 5  # data sets of a message; of so many it says by what they were recognised
-MUCH_LARGER = 5  # one data set with so many times the pictures of all others together is the one that is meant
+MUCH_LARGER = 5  # one data set with so many times the images of all others together is the one that is meant
 
 
 def choose(path: Path, shown_path: str, format_name: str = "", needs: str = "") -> tuple[Candidate, list[Finding]]:
@@ -66,7 +66,7 @@ def _size(cluster: Cluster) -> int:
 def _left_out(cluster: Cluster, path: Path, shown_path: str) -> Finding:
     """What is said of a data set beside the one that is much larger."""
     best, count = cluster.best, _size(cluster)
-    size = f"{best.format}, {counted(count, 'picture')}"
+    size = f"{best.format}, {counted(count, 'image')}"
     text = f"{_where(best, path, shown_path)} is a data set of its own ({size}), and is not used"
     remedy = f"to take it: {arguments(best, path, shown_path)}"
     return sentence("smaller-data-set", WARNING, text, count, remedy)
@@ -94,7 +94,7 @@ def _notes(candidate: Candidate) -> list[Finding]:
 
 
 def _best_broken(broken: Sequence[Candidate], path: Path, shown_path: str) -> tuple[Candidate, list[Finding]]:
-    """Where no candidate has a picture that can be read: the only one there is to take, or the error of the first."""
+    """Where no candidate has an image that can be read: the only one there is to take, or the error of the first."""
     empty = [candidate for candidate in broken if not candidate.content.problem]
     if empty:
         return empty[0], _notes(empty[0])
@@ -114,9 +114,9 @@ def _first_line(text: str) -> str:
     return text.partition("\n")[0]
 
 
-# -------------------------------------------------------------------------------- the same pictures in other formats
+# -------------------------------------------------------------------------------- the same images in other formats
 def _about_others(cluster: Cluster, broken: Sequence[Candidate], path: Path, shown_path: str) -> list[Finding]:
-    """What is said of what was not taken: the same pictures in other formats, and what could not be read."""
+    """What is said of what was not taken: the same images in other formats, and what could not be read."""
     findings = []
     parts = _annotations_of(cluster.best)
     others = [c for c in cluster.others if not (c.format == cluster.best.format and _annotations_of(c) <= parts)]
@@ -124,17 +124,17 @@ def _about_others(cluster: Cluster, broken: Sequence[Candidate], path: Path, sho
         names = [f"{c.format} ({_where(c, path, '')})" for c in others]
         best = cluster.best
         text = (
-            f"the same pictures, or some of them, are there in other files too: {listed(names, 8)}; {best.format} was "
+            f"the same images, or some of them, are there in other files too: {listed(names, 8)}; {best.format} was "
             f"taken, because {_why(best, others)}"
         )
         remedy = f"to take another one: {arguments(others[0], path, shown_path, cluster)}"
         findings.append(sentence("other-formats", NOTE, text, len(others), remedy))
     for candidate in cluster.leftovers[:5]:
         count = len(candidate.content.pictures)
-        text = f"{_where(candidate, path, shown_path)} belongs to no part, and is not used: {counted(count, 'picture')}"
+        text = f"{_where(candidate, path, shown_path)} belongs to no part, and is not used: {counted(count, 'image')}"
         findings.append(sentence("unused-part", WARNING, text, count))
     for candidate in broken[:5]:
-        problem = _first_line(candidate.content.problem) or "none of its pictures exists"
+        problem = _first_line(candidate.content.problem) or "none of its images exists"
         text = f"{_where(candidate, path, shown_path)} looks like {candidate.format}, and was not taken: {problem}"
         findings.append(sentence("unreadable-format", WARNING, text))
     return findings
@@ -157,9 +157,9 @@ def _why(best: Candidate, others: Sequence[Candidate]) -> str:
     if len(best.recognised.parts) > max(len(other.recognised.parts) for other in others):
         return "it has splits"
     if most(len(content.pictures), [len(c.pictures) for c in theirs]):
-        return f"it has the most pictures ({len(content.pictures)})"
+        return f"it has the most images ({len(content.pictures)})"
     if content.missing < min(c.missing for c in theirs):
-        return f"it names the fewest pictures that do not exist ({content.missing})"
+        return f"it names the fewest images that do not exist ({content.missing})"
     if most(content.objects, [c.objects for c in theirs]):
         return f"it has the most objects ({content.objects})"
     return "of equally rich ones the highest folder and then the alphabet decide"
@@ -226,14 +226,14 @@ def _several(sets: Sequence[Cluster], path: Path, shown_path: str) -> InvalidVal
         alone = home.is_relative_to(path) and not _is_shared(home, best, rivals)
         words = f"--data {quoted(_below(home, path, shown_path))}" if alone else ""
         lines.append(f"  {words or arguments(best, path, shown_path, *rivals, cluster)}")
-        size = f"{counted(len(content.pictures), 'picture')}, {counted(content.objects, 'object')}"
+        size = f"{counted(len(content.pictures), 'image')}, {counted(content.objects, 'object')}"
         more = f"; also as {', '.join(also)}" if also else ""
         lines.append(f"      {best.format}: {size} of {_classes(content.class_names)}{more}")
         if len(sets) <= _EXPLAINED:
             lines.append(f"      ({best.recognised.reason})")
     more = f"\n  ... and {len(sets) - _LISTED} more" if len(sets) > _LISTED else ""
     return InvalidValueError(
-        f"{shown_path} holds {len(sets)} data sets with different pictures, and none of them has all; choose one:\n"
+        f"{shown_path} holds {len(sets)} data sets with different images, and none of them has all; choose one:\n"
         + "\n".join(lines)
         + more
         + with_docs("\nTo train on several, list them with the same class names in a catalog (docs/own_data.md).")

@@ -132,9 +132,9 @@ _STARTS: tuple[tuple[bytes, str], ...] = (
     (b"\x93numpy", "a NumPy array: save it as PNG"),
     (b"\x89hdf", "an HDF5 file"),
     (b"8bps", "a Photoshop file: convert it to PNG"),
-    (b"#?radiance", "a Radiance picture, whose values are floating-point: convert it to 8-bit PNG"),
-    (b"#?rgbe", "a Radiance picture, whose values are floating-point: convert it to 8-bit PNG"),
-    (b"\x76\x2f\x31\x01", "an OpenEXR picture, whose values are floating-point: convert it to 8-bit PNG"),
+    (b"#?radiance", "a Radiance image, whose values are floating-point: convert it to 8-bit PNG"),
+    (b"#?rgbe", "a Radiance image, whose values are floating-point: convert it to 8-bit PNG"),
+    (b"\x76\x2f\x31\x01", "an OpenEXR image, whose values are floating-point: convert it to 8-bit PNG"),
     (b"\x1a\x45\xdf\xa3", "a Matroska or WebM video"),
     (b"{", "JSON text"),
 )

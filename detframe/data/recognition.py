@@ -48,7 +48,7 @@ class Recognised:
     notes: tuple[str, ...] = ()  # what the path says that is not so, and what was taken in its place
     left_out: tuple[Path, ...] = ()  # folders and files that belong to it and were not taken: copies, old versions
     with_keypoints: Recognised | None = (
-        None  # the same pictures by files with keypoints, where those of `parts` lack them
+        None  # the same images by files with keypoints, where those of `parts` lack them
     )
 
 

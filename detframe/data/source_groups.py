@@ -1,8 +1,8 @@
-"""Shares of a data set in a fixed order, in which pictures of one source stay together.
+"""Shares of a data set in a fixed order, in which images of one source stay together.
 
 The order is that of a hash of their names, so that it is the same on every machine and has nothing to do with the
-order in which they were taken. Copies that a program made of one picture (Roboflow: NAME.rf.HASH.jpg) are of one
-source, and so are pictures that are equal byte for byte: apart, the same picture would train and validate.
+order in which they were taken. Copies that a program made of one image (Roboflow: NAME.rf.HASH.jpg) are of one
+source, and so are images that are equal byte for byte: apart, the same image would train and validate.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from detframe.data.grouping import alike, joined
 from detframe.data.listing import IMAGE_SUFFIXES
 
 _COPY = re.compile(r"(?P<source>.+)\.rf\.[0-9A-Za-z_-]+(\.[A-Za-z]+)?")
-_SAMPLE = 4096  # bytes at the beginning, in the middle and at the end, by which most pictures already differ
+_SAMPLE = 4096  # bytes at the beginning, in the middle and at the end, by which most images already differ
 _BLOCK = 2**20
 
 
 def share_of(names: Sequence[str], paths: Sequence[str], low: float, high: float) -> np.ndarray:
-    """Which pictures lie between `low` and `high` per cent of the fixed order, bool (I,).
+    """Which images lie between `low` and `high` per cent of the fixed order, bool (I,).
 
-    Shares that meet have no picture in common and leave out none. With two sources or more, each side of a cut between
+    Shares that meet have no image in common and leave out none. With two sources or more, each side of a cut between
     0 and 100 gets one at least.
 
     Args:
-        names: of the pictures, relative to their folder; "" has no source in common with any other.
+        names: of the images, relative to their folder; "" has no source in common with any other.
         paths: where the files are; those that cannot be read are equal to none. May be shorter than `names`.
     """
     groups = source_groups(names, paths)
@@ -44,7 +44,7 @@ def share_of(names: Sequence[str], paths: Sequence[str], low: float, high: float
 
 
 def _cut(ends: np.ndarray, percent: float) -> int:
-    """How many groups lie before a cut; `ends` has the number of pictures before each group, and that of all."""
+    """How many groups lie before a cut; `ends` has the number of images before each group, and that of all."""
     groups = len(ends) - 1
     if percent <= 0:
         return 0
@@ -55,14 +55,14 @@ def _cut(ends: np.ndarray, percent: float) -> int:
 
 
 def source_groups(names: Sequence[str], paths: Sequence[str]) -> list[list[int]]:
-    """The rows of the pictures of each source."""
+    """The rows of the images of each source."""
     rows = range(len(names))
     copies = alike(rows, lambda row: _source(names[row]))
     return joined([*([row] for row in rows), *copies, *equal_files(paths)])
 
 
 def _source(name: str) -> str:
-    """The name of the picture that a copy was made of, wherever the copy lies; else the name itself, without suffix."""
+    """The name of the image that a copy was made of, wherever the copy lies; else the name itself, without suffix."""
     source = source_of(name)
     if source:
         return f"{source}.rf."
@@ -71,7 +71,7 @@ def _source(name: str) -> str:
 
 
 def source_of(path: str) -> str:
-    """The picture that a Roboflow copy, NAME_jpg.rf.HASH.jpg, is made from: "NAME_jpg"; "" of any other file."""
+    """The image that a Roboflow copy, NAME_jpg.rf.HASH.jpg, is made from: "NAME_jpg"; "" of any other file."""
     found = _COPY.fullmatch(os.path.basename(path))
     return found["source"] if found else ""
 
@@ -92,7 +92,7 @@ def equal_files(paths: Sequence[str]) -> list[list[int]]:
 def _size(path: str) -> int | None:
     try:
         facts = os.stat(path)
-    except (OSError, ValueError):  # a picture that is missing is like no other
+    except (OSError, ValueError):  # an image that is missing is like no other
         return None
     return facts.st_size if stat.S_ISREG(facts.st_mode) and facts.st_size else None
 

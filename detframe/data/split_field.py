@@ -1,4 +1,4 @@
-"""The field `split` of a catalog entry: shares in a fixed order, lists of pictures, or a name that the format knows."""
+"""The field `split` of a catalog entry: shares in a fixed order, lists of images, or a name that the format knows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from detframe.errors import InvalidValueError, MissingFileError, listed, shown
 from detframe.files import read_text
 from detframe.registry import nearest
 
-_FORMS = "a share (80%, -20% for the last fifth, 80%-90%) or a list of pictures (val.txt)"
+_FORMS = "a share (80%, -20% for the last fifth, 80%-90%) or a list of images (val.txt)"
 _NUMBER = r"(\d{1,3}(?:\.\d{1,9})?)"
 _SHARE = re.compile(rf"(-?)\s*{_NUMBER}\s*%(?:\s*-\s*{_NUMBER}\s*%)?")
 _FLAG_COLUMN = re.compile(r"\s+[+-]?[01]$")  # of VOC's lists of a single class
@@ -46,14 +46,14 @@ class SplitField:
 
     @property
     def lists(self) -> tuple[Path, ...]:
-        """The lists of pictures."""
+        """The lists of images."""
         return tuple(cut for cut in self.cuts if isinstance(cut, Path))
 
     def apply(self, packed: PackedDataset, entry: CatalogEntry) -> PackedDataset:
-        """The pictures that all shares and lists have in common; each share is of what is left before it.
+        """The images that all shares and lists have in common; each share is of what is left before it.
 
         Raises:
-            ValueError: nothing is left, or a list names pictures twice or ones that the data set does not have.
+            ValueError: nothing is left, or a list names images twice or ones that the data set does not have.
         """
         for cut in self.cuts:
             before = len(packed) + len(packed.missing)
@@ -61,8 +61,8 @@ class SplitField:
             if not len(packed) and not packed.missing:
                 what = f"split {cut.text}" if isinstance(cut, Share) else f"the list {cut}"
                 raise InvalidValueError(
-                    f"data set {entry.name!r}: {what} of its {before} pictures holds none"
-                    + (", since pictures of one source stay together" if before > 1 else "")
+                    f"data set {entry.name!r}: {what} of its {before} images holds none"
+                    + (", since images of one source stay together" if before > 1 else "")
                 )
         return packed
 
@@ -141,7 +141,7 @@ def _share(packed: PackedDataset, entry: CatalogEntry, share: Share) -> PackedDa
 
 
 def _stable_name(path: str, folder: Path) -> str:
-    """A name of a picture that stays the same where all files move together."""
+    """A name of an image that stays the same where all files move together."""
     try:
         return os.path.relpath(path, folder).replace("\\", "/")
     except ValueError:  # on another drive of Windows
@@ -155,7 +155,7 @@ def _narrowed(packed: PackedDataset, rows: np.ndarray, missing: Sequence[str]) -
 
 # ------------------------------------------------------------------ lists
 class _Pictures:
-    """The pictures of a data set, to be found by what a list calls them.
+    """The images of a data set, to be found by what a list calls them.
 
     Attributes:
         paths: of those that exist, and then the names of those that are missing.
@@ -180,7 +180,7 @@ class _Pictures:
         wanted = [part for part in name.split("/")[:-1] if part != "."]
         lengths = [common_end(wanted, self.paths[row].split("/")[:-1]) for row in found]
         best = [row for row, length in zip(found, lengths, strict=True) if length == max(lengths)]
-        # a name alone is that of the picture right in the folder, which has the shortest path
+        # a name alone is that of the image right in the folder, which has the shortest path
         shortest = min(self.paths[row].count("/") for row in best)
         return [row for row in best if self.paths[row].count("/") == shortest] if not wanted else best
 
@@ -190,7 +190,7 @@ class _Pictures:
 
 
 def _listed(packed: PackedDataset, entry: CatalogEntry, path: Path) -> PackedDataset:
-    """The pictures that a list names, in its order."""
+    """The images that a list names, in its order."""
     pictures = _Pictures([*(packed.file_name(row) for row in range(len(packed))), *packed.missing])
     lines = [line.strip() for line in read_text(path, "the list").split("\n")]
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line and not line.startswith("#")]
@@ -215,10 +215,10 @@ def _listed(packed: PackedDataset, entry: CatalogEntry, path: Path) -> PackedDat
 def _check_list(
     entry: CatalogEntry, path: Path, pictures: _Pictures, where: dict[int, list[int]], strays: Sequence[str]
 ) -> None:
-    """Raises ValueError for names of pictures that the data set does not have, and for those that stand there twice."""
+    """Raises ValueError for names of images that the data set does not have, and for those that stand there twice."""
     if strays:
         base = strays[0].replace("\\", "/").rpartition("/")[2]
-        verb = "picture that is" if len(strays) == 1 else "pictures that are"
+        verb = "image that is" if len(strays) == 1 else "images that are"
         hint = nearest(base, pictures.names()) if len(pictures.paths) <= 5000 else ""
         raise InvalidValueError(
             f"data set {entry.name!r}: the list {path} names {len(strays)} {verb} not in its annotations: "

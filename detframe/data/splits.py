@@ -21,13 +21,13 @@ def make_entries(
 ) -> tuple[dict[str, CatalogEntry], list[Finding]]:
     """Catalog entries for "train" and "val", and for "test" where there is one; and what was decided.
 
-    Training pictures never come from a test part where there is another one, and those of a made validation part never
+    Training images never come from a test part where there is another one, and those of a made validation part never
     from it at all.
 
     Args:
         name: each entry is called NAME_SPLIT.
         path: where the data set was recognised, for messages.
-        val_share: of the training pictures, for validation where no part is for it.
+        val_share: of the training images, for validation where no part is for it.
         val: what validates in place of any part of the data set.
     """
     if not 0 < val_share < 1:
@@ -71,7 +71,7 @@ def _roles(parts: Mapping[str, Part], findings: list[Finding]) -> dict[str, Part
 
 
 def _cut(entries: Mapping[str, CatalogEntry], val_share: float, findings: list[Finding]) -> dict[str, CatalogEntry]:
-    """Training and validation entries, cut from the training entry; from few pictures, the best that there is."""
+    """Training and validation entries, cut from the training entry; from few images, the best that there is."""
     whole = entries["train"]
     train, val = f"{percent(1 - val_share)}%", f"-{percent(val_share)}%"
     cut = {"train": _narrowed(whole, train), "val": _narrowed(whole, val)}
@@ -81,8 +81,8 @@ def _cut(entries: Mapping[str, CatalogEntry], val_share: float, findings: list[F
     counts = {split: len(load_entry(entry)) for split, entry in cut.items()} if parted else {}
     if counts.get("train") and counts.get("val"):
         text = (
-            f"no folder or list says which pictures are for validation: {counts['val']} of {total} "
-            f"{'was' if counts['val'] == 1 else 'were'} set apart, the same each time; pictures of one source stay "
+            f"no folder or list says which images are for validation: {counts['val']} of {total} "
+            f"{'was' if counts['val'] == 1 else 'were'} set apart, the same each time; images of one source stay "
             f"together"
         )
         remedy = "name your own in lists (split: val.txt) or folders (train, val)"
@@ -92,26 +92,26 @@ def _cut(entries: Mapping[str, CatalogEntry], val_share: float, findings: list[F
 
 
 def _without_val(entries: Mapping[str, CatalogEntry], total: int, findings: list[Finding]) -> CatalogEntry:
-    """What validates where the training pictures cannot be parted."""
+    """What validates where the training images cannot be parted."""
     if not total:
-        text = "not one training picture was found, so there is nothing to learn from and nothing to measure"
+        text = "not one training image was found, so there is nothing to learn from and nothing to measure"
         findings.append(sentence("no-pictures", WARNING, text, remedy="see what the annotations name"))
         return entries.get("test", entries["train"])
-    pictures = "there is 1 training picture" if total == 1 else f"the {total} training pictures are of one source"
+    pictures = "there is 1 training image" if total == 1 else f"the {total} training images are of one source"
     if "test" in entries:
-        text = f"{pictures}, so the test part validates; its AP is not that of unseen pictures"
+        text = f"{pictures}, so the test part validates; its AP is not that of unseen images"
         findings.append(sentence("val-is-test", WARNING, text, total))
         return entries["test"]
     text = (
         f"{pictures}, which cannot be parted: the same one trains and validates. AP says how well it was "
         f"memorised, and nothing about others"
     )
-    findings.append(sentence("val-is-train", WARNING, text, total, "add pictures"))
+    findings.append(sentence("val-is-train", WARNING, text, total, "add images"))
     return entries["train"]
 
 
 def _narrowed(entry: CatalogEntry, share: str) -> CatalogEntry:
-    """The entry with a share of its pictures, after the format's own split where it has one."""
+    """The entry with a share of its images, after the format's own split where it has one."""
     own: Any = entry.options.get("split")
     split = [*(own if isinstance(own, list) else [own]), share] if own else share
     return replace(entry, options={**entry.options, "split": split})

@@ -161,11 +161,11 @@ def _norms(picks: Picks, body: str, machine: Machine, batch: int) -> None:
         picks.set("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0, "the backbone starts at random, so all of it is trained")
         picks.set(key, norm, "the backbone starts at random, so its norms are trained too")
     elif mobile or not machine.gpu:
-        why = "the first layers of ImageNet's weights fit any picture, and training them makes steps longer"
+        why = "the first layers of ImageNet's weights fit any image, and training them makes steps longer"
         picks.set("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 2, why)
-        picks.set(key, "BN", "the statistics of the layers that learn follow the new pictures")
+        picks.set(key, "BN", "the statistics of the layers that learn follow the new images")
     else:
-        picks.set("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 2, "the first layers of ImageNet's weights fit any picture")
+        picks.set("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 2, "the first layers of ImageNet's weights fit any image")
         picks.set(key, "FrozenBN", "statistics of a few images would be worse than those of ImageNet")
 
 
@@ -258,7 +258,7 @@ def _data(picks: Picks, facts: DataFacts) -> None:
         picks.set("DATALOADER.EMPTY", "drop", "images without objects have no keypoints to learn")
     if facts.missing:
         named = facts.images + facts.missing
-        picks.set("DATALOADER.ON_ERROR", "skip", f"{facts.missing} of {named} pictures do not exist and are left out")
+        picks.set("DATALOADER.ON_ERROR", "skip", f"{facts.missing} of {named} images do not exist and are left out")
 
 
 # ------------------------------------------------------------------------------------------------- length and solver

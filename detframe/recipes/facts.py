@@ -28,7 +28,7 @@ class DataFacts:
         owners: which image each belongs to, int (N,).
         labels: of each, 1..K, int (N,).
         keypoints: names of the keypoints; empty where there are none.
-        missing: pictures of the training set that the labels name and that do not exist.
+        missing: images of the training set that the labels name and that do not exist.
     """
 
     classes: tuple[str, ...]

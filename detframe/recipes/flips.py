@@ -27,7 +27,7 @@ def horizontal(facts: DataFacts) -> tuple[float, str]:
 
 
 def vertical(facts: DataFacts) -> tuple[float, str]:
-    """INPUT.VERTICAL_FLIP_PROB, and why: only where nothing speaks for an upright, as in pictures from above.
+    """INPUT.VERTICAL_FLIP_PROB, and why: only where nothing speaks for an upright, as in images from above.
 
     All of these must hold: enough objects to judge by; they are small beside the image and many in it; as many lie as
     stand; they are spread evenly from top to bottom; and their size does not depend on their height in the image, as it

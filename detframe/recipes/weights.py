@@ -28,7 +28,7 @@ IMAGENET = {
 NONE = "none"  # --weights none: start at random
 TIMEOUT = 10.0  # seconds without an answer: somebody waits for the first sign of a training
 COST = (
-    "training starts from random weights, which costs accuracy: 400 steps on 205 pictures of blood cells gave AP 52 "
+    "training starts from random weights, which costs accuracy: 400 steps on 205 images of blood cells gave AP 52 "
     "without, and 59 with weights of ImageNet (docs/quick_results.md)"
 )
 

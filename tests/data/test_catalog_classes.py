@@ -212,11 +212,11 @@ def read_signs(catalog: Path) -> Records:
     [
         (b"\xff\xfe1\0.\0p\0n\0g\0", "val.txt"),
         (b"1.png\n\xe9.png\n", "val.txt"),
-        (b"\0\n", "1 picture that is not in its annotations: '\\x00'"),
-        (b"x" * 100_000, "1 picture that is not in its annotations: 'xxx"),
-        (b"/" * 5000, "1 picture that is not in its annotations"),
-        (b"." * 50 + b"\n..\n", "2 pictures that are not in its annotations"),
-        ("\u2028.png\n".encode(), "1 picture that is not in its annotations"),
+        (b"\0\n", "1 image that is not in its annotations: '\\x00'"),
+        (b"x" * 100_000, "1 image that is not in its annotations: 'xxx"),
+        (b"/" * 5000, "1 image that is not in its annotations"),
+        (b"." * 50 + b"\n..\n", "2 images that are not in its annotations"),
+        ("\u2028.png\n".encode(), "1 image that is not in its annotations"),
     ],
 )
 def test_lists_of_nonsense_are_refused(tmp_path: Path, content: bytes, message: str) -> None:

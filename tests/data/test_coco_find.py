@@ -132,7 +132,7 @@ def test_files_of_keypoints_are_taken_where_keypoints_are_needed(tmp_path: Path)
         assert data.class_names == ("person",) and data.records("val").metadata.keypoint_names == ("nose",)
         texts = [finding.text for finding in data.findings]
         assert "annotations/instances_val2017.json has no keypoints, and was left out" in texts or place != tmp_path
-        assert not any("data set of its own" in text or "same pictures" in text for text in texts)
+        assert not any("data set of its own" in text or "same images" in text for text in texts)
         for needs in ("", "masks"):
             assert read_folder(place, needs=needs).class_names == ("cat",)
 
@@ -159,9 +159,9 @@ def test_what_is_needed_decides_between_data_sets_of_other_pictures(tmp_path: Pa
     keypoint_tree(tmp_path / "people", (), ("train", "val"))
     write(tmp_path / "cats" / "cats.json", [f"{i}.jpg" for i in range(4)])
     draw(*(tmp_path / "cats" / f"{i}.jpg" for i in range(4)))
-    with pytest.raises(InvalidValueError, match="2 data sets with different pictures"):
+    with pytest.raises(InvalidValueError, match="2 data sets with different images"):
         read_folder(tmp_path)
-    with pytest.raises(InvalidValueError, match="2 data sets with different pictures"):
+    with pytest.raises(InvalidValueError, match="2 data sets with different images"):
         read_folder(tmp_path, needs="masks")  # none has some
     assert read_folder(tmp_path, needs="keypoints").class_names == ("person",)
 

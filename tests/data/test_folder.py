@@ -66,7 +66,7 @@ def test_data_sets_with_different_pictures_are_listed_with_the_words_to_type(tmp
         read_folder(tmp_path)
     for name in ("cars", "trees"):
         assert f"--data {tmp_path / name}\n" in str(error.value)
-        assert f"toy: 2 pictures, 2 objects of 1 class ({name[:-1]})" in str(error.value)
+        assert f"toy: 2 images, 2 objects of 1 class ({name[:-1]})" in str(error.value)
         assert len(read_folder(tmp_path / name).records("train")) == 1
 
 
@@ -115,7 +115,7 @@ def test_what_a_data_set_with_splits_left_over_is_said_and_not_used(tmp_path: Pa
     data = read_folder(tmp_path)
     assert {split: len(data.records(split)) for split in data.entries} == {"train": 3, "val": 1}
     (left,) = [finding for finding in data.findings if finding.code == "unused-part"]
-    assert f"{tmp_path / 'more'}" in left.text and "1 picture" in left.text and left.severity == "warning"
+    assert f"{tmp_path / 'more'}" in left.text and "1 image" in left.text and left.severity == "warning"
 
 
 def test_the_path_is_shown_as_it_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -133,7 +133,7 @@ def test_a_data_set_in_two_formats_among_others_is_named_by_its_folder(tmp_path:
     write_toy(tmp_path / "trees" / "x.toy", ["1.png"])
     with pytest.raises(InvalidValueError, match="holds 2 data sets") as error:
         read_folder(tmp_path)
-    assert "top: 2 pictures, 2 objects of 1 class (car); also as toy" in str(error.value)
+    assert "top: 2 images, 2 objects of 1 class (car); also as toy" in str(error.value)
     for line in str(error.value).splitlines():
         if line.startswith("  --data "):
             read_folder(line.removeprefix("  --data "))  # what is said to type works

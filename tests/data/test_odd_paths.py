@@ -127,8 +127,8 @@ def test_an_empty_path_is_not_the_working_folder():
 def test_a_table_without_rows_says_that_there_is_no_picture(tmp_path: Path):
     _write(tmp_path / "a.csv", "filename,width,height,class,xmin,ymin,xmax,ymax\n")
     lines = [finding.line() for finding in read_folder(tmp_path).findings]
-    assert any("not one training picture was found" in line for line in lines)
-    assert not any("0 training pictures" in line for line in lines)
+    assert any("not one training image was found" in line for line in lines)
+    assert not any("0 training images" in line for line in lines)
 
 
 def test_a_coco_file_that_another_format_is_asked_for_is_not_blamed(tmp_path: Path):

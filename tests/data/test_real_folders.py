@@ -94,7 +94,7 @@ def test_a_data_set_that_is_much_larger_than_the_others_is_taken(shared_data: Pa
 
 @pytest.mark.parametrize(("path", "fewest"), [("trees", 4)])
 def test_several_sets_are_listed_with_words_that_work(shared_data: Path, path: str, fewest: int):
-    with pytest.raises(InvalidValueError, match="data sets with different pictures") as error:
+    with pytest.raises(InvalidValueError, match="data sets with different images") as error:
         read_folder(shared_data / path)
     commands = [line for line in str(error.value).splitlines() if line.startswith("  --data ")]
     assert len(commands) >= fewest

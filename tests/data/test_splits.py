@@ -100,7 +100,7 @@ def test_one_picture_trains_and_validates(tmp_path: Path):
     assert sizes(data) == {"train": 1, "val": 1} and codes(data) == ["val-is-train"]
     (tmp_path / "catalog.yaml").write_text(data.catalog_text(tmp_path))
     assert len(load_records([data.entries["val"].name], str(tmp_path / "catalog.yaml"))) == 1
-    assert "1 training picture, which cannot be parted" in data.findings[-1].text
+    assert "1 training image, which cannot be parted" in data.findings[-1].text
 
 
 def test_two_pictures_are_parted(tmp_path: Path):
@@ -113,7 +113,7 @@ def test_many_copies_of_one_picture_cannot_be_parted(tmp_path: Path):
     write_toy(tmp_path / "all.toy", [f"p_jpg.rf.{letter * 32}.png" for letter in "abc"])
     data = read_folder(tmp_path)
     assert sizes(data) == {"train": 3, "val": 3} and codes(data) == ["val-is-train"]
-    assert "3 training pictures are of one source" in data.findings[-1].text
+    assert "3 training images are of one source" in data.findings[-1].text
 
 
 def test_the_test_part_validates_where_train_cannot_be_parted(tmp_path: Path):

@@ -224,7 +224,7 @@ def test_an_unknown_task_is_an_error():
 def test_missing_pictures_are_skipped_and_said():
     made = {choice.key: choice for choice in choose(facts(images=198, missing=2), TWO_CORES, wish())}
     assert made["DATALOADER.ON_ERROR"].value == "skip"
-    assert made["DATALOADER.ON_ERROR"].reason.startswith("2 of 200 pictures do not exist")
+    assert made["DATALOADER.ON_ERROR"].reason.startswith("2 of 200 images do not exist")
     assert "DATALOADER.ON_ERROR" not in values(facts(), TWO_CORES, wish())
 
 

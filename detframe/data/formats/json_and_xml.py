@@ -20,7 +20,7 @@ def read_json(path: Path, unread: str = "") -> Any:
     """What a JSON file holds, in UTF-8, UTF-16 or UTF-32.
 
     Args:
-        unread: a key whose text is not wanted, as that of a picture in base64: null stands in its place where the text
+        unread: a key whose text is not wanted, as that of an image in base64: null stands in its place where the text
             can be passed over without reading it.
 
     Raises:

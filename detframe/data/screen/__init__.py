@@ -66,7 +66,7 @@ def examine(
     Args:
         findings: what is known already, to be sorted in.
         skip: images that cannot be used are left out, as with DATALOADER.ON_ERROR skip; else each stops a training.
-        progress: called now and then with the number of pictures done, and of all.
+        progress: called now and then with the number of images done, and of all.
     """
     paths = {name: [records.file_name(i) for i in range(len(records))] for name, records in sets.items()}
     every = [path for some in paths.values() for path in some]

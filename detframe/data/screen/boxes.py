@@ -31,7 +31,7 @@ WHOLE_BOX = Kind(
     "boxes cover their whole images; they are kept",
     code="whole-image-box",
     severity=NOTE,
-    remedy="if these stand for 'somewhere in this picture', draw the objects instead",
+    remedy="if these stand for 'somewhere in this image', draw the objects instead",
 )
 ON_ONE_ANOTHER = Kind(
     "box lies almost exactly on another one of its class; both are kept",

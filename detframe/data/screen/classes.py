@@ -27,7 +27,7 @@ ONE_IMAGE = Kind(
     "image is all there is to learn from: the model will know this one alone",
     "images are all there is to learn from",
     code="one-image",
-    remedy="add some; from about 50 on, a detector starts to find objects in pictures that it has not seen",
+    remedy="add some; from about 50 on, a detector starts to find objects in images that it has not seen",
 )
 SMALL_VAL = Kind(
     "image is all there is to measure with: AP will jump from one evaluation to the next",
@@ -46,14 +46,14 @@ NEVER = Kind(
     "classes have no object to learn from, and are never found",
     examples=5,
     code="class-without-objects",
-    remedy="select the others with `classes:`, or add pictures of them",
+    remedy="select the others with `classes:`, or add images of them",
 )
 ONLY_THERE = Kind(
     "class has objects here and none to learn from: it is never found, and counts as AP 0",
     "classes have objects here and none to learn from: they are never found, and count as AP 0",
     examples=5,
     code="class-only-in-val",
-    remedy="move pictures of them to train, or select the others with `classes:`",
+    remedy="move images of them to train, or select the others with `classes:`",
 )
 NOT_MEASURED = Kind(
     "class has no object here; its AP is n/a",

@@ -35,14 +35,14 @@ SIDES_EXCHANGED = Kind(
     "images have their sides exchanged, since they were annotated without their EXIF orientation; as unreadable ones, "
     "they are not used",
     code="sides-exchanged",
-    remedy="turn the files and remove the tag, or annotate the upright pictures",
+    remedy="turn the files and remove the tag, or annotate the upright images",
 )
 ORIENTATION = Kind(
-    "image is turned upright by its EXIF orientation; its boxes are taken as of the upright picture",
-    "images are turned upright by their EXIF orientation; their boxes are taken as of the upright pictures",
+    "image is turned upright by its EXIF orientation; its boxes are taken as of the upright image",
+    "images are turned upright by their EXIF orientation; their boxes are taken as of the upright images",
     code="exif-orientation",
     severity=NOTE,
-    remedy="look at some with `detframe visualize-data`: some programs annotate such pictures as they are stored",
+    remedy="look at some with `detframe visualize-data`: some programs annotate such images as they are stored",
 )
 DEEP = Kind(
     "image has 16 bits a channel, of which the upper 8 are kept",

@@ -18,13 +18,13 @@ from detframe.errors import MissingFileError
 from detframe.parallel.environment import cpu_cores
 
 SIDE = 32  # of a thumbnail
-ONE_COLOUR = 1.0  # standard deviation of a thumbnail, of 255, below which a picture shows nothing
-_GREY = 3  # by how much red, green and blue may differ in a picture without colour
+ONE_COLOUR = 1.0  # standard deviation of a thumbnail, of 255, below which an image shows nothing
+_GREY = 3  # by how much red, green and blue may differ in an image without colour
 HEADERS_AT_MOST = 20_000  # of the files whose pixels are not asked for
 _CHUNK = 64
 
 Result = TypeVar("Result")
-Progress = Callable[[int, int], None]  # how many pictures are done, of how many
+Progress = Callable[[int, int], None]  # how many images are done, of how many
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class Picture:
 
     @property
     def is_one_colour(self) -> bool:
-        """Whether every part of the picture looks the same."""
+        """Whether every part of the image looks the same."""
         return self.thumbnail is not None and float(self.thumbnail.std()) < ONE_COLOUR
 
 
 def look_at(paths: Sequence[str], decode: bool, progress: Progress | None = None) -> dict[str, Picture]:
-    """The pictures of these files, each path once.
+    """The images of these files, each path once.
 
     Args:
         decode: read the pixels, by the same function as a training does; else only the headers, of at most
@@ -119,7 +119,7 @@ def _header(path: str) -> dict[str, Any]:
 
 
 def _pixels(path: str) -> dict[str, Any]:
-    """The size and the thumbnail of a picture, decoded as a training does it."""
+    """The size and the thumbnail of an image, decoded as a training does it."""
     import cv2
 
     image = load_image(path).permute(1, 2, 0).numpy()

@@ -1,4 +1,4 @@
-"""Pictures that are there several times: within a split, and in two of them, where they spoil what is measured."""
+"""Images that are there several times: within a split, and in two of them, where they spoil what is measured."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ SAME_PICTURE = Kind(
     remedy="leave them out, or write a clean list with --write",
 )
 OTHER_BOXES = Kind(
-    "picture is there twice with different objects; both are kept, and a model learns that either is right",
-    "pictures are there several times with different objects; all are kept, and a model learns that any is right",
+    "image is there twice with different objects; both are kept, and a model learns that either is right",
+    "images are there several times with different objects; all are kept, and a model learns that any is right",
     code="duplicate-image-other-objects",
     remedy="decide which annotations are right",
 )
@@ -36,7 +36,7 @@ ALIKE = Kind(
 
 
 def check_repeats(splits: Sequence[Split]) -> list[Finding]:
-    """Pictures that are equal, or look equal, in one split or in two."""
+    """Images that are equal, or look equal, in one split or in two."""
     pictures = splits[0].pictures
     equal = same_bytes(pictures)
     alike = [pair for pair in look_alike(pictures) if not _same_source(*pair)]
@@ -107,8 +107,8 @@ def _leak(kind: Kind, first: Split, second: Split, partners: Mapping[str, str]) 
 
 def _in_both(split: str) -> Kind:
     return Kind(
-        f"image is in {split} too, byte for byte, so AP is better here than on new pictures",
-        f"images are in {split} too, byte for byte, so AP is better here than on new pictures",
+        f"image is in {split} too, byte for byte, so AP is better here than on new images",
+        f"images are in {split} too, byte for byte, so AP is better here than on new images",
         code="image-in-both-splits",
         remedy=f"take them out of one of the two; --write takes them out of {split}",
     )
@@ -116,19 +116,19 @@ def _in_both(split: str) -> Kind:
 
 def _look_as_in(split: str) -> Kind:
     return Kind(
-        f"image looks the same as one of {split}, so AP is better here than on new pictures",
-        f"images look the same as some of {split}, so AP is better here than on new pictures",
+        f"image looks the same as one of {split}, so AP is better here than on new images",
+        f"images look the same as some of {split}, so AP is better here than on new images",
         code="similar-image-in-both-splits",
-        remedy="keep the frames of a video, and the copies of a picture, in one split",
+        remedy="keep the frames of a video, and the copies of an image, in one split",
     )
 
 
 def _copies_of(split: str) -> Kind:
     return Kind(
-        f"image is made from the picture that one of {split} is made from, so AP is better here than on new pictures",
-        f"images are made from pictures that some of {split} are made from, so AP is better here than on new pictures",
+        f"image is a copy made of what one of {split} is made of, so AP is better here than on new images",
+        f"images are copies made of what some of {split} are made of, so AP is better here than on new images",
         code="copies-in-both-splits",
-        remedy="split before making copies, as Roboflow does, or keep the copies of a picture in one split",
+        remedy="split before making copies, as Roboflow does, or keep the copies of an image in one split",
     )
 
 
@@ -136,19 +136,19 @@ def _same_source(a: str, b: str) -> bool:
     return source_of(a) != "" and source_of(a) == source_of(b) and Path(a).parent == Path(b).parent
 
 
-# ------------------------------------------------------------------ which pictures look the same
+# ------------------------------------------------------------------ which images look the same
 CORRELATION = 0.995  # of two thumbnails that show the same
-_MOST_BITS = 10  # by which hashes of such pictures differ: five times as many as are to be expected
+_MOST_BITS = 10  # by which hashes of such images differ: five times as many as are to be expected
 _BANDS = 5  # parts of the hash
-_NEIGHBOURS = 64  # among the pictures that agree in a part, how many are compared with each
+_NEIGHBOURS = 64  # among the images that agree in a part, how many are compared with each
 
 
 def look_alike(pictures: Mapping[str, Picture]) -> list[tuple[str, str]]:
-    """Pairs of files that show the same, equal ones included; pictures of one colour are like no other.
+    """Pairs of files that show the same, equal ones included; images of one colour are like no other.
 
-    Two pictures look the same where their thumbnails, 32x32 and grey, have a correlation of CORRELATION or more: on
-    photos, microscope, tank and aerial pictures, JPEG of quality 50, half the size, blur and a little more light leave
-    that much, and different pictures of one fixed camera have less. Which pairs to look at, a hash of 64 bits tells:
+    Two images look the same where their thumbnails, 32x32 and grey, have a correlation of CORRELATION or more: on
+    photos, microscope, tank and aerial images, JPEG of quality 50, half the size, blur and a little more light leave
+    that much, and different images of one fixed camera have less. Which pairs to look at, a hash of 64 bits tells:
     each bit says on which side of a random plane a thumbnail lies, and differs in 3 % of the cases at that correlation,
     so that of five parts of the hash one is the same in all but a few pairs of a thousand.
     """
