@@ -204,6 +204,10 @@ def test_label_files_beside_a_data_yaml_that_points_nowhere_are_read(tmp_path: P
     ("text", "words"),
     [
         ("train: [", "malformed YAML in .*data.yaml"),
+        ("", r"data.yaml is empty; a data.yaml has `train:`"),
+        ("# names: [cat]", r"data.yaml is empty; a data.yaml has `train:`"),
+        ("hello world", r"data.yaml holds 'hello world' and no fields; a data.yaml has `train:`"),
+        ("- cat", r"data.yaml holds \['cat'\] and no fields"),
         ("train: x\nnames:\n  0: size: large", 'line 3.*A name that holds a colon stands in quotes: "size: large"'),
         ("train: x\nnames: {a: b}", "names has 'a', which is no class id"),
         ("train: x\nnames: [[a]]", r"names must be names, and has \['a'\] for the class 0"),

@@ -104,7 +104,7 @@ def is_data_file(path: Path, splits: bool = True, malformed: bool = False) -> bo
 
     Args:
         splits: it must name folders or lists of images; else names of classes are enough.
-        malformed: the answer for a file that cannot be read.
+        malformed: the answer for a file that cannot be read, or that holds no fields.
     """
     try:
         tree, error = _tree(path) if _is_yaml(path) else (_darknet_fields(read_text(path)), None)
@@ -114,7 +114,7 @@ def is_data_file(path: Path, splits: bool = True, malformed: bool = False) -> bo
         return malformed
     tree = values(tree)
     if not isinstance(tree, dict):
-        return False
+        return malformed
     if not any(_is_places(tree.get(key)) for keys in SPLIT_KEYS.values() for key in keys):
         return not splits and "names" in tree
     return any(key in tree for key in ("names", "nc", "path", "classes"))
@@ -173,7 +173,8 @@ def exists(path: Path) -> bool:
 # ------------------------------------------------------------------ data.yaml
 def _of_tree(path: Path, tree: Any) -> DataFile:
     if not isinstance(tree, dict):
-        raise InvalidValueError(f"{path} must map train, val and names to values, not be {shown(values(tree))}")
+        what = "is empty" if tree is None else f"holds {shown(values(tree))} and no fields"
+        raise InvalidValueError(f"{path} {what}; a data.yaml has `train:`, `val:` and `names:`")
     plain = values(tree)
     form, keypoint_names, flip_idx = keypoint_facts(
         str(path), plain.get("kpt_shape"), words_of(tree.get("kpt_names")), plain.get("flip_idx")
