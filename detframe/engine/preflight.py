@@ -21,9 +21,10 @@ _COCO_METRICS = ("bbox/AP", "bbox/AP50", "bbox/AP-<class name>", "segm/AP", "key
 _EXAMPLES = {
     "coco": _COCO_METRICS,
     "tt100k": ("tt100k/F1", *_COCO_METRICS),
+    "voc": ("voc/AP50", "voc/AP50-<class name>", *_COCO_METRICS),
     "proposals": ("proposals/AR@1000", "proposals/AR@100", "proposals/ARs@1000"),
 }
-_OF_CLASS = "AP-"
+_OF_CLASS = {"voc": "AP50-"}  # else "AP-"
 _NEEDS = {"segm": "MASK_ON", "keypoints": "KEYPOINT_ON"}
 
 
@@ -84,7 +85,7 @@ def _check_metric(cfg: ConfigNode, metric: str) -> None:
             f"{_called(cfg)} is no metric of the evaluator {evaluator!r}; "
             f"as {', '.join(map(repr, _EXAMPLES[evaluator]))}{tests}"
         )
-    if kind != "tt100k" and name.startswith(_OF_CLASS) and kind != "proposals":
+    if kind not in ("tt100k", "proposals") and name.startswith(_OF_CLASS.get(kind, "AP-")):
         known = [*known, metric]  # see _check_metric_of
     if metric not in known:
         raise InvalidValueError(f"{_called(cfg)} is no metric of the evaluator {evaluator!r}; {nearest(metric, known)}")
@@ -103,6 +104,8 @@ def _known_metrics(evaluator: str) -> list[str]:
     everywhere, small = ("AP", "AP50", "AP75", "APm", "APl", "ARmax"), ("APs", "AR1", "AR10")
     known = [f"{kind}/{name}" for kind in ("bbox", "segm") for name in (*everywhere, *small)]
     known += [f"keypoints/{name}" for name in everywhere]
+    if evaluator == "voc":
+        known.append("voc/AP50")
     if evaluator == "tt100k":
         suffixes = [size + best for size in SIZES for best in ("", "-at-best")]
         known += [f"tt100k/{measure}{suffix}" for measure in MEASURES for suffix in suffixes]
@@ -112,8 +115,8 @@ def _known_metrics(evaluator: str) -> list[str]:
 def _check_metric_of(cfg: ConfigNode, metric: str, name: str, records: Records) -> None:
     kind, _, measure = metric.partition("/")
     classes = list(records.metadata.class_names)
-    wanted = measure.removeprefix(_OF_CLASS)
-    if kind in ("bbox", *_NEEDS) and wanted != measure and wanted not in classes:
+    wanted = measure.removeprefix(_OF_CLASS.get(kind, "AP-"))
+    if kind in ("bbox", "voc", *_NEEDS) and wanted != measure and wanted not in classes:
         raise InvalidValueError(
             f"{_called(cfg)}: the data set {name} has no class {wanted!r}; {nearest(wanted, classes)}"
         )

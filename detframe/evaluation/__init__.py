@@ -6,11 +6,13 @@ from detframe.evaluation.proposals import ProposalEvaluator
 from detframe.evaluation.results import to_coco_results
 from detframe.evaluation.table import format_metric
 from detframe.evaluation.tt100k import TT100KEvaluator
+from detframe.evaluation.voc import VOCEvaluator
 
 __all__ = [
     "COCOEvaluator",
     "ProposalEvaluator",
     "TT100KEvaluator",
+    "VOCEvaluator",
     "build_evaluator",
     "evaluating",
     "format_metric",

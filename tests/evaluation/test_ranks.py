@@ -11,11 +11,11 @@ import sys
 
 import pytest
 
-from detframe.evaluation import COCOEvaluator, ProposalEvaluator, TT100KEvaluator
+from detframe.evaluation import COCOEvaluator, ProposalEvaluator, TT100KEvaluator, VOCEvaluator
 from tests.evaluation.fakes import noisy_predictions, random_records, targets_of
 from tests.evaluation.test_scorer import scene
 
-EVALUATORS = {"coco": COCOEvaluator, "tt100k": TT100KEvaluator, "proposals": ProposalEvaluator}
+EVALUATORS = {"coco": COCOEvaluator, "tt100k": TT100KEvaluator, "proposals": ProposalEvaluator, "voc": VOCEvaluator}
 # Images that each of three ranks sees, of 10: one seen by two, with other predictions, the last by none, a rank without
 SHARDS = ((0, 4, 6, 7), (1, 2, 3, 4, 5, 8), ())
 SCRIPT = """
