@@ -106,3 +106,12 @@ def test_the_tests_and_experiments_of_the_reliability_page_exist():
     assert len(files) > 20 and not [file for file in files if not (ROOT / file).is_file()]
     rows = re.findall(r"`python -m tests\.reliability (\w+)[^`]*`", text)
     assert rows == list(EXPERIMENTS)
+
+
+def test_the_tests_that_pages_name_exist():
+    """Their files, and what `-k` chooses of them."""
+    for page in (*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "MODEL_ZOO.md"):
+        text = page.read_text(encoding="utf-8")
+        assert not [file for file in re.findall(r"tests/[\w/]+\.py", text) if not (ROOT / file).is_file()], page.name
+        for file, word in re.findall(r"`(tests/[\w/]+\.py) -k (\w+)`", text):
+            assert re.search(rf"def test_\w*{word}", (ROOT / file).read_text(encoding="utf-8")), (page.name, file, word)
