@@ -16,6 +16,7 @@ from detframe.evaluation.analysis.curves import calibration, curve
 from detframe.evaluation.analysis.errors import BACKGROUND_IOU, Verdicts, count_errors, judge, outcomes
 from detframe.evaluation.analysis.images import confusion_matrix, image_columns
 from detframe.evaluation.analysis.pairing import pair_across_classes, pair_by_class
+from detframe.evaluation.analysis.suspects import Scene, find_suspects
 from detframe.evaluation.ground_truth import GroundTruth
 from detframe.evaluation.results import ImageResult
 
@@ -53,6 +54,10 @@ def analyse(
     objects = outcomes(found, true, pairs, verdicts, (iou, threshold))
     across = pair_across_classes(found, true, pairs, iou, threshold)
     counted = verdicts.status != t.IGNORED
+    shown = found.score >= min_score
+    listed = np.where(shown, np.cumsum(shown) - 1, -1)
+    sizes_hw = np.array([image.size_hw for image in truth.images.values()], dtype=np.float64).reshape(-1, 2)
+    scene = Scene(found, true, pairs, verdicts, objects, sizes_hw, names, iou, threshold, listed)
     return t.Analysis(
         class_names=names,
         image_ids=tuple(truth.images),
@@ -68,7 +73,7 @@ def analyse(
         detections=_listed(found, verdicts, min_score),
         objects=objects,
         images=image_columns(found, verdicts.status, objects, threshold, len(truth.images)),
-        suspects=(),
+        suspects=find_suspects(scene),
         advice=(),
     )
 
