@@ -16,3 +16,8 @@ def format_seconds(seconds: float, short: bool = False) -> str:
 def format_minutes(seconds: float) -> str:
     """ "3.5 minutes"."""
     return f"{seconds / 60:.1f} minutes"
+
+
+def format_share(share: float) -> str:
+    """ "12%"; what is more than nothing and less than half a percent is "<1%"."""
+    return "<1%" if 0 < share < 0.005 else f"{share:.0%}"

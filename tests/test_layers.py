@@ -15,7 +15,7 @@ LAYERS = (
     {"modeling", "data", "evaluation"},
     {"solver", "checkpoint", "visualization"},
     {"compat"},
-    {"inference", "model_zoo"},
+    {"inference", "model_zoo", "report"},
     {"engine"},
     {"recipes"},
     {"cli"},

@@ -16,6 +16,8 @@ COMMANDS = {
     "train-efpn": ("detframe.cli.train_efpn", "train EFPN in stages"),
     "check": ("detframe.cli.check", "look at a data set before training on it"),
     "evaluate": ("detframe.cli.evaluate", "AP of trained weights on a test set"),
+    "report": ("detframe.cli.report", "the page of a run: how good it is, where it fails, what to try next"),
+    "compare": ("detframe.cli.compare", "two or more runs side by side"),
     "predict": ("detframe.cli.predict", "draw and save what is found in images or a video"),
     "visualize-data": ("detframe.cli.visualize_data", "draw training images as the model sees them"),
     "shrink-data": ("detframe.cli.shrink_data", "a copy of a data set with smaller images"),

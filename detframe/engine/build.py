@@ -25,6 +25,7 @@ from detframe.engine.pictures import PictureHook
 from detframe.engine.place import REMEDY
 from detframe.engine.preflight import choose_metric
 from detframe.engine.random_numbers import seed_all
+from detframe.engine.reporting import ReportHook
 from detframe.engine.resuming import comparable, without_measures
 from detframe.engine.step import StepSettings
 from detframe.engine.trainer import Hook, Trainer
@@ -103,20 +104,30 @@ def build_hooks(inputs: RunInputs, model: nn.Module, checkpointer: Checkpointer,
     """The hooks of a run, in their order: a checkpoint comes after the evaluation of the same iteration."""
     cfg, names = inputs.cfg, inputs.records.metadata.class_names
     writer = MetricsWriter(checkpointer.folder, start, active=rank() == 0)
+    tests = _test_sets(inputs, writer) if inputs.test_sets else None
     hooks: list[Hook] = [
         FiniteHook(cfg.SOLVER.LOG_PERIOD, cfg.TEST.EVAL_PERIOD),
         PictureHook(writer, names, cfg.SOLVER.IMAGE_PERIOD, file_names(inputs.records)),
         LogHook(writer, cfg.SOLVER.LOG_PERIOD, cfg.SOLVER.IMS_PER_BATCH, len(inputs.records), cfg.dump()),
     ]
-    if inputs.test_sets:
-        hooks += evaluation_hooks(inputs, model, checkpointer, writer)
+    if tests is not None:
+        hooks += evaluation_hooks(inputs, model, checkpointer, writer, tests)
     else:
         logger.info("DATASETS.TEST is empty: nothing is evaluated, and there will be no model_best.pth")
-    return [*hooks, CheckpointHook(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)]
+    return [
+        *hooks,
+        CheckpointHook(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD),
+        ReportHook(cfg, checkpointer.folder, tests),
+    ]
+
+
+def _test_sets(inputs: RunInputs, writer: MetricsWriter) -> TestSets:
+    amp_dtype = resolve_amp(inputs.cfg.SOLVER.AMP, resolve_device(inputs.cfg.MODEL.DEVICE))
+    return TestSets(inputs.cfg, inputs.test_sets, amp_dtype, writer)
 
 
 def evaluation_hooks(
-    inputs: RunInputs, model: nn.Module, checkpointer: Checkpointer, writer: MetricsWriter
+    inputs: RunInputs, model: nn.Module, checkpointer: Checkpointer, writer: MetricsWriter, tests: TestSets
 ) -> list[Hook]:
     """Evaluation, best model, early stop.
 
@@ -126,8 +137,6 @@ def evaluation_hooks(
     cfg = inputs.cfg
     patience, period = cfg.SOLVER.EARLY_STOP_PATIENCE, cfg.TEST.EVAL_PERIOD
     metric = choose_metric(cfg, inputs.test_sets)
-    amp_dtype = resolve_amp(cfg.SOLVER.AMP, resolve_device(cfg.MODEL.DEVICE))
-    tests = TestSets(cfg, inputs.test_sets, amp_dtype, writer)
     return [
         EvaluationHook(lambda iteration: tests.evaluate(model, iteration), writer, period),
         BestHook(checkpointer, metric, patience, cfg.SOLVER.EARLY_STOP_MIN_DELTA),

@@ -49,6 +49,13 @@ def resume_command(folder: Path) -> str:
     return " ".join(filter(None, (launcher, shlex.join(words))))
 
 
+def given_command() -> str:
+    """The command line that this process was started with, whatever it was: `detframe train ...`, or a script."""
+    running = Path(sys.argv[0])
+    program = "detframe" if running.stem in ("detframe", "main", "__main__") else str(running)
+    return shlex.join([program, *sys.argv[1:]])
+
+
 def _given_command() -> list[str] | None:
     """The command line as it was given, if it was one for training."""
     running, words = Path(sys.argv[0]), sys.argv[1:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -20,6 +21,7 @@ from detframe.evaluation import build_evaluator, run_evaluation
 from detframe.parallel import stopping
 from detframe.parallel.collectives import gather_objects, rank, world_size
 from detframe.registry import RPN_HEADS
+from detframe.report.predictions import predictions_file
 from detframe.structures import ANY_CLASS
 
 logger = logging.getLogger(__name__)
@@ -52,14 +54,29 @@ class TestSets:
         for records in self.sets.values():
             _check_classes(cfg, len(records.metadata.class_names))
         self.evaluators = {name: build_evaluator(cfg, records) for name, records in self.sets.items()}
+        self.evaluated = False  # the evaluators hold what the newest evaluation found
 
     def evaluate(self, model: nn.Module, iteration: int) -> dict[str, float]:
         """Metrics of all data sets; with several of them, each key begins with the name of its set."""
         out: dict[str, float] = {}
+        self.evaluated = False
         for name in self.sets:
             metrics = self._evaluate_one(name, model, iteration)
             out.update(metrics if len(self.sets) == 1 else {f"{name}/{key}": value for key, value in metrics.items()})
+        self.evaluated = True
         return out
+
+    def gather(self) -> None:
+        """Bring what the ranks have found in the newest evaluation to rank 0, where it is not there yet."""
+        for evaluator in self.evaluators.values():
+            if self.evaluated and hasattr(evaluator, "gather_results"):
+                evaluator.gather_results()
+
+    def save_predictions(self, folder: Path) -> None:
+        """Write predictions_<set>.json for each data set, of the newest evaluation, on rank 0 after `gather`."""
+        for name, evaluator in self.evaluators.items():
+            if self.evaluated and hasattr(evaluator, "save_results"):  # evaluators of others may have no boxes
+                evaluator.save_results(predictions_file(folder, name))
 
     def _evaluate_one(self, name: str, model: nn.Module, iteration: int) -> dict[str, float]:
         records, evaluator = self.sets[name], self.evaluators[name]

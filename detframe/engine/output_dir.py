@@ -19,11 +19,15 @@ from detframe.errors import InUseError, NoPermissionError, NotAFolderError
 from detframe.files import remove_dead_temporaries
 
 EVALUATION_FILE = "evaluation.json"
+REPORT_FILE = "report.html"  # report.json lies beside it
 # What a run makes, and what was measured of it; everything else in the folder is the user's and stays where it is
 _OWN = (
     "log*.txt",
     METRICS_FILE,
     EVALUATION_FILE,
+    REPORT_FILE,
+    "report.json",
+    "predictions_*.json",
     "config.yaml",
     LAST,
     "model_*.pth",

@@ -53,6 +53,7 @@ from detframe.engine.output_dir import (
 )
 from detframe.engine.preflight import check_data_sets, check_names, choose_metric
 from detframe.engine.random_numbers import reproducible
+from detframe.engine.reporting import log_start, report_tests
 from detframe.engine.resuming import is_finished, keep_best
 from detframe.engine.summary import summarise
 from detframe.engine.trainer import Trainer
@@ -138,6 +139,7 @@ def _start(cfg: ConfigNode, folder: Path, resume: bool, held: ExitStack) -> _Sta
     share_of_batch(cfg.SOLVER.IMS_PER_BATCH, world_size(), cfg.SOLVER.ACCUMULATE_STEPS)
     files = on_rank_zero(lambda: _look_at(folder), "to look at OUTPUT_DIR")
     log = held.enter_context(run_log(folder, rank(), at_once=False))
+    log_start("training")
     _log_translation(cfg)
     checkpoint = open_newest(folder) if resume else None
     inputs = load_inputs(cfg, checkpoint)
@@ -244,6 +246,7 @@ def evaluate(cfg: ConfigNode | str | Path, allow_custom_imports: bool = False) -
         folder = expanded(cfg.OUTPUT_DIR)
         on_rank_zero(lambda: check_writable(folder), "to look at OUTPUT_DIR")
         with run_log(folder, rank(), at_once=False) as log:
+            log_start("evaluation")
             _log_translation(cfg)
             return _evaluate(cfg, folder, log, allow_custom_imports)
 
@@ -269,8 +272,10 @@ def _evaluate(cfg: ConfigNode, folder: Path, log: RunLog, allow_custom_imports: 
     writer = MetricsWriter(folder, active=rank() == 0, board=False)
     amp_dtype = resolve_amp(cfg.SOLVER.AMP, resolve_device(cfg.MODEL.DEVICE))
     iteration = checkpoint.iteration if checkpoint is not None else 0
-    metrics = TestSets(effective, test_sets, amp_dtype, writer).evaluate(model, iteration)
+    tests = TestSets(effective, test_sets, amp_dtype, writer)
+    metrics = tests.evaluate(model, iteration)
     on_rank_zero(lambda: _write_evaluation(folder, cfg.MODEL.WEIGHTS, iteration, metrics), "to write its results")
+    report_tests(effective, folder, tests)
     return metrics
 
 

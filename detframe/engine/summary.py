@@ -22,6 +22,7 @@ _FILES = {
     BEST: "the detector with the best metric; this file alone is enough to predict",
     FINAL: "the weights of the last iteration, enough to predict as well",
     "recipe.yaml": "what was chosen, and why; catalog.yaml beside it says where the data are",
+    "report.html": "how good it is, where it fails, likely label errors and what to try next; open it in a browser",
     "config.yaml": "the effective config",
     "metrics.jsonl": "losses and metrics, one JSON object a line",
     "tensorboard": "the same as curves and pictures",

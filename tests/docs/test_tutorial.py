@@ -14,7 +14,16 @@ BLOCK = re.compile(r"^<!-- file: (\S+) -->\n```\w+\n(.*?)^```", flags=re.DOTALL 
 # The same run on fewer and smaller images, with fewer proposals
 SMALL = ["SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 2, "SOLVER.LOG_PERIOD", 1, "DATALOADER.NUM_WORKERS", 0]
 SMALL += ["INPUT.MIN_SIZE_TRAIN", 64, "INPUT.MIN_SIZE_TEST", 64, "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM", 32]
-SMALL += ["MODEL.RPN.POST_NMS_TOP_N_TRAIN", 50, "MODEL.RPN.POST_NMS_TOP_N_TEST", 50, "TEST.VISUALIZE", 0]
+SMALL += [
+    "MODEL.RPN.POST_NMS_TOP_N_TRAIN",
+    50,
+    "MODEL.RPN.POST_NMS_TOP_N_TEST",
+    50,
+    "TEST.VISUALIZE",
+    0,
+    "TEST.REPORT",
+    False,
+]
 
 
 @pytest.fixture

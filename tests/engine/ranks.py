@@ -53,6 +53,7 @@ TINY = {
     "SOLVER.LOG_PERIOD": 2,
     "SOLVER.AMP": "off",
     "TEST.VISUALIZE": 1,
+    "TEST.REPORT": False,
 }
 
 

@@ -21,7 +21,7 @@ from tests.recipes.conftest import make_squares
 
 TINY = [
     "INPUT.MIN_SIZE_TRAIN", "[64]", "MODEL.FPN.OUT_CHANNELS", 16, "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM", 32,
-    "MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", 0, "TEST.VISUALIZE", 0,
+    "MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", 0, "TEST.VISUALIZE", 0, "TEST.REPORT", False,
 ]  # fmt: skip
 
 

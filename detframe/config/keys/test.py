@@ -25,4 +25,6 @@ TEST = section(
     SOFT_NMS_SIGMA=Key(0.5, 'With NMS "soft": the smaller, the more overlapping boxes lose', above=0, ceiling=100),
     VISUALIZE=Key(8, "Number of images of predictions beside ground truth that an evaluation draws", at_least=0,
         ceiling=1_000_000, resume=HOW),
+    REPORT=Key(True, "Write report.html, report.json and predictions_<data set>.json into OUTPUT_DIR at the end of a "
+        "training and of an evaluation (docs/report.md)", resume=HOW),
 )

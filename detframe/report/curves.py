@@ -1,0 +1,70 @@
+"""The numbers of metrics.jsonl as curves: losses, learning rate, metrics, losses on the validation set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+MOST_POINTS = 1000  # of a curve; a longer one is thinned out
+_NO_CURVE = ("iteration", "images_per_s", "data_wait", "memory_mb", "loss_scale")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One quantity over the training; `values` are None where they were not finite."""
+
+    name: str
+    iterations: tuple[int, ...]
+    values: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What a run wrote into metrics.jsonl, by what it is; each list in the order of the names."""
+
+    losses: list[Curve] = field(default_factory=list)
+    rates: list[Curve] = field(default_factory=list)
+    validation: list[Curve] = field(default_factory=list)
+    metrics: list[Curve] = field(default_factory=list)
+
+    def named(self, name: str) -> Curve | None:
+        """The curve of a name, if there is one."""
+        curves = (*self.losses, *self.rates, *self.validation, *self.metrics)
+        return next((curve for curve in curves if curve.name == name), None)
+
+
+def run_curves(rows: Sequence[Mapping[str, Any]]) -> Curves:
+    """Curves from the rows of metrics.jsonl; of metrics those of whole data sets, not of single classes."""
+    curves = Curves()
+    for name in dict.fromkeys(key for row in rows for key in row):
+        place = _place(name, curves)
+        if place is not None:
+            place.append(_curve(name, rows))
+    return curves
+
+
+def _place(name: str, curves: Curves) -> list[Curve] | None:
+    """The list to which a quantity belongs; None for one that makes no curve."""
+    if name in _NO_CURVE:
+        return None
+    if name == "lr":
+        return curves.rates
+    if name == "loss" or name.startswith("loss_"):
+        return curves.losses
+    if "val/loss" in name:
+        return curves.validation
+    return curves.metrics if "/" in name and "-" not in name.rpartition("/")[2] else None
+
+
+def _curve(name: str, rows: Iterable[Mapping[str, Any]]) -> Curve:
+    points = [(int(row["iteration"]), _number(row[name])) for row in rows if name in row]
+    step = math.ceil(len(points) / MOST_POINTS)
+    kept = points[::step] if step <= 1 or not (len(points) - 1) % step else [*points[::step], points[-1]]
+    return Curve(name, tuple(p[0] for p in kept), tuple(p[1] for p in kept))
+
+
+def _number(value: Any) -> float | None:
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if usable else None
