@@ -10,6 +10,7 @@ import numpy as np
 
 from detframe.errors import InvalidValueError
 from detframe.evaluation.analysis import types as t
+from detframe.evaluation.analysis.advice import advise
 from detframe.evaluation.analysis.ap_table import ap_table
 from detframe.evaluation.analysis.columns import FoundBoxes, TrueBoxes, found_boxes, overlaps, true_boxes
 from detframe.evaluation.analysis.curves import calibration, curve
@@ -58,6 +59,9 @@ def analyse(
     listed = np.where(shown, np.cumsum(shown) - 1, -1)
     sizes_hw = np.array([image.size_hw for image in truth.images.values()], dtype=np.float64).reshape(-1, 2)
     scene = Scene(found, true, pairs, verdicts, objects, sizes_hw, names, iou, threshold, listed)
+    confusion = confusion_matrix(found, true, verdicts.status, across, threshold, len(names))
+    errors = count_errors(found, true, verdicts, len(names))
+    suspects = find_suspects(scene)
     return t.Analysis(
         class_names=names,
         image_ids=tuple(truth.images),
@@ -67,14 +71,14 @@ def analyse(
         threshold=threshold,
         ap=ap_table(truth, results, max_detections, found, true),
         curves=curves,
-        confusion=confusion_matrix(found, true, verdicts.status, across, threshold, len(names)),
-        errors=count_errors(found, true, verdicts, len(names)),
+        confusion=confusion,
+        errors=errors,
         calibration=calibration(found.score[counted], verdicts.status[counted] == t.RIGHT),
         detections=_listed(found, verdicts, min_score),
         objects=objects,
         images=image_columns(found, verdicts.status, objects, threshold, len(truth.images)),
-        suspects=find_suspects(scene),
-        advice=(),
+        suspects=suspects,
+        advice=advise(objects, len(found), errors, confusion, suspects, names),
     )
 
 

@@ -1,0 +1,94 @@
+"""Each piece of advice comes when its rule holds, and only then."""
+
+from __future__ import annotations
+
+import pytest
+
+from detframe.evaluation.analysis import analyse, curve_advice
+from detframe.evaluation.ground_truth import GroundTruth
+from detframe.evaluation.results import pack
+from tests.evaluation.fakes import FakeRecords, prediction, record
+
+
+def grid(count, side=60, step=70):
+    return [[i % 4 * step, i // 4 * step, i % 4 * step + side, i // 4 * step + side] for i in range(count)]
+
+
+def advice(boxes, labels, found, found_labels, scores, names=("a", "b")):
+    truth = GroundTruth(FakeRecords([record(1, boxes, labels, size_hw=(900, 900))], names))
+    return {a.code: a for a in analyse(truth, {1: pack(prediction(found, found_labels, scores))}).advice}
+
+
+def test_nothing_to_say_where_all_is_found():
+    boxes = grid(24)
+    assert advice(boxes, [1] * 24, boxes, [1] * 24, [0.9] * 24, ["a"]) == {}
+
+
+def test_no_objects_and_no_detections():
+    assert list(advice([], [], grid(2), [1, 1], [0.9, 0.8])) == ["no_objects"]
+    assert list(advice(grid(2), [1, 1], [], [], [])) == ["no_detections"]
+
+
+def test_small_objects_missed():
+    large, small = grid(12), grid(12, side=20)
+    small = [[x1 + 300, y1, x2 + 300, y2] for x1, y1, x2, y2 in small]
+    told = advice(large + small, [1] * 24, large + small[:4], [1] * 16, [0.9] * 16, ["a"])
+    assert told["small_objects_missed"].numbers == {
+        "recall_small": pytest.approx(1 / 3),
+        "recall_larger": 1,
+        "small": 12,
+    }
+    assert "small_objects_missed" not in advice(large + small, [1] * 24, large[:4] + small, [1] * 16, [0.9] * 16, ["a"])
+
+
+def test_duplicates():
+    boxes = grid(24)
+    again = [[x1 + 6, y1, x2 + 6, y2] for x1, y1, x2, y2 in boxes]
+    told = advice(boxes, [1] * 24, boxes + again, [1] * 48, [0.5 + 0.01 * i for i in range(24)] * 2, ["a"])
+    assert told["costly_duplicate"].numbers["count"] == 24 and "NMS" in told["costly_duplicate"].text
+
+
+def test_classes_confused():
+    boxes = grid(40, side=60)
+    labels = [1] * 20 + [2] * 20
+    told = advice(boxes, labels, boxes, [1] * 20 + [2] * 12 + [1] * 8, [0.9] * 40)
+    assert told["classes_confused"].numbers == {"class": "b", "found_as": "a", "count": 8, "share": 0.4}
+    assert "costly_class" in told
+
+
+def test_boxes_that_lie_badly():
+    boxes = grid(24)
+    off = [[x1 + 25, y1, x2 + 25, y2] for x1, y1, x2, y2 in boxes]
+    told = advice(boxes, [1] * 24, boxes[:4] + off[4:], [1] * 24, [0.9] * 24, ["a"])
+    assert next(iter(told)) == "costly_localisation"
+
+
+def test_class_never_found_and_few_objects():
+    boxes = grid(24)
+    told = advice(boxes, [1] * 21 + [2] * 3, boxes[:21], [1] * 21, [0.9] * 21)
+    assert told["class_never_found"].numbers == {"class": "b", "objects": 3}
+    assert told["few_objects"].numbers == {"classes": {"b": 3}}
+
+
+def test_detections_of_nothing():
+    boxes = grid(24)
+    nothing = [[x1, y1 + 450, x2, y2 + 450] for x1, y1, x2, y2 in boxes]
+    told = advice(boxes, [1] * 24, nothing + boxes, [1] * 48, [0.9] * 24 + [0.8] * 24, ["a"])
+    assert told["costly_background"].numbers["count"] == 24
+
+
+FALLING = [(i * 10, 2.0 - 0.015 * i) for i in range(100)]
+
+
+def test_the_validation_loss_rises():
+    rising = [(100, 1.0), (300, 0.6), (500, 0.5), (700, 0.6), (900, 0.8)]
+    (told,) = curve_advice(FALLING, rising)
+    assert told.code == "stop_earlier" and "by heart" in told.text
+    assert told.numbers == {"best_iteration": 500, "lowest": 0.5, "last_iteration": 900, "last": 0.8}
+    assert "by heart" not in curve_advice([], rising)[0].text
+
+
+def test_the_validation_loss_falls_on_or_stays():
+    assert [a.code for a in curve_advice(FALLING, [(1, 1.0), (2, 0.8), (3, 0.7)])] == ["train_longer"]
+    assert curve_advice(FALLING, [(1, 1.0), (2, 0.7), (3, 0.71)]) == ()
+    assert curve_advice(FALLING, [(1, 1.0), (2, float("nan")), (3, 2.0)]) == () == curve_advice([], [])
