@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -258,7 +258,7 @@ def open_with_pillow(data: bytes, path: str | Path, formats: tuple[str, ...]) ->
         ImageReadError: the file begins like one of the formats, but its header is damaged.
     """
     for factory, accept in _factories(formats):
-        if accept is not None and accept(data[:16]) is not True:
+        if not _accepts(accept, data[:16]):
             continue
         try:
             return factory(BytesIO(data), "")
@@ -267,6 +267,16 @@ def open_with_pillow(data: bytes, path: str | Path, formats: tuple[str, ...]) ->
         except Exception as error:  # a plugin lets through whatever its parsing runs into
             raise ImageReadError(f"{path} is truncated or damaged: {type(error).__name__}: {error}") from None
     return None
+
+
+def _accepts(accept: Callable[[bytes], Any] | None, start: bytes) -> bool:
+    """Whether a plugin of Pillow takes a file by its first bytes; some of them need more than a short file has."""
+    if accept is None:
+        return True
+    try:
+        return accept(start) is True
+    except (struct.error, IndexError):
+        return False
 
 
 @contextmanager

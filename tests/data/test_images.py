@@ -285,3 +285,12 @@ def test_no_cut_and_no_changed_byte_is_more_than_a_broken_image(tmp_path: Path, 
         if trial % 2 and length < len(data) - 32:
             with pytest.raises(ImageReadError):
                 load_image(path)
+
+
+@pytest.mark.parametrize("content", [b"x", b"\0\0", b"BM", b"P", b"RIFF", b"\0\0\0\x0c"])
+def test_files_of_a_few_bytes_are_no_images(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    for read in (image_size, load_image):
+        with pytest.raises(ImageReadError, match=r"a\.jpg (cannot be decoded|is truncated or damaged)"):
+            read(path)
