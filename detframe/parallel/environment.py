@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from detframe.errors import InvalidValueError
+
+_PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")  # Linux
 
 
 def env_number(name: str, default: int, env: Mapping[str, str] | None = None) -> int:
@@ -33,6 +36,41 @@ def cpu_cores() -> int:
 def share_of_cores(processes: int) -> int:
     """The cores for each of some processes on one machine, at least one."""
     return max(1, cpu_cores() // max(1, processes))
+
+
+def main_memory() -> int:
+    """Bytes of main memory for this process: the machine's, or what its container or job may take; 0 unknown."""
+    names = getattr(os, "sysconf_names", {})
+    if "SC_PHYS_PAGES" not in names or "SC_PAGE_SIZE" not in names:
+        return 0
+    return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *_limits()])
+
+
+def free_memory() -> int:
+    """Bytes of main memory that are there for this process, beside what other programs hold; 0 unknown."""
+    found = re.search(r"^MemAvailable:\s*(\d+) kB", _text(_PROC / "meminfo"), re.MULTILINE)
+    return min(main_memory(), 1024 * int(found[1])) if found else main_memory()
+
+
+def _limits() -> Iterator[int]:
+    """The limits of memory of the control groups that this process is in, of version 2 and 1."""
+    for line in _text(_PROC / "self" / "cgroup").splitlines():
+        _, controllers, group = line.split(":", 2)
+        home, name = (_CGROUPS, "memory.max") if not controllers else (_CGROUPS / "memory", "memory.limit_in_bytes")
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        place = home / group.lstrip("/")
+        for folder in (place, *place.parents):  # in a container its own group is the root of all
+            if folder.is_relative_to(home) and (limit := _text(folder / name).strip()).isdigit():
+                yield int(limit)
+
+
+def _text(path: Path) -> str:
+    """What a file of the system says; "" where there is none."""
+    try:
+        return path.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
 
 
 def share_of_batch(batch: int, ranks: int, accumulate: int = 1) -> int:

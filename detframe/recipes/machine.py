@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import torch
 
 from detframe.parallel.device import resolve_device
-from detframe.parallel.environment import cpu_cores
+from detframe.parallel.environment import cpu_cores, free_memory
 
 GIGABYTE = 2**30
 
@@ -19,7 +18,7 @@ class Machine:
 
     Attributes:
         cores: that this process may use.
-        memory: bytes of main memory; 0 where the system does not say.
+        memory: bytes of main memory that are free; 0 where the system does not say.
         gpu: name of the GPU on which rank 0 trains; "" for the CPU.
         gpu_memory: bytes of that GPU.
         ranks: processes that train together.
@@ -53,13 +52,6 @@ def this_machine(device: str = "auto", ranks: int = 1) -> Machine:
     """
     where = resolve_device(device)
     if where.type != "cuda":
-        return Machine(cpu_cores(), _memory(), ranks=ranks)
+        return Machine(cpu_cores(), free_memory(), ranks=ranks)
     properties = torch.cuda.get_device_properties(where)
-    return Machine(cpu_cores(), _memory(), properties.name, properties.total_memory, ranks)
-
-
-def _memory() -> int:
-    names = getattr(os, "sysconf_names", {})
-    if "SC_PHYS_PAGES" not in names or "SC_PAGE_SIZE" not in names:
-        return 0
-    return int(os.sysconf("SC_PHYS_PAGES")) * int(os.sysconf("SC_PAGE_SIZE"))
+    return Machine(cpu_cores(), free_memory(), properties.name, properties.total_memory, ranks)

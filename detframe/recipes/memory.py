@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from detframe.parallel.environment import main_memory
+
 _OWN_PAGES = Path("/proc/self/statm")  # Linux; elsewhere the CPU's memory stays unknown
 _EVERY = 0.01  # seconds between two looks at the process
 _NO_ROOM = ("out of memory", "can't allocate memory", "not enough memory")
@@ -85,6 +87,4 @@ class MemoryWatch:
 def _total(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    if device.type == "cpu" and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 0
+    return main_memory() if device.type == "cpu" else 0

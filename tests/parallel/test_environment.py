@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from detframe.parallel import environment
-from detframe.parallel.environment import share_of_batch, share_of_cores
+from detframe.parallel.environment import free_memory, main_memory, share_of_batch, share_of_cores
 
 
 @pytest.mark.parametrize(("ranks", "accumulate", "share"), [(1, 1, 16), (2, 1, 8), (1, 2, 8), (2, 4, 2)])
@@ -26,3 +29,25 @@ def test_one_that_is_not(batch: int, ranks: int, accumulate: int, nearest: str):
 def test_cores(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(environment, "cpu_cores", lambda: 6)
     assert [share_of_cores(n) for n in (0, 1, 2, 4, 6, 7)] == [6, 6, 3, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("groups", "limits", "most"),
+    [
+        ("0::/", {}, None),
+        ("0::/job/step", {"job/memory.max": "4096000", "job/step/memory.max": "max"}, 4096000),
+        ("0::/job/step", {"memory.max": "8192000"}, 8192000),  # in a container, whose root is a group outside
+        ("4:memory:/job\n1:cpu:/job", {"memory/job/memory.limit_in_bytes": "2048000", "memory.max": "9"}, 2048000),
+        ("4:cpu,memory:/job", {"memory/memory.limit_in_bytes": "9223372036854771712"}, None),  # no limit
+    ],
+)
+def test_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: str, limits: dict[str, str], most: int | None):
+    for name, text in {"proc/self/cgroup": groups, **{f"groups/{name}": text for name, text in limits.items()}}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    monkeypatch.setattr(environment, "_PROC", tmp_path / "proc")
+    monkeypatch.setattr(environment, "_CGROUPS", tmp_path / "groups")
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert main_memory() == free_memory() == (most or physical)
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal:  24 kB\nMemAvailable:      1000 kB\n")
+    assert free_memory() == 1024000 and main_memory() == (most or physical)
