@@ -21,3 +21,8 @@ def format_minutes(seconds: float) -> str:
 def format_share(share: float) -> str:
     """ "12%"; what is more than nothing and less than half a percent is "<1%"."""
     return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number with its noun: "1 image", "2 images"."""
+    return f"{number} {one if number == 1 else many or one + 's'}"

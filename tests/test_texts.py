@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from detframe.texts import format_minutes, format_seconds
+from detframe.texts import counted, format_minutes, format_seconds
 
 
 def test_seconds():
@@ -18,3 +18,8 @@ def test_seconds_without_hours_that_are_none():
 
 def test_minutes():
     assert format_minutes(207) == "3.5 minutes"
+
+
+def test_numbers_with_their_nouns():
+    assert [counted(n, "image") for n in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
+    assert counted(2, "class", "classes") == "2 classes"

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from detframe.data.entries import CatalogEntry
 from detframe.data.listing import IMAGE_SUFFIXES, Listing, files_below
 from detframe.data.recognition import Part, Recognised
@@ -34,6 +36,7 @@ class Content:
     """What a candidate holds, once read; `problem` says why it cannot be."""
 
     pictures: frozenset[str] = frozenset()
+    labelled: frozenset[str] = frozenset()  # those of them with objects
     objects: int = 0
     class_names: tuple[str, ...] = ()
     has_masks: bool = False
@@ -176,7 +179,7 @@ def read_content(candidate: Candidate) -> Candidate:
     """The candidate with its content, from the record cache or put there."""
     from detframe.data.catalog import load_entry  # the catalog imports the formats
 
-    pictures: set[str] = set()
+    pictures, labelled = set[str](), set[str]()
     names: dict[str, None] = {}
     objects = missing = 0
     masks = keypoints = False
@@ -184,7 +187,9 @@ def read_content(candidate: Candidate) -> Candidate:
         for part in candidate.recognised.parts:
             name = safe_name(f"{candidate.path.name}_{part.split or 'all'}")
             packed = load_entry(entry_of(part, candidate.recognised, name, candidate.path))
-            pictures.update(os.path.normpath(packed.file_name(row)) for row in range(len(packed)))
+            files = [os.path.normpath(packed.file_name(row)) for row in range(len(packed))]
+            pictures.update(files)
+            labelled.update(files[row] for row in np.flatnonzero(np.diff(packed.arrays["object_start"])))
             names.update(dict.fromkeys(packed.metadata.class_names))
             objects += len(packed.arrays["labels"])
             missing += len(packed.missing)
@@ -193,7 +198,7 @@ def read_content(candidate: Candidate) -> Candidate:
     except (UserError, OSError) as error:
         content = Content(problem=str(error))
     else:
-        content = Content(frozenset(pictures), objects, tuple(names), masks, keypoints, missing)
+        content = Content(frozenset(pictures), frozenset(labelled), objects, tuple(names), masks, keypoints, missing)
     return Candidate(candidate.path, candidate.recognised, content)
 
 
@@ -224,14 +229,22 @@ def richness(candidate: Candidate) -> tuple[object, ...]:
 
 
 def stands_for(one: Candidate, other: Candidate) -> bool:
-    """Whether nearly all images of `other` are among those of `one`, as the same files or as copies of them."""
-    wanted = SAME_SHARE * len(other.content.pictures)
-    lacking = other.content.pictures - one.content.pictures
-    here = len(other.content.pictures) - len(lacking)
+    """Whether nearly all images of `other` are among those of `one`, as the same files or as copies of them.
+
+    So must be those with objects: where half of the images have labels of one format, and half of another, each
+    format may list all of them.
+    """
+    return _among(other.content.pictures, one.content.pictures) and _among(other.content.labelled, one.content.labelled)
+
+
+def _among(some: frozenset[str], pictures: frozenset[str]) -> bool:
+    """Whether nearly all of some images are among others, as the same files or as copies of them."""
+    wanted, lacking = SAME_SHARE * len(some), some - pictures
+    here = len(some) - len(lacking)
     if here >= wanted or len(lacking) > _COMPARED:
         return here >= wanted
     by_name: dict[str, list[str]] = {}
-    for picture in one.content.pictures:
+    for picture in pictures:
         by_name.setdefault(os.path.basename(picture), []).append(picture)
     copies = sum(any(_same_bytes(p, q) for q in by_name.get(os.path.basename(p), [])[:9]) for p in lacking)
     return here + copies >= wanted
@@ -270,12 +283,13 @@ class Cluster:
 def clusters(candidates: Sequence[Candidate]) -> list[Cluster]:
     """The data sets among candidates that were read, the largest first.
 
-    A data set is the richest candidate that stands for one with the most images, and all for which it stands.
+    A data set is the richest candidate that stands for one with the most images, those with objects first, and all
+    for which it stands.
     """
     left = [c for c in candidates if c.content.pictures]
     out: list[Cluster] = []
     while left:
-        largest = max(left, key=lambda c: len(c.content.pictures))
+        largest = max(left, key=lambda c: (len(c.content.labelled), len(c.content.pictures)))
         best = max((c for c in left if stands_for(c, largest)), key=richness)
         same = [c for c in left if c is not best and stands_for(best, c)]
         rest = [c for c in left if c is not best and c not in same]

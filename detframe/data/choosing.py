@@ -21,9 +21,10 @@ from detframe.data.findings import NOTE, WARNING, Finding, sentence
 from detframe.data.unrecognised import not_recognised
 from detframe.errors import InvalidValueError, UnknownNameError, listed
 from detframe.registry import DATASET_FORMATS, nearest
+from detframe.texts import counted
 
 _LISTED, _EXPLAINED = 20, 5  # data sets of a message; of so many it says by what they were recognised
-MUCH_LARGER = 5  # one data set with so many times the images of all others together is the one that is meant
+MUCH_LARGER = 5  # one data set with so many times the labelled images of all others together is the one that is meant
 
 
 def choose(path: Path, shown_path: str, format_name: str = "", needs: str = "") -> tuple[Candidate, list[Finding]]:
@@ -51,21 +52,19 @@ def choose(path: Path, shown_path: str, format_name: str = "", needs: str = "") 
     broken = [candidate for candidate in read if not candidate.content.pictures]
     if not sets:
         return _best_broken(broken, path, shown_path)
-    main = max(sets, key=_size)
+    sizes = [len(cluster.best.content.labelled) for cluster in sets]  # images without objects teach nothing alone
+    sizes = sizes if any(sizes) else [len(cluster.best.content.pictures) for cluster in sets]
+    main = sets[sizes.index(max(sizes))]
     rest = [cluster for cluster in sets if cluster is not main]
-    if rest and _size(main) < MUCH_LARGER * sum(map(_size, rest)):
+    if rest and max(sizes) < MUCH_LARGER * (sum(sizes) - max(sizes)):
         raise _several(sets, path, shown_path)
     left_out = [_left_out(cluster, path, shown_path) for cluster in rest]
     return main.best, [*_notes(main.best), *left_out, *_about_others(main, broken, path, shown_path)]
 
 
-def _size(cluster: Cluster) -> int:
-    return len(cluster.best.content.pictures)
-
-
 def _left_out(cluster: Cluster, path: Path, shown_path: str) -> Finding:
     """What is said of a data set beside the one that is much larger."""
-    best, count = cluster.best, _size(cluster)
+    best, count = cluster.best, len(cluster.best.content.pictures)
     size = f"{best.format}, {counted(count, 'image')}"
     text = f"{_where(best, path, shown_path)} is a data set of its own ({size}), and is not used"
     remedy = f"to take it: {arguments(best, path, shown_path)}"
@@ -244,8 +243,3 @@ def _classes(names: Sequence[str]) -> str:
     if not names:
         return "no class"
     return f"{counted(len(names), 'class', 'classes')} ({listed(names, 5)})"
-
-
-def counted(number: int, one: str, many: str = "") -> str:
-    """A number with its noun."""
-    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -27,7 +27,8 @@ from detframe.errors import InvalidValueError, MissingFileError, listed
 
 # Names that say nothing about a data set: that of the folder above it says more
 _NO_NAMES = re.compile(
-    r"(data|dataset|datasets|images|annotations|labels|train|training|val|valid|test|(instances|person_keypoints)(_\w+)?|result|"
+    r"(data|dataset|datasets|images|annotations|labels|train|training|val|valid|test|result|"
+    r"(instances|person_keypoints)(_\w+)?|"
     r"annotations\.coco|via_\w+|obj|classes|all|default|labels_my-project-name.*)",
     re.IGNORECASE,
 )

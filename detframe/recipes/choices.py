@@ -259,6 +259,10 @@ def _data(picks: Picks, facts: DataFacts) -> None:
     if facts.missing:
         named = facts.images + facts.missing
         picks.set("DATALOADER.ON_ERROR", "skip", f"{facts.missing} of {named} images do not exist and are left out")
+    elif facts.unusable:
+        what = "image cannot be read or is" if facts.unusable == 1 else "images cannot be read or are"
+        why = f"{facts.unusable} {what} not of the size that was annotated; a training would stop there"
+        picks.set("DATALOADER.ON_ERROR", "skip", why)
 
 
 # ------------------------------------------------------------------------------------------------- length and solver

@@ -29,6 +29,7 @@ class DataFacts:
         labels: of each, 1..K, int (N,).
         keypoints: names of the keypoints; empty where there are none.
         missing: images of the training set that the labels name and that do not exist.
+        unusable: images of both sets that exist, and cannot be read or are not those that were annotated.
     """
 
     classes: tuple[str, ...]
@@ -45,6 +46,7 @@ class DataFacts:
     keypoints: tuple[str, ...] = ()
     mirrored_keypoints: bool = False
     missing: int = 0
+    unusable: int = 0
 
     @property
     def images(self) -> int:
@@ -88,19 +90,21 @@ def resize_scales(sizes_hw: np.ndarray, min_size: int, max_size: int) -> np.ndar
     return np.minimum(scales, max_size / sizes_hw.max(axis=1)) if max_size else scales
 
 
-def data_facts(train: Any, val: Any, missing: int = 0) -> DataFacts:
+def data_facts(train: Any, val: Any, missing: int = 0, unusable: int = 0) -> DataFacts:
     """The facts of two `detframe.data.Records`.
 
     Raises:
-        ValueError: no object at all to train on.
+        ValueError: no image, or no object at all, to train on.
     """
+    if not len(train):
+        raise InvalidValueError("the data set has no image to train with; are these the right labels?")
     columns = train.objects()
     kept = np.flatnonzero(~columns.iscrowd)
     if not len(kept):
+        images = f"the {len(train)} training images have" if len(train) > 1 else "the only training image has"
         crowds = f" but {len(columns.iscrowd)} crowd regions" if len(columns.iscrowd) else ""
         raise InvalidValueError(
-            f"the {len(train)} training images have no objects{crowds}, so there is nothing to learn from; "
-            "are these the right labels?"
+            f"{images} no objects{crowds}, so there is nothing to learn from; are these the right labels?"
         )
     kept = kept[:: max(1, -(-len(kept) // MOST_OBJECTS))]
     boxes, owners = columns.boxes[kept].astype(np.float64), columns.image[kept]
@@ -121,4 +125,5 @@ def data_facts(train: Any, val: Any, missing: int = 0) -> DataFacts:
         keypoints=tuple(metadata.keypoint_names),
         mirrored_keypoints=bool(metadata.keypoint_flip_pairs),
         missing=missing,
+        unusable=unusable,
     )

@@ -22,9 +22,9 @@ from detframe.config import (
     validate,
 )
 from detframe.config.paths import expanded
-from detframe.data.findings import ERROR, NOTE, WARNING
+from detframe.data.findings import ERROR, NOTE, WARNING, Finding
 from detframe.data.folder import FolderData, name_of, read_folder
-from detframe.data.screen import examine
+from detframe.data.screen import Screened, examine
 from detframe.engine.commands import program_name
 from detframe.errors import InvalidValueError, MissingFileError, UnknownNameError
 from detframe.model_zoo import list_configs
@@ -37,11 +37,13 @@ from detframe.recipes.trial import DoesNotFit, Measure, measure
 from detframe.recipes.weights import find_weights
 from detframe.recipes.wish import NEEDS, SIZES, Choice, Wish
 from detframe.registry import nearest
+from detframe.texts import counted
 
 logger = logging.getLogger(__name__)
 RECIPE, CATALOG = "recipe.yaml", "catalog.yaml"
 TRIAL = (5.0, 30.0, 0.05)  # seconds after which no step is tried any more: at least, at most; part of the minutes
 MOST_TOLD = 8  # findings of the data screen that a training tells
+UNUSABLE = ("unreadable-image", "size-mismatch", "sides-exchanged")  # codes of findings about images that are not used
 TRIES = 4  # of a batch that does not fit into the memory of a GPU, halved each time
 
 
@@ -120,8 +122,8 @@ def make_plan(request: Request, measured: Measure = measure) -> Plan:
     data = read_folder(request.path, request.format, request.classes, val=request.val_data, needs=needs)
     sets = data.all_records()
     train, val = sets["train"], sets["val"]
-    _tell_data(request.path, data, sets)
-    facts = data_facts(train, val, len(train.missing))
+    unusable = _tell_data(request.path, data, sets)
+    facts = data_facts(train, val, len(train.missing), unusable)
     logger.info("  %s", _counted(facts))
     check_task(facts, request.task)  # before weights are fetched
     machine = this_machine(str(overrides.get("MODEL.DEVICE", "auto")), request.ranks)
@@ -277,24 +279,51 @@ def _heading(request: Request, data: FolderData, facts: DataFacts, machine: Mach
 def _counted(facts: DataFacts) -> str:
     names = ", ".join(facts.classes[:8]) + (", ..." if len(facts.classes) > 8 else "")
     classes = f"{len(facts.classes)} classes ({names})" if len(facts.classes) > 1 else f"one class ({names})"
-    images = f"{facts.images} images to train with, {facts.val_images} to evaluate on"
-    return f"{images}; {facts.num_objects} objects of {classes}"
+    images = f"{counted(facts.images, 'image')} to train with, {facts.val_images} to evaluate on"
+    return f"{images}; {counted(facts.num_objects, 'object')} of {classes}"
 
 
-def _tell_data(path: str, data: FolderData, sets: Mapping[str, Any]) -> None:
-    """The data screen in short: by the headers of the images, without what nobody need do anything about."""
+def _tell_data(path: str, data: FolderData, sets: Mapping[str, Any]) -> int:
+    """The data screen in short: by the headers of the images, without what nobody need do anything about.
+
+    Returns:
+        How many images of the data cannot be used, as their headers say.
+
+    Raises:
+        ValueError: none of the training images can be used.
+    """
     screened = examine(sets, data.listing, decode=False, findings=data.findings)
     for finding in data.findings:
         if finding.severity == NOTE:
             logger.info("  %s", finding.line())
-    graver = [*screened.of(ERROR), *screened.of(WARNING)]
-    for finding in graver[:MOST_TOLD]:
-        logger.warning("  %s", finding.line())
+    graver = _by_split([*screened.of(ERROR), *screened.of(WARNING)])
+    for line in graver[:MOST_TOLD]:
+        logger.warning("  %s", line)
     if len(graver) > MOST_TOLD:
         logger.warning("  ... and %d more findings of this kind", len(graver) - MOST_TOLD)
     if graver:
         check = program_name("check", "check_data.py")
         logger.info("  all about the data: %s --data %s", check, shlex.quote(path))
+    return _unusable(screened, len(sets["train"]))
+
+
+def _by_split(findings: Sequence[Finding]) -> list[str]:
+    """Lines of findings, each with the split that it is of, and once where it is true of several."""
+    wheres: dict[str, list[str]] = {}
+    for finding in findings:
+        wheres.setdefault(finding.line(), []).append(finding.where)
+    return [f"{found[0]}: {line}" if len(found) == 1 and found[0] else line for line, found in wheres.items()]
+
+
+def _unusable(screened: Screened, images: int) -> int:
+    """How many images cannot be read, or are not those that were annotated. Raises ValueError where no other trains."""
+    found = [finding for finding in screened.findings if finding.code in UNUSABLE]
+    if images and sum(finding.count for finding in found if finding.where == "train") == images:
+        reasons = "; ".join(example for finding in found for example in finding.examples[:2])
+        raise InvalidValueError(
+            f"none of the {images} training images can be used, so there is nothing to learn from: {reasons}"
+        )
+    return sum(finding.count for finding in found)
 
 
 def _tell_choices(choices: Sequence[Choice], wish: Wish) -> None:

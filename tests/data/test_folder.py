@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from pathlib import Path
@@ -90,6 +91,33 @@ def test_copies_of_pictures_are_the_same_pictures(tmp_path: Path):
     data = read_folder(tmp_path)
     assert data.recognised.format == "toy"  # it has splits
     assert [f.code for f in data.findings] == ["format", "other-formats"]
+
+
+@pytest.mark.parametrize(("toys", "tops"), [(3, 3), (6, 2), (2, 6)])
+def test_formats_that_label_different_pictures_of_one_folder_are_not_mixed(tmp_path: Path, toys: int, tops: int):
+    """Each lists all images, and those that the other one labels as background."""
+    names = [f"{i}.png" for i in range(toys + tops)]
+    write_toy(tmp_path / "all.toy", names)
+    write_toy(tmp_path / "all.top", names, masks=True)
+    for suffix, own in (("toy", names[:toys]), ("top", names[toys:])):
+        file = tmp_path / f"all.{suffix}"
+        tree = json.loads(file.read_text())
+        tree["images"] = {name: boxes if name in own else [] for name, boxes in tree["images"].items()}
+        file.write_text(json.dumps(tree))
+    with pytest.raises(InvalidValueError, match="holds 2 data sets") as error:
+        read_folder(tmp_path)
+    for suffix, count in (("toy", toys), ("top", tops)):
+        assert f"{suffix}: {toys + tops} images, {count} objects of 1 class (car)" in str(error.value)
+
+
+def test_masks_of_a_few_pictures_do_not_win_over_boxes_of_all(tmp_path: Path):
+    names = [f"{i}.png" for i in range(6)]
+    write_toy(tmp_path / "all.toy", names)
+    write_toy(tmp_path / "all.top", names, masks=True)
+    tree = json.loads((tmp_path / "all.top").read_text())
+    tree["images"].update({name: [] for name in names[1:]})
+    (tmp_path / "all.top").write_text(json.dumps(tree))
+    assert read_folder(tmp_path).recognised.format == "toy"
 
 
 def test_parts_of_two_data_sets_are_never_mixed(tmp_path: Path):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 import detframe
@@ -188,6 +190,68 @@ def test_data_without_objects_are_told(tmp_path: Path, squares: Path):
     make_squares(tmp_path / "nothing", empty=True)
     with pytest.raises(InvalidValueError, match=r"8 training images have no objects"):
         plan("nothing")
+
+
+def break_images(folder: Path, count: int) -> None:
+    for path in sorted(folder.glob("*.png"))[:count]:
+        path.write_bytes(b"no image")
+
+
+def exchange_sides(folder: Path, count: int) -> None:
+    for path in sorted(folder.glob("*.png"))[:count]:
+        cv2.imwrite(str(path), np.zeros((9, 5, 3), np.uint8))
+
+
+def as_coco(folder: Path) -> Path:
+    """The squares as one COCO file each for train and val, which states the sizes of images."""
+    for split in ("train", "valid"):
+        names = sorted(path.name for path in (folder / split / "images").glob("*.png"))
+        tree = {
+            "images": [{"id": i, "file_name": name, "width": 64, "height": 64} for i, name in enumerate(names)],
+            "annotations": [
+                {"id": i, "image_id": i, "category_id": 1, "bbox": [9, 9, 24, 24]} for i in range(len(names))
+            ],
+            "categories": [{"id": 1, "name": "square"}],
+        }
+        shutil.rmtree(folder / split / "labels")
+        (folder / split / "images" / "_annotations.coco.json").write_text(json.dumps(tree), encoding="utf-8")
+    (folder / "data.yaml").unlink()
+    return folder
+
+
+@pytest.mark.parametrize("spoil", [break_images, exchange_sides])
+def test_images_that_cannot_be_used_are_skipped_and_said(squares: Path, spoil, caplog: pytest.LogCaptureFixture):
+    spoil(as_coco(squares) / "train" / "images", 2)
+    with caplog.at_level("INFO"):
+        choices = {choice.key: choice for choice in plan(epochs=1).choices}
+    assert choices["DATALOADER.ON_ERROR"].value == "skip"
+    assert choices["DATALOADER.ON_ERROR"].reason.startswith("2 images cannot be read or are not of the size")
+    assert any(line.startswith("  train: 2 images ") for line in caplog.messages)
+
+
+@pytest.mark.parametrize("spoil", [break_images, exchange_sides])
+def test_data_whose_images_cannot_be_used_are_refused(squares: Path, spoil):
+    spoil(as_coco(squares) / "train" / "images", 8)
+    with pytest.raises(InvalidValueError, match=r"none of the 8 training images can be used.*: \S*train0\.png "):
+        plan(epochs=1)
+    assert not Path("output").exists()
+
+
+def test_what_is_true_of_both_splits_is_told_once_and_else_of_which(squares: Path, caplog: pytest.LogCaptureFixture):
+    (squares / "data.yaml").write_text("train: train/images\nval: valid/images\n", encoding="utf-8")
+    for number in (0, 1):
+        (squares / "valid" / "labels" / f"valid{number}.txt").write_text("0 0.5 0.5 0.01 0.3\n", encoding="utf-8")
+    with caplog.at_level("INFO"):
+        plan(epochs=1)
+    assert sum("nothing names the classes" in line for line in caplog.messages) == 1
+    assert any(line.startswith("  val: 2 boxes are less than 2 pixels wide") for line in caplog.messages)
+
+
+def test_data_without_images_are_told(tmp_path: Path, squares: Path):
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "labels.csv").write_text("filename,width,height,class,xmin,ymin,xmax,ymax\n", encoding="utf-8")
+    with pytest.raises(InvalidValueError, match=r"the data set has no image to train with"):
+        plan("none")
 
 
 # ---------------------------------------------------------------- the budget
