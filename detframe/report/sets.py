@@ -220,7 +220,7 @@ def _suspects(analysis: Analysis) -> list[Item]:
                 label=analysis.class_names[label - 1],
                 size=SIZES[int(size)],
                 error=s.kind,
-                text=s.text,
+                text=s.text[:1].upper() + s.text[1:],
                 score=s.score,
                 ann_ids=() if s.ann_id is None else (int(s.ann_id),),
                 shown_from=shown_from if math.isnan(s.detection_score) else min(shown_from, s.detection_score),

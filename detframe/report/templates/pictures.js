@@ -13,6 +13,14 @@ function rectangle(mark, focus) {
   return box;
 }
 
+/* the place on the side where nothing is */
+function outline(box) {
+  const here = rectangle({ box, label: "", says: "the same place", state: "ignored", score: null, ann_id: null });
+  here.setAttribute("stroke", "#17202b");
+  here.setAttribute("stroke-opacity", "0.7");
+  return here;
+}
+
 function words(mark) {
   const score = mark.score === null ? "" : ` ${mark.score.toFixed(2)}`;
   return `${mark.label}${score}: ${mark.says}${mark.ann_id === null ? "" : `, annotation ${mark.ann_id}`}`;
@@ -24,6 +32,7 @@ function pane(crop, marks, name) {
   svg.setAttribute("preserveAspectRatio", "none");
   const shade = (mark) => crop.focus && mark.box.every((v, i) => Math.abs(v - crop.focus[i]) < 0.01);
   for (const mark of marks) svg.append(rectangle(mark, shade(mark)));
+  if (crop.focus && !marks.some(shade)) svg.append(outline(crop.focus));
   const image = make("img", { src: `data:image/jpeg;base64,${crop.picture}`, alt: `${name} of ${crop.name}`, loading: "lazy" });
   image.style.aspectRatio = `${width} / ${height}`;
   return make("div", { className: "pane" }, image, svg, make("span", { className: "tag" }, name));
