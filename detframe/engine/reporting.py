@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from detframe.engine.output_dir import EVALUATION_FILE, REPORT_FILE
 from detframe.engine.terminal import RESULT
 from detframe.engine.trainer import Hook, Trainer
 from detframe.errors import InvalidValueError, UserError
+from detframe.evaluation.analysis import curve_advice
+from detframe.evaluation.analysis.types import Advice
 from detframe.files import read_text, write_text
 from detframe.parallel.collectives import rank
-from detframe.report import Report, SetReport, config_changes, run_curves, run_facts, start_line, write_report
+from detframe.report import Curves, Report, SetReport, config_changes, run_curves, run_facts, start_line, write_report
 from detframe.report.predictions import predictions_file, read_predictions
 from detframe.report.sets import set_report
 
@@ -99,7 +102,17 @@ def build_report(cfg: ConfigNode, folder: Path, loaded: Mapping[str, Records] | 
     if not cfg.DATASETS.TEST:
         notes.append("DATASETS.TEST is empty: the run was not evaluated, so there is nothing here but its training")
     curves = run_curves(rows)
-    return Report(facts, tuple(config_changes(cfg)), curves, tuple(sets), tuple(notes))
+    advised = tuple(replace(one, of_curves=_curve_advice(one.name, curves)) for one in sets)
+    return Report(facts, tuple(config_changes(cfg)), curves, advised, tuple(notes))
+
+
+def _curve_advice(name: str, curves: Curves) -> tuple[Advice, ...]:
+    """What the losses in training and on a data set say; its own where several were evaluated."""
+    validation = curves.named(f"{name}/val/loss") or curves.named("val/loss")
+    training = curves.named("loss")
+    if validation is None:
+        return ()
+    return curve_advice(training.points() if training else [], validation.points())
 
 
 def _read_evaluation(folder: Path) -> tuple[dict[str, Any], list[str]]:

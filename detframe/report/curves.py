@@ -19,6 +19,10 @@ class Curve:
     iterations: tuple[int, ...]
     values: tuple[float | None, ...]
 
+    def points(self) -> list[tuple[int, float]]:
+        """(iteration, value) of what was finite."""
+        return [(i, value) for i, value in zip(self.iterations, self.values, strict=True) if value is not None]
+
 
 @dataclass(frozen=True)
 class Curves:

@@ -6,10 +6,11 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from detframe.evaluation.analysis.plain import plain
 from detframe.report.report import Report, SetReport
 
 FORMAT = 1  # of report.json
-_COLUMNS = ("detections", "objects", "images")  # of the analysis: as long as the data set; the first two are not kept
+_LEFT_OUT = ("detections", "objects", "images", "advice")  # of the analysis: too long, or in a form of its own
 
 
 def report_numbers(report: Report) -> dict[str, Any]:
@@ -28,11 +29,12 @@ def report_numbers(report: Report) -> dict[str, Any]:
 
 
 def _set(one: SetReport) -> dict[str, Any]:
-    analysis = {key: value for key, value in one.analysis.as_dict().items() if key not in _COLUMNS}
+    analysis = {key: value for key, value in one.analysis.as_dict().items() if key not in _LEFT_OUT}
     return {
         "iteration": one.iteration,
         "metrics": {key: finite(value) for key, value in one.metrics.items()},
         "notes": list(one.notes),
+        "advice": plain(one.advice),
         "images": image_rows(one),
         "analysis": analysis,
     }

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from detframe.evaluation.analysis import Analysis
+from detframe.evaluation.analysis.types import Advice
 from detframe.report.changes import ConfigChange
 from detframe.report.crops import Crop
 from detframe.report.curves import Curves
@@ -22,6 +23,7 @@ class SetReport:
         iteration: of the weights that were evaluated.
         files: the image files by image id.
         notes: what a reader must know before the numbers.
+        of_curves: advice that follows from the losses on this set over the training.
     """
 
     name: str
@@ -31,6 +33,12 @@ class SetReport:
     files: Mapping[Any, str] = field(default_factory=dict)
     crops: tuple[Crop, ...] = ()
     notes: tuple[str, ...] = ()
+    of_curves: tuple[Advice, ...] = ()
+
+    @property
+    def advice(self) -> tuple[Advice, ...]:
+        """What to try next: what the curves say, which is about the whole run, then what the detections say."""
+        return (*self.of_curves, *self.analysis.advice)
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def _set_view(one: SetReport, report: Report) -> View:
         "subject": _subject(one),
         "notes": one.notes,
         "tiles": _tiles(one),
-        "advice": [{"code": step.code, "text": step.text} for step in a.advice],
+        "advice": [{"code": step.code, "text": step.text} for step in one.advice],
         "ap_rows": ap_rows(a),
         "sizes": size_rows(a),
         "other_metrics": sorted((key, finite(value)) for key, value in one.metrics.items()),

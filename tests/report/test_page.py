@@ -302,3 +302,31 @@ def test_what_is_no_run(tmp_path):
     make_run(tmp_path / "runs" / "one", TRUTH, FOUND)
     with pytest.raises(MissingFileError, match=r"holds no config.yaml.*runs/one"):
         report_run(tmp_path / "runs")
+
+
+# ---------------------------------------------------------------------------------------------- what to try next
+def advice_of(run):
+    page = page_of(run)
+    return [step["code"] for step in numbers_of(run)["sets"]["toy"]["advice"]], page
+
+
+def test_a_validation_loss_that_rises_is_the_first_advice(tmp_path):
+    losses = {10: 1.0, 20: 0.6, 30: 0.8, 40: 1.2}
+    rows = [
+        row for i, value in losses.items() for row in (train_row(i, 2.0 - i / 40), {"iteration": i, "val/loss": value})
+    ]
+    codes, page = advice_of(make_run(tmp_path / "run", TRUTH, FOUND, rows=rows))
+    assert codes[0] == "stop_earlier"
+    assert "lowest at iteration 20" in page.text
+    assert page.data["curves"]["validation"][0]["y"] == [1.0, 0.6, 0.8, 1.2]
+
+
+def test_the_validation_loss_of_the_own_data_set_counts(tmp_path):
+    rows = [{"iteration": i, "toy/val/loss": v, "other/val/loss": 1.0} for i, v in ((10, 1.0), (20, 0.6), (30, 1.2))]
+    assert advice_of(make_run(tmp_path / "run", TRUTH, FOUND, rows=rows))[0][0] == "stop_earlier"
+
+
+def test_advice_follows_from_the_numbers_of_the_detections(run):
+    codes, page = advice_of(run)
+    assert codes and "stop_earlier" not in codes
+    assert all(step["text"] in page.text for step in numbers_of(run)["sets"]["toy"]["advice"])
