@@ -28,7 +28,7 @@ def ap_table(
 ) -> APTable:
     """The table, and how many objects and detections there are in each class and size."""
     protocol = coco_protocol(truth, "bbox", max_detections)
-    counted = tally(truth, [match(truth, with_missing(truth, results), protocol)], protocol)
+    counted = tally(truth, [match(truth, with_missing(truth, _finite(results)), protocol)], protocol)
     precision = counted.precision[:, :, :, [counted.areas.index(size) for size in SIZES], -1]  # (T, 101, K, 4)
     values = np.where(precision > -1, precision * 100, math.nan).mean(1).transpose(1, 2, 0)  # (K, 4, T)
     filled = ~np.isnan(values)
@@ -44,6 +44,15 @@ def ap_table(
         objects=_by_size(true.label[single], true.area[single], num_classes),
         detections=_by_size(found.label, found.area, num_classes),
     )
+
+
+def _finite(results: Mapping[Any, ImageResult]) -> dict[Any, ImageResult]:
+    """The boxes without those that are not finite, which the scorers refuse."""
+    out = {}
+    for image_id, result in results.items():
+        keep = np.isfinite(result.boxes).all(1) & np.isfinite(result.scores)
+        out[image_id] = ImageResult(result.boxes[keep], result.labels[keep], result.scores[keep])
+    return out
 
 
 def _by_size(label: np.ndarray, area: np.ndarray, num_classes: int) -> np.ndarray:
