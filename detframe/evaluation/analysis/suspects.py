@@ -140,7 +140,9 @@ def _wrong_classes(scene: Scene) -> _Candidates:
     own = found.label[pairs.first] == true.label[pairs.second]
     own_best = np.zeros(len(true))
     np.maximum.at(own_best, pairs.second[own], found.score[pairs.first[own]])
-    rivals = pairs.where(~own & (scene.verdicts.status[pairs.first] == t.CLASS))
+    # one that also touches an object of its class is an error of place to `errors`, but may be right about this object
+    taken = np.isin(scene.verdicts.status[pairs.first], (t.RIGHT, t.DUPLICATE, t.IGNORED))
+    rivals = pairs.where(~own & ~taken)
     rivals = rivals.where(found.score[rivals.first] >= _SURE * scene.threshold)
     rivals = rivals.where(_first_of_each(rivals.second, -found.score[rivals.first]))
     detection, item = rivals.first, rivals.second

@@ -99,3 +99,23 @@ def test_only_one_image_and_one_object():
     rows = [record(1, [[10, 10, 60, 60]], [1])]
     nothing = ImageResult(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
     assert suspects(rows, {1: nothing}, ["a"]) == ()
+
+
+def test_a_changed_class_beside_a_neighbour_that_overlaps():
+    """Its detection overlaps another object of its class, an error of place by TIDE's order; a suspect all the same."""
+    rows, _ = scene(2)
+    boxes = np.concatenate([rows[5]["boxes"].numpy(), [[300, 340, 340, 380], [315, 340, 355, 380]]])
+    labels = np.append(rows[5]["labels"].numpy(), [3, 3])
+    rows[5] = record(5, boxes, labels, size_hw=(400, 500))
+    truth = GroundTruth(FakeRecords(rows, ["a", "b", "c"]))
+    results = {image_id: image.as_result() for image_id, image in truth.images.items()}
+    labels[-1] = 1
+    rows[5] = record(5, boxes, labels, size_hw=(400, 500))
+    first = suspects(rows, results)[0]
+    assert (first.kind, first.image, first.ann_id, first.label, first.found_as) == (
+        "wrong class",
+        5,
+        len(boxes) - 1,
+        1,
+        3,
+    )
