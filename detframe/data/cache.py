@@ -28,7 +28,7 @@ from detframe.errors import InvalidValueError, MissingFileError
 from detframe.files import open_lock, safe_name
 
 logger = logging.getLogger(__name__)
-FORMAT_VERSION = 7  # raise it when the layout of the cache changes; a change of a reader's code is seen by itself
+FORMAT_VERSION = 8  # raise it when the layout of the cache changes; a change of a reader's code is seen by itself
 _BLOCK = 2**20  # bytes read at a time
 
 
@@ -131,6 +131,7 @@ def _metadata(values: dict[str, Any]) -> Metadata:
         tuple(values["keypoint_names"]),
         tuple((left, right) for left, right in values["keypoint_flip_pairs"]),
         tuple(values["keypoint_sigmas"]),
+        tuple(values["frequencies"]),
     )
 
 

@@ -51,7 +51,8 @@ class ClassField:
         new_labels = np.array([0, *(labels.get(self.new_names.get(name, ""), 0) for name in old.class_names)])
         if names == old.class_names and new_labels.tolist() == list(range(len(names) + 1)):
             return packed
-        metadata = replace(old, class_names=names, category_ids=_category_ids(old, new_labels, len(names)))
+        ids = _category_ids(old, new_labels, len(names))
+        metadata = replace(old, class_names=names, category_ids=ids, frequencies=_frequencies(old, new_labels, ids))
         arrays = relabel(packed.arrays, new_labels, self.others == "ignore")
         return PackedDataset(metadata, arrays, (), None, [*packed.findings, *findings], packed.missing)
 
@@ -97,6 +98,14 @@ def _category_ids(old: Metadata, new_labels: np.ndarray, count: int) -> tuple[in
             fresh += 1
         out.append(ids.get(label, fresh))
     return tuple(out)
+
+
+def _frequencies(old: Metadata, new_labels: np.ndarray, ids: tuple[int, ...]) -> tuple[str, ...]:
+    """The frequency of each new class: of several, that of the first; "" of a class that the file does not know."""
+    if not old.frequencies:
+        return ()
+    of_id = dict(zip(old.category_ids, old.frequencies, strict=True))
+    return tuple(of_id.get(number, "") for number in ids)
 
 
 # ------------------------------------------------------------------ what is said

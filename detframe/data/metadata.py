@@ -26,6 +26,8 @@ class Metadata:
     keypoint_names: tuple[str, ...] = ()
     keypoint_flip_pairs: tuple[tuple[int, int], ...] = ()  # keypoints that a mirrored image exchanges
     keypoint_sigmas: tuple[float, ...] = ()  # of keypoint AP; empty: COCO's for 17 keypoints, else 0.05
+    # LVIS's "r", "c", "f": classes in few training images, in some, in many; "" where it is not known. Empty: of none
+    frequencies: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

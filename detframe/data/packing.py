@@ -12,7 +12,7 @@ import itertools
 import logging
 import math
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,10 @@ ARRAYS = {
     "points": np.float64,  # x, y, x, y, ...; in double precision, because masks must equal those of pycocotools
     "rle_start": np.int64,  # (N + 1,) into rle_bytes; an object has polygons, or a run-length code, or nothing
     "rle_bytes": np.uint8,  # compressed COCO run lengths
+    # Where not every class was looked for in every image (LVIS): labels that are known to be absent from an image, and
+    # below 0 labels not all of whose objects are annotated there
+    "judged_start": np.int64,  # (I + 1,) into judged, or (0,) where nothing is known of any image
+    "judged": np.int32,
 }
 MIN_SIDE = 0.01  # pixels; a narrower box is degenerate (and could lose its width in float32)
 FAR_KEYPOINT = 2.0**24  # pixels; what lies farther away is no position
@@ -146,6 +150,14 @@ class PackedDataset:
         start, end = self.arrays["file_start"][row : row + 2]
         return self.arrays["file_bytes"][start:end].tobytes().decode()
 
+    def judged(self, row: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Labels absent from image `row`, and those not annotated exhaustively, int64; None where it is not known."""
+        if not len(self.arrays["judged_start"]):
+            return None
+        start, end = self.arrays["judged_start"][row : row + 2]
+        signed = self.arrays["judged"][start:end].astype(np.int64)
+        return signed[signed > 0], -signed[signed < 0]
+
     def segmentation(self, obj: int, size_hw: tuple[int, int]) -> Any:
         """COCO segmentation of object `obj`: a list of float64 arrays x, y, x, y, ..., or compressed run lengths."""
         a = self.arrays
@@ -182,11 +194,11 @@ class RecordBuilder:
         self.findings = findings if findings is not None else Findings()
         codes = {np.int32: "i", np.int64: "q", np.float32: "f", np.float64: "d", np.bool_: "B", np.uint8: "B"}
         self._columns: dict[str, array[Any]] = {key: array(codes[dtype]) for key, dtype in ARRAYS.items()}
-        for key in ("object_start", "file_start", "polygon_start", "point_start", "rle_start"):
+        for key in ("object_start", "file_start", "polygon_start", "point_start", "rle_start", "judged_start"):
             self._columns[key].append(0)
         self._size_hw = (0, 0)
         self._file_name = ""
-        self._has_masks = False
+        self._has_masks = self._judged = False
         self._without_mask, self._first_without = 0, ""
         self._fractions = self._boxes = 0
         self._files: set[str] = set()
@@ -205,7 +217,15 @@ class RecordBuilder:
         c["image_ids"].append(image_id)
         c["sizes_hw"].extend(size_hw)
         c["object_start"].append(len(c["labels"]))
+        c["judged_start"].append(len(c["judged"]))
         self._size_hw, self._file_name = size_hw, Path(file_name).name
+
+    def add_judgement(self, negative: Iterable[int], partial: Iterable[int]) -> None:
+        """Say of the image begun last which labels are known to be absent, and which are not annotated exhaustively."""
+        c = self._columns
+        c["judged"].extend([*negative, *(-label for label in partial)])
+        c["judged_start"][-1] = len(c["judged"])
+        self._judged = True
 
     def add_missing(self, name: str, near: str = "") -> None:
         """Note an annotated image that does not exist; nothing of it is packed.
@@ -329,6 +349,8 @@ class RecordBuilder:
         if not self._has_masks:
             for key in ("polygon_start", "point_start", "points", "rle_start", "rle_bytes"):
                 arrays[key] = arrays[key][:0]
+        if not self._judged:
+            arrays["judged_start"] = arrays["judged_start"][:0]
         arrays["ann_ids"] = self._unique_ids(arrays["ann_ids"])
         self._add_sentences()
         return PackedDataset(self.metadata, arrays, (), None, self.findings.found(), self._missing)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -34,6 +34,9 @@ class Record(TypedDict):
         list[Any] | None
     )  # N of: list of float64 arrays x, y, x, y, ... | run-length code; None without masks
     keypoints: Tensor | None  # float32 (N, P, 3); None without keypoints
+    # Only where not every class was looked for in every image, as in LVIS
+    negative_labels: NotRequired[Tensor]  # int64: classes known to be absent
+    partial_labels: NotRequired[Tensor]  # int64: classes not all of whose objects are annotated
 
 
 class ObjectColumns(NamedTuple):
@@ -90,7 +93,7 @@ class Records(Sequence[Record]):
             if self._renumbered[1]
             else np.array(a["ann_ids"][rows])
         )
-        return {
+        record: Record = {
             "file_name": data.file_name(row),
             "image_id": self._image_id(part, row),
             "size_hw": (height, width),
@@ -102,6 +105,10 @@ class Records(Sequence[Record]):
             "segmentations": self._segmentations(data, range(start, end), (height, width)),
             "keypoints": self._keypoints(a["keypoints"], rows),
         }
+        judged = data.judged(row)
+        if judged is not None:
+            record["negative_labels"], record["partial_labels"] = map(torch.from_numpy, judged)
+        return record
 
     def _segmentations(self, data: PackedDataset, rows: range, size_hw: tuple[int, int]) -> list[Any] | None:
         if data.has_masks:
@@ -235,7 +242,8 @@ def join(parts: Sequence[PackedDataset]) -> Records:
         if other.keypoint_names and not metadata.keypoint_names:
             pairs = other.keypoint_flip_pairs
             metadata = replace(metadata, keypoint_names=other.keypoint_names, keypoint_flip_pairs=pairs)
-        metadata = replace(metadata, keypoint_sigmas=joined_sigmas(metadata, other))
+        frequencies = metadata.frequencies or other.frequencies
+        metadata = replace(metadata, keypoint_sigmas=joined_sigmas(metadata, other), frequencies=frequencies)
     metadata = replace(metadata, name="+".join(part.metadata.name for part in parts))
     renumbered = (_collide(parts, "image_ids"), _collide(parts, "ann_ids"))
     if renumbered[0]:

@@ -19,12 +19,20 @@ def take_images(arrays: Arrays, rows: np.ndarray) -> dict[str, np.ndarray]:
     characters, file_start = _ranges(arrays["file_start"], rows)
     return {
         **take_objects(arrays, objects),
+        **_take_judged(arrays, rows),
         "sizes_hw": arrays["sizes_hw"][rows],
         "image_ids": arrays["image_ids"][rows],
         "object_start": object_start,
         "file_start": file_start,
         "file_bytes": arrays["file_bytes"][characters],
     }
+
+
+def _take_judged(arrays: Arrays, rows: np.ndarray) -> dict[str, np.ndarray]:
+    if not len(arrays["judged_start"]):
+        return {key: arrays[key] for key in ("judged_start", "judged")}
+    items, start = _ranges(arrays["judged_start"], rows)
+    return {"judged_start": start, "judged": arrays["judged"][items]}
 
 
 def take_objects(arrays: Arrays, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -64,7 +72,19 @@ def relabel(arrays: Arrays, new_labels: np.ndarray, ignore_others: bool = False)
     out["labels"] = np.where(other, nth + 1, labels[rows]).astype(labels.dtype)
     out["iscrowd"] = out["iscrowd"] | other
     out["ann_ids"] = _unique(out["ann_ids"], copies=nth > 0)
-    return out
+    return out | _relabel_judged(arrays, new_labels)
+
+
+def _relabel_judged(arrays: Arrays, new_labels: np.ndarray) -> dict[str, np.ndarray]:
+    if not len(arrays["judged_start"]):
+        return {}
+    signed = arrays["judged"]
+    labels = np.sign(signed) * new_labels[np.abs(signed)]
+    before = np.concatenate([[0], np.cumsum(labels != 0)])
+    return {
+        "judged": labels[labels != 0].astype(signed.dtype),
+        "judged_start": before[arrays["judged_start"]].astype(np.int64),
+    }
 
 
 def _unique(ids: np.ndarray, copies: np.ndarray) -> np.ndarray:

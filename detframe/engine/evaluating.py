@@ -129,7 +129,7 @@ def _check_classes(cfg: ConfigNode, count: int) -> None:
     """
     rpn = RPN_HEADS.get(cfg.MODEL.RPN.NAME)
     class_agnostic = not cfg.MODEL.ROI_HEADS.NAME and getattr(rpn, "class_agnostic", False)
-    if class_agnostic and cfg.TEST.EVALUATOR in ("coco", "tt100k", "voc") and count > 1:
+    if class_agnostic and cfg.TEST.EVALUATOR in ("coco", "tt100k", "voc", "lvis") and count > 1:
         raise InvalidValueError(
             f"the evaluator {cfg.TEST.EVALUATOR!r} compares {count} classes, but without MODEL.ROI_HEADS.NAME the "
             "model gives class-agnostic proposals; set TEST.EVALUATOR proposals, SOLVER.BEST_METRIC proposals/AR@1000"

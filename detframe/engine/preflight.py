@@ -21,6 +21,7 @@ _COCO_METRICS = ("bbox/AP", "bbox/AP50", "bbox/AP-<class name>", "segm/AP", "key
 _EXAMPLES = {
     "coco": _COCO_METRICS,
     "tt100k": ("tt100k/F1", *_COCO_METRICS),
+    "lvis": ("bbox/AP", "bbox/APr", "bbox/AR@300", "bbox/AP-<class name>", "segm/AP"),
     "voc": ("voc/AP50", "voc/AP50-<class name>", *_COCO_METRICS),
     "proposals": ("proposals/AR@1000", "proposals/AR@100", "proposals/ARs@1000"),
 }
@@ -101,6 +102,9 @@ def _known_metrics(evaluator: str) -> list[str]:
     """The metrics of an evaluator but for those of single classes."""
     if evaluator == "proposals":
         return [f"proposals/AR{size}@{limit}" for limit in LIMITS for size in AREAS]
+    if evaluator == "lvis":
+        names = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR@300")
+        return [f"{kind}/{name}" for kind in ("bbox", "segm") for name in names]
     everywhere, small = ("AP", "AP50", "AP75", "APm", "APl", "ARmax"), ("APs", "AR1", "AR10")
     known = [f"{kind}/{name}" for kind in ("bbox", "segm") for name in (*everywhere, *small)]
     known += [f"keypoints/{name}" for name in everywhere]

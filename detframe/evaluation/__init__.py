@@ -2,6 +2,7 @@
 
 from detframe.evaluation.coco import COCOEvaluator, build_evaluator, oracle_check
 from detframe.evaluation.loop import evaluating, run_evaluation
+from detframe.evaluation.lvis import LVISEvaluator
 from detframe.evaluation.proposals import ProposalEvaluator
 from detframe.evaluation.results import to_coco_results
 from detframe.evaluation.table import format_metric
@@ -10,6 +11,7 @@ from detframe.evaluation.voc import VOCEvaluator
 
 __all__ = [
     "COCOEvaluator",
+    "LVISEvaluator",
     "ProposalEvaluator",
     "TT100KEvaluator",
     "VOCEvaluator",

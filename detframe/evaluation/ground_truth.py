@@ -28,6 +28,9 @@ class ImageTruth:
     segmentations: list[Any] | None
     keypoints: np.ndarray | None  # float32 (N, P, 3)
     ann_ids: np.ndarray  # int64 (N,), the file's where it has some; unique in the data set
+    # Where not every class was looked for: int64 labels known to be absent, and those not annotated exhaustively
+    negative_labels: np.ndarray | None = None
+    partial_labels: np.ndarray | None = None
 
     def as_result(self, iou_type: str = "bbox") -> ImageResult:
         """The objects as perfect detections, without what counts neither way: crowds, those without keypoints."""
@@ -163,4 +166,10 @@ def _truth(record: Any) -> ImageTruth:
         segmentations=record.get("segmentations"),
         keypoints=None if keypoints is None else np.asarray(keypoints, dtype=np.float32),
         ann_ids=np.asarray(record["ann_ids"], dtype=np.int64),
+        negative_labels=_labels(record, "negative_labels"),
+        partial_labels=_labels(record, "partial_labels"),
     )
+
+
+def _labels(record: Any, key: str) -> np.ndarray | None:
+    return np.asarray(record[key], dtype=np.int64) if record.get(key) is not None else None

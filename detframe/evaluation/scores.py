@@ -55,19 +55,19 @@ def metrics_of(counted: Tally, iou_type: str, class_names: Sequence[str]) -> dic
         return precision[np.isclose(counted.thresholds, threshold), :, :, areas["all"], -1]
 
     out = {
-        "AP": _mean(precision[..., areas["all"], -1]),
-        "AP50": _mean(at(0.5)),
-        "AP75": _mean(at(0.75)),
+        "AP": mean_percent(precision[..., areas["all"], -1]),
+        "AP50": mean_percent(at(0.5)),
+        "AP75": mean_percent(at(0.75)),
     }
     for letter, name in SIZE_NAMES.items():
         if name in areas:
-            out[f"AP{letter}"] = _mean(precision[..., areas[name], -1])
+            out[f"AP{letter}"] = mean_percent(precision[..., areas[name], -1])
     for count in (1, 10):
         if count in counted.limits[:-1]:
-            out[f"AR{count}"] = _mean(recall[..., areas["all"], counted.limits.index(count)])
-    out["ARmax"] = _mean(recall[..., areas["all"], -1])
+            out[f"AR{count}"] = mean_percent(recall[..., areas["all"], counted.limits.index(count)])
+    out["ARmax"] = mean_percent(recall[..., areas["all"], -1])
     for index, name in enumerate(class_names):
-        out[f"AP-{name}"] = _mean(precision[:, :, index, areas["all"], -1])
+        out[f"AP-{name}"] = mean_percent(precision[:, :, index, areas["all"], -1])
     return {f"{iou_type}/{name}": value for name, value in out.items()}
 
 
@@ -78,7 +78,7 @@ def _sigmas(truth: GroundTruth) -> tuple[float, ...]:
     return (_KEYPOINT_SIGMA,) * max(counts) if counts and counts != {_COCO_KEYPOINTS} else ()
 
 
-def _mean(values: np.ndarray) -> float:
+def mean_percent(values: np.ndarray) -> float:
     """Mean in percent of the entries that could be filled; the scorers mark the others with -1."""
     filled = values[values > -1]
     return float(filled.mean() * 100) if filled.size else math.nan

@@ -10,12 +10,19 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-from detframe.evaluation import COCOEvaluator, ProposalEvaluator, TT100KEvaluator, VOCEvaluator
+from detframe.evaluation import COCOEvaluator, LVISEvaluator, ProposalEvaluator, TT100KEvaluator, VOCEvaluator
 from tests.evaluation.fakes import noisy_predictions, random_records, targets_of
 from tests.evaluation.test_scorer import scene
 
-EVALUATORS = {"coco": COCOEvaluator, "tt100k": TT100KEvaluator, "proposals": ProposalEvaluator, "voc": VOCEvaluator}
+EVALUATORS = {
+    "coco": COCOEvaluator,
+    "lvis": LVISEvaluator,
+    "proposals": ProposalEvaluator,
+    "tt100k": TT100KEvaluator,
+    "voc": VOCEvaluator,
+}
 # Images that each of three ranks sees, of 10: one seen by two, with other predictions, the last by none, a rank without
 SHARDS = ((0, 4, 6, 7), (1, 2, 3, 4, 5, 8), ())
 SCRIPT = """
@@ -44,6 +51,14 @@ def fill(evaluator, records, shards):
     return evaluator
 
 
+def scene_records():
+    """Ten images, which were searched for some of the classes, as LVIS has it."""
+    records = scene(3)[0]
+    for row in records.rows:
+        row.update(negative_labels=torch.tensor([2]), partial_labels=torch.tensor([1]))
+    return records
+
+
 def scene_predictions(seed: int):
     """Predictions for the same records, of each seed in another order, so that other images have them."""
     found = scene(3)[1]
@@ -60,7 +75,7 @@ def one_rank(rank: int):
         sent.append(len(pickle.dumps(value))),
         gather(value, *args, **kwargs),
     )
-    records = scene(3)[0]
+    records = scene_records()
     for name, form in EVALUATORS.items():
         evaluator = fill(form(records), records, [(rank, SHARDS[rank])])
         out[name] = [shown(evaluator), len(evaluator._results)]
@@ -108,7 +123,7 @@ def ranks(root, tmp_path_factory):
 
 @pytest.mark.parametrize("name", EVALUATORS)
 def test_three_ranks_give_the_metrics_of_one(ranks, name: str) -> None:
-    records = scene(3)[0]
+    records = scene_records()
     alone = fill(EVALUATORS[name](records), records, list(enumerate(SHARDS)))
     expected, images = shown(alone), len(alone._results)
     assert images == 9 and not all(value == repr(math.nan) for _, value in expected[:-1])

@@ -7,8 +7,9 @@ from detframe.config.keys.common import BATCH, COUNT, HOW, MEASURES
 
 TEST = section(
     resume=MEASURES,
-    EVALUATOR=Key("coco", 'The evaluator: "coco"; "voc", which adds Pascal VOC\'s AP at IoU 0.5; "tt100k", which adds '
-        'recall and accuracy by object size; or "proposals", the class-agnostic average recall', registry="EVALUATORS"),
+    EVALUATOR=Key("coco", 'The evaluator: "coco"; "voc", which adds Pascal VOC\'s AP at IoU 0.5; "lvis", by the '
+        'rules of LVIS, for data of which not every image was searched for every class; "tt100k", which adds recall '
+        'and accuracy by object size; or "proposals", the class-agnostic average recall', registry="EVALUATORS"),
     VOC_RULE=Key("10", '"voc": the rule of AP', choices={"07": "the mean of precision at 11 recalls, as in VOC 2007",
         "10": "the area below the curve, as from VOC 2010 on"}),
     TT100K_SCORE_THRESH=Key(0.5, '"tt100k": recall and accuracy are those of the detections from this score on',

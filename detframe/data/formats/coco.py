@@ -6,7 +6,7 @@ import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from detframe.data.formats.coco_find import LOOKS_FOR, recognise
 from detframe.data.formats.fields import BACKSLASH, ID_RANGE, LOST_BACKSLASH, Entry, size_of_file
 from detframe.data.formats.json_and_xml import read_json
 from detframe.data.formats.locate import ImageFinder
+from detframe.data.formats.lvis import JUDGED, frequencies, judged_labels, with_file_name
 from detframe.data.formats.shapes import BoxForm
 from detframe.data.metadata import Metadata, pairs_by_name, with_keypoint_facts
 from detframe.data.packing import PackedDataset, RecordBuilder
@@ -62,6 +63,7 @@ def read_coco(
     categories = _categories(data, annotations, path, findings)
     points = _keypoint_names(data, path, findings)
     metadata = Metadata(entry.name, categories.names, categories.ids, points, pairs_by_name(points))
+    metadata = replace(metadata, frequencies=frequencies(data["categories"], categories.ids))
     metadata = with_keypoint_facts(metadata, keypoint_sigmas, keypoint_flip_pairs)
     by_image = _group(annotations, images, categories, path, findings)
     builder, form = RecordBuilder(metadata, findings), BoxForm()
@@ -75,6 +77,8 @@ def read_coco(
             continue
         size_hw = size_hw or size_of_file(file_name, place)
         builder.add_image(file_name, image_id, size_hw)
+        if JUDGED <= image.keys():
+            builder.add_judgement(*judged_labels(image, categories.label_of, place))
         for annotation, category_id in by_image.get(image_id, ()):
             name = f"annotation {_shown_id(annotation)} of {place.name}"
             _add(builder, annotation, categories.label_of[category_id], Entry(path, name, findings), (form, size_hw))
@@ -141,7 +145,7 @@ def _images(data: dict[str, Any], path: Path, findings: Findings) -> dict[int, M
     place = Entry(path, "", findings)
     for index, item in enumerate(data["images"]):
         place.name = f"images[{index}]"
-        image = _require(item, ("id", "file_name"), place)
+        image = _require(with_file_name(item), ("id", "file_name"), place)
         number = place.identity(image["id"], "id")
         Entry(path, f"image {number}", findings).text(image["file_name"], "file_name")
         other = images.setdefault(number, image)
