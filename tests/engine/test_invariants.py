@@ -93,9 +93,8 @@ def test_two_ranks_equal_one(tiny, tmp_path):
     good = [word for key, value in good.items() for word in (f"SOLVER.{key}", value)]
     trained = train(tiny("OUTPUT_DIR", str(tmp_path / "good"), *good, "TEST.VISUALIZE", 0))
     assert trained["bbox/AP"] > 0
-    evaluation = tiny(
-        "OUTPUT_DIR", str(tmp_path / "evaluation"), "MODEL.WEIGHTS", str(tmp_path / "good" / "model_final.pth")
-    )
+    weights = str(tmp_path / "good" / "model_final.pth")
+    evaluation = tiny("OUTPUT_DIR", str(tmp_path / "evaluation"), "MODEL.WEIGHTS", weights, "TEST.REPORT", True)
 
     found = launch(ranks.two_ranks_detector, 2, (two, evaluation))
 
@@ -108,6 +107,10 @@ def test_two_ranks_equal_one(tiny, tmp_path):
     assert (tmp_path / "two" / "log_rank1.txt").read_text()
 
     assert found["evaluated"] == pytest.approx(trained, abs=1e-9, nan_ok=True)
+    detections = json.loads((tmp_path / "evaluation" / "predictions_shapes_val.json").read_text())
+    assert len({row["image_id"] for row in detections}) == 8  # of both ranks
+    reported = json.loads((tmp_path / "evaluation" / "report.json").read_text())["sets"]["shapes_val"]
+    assert [note for note in reported["notes"] if "other weights" in note] == []
     assert len(found["empty"]) == 3 + len(ranks.KINDS)
     for by_rank in found["empty"]:
         assert by_rank == [(2, []), (2, [])]
