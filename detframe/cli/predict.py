@@ -27,7 +27,7 @@ from detframe.cli.media import (
 )
 from detframe.config.keys import all_keys
 from detframe.engine.terminal import RESULT
-from detframe.errors import FileAccessError, UserError
+from detframe.errors import FileAccessError, InvalidValueError, UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,6 +77,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         choices=list(all_keys()["TEST.NMS"].choices),
         help="NMS of the detections, in place of the config's (TEST.NMS)",
     )
+    parser.add_argument(
+        "--augment",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="predict several views of each image and merge what is found: as TEST.AUG of the config says (else the "
+        "image and its mirror image), with these of its keys changed, as MIN_SIZES=600,1000 MERGE=wbf",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     parser.add_argument("--strict", action="store_true", help="end with 1 if any input was left out or not drawn")
     add_consent_argument(parser)
@@ -88,6 +95,17 @@ def _fraction(text: str) -> float:
     if not 0 <= number <= 1:
         raise argparse.ArgumentTypeError(f"must lie between 0 and 1, not {text}")
     return number
+
+
+def _augment(words: Sequence[str] | None) -> dict[str, str] | None:
+    """The keys of TEST.AUG that words as KEY=VALUE change; None: nothing was said of it."""
+    if words is None:
+        return None
+    pairs = [word.partition("=") for word in words]
+    wrong = [key for key, equals, _ in pairs if not equals]
+    if wrong:
+        raise InvalidValueError(f"--augment takes KEY=VALUE, keys of TEST.AUG as MERGE=wbf, not {wrong[0]!r}")
+    return {key.strip().upper(): value for key, _, value in pairs}
 
 
 @dataclass
@@ -103,6 +121,7 @@ class Picture:
 def run(args: argparse.Namespace) -> int:
     """Predict as the arguments say; returns the exit code."""
     log_to_terminal()
+    how = {"batch_size": args.batch_size, "nms": args.nms, "augment": _augment(args.augment)}
     check_output(Path(args.output))
     inputs = find_inputs(args.input)
     targets = output_paths(inputs, Path(args.output))
@@ -111,9 +130,9 @@ def run(args: argparse.Namespace) -> int:
     from detframe.visualization import draw_instances
 
     detector = Detector.load(args.weights, args.device, allow_custom_imports=args.allow_custom_imports)
+    detector.augmented(how["augment"])  # a mistake there is one before anything is written
     pairs = list(zip(inputs, targets, strict=True))
     draw = partial(draw_instances, score_threshold=args.score_threshold, labels=not args.no_labels)
-    how = {"batch_size": args.batch_size, "nms": args.nms}
     with Predictor(detector, Path(args.output), args.score_threshold, how, draw) as predictor:
         predictor.images([pair for pair in pairs if not is_video(pair[0])])
         for source, target in pairs:

@@ -30,7 +30,7 @@ def validate(cfg: ConfigNode) -> None:
         for line in complaints(statement.rule, key, value)
     ]
     if not findings:  # what agrees is asked of sound values alone
-        rows = [*_solver(cfg), *_input(cfg), *_heads(cfg), *_efpn(cfg)]
+        rows = [*_solver(cfg), *_input(cfg), *_heads(cfg), *_efpn(cfg), *_test(cfg)]
         findings = [_misfit(cfg, key, wanted) for key, wanted in rows]
     if findings:
         raise InvalidValueError("the config has errors:\n" + "\n".join(f"  {line}" for line in findings))
@@ -138,3 +138,9 @@ def _efpn(cfg: ConfigNode) -> Findings:
     efpn = cfg.MODEL.EFPN
     if efpn.EXTRACTOR != "residual" and efpn.WIDTH % efpn.ATTENTION.HEADS:
         yield "MODEL.EFPN.ATTENTION.HEADS", f"a divisor of MODEL.EFPN.WIDTH {efpn.WIDTH}"
+
+
+def _test(cfg: ConfigNode) -> Findings:
+    views = cfg.TEST.AUG
+    if views.ENABLED and not views.PLAIN and not views.MIN_SIZES:
+        yield "TEST.AUG.MIN_SIZES", "one size at least, as TEST.AUG.PLAIN is off and there would be no view at all"

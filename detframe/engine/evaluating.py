@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ from detframe.engine.step import Batch
 from detframe.engine.terminal import RESULT, clear_progress, show_progress
 from detframe.errors import InvalidValueError
 from detframe.evaluation import build_evaluator, run_evaluation
+from detframe.inference.augmentation import AugmentedModel
 from detframe.parallel import stopping
 from detframe.parallel.collectives import gather_objects, rank, world_size
 from detframe.registry import RPN_HEADS
@@ -82,14 +84,14 @@ class TestSets:
         records, evaluator = self.sets[name], self.evaluators[name]
         left_out = f"; {len(records.missing)} that do not exist are left out" if records.missing else ""
         logger.info("evaluating %d images of %s%s", len(records), name, left_out)
-        loader = build_test_loader(self.cfg, records, rank=rank(), world_size=world_size())
+        seen, loader = _views(self.cfg, model, records)
         names = records.metadata.class_names
         classes = (names, (ANY_CLASS,) if getattr(model, "class_agnostic", False) else names)
         pictures = EvaluationPictures(
             self.writer, name, iteration, classes, self.cfg.TEST.VISUALIZE, file_names(records)
         )
         batches = _Stoppable(loader)
-        metrics: dict[str, float] = run_evaluation(model, batches, evaluator, self.amp_dtype, pictures.on_batch)
+        metrics: dict[str, float] = run_evaluation(seen, batches, evaluator, self.amp_dtype, pictures.on_batch)
         if sum(gather_objects(loader.skipped)) == len(records):
             raise InvalidValueError(
                 f"none of the {len(records)} images of {name} could be read (the log names them), so there is nothing "
@@ -101,6 +103,15 @@ class TestSets:
         if diagnosis is not None:
             logger.log(logging.WARNING if rank() == 0 else logging.INFO, "%s", diagnosis)
         return metrics
+
+
+def _views(cfg: ConfigNode, model: Any, records: Records) -> tuple[Any, TestLoader]:
+    """What predicts and the images of this rank for it: with TEST.AUG as they are, since each view resizes them."""
+    if cfg.TEST.AUG.ENABLED:
+        model = AugmentedModel(model, cfg, records.metadata.keypoint_flip_pairs)
+        logger.info("each image is predicted in %d views (TEST.AUG)", len(model.views))
+        cfg = cfg.changed([("INPUT.MIN_SIZE_TEST", 0), ("INPUT.MAX_SIZE_TEST", 0)])
+    return model, build_test_loader(cfg, records, rank=rank(), world_size=world_size())
 
 
 class _Stoppable:

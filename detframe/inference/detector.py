@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
@@ -14,14 +14,14 @@ from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
 
 from detframe.checkpoint import Checkpoint
 from detframe.compat import read_weights
 from detframe.compat.state import refuse_not_finite
-from detframe.config import ConfigNode, get_cfg, import_carried
+from detframe.config import ConfigNode, get_cfg, import_carried, validate
 from detframe.errors import InvalidValueError
 from detframe.evaluation import evaluating
+from detframe.inference.augmentation import AugmentedModel, View
 from detframe.inference.inputs import ImageLike, as_tensor, expand
 from detframe.modeling import GeneralizedRCNN, build_detection_model
 from detframe.parallel.device import resolve_amp
@@ -37,6 +37,8 @@ _THREADS = 4
 _WINDOW = 4
 
 _Item = tuple[int, Tensor, tuple[int, int]]  # position in the input, resized image, size_hw of the original
+# Several views of an image: True and False, keys of TEST.AUG, or None: as the config says
+Augment = bool | Mapping[str, Any] | None
 _Missing = tuple[int, None, None]  # an image that could not be read
 
 
@@ -101,6 +103,7 @@ class Detector:
         paste_masks: bool = True,
         on_error: Literal["raise"] = "raise",
         nms: str | None = None,
+        augment: Augment = None,
     ) -> list[Prediction]: ...
 
     @overload
@@ -113,6 +116,7 @@ class Detector:
         *,
         on_error: Literal["skip"],
         nms: str | None = None,
+        augment: Augment = None,
     ) -> list[Prediction | None]: ...
 
     def predict(
@@ -123,6 +127,7 @@ class Detector:
         paste_masks: bool = True,
         on_error: Literal["raise", "skip"] = "raise",
         nms: str | None = None,
+        augment: Augment = None,
     ) -> Sequence[Prediction | None]:
         """Detections of every image, in the order of the inputs, on the CPU, in the coordinates of the images.
 
@@ -142,12 +147,17 @@ class Detector:
                 stands in its place, so that the others keep theirs.
             nms: another NMS of the detections than that of the config, one of the values of TEST.NMS: "class",
                 "agnostic", "soft" or "soft_linear".
+            augment: look at several views of each image and merge what is found: True, as TEST.AUG of the config says
+                (the image and its mirror image, where it says nothing else); a dict, with these of its keys changed,
+                as {"MIN_SIZES": (600, 1000), "MERGE": "wbf"}; False, not; None, where TEST.AUG.ENABLED is True.
 
         Raises:
             FileNotFoundError: no such file, or no image in a folder or behind a pattern.
-            TypeError, ValueError: something that is no image; names the file. No such NMS.
+            TypeError, ValueError: something that is no image; names the file. No such NMS, or no such views.
+            KeyError: `augment` has a key that TEST.AUG does not have.
         """
-        return list(self.predict_iter(inputs, batch_size, score_threshold, paste_masks, on_error=on_error, nms=nms))
+        how: Any = {"on_error": on_error, "nms": nms, "augment": augment}
+        return list(self.predict_iter(inputs, batch_size, score_threshold, paste_masks, **how))
 
     @overload
     def predict_iter(
@@ -158,6 +168,7 @@ class Detector:
         paste_masks: bool = True,
         on_error: Literal["raise"] = "raise",
         nms: str | None = None,
+        augment: Augment = None,
     ) -> Iterator[Prediction]: ...
 
     @overload
@@ -170,6 +181,7 @@ class Detector:
         *,
         on_error: Literal["skip"],
         nms: str | None = None,
+        augment: Augment = None,
     ) -> Iterator[Prediction | None]: ...
 
     def predict_iter(
@@ -180,22 +192,24 @@ class Detector:
         paste_masks: bool = True,
         on_error: Literal["raise", "skip"] = "raise",
         nms: str | None = None,
+        augment: Augment = None,
     ) -> Iterator[Prediction | None]:
         """`predict`, one prediction at a time, for folders and videos (`read_video`) of any length in little memory."""
         if batch_size < 1:
             raise InvalidValueError(f"batch_size must be 1 or more, not {batch_size}")
         if on_error not in ("raise", "skip"):
             raise InvalidValueError(f"on_error is {on_error!r}; it must be 'raise' or 'skip'")
-        run = partial(self._run, score_threshold=score_threshold, nms=nms)
+        augmented = self.augmented(augment)
+        run = partial(self._run, score_threshold=score_threshold, nms=nms, augmented=augmented)
         waiting: dict[tuple[int, int], list[_Item]] = defaultdict(list)
         done: dict[int, Prediction | None] = {}
         following = 0
-        for item in self._loaded(inputs, 2 * batch_size, on_error == "skip"):
+        for item in self._loaded(inputs, 2 * batch_size, on_error == "skip", resized=augmented is None):
             if item[1] is None:
                 done[item[0]] = None
                 shape = None
             else:
-                shape = self._padded_shape(item[1])
+                shape = self._padded_shape(item[1]) if augmented is None else item[2]
                 waiting[shape].append(item)
             if shape is not None and len(waiting[shape]) == batch_size:
                 done.update(run(waiting.pop(shape)))
@@ -208,13 +222,29 @@ class Detector:
             done.update(run(waiting.pop(_oldest(waiting))))
         yield from (self._finished(done.pop(index), paste_masks) for index in sorted(done))
 
+    def augmented(self, augment: Augment) -> AugmentedModel | None:
+        """What looks at several views of an image, as `augment` of `predict` says; None where there is one.
+
+        Raises:
+            ValueError, KeyError: no such views.
+        """
+        if augment is False or (augment is None and not self.cfg.TEST.AUG.ENABLED):
+            return None
+        changes = augment if isinstance(augment, Mapping) else {}
+        settings = [(f"TEST.AUG.{key}", value) for key, value in ({"ENABLED": True} | dict(changes)).items()]
+        cfg = self.cfg.changed(settings)
+        validate(cfg)
+        return AugmentedModel(self.model, cfg, self.meta.get("keypoint_flip_pairs", ()))
+
     # ------------------------------------------------------------------ inside
-    def _loaded(self, inputs: ImageLike | Iterable[ImageLike], ahead: int, skip: bool) -> Iterator[_Item | _Missing]:
+    def _loaded(
+        self, inputs: ImageLike | Iterable[ImageLike], ahead: int, skip: bool, resized: bool
+    ) -> Iterator[_Item | _Missing]:
         """Images decoded and resized by threads, at most `ahead` before they are needed, in order.
 
         With `skip`, None in place of one that cannot be read.
         """
-        load = partial(self._load_or_skip, skip)
+        load = partial(self._load_or_skip, skip, resized)
         sources = enumerate(expand(inputs, keep_missing=skip))
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="detframe-decode") as pool:
             queue: deque[Future[_Item | _Missing]] = deque()
@@ -228,26 +258,22 @@ class Detector:
                 for future in queue:
                     future.cancel()
 
-    def _load_or_skip(self, skip: bool, index: int, source: ImageLike) -> _Item | _Missing:
+    def _load_or_skip(self, skip: bool, resized: bool, index: int, source: ImageLike) -> _Item | _Missing:
         from detframe.data import IMAGE_FAULTS
 
         try:
-            return self._load(index, source)
+            return self._load(resized, index, source)
         except IMAGE_FAULTS as error:
             if not skip:
                 raise
             logger.warning("left out: %s", error)
             return index, None, None
 
-    def _load(self, index: int, source: ImageLike) -> _Item:
-        from detframe.data import resize_shape
-
+    def _load(self, resized: bool, index: int, source: ImageLike) -> _Item:
         image = as_tensor(source)
         size_hw = (int(image.shape[-2]), int(image.shape[-1]))
-        wanted = resize_shape(size_hw, self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MAX_SIZE_TEST)
-        if tuple(wanted) != size_hw:
-            image = transforms.resize(image, list(wanted), antialias=True)
-        return index, image, size_hw
+        plain = View(self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MAX_SIZE_TEST)
+        return index, plain.of(image) if resized else image, size_hw
 
     def _padded_shape(self, image: Tensor) -> tuple[int, int]:
         """The shape that the model pads this image to when it is alone.
@@ -258,14 +284,17 @@ class Detector:
         divisor = self.model.preprocessor.divisor
         return -(-image.shape[-2] // divisor) * divisor, -(-image.shape[-1] // divisor) * divisor
 
-    def _run(self, items: list[_Item], score_threshold: float, nms: str | None) -> dict[int, Prediction]:
+    def _run(
+        self, items: list[_Item], score_threshold: float, nms: str | None, augmented: AugmentedModel | None
+    ) -> dict[int, Prediction]:
+        model = self.model if augmented is None else augmented
         suppressed = nullcontext() if nms is None else self.model.with_nms(kind=nms)
         with evaluating(self.model, self.amp_dtype), suppressed:
-            predictions = self.model([image for _, image, _ in items], paste_masks=False)
+            predictions = model([image for _, image, _ in items], paste_masks=False)
             if score_threshold > 0:
                 predictions = [select(p, p["scores"] >= score_threshold) for p in predictions]
             predictions = [
-                rescale_prediction(prediction, (image.shape[-2], image.shape[-1]), size_hw, self.model.pixel)
+                rescale_prediction(prediction, (image.shape[-2], image.shape[-1]), size_hw, model.pixel)
                 for prediction, (_, image, size_hw) in zip(predictions, items, strict=True)
             ]
             predictions = to_cpu(predictions)

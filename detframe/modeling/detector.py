@@ -141,7 +141,9 @@ class GeneralizedRCNN(nn.Module):
         """
         check_norms(self)
         if cfg.TEST.NMS != "class":
-            self._nms_to_change(cfg.TEST.NMS)
+            self._nms_to_change(f"TEST.NMS cannot be {cfg.TEST.NMS!r}")
+        if cfg.TEST.AUG.ENABLED:
+            self.check_augmented(cfg)
 
     @property
     def device(self) -> torch.device:
@@ -171,15 +173,15 @@ class GeneralizedRCNN(nn.Module):
         Raises:
             ValueError: no such kind, or the model has no NMS of detections.
         """
-        before = self._nms_to_change(str(changes.get("kind", changes)))
+        before = self._nms_to_change(f"the NMS of the detections cannot be {changes.get('kind', changes)!r}")
         self._last_head.nms = replace(before, **changes)
         try:
             yield
         finally:
             self._last_head.nms = before
 
-    def _nms_to_change(self, wanted: str) -> NMS:
-        """The NMS of the detections. Raises ValueError, which says why it cannot be as wanted, where there is none."""
+    def _nms_to_change(self, complaint: str) -> NMS:
+        """The NMS of the detections. Raises ValueError, the complaint and its reason, where there is none."""
         if self.nms is not None:
             return self.nms
         why = (
@@ -187,7 +189,57 @@ class GeneralizedRCNN(nn.Module):
             if self.class_agnostic
             else f"has detections of {type(self._last_head).__name__}, which has no attribute `nms` (see detection_nms)"
         )
-        raise InvalidValueError(f"the NMS of the detections (TEST.NMS) cannot be {wanted!r}: the model {why}")
+        raise InvalidValueError(f"{complaint}: the model {why}")
+
+    # ------------------------------------------------------------------ several views of an image
+    def check_augmented(self, cfg: ConfigNode) -> None:
+        """What is found in several views of an image must be possible to merge.
+
+        Raises:
+            ValueError: it is not, and why.
+        """
+        self._nms_to_change("test-time augmentation (TEST.AUG) merges detections")
+        if (cfg.MODEL.MASK_ON or cfg.MODEL.KEYPOINT_ON) and not hasattr(self.roi_heads, "maps_of"):
+            raise InvalidValueError(
+                "test-time augmentation (TEST.AUG) reads masks and keypoints from merged boxes, and "
+                f"{type(self.roi_heads).__name__} has no method maps_of for that, as StandardROIHeads has one"
+            )
+
+    @contextmanager
+    def boxes_alone(self) -> Iterator[None]:
+        """Inside the `with`, predictions have no masks and no keypoints, whose cost is saved."""
+        heads: Any = self.roi_heads
+        before = getattr(heads, "boxes_alone", None)
+        if before is None:
+            yield
+            return
+        heads.boxes_alone = True
+        try:
+            yield
+        finally:
+            heads.boxes_alone = before
+
+    def maps_of(
+        self, images: Sequence[Tensor], boxes: Sequence[Tensor], labels: Sequence[Tensor]
+    ) -> list[dict[str, Tensor]]:
+        """What the masks and keypoints of given boxes are read from; see `StandardROIHeads.maps_of`.
+
+        Args:
+            boxes: (M, 4) for each image, in its coordinates.
+            labels: int64 (M,) for each.
+
+        Returns:
+            For each image, the maps of its boxes by name.
+        """
+        heads: Any = self.roi_heads
+        features = self.backbone(self.preprocessor(images).tensors)
+        read = {name: features[name] for name in self.roi_maps}
+        counts = [len(of_image) for of_image in boxes]
+        image = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(boxes[0].device)
+        inner = BoxCoder(pixel=self.pixel).shrink(torch.cat(list(boxes)))
+        maps = heads.maps_of(read, inner, torch.cat(list(labels)), image)
+        parts = {key: torch.split(value, counts) for key, value in maps.items()}
+        return [{key: part[i] for key, part in parts.items()} for i in range(len(counts))]
 
     def forward(
         self, images: Sequence[Tensor], targets: Sequence[Target] | None = None, paste_masks: bool = True

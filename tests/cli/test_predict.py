@@ -260,3 +260,22 @@ def test_another_nms(checkpoint: Path, photos: Path, tmp_path: Path):
         rows[kind] = load(tmp_path / kind / "predictions.json")
     assert run(checkpoint, tmp_path / "plain", "--input", photos) == 0
     assert load(tmp_path / "plain" / "predictions.json") == rows["class"] != rows["soft"]
+
+
+def test_several_views(checkpoint: Path, photos: Path, tmp_path: Path):
+    rows = {}
+    words = {"plain": (), "flip": ("--augment",), "wbf": ("--augment", "MERGE=wbf", "min_sizes=48,64")}
+    for name, own in words.items():
+        assert run(checkpoint, tmp_path / name, "--input", photos, *own) == 0
+        rows[name] = load(tmp_path / name / "predictions.json")
+    assert rows["plain"] != rows["flip"] != rows["wbf"]
+
+
+@pytest.mark.parametrize(
+    ("word", "said"), [("wbf", "--augment takes KEY=VALUE"), ("MERG=wbf", "did you mean 'TEST.AUG.MERGE'")]
+)
+def test_views_that_there_are_not(
+    word: str, said: str, checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert run(checkpoint, tmp_path / "found", "--input", photos, "--augment", word) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "found").exists()

@@ -11,6 +11,7 @@ import pytest
 from detframe.config import ConfigNode, get_cfg, validate
 from detframe.config.expressions import compute
 from detframe.data import read_catalogs
+from detframe.inference.augmentation import views_of
 from tests.config.foreign import PROGRAMS, names, standard_configs
 
 NAMES = {"detectron2": "detectron2", "maskrcnn_benchmark": "maskrcnn-benchmark", "fcos": "FCOS"}
@@ -217,10 +218,61 @@ def test_what_detframe_does_not_have_is_refused_by_name(program: str, name: str,
 
 def test_lost_features_are_warnings_and_what_follows_from_others_is_not(caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO, "detframe")
-    d2("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml", "TEST.AUG.ENABLED", "True", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "9")
+    d2(
+        "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml",
+        "INPUT.CROP.ENABLED",
+        "True",
+        "MODEL.SEM_SEG_HEAD.NUM_CLASSES",
+        "9",
+    )
     warned = [r.message for r in caplog.records if r.levelno == logging.WARNING]
-    assert len(warned) == 1 and "TEST.AUG.ENABLED True (an override) has no meaning in detframe" in warned[0]
+    assert len(warned) == 1 and "INPUT.CROP.ENABLED True (an override) has no meaning in detframe" in warned[0]
     assert any("MODEL.SEM_SEG_HEAD.NUM_CLASSES 9" in record.message for record in caplog.records)
+
+
+# ---------------------------------------------------------------- test-time augmentation
+def views(cfg: ConfigNode) -> list[tuple[int, int, int | None]]:
+    validate(cfg)
+    return [(view.min_size, view.max_size, view.mirrored) for view in views_of(cfg)]
+
+
+def test_views_of_detectron2():
+    """DatasetMapperTTA: every size, and mirrored; the boxes of each after its own NMS."""
+    name = "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"
+    assert not d2(name).TEST.AUG.ENABLED
+    cfg = d2(name, "TEST.AUG.ENABLED", "True")
+    sizes = (400, 500, 600, 700, 800, 900, 1000, 1100, 1200)
+    assert views(cfg) == [(size, 4000, axis) for size in sizes for axis in (None, -1)]
+    assert cfg.TEST.AUG.ENABLED and cfg.TEST.AUG.NMS_PER_VIEW and cfg.TEST.AUG.MERGE == "nms"
+    few = d2(name, "TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", (400, 800), "TEST.AUG.FLIP", False)
+    few.merge_from_list(["TEST.AUG.MAX_SIZE", 1000, "TEST.AUG.MERGE", "wbf"])  # the last is of detframe alone
+    assert views(few) == [(400, 1000, None), (800, 1000, None)] and few.TEST.AUG.MERGE == "wbf"
+    none = d2(name, "TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", ())
+    with pytest.raises(ValueError, match=r"TEST.AUG.MIN_SIZES must be one size at least"):
+        validate(none)
+
+
+@pytest.mark.parametrize("program", ["maskrcnn_benchmark", "fcos"])
+@pytest.mark.parametrize(("flip", "scales", "flip_scales"), [
+    (True, (400, 1200), True), (True, (400, 1200), False), (False, (400, 1200), True), (False, (400, 1200), False),
+    (True, (), False), (True, (), True), (False, (), True), (False, (), False),
+])  # fmt: skip
+def test_views_of_maskrcnn_benchmark(
+    program: str, flip: bool, scales: tuple[int, ...], flip_scales: bool, caplog: pytest.LogCaptureFixture
+):
+    """im_detect_bbox_aug: the image as in a plain test, mirrored; every scale, mirrored; one NMS for all of it."""
+    caplog.set_level(logging.INFO, "detframe")
+    plain = {"maskrcnn_benchmark": mrb("e2e_faster_rcnn_R_50_FPN_1x.yaml"), "fcos": fcos("fcos_R_50_FPN_1x")}[program]
+    assert not plain.TEST.AUG.ENABLED
+    keys = {"ENABLED": True, "H_FLIP": flip, "SCALES": scales, "MAX_SIZE": 2000, "SCALE_H_FLIP": flip_scales}
+    cfg = plain.clone()
+    cfg.merge_from_list([word for key, value in keys.items() for word in (f"TEST.BBOX_AUG.{key}", value)])
+    wanted = [(800, 1333, None), *([(800, 1333, -1)] if flip else [])]
+    for scale in scales:
+        wanted += [(scale, 2000, None), *([(scale, 2000, -1)] if flip_scales else [])]
+    assert views(cfg) == wanted
+    assert cfg.TEST.AUG.ENABLED and not cfg.TEST.AUG.NMS_PER_VIEW and cfg.TEST.AUG.MERGE == "nms"
+    assert not any("no meaning" in record.message and "AUG" in record.message for record in caplog.records)
 
 
 # ---------------------------------------------------------------- expressions in YAML

@@ -36,6 +36,9 @@ def test_the_defaults_are_valid():
         ("MODEL.EFPN.ATTENTION.HAT_OVERLAP", -0.5, "0 or more"),
         ("MODEL.RPN.BG_IOU_THRESHOLD", 0.9, "at most FG_IOU_THRESHOLD 0.7"),
         ("MODEL.ROI_HEADS.BG_IOU_THRESHOLD", 0.6, "at most FG_IOU_THRESHOLD 0.5"),
+        ("TEST.NMS", "hard", "one of 'class', 'agnostic', 'soft', 'soft_linear'"),
+        ("TEST.AUG.MERGE", "mean", "one of 'nms', 'soft', 'wbf'"),
+        ("TEST.AUG.MIN_SIZES", (-1,), "0 or more"),
         ("MODEL.RPN.ANCHOR_STYLE", "round", "one of 'torchvision', 'exact', 'detectron'"),
     ],
 )

@@ -342,3 +342,37 @@ def test_an_nms_that_there_is_not(checkpoint_path):
     with pytest.raises(ValueError, match="NMS must be one of 'class', 'agnostic', 'soft', 'soft_linear', not 'hard'"):
         detector.predict(picture(96, 120, 3), nms="hard")
     assert detector.model.nms.kind == "class"
+
+
+def test_several_views(checkpoint_path):
+    """`augment` says what TEST.AUG says, for one call; sizes of images and batches make no difference."""
+    images = [picture(96, 120, 3), picture(60, 90, 4), picture(96, 120, 5)]
+    detector = Detector.load(checkpoint_path, device="cpu", amp="off")
+    plain = detector.predict(images, batch_size=2)
+    cfg = detector.cfg.changed(
+        [("TEST.AUG.ENABLED", True), ("TEST.AUG.MIN_SIZES", (64, 128)), ("TEST.AUG.MERGE", "wbf")]
+    )
+    always = Detector(detector.model, cfg, detector.meta, amp="off")
+    found = detector.predict(images, batch_size=2, augment={"MIN_SIZES": (64, 128), "MERGE": "wbf"})
+    for one, other, single in zip(found, always.predict(images, batch_size=2), images, strict=True):
+        assert torch.equal(one["boxes"], other["boxes"]) and torch.equal(one["scores"], other["scores"])
+        (alone,) = always.predict(single)
+        torch.testing.assert_close(one["scores"], alone["scores"], rtol=0, atol=1e-4)
+    for one, other in zip(plain, always.predict(images, batch_size=2, augment=False), strict=True):
+        assert torch.equal(one["boxes"], other["boxes"])
+    mirrored = detector.predict(images[0], augment=True)[0]
+    assert len(mirrored["names"]) == len(mirrored["scores"]) and not torch.equal(mirrored["boxes"], plain[0]["boxes"])
+    assert [p is None for p in detector.predict([images[0], "none.png"], augment=True, on_error="skip")] == [
+        False,
+        True,
+    ]
+
+
+@pytest.mark.parametrize(("augment", "match"), [
+    ({"MERG": "wbf"}, "did you mean 'TEST.AUG.MERGE'"),
+    ({"MERGE": "mean"}, "TEST.AUG.MERGE must be one of 'nms', 'soft', 'wbf', not 'mean'"),
+    ({"PLAIN": False}, "TEST.AUG.MIN_SIZES must be one size at least"),
+])  # fmt: skip
+def test_views_that_there_are_not(checkpoint_path, augment, match):
+    with pytest.raises((KeyError, ValueError), match=match):
+        Detector.load(checkpoint_path, device="cpu").predict(picture(96, 120, 3), augment=augment)

@@ -44,7 +44,6 @@ DETECTRON2 = Program(
         "DATALOADER.REPEAT_SQRT": "every image comes once an epoch",
         "DATALOADER.RANDOM_SUBSET_RATIO": "every image comes once an epoch",
         "TEST.KEYPOINT_OKS_SIGMAS": "they belong to the data set: keypoint_sigmas in the catalog",
-        "TEST.AUG.": "there is no augmentation in tests",
         "TEST.PRECISE_BN.": "norms keep their moving averages",
         "VIS_PERIOD": "SOLVER.IMAGE_PERIOD draws training images",
     },
@@ -285,6 +284,22 @@ def _flip(kind: str) -> dict[str, Any]:
 @DETECTRON2.rule("DATALOADER.FILTER_EMPTY_ANNOTATIONS")
 def _empty(drop: bool) -> dict[str, Any]:
     return {"DATALOADER.EMPTY": "drop" if drop else "keep"}
+
+
+@DETECTRON2.rule(*(f"TEST.AUG.{key}" for key in ("ENABLED", "MIN_SIZES", "MAX_SIZE", "FLIP")))
+def _augmentation(enabled: bool, sizes: Any, max_size: int, flip: bool) -> dict[str, Any]:
+    if not enabled:
+        return {"TEST.AUG.ENABLED": False}
+    return {
+        "TEST.AUG.ENABLED": True,
+        "TEST.AUG.PLAIN": False,
+        "TEST.AUG.MIN_SIZES": tuple(sizes),
+        "TEST.AUG.MAX_SIZE": max_size,
+        "TEST.AUG.FLIP": flip,
+        "TEST.AUG.FLIP_VIEWS": "all",
+        "TEST.AUG.MERGE": "nms",
+        "TEST.AUG.NMS_PER_VIEW": True,
+    }
 
 
 @DETECTRON2.rule("SOLVER.LR_SCHEDULER_NAME", "SOLVER.BASE_LR", "SOLVER.BASE_LR_END")

@@ -44,7 +44,6 @@ MASKRCNN_BENCHMARK = Program(
         "AMP_VERBOSE": "there is no such log",
     },
     missing={
-        "TEST.BBOX_AUG.": "there is no augmentation in tests",
         "PATHS_CATALOG": "data sets are listed in datasets/catalog.yaml and DATASETS.CATALOG",
     },
 )
@@ -289,6 +288,25 @@ def _pixels(bgr: bool, mean: Any, std: Any) -> dict[str, Any]:
         "INPUT.FORMAT": "BGR" if bgr else "RGB",
         "INPUT.PIXEL_MEAN": tuple(scale * value for value in mean),
         "INPUT.PIXEL_STD": tuple(scale * value for value in std),
+    }
+
+
+@MASKRCNN_BENCHMARK.rule(
+    *(f"TEST.BBOX_AUG.{key}" for key in ("ENABLED", "H_FLIP", "SCALES", "MAX_SIZE", "SCALE_H_FLIP"))
+)
+def _augmentation(enabled: bool, flip: bool, scales: Any, max_size: int, flip_scales: bool) -> dict[str, Any]:
+    if not enabled:
+        return {"TEST.AUG.ENABLED": False}
+    flip_scales = flip_scales and len(scales) > 0
+    return {
+        "TEST.AUG.ENABLED": True,
+        "TEST.AUG.PLAIN": True,
+        "TEST.AUG.MIN_SIZES": tuple(scales),
+        "TEST.AUG.MAX_SIZE": max_size,
+        "TEST.AUG.FLIP": flip or flip_scales,
+        "TEST.AUG.FLIP_VIEWS": "all" if flip == flip_scales else "plain" if flip else "sizes",
+        "TEST.AUG.MERGE": "nms",
+        "TEST.AUG.NMS_PER_VIEW": False,
     }
 
 

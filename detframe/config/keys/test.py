@@ -3,7 +3,27 @@
 from __future__ import annotations
 
 from detframe.config.key import Key, section
-from detframe.config.keys.common import BATCH, COUNT, HOW, MEASURES
+from detframe.config.keys.common import BATCH, COUNT, HOW, LONGER_SIDE, MEASURES, SIDE
+
+AUG = section(
+    ENABLED=Key(False, "Test-time augmentation: evaluations and predictions look at several views of each image and "
+        "merge what is found in them. Takes so many times longer as there are views"),
+    PLAIN=Key(True, "The image as INPUT.MIN_SIZE_TEST and MAX_SIZE_TEST have it is a view, the first one (detectron2: "
+        "False)"),
+    MIN_SIZES=Key((), "Shorter side of each further view; 0 keeps the image's size", each=SIDE),
+    MAX_SIZE=Key(4000, "Upper limit of the longer side of these further views; 0 is no limit", like=LONGER_SIDE),
+    FLIP=Key(True, "Every view also mirrored left to right; left and right keypoints are swapped back"),
+    FLIP_VIEWS=Key("all", "Which views are mirrored as well", choices={"all": "", "plain": "the plain one alone",
+        "sizes": "those of MIN_SIZES alone"}),
+    VERTICAL_FLIP=Key(False, "Every view also mirrored top to bottom"),
+    MERGE=Key("nms", "How the detections of all views become one", choices={
+        "nms": "NMS as TEST.NMS says", "soft": "Soft-NMS, as TEST.NMS soft",
+        "wbf": "weighted boxes fusion (arXiv:1910.13302): boxes of a class that overlap become their mean, weighted "
+        "by their scores, and count less the fewer views saw them"}),
+    NMS_PER_VIEW=Key(True, "Each view has hard NMS and its best TEST.DETECTIONS_PER_IMG before merging (detectron2); "
+        "False: all its candidates are merged (maskrcnn-benchmark, FCOS)"),
+    WBF_IOU=Key(0.55, 'MERGE "wbf": boxes that overlap by more than this IoU become one', within=(0, 1)),
+)
 
 TEST = section(
     resume=MEASURES,
@@ -24,6 +44,7 @@ TEST = section(
         "its score lowered by exp(-IoU² / SOFT_NMS_SIGMA), whatever the IoU threshold, and goes below 0.001",
         "soft_linear": "the same, lowered by 1 - IoU above the IoU threshold of the head"}),
     SOFT_NMS_SIGMA=Key(0.5, 'With NMS "soft": the smaller, the more overlapping boxes lose', above=0, ceiling=100),
+    AUG=AUG,
     VISUALIZE=Key(8, "Number of images of predictions beside ground truth that an evaluation draws", at_least=0,
         ceiling=1_000_000, resume=HOW),
     REPORT=Key(True, "Write report.html, report.json and predictions_<data set>.json into OUTPUT_DIR at the end of a "

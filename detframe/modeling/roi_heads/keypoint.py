@@ -17,7 +17,7 @@ from detframe.layers import global_normalizer, init_he
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.proposals import Regions
 from detframe.modeling.roi_heads.box_head import ROIPooler
-from detframe.ops import heatmaps_to_keypoints, keypoint_loss, keypoints_to_cells
+from detframe.ops import keypoint_loss, keypoints_to_cells
 
 
 class KeypointHead(nn.Sequential):
@@ -85,7 +85,7 @@ class KeypointBranch(nn.Module):
             raise InvalidValueError(
                 "MODEL.KEYPOINT_ON trains on keypoints, and the targets have none; does the data set?"
             )
-        logits = self._logits(features, regions.boxes, regions.image)
+        logits = self.heatmaps(features, regions.boxes, regions.image)
         if gt.keypoints.shape[2] != logits.shape[1]:
             raise InvalidValueError(
                 f"the targets have {gt.keypoints.shape[2]} keypoints an object, the model has {logits.shape[1]} "
@@ -97,9 +97,7 @@ class KeypointBranch(nn.Module):
         divisor = global_normalizer(static if self.normalizer else valid.sum())
         return {"loss_keypoint": self.loss_weight * keypoint_loss(logits, cells, valid, divisor)}
 
-    def predict(self, features: Mapping[str, Tensor], boxes: Tensor, image: Tensor) -> Tensor:
-        """Keypoints (R, P, 3): x, y in image pixels, and 1."""
-        return heatmaps_to_keypoints(self._logits(features, boxes, image), boxes)[0]
-
-    def _logits(self, features: Mapping[str, Tensor], boxes: Tensor, image: Tensor) -> Tensor:
-        return self.predictor(self.head(self.pooler(features, boxes, image)))
+    def heatmaps(self, features: Mapping[str, Tensor], boxes: Tensor, image: Tensor) -> Tensor:
+        """Where in their boxes keypoints are: logits (R, P, S, S), which `heatmaps_to_keypoints` reads."""
+        out: Tensor = self.predictor(self.head(self.pooler(features, boxes, image)))
+        return out

@@ -19,7 +19,16 @@ from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.proposals import NMS, Candidates, Proposals, Regions, box_coder, detection_nms
 from detframe.modeling.roi_heads.box_head import BoxHead, BoxPredictor, RegionVectors, ROIPooler, class_rows
 from detframe.modeling.roi_heads.keypoint import KeypointBranch
-from detframe.ops import BoxCoder, BoxLoss, Matching, Sampling, match_boxes, random_keys, sample_balanced
+from detframe.ops import (
+    BoxCoder,
+    BoxLoss,
+    Matching,
+    Sampling,
+    heatmaps_to_keypoints,
+    match_boxes,
+    random_keys,
+    sample_balanced,
+)
 from detframe.registry import MASK_HEADS, ROI_HEADS
 from detframe.structures import ImageList
 
@@ -94,6 +103,7 @@ class StandardROIHeads(nn.Module):
         self.loss, self.inference, self.nms = loss, inference, nms
         self.train_on_pred_boxes = train_on_pred_boxes
         self.mask, self.keypoint = mask, keypoint
+        self.boxes_alone = False  # predict neither masks nor keypoints, for a while
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> StandardROIHeads:
@@ -212,15 +222,28 @@ class StandardROIHeads(nn.Module):
 
     def _look_further(self, features: Mapping[str, Tensor], detections: Proposals) -> None:
         """Masks and keypoints of the detections, into their `extras`."""
-        if self.mask is None and self.keypoint is None:
+        if self.boxes_alone or (self.mask is None and self.keypoint is None):
             return
         image, rows = detections.valid.nonzero(as_tuple=True)
         boxes, labels = detections.boxes[image, rows], detections.labels[image, rows]
+        maps = self.maps_of(features, boxes, labels, image)
+        if "keypoints" in maps:
+            maps["keypoints"] = heatmaps_to_keypoints(maps["keypoints"], boxes)[0]
+        detections.extras.update(maps)
+
+    def maps_of(
+        self, features: Mapping[str, Tensor], boxes: Tensor, labels: Tensor, image: Tensor
+    ) -> dict[str, Tensor]:
+        """What the heads of masks and keypoints see on boxes (R, 4) of the images `image` (R,).
+
+        "masks" are probabilities of the object (R, S, S), "keypoints" logits (R, P, S, S), each if there is its head.
+        """
+        maps: dict[str, Tensor] = {}
         if self.mask is not None:
-            pooled = self._mask_input(features, boxes, image)
-            detections.extras["masks"] = self.mask.predict(features, boxes, labels, image, pooled)
+            maps["masks"] = self.mask.predict(features, boxes, labels, image, self._mask_input(features, boxes, image))
         if self.keypoint is not None:
-            detections.extras["keypoints"] = self.keypoint.predict(features, boxes, image)
+            maps["keypoints"] = self.keypoint.heatmaps(features, boxes, image)
+        return maps
 
     def _mask_input(self, features: Mapping[str, Tensor], boxes: Tensor, image: Tensor) -> Tensor | None:
         """What the mask branch reads of RoIs (R, 4); None: it pools them itself."""
