@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import Any
 from detframe.config.paths import with_docs
 from detframe.config.yaml_text import safe_yaml
 from detframe.data.archives import ARCHIVES
-from detframe.data.candidates import recognisers
+from detframe.data.candidates import DATA_FILES, recognisers
 from detframe.data.listing import IMAGE_SUFFIXES, Listing, files_below
 from detframe.errors import InvalidValueError, UserError, listed, shown
 from detframe.files import read_text
 
 _TREE_LINES, _NEAR_LINES = 6, 5  # with them the whole message fits a screen of 25 lines
+_ASKED = 100  # files that are asked whether they may be read
 _HEAD = 4096  # characters of a file that are looked at
 _DOTA = re.compile(r"(-?[\d.]+\s+){8}[^\s\d]\S*(\s+\d)?")  # eight coordinates, a class, its difficulty
 _SHEETS = (".xlsx", ".xls", ".ods")
@@ -151,6 +153,10 @@ def _counts(counts: Counter[str]) -> str:
 def nearest_things(listing: Listing) -> list[str]:
     """What nearly makes a data set of the files, each with what is missing."""
     images, found = listing.images(), []
+    locked = [file for file in listing.with_suffix(*DATA_FILES)[:_ASKED] if not os.access(listing.root / file, os.R_OK)]
+    if locked:
+        names = listed([str(file) for file in locked], 3)
+        return [f"{names} may not be read: give yourself the permission, as with chmod u+r"]
     found += _near_texts(listing, images)
     found += [line for file in listing.with_suffix(".json")[:2] if (line := _near_json(listing.root / file, file))]
     found += [line for file in listing.with_suffix(".csv")[:2] if (line := _near_csv(listing.root / file, file))]

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from detframe.data import load_records
+from detframe.data.folder import read_folder
 from detframe.data.formats.csv_columns import BOX, CROWD, GEOMETRY, IMAGE, LABEL, SCORE, SPLIT
 from detframe.data.formats.csv_find import recognise
+from detframe.errors import InvalidValueError
 from tests.data.sets import write_catalog
 from tests.data.test_csv import HEADER, boxes, names_of, pictures, read, table
 
@@ -144,3 +146,15 @@ def test_files_of_class_names_are_relative_to_where_the_catalog_starts(
     assert records.metadata.class_names == ("Dead", "Alive")
     table(tmp_path / "data", "Ill,0\nWell,1\n", "classes.csv")
     assert load_records(["mine"], str(catalog)).metadata.class_names == ("Ill", "Well")  # not from the cache
+
+
+def test_a_table_in_another_encoding_is_one_and_reading_it_says_where(tmp_path: Path) -> None:
+    pictures(tmp_path, "a.jpg", "b.jpg")
+    text = HEADER + "a.jpg,60,40,hund,6,8,30,20\nb.jpg,60,40,k\u00e4fer,6,8,30,20\n"
+    for encoding in ("latin-1", "cp1252", "mac-roman"):
+        (tmp_path / "labels.csv").write_bytes(text.encode(encoding))
+        byte = f"0x{text.encode(encoding)[text.index(chr(0xE4))]:02x}"
+        with pytest.raises(
+            InvalidValueError, match=rf"labels\.csv is not UTF-8 text: line 3 holds the byte {byte}; save"
+        ):
+            read_folder(tmp_path)

@@ -86,6 +86,13 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Monke
     assert "has no file that may be read (the folder itself may not" in screen(tmp_path)
 
 
+def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    make(tmp_path, {"a.jpg": b"x", "labels.csv": "", "b/notes.json": "{}"})
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: access(path, mode) and Path(path).name != "labels.csv")
+    assert "  - labels.csv may not be read: give yourself the permission, as with chmod u+r\n" in screen(tmp_path)
+
+
 def test_names_that_are_not_utf8(tmp_path: Path):
     try:
         Path(os.fsdecode(os.fsencode(tmp_path) + b"/stra\xdfe.jpg")).write_bytes(b"")

@@ -80,14 +80,17 @@ def beginning(path: Path) -> Table | None:
 
 
 def text_at_start(path: Path) -> str:
-    """The first lines of a file, or all of a small one; "" where it is no text or cannot be read."""
+    """The first lines of a file, or all of a small one; "" where it cannot be read.
+
+    What is not in the encoding is replaced: a table in another one is a table too, and whoever reads it says where.
+    """
     try:
         size = os.path.getsize(path)
         with open(path, "rb") as file:
             data = file.read(WHOLE if size <= WHOLE else BEGINNING)
         whole = data if size <= WHOLE else data[: data.rfind(b"\n") + 1]
-        return whole.decode(_encoding(data))
-    except (OSError, ValueError):  # whoever reads it says why
+        return whole.decode(_encoding(data), errors="replace")
+    except OSError:  # whoever reads it says why
         return ""
 
 
