@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from detframe.config import ConfigNode
 from detframe.data import Records, TestLoader, build_test_loader
@@ -17,14 +17,16 @@ from detframe.engine.metrics_writer import MetricsWriter
 from detframe.engine.pictures import EvaluationPictures
 from detframe.engine.step import Batch
 from detframe.engine.terminal import RESULT, clear_progress, show_progress
+from detframe.engine.validation_loss import ValidationLosses, check_can_measure, line
 from detframe.errors import InvalidValueError
 from detframe.evaluation import build_evaluator, run_evaluation
+from detframe.evaluation.loop import OnBatch
 from detframe.inference.augmentation import AugmentedModel
 from detframe.parallel import stopping
 from detframe.parallel.collectives import gather_objects, rank, world_size
 from detframe.registry import RPN_HEADS
 from detframe.report.predictions import predictions_file
-from detframe.structures import ANY_CLASS
+from detframe.structures import ANY_CLASS, Prediction, Target
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,8 @@ class TestSets:
         self.sets = dict(sets)
         for records in self.sets.values():
             _check_classes(cfg, len(records.metadata.class_names))
+            if cfg.TEST.LOSS:
+                check_can_measure(cfg, records)
         self.evaluators = {name: build_evaluator(cfg, records) for name, records in self.sets.items()}
         self.evaluated = False  # the evaluators hold what the newest evaluation found
 
@@ -87,11 +91,11 @@ class TestSets:
         seen, loader = _views(self.cfg, model, records)
         names = records.metadata.class_names
         classes = (names, (ANY_CLASS,) if getattr(model, "class_agnostic", False) else names)
-        pictures = EvaluationPictures(
-            self.writer, name, iteration, classes, self.cfg.TEST.VISUALIZE, file_names(records)
-        )
-        batches = _Stoppable(loader)
-        metrics: dict[str, float] = run_evaluation(seen, batches, evaluator, self.amp_dtype, pictures.on_batch)
+        file_name = file_names(records)
+        pictures = EvaluationPictures(self.writer, name, iteration, classes, self.cfg.TEST.VISUALIZE, file_name)
+        losses = ValidationLosses.of(self.cfg, model, file_name) if self.cfg.TEST.LOSS else None
+        on_batch = in_turn(pictures.on_batch, None if losses is None else losses.on_batch)
+        metrics: dict[str, float] = run_evaluation(seen, _Stoppable(loader), evaluator, self.amp_dtype, on_batch)
         if sum(gather_objects(loader.skipped)) == len(records):
             raise InvalidValueError(
                 f"none of the {len(records)} images of {name} could be read (the log names them), so there is nothing "
@@ -102,7 +106,22 @@ class TestSets:
         diagnosis = evaluator.diagnosis()
         if diagnosis is not None:
             logger.log(logging.WARNING if rank() == 0 else logging.INFO, "%s", diagnosis)
-        return metrics
+        if losses is None:
+            return metrics
+        means = losses.compute()
+        logger.info("validation losses on %s after %d iterations: %s", name, iteration, line(means), extra=RESULT)
+        return {**metrics, **means}
+
+
+def in_turn(*callbacks: OnBatch | None) -> OnBatch | None:
+    """One callback that calls all of those that are there, in their order; None where none is."""
+    there = [callback for callback in callbacks if callback is not None]
+
+    def call(images: Sequence[Tensor], targets: Sequence[Target], predictions: list[Prediction]) -> None:
+        for callback in there:
+            callback(images, targets, predictions)
+
+    return call if there else None
 
 
 def _views(cfg: ConfigNode, model: Any, records: Records) -> tuple[Any, TestLoader]:

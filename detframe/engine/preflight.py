@@ -69,6 +69,11 @@ def choose_metric(cfg: ConfigNode, sets: Mapping[str, Records] | None = None) ->
     metric, tests = cfg.SOLVER.BEST_METRIC, cfg.DATASETS.TEST
     named = max((name for name in tests if metric.startswith(f"{name}/")), key=len, default="")
     within = metric.removeprefix(f"{named}/") if named else metric
+    if within == "val/loss" or within.startswith("val/loss_"):
+        raise InvalidValueError(
+            f"{_called(cfg)} is a loss, which is the better the lower it is, and the best model is the one with the "
+            "highest metric; take one of the evaluator, as bbox/AP"
+        )
     if cfg.TEST.EVALUATOR in _EXAMPLES:
         _check_metric(cfg, within)
         chosen = named or (tests[0] if tests else "")

@@ -78,7 +78,7 @@ def count_parts(
     """
     counts = StepCounts(len(parts))
     if len(parts) > 1:
-        with _unchanged(model), torch.no_grad():
+        with unchanged(model), torch.no_grad():
             for images, targets in parts:
                 with autocast(), counts.counting():
                     model(images, targets)
@@ -86,7 +86,7 @@ def count_parts(
 
 
 @contextmanager
-def _unchanged(model: nn.Module) -> Iterator[None]:
+def unchanged(model: nn.Module) -> Iterator[None]:
     """Put back what a forward pass in training changes: buffers, as running statistics are, and random states."""
     random, before = rng_state(), {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
@@ -104,15 +104,20 @@ def check_losses(losses: dict[str, Tensor]) -> None:
     Raises:
         ValueError: what is wrong with them.
     """
+    check_scalars(losses)
+    keys = gather_objects(sorted(losses))
+    if any(other != keys[0] for other in keys):
+        raise InvalidValueError(f"the ranks have different losses, which would be summed wrongly: {keys}")
+
+
+def check_scalars(losses: dict[str, Tensor]) -> None:
+    """What `check_losses` asks of one rank alone. Raises ValueError."""
     wrong = [key for key, value in losses.items() if not key.startswith("loss_") or value.numel() != 1]
     if wrong or not losses:
         shapes = {key: tuple(value.shape) for key, value in losses.items()}
         raise InvalidValueError(
             f"a model in training returns scalar losses whose names start with 'loss_', not {shapes}"
         )
-    keys = gather_objects(sorted(losses))
-    if any(other != keys[0] for other in keys):
-        raise InvalidValueError(f"the ranks have different losses, which would be summed wrongly: {keys}")
 
 
 # ---------------------------------------------------------------------------------------------- finite

@@ -4,7 +4,7 @@ from detframe.layers.conv_norm import ConvNorm, SingleValueError, check_norms, c
 from detframe.layers.deform_conv import DeformConv
 from detframe.layers.freezing import freeze, freeze_matching
 from detframe.layers.initialising import init_he, init_normal, init_uniform
-from detframe.layers.normalizers import StepCounts, first_part, global_normalizer, passes_per_step
+from detframe.layers.normalizers import StepCounts, first_part, global_normalizer, measuring, passes_per_step
 
 __all__ = [
     "ConvNorm",
@@ -22,5 +22,6 @@ __all__ = [
     "init_normal",
     "init_uniform",
     "make_norm",
+    "measuring",
     "passes_per_step",
 ]

@@ -85,6 +85,23 @@ class StepCounts:
 
 
 _step: ContextVar[StepCounts | None] = ContextVar("_step", default=None)
+_measured: ContextVar[int] = ContextVar("_measured", default=0)  # passes of a step; 0: nothing is measured
+
+
+@contextmanager
+def measuring(passes: int) -> Iterator[None]:
+    """Inside the `with`, a forward pass belongs to no step: it is divided by its own counts, whatever other ranks do.
+
+    Nothing that is followed from step to step changes.
+
+    Args:
+        passes: of a step, each of which holds as much as this one; what was averaged over steps is shared by so many.
+    """
+    token = _measured.set(passes)
+    try:
+        yield
+    finally:
+        _measured.reset(token)
 
 
 def global_normalizer(count: Tensor, least: float = 1.0, over_ranks: bool = True) -> Tensor:
@@ -98,6 +115,8 @@ def global_normalizer(count: Tensor, least: float = 1.0, over_ranks: bool = True
         over_ranks: False leaves the other ranks out: each has a normaliser of its own.
     """
     total, step = count.detach().float(), _step.get()
+    if _measured.get():
+        return total.clamp(min=least)
     if step is not None:
         total = step.total(total)
     if over_ranks and (step is None or not step.is_counting):
@@ -107,6 +126,8 @@ def global_normalizer(count: Tensor, least: float = 1.0, over_ranks: bool = True
 
 def passes_per_step(over_ranks: bool = True) -> int:
     """Forward passes that the losses of a step are averaged over: the parts of this rank's share, of all ranks."""
+    if _measured.get():
+        return _measured.get()
     step = _step.get()
     return (1 if step is None else step.num_parts) * (world_size() if over_ranks else 1)
 
@@ -114,7 +135,7 @@ def passes_per_step(over_ranks: bool = True) -> int:
 def first_part() -> bool:
     """Whether this is the pass in which to do what happens once a step, such as following an average."""
     step = _step.get()
-    return step is None or step.index == 0
+    return not _measured.get() and (step is None or step.index == 0)
 
 
 def _unequal(what: str) -> str:

@@ -36,7 +36,7 @@ def draw_curves(metrics_path: str | Path, output_path: str | Path) -> Path:
     """
     series = read_metrics(metrics_path)
     groups = {
-        "loss": {name: points for name, points in series.items() if name == "loss" or name.startswith("loss_")},
+        "loss": {name: points for name, points in series.items() if _is_loss(name)},
         "AP": {name: points for name, points in series.items() if _is_summary(name)},
         "learning rate": {name: points for name, points in series.items() if name == "lr"},
     }
@@ -68,6 +68,12 @@ def read_metrics(path: str | Path) -> dict[str, list[tuple[float, float]]]:
             if name != "iteration" and isinstance(value, (int, float)) and math.isfinite(value):
                 points[name][float(row.get("iteration", number))] = float(value)
     return {name: sorted(values.items()) for name, values in points.items()}
+
+
+def _is_loss(name: str) -> bool:
+    """loss and loss_* of training, and val/loss and val/loss_*, also behind the name of a data set."""
+    *_, kind, metric = ("", *name.split("/"))
+    return kind in ("", "val") and (metric == "loss" or metric.startswith("loss_"))
 
 
 def _is_summary(name: str) -> bool:

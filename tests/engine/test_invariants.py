@@ -91,10 +91,11 @@ def test_two_ranks_equal_one(tiny, tmp_path):
     train(one)
     good = {"OPTIMIZER": "AdamW", "BASE_LR": 0.003, "STEPS": (), "MAX_ITER": 100, "LOG_PERIOD": 50}
     good = [word for key, value in good.items() for word in (f"SOLVER.{key}", value)]
-    trained = train(tiny("OUTPUT_DIR", str(tmp_path / "good"), *good, "TEST.VISUALIZE", 0))
-    assert trained["bbox/AP"] > 0
-    weights = str(tmp_path / "good" / "model_final.pth")
-    evaluation = tiny("OUTPUT_DIR", str(tmp_path / "evaluation"), "MODEL.WEIGHTS", weights, "TEST.REPORT", True)
+    losses = ("TEST.LOSS", True)
+    trained = train(tiny("OUTPUT_DIR", str(tmp_path / "good"), *good, *losses, "TEST.VISUALIZE", 0))
+    assert trained["bbox/AP"] > 0 and trained["val/loss"] > 0
+    weights = ("MODEL.WEIGHTS", str(tmp_path / "good" / "model_final.pth"))
+    evaluation = tiny("OUTPUT_DIR", str(tmp_path / "evaluation"), *weights, *losses, "TEST.REPORT", True)
 
     found = launch(ranks.two_ranks_detector, 2, (two, evaluation))
 

@@ -66,3 +66,13 @@ def test_ticks_are_round_and_cover(low, high):
     assert values[0] <= low + 1e-9 * step and values[-1] >= high - 1e-9 * step
     for value in values:
         assert float(f"{value:.3g}") == pytest.approx(value)
+
+
+def test_validation_losses_stand_beside_those_of_training(tmp_path):
+    """In the panel of losses, also where several data sets are evaluated; other numbers of a data set do not."""
+    rows = [{"iteration": i, "loss": 2.0} for i in range(1, 9)]
+    picture = cv2.imread(str(draw_curves(write(tmp_path / "a.jsonl", rows), tmp_path / "a.png")))
+    for key, drawn in (("val/loss", True), ("my_set/val/loss_rpn_cls", True), ("my_set/val/lossless", False)):
+        more = write(tmp_path / "b.jsonl", [*rows, {"iteration": 4, key: 1.0}, {"iteration": 8, key: 1.5}])
+        with_more = cv2.imread(str(draw_curves(more, tmp_path / "b.png")))
+        assert with_more.shape == picture.shape and (with_more != picture).any() == drawn

@@ -36,6 +36,9 @@ TEST = section(
         within=(0, 1)),
     EVAL_PERIOD=Key(0, "How often to evaluate during training; 0: only at the end", duration=True, resume=HOW),
     IMS_PER_BATCH=Key(8, "Images per forward pass over all ranks", like=BATCH, resume=HOW),
+    LOSS=Key(False, "Also compute the losses of training on the evaluated images, as val/loss and val/loss_*: with the "
+        "targets of training, running statistics as they stand, no augmentation, no dropout; costs a second forward "
+        "pass", resume=HOW),
     DETECTIONS_PER_IMG=Key(100, "Detections kept per image, in the model and in the evaluator; proposals have limits "
         "of their own (MODEL.RPN)", like=COUNT),
     NMS=Key("class", "NMS of the detections; proposals of an RPN have hard NMS per level, always", choices={
