@@ -9,7 +9,7 @@ import numpy as np
 
 from detframe.evaluation.analysis import types as t
 
-# Points of AP from which an error type is worth a word
+# Points of AP50 from which an error type is worth a word
 _COSTLY = 2.0
 _FEW_OBJECTS = 20
 # Rise of the validation loss over its lowest, as a share of it, and how far before the end that must lie
@@ -82,7 +82,7 @@ def _note(code: str, text: str, **numbers: object) -> t.Advice:
 
 
 def _costly(errors: t.Errors) -> Iterable[tuple[float, t.Advice]]:
-    """An error type that costs 2 points of AP or more."""
+    """An error type that costs 2 points of AP50 or more."""
     remedies = {
         "localisation": "Boxes are found but lie badly: train longer, use anchors that fit the objects better, or a "
         "larger input.",
@@ -97,7 +97,7 @@ def _costly(errors: t.Errors) -> Iterable[tuple[float, t.Advice]]:
     }
     for name, cost, count in zip(t.ERROR_TYPES, errors.cost.tolist(), errors.counts.tolist(), strict=True):
         if cost >= _COSTLY:
-            text = f"{remedies[name]} It costs {cost:.1f} points of AP."
+            text = f"{remedies[name]} It costs {cost:.1f} points of AP50."
             yield cost, t.Advice(f"costly_{name}", text, {"cost": cost, "count": count})
 
 
@@ -168,7 +168,7 @@ def _labels(suspects: Sequence[t.Suspect]) -> Iterable[tuple[float, t.Advice]]:
     sure = [suspect for suspect in suspects if suspect.score >= 0.8]
     if sure:
         counts = {kind: sum(suspect.kind == kind for suspect in sure) for kind in t.SUSPECT_KINDS}
-        listed = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+        listed = ", ".join(f"{count} of kind “{kind}”" for kind, count in counts.items() if count)
         text = (
             f"Look at the likely label errors: {listed}. Errors in this data set make every AP look worse than it is."
         )
