@@ -235,7 +235,9 @@ def evaluate(cfg: ConfigNode | str | Path, allow_custom_imports: bool = False) -
     """
     cfg = as_config(cfg)
     if not cfg.DATASETS.TEST:
-        raise InvalidValueError("DATASETS.TEST is empty; name at least one data set of the catalog to evaluate on")
+        raise InvalidValueError(
+            f"DATASETS.TEST is empty; name at least one data set of the catalog to evaluate on{_config_beside(cfg)}"
+        )
     if not cfg.MODEL.WEIGHTS:
         raise InvalidValueError("MODEL.WEIGHTS is empty; name the checkpoint to evaluate")
     import_modules(cfg)
@@ -249,6 +251,12 @@ def evaluate(cfg: ConfigNode | str | Path, allow_custom_imports: bool = False) -
             log_start("evaluation")
             _log_translation(cfg)
             return _evaluate(cfg, folder, log, allow_custom_imports)
+
+
+def _config_beside(cfg: ConfigNode) -> str:
+    """A hint at the config of the run that made the weights, where it lies beside them."""
+    config = expanded(cfg.MODEL.WEIGHTS).with_name("config.yaml") if cfg.MODEL.WEIGHTS else None
+    return f", or the config of the training: --config-file {config}" if config is not None and config.is_file() else ""
 
 
 def _evaluate(cfg: ConfigNode, folder: Path, log: RunLog, allow_custom_imports: bool) -> dict[str, float]:

@@ -8,7 +8,9 @@ import torch
 from detframe.checkpoint import Checkpoint
 from detframe.config import get_cfg
 from detframe.data import Metadata
+from detframe.engine import evaluate
 from detframe.engine.inputs import effective_config
+from detframe.errors import InvalidValueError
 
 DATA = Metadata("mine", ("cat", "dog"), (1, 2))
 BGR = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
@@ -49,3 +51,12 @@ def test_the_input_is_that_of_the_checkpoint():
 def test_what_somebody_has_set_stays(caplog):
     out = effective_config(config("INPUT.FORMAT", "RGB"), DATA, checkpoint("INPUT.FORMAT", "BGR"))
     assert out.INPUT.FORMAT == "RGB" and "they may not work together" in caplog.text
+
+
+def test_evaluating_weights_alone_points_at_the_config_that_lies_beside_them(tmp_path):
+    (tmp_path / "model_best.pth").touch()
+    with pytest.raises(InvalidValueError, match=r"catalog to evaluate on$"):
+        evaluate(get_cfg().changed([("MODEL.WEIGHTS", str(tmp_path / "model_best.pth"))]))
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(InvalidValueError, match=rf"--config-file {tmp_path / 'config.yaml'}$"):
+        evaluate(get_cfg().changed([("MODEL.WEIGHTS", str(tmp_path / "model_best.pth"))]))
