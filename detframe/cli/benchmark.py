@@ -256,7 +256,7 @@ def _timed(parts: dict[str, nn.Module], rows: dict[str, list[float]], device: to
 def benchmark_data(cfg: ConfigNode, rounds: int) -> dict[str, float]:
     """Images per second of the training loader alone, over `rounds` times 20 batches after a warm-up."""
     from detframe.config import resolve_durations
-    from detframe.data import build_train_loader
+    from detframe.data import build_train_loader, images_per_epoch
     from detframe.engine.inputs import load_train_records
 
     if not cfg.DATASETS.TRAIN:
@@ -264,7 +264,7 @@ def benchmark_data(cfg: ConfigNode, rounds: int) -> dict[str, float]:
             "--what data needs a data set: give a --config-file, or the override DATASETS.TRAIN NAME"
         )
     records = load_train_records(cfg)
-    loader = iter(build_train_loader(resolve_durations(cfg, len(records)), records))
+    loader = iter(build_train_loader(resolve_durations(cfg, images_per_epoch(cfg, records)), records))
     for _ in range(5):
         next(loader)
     rates = []

@@ -8,6 +8,7 @@ from detframe.data.metadata import Metadata, check_same_names, resolve_num_class
 from detframe.data.missing import MissingImagesError
 from detframe.data.packing import PackedDataset, RecordBuilder
 from detframe.data.records import Record, Records, join
+from detframe.data.repeats import image_repeats, images_per_epoch, repeat_factors
 from detframe.data.transforms import resize_shape
 
 __all__ = [
@@ -27,10 +28,13 @@ __all__ = [
     "build_train_loader",
     "check_same_names",
     "from_pillow",
+    "image_repeats",
+    "images_per_epoch",
     "join",
     "load_image",
     "load_records",
     "read_catalogs",
+    "repeat_factors",
     "resize_shape",
     "resolve_num_classes",
     "resolve_num_keypoints",

@@ -16,6 +16,7 @@ from torch import Tensor
 from detframe.data.copy_paste import paste_objects
 from detframe.data.images import IMAGE_FAULTS, ImageReadError, load_image
 from detframe.data.records import Record, Records
+from detframe.data.repeats import image_repeats
 from detframe.data.samplers import START, Beginning, Draw, TrainSampler, mix, shard
 from detframe.data.transforms import Compose, build_test_transforms, build_train_transforms
 from detframe.data.workers import Made, WorkerPool
@@ -83,7 +84,8 @@ def _as_tensors(target: Any) -> Any:
 
 
 class TrainDataset:
-    """Reads and transforms a sampled image. A sample is a function of (seed, epoch, image id) alone."""
+    """Reads and transforms a sampled image. A sample is a function of (seed, epoch, image id) alone, and of
+    its turn where the image comes more than once an epoch."""
 
     def __init__(
         self, records: Records, transforms: Compose, sampler: TrainSampler, skip: bool, copy_paste: float = 0.0
@@ -107,7 +109,9 @@ class TrainDataset:
 
     def _read(self, draw: Draw, failures: list[Failure]) -> tuple[Tensor, Target]:
         image_id = self.records[draw.record]["image_id"]
-        seeds = [mix(self.sampler.seed, draw.epoch, image_id, purpose) for purpose in (3, 4, 5, 6)]
+        turn = self.sampler.turn(draw.position)
+        again = (turn,) if turn else ()
+        seeds = [mix(self.sampler.seed, draw.epoch, image_id, purpose, *again) for purpose in (3, 4, 5, 6)]
         image, target = self._transformed(draw.record, seeds[0])
         if self.copy_paste > 0:
             generator = torch.Generator().manual_seed(seeds[2])
@@ -311,7 +315,8 @@ def build_train_loader(
             f"{records.metadata.name} has no masks"
         )
     grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
-    sampler = build_sampler(records, batch_size, cfg.SEED, grouped, rank, world_size, beginning)
+    repeats = image_repeats(cfg, records)
+    sampler = build_sampler(records, batch_size, cfg.SEED, grouped, rank, world_size, beginning, repeats)
     transforms = build_train_transforms(cfg, records.metadata.keypoint_flip_pairs)
     skip = cfg.DATALOADER.ON_ERROR == "skip"
     dataset = TrainDataset(records, transforms, sampler, skip, cfg.INPUT.COPY_PASTE_PROB)
@@ -326,11 +331,13 @@ def build_sampler(
     rank: int = 0,
     world_size: int = 1,
     beginning: Beginning = START,
+    repeats: np.ndarray | None = None,
 ) -> TrainSampler:
-    """The order of the records; `grouped` puts wide images together, and tall ones."""
+    """The order of the records; `grouped` puts wide images together, and tall ones; `repeats` (N,) says how often each
+    comes in an epoch, None once."""
     sizes_hw = records.sizes_hw
     is_wide = sizes_hw[:, 1] > sizes_hw[:, 0] if grouped else None
-    return TrainSampler(len(records), batch_size, seed, is_wide, rank, world_size, beginning)
+    return TrainSampler(len(records), batch_size, seed, is_wide, rank, world_size, beginning, repeats)
 
 
 def build_test_loader(cfg: Any, records: Records, rank: int = 0, world_size: int = 1) -> TestLoader:

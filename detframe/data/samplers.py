@@ -1,12 +1,14 @@
 """Samplers: which image stands where in the endless stream of training images, as a function of (seed, position).
 
 Nothing here has state. Position p of the stream holds image perm(seed, epoch)[p mod L] of epoch p // L, where L is the
-number of images. With aspect-ratio grouping, the positions of a window of some batches are sorted into wide and tall
-images before they are cut into batches; every position is still used exactly once.
+number of images; where some images come more than once an epoch, `RepeatedOrder` says what it holds. With aspect-ratio
+grouping, the positions of a window of some batches are sorted into wide and tall images before they are cut into
+batches; every position is still used exactly once.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -18,6 +20,7 @@ from detframe.parallel.environment import share_of_batch
 
 MASK64 = (1 << 64) - 1
 WINDOW_BATCHES = 64  # at most; one batch of each window mixes wide and tall images
+_KEPT = 3  # epochs whose order is remembered: a window of batches may reach into the next one
 
 
 class Draw(NamedTuple):
@@ -44,6 +47,57 @@ def _permutation(seed: int, epoch: int, length: int) -> np.ndarray:
     return np.random.default_rng(mix(seed, epoch, 1)).permutation(length)
 
 
+class _Epoch(NamedTuple):
+    record: np.ndarray  # int64 (L,): the image at each place
+    turn: np.ndarray  # int64 (L,): which of its image's places it is, from 0
+
+
+class RepeatedOrder:
+    """The stream of images that come `factors` times an epoch, as a function of (seed, position).
+
+    An epoch's length is that of its own rounding, so the beginning of an epoch follows from the lengths of all before;
+    they are counted where they are first asked for. What is remembered is no state: it follows from the arguments.
+
+    Args:
+        factors: float (N,), at least 1. With ones alone the order is that without repeats.
+    """
+
+    def __init__(self, factors: np.ndarray, seed: int) -> None:
+        self.seed = seed
+        self.whole = np.floor(factors).astype(np.int64)
+        self.part = factors - self.whole
+        self._ends: list[int] = []  # of the epochs, in positions
+        self._epochs: dict[int, _Epoch] = {}
+
+    def locate(self, position: int) -> tuple[int, int]:
+        """The epoch of a position, and the place in there."""
+        while not self._ends or self._ends[-1] <= position:
+            begin = self._ends[-1] if self._ends else 0
+            self._ends.append(begin + int(self.counts(len(self._ends)).sum()))
+        epoch = bisect_right(self._ends, position)
+        return epoch, position - (self._ends[epoch - 1] if epoch else 0)
+
+    def counts(self, epoch: int) -> np.ndarray:
+        """int64 (N,): how often each image comes in an epoch."""
+        return self.whole + (np.random.default_rng(mix(self.seed, epoch, 3)).random(len(self.part)) < self.part)
+
+    def at(self, epoch: int, place: int) -> tuple[int, int]:
+        """The image at a place of an epoch, and which of the image's places it is."""
+        if epoch not in self._epochs:
+            for old in sorted(self._epochs)[: 1 - _KEPT]:
+                del self._epochs[old]
+            self._epochs[epoch] = self._shuffled(epoch)
+        order = self._epochs[epoch]
+        return int(order.record[place]), int(order.turn[place])
+
+    def _shuffled(self, epoch: int) -> _Epoch:
+        counts = self.counts(epoch)
+        record = np.repeat(np.arange(len(counts)), counts)
+        turn = np.arange(len(record)) - np.repeat(np.cumsum(counts) - counts, counts)
+        order = np.random.default_rng(mix(self.seed, epoch, 1)).permutation(len(record))
+        return _Epoch(record[order], turn[order])
+
+
 class Beginning(NamedTuple):
     """Where a stream goes on: these positions in this order, then all from `origin` on.
 
@@ -67,6 +121,7 @@ class TrainSampler:
         seed: of the order.
         rank, world_size: this rank takes its slice [rank * B / W, (rank + 1) * B / W) of every batch.
         beginning: where batch 0 is.
+        repeats: float (L,), how often each image comes in an epoch, at least 1; None is once.
 
     Raises:
         ValueError: no image, or a world size that does not divide the batch.
@@ -81,10 +136,12 @@ class TrainSampler:
         rank: int = 0,
         world_size: int = 1,
         beginning: Beginning = START,
+        repeats: np.ndarray | None = None,
     ) -> None:
         if length < 1:
             raise InvalidValueError("there is no image to train on")
         self.length, self.batch_size, self.seed, self.is_wide = length, batch_size, seed, is_wide
+        self.repeated = None if repeats is None else RepeatedOrder(repeats, seed)
         share = share_of_batch(batch_size, world_size)
         # A window no longer than an epoch, so that an image does not come back before the others have had their turn
         self.window_batches = max(1, min(WINDOW_BATCHES, length // batch_size))
@@ -95,8 +152,15 @@ class TrainSampler:
 
     def draw(self, position: int) -> Draw:
         """The image at a position of the stream."""
+        if self.repeated is not None:
+            epoch, place = self.repeated.locate(position)
+            return Draw(position, epoch, self.repeated.at(epoch, place)[0])
         epoch, place = divmod(position, self.length)
         return Draw(position, epoch, int(_permutation(self.seed, epoch, self.length)[place]))
+
+    def turn(self, position: int) -> int:
+        """How many places before this one, in the numbering of its epoch, hold the same image: 0 without repeats."""
+        return 0 if self.repeated is None else self.repeated.at(*self.repeated.locate(position))[1]
 
     def positions(self, number: int) -> Sequence[int]:
         """The positions of a window. What was pending at the beginning is a window of its own, with the number -1."""

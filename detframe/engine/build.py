@@ -108,7 +108,7 @@ def build_hooks(inputs: RunInputs, model: nn.Module, checkpointer: Checkpointer,
     hooks: list[Hook] = [
         FiniteHook(cfg.SOLVER.LOG_PERIOD, cfg.TEST.EVAL_PERIOD),
         PictureHook(writer, names, cfg.SOLVER.IMAGE_PERIOD, file_names(inputs.records)),
-        LogHook(writer, cfg.SOLVER.LOG_PERIOD, cfg.SOLVER.IMS_PER_BATCH, len(inputs.records), cfg.dump()),
+        LogHook(writer, cfg.SOLVER.LOG_PERIOD, cfg.SOLVER.IMS_PER_BATCH, inputs.place.images_per_epoch, cfg.dump()),
     ]
     if tests is not None:
         hooks += evaluation_hooks(inputs, model, checkpointer, writer, tests)

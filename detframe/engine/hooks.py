@@ -34,7 +34,7 @@ class LogHook(Hook):
 
     Args:
         images_per_step: over all ranks.
-        num_images: of the training data, for the epoch.
+        num_images: of an epoch.
         config: as YAML, for TensorBoard.
     """
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from detframe.checkpoint import Checkpoint, TrainingState
@@ -20,6 +21,7 @@ from detframe.data import (
     Records,
     check_same_names,
     load_records,
+    repeat_factors,
     resolve_num_classes,
     resolve_num_keypoints,
 )
@@ -30,6 +32,7 @@ from detframe.parallel.collectives import broadcast_object, gather_objects
 from detframe.parallel.environment import share_of_batch
 
 logger = logging.getLogger(__name__)
+_RAREST = 10  # classes that the log names
 
 
 @dataclass
@@ -77,7 +80,7 @@ def load_inputs(cfg: ConfigNode, checkpoint: Checkpoint | None) -> RunInputs:
     seeded.SEED = resolve_seed(cfg, before)
     state = checkpoint.training if checkpoint is not None else None
     place = _place(seeded, records, state, before)
-    effective = effective_config(resolve_durations(seeded, len(records), place.pace), records.metadata)
+    effective = effective_config(resolve_durations(seeded, place.images_per_epoch, place.pace), records.metadata)
     changes = _changes(effective, state, before, place)
     return RunInputs(effective, records, test_sets, place, given_in_epochs(cfg), changes)
 
@@ -202,11 +205,27 @@ def describe_data(inputs: RunInputs) -> str:
     empty = int((records.num_objects == 0).sum())
     counts = records.class_counts().tolist()
     classes = ", ".join(f"{name} {n}" for name, n in zip(records.metadata.class_names, counts, strict=True))
-    epochs = inputs.place.pace.images_at(cfg.SOLVER.MAX_ITER) / len(records)
+    epochs = inputs.place.pace.images_at(cfg.SOLVER.MAX_ITER) / inputs.place.images_per_epoch
     return (
         f"training data {', '.join(cfg.DATASETS.TRAIN)}: {len(records)} images, {empty} of them without objects "
         f"(DATALOADER.EMPTY {cfg.DATALOADER.EMPTY}); objects of {len(counts)} classes: {classes}\n"
+        f"{_describe_repeats(inputs)}"
         f"{cfg.SOLVER.MAX_ITER} iterations are {epochs:.2f} epochs"
+    )
+
+
+def _describe_repeats(inputs: RunInputs) -> str:
+    """A line of what repeat-factor sampling makes of the data; "" where it is off."""
+    data, names = inputs.cfg.DATALOADER, inputs.records.metadata.class_names
+    if data.REPEAT_THRESHOLD == 0:
+        return ""
+    of_class, of_image = repeat_factors(inputs.records, data.REPEAT_THRESHOLD, data.REPEAT_SQRT)
+    most = [i for i in np.argsort(-of_class, kind="stable")[:_RAREST].tolist() if of_class[i] > 1]
+    listed = ", ".join(f"{names[i]} {of_class[i]:.2f} times" for i in most)
+    return (
+        f"DATALOADER.REPEAT_THRESHOLD {data.REPEAT_THRESHOLD:g}: {int((of_image > 1).sum())} of the images come more "
+        f"often, so that an epoch has {inputs.place.images_per_epoch} images"
+        f"{f'; those with the rarest classes: {listed}' if listed else ''}\n"
     )
 
 

@@ -12,11 +12,12 @@ import numpy as np
 
 from detframe.checkpoint import TrainingState
 from detframe.config import ConfigNode, Pace, Stretch
-from detframe.data import Records, build_sampler
+from detframe.data import Records, build_sampler, image_repeats
 from detframe.data.samplers import START, Beginning
 from detframe.errors import InvalidValueError
 
 REMEDY = "train into another OUTPUT_DIR with MODEL.WEIGHTS set to that checkpoint"
+REPEAT_KEYS = ("DATALOADER.REPEAT_THRESHOLD", "DATALOADER.REPEAT_SQRT")
 _NAMES = 1000  # file names that are compared, evenly spaced
 
 
@@ -37,6 +38,11 @@ class Place:
     grouped: bool
     data: Mapping[str, Any]
 
+    @property
+    def images_per_epoch(self) -> int:
+        """With those that come again (DATALOADER.REPEAT_THRESHOLD), on average."""
+        return int(self.data.get("per_epoch", self.data["count"]))
+
     def state_dict(self) -> dict[str, Any]:
         """In types that a checkpoint can hold."""
         return {
@@ -49,21 +55,31 @@ class Place:
         }
 
 
-def fingerprint(records: Records) -> dict[str, Any]:
-    """What tells one set of training images from another, wherever its files lie; and one set of objects."""
+def fingerprint(records: Records, repeats: np.ndarray | None = None) -> dict[str, Any]:
+    """What tells one set of training images from another, wherever its files lie; and one set of objects.
+
+    Args:
+        repeats: how often each image comes in an epoch, as `image_repeats` gives it.
+    """
     images, objects = hashlib.sha256(), hashlib.sha256()
     for column in (records.image_ids, records.sizes_hw):
         images.update(np.ascontiguousarray(column).tobytes())
     for index in np.unique(np.linspace(0, len(records) - 1, _NAMES).astype(int)):
         images.update(PurePath(records.file_name(int(index))).name.encode() + b"\0")
     objects.update(np.ascontiguousarray(records.num_objects).tobytes())
-    return {"count": len(records), "images": images.hexdigest(), "objects": objects.hexdigest()}
+    found = {"count": len(records), "images": images.hexdigest(), "objects": objects.hexdigest()}
+    if repeats is None:
+        return found
+    # Rounded: no processor or library may disagree in the last digit
+    digest = hashlib.sha256(np.ascontiguousarray(repeats.round(9)).tobytes()).hexdigest()
+    return {**found, "repeats": digest, "per_epoch": round(float(repeats.sum()))}
 
 
 def first_place(cfg: ConfigNode, records: Records) -> Place:
     """The place of a run that begins."""
     pace = Pace.steady(cfg.SOLVER.IMS_PER_BATCH)
-    return Place(pace, START, 0, cfg.DATALOADER.ASPECT_RATIO_GROUPING, fingerprint(records))
+    data = fingerprint(records, image_repeats(cfg, records))
+    return Place(pace, START, 0, cfg.DATALOADER.ASPECT_RATIO_GROUPING, data)
 
 
 def resumed_place(cfg: ConfigNode, records: Records, state: TrainingState, before: Mapping[str, Any]) -> Place:
@@ -78,7 +94,8 @@ def resumed_place(cfg: ConfigNode, records: Records, state: TrainingState, befor
     if (old.pace.batch, old.grouped) == (batch, grouped):
         return old
     iteration = state["iteration"]
-    sampler = build_sampler(records, old.pace.batch, cfg.SEED, old.grouped, beginning=old.beginning)
+    repeats = image_repeats(cfg, records)
+    sampler = build_sampler(records, old.pace.batch, cfg.SEED, old.grouped, beginning=old.beginning, repeats=repeats)
     rest = sampler.rest(iteration - old.begun_at)
     return Place(old.pace.changed(iteration, batch), rest, iteration, grouped, old.data)
 
@@ -117,11 +134,17 @@ def check_same_data(
         if decisive:
             raise InvalidValueError(f"--resume: the training data is another one ({listed}). {_why()}")
         return ""
-    then, found = state["data"], fingerprint(records)
+    then, found = state["data"], fingerprint(records, image_repeats(cfg, records))
     same_objects = then["objects"] == found["objects"]
     if then["images"] != found["images"] or (changed and not same_objects):
         counts = f"{then['count']} images then, {found['count']} now"
         raise InvalidValueError(f"--resume: the training data is another one ({listed or counts}). {_why()}")
+    same_rule = all(_plain(before.get(key)) == now[key] for key in REPEAT_KEYS)
+    if same_rule and then.get("repeats") != found.get("repeats"):
+        raise InvalidValueError(
+            "--resume: other objects are in the training images, so that the images come in another order "
+            f"({REPEAT_KEYS[0]} {now[REPEAT_KEYS[0]]:g}). {_why()}"
+        )
     if same_objects:
         return ""
     return "--resume: the same training images, but other numbers of objects in them: the new ones count from here on"

@@ -98,7 +98,7 @@ def log_changes(changes: list[Change], state: TrainingState, place: Place, cfg: 
     ranks = len(state["rng"])
     if ranks != world_size():
         logger.info("--resume: %d ranks -> %d: the same batches in the same order, divided anew", ranks, world_size())
-    images, length = place.pace.images_at(state["iteration"]), place.data["count"]
+    images, length = place.pace.images_at(state["iteration"]), place.images_per_epoch
     if len(place.pace.stretches) > 1:
         logger.info(
             "--resume: %d images seen, %.2f epochs; SOLVER.MAX_ITER %d makes it %.2f epochs (%.2f before)",

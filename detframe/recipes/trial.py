@@ -17,6 +17,7 @@ from detframe.config import ConfigNode, import_modules, resolve_durations
 from detframe.data.findings import ERROR, WARNING, Finding
 from detframe.data.loader import num_workers
 from detframe.data.records import Records
+from detframe.data.repeats import images_per_epoch
 from detframe.engine.build import refuse_frozen_noise
 from detframe.engine.inputs import effective_config
 from detframe.engine.random_numbers import reproducible
@@ -178,7 +179,8 @@ def try_model(
     if len(records) == 0:
         raise InvalidValueError(f"the data set {records.metadata.name} holds no image to try the model with")
     import_modules(cfg)
-    cfg = _one_process(effective_config(resolve_durations(cfg, len(records)), records.metadata), processes)
+    cfg = resolve_durations(cfg, images_per_epoch(cfg, records))
+    cfg = _one_process(effective_config(cfg, records.metadata), processes)
     device = resolve_device(cfg.MODEL.DEVICE)
     watch = MemoryWatch(device)
     with reproducible(cfg):

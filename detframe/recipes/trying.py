@@ -26,6 +26,7 @@ from detframe.solver import ModelEMA, build_optimizer
 from detframe.structures import select
 
 HERE = (("DATALOADER.NUM_WORKERS", 0),)  # images are read by this process
+EACH_ONCE = (("DATALOADER.ASPECT_RATIO_GROUPING", False), ("DATALOADER.REPEAT_THRESHOLD", 0.0))  # in one batch
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ class Run:
     # ------------------------------------------------------------------ batches
     def _batch_of(self, indices: Sequence[int], cfg: ConfigNode | None = None) -> Batch:
         """These images as one batch; too few of them are taken again."""
-        alone = (cfg or self.cfg).changed((*HERE, ("DATALOADER.ASPECT_RATIO_GROUPING", False)))
+        alone = (cfg or self.cfg).changed((*HERE, *EACH_ONCE))
         count = min(len(indices), alone.SOLVER.IMS_PER_BATCH)
         return next(build_train_loader(alone, self.records.select(np.asarray(indices[:count]))))
 

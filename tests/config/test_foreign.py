@@ -65,6 +65,25 @@ def test_faster_rcnn_of_detectron2():
     assert not cfg.MODEL.LEGACY_BOXES and cfg.MODEL.DEVICE == "auto" and cfg.DATALOADER.EMPTY == "drop"
 
 
+def test_repeat_factor_sampling_of_detectron2():
+    cfg = d2("LVISv1-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml")
+    assert (cfg.DATALOADER.REPEAT_THRESHOLD, cfg.DATALOADER.REPEAT_SQRT) == (0.001, True)
+    assert "LVISv1" in cfg.source("DATALOADER.REPEAT_THRESHOLD")
+    assert [line for _, line in cfg.translation if "no meaning" in line and "REPEAT" in line] == []
+    name = "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"
+    linear = ("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler", "DATALOADER.REPEAT_SQRT", False)
+    cfg = d2(name, *linear, "DATALOADER.REPEAT_THRESHOLD", 0.3)
+    assert (cfg.DATALOADER.REPEAT_THRESHOLD, cfg.DATALOADER.REPEAT_SQRT) == (0.3, False)
+    # A threshold says nothing to another sampler
+    assert d2(name, "DATALOADER.REPEAT_THRESHOLD", 0.3).DATALOADER.REPEAT_THRESHOLD == 0
+    subset = d2(name, "DATALOADER.SAMPLER_TRAIN", "RandomSubsetTrainingSampler", "DATALOADER.RANDOM_SUBSET_RATIO", 0.5)
+    assert subset.DATALOADER.REPEAT_THRESHOLD == 0
+    warned = [line for level, line in subset.translation if level == logging.WARNING]
+    assert any("RANDOM_SUBSET_RATIO 0.5" in line and "all images are trained on" in line for line in warned)
+    with pytest.raises(ValueError, match=r"SAMPLER_TRAIN 'MySampler', only 'TrainingSampler' or 'RepeatFactor"):
+        d2(name, "DATALOADER.SAMPLER_TRAIN", "MySampler")
+
+
 def test_the_files_under_it_and_the_expression_in_them():
     cfg = d2("COCO-Detection/retinanet_R_50_FPN_3x.yaml")
     assert cfg.MODEL.RPN.NAME == "RetinaNet" and cfg.MODEL.ROI_HEADS.NAME == ""

@@ -1,6 +1,7 @@
 """Going on under changed settings: what has a right meaning continues exactly, the rest is refused by name."""
 
 import json
+import math
 from itertools import islice
 from types import SimpleNamespace
 
@@ -12,9 +13,11 @@ from detframe.checkpoint import Checkpoint
 from detframe.config import Pace, get_cfg
 from detframe.config.key import CONTINUES, FREE, REFUSED
 from detframe.config.keys import all_keys
-from detframe.data import build_sampler
+from detframe.data import build_sampler, image_repeats
 from detframe.data.samplers import START
+from detframe.engine import place as place_module
 from detframe.engine import resuming, train
+from detframe.engine.inputs import load_train_records
 from detframe.engine.place import Place, check_same_data, fingerprint, first_place, resumed_place, saved_place
 from detframe.engine.resuming import (
     changes_since,
@@ -126,6 +129,41 @@ def test_other_images_are_refused(now):
 def test_other_objects_under_another_name_are_another_data_set():
     with pytest.raises(ValueError, match=r"DATASETS\.TRAIN was \['a'\], is \['b'\]"):
         compared(Images(objects=3), **{"DATASETS.TRAIN": ("b",)})
+
+
+@pytest.fixture
+def repeats(monkeypatch):
+    """Set how often the 20 images come, as follows from their objects."""
+    return lambda value: monkeypatch.setattr(place_module, "image_repeats", lambda cfg, records: value)
+
+
+def test_other_objects_that_change_how_often_images_come_are_refused(repeats):
+    cfg = get_cfg()
+    cfg.DATALOADER.REPEAT_THRESHOLD = 0.5
+    repeats(np.linspace(1, 3, 20))
+    first = first_place(cfg, Images())
+    assert first.images_per_epoch == 40
+    state, saved = {"iteration": 3, "place": first.state_dict()}, dict(cfg.leaves())
+    assert saved_place(state, {}, None) == first
+    repeats(np.linspace(1, 3, 20) + 1e-13)
+    assert check_same_data(cfg, Images(), state, saved, resuming.DATA_KEYS) == ""
+    assert "new ones count" in check_same_data(cfg, Images(objects=3), state, saved, resuming.DATA_KEYS)
+    repeats(np.linspace(1, 3.1, 20))
+    with pytest.raises(ValueError, match=r"other objects are in .* \(DATALOADER\.REPEAT_THRESHOLD 0\.5\)"):
+        check_same_data(cfg, Images(), state, saved, resuming.DATA_KEYS)
+    cfg.DATALOADER.REPEAT_THRESHOLD = 0.6  # is refused as a changed key, by its own words
+    assert check_same_data(cfg, Images(), state, saved, resuming.DATA_KEYS) == ""
+
+
+def test_another_batch_in_the_middle_of_an_epoch_with_repeats(repeats):
+    cfg, records, often = get_cfg(), Images(20), np.linspace(1, 3, 20)
+    records.sizes_hw[::3, 1] = 99
+    repeats(often)
+    state = {"iteration": 7, "place": first_place(cfg.changed([("SOLVER.IMS_PER_BATCH", 4)]), records).state_dict()}
+    new = resumed_place(cfg.changed([("SOLVER.IMS_PER_BATCH", 8)]), records, state, LEAVES)
+    old = build_sampler(records, 4, 0, True, repeats=often)
+    drawn = [draw.position for batch in islice(old.batches(), 7) for draw in batch]
+    assert sorted((*drawn, *new.beginning.pending)) == list(range(new.beginning.origin))
 
 
 def test_old_checkpoints_are_compared_by_keys():
@@ -271,6 +309,34 @@ def test_an_old_checkpoint_and_iterations_that_stay_iterations(tiny, tmp_path, s
     assert len(drawn) == 3 * 8
     assert first[:12] + drawn[:12] == first
     assert "makes it 1.50 epochs (1.00 before)" in (out / "log.txt").read_text()
+
+
+def test_images_with_rare_classes_come_more_often_and_a_run_goes_on_in_the_middle_of_an_epoch(tiny, tmp_path, seen):
+    """Durations in epochs, order, weights and log, with wide and tall images in batches of their own."""
+    out = tmp_path / "out"
+    often = (*QUICK, *EPOCHS, "DATALOADER.REPEAT_THRESHOLD", 1.0)
+    cfg = tiny(*often)
+    factors = image_repeats(cfg, load_train_records(cfg))
+    per_epoch = round(factors.sum())
+    assert per_epoch > 26
+    train(cfg)
+    steps = math.ceil(2 * per_epoch / 4)
+    whole, log = list(seen), (out / "log.txt").read_text()
+    assert len(whole) == steps
+    assert whole[math.ceil(per_epoch / 4) - 1][0] == pytest.approx(0.01)
+    assert whole[math.ceil(per_epoch / 4)][0] == pytest.approx(0.001)
+    assert f"of the images come more often, so that an epoch has {per_epoch} images; those with the rarest" in log
+    assert f"{steps} iterations are {4 * steps / per_epoch:.2f} epochs" in log
+    assert f"epoch {4 * steps / per_epoch:.2f}" in log
+    final = last_state(out)
+    del seen[:]
+    back_to(out, 3)
+    train(cfg, resume=True)
+    assert seen == whole[3:]
+    states = [state["optimizer"]["state"][0]["momentum_buffer"] for state in (final, last_state(out))]
+    assert torch.equal(*states)
+    with pytest.raises(ValueError, match=r"REPEAT_THRESHOLD 1\.0, the config says 0\.5 \(the order of the images"):
+        train(tiny(*QUICK, *EPOCHS, "DATALOADER.REPEAT_THRESHOLD", 0.5), resume=True)
 
 
 def test_average_switched_on_and_off(tiny, tmp_path):

@@ -39,10 +39,7 @@ DETECTRON2 = Program(
         "MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE": "images without keypoints train the boxes",
         "INPUT.CROP.": "there is no such cropping (INPUT.LSJ crops)",
         "INPUT.COLOR_AUG_SSD": "colour jitter is INPUT.BRIGHTNESS, CONTRAST, SATURATION, HUE",
-        "DATALOADER.SAMPLER_TRAIN": "every image comes once an epoch",
-        "DATALOADER.REPEAT_THRESHOLD": "every image comes once an epoch",
-        "DATALOADER.REPEAT_SQRT": "every image comes once an epoch",
-        "DATALOADER.RANDOM_SUBSET_RATIO": "every image comes once an epoch",
+        "DATALOADER.RANDOM_SUBSET_RATIO": "all images are trained on",
         "TEST.KEYPOINT_OKS_SIGMAS": "they belong to the data set: keypoint_sigmas in the catalog",
         "TEST.PRECISE_BN.": "norms keep their moving averages",
         "VIS_PERIOD": "SOLVER.IMAGE_PERIOD draws training images",
@@ -284,6 +281,17 @@ def _flip(kind: str) -> dict[str, Any]:
 @DETECTRON2.rule("DATALOADER.FILTER_EMPTY_ANNOTATIONS")
 def _empty(drop: bool) -> dict[str, Any]:
     return {"DATALOADER.EMPTY": "drop" if drop else "keep"}
+
+
+@DETECTRON2.rule(*(f"DATALOADER.{key}" for key in ("SAMPLER_TRAIN", "REPEAT_THRESHOLD", "REPEAT_SQRT")))
+def _sampling(name: str, threshold: float, square_root: bool) -> dict[str, Any]:
+    if name in ("TrainingSampler", "RandomSubsetTrainingSampler"):  # RANDOM_SUBSET_RATIO says what is not kept of it
+        return {"DATALOADER.REPEAT_THRESHOLD": 0.0}
+    if name != "RepeatFactorTrainingSampler":
+        raise UntranslatableError(
+            f"DATALOADER.SAMPLER_TRAIN {name!r}, only 'TrainingSampler' or 'RepeatFactorTrainingSampler'"
+        )
+    return {"DATALOADER.REPEAT_THRESHOLD": threshold, "DATALOADER.REPEAT_SQRT": square_root}
 
 
 @DETECTRON2.rule(*(f"TEST.AUG.{key}" for key in ("ENABLED", "MIN_SIZES", "MAX_SIZE", "FLIP")))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from detframe.config.key import CONTINUES, Key, Resume, section
+from detframe.config.key import CONTINUES, REFUSED, Key, Resume, section
 from detframe.config.keys.common import HOW, MEASURES, NAMES, SAME_IMAGES
+
+ORDER = Resume(REFUSED, "the order of the images follows from it, and so what the place where the run stands means")
 
 DATASETS = section(
     resume=SAME_IMAGES,
@@ -24,6 +26,10 @@ DATALOADER = section(
         "left out")),
     EMPTY=Key("keep", "Training images without objects", choices={"keep": "as background", "drop": ""},
         resume=SAME_IMAGES),
+    REPEAT_THRESHOLD=Key(0.0, "Repeat-factor sampling: an image with a class that less than this fraction of the "
+        "images have comes sqrt(threshold / fraction) times an epoch, by its rarest class; 0: each comes once",
+        within=(0, 1), resume=ORDER),
+    REPEAT_SQRT=Key(True, "REPEAT_THRESHOLD takes the square root; False: threshold / fraction times", resume=ORDER),
     ON_ERROR=Key("raise", "An image that cannot be read", choices={"raise": "stops and names it",
         "skip": "leaves it out and counts it"}),
 )

@@ -1,0 +1,219 @@
+"""Repeat-factor sampling: images with rare classes come as often as the paper says, anywhere in the stream."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from detframe.config import ConfigNode, get_cfg, validate
+from detframe.data import (
+    Records,
+    build_sampler,
+    build_train_loader,
+    image_repeats,
+    images_per_epoch,
+    repeat_factors,
+)
+from detframe.data.samplers import Draw, TrainSampler
+from tests.data.sets import annotation, coco_records
+
+# Classes of the objects of each image; class 4 is nobody's, and a crowd (negative) does not count
+CLASSES = [[1], [1, 1], [1, 2], [1], [], [1, -3], [1, 1, 1], [3, 1], [1], [2]]
+CATEGORIES = [{"id": i, "name": name} for i, name in enumerate("abcd", 1)]
+FACTORS = np.array([1, 1, 2.25, 1, 1, 1, 1.5, 3.0, 1, 2.25])
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Records:
+    """Ten images, every third of them wide."""
+    rows = []
+    for image, labels in enumerate(CLASSES, 1):
+        for label in labels:
+            crowd = {"iscrowd": 1, "segmentation": {"size": [60, 40], "counts": [0, 2400]}} if label < 0 else {}
+            rows.append(annotation(len(rows) + 1, image, [2, 3, 12, 10], abs(label), **crowd))
+    sizes = [(40, 60) if i % 3 == 0 else (60, 40) for i in range(len(CLASSES))]
+    return coco_records(tmp_path, rows, sizes, categories=CATEGORIES)
+
+
+def reference(threshold: float, square_root: bool) -> tuple[list[float], list[float]]:
+    """The rule of the paper, read aloud."""
+    present = [{label for label in labels if label > 0} for labels in CLASSES]
+    of_class = []
+    for label in (1, 2, 3, 4):
+        fraction = sum(label in labels for labels in present) / len(present)
+        factor = threshold / fraction if fraction else 0.0
+        of_class.append(max(1.0, math.sqrt(factor) if square_root else factor))
+    return of_class, [max((of_class[label - 1] for label in labels), default=1.0) for labels in present]
+
+
+@pytest.mark.parametrize("threshold", [0.001, 0.1, 0.15, 0.5, 0.95, 1.0])
+@pytest.mark.parametrize("square_root", [True, False])
+def test_factors_are_those_of_the_paper(records: Records, threshold: float, square_root: bool) -> None:
+    found = repeat_factors(records, threshold, square_root)
+    for ours, theirs in zip(found, reference(threshold, square_root), strict=True):
+        assert ours.tolist() == pytest.approx(theirs)
+
+
+def test_some_numbers_by_hand(records: Records) -> None:
+    of_class, of_image = repeat_factors(records, 0.9)
+    assert of_class.tolist() == pytest.approx([math.sqrt(0.9 / 0.8), math.sqrt(0.9 / 0.2), 3.0, 1.0])
+    assert of_image[[2, 4, 7]].tolist() == pytest.approx([math.sqrt(4.5), 1.0, 3.0])
+
+
+def test_records_without_an_object_come_once(tmp_path: Path) -> None:
+    of_class, of_image = repeat_factors(coco_records(tmp_path, [], [(40, 60)] * 3), 0.5)
+    assert (of_class.tolist(), of_image.tolist()) == ([1.0, 1.0], [1.0, 1.0, 1.0])
+
+
+def test_keys(records: Records) -> None:
+    assert image_repeats(config(), records) is None
+    assert images_per_epoch(config(), records) == 10
+    cfg = config("DATALOADER.REPEAT_THRESHOLD", 0.9)
+    assert image_repeats(cfg, records) == pytest.approx(reference(0.9, True)[1])
+    assert images_per_epoch(cfg, records) == round(sum(reference(0.9, True)[1]))
+    cfg = config("DATALOADER.REPEAT_THRESHOLD", 0.9, "DATALOADER.REPEAT_SQRT", False)
+    assert images_per_epoch(cfg, records) == round(sum(reference(0.9, False)[1]))
+    for value in (-0.1, 1.5):
+        with pytest.raises(ValueError, match=r"DATALOADER\.REPEAT_THRESHOLD"):
+            validate(config("DATALOADER.REPEAT_THRESHOLD", value))
+
+
+# ---------------------------------------------------------------------------------------------- the order
+WIDE = np.arange(10) % 3 == 0
+
+
+def sampler(repeats: np.ndarray | None = FACTORS, **options: Any) -> TrainSampler:
+    return TrainSampler(**{"length": 10, "batch_size": 4, "seed": 7, "is_wide": None, "repeats": repeats, **options})
+
+
+def drawn(of: TrainSampler, count: int, start: int = 0) -> list[list[Draw]]:
+    return list(islice(of.batches(start), count))
+
+
+def by_epoch(of: TrainSampler, count: int) -> list[list[int]]:
+    """The images of all whole epochs among so many positions."""
+    draws = [of.draw(position) for position in range(count)]
+    epochs = [[draw.record for draw in draws if draw.epoch == epoch] for epoch in range(draws[-1].epoch)]
+    assert [image for images in epochs for image in images] == [d.record for d in draws[: sum(map(len, epochs))]]
+    return epochs
+
+
+def test_each_epoch_rounds_and_the_mean_is_the_factor() -> None:
+    epochs = by_epoch(sampler(), 15 * 1000)
+    assert len(epochs) > 950
+    counts = np.array([np.bincount(images, minlength=10) for images in epochs])
+    assert ((counts == np.floor(FACTORS)) | (counts == np.ceil(FACTORS))).all()
+    # Standard error at most 0.5 / sqrt(950) = 0.016
+    assert counts.mean(axis=0) == pytest.approx(FACTORS, abs=0.08)
+    assert len({tuple(row) for row in counts.tolist()}) == 8  # each of the three is rounded by itself
+    assert by_epoch(sampler(seed=8), 60) != epochs[:4] != epochs[4:8]
+
+
+def test_the_order_within_an_epoch_is_random() -> None:
+    first = Counter(images[0] for images in by_epoch(sampler(), 15 * 1000))
+    assert first[7] / first[0] == pytest.approx(3, rel=0.4)
+
+
+def test_ones_are_the_order_without_repeats() -> None:
+    for is_wide in (None, WIDE):
+        plain = drawn(sampler(None, is_wide=is_wide), 60)
+        assert drawn(sampler(np.ones(10), is_wide=is_wide), 60) == plain
+    assert {sampler(None).turn(position) for position in range(30)} == {0}
+
+
+@pytest.mark.parametrize("is_wide", [None, WIDE])
+def test_starting_anywhere_and_any_ranks(is_wide: np.ndarray | None) -> None:
+    whole = drawn(sampler(is_wide=is_wide), 120)
+    for start in (1, 3, 4, 29, 101):
+        assert drawn(sampler(is_wide=is_wide), 15, start) == whole[start : start + 15]
+    halves = [drawn(sampler(is_wide=is_wide, rank=rank, world_size=2), 120) for rank in (0, 1)]
+    assert [a + b for a, b in zip(*halves, strict=True)] == whole
+    positions = sorted(draw.position for batch in whole[:96] for draw in batch)
+    assert positions == list(range(96 * 4))  # also with grouping, all of 48 windows
+
+
+def test_what_was_asked_before_changes_nothing() -> None:
+    used = sampler()
+    late = [used.draw(position) for position in range(300, 330)]
+    assert [used.draw(position) for position in range(40)] == [sampler().draw(position) for position in range(40)]
+    assert [sampler().draw(position) for position in range(300, 330)] == late
+    copy = pickle.loads(pickle.dumps(used))
+    assert [copy.draw(position) for position in range(290, 320)] == [used.draw(p) for p in range(290, 320)]
+
+
+def test_turns_count_the_places_of_an_image() -> None:
+    of = sampler()
+    places: dict[tuple[int, int], list[int]] = {}
+    for position in range(600):
+        draw = of.draw(position)
+        places.setdefault((draw.epoch, draw.record), []).append(of.turn(position))
+    last = of.draw(599).epoch
+    assert all(sorted(turns) == list(range(len(turns))) for (epoch, _), turns in places.items() if epoch < last)
+
+
+@pytest.mark.parametrize(("first", "second"), [(4, 8), (8, 3)])
+def test_another_batch_and_grouping_go_on_at_the_right_image(first: int, second: int) -> None:
+    for at in (1, 5, 12):
+        old = sampler(batch_size=first, is_wide=WIDE)
+        new = sampler(batch_size=second, is_wide=None, beginning=old.rest(at))
+        draws = [draw for batch in [*drawn(old, at), *drawn(new, 60)] for draw in batch]
+        positions = [draw.position for draw in draws]
+        assert len(set(positions)) == len(positions)
+        assert set(range(len(positions) - 8)) <= set(positions)
+        assert all(draw == sampler().draw(draw.position) for draw in draws)
+
+
+# ---------------------------------------------------------------------------------------------- the loader
+def config(*overrides: Any) -> ConfigNode:
+    cfg = get_cfg()
+    sizes = ("INPUT.MIN_SIZE_TRAIN", (32, 40), "INPUT.BRIGHTNESS", 0.3)
+    cfg.merge_from_list(["DATALOADER.NUM_WORKERS", 0, "SOLVER.IMS_PER_BATCH", 4, *sizes, *overrides])
+    return cfg
+
+
+def read(records: Records, count: int, *place: int, **keys: Any) -> list[Any]:
+    """(image id, seed of the model's sampling, sum of the pixels) of some batches, with the rare classes often."""
+    cfg = config("DATALOADER.REPEAT_THRESHOLD", 0.9, *[w for k, v in keys.items() for w in (f"DATALOADER.{k}", v)])
+    loader = build_train_loader(cfg, records, *place)
+    batches = [list(zip(*batch, strict=True)) for batch in islice(loader, count)]
+    loader.close()
+    return [[(t["image_id"], t["seed"], int(image.sum())) for image, t in batch] for batch in batches]
+
+
+def test_batches_are_the_same_from_any_start_with_any_workers_and_ranks(records: Records) -> None:
+    whole = read(records, 12)
+    assert read(records, 5, 7) == whole[7:]
+    assert read(records, 12, NUM_WORKERS=2) == whole
+    halves = [read(records, 12, 0, rank, 2) for rank in (0, 1)]
+    assert [a + b for a, b in zip(*halves, strict=True)] == whole
+
+
+def test_an_image_is_augmented_anew_each_time(records: Records) -> None:
+    samples = [sample for batch in read(records, 30) for sample in batch]
+    assert len({seed for _, seed, _ in samples}) == len(samples)
+    assert Counter(image for image, _, _ in samples)[8] > 2 * Counter(image for image, _, _ in samples)[5]
+
+
+def test_first_turns_are_those_without_repeats(records: Records) -> None:
+    """An image's first turn in an epoch has the augmentation that it has where each comes once."""
+    cfg = config()
+    plain = build_train_loader(cfg, records)
+    once = {t["image_id"]: t["seed"] for _, targets in islice(plain, 2) for t in targets}
+    repeated = {sample[:2] for batch in read(records, 4) for sample in batch}
+    assert sum((image, seed) in repeated for image, seed in once.items()) >= 6
+
+
+def test_grouping_and_repeats_together(records: Records) -> None:
+    factors = repeat_factors(records, 0.9)[1]
+    grouped = build_sampler(records, 4, 0, True, repeats=factors)
+    wide = records.sizes_hw[:, 1] > records.sizes_hw[:, 0]
+    batches = drawn(grouped, 200)
+    mixed = sum(len({bool(wide[draw.record]) for draw in batch}) > 1 for batch in batches)
+    assert mixed <= 100  # one of each window of two batches
