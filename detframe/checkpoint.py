@@ -62,6 +62,7 @@ class TrainingState(TypedDict):
     place: NotRequired[dict[str, Any]]  # in the data
     model: NotRequired[dict[str, Tensor]]  # the weights that are trained, where "model" is their moving average
     ema_updates: NotRequired[int]
+    statistics: NotRequired[dict[str, Tensor]]  # running ones of training, where "model" has others (TEST.PRECISE_BN)
 
 
 _META = {

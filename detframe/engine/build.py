@@ -23,6 +23,7 @@ from detframe.engine.metrics_writer import MetricsWriter
 from detframe.engine.nonfinite import FiniteGuard, FiniteHook
 from detframe.engine.pictures import PictureHook
 from detframe.engine.place import REMEDY
+from detframe.engine.precise_norms import build_precise_norms
 from detframe.engine.preflight import choose_metric
 from detframe.engine.random_numbers import seed_all
 from detframe.engine.reporting import ReportHook
@@ -66,6 +67,7 @@ def build_trainer(inputs: RunInputs, folder: Path, weights: str, checkpoint: Che
     meta = describe(cfg, inputs.records.metadata)
     schedule = build_lr_schedule(cfg, place.pace, inputs.in_epochs)
     check_schedule(cfg, schedule)
+    settings = step_settings(cfg, device)
     # So far all ranks have used the same random numbers, to build the same weights. A run that goes on takes its own
     # states from the checkpoint, or, with another number of ranks, must not use the numbers of its beginning again
     seed_all(cfg.SEED + 1 + rank() + start * _FAR_APART)
@@ -76,13 +78,14 @@ def build_trainer(inputs: RunInputs, folder: Path, weights: str, checkpoint: Che
             build_train_loader(cfg, inputs.records, start - place.begun_at, rank(), world_size(), place.beginning)
         ),
         schedule=schedule,
-        settings=step_settings(cfg, device),
+        settings=settings,
         max_iter=cfg.SOLVER.MAX_ITER,
         device=device,
         guard=FiniteGuard(folder, cfg, meta, file_names(inputs.records)),
         hooks=build_hooks(inputs, model, Checkpointer(folder, meta, cfg.SOLVER.KEEP_LAST), start),
         ema=ModelEMA(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY > 0 else None,
         place=place,
+        norms=build_precise_norms(cfg, model, inputs.records, settings.autocast(device)),
     )
     if checkpoint is not None:
         trainer.load_training_state(checkpoint if comparable(inputs.changes) else without_measures(checkpoint))

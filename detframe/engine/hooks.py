@@ -186,6 +186,7 @@ class EvaluationHook(Hook):
         for hook in trainer.hooks:
             hook.before_evaluation(trainer)
         try:
+            trainer.measure_norms()
             with trainer.evaluated_model():
                 metrics = self.evaluate(trainer.iteration)
             self._last = trainer.iteration
@@ -237,6 +238,11 @@ class CheckpointHook(Hook):
         if trainer.is_over:
             save_checkpoint(trainer, self.checkpointer, FINAL)
 
+    def after_measuring(self, trainer: Trainer) -> None:
+        """Save the final weights with the statistics that they are evaluated with."""
+        if trainer.is_over:
+            save_checkpoint(trainer, self.checkpointer, FINAL)
+
     def after_evaluation(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         """Note that there is something to save."""
         self._unsaved = True
@@ -248,9 +254,16 @@ class CheckpointHook(Hook):
             self._save(trainer)
 
     def after_last_step(self, trainer: Trainer) -> None:
-        """Save the last step, so that whatever ends the process from here on, a training can go on from there."""
+        """Save the last step, so that whatever ends the process from here on, a training can go on from there.
+
+        Without an evaluation, statistics of batch norms are not measured yet.
+        """
         if trainer.saved is None or trainer.saved.name != periodic_name(trainer.iteration):
             self._save(trainer)
+        try:
+            trainer.measure_norms()
+        except RunStopped as stop:
+            raise trainer.stopped(stop.signum) from None
 
     def before_stop(self, trainer: Trainer) -> None:
         """Save what was done since the last checkpoint."""

@@ -19,6 +19,7 @@ from detframe.config.keys import all_keys
 from detframe.config.keys.common import SAME_IMAGES
 from detframe.engine.checkpoint import BEST
 from detframe.engine.place import REMEDY, Place
+from detframe.engine.weights import with_own_statistics
 from detframe.errors import InvalidValueError
 from detframe.parallel.collectives import world_size
 
@@ -131,11 +132,12 @@ def comparable(changes: list[Change]) -> bool:
 
 
 def without_measures(checkpoint: Checkpoint) -> Checkpoint:
-    """A checkpoint without what was measured: the best value, and that its iteration was evaluated."""
+    """A checkpoint without what was measured: the best value, that its iteration was evaluated, statistics of norms."""
     state = checkpoint.state
     hooks = {name: own for name, own in state["hooks"].items() if name != "best"}
     hooks["evaluation"] = {**hooks.get("evaluation", {}), "last": -1}
-    return replace(checkpoint, training={**state, "hooks": hooks})
+    weights = with_own_statistics(checkpoint)
+    return replace(checkpoint, model=weights, training={**state, "hooks": hooks, "statistics": {}})
 
 
 def keep_best(folder: Path, changes: list[Change], iteration: int) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -32,6 +33,10 @@ class StepSettings:
     amp_dtype: torch.dtype | None = None
     clip_norm: float = 0.0
     clip_value: float = 0.0
+
+    def autocast(self, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+        """What makes a context in which the model computes in the precision of a step."""
+        return nullcontext if self.amp_dtype is None else partial(torch.autocast, device.type, dtype=self.amp_dtype)
 
 
 @dataclass

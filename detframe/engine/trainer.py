@@ -6,12 +6,11 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
@@ -20,6 +19,7 @@ from torch.optim import Optimizer
 from detframe.checkpoint import Checkpoint, TrainingState
 from detframe.engine.commands import after_signal
 from detframe.engine.place import Place
+from detframe.engine.precise_norms import PreciseNorms
 from detframe.engine.random_numbers import rng_state, set_rng_state
 from detframe.engine.step import (
     Batch,
@@ -32,6 +32,7 @@ from detframe.engine.step import (
     infinite_buffers,
     split_batch,
 )
+from detframe.engine.weights import Weights
 from detframe.errors import ProcessFailedError
 from detframe.parallel.collectives import any_rank, gather_objects, max_over_ranks, rank, world_size
 from detframe.parallel.joining import wrap
@@ -39,7 +40,6 @@ from detframe.parallel.stopping import RunStopped, StopSignals
 from detframe.solver import ModelEMA, learning_rate, load_optimizer_state, parameter_names, set_learning_rate
 from detframe.solver.schedules import Schedule
 from detframe.structures import Target
-from detframe.structures.forms import check_fit
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,9 @@ class Hook:
 
     def before_evaluation(self, trainer: Trainer) -> None:
         """Before every evaluation, which may fail or be killed: what must not be lost is saved here."""
+
+    def after_measuring(self, trainer: Trainer) -> None:
+        """When the statistics of batch norms are measured (TEST.PRECISE_BN), which the weights for use have now."""
 
     def after_evaluation(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         """After every evaluation; the metrics are the same on every rank."""
@@ -111,6 +114,7 @@ class Trainer:
         schedule: iteration -> factor of the learning rate.
         guard: what to do about a non-finite loss.
         place: where the run stands in its data, for its checkpoints; None for data without an order.
+        norms: what measures the statistics of batch norms; None keeps their moving averages.
     """
 
     def __init__(
@@ -126,6 +130,7 @@ class Trainer:
         hooks: Sequence[Hook] = (),
         ema: ModelEMA | None = None,
         place: Place | None = None,
+        norms: PreciseNorms | None = None,
     ) -> None:
         self.model = model
         self.wrapped = wrap(model, device)
@@ -133,11 +138,13 @@ class Trainer:
         self.data = data
         self.schedule = schedule
         self.settings = settings
+        self.autocast = settings.autocast(device)
         self.max_iter = max_iter
         self.device = device
         self.guard = guard
         self.hooks = list(hooks)
         self.ema = ema
+        self.weights = Weights(model, ema, norms)
         self.place = place
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.amp_dtype == torch.float16)
         self.running = RunningBuffers(model)
@@ -279,11 +286,11 @@ class Trainer:
         """Gradients of the mean over the parts of the batch; returns the losses, averaged in the same way."""
         steps = self.settings.accumulate_steps
         parts = split_batch(images, targets, steps)
-        counts = count_parts(self.model, parts, self._autocast)
+        counts = count_parts(self.model, parts, self.autocast)
         mean: dict[str, Tensor] = {}
         for index, part in enumerate(parts):
             with self._gradient_sync(last=index == steps - 1):
-                with self._autocast(), counts.part(index):
+                with self.autocast(), counts.part(index):
                     losses = self.wrapped(*part)
                 if self.last_step is None and index == 0:
                     check_losses(losses)
@@ -297,10 +304,6 @@ class Trainer:
         if isinstance(self.wrapped, DistributedDataParallel) and not last:
             return self.wrapped.no_sync()
         return nullcontext()
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        dtype = self.settings.amp_dtype
-        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
 
     def _clip_gradients(self) -> Tensor:
         """Clip as the settings say; returns the global norm before that."""
@@ -330,21 +333,23 @@ class Trainer:
         for hook in self.hooks:
             hook.after_evaluation(self, metrics)
 
-    @contextmanager
-    def evaluated_model(self) -> Iterator[None]:
-        """Inside the `with`, `model` holds the weights that are evaluated: the moving average where there is one.
+    def measure_norms(self) -> None:
+        """Measure the statistics of batch norms for the weights for use, where that is wanted (TEST.PRECISE_BN).
 
-        Running statistics are those of rank 0, as in a checkpoint. Called by every rank.
+        Raises:
+            FloatingPointError, RunStopped: as `PreciseNorms.measure`.
         """
-        with nullcontext() if self.ema is None else self.ema.applied_to(self.model):
-            if world_size() > 1:
-                for buffer in self.model.buffers():
-                    dist.broadcast(buffer, src=0)
-            yield
+        if self.weights.measure(self.iteration):
+            for hook in self.hooks:
+                hook.after_measuring(self)
+
+    def evaluated_model(self) -> AbstractContextManager[None]:
+        """Inside the `with`, `model` holds the weights that are evaluated. Called by every rank."""
+        return self.weights.evaluated(self.iteration)
 
     def inference_weights(self) -> dict[str, Tensor]:
         """The weights that a checkpoint offers for inference."""
-        return self.model.state_dict() if self.ema is None else self.ema.average
+        return self.weights.for_use(self.iteration)
 
     def training_state(self) -> TrainingState:
         """Everything that going on needs beside `inference_weights`. Called by every rank."""
@@ -364,8 +369,7 @@ class Trainer:
             state["images_seen"] = self.place.pace.images_at(self.iteration)
             state["max_images"] = self.place.pace.images_at(self.max_iter)
             state["place"] = self.place.state_dict()
-        if self.ema is not None:
-            state["model"], state["ema_updates"] = self.model.state_dict(), self.ema.updates
+        state.update(self.weights.state(self.iteration))  # type: ignore[typeddict-item]
         return state
 
     def load_training_state(self, checkpoint: Checkpoint) -> None:
@@ -375,15 +379,11 @@ class Trainer:
             ValueError: the optimizer's groups are not those of the checkpoint.
         """
         state = checkpoint.state
-        weights = state.get("model", checkpoint.model)
-        check_fit(weights, self.model.state_dict(), "--resume: the weights in the checkpoint")
-        self.model.load_state_dict(weights)
+        self.weights.load(checkpoint)
         names = parameter_names(self.optimizer, self.model)
         load_optimizer_state(self.optimizer, state["optimizer"], state.get("optimizer_names"), names)
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
-        if self.ema is not None:
-            self.ema.load_state_dict({"average": dict(checkpoint.model), "updates": state.get("ema_updates", 0)})
         self.infinite_buffers = frozenset(state.get("infinite_buffers", self.infinite_buffers))
         self.iteration = state["iteration"]
         self.metrics = checkpoint.metrics

@@ -1,6 +1,14 @@
 """Building blocks with parameters, and the normalisers of losses."""
 
-from detframe.layers.conv_norm import ConvNorm, SingleValueError, check_norms, conv_norm, folding, make_norm
+from detframe.layers.conv_norm import (
+    ConvNorm,
+    SingleValueError,
+    check_norms,
+    conv_norm,
+    folding,
+    make_norm,
+    training_norms,
+)
 from detframe.layers.deform_conv import DeformConv
 from detframe.layers.freezing import freeze, freeze_matching
 from detframe.layers.initialising import init_he, init_normal, init_uniform
@@ -24,4 +32,5 @@ __all__ = [
     "make_norm",
     "measuring",
     "passes_per_step",
+    "training_norms",
 ]

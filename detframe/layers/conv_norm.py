@@ -42,6 +42,19 @@ def make_norm(name: str, channels: int, eps: float = 1e-5) -> nn.Module | None:
     raise InvalidValueError(f"unknown norm {name!r}; known: '', FrozenBN, BN, SyncBN, GN")
 
 
+def training_norms(model: nn.Module) -> dict[str, nn.Module]:
+    """The batch norms that take statistics of their input and keep a moving average of them, by name.
+
+    Args:
+        model: in the mode in which it trains.
+    """
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, _BATCH) and module.training and module.running_mean is not None
+    }
+
+
 class SingleValueError(InvalidValueError):
     """A norm in training met a single value to normalise by its own mean and variance."""
 

@@ -77,13 +77,16 @@ def test_training_takes_the_old_file_and_logs_the_translation(workplace: Path): 
         "  ROI_BOX_HEAD: {NAME: FastRCNNConvFCHead, NUM_FC: 2, FC_DIM: 64, POOLER_RESOLUTION: 7}\n"
         "INPUT: {MIN_SIZE_TRAIN: [96], MIN_SIZE_TEST: 96}\n"
         "SOLVER: {IMS_PER_BATCH: 2, MAX_ITER: 1, STEPS: [1]}\n"
-        "TEST: {PRECISE_BN: {ENABLED: True}}\n"
-        "VERSION: 2\n"
+        "TEST: {PRECISE_BN: {ENABLED: True, NUM_ITER: 2}}\n"
+        "VIS_PERIOD: 20\nVERSION: 2\n"
     )
     words = ["--config-file", "old.yaml", "DATASETS.TRAIN", "shapes_train", "DATASETS.TEST", "shapes_val"]
     words += ["OUTPUT_DIR", "out", "MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", "0"]
     assert train.main(words) == 0
     log = Path("out/log.txt").read_text()
     assert "detectron2: MODEL.BACKBONE.FREEZE_AT 0 -> MODEL.BACKBONE.FREEZE_CONV_BODY_AT 0" in log
-    assert "WARNING: detectron2: TEST.PRECISE_BN.ENABLED True" in log
-    assert "BACKBONE:\n    CONV_BODY: R-18-FPN\n" in Path("out/config.yaml").read_text()
+    assert "WARNING: detectron2: VIS_PERIOD 20" in log
+    assert "batch norms over 2 training batches" in log
+    config = Path("out/config.yaml").read_text()
+    assert "BACKBONE:\n    CONV_BODY: R-18-FPN\n" in config
+    assert "PRECISE_BN:\n    ENABLED: true\n    NUM_ITER: 2\n" in config

@@ -75,6 +75,7 @@ def make_trainer(
     ema=0.0,
     schedule=lambda iteration: 1.0,
     start=0,
+    norms=None,
     **settings,
 ):
     cfg = cfg or make_config()
@@ -90,6 +91,7 @@ def make_trainer(
         guard=FiniteGuard(folder, cfg, META),
         hooks=hooks,
         ema=ModelEMA(model, ema) if ema else None,
+        norms=norms,
     )
 
 

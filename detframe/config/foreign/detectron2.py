@@ -41,7 +41,6 @@ DETECTRON2 = Program(
         "INPUT.COLOR_AUG_SSD": "colour jitter is INPUT.BRIGHTNESS, CONTRAST, SATURATION, HUE",
         "DATALOADER.RANDOM_SUBSET_RATIO": "all images are trained on",
         "TEST.KEYPOINT_OKS_SIGMAS": "they belong to the data set: keypoint_sigmas in the catalog",
-        "TEST.PRECISE_BN.": "norms keep their moving averages",
         "VIS_PERIOD": "SOLVER.IMAGE_PERIOD draws training images",
     },
 )
@@ -83,6 +82,7 @@ DETECTRON2.same(
     *(f"SOLVER.{key}" for key in ("GAMMA", "STEPS", "WARMUP_FACTOR", "WARMUP_ITERS", "WARMUP_METHOD")),
     *(f"SOLVER.{key}" for key in ("CHECKPOINT_PERIOD", "IMS_PER_BATCH", "BIAS_LR_FACTOR")),
     "TEST.EVAL_PERIOD",
+    *(f"TEST.PRECISE_BN.{key}" for key in ("ENABLED", "NUM_ITER")),
     "SEED",
 )
 DETECTRON2.renamed({

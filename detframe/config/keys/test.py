@@ -25,6 +25,13 @@ AUG = section(
     WBF_IOU=Key(0.55, 'MERGE "wbf": boxes that overlap by more than this IoU become one', within=(0, 1)),
 )
 
+PRECISE_BN = section(
+    ENABLED=Key(False, "Before an evaluation of a training and at its end, statistics of batch norms that train are "
+        "measured over training batches, for the evaluation and for the weights that are saved for use; without it, "
+        "they are the moving averages of training (docs/test_time.md)"),
+    NUM_ITER=Key(200, "The training batches, of SOLVER.IMS_PER_BATCH images each", like=COUNT),
+)
+
 TEST = section(
     resume=MEASURES,
     EVALUATOR=Key("coco", 'The evaluator: "coco"; "voc", which adds Pascal VOC\'s AP at IoU 0.5; "lvis", by the '
@@ -48,6 +55,7 @@ TEST = section(
         "soft_linear": "the same, lowered by 1 - IoU above the IoU threshold of the head"}),
     SOFT_NMS_SIGMA=Key(0.5, 'With NMS "soft": the smaller, the more overlapping boxes lose', above=0, ceiling=100),
     AUG=AUG,
+    PRECISE_BN=PRECISE_BN,
     VISUALIZE=Key(8, "Number of images of predictions beside ground truth that an evaluation draws", at_least=0,
         ceiling=1_000_000, resume=HOW),
     REPORT=Key(True, "Write report.html, report.json and predictions_<data set>.json into OUTPUT_DIR at the end of a "
