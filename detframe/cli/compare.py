@@ -49,6 +49,8 @@ def _run(args: argparse.Namespace) -> int:
     output = html_file(args.output)
     runs = [collect_report(expanded(folder)) for folder in args.folders]
     comparison = compare_runs([cfg for cfg, _ in runs], [report for _, report in runs])
+    for note in comparison.notes:
+        logger.warning("%s", note)
     path = write_comparison(output, comparison)
     sys.stdout.write(as_text(comparison))
     logger.info("comparison written to %s", path)

@@ -21,7 +21,8 @@ def report_run(folder: Path, output: Path | None = None) -> Path:
     """Write the report of the run in a folder.
 
     Where the run has left no detections, they are predicted again with its best weights, which also writes
-    evaluation.json; a run without weights, or whose data are gone, gives a page that says so.
+    evaluation.json; a run without weights, or whose data are gone, gives a page that says so. What the page says is
+    missing is a warning as well.
 
     Args:
         folder: OUTPUT_DIR of a training or of an evaluation.
@@ -31,7 +32,10 @@ def report_run(folder: Path, output: Path | None = None) -> Path:
         FileNotFoundError: the folder does not exist, or holds no config.yaml.
         ValueError, KeyError: its config.yaml cannot be read. OSError: the page cannot be written.
     """
-    return write_report(output or folder / REPORT_FILE, collect_report(folder)[1])
+    report = collect_report(folder)[1]
+    for note in report.all_notes:
+        logger.warning("%s", note)
+    return write_report(output or folder / REPORT_FILE, report)
 
 
 def collect_report(folder: Path) -> tuple[ConfigNode, Report]:
@@ -44,6 +48,8 @@ def collect_report(folder: Path) -> tuple[ConfigNode, Report]:
 
 def run_config(folder: Path) -> ConfigNode:
     """The config of the run in a folder, with this folder as OUTPUT_DIR; errors as of `report_run`."""
+    if folder.exists() and not folder.is_dir():
+        raise MissingFileError(f"{folder} is a file; name the folder of a run (its OUTPUT_DIR), as {folder.parent}")
     if not folder.is_dir():
         raise MissingFileError(f"there is no folder {folder}; name the OUTPUT_DIR of a run")
     path = folder / CONFIG_FILE

@@ -25,6 +25,7 @@ from detframe.evaluation.analysis.types import Advice
 from detframe.files import read_text, write_text
 from detframe.parallel.collectives import rank
 from detframe.report import Curves, Report, SetReport, config_changes, run_curves, run_facts, start_line, write_report
+from detframe.report.curves import number
 from detframe.report.predictions import predictions_file, read_predictions
 from detframe.report.sets import set_report
 
@@ -141,8 +142,8 @@ def _measured(name: str, cfg: ConfigNode, rows: list[dict[str, Any]], evaluation
     found: Measured = ({}, None)
     for metrics, iteration in candidates:
         prefix = f"{name}/" if several else ""
-        own = {k.removeprefix(prefix): v for k, v in metrics.items() if "/" in k and k.startswith(prefix)}
-        found = (own, iteration) if own else found
+        own = {k.removeprefix(prefix): number(v) for k, v in metrics.items() if "/" in k and k.startswith(prefix)}
+        found = (own, iteration if type(iteration) is int else None) if own else found
     return found
 
 
@@ -168,7 +169,5 @@ def _load(cfg: ConfigNode, name: str) -> tuple[Records, list[str]]:
         return load_records([name], cfg.DATASETS.CATALOG, limit=cfg.DATASETS.LIMIT), []
     except MissingImagesError:
         found = load_records([name], cfg.DATASETS.CATALOG, limit=cfg.DATASETS.LIMIT, on_missing="skip")
-        return found, [
-            f"{len(found.missing)} images of {name} are missing now, as {found.missing[0]}; they are left out of all "
-            "numbers here"
-        ]
+        count = "1 image" if len(found.missing) == 1 else f"{len(found.missing)} images"
+        return found, [f"missing now: {count} of {name}, as {found.missing[0]}; left out of all numbers here"]

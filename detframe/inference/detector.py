@@ -19,7 +19,7 @@ from detframe.checkpoint import Checkpoint
 from detframe.compat import read_weights
 from detframe.compat.state import refuse_not_finite
 from detframe.config import ConfigNode, get_cfg, import_carried, validate
-from detframe.errors import InvalidValueError
+from detframe.errors import InvalidValueError, shown
 from detframe.evaluation import evaluating
 from detframe.inference.augmentation import AugmentedModel, View
 from detframe.inference.inputs import ImageLike, as_tensor, expand
@@ -228,6 +228,11 @@ class Detector:
         Raises:
             ValueError, KeyError: no such views.
         """
+        if augment is not None and not isinstance(augment, (bool, Mapping)):
+            raise InvalidValueError(
+                f"augment must be True, False, None or a dict with keys of TEST.AUG, as {{'MERGE': 'wbf'}}, not "
+                f"{shown(augment)}"
+            )
         if augment is False or (augment is None and not self.cfg.TEST.AUG.ENABLED):
             return None
         changes = augment if isinstance(augment, Mapping) else {}

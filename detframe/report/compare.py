@@ -65,6 +65,7 @@ class SetComparison:
     Attributes:
         runs: indices of those runs.
         changed: the images, those that changed most first.
+        notes: in what the data of the runs differ, so that their metrics are not of the same.
     """
 
     name: str
@@ -72,6 +73,7 @@ class SetComparison:
     metrics: tuple[Row, ...]
     classes: tuple[Row, ...]
     changed: tuple[ChangedImage, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,14 @@ class Comparison:
     reports: tuple[Report, ...]
     config: tuple[ConfigChange, ...]
     sets: tuple[SetComparison, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know before the numbers, with the run or the data set that it is about."""
+        of_runs = (
+            f"{name}: {note}" for name, one in zip(self.names, self.reports, strict=True) for note in one.all_notes
+        )
+        return (*of_runs, *(f"{one.name}: {note}" for one in self.sets for note in one.notes))
 
 
 def compare_runs(configs: Sequence[ConfigNode], reports: Sequence[Report]) -> Comparison:
@@ -106,9 +116,42 @@ def distinct_names(folders: Sequence[str]) -> tuple[str, ...]:
 def _set(name: str, reports: Sequence[Report]) -> SetComparison:
     having = [(i, one) for i, report in enumerate(reports) for one in report.sets if one.name == name]
     sets = [one for _, one in having]
+    changed = tuple(changed_images(sets))
     return SetComparison(
-        name, tuple(i for i, _ in having), _metric_rows(sets), _class_rows(sets), tuple(changed_images(sets))
+        name, tuple(i for i, _ in having), _metric_rows(sets), _class_rows(sets), changed, tuple(_other_data(sets))
     )
+
+
+def _other_data(sets: Sequence[SetReport]) -> list[str]:
+    """In what the data behind one name differ between the runs."""
+    images = [set(_pictures_of(one).items()) for one in sets]
+    notes = []
+    if any(own != images[0] for own in images):
+        common = len(set.intersection(*images)) if images else 0
+        notes.append(
+            f"the runs were evaluated on different images ({_counts(images)}; {common} in common), so their metrics "
+            "are not of the same data"
+        )
+    if any(set(one.analysis.class_names) != set(sets[0].analysis.class_names) for one in sets):
+        notes.append(
+            "the runs were evaluated on different classes, so metrics over all classes are not of the same data"
+        )
+    objects = [int(one.analysis.ap.objects[:, 0].sum()) for one in sets]
+    if not notes and len(set(objects)) > 1:
+        notes.append(
+            f"the runs were evaluated on different annotations ({', '.join(map(str, objects))} objects), so their "
+            "metrics are not of the same data"
+        )
+    return notes
+
+
+def _pictures_of(one: SetReport) -> dict[Any, str]:
+    """The name of the file of each image, by image id."""
+    return {image_id: Path(one.files.get(image_id, "")).name for image_id in one.analysis.image_ids}
+
+
+def _counts(images: Sequence[set[Any]]) -> str:
+    return ", ".join(str(len(own)) for own in images)
 
 
 def _metric_rows(sets: Sequence[SetReport]) -> tuple[Row, ...]:
@@ -142,11 +185,11 @@ def _class_ap(one: SetReport, name: str) -> float | None:
 def changed_images(sets: Sequence[SetReport]) -> list[ChangedImage]:
     """The images of all runs by falling change of F1, then of the number of errors; each at its run's best threshold.
 
-    Images that came out alike everywhere are left out.
+    Images that came out alike everywhere are left out, and so is an id that stands for different files.
     """
-    rows = [{row["image_id"]: row for row in image_rows(one)} for one in sets]
-    common = [image_id for image_id in rows[0] if all(image_id in own for own in rows)]
-    found = [_change(image_id, [own[image_id] for own in rows]) for image_id in common]
+    rows = [{(row["image_id"], Path(row["file"]).name): row for row in image_rows(one)} for one in sets]
+    common = [image for image in rows[0] if all(image in own for own in rows)]
+    found = [_change(image[0], [own[image] for own in rows]) for image in common]
     changed = [(image, errors) for image, errors in found if image.change or errors]
     changed.sort(key=lambda entry: (-entry[0].change, -entry[1]))
     return [image for image, _ in changed]
@@ -194,6 +237,7 @@ def render_comparison(comparison: Comparison) -> str:
         ("common.js", "pictures.js", "compare.js"),
         names=comparison.names,
         runs=[_run_view(name, report) for name, report in zip(comparison.names, comparison.reports, strict=True)],
+        notes=comparison.notes,
         config=comparison.config,
         sets=[_set_view(one) for one in comparison.sets],
         date=time.strftime("%Y-%m-%d %H:%M"),
@@ -212,7 +256,7 @@ def _curve(curve: Curve | None, report: Report) -> View:
 def _run_view(name: str, report: Report) -> View:
     run = report.run
     took = format_seconds(run.seconds) if run.seconds is not None else "unknown"
-    return {"name": name, "run": run, "took": took, "notes": report.notes}
+    return {"name": name, "run": run, "took": took}
 
 
 def _set_view(one: SetComparison) -> View:

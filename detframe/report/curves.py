@@ -63,12 +63,17 @@ def _place(name: str, curves: Curves) -> list[Curve] | None:
 
 
 def _curve(name: str, rows: Iterable[Mapping[str, Any]]) -> Curve:
-    points = [(int(row["iteration"]), _number(row[name])) for row in rows if name in row]
+    points = [(int(row["iteration"]), number(row[name])) for row in rows if name in row]
     step = math.ceil(len(points) / MOST_POINTS)
     kept = points[::step] if step <= 1 or not (len(points) - 1) % step else [*points[::step], points[-1]]
     return Curve(name, tuple(p[0] for p in kept), tuple(p[1] for p in kept))
 
 
-def _number(value: Any) -> float | None:
-    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if usable else None
+def number(value: Any) -> float | None:
+    """What a file holds as a finite number, None for anything else."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # a whole number of hundreds of digits
+        return None

@@ -48,7 +48,7 @@ def _detection(path: Path, number: int, row: Any, labels: dict[int, int]) -> tup
         image_id, category, score, box = row["image_id"], row["category_id"], float(row["score"]), row["bbox"]
         x, y, width, height = (float(value) for value in (box if isinstance(box, list) else ()))
         hash((image_id, category))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):  # the last of numbers of hundreds of digits
         raise InvalidValueError(
             f"entry {number} of {path} is no detection with image_id, category_id, bbox (x, y, width, height) and "
             f"score: {shown(row)}"
@@ -71,8 +71,9 @@ def _by_image(columns: Sequence[tuple[Any, int, float, list[float]]]) -> dict[An
 
 
 def _result(found: Sequence[tuple[int, float, list[float]]]) -> ImageResult:
-    boxes = np.array([box for _, _, box in found], dtype=np.float32).reshape(-1, 4)
-    scores = np.array([score for _, score, _ in found], dtype=np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is left out
+        boxes = np.array([box for _, _, box in found], dtype=np.float32).reshape(-1, 4)
+        scores = np.array([score for _, score, _ in found], dtype=np.float32)
     finite = np.isfinite(boxes).all(1) & np.isfinite(scores)
     return ImageResult(
         boxes=boxes[finite],

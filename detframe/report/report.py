@@ -55,6 +55,11 @@ class Report:
     sets: tuple[SetReport, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def all_notes(self) -> tuple[str, ...]:
+        """What is missing or does not fit together, of the run and of each of its data sets."""
+        return (*self.notes, *(f"{one.name}: {note}" for one in self.sets for note in one.notes))
+
     def with_notes(self, *notes: str) -> Report:
         """The same, with more to say about what is missing."""
         return replace(self, notes=(*self.notes, *notes))

@@ -69,14 +69,20 @@ def _notes(analysis: Analysis, results: Mapping[Any, ImageResult], metrics: Mapp
         images = "1 image" if unknown == 1 else f"{unknown} images"
         notes.append(f"The detections of {images} that the data set does not have are left out.")
     own, said = mean_ap(analysis), metrics.get("bbox/AP")
-    if said is not None and not math.isnan(said) and not abs(own - said) < 0.05:
+    if "bbox/APr" in metrics:  # LVIS's AP is of other rules than the analysis
+        notes.append(
+            "The metrics follow the rules of LVIS. The tables by class, size and IoU follow those of COCO, where a "
+            "detection also counts as wrong on an image that was not searched for its class."
+        )
+    elif said is not None and not math.isnan(said) and not abs(own - said) < 0.05:
         notes.append(
             f"The detections have the AP {own:.2f}, but metrics.jsonl or evaluation.json says {said:.2f}: they are of "
             "other weights. This page shows what follows from the detections."
         )
     broken = sum(result.not_finite for result in results.values())
     if broken:
-        notes.append(f"{broken} detections with a box or score that is not a finite number are left out.")
+        what = "1 detection" if broken == 1 else f"{broken} detections"
+        notes.append(f"Left out: {what} with a box or score that is not a finite number.")
     return notes
 
 

@@ -129,11 +129,22 @@ def test_the_commands(trained, tmp_path, capsys):
     assert "bbox/AP" in shown
 
 
+def test_what_is_missing_is_said_in_the_terminal(trained, tmp_path, capsys):
+    (trained / "predictions_shapes_val.json").write_text("[{")
+    page = tmp_path / "both.html"
+    for words in (["report", str(trained)], ["compare", str(trained), str(trained), "--output", str(page)]):
+        assert main(words) == 0
+        shown = "".join(capsys.readouterr())
+        assert "shapes_val could not be looked at" in shown and "is no JSON" in shown
+    assert "is no JSON" in page.read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["report", "nowhere"], "there is no folder nowhere"),
         (["report", "."], "holds no config.yaml"),
+        (["report", "notes.txt"], "notes.txt is a file"),
         (["report", ".", "--output", "page.pdf"], "must be the name of an HTML file"),
         (["compare", "a"], "needs two runs or more"),
         (["compare", "a", "b"], "there is no folder a"),
@@ -141,6 +152,7 @@ def test_the_commands(trained, tmp_path, capsys):
 )
 def test_mistakes_are_one_message(words, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
     assert main(words) == 2
     shown = capsys.readouterr().err
     assert message in shown

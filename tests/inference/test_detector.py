@@ -369,6 +369,9 @@ def test_several_views(checkpoint_path):
 
 
 @pytest.mark.parametrize(("augment", "match"), [
+    ("yes", "augment must be True, False, None or a dict"),
+    (1, "augment must be True, False, None or a dict"),
+    ([("MERGE", "wbf")], "augment must be True, False, None or a dict"),
     ({"MERG": "wbf"}, "did you mean 'TEST.AUG.MERGE'"),
     ({"MERGE": "mean"}, "TEST.AUG.MERGE must be one of 'nms', 'soft', 'wbf', not 'mean'"),
     ({"PLAIN": False}, "TEST.AUG.MIN_SIZES must be one size at least"),

@@ -76,6 +76,60 @@ def test_runs_with_other_classes_and_images(run, tmp_path):
     assert all(image.image_id == 1 for image in one.changed)
 
 
+def compared(*folders):
+    runs = [collect_report(folder) for folder in folders]
+    return compare_runs([cfg for cfg, _ in runs], [report for _, report in runs])
+
+
+def test_runs_on_the_same_data_have_nothing_to_note(comparison):
+    assert comparison.sets[0].notes == ()
+
+
+@pytest.mark.parametrize(
+    ("truth", "classes", "words"),
+    [
+        (
+            {1: TRUTH[1], 9: []},
+            ("ball", "box"),
+            ["toy: the runs were evaluated on different images (4, 2; 1 in common)"],
+        ),
+        (TRUTH, ("ball", "cube"), ["toy: the runs were evaluated on different classes"]),
+        ({**TRUTH, 1: TRUTH[1][:1]}, ("ball", "box"), ["toy: the runs were evaluated on different annotations"]),
+    ],
+)
+def test_runs_on_other_data_of_the_same_name_say_so(run, tmp_path, truth, classes, words):
+    other = make_run(tmp_path / "other", truth, {1: FOUND[1]}, classes=classes)
+    comparison = compared(run, other)
+    notes = [note for note in comparison.notes if note.startswith("toy:")]
+    assert len(notes) == len(words)
+    page = write_comparison(tmp_path / "c.html", comparison).read_text()
+    for note, word in zip(notes, words, strict=True):
+        assert word in note and word in page
+
+
+def test_an_id_that_stands_for_different_files_is_no_common_image(run, tmp_path):
+    other = make_run(tmp_path / "other", TRUTH, {})
+    file = other / "data" / "toy.json"
+    content = json.loads(file.read_text())
+    pictures = other / "data" / "images"
+    for image in content["images"]:
+        (pictures / image["file_name"]).rename(pictures / f"new_{image['file_name']}")
+        image["file_name"] = f"new_{image['file_name']}"
+    file.write_text(json.dumps(content))
+    comparison = compared(run, other)
+    assert comparison.sets[0].changed == ()
+    assert "0 in common" in comparison.sets[0].notes[0]
+
+
+def test_what_does_not_fit_together_in_a_run_is_said_with_its_name(run, tmp_path):
+    rows = [{"iteration": 40, "loss": 1.0}, {"iteration": 40, "bbox/AP": 77.0}]
+    other = make_run(tmp_path / "other", TRUTH, FOUND, data=run / "data", rows=rows)
+    comparison = compared(run, other)
+    (note,) = (note for note in comparison.notes if "77.00" in note)
+    assert note.startswith("other: toy: ")
+    assert "77.00" in write_comparison(tmp_path / "c.html", comparison).read_text()
+
+
 def test_three_runs(run, tmp_path):
     folders = [run, *(make_run(tmp_path / name, TRUTH, BETTER, data=run / "data") for name in ("b", "c"))]
     runs = [collect_report(folder) for folder in folders]

@@ -267,10 +267,28 @@ def test_files_that_hold_something_else(run, name, content, word):
     assert any(word in note for note in page_of(run).notes)
 
 
+@pytest.mark.parametrize("value", ["high", [1], {}, True, 10**400], ids=lambda value: type(value).__name__)
+def test_metrics_that_are_no_numbers_are_unknown(tmp_path, value):
+    rows = [{"iteration": 40, "loss": value}, {"iteration": 40, "bbox/AP": value}]
+    run = make_run(tmp_path / "run", TRUTH, FOUND, rows=rows)
+    (run / "evaluation.json").write_text(json.dumps({"metrics": {"bbox/AP": value}, "iteration": "last"}))
+    page_of(run)
+    one = numbers_of(run)["sets"]["toy"]
+    assert one["notes"] == [] and one["metrics"] == {"bbox/AP": None} and one["iteration"] is None
+    assert one["analysis"]["ap"]["objects"]
+
+
 def test_detections_of_other_weights_than_the_metrics(tmp_path):
     rows = [*ROWS[:3], {"iteration": 40, "bbox/AP": 77.0}]
     page = page_of(make_run(tmp_path / "run", TRUTH, FOUND, rows=rows))
     assert any("77.00" in note and "other weights" in note for note in page.notes)
+
+
+def test_metrics_by_the_rules_of_lvis_are_not_of_other_weights(tmp_path):
+    rows = [*ROWS[:3], {"iteration": 40, "bbox/AP": 77.0, "bbox/APr": 70.0}]
+    notes = page_of(make_run(tmp_path / "run", TRUTH, FOUND, rows=rows)).notes
+    assert any("rules of LVIS" in note for note in notes)
+    assert not any("other weights" in note for note in notes)
 
 
 def test_detections_of_images_that_the_data_set_does_not_have(tmp_path):

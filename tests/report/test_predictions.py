@@ -54,6 +54,8 @@ def test_no_detections(tmp_path):
         (json.dumps([{**ROW, "score": "high"}]), "entry 0"),
         (json.dumps([{**ROW, "image_id": {}}]), "entry 0"),
         (json.dumps([{"image_id": 1}]), "entry 0"),
+        (json.dumps([{**ROW, "score": 10**400}]), "entry 0"),
+        (json.dumps([{**ROW, "bbox": [1, 2, 3, 10**400]}]), "entry 0"),
     ],
 )
 def test_a_file_that_holds_something_else(tmp_path, text, word):
