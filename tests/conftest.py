@@ -49,7 +49,7 @@ def run_python(tmp_path: Path) -> Run:
     """Run Python with detframe importable, in an empty folder: run_python("-c", "import detframe")."""
 
     def run(
-        *args: object, cwd: Path | None = None, timeout: float = 120, **env: str
+        *args: object, cwd: Path | None = None, timeout: float = 300, **env: str
     ) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **env}
         for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "DETFRAME_DEBUG"):
