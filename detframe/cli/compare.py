@@ -78,7 +78,8 @@ def as_text(comparison: Comparison) -> str:
 
 
 def _cells(row: Row) -> list[str]:
-    return [row.name, *("N/A" if value is None else f"{value:.1f}" for value in row.values)]
+    digits = 4 if row.is_loss else 1
+    return [row.name, *("N/A" if value is None else f"{value:.{digits}f}" for value in row.values)]
 
 
 def _short(value: str | None) -> str:

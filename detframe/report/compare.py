@@ -37,9 +37,15 @@ class Row:
 
     @property
     def best(self) -> float | None:
-        """The highest value, if runs differ."""
+        """The highest value, or the lowest loss, if runs differ."""
         known = [value for value in self.values if value is not None]
-        return max(known) if len(set(known)) > 1 else None
+        choose = min if self.is_loss else max
+        return choose(known) if len(set(known)) > 1 else None
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether less is better."""
+        return "val/loss" in self.name
 
     @property
     def change(self) -> float | None:

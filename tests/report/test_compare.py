@@ -130,6 +130,17 @@ def test_what_does_not_fit_together_in_a_run_is_said_with_its_name(run, tmp_path
     assert "77.00" in write_comparison(tmp_path / "c.html", comparison).read_text()
 
 
+def test_of_losses_the_lowest_is_the_best(run, tmp_path):
+    folders = []
+    for name, loss in (("a", 0.5126), ("b", 0.4249)):
+        rows = [{"iteration": 40, "loss": 1.0}, {"iteration": 40, "bbox/AP": 31.0, "val/loss": loss}]
+        folders.append(make_run(tmp_path / name, TRUTH, FOUND, data=run / "data", rows=rows))
+    comparison = compared(*folders)
+    row = next(row for row in comparison.sets[0].metrics if row.name == "val/loss")
+    assert row.best == 0.4249
+    assert "0.5126" in as_text(comparison) and "0.4249" in as_text(comparison)
+
+
 def test_three_runs(run, tmp_path):
     folders = [run, *(make_run(tmp_path / name, TRUTH, BETTER, data=run / "data") for name in ("b", "c"))]
     runs = [collect_report(folder) for folder in folders]
