@@ -17,6 +17,7 @@ from detframe.data.packing import PackedDataset
 from detframe.data.selection import class_counts, relabel
 from detframe.errors import InvalidValueError, listed, shown
 from detframe.registry import nearest
+from detframe.texts import counted
 
 OTHERS = ("background", "ignore")
 _ALIKE = 0.85  # of difflib: one letter of seven, or another order of a few
@@ -158,7 +159,7 @@ def _others(field: ClassField, packed: PackedDataset) -> list[Finding]:
         if near is not None:
             new = field.new_names[near]
             remedy = f"if they are the same: classes: {{{near}: {new}, {name}: {new}}}"
-            objects = "1 object" if counts[name] == 1 else f"{counts[name]} objects"
+            objects = counted(counts[name], "object")
             text = f"the class {name!r} ({objects}) is not selected, and {near!r} is; its objects {done}; {remedy}"
             out.append(sentence("class-near-selected", WARNING, text, counts[name], remedy))
     return out

@@ -28,6 +28,7 @@ from detframe.report import Curves, Report, SetReport, config_changes, run_curve
 from detframe.report.curves import number
 from detframe.report.predictions import predictions_file, read_predictions
 from detframe.report.sets import set_report
+from detframe.texts import counted
 
 logger = logging.getLogger(__name__)
 CONFIG_FILE = "config.yaml"
@@ -169,5 +170,5 @@ def _load(cfg: ConfigNode, name: str) -> tuple[Records, list[str]]:
         return load_records([name], cfg.DATASETS.CATALOG, limit=cfg.DATASETS.LIMIT), []
     except MissingImagesError:
         found = load_records([name], cfg.DATASETS.CATALOG, limit=cfg.DATASETS.LIMIT, on_missing="skip")
-        count = "1 image" if len(found.missing) == 1 else f"{len(found.missing)} images"
+        count = counted(len(found.missing), "image")
         return found, [f"missing now: {count} of {name}, as {found.missing[0]}; left out of all numbers here"]

@@ -14,6 +14,7 @@ from detframe.evaluation.ground_truth import GroundTruth
 from detframe.evaluation.results import ImageResult
 from detframe.evaluation.scores import score
 from detframe.evaluation.table import format_metric, text_table
+from detframe.texts import counted
 
 # Below this AP (of 100) something may be wrong rather than weak, and the evaluator says what it saw
 DIAGNOSE_BELOW = 5.0
@@ -192,8 +193,8 @@ def _unfound(truth: GroundTruth, known: Mapping[Any, ImageResult], labels: Seque
     for label in labels[:_MAX_NAMED]:
         name, objects = truth.class_names[label - 1], int(counts[label - 1])
         lines.append(
-            f"- {name!r}: {objects} {'object' if objects == 1 else 'objects'}, "
-            f"{predicted[label] or 'no'} {'detection' if predicted[label] == 1 else 'detections'}; "
+            f"- {name!r}: {counted(objects, 'object')}, "
+            f"{counted(int(predicted[label]), 'detection') if predicted[label] else 'no detections'}; "
             f"{_where_they_went(truth, known, label)}"
         )
     if len(labels) > _MAX_NAMED:

@@ -78,6 +78,19 @@ def _sigmas(truth: GroundTruth) -> tuple[float, ...]:
     return (_KEYPOINT_SIGMA,) * max(counts) if counts and counts != {_COCO_KEYPOINTS} else ()
 
 
+def interpolated_ap(right: np.ndarray, objects: int, recalls: np.ndarray) -> float:
+    """The mean, over rising recalls, of the best precision from each on; from 0 to 1.
+
+    Args:
+        right: bool (D,), of detections by falling score.
+        objects: how many there are, at least 1.
+    """
+    hits = np.cumsum(right)
+    best = np.maximum.accumulate((hits / np.arange(1, len(hits) + 1))[::-1])[::-1]
+    first = np.searchsorted(hits / objects, recalls)  # the first detection with that recall or more
+    return float(np.append(best, 0.0)[first].mean())
+
+
 def mean_percent(values: np.ndarray) -> float:
     """Mean in percent of the entries that could be filled; the scorers mark the others with -1."""
     filled = values[values > -1]

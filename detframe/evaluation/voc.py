@@ -15,6 +15,7 @@ from detframe.errors import InvalidValueError
 from detframe.evaluation.coco import COCOEvaluator, Share
 from detframe.evaluation.ground_truth import GroundTruth, ImageTruth
 from detframe.evaluation.results import ImageResult
+from detframe.evaluation.scores import interpolated_ap
 from detframe.evaluation.table import format_metric, text_table
 from detframe.registry import EVALUATORS
 
@@ -110,12 +111,11 @@ def average_precision(right: np.ndarray, objects: int, rule: str) -> float:
     """From 0 to 1, nan without objects; `right` says of the detections of a class, by falling score, which are."""
     if not objects:
         return math.nan
+    if rule == "07":
+        return interpolated_ap(right, objects, _RECALLS)
     found = np.cumsum(right)
     recall, precision = found / objects, found / np.arange(1, len(right) + 1)
     best = np.maximum.accumulate(precision[::-1])[::-1]  # from this recall on
-    if rule == "07":
-        first = np.searchsorted(recall, _RECALLS)  # the first detection with that recall or more
-        return float(np.append(best, 0.0)[first].mean())
     return float((np.diff(recall, prepend=0.0) * best).sum())
 
 

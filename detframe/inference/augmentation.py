@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
 from detframe.config import ConfigNode
+from detframe.data import resize_shape
 from detframe.modeling import GeneralizedRCNN
 from detframe.modeling.proposals import NMS, Candidates
 from detframe.ops import CONTINUOUS, BoxCoder, heatmaps_to_keypoints, weighted_boxes
@@ -38,8 +39,6 @@ class View:
 
     def of(self, image: Tensor) -> Tensor:
         """An image (3, H, W) as this view has it."""
-        from detframe.data import resize_shape
-
         size_hw = _size_hw(image)
         wanted = resize_shape(size_hw, self.min_size, self.max_size)
         if tuple(wanted) != size_hw:

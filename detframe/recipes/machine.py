@@ -8,6 +8,7 @@ import torch
 
 from detframe.parallel.device import resolve_device
 from detframe.parallel.environment import cpu_cores, free_memory
+from detframe.texts import counted
 
 GIGABYTE = 2**30
 
@@ -33,8 +34,7 @@ class Machine:
     @property
     def words(self) -> str:
         """ "2 cores", "an NVIDIA L4 with 22 GB", "4 processes, each on an NVIDIA L4 with 22 GB"."""
-        cores = "1 core" if self.cores == 1 else f"{self.cores} cores"
-        device = f"{self.gpu} with {self.gpu_memory / GIGABYTE:.0f} GB" if self.gpu else cores
+        device = f"{self.gpu} with {self.gpu_memory / GIGABYTE:.0f} GB" if self.gpu else counted(self.cores, "core")
         if self.ranks == 1:
             return device
         return f"{self.ranks} processes, each on {device}" if self.gpu else f"{self.ranks} processes on {device}"

@@ -14,6 +14,7 @@ from detframe.evaluation.ground_truth import GroundTruth
 from detframe.evaluation.results import ImageResult
 from detframe.report.crops import Box, Item, Mark, make_crops
 from detframe.report.report import SetReport
+from detframe.texts import counted
 
 MOST_IMAGES, MOST_OF_A_KIND = 24, 40
 # What is said of the status of a detection, and of an object
@@ -66,8 +67,7 @@ def _notes(analysis: Analysis, results: Mapping[Any, ImageResult], metrics: Mapp
         notes.append("Not one detection is right, so no score threshold is better than another.")
     unknown = len(set(results) - set(analysis.image_ids))
     if unknown:
-        images = "1 image" if unknown == 1 else f"{unknown} images"
-        notes.append(f"The detections of {images} that the data set does not have are left out.")
+        notes.append(f"The detections of {counted(unknown, 'image')} that the data set does not have are left out.")
     own, said = mean_ap(analysis), metrics.get("bbox/AP")
     if "bbox/APr" in metrics:  # LVIS's AP is of other rules than the analysis
         notes.append(
@@ -81,8 +81,7 @@ def _notes(analysis: Analysis, results: Mapping[Any, ImageResult], metrics: Mapp
         )
     broken = sum(result.not_finite for result in results.values())
     if broken:
-        what = "1 detection" if broken == 1 else f"{broken} detections"
-        notes.append(f"Left out: {what} with a box or score that is not a finite number.")
+        notes.append(f"Left out: {counted(broken, 'detection')} with a box or score that is not a finite number.")
     return notes
 
 

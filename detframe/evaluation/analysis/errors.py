@@ -20,10 +20,11 @@ import numpy as np
 
 from detframe.evaluation.analysis import types as t
 from detframe.evaluation.analysis.columns import FoundBoxes, Pairs, TrueBoxes
+from detframe.evaluation.scores import interpolated_ap
 
 # IoU from which a detection refers to an object at all
 BACKGROUND_IOU = 0.1
-_RECALLS = np.linspace(0, 1, 101)
+_RECALLS = np.linspace(0, 1, 101)  # COCO's
 
 
 @dataclass(frozen=True)
@@ -135,17 +136,10 @@ def _mean_ap(
     starts = np.searchsorted(label[order], np.arange(1, len(objects) + 2))
     classes = np.flatnonzero(objects > 0 if counted is None else counted)
     values = [
-        average_precision(right[starts[k] : starts[k + 1]], int(objects[k])) if objects[k] else 1.0 for k in classes
+        interpolated_ap(right[starts[k] : starts[k + 1]], int(objects[k]), _RECALLS) if objects[k] else 1.0
+        for k in classes
     ]
     return float(np.mean(values) * 100) if values else math.nan
-
-
-def average_precision(right: np.ndarray, num_objects: int) -> float:
-    """COCO's AP, the mean of the best precision at recalls 0, 0.01, ..., 1, of detections by falling score."""
-    hits = np.cumsum(right)
-    precision = np.maximum.accumulate((hits / np.arange(1, len(hits) + 1))[::-1])[::-1]
-    at = np.searchsorted(hits / num_objects, _RECALLS)
-    return float(np.append(precision, 0.0)[at].mean())
 
 
 def outcomes(
