@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "detframe"
 LAYERS = (
-    {"errors", "files", "texts", "registry", "config", "structures", "ops", "parallel", "torch_files"},
+    {"errors", "files", "texts", "registry", "config", "structures", "ops", "parallel", "torch_files", "backends"},
     {"layers"},
     {"modeling", "data", "evaluation"},
     {"solver", "checkpoint", "visualization"},
@@ -34,6 +34,7 @@ KNOWN: dict[str, set[str]] = {
     "parallel": {"errors"},
     "structures": {"errors", "ops"},
     "torch_files": {"errors", "files"},
+    "backends": {"errors", "files", "texts"},
     "config": {"errors", "files", "registry"},
 }
 LIGHT = ("config", "errors", "files", "registry", "__init__")
