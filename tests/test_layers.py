@@ -15,6 +15,7 @@ LAYERS = (
     {"modeling", "data", "evaluation"},
     {"solver", "checkpoint", "visualization"},
     {"compat"},
+    {"export"},
     {"inference", "model_zoo", "report"},
     {"engine"},
     {"recipes"},

@@ -16,6 +16,7 @@ from detframe.layers import SingleValueError, check_norms
 from detframe.modeling.ground_truth import GroundTruth, pack_targets
 from detframe.modeling.proposals import NMS, Proposals
 from detframe.ops import BoxCoder
+from detframe.ops.exportable import is_exporting
 from detframe.registry import META_ARCHITECTURES
 from detframe.structures import BoxMasks, ImageList, Prediction, Target
 
@@ -254,19 +255,29 @@ class GeneralizedRCNN(nn.Module):
         batch = self.preprocessor(images)
         return batch, self._ground_truth(batch, targets) if self.training else None
 
+    def detect(self, batch: ImageList) -> Proposals:
+        """What is found in a preprocessed batch, in evaluation mode; boxes as the model has them inside (`pixel`)."""
+        return self._through(batch, None)[0]
+
     def _run(self, batch: ImageList, ground_truth: GroundTruth | None, paste_masks: bool = True) -> Any:
+        proposals, losses = self._through(batch, ground_truth)
+        if self.training:
+            return losses
+        detections = replace(proposals, boxes=BoxCoder(pixel=self.pixel).extend(proposals.boxes))
+        return _predictions(detections, batch.sizes_hw, paste_masks)
+
+    def _through(self, batch: ImageList, ground_truth: GroundTruth | None) -> tuple[Any, dict[str, Tensor]]:
+        """Detections (in training None, unless the RPN head stands alone) and losses."""
         features = self.backbone(batch.tensors)
-        check_maps(features, batch.padded_hw, self.backbone.strides)  # type: ignore[arg-type]
+        if not is_exporting():  # where sizes are symbols that would be compared for good
+            check_maps(features, batch.padded_hw, self.backbone.strides)  # type: ignore[arg-type]
         read = {name: features[name] for name in self.rpn_maps}
         proposals, losses = self.rpn(batch, read, ground_truth, self.roi_heads is not None or not self.training)
         if self.roi_heads is not None:
             read = {name: features[name] for name in self.roi_maps}
             proposals, roi_losses = self.roi_heads(batch, read, proposals, ground_truth)
             losses = {**losses, **roi_losses}
-        if self.training:
-            return losses
-        detections = replace(proposals, boxes=BoxCoder(pixel=self.pixel).extend(proposals.boxes))
-        return _predictions(detections, batch.sizes_hw, paste_masks)
+        return proposals, losses
 
     def _ground_truth(self, batch: ImageList, targets: Sequence[Target] | None) -> GroundTruth:
         if targets is None:
@@ -357,7 +368,7 @@ def check_maps(features: Mapping[str, Tensor], padded_hw: tuple[int, int], strid
             f"the backbone returned the maps {list(features)}, but its strides name {list(strides)}"
         )
     for name, feature in features.items():
-        stride, actual = strides[name], (int(feature.shape[-2]), int(feature.shape[-1]))
+        stride, actual = strides[name], feature.shape[-2:]
         for side, cells in zip(padded_hw, actual, strict=True):
             if cells not in (side // stride, -(-side // stride)):
                 raise InvalidValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from torchvision.ops import batched_nms
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
 from detframe.ops import CONTINUOUS, BoxCoder, soft_scores
+from detframe.ops.exportable import is_exporting, nms
 
 # Which boxes leave each other alone, and what happens to the others (TEST.NMS)
 NMS_KINDS = ("class", "agnostic", "soft", "soft_linear")
@@ -31,6 +33,12 @@ class Proposals:
     valid: Tensor  # bool (N, P), which rows are candidates
     # what else is known of detections, a row for each valid one: "masks" (R, S, S), "keypoints" (R, P, 3)
     extras: dict[str, Tensor] = field(default_factory=dict)
+
+    @cached_property
+    def places(self) -> tuple[Tensor, Tensor]:
+        """The image and the row of each candidate, int64 (R,) each, in the order of the images."""
+        image, row = self.valid.nonzero(as_tuple=True)
+        return image, row
 
 
 @dataclass
@@ -112,6 +120,8 @@ class NMS:
 
     def __call__(self, found: Candidates, num_images: int) -> Proposals:
         """What is left of the candidates of so many images."""
+        if is_exporting():
+            return self._in_graph(found, num_images)
         boxes, scores, labels, image, _ = found
         kept, scores = self._soften(found) if self.kind.startswith("soft") else self._suppress(found)
         kept = kept[scores[kept].sort(descending=True, stable=True).indices]
@@ -120,6 +130,18 @@ class NMS:
         rows = pad_sequence(per_image, batch_first=True)
         valid = torch.arange(rows.shape[1], device=boxes.device) < counts[:, None]
         return Proposals(boxes[rows] * valid[..., None], scores[rows] * valid, labels[rows] * valid, valid)
+
+    def _in_graph(self, found: Candidates, num_images: int) -> Proposals:
+        """The same with `keep` rows for every image, whatever is found."""
+        group = found.image if self.kind == "agnostic" else found.group
+        rows, valid = nms(
+            self.coder.extend(found.boxes), found.scores, group, found.image, num_images, self.iou, self.keep
+        )
+        # a row of zeros at the end, for images without any
+        boxes, scores, labels = (
+            torch.cat([x, x.new_zeros((1, *x.shape[1:]))])[rows] for x in (found.boxes, found.scores, found.labels)
+        )
+        return Proposals(boxes * valid[..., None], scores * valid, labels * valid, valid)
 
     def _suppress(self, found: Candidates) -> tuple[Tensor, Tensor]:
         """The rows that stay, rising, and the scores of all."""

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
 @dataclass
 class ImageList:
-    """A padded batch and the sizes that the images had before padding."""
+    """A padded batch and the sizes that the images had before padding.
+
+    Args:
+        sizes: int64 (N, 2), the same sizes as a tensor, where they are known as one alone (an exported graph, in which
+            `sizes_hw` is empty); else made of `sizes_hw`.
+    """
 
     tensors: Tensor  # float (N, 3, H, W), H and W multiples of the extractor's largest stride
     sizes_hw: list[tuple[int, int]]
+    sizes: Tensor | None = None
 
     @property
     def padded_hw(self) -> tuple[int, int]:
         """The size of the batch, (H, W)."""
-        return int(self.tensors.shape[-2]), int(self.tensors.shape[-1])
+        height, width = self.tensors.shape[-2:]
+        return height, width
+
+    def sizes_on(self, device: torch.device) -> Tensor:
+        """The sizes before padding, int64 (N, 2)."""
+        return torch.tensor(self.sizes_hw, device=device) if self.sizes is None else self.sizes
 
     def __len__(self) -> int:
-        return len(self.sizes_hw)
+        return self.tensors.shape[0]

@@ -16,6 +16,7 @@ from detframe.layers import init_normal, init_uniform
 from detframe.modeling.proposals import box_coder
 from detframe.modeling.roi_heads.convs import LinearNorm, RegionConvs, fully_connected
 from detframe.ops import BoxCoder, roi_align_pyramid
+from detframe.ops.exportable import is_exporting, roi_align
 from detframe.ops.roi_align import assign_levels
 
 
@@ -73,7 +74,8 @@ class ROIPooler(nn.Module):
     ) -> Tensor:
         """`level` (R,) overrules `levels(boxes)`."""
         level = self.levels(boxes) if level is None else level
-        return roi_align_pyramid(
+        pool = roi_align if is_exporting() else roi_align_pyramid
+        return pool(
             [features[name] for name in self.strides],
             list(self.strides.values()),
             boxes,
@@ -141,10 +143,12 @@ class BoxPredictor(nn.Module):
         init_normal(self.bbox_pred, std=0.001)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.cls_score(x).float(), self.bbox_pred(x).float().reshape(len(x), self.bbox_pred.out_features // 4, 4)
+        return self.cls_score(x).float(), self.bbox_pred(x).float().reshape(
+            x.shape[0], self.bbox_pred.out_features // 4, 4
+        )
 
 
 def class_rows(values: Tensor, labels: Tensor) -> Tensor:
     """Of (R, K, ...) the row of each RoI's label 1..K; of (R, 1, ...), class-agnostic, the only one."""
     column = torch.zeros_like(labels) if values.shape[1] == 1 else labels - 1
-    return values[torch.arange(len(values), device=values.device), column]
+    return values[torch.arange(values.shape[0], device=values.device), column]

@@ -127,13 +127,13 @@ class CascadeROIHeads(StandardROIHeads):
 
     def _moved(self, images: ImageList, boxes: Tensor, image: Tensor, deltas: Tensor, stage: int) -> Tensor:
         coder = self.stages[stage].coder
-        sizes = torch.tensor(images.sizes_hw, device=boxes.device)
+        sizes = images.sizes_on(boxes.device)
         return coder.clip(coder.decode(deltas[:, 0], boxes), sizes[image])
 
     def _boxes_and_scores(
         self, images: ImageList, features: Mapping[str, Tensor], proposals: Proposals
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        image, rows = proposals.valid.nonzero(as_tuple=True)
+        image, rows = proposals.places
         boxes = proposals.boxes[image, rows]
         scores = boxes.new_zeros(())
         last = len(self.stages) - 1

@@ -75,7 +75,7 @@ class ExtendedROIHeads(StandardROIHeads):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         if not self.duplicate_up_to:
             return super()._boxes_and_scores(images, features, proposals)
-        image, rows = proposals.valid.nonzero(as_tuple=True)
+        image, rows = proposals.places
         boxes = proposals.boxes[image, rows]
         level = self.box_pooler.levels(boxes)
         twice = (level <= self.duplicate_up_to).nonzero().flatten()

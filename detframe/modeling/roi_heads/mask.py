@@ -44,7 +44,7 @@ class MaskPredictor(nn.Module):
         logits = torch.bmm(cells, weight[column][..., None].to(cells.dtype))[..., 0].float()
         if bias is not None:
             logits = logits + bias[column][:, None].float()
-        return logits.reshape(len(x), *x.shape[-2:])
+        return logits.reshape(x.shape[0], *x.shape[-2:])
 
 
 @MASK_HEADS.register("MaskRCNN")

@@ -176,7 +176,7 @@ class StandardROIHeads(nn.Module):
         self, images: ImageList, features: Mapping[str, Tensor], proposals: Proposals
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """RoIs (R, 4), their images (R,), probabilities (R, 1 + K) and deltas (R, K, 4) or (R, 1, 4)."""
-        image, rows = proposals.valid.nonzero(as_tuple=True)
+        image, rows = proposals.places
         boxes = proposals.boxes[image, rows]
         logits, deltas = self._predict(features, boxes, image)
         return boxes, image, F.softmax(logits, -1), deltas
@@ -224,7 +224,7 @@ class StandardROIHeads(nn.Module):
         """Masks and keypoints of the detections, into their `extras`."""
         if self.boxes_alone or (self.mask is None and self.keypoint is None):
             return
-        image, rows = detections.valid.nonzero(as_tuple=True)
+        image, rows = detections.places
         boxes, labels = detections.boxes[image, rows], detections.labels[image, rows]
         maps = self.maps_of(features, boxes, labels, image)
         if "keypoints" in maps:
@@ -276,9 +276,9 @@ class StandardROIHeads(nn.Module):
         region, column = (scores > self.inference.score_threshold).nonzero(as_tuple=True)
         labels, image = column + 1, image[region]
         boxes = self.coder.decode(class_rows(deltas[region], labels), boxes[region])
-        sizes = torch.tensor(images.sizes_hw, device=boxes.device)
+        sizes = images.sizes_on(boxes.device)
         boxes = self.coder.clip(boxes, sizes[image])
         fit = self.coder.sides_at_least(boxes, self.inference.min_size).nonzero().flatten()
         group = image * (scores.shape[1] + 1) + labels
         found = Candidates(boxes[fit], scores[region, column][fit], labels[fit], image[fit], group[fit])
-        return self.nms(found, len(images))
+        return self.nms(found, images.tensors.shape[0])

@@ -176,7 +176,7 @@ class AnchorRPN(nn.Module):
         matches = match_boxes(extend(gt.boxes), gt.valid, extend(anchors), self.matching, keep_best=True)
         candidates = matches.label
         if self.boundary_thresh >= 0:
-            sizes = torch.tensor(images.sizes_hw, device=anchors.device)
+            sizes = images.sizes_on(anchors.device)
             candidates = candidates.masked_fill(~inside_images(anchors, sizes, self.boundary_thresh), -1)
         keys = random_keys(gt.seeds, len(anchors))
         index, sampled = sample_balanced(candidates, keys, self.sampling)
@@ -208,17 +208,17 @@ class AnchorRPN(nn.Module):
         limits = self.proposing.train if self.training else self.proposing.test
         boxes, scores, level = [], [], []
         for i, (level_anchors, level_logits, level_deltas) in enumerate(zip(anchors, logits, deltas, strict=True)):
-            best, rows = level_logits.topk(min(limits.pre_nms, level_logits.shape[1]), 1)
+            best, rows = level_logits.topk(torch.sym_min(limits.pre_nms, level_logits.shape[1]), 1)
             kept = level_deltas.gather(1, rows[..., None].expand(-1, -1, 4))
             boxes.append(self.coder.decode(kept, level_anchors[rows]))
             scores.append(best)
             level.append(torch.full_like(rows, i))
-        sizes = torch.tensor(images.sizes_hw, device=logits[0].device)[:, None]
-        clipped = self.coder.clip(torch.cat(boxes, 1), sizes)
+        sizes = images.sizes_on(logits[0].device)
+        clipped = self.coder.clip(torch.cat(boxes, 1), sizes[:, None])
         return self._nms(clipped, torch.cat(scores, 1), torch.cat(level, 1), limits)
 
     def _nms(self, boxes: Tensor, logits: Tensor, level: Tensor, limits: ProposalLimits) -> Proposals:
-        num_images, num_levels = len(boxes), len(self.anchors.strides)
+        num_images, num_levels = boxes.shape[0], len(self.anchors.strides)
         fit = self.coder.sides_at_least(boxes, self.proposing.min_size) & torch.isfinite(logits)
         image, rows = fit.nonzero(as_tuple=True)
         boxes, scores, level = boxes[image, rows], logits[image, rows].sigmoid(), level[image, rows]

@@ -34,7 +34,7 @@ def top_candidates(scores: Tensor, eligible: Tensor, keep: int) -> LevelCandidat
     """
     num_classes = scores.shape[2]
     ranked = torch.where(eligible, scores, -1.0).flatten(1)
-    best, index = ranked.topk(min(keep, ranked.shape[1]), 1)
+    best, index = ranked.topk(torch.sym_min(keep, ranked.shape[1]), 1)
     image, column = (best >= 0).nonzero(as_tuple=True)
     index = index[image, column]
     return LevelCandidates(image, index // num_classes, index % num_classes + 1, best[image, column])

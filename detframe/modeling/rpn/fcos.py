@@ -204,7 +204,7 @@ class FCOS(nn.Module):
     # ------------------------------------------------------------------ detection
     @torch.no_grad()
     def _detect(self, images: ImageList, locations: Locations, outputs: Sequence[LevelOutputs]) -> Proposals:
-        sizes = torch.tensor(images.sizes_hw, device=locations.xy.device)
+        sizes = images.sizes_on(locations.xy.device)
         candidates, boxes, start = [], [], 0
         for level in outputs:
             count = level.quality.shape[1]
@@ -216,7 +216,7 @@ class FCOS(nn.Module):
             candidates.append(found)
             boxes.append(self.coder.clip(boxes_at(locations.xy[at], distance), sizes[found.image]))
             start += count
-        return join_levels(candidates, boxes, len(images), self.num_classes, self.nms)
+        return join_levels(candidates, boxes, images.tensors.shape[0], self.num_classes, self.nms)
 
     def _candidates(self, level: LevelOutputs) -> LevelCandidates:
         scores = level.logits.sigmoid()

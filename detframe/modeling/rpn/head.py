@@ -33,8 +33,8 @@ class RPNHead(nn.Module):
         logits, deltas = [], []
         for feature in features:
             out = F.conv2d(self.conv(feature), weight, bias).permute(0, 2, 3, 1).float()
-            logits.append(out[..., : self.num_anchors].reshape(len(out), -1))
-            deltas.append(out[..., self.num_anchors :].reshape(len(out), -1, 4))
+            logits.append(out[..., : self.num_anchors].reshape(out.shape[0], -1))
+            deltas.append(out[..., self.num_anchors :].reshape(out.shape[0], -1, 4))
         return logits, deltas
 
     @property

@@ -196,7 +196,7 @@ class RetinaNet(nn.Module):
         self, images: ImageList, anchors: list[Tensor], logits: list[Tensor], deltas: list[Tensor]
     ) -> Proposals:
         settings = self.inference
-        sizes = torch.tensor(images.sizes_hw, device=logits[0].device)
+        sizes = images.sizes_on(logits[0].device)
         candidates = [best_above(level, settings.score_threshold, settings.pre_nms) for level in logits]
         boxes = [
             self._decode(found, level_anchors, level_deltas)
@@ -204,7 +204,9 @@ class RetinaNet(nn.Module):
         ]
         if settings.clip_before_nms:
             boxes = [self.coder.clip(b, sizes[found.image]) for b, found in zip(boxes, candidates, strict=True)]
-        return self._clipped(join_levels(candidates, boxes, len(images), self.head.num_classes, self.nms), sizes)
+        return self._clipped(
+            join_levels(candidates, boxes, images.tensors.shape[0], self.head.num_classes, self.nms), sizes
+        )
 
     def _decode(self, found: LevelCandidates, anchors: Tensor, deltas: Tensor) -> Tensor:
         return self.coder.decode(deltas[found.image, found.row].float(), anchors[found.row])
@@ -269,4 +271,4 @@ class _Branch(nn.Module):
 
 def _rows(out: Tensor, width: int) -> Tensor:
     """(N, T * width, H, W) as (N, H * W * T, width); no copy where the memory is channels_last."""
-    return out.permute(0, 2, 3, 1).reshape(len(out), -1, width)
+    return out.permute(0, 2, 3, 1).reshape(out.shape[0], -1, width)

@@ -1,0 +1,62 @@
+"""The exported graph finds what the model finds, for every size and number of images."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from detframe.export import trace
+from detframe.export.onnx_ops import translations
+from detframe.modeling import build_detection_model
+from tests.modeling.tiny import tiny_config
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return build_detection_model(tiny_config({})).eval()
+
+
+@pytest.fixture(scope="module")
+def session(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("export") / "model.onnx"
+    program, _ = trace(model)
+    torch.onnx.export(
+        program, f=path, dynamo=True, custom_translation_table=translations(), opset_version=18, verbose=False
+    )
+    return onnxruntime.InferenceSession(path)
+
+
+def batch(number: int, height: int, width: int):
+    """Images of noise of unlike sizes on planes of one, and those sizes."""
+    generator = torch.Generator().manual_seed(number)
+    sizes = torch.tensor([[height - 7 * i, width - 5 * i] for i in range(number)])
+    return torch.randint(0, 256, (number, 3, height, width), dtype=torch.uint8, generator=generator), sizes
+
+
+@pytest.mark.parametrize("shape", [(1, 128, 160), (3, 97, 230), (2, 33, 40)])
+def test_onnx_finds_what_the_model_finds(model, session, shape):
+    images, sizes = batch(*shape)
+    with torch.no_grad():
+        found = model([image[:, :h, :w] for image, (h, w) in zip(images, sizes.tolist(), strict=True)])
+    names = [node.name for node in session.get_inputs()]
+    boxes, scores, labels, count = session.run(None, dict(zip(names, (images.numpy(), sizes.numpy()), strict=True)))
+    assert count.tolist() == [len(one["boxes"]) for one in found] and min(count) > 0
+    for i, one in enumerate(found):
+        np.testing.assert_allclose(boxes[i, : count[i]], one["boxes"].numpy(), atol=1e-3)
+        np.testing.assert_allclose(scores[i, : count[i]], one["scores"].numpy(), atol=1e-5)
+        np.testing.assert_array_equal(labels[i, : count[i]], one["labels"].numpy())
+        assert not boxes[i, count[i] :].any() and not scores[i, count[i] :].any()
+
+
+def test_what_lies_beyond_an_image_does_not_matter(session):
+    images, sizes = batch(2, 97, 230)
+    other = images.clone()
+    other[1, :, sizes[1, 0] :] = 255
+    other[1, :, :, sizes[1, 1] :] = 0
+    names = [node.name for node in session.get_inputs()]
+    results = [session.run(None, dict(zip(names, (x.numpy(), sizes.numpy()), strict=True))) for x in (images, other)]
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_array_equal(a, b)
