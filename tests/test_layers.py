@@ -10,7 +10,19 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "detframe"
 LAYERS = (
-    {"errors", "files", "texts", "registry", "config", "structures", "ops", "parallel", "torch_files", "backends"},
+    {
+        "errors",
+        "files",
+        "texts",
+        "registry",
+        "config",
+        "structures",
+        "ops",
+        "parallel",
+        "torch_files",
+        "backends",
+        "arrays",
+    },
     {"layers"},
     {"modeling", "data", "evaluation"},
     {"solver", "checkpoint", "visualization"},
@@ -31,9 +43,10 @@ KNOWN: dict[str, set[str]] = {
     "texts": set(),
     "files": {"errors"},
     "registry": {"errors"},
+    "arrays": {"errors"},
     "ops": {"errors"},
     "parallel": {"errors"},
-    "structures": {"errors", "ops"},
+    "structures": {"errors", "ops", "arrays"},
     "torch_files": {"errors", "files"},
     "backends": {"errors", "files", "texts"},
     "config": {"errors", "files", "registry"},

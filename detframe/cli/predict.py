@@ -253,7 +253,7 @@ class Predictor:
             yield picture, self.draw(picture.image, prediction, self.detector.class_names)
 
     def _record(self, picture: Picture, prediction: Prediction) -> None:
-        from detframe.evaluation.results import coco_rows, pack
+        from detframe.arrays.results import coco_rows, pack
 
         self.num_images += 1
         self.index.append(_index_row(self.num_images, picture))

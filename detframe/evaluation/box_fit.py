@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torchvision.ops import box_iou
 
+from detframe.arrays.results import ImageResult
 from detframe.evaluation.ground_truth import GroundTruth
-from detframe.evaluation.results import ImageResult
 
 # Boxes are compared on this many images, for this many objects in all, and in each image with this many of the
 # best-scored predictions

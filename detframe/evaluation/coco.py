@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from detframe.arrays.results import ImageResult, coco_rows, nothing, pack
 from detframe.errors import InvalidValueError
 from detframe.evaluation.diagnosis import diagnose, never_found, poor_kinds
 from detframe.evaluation.ground_truth import GroundTruth
-from detframe.evaluation.results import ImageResult, coco_rows, nothing, pack, write_json
+from detframe.evaluation.results import write_json
 from detframe.evaluation.scorer import Protocol, match, tally
 from detframe.evaluation.scores import coco_protocol, metrics_of, score
 from detframe.evaluation.table import metrics_table

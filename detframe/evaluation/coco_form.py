@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from detframe.arrays.results import ImageResult, boxes_xywh
 from detframe.errors import InvalidValueError
 from detframe.evaluation.ground_truth import GroundTruth, ImageTruth
-from detframe.evaluation.results import ImageResult, boxes_xywh
 from detframe.structures.lazy_masks import areas_of
 
 logger = logging.getLogger(__name__)

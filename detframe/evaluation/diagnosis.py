@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from detframe.arrays.results import ImageResult
 from detframe.evaluation.box_fit import Fit, Pairing, best_fit, best_reading, pair_up
 from detframe.evaluation.ground_truth import GroundTruth
-from detframe.evaluation.results import ImageResult
 from detframe.evaluation.scores import score
 from detframe.evaluation.table import format_metric, text_table
 from detframe.texts import counted

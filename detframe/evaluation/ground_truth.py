@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from detframe.arrays.results import ImageResult
 from detframe.errors import InvalidValueError
-from detframe.evaluation.results import ImageResult
 from detframe.structures.lazy_masks import areas_of, to_rle
 from detframe.structures.run_lengths import check_run_lengths
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from detframe.arrays.results import ImageResult
 from detframe.errors import InvalidValueError
 from detframe.evaluation.coco import COCOEvaluator, Share
 from detframe.evaluation.ground_truth import GroundTruth, ImageTruth
-from detframe.evaluation.results import ImageResult
 from detframe.evaluation.scorer import Protocol, Tally, match, tally
 from detframe.evaluation.scores import mean_percent, metrics_of
 from detframe.evaluation.table import format_metric, text_table

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from detframe.arrays.results import ImageResult
 from detframe.evaluation.coco_form import (
     category_rows,
     check_masks,
@@ -26,7 +27,6 @@ from detframe.evaluation.coco_form import (
     quiet,
 )
 from detframe.evaluation.ground_truth import GroundTruth
-from detframe.evaluation.results import ImageResult
 
 logger = logging.getLogger(__name__)
 # Images whose objects are rows in Python at a time, which bounds the memory

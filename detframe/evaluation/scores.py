@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from detframe.arrays.results import ImageResult, nothing
 from detframe.evaluation.ground_truth import GroundTruth
-from detframe.evaluation.results import ImageResult, nothing
 from detframe.evaluation.scorer import Protocol, Tally, match, tally
 
 SIZE_NAMES = {"s": "small", "m": "medium", "l": "large"}

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torchvision.ops import box_iou
 
+from detframe.arrays.results import ImageResult
 from detframe.errors import InvalidValueError
 from detframe.evaluation.coco import COCOEvaluator, Share
 from detframe.evaluation.ground_truth import GroundTruth, ImageTruth
-from detframe.evaluation.results import ImageResult
 from detframe.evaluation.scores import interpolated_ap
 from detframe.evaluation.table import format_metric, text_table
 from detframe.registry import EVALUATORS

@@ -23,6 +23,7 @@ from detframe.errors import InvalidValueError, shown
 from detframe.evaluation import evaluating
 from detframe.inference.augmentation import AugmentedModel, View
 from detframe.inference.inputs import ImageLike, as_tensor, expand
+from detframe.inference.prediction import ImagePrediction
 from detframe.modeling import GeneralizedRCNN, build_detection_model
 from detframe.parallel.device import resolve_amp
 from detframe.structures import ANY_CLASS, BoxMasks, Prediction, rescale_prediction, select, to_cpu
@@ -36,10 +37,11 @@ _NOT_CARRIED = ("MODEL.DEVICE", "MODEL.WEIGHTS", "MODEL.COMPILE", "OUTPUT_DIR")
 _THREADS = 4
 _WINDOW = 4
 
-_Item = tuple[int, Tensor, tuple[int, int]]  # position in the input, resized image, size_hw of the original
+# Position in the input, resized image, size_hw of the original, and its file where it came as a path
+_Item = tuple[int, Tensor, tuple[int, int], str | None]
 # Several views of an image: True and False, keys of TEST.AUG, or None: as the config says
 Augment = bool | Mapping[str, Any] | None
-_Missing = tuple[int, None, None]  # an image that could not be read
+_Missing = tuple[int, None, None, None]  # an image that could not be read
 
 
 class Detector:
@@ -104,7 +106,7 @@ class Detector:
         on_error: Literal["raise"] = "raise",
         nms: str | None = None,
         augment: Augment = None,
-    ) -> list[Prediction]: ...
+    ) -> list[ImagePrediction]: ...
 
     @overload
     def predict(
@@ -117,7 +119,7 @@ class Detector:
         on_error: Literal["skip"],
         nms: str | None = None,
         augment: Augment = None,
-    ) -> list[Prediction | None]: ...
+    ) -> list[ImagePrediction | None]: ...
 
     def predict(
         self,
@@ -128,10 +130,11 @@ class Detector:
         on_error: Literal["raise", "skip"] = "raise",
         nms: str | None = None,
         augment: Augment = None,
-    ) -> Sequence[Prediction | None]:
+    ) -> Sequence[ImagePrediction | None]:
         """Detections of every image, in the order of the inputs, on the CPU, in the coordinates of the images.
 
-        Beside the model's entries, each prediction has `names`, the class name of each of its rows.
+        Beside the model's entries, each prediction has `names`, the class name of each of its rows; and it knows its
+        image and how other libraries want it: `to_supervision()`, `to_coco()`, `to_pandas()` (see `ImagePrediction`).
 
         Args:
             inputs: a path, a folder, a pattern as "photos/*.jpg", a PIL image, an RGB array (H, W, 3) of uint8, an RGB
@@ -169,7 +172,7 @@ class Detector:
         on_error: Literal["raise"] = "raise",
         nms: str | None = None,
         augment: Augment = None,
-    ) -> Iterator[Prediction]: ...
+    ) -> Iterator[ImagePrediction]: ...
 
     @overload
     def predict_iter(
@@ -182,7 +185,7 @@ class Detector:
         on_error: Literal["skip"],
         nms: str | None = None,
         augment: Augment = None,
-    ) -> Iterator[Prediction | None]: ...
+    ) -> Iterator[ImagePrediction | None]: ...
 
     def predict_iter(
         self,
@@ -193,7 +196,7 @@ class Detector:
         on_error: Literal["raise", "skip"] = "raise",
         nms: str | None = None,
         augment: Augment = None,
-    ) -> Iterator[Prediction | None]:
+    ) -> Iterator[ImagePrediction | None]:
         """`predict`, one prediction at a time, for folders and videos (`read_video`) of any length in little memory."""
         if batch_size < 1:
             raise InvalidValueError(f"batch_size must be 1 or more, not {batch_size}")
@@ -202,7 +205,7 @@ class Detector:
         augmented = self.augmented(augment)
         run = partial(self._run, score_threshold=score_threshold, nms=nms, augmented=augmented)
         waiting: dict[tuple[int, int], list[_Item]] = defaultdict(list)
-        done: dict[int, Prediction | None] = {}
+        done: dict[int, ImagePrediction | None] = {}
         following = 0
         for item in self._loaded(inputs, 2 * batch_size, on_error == "skip", resized=augmented is None):
             if item[1] is None:
@@ -272,13 +275,14 @@ class Detector:
             if not skip:
                 raise
             logger.warning("left out: %s", error)
-            return index, None, None
+            return index, None, None, None
 
     def _load(self, resized: bool, index: int, source: ImageLike) -> _Item:
         image = as_tensor(source)
         size_hw = (int(image.shape[-2]), int(image.shape[-1]))
         plain = View(self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MAX_SIZE_TEST)
-        return index, plain.of(image) if resized else image, size_hw
+        file_name = str(source) if isinstance(source, (str, Path)) else None
+        return index, plain.of(image) if resized else image, size_hw, file_name
 
     def _padded_shape(self, image: Tensor) -> tuple[int, int]:
         """The shape that the model pads this image to when it is alone.
@@ -291,27 +295,40 @@ class Detector:
 
     def _run(
         self, items: list[_Item], score_threshold: float, nms: str | None, augmented: AugmentedModel | None
-    ) -> dict[int, Prediction]:
+    ) -> dict[int, ImagePrediction]:
         model = self.model if augmented is None else augmented
         suppressed = nullcontext() if nms is None else self.model.with_nms(kind=nms)
         with evaluating(self.model, self.amp_dtype), suppressed:
-            predictions = model([image for _, image, _ in items], paste_masks=False)
+            predictions = model([image for _, image, _, _ in items], paste_masks=False)
             if score_threshold > 0:
                 predictions = [select(p, p["scores"] >= score_threshold) for p in predictions]
             predictions = [
                 rescale_prediction(prediction, (image.shape[-2], image.shape[-1]), size_hw, model.pixel)
-                for prediction, (_, image, size_hw) in zip(predictions, items, strict=True)
+                for prediction, (_, image, size_hw, _) in zip(predictions, items, strict=True)
             ]
             predictions = to_cpu(predictions)
-        return {index: prediction for (index, _, _), prediction in zip(items, predictions, strict=True)}
+        return {
+            index: self._described(prediction, size_hw, file_name)
+            for (index, _, size_hw, file_name), prediction in zip(items, predictions, strict=True)
+        }
 
-    def _finished(self, prediction: Prediction | None, paste_masks: bool) -> Prediction | None:
+    def _described(self, prediction: Prediction, size_hw: tuple[int, int], file_name: str | None) -> ImagePrediction:
+        """A model's prediction with what it means: its classes and its image."""
+        return ImagePrediction(
+            prediction,
+            size_hw=size_hw,
+            class_names=self.class_names,
+            category_ids=self.category_ids,
+            file_name=file_name,
+            keypoint_names=self.meta.get("keypoint_names", ()),
+        )
+
+    def _finished(self, prediction: ImagePrediction | None, paste_masks: bool) -> ImagePrediction | None:
         if prediction is None:
             return None
-        masks, names = prediction.get("masks"), self.class_names
+        masks = prediction.get("masks")
         if paste_masks and isinstance(masks, BoxMasks):
             prediction["masks"] = masks.paste()
-        prediction["names"] = [names[label - 1] for label in prediction["labels"].tolist()]
         return prediction
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from detframe.arrays.results import ImageResult
 from detframe.errors import InvalidValueError, shown
-from detframe.evaluation.results import ImageResult
 from detframe.files import read_text, safe_name
 
 

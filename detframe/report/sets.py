@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from detframe.arrays.results import ImageResult
 from detframe.evaluation.analysis import Analysis, analyse
 from detframe.evaluation.analysis.types import CROWD, DETECTION_STATUSES, FOUND, IGNORED, OBJECT_STATUSES, RIGHT, SIZES
 from detframe.evaluation.ground_truth import GroundTruth
-from detframe.evaluation.results import ImageResult
 from detframe.report.crops import Box, Item, Mark, make_crops
 from detframe.report.report import SetReport
 from detframe.texts import counted

@@ -1,9 +1,10 @@
 """What travels between the parts: targets, predictions, and batches of padded images."""
 
+from detframe.arrays.results import ANY_CLASS, INSTANCE_KEYS
 from detframe.structures.box_masks import BoxMasks
 from detframe.structures.contract import validate_target
 from detframe.structures.image_list import ImageList
-from detframe.structures.instances import ANY_CLASS, INSTANCE_KEYS, Prediction, Target, select
+from detframe.structures.instances import Prediction, Target, select
 from detframe.structures.lazy_masks import LazyMasks
 from detframe.structures.mask_targets import crop_masks, sample_masks
 from detframe.structures.rescale import rescale_prediction, to_cpu

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
+from detframe.arrays.results import INSTANCE_KEYS
 from detframe.structures.box_masks import BoxMasks
 from detframe.structures.lazy_masks import LazyMasks
 
@@ -38,11 +39,6 @@ class Prediction(TypedDict, total=False):
     masks: Tensor | BoxMasks  # float32 (M, 1, H, W), probabilities; in the evaluation, on their boxes
     keypoints: Tensor  # float32 (M, P, 3)
     names: list[str]  # (M,), of the labels; in what a Detector gives
-
-
-# What label 1 means where a model does not tell classes apart
-ANY_CLASS = "object"
-INSTANCE_KEYS = ("boxes", "labels", "scores", "masks", "keypoints", "iscrowd", "area", "ann_ids", "names")
 
 
 def select(instances: Any, keep: Tensor) -> Any:

@@ -6,21 +6,21 @@ import colorsys
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
+from detframe.arrays.results import as_numpy, mask_pixels
 from detframe.errors import InvalidValueError
-from detframe.structures import BoxMasks, LazyMasks
 from detframe.visualization.tags import FONT, Colour, Tag, draw_tags, font_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Images with a longer side below this are enlarged by a whole factor, so that labels can be read
 _READABLE_SIDE = 560
 _MASK_OPACITY = 0.4
-_MASK_THRESHOLD = 0.5
 _CROWD_COLOUR = (150, 150, 150)
 _GAP = 8
 _SIDES_PER_LINE = 12  # a box has at least so many widths of its line as its shorter side, or a line of one pixel
@@ -63,11 +63,11 @@ def draw_instances(
     picture, zoom = _enlarged(to_array(image))
     style = _style(picture, zoom)
     rows = _visible_rows(instances, score_threshold)
-    numbers = np.asarray(torch.as_tensor(instances["labels"]).cpu())
-    crowd = np.asarray(torch.as_tensor(instances.get("iscrowd", torch.zeros(len(numbers)))).cpu()).astype(bool)
+    numbers = as_numpy(instances["labels"])
+    crowd = as_numpy(instances.get("iscrowd", np.zeros(len(numbers)))).astype(bool)
     colours = _colours(rows, numbers, crowd, len(class_names) == 1)
     _draw_masks(picture, instances.get("masks"), colours, crowd, style)
-    boxes = np.asarray(torch.as_tensor(instances["boxes"]).float().cpu()).reshape(-1, 4) * zoom
+    boxes = as_numpy(instances["boxes"]).astype(np.float32).reshape(-1, 4) * zoom
     for row in rows:
         if crowd[row]:
             _hatched_box(picture, boxes[row], style)
@@ -150,11 +150,11 @@ def class_colour(label: int) -> Colour:
 
 def to_array(image: np.ndarray | Tensor) -> np.ndarray:
     """A new uint8 RGB array (H, W, 3) of an array of that kind or a tensor (3, H, W), uint8 or float in [0, 1]."""
-    if isinstance(image, Tensor):
-        pixels = image.detach().cpu()
-        if pixels.is_floating_point():
-            pixels = (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
-        image = pixels.permute(1, 2, 0).numpy()
+    if not isinstance(image, np.ndarray):
+        pixels = as_numpy(image)
+        if pixels.dtype.kind == "f":
+            pixels = (pixels.clip(0, 1) * 255).round().astype(np.uint8)
+        image = pixels.transpose(1, 2, 0)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise InvalidValueError(
             f"a picture is RGB, uint8, of shape (H, W, 3), not {image.dtype} of shape {image.shape}"
@@ -185,7 +185,7 @@ def _visible_rows(instances: Mapping[str, Any], score_threshold: float) -> list[
     count = len(instances["labels"])
     if "scores" not in instances:
         return list(range(count))
-    scores = np.asarray(torch.as_tensor(instances["scores"]).float().cpu())
+    scores = as_numpy(instances["scores"])
     return [int(i) for i in np.argsort(scores, kind="stable") if scores[i] >= score_threshold]
 
 
@@ -194,13 +194,11 @@ def _draw_masks(
 ) -> None:
     if masks is None or not colours:
         return
-    if isinstance(masks, LazyMasks):
+    if hasattr(masks, "decode"):  # LazyMasks
         masks = masks.decode()
     for row, colour in colours.items():
-        one = masks[torch.tensor([row])].paste() if isinstance(masks, BoxMasks) else torch.as_tensor(masks[row])
-        one = one.reshape(one.shape[-2:])
-        mask = (one >= _MASK_THRESHOLD if one.is_floating_point() else one > 0).to(torch.uint8)
-        pixels = cv2.resize(mask.cpu().numpy(), picture.shape[1::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
+        mask = mask_pixels(masks[np.array([row])])[0].astype(np.uint8)
+        pixels = cv2.resize(mask, picture.shape[1::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
         opacity = _MASK_OPACITY / 2 if crowd[row] else _MASK_OPACITY
         picture[pixels] = (picture[pixels] * (1 - opacity) + np.array(colour) * opacity).round().astype(np.uint8)
 
@@ -247,7 +245,7 @@ def _draw_keypoints(picture: np.ndarray, keypoints: Any, colours: Mapping[int, C
     """Visible points as yellow dots, hidden ones (visibility 1) as white dots; unlabelled ones are left out."""
     if keypoints is None:
         return
-    points = np.asarray(torch.as_tensor(keypoints).float().cpu())
+    points = as_numpy(keypoints)
     for row, colour in colours.items():
         for x, y, visibility in points[row]:
             if visibility <= 0:

@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 
+from detframe.arrays.results import ImageResult, coco_rows
 from detframe.errors import InvalidValueError
-from detframe.evaluation.results import ImageResult, coco_rows, write_json
+from detframe.evaluation.results import write_json
 from detframe.report.predictions import predictions_file, read_predictions
 
 ROW = {"image_id": 7, "category_id": 3, "bbox": [1.0, 2.0, 3.0, 4.0], "score": 0.5}

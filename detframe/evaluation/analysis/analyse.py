@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from detframe.arrays.results import ImageResult
 from detframe.errors import InvalidValueError
 from detframe.evaluation.analysis import types as t
 from detframe.evaluation.analysis.advice import advise
@@ -19,7 +20,6 @@ from detframe.evaluation.analysis.images import confusion_matrix, image_columns
 from detframe.evaluation.analysis.pairing import pair_across_classes, pair_by_class
 from detframe.evaluation.analysis.suspects import Scene, find_suspects
 from detframe.evaluation.ground_truth import GroundTruth
-from detframe.evaluation.results import ImageResult
 
 # The score that stands for the best where nothing is found at any
 _ANY_THRESHOLD = 0.5

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from detframe.arrays.results import ImageResult
 from detframe.evaluation.analysis.columns import LARGE_AREA, SMALL_AREA, FoundBoxes, TrueBoxes
 from detframe.evaluation.analysis.types import SIZES, APTable
 from detframe.evaluation.ground_truth import GroundTruth
-from detframe.evaluation.results import ImageResult
 from detframe.evaluation.scorer import match, tally
 from detframe.evaluation.scores import coco_protocol, with_missing
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from detframe.arrays.results import ImageResult
 from detframe.errors import InvalidValueError
 from detframe.evaluation.ground_truth import GroundTruth
-from detframe.evaluation.results import ImageResult
 
 # Areas in pixels at which COCO's sizes begin and end
 SMALL_AREA, LARGE_AREA = 32.0**2, 96.0**2

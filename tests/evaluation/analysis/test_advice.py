@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from detframe.arrays.results import pack
 from detframe.evaluation.analysis import analyse, curve_advice
 from detframe.evaluation.ground_truth import GroundTruth
-from detframe.evaluation.results import pack
 from tests.evaluation.fakes import FakeRecords, prediction, record
 
 

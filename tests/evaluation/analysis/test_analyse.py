@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
+from detframe.arrays.results import pack
 from detframe.errors import InvalidValueError
 from detframe.evaluation.analysis import analyse
 from detframe.evaluation.ground_truth import GroundTruth
-from detframe.evaluation.results import pack
 from tests.evaluation.fakes import FakeRecords, noisy_predictions, prediction, random_records, record
 
 

@@ -9,11 +9,11 @@ import time
 import numpy as np
 import pytest
 
+from detframe.arrays.results import ImageResult, coco_rows, pack
 from detframe.evaluation.analysis import analyse
 from detframe.evaluation.analysis.columns import Boxes, box_areas, found_boxes, overlaps, true_boxes
 from detframe.evaluation.analysis.types import DETECTION_STATUSES, OBJECT_STATUSES
 from detframe.evaluation.ground_truth import GroundTruth
-from detframe.evaluation.results import ImageResult, coco_rows, pack
 from tests.evaluation.fakes import FakeRecords, noisy_predictions, random_records, record
 from tests.evaluation.reference import dataset_of
 

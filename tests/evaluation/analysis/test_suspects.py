@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from detframe.arrays.results import ImageResult
 from detframe.evaluation.analysis import analyse
 from detframe.evaluation.ground_truth import GroundTruth
-from detframe.evaluation.results import ImageResult
 from tests.evaluation.fakes import FakeRecords, record
 
 
