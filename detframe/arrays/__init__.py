@@ -1,1 +1,1 @@
-"""What is done with images and masks as NumPy arrays, for programs that never import torch."""
+"""What is done with images, masks and predictions as NumPy arrays, for programs that never import torch."""

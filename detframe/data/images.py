@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from detframe.data.image_files import ImageReadError, check_size, open_image, read_image_bytes
 from detframe.data.image_headers import (
@@ -22,7 +20,10 @@ from detframe.data.image_headers import (
 )
 from detframe.errors import FileAccessError, MissingFileError, NoPermissionError
 
-__all__ = ["IMAGE_FAULTS", "ImageReadError", "image_size", "load_image"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["IMAGE_FAULTS", "ImageReadError", "image_size", "load_image", "load_pixels"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +37,18 @@ _noticed: set[str] = set()  # what was already said in this process
 
 
 def load_image(path: str | Path, expected_hw: tuple[int, int] | None = None) -> Tensor:
-    """An image file as uint8 (3, H, W), RGB, turned as its EXIF orientation says.
+    """An image file as uint8 (3, H, W), RGB, as `load_pixels` reads it.
+
+    The memory lies as (H, W, 3), which the resizing of uint8 images and channels_last convolutions want.
+    """
+    return _as_tensor(load_pixels(path, expected_hw))
+
+
+def load_pixels(path: str | Path, expected_hw: tuple[int, int] | None = None) -> np.ndarray:
+    """An image file as uint8 (H, W, 3), RGB, turned as its EXIF orientation says. Imports no torch.
 
     Grey, palette, CMYK, 16-bit and transparent images become 8-bit RGB (transparency is dropped; of 16 bits the upper
-    8 are kept); of several frames or pages the first is read. The memory lies as (H, W, 3), which the resizing of uint8
-    images and channels_last convolutions want.
+    8 are kept); of several frames or pages the first is read.
 
     Args:
         path: JPEG, PNG, TIFF, BMP, WebP, GIF, JPEG 2000, PNM, or AVIF where Pillow decodes it.
@@ -60,11 +68,22 @@ def load_image(path: str | Path, expected_hw: tuple[int, int] | None = None) -> 
         raise ImageReadError(_size_message(path, (pixels.shape[0], pixels.shape[1]), expected_hw))
     if header.several:
         _notice("frames", "%s holds several frames or pages; of such images the first is read", path)
+    return pixels
+
+
+def _as_tensor(pixels: np.ndarray) -> Tensor:
+    import torch
+
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def from_pillow(image: Any) -> Tensor:
-    """An image of Pillow as `load_image` gives its file: uint8 (3, H, W), RGB, upright.
+    """An image of Pillow as `load_image` gives its file: uint8 (3, H, W), RGB, upright; errors of `pillow_pixels`."""
+    return _as_tensor(pillow_pixels(image))
+
+
+def pillow_pixels(image: Any) -> np.ndarray:
+    """An image of Pillow as `load_pixels` gives its file: uint8 (H, W, 3), RGB, upright.
 
     Raises:
         ImageReadError: it cannot be read to its end, or its values are floating-point.
@@ -76,7 +95,7 @@ def from_pillow(image: Any) -> Tensor:
         image.load()
     except Exception as error:  # a plugin lets through whatever its parsing runs into
         raise ImageReadError(f"{name} is truncated or damaged: {error or type(error).__name__}") from None
-    return torch.from_numpy(_pixels_of_pillow(image, 16, name)).permute(2, 0, 1)
+    return _pixels_of_pillow(image, 16, name)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

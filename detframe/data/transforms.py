@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
+from detframe.arrays.resize import resize_shape
 from detframe.structures import LazyMasks, Target, select
 from detframe.structures.lazy_masks import draw_window
 
@@ -24,28 +25,6 @@ class Transform(Protocol):
     """What stands in a pipeline."""
 
     def __call__(self, image: Tensor, target: Target, generator: Generator) -> tuple[Tensor, Target]: ...
-
-
-def resize_shape(size_hw: tuple[int, int], min_size: int, max_size: int = 0) -> tuple[int, int]:
-    """The size of an image whose shorter side becomes `min_size`, the longer one at most `max_size` (0: no limit).
-
-    Both sides are rounded to the nearest pixel, halves up, as detectron2 does (torchvision's models round down).
-    `min_size` 0 leaves the image as it is.
-    """
-    if min_size == 0:
-        return size_hw
-    scale = min_size / min(size_hw)
-    if max_size and scale * max(size_hw) > max_size:
-        scale = max_size / max(size_hw)
-    height, width = (max(1, int(side * scale + 0.5)) for side in size_hw)
-    return height, width
-
-
-def resize_shapes(sizes_hw: np.ndarray, min_size: int, max_size: int = 0) -> np.ndarray:
-    """`resize_shape` of many images: int64 (I, 2) gives int64 (I, 2)."""
-    kinds, kind_of = np.unique(sizes_hw, axis=0, return_inverse=True)
-    shapes = [resize_shape((int(height), int(width)), min_size, max_size) for height, width in kinds]
-    return np.array(shapes, dtype=np.int64).reshape(-1, 2)[kind_of.reshape(-1)]
 
 
 class Resize:

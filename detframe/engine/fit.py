@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detframe.arrays.resize import resize_shapes
 from detframe.config import ConfigNode
 from detframe.data import Records
-from detframe.data.transforms import resize_shapes
 from detframe.modeling import GeneralizedRCNN
 from detframe.ops.reach import Objects, Reached
 

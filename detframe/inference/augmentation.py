@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
+from detframe.arrays.resize import resize_shape
 from detframe.config import ConfigNode
-from detframe.data import resize_shape
 from detframe.modeling import GeneralizedRCNN
 from detframe.modeling.proposals import NMS, Candidates
 from detframe.ops import CONTINUOUS, BoxCoder, heatmaps_to_keypoints, weighted_boxes

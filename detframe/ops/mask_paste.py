@@ -8,11 +8,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from detframe.errors import InvalidValueError
+from detframe.arrays.masks import check_threshold, compress, reach
 
 # Bounds what pasting needs beyond its result: pixels of the masks that are made at once on a GPU
 _CHUNK_PIXELS = 64 * 1024 * 1024
@@ -40,19 +39,11 @@ def encode_masks(
     Raises:
         ValueError: a threshold of 0 or less, which every pixel of the image would reach.
     """
-    from pycocotools import mask as coco_mask
-
-    if threshold <= 0:
-        raise InvalidValueError(
-            f"the threshold of a mask must be above 0, not {threshold}: pixels beyond its box are 0"
-        )
-    height, width = size_hw
-    counts = []
+    check_threshold(threshold)
     with torch.autocast("cpu", enabled=False):
-        for mask, box in zip(probs.float().cpu(), boxes.float().cpu(), strict=True):
-            y, x, pixels = _window(mask, box, size_hw)
-            counts.append({"size": [height, width], "counts": _runs((pixels >= threshold).numpy(), y, x, size_hw)})
-    return list(coco_mask.frPyObjects(counts, height, width)) if counts else []
+        masks = zip(probs.float().cpu(), boxes.float().cpu(), strict=True)
+        windows = (_window(mask, box, size_hw) for mask, box in masks)
+        return compress(((y, x, (pixels >= threshold).numpy()) for y, x, pixels in windows), size_hw)
 
 
 def _paste_windows(probs: Tensor, boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:
@@ -83,18 +74,11 @@ def _window(mask: Tensor, box: Tensor, size_hw: tuple[int, int]) -> tuple[int, i
     if not (0 < x2 - x1 < math.inf and 0 < y2 - y1 < math.inf):  # also where one is not a number
         return 0, 0, mask.new_zeros((0, 0))
     (top, bottom), (left, right) = (
-        _reach(start, end, mask.shape[-1], limit) for start, end, limit in zip((y1, x1), (y2, x2), size_hw, strict=True)
+        reach(start, end, mask.shape[-1], limit) for start, end, limit in zip((y1, x1), (y2, x2), size_hw, strict=True)
     )
     rows = _weights(torch.arange(top, bottom), box[None, 1], box[None, 3], mask.shape[-1])[0]
     columns = _weights(torch.arange(left, right), box[None, 0], box[None, 2], mask.shape[-1])[0]
     return top, left, rows @ mask @ columns.T
-
-
-def _reach(start: float, end: float, size: int, limit: int) -> tuple[int, int]:
-    """The pixels between which bilinear interpolation of a mask between `start` and `end` is not zero."""
-    margin = (end - start) / size / 2 + 1
-    first = min(max(int(start - margin), 0), limit)
-    return first, max(first, min(int(end + margin) + 1, limit))
 
 
 def _weights(pixels: Tensor, start: Tensor, end: Tensor, size: int) -> Tensor:
@@ -104,21 +88,3 @@ def _weights(pixels: Tensor, start: Tensor, end: Tensor, size: int) -> Tensor:
     cells = torch.arange(size, device=start.device, dtype=start.dtype)
     weight = (1 - (place[..., None] - cells).abs()).clamp(min=0)
     return torch.where(((extent > 0) & extent.isfinite())[..., None], weight, 0.0)
-
-
-def _runs(pixels: np.ndarray, top: int, left: int, size_hw: tuple[int, int]) -> list[int]:
-    """COCO's run lengths, down the columns and beginning with zeros, of an image that is empty but for a window."""
-    height, width = size_hw
-    padded = np.zeros((pixels.shape[1], pixels.shape[0] + 2), dtype=np.int8)
-    padded[:, 1:-1] = pixels.T
-    column, row = np.nonzero(np.diff(padded, axis=1))
-    # where ones begin and end, in turn; a run that reaches the last row and goes on in the next column is one
-    places = (column + left) * height + row + top
-    if len(places):
-        again = places[1:-1:2] == places[2::2]
-        keep = np.ones(len(places), dtype=bool)
-        keep[1:-1:2] &= ~again
-        keep[2::2] &= ~again
-        places = places[keep]
-    counts = [int(n) for n in np.diff(np.concatenate([[0], places, [height * width]]))]
-    return counts if counts[-1] else counts[:-1]

@@ -1,13 +1,33 @@
 """What travels between the parts: targets, predictions, and batches of padded images."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from detframe.arrays.results import ANY_CLASS, INSTANCE_KEYS
-from detframe.structures.box_masks import BoxMasks
-from detframe.structures.contract import validate_target
-from detframe.structures.image_list import ImageList
-from detframe.structures.instances import Prediction, Target, select
-from detframe.structures.lazy_masks import LazyMasks
-from detframe.structures.mask_targets import crop_masks, sample_masks
-from detframe.structures.rescale import rescale_prediction, to_cpu
+from detframe.lazy import lazily
+
+if TYPE_CHECKING:
+    from detframe.structures.box_masks import BoxMasks
+    from detframe.structures.contract import validate_target
+    from detframe.structures.image_list import ImageList
+    from detframe.structures.instances import Prediction, Target, select
+    from detframe.structures.lazy_masks import LazyMasks
+    from detframe.structures.mask_targets import crop_masks, sample_masks
+    from detframe.structures.rescale import rescale_prediction, to_cpu
+else:
+    __getattr__ = lazily(
+        __name__,
+        {
+            "box_masks": "BoxMasks",
+            "contract": "validate_target",
+            "image_list": "ImageList",
+            "instances": "Prediction Target select",
+            "lazy_masks": "LazyMasks",
+            "mask_targets": "crop_masks sample_masks",
+            "rescale": "rescale_prediction to_cpu",
+        },
+    )
 
 __all__ = [
     "ANY_CLASS",

@@ -1,0 +1,88 @@
+"""Resizing images without torch, to the same bits as torchvision does it on processors with AVX2.
+
+Bilinear with antialiasing: each pixel is a weighted mean of the pixels below it, along the columns after along the
+rows, each time in whole numbers of 8 bits with weights in fixed point, as many bits as fit into 16. PyTorch took this
+way of computing from Pillow, which keeps more bits of its weights and so differs by 1 in some pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_WEIGHT_BITS = 15  # a weight fits into a signed number of 16 bits
+_MOST_BITS = 22
+_CHUNK = 2**18  # values that are computed at a time, which stay in a cache
+
+
+def resize_shape(size_hw: tuple[int, int], min_size: int, max_size: int = 0) -> tuple[int, int]:
+    """The size of an image whose shorter side becomes `min_size`, the longer one at most `max_size` (0: no limit).
+
+    Both sides are rounded to the nearest pixel, halves up, as detectron2 does (torchvision's models round down).
+    `min_size` 0 leaves the image as it is.
+    """
+    if min_size == 0:
+        return size_hw
+    scale = min_size / min(size_hw)
+    if max_size and scale * max(size_hw) > max_size:
+        scale = max_size / max(size_hw)
+    height, width = (max(1, int(side * scale + 0.5)) for side in size_hw)
+    return height, width
+
+
+def resize_shapes(sizes_hw: np.ndarray, min_size: int, max_size: int = 0) -> np.ndarray:
+    """`resize_shape` of many images: int64 (I, 2) gives int64 (I, 2)."""
+    kinds, kind_of = np.unique(sizes_hw, axis=0, return_inverse=True)
+    shapes = [resize_shape((int(height), int(width)), min_size, max_size) for height, width in kinds]
+    return np.array(shapes, dtype=np.int64).reshape(-1, 2)[kind_of.reshape(-1)]
+
+
+def fitting_shape(size_hw: tuple[int, int], plane_hw: tuple[int, int]) -> tuple[int, int]:
+    """The largest size of an image that fits into a plane with its aspect ratio kept, rounded as in `resize_shape`."""
+    scale = min(plane / side for plane, side in zip(plane_hw, size_hw, strict=True))
+    height, width = (min(plane, max(1, int(side * scale + 0.5))) for plane, side in zip(plane_hw, size_hw, strict=True))
+    return height, width
+
+
+def resize_image(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """An image, uint8 (H, W, C), in another size: uint8 (*size_hw, C)."""
+    height, width = size_hw
+    if image.shape[1] != width:
+        image = _resize_rows(image.transpose(1, 0, 2), width).transpose(1, 0, 2)
+    if image.shape[0] != height:
+        image = _resize_rows(image, height)
+    return image
+
+
+def _resize_rows(image: np.ndarray, count: int) -> np.ndarray:
+    """uint8 (H, W, C) -> uint8 (count, W, C)."""
+    rows = np.ascontiguousarray(image).reshape(len(image), -1)
+    first, weights, bits = _weights(len(rows), count)
+    out = np.empty((count, rows.shape[1]), dtype=np.uint8)
+    step = max(1, _CHUNK // max(1, rows.shape[1]))
+    for start in range(0, count, step):
+        part = slice(start, start + step)
+        total = np.full((len(first[part]), rows.shape[1]), 2 ** (bits - 1), dtype=np.int32)
+        for tap in range(weights.shape[1]):
+            index = np.minimum(first[part] + tap, len(rows) - 1)
+            total += rows[index] * weights[part, tap, None]
+        out[part] = np.minimum(total >> bits, 255)
+    return out.reshape(count, *image.shape[1:])
+
+
+def _weights(old: int, new: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """For each of `new` pixels: the first of the `old` ones below it (new,), their weights (new, T), int32, and
+    the bits by which these are shifted."""
+    scale = old / new
+    support = max(scale, 1.0)
+    centre = scale * (np.arange(new) + 0.5)
+    first = np.maximum((centre - support + 0.5).astype(np.int64), 0)
+    count = np.minimum((centre + support + 0.5).astype(np.int64), old) - first
+    taps = np.arange(int(np.ceil(support)) * 2 + 1)
+    weights = np.maximum(1 - np.abs((taps + first[:, None] - centre[:, None] + 0.5) * (1 / support)), 0)
+    weights[taps >= count[:, None]] = 0
+    weights /= np.cumsum(weights, axis=1)[:, -1:]  # added one after another, as PyTorch does
+    bits = 0
+    while bits < _MOST_BITS and int(0.5 + weights.max() * 2 ** (bits + 1)) < 2**_WEIGHT_BITS:
+        bits += 1
+    used = weights[:, : int(count.max())]
+    return first, np.floor(used * 2**bits + 0.5).astype(np.int32), bits

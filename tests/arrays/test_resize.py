@@ -1,0 +1,66 @@
+"""Images are resized without torch to the same bits as torchvision gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as transforms
+
+from detframe.arrays.resize import fitting_shape, resize_image
+
+ON_AVX2 = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+LARGEST_DIFFERENCE = 0 if ON_AVX2 else 1  # other processors have a kernel of their own, which keeps more bits
+
+
+def by_torchvision(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)
+    return transforms.resize(tensor, list(size_hw), antialias=True).permute(1, 2, 0).numpy()
+
+
+def picture(kind: str, height: int, width: int, seed: int) -> np.ndarray:
+    if kind == "white":
+        return np.full((height, width, 3), 255, dtype=np.uint8)
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return noise if kind == "noise" else np.sort(noise, axis=1)
+
+
+@pytest.mark.parametrize("kind", ["noise", "smooth", "white"])
+def test_equal_to_torchvision_at_many_sizes(kind: str):
+    random = np.random.default_rng(3)
+    for seed in range(60):
+        height, width = (int(side) for side in random.integers(1, 300, 2))
+        size_hw = tuple(int(side) for side in random.integers(1, 400, 2))
+        image = picture(kind, height, width, seed)
+        difference = resize_image(image, size_hw).astype(int) - by_torchvision(image, size_hw)
+        assert np.abs(difference).max() <= LARGEST_DIFFERENCE, (image.shape, size_hw)
+
+
+@pytest.mark.parametrize(
+    ("size_hw", "to_hw"),
+    [((480, 640), (800, 1067)), ((1200, 1600), (600, 800)), ((3000, 40), (20, 40)), ((40, 3000), (40, 7))],
+)
+def test_equal_to_torchvision_at_sizes_of_photographs(size_hw: tuple[int, int], to_hw: tuple[int, int]):
+    image = picture("noise", *size_hw, seed=0)
+    difference = resize_image(image, to_hw).astype(int) - by_torchvision(image, to_hw)
+    assert np.abs(difference).max() <= LARGEST_DIFFERENCE
+
+
+def test_the_same_size_is_the_same_image():
+    image = picture("noise", 20, 30, seed=0)
+    assert resize_image(image, (20, 30)) is image
+
+
+@pytest.mark.parametrize(
+    ("size_hw", "plane_hw", "expected"),
+    [
+        ((480, 640), (640, 640), (480, 640)),
+        ((240, 320), (640, 640), (480, 640)),
+        ((640, 480), (320, 640), (320, 240)),
+        ((1000, 10), (100, 100), (100, 1)),
+        ((3, 2000), (100, 100), (1, 100)),
+        ((333, 500), (600, 600), (400, 600)),
+    ],
+)
+def test_the_largest_size_that_fits_into_a_plane(size_hw, plane_hw, expected):
+    assert fitting_shape(size_hw, plane_hw) == expected
