@@ -50,7 +50,7 @@ KNOWN: dict[str, set[str]] = {
     "parallel": {"errors"},
     "structures": {"errors", "ops", "arrays", "lazy"},
     "torch_files": {"errors", "files"},
-    "backends": {"errors", "files", "texts"},
+    "backends": {"errors", "files", "texts", "ops"},
     "config": {"errors", "files", "registry"},
 }
 LIGHT = ("config", "errors", "files", "registry", "__init__")
