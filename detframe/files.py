@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import json
 import os
 import re
 import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from types import TracebackType
+from typing import Any, BinaryIO, Self
 
 from detframe.errors import FileAccessError, InvalidValueError
 
@@ -22,6 +25,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _NEW_SECONDS = 3600.0
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 # what is no part of a name: separators, what Windows and shells take for something else, control characters
 _UNSAFE = re.compile(r"""[/\\:*?"<>|\x00-\x1f\x7f-\x9f\ud800-\udfff]""")
 _LONGEST_NAME = 60  # characters, of up to four bytes; a name has 255 bytes, and others are added to this one
@@ -171,6 +175,76 @@ def write_text(path: Path, text: str, remedy: str = "") -> None:
     """`atomic_write` of a text in UTF-8."""
     data = text.encode()
     atomic_write(path, lambda file: file.write(data), len(data), remedy)
+
+
+def is_full_disk(error: OSError) -> bool:
+    """Whether nothing more can be written, to this file or any other."""
+    return error.errno in _FULL
+
+
+class GrowingFile:
+    """A text file, for a `with`.
+
+    Args:
+        path: its folder is made.
+        head, tail: what stands before and behind all that is written; the tail may be set anew until the end, also to
+            pieces that are made one by one.
+
+    Raises:
+        OSError: the file cannot be written; names it.
+    """
+
+    def __init__(self, path: Path, head: str = "", tail: str | Iterable[str] = "") -> None:
+        self.path = path
+        self.tail = tail
+        self._stack = contextlib.ExitStack()
+        with self._named_errors():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._stack.enter_context(replacing(path))
+        self.write(head)
+
+    def write(self, text: str) -> None:
+        """Write more. Halves of characters, as names of files may hold, become escapes."""
+        with self._named_errors():
+            self._file.write(text.encode("utf-8", "backslashreplace"))
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            remedy = "make room, or name another folder" if is_full_disk(error) else "name another folder"
+            raise FileAccessError(f"cannot write {self.path}: {error.strerror or error}; {remedy}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if kind is not None:
+            self._stack.__exit__(kind, error, tb)
+            return
+        with self._named_errors(), self._stack:
+            for piece in [self.tail] if isinstance(self.tail, str) else self.tail:
+                self.write(piece)
+
+
+class JsonList(GrowingFile):
+    """A JSON file whose list grows row by row.
+
+    Args:
+        path: its folder is made.
+        head: what stands before the members.
+        tail: what stands behind them; may be set anew until the end.
+    """
+
+    def __init__(self, path: Path, head: str = "[", tail: str | Iterable[str] = "\n]\n") -> None:
+        self.length = 0
+        super().__init__(path, head, tail)
+
+    def append(self, row: Any) -> None:
+        """Write one more member of the list."""
+        self.write(("," if self.length else "") + "\n" + json.dumps(row))
+        self.length += 1
 
 
 def read_bytes(path: Path, what: str = "") -> bytes:

@@ -1,23 +1,16 @@
-"""Files that `predict` reads and writes: images, videos, and JSON lists that grow without filling the memory."""
+"""Files that `predict` reads and writes: images and videos."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from detframe.errors import FileAccessError, InvalidValueError, NoPermissionError, NotAFolderError
-from detframe.files import replacing
 
 if TYPE_CHECKING:
     import numpy as np
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def find_inputs(inputs: Sequence[str]) -> list[Path]:
@@ -98,11 +91,6 @@ def write_image(path: Path, image: np.ndarray) -> None:
     path.write_bytes(data.tobytes())
 
 
-def is_full_disk(error: OSError) -> bool:
-    """Whether nothing more can be written, to this file or any other."""
-    return error.errno in _FULL
-
-
 class VideoWriter:
     """Writes uint8 RGB arrays (H, W, 3) of one size as an .mp4; the file is opened at the first frame."""
 
@@ -139,53 +127,3 @@ class VideoWriter:
         """Finish the file."""
         if self._writer is not None:
             self._writer.release()
-
-
-class JsonList:
-    """A JSON file whose list grows row by row; it appears under its name when all is written, or not at all.
-
-    Args:
-        path: its folder is made.
-        head: what stands before the members.
-        tail: what stands behind them; may be set anew until the end.
-
-    Raises:
-        OSError: the file cannot be written; names it.
-    """
-
-    def __init__(self, path: Path, head: str = "[", tail: str = "]") -> None:
-        self.path = path
-        self.tail = tail
-        self.length = 0
-        self._stack = contextlib.ExitStack()
-        with self._named_errors():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._stack.enter_context(replacing(path))
-            self._write(head)
-
-    def _write(self, text: str) -> None:
-        self._file.write(text.encode())
-
-    @contextlib.contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            remedy = "make room, or name another folder" if is_full_disk(error) else "name another folder"
-            raise FileAccessError(f"cannot write {self.path}: {error.strerror or error}; {remedy}") from error
-
-    def append(self, row: Any) -> None:
-        """Write one more member of the list."""
-        with self._named_errors():
-            self._write(("," if self.length else "") + "\n" + json.dumps(row))
-        self.length += 1
-
-    def __enter__(self) -> JsonList:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if kind is not None:
-            self._stack.__exit__(kind, error, tb)
-            return
-        with self._named_errors(), self._stack:
-            self._write(f"\n{self.tail}\n")

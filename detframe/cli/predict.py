@@ -17,17 +17,16 @@ from typing import TYPE_CHECKING, Any
 from detframe.cli.arguments import add_consent_argument, base_parser, positive
 from detframe.cli.common import log_to_terminal, run_command
 from detframe.cli.media import (
-    JsonList,
     VideoWriter,
     check_output,
     find_inputs,
-    is_full_disk,
     output_paths,
     write_image,
 )
 from detframe.config.keys import all_keys
 from detframe.engine.terminal import RESULT
 from detframe.errors import FileAccessError, InvalidValueError, UserError
+from detframe.files import JsonList, is_full_disk
 
 if TYPE_CHECKING:
     import numpy as np
@@ -167,7 +166,7 @@ class Predictor:
         self._started = self._last_log = time.monotonic()
         self._stack = contextlib.ExitStack()
         self.results = self._stack.enter_context(JsonList(output / "predictions.json"))
-        self.index = self._stack.enter_context(JsonList(output / "images.json", self._index_head(), "]}"))
+        self.index = self._stack.enter_context(JsonList(output / "images.json", self._index_head(), "\n]}\n"))
 
     def _index_head(self) -> str:
         pairs = zip(self.detector.category_ids, self.detector.class_names, strict=True)
@@ -178,7 +177,7 @@ class Predictor:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self.index.tail = f'], "left_out": {json.dumps(self.left_out)}}}'
+        self.index.tail = f'\n], "left_out": {json.dumps(self.left_out)}}}\n'
         self._stack.__exit__(*error)
 
     def images(self, pairs: Sequence[tuple[Path, Path]]) -> None:

@@ -13,7 +13,8 @@ import pytest
 from pycocotools.coco import COCO
 
 from detframe.cli import predict
-from detframe.cli.media import JsonList, VideoWriter, find_inputs, output_paths, write_image
+from detframe.cli.media import VideoWriter, find_inputs, output_paths, write_image
+from detframe.files import JsonList
 from detframe.inference import read_video
 
 
