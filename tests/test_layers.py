@@ -30,7 +30,7 @@ LAYERS = (
     {"compat"},
     {"export"},
     {"inference", "model_zoo", "report"},
-    {"engine"},
+    {"engine", "integrations"},
     {"recipes"},
     {"cli"},
     {"__main__"},

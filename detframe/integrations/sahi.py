@@ -54,7 +54,7 @@ class DetframeDetectionModel(DetectionModel):
             name. TypeError: `model` is no Detector. And what `Detector.load` raises.
     """
 
-    required_packages: list[str] = []  # noqa: RUF012, as SAHI's base class has it
+    category_mapping: dict[str, str]  # from the moment on that there is a detector
 
     def __init__(
         self,
@@ -70,14 +70,13 @@ class DetframeDetectionModel(DetectionModel):
         image_size: int | None = None,
     ) -> None:
         _check_settings(model_path, model, config_path, device, image_size)
-        self._asked_device = device
+        self._asked_device, self._given_names = device, category_mapping
         super().__init__(
             model_path=None if model_path is None else str(model_path),
             model=model,
             device=device,
             mask_threshold=mask_threshold,
             confidence_threshold=confidence_threshold,
-            category_mapping=None if category_mapping is None else dict(category_mapping),
             category_remapping=None if category_remapping is None else dict(category_remapping),
             load_at_init=load_at_init,
         )
@@ -97,15 +96,14 @@ class DetframeDetectionModel(DetectionModel):
         if not isinstance(model, Detector):
             raise InvalidTypeError(f"model must be a detframe Detector, not a {type(model).__name__}")
         names = dict(zip(map(str, model.category_ids), model.class_names, strict=True))
-        unnamed = [key for key in names if self.category_mapping is not None and key not in self.category_mapping]
+        given = names if self._given_names is None else dict(self._given_names)
+        unnamed = [key for key in names if key not in given]
         if unnamed:
             raise InvalidValueError(
-                f"category_mapping names {sorted(self.category_mapping or ())}, but the detector also has category "
-                f"{unnamed[0]} ({names[unnamed[0]]}); its categories are {names}"
+                f"category_mapping names {sorted(given)}, but the detector also has category {unnamed[0]} "
+                f"({names[unnamed[0]]}); its categories are {names}"
             )
-        self.model = model
-        self.device = model.device
-        self.category_mapping = names if self.category_mapping is None else self.category_mapping
+        self.model, self.device, self.category_mapping = model, model.device, given
 
     @property
     def num_categories(self) -> int:
@@ -115,7 +113,10 @@ class DetframeDetectionModel(DetectionModel):
     @property
     def category_names(self) -> list[str]:
         """Of all categories, in the order of the detector's labels."""
-        return [self.category_mapping[str(number)] for number in self._detector().category_ids]
+        return [self._name(number) for number in self._detector().category_ids]
+
+    def _name(self, category_id: int) -> str:
+        return self.category_mapping[str(category_id)]
 
     def perform_inference(self, image: np.ndarray) -> None:
         """Detect in one RGB image (H, W, 3) of uint8."""
@@ -154,7 +155,7 @@ class DetframeDetectionModel(DetectionModel):
                     bbox=box,
                     score=score,
                     category_id=category,
-                    category_name=self.category_mapping[str(category)],
+                    category_name=self._name(category),
                     segmentation=self._outline(prediction, row),
                     shift_amount=shift,
                     full_shape=full_shape,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import PIL.Image
@@ -188,20 +189,25 @@ def test_a_model_loaded_later_and_unloaded(checkpoint_path):
         get_prediction(IMAGE, model)
 
 
+def test_another_detector_brings_its_own_names(detector, mask_detector):
+    model = DetframeDetectionModel(model=detector)
+    other = Detector(mask_detector.model, mask_detector.cfg, {"class_names": "abc", "category_ids": (2, 3, 4)})
+    model.set_model(other)
+    assert model.category_names == ["a", "b", "c"] and model.category_mapping == {"2": "a", "3": "b", "4": "c"}
+
+
 def test_mistakes_are_named(detector, checkpoint_path, tmp_path):
     with pytest.raises(InvalidValueError, match="not both"):
         DetframeDetectionModel(checkpoint_path, model=detector)
     with pytest.raises(InvalidValueError, match="no model_path"):
         DetframeDetectionModel()
-    with pytest.raises(InvalidTypeError, match="detframe Detector, not a Linear"):
-        import torch
-
-        DetframeDetectionModel(model=torch.nn.Linear(1, 1))
-    with pytest.raises(InvalidValueError, match="image_size=640.*MIN_SIZE_TEST"):
+    with pytest.raises(InvalidTypeError, match="detframe Detector, not a GeneralizedRCNN"):
+        DetframeDetectionModel(model=detector.model)
+    with pytest.raises(InvalidValueError, match=r"image_size=640.*MIN_SIZE_TEST"):
         DetframeDetectionModel(model=detector, image_size=640)
-    with pytest.raises(InvalidValueError, match="config_path='a.yaml'"):
+    with pytest.raises(InvalidValueError, match=r"config_path='a\.yaml'"):
         DetframeDetectionModel(model=detector, config_path="a.yaml")
-    with pytest.raises(InvalidValueError, match="device='cuda'.*works on cpu"):
+    with pytest.raises(InvalidValueError, match=r"device='cuda'.*works on cpu"):
         DetframeDetectionModel(model=detector, device="cuda")
     with pytest.raises(InvalidValueError, match=r"category_mapping names \['0', '1', '2'\].*category 5 \(square\)"):
         DetframeDetectionModel(model=detector, category_mapping={"0": "a", "1": "b", "2": "c"})
@@ -212,7 +218,4 @@ def test_mistakes_are_named(detector, checkpoint_path, tmp_path):
 def test_sahi_leaves_the_gpus_of_the_process_alone(detector, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     DetframeDetectionModel(model=detector, device="cpu")
-    import os
-
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
-    assert isinstance(detector, Detector)
