@@ -56,12 +56,13 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], Any], size_hint: int = 
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A new file, open for writing, that takes the place of `path` when the `with` ends without an error.
 
-    It lies beside `path`, under a name that nobody can foresee, so that no link can lead it elsewhere.
+    It lies beside `path`, under a name that nobody can foresee, so that no link can lead it elsewhere. A library that
+    opens files itself may write to that name, the file's `name`.
     """
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
     try:
-        with _closed(os.fdopen(handle, "wb")) as file:
+        with _closed(open(name, "wb", opener=lambda *_: handle)) as file:
             _mark_as_alive(file)
             yield file
             file.flush()

@@ -23,6 +23,7 @@ LAYERS = (
         "backends",
         "arrays",
         "lazy",
+        "web",
     },
     {"layers"},
     {"modeling", "data", "evaluation"},
@@ -50,6 +51,7 @@ KNOWN: dict[str, set[str]] = {
     "parallel": {"errors"},
     "structures": {"errors", "ops", "arrays", "lazy"},
     "torch_files": {"errors", "files"},
+    "web": {"errors"},
     "backends": {"errors", "files", "texts", "ops"},
     "config": {"errors", "files", "registry"},
 }

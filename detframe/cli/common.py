@@ -13,7 +13,7 @@ from detframe.cli.errors import guard
 from detframe.config import ConfigNode, read_config
 from detframe.config.paths import expanded
 from detframe.config.reference import explain
-from detframe.engine.terminal import verbosity
+from detframe.engine.terminal import Terminal, verbosity
 from detframe.errors import MissingFileError
 
 logger = logging.getLogger(__name__)
@@ -59,19 +59,22 @@ def print_config(args: argparse.Namespace) -> int:
     return 0
 
 
-def log_to_terminal() -> None:
+def log_to_terminal() -> Terminal | None:
     """Show detframe's log on the terminal; for commands that do not go through the engine, which does it itself.
 
     What is marked as a result is shown to those too who want to hear of nothing else (--quiet).
+
+    Returns:
+        the handler, on which `shown_on` draws a line of progress; None where a program has its own.
     """
     root = logging.getLogger("detframe")
     if not root.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(message)s"))
         threshold = verbosity()
-        handler.addFilter(lambda record: record.levelno >= threshold or getattr(record, "result", False))
-        root.addHandler(handler)
+        terminal = Terminal(threshold, lambda what, error: None, sys.stderr)  # where would it be said?
+        terminal.setFormatter(logging.Formatter("%(message)s"))
+        root.addHandler(terminal)
         root.setLevel(min(logging.INFO, threshold))
+    return next((handler for handler in root.handlers if isinstance(handler, Terminal)), None)
 
 
 def trained_weights(cfg: ConfigNode) -> str:

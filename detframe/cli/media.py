@@ -1,11 +1,11 @@
-"""Files that `predict` reads and writes: images and videos."""
+"""Images that commands read and write, and the folders for them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from detframe.errors import FileAccessError, InvalidValueError, NoPermissionError, NotAFolderError
 
@@ -89,41 +89,3 @@ def write_image(path: Path, image: np.ndarray) -> None:
     if not encoded:
         raise FileAccessError(f"{path} of {image.shape[1]}x{image.shape[0]} pixels cannot be encoded as {path.suffix}")
     path.write_bytes(data.tobytes())
-
-
-class VideoWriter:
-    """Writes uint8 RGB arrays (H, W, 3) of one size as an .mp4; the file is opened at the first frame."""
-
-    def __init__(self, path: Path, frames_per_second: float) -> None:
-        self.path = path
-        self.frames_per_second = frames_per_second
-        self._writer: Any = None
-        self._size_wh: tuple[int, int] | None = None
-
-    def write(self, image: np.ndarray) -> None:
-        """Append one frame. Raises OSError where the file cannot be written."""
-        import cv2
-
-        if self._size_wh is not None and self._size_wh != (image.shape[1], image.shape[0]):
-            image = cv2.resize(image, self._size_wh)  # the writer would leave the frame out
-        if self._writer is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._size_wh = (image.shape[1], image.shape[0])
-            self._writer = self._opened(self._size_wh)
-        self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-
-    def _opened(self, size_wh: tuple[int, int]) -> Any:
-        import cv2
-
-        try:
-            writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter.fourcc(*"mp4v"), self.frames_per_second, size_wh)
-        except (cv2.error, UnicodeError) as error:
-            raise FileAccessError(f"{self.path} cannot be written as a video: {error}") from None
-        if not writer.isOpened():
-            raise FileAccessError(f"{self.path} cannot be written as a video of {size_wh[0]}x{size_wh[1]} pixels")
-        return writer
-
-    def close(self) -> None:
-        """Finish the file."""
-        if self._writer is not None:
-            self._writer.release()

@@ -18,10 +18,10 @@ import torch
 from detframe.config.paths import cache_root
 from detframe.errors import DownloadError, InvalidValueError, MissingFileError
 from detframe.files import replacing, safe_name
+from detframe.web import opened, pieces
 
 logger = logging.getLogger(__name__)
 
-CHUNK = 1 << 20  # bytes
 MAX_SIZE = 1 << 36  # bytes of a file; no weights are as large, and a server may send without end
 _SEAL = 64  # hexadecimal digits of a SHA-256
 _THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
@@ -180,28 +180,13 @@ def _fetch(address: str, path: Path, expected: Digest, sealed: bool, timeout: fl
 
 def _copy(address: str, file: IO[bytes], algorithm: str, sealed: bool, timeout: float) -> str:
     """Write the content of an address into a file; returns its digest."""
-    digest, size = _hasher(algorithm), 0
-    request = urllib.request.Request(address, headers={"User-Agent": "detframe"})
-    opener = urllib.request.build_opener(_Redirects(address, sealed))
-    with opener.open(request, timeout=timeout) as response:
-        promised = _length(response.headers.get("Content-Length"))
+    digest = _hasher(algorithm)
+    with opened(address, timeout, _Redirects(address, sealed)) as response:
         room = shutil.disk_usage(cache_folder()).free if cache_folder().is_dir() else MAX_SIZE
-        if promised is not None and promised > min(room, MAX_SIZE):
-            raise DownloadError(f"the file has {promised} bytes; {min(room, MAX_SIZE)} are free for it at most")
-        while chunk := response.read(CHUNK):
-            file.write(chunk)
-            digest.update(chunk)
-            size += len(chunk)
-            if size > MAX_SIZE:
-                raise DownloadError(f"it goes on after {size} bytes")
-    if promised is not None and size != promised:
-        raise DownloadError(f"the connection ended after {size} of {promised} bytes")
+        for piece in pieces(response, min(room, MAX_SIZE)):
+            file.write(piece)
+            digest.update(piece)
     return digest.hexdigest()
-
-
-def _length(header: str | None) -> int | None:
-    """What a server promises, if it does so in digits."""
-    return int(header) if header is not None and re.fullmatch(r"[0-9]{1,18}", header) else None
 
 
 def _check(found: str, expected: Digest, what: str, remedy: str) -> None:

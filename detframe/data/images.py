@@ -18,7 +18,7 @@ from detframe.data.image_headers import (
     pillow_orientation,
     read_header,
 )
-from detframe.errors import FileAccessError, MissingFileError, NoPermissionError
+from detframe.errors import DownloadError, FileAccessError, MissingFileError, NoPermissionError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,9 +27,9 @@ __all__ = ["IMAGE_FAULTS", "ImageReadError", "image_size", "load_image", "load_p
 
 logger = logging.getLogger(__name__)
 
-# What `load_image` raises about one file. Other errors are of the config, of the annotations or of the process: they
+# What reading or fetching one image raises. Other errors are of the config, of the annotations or of the process: they
 # would come back with the next image, and are never skipped
-IMAGE_FAULTS = (ImageReadError, MissingFileError, NoPermissionError, FileAccessError)
+IMAGE_FAULTS = (ImageReadError, MissingFileError, NoPermissionError, FileAccessError, DownloadError)
 
 JPEG_END, PNG_END = b"\xff\xd9", b"IEND"
 FULL_BITS = 15  # an image of 16 bits per channel whose brightest value needs fewer holds 10, 12 or 14 bits
@@ -59,13 +59,24 @@ def load_pixels(path: str | Path, expected_hw: tuple[int, int] | None = None) ->
         ImageReadError: it is empty, truncated, no image or no regular file, its values are floating-point, signed or of
             32 bits, it has more pixels than `max_pixels` allows, or its size is not `expected_hw`.
     """
-    data = read_image_bytes(path)
+    pixels = decode_pixels(read_image_bytes(path), path)
+    if expected_hw is not None and pixels.shape[:2] != tuple(expected_hw):
+        raise ImageReadError(_size_message(path, (pixels.shape[0], pixels.shape[1]), expected_hw))
+    return pixels
+
+
+def decode_pixels(data: bytes, path: str | Path) -> np.ndarray:
+    """The content of an image file as `load_pixels` gives it; `path` is what messages call it.
+
+    Raises:
+        ImageReadError: as for `load_pixels`.
+    """
+    if not data:
+        raise ImageReadError(f"{path} is empty")
     header = read_header(BytesIO(data), path)
     check_size(header.stored_hw, path)
     check_size(header.tile_hw, path)
     pixels = _decode(data, header, path)
-    if expected_hw is not None and pixels.shape[:2] != tuple(expected_hw):
-        raise ImageReadError(_size_message(path, (pixels.shape[0], pixels.shape[1]), expected_hw))
     if header.several:
         _notice("frames", "%s holds several frames or pages; of such images the first is read", path)
     return pixels

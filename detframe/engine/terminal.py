@@ -121,7 +121,11 @@ class Terminal(TolerantHandler, logging.StreamHandler):  # type: ignore[type-arg
             self._bar.refresh()
 
     def show(self, what: str, done: int, total: int, note: str = "") -> None:
-        """Draw the line of progress anew, if it is worth it: at the first and last step of something, or in time."""
+        """Draw the line of progress anew, if it is worth it: at the first and last step of something, or in time.
+
+        Args:
+            total: 0 where nobody knows it.
+        """
         if not self.is_live or self.failed:
             return
         try:
@@ -160,9 +164,9 @@ def _new_bar(stream: Any, what: str, done: int, total: int) -> Any:
     from tqdm import tqdm
 
     columns = min(COLUMNS, (shutil.get_terminal_size((COLUMNS, ROWS)).columns or COLUMNS) - 1)
-    form = "{desc} {n_fmt}/{total_fmt} {percentage:3.0f}% |{bar}|{postfix}"
+    form = "{desc} {n_fmt}/{total_fmt} {percentage:3.0f}% |{bar}|{postfix}" if total else "{desc} {n_fmt}{postfix}"
     bar = {"file": stream, "ncols": columns, "nrows": ROWS, "leave": False, "bar_format": form}
-    return tqdm(desc=what, initial=done, total=total, **bar)
+    return tqdm(desc=what, initial=done, total=total or None, **bar)
 
 
 @contextmanager

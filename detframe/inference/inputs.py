@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import glob
-import logging
 import os
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union, cast
 
 import numpy as np
 import PIL.Image
-import torch
-from torch import Tensor
 
 from detframe.errors import InvalidTypeError, InvalidValueError, MissingFileError
+from detframe.inference.addresses import WEB_SCHEMES, fetch_image, local_path, scheme_of
+from detframe.web import without_password
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from torch import Tensor
 
 IMAGE_EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 VIDEO_EXTENSIONS = (
@@ -23,9 +25,14 @@ VIDEO_EXTENSIONS = (
     *(".webm", ".wmv"),
 )
 
-# An image, or where it lies: a path, a PIL image, an RGB array (H, W, 3) of uint8, an RGB tensor (3, H, W), uint8 or
-# float in [0, 1]
-ImageLike = str | Path | np.ndarray | Tensor | PIL.Image.Image
+# An image, or where it lies; ACCEPTED says it in words
+ImageLike = Union[str, Path, bytes, bytearray, memoryview, np.ndarray, "Tensor", PIL.Image.Image]
+ACCEPTED = (
+    "an image is a path or address (http, https, file), the bytes of an image file, a PIL image, an RGB array "
+    "(H, W, 3) of uint8, or an RGB tensor (3, H, W), uint8 or float in [0, 1]; several come as a list, a generator, a "
+    "folder or a pattern"
+)
+_BYTES = (bytes, bytearray, memoryview)
 
 
 def list_images(pattern: str | Path) -> list[Path]:
@@ -67,103 +74,33 @@ def _list_files(pattern: str | Path, extensions: tuple[str, ...], kind: str) -> 
     return files
 
 
-def read_video(path: str | Path) -> Iterator[np.ndarray]:
-    """The frames of a video, one by one, as RGB arrays (H, W, 3) of uint8.
-
-    A video that ends long before the number of frames in its header is warned of.
-
-    Raises:
-        FileNotFoundError: no such file; ValueError: OpenCV cannot read it as a video, or not to its end.
-    """
-    if not Path(path).is_file():
-        if Path(path).exists():
-            raise InvalidValueError(f"{path} is a folder, a pipe or a device, not a video")
-        raise MissingFileError(f"no such video: {path} (working folder {Path.cwd()})")
-    frames, count = _frames(path), 0
-    while True:
-        try:
-            frame = next(frames, None)
-        except (_cv2_error(), UnicodeError) as error:
-            reason = str(error).strip() or type(error).__name__
-            raise InvalidValueError(f"{path} cannot be read as a video after {count} frames: {reason}") from None
-        if frame is None:
-            break
-        count += 1
-        yield frame
-    if not count:
-        raise InvalidValueError(f"{path} is no video that OpenCV can read, or it has no frames")
-    stated = video_facts(path)[1]
-    if ends_early(count, stated):
-        logger.warning("%s ends after %d frames, but its header states %d: is it truncated?", path, count, stated)
-
-
-def _cv2_error() -> type[Exception]:
-    import cv2
-
-    return cv2.error
-
-
-def _frames(path: str | Path) -> Iterator[np.ndarray]:
-    import cv2
-
-    capture = cv2.VideoCapture(str(path))
-    try:
-        good, frame = capture.read()
-        while good:
-            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-            good, frame = capture.read()
-    finally:
-        capture.release()
-
-
-def video_facts(path: str | Path) -> tuple[float, int]:
-    """(frames per second, number of frames) as a video's header states them; 25 and 0 where it does not."""
-    import cv2
-
-    if not Path(path).is_file():  # a pipe would wait for a writer
-        return 25.0, 0
-    try:
-        capture = cv2.VideoCapture(str(path))
-    except (cv2.error, UnicodeError):  # `read_video` tells
-        return 25.0, 0
-    try:
-        rate = float(capture.get(cv2.CAP_PROP_FPS))
-        count = float(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    finally:
-        capture.release()
-    return rate if 0 < rate < 1000 else 25.0, int(count) if 0 < count < 2**40 else 0
-
-
-def ends_early(count: int, stated: int) -> bool:
-    """Whether a video has fewer frames than its header states, beyond what containers that estimate are off by."""
-    return stated - count > max(2, stated // 20)
-
-
 def expand(inputs: ImageLike | Iterable[ImageLike], keep_missing: bool = False) -> Iterator[ImageLike]:
-    """Single images out of whatever `Detector.predict` accepts; a list may mix paths, folders, arrays and tensors.
+    """Single images out of whatever `Detector.predict` accepts; a list or generator may mix all of it.
 
     Args:
         keep_missing: give a path behind which there is nothing as it is, for the reader to name.
     """
-    if isinstance(inputs, (str, Path, PIL.Image.Image)):
-        inputs = [inputs]
-    elif isinstance(inputs, (np.ndarray, Tensor)) and inputs.ndim == 3:
-        inputs = [inputs]
+    if isinstance(inputs, (str, Path, PIL.Image.Image, *_BYTES)) or getattr(inputs, "ndim", 0) == 3:
+        inputs = [cast(ImageLike, inputs)]
     if not isinstance(inputs, Iterable):
-        raise InvalidTypeError(f"cannot predict on a {type(inputs).__name__}; {_WANTED}")
+        raise InvalidTypeError(f"cannot predict on a {type(inputs).__name__}; {ACCEPTED}")
     for item in inputs:
         try:
-            yield from list_images(item) if isinstance(item, (str, Path)) else [item]
+            yield from _files_of(item)
         except MissingFileError:
             if not keep_missing:
                 raise
             yield item
 
 
-_WANTED = (
-    "an image is a path, a PIL image, an RGB array (H, W, 3) of uint8, or an RGB tensor (3, H, W), uint8 or float in "
-    "[0, 1]; several come as a list, a folder or a pattern"
-)
+def _files_of(item: ImageLike) -> Sequence[ImageLike]:
+    """The images that an item of a list names; a single one, unless it is a folder or a pattern."""
+    scheme = scheme_of(item)
+    if scheme == "file":
+        return list_images(local_path(str(item)))
+    if scheme or not isinstance(item, (str, Path)):
+        return [item]
+    return list_images(item)
 
 
 def as_tensor(image: ImageLike) -> Tensor:
@@ -172,23 +109,61 @@ def as_tensor(image: ImageLike) -> Tensor:
     The memory lies as (H, W, 3) whatever came in, because resizing rounds a little differently in another order.
 
     Raises:
-        TypeError, ValueError: something else, with what came. FileNotFoundError: no such file.
+        TypeError, ValueError: something else, with what came. FileNotFoundError: no such file. ConnectionError: an
+            address that cannot be fetched.
     """
+    import torch
+
+    if not isinstance(image, torch.Tensor):
+        pixels = as_array(image)
+        return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1)
+    if image.ndim != 3 or image.shape[0] != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
+        raise InvalidValueError(f"got a tensor of shape {tuple(image.shape)} and type {image.dtype}; {ACCEPTED}")
+    return image[None].contiguous(memory_format=torch.channels_last)[0]
+
+
+def as_array(image: ImageLike) -> np.ndarray:
+    """One image as an RGB array (H, W, 3) of uint8, as `as_tensor` reads it. Imports no torch.
+
+    Raises:
+        TypeError, ValueError, FileNotFoundError, ConnectionError: as `as_tensor`.
+    """
+    from detframe.data.images import decode_pixels, pillow_pixels
+
     if isinstance(image, (str, Path)):
-        from detframe.data import load_image
-
-        return load_image(str(image))
+        return _read(str(image))
+    if isinstance(image, _BYTES):
+        return decode_pixels(bytes(image), f"the image of {len(image)} bytes")
     if isinstance(image, PIL.Image.Image):
-        from detframe.data import from_pillow
-
-        return from_pillow(image)
+        return pillow_pixels(image)
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise InvalidValueError(f"got an array of shape {image.shape} and type {image.dtype}; {_WANTED}")
-        image = np.ascontiguousarray(image)
-        return torch.from_numpy(image if image.flags.writeable else image.copy()).permute(2, 0, 1)
-    if isinstance(image, Tensor):
-        if image.ndim != 3 or image.shape[0] != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
-            raise InvalidValueError(f"got a tensor of shape {tuple(image.shape)} and type {image.dtype}; {_WANTED}")
-        return image[None].contiguous(memory_format=torch.channels_last)[0]
-    raise InvalidTypeError(f"cannot predict on a {type(image).__name__}; {_WANTED}")
+            raise InvalidValueError(f"got an array of shape {image.shape} and type {image.dtype}; {ACCEPTED}")
+        return np.ascontiguousarray(image)
+    if _is_tensor(image):
+        pixels = as_tensor(image).detach().permute(1, 2, 0).cpu()
+        pixels = (pixels.clamp(0, 1) * 255).round().byte() if pixels.is_floating_point() else pixels
+        return np.ascontiguousarray(pixels.numpy())
+    raise InvalidTypeError(f"cannot predict on a {type(image).__name__}; {ACCEPTED}")
+
+
+def _is_tensor(value: Any) -> bool:
+    """Whether this is a tensor of torch, which then is imported already."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _read(place: str) -> np.ndarray:
+    """The image at a path or address."""
+    from detframe.data.images import decode_pixels, load_pixels
+
+    scheme = scheme_of(place)
+    if not scheme:
+        return load_pixels(place)
+    if scheme == "file":
+        return load_pixels(local_path(place))
+    if scheme not in WEB_SCHEMES:
+        raise InvalidValueError(
+            f"{without_password(place)} is a stream, not an image; `detframe predict --input` takes it"
+        )
+    return decode_pixels(fetch_image(place), without_password(place))

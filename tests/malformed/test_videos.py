@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from detframe.inference.inputs import read_video, video_facts
+from detframe.inference.videos import VideoReader, read_video
 from tests.data.sets import pixels
 from tests.malformed.contract import READ, Case, NonsenseError, check_apart
 from tests.malformed.mutations import byte_changes, clear, no_files
@@ -51,9 +51,9 @@ def put(path: Path, place: Callable[[], object]) -> str:
             raise NonsenseError(f"a frame of shape {frame.shape} and type {frame.dtype}")
     if frames > 10 * FRAMES:
         raise NonsenseError(f"{frames} frames out of {FRAMES}")
-    rate, count = video_facts(path)
-    if not (0 < rate < 1000 and count >= 0):
-        raise NonsenseError(f"{rate} frames a second, {count} frames")
+    with VideoReader.of_file(path) as reader:
+        if not (0 < reader.rate < 1000 and reader.num_frames >= 0 and reader.duration >= 0 and reader.time_base > 0):
+            raise NonsenseError(f"{reader.rate} frames a second, {reader.num_frames} frames, {reader.duration} s")
     return READ
 
 

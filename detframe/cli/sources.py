@@ -1,0 +1,110 @@
+"""What `predict --input` names: images, videos, addresses, cameras; and where the drawing of each goes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from detframe.cli.media import find_inputs, output_paths
+from detframe.errors import DownloadError
+from detframe.files import safe_name
+from detframe.web import without_password
+
+if TYPE_CHECKING:
+    from detframe.inference.videos import VideoReader
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input.
+
+    Attributes:
+        name: what logs and images.json call it; an address without its password.
+        place: a path, an address, or the number of a camera.
+        target: the file for its drawing.
+    """
+
+    name: str
+    place: str
+    kind: Literal["image", "video", "address", "camera"]
+    target: Path
+
+    def open_video(self) -> VideoReader:
+        """Open what is no image.
+
+        Raises:
+            FileNotFoundError, ValueError: it is not there, or cannot be read.
+        """
+        from detframe.inference.streams import open_address, open_camera
+        from detframe.inference.videos import VideoReader
+
+        if self.kind == "camera":
+            return open_camera(int(self.place))
+        return open_address(self.place) if self.kind == "address" else VideoReader.of_file(self.place)
+
+
+def find_sources(words: Sequence[str], output: Path) -> list[Source]:
+    """Every input that the words name, each once: files, folders, patterns, addresses, and numbers of cameras.
+
+    Raises:
+        FileNotFoundError: a word names nothing, or a folder or pattern neither image nor video.
+        ValueError: a drawing would replace its own input, or two inputs would share one drawing.
+    """
+    from detframe.inference.addresses import local_path, scheme_of
+    from detframe.inference.inputs import is_video
+
+    remote = list(dict.fromkeys(word for word in words if word.isdecimal() or scheme_of(word) not in ("", "file")))
+    local = [str(local_path(word)) if scheme_of(word) == "file" else word for word in words if word not in remote]
+    files = find_inputs(local)
+    targets = output_paths(files, output) if files else []
+    sources = [
+        Source(str(path), str(path), "video" if is_video(path) else "image", target)
+        for path, target in zip(files, targets, strict=True)
+    ]
+    return [*sources, *_remote_sources(remote, output.resolve(), set(targets))]
+
+
+def _remote_sources(words: Sequence[str], output: Path, taken: set[Path]) -> Iterator[Source]:
+    for word in words:
+        kind: Literal["image", "address", "camera"] = "camera" if word.isdecimal() else _kind_of_address(word)
+        name = f"camera_{int(word)}" if kind == "camera" else _name_of_address(word)
+        target = _free(output / (name if kind == "image" else f"{Path(name).stem}.mp4"), taken)
+        taken.add(target)
+        yield Source(f"camera {int(word)}" if kind == "camera" else without_password(word), word, kind, target)
+
+
+def _kind_of_address(address: str) -> Literal["image", "address"]:
+    """By its ending, else by what the server says; an address that does not answer is left out where it is read."""
+    from detframe.inference import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
+    from detframe.inference.addresses import WEB_SCHEMES, name_in, scheme_of, what_lies_at
+
+    ending = name_in(address).suffix.lower()
+    if ending in IMAGE_EXTENSIONS:
+        return "image"
+    if scheme_of(address) not in WEB_SCHEMES or ending in VIDEO_EXTENSIONS:
+        return "address"
+    try:
+        return "image" if what_lies_at(address) == "image" else "address"
+    except DownloadError as error:
+        logger.debug("%s", error)
+        return "address"
+
+
+def _name_of_address(address: str) -> str:
+    """The name of the file for what lies at an address, with the ending of an image where it has none."""
+    from detframe.inference.addresses import name_in
+
+    host = without_password(address).partition("://")[2].partition("/")[0]
+    name = Path(safe_name(str(name_in(address)) or host))
+    return str(name) if name.suffix else f"{name}.png"
+
+
+def _free(path: Path, taken: set[Path]) -> Path:
+    """The path, or the first of path-2, path-3, ... that no other input has."""
+    candidates = (path if n == 1 else path.with_name(f"{path.stem}-{n}{path.suffix}") for n in range(1, len(taken) + 2))
+    return next(candidate for candidate in candidates if candidate not in taken)
