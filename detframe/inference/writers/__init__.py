@@ -16,6 +16,10 @@ __all__ = ["FORMATS", "Writer", "check_names", "image_name", "open_writer"]
 _CLASSES = {
     "coco": ("coco", "CocoWriter"),
     "yolo": ("yolo", "YoloWriter"),
+    "voc": ("voc", "VocWriter"),
+    "csv": ("table", "TableWriter"),
+    "labelme": ("labelme", "LabelmeWriter"),
+    "labelstudio": ("label_studio", "LabelStudioWriter"),
 }
 FORMATS = tuple(_CLASSES)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -18,6 +19,7 @@ from detframe.errors import InvalidValueError
 from detframe.files import GrowingFile, safe_name
 
 Box = tuple[float, float, float, float]
+_NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 @dataclass(frozen=True)
@@ -211,20 +213,27 @@ def stem_of(name: str) -> str:
 
 
 def distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """Names as formats without ids need them: without spaces around them, and each for one class alone.
+    """Names as formats without ids need them: of characters that XML can hold, without spaces around, and each for
+    one class alone.
 
     Of those that are the same, the second is called "name 2".
     """
     out: dict[str, None] = {}
-    given = {name.strip() for name in names}
-    for label, name in enumerate(names, 1):
-        text = plain = name.strip() or f"class {label}"
+    clean = [without_controls(name).strip() for name in names]
+    given = set(clean)
+    for label, name in enumerate(clean, 1):
+        text = plain = name or f"class {label}"
         number = 1
         while text in out or (number > 1 and text in given):
             number += 1
             text = f"{plain} {number}"
         out[text] = None
     return tuple(out)
+
+
+def without_controls(text: str) -> str:
+    """A text with question marks in place of what XML cannot hold: control characters and halves of characters."""
+    return _NO_TEXT.sub("?", text)
 
 
 def save(path: Path, text: str) -> None:
