@@ -67,6 +67,8 @@ class Detector:
     ) -> Detector:
         """The detector of a checkpoint, such as model_best.pth; config and class names come with it.
 
+        A folder of `save_pretrained` is one, too.
+
         Args:
             allow_custom_imports: import the Python modules and files that CUSTOM_IMPORTS of the checkpoint's config
                 names. That runs their code: allow it where you trust the checkpoint's author. What this process has
@@ -77,14 +79,59 @@ class Detector:
             ValueError: a file that is half-written, not detframe's, or contradicts itself; one that needs imports that
                 are not allowed (the message lists them); or an unknown device.
         """
-        checkpoint = Checkpoint.of(read_weights(path), path)
+        checkpoint = _checkpoint(path)
         cfg = _config(checkpoint, device)
-        import_carried(cfg, path, allow_custom_imports)
+        import_carried(cfg, checkpoint.source, allow_custom_imports)
         model = build_detection_model(cfg)
         check_fit(checkpoint.model, model.state_dict(), f"the weights in {path}")
         refuse_not_finite(checkpoint.model, model.state_dict(), path)
         model.load_state_dict(dict(checkpoint.model))
         return cls(model.eval(), cfg, dict(checkpoint.meta), amp)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        repo_or_folder: str | Path,
+        file: str = "",
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        **loading: Any,
+    ) -> Detector:
+        """The detector in a folder of `save_pretrained`, or in a repository on the Hugging Face hub, as "me/cells".
+
+        Args:
+            file: an exported file in it, as "model.onnx"; "": the weights.
+            loading: as `load` takes them: device, amp, allow_custom_imports.
+
+        The other arguments, and what is raised, are those of `detframe.inference.hub.local_copy` and of `load`.
+        """
+        from detframe.inference.hub import local_copy
+
+        path = local_copy(
+            repo_or_folder,
+            file,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            code=bool(loading.get("allow_custom_imports")),
+        )
+        return cls.load(path, **loading)
+
+    def save_pretrained(self, folder: str | Path, **written: Any) -> Path:
+        """Write a folder that `from_pretrained` reads and the hub can hold: `pretrained.write_pretrained`."""
+        from detframe.inference.pretrained import write_pretrained
+
+        return write_pretrained(self.model, self.cfg, self.meta, folder, **written)
+
+    def push_to_hub(self, repo_id: str, **published: Any) -> str:
+        """Publish it on the Hugging Face hub, with a model card; gives the address: `hub.publish`."""
+        from detframe.inference.hub import publish
+
+        return publish(self.model, self.cfg, self.meta, repo_id, **published)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -335,6 +382,15 @@ class Detector:
 def _oldest(waiting: dict[tuple[int, int], list[_Item]]) -> tuple[int, int]:
     """The shape of the image that has waited longest."""
     return min(waiting, key=lambda shape: waiting[shape][0][0])
+
+
+def _checkpoint(path: str | Path) -> Checkpoint:
+    """What a file, or a folder of `save_pretrained`, holds."""
+    if Path(path).is_dir():
+        from detframe.inference.pretrained import read_pretrained
+
+        return read_pretrained(path)
+    return Checkpoint.of(read_weights(path), path)
 
 
 def _config(checkpoint: Checkpoint, device: str) -> ConfigNode:
