@@ -24,6 +24,7 @@ from detframe.evaluation import evaluating
 from detframe.inference.augmentation import AugmentedModel, View
 from detframe.inference.inputs import ImageLike, as_tensor, expand
 from detframe.inference.prediction import ImagePrediction
+from detframe.inference.sharing import Shared, read_pretrained
 from detframe.modeling import GeneralizedRCNN, build_detection_model
 from detframe.parallel.device import resolve_amp
 from detframe.structures import ANY_CLASS, BoxMasks, Prediction, rescale_prediction, select, to_cpu
@@ -44,7 +45,7 @@ Augment = bool | Mapping[str, Any] | None
 _Missing = tuple[int, None, None, None]  # an image that could not be read
 
 
-class Detector:
+class Detector(Shared):
     """A trained model with its class names and its way of resizing.
 
     Args:
@@ -79,7 +80,7 @@ class Detector:
             ValueError: a file that is half-written, not detframe's, or contradicts itself; one that needs imports that
                 are not allowed (the message lists them); or an unknown device.
         """
-        checkpoint = _checkpoint(path)
+        checkpoint = read_pretrained(path) if Path(path).is_dir() else Checkpoint.of(read_weights(path), path)
         cfg = _config(checkpoint, device)
         import_carried(cfg, checkpoint.source, allow_custom_imports)
         model = build_detection_model(cfg)
@@ -87,51 +88,6 @@ class Detector:
         refuse_not_finite(checkpoint.model, model.state_dict(), path)
         model.load_state_dict(dict(checkpoint.model))
         return cls(model.eval(), cfg, dict(checkpoint.meta), amp)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        repo_or_folder: str | Path,
-        file: str = "",
-        *,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | Path | None = None,
-        local_files_only: bool = False,
-        **loading: Any,
-    ) -> Detector:
-        """The detector in a folder of `save_pretrained`, or in a repository on the Hugging Face hub, as "me/cells".
-
-        Args:
-            file: an exported file in it, as "model.onnx"; "": the weights.
-            loading: as `load` takes them: device, amp, allow_custom_imports.
-
-        The other arguments, and what is raised, are those of `detframe.inference.hub.local_copy` and of `load`.
-        """
-        from detframe.inference.hub import local_copy
-
-        path = local_copy(
-            repo_or_folder,
-            file,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            code=bool(loading.get("allow_custom_imports")),
-        )
-        return cls.load(path, **loading)
-
-    def save_pretrained(self, folder: str | Path, **written: Any) -> Path:
-        """Write a folder that `from_pretrained` reads and the hub can hold: `pretrained.write_pretrained`."""
-        from detframe.inference.pretrained import write_pretrained
-
-        return write_pretrained(self.model, self.cfg, self.meta, folder, **written)
-
-    def push_to_hub(self, repo_id: str, **published: Any) -> str:
-        """Publish it on the Hugging Face hub, with a model card; gives the address: `hub.publish`."""
-        from detframe.inference.hub import publish
-
-        return publish(self.model, self.cfg, self.meta, repo_id, **published)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -382,15 +338,6 @@ class Detector:
 def _oldest(waiting: dict[tuple[int, int], list[_Item]]) -> tuple[int, int]:
     """The shape of the image that has waited longest."""
     return min(waiting, key=lambda shape: waiting[shape][0][0])
-
-
-def _checkpoint(path: str | Path) -> Checkpoint:
-    """What a file, or a folder of `save_pretrained`, holds."""
-    if Path(path).is_dir():
-        from detframe.inference.pretrained import read_pretrained
-
-        return read_pretrained(path)
-    return Checkpoint.of(read_weights(path), path)
 
 
 def _config(checkpoint: Checkpoint, device: str) -> ConfigNode:

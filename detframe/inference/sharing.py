@@ -1,0 +1,87 @@
+"""What a Detector can do to reach others: folders that they can read, and the Hugging Face hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from detframe.config import ConfigNode
+
+if TYPE_CHECKING:
+    from detframe.checkpoint import Checkpoint
+    from detframe.modeling import GeneralizedRCNN
+
+
+class Shared:
+    """The methods of a Detector about folders and repositories; `load` reads what they give."""
+
+    model: GeneralizedRCNN
+    cfg: ConfigNode
+    meta: dict[str, Any]
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        repo_or_folder: str | Path,
+        file: str = "",
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        **loading: Any,
+    ) -> Self:
+        """The detector in a folder of `save_pretrained`, or in a repository on the Hugging Face hub, as "me/cells".
+
+        Args:
+            file: an exported file in it, as "model.onnx"; "": the weights.
+            revision: a branch, a tag or a commit of the repository.
+            token, cache_dir: as huggingface_hub takes them.
+            local_files_only: take what was fetched before.
+            loading: as `load` takes them: device, amp, allow_custom_imports.
+
+        Raises:
+            FileNotFoundError: neither a folder here nor a repository's name, or it lacks the file.
+            ConnectionError: no such repository or revision, no right to read it, or no connection.
+            ImportError: huggingface_hub, which repositories need, is not installed. Otherwise as `load`.
+        """
+        from detframe.inference.hub import local_copy
+
+        path = local_copy(
+            repo_or_folder,
+            file,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            code=bool(loading.get("allow_custom_imports")),
+        )
+        return cls.load(path, **loading)  # type: ignore[attr-defined,no-any-return]
+
+    def save_pretrained(self, folder: str | Path, **written: Any) -> Path:
+        """Write a folder that `from_pretrained` reads and the hub can hold, with a model card.
+
+        Args:
+            written: name, run, license, exported, as `pretrained.write_pretrained` explains them.
+        """
+        from detframe.inference.pretrained import write_pretrained
+
+        return write_pretrained(self.model, self.cfg, self.meta, folder, **written)
+
+    def push_to_hub(self, repo_id: str, **published: Any) -> str:
+        """Publish it on the Hugging Face hub, with a model card; gives the address.
+
+        Args:
+            repo_id: "me/blood-cells", or "blood-cells" for the account whose token it is.
+            published: private, token, message, run, license, exported, as `hub.publish` explains them.
+        """
+        from detframe.inference.hub import publish
+
+        return publish(self.model, self.cfg, self.meta, repo_id, **published)
+
+
+def read_pretrained(folder: str | Path) -> Checkpoint:
+    """`pretrained.read_pretrained`, which is imported only where there is such a folder."""
+    from detframe.inference.pretrained import read_pretrained as read
+
+    return read(folder)
