@@ -1,48 +1,47 @@
-"""Detector: a checkpoint is enough to predict on files, arrays and tensors."""
+"""Detector: a checkpoint, or an exported file, is enough to predict on files, arrays and tensors.
+
+Nothing here imports torch: an ONNX file predicts without.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
-import torch
-from torch import Tensor
-
-from detframe.checkpoint import Checkpoint
-from detframe.compat import read_weights
-from detframe.compat.state import refuse_not_finite
-from detframe.config import ConfigNode, get_cfg, import_carried, validate
-from detframe.errors import InvalidValueError, shown
-from detframe.evaluation import evaluating
-from detframe.inference.augmentation import AugmentedModel, View
-from detframe.inference.inputs import ImageLike, as_tensor, expand
+from detframe.backends import ModelCard, is_exported, open_model
+from detframe.errors import InvalidValueError
+from detframe.inference.backend import Augment, Backend, Way
+from detframe.inference.file_backend import FileBackend
+from detframe.inference.inputs import ImageLike, expand
+from detframe.inference.kinds import KINDS, ArrayKind, as_kind, kind_wanted
 from detframe.inference.prediction import ImagePrediction
-from detframe.inference.sharing import Shared, read_pretrained
-from detframe.modeling import GeneralizedRCNN, build_detection_model
-from detframe.parallel.device import resolve_amp
-from detframe.structures import ANY_CLASS, BoxMasks, Prediction, rescale_prediction, select, to_cpu
-from detframe.structures.forms import check_fit
+from detframe.inference.sharing import Shared
+
+if TYPE_CHECKING:
+    from detframe.config import ConfigNode
+    from detframe.inference.augmentation import AugmentedModel
+    from detframe.modeling import GeneralizedRCNN
 
 logger = logging.getLogger(__name__)
 
-# Settings of the machine and run that trained, which mean nothing here
-_NOT_CARRIED = ("MODEL.DEVICE", "MODEL.WEIGHTS", "MODEL.COMPILE", "OUTPUT_DIR")
 # Threads that decode and resize while the model computes, and the batches that may wait for company of their shape
 _THREADS = 4
 _WINDOW = 4
 
-# Position in the input, resized image, size_hw of the original, and its file where it came as a path
-_Item = tuple[int, Tensor, tuple[int, int], str | None]
-# Several views of an image: True and False, keys of TEST.AUG, or None: as the config says
-Augment = bool | Mapping[str, Any] | None
-_Missing = tuple[int, None, None, None]  # an image that could not be read
+
+class _Item(NamedTuple):
+    """An image on its way; `image` is None where it could not be read."""
+
+    place: int  # in the input
+    image: Any  # resized
+    size_hw: tuple[int, int] = (0, 0)  # of the original
+    file_name: str | None = None  # where it came as a path
 
 
 class Detector(Shared):
@@ -56,49 +55,105 @@ class Detector(Shared):
     """
 
     def __init__(self, model: GeneralizedRCNN, cfg: ConfigNode, meta: dict[str, Any], amp: str = "auto") -> None:
-        self.model = model
-        self.cfg = cfg
-        self.meta = meta
-        self.device: torch.device = model.device
-        self.amp_dtype = resolve_amp(amp, self.device)
+        from detframe.inference.model_backend import ModelBackend
+
+        self._backend: Backend = ModelBackend(model, cfg, meta, amp)
+        self._arrays: ArrayKind = "auto"
 
     @classmethod
     def load(
-        cls, path: str | Path, device: str = "auto", amp: str = "auto", allow_custom_imports: bool = False
+        cls,
+        path: str | Path,
+        device: str = "auto",
+        amp: str = "auto",
+        allow_custom_imports: bool = False,
+        arrays: ArrayKind = "auto",
     ) -> Detector:
-        """The detector of a checkpoint, such as model_best.pth; config and class names come with it.
+        """The detector of a checkpoint, such as model_best.pth, or of an exported file: "model.onnx", OpenVINO's
+        "model.xml", "model.pt2". Config and class names come with it.
+
+        An ONNX file needs onnxruntime and an .xml openvino, and neither imports torch. What a file was exported with is
+        fixed: its precision, its NMS, its thresholds. A .pt2 is a program: load those that you trust.
 
         A folder of `save_pretrained` is one, too.
 
         Args:
+            device: "auto", "cpu", "cuda" or "cuda:1"; for OpenVINO "auto", "cpu" or "gpu".
+            amp: of a checkpoint: "auto", "off", "bf16" or "fp16", as SOLVER.AMP.
             allow_custom_imports: import the Python modules and files that CUSTOM_IMPORTS of the checkpoint's config
                 names. That runs their code: allow it where you trust the checkpoint's author. What this process has
                 imported already needs no consent.
+            arrays: what predictions hold: "torch" tensors, "numpy" arrays, or "auto": tensors of what computes with
+                torch (a checkpoint, a .pt2) and wherever the process has imported torch, else arrays.
 
         Raises:
             FileNotFoundError: no such file.
             ValueError: a file that is half-written, not detframe's, or contradicts itself; one that needs imports that
-                are not allowed (the message lists them); or an unknown device.
+                are not allowed (the message lists them), or what its runtime does not have; or an unknown device.
+            ImportError: the runtime of an exported file is not installed.
         """
-        checkpoint = read_pretrained(path) if Path(path).is_dir() else Checkpoint.of(read_weights(path), path)
-        cfg = _config(checkpoint, device)
-        import_carried(cfg, checkpoint.source, allow_custom_imports)
-        model = build_detection_model(cfg)
-        check_fit(checkpoint.model, model.state_dict(), f"the weights in {path}")
-        refuse_not_finite(checkpoint.model, model.state_dict(), path)
-        model.load_state_dict(dict(checkpoint.model))
-        return cls(model.eval(), cfg, dict(checkpoint.meta), amp)
+        if arrays not in KINDS:
+            raise InvalidValueError(f"arrays is {arrays!r}; it must be one of {', '.join(KINDS)}")
+        if is_exported(path):
+            if amp != "auto":
+                raise InvalidValueError(f"amp is {amp!r}, but {path} has the precision that it was exported with")
+            return cls._of(FileBackend(open_model(path, device)), arrays)
+        from detframe.inference.model_backend import ModelBackend
+
+        return cls._of(ModelBackend.load(path, device, amp, allow_custom_imports), arrays)
+
+    @classmethod
+    def _of(cls, backend: Backend, arrays: ArrayKind) -> Detector:
+        detector = cls.__new__(cls)
+        detector._backend, detector._arrays = backend, arrays
+        return detector
+
+    # ------------------------------------------------------------------ what it is
+    @property
+    def model(self) -> GeneralizedRCNN:
+        """The network of a checkpoint.
+
+        Raises:
+            ValueError: this is an exported file, which has none.
+        """
+        return self._backend.model
+
+    @property
+    def card(self) -> ModelCard | None:
+        """What an exported file says of itself; None for a checkpoint."""
+        return self._backend.card
+
+    @property
+    def cfg(self) -> ConfigNode:
+        """The config of the training; of an exported file, that of the checkpoint behind it."""
+        return self._backend.cfg
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """class_names, category_ids and what else a checkpoint or an exported file carries."""
+        return self._backend.meta
+
+    @property
+    def device(self) -> Any:
+        """Where it computes: a torch.device for a checkpoint, else its name."""
+        return self._backend.device
+
+    @property
+    def amp_dtype(self) -> Any:
+        """The dtype of autocast, where a checkpoint computes with it; else None."""
+        return self._backend.amp_dtype
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Label i is class_names[i - 1]; of proposals, which have no class, there is "object" alone."""
-        return (ANY_CLASS,) if self.model.class_agnostic else tuple(self.meta["class_names"])
+        return self._backend.class_names
 
     @property
     def category_ids(self) -> tuple[int, ...]:
         """Label i is category_ids[i - 1] in the annotation file of the training; of proposals there is 1 alone."""
-        return (1,) if self.model.class_agnostic else tuple(self.meta["category_ids"])
+        return self._backend.category_ids
 
+    # ------------------------------------------------------------------ predicting
     @overload
     def predict(
         self,
@@ -157,6 +212,9 @@ class Detector(Shared):
                 (the image and its mirror image, where it says nothing else); a dict, with these of its keys changed,
                 as {"MIN_SIZES": (600, 1000), "MERGE": "wbf"}; False, not; None, where TEST.AUG.ENABLED is True.
 
+        An exported file has its NMS and its one view inside: it takes neither `nms` nor `augment`. It takes pixels of
+        8 bits; those of a tensor of floats are rounded to them.
+
         Raises:
             FileNotFoundError: no such file, or no image in a folder or behind a pattern.
             TypeError, ValueError: something that is no image; names the file. No such NMS, or no such views.
@@ -205,60 +263,48 @@ class Detector(Shared):
             raise InvalidValueError(f"batch_size must be 1 or more, not {batch_size}")
         if on_error not in ("raise", "skip"):
             raise InvalidValueError(f"on_error is {on_error!r}; it must be 'raise' or 'skip'")
-        augmented = self.augmented(augment)
-        run = partial(self._run, score_threshold=score_threshold, nms=nms, augmented=augmented)
-        waiting: dict[tuple[int, int], list[_Item]] = defaultdict(list)
+        way = self._backend.way(nms, augment, score_threshold)
+        finished = partial(self._finished, paste_masks=paste_masks, kind=kind_wanted(self._arrays, self._backend))
+        run = partial(self._run, way)
+        waiting: dict[Hashable, list[_Item]] = defaultdict(list)
         done: dict[int, ImagePrediction | None] = {}
         following = 0
-        for item in self._loaded(inputs, 2 * batch_size, on_error == "skip", resized=augmented is None):
-            if item[1] is None:
-                done[item[0]] = None
-                shape = None
+        for item in self._loaded(way, inputs, 2 * batch_size, on_error == "skip"):
+            shape = None
+            if item.image is None:
+                done[item.place] = None
             else:
-                shape = self._padded_shape(item[1]) if augmented is None else item[2]
+                shape = way.shape(item.image, item.size_hw)
                 waiting[shape].append(item)
             if shape is not None and len(waiting[shape]) == batch_size:
                 done.update(run(waiting.pop(shape)))
-            elif item[0] - following >= _WINDOW * batch_size:
+            elif item.place - following >= _WINDOW * batch_size:
                 done.update(run(waiting.pop(_oldest(waiting))))
             while following in done:
-                yield self._finished(done.pop(following), paste_masks)
+                yield finished(done.pop(following))
                 following += 1
         while waiting:
             done.update(run(waiting.pop(_oldest(waiting))))
-        yield from (self._finished(done.pop(index), paste_masks) for index in sorted(done))
+        yield from (finished(done.pop(index)) for index in sorted(done))
 
     def augmented(self, augment: Augment) -> AugmentedModel | None:
         """What looks at several views of an image, as `augment` of `predict` says; None where there is one.
 
         Raises:
-            ValueError, KeyError: no such views.
+            ValueError, KeyError: no such views, or an exported file, which has one.
         """
-        if augment is not None and not isinstance(augment, (bool, Mapping)):
-            raise InvalidValueError(
-                f"augment must be True, False, None or a dict with keys of TEST.AUG, as {{'MERGE': 'wbf'}}, not "
-                f"{shown(augment)}"
-            )
-        if augment is False or (augment is None and not self.cfg.TEST.AUG.ENABLED):
-            return None
-        changes = augment if isinstance(augment, Mapping) else {}
-        settings = [(f"TEST.AUG.{key}", value) for key, value in ({"ENABLED": True} | dict(changes)).items()]
-        cfg = self.cfg.changed(settings)
-        validate(cfg)
-        return AugmentedModel(self.model, cfg, self.meta.get("keypoint_flip_pairs", ()))
+        return self._backend.augmented(augment)
 
     # ------------------------------------------------------------------ inside
-    def _loaded(
-        self, inputs: ImageLike | Iterable[ImageLike], ahead: int, skip: bool, resized: bool
-    ) -> Iterator[_Item | _Missing]:
+    def _loaded(self, way: Way, inputs: ImageLike | Iterable[ImageLike], ahead: int, skip: bool) -> Iterator[_Item]:
         """Images decoded and resized by threads, at most `ahead` before they are needed, in order.
 
         With `skip`, None in place of one that cannot be read.
         """
-        load = partial(self._load_or_skip, skip, resized)
+        load = partial(_load_or_skip, way, skip)
         sources = enumerate(expand(inputs, keep_missing=skip))
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="detframe-decode") as pool:
-            queue: deque[Future[_Item | _Missing]] = deque()
+            queue: deque[Future[_Item]] = deque()
             try:
                 queue.extend(pool.submit(load, *source) for source in islice(sources, ahead))
                 while queue:
@@ -269,53 +315,16 @@ class Detector(Shared):
                 for future in queue:
                     future.cancel()
 
-    def _load_or_skip(self, skip: bool, resized: bool, index: int, source: ImageLike) -> _Item | _Missing:
-        from detframe.data import IMAGE_FAULTS
-
-        try:
-            return self._load(resized, index, source)
-        except IMAGE_FAULTS as error:
-            if not skip:
-                raise
-            logger.warning("left out: %s", error)
-            return index, None, None, None
-
-    def _load(self, resized: bool, index: int, source: ImageLike) -> _Item:
-        image = as_tensor(source)
-        size_hw = (int(image.shape[-2]), int(image.shape[-1]))
-        plain = View(self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MAX_SIZE_TEST)
-        file_name = str(source) if isinstance(source, (str, Path)) else None
-        return index, plain.of(image) if resized else image, size_hw, file_name
-
-    def _padded_shape(self, image: Tensor) -> tuple[int, int]:
-        """The shape that the model pads this image to when it is alone.
-
-        Only images of one padded shape share a batch: more padding would change what the convolutions see at the
-        border, and a prediction must not depend on the images that happen to come with it.
-        """
-        divisor = self.model.preprocessor.divisor
-        return -(-image.shape[-2] // divisor) * divisor, -(-image.shape[-1] // divisor) * divisor
-
-    def _run(
-        self, items: list[_Item], score_threshold: float, nms: str | None, augmented: AugmentedModel | None
-    ) -> dict[int, ImagePrediction]:
-        model = self.model if augmented is None else augmented
-        suppressed = nullcontext() if nms is None else self.model.with_nms(kind=nms)
-        with evaluating(self.model, self.amp_dtype), suppressed:
-            predictions = model([image for _, image, _, _ in items], paste_masks=False)
-            if score_threshold > 0:
-                predictions = [select(p, p["scores"] >= score_threshold) for p in predictions]
-            predictions = [
-                rescale_prediction(prediction, (image.shape[-2], image.shape[-1]), size_hw, model.pixel)
-                for prediction, (_, image, size_hw, _) in zip(predictions, items, strict=True)
-            ]
-            predictions = to_cpu(predictions)
+    def _run(self, way: Way, items: list[_Item]) -> dict[int, ImagePrediction]:
+        found = way.run([item.image for item in items], [item.size_hw for item in items])
         return {
-            index: self._described(prediction, size_hw, file_name)
-            for (index, _, size_hw, file_name), prediction in zip(items, predictions, strict=True)
+            item.place: self._described(prediction, item.size_hw, item.file_name)
+            for item, prediction in zip(items, found, strict=True)
         }
 
-    def _described(self, prediction: Prediction, size_hw: tuple[int, int], file_name: str | None) -> ImagePrediction:
+    def _described(
+        self, prediction: Mapping[str, Any], size_hw: tuple[int, int], file_name: str | None
+    ) -> ImagePrediction:
         """A model's prediction with what it means: its classes and its image."""
         return ImagePrediction(
             prediction,
@@ -326,31 +335,29 @@ class Detector(Shared):
             keypoint_names=self.meta.get("keypoint_names", ()),
         )
 
-    def _finished(self, prediction: ImagePrediction | None, paste_masks: bool) -> ImagePrediction | None:
+    def _finished(self, prediction: ImagePrediction | None, paste_masks: bool, kind: str) -> ImagePrediction | None:
         if prediction is None:
             return None
-        masks = prediction.get("masks")
-        if paste_masks and isinstance(masks, BoxMasks):
-            prediction["masks"] = masks.paste()
+        for key, value in prediction.items():
+            prediction[key] = as_kind(value, kind)
+        if paste_masks and hasattr(prediction.get("masks"), "paste"):
+            prediction["masks"] = prediction["masks"].paste()
         return prediction
 
 
-def _oldest(waiting: dict[tuple[int, int], list[_Item]]) -> tuple[int, int]:
+def _load_or_skip(way: Way, skip: bool, index: int, source: ImageLike) -> _Item:
+    from detframe.data import IMAGE_FAULTS
+
+    try:
+        image, size_hw = way.load(source)
+    except IMAGE_FAULTS as error:
+        if not skip:
+            raise
+        logger.warning("left out: %s", error)
+        return _Item(index, None)
+    return _Item(index, image, size_hw, str(source) if isinstance(source, (str, Path)) else None)
+
+
+def _oldest(waiting: dict[Hashable, list[_Item]]) -> Hashable:
     """The shape of the image that has waited longest."""
-    return min(waiting, key=lambda shape: waiting[shape][0][0])
-
-
-def _config(checkpoint: Checkpoint, device: str) -> ConfigNode:
-    """The config of the training, on this machine's device."""
-    cfg, defaults = checkpoint.config(), dict(get_cfg().leaves())
-    cfg.merge_from_list([word for key in _NOT_CARRIED for word in (key, defaults[key])])
-    cfg.MODEL.DEVICE = device
-    named, numbered = len(checkpoint.class_names), len(checkpoint.category_ids)
-    if numbered != named or cfg.MODEL.NUM_CLASSES not in (0, named):
-        raise InvalidValueError(
-            f"{checkpoint.source} contradicts itself: {named} class names, {numbered} category ids, and "
-            f"MODEL.NUM_CLASSES {cfg.MODEL.NUM_CLASSES}"
-        )
-    cfg.MODEL.NUM_CLASSES = named
-    cfg.freeze()
-    return cfg
+    return min(waiting, key=lambda shape: waiting[shape][0].place)

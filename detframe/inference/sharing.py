@@ -5,19 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from detframe.config import ConfigNode
-
 if TYPE_CHECKING:
     from detframe.checkpoint import Checkpoint
+    from detframe.config import ConfigNode
     from detframe.modeling import GeneralizedRCNN
 
 
 class Shared:
     """The methods of a Detector about folders and repositories; `load` reads what they give."""
 
-    model: GeneralizedRCNN
-    cfg: ConfigNode
-    meta: dict[str, Any]
+    if TYPE_CHECKING:
+
+        @property
+        def model(self) -> GeneralizedRCNN: ...
+        @property
+        def cfg(self) -> ConfigNode: ...
+        @property
+        def meta(self) -> dict[str, Any]: ...
 
     @classmethod
     def from_pretrained(

@@ -122,7 +122,7 @@ def write_openvino(path: Path, what: ModelCard, **more: bool) -> Path:
     """The same as OpenVINO's .xml and .bin."""
     import openvino
 
-    source = path.with_suffix(".onnx")
+    source = path.with_name(f"{path.stem}-source.onnx")
     onnx.save(model(None if what is None else what, **more), source)
     read = openvino.Core().read_model(str(source))
     read.set_rt_info(what.to_json(), [KEY])

@@ -1,0 +1,168 @@
+"""Predicting with an exported file. Nothing here imports torch.
+
+Legend: N images, M detections of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from detframe.arrays.resize import fitting_shape, resize_image, resize_shape
+from detframe.arrays.results import ANY_CLASS
+from detframe.backends import InputCard, ModelCard, Session
+from detframe.errors import InvalidValueError
+from detframe.inference.backend import Augment, SizeHW
+from detframe.inference.inputs import ImageLike, as_array
+from detframe.structures import BoxMasks
+
+if TYPE_CHECKING:
+    from detframe.config import ConfigNode
+
+
+class FileBackend:
+    """An exported file, for a Detector.
+
+    Args:
+        session: the file, ready to run.
+    """
+
+    amp_dtype = None
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.card: ModelCard = session.card
+        self.device = session.device
+        self.torch_native = session.format == "torch"
+
+    @property
+    def model(self) -> Any:
+        """Raises ValueError: there is none."""
+        raise InvalidValueError(
+            f"{self.session.path} is an exported file, which holds no model of PyTorch; load the checkpoint that it "
+            "was made from"
+        )
+
+    @cached_property
+    def cfg(self) -> ConfigNode:
+        """The config in the card, frozen; where the file runs is no part of it."""
+        from detframe.config import carried_config
+        from detframe.inference.carried import settled
+
+        card, path = self.card, self.session.path
+        version = card.provenance.get("detframe_version", "?")
+        carried = carried_config(card.config, path, version)
+        return settled(carried, path, len(card.class_names), len(card.category_ids), "auto")
+
+    @cached_property
+    def meta(self) -> dict[str, Any]:
+        """What the card says that a checkpoint would."""
+        return {
+            **self.card.meta,
+            "class_names": list(self.card.class_names),
+            "category_ids": list(self.card.category_ids),
+            "keypoint_names": list(self.card.keypoint_names),
+        }
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """See `Detector`."""
+        return (ANY_CLASS,) if self.card.class_agnostic else self.card.class_names
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """See `Detector`."""
+        return (1,) if self.card.class_agnostic else self.card.category_ids
+
+    def augmented(self, augment: Augment) -> None:
+        """Raises ValueError where several views are asked for; those of the config were no part of the export."""
+        if augment is not None and augment is not False:
+            raise InvalidValueError(
+                f"augment= cannot be chosen for {self.session.path}: an exported file looks at an image once; predict "
+                "with the checkpoint that it was made from"
+            )
+
+    def way(self, nms: str | None, augment: Augment, score_threshold: float) -> FileWay:
+        """See `Backend`."""
+        self.augmented(augment)
+        if nms is not None:
+            raise InvalidValueError(
+                f"nms= cannot be chosen for {self.session.path}: the NMS of an exported file was fixed when it was "
+                f"written; export the checkpoint again, with TEST.NMS {nms} in its config, or predict with the "
+                "checkpoint"
+            )
+        return FileWay(self.session, score_threshold)
+
+
+class FileWay:
+    """Images through a file; see `Way`. Images are uint8 (H, W, 3)."""
+
+    def __init__(self, session: Session, score_threshold: float = 0.0) -> None:
+        self.session, self.score_threshold = session, score_threshold
+
+    def load(self, source: ImageLike) -> tuple[np.ndarray, SizeHW]:
+        """See `Way`."""
+        image = as_array(source)
+        size_hw = (image.shape[0], image.shape[1])
+        return resize_image(image, wanted_shape(size_hw, self.session.card.input)), size_hw
+
+    def shape(self, image: np.ndarray, size_hw: SizeHW) -> Hashable:
+        """See `Way`."""
+        del size_hw
+        form = self.session.card.input
+        return form.static_hw or tuple(-(-side // form.divisor) * form.divisor for side in image.shape[:2])
+
+    def run(self, images: Sequence[np.ndarray], sizes_hw: Sequence[SizeHW]) -> list[dict[str, Any]]:
+        """See `Way`."""
+        found = self.session.run(*stacked(images, self.session.card.input))
+        pixel, out = self.session.card.pixel, []
+        for row, (image, size_hw) in enumerate(zip(images, sizes_hw, strict=True)):
+            from_hw = (image.shape[0], image.shape[1])
+            values = rows_found({name: of_all[row] for name, of_all in found.items()}, self.score_threshold)
+            out.append(in_image(values, from_hw, size_hw, pixel))
+        return out
+
+
+def wanted_shape(size_hw: SizeHW, form: InputCard) -> SizeHW:
+    """The size in which a file wants an image of `size_hw`."""
+    if form.static_hw is not None:
+        return fitting_shape(size_hw, form.static_hw)
+    return resize_shape(size_hw, form.min_size, form.max_size)
+
+
+def stacked(images: Sequence[np.ndarray], form: InputCard) -> tuple[np.ndarray, np.ndarray]:
+    """Images (H, W, 3) of uint8 as a batch, (N, 3, *plane), each at the top left; and their sizes, int64 (N, 2)."""
+    sizes = np.array([image.shape[:2] for image in images], dtype=np.int64)
+    height, width = form.static_hw or tuple(sizes.max(0).tolist())
+    planes = np.zeros((len(images), 3, height, width), dtype=np.uint8)
+    for plane, image in zip(planes, images, strict=True):
+        plane[:, : image.shape[0], : image.shape[1]] = image.transpose(2, 0, 1)
+    return planes, sizes
+
+
+def rows_found(values: Mapping[str, np.ndarray], score_threshold: float = 0.0) -> dict[str, np.ndarray]:
+    """One image's detections, of the outputs of a file: those of its rows that are counted and reach the score."""
+    count = int(values["count"])
+    rows = {name: value[:count] for name, value in values.items() if name != "count"}
+    if score_threshold > 0:
+        keep = rows["scores"] >= np.float32(score_threshold)
+        rows = {name: value[keep] for name, value in rows.items()}
+    return rows
+
+
+def in_image(found: Mapping[str, np.ndarray], from_hw: SizeHW, to_hw: SizeHW, pixel: float) -> dict[str, Any]:
+    """Detections in an image of `to_hw`, made on the same image at `from_hw`; as `rescale_prediction` does it."""
+    y, x = (new / old for new, old in zip(to_hw, from_hw, strict=True))
+    factors = np.array([x, y, x, y], dtype=np.float32)
+    far = np.array([0, 0, pixel, pixel], dtype=np.float32)
+    limit = np.array([to_hw[1], to_hw[0]] * 2, dtype=np.float32)
+    out: dict[str, Any] = dict(found)
+    out["boxes"] = np.minimum(np.maximum((found["boxes"] - far) * factors + far, 0), limit)
+    if "keypoints" in found:
+        out["keypoints"] = found["keypoints"] * np.array([x, y, 1], dtype=np.float32)
+    if "masks" in found:
+        out["masks"] = BoxMasks(found["masks"], found["boxes"], from_hw).rescale(from_hw, to_hw)
+    return out
