@@ -61,7 +61,8 @@ def _annotation(row: Mapping[str, Any]) -> dict[str, Any]:
     area = row["bbox"][2] * row["bbox"][3] if mask is None else float(coco_mask.area(mask))
     points = row.get("keypoints", [])
     more = {"keypoints": _visible(points), "num_keypoints": len(points) // 3} if points else {}
-    return {**row, "area": area, "iscrowd": 0, **more}
+    # programs that look for a segmentation take an empty one for a box alone
+    return {"segmentation": [], **row, "area": area, "iscrowd": 0, **more}
 
 
 def _visible(points: Sequence[float]) -> list[float]:

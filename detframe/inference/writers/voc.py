@@ -1,4 +1,4 @@
-"""Pascal VOC: Annotations/NAME.xml for each image, as labelImg writes it."""
+"""Pascal VOC: Annotations/NAME.xml for each image, as labelImg writes it, with the lists that CVAT wants beside it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from detframe.arrays.results import ImageResult
+from detframe.files import GrowingFile
 from detframe.inference.writers.base import Box, Found, Picture, Writer, is_address, save, stem_of, without_controls
 
 
@@ -21,6 +22,10 @@ class VocWriter(Writer):
     def key(name: str) -> str:
         """The XML file of an image."""
         return f"Annotations/{stem_of(name)}.xml"
+
+    def _begin(self) -> None:
+        path = self.folder / "ImageSets" / "Main" / "default.txt"
+        self._list = self._stack.enter_context(GrowingFile(path))
 
     def _add(self, picture: Picture, result: ImageResult) -> None:
         folder, _, file = picture.name.rpartition("/")
@@ -38,6 +43,11 @@ class VocWriter(Writer):
             _add_object(root, one, picture.size_hw)
         ElementTree.indent(root, "\t")
         save(self.folder / self.key(picture.name), ElementTree.tostring(root, encoding="unicode") + "\n")
+        self._list.write(f"{without_controls(stem_of(picture.name))}\n")
+
+    def _finish(self) -> None:
+        rows = [f"{name}:::\n" for name in self.classes.names]
+        save(self.folder / "labelmap.txt", "".join(["# label:color_rgb:parts:actions\n", *rows]))
 
 
 def _add(parent: Element, tag: str, value: object) -> None:

@@ -37,6 +37,8 @@ def test_what_is_written_is_read_back(tmp_path: Path, masks: bool):
     )
     back = read_back(packed, tmp_path / "photos")
     assert_same(found, back, tolerance=1e-4)
+    data = json.loads((tmp_path / "out/coco.json").read_text())
+    assert all(bool(row["segmentation"]) == masks for row in data["annotations"])
     if masks:
         for name, one in found.items():
             assert (overlaps(one["masks"][:, 0] >= 0.5, back[name]["masks"]) == 1).all()  # not a pixel is lost

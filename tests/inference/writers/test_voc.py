@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -33,6 +34,18 @@ def test_what_is_written_is_read_back(tmp_path: Path):
     back = read_back(packed, tmp_path / "photos")
     assert_same(found, back, tolerance=0.5)  # whole pixels: each side moves by half a pixel at most
     assert all(row["record"]["size_hw"] == size_of(NAMES.index(name)) for name, row in back.items())
+
+
+def test_the_folder_is_a_data_set_of_its_own(tmp_path: Path):
+    found = scene()
+    write_images(tmp_path / "JPEGImages")
+    write("voc", tmp_path, tmp_path / "JPEGImages", found)
+    assert (tmp_path / "ImageSets/Main/default.txt").read_text(encoding="utf-8").splitlines() == [
+        os.path.splitext(name)[0] for name in NAMES
+    ]
+    packed = read("voc", tmp_path / "JPEGImages", tmp_path / "Annotations", split="default", names="../labelmap.txt")
+    assert packed.metadata.class_names == CLASSES  # in the detector's order
+    assert_same(found, read_back(packed, tmp_path / "JPEGImages"), tolerance=0.5)
 
 
 def test_boxes_on_the_sides_of_pixels_lose_nothing(tmp_path: Path):
