@@ -6,6 +6,7 @@ import base64
 import math
 import re
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -33,7 +34,12 @@ def opened(address: str, timeout: float, *handlers: urllib.request.BaseHandler) 
     if at:
         words = urllib.parse.unquote(account).encode()
         request.add_unredirected_header("Authorization", f"Basic {base64.b64encode(words).decode()}")
-    with urllib.request.build_opener(*handlers).open(request, timeout=timeout) as response:
+    try:
+        response = urllib.request.build_opener(*handlers).open(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        error.close()  # it holds the connection
+        raise
+    with response:
         yield response
 
 

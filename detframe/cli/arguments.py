@@ -57,7 +57,7 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local-rank", "--local_rank", type=natural, default=None, help=argparse.SUPPRESS)
 
 
-def add_consent_argument(parser: argparse.ArgumentParser) -> None:
+def add_consent_argument(parser: argparse._ActionsContainer) -> None:
     """--allow-custom-imports, of the commands that read a file with somebody's config in it."""
     parser.add_argument(
         "--allow-custom-imports",

@@ -42,6 +42,11 @@ def check_output(folder: Path) -> None:
         )
 
 
+def common_folder(files: Sequence[Path]) -> Path:
+    """The folder that holds all files, deep below it or not."""
+    return Path(os.path.commonpath([path.parent for path in files]))
+
+
 def output_paths(inputs: Sequence[Path], output: Path) -> list[Path]:
     """Where the drawing of each input goes: its path below the folder common to all, inside `output`.
 
@@ -59,7 +64,7 @@ def output_paths(inputs: Sequence[Path], output: Path) -> list[Path]:
             return target.with_suffix(".mp4")
         return target if path.suffix.lower() in IMAGE_EXTENSIONS else target.with_name(f"{target.name}.png")
 
-    common = Path(os.path.commonpath([path.parent for path in inputs]))
+    common = common_folder(inputs)
     targets = [drawing(path) for path in inputs]
     taken: dict[Path, Path] = {}
     for source, target in zip(inputs, targets, strict=True):

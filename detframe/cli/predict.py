@@ -28,8 +28,10 @@ In the folder --output:
   the images (same names, below the folder common to all inputs) and videos (.mp4) with what was found drawn on them;
   predictions.json  COCO results: image_id, category_id, bbox (x, y, width, height), score; every detection of the model
   images.json       the id and file of each image (and frame of a video), and the names of the categories
+  coco/, yolo/, ...  with --format, files that other programs import
+  frames/           with --save-frames, the frames of videos
   crops/CLASS/...   with --save-crops, each object as an image of its own, named after its image and its number there
-Only what scores at least --score is drawn and cut out; predictions.json is not cut at a score.
+Only what scores at least --score is drawn, cut out, and in the files of --format; predictions.json holds all scores.
 
 Videos are written as browsers play them (H.264), with the times of the source. Of a camera or live stream, frames that
 come faster than they can be predicted are left out, and counted. Ctrl-C ends the work; what was begun is finished, and
@@ -47,10 +49,14 @@ examples: tools/predict.py --weights out/model_best.pth --input photos/ --output
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = base_parser("predict", "Detect in images and videos with a trained checkpoint.", EPILOG)
-    parser.add_argument(
-        "--weights", metavar="FILE", required=True, help="checkpoint of detframe; nothing else is needed"
-    )
-    parser.add_argument(
+    _add_inputs(parser.add_argument_group("what is looked at"))
+    _add_model(parser.add_argument_group("how"))
+    _add_outputs(parser.add_argument_group("what is written"))
+    return run_command(parser, argv, run)
+
+
+def _add_inputs(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--input",
         metavar="PATH",
         required=True,
@@ -58,41 +64,61 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="folders, images, videos, patterns such as 'a/*.jpg', addresses (http, https, rtsp, rtmp, ...), or the "
         "number of a camera (0)",
     )
-    parser.add_argument("--output", metavar="DIR", required=True, help="folder for drawings and JSON")
-    parser.add_argument(
-        "--score",
-        "--score-threshold",
-        dest="score_threshold",
-        type=_fraction,
-        default=0.5,
-        metavar="S",
-        help="draw and cut out from this score on (0.5)",
+    group.add_argument("--max-frames", type=positive, metavar="N", help="end each video and stream after N frames")
+    group.add_argument("--seconds", type=_seconds, metavar="S", help="end each video and stream after S seconds")
+    group.add_argument("--strict", action="store_true", help="end with 1 if any input was left out or not drawn")
+
+
+def _add_model(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--weights", metavar="FILE", required=True, help="checkpoint of detframe, or a file exported from one"
     )
-    parser.add_argument("--classes", nargs="+", metavar="NAME", help="only these classes, everywhere")
-    parser.add_argument("--save-crops", action="store_true", help="save each object as an image: crops/CLASS/...")
-    parser.add_argument("--no-labels", action="store_true", help="draw boxes without names and scores")
-    parser.add_argument("--no-drawings", action="store_true", help="write no images and videos with drawings")
-    parser.add_argument("--max-frames", type=positive, metavar="N", help="end each video and stream after N frames")
-    parser.add_argument("--seconds", type=_seconds, metavar="S", help="end each video and stream after S seconds")
-    parser.add_argument(
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    group.add_argument(
         "--batch-size", type=positive, metavar="N", help="images per forward pass (8; of cameras and live streams 1)"
     )
-    parser.add_argument(
+    group.add_argument(
         "--nms",
         choices=list(all_keys()["TEST.NMS"].choices),
         help="NMS of the detections, in place of the config's (TEST.NMS)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--augment",
         nargs="*",
         metavar="KEY=VALUE",
         help="predict several views of each image and merge what is found: as TEST.AUG of the config says (else the "
         "image and its mirror image), with these of its keys changed, as MIN_SIZES=600,1000 MERGE=wbf",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
-    parser.add_argument("--strict", action="store_true", help="end with 1 if any input was left out or not drawn")
-    add_consent_argument(parser)
-    return run_command(parser, argv, run)
+    add_consent_argument(group)
+
+
+def _add_outputs(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--output", metavar="DIR", required=True, help="folder for all files")
+    group.add_argument(
+        "--score",
+        "--score-threshold",
+        dest="score_threshold",
+        type=_fraction,
+        default=0.5,
+        metavar="S",
+        help="draw, cut out and write into the files of --format from this score on (0.5)",
+    )
+    group.add_argument("--classes", nargs="+", metavar="NAME", help="only these classes, everywhere")
+    group.add_argument("--no-labels", action="store_true", help="draw boxes without names and scores")
+    group.add_argument("--no-drawings", action="store_true", help="write no images and videos with drawings")
+    group.add_argument("--save-crops", action="store_true", help="save each object as an image: crops/CLASS/...")
+    group.add_argument(
+        "--format",
+        nargs="+",
+        type=_format,
+        default=[],
+        metavar="NAME",
+        help="also write what was found as annotations for other programs, to be corrected there: coco, yolo, voc, "
+        "csv, labelme, labelstudio; several may be named",
+    )
+    group.add_argument(
+        "--save-frames", action="store_true", help="save the frames of videos as images, under the names in --format"
+    )
 
 
 def _fraction(text: str) -> float:
@@ -100,6 +126,14 @@ def _fraction(text: str) -> float:
     if not 0 <= number <= 1:
         raise argparse.ArgumentTypeError(f"must lie between 0 and 1, not {text}")
     return number
+
+
+def _format(text: str) -> str:
+    from detframe.inference.writers import FORMATS
+
+    if text not in FORMATS:
+        raise argparse.ArgumentTypeError(f"there is no format {text!r}; {nearest(text, list(FORMATS))}")
+    return text
 
 
 def _seconds(text: str) -> float:
@@ -127,6 +161,10 @@ def run(args: argparse.Namespace) -> int:
     check_output(output)
     sources = find_sources(args.input, output)
     from detframe.inference import Detector
+    from detframe.inference.writers import check_names
+
+    for kind in args.format:
+        check_names(kind, [source.listed for source in sources if source.kind == "image"])
 
     detector = Detector.load(args.weights, args.device, allow_custom_imports=args.allow_custom_imports)
     detector.augmented(augment)  # a mistake there is one before anything is written
@@ -136,6 +174,8 @@ def run(args: argparse.Namespace) -> int:
         labels=not args.no_labels,
         drawings=not args.no_drawings,
         crops=args.save_crops,
+        formats=list(dict.fromkeys(args.format)),
+        frames=args.save_frames,
         batch_size=args.batch_size,
         how={"nms": args.nms, "augment": augment},
         max_frames=args.max_frames,

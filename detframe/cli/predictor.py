@@ -49,6 +49,7 @@ class Choices:
         classes: names of those that count; None: all.
         how: arguments of `Detector.predict_iter`.
         batch_size: None: 8, and 1 for live streams, whose frames should not wait for others.
+        formats: of the files for other programs; frames: keep those of videos as images, under the names in these.
         max_frames, seconds: where a video or stream ends; None: where it ends itself.
     """
 
@@ -57,6 +58,8 @@ class Choices:
     labels: bool = True
     drawings: bool = True
     crops: bool = False
+    formats: Sequence[str] = ()
+    frames: bool = False
     batch_size: int | None = None
     how: Mapping[str, Any] = field(default_factory=dict)
     max_frames: int | None = None
@@ -89,6 +92,8 @@ class Predictor:
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self.detector = detector
+        from detframe.inference.writers import open_writer
+
         self.output = output
         self.choices = choices
         self.stopped = stopped
@@ -101,6 +106,11 @@ class Predictor:
         self._stack = contextlib.ExitStack()
         self.results = self._stack.enter_context(JsonList(output / "predictions.json"))
         self.index = self._stack.enter_context(JsonList(output / "images.json", self._index_head(), "\n]}\n"))
+        names, numbers = detector.class_names, detector.category_ids
+        self._writers = [
+            self._stack.enter_context(open_writer(kind, output / kind, names, numbers, **_about(detector)))
+            for kind in choices.formats
+        ]
 
     def _index_head(self) -> str:
         pairs = zip(self.detector.category_ids, self.detector.class_names, strict=True)
@@ -119,7 +129,7 @@ class Predictor:
         """Predict images. What cannot be read is left out, and named in the log."""
         with Behind() as behind:
             for picture, prediction in self._predict(self._load(sources), self.choices.batch_size or _BATCH):
-                behind.add(partial(self._finish_image, picture, prediction), lambda _: None)
+                behind.add(partial(self._finish_image, picture, prediction), partial(self._list, picture, prediction))
                 self._tell("images", self.num_images, len(sources))
 
     def _load(self, sources: Sequence[Source]) -> Generator[Picture]:
@@ -141,6 +151,12 @@ class Predictor:
         if self.choices.drawings:
             self._write(target, lambda: write_image(target, self._drawn(picture, prediction)))
         self._cut(picture, prediction)
+
+    def _list(self, picture: Picture, prediction: ImagePrediction, _: object = None) -> None:
+        """Write what was found into the files of formats, of one picture after the other."""
+        height, width = picture.image.shape[:2]
+        for writer in self._writers:
+            writer.write(picture.source.listed, (height, width), prediction, picture.frame)
 
     def _cut(self, picture: Picture, prediction: ImagePrediction) -> None:
         if self.choices.crops:
@@ -183,12 +199,23 @@ class Predictor:
         batch_size = self.choices.batch_size or (1 if reader.is_live else _BATCH)
         with reader, contextlib.closing(_Film(self, source, reader)) as film, Behind() as behind:
             for picture, prediction in self._predict(self._frames(source, reader, batch_size), batch_size):
-                behind.add(partial(self._finish_frame, picture, prediction), partial(film.add, picture.time))
+                behind.add(
+                    partial(self._finish_frame, picture, prediction), partial(self._use, film, picture, prediction)
+                )
         return self.stopped() and not reader.is_live
 
     def _finish_frame(self, picture: Picture, prediction: ImagePrediction) -> np.ndarray | None:
+        from detframe.inference.writers import image_name
+
         self._cut(picture, prediction)
+        if self.choices.frames:
+            place = self.output / "frames" / image_name(picture.source.listed, picture.frame)
+            self._write(place, lambda: write_image(place, picture.image))
         return self._drawn(picture, prediction) if self.choices.drawings else None
+
+    def _use(self, film: _Film, picture: Picture, prediction: ImagePrediction, drawing: np.ndarray | None) -> None:
+        self._list(picture, prediction)
+        film.add(picture.time, drawing)
 
     def _frames(self, source: Source, reader: VideoReader, batch_size: int) -> Generator[Picture]:
         """The frames; a video that cannot be read, or breaks off, is named in the log."""
@@ -290,8 +317,8 @@ class Predictor:
             self.results.length,
             extra=RESULT,
         )
-        made = "drawings, " if self.choices.drawings else ""
-        logger.info("%spredictions.json and images.json are in %s", made, self.output, extra=RESULT)
+        made = [*(["drawings"] if self.choices.drawings else []), *self.choices.formats, "predictions.json"]
+        logger.info("%s and images.json are in %s", ", ".join(made), self.output, extra=RESULT)
         complete = not (self.left_out or self.incomplete or self.undrawn)
         return 0 if self.num_images and (complete or not strict) else 1
 
@@ -312,6 +339,11 @@ class _Film:
     def close(self) -> None:
         """Finish the file."""
         self._write(self._writer.close)
+
+
+def _about(detector: Detector) -> dict[str, Any]:
+    """What writers of formats know of a detector, beside its classes."""
+    return {"keypoint_names": tuple(detector.meta.get("keypoint_names", ()))}
 
 
 def _index_row(number: int, picture: Picture) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from detframe.cli.media import find_inputs, output_paths
+from detframe.cli.media import common_folder, find_inputs, output_paths
 from detframe.errors import DownloadError
 from detframe.files import safe_name
 from detframe.web import without_password
@@ -27,12 +27,14 @@ class Source:
         name: what logs and images.json call it; an address without its password.
         place: a path, an address, or the number of a camera.
         target: the file for its drawing.
+        listed: its name in the files of formats.
     """
 
     name: str
     place: str
     kind: Literal["image", "video", "address", "camera"]
     target: Path
+    listed: str
 
     def open_video(self) -> VideoReader:
         """Open what is no image.
@@ -57,25 +59,32 @@ def find_sources(words: Sequence[str], output: Path) -> list[Source]:
     """
     from detframe.inference.addresses import local_path, scheme_of
     from detframe.inference.inputs import is_video
+    from detframe.inference.writers import image_name
 
     remote = list(dict.fromkeys(word for word in words if word.isdecimal() or scheme_of(word) not in ("", "file")))
     local = [str(local_path(word)) if scheme_of(word) == "file" else word for word in words if word not in remote]
     files = find_inputs(local)
     targets = output_paths(files, output) if files else []
+    root = common_folder(files) if files else None
     sources = [
-        Source(str(path), str(path), "video" if is_video(path) else "image", target)
+        Source(str(path), str(path), "video" if is_video(path) else "image", target, image_name(path, root=root))
         for path, target in zip(files, targets, strict=True)
     ]
     return [*sources, *_remote_sources(remote, output.resolve(), set(targets))]
 
 
 def _remote_sources(words: Sequence[str], output: Path, taken: set[Path]) -> Iterator[Source]:
+    from detframe.inference.writers import image_name
+
     for word in words:
         kind: Literal["image", "address", "camera"] = "camera" if word.isdecimal() else _kind_of_address(word)
         name = f"camera_{int(word)}" if kind == "camera" else _name_of_address(word)
         target = _free(output / (name if kind == "image" else f"{Path(name).stem}.mp4"), taken)
         taken.add(target)
-        yield Source(f"camera {int(word)}" if kind == "camera" else without_password(word), word, kind, target)
+        if kind == "camera":
+            yield Source(f"camera {int(word)}", word, kind, target, name)
+        else:
+            yield Source(without_password(word), word, kind, target, image_name(word))
 
 
 def _kind_of_address(address: str) -> Literal["image", "address"]:
@@ -100,7 +109,7 @@ def _name_of_address(address: str) -> str:
     from detframe.inference.addresses import name_in
 
     host = without_password(address).partition("://")[2].partition("/")[0]
-    name = Path(safe_name(str(name_in(address)) or host))
+    name = Path(safe_name(name_in(address).name or host))
     return str(name) if name.suffix else f"{name}.png"
 
 

@@ -49,7 +49,8 @@ class VideoReader:
         rate: frames per second; on average, where they differ.
         time_base: seconds, of which all times are multiples.
         num_frames: as the header states, or follows from the duration; 0: unknown.
-        duration: seconds, 0 where unknown, as of a live stream.
+        duration: seconds, 0 where unknown.
+        is_live: a camera or a stream without an end, whose frames come when they come.
         count: frames read so far.
         damaged: packets and frames of them that could not be decoded, or not wholly.
 
@@ -107,6 +108,8 @@ class VideoReader:
         )
         self.duration = max(seconds, Fraction(0))
         self._stated = stream.frames if 0 < stream.frames < _MOST_FRAMES else 0
+        endless = self._container.size <= 0 or self._container.format.name == "hls"  # whose size is the playlist's
+        self.is_live = endless and not self.duration
         follows = round(self.duration * self.rate)
         self.num_frames = self._stated or (follows if follows < _MOST_FRAMES else 0)
 
@@ -151,12 +154,6 @@ class VideoReader:
             now = stamp - self._start
         self._time = now
         return now
-
-    @property
-    def is_live(self) -> bool:
-        """Whether this is a camera or a stream that has no end, whose frames come when they come."""
-        endless = self._container.size <= 0 or self._container.format.name == "hls"  # whose size is the playlist's
-        return endless and not self.duration
 
     @property
     def complaint(self) -> str:

@@ -1,0 +1,103 @@
+"""Reading ahead and finishing behind: order, errors, little memory, and the time that is saved."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from detframe.cli.overlap import Behind, map_ahead, read_ahead
+
+
+def test_reading_ahead_keeps_order_and_stops_at_its_bound():
+    begun: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(100):
+            begun.append(number)
+            yield number
+
+    reading = read_ahead(items(), 4)
+    assert next(reading) == 0
+    time.sleep(0.3)
+    assert len(begun) <= 7
+    assert list(reading) == list(range(1, 100))
+
+
+def test_an_error_of_what_is_read_comes_after_the_items_before_it():
+    def items() -> Iterator[int]:
+        yield 1
+        raise KeyError("broken")
+
+    reading = read_ahead(items(), 4)
+    assert next(reading) == 1
+    with pytest.raises(KeyError, match="broken"):
+        next(reading)
+
+
+def test_nothing_goes_on_when_the_reading_is_given_up():
+    before = threading.active_count()
+    reading = read_ahead(iter(range(10**9)), 2)
+    next(reading)
+    reading.close()
+    assert threading.active_count() == before
+
+
+def test_map_ahead_gives_results_and_errors_in_order():
+    def inverse(number: int) -> float:
+        time.sleep(0.01 * (number % 3))
+        return 1 / number
+
+    found = list(map_ahead(inverse, [4, 2, 0, 1], threads=3, most=3))
+    assert [item for item, _ in found] == [4, 2, 0, 1]
+    assert [future.result() for item, future in found if item] == [0.25, 0.5, 1.0]
+    assert isinstance(found[2][1].exception(), ZeroDivisionError)
+
+
+def test_work_behind_is_used_in_order_and_bounded():
+    used: list[int] = []
+    waiting, most = 0, 0
+
+    def make(number: int) -> int:
+        nonlocal waiting, most
+        waiting += 1
+        most = max(most, waiting)
+        time.sleep(0.01 if number % 2 else 0.03)
+        waiting -= 1
+        return number
+
+    with Behind(most=4, threads=2) as behind:
+        for number in range(12):
+            behind.add(lambda number=number: make(number), used.append)
+    assert used == list(range(12)) and most == 2
+
+
+def test_an_error_behind_comes_at_the_latest_at_the_end():
+    def broken() -> int:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"), Behind() as behind:
+        behind.add(broken, lambda _: None)
+    used: list[int] = []
+    with pytest.raises(KeyError), Behind() as behind:
+        behind.add(lambda: 1, used.append)
+        raise KeyError("of the computing")
+
+
+def test_the_three_overlap():
+    """Reading, computing and writing that take equally long take little more than one of them."""
+
+    def slow(items: Iterator[int]) -> Iterator[int]:
+        for item in items:
+            time.sleep(0.02)
+            yield item
+
+    started = time.monotonic()
+    with Behind() as behind:
+        for _ in read_ahead(slow(iter(range(30))), 4):
+            time.sleep(0.02)
+            behind.add(lambda: time.sleep(0.02), lambda _: None)
+    took = time.monotonic() - started
+    assert took < 0.8 * 30 * 3 * 0.02, took  # one after the other: 1.8 s; together 0.65 s
