@@ -35,13 +35,15 @@ IMPORTED_AS = {
     "PyYAML": "yaml",
     "opencv-python-headless": "cv2",
     "tensorboard": "torch.utils.tensorboard",
+    "mlflow-skinny": "mlflow",
 }
 
 
 def test_every_dependency_is_used_and_every_import_is_a_dependency():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     names = [re.match(r"[\w-]+", line)[0] for line in project["dependencies"]]
-    optional = [name for extra in project["optional-dependencies"].values() for name in extra]
+    extras = [re.match(r"[\w-]+", line)[0] for extra in project["optional-dependencies"].values() for line in extra]
+    optional = {IMPORTED_AS.get(name, name) for name in extras}
     imported = set()
     for path in (ROOT / "detframe").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -53,7 +55,7 @@ def test_every_dependency_is_used_and_every_import_is_a_dependency():
     unused = {m for m in modules if not any(i == m or i.startswith(f"{m}.") for i in imported)}
     assert not unused
     roots = {i.partition(".")[0] for i in imported} - set(sys.stdlib_module_names) - {"detframe"}
-    assert roots <= {m.partition(".")[0] for m in modules} | set(optional)
+    assert roots <= {m.partition(".")[0] for m in modules} | optional
 
 
 @pytest.fixture(scope="module")
