@@ -52,7 +52,7 @@ KNOWN: dict[str, set[str]] = {
     "structures": {"errors", "ops", "arrays", "lazy"},
     "torch_files": {"errors", "files"},
     "web": {"errors"},
-    "backends": {"errors", "files", "texts", "ops"},
+    "backends": {"errors", "files", "texts", "arrays", "structures", "ops"},
     "config": {"errors", "files", "registry"},
 }
 LIGHT = ("config", "errors", "files", "registry", "__init__")

@@ -72,6 +72,11 @@ class ModelCard:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def version(self) -> str:
+        """Of the detframe that wrote the file; "?" where it does not say."""
+        return str(self.provenance.get("versions", {}).get("detframe", "?"))
+
     def to_json(self) -> str:
         """The card as JSON text."""
         return json.dumps({"version": VERSION, **asdict(self)}, ensure_ascii=False)

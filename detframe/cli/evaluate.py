@@ -16,7 +16,8 @@ logger = logging.getLogger(__name__)
 
 EPILOG = """\
 The weights are --weights (or the override MODEL.WEIGHTS); without them model_best.pth, model_final.pth or the newest
-checkpoint in OUTPUT_DIR.
+checkpoint in OUTPUT_DIR. An exported file carries its config: without DATASETS.TEST it is evaluated on the data sets
+that the training was evaluated on, and what is fixed in it (MODEL.*, INPUT.*, NMS) cannot be overridden.
 
 example: tools/test_net.py --config-file out/config.yaml --weights out/model_best.pth DATASETS.TEST my_test
 """
@@ -27,7 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = base_parser("evaluate", "Evaluate trained weights on the data sets of DATASETS.TEST.", EPILOG)
     add_config_arguments(parser)
     add_launch_arguments(parser)
-    parser.add_argument("--weights", metavar="FILE", default="", help="the checkpoint to evaluate")
+    parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        default="",
+        help="the checkpoint to evaluate, or an exported file: model.onnx, model.xml, model.pt2",
+    )
     add_consent_argument(parser)
     args = parse(parser, argv)
     if args.weights:

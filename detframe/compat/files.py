@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from detframe.backends import FORMATS, is_exported
 from detframe.compat.body_weights import TORCHVISION, address_of
 from detframe.compat.download import download
 from detframe.compat.pickles import numpy_globals, read_pickle, reason_of
@@ -79,8 +80,13 @@ def _refuse_others(path: Path, start: bytes) -> None:
     """What failed downloads leave, and files of other kinds.
 
     Raises:
-        ValueError: a web page or a pointer of Git LFS.
+        ValueError: an exported detector, a web page, or a pointer of Git LFS.
     """
+    if is_exported(path):
+        raise InvalidValueError(
+            f"{path} is an exported detector ({FORMATS[path.suffix.lower()]}): it predicts and can be evaluated, but "
+            "holds no weights that a model could take; name the checkpoint (.pth) that it was exported from"
+        )
     begin = start.lstrip(b"\xef\xbb\xbf \t\r\n")
     line = begin.partition(b"\n")[0].decode("utf-8", "replace")
     if begin.startswith(b"<"):

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import nn
 
+from detframe.backends import Session, is_exported
 from detframe.checkpoint import Checkpoint
 from detframe.compat import load_weights, read_weights
 from detframe.config import (
@@ -24,10 +26,11 @@ from detframe.config import (
 )
 from detframe.config.check import doubts
 from detframe.config.paths import expanded
-from detframe.data import check_same_names
+from detframe.data import Records, check_same_names
 from detframe.engine.build import build_trainer
 from detframe.engine.checkpoint import FULL_DISK
 from detframe.engine.evaluating import TestSets
+from detframe.engine.exported import open_exported
 from detframe.engine.fit import fit_lines
 from detframe.engine.hooks import EvaluationHook
 from detframe.engine.inputs import (
@@ -38,6 +41,7 @@ from detframe.engine.inputs import (
     load_inputs,
     load_test_sets,
     missing_images,
+    with_classes,
 )
 from detframe.engine.logs import RunLog, run_log
 from detframe.engine.metrics_writer import MetricsFile, MetricsWriter
@@ -58,6 +62,7 @@ from detframe.engine.resuming import is_finished, keep_best
 from detframe.engine.summary import summarise
 from detframe.engine.trainer import Trainer
 from detframe.errors import InvalidValueError
+from detframe.evaluation.exported import FileModel
 from detframe.files import write_text
 from detframe.modeling import GeneralizedRCNN, build_detection_model
 from detframe.parallel.collectives import barrier, on_rank_zero, rank, world_size
@@ -222,6 +227,9 @@ def _nothing_to_do(cfg: ConfigNode, checkpoint: Checkpoint) -> str:
 def evaluate(cfg: ConfigNode | str | Path, allow_custom_imports: bool = False) -> dict[str, float]:
     """Evaluate MODEL.WEIGHTS on every data set of DATASETS.TEST; also writes evaluation.json into OUTPUT_DIR.
 
+    The weights may be an exported file (.onnx, .xml of OpenVINO, .pt2). It is evaluated with the config in it and what
+    `cfg` sets beside; without DATASETS.TEST in `cfg`, on the data sets that the training was evaluated on.
+
     Args:
         cfg: a config, or the YAML file of one ("x.yaml"; shipped ones are found by name).
         allow_custom_imports: beside what CUSTOM_IMPORTS of `cfg` names, import what the config inside the checkpoint
@@ -234,6 +242,9 @@ def evaluate(cfg: ConfigNode | str | Path, allow_custom_imports: bool = False) -
         ValueError: no weights or no data named, weights that do not fill the model, classes that differ.
     """
     cfg = as_config(cfg)
+    exported = None
+    if is_exported(cfg.MODEL.WEIGHTS):
+        exported, cfg = open_exported(cfg)
     if not cfg.DATASETS.TEST:
         raise InvalidValueError(
             f"DATASETS.TEST is empty; name at least one data set of the catalog to evaluate on{_config_beside(cfg)}"
@@ -241,16 +252,22 @@ def evaluate(cfg: ConfigNode | str | Path, allow_custom_imports: bool = False) -
     if not cfg.MODEL.WEIGHTS:
         raise InvalidValueError("MODEL.WEIGHTS is empty; name the checkpoint to evaluate")
     import_modules(cfg)
-    if not allow_custom_imports:  # else the checkpoint's modules come first
+    if exported is not None:  # whatever the names of its parts, they are in the file
+        check_data_sets(cfg, cfg.DATASETS.TEST)
+    elif not allow_custom_imports:  # else the checkpoint's modules come first
         check_names(cfg)
         check_data_sets(cfg, cfg.DATASETS.TEST)
-    with process_group(cfg.MODEL.DEVICE):
+    with process_group(cfg.MODEL.DEVICE if exported is None else "cpu"):
         folder = expanded(cfg.OUTPUT_DIR)
         on_rank_zero(lambda: check_writable(folder), "to look at OUTPUT_DIR")
         with run_log(folder, rank(), at_once=False) as log:
             log_start("evaluation")
             _log_translation(cfg)
-            return _evaluate(cfg, folder, log, allow_custom_imports)
+            if exported is None:
+                subject = _of_weights(cfg, allow_custom_imports)
+            else:
+                subject = _of_file(cfg, exported)
+            return _evaluate(subject, folder, log)
 
 
 def _config_beside(cfg: ConfigNode) -> str:
@@ -259,7 +276,19 @@ def _config_beside(cfg: ConfigNode) -> str:
     return f", or the config of the training: --config-file {config}" if config is not None and config.is_file() else ""
 
 
-def _evaluate(cfg: ConfigNode, folder: Path, log: RunLog, allow_custom_imports: bool) -> dict[str, float]:
+@dataclass(frozen=True)
+class _Subject:
+    """What is evaluated, and on what."""
+
+    cfg: ConfigNode  # effective
+    model: nn.Module
+    test_sets: dict[str, Records]
+    iteration: int
+    amp_dtype: torch.dtype | None
+
+
+def _of_weights(cfg: ConfigNode, allow_custom_imports: bool) -> _Subject:
+    """The model of a checkpoint, or of weights of others."""
     content = read_weights(cfg.MODEL.WEIGHTS)
     checkpoint = Checkpoint.of(content, cfg.MODEL.WEIGHTS) if Checkpoint.recognise(content) else None
     if allow_custom_imports:
@@ -267,23 +296,40 @@ def _evaluate(cfg: ConfigNode, folder: Path, log: RunLog, allow_custom_imports: 
             import_carried(checkpoint.config(), cfg.MODEL.WEIGHTS, allow=True)
         check_names(cfg)
     test_sets = load_test_sets(cfg)
-    for name, records in test_sets.items():
-        if checkpoint is not None:
-            saved_names = ("the checkpoint", checkpoint.class_names)
-            check_same_names("class", saved_names, (name, records.metadata.class_names))
+    if checkpoint is not None:
+        _check_classes("the checkpoint", checkpoint.class_names, test_sets)
     metadata = next(iter(test_sets.values())).metadata
     effective = effective_config(cfg, metadata, checkpoint)
     model = _trained_model(effective, content, metadata.class_names)
+    amp_dtype = resolve_amp(cfg.SOLVER.AMP, resolve_device(cfg.MODEL.DEVICE))
+    return _Subject(effective, model, test_sets, checkpoint.iteration if checkpoint is not None else 0, amp_dtype)
+
+
+def _of_file(cfg: ConfigNode, session: Session) -> _Subject:
+    """An exported file, which computes in its own precision."""
+    test_sets, card = load_test_sets(cfg), session.card
+    if not card.class_agnostic:
+        _check_classes(session.path.name, card.class_names, test_sets)
+    effective = with_classes(cfg, next(iter(test_sets.values())).metadata)
+    logger.info("%s in %s on %s", session.path, session.runtime, session.device)
+    return _Subject(effective, FileModel(session), test_sets, int(card.meta.get("iteration", 0)), None)
+
+
+def _check_classes(owner: str, class_names: Sequence[str], test_sets: Mapping[str, Records]) -> None:
+    for name, records in test_sets.items():
+        check_same_names("class", (owner, class_names), (name, records.metadata.class_names))
+
+
+def _evaluate(subject: _Subject, folder: Path, log: RunLog) -> dict[str, float]:
     barrier()
     on_rank_zero(lambda: prepare(folder), "to prepare OUTPUT_DIR")
     log.begin()
     writer = MetricsWriter(folder, active=rank() == 0, board=False)
-    amp_dtype = resolve_amp(cfg.SOLVER.AMP, resolve_device(cfg.MODEL.DEVICE))
-    iteration = checkpoint.iteration if checkpoint is not None else 0
-    tests = TestSets(effective, test_sets, amp_dtype, writer)
-    metrics = tests.evaluate(model, iteration)
-    on_rank_zero(lambda: _write_evaluation(folder, cfg.MODEL.WEIGHTS, iteration, metrics), "to write its results")
-    report_tests(effective, folder, tests)
+    weights, iteration = subject.cfg.MODEL.WEIGHTS, subject.iteration
+    tests = TestSets(subject.cfg, subject.test_sets, subject.amp_dtype, writer)
+    metrics = tests.evaluate(subject.model, iteration)
+    on_rank_zero(lambda: _write_evaluation(folder, weights, iteration, metrics), "to write its results")
+    report_tests(subject.cfg, folder, tests)
     return metrics
 
 

@@ -5,19 +5,19 @@ Legend: N images, M detections of an image.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from detframe.arrays.resize import fitting_shape, resize_image, resize_shape
+from detframe.arrays.resize import resize_image
 from detframe.arrays.results import ANY_CLASS
-from detframe.backends import InputCard, ModelCard, Session
+from detframe.backends import ModelCard, Session
+from detframe.backends.detections import in_image, rows_found, stacked, wanted_shape
 from detframe.errors import InvalidValueError
 from detframe.inference.backend import Augment, SizeHW
 from detframe.inference.inputs import ImageLike, as_array
-from detframe.structures import BoxMasks
 
 if TYPE_CHECKING:
     from detframe.config import ConfigNode
@@ -53,9 +53,11 @@ class FileBackend:
         from detframe.inference.carried import settled
 
         card, path = self.card, self.session.path
-        version = card.provenance.get("detframe_version", "?")
-        carried = carried_config(card.config, path, version)
-        return settled(carried, path, len(card.class_names), len(card.category_ids), "auto")
+        carried = carried_config(card.config, path, card.version)
+        counts = len(card.class_names), len(card.category_ids)
+        if card.class_agnostic:  # whose classes no output knows
+            counts = carried.MODEL.NUM_CLASSES, carried.MODEL.NUM_CLASSES
+        return settled(carried, path, *counts, "auto")
 
     @cached_property
     def meta(self) -> dict[str, Any]:
@@ -124,45 +126,3 @@ class FileWay:
             values = rows_found({name: of_all[row] for name, of_all in found.items()}, self.score_threshold)
             out.append(in_image(values, from_hw, size_hw, pixel))
         return out
-
-
-def wanted_shape(size_hw: SizeHW, form: InputCard) -> SizeHW:
-    """The size in which a file wants an image of `size_hw`."""
-    if form.static_hw is not None:
-        return fitting_shape(size_hw, form.static_hw)
-    return resize_shape(size_hw, form.min_size, form.max_size)
-
-
-def stacked(images: Sequence[np.ndarray], form: InputCard) -> tuple[np.ndarray, np.ndarray]:
-    """Images (H, W, 3) of uint8 as a batch, (N, 3, *plane), each at the top left; and their sizes, int64 (N, 2)."""
-    sizes = np.array([image.shape[:2] for image in images], dtype=np.int64)
-    height, width = form.static_hw or tuple(sizes.max(0).tolist())
-    planes = np.zeros((len(images), 3, height, width), dtype=np.uint8)
-    for plane, image in zip(planes, images, strict=True):
-        plane[:, : image.shape[0], : image.shape[1]] = image.transpose(2, 0, 1)
-    return planes, sizes
-
-
-def rows_found(values: Mapping[str, np.ndarray], score_threshold: float = 0.0) -> dict[str, np.ndarray]:
-    """One image's detections, of the outputs of a file: those of its rows that are counted and reach the score."""
-    count = int(values["count"])
-    rows = {name: value[:count] for name, value in values.items() if name != "count"}
-    if score_threshold > 0:
-        keep = rows["scores"] >= np.float32(score_threshold)
-        rows = {name: value[keep] for name, value in rows.items()}
-    return rows
-
-
-def in_image(found: Mapping[str, np.ndarray], from_hw: SizeHW, to_hw: SizeHW, pixel: float) -> dict[str, Any]:
-    """Detections in an image of `to_hw`, made on the same image at `from_hw`; as `rescale_prediction` does it."""
-    y, x = (new / old for new, old in zip(to_hw, from_hw, strict=True))
-    factors = np.array([x, y, x, y], dtype=np.float32)
-    far = np.array([0, 0, pixel, pixel], dtype=np.float32)
-    limit = np.array([to_hw[1], to_hw[0]] * 2, dtype=np.float32)
-    out: dict[str, Any] = dict(found)
-    out["boxes"] = np.minimum(np.maximum((found["boxes"] - far) * factors + far, 0), limit)
-    if "keypoints" in found:
-        out["keypoints"] = found["keypoints"] * np.array([x, y, 1], dtype=np.float32)
-    if "masks" in found:
-        out["masks"] = BoxMasks(found["masks"], found["boxes"], from_hw).rescale(from_hw, to_hw)
-    return out

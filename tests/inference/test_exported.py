@@ -128,7 +128,7 @@ def test_masks_and_keypoints(tmp_path):
 
 @pytest.mark.parametrize("pixel", [0.0, 1.0])
 def test_predictions_are_brought_back_as_those_of_a_checkpoint(pixel):
-    from detframe.inference.file_backend import in_image
+    from detframe.backends.detections import in_image
 
     random = np.random.default_rng(1)
     boxes = (random.random((20, 4)) * 120 - 10).astype(np.float32)
