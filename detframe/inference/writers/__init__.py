@@ -39,15 +39,14 @@ def open_writer(
     Args:
         folder: for the files of this format; is made.
         class_names, category_ids: of the detector.
-        options: root, keypoint_names, confidence, version; see `Writer`.
+        options: root, frames, keypoint_names, confidence, version; see `Writer`.
 
     Raises:
         KeyError: no such format. OSError: the folder cannot be written.
     """
     names = distinct(class_names)
     ids = tuple(int(number) for number in category_ids) or tuple(range(1, len(names) + 1))
-    if options.get("root") is not None:
-        options["root"] = Path(options["root"])
+    options |= {key: Path(options[key]) for key in ("root", "frames") if options.get(key) is not None}
     return _writer(format)(Path(folder), Classes(names, ids), **options)
 
 

@@ -68,6 +68,7 @@ class Writer:
         folder: for the files; is made.
         classes: of the detector.
         root: the folder that the names of images are relative to; see `image_name`.
+        frames: the folder in which frames of videos are saved under their names; `root` without.
         keypoint_names: of the detector, where it has them.
         confidence: write scores also where a format has a place for them that not every program expects (YOLO).
         version: of the model, for the formats that name it.
@@ -79,11 +80,12 @@ class Writer:
         classes: Classes,
         *,
         root: Path | None = None,
+        frames: Path | None = None,
         keypoint_names: Sequence[str] = (),
         confidence: bool = False,
         version: str = "detframe",
     ) -> None:
-        self.folder, self.classes, self.root = folder, classes, root
+        self.folder, self.classes, self.root, self.frames = folder, classes, root, frames or root
         self.keypoint_names, self.confidence, self.version = tuple(keypoint_names), confidence, version
         self._number = 0
         self._taken: dict[str, str] = {}
@@ -154,6 +156,10 @@ class Writer:
     def key(name: str) -> str:
         """What an image must have for itself: its name, or that of the file that is written for it."""
         return name
+
+    def _path(self, picture: Picture) -> Path:
+        """Where the file of an image is, or would be."""
+        return Path(picture.source) if picture.frame is None else (self.frames or Path()) / picture.name
 
     def _begin(self) -> None:
         """Open the files that grow with each image."""

@@ -22,8 +22,8 @@ _POINT_SIZE = 0.5  # percent of the image's width
 class LabelStudioWriter(Writer):
     """Rectangles, or polygons where there are masks, and keypoints, in percent of the image.
 
-    Images are those of the local storage: /data/local-files/?d=PATH, relative to the folder above `root`, which
-    LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT must name; addresses stay what they are.
+    Images are those of the local storage: /data/local-files/?d=PATH, relative to the folder above `root` (for
+    frames, `frames`), which LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT must name; addresses stay what they are.
     """
 
     def _begin(self) -> None:
@@ -48,7 +48,8 @@ class LabelStudioWriter(Writer):
     def _address(self, picture: Picture) -> str:
         if is_address(picture.source) and picture.frame is None:
             return picture.source
-        name = f"{self.root.resolve().name}/{picture.name}" if self.root is not None else picture.name
+        root = self.root if picture.frame is None else self.frames
+        name = picture.name if root is None else f"{root.resolve().name}/{picture.name}"
         return f"/data/local-files/?d={quote(name, errors='replace')}"
 
     def _regions(self, key: str, found: Found, size_hw: tuple[int, int]) -> Iterator[dict[str, Any]]:

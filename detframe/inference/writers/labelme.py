@@ -34,7 +34,7 @@ class LabelmeWriter(Writer):
             "version": _VERSION,
             "flags": {},
             "shapes": [shape for number, one in objects for shape in self._shapes(number, one)],
-            "imagePath": _way(path.parent, picture, self.root),
+            "imagePath": picture.name if is_address(picture.source) else _way(path.parent, self._path(picture)),
             "imageData": None,
             "imageHeight": height,
             "imageWidth": width,
@@ -67,11 +67,8 @@ def _shape(label: str, kind: str, points: list[list[float]], group: int | None, 
     }
 
 
-def _way(folder: Path, picture: Picture, root: Path | None) -> str:
-    """The path from a folder to an image; that of a frame leads to where the image of this name would lie."""
-    if is_address(picture.source):
-        return PurePath(picture.name).name
-    image = picture.source if picture.frame is None else str((root or Path()) / picture.name)
+def _way(folder: Path, image: Path) -> str:
+    """The path from a folder to an image."""
     try:
         return PurePath(os.path.relpath(image, folder)).as_posix()
     except ValueError:  # on another drive

@@ -29,11 +29,11 @@ class VocWriter(Writer):
 
     def _add(self, picture: Picture, result: ImageResult) -> None:
         folder, _, file = picture.name.rpartition("/")
-        path = picture.source if is_address(picture.source) else os.path.abspath(picture.source)
+        path = picture.source if is_address(picture.source) else os.path.abspath(self._path(picture))
         root = Element("annotation")
         _add(root, "folder", folder)
         _add(root, "filename", file)
-        _add(root, "path", path if picture.frame is None else picture.name)
+        _add(root, "path", path)
         _add(SubElement(root, "source"), "database", "Unknown")
         size = SubElement(root, "size")
         for side, value in (("width", picture.size_hw[1]), ("height", picture.size_hw[0]), ("depth", 3)):

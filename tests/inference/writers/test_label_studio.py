@@ -99,6 +99,9 @@ def test_addresses_stay_and_frames_are_images(tmp_path: Path):
         writer.write("/data/clip.mp4", (40, 60), prediction(0), 2)
     images = [task["data"]["image"] for task in tasks_of(tmp_path)]
     assert images == ["https://host/a b.jpg?x=1", "/data/local-files/?d=data/clip.mp4_000002.jpg"]
+    with open_writer("labelstudio", tmp_path, CLASSES, root="/data", frames=tmp_path / "frames") as writer:
+        writer.write("/data/x/clip.mp4", (40, 60), prediction(0), 2)
+    assert tasks_of(tmp_path)[0]["data"]["image"] == "/data/local-files/?d=frames/x/clip.mp4_000002.jpg"
 
 
 def test_names_come_back_from_the_addresses(tmp_path: Path):

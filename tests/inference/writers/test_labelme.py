@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from detframe.inference.writers import open_writer
 from tests.data.format_sets import by_code, read
 from tests.inference.writers.scenes import (
     CLASSES,
@@ -76,10 +77,10 @@ def test_keypoints_are_points_of_the_object(tmp_path: Path):
     assert_same(found, read_back(read("labelme", tmp_path / "photos", tmp_path / "out"), tmp_path / "photos"), 1e-3)
 
 
-def test_frames_name_the_image_of_the_frame(tmp_path: Path):
-    from detframe.inference.writers import open_writer
-
-    with open_writer("labelme", tmp_path / "out", CLASSES, root=tmp_path / "videos") as writer:
+@pytest.mark.parametrize(("frames", "expected"), [(None, "../../videos"), ("saved", "../../saved")])
+def test_frames_name_the_image_of_the_frame(tmp_path: Path, frames: str | None, expected: str):
+    options = {} if frames is None else {"frames": tmp_path / frames}
+    with open_writer("labelme", tmp_path / "out", CLASSES, root=tmp_path / "videos", **options) as writer:
         writer.write(tmp_path / "videos/x/clip.mp4", (40, 60), prediction(0), 3)
     data = json.loads((tmp_path / "out/x/clip.mp4_000003.json").read_text(encoding="utf-8"))
-    assert data["imagePath"] == "../../videos/x/clip.mp4_000003.jpg"
+    assert data["imagePath"] == f"{expected}/x/clip.mp4_000003.jpg"
