@@ -37,15 +37,16 @@ def by_supervision(detector: Detector, image: np.ndarray, score: float, size: in
     return sv.InferenceSlicer(callback, slice_wh=size, overlap_wh=size // 5, batch_size=8)(image)
 
 
-def by_sahi(detector: Detector, image: np.ndarray, score: float, size: int) -> sv.Detections:
+def by_sahi(detector: Detector, image: np.ndarray, score: float, size: int, whole_too: bool) -> sv.Detections:
     """In slices of `size` pixels; parts of one object in several slices are merged.
 
-    SAHI would predict the whole picture too, which helps with objects that no slice holds, and merge what is found
-    there: where small objects stand in groups, each group then swallows its members.
+    Args:
+        whole_too: predict the whole picture as well and merge what is found there, as SAHI does when not told
+            otherwise. That helps with objects larger than a slice; of small ones, a group swallows its members.
     """
     model = DetframeDetectionModel(model=detector, confidence_threshold=score)
     found = get_sliced_prediction(
-        image, model, slice_height=size, slice_width=size, batch_size=8, perform_standard_pred=False, verbose=0
+        image, model, slice_height=size, slice_width=size, batch_size=8, perform_standard_pred=whole_too, verbose=0
     ).object_prediction_list
     if not found:
         return sv.Detections.empty()
@@ -96,7 +97,8 @@ def main(arguments: list[str] | None = None) -> None:
     ways: dict[str, Callable[[], sv.Detections]] = {
         "whole": lambda: whole(detector, image, args.score),
         "supervision": lambda: by_supervision(detector, image, args.score, args.slice),
-        "sahi": lambda: by_sahi(detector, image, args.score, args.slice),
+        "sahi": lambda: by_sahi(detector, image, args.score, args.slice, whole_too=False),
+        "sahi_and_whole": lambda: by_sahi(detector, image, args.score, args.slice, whole_too=True),
     }
     for name, way in ways.items():
         start = time.perf_counter()

@@ -30,16 +30,16 @@ def write_voc(path, boxes):
     path.write_text(f"<annotation>{objects}</annotation>")
 
 
-def test_all_three_ways_are_drawn_and_counted(example, checkpoint_path, tmp_path, capsys):
+def test_all_ways_are_drawn_and_counted(example, checkpoint_path, tmp_path, capsys):
     PIL.Image.fromarray(picture(150, 230, seed=3)).save(tmp_path / "field.png")
     write_voc(tmp_path / "field.xml", [(10, 10, 40, 40), (150, 60, 200, 100)])
     command = ["--weights", str(checkpoint_path), "--image", str(tmp_path / "field.png"), "--slice", "100"]
     example.main([*command, "--score", "0.35", "--output", str(tmp_path / "out"), "--from-x", "100"])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["whole", "supervision", "sahi"]
+    assert [line.split(":")[0] for line in lines] == ["whole", "supervision", "sahi", "sahi_and_whole"]
     for line in lines:
         assert re.search(r": \d+ objects in [\d.]+ s; of 1 boxes [01] found, by \d+ detections$", line)
-    for name in ("whole", "supervision", "sahi"):
+    for name in ("whole", "supervision", "sahi", "sahi_and_whole"):
         with PIL.Image.open(tmp_path / "out" / f"field_{name}.png") as drawn:
             assert drawn.size == (230, 150)
 

@@ -58,3 +58,20 @@ def keypoint_detector(tmp_path_factory):
         (8,),
     )
     return load(save_checkpoint(tmp_path_factory.mktemp("keypoints") / "model_best.pth", *settings))
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory):
+    """FiftyOne with a database of its own; the test is skipped where there is no FiftyOne or no database."""
+    fiftyone = pytest.importorskip("fiftyone")
+    from fiftyone.core.config import FiftyOneConfigError
+
+    fiftyone.config.database_validation = False  # whichever version of MongoDB is there
+    fiftyone.config.do_not_track = True
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("FIFTYONE_DATABASE_DIR", str(tmp_path_factory.mktemp("database")))
+        try:
+            fiftyone.list_datasets()
+        except FiftyOneConfigError as error:
+            pytest.skip(f"no database: {error}")
+        yield

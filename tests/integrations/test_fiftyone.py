@@ -13,26 +13,10 @@ from tests.inference.conftest import picture
 
 fo = pytest.importorskip("fiftyone")
 
-from fiftyone.core.config import FiftyOneConfigError  # noqa: E402
-
 from detframe.integrations.fiftyone import DetframeModel  # noqa: E402
 
 SIZES = [(60, 90), (120, 80), (60, 90)]
 IMAGES = [picture(*size, seed=index) for index, size in enumerate(SIZES)]
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    """FiftyOne with a database of its own."""
-    fo.config.database_validation = False  # whichever version of MongoDB is there
-    fo.config.do_not_track = True
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("FIFTYONE_DATABASE_DIR", str(tmp_path_factory.mktemp("database")))
-        try:
-            fo.list_datasets()
-        except FiftyOneConfigError as error:
-            pytest.skip(f"no database: {error}")
-        yield
 
 
 @pytest.fixture
