@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from detframe.cli.media import write_image
 from detframe.files import safe_name
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from detframe.inference.prediction import ImagePrediction
 
 FOLDER = "crops"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from detframe.errors import FileAccessError
 from detframe.files import replacing
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _QUALITY = {"preset": "veryfast", "crf": "20"}
 _BROWSERS = {"movflags": "+faststart"}  # the table of contents stands first, so that a player begins at once
@@ -62,6 +63,8 @@ class VideoWriter:
         self._count += 1
 
     def _fitted(self, image: np.ndarray) -> np.ndarray:
+        import numpy as np
+
         if self._stream is not None and (image.shape[1] // 2, image.shape[0] // 2) != (
             self._stream.width // 2,
             self._stream.height // 2,

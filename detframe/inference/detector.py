@@ -195,8 +195,9 @@ class Detector(Shared):
         image and how other libraries want it: `to_supervision()`, `to_coco()`, `to_pandas()` (see `ImagePrediction`).
 
         Args:
-            inputs: a path, a folder, a pattern as "photos/*.jpg", a PIL image, an RGB array (H, W, 3) of uint8, an RGB
-                tensor (3, H, W), uint8 or float in [0, 1], or a list that mixes them. One image gives a list of one.
+            inputs: a path, a folder, a pattern as "photos/*.jpg", an address (http, https, file), the bytes of an image
+                file, a PIL image, an RGB array (H, W, 3) of uint8, an RGB tensor (3, H, W), uint8 or float in [0, 1],
+                or a list or generator that mixes them. One image gives a list of one.
             batch_size: images per forward pass, for speed and memory. Images never influence each other; but sums are
                 rounded as the kernels for a batch of that size add them up: in float32 (amp "off") in the last digits
                 of boxes and scores; in half precision, which "auto" takes where the hardware has it, the results may

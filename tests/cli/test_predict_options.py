@@ -22,6 +22,7 @@ from detframe.cli.sources import find_sources
 from detframe.cli.video_writer import VideoWriter
 from detframe.inference import Detector
 from detframe.inference.videos import VideoReader
+from tests.backends import handmade
 from tests.media_server import Site, serving
 
 
@@ -130,6 +131,25 @@ def test_names_of_crops(tmp_path: Path):
     folder = tmp_path / "crops"
     assert found[0].name == "a_1.jpg" and found[0].parent.name == "x" and found[0].parents[2] == folder
     assert found[1].name == "clip_000007_12.jpg" and found[1].parents[1] == folder and found[1].parent.name != ".."
+
+
+def test_an_exported_file_predicts_without_torch(tmp_path: Path, photos: Path, run_python):
+    """Of a picture it finds the upper left quarter ("cat"), and all but a quarter of the sides ("dog")."""
+    weights = handmade.write(tmp_path / "model.onnx")
+    film(photos / "clip.mp4", [Fraction(0), Fraction(1, 10)], (48, 64))
+    words = ["--weights", weights, "--input", photos, "--output", tmp_path / "found", "--device", "cpu", "--score", 0.1]
+    words += ["--save-crops", "--format", "coco"]
+    code = "import sys; from detframe.cli import predict; code = predict.main(sys.argv[1:])\n"
+    code += "print(code, sorted({'torch', 'torchvision', 'pandas', 'matplotlib'} & set(sys.modules)))"
+    done = run_python("-c", code, *words)
+    assert done.stdout.strip() == "0 []", done.stderr
+    for name, (width, height) in (
+        ("cat/a_1.jpg", (32, 24)),
+        ("dog/a_2.jpg", (48, 36)),
+        ("cat/clip_000001_1.jpg", (32, 24)),
+    ):
+        assert cv2.imread(str(tmp_path / "found" / "crops" / name)).shape == (height, width, 3)
+    assert (tmp_path / "found" / "clip.mp4").is_file() and (tmp_path / "found" / "a.png").is_file()
 
 
 # ---------------------------------------------------------------------------------------------------- formats

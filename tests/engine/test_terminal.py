@@ -64,6 +64,15 @@ def test_the_line_of_progress_fits_and_goes_away(tmp_path, screen, monkeypatch):
     assert screen.getvalue().rstrip(" \r\n").endswith("something to know\033[0m")
 
 
+def test_progress_of_what_has_no_end(screen, monkeypatch):
+    monkeypatch.setattr(terminal, "_REDRAW_SECONDS", 0.0)
+    line = Terminal(logging.INFO, lambda *_: None)
+    for number in (1, 20):
+        line.show("camera 0", number, 0, f"{number} images/s")
+    line.close()
+    assert lines(screen.getvalue())[-1].strip() == "camera 0 20, 20 images/s"
+
+
 def test_a_stream_that_is_no_terminal_gets_plain_lines(tmp_path, capsys, monkeypatch):
     trained(tmp_path)
     monkeypatch.delenv("DETFRAME_VERBOSITY", raising=False)

@@ -14,11 +14,12 @@ import torch
 from PIL import Image
 
 from detframe.data import IMAGE_FAULTS
-from detframe.inference import addresses, streams
+from detframe.inference import Detector, addresses, streams
 from detframe.inference.addresses import local_path, scheme_of
 from detframe.inference.inputs import as_array, as_tensor, expand
 from detframe.inference.streams import LiveStream, open_address, open_camera
 from detframe.web import without_password
+from tests.backends import handmade
 from tests.media_server import Site, serving
 
 
@@ -52,6 +53,18 @@ def test_every_form_of_an_image_is_the_same_image(site: Site, turned: Path):
     assert len(list(expand(form for form in forms))) == len(forms)
     assert as_tensor(forms[-1]).dtype == torch.float32  # as it came: the model takes it
     assert as_array(forms[6]).dtype == np.uint8
+
+
+def test_a_detector_takes_every_form_and_a_generator_of_them(site: Site, turned: Path, tmp_path: Path):
+    detector = Detector.load(handmade.write(tmp_path / "model.onnx"), device="cpu")
+    (site.folder / "a.jpg").write_bytes(turned.read_bytes())
+    forms = [turned, turned.read_bytes(), f"{site.address}/a.jpg", as_array(turned), as_tensor(turned)]
+    found = detector.predict(form for form in forms)
+    assert len(found) == 5 and {prediction.size_hw for prediction in found} == {(30, 20)}
+    for prediction in found:
+        np.testing.assert_array_equal(prediction["boxes"], found[0]["boxes"])
+    gone = detector.predict([f"{site.address}/gone.jpg", turned], on_error="skip")
+    assert gone[0] is None and gone[1] is not None
 
 
 def test_a_file_of_another_machine(tmp_path: Path):
