@@ -126,3 +126,9 @@ class NonFiniteError(UserError, FloatingPointError):
 
 class ProcessFailedError(UserError, RuntimeError):
     """Another process of the run failed, or was killed."""
+
+
+class EvidenceError(UserError, RuntimeError):
+    """An exported file that does not find what its model finds."""
+
+    exit_code = 1

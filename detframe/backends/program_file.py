@@ -41,7 +41,7 @@ class ProgramSession(Session):
         self._module = _on(program, self._device).module()
         self._least = _least_plane(program)
         self._lock = threading.Lock()
-        super().__init__(path, card, str(self._device), f"torch {torch.__version__}", _outputs(program))
+        super().__init__(path, card, str(self._device), f"torch {torch.__version__}", output_names(program))
 
     def _compute(self, images: np.ndarray, sizes: np.ndarray) -> Mapping[str, np.ndarray]:
         import torch
@@ -161,7 +161,7 @@ def _least(side: Any, ranges: Mapping[Any, Any]) -> int:
     return 1 if known is None else int(known.lower)
 
 
-def _outputs(program: Any) -> list[str]:
+def output_names(program: Any) -> list[str]:
     """Names of what a program gives: the first four by their place, masks (N, D, S, S) and keypoints (N, D, P, 3) by
     their shape."""
     values = [node.meta["val"] for node in program.graph.output_node().args[0]]

@@ -26,6 +26,7 @@ COMMANDS = {
     "analyze": ("detframe.cli.analyze", "parameters, multiply-adds and time of a detector's parts"),
     "translate-config": ("detframe.cli.translate_config", "rewrite a config of another program as detframe's"),
     "import-weights": ("detframe.cli.import_weights", "another program's checkpoint as one of detframe's"),
+    "export": ("detframe.cli.export", "a detector as a file for onnxruntime, OpenVINO or torch, proved equal"),
     "export-weights": ("detframe.cli.export_weights", "a checkpoint for torchvision or detectron2"),
     "replay": ("detframe.cli.replay", "run the step again that ended in a non-finite loss"),
 }

@@ -83,7 +83,7 @@ def trace(
     number = 2 if batch is None else batch
     images = torch.zeros((number, 3, height, width), dtype=torch.uint8)
     inputs = (images, torch.tensor([[height, width]] * number))
-    n = Dim("n", min=1, max=2**16) if batch is None else None
+    n = Dim("batch", min=1, max=2**16) if batch is None else None
     sides = {} if size else {2: Dim("height", min=2 * coarsest + 1), 3: Dim("width", min=2 * coarsest + 1)}
     first = {} if n is None else {0: n}
     shapes: dict[str, Any] = {"images": {**first, **sides}, "sizes": first}

@@ -259,6 +259,11 @@ class GeneralizedRCNN(nn.Module):
         """What is found in a preprocessed batch, in evaluation mode; boxes as the model has them inside (`pixel`)."""
         return self._through(batch, None)[0]
 
+    def predictions(self, batch: ImageList, paste_masks: bool = True) -> list[Prediction]:
+        """What `forward` gives, in evaluation mode, for a batch that is preprocessed."""
+        out: list[Prediction] = self._run(batch, None, paste_masks)
+        return out
+
     def _run(self, batch: ImageList, ground_truth: GroundTruth | None, paste_masks: bool = True) -> Any:
         proposals, losses = self._through(batch, ground_truth)
         if self.training:

@@ -1,0 +1,187 @@
+"""The formats of exported files, and writing each."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from detframe.backends import ModelCard
+from detframe.backends.card import KEY
+from detframe.errors import InvalidValueError, MissingModuleError, UnknownNameError
+from detframe.export.onnx_ops import translations
+from detframe.registry import nearest
+
+OPSET = 18
+# Bytes of weights from which on they lie beside an ONNX file: a file of protobuf has at most 2 GB
+_LARGE = 1_800_000_000
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of exported files.
+
+    Args:
+        name: as in --format.
+        suffix: of its files.
+        modules: what writing and running it needs, as pip calls them.
+        write: (program, names of its inputs, of its outputs, card, path).
+    """
+
+    name: str
+    suffix: str
+    modules: tuple[str, ...]
+    write: Callable[[ExportedProgram, tuple[str, ...], tuple[str, ...], ModelCard, Path], None]
+
+
+def write_onnx(
+    program: ExportedProgram, inputs: tuple[str, ...], outputs: tuple[str, ...], card: ModelCard, path: Path
+) -> None:
+    """An ONNX file, checked by ONNX's own checker.
+
+    Raises:
+        ValueError: an operator of the model has no counterpart in ONNX.
+    """
+    import onnx
+
+    with quiet():
+        try:
+            written: Any = torch.onnx.export(
+                program,
+                dynamo=True,
+                custom_translation_table=translations(),
+                opset_version=OPSET,
+                input_names=list(inputs),
+                output_names=list(outputs),
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise InvalidValueError(f"the model cannot be written as ONNX: {reason(error)}") from error
+    written.model.metadata_props[KEY] = card.to_json()
+    size = sum(value.numel() * value.element_size() for value in program.state_dict.values())
+    written.save(str(path), external_data=size > _LARGE)
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+def write_openvino(
+    program: ExportedProgram, inputs: tuple[str, ...], outputs: tuple[str, ...], card: ModelCard, path: Path
+) -> None:
+    """OpenVINO's .xml and .bin, by way of an ONNX file.
+
+    Raises:
+        ValueError: an operator of the model has no counterpart there.
+    """
+    source = path.with_suffix(".onnx")
+    write_onnx(program, inputs, outputs, card, source)
+    convert(source, card, path)
+    source.unlink()
+    source.with_name(f"{source.name}.data").unlink(missing_ok=True)
+
+
+def convert(source: Path, card: ModelCard, path: Path) -> None:
+    """OpenVINO's .xml and .bin of an ONNX file, in the precision that it has.
+
+    Raises:
+        ValueError: OpenVINO has no counterpart of an operator.
+    """
+    import openvino
+
+    try:
+        model = openvino.convert_model(str(source))
+    except Exception as error:  # its frontends have many classes of errors, some of them not even RuntimeErrors
+        raise InvalidValueError(f"OpenVINO {openvino.__version__} cannot convert the model: {reason(error)}") from error
+    model.set_rt_info(card.to_json(), KEY)
+    openvino.save_model(model, str(path), compress_to_fp16=False)
+
+
+def write_program(
+    program: ExportedProgram, inputs: tuple[str, ...], outputs: tuple[str, ...], card: ModelCard, path: Path
+) -> None:
+    """The program as torch.export saves it; it names inputs and outputs by their order."""
+    torch.export.save(program, str(path), extra_files={f"{KEY}.json": card.to_json()})
+
+
+_ONNX = ("onnx", "onnxscript")
+FORMATS = {
+    entry.name: entry
+    for entry in (
+        Format("onnx", ".onnx", (*_ONNX, "onnxruntime"), write_onnx),
+        Format("openvino", ".xml", (*_ONNX, "openvino"), write_openvino),
+        Format("torch", ".pt2", (), write_program),
+    )
+}
+
+
+def format_of(path: Path, name: str | None) -> Format:
+    """The format called so, or the one of the file's ending.
+
+    Raises:
+        KeyError: no such format. ValueError: the ending is that of another, or of none.
+    """
+    known = ", ".join(f"{entry.suffix} ({entry.name})" for entry in FORMATS.values())
+    if name is None:
+        found = next((entry for entry in FORMATS.values() if entry.suffix == path.suffix.lower()), None)
+        if found is None:
+            raise InvalidValueError(f"{path} ends in {path.suffix!r}, which is no format of exported files: {known}")
+        return found
+    if name not in FORMATS:
+        raise UnknownNameError(f"no format is called {name!r}; {nearest(name, list(FORMATS))}")
+    found = FORMATS[name]
+    if path.suffix.lower() != found.suffix:
+        raise InvalidValueError(
+            f"a file of the format {name} ends in {found.suffix}, by which it is known later; {path} ends in "
+            f"{path.suffix!r}. The endings: {known}"
+        )
+    return found
+
+
+def check_modules(entry: Format) -> None:
+    """What a format needs must be installed.
+
+    Raises:
+        ImportError: it is not; with the line for pip.
+    """
+    missing = []
+    for name in entry.modules:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            missing.append(name)
+    if missing:
+        raise MissingModuleError(
+            f"exporting to {entry.name} needs {' and '.join(missing)}, not installed here: pip install "
+            f"{' '.join(missing)} (or all that exports need: pip install 'detframe[export]')"
+        )
+
+
+def reason(error: BaseException) -> str:
+    """The line of an error's chain that says why."""
+    last = error
+    while last.__cause__ is not None:
+        last = last.__cause__
+    lines = [line.strip() for line in str(last).splitlines() if line.strip()]
+    return (lines or [type(last).__name__])[0]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what the exporters say to those who develop them."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    before = [entry.level for entry in loggers]
+    for entry in loggers:
+        entry.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for entry, level in zip(loggers, before, strict=True):
+            entry.setLevel(level)

@@ -1,0 +1,72 @@
+"""An exported file in the place of a model: images in, predictions out, as an evaluation wants them.
+
+Legend: N images, H, W sides of the plane that they lie in, M detections of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as transforms
+
+from detframe.arrays.resize import fitting_shape
+from detframe.backends import ModelCard, Session
+from detframe.structures import BoxMasks, Prediction
+
+
+class SessionModel(nn.Module):
+    """What runs an exported file, called as a detector is in evaluation: `model(images)`, uint8 (3, H, W) each.
+
+    Images come resized, as for a detector; for a file of a fixed size by `fit`.
+    """
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
+        self.pixel = session.card.pixel
+        self.class_agnostic = session.card.class_agnostic
+
+    def forward(self, images: Sequence[Tensor], paste_masks: bool = True) -> list[Prediction]:
+        planes, sizes = on_plane(images, self.session.card.input.static_hw)
+        return predictions(self.session.run(planes, sizes), sizes, paste_masks)
+
+
+def fit(image: Tensor, card: ModelCard) -> Tensor:
+    """An image (3, H, W) in the size that a file of a fixed size takes; as it is where sizes are free."""
+    if card.input.static_hw is None:
+        return image
+    wanted = fitting_shape((image.shape[-2], image.shape[-1]), card.input.static_hw)
+    resized: Tensor = transforms.resize(image, list(wanted), antialias=True)
+    return resized
+
+
+def on_plane(images: Sequence[Tensor], plane_hw: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Images, uint8 (3, H, W), as what a file takes: uint8 (N, 3, H, W), each at the top left, and int64 (N, 2).
+
+    Args:
+        plane_hw: (H, W); None: the largest sides.
+    """
+    sizes = np.array([image.shape[-2:] for image in images], dtype=np.int64)
+    height, width = sizes.max(0).tolist() if plane_hw is None else plane_hw
+    planes = np.zeros((len(images), 3, height, width), dtype=np.uint8)
+    for plane, image, (h, w) in zip(planes, images, sizes.tolist(), strict=True):
+        plane[:, :h, :w] = image.numpy()
+    return planes, sizes
+
+
+def predictions(found: dict[str, np.ndarray], sizes: np.ndarray, paste_masks: bool = True) -> list[Prediction]:
+    """What a session gives, as predictions in the coordinates of the images."""
+    out: list[Any] = []
+    for i, (count, size) in enumerate(zip(found["count"].tolist(), sizes.tolist(), strict=True)):
+        one: dict[str, Any] = {
+            name: torch.from_numpy(values[i, :count].copy()) for name, values in found.items() if name != "count"
+        }
+        if "masks" in one:
+            masks = BoxMasks(one["masks"], one["boxes"], (size[0], size[1]))
+            one["masks"] = masks.paste() if paste_masks else masks
+        out.append(one)
+    return out
