@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,9 @@ from detframe.export.onnx_ops import translations
 from detframe.registry import nearest
 
 OPSET = 18
+_LONGEST = 300  # characters that are told of a reason
+# Names of the sides of the inputs, of those that are free
+AXES = {"images": ("batch", "channels", "height", "width"), "sizes": ("batch", "height_and_width")}
 # Bytes of weights from which on they lie beside an ONNX file: a file of protobuf has at most 2 GB
 _LARGE = 1_800_000_000
 
@@ -51,6 +55,7 @@ def write_onnx(
         ValueError: an operator of the model has no counterpart in ONNX.
     """
     import onnx
+    from onnxscript import optimizer
 
     with quiet():
         try:
@@ -61,14 +66,34 @@ def write_onnx(
                 opset_version=OPSET,
                 input_names=list(inputs),
                 output_names=list(outputs),
+                optimize=False,
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
             raise InvalidValueError(f"the model cannot be written as ONNX: {reason(error)}") from error
+    # also what is large and constant, as weights times the factors of their norms
+    optimizer.optimize(written.model, input_size_limit=_LARGE, output_size_limit=_LARGE)
+    _name_axes(written.model)
     written.model.metadata_props[KEY] = card.to_json()
     size = sum(value.numel() * value.element_size() for value in program.state_dict.values())
     written.save(str(path), external_data=size > _LARGE)
     onnx.checker.check_model(str(path), full_check=True)
+
+
+def _name_axes(model: Any) -> None:
+    """Call what is free in the inputs by AXES, everywhere in a graph, in place of the tracer's names."""
+    names: dict[str, str] = {}
+    for value in model.graph.inputs:
+        for side, name in zip(value.shape, AXES[value.name], strict=True):
+            if not isinstance(side, int):
+                names[str(side.value)] = name
+    if not names:
+        return
+    known = re.compile("|".join(rf"\b{re.escape(name)}\b" for name in names))
+    for value in (*model.graph.inputs, *(output for node in model.graph.all_nodes() for output in node.outputs)):
+        for place, side in enumerate(value.shape or ()):
+            if not isinstance(side, int) and side.value is not None:
+                value.shape[place] = known.sub(lambda found: names[found[0]], str(side.value))
 
 
 def write_openvino(
@@ -168,7 +193,8 @@ def reason(error: BaseException) -> str:
     while last.__cause__ is not None:
         last = last.__cause__
     lines = [line.strip() for line in str(last).splitlines() if line.strip()]
-    return (lines or [type(last).__name__])[0]
+    first = (lines or [type(last).__name__])[0]
+    return first if len(first) <= _LONGEST else f"{first[:_LONGEST]}..."
 
 
 @contextmanager
