@@ -75,32 +75,21 @@ def _run(args: argparse.Namespace) -> int:
         raise InvalidValueError(
             f"--weights {args.weights} is an exported file; an export begins with a checkpoint, as model_best.pth"
         )
-    from detframe.export import Tolerance, export, validation_data
-    from detframe.export.pipeline import Plan
+    from detframe.export import Plan, Tolerance
     from detframe.inference import Detector
 
-    tolerance = None if args.tolerance is None else Tolerance(*args.tolerance)
     output = expanded(args.output)
-    Plan.of(output, args.format, args.precision, size, batch, tolerance)  # before anything is read
+    how = {
+        "format": args.format,
+        "precision": args.precision,
+        "size": size,
+        "batch": batch,
+        "tolerance": None if args.tolerance is None else Tolerance(*args.tolerance),
+    }
+    Plan.of(output, **how)  # before anything is read
     detector = Detector.load(weights, "cpu", allow_custom_imports=args.allow_custom_imports)
-    names = None if detector.model.class_agnostic else detector.class_names
-    records, reason = validation_data(detector.cfg, names, args.data)
-    report = export(
-        detector.model,
-        detector.cfg,
-        detector.meta,
-        output,
-        format=args.format,
-        precision=args.precision,
-        size=size,
-        batch=batch,
-        tolerance=tolerance,
-        records=records,
-        no_records=reason,
-        num_images=args.images,
-        weights=weights,
-    )
-    logger.info("%s\nwritten: %s and %s", report.summary(), output, f"{output}.report.md", extra=RESULT)
+    report = detector.export(output, data=args.data, num_images=args.images, weights=weights, **how)
+    logger.info("%s\nwritten: %s and %s.report.md", report.summary(), output, output, extra=RESULT)
     return 0
 
 

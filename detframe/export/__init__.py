@@ -2,7 +2,7 @@
 
 from detframe.export.formats import FORMATS
 from detframe.export.graph import OUTPUTS, ExportableDetector, trace
-from detframe.export.pipeline import PRECISIONS, TOLERANCES, export
+from detframe.export.pipeline import PRECISIONS, TOLERANCES, Plan, export
 from detframe.export.report import ExportReport, Tolerance
 from detframe.export.session_model import SessionModel
 from detframe.export.validation import validation_data
@@ -14,6 +14,7 @@ __all__ = [
     "TOLERANCES",
     "ExportReport",
     "ExportableDetector",
+    "Plan",
     "SessionModel",
     "Tolerance",
     "export",

@@ -5,7 +5,8 @@ Legend: M detections of PyTorch in an image, F of the file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,7 +94,8 @@ def _differences(first: Prediction, second: Prediction, own: np.ndarray, other: 
 def _values(prediction: Any, name: str) -> np.ndarray:
     """What is compared of each detection, a row each; of keypoints x and y."""
     values = _numbers(prediction[name])
-    return (values[..., :2] if name == "keypoints" else values).reshape(len(values), -1)
+    values = values[..., :2] if name == "keypoints" else values
+    return values.reshape(len(values), math.prod(values.shape[1:]))
 
 
 def _numbers(value: Any) -> np.ndarray:
@@ -163,8 +165,3 @@ class Tally:
             if one.reason:
                 out[one.reason] = out.get(one.reason, 0) + 1
         return out
-
-
-def total(tallies: Sequence[Tally], kind: str) -> float:
-    """The largest difference of a kind in several checks; 0 where nothing was compared."""
-    return max((tally.worst.get(kind, 0.0) for tally in tallies), default=0.0)

@@ -80,6 +80,8 @@ class Plan:
         chosen = format_of(target, format)
         if precision not in PRECISIONS:
             raise UnknownNameError(f"no precision is called {precision!r}; there are {', '.join(PRECISIONS)}")
+        if precision != "fp32":
+            raise InvalidValueError(f"files in {precision} cannot be written yet; take fp32")
         if size is not None and not all(0 < side <= _LARGEST for side in size):
             raise InvalidValueError(
                 f"size is {size[0]}x{size[1]} (height x width); each side must be from 1 to {_LARGEST} pixels"

@@ -1,4 +1,4 @@
-"""What a Detector can do to reach others: folders that they can read, and the Hugging Face hub."""
+"""What a Detector can do to reach others: files for other runtimes, folders that they can read, the hub."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from detframe.checkpoint import Checkpoint
     from detframe.config import ConfigNode
+    from detframe.export import ExportReport
     from detframe.modeling import GeneralizedRCNN
 
 
 class Shared:
-    """The methods of a Detector about folders and repositories; `load` reads what they give."""
+    """The methods of a Detector about files, folders and repositories; `load` reads what they give."""
 
     if TYPE_CHECKING:
 
@@ -22,6 +23,34 @@ class Shared:
         def cfg(self) -> ConfigNode: ...
         @property
         def meta(self) -> dict[str, Any]: ...
+        @property
+        def class_names(self) -> tuple[str, ...]: ...
+
+    def export(
+        self, path: str | Path, *, data: str = "", num_images: int = 100, weights: str | Path | None = None, **how: Any
+    ) -> ExportReport:
+        """Write it as a file for onnxruntime, OpenVINO or torch, proved to find what it finds; `load` reads the file.
+
+        Args:
+            path: the file: .onnx, .xml or .pt2.
+            data: validation data, a name of the catalog or a path; "": DATASETS.TEST of the config.
+            num_images: of them, evenly.
+            weights: the checkpoint that it comes from, for the file's provenance.
+            how: format, precision, size, batch, tolerance, as `detframe.export.export` explains them.
+
+        Returns:
+            The evidence, which also lies beside the file.
+
+        Raises:
+            EvidenceError: the file does not find the same; nothing is left behind. Otherwise as
+                `detframe.export.export`.
+        """
+        from detframe.export import export, validation_data
+
+        model, cfg = self.model, self.cfg
+        records, reason = validation_data(cfg, None if model.class_agnostic else self.class_names, data)
+        about: Any = {"records": records, "no_records": reason, "num_images": num_images, "weights": weights}
+        return export(model, cfg, self.meta, path, **about, **how)
 
     @classmethod
     def from_pretrained(

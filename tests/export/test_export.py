@@ -238,3 +238,15 @@ def test_a_module_that_no_graph_can_hold(tiny_model, tmp_path: Path, monkeypatch
     with pytest.raises(InvalidValueError, match="export cannot make a graph of this model"):
         export(model, cfg, META, tmp_path / "a.onnx")
     assert names(tmp_path) == []
+
+
+def test_a_detector_exports_itself(tiny_model, quick, tmp_path: Path):
+    from detframe.inference import Detector
+
+    model, cfg = tiny_model
+    report = Detector(model, cfg, META).export(tmp_path / "a.onnx", tolerance=Tolerance(1.0, 1e-2))
+    assert report.tolerance == Tolerance(1.0, 1e-2) and "DATASETS.TEST of the checkpoint is empty" in report.warnings[0]
+    detector = Detector.load(tmp_path / "a.onnx")
+    assert detector.class_names == ("cat", "dog", "owl")
+    with pytest.raises(InvalidValueError, match="export"):
+        detector.export(tmp_path / "b.onnx")
