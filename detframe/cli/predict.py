@@ -14,7 +14,7 @@ from detframe.cli.common import log_to_terminal, run_command
 from detframe.cli.crops import CropNames
 from detframe.cli.media import check_output
 from detframe.cli.predictor import Choices, Predictor
-from detframe.cli.sources import Source, find_sources
+from detframe.cli.sources import Source, find_sources, root_of
 from detframe.config.keys import all_keys
 from detframe.engine.terminal import shown_on
 from detframe.errors import InvalidValueError, UnknownNameError
@@ -175,6 +175,7 @@ def run(args: argparse.Namespace) -> int:
         drawings=not args.no_drawings,
         crops=args.save_crops,
         formats=list(dict.fromkeys(args.format)),
+        root=root_of(sources),
         frames=args.save_frames,
         batch_size=args.batch_size,
         how={"nms": args.nms, "augment": augment},

@@ -49,7 +49,8 @@ class Choices:
         classes: names of those that count; None: all.
         how: arguments of `Detector.predict_iter`.
         batch_size: None: 8, and 1 for live streams, whose frames should not wait for others.
-        formats: of the files for other programs; frames: keep those of videos as images, under the names in these.
+        formats: of the files for other programs, in which images are named relative to `root`.
+        frames: keep those of videos as images, under the names in the files of formats.
         max_frames, seconds: where a video or stream ends; None: where it ends itself.
     """
 
@@ -59,6 +60,7 @@ class Choices:
     drawings: bool = True
     crops: bool = False
     formats: Sequence[str] = ()
+    root: Path | None = None
     frames: bool = False
     batch_size: int | None = None
     how: Mapping[str, Any] = field(default_factory=dict)
@@ -107,8 +109,9 @@ class Predictor:
         self.results = self._stack.enter_context(JsonList(output / "predictions.json"))
         self.index = self._stack.enter_context(JsonList(output / "images.json", self._index_head(), "\n]}\n"))
         names, numbers = detector.class_names, detector.category_ids
+        about = {**_about(detector), "root": choices.root, "frames": output / "frames" if choices.frames else None}
         self._writers = [
-            self._stack.enter_context(open_writer(kind, output / kind, names, numbers, **_about(detector)))
+            self._stack.enter_context(open_writer(kind, output / kind, names, numbers, **about))
             for kind in choices.formats
         ]
 
@@ -156,7 +159,7 @@ class Predictor:
         """Write what was found into the files of formats, of one picture after the other."""
         height, width = picture.image.shape[:2]
         for writer in self._writers:
-            writer.write(picture.source.listed, (height, width), prediction, picture.frame)
+            writer.write(picture.source.origin, (height, width), prediction, picture.frame)
 
     def _cut(self, picture: Picture, prediction: ImagePrediction) -> None:
         if self.choices.crops:

@@ -36,6 +36,11 @@ class Source:
     target: Path
     listed: str
 
+    @property
+    def origin(self) -> str:
+        """What the writers of formats are told of it: a path, or an address."""
+        return f"camera://{self.listed}" if self.kind == "camera" else self.name
+
     def open_video(self) -> VideoReader:
         """Open what is no image.
 
@@ -71,6 +76,14 @@ def find_sources(words: Sequence[str], output: Path) -> list[Source]:
         for path, target in zip(files, targets, strict=True)
     ]
     return [*sources, *_remote_sources(remote, output.resolve(), set(targets))]
+
+
+def root_of(sources: Sequence[Source]) -> Path | None:
+    """The folder common to all files, which the names in the files of formats are relative to; None without files."""
+    from detframe.inference.writers.base import is_address
+
+    files = [Path(source.name) for source in sources if not is_address(source.origin)]
+    return common_folder(files) if files else None
 
 
 def _remote_sources(words: Sequence[str], output: Path, taken: set[Path]) -> Iterator[Source]:

@@ -161,6 +161,11 @@ class Writer:
         """Where the file of an image is, or would be."""
         return Path(picture.source) if picture.frame is None else (self.frames or Path()) / picture.name
 
+    @staticmethod
+    def _is_remote(picture: Picture) -> bool:
+        """Whether an image lies at an address, and in no file."""
+        return picture.frame is None and is_address(picture.source)
+
     def _begin(self) -> None:
         """Open the files that grow with each image."""
 

@@ -13,7 +13,7 @@ import numpy as np
 from detframe.arrays.outlines import outline
 from detframe.arrays.results import ImageResult
 from detframe.files import JsonList
-from detframe.inference.writers.base import Found, Picture, Writer, is_address, save
+from detframe.inference.writers.base import Found, Picture, Writer, save
 
 _IMAGE = "image"
 _POINT_SIZE = 0.5  # percent of the image's width
@@ -46,7 +46,7 @@ class LabelStudioWriter(Writer):
         self._tasks.append({"data": {_IMAGE: self._address(picture)}, "predictions": [prediction]})
 
     def _address(self, picture: Picture) -> str:
-        if is_address(picture.source) and picture.frame is None:
+        if self._is_remote(picture):
             return picture.source
         root = self.root if picture.frame is None else self.frames
         name = picture.name if root is None else f"{root.resolve().name}/{picture.name}"

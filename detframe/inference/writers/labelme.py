@@ -9,7 +9,7 @@ from typing import Any
 
 from detframe.arrays.outlines import outlines
 from detframe.arrays.results import ImageResult
-from detframe.inference.writers.base import Found, Picture, Writer, is_address, save, stem_of
+from detframe.inference.writers.base import Found, Picture, Writer, save, stem_of
 
 _VERSION = "5.5.0"  # of labelme, whose form this is; 6 reads it as well
 
@@ -34,7 +34,7 @@ class LabelmeWriter(Writer):
             "version": _VERSION,
             "flags": {},
             "shapes": [shape for number, one in objects for shape in self._shapes(number, one)],
-            "imagePath": picture.name if is_address(picture.source) else _way(path.parent, self._path(picture)),
+            "imagePath": picture.name if self._is_remote(picture) else _way(path.parent, self._path(picture)),
             "imageData": None,
             "imageHeight": height,
             "imageWidth": width,

@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element, SubElement
 
 from detframe.arrays.results import ImageResult
 from detframe.files import GrowingFile
-from detframe.inference.writers.base import Box, Found, Picture, Writer, is_address, save, stem_of, without_controls
+from detframe.inference.writers.base import Box, Found, Picture, Writer, save, stem_of, without_controls
 
 
 class VocWriter(Writer):
@@ -29,7 +29,7 @@ class VocWriter(Writer):
 
     def _add(self, picture: Picture, result: ImageResult) -> None:
         folder, _, file = picture.name.rpartition("/")
-        path = picture.source if is_address(picture.source) else os.path.abspath(self._path(picture))
+        path = picture.source if self._is_remote(picture) else os.path.abspath(self._path(picture))
         root = Element("annotation")
         _add(root, "folder", folder)
         _add(root, "filename", file)
