@@ -12,11 +12,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detframe.cli.arguments import add_config_arguments, base_parser, natural, positive
+from detframe.cli.arguments import add_config_arguments, add_consent_argument, base_parser, natural, positive
 from detframe.cli.benchmark_evaluation import benchmark_evaluation
 from detframe.cli.benchmark_steps import autocast, benchmark_folding, inference_step, interleave, now, training_step
+from detframe.cli.benchmark_weights import benchmark_weights, without_overrides
 from detframe.cli.common import load_config, log_to_terminal, run_command
 from detframe.errors import InvalidValueError
+from detframe.files import write_text
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +35,14 @@ random, the same in both; batch norm is frozen and the first two stages are not 
 --what folding times a training step of the config's model with its frozen norms folded into the convolutions and not.
 --what data measures the config's data loader alone; --what stages the share of each part of detframe's step.
 --what evaluation times AP by detframe and by pycocotools for the same predictions, 100 an image.
+
+--weights A B C times files instead, each in a process of its own, with the same images in turn, so that a slow machine
+is slow for all: checkpoints (PyTorch, eager, fp32) and exported files. It prints the median and the 90th percentile of
+a batch's latency from pixels to detections, without decoding and resizing; how many times as fast as the first file
+(median and quartiles of the ratio); time to load, the peak of the process's memory, the file's size; and the scores on
+the data of the first file's config or of --data.
+
+example: detframe benchmark --weights model_best.pth model.onnx model_int8.onnx --threads 2
 """
 CHOICES = ("train", "inference", "stages", "data", "folding", "evaluation")
 NUM_CLASSES = 90
@@ -56,14 +66,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--what", nargs="+", choices=CHOICES, default=["train", "inference"])
     parser.add_argument("--model", choices=sorted(MODELS), default="faster_rcnn", help="what to compare (faster_rcnn)")
     parser.add_argument(
-        "--size", nargs=2, type=positive, default=[480, 640], metavar=("H", "W"), help="image size (480 640)"
+        "--weights",
+        nargs="+",
+        metavar="FILE",
+        help="time and score these in turn: checkpoints and exported files (.onnx, .xml, .pt2) of the same classes",
     )
-    parser.add_argument("--batch", type=positive, default=2, help="images per step (2)")
+    parser.add_argument(
+        "--data",
+        default="",
+        metavar="NAME_OR_PATH",
+        help="what --weights are scored on; left out: DATASETS.TEST of the first",
+    )
+    parser.add_argument(
+        "--size",
+        nargs=2,
+        type=positive,
+        metavar=("H", "W"),
+        help="image size (480 640; of --weights: as their configs resize)",
+    )
+    parser.add_argument("--batch", type=positive, help="images per step (2; of --weights 1)")
     parser.add_argument("--precision", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"])
-    parser.add_argument("--images", type=positive, default=500, help="images of --what evaluation (500)")
+    parser.add_argument("--images", type=positive, help="images of --what evaluation (500), of --weights (100)")
     parser.add_argument("--rounds", type=positive, default=7, help="measured rounds, after two not counted (7)")
     parser.add_argument("--threads", type=natural, default=0, help="CPU threads; 0 leaves PyTorch's choice")
-    parser.add_argument("--json", metavar="FILE", help="also write the results here")
+    parser.add_argument("--json", "--output", metavar="FILE", help="also write the results here")
+    add_consent_argument(parser)
     return run_command(parser, argv, _run)
 
 
@@ -73,7 +100,13 @@ def _run(args: argparse.Namespace) -> int:
 
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.weights:
+        args.weights, args.opts = without_overrides(args.weights, args.opts)
     cfg = load_config(args)
+    if args.weights:
+        args.batch = args.batch or 1
+        return _written({"machine": machine(), **benchmark_weights(args, cfg)}, args.json)
+    args.size, args.batch = args.size or [480, 640], args.batch or 2
     results: dict[str, Any] = {"machine": machine(), "size_hw": args.size, "batch": args.batch, "rounds": args.rounds}
     logger.info("%s", results["machine"])
     if {"train", "inference", "stages"} & set(args.what):
@@ -84,9 +117,15 @@ def _run(args: argparse.Namespace) -> int:
         results["data"] = benchmark_data(cfg, args.rounds)
     if "evaluation" in args.what:
         cpu = torch.device("cpu")
-        results["evaluation"] = benchmark_evaluation(args.images, lambda steps: interleave(steps, args.rounds, cpu))
-    if args.json:
-        Path(args.json).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        results["evaluation"] = benchmark_evaluation(
+            args.images or 500, lambda steps: interleave(steps, args.rounds, cpu)
+        )
+    return _written(results, args.json)
+
+
+def _written(results: dict[str, Any], file: str | None) -> int:
+    if file:
+        write_text(Path(file), json.dumps(results, indent=1) + "\n")
     return 0
 
 

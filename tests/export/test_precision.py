@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from detframe.backends import open_model
 from detframe.errors import InvalidValueError
 from detframe.export.calibration import best_range, open_session, rounded, run
 from detframe.export.layers import Network
@@ -187,3 +188,37 @@ def test_a_range_cuts_off_what_costs_more_than_it_brings():
     low, high = best_range(values.astype(np.float32))
     assert high < 10 and low > -6
     np.testing.assert_allclose(rounded(np.array([0.0, 1.0]), -1.0, 1.55), [0.0, 1.0], atol=1e-6)
+
+
+def agreement(found, expected):
+    """The share of the expected detections, sure ones, that are found with a score and box near theirs."""
+    hits, total = 0, 0
+    for i, count in enumerate(expected["count"]):
+        for row in range(count):
+            total += 1
+            near = np.abs(found["boxes"][i, : found["count"][i]] - expected["boxes"][i, row]).max(1, initial=0) < 3
+            like = np.abs(found["scores"][i, : found["count"][i]] - expected["scores"][i, row]) < 0.03
+            hits += bool((near & like).any())
+    return hits / total
+
+
+@pytest.mark.parametrize(("precision", "least"), [("fp16", 0.8), ("int8", 0.5)])
+def test_a_detector_finds_nearly_the_same(exported, tmp_path, precision, least):
+    """Of random weights, where scores and boxes of all proposals are nearly alike and a few of 8 rows change place."""
+    rng = np.random.default_rng(0)
+    sizes = np.array([[90, 120]])
+    data = [(rng.integers(0, 256, (1, 3, 90, 120), dtype=np.uint8), sizes) for _ in range(3)]
+    target = tmp_path / "lower.onnx"
+    facts = lower(exported.path, target, precision, data)
+    assert facts["layers"] > 25 and facts["bytes"] < exported.path.stat().st_size
+    if precision == "int8":
+        assert all("predicts" in kept["reason"] for kept in facts["kept_in_fp32"])
+        assert {kept["layer"].rsplit(".", 1)[0] for kept in facts["kept_in_fp32"]} == {
+            "rpn.head",
+            "roi_heads.box_predictor.cls_score",
+            "roi_heads.box_predictor.bbox_pred",
+        }
+    files = [open_model(path, "cpu") for path in (exported.path, target)]
+    assert files[1].card.class_names == files[0].card.class_names
+    shares = [agreement(files[1].run(*batch), files[0].run(*batch)) for batch in data]
+    assert np.mean(shares) > least
