@@ -7,12 +7,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detframe.errors import FileAccessError
+from detframe.errors import FileAccessError, UserError
 from detframe.files import replacing
 
 if TYPE_CHECKING:
     import numpy as np
 
+_CODEC = "libx264"
 _QUALITY = {"preset": "veryfast", "crf": "20"}
 _BROWSERS = {"movflags": "+faststart"}  # the table of contents stands first, so that a player begins at once
 _BT709 = 1  # what browsers take the colours of a video for; FFmpeg's number of its primaries, transfer and matrix
@@ -78,10 +79,15 @@ class VideoWriter:
     def _open(self, width: int, height: int) -> None:
         import av
 
+        if _CODEC not in av.codecs_available:
+            raise FileAccessError(
+                f"{self.path} cannot be written as a video: the FFmpeg that PyAV uses has no {_CODEC}; "
+                "`pip install --force-reinstall --only-binary av av` brings one that has"
+            )
         self.path.parent.mkdir(parents=True, exist_ok=True)
         file = self._stack.enter_context(replacing(self.path))
         self._container = av.open(f"file:{file.name}", "w", format="mp4", options=_BROWSERS)
-        self._stream = self._container.add_stream("libx264", rate=self.rate, options=_QUALITY)
+        self._stream = self._container.add_stream(_CODEC, rate=self.rate, options=_QUALITY)
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
         codec = self._stream.codec_context
         codec.time_base = self.time_base
@@ -96,6 +102,8 @@ class VideoWriter:
             yield
         except (OSError, av.FFmpegError, ValueError) as error:
             self._discard(error)
+            if isinstance(error, UserError):
+                raise
             if isinstance(error, OSError) and error.errno:
                 raise OSError(error.errno, error.strerror, str(self.path)) from error
             raise FileAccessError(f"{self.path} cannot be written as a video: {error}") from error

@@ -84,3 +84,10 @@ def test_places_and_sizes_that_cannot_be(tmp_path: Path):
     with pytest.raises(OSError, match=r"a\.mp4 cannot be written as a video"):
         VideoWriter(tmp_path / "a.mp4", 10).write(np.zeros((20, 40_000, 3), np.uint8))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_ffmpeg_without_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(av, "codecs_available", {"mpeg4"})
+    with pytest.raises(OSError, match=r"a\.mp4 cannot be written as a video: the FFmpeg that PyAV uses has no libx264"):
+        VideoWriter(tmp_path / "a.mp4", 10).write(noise(0))
+    assert not list(tmp_path.iterdir())
