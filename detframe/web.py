@@ -16,11 +16,13 @@ from typing import Any
 from detframe.errors import DownloadError
 
 CHUNK = 1 << 20  # bytes
+_KEPT = "%/:?@!$&'()*+,;=~[]"  # what has its meaning in an address, or is written as a code already
 
 
 @contextmanager
 def opened(address: str, timeout: float, *handlers: urllib.request.BaseHandler) -> Iterator[Any]:
-    """The answer to a request for an http(s) address; a name and password in it are handed over as a browser would.
+    """The answer to a request for an http(s) address, which may hold spaces, letters of all languages, and a name and
+    password, as in a browser.
 
     Args:
         timeout: seconds without an answer after which the request has failed.
@@ -30,7 +32,9 @@ def opened(address: str, timeout: float, *handlers: urllib.request.BaseHandler) 
     """
     parts = urllib.parse.urlsplit(address)
     account, at, host = parts.netloc.rpartition("@")
-    request = urllib.request.Request(parts._replace(netloc=host).geturl(), headers={"User-Agent": "detframe"})
+    path, query = (urllib.parse.quote(part, safe=_KEPT) for part in (parts.path, parts.query))
+    address = parts._replace(netloc=host, path=path, query=query, fragment="").geturl()
+    request = urllib.request.Request(address, headers={"User-Agent": "detframe"})
     if at:
         words = urllib.parse.unquote(account).encode()
         request.add_unredirected_header("Authorization", f"Basic {base64.b64encode(words).decode()}")

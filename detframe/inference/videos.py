@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 USUAL_RATE = Fraction(25)  # frames per second, where a video states none that can be
 _HIGHEST_RATE = 1000
 _MOST_FRAMES = 2**40
+_LONGEST_GAP = 86_400 * 7  # seconds between two frames; a damaged time may lie thousands of years ahead
 # What a file may make FFmpeg open: other files. A playlist of addresses, whatever it is called, reaches no network
 _FILE_PROTOCOLS = "file,crypto,data"
 
@@ -145,15 +146,15 @@ class VideoReader:
             return []
 
     def _time_of(self, frame: Any) -> Fraction:
-        """Seconds since the first frame; where the video does not say, its rate does."""
-        if frame.pts is None:
-            now = self._time + 1 / self.rate if self.count > 1 else Fraction(0)
-        else:
+        """Seconds since the first frame; where the video does not say, or says what cannot be, its rate does."""
+        following = self._time + 1 / self.rate if self.count > 1 else Fraction(0)
+        if frame.pts is not None:
             stamp = frame.pts * Fraction(frame.time_base or self.time_base)
             self._start = stamp if self._start is None else self._start
-            now = stamp - self._start
-        self._time = now
-        return now
+            if 0 <= stamp - self._start <= self._time + _LONGEST_GAP:
+                following = stamp - self._start
+        self._time = following
+        return following
 
     @property
     def complaint(self) -> str:

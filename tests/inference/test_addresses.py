@@ -45,7 +45,15 @@ def test_every_form_of_an_image_is_the_same_image(site: Site, turned: Path):
     assert expected.shape == (3, 30, 20)
     address = f"{site.address}/a%20%C3%BC.jpg"
     (site.folder / "a%20%C3%BC.jpg").write_bytes(data)  # this server does not decode names
-    forms = [str(turned), turned.as_uri(), address, f"{address}?size=2", data, bytearray(data), memoryview(data)]
+    forms = [
+        str(turned),
+        turned.as_uri(),
+        address,
+        f"{site.address}/a ü.jpg?size=2 x#y",
+        data,
+        bytearray(data),
+        memoryview(data),
+    ]
     forms += [Image.open(BytesIO(data)), as_array(turned), expected, expected.float() / 255]
     for form in forms:
         np.testing.assert_array_equal(as_array(form), expected.permute(1, 2, 0).numpy(), str(form)[:40])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
@@ -64,6 +65,17 @@ def test_times_that_are_not_regular(tmp_path: Path):
     seconds = [Fraction(text) for text in ("2", "2.1", "2.15", "3", "5.5", "5.6")]
     with VideoReader.of_file(write(tmp_path / "a.mp4", seconds)) as reader:
         assert [frame.time for frame in reader] == [time - 2 for time in seconds]
+
+
+def test_times_that_cannot_be(tmp_path: Path):
+    """As those of damaged files: the rate of the video goes on in their place."""
+    with VideoReader.of_file(write(tmp_path / "a.mp4", regular(3))) as reader:
+        times = []
+        for stamp in (7, 7.1, None, 6, 2**45, 7.9):
+            reader.count += 1
+            pts = None if stamp is None else round(stamp * 1000)
+            times.append(float(reader._time_of(SimpleNamespace(pts=pts, time_base=Fraction(1, 1000)))))
+    np.testing.assert_allclose(times, [0, 0.1, 0.2, 0.3, 0.4, 0.9])
 
 
 @pytest.mark.parametrize("rotation", [0, 90, -90, 180])
