@@ -9,11 +9,14 @@ import PIL.Image
 import pytest
 
 from detframe.errors import InvalidTypeError, InvalidValueError, MissingFileError
+from detframe.inference import Detector
 from tests.inference.conftest import picture
 
 fo = pytest.importorskip("fiftyone")
+pytest.importorskip("onnx")
 
 from detframe.integrations.fiftyone import DetframeModel  # noqa: E402
+from tests.backends import handmade  # noqa: E402
 
 SIZES = [(60, 90), (120, 80), (60, 90)]
 IMAGES = [picture(*size, seed=index) for index, size in enumerate(SIZES)]
@@ -77,6 +80,20 @@ def test_masks_lie_where_the_detector_has_them(mask_detector):
             drawn = detection.to_segmentation(frame_size=(80, 120)).mask > 0
             drawn_somewhere += np.array_equal(drawn[top:bottom, left:right], mask[top:bottom, left:right])
     assert drawn_somewhere > len(labels.detections) // 2
+
+
+@pytest.mark.parametrize("arrays", ["torch", "numpy"])
+def test_an_exported_file_gives_the_labels_that_are_known(tmp_path, arrays):
+    path = handmade.write(tmp_path / "model.onnx", handmade.card(), masks=True, keypoints=True)
+    image = np.full((40, 60, 3), 255, np.uint8)
+    found = DetframeModel(Detector.load(path, arrays=arrays)).predict(image)
+    cat, dog = found["detections"].detections
+    assert (cat.label, cat.confidence, dog.label) == ("cat", 1.0, "dog") and dog.confidence == pytest.approx(0.5)
+    np.testing.assert_allclose(cat.bounding_box, [0, 0, 0.5, 0.5])
+    np.testing.assert_allclose(dog.bounding_box, [0.25, 0.25, 0.75, 0.75])
+    assert cat.mask.shape == (20, 30) and dog.mask.shape == (30, 45)
+    points = found["keypoints"].keypoints[0].points
+    np.testing.assert_allclose(points, [[0.5 / 60, 0.5 / 40], [np.nan, np.nan]])  # the second is not there
 
 
 def test_keypoints_are_a_second_label(keypoint_detector):

@@ -14,11 +14,14 @@ from detframe.inference import Detector
 from tests.inference.conftest import NAMES, picture
 
 pytest.importorskip("sahi")
+pytest.importorskip("onnx")
 
 from sahi.annotation import Mask
 from sahi.predict import get_prediction, get_sliced_prediction, predict
+from sahi.utils.cv import get_coco_segmentation_from_bool_mask
 
 from detframe.integrations.sahi import DetframeDetectionModel
+from tests.backends import handmade
 
 CATEGORIES = {1: "circle", 5: "square", 9: "star"}
 IMAGE = picture(150, 230, seed=3)
@@ -126,7 +129,7 @@ def test_masks_are_those_of_the_detector(mask_detector):
     assert sum(o.mask is not None for o in objects) > 5
     for one, pixels in zip(objects, masks, strict=True):
         if one.mask is None:  # its box stays
-            assert pixels.sum() < 3 and one.bbox.area > 0
+            assert get_coco_segmentation_from_bool_mask(pixels) == [] and one.bbox.area > 0
         else:  # SAHI fills holes and leaves out specks
             np.testing.assert_array_equal(one.mask.bool_mask, Mask.from_bool_mask(pixels, [90, 140]).bool_mask)
 
@@ -140,6 +143,40 @@ def test_masks_of_slices_come_back_to_the_whole_image(mask_detector):
     for one in moved:
         assert one.mask.bool_mask.shape == (150, 230)
         assert not one.mask.bool_mask[:60].any() and not one.mask.bool_mask[:, :130].any()
+
+
+@pytest.mark.parametrize("arrays", ["torch", "numpy"])
+def test_an_exported_file_finds_what_is_known_to_be_there(tmp_path, arrays):
+    """In each slice the upper left quarter, category 17, and all but a margin at the upper left, category 18."""
+    path = handmade.write(tmp_path / "model.onnx")
+    model = DetframeDetectionModel(model=Detector.load(path, arrays=arrays), confidence_threshold=0.1)
+    how = {"slice_height": 40, "slice_width": 60, "overlap_height_ratio": 0, "overlap_width_ratio": 0, "batch_size": 3}
+    result = get_sliced_prediction(
+        np.full((80, 120, 3), 255, np.uint8),
+        model,
+        **how,
+        perform_standard_pred=False,
+        postprocess_type="NMS",
+        verbose=0,
+    )
+    found = [(tuple(one.bbox.to_xyxy()), one.category.id) for one in result.object_prediction_list]
+    corners = [(left, top) for left in (0, 60) for top in (0, 40)]
+    wanted = [((x, y, x + 30, y + 20), 17) for x, y in corners] + [
+        ((x + 15, y + 10, x + 60, y + 40), 18) for x, y in corners
+    ]
+    assert sorted(found) == sorted(wanted)
+    assert model.category_mapping == {"17": "cat", "18": "dog"}
+
+
+def test_a_path_may_be_that_of_an_exported_file(tmp_path):
+    model = DetframeDetectionModel(handmade.write(tmp_path / "model.onnx"), confidence_threshold=0.6)
+    (one,) = get_prediction(np.full((40, 60, 3), 255, np.uint8), model).object_prediction_list
+    assert (one.bbox.to_xyxy(), one.category.id, one.category.name, str(model.device)) == (
+        [0, 0, 30, 20],
+        17,
+        "cat",
+        "cpu",
+    )
 
 
 def test_other_names_and_other_ids(detector):
