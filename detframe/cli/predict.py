@@ -167,7 +167,7 @@ def run(args: argparse.Namespace) -> int:
         check_names(kind, [source.listed for source in sources if source.kind == "image"])
 
     detector = Detector.load(args.weights, args.device, allow_custom_imports=args.allow_custom_imports)
-    detector.augmented(augment)  # a mistake there is one before anything is written
+    detector.check(args.nms, augment)  # a mistake there is one before anything is written
     choices = Choices(
         score=args.score_threshold,
         classes=_known(args.classes, detector.class_names),

@@ -288,6 +288,14 @@ class Detector(Shared):
             done.update(run(waiting.pop(_oldest(waiting))))
         yield from (finished(done.pop(index)) for index in sorted(done))
 
+    def check(self, nms: str | None = None, augment: Augment = None) -> None:
+        """Whether `predict` can work with these settings, without an image.
+
+        Raises:
+            ValueError, KeyError: no such NMS or views, or an exported file, in which they are fixed.
+        """
+        self._backend.way(nms, augment, 0.0)
+
     def augmented(self, augment: Augment) -> AugmentedModel | None:
         """What looks at several views of an image, as `augment` of `predict` says; None where there is one.
 

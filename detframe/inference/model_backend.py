@@ -80,6 +80,9 @@ class ModelBackend:
 
     def way(self, nms: str | None, augment: Augment, score_threshold: float) -> ModelWay:
         """See `Backend`."""
+        if nms is not None:
+            with self.model.with_nms(kind=nms):  # a mistake is one before images are read
+                pass
         return ModelWay(self, self.augmented(augment), nms, score_threshold)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import PIL.Image
 import pytest
 import torch
 
+from detframe.cli.main import main
 from detframe.inference import Detector, ImagePrediction
 from detframe.structures import BoxMasks, rescale_prediction
 from tests.backends import handmade
@@ -265,3 +267,58 @@ except ValueError as error:
 """
     )
     assert output.strip() == "True False"
+
+
+def test_the_command_predicts_without_torch(tmp_path):
+    path = handmade.write(tmp_path / "model.onnx")
+    PIL.Image.fromarray(picture()).save(tmp_path / "image.png")
+    words = ["predict", "--weights", path, "--input", tmp_path / "image.png", "--output", tmp_path / "out"]
+    output = in_a_new_process(
+        f"""
+import sys
+from detframe.cli.main import main
+print(main({[str(word) for word in words]!r}), [name for name in {HEAVY!r} if name in sys.modules])
+"""
+    )
+    assert output.strip() == "0 []"
+    rows = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert [row["category_id"] for row in rows] == [17, 18]
+
+
+@pytest.mark.parametrize("words", [["--nms", "soft"], ["--augment"]])
+def test_what_a_file_fixes_is_said_before_anything_is_written(tmp_path, capsys, words):
+    path = handmade.write(tmp_path / "model.onnx")
+    PIL.Image.fromarray(picture()).save(tmp_path / "image.png")
+    command = ["predict", "--weights", path, "--input", tmp_path / "image.png", "--output", tmp_path / "out", *words]
+    assert main([str(word) for word in command]) == 2
+    assert "cannot be chosen for" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+# ------------------------------------------------------------------ a whole detector
+@pytest.mark.slow  # the session of a .pt2 has quick tests of its own
+@pytest.mark.filterwarnings("ignore:No complete tensor found")  # of torch.export.save, about weights that share memory
+def test_a_program_of_a_detector_finds_what_its_checkpoint_finds(checkpoint_path, tmp_path):
+    """The graph of a whole Faster R-CNN, as torch.export keeps it, on images of several sizes in a batch."""
+    from detframe.backends import InputCard
+    from detframe.export.graph import trace
+
+    wanted = Detector.load(checkpoint_path, device="cpu", amp="off")
+    wanted = Detector(
+        wanted.model, wanted.cfg.changed([("INPUT.MIN_SIZE_TEST", 130), ("INPUT.MAX_SIZE_TEST", 0)]), wanted.meta
+    )
+    form = InputCard(None, None, None, min_size=130, max_size=0, divisor=32)
+    names = {"class_names": wanted.class_names, "category_ids": wanted.category_ids}
+    what = handmade.card(input=form, config=wanted.cfg.dump(), detections=20, **names)
+    program, _ = trace(wanted.model)
+    path = tmp_path / "model.pt2"
+    torch.export.save(program, str(path), extra_files={"detframe.json": what.to_json()})
+    detector = Detector.load(path, device="cpu")
+    random = np.random.default_rng(5)
+    sizes = [(96, 130), (50, 70), (96, 130), (210, 100)]
+    images = [random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    pairs = list(zip(detector.predict(images, batch_size=2), wanted.predict(images, batch_size=2), strict=True))
+    assert sum(len(right["scores"]) for _, right in pairs) > 20
+    for found, right in pairs:
+        assert isinstance(found["boxes"], torch.Tensor) and found["names"] == right["names"]
+        torch.testing.assert_close(found["boxes"], right["boxes"], atol=1e-3, rtol=0)
+        torch.testing.assert_close(found["scores"], right["scores"], atol=1e-4, rtol=0)
