@@ -69,7 +69,7 @@ class Writer:
         classes: of the detector.
         root: the folder that the names of images are relative to; see `image_name`.
         frames: the folder in which frames of videos are saved under their names; `root` without.
-        keypoint_names: of the detector, where it has them.
+        keypoint_names: of the data that the detector learned from; they count where it predicts keypoints.
         confidence: write scores also where a format has a place for them that not every program expects (YOLO).
         version: of the model, for the formats that name it.
     """
@@ -86,7 +86,9 @@ class Writer:
         version: str = "detframe",
     ) -> None:
         self.folder, self.classes, self.root, self.frames = folder, classes, root, frames or root
-        self.keypoint_names, self.confidence, self.version = tuple(keypoint_names), confidence, version
+        self.confidence, self.version = confidence, version
+        self.keypoint_names: tuple[str, ...] = ()  # once a prediction has keypoints
+        self._names_of_keypoints = tuple(keypoint_names)
         self._number = 0
         self._taken: dict[str, str] = {}
         with contextlib.ExitStack() as self._stack:
@@ -136,10 +138,11 @@ class Writer:
         taken[key] = name
 
     def _note_keypoints(self, prediction: Mapping[str, Any]) -> None:
-        """Numbers in the place of names, where the model has keypoints without."""
+        """The names of the model's keypoints; numbers, where they have none."""
         if "keypoints" in prediction and not self.keypoint_names:
             count = int(prediction["keypoints"].shape[1])
-            self.keypoint_names = tuple(f"keypoint_{number}" for number in range(1, count + 1))
+            numbered = tuple(f"keypoint_{number}" for number in range(1, count + 1))
+            self.keypoint_names = self._names_of_keypoints if len(self._names_of_keypoints) == count else numbered
 
     def _found(self, result: ImageResult) -> list[Found]:
         """The detections of an image, one by one."""

@@ -79,6 +79,18 @@ def test_rows_are_those_of_the_prediction(tmp_path: Path):
     }
 
 
+def test_a_detector_without_keypoints_has_categories_without_them(tmp_path: Path):
+    write("coco", tmp_path, tmp_path, {"left/a.png": prediction(1)}, keypoint_names=["head", "tail"])
+    data = json.loads((tmp_path / "coco.json").read_text())
+    assert all("keypoints" not in row for row in [*data["categories"], *data["annotations"]])
+
+
+def test_names_of_other_keypoints_are_numbers(tmp_path: Path):
+    write("coco", tmp_path, tmp_path, {"left/a.png": prediction(1, keypoints=True)}, keypoint_names=["head"])
+    data = json.loads((tmp_path / "coco.json").read_text())
+    assert data["categories"][0]["keypoints"] == ["keypoint_1", "keypoint_2"]
+
+
 def test_frames_name_their_video(tmp_path: Path):
     with open_writer("coco", tmp_path, CLASSES, IDS, root=tmp_path) as writer:
         for frame in range(2):
