@@ -5,6 +5,10 @@ Legend: N images, H and W sides of their plane, D detections of an image, S side
 
 from __future__ import annotations
 
+import os
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +16,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn import functional as F
 
+from detframe.errors import InvalidValueError
+from detframe.layers import folded
 from detframe.modeling import GeneralizedRCNN
 from detframe.ops import BoxCoder
 from detframe.ops.exportable import exporting
@@ -73,10 +79,16 @@ def trace(
 ) -> tuple[ExportedProgram, tuple[Tensor, Tensor]]:
     """The graph of a model in evaluation mode, as torch.export makes it, and the inputs that it was traced with.
 
+    Affine norms are within the convolutions before them, whose weights are constants of the graph.
+
     Args:
         size: (H, W) of all images; None: any.
         batch: N; None: any.
+
+    Raises:
+        ValueError: the model cannot be exported, and why.
     """
+    check_exportable(model)
     strides: Any = model.backbone.strides
     coarsest = max(strides.values())
     height, width = (cells * coarsest - 1 for cells in _TRACED_CELLS) if size is None else size
@@ -87,5 +99,50 @@ def trace(
     sides = {} if size else {2: Dim("height", min=2 * coarsest + 1), 3: Dim("width", min=2 * coarsest + 1)}
     first = {} if n is None else {0: n}
     shapes: dict[str, Any] = {"images": {**first, **sides}, "sizes": first}
-    with torch.no_grad():
-        return torch.export.export(ExportableDetector(model), inputs, dynamic_shapes=shapes, strict=False), inputs
+    small = torch.zeros((1, 3, *(size or (2 * coarsest, 2 * coarsest))), dtype=torch.uint8)
+    whole = folded(ExportableDetector(model), small, torch.tensor([small.shape[-2:]]))
+    with torch.no_grad(), naming_culprit(whole):
+        return torch.export.export(whole, inputs, dynamic_shapes=shapes, strict=False), inputs
+
+
+def check_exportable(model: GeneralizedRCNN) -> None:
+    """Raises ValueError where a detector has a part that no graph can hold, known before it is traced."""
+    nms = model.nms
+    if nms is not None and nms.kind.startswith("soft"):
+        raise InvalidValueError(
+            f"Soft-NMS (TEST.NMS {nms.kind!r}) cannot be exported: the runtimes have no operator for it; set TEST.NMS "
+            "to 'class' or 'agnostic'"
+        )
+
+
+@contextmanager
+def naming_culprit(whole: nn.Module) -> Iterator[None]:
+    """Inside the `with`, an error of tracing names the module and the line that it comes from.
+
+    Raises:
+        ValueError: in place of what PyTorch raises.
+    """
+    try:
+        yield
+    except Exception as error:  # of whatever class: Python's, PyTorch's own, or of the code that is traced
+        raise InvalidValueError(_complaint(whole, error)) from error
+
+
+def _complaint(whole: nn.Module, error: BaseException) -> str:
+    """What a user needs of hundreds of lines: where, which operation, and what to do about it."""
+    names = {id(module): name.removeprefix("model.") for name, module in whole.named_modules()}
+    where, module_name = "", ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        file = frame.f_code.co_filename
+        if not _of_library(file):
+            where = f"{file}:{line}, in {frame.f_code.co_name}"
+            module_name = names.get(id(frame.f_locals.get("self")), module_name)
+    reason = " ".join(line.strip() for line in str(error).strip().split("\n")[:2])
+    return (
+        f"the model cannot be exported: {module_name or 'it'} cannot be traced ({where}): {reason}. What runs may not "
+        "depend on the values of tensors: no Python `if`, `int()` or loop over them"
+    )
+
+
+def _of_library(file: str) -> bool:
+    return any(f"{os.sep}{name}{os.sep}" in file for name in ("torch", "torchvision")) or file == __file__

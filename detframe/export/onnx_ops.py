@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from onnxscript import opset18
+from onnxscript import FLOAT, opset18, script
 
 op: Any = opset18  # whose annotations are narrower than its functions
 _NOTHING = -1.0  # the score of what does not count; scores are 0 or more
@@ -17,7 +17,11 @@ _NOTHING = -1.0  # the score of what does not count; scores are 0 or more
 
 def translations() -> dict[Any, Callable[..., Any]]:
     """For the `custom_translation_table` of torch.onnx.export."""
-    return {torch.ops.detframe.nms.default: _nms, torch.ops.detframe.roi_align.default: _roi_align}
+    return {
+        torch.ops.detframe.nms.default: _nms,
+        torch.ops.detframe.roi_align.default: _roi_align,
+        torch.ops.detframe.keypoints.default: _keypoints,
+    }
 
 
 def _ints(*values: int) -> Any:
@@ -93,3 +97,37 @@ def _roi_align(
     # where each row has gone: the inverse of the permutation
     back = op.ScatterElements(order, order, _range(op.Shape(order)), axis=0)
     return op.Gather(op.Concat(*pooled, axis=0), back)
+
+
+@script(default_opset=opset18)
+def _keypoints(logits: FLOAT, boxes: FLOAT) -> FLOAT:
+    """The peak of each heatmap (R, P, S, S), enlarged bicubically to the pixels of its box (R, 4), one by one."""
+    regions = op.Shape(logits, start=0, end=1)
+    number = op.Shape(logits, start=1, end=2)
+    one = op.Constant(value_ints=[1])
+    points = op.ConstantOfShape(op.Concat(op.Constant(value_ints=[0]), number, op.Constant(value_ints=[3]), axis=0))
+    for i in range(op.Squeeze(regions)):
+        box = op.Gather(boxes, i, axis=0)
+        start = op.Slice(box, [0], [2])
+        sides = op.Max(op.Sub(op.Slice(box, [2], [4]), start), 1.0)
+        pixels = op.Ceil(sides)
+        width_height = op.Cast(pixels, to=7)
+        width = op.Slice(width_height, [0], [1])
+        height = op.Slice(width_height, [1], [2])
+        heat = op.Resize(
+            op.Unsqueeze(op.Gather(logits, i, axis=0), [0]),
+            None,
+            None,
+            op.Concat(one, number, height, width, axis=0),
+            mode="cubic",
+            cubic_coeff_a=-0.75,
+            coordinate_transformation_mode="half_pixel",
+        )
+        best = op.ArgMax(op.Reshape(heat, op.Concat(number, [-1], axis=0)), axis=1, keepdims=0)
+        column = op.Unsqueeze(op.Mod(best, width), [1])
+        row = op.Unsqueeze(op.Div(best, width), [1])
+        place = op.Cast(op.Concat(column, row, axis=1), to=1)
+        place = op.Add(op.Mul(op.Add(place, 0.5), op.Div(sides, pixels)), start)
+        seen = op.Expand(op.Constant(value_floats=[1.0]), op.Concat(number, one, axis=0))
+        points = op.Concat(points, op.Unsqueeze(op.Concat(place, seen, axis=1), [0]), axis=0)
+    return points

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detframe.errors import InvalidValueError
+from detframe.ops.exportable import is_traced
 
 
 class WindowAttention(nn.Module):
@@ -39,18 +40,15 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor, shift: int = 0) -> Tensor:
         height, width = x.shape[1:3]
-        x = F.pad(x, (0, 0, 0, -width % self.window, 0, -height % self.window))
-        if shift:
-            x = x.roll((-shift, -shift), (1, 2))
+        x = F.pad(x, (0, 0, 0, missing(width, self.window), 0, missing(height, self.window)))
+        x = _rolled(x, -shift)
         query, key, value = split_heads(self.qkv(to_windows(x, self.window)), 3, self.heads)
         bias = self.relative_position_bias_table[self.index].permute(2, 0, 1)
         same = self._same_region(x, height, width, shift)
         mask = bias if same is None else bias + same.to(bias.dtype).log()[:, None]
         out = self.proj(join_heads(attend(query, key, value, mask)))
         out = from_windows(out, self.window, x.shape[1], x.shape[2])
-        if shift:
-            out = out.roll((shift, shift), (1, 2))
-        return out[:, :height, :width]
+        return _rolled(out, shift)[:, :height, :width]
 
     def _same_region(self, x: Tensor, height: int, width: int, shift: int) -> Tensor | None:
         """Which cells of each window may attend to each other: bool (L, T, T); None: all of them."""
@@ -58,7 +56,7 @@ class WindowAttention(nn.Module):
             _regions(padded, real, self.window, shift, x.device)
             for padded, real in zip(x.shape[1:3], (height, width), strict=True)
         )
-        if not shift and x.shape[1:3] == (height, width):
+        if not is_traced() and not shift and x.shape[1:3] == (height, width):
             return None
         labels = to_windows((rows[:, None] * 6 + columns)[None, :, :, None], self.window)[0, :, :, 0]
         return labels[:, :, None] == labels[:, None, :]
@@ -102,7 +100,22 @@ class MLP(nn.Module):
 
 def useful_shift(shift: int, x: Tensor, window: int) -> int:
     """`shift` for a map (N, H, W, C) that is larger than a window in both directions, else 0."""
+    if is_traced():
+        return shift * torch.sym_min(1, torch.sym_max(0, torch.sym_min(x.shape[1], x.shape[2]) - window))
     return shift if min(x.shape[1:3]) > window else 0
+
+
+def missing(side: int, window: int) -> int:
+    """What a side lacks to whole windows; of positive numbers, since graphs divide towards zero."""
+    return (side + window - 1) // window * window - side
+
+
+def _rolled(x: Tensor, shift: int) -> Tensor:
+    """(N, H, W, C) rolled along both sides."""
+    if is_traced():  # by a number that the graph computes
+        rows, columns = ((torch.arange(side, device=x.device) - shift + side) % side for side in x.shape[1:3])
+        return x.index_select(1, rows).index_select(2, columns)
+    return x.roll((shift, shift), (1, 2)) if shift else x
 
 
 def check_heads(channels: int, heads: int) -> None:
@@ -133,8 +146,8 @@ def to_windows(x: Tensor, window: int) -> Tensor:
 
 def from_windows(x: Tensor, window: int, height: int, width: int) -> Tensor:
     """The reverse of `to_windows`."""
-    x = x.reshape(len(x), height // window, width // window, window, window, x.shape[-1])
-    return x.transpose(2, 3).reshape(len(x), height, width, x.shape[-1])
+    x = x.reshape(x.shape[0], height // window, width // window, window, window, x.shape[-1])
+    return x.transpose(2, 3).reshape(x.shape[0], height, width, x.shape[-1])
 
 
 def split_heads(x: Tensor, parts: int, heads: int) -> Tensor:
@@ -174,5 +187,5 @@ def _regions(padded: int, real: int, window: int, shift: int, device: torch.devi
     """
     place = torch.arange(padded, device=device)
     source = (place + shift) % padded
-    wrapped = (place >= padded - shift).long() if shift else torch.zeros_like(place)
+    wrapped = (place >= padded - shift).long()
     return wrapped + 3 * (source >= real)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import FrozenBatchNorm2d
@@ -97,6 +100,39 @@ def fold_norm(conv: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:
     return conv.weight * scale.reshape(-1, 1, 1, 1), shift
 
 
+def folded(model: nn.Module, *inputs: Any) -> nn.Module:
+    """A copy of a model in evaluation mode that has its affine norms within the convolutions before them.
+
+    Args:
+        inputs: what the model takes, to see which norm follows which convolution.
+    """
+    followers: dict[nn.Conv2d, list[nn.Module]] = {}
+    token = _followers.set(followers)
+    try:
+        with torch.no_grad():
+            model(*inputs)
+    finally:
+        _followers.reset(token)
+    copies: dict[int, Any] = {}
+    out = copy.deepcopy(model, copies)
+    # one that is followed by now this, now that norm stays as it is
+    kept = {norm for norms in followers.values() if len(set(norms)) > 1 for norm in norms}
+    gone = set()
+    for conv, (norm, *_) in followers.items():
+        if norm not in kept:
+            weight, bias = fold_norm(conv, norm)
+            own = copies[id(conv)]
+            own.weight, own.bias = nn.Parameter(weight.detach(), False), nn.Parameter(bias.detach(), False)
+            gone.add(copies[id(norm)])
+    for module in list(out.modules()):
+        for name, child in module.named_children():
+            if child in gone:
+                setattr(module, name, nn.Identity())
+    return out
+
+
+# While `folded` looks, the norms after each convolution
+_followers: ContextVar[dict[nn.Conv2d, list[nn.Module]] | None] = ContextVar("followers", default=None)
 _folds = True
 
 
@@ -115,6 +151,9 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module | None, relu: bool, re
     """relu(norm(conv(x)) + residual), with as few passes over the activations as the norm allows. (N, C, H, W)."""
     affine = isinstance(norm, FrozenBatchNorm2d) or (isinstance(norm, nn.BatchNorm2d) and not norm.training)
     if affine and _folds:
+        followers = _followers.get()
+        if followers is not None and norm is not None:
+            followers.setdefault(conv, []).append(norm)
         weight, bias = fold_norm(conv, norm)
         if isinstance(conv, DeformConv):
             y = conv.convolve(x, weight, bias)

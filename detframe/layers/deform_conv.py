@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from detframe.errors import InvalidValueError
+from detframe.ops.exportable import is_traced
 
 
 class DeformConv(nn.Conv2d):
@@ -75,6 +76,8 @@ class DeformConv(nn.Conv2d):
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`forward` with another weight and bias, for a norm that is folded into them."""
         moves = self.offset(x)
+        if is_traced():  # whose symbols cannot tell that parts of maps in channels_last lie as they do
+            moves = moves.contiguous()
         points = moves.shape[1] * 2 // 3 if self.modulated else moves.shape[1]
         wide = torch.promote_types(x.dtype, torch.float32)
         with torch.autocast(x.device.type, enabled=False):

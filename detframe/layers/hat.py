@@ -18,6 +18,7 @@ from detframe.layers.attention import (
     from_windows,
     initialise_attention,
     join_heads,
+    missing,
     split_heads,
     to_windows,
     useful_shift,
@@ -127,7 +128,7 @@ class OCAB(nn.Module):
         height, width = x.shape[1:3]
         qkv = self.qkv(self.norm1(x))
         # cells that fill the last windows are zero as well, so that they are what lies beyond the border
-        qkv = F.pad(qkv, (0, 0, 0, -width % self.window, 0, -height % self.window))
+        qkv = F.pad(qkv, (0, 0, 0, missing(width, self.window), 0, missing(height, self.window)))
         query, rest = torch.split(qkv, [x.shape[3], 2 * x.shape[3]], 3)
         (query,) = split_heads(to_windows(query, self.window), 1, self.heads)
         key, value = split_heads(self._large_windows(rest), 2, self.heads)

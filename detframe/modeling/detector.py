@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from detframe.config import ConfigNode
 from detframe.errors import InvalidTypeError, InvalidValueError
@@ -16,7 +17,7 @@ from detframe.layers import SingleValueError, check_norms
 from detframe.modeling.ground_truth import GroundTruth, pack_targets
 from detframe.modeling.proposals import NMS, Proposals
 from detframe.ops import BoxCoder
-from detframe.ops.exportable import is_exporting
+from detframe.ops.exportable import is_traced
 from detframe.registry import META_ARCHITECTURES
 from detframe.structures import BoxMasks, ImageList, Prediction, Target
 
@@ -42,10 +43,17 @@ class Preprocessor(nn.Module):
         self.bgr, self.divisor, self.channels_last = bgr, divisor, channels_last
 
     def forward(self, images: Sequence[Tensor]) -> ImageList:
+        """Raises ValueError or TypeError: what `check_image` says of an image."""
         for place, image in enumerate(images, start=1):
             check_image(image, f"image {place} of {len(images)}")
         sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
         height, width = (-(-max(side) // self.divisor) * self.divisor for side in zip(*sizes, strict=True))
+        if is_traced():  # without writing in place
+            padded = [
+                F.pad(self._normalise(image), (0, width - w, 0, height - h))
+                for image, (h, w) in zip(images, sizes, strict=True)
+            ]
+            return ImageList(torch.stack(padded), sizes)
         memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
         batch = torch.zeros((len(images), 3, height, width), device=self.mean.device)
         batch = batch.contiguous(memory_format=memory_format)
@@ -72,7 +80,7 @@ def check_image(image: Any, name: str) -> None:
         raise InvalidTypeError(f"{wanted}, not a {type(image).__name__}")
     if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
         raise InvalidValueError(f"{wanted}, not {tuple(image.shape)}")
-    if image.dtype == torch.uint8:
+    if image.dtype == torch.uint8 or (is_traced() and image.is_floating_point()):
         return
     if not image.is_floating_point():
         raise InvalidValueError(f"{wanted}, not {image.dtype}; image.to(torch.uint8) where its values are 0 to 255")
@@ -269,12 +277,13 @@ class GeneralizedRCNN(nn.Module):
         if self.training:
             return losses
         detections = replace(proposals, boxes=BoxCoder(pixel=self.pixel).extend(proposals.boxes))
-        return _predictions(detections, batch.sizes_hw, paste_masks)
+        read = _predictions_in_graph if is_traced() else _predictions
+        return read(detections, batch.sizes_hw, paste_masks)
 
     def _through(self, batch: ImageList, ground_truth: GroundTruth | None) -> tuple[Any, dict[str, Tensor]]:
         """Detections (in training None, unless the RPN head stands alone) and losses."""
         features = self.backbone(batch.tensors)
-        if not is_exporting():  # where sizes are symbols that would be compared for good
+        if not is_traced():  # where sizes are symbols that would be compared for good
             check_maps(features, batch.padded_hw, self.backbone.strides)  # type: ignore[arg-type]
         read = {name: features[name] for name in self.rpn_maps}
         proposals, losses = self.rpn(batch, read, ground_truth, self.roi_heads is not None or not self.training)
@@ -339,6 +348,26 @@ def _predictions(detections: Proposals, sizes_hw: Sequence[tuple[int, int]], pas
         if "masks" in prediction:
             masks = BoxMasks(prediction["masks"], prediction["boxes"], size_hw)
             prediction["masks"] = masks.paste() if paste else masks
+    return out
+
+
+def _predictions_in_graph(detections: Proposals, sizes_hw: Sequence[tuple[int, int]], paste: bool) -> list[Prediction]:
+    """`_predictions` where the numbers of detections are not known yet."""
+    image, row = detections.places
+    found = {
+        "boxes": detections.boxes[image, row],
+        "labels": detections.labels[image, row],
+        "scores": detections.scores[image, row],
+        **detections.extras,
+    }
+    out: list[Any] = []
+    for i, size_hw in enumerate(sizes_hw):
+        own = (image == i).nonzero().flatten()
+        prediction: dict[str, Any] = {key: value[own] for key, value in found.items()}
+        if "masks" in prediction:
+            masks = BoxMasks(prediction["masks"], prediction["boxes"], size_hw)
+            prediction["masks"] = masks.paste() if paste else masks
+        out.append(prediction)
     return out
 
 

@@ -15,7 +15,7 @@ from torchvision.ops import batched_nms
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
 from detframe.ops import CONTINUOUS, BoxCoder, soft_scores
-from detframe.ops.exportable import is_exporting, nms
+from detframe.ops.exportable import is_traced, nms_in_graph
 
 # Which boxes leave each other alone, and what happens to the others (TEST.NMS)
 NMS_KINDS = ("class", "agnostic", "soft", "soft_linear")
@@ -120,7 +120,7 @@ class NMS:
 
     def __call__(self, found: Candidates, num_images: int) -> Proposals:
         """What is left of the candidates of so many images."""
-        if is_exporting():
+        if is_traced():
             return self._in_graph(found, num_images)
         boxes, scores, labels, image, _ = found
         kept, scores = self._soften(found) if self.kind.startswith("soft") else self._suppress(found)
@@ -134,7 +134,7 @@ class NMS:
     def _in_graph(self, found: Candidates, num_images: int) -> Proposals:
         """The same with `keep` rows for every image, whatever is found."""
         group = found.image if self.kind == "agnostic" else found.group
-        rows, valid = nms(
+        rows, valid = nms_in_graph(
             self.coder.extend(found.boxes), found.scores, group, found.image, num_images, self.iou, self.keep
         )
         # a row of zeros at the end, for images without any

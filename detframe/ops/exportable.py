@@ -16,15 +16,28 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
+from torchvision.ops import nms as plain_nms
 
-from detframe.ops.roi_align import roi_align_pyramid
+from detframe.ops.keypoints import heatmaps_to_keypoints, keypoints_at_once
+from detframe.ops.roi_align import roi_align_by_level, roi_align_pyramid
 
+# The score of what does not count; scores are 0 or more
+_NOTHING = -1.0
 _exporting: ContextVar[bool] = ContextVar("exporting", default=False)
 
 
 def is_exporting() -> bool:
     """Whether the model is being traced into a graph of fixed output shapes."""
     return _exporting.get()
+
+
+def is_traced() -> bool:
+    """Whether a graph is being made of the model, inside of `exporting()` or by an exporter of PyTorch alone.
+
+    No value then decides what runs. torch.compile is another matter, since it can fall back on Python.
+    """
+    of_export = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+    return is_exporting() or of_export or torch.jit.is_tracing()
 
 
 @contextmanager
@@ -75,6 +88,22 @@ def _(
     return group.new_empty(shape), group.new_empty(shape, dtype=torch.bool)
 
 
+def nms_in_graph(
+    boxes: Tensor, scores: Tensor, group: Tensor, image: Tensor, num_images: int, iou: float, keep: int
+) -> tuple[Tensor, Tensor]:
+    """`nms` with what every exporter knows: the groups are moved apart, for one NMS of torchvision."""
+    if is_exporting():
+        return nms(boxes, scores, group, image, num_images, iou, keep)
+    furthest = torch.cat([boxes.flatten(), boxes.new_zeros(1)]).max()
+    kept = plain_nms(boxes + (group.to(boxes.dtype) * (furthest + 1))[:, None], scores, iou)
+    left = torch.full_like(scores, _NOTHING).index_put((kept,), scores[kept])
+    left = torch.where(image == torch.arange(num_images, device=image.device)[:, None], left, _NOTHING)
+    # as many more as are kept, so that there are always enough
+    best, rows = torch.cat([left, left.new_full((num_images, keep), _NOTHING)], 1).topk(keep, 1)
+    valid = best > _NOTHING
+    return torch.where(valid, rows, 0), valid
+
+
 @torch.library.custom_op("detframe::roi_align", mutates_args=())
 def roi_align(
     features: Sequence[Tensor],
@@ -103,3 +132,36 @@ def _(
     aligned: bool,
 ) -> Tensor:
     return features[0].new_empty((boxes.shape[0], features[0].shape[1], output_size, output_size))
+
+
+def roi_align_in_graph(
+    features: Sequence[Tensor],
+    strides: Sequence[int],
+    boxes: Tensor,
+    image: Tensor,
+    level: Tensor,
+    output_size: int,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    """`roi_align` with what every exporter knows."""
+    pool = roi_align if is_exporting() else roi_align_by_level
+    return pool(features, strides, boxes, image, level, output_size, sampling_ratio, aligned)
+
+
+@torch.library.custom_op("detframe::keypoints", mutates_args=())
+def keypoints(logits: Tensor, boxes: Tensor) -> Tensor:
+    """The points of `heatmaps_to_keypoints`: (R, P, 3) of heatmaps (R, P, S, S) over boxes (R, 4)."""
+    return heatmaps_to_keypoints(logits, boxes)[0]
+
+
+@keypoints.register_fake
+def _(logits: Tensor, boxes: Tensor) -> Tensor:
+    return boxes.new_empty((logits.shape[0], logits.shape[1], 3))
+
+
+def keypoints_in_graph(logits: Tensor, boxes: Tensor) -> Tensor:
+    """`keypoints` with what every exporter knows, one keypoint of all boxes at a time."""
+    if is_exporting():
+        return keypoints(logits, boxes)
+    return torch.cat([keypoints_at_once(logits[:, i : i + 1], boxes) for i in range(logits.shape[1])], 1)

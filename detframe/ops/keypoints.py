@@ -74,6 +74,18 @@ def heatmaps_to_keypoints(logits: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor
     return points, scores
 
 
+def keypoints_at_once(logits: Tensor, boxes: Tensor) -> Tensor:
+    """The points of `heatmaps_to_keypoints`, in memory for all of them, with no number asked of the device."""
+    boxes = boxes.float()
+    sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1)
+    pixels = sides.ceil()
+    width, height = torch.cat([pixels, pixels.new_ones((1, 2))]).amax(0).long().unbind()
+    best, _ = _peaks(logits.float(), pixels, width, height)
+    places = torch.stack([best % width, best // width], -1) + 0.5
+    places = places * (sides / pixels)[:, None] + boxes[:, None, :2]
+    return torch.cat([places, torch.ones_like(places[..., :1])], -1)
+
+
 def _chunks(pixels: Tensor, num_keypoints: int) -> Iterator[tuple[Tensor, slice, int, int]]:
     """RoIs and keypoints to decode together, with the largest width and height; `pixels` (R, 2) on the CPU.
 

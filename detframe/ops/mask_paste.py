@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from detframe.arrays.masks import check_threshold, compress, reach
+from detframe.ops.exportable import is_traced
 
 # Bounds what pasting needs beyond its result: pixels of the masks that are made at once on a GPU
 _CHUNK_PIXELS = 64 * 1024 * 1024
@@ -24,6 +25,8 @@ def paste_masks(probs: Tensor, boxes: Tensor, size_hw: tuple[int, int]) -> Tenso
     the image or ends between pixels, as in detectron2. torchvision grows boxes by a pixel of the mask and rounds them.
     A box without area, or with a number that is not finite, gives an empty mask.
     """
+    if is_traced():
+        return _paste_at_once(probs.float(), boxes.float(), size_hw)[:, None]
     paste = _paste_windows if probs.device.type == "cpu" else _paste_chunks
     with torch.autocast(probs.device.type, enabled=False):  # half precision would move outlines
         return paste(probs.float(), boxes.float(), size_hw)
@@ -61,11 +64,17 @@ def _paste_chunks(probs: Tensor, boxes: Tensor, size_hw: tuple[int, int]) -> Ten
     out = probs.new_zeros((len(probs), 1, height, width))
     step = max(1, _CHUNK_PIXELS // max(1, height * width))
     for start in range(0, len(probs), step):
-        part, box = probs[start : start + step], boxes[start : start + step]
-        rows = _weights(torch.arange(height, device=box.device), box[:, 1], box[:, 3], part.shape[-1])
-        columns = _weights(torch.arange(width, device=box.device), box[:, 0], box[:, 2], part.shape[-1])
-        out[start : start + step, 0] = rows @ part @ columns.transpose(1, 2)
+        part = slice(start, start + step)
+        out[part, 0] = _paste_at_once(probs[part], boxes[part], size_hw)
     return out
+
+
+def _paste_at_once(probs: Tensor, boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """(M, H, W)."""
+    height, width = (torch.arange(side, device=boxes.device) for side in size_hw)
+    rows = _weights(height, boxes[:, 1], boxes[:, 3], probs.shape[-1])
+    columns = _weights(width, boxes[:, 0], boxes[:, 2], probs.shape[-1])
+    return rows @ probs @ columns.transpose(1, 2)
 
 
 def _window(mask: Tensor, box: Tensor, size_hw: tuple[int, int]) -> tuple[int, int, Tensor]:

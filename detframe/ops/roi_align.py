@@ -49,10 +49,33 @@ def roi_align_pyramid(
     Returns:
         (R, C, S, S) in the order of the RoIs, in the dtype of the features.
     """
-    regions = _Regions(boxes.float(), image_index, level, output_size, sampling_ratio, aligned)
     if features[0].device.type == "cpu" and sampling_ratio > 0:
+        regions = _Regions(boxes.float(), image_index, level, output_size, sampling_ratio, aligned)
         return _pool_as_bags(features, strides, regions)
-    return _pool_by_level(features, strides, regions)
+    return roi_align_by_level(features, strides, boxes, image_index, level, output_size, sampling_ratio, aligned)
+
+
+def roi_align_by_level(
+    features: Sequence[Tensor],
+    strides: Sequence[int],
+    boxes: Tensor,
+    image_index: Tensor,
+    level: Tensor,
+    output_size: int,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    """`roi_align_pyramid` by torchvision's kernel, once a level."""
+    boxes = boxes.float()
+    rois = torch.cat([image_index[:, None].to(boxes.dtype), boxes], 1)
+    rows = [(level == i).nonzero().flatten() for i in range(len(features))]
+    ratio = sampling_ratio or -1
+    pooled = [
+        roi_align(feature, rois[r].to(feature.dtype), output_size, 1.0 / stride, ratio, aligned)
+        for feature, stride, r in zip(features, strides, rows, strict=True)
+    ]
+    order = torch.cat(rows).argsort()
+    return torch.cat(pooled).to(features[0].dtype)[order]
 
 
 @dataclass(frozen=True)
@@ -96,19 +119,6 @@ class _Regions:
         weight = torch.stack([1 - fraction, fraction], -1) * inside[..., None] / self.sampling_ratio
         shape = (len(start), self.output_size, 2 * self.sampling_ratio)
         return torch.stack([low, high], -1).reshape(shape), weight.reshape(shape)
-
-
-def _pool_by_level(features: Sequence[Tensor], strides: Sequence[int], regions: _Regions) -> Tensor:
-    """torchvision's kernel, once a level."""
-    rois = torch.cat([regions.image_index[:, None].to(regions.boxes.dtype), regions.boxes], 1)
-    rows = [(regions.level == i).nonzero().flatten() for i in range(len(features))]
-    ratio = regions.sampling_ratio or -1
-    pooled = [
-        roi_align(feature, rois[r].to(feature.dtype), regions.output_size, 1.0 / stride, ratio, regions.aligned)
-        for feature, stride, r in zip(features, strides, rows, strict=True)
-    ]
-    order = torch.cat(rows).argsort()
-    return torch.cat(pooled).to(features[0].dtype)[order]
 
 
 def _pool_as_bags(features: Sequence[Tensor], strides: Sequence[int], regions: _Regions) -> Tensor:

@@ -75,7 +75,8 @@ def _strides(scales: Sequence[float], stride: int) -> dict[str, int]:
 def _rescale(x: Tensor, scale: float) -> Tensor:
     if scale == 1:
         return x
-    size = [round(side * scale) for side in x.shape[-2:]]
+    # powers of 2, which the sides are multiples of
+    size = [side * int(scale) if scale > 1 else side // round(1 / scale) for side in x.shape[-2:]]
     return F.interpolate(x, size=size, mode="bilinear", antialias=scale < 1)
 
 

@@ -16,7 +16,7 @@ from detframe.layers import init_normal, init_uniform
 from detframe.modeling.proposals import box_coder
 from detframe.modeling.roi_heads.convs import LinearNorm, RegionConvs, fully_connected
 from detframe.ops import BoxCoder, roi_align_pyramid
-from detframe.ops.exportable import is_exporting, roi_align
+from detframe.ops.exportable import is_traced, roi_align_in_graph
 from detframe.ops.roi_align import assign_levels
 
 
@@ -74,7 +74,7 @@ class ROIPooler(nn.Module):
     ) -> Tensor:
         """`level` (R,) overrules `levels(boxes)`."""
         level = self.levels(boxes) if level is None else level
-        pool = roi_align if is_exporting() else roi_align_pyramid
+        pool = roi_align_in_graph if is_traced() else roi_align_pyramid
         return pool(
             [features[name] for name in self.strides],
             list(self.strides.values()),

@@ -105,7 +105,9 @@ class CascadeROIHeads(StandardROIHeads):
         return losses, deltas
 
     def _stage(self, stage: int, features: Mapping[str, Tensor], boxes: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        pooled = _ScaledGradient.apply(self.box_pooler(features, boxes, image), 1 / len(self.stages))
+        pooled = self.box_pooler(features, boxes, image)
+        if self.training:
+            pooled = _ScaledGradient.apply(pooled, 1 / len(self.stages))
         return self.box_predictor[stage](self.box_head[stage](pooled))  # type: ignore[index]
 
     @torch.no_grad()

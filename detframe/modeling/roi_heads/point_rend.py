@@ -147,7 +147,7 @@ class PointRendBranch(nn.Module):
         side, steps = maps.shape[-1], self.steps
         while steps and 4 * side**2 <= self.step_points:  # all cells would be predicted anew: begin there
             side, steps = 2 * side, steps - 1
-        points = regular_grid(len(boxes), side, boxes.device)
+        points = regular_grid(boxes.shape[0], side, boxes.device)
         logits = class_rows(self._at(features, maps, points, boxes, image), labels).reshape(-1, 1, side, side)
         for _ in range(steps):
             logits = F.interpolate(logits, scale_factor=2.0, mode="bilinear")
@@ -161,9 +161,9 @@ class PointRendBranch(nn.Module):
 
     def _coarse(self, features: Mapping[str, Tensor], boxes: Tensor, image: Tensor) -> Tensor:
         side = 2 * self.coarse.side
-        points = to_image(regular_grid(len(boxes), side, boxes.device), boxes)
+        points = to_image(regular_grid(boxes.shape[0], side, boxes.device), boxes)
         sampled = sample_level(features[self.feature], self.stride, points, image)
-        return self.coarse(sampled.reshape(len(boxes), sampled.shape[1], side, side))
+        return self.coarse(sampled.reshape(boxes.shape[0], sampled.shape[1], side, side))
 
     def _at(self, features: Mapping[str, Tensor], maps: Tensor, points: Tensor, boxes: Tensor, image: Tensor) -> Tensor:
         """Logits of the point head at points (R, P, 2) of the boxes: (R, K, P)."""

@@ -29,6 +29,7 @@ from detframe.ops import (
     random_keys,
     sample_balanced,
 )
+from detframe.ops.exportable import is_traced, keypoints_in_graph
 from detframe.registry import MASK_HEADS, ROI_HEADS
 from detframe.structures import ImageList
 
@@ -228,7 +229,10 @@ class StandardROIHeads(nn.Module):
         boxes, labels = detections.boxes[image, rows], detections.labels[image, rows]
         maps = self.maps_of(features, boxes, labels, image)
         if "keypoints" in maps:
-            maps["keypoints"] = heatmaps_to_keypoints(maps["keypoints"], boxes)[0]
+            if is_traced():
+                maps["keypoints"] = keypoints_in_graph(maps["keypoints"], boxes)
+            else:
+                maps["keypoints"] = heatmaps_to_keypoints(maps["keypoints"], boxes)[0]
         detections.extras.update(maps)
 
     def maps_of(

@@ -28,6 +28,7 @@ from detframe.ops import (
     random_keys,
     sample_balanced,
 )
+from detframe.ops.exportable import is_traced
 from detframe.ops.reach import Objects, Reached, anchor_reach
 from detframe.registry import RPN_HEADS
 from detframe.structures import ImageList
@@ -233,7 +234,10 @@ class AnchorRPN(nn.Module):
 def _best_of_levels(per_level: Proposals, num_images: int, limits: ProposalLimits) -> Proposals:
     """Join the proposals of (images * levels) rows into those of images, keeping the best."""
     scores = torch.where(per_level.valid, per_level.scores, -1.0).reshape(num_images, -1)
-    best, rows = scores.sort(dim=1, descending=True, stable=True)  # equal ones as they stand, however long the rows are
+    if is_traced():  # no exporter knows a stable sort
+        best, rows = scores.topk(scores.shape[1], 1)
+    else:
+        best, rows = scores.sort(dim=1, descending=True, stable=True)  # equal ones as they stand, whatever the length
     best, rows = best[:, : limits.post_nms_all], rows[:, : limits.post_nms_all]
     valid = best >= 0
     if limits.per_batch and best.numel():

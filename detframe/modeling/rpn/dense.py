@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from detframe.modeling.proposals import NMS, Candidates, Proposals
+from detframe.ops.exportable import is_traced
 from detframe.ops.ragged import places
 
 
@@ -45,6 +46,9 @@ def best_above(logits: Tensor, threshold: float, keep: int) -> LevelCandidates:
 
     As `top_candidates`, from logits (N, A, K): what lies below the threshold, nearly everything, costs one comparison.
     """
+    if is_traced():  # whatever the levels hold, the graph has one path
+        all_scores = logits.float().sigmoid()
+        return top_candidates(all_scores, all_scores > threshold, keep)
     num_classes = logits.shape[2]
     flat = logits.flatten(1)
     # a little below, so that rounding of the inverse loses nothing; the scores decide

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detframe.layers import ConvNorm, init_normal
+from detframe.ops.exportable import is_traced
 
 Outputs = tuple[Tensor, Tensor]
 
@@ -29,6 +30,9 @@ class RPNHead(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Objectness logits (N, H * W * T) and deltas (N, H * W * T, 4) of each level, float32."""
+        if is_traced():  # whose runtimes want their weights as constants
+            maps = [self.conv(feature) for feature in features]
+            return [_rows(self.cls_logits(x), 1)[..., 0] for x in maps], [_rows(self.bbox_pred(x), 4) for x in maps]
         weight, bias = self._outputs()
         logits, deltas = [], []
         for feature in features:
@@ -75,6 +79,11 @@ class RPNHead(nn.Module):
         row = torch.arange(len(out), device=out.device)
         deltas = out[:, self.num_anchors :].reshape(len(out), self.num_anchors, 4)
         return out[row, template], deltas[row, template]
+
+
+def _rows(out: Tensor, width: int) -> Tensor:
+    """(N, T * width, H, W) as (N, H * W * T, width), float32."""
+    return out.permute(0, 2, 3, 1).float().reshape(out.shape[0], -1, width)
 
 
 def _patches(features: Sequence[Tensor], image: Tensor, location: Tensor) -> Tensor:

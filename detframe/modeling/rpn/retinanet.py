@@ -18,6 +18,7 @@ from detframe.modeling.proposals import NMS, Proposals, box_coder, detection_nms
 from detframe.modeling.rpn.anchors import AnchorGenerator
 from detframe.modeling.rpn.dense import LevelCandidates, best_above, class_prior_bias, join_levels
 from detframe.ops import BoxCoder, BoxLoss, Matching, match_boxes, sigmoid_focal
+from detframe.ops.exportable import is_traced
 from detframe.ops.reach import Objects, Reached, anchor_reach
 from detframe.registry import RPN_HEADS
 from detframe.structures import ImageList
@@ -217,7 +218,12 @@ class RetinaNet(nn.Module):
         if min_size < 0:
             return Proposals(boxes, detections.scores, detections.labels, detections.valid)
         valid = detections.valid & self.coder.sides_at_least(boxes, min_size)
-        order = valid.int().argsort(dim=1, descending=True, stable=True)
+        if (
+            is_traced()
+        ):  # no exporter knows a stable sort; what is no longer valid has no score, so that no two are alike
+            order = torch.where(valid, detections.scores, -1.0).topk(valid.shape[1], 1).indices
+        else:
+            order = valid.int().argsort(dim=1, descending=True, stable=True)
         valid = valid.gather(1, order)
         return Proposals(
             boxes=boxes.gather(1, order[..., None].expand(-1, -1, 4)) * valid[..., None],

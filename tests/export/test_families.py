@@ -1,0 +1,260 @@
+"""Every family of detectors finds in onnxruntime what it finds in PyTorch: any size, any batch, nothing to find."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from detframe.errors import InvalidValueError
+from detframe.export import trace
+from detframe.export.graph import ExportableDetector
+from detframe.export.onnx_ops import translations
+from detframe.layers import ConvNorm
+from detframe.modeling import build_detection_model
+from detframe.registry import BACKBONES
+from tests.modeling.tiny import tiny_config
+
+# How far the outputs of the last layers spread, so that detections are many and differ
+SPREAD = {
+    "cls_score": 4.0,
+    "cls_logits": 2.0,
+    "bbox_pred": 0.5,
+    "bbox_reg": 0.5,
+    "bbox_ctrness": 1.0,
+    "mask_fcn_logits": 2.0,
+    "kps_score_lowres": 2.0,
+    "prediction": 2.0,
+    "predictor": 2.0,
+    "offset": 1.0,
+}
+SIZES = [(2, 97, 130), (1, 33, 40)]  # the second is smaller than the smallest that was traced
+
+
+class Slim(nn.Module):
+    """Three maps in three convolutions, whose graph takes a second to make."""
+
+    out_channels = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strides = {"p3": 8, "p4": 16, "p5": 32}
+        self.size_divisibility = 32
+        self.stem = ConvNorm(3, 8, 3, stride=4, norm="FrozenBN", relu=True)
+        self.steps = nn.ModuleList(ConvNorm(8, 8, 3, stride=2, norm="BN") for _ in range(3))
+
+    def forward(self, x):
+        maps = []
+        for step in self.steps:
+            x = step(self.stem(x) if x.shape[1] == 3 else F.silu(x))
+            maps.append(x)
+        return dict(zip(self.strides, maps, strict=True))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slim():
+    if "slim" not in BACKBONES:
+        BACKBONES.register("slim", lambda cfg: Slim())
+
+
+ANCHORS = ((16,), (32,), (64,))
+ROI = {
+    "MODEL.BACKBONE.CONV_BODY": "slim",
+    "MODEL.RPN.ANCHOR_SIZES": ANCHORS,
+    "MODEL.ROI_HEADS.NAME": "StandardROIHeads",
+    "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM": 16,
+}
+DENSE = {"MODEL.BACKBONE.CONV_BODY": "slim", "MODEL.ROI_HEADS.NAME": ""}
+MASK = {**ROI, "MODEL.MASK_ON": True, "MODEL.ROI_MASK_HEAD.CONV_DIM": 8, "MODEL.ROI_MASK_HEAD.NUM_CONV": 1}
+FCOS = {**DENSE, "MODEL.RPN.NAME": "FCOS", "MODEL.FCOS.NUM_CONVS": 1}
+RETINA = {
+    **DENSE,
+    "MODEL.RPN.NAME": "RetinaNet",
+    "MODEL.RETINANET.NUM_CONVS": 1,
+    "MODEL.RETINANET.ANCHOR_SIZES": ANCHORS,
+}
+KEYPOINTS = {
+    **ROI,
+    "MODEL.KEYPOINT_ON": True,
+    "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS": 3,
+    "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS": (8,),
+}
+POINTS = {
+    **MASK,
+    "MODEL.ROI_MASK_HEAD.NAME": "PointRend",
+    "MODEL.POINT_HEAD.IN_FEATURE": "p3",
+    "MODEL.POINT_HEAD.FC_DIM": 8,
+    "MODEL.POINT_HEAD.COARSE_FC_DIM": 16,
+}
+EXTENDED = {**ROI, "MODEL.ROI_HEADS.NAME": "ExtendedROIHeads"}
+FAMILIES = {
+    "faster": ROI,
+    "faster, agnostic NMS, proposals of each level, pixel boxes": {
+        **ROI,
+        "TEST.NMS": "agnostic",
+        "MODEL.RPN.POST_NMS_PER": "level",
+        "MODEL.LEGACY_BOXES": True,
+        "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True,
+    },
+    "mask": MASK,
+    "keypoint": KEYPOINTS,
+    "cascade with masks": {**MASK, "MODEL.ROI_HEADS.NAME": "CascadeROIHeads"},
+    "fcos": {**FCOS, "MODEL.FCOS.THRESH_WITH_CTR": True, "MODEL.FCOS.INFERENCE_TH": 0.2},
+    "fcos improved": {**FCOS, "MODEL.FCOS.NORM_REG_TARGETS": True, "MODEL.FCOS.CENTERNESS_ON_REG": True},
+    "fcos deformable": {**FCOS, "MODEL.FCOS.USE_DCN_IN_TOWER": True},
+    "retinanet": RETINA,
+    "retinanet, clipped, large boxes alone": {
+        **RETINA,
+        "MODEL.RETINANET.CLIP_BEFORE_NMS": True,
+        "MODEL.RETINANET.MIN_SIZE": 12.0,
+        "MODEL.LEGACY_BOXES": True,
+    },
+    "point rend": POINTS,
+    "rpn alone": {**ROI, "MODEL.ROI_HEADS.NAME": "", "MODEL.RPN.POST_NMS_TOP_N_TEST": 50},
+    "fcos proposes": {**ROI, "MODEL.RPN.NAME": "FCOS"},
+    "retinanet proposes": {**ROI, "MODEL.RPN.NAME": "RetinaNet", "MODEL.RETINANET.ANCHOR_SIZES": ANCHORS},
+    "extended heads": {**EXTENDED, "MODEL.EFPN.SEPARATE_HEAD": True},
+    "extended heads, twice": {**EXTENDED, "MODEL.EFPN.ROI_ASSIGNMENT": "duplicate", "MODEL.EFPN.DUPLICATE_UP_TO": 4},
+}
+
+
+def build(keys):
+    """A model of random weights that finds many things, of scores of which no two are alike."""
+    torch.manual_seed(0)
+    model = build_detection_model(tiny_config(keys)).eval()
+    for name, module in model.named_modules():
+        last = name.rpartition(".")[2]
+        if last in SPREAD and hasattr(module, "weight"):
+            nn.init.normal_(module.weight)
+            module.register_forward_hook(partial(scale, SPREAD[last]))
+        if last == "cls_score":
+            nn.init.constant_(module.bias[:1], 3.2)  # of the background, which is all that a grey image shows
+    with torch.no_grad():
+        ExportableDetector(model)(*batch(2, 64, 96))
+    for module in model.modules():
+        module._forward_hooks.clear()
+    return model
+
+
+def scale(spread, module, inputs, out):
+    """Of a layer that is called for the first time, so that its outputs spread so far."""
+    if not hasattr(module, "spread") and out.numel():
+        module.spread = spread
+        with torch.no_grad():
+            module.weight.mul_(spread / out.std())
+        return module.forward(*inputs)
+    return out
+
+
+def export(model, path, opset=18):
+    program, _ = trace(model)
+    torch.onnx.export(
+        program, f=path, dynamo=True, custom_translation_table=translations(), opset_version=opset, verbose=False
+    )
+    return onnxruntime.InferenceSession(path)
+
+
+def compare(model, session, images, sizes):
+    """The number of detections of each image, after a look at each of them."""
+    with torch.no_grad():
+        parts = [image[:, :h, :w] for image, (h, w) in zip(images, sizes.tolist(), strict=True)]
+        found = model(parts, paste_masks=False)
+    names = [node.name for node in session.get_inputs()]
+    boxes, scores, labels, count, *more = session.run(
+        None, dict(zip(names, (images.numpy(), sizes.numpy()), strict=True))
+    )
+    assert count.tolist() == [len(one["boxes"]) for one in found]
+    for i, one in enumerate(found):
+        rows = slice(0, count[i])
+        np.testing.assert_allclose(scores[i, rows], one["scores"].numpy(), atol=1e-5)
+        np.testing.assert_array_equal(labels[i, rows], one["labels"].numpy())
+        np.testing.assert_allclose(boxes[i, rows], one["boxes"].numpy(), atol=1e-3)
+        extras = [one[key] for key in ("masks", "keypoints") if key in one]
+        assert len(extras) == len(more)
+        for ours, theirs in zip(extras, more, strict=True):
+            theirs = theirs[i, rows]
+            ours = getattr(ours, "probs", ours).numpy()
+            # which points of a mask are looked at again may hang on the last digit
+            assert (np.abs(theirs - ours) > 1e-3).sum() <= 1e-5 * ours.size
+        for values in (boxes, scores, labels, *more):
+            assert not values[i, count[i] :].any()
+    return count
+
+
+def batch(number: int, height: int, width: int):
+    generator = torch.Generator().manual_seed(number)
+    sizes = torch.tensor([[height - 7 * i, width - 5 * i] for i in range(number)])
+    return torch.randint(0, 256, (number, 3, height, width), dtype=torch.uint8, generator=generator), sizes
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_file_of_each_family_finds_what_the_model_finds(family, tmp_path):
+    keys = FAMILIES[family]
+    model = build(keys)
+    session = export(model, tmp_path / "model.onnx", opset=19 if "deformable" in family else 18)
+    for shape in SIZES:
+        count = compare(model, session, *batch(*shape))
+        assert count.min() > 5
+    if "alone" not in family:  # where something is always proposed
+        grey = model.preprocessor.mean.round().to(torch.uint8).expand(1, 3, 64, 96)
+        assert compare(model, session, grey, torch.tensor([[64, 96]])).tolist() == [0]
+
+
+@pytest.mark.parametrize("family", ["mask", "retinanet"])
+def test_the_plain_call_of_torch_exports_too(family, tmp_path):
+    """torch.onnx.export(model, images, file), with torchvision's outputs, an image after another."""
+    model = build(FAMILIES[family])
+    images = [image[:, :h, :w] for (image,), ((h, w),) in (batch(1, 97, 130), batch(1, 64, 90))]
+    images = [image / 255 for image in images]
+    path = tmp_path / "plain.onnx"
+    torch.onnx.export(model, (images,), str(path), opset_version=18, dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(path)
+    names = [node.name for node in session.get_inputs()]
+    results = session.run(None, {name: image.numpy() for name, image in zip(names, images, strict=True)})
+    with torch.no_grad():
+        wanted = [value for one in model(images) for value in one.values()]
+    assert len(results) == len(wanted)
+    for result, value in zip(results, wanted, strict=True):
+        assert result.shape == value.shape and len(value)
+        np.testing.assert_allclose(result, value.numpy(), atol=1e-3)
+
+
+def test_soft_nms_is_refused_by_name():
+    model = build({**FAMILIES["faster"], "TEST.NMS": "soft"})
+    with pytest.raises(InvalidValueError, match=r"Soft-NMS \(TEST.NMS 'soft'\) cannot be exported"):
+        trace(model)
+
+
+class Undecided(Slim):
+    """A user's backbone that asks a value of a map."""
+
+    def forward(self, x):
+        maps = super().forward(x)
+        if maps["p3"].mean() > 0:
+            return maps
+        return {name: -x for name, x in maps.items()}
+
+
+def test_what_cannot_be_traced_is_named_with_its_line():
+    model = build(FAMILIES["retinanet"])
+    model.backbone = Undecided().eval()
+    with pytest.raises(InvalidValueError) as caught:
+        trace(model)
+    message = str(caught.value)
+    assert "the model cannot be exported: backbone cannot be traced" in message
+    assert "test_families.py:" in message and "in forward" in message and len(message) < 700
+
+
+def test_convolutions_of_the_graph_have_their_norms_inside():
+    model = build(FAMILIES["retinanet"])
+    program, _ = trace(model)
+    assert not [name for name in program.state_dict if "running_var" in name]
+    constants = {node.name for node in program.graph.nodes if node.op == "placeholder"}
+    convolutions = [node for node in program.graph.nodes if "conv2d" in str(node.target)]
+    assert convolutions and all(node.args[1].name in constants for node in convolutions)
+    assert model.backbone.stem[1].running_var is not None  # the model itself is left as it was
