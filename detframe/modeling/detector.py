@@ -62,7 +62,8 @@ class Preprocessor(nn.Module):
         return ImageList(batch, sizes)
 
     def _normalise(self, image: Tensor) -> Tensor:
-        pixels = image.as_subclass(Tensor).to(self.mean.device, non_blocking=True)
+        plain = image if is_traced() else image.as_subclass(Tensor)
+        pixels = plain.to(self.mean.device, non_blocking=True)
         pixels = pixels.float() if image.dtype == torch.uint8 else pixels.float() * 255
         if self.bgr:
             pixels = pixels.flip(0)

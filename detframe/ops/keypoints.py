@@ -6,6 +6,7 @@ Legend: R RoIs, P keypoints, S side of a heatmap.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,7 +80,9 @@ def keypoints_at_once(logits: Tensor, boxes: Tensor) -> Tensor:
     boxes = boxes.float()
     sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1)
     pixels = sides.ceil()
-    width, height = torch.cat([pixels, pixels.new_ones((1, 2))]).amax(0).long().unbind()
+    longest = torch.cat([pixels, pixels.new_ones((1, 2))]).amax(0).long().unbind()
+    # numbers of the graph: torch.jit.trace has them as tensors alone, torch.export by `item`
+    width, height = longest if torch.jit.is_tracing() else (side.item() for side in longest)
     best, _ = _peaks(logits.float(), pixels, width, height)
     places = torch.stack([best % width, best // width], -1) + 0.5
     places = places * (sides / pixels)[:, None] + boxes[:, None, :2]
@@ -103,7 +106,7 @@ def _chunks(pixels: Tensor, num_keypoints: int) -> Iterator[tuple[Tensor, slice,
                 yield rows, slice(start, start + step), width, height
 
 
-def _peaks(logits: Tensor, pixels: Tensor, width: int, height: int) -> tuple[Tensor, Tensor]:
+def _peaks(logits: Tensor, pixels: Tensor, width: Any, height: Any) -> tuple[Tensor, Tensor]:
     """Where (row * width + column) and how high the peaks of the heatmaps (R, P, S, S) are; two tensors (R, P)."""
     across = _enlargement(logits.shape[-1], pixels[:, 0], width)
     down = _enlargement(logits.shape[-2], pixels[:, 1], height)
