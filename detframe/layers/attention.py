@@ -5,6 +5,8 @@ Legend: N images, (H, W) size of the map, C channels, A heads, M side of a windo
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -101,7 +103,9 @@ class MLP(nn.Module):
 def useful_shift(shift: int, x: Tensor, window: int) -> int:
     """`shift` for a map (N, H, W, C) that is larger than a window in both directions, else 0."""
     if is_traced():
-        return shift * torch.sym_min(1, torch.sym_max(0, torch.sym_min(x.shape[1], x.shape[2]) - window))
+        larger: Any = torch.sym_min(1, torch.sym_max(0, torch.sym_min(x.shape[1], x.shape[2]) - window))
+        moved: int = shift * larger
+        return moved
     return shift if min(x.shape[1:3]) > window else 0
 
 

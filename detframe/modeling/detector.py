@@ -15,7 +15,7 @@ from detframe.config import ConfigNode
 from detframe.errors import InvalidTypeError, InvalidValueError
 from detframe.layers import SingleValueError, check_norms
 from detframe.modeling.ground_truth import GroundTruth, pack_targets
-from detframe.modeling.proposals import NMS, Proposals
+from detframe.modeling.proposals import NMS, Proposals, predictions_in_graph
 from detframe.ops import BoxCoder
 from detframe.ops.exportable import is_traced
 from detframe.registry import META_ARCHITECTURES
@@ -278,7 +278,7 @@ class GeneralizedRCNN(nn.Module):
         if self.training:
             return losses
         detections = replace(proposals, boxes=BoxCoder(pixel=self.pixel).extend(proposals.boxes))
-        read = _predictions_in_graph if is_traced() else _predictions
+        read = predictions_in_graph if is_traced() else _predictions
         return read(detections, batch.sizes_hw, paste_masks)
 
     def _through(self, batch: ImageList, ground_truth: GroundTruth | None) -> tuple[Any, dict[str, Tensor]]:
@@ -349,26 +349,6 @@ def _predictions(detections: Proposals, sizes_hw: Sequence[tuple[int, int]], pas
         if "masks" in prediction:
             masks = BoxMasks(prediction["masks"], prediction["boxes"], size_hw)
             prediction["masks"] = masks.paste() if paste else masks
-    return out
-
-
-def _predictions_in_graph(detections: Proposals, sizes_hw: Sequence[tuple[int, int]], paste: bool) -> list[Prediction]:
-    """`_predictions` where the numbers of detections are not known yet."""
-    image, row = detections.places
-    found = {
-        "boxes": detections.boxes[image, row],
-        "labels": detections.labels[image, row],
-        "scores": detections.scores[image, row],
-        **detections.extras,
-    }
-    out: list[Any] = []
-    for i, size_hw in enumerate(sizes_hw):
-        own = (image == i).nonzero().flatten()
-        prediction: dict[str, Any] = {key: value[own] for key, value in found.items()}
-        if "masks" in prediction:
-            masks = BoxMasks(prediction["masks"], prediction["boxes"], size_hw)
-            prediction["masks"] = masks.paste() if paste else masks
-        out.append(prediction)
     return out
 
 

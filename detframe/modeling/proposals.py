@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
 from detframe.ops import CONTINUOUS, BoxCoder, soft_scores
 from detframe.ops.exportable import is_traced, nms_in_graph
+from detframe.structures import BoxMasks, Prediction
 
 # Which boxes leave each other alone, and what happens to the others (TEST.NMS)
 NMS_KINDS = ("class", "agnostic", "soft", "soft_linear")
@@ -77,6 +78,26 @@ class Regions:
 def box_coder(cfg: ConfigNode, weights: Sequence[float] = CONTINUOUS.weights) -> BoxCoder:
     """The coder of a config's boxes, which run from pixel to pixel with MODEL.LEGACY_BOXES."""
     return BoxCoder(tuple(weights), float(cfg.MODEL.LEGACY_BOXES))
+
+
+def predictions_in_graph(detections: Proposals, sizes_hw: Sequence[tuple[int, int]], paste: bool) -> list[Prediction]:
+    """What is found in each image of sizes (H, W), where the numbers of detections are not known yet."""
+    image, row = detections.places
+    found = {
+        "boxes": detections.boxes[image, row],
+        "labels": detections.labels[image, row],
+        "scores": detections.scores[image, row],
+        **detections.extras,
+    }
+    out: list[Any] = []
+    for i, size_hw in enumerate(sizes_hw):
+        own = (image == i).nonzero().flatten()
+        prediction: dict[str, Any] = {key: value[own] for key, value in found.items()}
+        if "masks" in prediction:
+            masks = BoxMasks(prediction["masks"], prediction["boxes"], size_hw)
+            prediction["masks"] = masks.paste() if paste else masks
+        out.append(prediction)
+    return out
 
 
 class Candidates(NamedTuple):

@@ -37,7 +37,8 @@ def is_traced() -> bool:
     No value then decides what runs. torch.compile is another matter, since it can fall back on Python.
     """
     of_export = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
-    return is_exporting() or of_export or torch.jit.is_tracing()
+    scripted: bool = torch.jit.is_tracing()  # type: ignore[no-untyped-call]
+    return is_exporting() or of_export or scripted
 
 
 @contextmanager

@@ -82,7 +82,8 @@ def keypoints_at_once(logits: Tensor, boxes: Tensor) -> Tensor:
     pixels = sides.ceil()
     longest = torch.cat([pixels, pixels.new_ones((1, 2))]).amax(0).long().unbind()
     # numbers of the graph: torch.jit.trace has them as tensors alone, torch.export by `item`
-    width, height = longest if torch.jit.is_tracing() else (side.item() for side in longest)
+    alone = torch.jit.is_tracing()  # type: ignore[no-untyped-call]
+    width, height = longest if alone else (side.item() for side in longest)
     best, _ = _peaks(logits.float(), pixels, width, height)
     places = torch.stack([best % width, best // width], -1) + 0.5
     places = places * (sides / pixels)[:, None] + boxes[:, None, :2]
