@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 
 from detframe.config import ConfigNode
+from detframe.inference.folder_files import MARK
 from detframe.inference.run_files import RunNumbers
 from detframe.texts import counted, format_seconds
 
-MARK = "<!-- written by detframe; without this line the file is yours, and is not written again -->"
 _TASK = "object-detection"
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~])")
 _LONGEST = 80  # characters of a name in a table

@@ -1,4 +1,7 @@
-"""Detectors on the Hugging Face hub, fetched and published by huggingface_hub, which is needed here alone."""
+"""Detectors on the Hugging Face hub, fetched and published by huggingface_hub, which is needed here alone.
+
+Fetching imports no torch, as an exported file needs none.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from detframe import __version__
-from detframe.config import ConfigNode
 from detframe.config.paths import expanded
 from detframe.errors import DownloadError, InvalidValueError, MissingFileError, MissingModuleError, UserError
 from detframe.files import read_text
-from detframe.inference.card_text import MARK
-from detframe.inference.pretrained import ABOUT, CARD, CONFIG, LIBRARY, WEIGHTS, write_pretrained
+from detframe.inference.folder_files import ABOUT, CARD, CONFIG, LIBRARY, MARK, WEIGHTS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from detframe.config import ConfigNode
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _HELP = "log in by `hf auth login`, or hand in token=..., where it is private"
@@ -109,6 +113,8 @@ def publish(
     Raises:
         ConnectionError: the hub cannot be reached, or refuses. Otherwise as `write_pretrained` and `local_copy`.
     """
+    from detframe.inference.pretrained import write_pretrained
+
     if not _REPO.fullmatch(repo_id):
         raise InvalidValueError(f"{repo_id!r} is no name of a repository on the hub; it looks like 'me/blood-cells'")
     api = _library().HfApi(token=token, library_name=LIBRARY, library_version=__version__)

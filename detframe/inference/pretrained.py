@@ -27,13 +27,12 @@ from detframe.compat import read_checkpoint
 from detframe.config import ConfigNode, get_cfg
 from detframe.errors import InvalidValueError, MissingFileError, NotAFolderError, shown
 from detframe.files import atomic_write, read_text, replacing, write_text
-from detframe.inference.card_text import MARK, card_text
+from detframe.inference.card_text import card_text
+from detframe.inference.folder_files import ABOUT, CARD, CONFIG, LIBRARY, MARK, WEIGHTS
 from detframe.inference.run_files import RunNumbers, run_numbers
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS, CONFIG, ABOUT, CARD = "model.safetensors", "config.yaml", "config.json", "README.md"
-LIBRARY = "detframe"
 # Of the machine and the run that trained; a path in them would tell strangers about somebody's disk
 _PRIVATE = ("MODEL.DEVICE", "MODEL.WEIGHTS", "MODEL.COMPILE", "DATASETS.CATALOG", "OUTPUT_DIR")
 _DIGEST = "weights_sha256"

@@ -189,6 +189,8 @@ class Served:
 def _laid_out(detector: Detector | str | Path, folder: Path) -> tuple[Path, str]:
     """A folder with all that is needed, and the name of the exported file in it ("": there is a checkpoint)."""
     if isinstance(detector, Detector):
+        if detector.card is not None:
+            raise InvalidValueError("a Detector of an exported file holds no weights to save; hand in the file's path")
         return detector.save_pretrained(folder, name="detector"), ""
     path = Path(detector)
     if not path.exists():

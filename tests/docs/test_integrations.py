@@ -68,3 +68,36 @@ def test_the_examples_have_the_options_that_the_page_names():
     for script, rest in found:
         source = (ROOT / script).read_text(encoding="utf-8")
         assert not [option for option in re.findall(r"--[\w-]+", rest) if f'"{option}"' not in source]
+
+
+def test_the_code_for_mlflow_runs(folder, monkeypatch):
+    """In the form in which a skinny MLflow without a database keeps its runs."""
+    mlflow = pytest.importorskip("mlflow")
+    (code,) = blocks(PAGE, "python mlflow")
+    Path("output/cells").mkdir(parents=True)
+    shutil.copy("model_best.pth", "output/cells")
+    PIL.Image.fromarray(picture(60, 90, seed=1)).save("photo.jpg")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri((folder / "runs").as_uri())
+    names: dict[str, object] = {}
+    try:
+        exec(code.replace("0.5", "0.0"), names)
+    finally:
+        mlflow.set_tracking_uri(before)
+    assert len(names["table"]) > 0 and len(names["detector"].class_names) > 0
+
+
+def test_the_code_for_the_hub_runs(folder, monkeypatch):
+    """But for the hub itself, whose part is a folder here."""
+    from detframe.inference import sharing
+
+    (code,) = blocks(PAGE, "python hub")
+    Path("output/cells").mkdir(parents=True)
+    shutil.copy("model_best.pth", "output/cells")
+    Path("output/cells/metrics.jsonl").write_text("")
+    published = {}
+    monkeypatch.setattr(sharing.Shared, "push_to_hub", lambda self, name, **how: published.update({name: how}))
+    exec(code.replace('from_pretrained("me/cells"', 'from_pretrained("cells"'), {})
+    assert published == {"me/cells": {"run": "output/cells", "private": True}}
+    assert (folder / "cells" / "README.md").is_file()

@@ -16,12 +16,6 @@ from detframe.inference import Detector  # noqa: E402
 from detframe.integrations import mlflow as flavour  # noqa: E402
 from tests.inference.conftest import NAMES, picture, tiny_checkpoint  # noqa: E402
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Operation with range is deprecated"),  # MLflow's use of pandas
-    pytest.mark.filterwarnings("ignore:.*type hint is inferred as AnyType:UserWarning"),  # of its own types
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow.*"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:mlflow.*"),
-]
 COLUMNS = ["image", "class_name", "label", "category_id", "score", "x1", "y1", "x2", "y2"]
 
 
