@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -158,6 +159,24 @@ def test_a_live_stream_gives_what_is_recent(site: Site):
     assert times == sorted(times) and times[0] < 1
     values = [int(frame.image[0, 0, 0]) for frame in seen]  # the picture tells its number
     assert values == sorted(values) and values[5] - values[1] >= 20
+
+
+def test_what_is_live(site: Site):
+    """A file of a known size is not, though its format states no length; a playlist is, until it says where it ends."""
+    with av.open(str(site.folder / "a.ts"), "w") as container:
+        stream = container.add_stream("mpeg2video", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(50):
+            image = np.full((48, 64, 3), number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    head = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\na.ts\n"
+    (site.folder / "live.m3u8").write_text(head)
+    (site.folder / "film.m3u8").write_text(f"{head}#EXT-X-ENDLIST\n")
+    for name, is_live in (("a.ts", False), ("film.m3u8", False), ("live.m3u8", True)):
+        with open_address(f"{site.address}/{name}") as reader:
+            assert reader.is_live == is_live
+            assert is_live or len(list(reader)) == 50
 
 
 def test_a_live_stream_stops_when_asked(site: Site):
