@@ -17,8 +17,10 @@ import numpy as np
 from torch import Tensor
 
 from detframe.backends import Session
+from detframe.backends.session import first_line
 from detframe.config import ConfigNode
 from detframe.data import Records, build_test_loader
+from detframe.errors import EvidenceError, UserError
 from detframe.evaluation import build_evaluator
 from detframe.export.comparing import Tally, pair
 from detframe.export.explaining import Limits, differences
@@ -147,7 +149,7 @@ class Prover:
         start = time.perf_counter()
         pytorch = self.reference.predict(images, plane_hw)
         middle = time.perf_counter()
-        arrays = self.session.run(planes, sizes)
+        arrays = self._run(tally.name, names[0], planes, sizes)
         end = time.perf_counter()
         self._times.append(((middle - start) / len(images), (end - middle) / len(images)))
         self._check_contract(tally.name, arrays)
@@ -155,6 +157,15 @@ class Prover:
         for image, name, first, second in zip(images, names, pytorch, file, strict=True):
             self._count(tally, name, image, plane_hw, (first, second))
         return pytorch, file
+
+    def _run(self, check: str, image: str, planes: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
+        """What the file gives. Raises EvidenceError where its runtime fails."""
+        try:
+            return self.session.run(planes, sizes)
+        except UserError:
+            raise
+        except Exception as error:  # runtimes have errors of any class
+            raise EvidenceError(f"{check}: it fails on {image}: {first_line(error)}") from error
 
     def _count(
         self, tally: Tally, name: str, image: Tensor, plane_hw: tuple[int, int], found: tuple[Prediction, Prediction]

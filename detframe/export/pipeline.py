@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 from torch.export import ExportedProgram
 
-from detframe.backends import InputCard, open_model
+from detframe.backends import InputCard, Session, open_model
 from detframe.backends.program_file import output_names
 from detframe.config import ConfigNode
 from detframe.data import Records
@@ -210,8 +210,11 @@ def _proved(model: GeneralizedRCNN, cfg: ConfigNode, plan: Plan, written: Path, 
     """
     logger.info("comparing the file with PyTorch")
     records = data if isinstance(data, Records) else None
-    session = open_model(written, device="cpu")
-    evidence = Prover(model, session, plan.tolerance.near).prove(cfg, records)
+    session = _opened(plan, written)
+    try:
+        evidence = Prover(model, session, plan.tolerance.near).prove(cfg, records)
+    except EvidenceError as error:
+        raise EvidenceError(_refusal(plan, session.runtime, [str(error)])) from error
     report = ExportReport(plan.path, plan.format.name, session.runtime, session.card, plan.tolerance, evidence)
     if records is None:
         report.warnings = (f"{NO_DATA}{f' ({data})' if data else ''}",)
@@ -220,11 +223,7 @@ def _proved(model: GeneralizedRCNN, cfg: ConfigNode, plan: Plan, written: Path, 
         report.data = f"{len(records)} images of {records.metadata.name}"
     problems = report.problems()
     if problems:
-        raise EvidenceError(
-            f"{plan.path} is not written: run by {session.runtime}, it does not find what PyTorch finds\n"
-            + "\n".join(f"  {line}" for line in problems)
-            + f"\n{_remedy(plan)}"
-        )
+        raise EvidenceError(_refusal(plan, session.runtime, problems))
     return report
 
 
@@ -232,6 +231,21 @@ NO_DATA = (
     "There were no validation images: the file is compared on images that the exporter makes, in which a detector may "
     "find little, and no AP is measured. Give validation data (--data)"
 )
+
+
+def _opened(plan: Plan, written: Path) -> Session:
+    """The file in its runtime. Raises ValueError where that lacks what the model needs."""
+    try:
+        return open_model(written, device="cpu")
+    except InvalidValueError as error:
+        raise InvalidValueError(
+            f"{plan.path} is not written: {str(error).replace(str(written), 'the model')}"
+        ) from error
+
+
+def _refusal(plan: Plan, runtime: str, problems: Sequence[str]) -> str:
+    lines = [f"{plan.path} is not written: run by {runtime}, it does not find what PyTorch finds"]
+    return "\n".join([*lines, *(f"  {line}" for line in problems), _remedy(plan)])
 
 
 def _remedy(plan: Plan) -> str:

@@ -161,6 +161,32 @@ def test_what_breaks_off_leaves_nothing(tiny_model, quick, monkeypatch, tmp_path
         assert "the disk is full" in str(caught.value) and "a.onnx" in str(caught.value)
 
 
+def test_a_runtime_that_fails(tiny_model, quick, monkeypatch, tmp_path: Path):
+    from detframe.backends.onnx_file import OnnxSession
+
+    def fail(*_):
+        raise RuntimeError("Non-zero status code returned while running Conv")
+
+    model, cfg = tiny_model
+    monkeypatch.setattr(OnnxSession, "_compute", fail)
+    with pytest.raises(EvidenceError, match=r"another batch: it fails on an image of .*: Non-zero status code"):
+        export(model, cfg, META, tmp_path / "a.onnx")
+    assert names(tmp_path) == []
+
+
+def test_a_runtime_that_lacks_an_operator(tiny_model, quick, monkeypatch, tmp_path: Path):
+    def refuse(path, device):
+        raise InvalidValueError(f"{path} needs the operation DeformConv, which onnxruntime 1.0 does not have")
+
+    model, cfg = tiny_model
+    monkeypatch.setattr(pipeline, "open_model", refuse)
+    with pytest.raises(
+        InvalidValueError, match="not written: the model needs the operation DeformConv, which"
+    ) as caught:
+        export(model, cfg, META, tmp_path / "a.onnx")
+    assert ".tmp" not in str(caught.value) and names(tmp_path) == []
+
+
 # ---------------------------------------------------------------------------------------------- what makes no sense
 @pytest.mark.parametrize(
     ("words", "error", "says"),
