@@ -19,7 +19,7 @@ from detframe.visualization import draw_instances
 from tests.inference.conftest import NAMES, picture
 
 SIZE = (40, 60)
-KINDS = ("torch", "boxes", "numpy")
+KINDS = ("torch", "boxes", "numpy", "numpy_boxes")
 
 
 def values(kind: str = "torch") -> dict:
@@ -34,6 +34,9 @@ def values(kind: str = "torch") -> dict:
         "masks": masks if kind == "boxes" else masks.paste(),
         "keypoints": keypoints,
     }
+    if kind == "numpy_boxes":
+        on_boxes = BoxMasks(masks.probs.numpy(), boxes.numpy(), SIZE)
+        return {key: value.numpy() for key, value in out.items() if key != "masks"} | {"masks": on_boxes}
     return {key: value.numpy() for key, value in out.items()} if kind == "numpy" else out
 
 
@@ -182,8 +185,8 @@ def test_arrays_and_tensors(kind: str):
     arrays, tensors = prediction(kind).to_numpy(), prediction(kind).to_torch()
     for key, expected in values("numpy").items():
         assert type(arrays[key]) is np.ndarray and isinstance(tensors[key], torch.Tensor)
-        np.testing.assert_array_equal(arrays[key], expected)
-        np.testing.assert_array_equal(tensors[key].numpy(), expected)
+        np.testing.assert_allclose(arrays[key], expected, rtol=0, atol=1e-6)  # masks pasted with or without torch
+        np.testing.assert_allclose(tensors[key].numpy(), expected, rtol=0, atol=1e-6)
     assert arrays["names"] == tensors["names"] == ["star", "circle", "star"]
     assert arrays.file_name == "photos/a b.jpg"
 
