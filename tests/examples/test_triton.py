@@ -118,6 +118,15 @@ def test_a_fixed_batch_is_part_of_the_dimensions(example, parsed, tmp_path):
     ]
 
 
+def test_a_file_of_detframe(example, parsed, tmp_path):
+    from tests.backends import handmade
+
+    read = parsed(example.make(handmade.write(tmp_path / "m.onnx", masks=True), tmp_path / "models", "cells"))
+    assert [one.name for one in read.input] == ["images", "sizes"]
+    assert [one.name for one in read.output] == ["boxes", "scores", "labels", "count", "masks"]
+    assert read.parameters["class_names"].string_value == '["cat", "dog"]' and read.max_batch_size == 8
+
+
 def test_another_version_and_one_that_is_there(example, tmp_path):
     path = write_model(tmp_path / "m.onnx", card="")
     example.make(path, tmp_path / "models", "cells")

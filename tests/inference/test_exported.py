@@ -229,7 +229,7 @@ def test_an_onnx_file_predicts_without_torch(tmp_path):
         f"""
 import sys
 import detframe
-detector = detframe.Detector.load({str(path)!r})
+detector = detframe.Detector.from_pretrained({str(path.parent)!r}, "model.onnx")
 found = detector.predict({str(tmp_path / "image.jpg")!r})[0]
 assert type(found["boxes"]).__name__ == "ndarray" and found["masks"].shape == (2, 1, 40, 60)
 assert detector.cfg.MODEL.NUM_CLASSES == 2

@@ -243,6 +243,21 @@ def test_exported_files_come_along(detector, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+def test_an_exported_file_in_the_folder_predicts(detector, tmp_path):
+    pytest.importorskip("onnxruntime")
+    from tests.backends import handmade
+
+    exported = handmade.write(tmp_path / "model.onnx")
+    folder = detector.save_pretrained(tmp_path / "cells", exported=[exported])
+    back = Detector.from_pretrained(folder, "model.onnx")
+    assert back.class_names == ("cat", "dog") and Detector.from_pretrained(exported).class_names == ("cat", "dog")
+    image = picture(40, 60, seed=0)
+    assert_equal(back.predict(image)[0], Detector.load(exported).predict(image)[0])
+    with pytest.raises(ValueError, match="is an exported file, which holds no model of PyTorch"):
+        back.save_pretrained(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.parametrize(
     ("spoil", "error", "message"),
     [

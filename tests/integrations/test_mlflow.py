@@ -147,6 +147,28 @@ def test_logged_with_a_run_and_loaded_back(detector, checkpoint, tmp_path, monke
         mlflow.set_tracking_uri(before)
 
 
+@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+def test_an_exported_file_needs_its_runtime_and_no_torch(kind, tmp_path, photos):
+    pytest.importorskip("onnxruntime" if kind == "onnx" else "openvino")
+    from tests.backends import handmade
+
+    if kind == "onnx":
+        path = handmade.write(tmp_path / "m.onnx")
+    else:
+        path = handmade.write_openvino(tmp_path / "m.xml", handmade.card())
+    flavour.save_model(path, tmp_path / "model")
+    needed = (tmp_path / "model" / "requirements.txt").read_text()
+    assert ("onnxruntime" if kind == "onnx" else "openvino") in needed and "torch" not in needed
+    back = flavour.load_model(str(tmp_path / "model"))
+    assert back.class_names == ("cat", "dog")
+    table = mlflow.pyfunc.load_model(str(tmp_path / "model")).predict([str(path) for path in photos])
+    (first, _) = back.predict(photos)
+    assert table[table["image"] == 0]["class_name"].tolist() == first["names"] == ["cat", "dog"]
+    assert table["category_id"].tolist()[:2] == [17, 18]
+    with pytest.raises(ValueError, match="hand in the file's path"):
+        flavour.save_model(back, tmp_path / "other")
+
+
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
