@@ -4,7 +4,6 @@ from detframe.export.formats import FORMATS
 from detframe.export.graph import OUTPUTS, ExportableDetector, trace
 from detframe.export.pipeline import PRECISIONS, TOLERANCES, Plan, export
 from detframe.export.report import ExportReport, Tolerance
-from detframe.export.session_model import SessionModel
 from detframe.export.validation import validation_data
 
 __all__ = [
@@ -15,7 +14,6 @@ __all__ = [
     "ExportReport",
     "ExportableDetector",
     "Plan",
-    "SessionModel",
     "Tolerance",
     "export",
     "trace",

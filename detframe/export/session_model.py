@@ -1,4 +1,4 @@
-"""An exported file in the place of a model: images in, predictions out, as an evaluation wants them.
+"""Between tensors and an exported file: images in, predictions out, as an evaluation wants them.
 
 Legend: N images, H, W sides of the plane that they lie in, M detections of an image.
 """
@@ -10,29 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from detframe.arrays.resize import fitting_shape
-from detframe.backends import ModelCard, Session
+from detframe.backends import ModelCard
 from detframe.structures import BoxMasks, Prediction
-
-
-class SessionModel(nn.Module):
-    """What runs an exported file, called as a detector is in evaluation: `model(images)`, uint8 (3, H, W) each.
-
-    Images come resized, as for a detector; for a file of a fixed size by `fit`.
-    """
-
-    def __init__(self, session: Session) -> None:
-        super().__init__()
-        self.session = session
-        self.pixel = session.card.pixel
-        self.class_agnostic = session.card.class_agnostic
-
-    def forward(self, images: Sequence[Tensor], paste_masks: bool = True) -> list[Prediction]:
-        planes, sizes = on_plane(images, self.session.card.input.static_hw)
-        return predictions(self.session.run(planes, sizes), sizes, paste_masks)
 
 
 def fit(image: Tensor, card: ModelCard) -> Tensor:
