@@ -28,6 +28,7 @@ $(STAMP): setup.py pyproject.toml
 	  echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@echo "Installing detframe, PyTorch and the tools into $(VENV): some gigabytes, a few minutes."
 	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps 'sahi>=0.12' 'trackers>=2.5'
 	@touch $@
 
 test: lint
