@@ -312,7 +312,7 @@ def _of_file(cfg: ConfigNode, session: Session) -> _Subject:
         _check_classes(session.path.name, card.class_names, test_sets)
     effective = with_classes(cfg, next(iter(test_sets.values())).metadata)
     logger.info("%s in %s on %s", session.path, session.runtime, session.device)
-    return _Subject(effective, FileModel(session), test_sets, int(card.meta.get("iteration", 0)), None)
+    return _Subject(effective, FileModel(session), test_sets, int(card.provenance.get("iteration", 0)), None)
 
 
 def _check_classes(owner: str, class_names: Sequence[str], test_sets: Mapping[str, Records]) -> None:

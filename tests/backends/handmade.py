@@ -35,7 +35,8 @@ def card(**changes: Any) -> ModelCard:
         "detections": 3,
         "thresholds": {"score": 0.05, "nms": 0.5},
         "config": cfg.dump(),
-        "meta": {"iteration": 7, "class_names": ["cat", "dog"], "category_ids": [17, 18]},
+        "provenance": {"iteration": 7, "versions": {"detframe": "0.1.0"}},
+        "meta": {"input_format": "RGB"},
     }
     return ModelCard(**{**fields, **changes})
 

@@ -44,7 +44,7 @@ def test_what_a_prediction_holds(detector):
 def test_what_is_known_of_it(detector, tmp_path):
     assert detector.class_names == ("cat", "dog") and detector.category_ids == (17, 18)
     assert detector.card == handmade.card() and detector.device == "cpu" and detector.amp_dtype is None
-    assert detector.meta["iteration"] == 7 and detector.meta["class_names"] == ["cat", "dog"]
+    assert detector.meta["input_format"] == "RGB" and detector.meta["class_names"] == ["cat", "dog"]
     assert detector.cfg.MODEL.NUM_CLASSES == 2 and detector.cfg.is_frozen()
     with pytest.raises(ValueError, match=r"model.onnx is an exported file, which holds no model of PyTorch; load the"):
         _ = detector.model
