@@ -32,7 +32,7 @@ from detframe.errors import (
 )
 from detframe.export.describing import make_card, provenance, sha256
 from detframe.export.evidence import Prover
-from detframe.export.formats import Format, check_modules, format_of, quiet, reason
+from detframe.export.formats import Format, check_modules, format_of, quiet
 from detframe.export.graph import INPUTS, trace
 from detframe.export.report import ExportReport, Tolerance
 from detframe.export.validation import spread
@@ -182,21 +182,9 @@ def _check_size(model: GeneralizedRCNN, size: tuple[int, int] | None) -> None:
 
 
 def _traced(model: GeneralizedRCNN, plan: Plan) -> ExportedProgram:
-    """The graph of a model.
-
-    Raises:
-        ValueError: torch.export cannot follow a part of it.
-    """
-    try:
-        with quiet():
-            return trace(model, plan.size, plan.batch)[0]
-    except UserError:
-        raise
-    except Exception as error:  # whatever the modules of a model, a user's own among them, make torch.export run into
-        raise InvalidValueError(
-            f"torch.export cannot make a graph of this model ({type(error).__name__}: {reason(error)}); a module whose "
-            "shapes depend on values has to be written otherwise (--debug shows where)"
-        ) from error
+    """The graph of a model. Raises ValueError where torch.export cannot follow a part of it."""
+    with quiet():
+        return trace(model, plan.size, plan.batch)[0]
 
 
 def _proved(model: GeneralizedRCNN, cfg: ConfigNode, plan: Plan, written: Path, data: Records | str) -> ExportReport:
