@@ -121,7 +121,7 @@ class Prover:
         loader = build_test_loader(_for_loading(cfg, card.input.static_hw is not None, card.input.batch), records)
         shown = time.perf_counter()
         for images, targets in loader:
-            fitted = [fit(image, card) for image in images]
+            fitted = [fit(image, card.input) for image in images]
             called = [names.get(int(target["image_id"]), str(target["image_id"])) for target in targets]
             for evaluator, found in zip(evaluators, self._both(tally, fitted, called), strict=True):
                 evaluator.update(targets, _in_files(fitted, targets, found, card.pixel))

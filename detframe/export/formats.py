@@ -111,8 +111,11 @@ def write_openvino(
     source.with_name(f"{source.name}.data").unlink(missing_ok=True)
 
 
-def convert(source: Path, card: ModelCard, path: Path) -> None:
+def convert(source: Path, card: ModelCard, path: Path, half: bool = False) -> None:
     """OpenVINO's .xml and .bin of an ONNX file, in the precision that it has.
+
+    Args:
+        half: keep the weights in half precision.
 
     Raises:
         ValueError: OpenVINO has no counterpart of an operator.
@@ -124,7 +127,7 @@ def convert(source: Path, card: ModelCard, path: Path) -> None:
     except Exception as error:  # its frontends have many classes of errors, some of them not even RuntimeErrors
         raise InvalidValueError(f"OpenVINO {openvino.__version__} cannot convert the model: {reason(error)}") from error
     model.set_rt_info(card.to_json(), KEY)
-    openvino.save_model(model, str(path), compress_to_fp16=False)
+    openvino.save_model(model, str(path), compress_to_fp16=half)
 
 
 def write_program(

@@ -34,14 +34,16 @@ from detframe.export.describing import make_card, provenance, sha256
 from detframe.export.evidence import Prover
 from detframe.export.formats import Format, check_modules, format_of, quiet
 from detframe.export.graph import INPUTS, trace
+from detframe.export.lowering import write_lowered
+from detframe.export.precision import PRECISIONS, check_precision
 from detframe.export.report import ExportReport, Tolerance
+from detframe.export.training_images import TrainingImages, training_images
 from detframe.export.validation import spread
 from detframe.files import write_text
 from detframe.modeling import GeneralizedRCNN
 
 logger = logging.getLogger(__name__)
 
-PRECISIONS = ("fp32", "fp16", "int8")
 # What a file may lose by default: AP, and pixels and scores where the numbers are those of float32
 TOLERANCES = {"fp32": Tolerance(0.1, 1e-3), "fp16": Tolerance(1.0, None), "int8": Tolerance(1.0, None)}
 NUM_IMAGES = 100
@@ -80,8 +82,6 @@ class Plan:
         chosen = format_of(target, format)
         if precision not in PRECISIONS:
             raise UnknownNameError(f"no precision is called {precision!r}; there are {', '.join(PRECISIONS)}")
-        if precision != "fp32":
-            raise InvalidValueError(f"files in {precision} cannot be written yet; take fp32")
         if size is not None and not all(0 < side <= _LARGEST for side in size):
             raise InvalidValueError(
                 f"size is {size[0]}x{size[1]} (height x width); each side must be from 1 to {_LARGEST} pixels"
@@ -89,6 +89,7 @@ class Plan:
         if batch is not None and not 0 < batch <= _MOST:
             raise InvalidValueError(f"batch is {batch}; it must be from 1 to {_MOST}, or None for any number of images")
         _check_place(target)
+        check_precision(precision, chosen.name)
         check_modules(chosen)
         return cls(target, chosen, precision, size, batch, tolerance or TOLERANCES[precision])
 
@@ -140,11 +141,18 @@ def export(
     plan = Plan.of(path, format, precision, size, batch, tolerance)
     _check_size(model, plan.size)
     chosen = None if records is None else spread(records, num_images)
+    height, width = plan.size or (None, None)
+    limits = InputCard(
+        height, width, plan.batch, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, model.preprocessor.divisor
+    )
+    classes = None if model.class_agnostic else tuple(meta["class_names"])
+    images = training_images(cfg, classes, limits) if plan.precision == "int8" else None
     source = None if weights is None else Path(weights).expanduser()
     with _prepared(model) as ready, _beside(plan.path) as folder:
         written = folder / plan.path.name
-        _write(ready, cfg, meta, plan, written, source)
+        details = _write(ready, cfg, meta, plan, written, source, limits, images)
         report = _proved(ready, cfg, plan, written, chosen or no_records)
+        report.details = details
         _publish(folder, plan.path, report)
     return report
 
@@ -156,18 +164,21 @@ def _write(
     plan: Plan,
     written: Path,
     source: Path | None,
-) -> None:
+    limits: InputCard,
+    images: TrainingImages | None,
+) -> dict[str, Any]:
+    """Write the file; what the report says of its precision."""
     logger.info("tracing the model")
     program = _traced(model, plan)
     logger.info("writing it as %s", plan.format.name)
-    height, width = plan.size or (None, None)
-    limits = InputCard(
-        height, width, plan.batch, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, model.preprocessor.divisor
-    )
     rows = int(program.graph.output_node().args[0][0].meta["val"].shape[1])  # type: ignore[index, union-attr]
     origin = provenance(source, meta, plan.format.modules)
     card = make_card(model, cfg, meta, limits, rows, plan.precision, origin)
-    plan.format.write(program, INPUTS, tuple(output_names(program)), card, written)
+    outputs = tuple(output_names(program))
+    if plan.precision != "fp32":
+        return write_lowered(program, INPUTS, outputs, card, written, plan.format, images)
+    plan.format.write(program, INPUTS, outputs, card, written)
+    return {}
 
 
 def _check_size(model: GeneralizedRCNN, size: tuple[int, int] | None) -> None:

@@ -232,6 +232,8 @@ def _number(value: float) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_plain(entry)}" for key, entry in value.items())
+    if isinstance(value, (list, tuple)):
+        return "; ".join(_plain(entry) for entry in value) or "none"
     return str(value)
 
 

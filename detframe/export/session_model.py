@@ -14,15 +14,15 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from detframe.arrays.resize import fitting_shape
-from detframe.backends import ModelCard
+from detframe.backends import InputCard
 from detframe.structures import BoxMasks, Prediction
 
 
-def fit(image: Tensor, card: ModelCard) -> Tensor:
+def fit(image: Tensor, limits: InputCard) -> Tensor:
     """An image (3, H, W) in the size that a file of a fixed size takes; as it is where sizes are free."""
-    if card.input.static_hw is None:
+    if limits.static_hw is None:
         return image
-    wanted = fitting_shape((image.shape[-2], image.shape[-1]), card.input.static_hw)
+    wanted = fitting_shape((image.shape[-2], image.shape[-1]), limits.static_hw)
     resized: Tensor = transforms.resize(image, list(wanted), antialias=True)
     return resized
 

@@ -7,6 +7,7 @@ left, with half that score and label 2. A third row is always empty.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from detframe.backends import InputCard, ModelCard
 from detframe.backends.card import KEY
@@ -129,4 +131,19 @@ def write_openvino(path: Path, what: ModelCard, **more: bool) -> Path:
     read.set_rt_info(what.to_json(), [KEY])
     openvino.save_model(read, str(path), compress_to_fp16=False)
     source.unlink()
+    return path
+
+
+def write_data(folder: Path, number: int = 4) -> Path:
+    """Images in which the handmade detector finds everything, and their annotations as COCO has them; these's path."""
+    images, rows = [], []
+    for i in range(number):
+        Image.fromarray(np.full((40, 60, 3), 255 - i, dtype=np.uint8)).save(folder / f"{i}.png")
+        images.append({"id": i, "file_name": f"{i}.png", "height": 40, "width": 60})
+        for label, box in ((17, [0, 0, 30, 20]), (18, [15, 10, 45, 30])):
+            row = {"id": len(rows) + 1, "image_id": i, "category_id": label, "bbox": box}
+            rows.append({**row, "area": box[2] * box[3], "iscrowd": 0})
+    categories = [{"id": 17, "name": "cat"}, {"id": 18, "name": "dog"}]
+    path = folder / "instances.json"
+    path.write_text(json.dumps({"images": images, "annotations": rows, "categories": categories}))
     return path

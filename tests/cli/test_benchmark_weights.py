@@ -8,33 +8,16 @@ import json
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from detframe.cli.benchmark import main
 from detframe.cli.benchmark_weights import Entry, file_bytes, table
 from detframe.cli.benchmark_worker import Facts, Worker, _load
 from detframe.inference import Detector
-from tests.backends.handmade import card, fixed, write
+from tests.backends.handmade import card, fixed, write, write_data
 
 
-@pytest.fixture
-def data(tmp_path):
-    """COCO annotations of four images in which the handmade detector finds everything, and the path to them."""
-    images, rows = [], []
-    for number in range(4):
-        pixels = np.full((40, 60, 3), 255 - number, dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-        images.append({"id": number, "file_name": f"{number}.png", "height": 40, "width": 60})
-        for label, box in ((17, [0, 0, 30, 20]), (18, [15, 10, 45, 30])):
-            row = {"id": len(rows) + 1, "image_id": number, "category_id": label, "bbox": box}
-            rows.append({**row, "area": box[2] * box[3], "iscrowd": 0})
-    categories = [{"id": 17, "name": "cat"}, {"id": 18, "name": "dog"}]
-    path = tmp_path / "instances.json"
-    path.write_text(json.dumps({"images": images, "annotations": rows, "categories": categories}))
-    return path
-
-
-def test_two_files_are_timed_in_turn_and_scored(tmp_path, data, capfd):
+def test_two_files_are_timed_in_turn_and_scored(tmp_path, capfd):
+    data = write_data(tmp_path)
     files = [write(tmp_path / "a.onnx"), write(tmp_path / "b.onnx", card(precision="int8", input=fixed(80, 120)))]
     out = tmp_path / "results.json"
     words = ["--weights", *map(str, files), "--data", str(data), "--output", str(out), "--threads", "1"]

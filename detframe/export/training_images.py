@@ -1,0 +1,95 @@
+"""Images of the training set, as an exported file takes them: what int8 is calibrated and judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from detframe.backends import InputCard, open_model
+from detframe.config import ConfigNode
+from detframe.data import Records, build_test_loader, check_same_names, load_records
+from detframe.errors import InvalidValueError, UserError
+from detframe.evaluation import build_evaluator
+from detframe.export.calibration import Batch
+from detframe.export.session_model import fit, on_plane, predictions
+from detframe.structures import Target, rescale_prediction
+
+NUM_IMAGES = 100
+_SEED = 0  # of the choice of images
+_METRICS = ("bbox/AP", "segm/AP", "keypoints/AP", "proposals/AR")
+
+
+def training_images(
+    cfg: ConfigNode, class_names: Sequence[str] | None, limits: InputCard, number: int = NUM_IMAGES
+) -> TrainingImages:
+    """So many images of the training set, chosen at random but always the same.
+
+    Args:
+        cfg: of the training.
+        class_names: of the model; None: it does not tell classes apart.
+        limits: how the file takes images.
+
+    Raises:
+        ValueError: there are none on this machine; int8 cannot be had then.
+    """
+    names = list(cfg.DATASETS.TRAIN)
+    remedy = "calibrate where the training data is, or export with the precision fp16, which needs none"
+    if not names:
+        raise InvalidValueError(f"int8 is calibrated on the training set, and DATASETS.TRAIN is empty: {remedy}")
+    try:
+        records = load_records(names, cfg.DATASETS.CATALOG, on_missing="skip")
+        if class_names is not None:
+            check_same_names("class", ("the model", class_names), (", ".join(names), records.metadata.class_names))
+    except (UserError, OSError) as error:
+        raise InvalidValueError(
+            f"int8 is calibrated on the training set, and DATASETS.TRAIN {', '.join(names)} cannot be read here "
+            f"({error}): {remedy}"
+        ) from error
+    number = min(max(number, limits.batch or 1), len(records))
+    chosen = np.sort(np.random.default_rng(_SEED).permutation(len(records))[:number])
+    return TrainingImages(cfg, records.select(chosen), limits)
+
+
+class TrainingImages:
+    """Images of a data set, prepared for a file.
+
+    Args:
+        cfg: of the training.
+        records: the images.
+        limits: how the file takes images.
+    """
+
+    def __init__(self, cfg: ConfigNode, records: Records, limits: InputCard) -> None:
+        settings: list[tuple[str, Any]] = [("DATALOADER.NUM_WORKERS", 0), ("TEST.IMS_PER_BATCH", limits.batch or 1)]
+        if limits.static_hw is not None:
+            settings += [("INPUT.MIN_SIZE_TEST", 0), ("INPUT.MAX_SIZE_TEST", 0)]
+        self._cfg, self._records = cfg, records
+        loader = build_test_loader(cfg.changed(settings), records)
+        self._targets: list[Sequence[Target]] = []
+        self.batches: list[Batch] = []
+        for images, targets in loader:
+            if limits.batch is not None and len(images) < limits.batch:
+                continue  # a file of a fixed batch takes no fewer
+            self._add([fit(image, limits) for image in images], targets, limits)
+
+    def score(self, path: Path) -> float:
+        """AP of a file on these images, 0 to 100: the mean of its kinds (boxes, masks, keypoints)."""
+        session = open_model(path, "cpu")
+        evaluator = build_evaluator(self._cfg, self._records)
+        for (images, sizes), targets in zip(self.batches, self._targets, strict=True):
+            found = predictions(session.run(images, sizes), sizes, paste_masks=False)
+            resized = [
+                rescale_prediction(one, (int(h), int(w)), target["orig_size_hw"], session.card.pixel)
+                for one, (h, w), target in zip(found, sizes, targets, strict=True)
+            ]
+            evaluator.update(targets, resized)
+        metrics = evaluator.compute()
+        return float(np.mean([metrics[name] for name in _METRICS if name in metrics] or list(metrics.values())))
+
+    def _add(self, images: list[Tensor], targets: Sequence[Target], limits: InputCard) -> None:
+        self.batches.append(on_plane(images, limits.static_hw))
+        self._targets.append(targets)
