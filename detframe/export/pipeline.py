@@ -141,10 +141,7 @@ def export(
     plan = Plan.of(path, format, precision, size, batch, tolerance)
     _check_size(model, plan.size)
     chosen = None if records is None else spread(records, num_images)
-    height, width = plan.size or (None, None)
-    limits = InputCard(
-        height, width, plan.batch, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, model.preprocessor.divisor
-    )
+    limits = _limits(model, cfg, plan)
     classes = None if model.class_agnostic else tuple(meta["class_names"])
     images = training_images(cfg, classes, limits) if plan.precision == "int8" else None
     source = None if weights is None else Path(weights).expanduser()
@@ -155,6 +152,13 @@ def export(
         report.details = details
         _publish(folder, plan.path, report)
     return report
+
+
+def _limits(model: GeneralizedRCNN, cfg: ConfigNode, plan: Plan) -> InputCard:
+    """How the file takes images."""
+    height, width = plan.size or (None, None)
+    keys = cfg.INPUT
+    return InputCard(height, width, plan.batch, keys.MIN_SIZE_TEST, keys.MAX_SIZE_TEST, model.preprocessor.divisor)
 
 
 def _write(
