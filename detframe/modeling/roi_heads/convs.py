@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from detframe.errors import InvalidValueError
 from detframe.layers import ConvNorm, init_he, make_norm
+from detframe.ops.exportable import is_traced
 
 
 class RegionConvs(nn.Sequential):
@@ -45,9 +46,10 @@ def fully_connected(x: Tensor, layer: nn.Module) -> Tensor:
     """A linear layer over maps (R, C, S, S) or vectors.
 
     Over channels_last float32 maps on a CPU it runs as the convolution of the map's size that it equals: that reads the
-    maps as they lie, and its kernel is the faster one.
+    maps as they lie, and its kernel is the faster one. Other runtimes than PyTorch are faster with a product.
     """
-    if x.ndim == 4 and x.dtype == torch.float32 and x.device.type == "cpu" and isinstance(layer, nn.Linear):
+    eager = x.ndim == 4 and x.dtype == torch.float32 and x.device.type == "cpu" and not is_traced()
+    if eager and isinstance(layer, nn.Linear):
         weight = layer.weight.reshape(-1, *x.shape[1:])
         return F.conv2d(x, weight, layer.bias).flatten(1)
     return layer(x.flatten(1))
