@@ -13,6 +13,7 @@ from detframe.cli.common import log_to_terminal, run_command
 from detframe.config.paths import expanded
 from detframe.engine.terminal import RESULT
 from detframe.errors import InvalidValueError
+from detframe.parallel.stopping import StopSignals
 
 logger = logging.getLogger(__name__)
 DYNAMIC = "dynamic"
@@ -88,7 +89,9 @@ def _run(args: argparse.Namespace) -> int:
     }
     Plan.of(output, **how)  # before anything is read
     detector = Detector.load(weights, "cpu", allow_custom_imports=args.allow_custom_imports)
-    report = detector.export(output, data=args.data, num_images=args.images, weights=weights, **how)
+    signals = StopSignals()
+    with signals.handled(), signals.at_once():  # also on SIGTERM nothing half-written is left
+        report = detector.export(output, data=args.data, num_images=args.images, weights=weights, **how)
     logger.info("%s\nwritten: %s and %s.report.md", report.summary(), output, output, extra=RESULT)
     return 0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,13 @@ def test_weights_that_are_none(tmp_path: Path, capsys):
     assert export.main(["--weights", str(tmp_path / "b.onnx"), *words]) == 2
     assert "is an exported file; an export begins with a checkpoint" in capsys.readouterr().err
     assert not (tmp_path / "c.onnx").exists()
+
+
+def test_a_signal_leaves_nothing(checkpoint: Path, tmp_path: Path, monkeypatch):
+    def killed(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("detframe.export.pipeline._write", killed)
+    (tmp_path / "out").mkdir()
+    code = export.main(["--weights", str(checkpoint), "--output", str(tmp_path / "out" / "a.onnx")])
+    assert code == 143 and not list((tmp_path / "out").iterdir())
