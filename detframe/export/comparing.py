@@ -16,6 +16,9 @@ from detframe.structures import Prediction
 
 # Detections of one class that overlap less than this are not the same
 SAME_IOU = 0.5
+# By how many pixels each edge of boxes is moved outwards before: clipped to the border of an image they may have no
+# area, and would overlap only where they are equal to the last digit
+_WIDER = np.array([-0.5, -0.5, 0.5, 0.5])
 # What is compared, in the order of reports: pixels of boxes and keypoints, scores and probabilities of masks
 KINDS = {"boxes": "px", "scores": "", "masks": "", "keypoints": "px"}
 
@@ -52,7 +55,7 @@ def pair(first: Prediction, second: Prediction) -> Pairs:
     boxes = [_numbers(one["boxes"]) for one in (first, second)]
     scores = [_numbers(one["scores"]) for one in (first, second)]
     labels = [_numbers(one["labels"]) for one in (first, second)]
-    overlap = iou(*boxes)
+    overlap = iou(*(one + _WIDER for one in boxes))
     rows, columns = np.nonzero((overlap >= SAME_IOU) & (labels[0][:, None] == labels[1]))
     apart = np.abs(scores[0][rows] - scores[1][columns])
     order = np.lexsort((apart, -np.round(overlap[rows, columns], 3)))

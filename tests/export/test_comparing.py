@@ -46,6 +46,13 @@ def test_the_order_of_rows_plays_no_part():
     assert not pairs.beyond(0.0).any() and not len(pairs.only_first) and not len(pairs.only_second)
 
 
+def test_boxes_clipped_to_a_line_have_their_partner_though_they_differ_in_the_last_digit():
+    lines = [[2.2, 197.0, 34.6, 197.0], [330.0, 8.6, 330.0, 46.3], [0.0, 0.0, 0.0, 0.0]]
+    pairs = pair(found(lines, [0.9, 0.8, 0.7]), found([moved(lines[1], 1e-4), lines[2], lines[0]], [0.8, 0.7, 0.9]))
+    assert dict(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)) == {0: 2, 1: 0, 2: 1}
+    assert not pairs.beyond(1e-3).any() and pairs.beyond(1e-5).any()
+
+
 def test_of_equal_boxes_those_of_equal_scores_are_one():
     pairs = pair(found([A, A], [0.9, 0.3]), found([A, A], [0.3, 0.9]))
     assert dict(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)) == {0: 1, 1: 0}
