@@ -117,9 +117,17 @@ def missing(side: int, window: int) -> int:
 def _rolled(x: Tensor, shift: int) -> Tensor:
     """(N, H, W, C) rolled along both sides."""
     if is_traced():  # by a number that the graph computes
-        rows, columns = ((torch.arange(side, device=x.device) - shift + side) % side for side in x.shape[1:3])
-        return x.index_select(1, rows).index_select(2, columns)
+        for dim in (1, 2):
+            side = x.shape[dim]
+            x = x.index_select(dim, _wrapped(torch.arange(side, device=x.device) - shift, side))
+        return x
     return x.roll((shift, shift), (1, 2)) if shift else x
+
+
+def _wrapped(places: Tensor, side: int) -> Tensor:
+    """Places from -side to 2 * side - 1, brought to 0 to side - 1; exporters know no remainder by a computed number."""
+    places = torch.where(places < 0, places + side, places)
+    return torch.where(places < side, places, places - side)
 
 
 def check_heads(channels: int, heads: int) -> None:
@@ -150,6 +158,9 @@ def to_windows(x: Tensor, window: int) -> Tensor:
 
 def from_windows(x: Tensor, window: int, height: int, width: int) -> Tensor:
     """The reverse of `to_windows`."""
+    if is_traced():  # whose symbols are not merged with the window's sides by reshaping for every size
+        x = x.reshape(x.shape[0], height // window, width // window, *x.shape[2:]).permute(0, 4, 3, 1, 2)
+        return F.pixel_shuffle(x.flatten(1, 2), window).permute(0, 2, 3, 1)
     x = x.reshape(x.shape[0], height // window, width // window, window, window, x.shape[-1])
     return x.transpose(2, 3).reshape(x.shape[0], height, width, x.shape[-1])
 
@@ -174,6 +185,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
 
 def join_heads(x: Tensor) -> Tensor:
     """(N, L, A, T, C / A) to (N, L, T, C)."""
+    if is_traced():  # the kernels that a graph runs may lay their results out otherwise than those it was traced with
+        x = x.contiguous()
     return x.transpose(2, 3).flatten(3)
 
 
@@ -190,6 +203,6 @@ def _regions(padded: int, real: int, window: int, shift: int, device: torch.devi
     `real` are padding.
     """
     place = torch.arange(padded, device=device)
-    source = (place + shift) % padded
+    source = _wrapped(place + shift, padded)
     wrapped = (place >= padded - shift).long()
     return wrapped + 3 * (source >= real)
