@@ -202,7 +202,12 @@ def reason(error: BaseException) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what the exporters say to those who develop them."""
+    """Without what the exporters say to those who develop them.
+
+    Some log by the functions of `logging`, which give the process a handler for everything if it has none; so it has.
+    """
+    root, silent = logging.getLogger(), logging.NullHandler()
+    root.addHandler(silent)
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     before = [entry.level for entry in loggers]
     for entry in loggers:
@@ -212,5 +217,6 @@ def quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
+        root.removeHandler(silent)
         for entry, level in zip(loggers, before, strict=True):
             entry.setLevel(level)

@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 
 from detframe.backends import ModelCard
 from detframe.backends.card import KEY
-from detframe.export.formats import Format, convert, write_onnx
+from detframe.export.formats import Format, convert, quiet, write_onnx
 from detframe.export.precision import lower
 from detframe.export.training_images import TrainingImages
 
@@ -43,7 +43,8 @@ def write_lowered(
             return {"precision": "fp16"}
         target = path if form.name == "onnx" else Path(name) / "lowered.onnx"
         data: dict[str, Any] = {} if images is None else {"batches": images.batches, "score": images.score}
-        details = lower(source, target, card.precision, **data)
+        with quiet():
+            details = lower(source, target, card.precision, **data)
         set_card(target, card)
         if form.name == "openvino":
             convert(target, card, path)

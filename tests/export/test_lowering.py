@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from dataclasses import replace
 
@@ -84,11 +85,14 @@ def test_files_say_their_precision(exported, tmp_path, monkeypatch, name, form):
 
         @staticmethod
         def score(path):
+            logging.info("as onnxruntime's quantizer logs")
             return 50.0
 
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
     lowered = replace(what, precision=name)
     details = write_lowered(None, (), (), lowered, target, FORMATS[form], Images() if name == "int8" else None)
     assert details["precision"] == name
+    assert logging.getLogger().handlers == []  # that has turned on the log of everything nowhere
     session = open_model(target, "cpu")
     assert (session.card.precision, session.card.class_names) == (name, what.class_names)
     assert session.run(pixels, sizes)["count"].tolist() == pytest.approx([8], abs=2)
