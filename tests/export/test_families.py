@@ -236,6 +236,7 @@ def test_a_file_of_each_family_finds_what_the_model_finds(family, tmp_path):
     check(family, model, export(model, tmp_path / "model.onnx", opset=19 if "deformable" in family else 18))
 
 
+@pytest.mark.filterwarnings("ignore:.create_unbacked_symint:FutureWarning")  # of torchvision's nms
 @pytest.mark.parametrize("family", ["retinanet", pytest.param("mask", marks=pytest.mark.slow)])
 def test_the_plain_call_of_torch_exports_too(family, tmp_path):
     """torch.onnx.export(model, images, file), with torchvision's outputs, an image after another."""
