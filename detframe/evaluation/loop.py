@@ -81,7 +81,8 @@ def evaluating(model: nn.Module, amp_dtype: torch.dtype | None = None) -> Iterat
 
 def _with_masks_on_boxes(model: nn.Module) -> Callable[[Sequence[Tensor]], list[Prediction]]:
     """The model, told to leave masks on their boxes where it can."""
-    takes_it = "paste_masks" in inspect.signature(model.forward).parameters
+    named = "paste_masks" in inspect.signature(model.forward).parameters
+    takes_it = named or getattr(model, "takes_paste_masks", False)
     return partial(model, paste_masks=False) if takes_it else model
 
 

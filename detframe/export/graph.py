@@ -27,6 +27,8 @@ INPUTS = ("images", "sizes")
 OUTPUTS = ("boxes", "scores", "labels", "count")
 # Sides of the traced plane, in cells of the coarsest map: odd and unequal, so that no size is taken for another
 _TRACED_CELLS = (5, 7)
+# PyTorch's exporters differ much: that of 2.6 cannot tell that padding is never less than nothing
+_CHECKED_WITH = "PyTorch 2.14"
 
 
 class ExportableDetector(nn.Module):
@@ -139,8 +141,9 @@ def _complaint(whole: nn.Module, error: BaseException) -> str:
             module_name = names.get(id(frame.f_locals.get("self")), module_name)
     reason = " ".join(line.strip() for line in str(error).strip().split("\n")[:2])
     return (
-        f"the model cannot be exported: {module_name or 'it'} cannot be traced ({where}): {reason}. What runs may not "
-        "depend on the values of tensors: no Python `if`, `int()` or loop over them"
+        f"the model cannot be exported: {module_name or 'it'} cannot be traced{where and f' ({where})'}: {reason}. "
+        "What runs may not depend on the values of tensors: no Python `if`, `int()` or loop over them. This is PyTorch "
+        f"{torch.__version__}; exports are checked with {_CHECKED_WITH}: update torch where yours is older"
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detframe.errors import InvalidValueError
-from detframe.ops.exportable import is_traced
+from detframe.ops.exportable import is_traced, smaller
 
 
 class WindowAttention(nn.Module):
@@ -103,7 +103,7 @@ class MLP(nn.Module):
 def useful_shift(shift: int, x: Tensor, window: int) -> int:
     """`shift` for a map (N, H, W, C) that is larger than a window in both directions, else 0."""
     if is_traced():
-        larger: Any = torch.sym_min(1, torch.sym_max(0, torch.sym_min(x.shape[1], x.shape[2]) - window))
+        larger: Any = smaller(1, torch.sym_max(0, smaller(x.shape[1], x.shape[2]) - window))
         moved: int = shift * larger
         return moved
     return shift if min(x.shape[1:3]) > window else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from detframe.modeling.proposals import NMS, Proposals, predictions_in_graph
 from detframe.ops import BoxCoder
 from detframe.ops.exportable import is_traced
 from detframe.registry import META_ARCHITECTURES
-from detframe.structures import BoxMasks, ImageList, Prediction, Target
+from detframe.structures import BoxMasks, ImageList, Pasting, Prediction, Target
 
 # How far a float image may leave [0, 1], as after a bicubic resize
 _OVERSHOOT = 0.25
@@ -112,6 +112,8 @@ class GeneralizedRCNN(nn.Module):
 
     # images are padded to so many times what the extractor's maps need
     divisor_factor: ClassVar[int] = 1
+    # what has to be asked, since the signature of `forward` does not tell
+    takes_paste_masks: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -251,11 +253,12 @@ class GeneralizedRCNN(nn.Module):
         parts = {key: torch.split(value, counts) for key, value in maps.items()}
         return [{key: part[i] for key, part in parts.items()} for i in range(len(counts))]
 
-    def forward(
-        self, images: Sequence[Tensor], targets: Sequence[Target] | None = None, paste_masks: bool = True
-    ) -> Any:
+    # options by name alone: of any other default, PyTorch's exporter by TorchScript makes one more image of the list
+    def forward(self, images: Sequence[Tensor], targets: Sequence[Target] | None = None, **how: Unpack[Pasting]) -> Any:
+        if torch.jit.is_tracing():  # type: ignore[no-untyped-call]
+            images = [image for image in images if image is not None]  # which it puts there for missing targets
         with naming_images(images, targets):
-            return self._run(*self._batch(images, targets), paste_masks)
+            return self._run(*self._batch(images, targets), **how)
 
     def _batch(self, images: Sequence[Tensor], targets: Sequence[Target] | None) -> tuple[ImageList, Any]:
         """The images as one batch, and in training their GroundTruth, else None."""

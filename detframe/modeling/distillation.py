@@ -7,7 +7,7 @@ Legend: N images, C channels, G objects of the fullest image, (h, w) cells of a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from detframe.modeling.detector import GeneralizedRCNN, naming_images
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.ops import BoxCoder
 from detframe.registry import META_ARCHITECTURES
-from detframe.structures import Target
+from detframe.structures import Pasting, Target
 
 STRIDES = {"p2": 4, "p3": 8}  # of the targets, on the image that the teacher sees
 
@@ -101,11 +101,9 @@ class DistilledRCNN(GeneralizedRCNN):
             )
         super().check(cfg)
 
-    def forward(
-        self, images: Sequence[Tensor], targets: Sequence[Target] | None = None, paste_masks: bool = True
-    ) -> Any:
+    def forward(self, images: Sequence[Tensor], targets: Sequence[Target] | None = None, **how: Unpack[Pasting]) -> Any:
         if not self.training:
-            return super().forward(images, targets, paste_masks)
+            return super().forward(images, targets, **how)
         with naming_images(images, targets):
             batch, ground_truth = self._batch(images, targets)
             losses = self._distill(batch.tensors, ground_truth)

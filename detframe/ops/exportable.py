@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,6 +40,18 @@ def is_traced() -> bool:
     of_export = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
     scripted: bool = torch.jit.is_tracing()  # type: ignore[no-untyped-call]
     return is_exporting() or of_export or scripted
+
+
+def smaller(a: Any, b: Any) -> int:
+    """The smaller of two lengths, of which one may be a symbol of the graph.
+
+    TorchScript has tensors in their place, and a graph of one size of image, so that they are numbers all the same.
+    """
+    if torch.jit.is_tracing():  # type: ignore[no-untyped-call]
+        return min(int(a), int(b))
+    number: Any = torch.sym_min(a, b)
+    least: int = number
+    return least
 
 
 @contextmanager

@@ -85,7 +85,8 @@ def keypoints_at_once(logits: Tensor, boxes: Tensor) -> Tensor:
     alone = torch.jit.is_tracing()  # type: ignore[no-untyped-call]
     width, height = longest if alone else (side.item() for side in longest)
     best, _ = _peaks(logits.float(), pixels, width, height)
-    places = torch.stack([best % width, best // width], -1) + 0.5
+    # by the tensor, since an exporter need not know how to divide by a number of the graph
+    places = torch.stack([best % longest[0], best // longest[0]], -1) + 0.5
     places = places * (sides / pixels)[:, None] + boxes[:, None, :2]
     return torch.cat([places, torch.ones_like(places[..., :1])], -1)
 
@@ -111,11 +112,15 @@ def _peaks(logits: Tensor, pixels: Tensor, width: Any, height: Any) -> tuple[Ten
     """Where (row * width + column) and how high the peaks of the heatmaps (R, P, S, S) are; two tensors (R, P)."""
     across = _enlargement(logits.shape[-1], pixels[:, 0], width)
     down = _enlargement(logits.shape[-2], pixels[:, 1], height)
-    wide = (logits.flatten(1, 2) @ across.mT).reshape(*logits.shape[:3], width)
+    regions, points, rows, columns = logits.shape
+    # by number, since graphs cannot guess a side where there are no regions
+    wide = logits.reshape(regions, points * rows, columns) @ across.transpose(1, 2)
+    wide = wide.reshape(regions, points, rows, width)
     heat = down[:, None] @ wide
     column, row = (torch.arange(n, device=logits.device) for n in (width, height))
     beyond = (column >= pixels[:, :1])[:, None, :] | (row >= pixels[:, 1:])[:, :, None]
-    scores, best = heat.masked_fill(beyond[:, None], -torch.inf).flatten(2).max(2)
+    heat = heat.masked_fill(beyond[:, None], -torch.inf)
+    scores, best = heat.reshape(regions, points, height * width).max(2)
     return best, scores
 
 
@@ -132,5 +137,10 @@ def _enlargement(size: int, lengths: Tensor, longest: int) -> Tensor:
     near = ((_CUBIC + 2) * away - (_CUBIC + 3)) * away**2 + 1
     far = ((away - 5) * away + 8) * away * _CUBIC - 4 * _CUBIC
     weights = torch.where(away <= 1, near, far)
-    places = (first[..., None].long() + taps).clamp(0, size - 1)
+    places = (first[..., None] + taps).clamp(0, size - 1).long()
+    if torch.jit.is_tracing():  # type: ignore[no-untyped-call]
+        # older operators of ONNX cannot add several numbers to one place, as happens along the border
+        cells = torch.arange(size, device=lengths.device)
+        shares = [torch.where(places[..., i, None] == cells, weights[..., i, None], 0.0) for i in range(4)]
+        return torch.stack(shares).sum(0)
     return torch.zeros((*centres.shape, size), device=lengths.device).scatter_add_(2, places, weights)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from detframe.structures.box_masks import BoxMasks
     from detframe.structures.contract import validate_target
     from detframe.structures.image_list import ImageList
-    from detframe.structures.instances import Prediction, Target, select
+    from detframe.structures.instances import Pasting, Prediction, Target, select
     from detframe.structures.lazy_masks import LazyMasks
     from detframe.structures.mask_targets import crop_masks, sample_masks
     from detframe.structures.rescale import rescale_prediction, to_cpu
@@ -22,7 +22,7 @@ else:
             "box_masks": "BoxMasks",
             "contract": "validate_target",
             "image_list": "ImageList",
-            "instances": "Prediction Target select",
+            "instances": "Pasting Prediction Target select",
             "lazy_masks": "LazyMasks",
             "mask_targets": "crop_masks sample_masks",
             "rescale": "rescale_prediction to_cpu",
@@ -35,6 +35,7 @@ __all__ = [
     "BoxMasks",
     "ImageList",
     "LazyMasks",
+    "Pasting",
     "Prediction",
     "Target",
     "crop_masks",

@@ -56,3 +56,9 @@ def _rows(value: Any, keep: Tensor) -> Any:
     if isinstance(value, tv_tensors.TVTensor) and not isinstance(rows, tv_tensors.TVTensor):
         return tv_tensors.wrap(rows, like=value)
     return rows
+
+
+class Pasting(TypedDict, total=False):
+    """What a pass of a model may be told beside its images and targets."""
+
+    paste_masks: bool

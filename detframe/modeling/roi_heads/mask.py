@@ -40,7 +40,8 @@ class MaskPredictor(nn.Module):
         x = F.relu(self.conv5_mask(x), inplace=True)
         weight, bias = self.mask_fcn_logits.weight[..., 0, 0], self.mask_fcn_logits.bias
         column = torch.zeros_like(labels) if len(weight) == 1 else labels - 1
-        cells = x.permute(0, 2, 3, 1).flatten(1, 2)  # (R, S², D)
+        # by number, since graphs cannot guess a side where there are no regions
+        cells = x.permute(0, 2, 3, 1).reshape(x.shape[0], x.shape[2] * x.shape[3], x.shape[1])  # (R, S², D)
         logits = torch.bmm(cells, weight[column][..., None].to(cells.dtype))[..., 0].float()
         if bias is not None:
             logits = logits + bias[column][:, None].float()

@@ -28,7 +28,7 @@ from detframe.ops import (
     random_keys,
     sample_balanced,
 )
-from detframe.ops.exportable import is_traced
+from detframe.ops.exportable import is_traced, smaller
 from detframe.ops.reach import Objects, Reached, anchor_reach
 from detframe.registry import RPN_HEADS
 from detframe.structures import ImageList
@@ -209,7 +209,7 @@ class AnchorRPN(nn.Module):
         limits = self.proposing.train if self.training else self.proposing.test
         boxes, scores, level = [], [], []
         for i, (level_anchors, level_logits, level_deltas) in enumerate(zip(anchors, logits, deltas, strict=True)):
-            best, rows = level_logits.topk(torch.sym_min(limits.pre_nms, level_logits.shape[1]), 1)
+            best, rows = level_logits.topk(smaller(limits.pre_nms, level_logits.shape[1]), 1)
             kept = level_deltas.gather(1, rows[..., None].expand(-1, -1, 4))
             boxes.append(self.coder.decode(kept, level_anchors[rows]))
             scores.append(best)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from detframe.modeling.proposals import NMS, Candidates, Proposals
-from detframe.ops.exportable import is_traced
+from detframe.ops.exportable import is_traced, smaller
 from detframe.ops.ragged import places
 
 
@@ -35,7 +35,7 @@ def top_candidates(scores: Tensor, eligible: Tensor, keep: int) -> LevelCandidat
     """
     num_classes = scores.shape[2]
     ranked = torch.where(eligible, scores, -1.0).flatten(1)
-    best, index = ranked.topk(torch.sym_min(keep, ranked.shape[1]), 1)
+    best, index = ranked.topk(smaller(keep, ranked.shape[1]), 1)
     image, column = (best >= 0).nonzero(as_tuple=True)
     index = index[image, column]
     return LevelCandidates(image, index // num_classes, index % num_classes + 1, best[image, column])
