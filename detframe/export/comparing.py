@@ -19,7 +19,8 @@ SAME_IOU = 0.5
 # By how many pixels each edge of boxes is moved outwards before: clipped to the border of an image they may have no
 # area, and would overlap only where they are equal to the last digit
 _WIDER = np.array([-0.5, -0.5, 0.5, 0.5])
-# What is compared, in the order of reports: pixels of boxes and keypoints, scores and probabilities of masks
+# What is compared, in the order of reports: pixels of boxes and keypoints, scores, and probabilities of masks, in the
+# mean of the cells of each
 KINDS = {"boxes": "px", "scores": "", "masks": "", "keypoints": "px"}
 
 
@@ -90,7 +91,9 @@ def _differences(first: Prediction, second: Prediction, own: np.ndarray, other: 
                 out[name] = np.full(len(own), np.inf)
                 continue
             a, b = (_values(one, name) for one in (first, second))
-            out[name] = np.abs(a[own] - b[other]).max(1, initial=0)
+            apart = np.abs(a[own] - b[other])
+            # PointRend looks again where it is least certain: of cells that are equally so, rounding chooses others
+            out[name] = apart.mean(1) if name == "masks" and apart.size else apart.max(1, initial=0)
     return out
 
 

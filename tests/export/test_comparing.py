@@ -74,6 +74,14 @@ def test_differences_are_the_largest_of_each_kind():
     assert sizes == pytest.approx({"boxes": 2.0, "scores": 0.1, "masks": 0.125, "keypoints": 0.5})
 
 
+def test_masks_are_compared_in_the_mean_of_their_cells():
+    masks = torch.zeros(1, 10, 10)
+    other = masks.clone()
+    other[0, 0, :2] = 0.5
+    a, b = (found([A], [0.9], masks=BoxMasks(one, torch.tensor([A]), (50, 50))) for one in (masks, other))
+    assert pair(a, b).difference["masks"] == pytest.approx([0.01])
+
+
 def test_what_only_one_of_them_has_differs():
     pairs = pair(found([A], [0.9], keypoints=torch.zeros(1, 1, 3)), found([A], [0.9]))
     assert pairs.difference["keypoints"].tolist() == [np.inf] and pairs.beyond(1e9).tolist() == [True]
