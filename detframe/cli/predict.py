@@ -136,10 +136,13 @@ def _format(text: str) -> str:
     return text
 
 
+_YEAR = 366 * 24 * 3600  # seconds
+
+
 def _seconds(text: str) -> float:
     number = float(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be more than 0, not {text}")
+    if not 0 < number <= _YEAR:
+        raise argparse.ArgumentTypeError(f"must be more than 0 and at most a year ({_YEAR}), not {text}")
     return number
 
 

@@ -64,7 +64,9 @@ def test_the_code_for_fiftyone_runs(folder, database):
 def test_the_examples_have_the_options_that_the_page_names():
     commands = "\n".join(blocks(PAGE, "bash")).replace("\\\n", " ")
     found = re.findall(r"^python (examples/\w+\.py)(.*)$", commands, flags=re.MULTILINE)
-    assert {script for script, _ in found} == {"examples/track.py", "examples/cut_tiles.py", "examples/slicing.py"}
+    assert {script for script, _ in found} == {
+        *("examples/track.py", "examples/cut_tiles.py", "examples/slicing.py", "examples/gradio_demo.py")
+    }
     for script, rest in found:
         source = (ROOT / script).read_text(encoding="utf-8")
         assert not [option for option in re.findall(r"--[\w-]+", rest) if f'"{option}"' not in source]
