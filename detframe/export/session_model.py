@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from detframe.arrays.resize import fitting_shape
 from detframe.backends import InputCard
+from detframe.backends.detections import on_planes
 from detframe.structures import BoxMasks, Prediction
 
 
@@ -33,12 +34,7 @@ def on_plane(images: Sequence[Tensor], plane_hw: tuple[int, int] | None = None) 
     Args:
         plane_hw: (H, W); None: the largest sides.
     """
-    sizes = np.array([image.shape[-2:] for image in images], dtype=np.int64)
-    height, width = sizes.max(0).tolist() if plane_hw is None else plane_hw
-    planes = np.zeros((len(images), 3, height, width), dtype=np.uint8)
-    for plane, image, (h, w) in zip(planes, images, sizes.tolist(), strict=True):
-        plane[:, :h, :w] = image.numpy()
-    return planes, sizes
+    return on_planes([image.numpy() for image in images], plane_hw)
 
 
 def predictions(found: dict[str, np.ndarray], sizes: np.ndarray, paste_masks: bool = True) -> list[Prediction]:
