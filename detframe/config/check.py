@@ -100,13 +100,15 @@ def _solver(cfg: ConfigNode) -> Findings:
 
 
 def _input(cfg: ConfigNode) -> Findings:
-    sizes, jitter = cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.LSJ
+    sizes, jitter, tiles = cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.LSJ, cfg.INPUT.TILES
     if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and (len(sizes) != 2 or sizes[0] > sizes[1]):
         yield "INPUT.MIN_SIZE_TRAIN", 'two rising values (the SAMPLING is "range")'
     if jitter.MAX_SCALE < jitter.MIN_SCALE:
         yield "INPUT.LSJ.MAX_SCALE", f"at least MIN_SCALE {jitter.MIN_SCALE}"
     if jitter.ON and jitter.SIZE * jitter.MAX_SCALE > _LONGEST_SIDE:
         yield "INPUT.LSJ.MAX_SCALE", f"so small that SIZE {jitter.SIZE} times it is at most {_LONGEST_SIDE} pixels"
+    if 0 < tiles.SIZE <= tiles.OVERLAP:
+        yield "INPUT.TILES.OVERLAP", f"below INPUT.TILES.SIZE {tiles.SIZE} (in pixels, or a part of it, as 0.2)"
 
 
 def _heads(cfg: ConfigNode) -> Findings:

@@ -182,6 +182,8 @@ def test_what_is_wrong_is_said(key: str, value: Any, wanted: str):
         (("SOLVER.EARLY_STOP_PATIENCE", 2, "DATASETS.TEST", "a"), "needs evaluations during training"),
         (("SOLVER.EARLY_STOP_PATIENCE", 2, "TEST.EVAL_PERIOD", 5), "needs data to evaluate on"),
         (("INPUT.LSJ.ON", True, "INPUT.LSJ.SIZE", 2**15, "INPUT.LSJ.MAX_SCALE", 50), "at most 65536 pixels"),
+        (("INPUT.TILES.SIZE", 64, "INPUT.TILES.OVERLAP", 64), r"OVERLAP must be below INPUT\.TILES\.SIZE 64 .* 64\.0"),
+        (("INPUT.TILES.SIZE", 1, "INPUT.TILES.OVERLAP", 1), r"OVERLAP must be below INPUT\.TILES\.SIZE 1"),
         (("MODEL.RESNETS.NORM", "BN", "MODEL.RESNETS.NORM_EPS", 0), "above 0 with MODEL.RESNETS.NORM BN"),
         (("MODEL.RESNETS.NUM_GROUPS", 4096, "MODEL.RESNETS.WIDTH_PER_GROUP", 4096), "at most 4096 channels"),
         (("MODEL.POINT_HEAD.SUBDIVISION_STEPS", 10), "masks have at most 2048 pixels a side"),
@@ -193,6 +195,15 @@ def test_keys_that_must_agree(overrides: tuple[Any, ...], match: str):
     cfg.merge_from_list(list(overrides))
     with pytest.raises(ValueError, match=match):
         validate(cfg)
+
+
+@pytest.mark.parametrize(
+    "overrides", [("INPUT.TILES.OVERLAP", 600), ("INPUT.TILES.SIZE", 64, "INPUT.TILES.OVERLAP", 63)]
+)
+def test_an_overlap_of_tiles_that_leaves_a_step_or_of_tiles_that_are_off(overrides: tuple[Any, ...]):
+    cfg = get_cfg()
+    cfg.merge_from_list(list(overrides))
+    validate(cfg)
 
 
 # ---------------------------------------------------------------- sense of each kind

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from detframe.config.bounds import Number
-from detframe.config.key import Key, section
-from detframe.config.keys.common import IMAGES, LATER_IMAGES, LENGTH, LONGER_SIDE, MEASURES, SIDE, STRENGTH
+from detframe.config.key import REFUSED, Key, Resume, section
+from detframe.config.keys.common import HOW, IMAGES, LATER_IMAGES, LENGTH, LONGER_SIDE, MEASURES, SIDE, STRENGTH
+
+TILE_ORDER = Resume(REFUSED, "other tiles, or another order of them: the place where the run stands would mean another")
 
 LSJ = section(
     ON=Key(False, "Large-scale jitter (arXiv:2012.07177) instead of MIN_SIZE_TRAIN: images are resized to fit a square "
@@ -12,6 +14,27 @@ LSJ = section(
     SIZE=Key(1024, "Side of that square", above=0, ceiling=2**15),
     MIN_SCALE=Key(0.1, "Lower bound of the random scale", above=0, ceiling=100),
     MAX_SCALE=Key(2.0, "Upper bound of the random scale", above=0, ceiling=100),
+)
+
+TILES = section(
+    SIZE=Key(0, "Cut images into square tiles with a side of so many pixels of the file, in training, evaluation and "
+        "prediction; a tile is then an image like any other, which MIN_SIZE_TRAIN, MIN_SIZE_TEST and the other keys "
+        "apply to; 0: images stay whole (docs/small_objects.md)", like=SIDE, resume=TILE_ORDER),
+    OVERLAP=Key(0.2, "Overlap of neighbouring tiles: below 1 a part of SIZE, from 1 on in pixels. An object that is "
+        "not larger is whole in some tile", at_least=0, ceiling=2**15, resume=TILE_ORDER),
+    MIN_VISIBLE=Key(0.3, "An object belongs to a tile that shows at least this part of its area (of its mask, where "
+        "it has one), and its box is clipped to the tile; an object of which a tile shows less is ignored there",
+        above=0, at_most=1, resume=TILE_ORDER),
+    WHOLE_IMAGE_TOO=Key(False, "The whole image is one more tile, for objects that no tile holds", resume=TILE_ORDER),
+    MAX_EMPTY=Key(0.25, "Largest part of the tiles of an epoch that show no object; which come is drawn anew in "
+        "each epoch", within=(0, 1), resume=TILE_ORDER),
+    MERGE=Key("ios", "How the detections of the tiles of an image become one list", choices={
+        "ios": "detections of one object by several tiles become one where they cover MERGE_THRESH of the smaller one, "
+        "so that the parts of an object that was cut are joined",
+        "nms": "NMS over all tiles at an IoU of MERGE_THRESH"}, resume=MEASURES),
+    MERGE_THRESH=Key(0.5, "The threshold of MERGE", above=0, at_most=1, resume=MEASURES),
+    COMPARE=Key(True, "The evaluation at the end of a run, and `detframe evaluate`, also score whole images, and whole "
+        "images at as many pixels as the tiles have together", resume=HOW),
 )
 
 INPUT = section(
@@ -34,6 +57,7 @@ INPUT = section(
     FLIP_PROB=Key(0.5, "Probability of a horizontal flip, which also swaps left and right keypoints", within=(0, 1)),
     VERTICAL_FLIP_PROB=Key(0.0, "Probability of a vertical flip", within=(0, 1)),
     LSJ=LSJ,
+    TILES=TILES,
     COPY_PASTE_PROB=Key(0.0, "Probability that some objects of another training image are pasted into an image, cut "
         "out by their masks (arXiv:2012.07177)", within=(0, 1)),
     BRIGHTNESS=Key(0.0, "Strength of brightness jitter, as in torchvision's ColorJitter; 0 is off", like=STRENGTH),
