@@ -36,12 +36,21 @@ def shared(root: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def own_log() -> Iterator[None]:
-    """The handlers that a command run in this process adds to the log do not outlive the test: their streams do not."""
-    log = logging.getLogger("detframe")
-    level, handlers = log.level, list(log.handlers)
+    """Every test begins with the log as an import leaves it.
+
+    Handlers that a command run in this process adds write to a stream that ends with its test; where a fixture of a
+    module or session ran it, they would be there in all tests that follow.
+    """
+    _reset_logs()
     yield
-    log.setLevel(level)
-    log.handlers = handlers
+    _reset_logs()
+
+
+def _reset_logs() -> None:
+    for name in ("detframe", "py.warnings"):
+        log = logging.getLogger(name)
+        log.handlers, log.propagate = [], True
+        log.setLevel(logging.NOTSET)
 
 
 @pytest.fixture

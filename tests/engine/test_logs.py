@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 
+from detframe.cli.common import log_to_terminal
 from detframe.engine.logs import run_log
 from detframe.engine.metrics_writer import MetricsFile
 
@@ -59,3 +60,17 @@ def test_error_is_in_the_file_with_its_traceback(tmp_path, capsys):
     assert "ERROR: the reason" in text
     assert "Traceback (most recent call last)" in text
     assert "the reason" not in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def earlier_command():
+    """A command that a fixture of this module has run; its stream is gone when the tests run."""
+    return log_to_terminal()
+
+
+def test_the_log_of_a_fixture_is_not_that_of_the_tests(earlier_command, capsys):
+    log = logging.getLogger("detframe")
+    assert earlier_command is not None and not log.handlers and log.level == logging.NOTSET
+    assert log_to_terminal() is not earlier_command
+    log.info("said")
+    assert capsys.readouterr().err == "said\n"
