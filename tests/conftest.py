@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -51,6 +52,30 @@ def _reset_logs() -> None:
         log = logging.getLogger(name)
         log.handlers, log.propagate = [], True
         log.setLevel(logging.NOTSET)
+
+
+@pytest.fixture
+def heard_signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A signal that the code under test does not hear, or takes for a second one, fails the test.
+
+    Else it would end the process of the tests, and nothing would tell why.
+    """
+    from detframe.parallel import stopping
+
+    def unheard(number: int, frame: object) -> None:
+        threads = ", ".join(thread.name for thread in threading.enumerate())
+        raise AssertionError(
+            f"nobody handles {signal.Signals(number).name}; in work: {stopping._active}; this thread is "
+            f"{threading.current_thread()}, the main one {threading.main_thread()}; threads: {threads}"
+        )
+
+    ends: list[tuple[int, int, str]] = []
+    monkeypatch.setattr(stopping, "_end_process", lambda *how: ends.append(how))
+    before = {number: signal.signal(number, unheard) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    assert not ends, f"the process would have been ended: {ends}"
 
 
 @pytest.fixture

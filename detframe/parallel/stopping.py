@@ -143,32 +143,36 @@ class StopSignals:
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        thread = threading.Thread(target=self._watch, args=(reader,), daemon=True)
+        ended = threading.Event()
+        thread = threading.Thread(target=self._watch, args=(reader, ended), daemon=True)
         thread.start()
         try:
             yield
         finally:
             signal.set_wakeup_fd(before)
+            ended.set()
             os.write(writer, bytes([_END]))
             thread.join()
             os.close(writer)
             os.close(reader)
 
-    def _watch(self, reader: int) -> None:
-        """Read the numbers of signals as they come, each a byte."""
-        first, same = 0.0, _SAME_SECONDS_LAUNCHED if _is_launched() else SAME_SECONDS
-        while True:
-            numbers = os.read(reader, 64)
-            if not numbers or _END in numbers:
-                return
-            for number in numbers:
-                if number not in SIGNALS:
-                    continue
-                if not first:
-                    first = time.monotonic()
-                    self._end_if_deaf(number)
-                elif time.monotonic() - first > same and not _is_interactive():
-                    _end_process(number, 128 + number, AT_ONCE)
+    def _watch(self, reader: int, ended: threading.Event) -> None:
+        """Read the numbers of signals as they come, each a byte; end the process at the second one.
+
+        When a byte was written does not show. So the time in which a signal is the first one again is waited for, and
+        what has come then is not looked at: on a busy machine, where this thread runs late, that may forgive a second
+        signal, and never takes one for two.
+        """
+        number = _next_signal(reader)
+        if not number:
+            return
+        self._end_if_deaf(number)
+        if ended.wait(_SAME_SECONDS_LAUNCHED if _is_launched() else SAME_SECONDS):
+            return
+        _forget_what_came(reader)
+        while not ended.is_set() and (number := _next_signal(reader)):
+            if not _is_interactive():
+                _end_process(number, 128 + number, AT_ONCE)
 
     def _end_if_deaf(self, signum: int) -> None:
         """In a start, which has nothing to save, the process ends even where its main thread hears no signal."""
@@ -177,6 +181,23 @@ class StopSignals:
             if time.monotonic() > deadline:
                 _end_process(signum, exit_code(signum, self.requeue), "before the training began")
             time.sleep(_DEAF_SECONDS / 20)
+
+
+def _next_signal(reader: int) -> int:
+    """The next number that comes out of a pipe and is one of `SIGNALS`; 0 at the end."""
+    while (byte := os.read(reader, 1)) and byte[0] != _END:
+        if byte[0] in SIGNALS:
+            return byte[0]
+    return _END
+
+
+def _forget_what_came(reader: int) -> None:
+    """Empty a pipe, without waiting for more."""
+    os.set_blocking(reader, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.read(reader, 64):
+            pass
+    os.set_blocking(reader, True)
 
 
 def _end_process(signum: int, code: int, text: str) -> None:

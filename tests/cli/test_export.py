@@ -65,6 +65,7 @@ def test_weights_that_are_none(tmp_path: Path, capsys):
     assert not (tmp_path / "c.onnx").exists()
 
 
+@pytest.mark.usefixtures("heard_signals")
 def test_a_signal_leaves_nothing(checkpoint: Path, tmp_path: Path, monkeypatch):
     def killed(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)

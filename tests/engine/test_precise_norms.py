@@ -302,6 +302,7 @@ def test_a_final_evaluation_that_fails_leaves_the_weights_that_were_evaluated(tm
         torch.testing.assert_close(final[name], value, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.usefixtures("heard_signals")
 @pytest.mark.parametrize("evaluated", [True, False])
 def test_a_signal_while_measuring_ends_the_run_saved(tmp_path, evaluated):
     class Interrupted(PreciseNorms):

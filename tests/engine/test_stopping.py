@@ -25,6 +25,8 @@ from detframe.parallel.stopping import RunInterrupted, RunStopped, RunTerminated
 from tests.engine import light, ranks
 from tests.engine.fakes import last_state, make_checkpointer, make_config, make_data, make_trainer, weights
 
+pytestmark = pytest.mark.usefixtures("heard_signals")
+
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 138}
 
 
@@ -221,6 +223,35 @@ def test_a_start_ends_at_once_also_if_it_hears_nothing(root):
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
     assert "SIGINT before the training began" in process.communicate()[1]
+
+
+def test_the_same_signal_again_is_no_second_one_however_late_it_is_seen(monkeypatch):
+    """On a busy machine the thread that hears them may run when the time of a repetition is over."""
+    ends = []
+    monkeypatch.setattr(stopping, "_end_process", lambda number, code, text: ends.append((number, code)))
+    monkeypatch.setattr(StopSignals, "_end_if_deaf", lambda self, number: time.sleep(3 * stopping.SAME_SECONDS))
+    with StopSignals().handled():
+        send(signal.SIGTERM)
+        time.sleep(0.02)
+        send(signal.SIGTERM)
+        time.sleep(6 * stopping.SAME_SECONDS)
+        assert not ends
+        deadline = time.monotonic() + 20
+        while not ends and time.monotonic() < deadline:  # a repetition may be forgiven, never all of them
+            send(signal.SIGUSR1)
+            time.sleep(2 * stopping.SAME_SECONDS)
+    assert ends[0] == (signal.SIGUSR1, 138)
+
+
+def test_a_thread_that_hears_a_signal_late_ends_with_the_run(monkeypatch):
+    monkeypatch.setattr(stopping, "SAME_SECONDS", 60.0)
+    start = time.monotonic()
+    for count in range(3):
+        with StopSignals().handled() as stop:
+            for _ in range(count):
+                send(signal.SIGTERM)
+        assert stop.received == (signal.SIGTERM if count else 0)
+    assert time.monotonic() - start < 30
 
 
 FORKS = """
