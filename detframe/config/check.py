@@ -138,8 +138,13 @@ def _heads(cfg: ConfigNode) -> Findings:
 
 def _efpn(cfg: ConfigNode) -> Findings:
     efpn = cfg.MODEL.EFPN
-    if efpn.EXTRACTOR != "residual" and efpn.WIDTH % efpn.ATTENTION.HEADS:
+    if efpn.EXTRACTOR in ("swin", "hat") and efpn.WIDTH % efpn.ATTENTION.HEADS:
         yield "MODEL.EFPN.ATTENTION.HEADS", f"a divisor of MODEL.EFPN.WIDTH {efpn.WIDTH}"
+    if efpn.TRANSFER == "plain" and efpn.EXTRACTOR != "residual":
+        yield "MODEL.EFPN.EXTRACTOR", 'the default "residual" (with TRANSFER "plain" nothing is extracted)'
+    if efpn.UPSAMPLE != "sub_pixel" and (efpn.TRANSFER == "plain" or efpn.EXTRACTOR == "pointwise"):
+        chosen = 'TRANSFER "plain"' if efpn.TRANSFER == "plain" else 'EXTRACTOR "pointwise"'
+        yield "MODEL.EFPN.UPSAMPLE", f'the default "sub_pixel" (it has no place with {chosen})'
 
 
 def _test(cfg: ConfigNode) -> Findings:

@@ -84,6 +84,11 @@ class DistilledRCNN(GeneralizedRCNN):
             raise InvalidValueError(
                 f"MODEL.DISTILL.ON needs an extended pyramid, a CONV_BODY such as 'R-50-EFPN', not {name!r}"
             )
+        if "p3" in self.matched and backbone.extension.transfer is None:
+            raise InvalidValueError(
+                "MODEL.DISTILL.FEATURES names 'p3', but with MODEL.EFPN.TRANSFER 'plain' there is no P3' that could "
+                "learn it; set MODEL.DISTILL.FEATURES ['p2']"
+            )
         teacher = [("backbone.body", backbone.body), ("backbone.fpn", backbone.fpn)]
         idle = [] if self.detection else [*teacher, ("rpn", self.rpn), ("roi_heads", self.roi_heads)]
         learning = [part for part, module in idle if module is not None and _learns(module)]

@@ -49,11 +49,19 @@ EFPN = section(
         like=CHANNELS),
     CONTENT_BLOCKS=Key(1, "Blocks of the content extractor", like=LAYERS),
     TEXTURE_BLOCKS=Key(2, "Blocks of the texture extractor", like=LAYERS),
+    TRANSFER=Key("texture", "What P2' is made from, beside C2'", choices={"texture": "P3', the content of p3 with the "
+        "texture of p2, enlarged", "plain": "p2, enlarged: one more level of an FPN"}),
     EXTRACTOR=Key("residual", "Type of these blocks; attention at stride 4 is slow, so keep WIDTH small (128)",
         choices={"residual": "convolutions, the paper", "swin": "two window attention blocks, the second one shifted",
-        "hat": "a residual hybrid attention group"}),
+        "hat": "a residual hybrid attention group", "pointwise": "1x1 convolutions alone, three rounds of two, whose "
+        "widths follow from FPN.OUT_CHANNELS instead of WIDTH"}),
+    UPSAMPLE=Key("sub_pixel", "What doubles the size of the content", choices={"sub_pixel": "a convolution to four "
+        "times the channels, the paper", "depthwise": "the same with a depthwise 3x3 convolution",
+        "dysample": "sampling at learned points", "nearest": ""}),
     ATTENTION=ATTENTION,
     SKIP=Key(True, "Add the upsampled p3 to P3' (the authors' release) or not (the paper's formula)"),
+    C2_PRIME=Key("auto", "What C2' is", choices={"auto": '"res2" for ResNets, "stem" for others', "res2": "the first "
+        "stage over the stem's map of stride 2", "stem": "that map itself"}),
     SHARE_RES2=Key(True, "Compute C2' by the backbone's res2, run once more (the release), or by a res2 of its own"),
     ROI_ASSIGNMENT=Key("exclusive", "With ROI_HEADS.NAME ExtendedROIHeads: how RoIs are pooled from P2'",
         choices={"exclusive": "each is pooled once, the smallest from P2'", "duplicate": "in evaluation those up to "

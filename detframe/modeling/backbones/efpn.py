@@ -1,76 +1,176 @@
-"""EFPN: a ResNet under an FPN with one finer level for small objects (arXiv:2003.07021).
+"""EFPN: a bottom-up network under an FPN with one finer level for small objects (arXiv:2003.07021).
 
 Legend: N images, C = out_channels, level p<i> has stride 2^i: p1 is the paper's P2'.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor, nn
 
 from detframe.config import ConfigNode
+from detframe.errors import InvalidValueError
 from detframe.layers.attention import SwinBlock
 from detframe.layers.hat import ResidualHybridAttentionGroup
 from detframe.modeling.backbones.fpn import FPN
+from detframe.modeling.backbones.pyramids import make_pyramid, pyramid_inputs
 from detframe.modeling.backbones.resnet import RESNETS, ResNet, ResNetSpec, build_stage, initialise
-from detframe.modeling.backbones.texture_transfer import Extension, Extractor, ResidualBlock, TextureTransfer
+from detframe.modeling.backbones.texture_transfer import (
+    Extension,
+    Extractor,
+    PointwiseTransfer,
+    ResidualBlock,
+    TextureTransfer,
+)
 from detframe.registry import BACKBONES
+
+STAGE_STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 
 
 class EFPN(nn.Module):
-    """A ResNet under an FPN, and P2' beneath it: a complete extractor.
+    """A bottom-up network under an FPN, and P2' beneath it: a complete extractor.
 
     `forward` takes (N, 3, H, W), H and W multiples of `size_divisibility`, and returns {"p1": (N, C, H/2, W/2),
-    "p2": (N, C, H/4, W/4), ...}. C2' is the first stage once more, over the stem that was not pooled.
+    "p2": (N, C, H/4, W/4), ...}. C2' is the map of stride 2 before the first stage or, of a ResNet, the first stage
+    once more over it.
 
     Args:
+        body: has `with_stem`, which gives its map of stride 2 and those of its stages.
         own_res2: a first stage of C2' alone; None shares that of the backbone, as the authors do.
+        from_res2: False: C2' is the map of stride 2 itself.
+        in_features: the maps that the FPN reads, finest first; None: all of the body's.
     """
 
-    def __init__(self, body: ResNet, fpn: FPN, extension: Extension, own_res2: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        body: nn.Module,
+        fpn: FPN,
+        extension: Extension,
+        own_res2: nn.Module | None = None,
+        from_res2: bool = True,
+        in_features: list[str] | None = None,
+    ) -> None:
         super().__init__()
         self.body, self.fpn, self.extension = body, fpn, extension
-        self.own_res2 = own_res2
+        self.own_res2, self.from_res2 = own_res2, from_res2
+        strides: Any = body.strides
+        self.in_features = list(strides) if in_features is None else in_features
         self.out_channels = fpn.out_channels
-        self.size_divisibility = 32
-        self.strides = {f"p{i}": 2**i for i in range(1, 7)}
+        self.size_divisibility = max(strides[name] for name in self.in_features)
+        self.strides = {f"p{i}": 2**i for i in range(1, 2 + fpn.num_levels)}
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         _, p2_prime, pyramid = self.extended(x)
         return dict(zip(self.strides, [p2_prime, *pyramid], strict=True))
 
     def extended(self, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """P3' (N, C, H/4, W/4), P2' (N, C, H/2, W/2) and the levels p2..p6 of the pyramid."""
-        stem = self.body.stem(x)
-        res2 = self.body.get_submodule("layer1") if self.own_res2 is None else self.own_res2
-        c2_prime = res2(stem)
-        merged, coarsest = self._merged(stem)
+        """P3' (N, C, H/4, W/4), P2' (N, C, H/2, W/2) and the levels p2, p3, ... of the pyramid."""
+        c2_prime, features = self._finer(x)
+        merged = self.fpn.merge(features)
         p3_prime, p2_prime = self.extension(merged[1], merged[0], c2_prime)
-        return p3_prime, p2_prime, self.fpn.outputs(merged, coarsest)
+        return p3_prime, p2_prime, self.fpn.outputs(merged, features[-1])
 
     def targets(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What P3' and P2' of an image half as large are to be: p3 before its output convolution (N, C, H/8, W/8), and
         p2 (N, C, H/4, W/4)."""
-        merged, _ = self._merged(self.body.stem(x))
+        merged = self.fpn.merge(self._read(self.body(x)))
         return merged[1], self.fpn.levels(merged)[0]
 
-    def _merged(self, stem: Tensor) -> tuple[list[Tensor], Tensor]:
-        features = list(self.body.stages(stem).values())
-        return self.fpn.merge(features), features[-1]
+    def _finer(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """C2' and the maps that the FPN reads."""
+        body: Any = self.body
+        if not self.from_res2:
+            stem, maps = body.with_stem(x)
+            return stem, self._read(maps)
+        stem = body.stem(x)
+        res2 = body.get_submodule("layer1") if self.own_res2 is None else self.own_res2
+        return res2(stem), self._read(body.stages(stem))
+
+    def _read(self, maps: Mapping[str, Tensor]) -> list[Tensor]:
+        return [maps[name] for name in self.in_features]
 
 
 def build_efpn(cfg: ConfigNode) -> EFPN:
     """The ResNet that CONV_BODY names under an extended pyramid with the choices of MODEL.EFPN."""
-    spec = ResNetSpec.from_config(cfg)
-    body, keys = ResNet(spec), cfg.MODEL.EFPN
-    channels = list(body.out_channels.values())
-    fpn = FPN(channels, cfg.MODEL.FPN.OUT_CHANNELS, cfg.MODEL.FPN.NORM)
-    block = choose_extractor(cfg)
-    transfer = TextureTransfer(fpn.out_channels, keys.WIDTH, block, keys.CONTENT_BLOCKS, keys.TEXTURE_BLOCKS, keys.SKIP)
+    spec, keys = ResNetSpec.from_config(cfg), cfg.MODEL.EFPN
+    body = ResNet(spec, last=efpn_inputs(cfg)[-1])
+    if keys.C2_PRIME == "stem":
+        return extend(cfg, body, spec.stem_channels)
+    fpn, extension = _parts(cfg, body, body.out_channels["res2"])
     own_res2 = None
     if not keys.SHARE_RES2:
         own_res2 = build_stage(spec, 0)
         initialise(own_res2)
-    return EFPN(body, fpn, Extension(transfer, channels[0], fpn.out_channels), own_res2)
+    return EFPN(body, fpn, extension, own_res2, in_features=efpn_inputs(cfg))
+
+
+def extend(cfg: ConfigNode, body: nn.Module, stem_channels: int) -> EFPN:
+    """A bottom-up network with `with_stem`, `out_channels` and `strides` under the extended pyramid of a config, whose
+    C2' is its map of stride 2.
+
+    Raises:
+        ValueError: MODEL.EFPN asks for a first stage over that map.
+    """
+    keys, name = cfg.MODEL.EFPN, cfg.MODEL.BACKBONE.CONV_BODY
+    if keys.C2_PRIME == "res2":
+        raise InvalidValueError(
+            f"MODEL.EFPN.C2_PRIME is 'res2', but the first stage of {name!r} begins with a stride, so that it cannot "
+            "run over the map before it once more, as that of a ResNet can; choose 'stem' or 'auto'"
+        )
+    if not keys.SHARE_RES2:
+        raise InvalidValueError(
+            f"MODEL.EFPN.SHARE_RES2 is False, but C2' of {name!r} is the map of its stem, without a res2; leave it True"
+        )
+    fpn, extension = _parts(cfg, body, stem_channels)
+    return EFPN(body, fpn, extension, from_res2=False, in_features=efpn_inputs(cfg))
+
+
+def efpn_inputs(cfg: ConfigNode) -> list[str]:
+    """The bottom-up maps that an extended pyramid reads.
+
+    Raises:
+        ValueError: not res2 and res3 among them, of which the finer level is made.
+    """
+    names = pyramid_inputs(cfg, STAGE_STRIDES)
+    if names[:2] != ["res2", "res3"]:
+        raise InvalidValueError(
+            f"MODEL.FPN.IN_FEATURES is {names}, but the finer level of {cfg.MODEL.BACKBONE.CONV_BODY!r} is made of the "
+            "levels of res2 and res3; leave it empty, or begin with these"
+        )
+    return names
+
+
+def _parts(cfg: ConfigNode, body: Any, c2_channels: int) -> tuple[FPN, Extension]:
+    """The pyramid over the maps of a body, and what extends it."""
+    names = efpn_inputs(cfg)
+    missing = [name for name in names if name not in body.strides]
+    wrong = [name for name in names if name not in missing and body.strides[name] != STAGE_STRIDES[name]]
+    if missing or wrong:
+        raise InvalidValueError(
+            f"an extended pyramid needs maps whose strides double, but {cfg.MODEL.BACKBONE.CONV_BODY!r} gives it "
+            f"{dict(body.strides)}; choose others with MODEL.FPN.IN_FEATURES (a dilated res5 has the stride of res4)"
+        )
+    fpn = make_pyramid(cfg, [body.out_channels[name] for name in names])
+    return fpn, Extension(_transfer(cfg, fpn.out_channels), c2_channels, fpn.out_channels, cfg.MODEL.FPN.UPSAMPLE)
+
+
+def _transfer(cfg: ConfigNode, channels: int) -> TextureTransfer | PointwiseTransfer | None:
+    keys = cfg.MODEL.EFPN
+    if keys.TRANSFER == "plain":
+        return None
+    if keys.EXTRACTOR == "pointwise":
+        return PointwiseTransfer(channels, keys.SKIP)
+    return TextureTransfer(
+        channels,
+        keys.WIDTH,
+        choose_extractor(cfg),
+        keys.CONTENT_BLOCKS,
+        keys.TEXTURE_BLOCKS,
+        keys.SKIP,
+        keys.UPSAMPLE,
+    )
 
 
 def choose_extractor(cfg: ConfigNode) -> Extractor:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
 from detframe.layers import ConvNorm, conv_norm, freeze, make_norm
+from detframe.modeling.backbones.efpn import efpn_inputs, extend
 from detframe.modeling.backbones.pyramids import PYRAMIDS, build_pyramid, pyramid_inputs
 from detframe.registry import BACKBONES
 
@@ -23,6 +24,7 @@ STEM_CHANNELS = 32
 STAGE_ENDS = {"res2": 3, "res3": 6, "res4": 13, "res5": 17}
 STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 STEM_END = 1
+STEM_MAP_CHANNELS = GROUPS[0][1]
 
 
 class InvertedResidual(nn.Module):
@@ -86,19 +88,43 @@ class MobileNetV2(nn.Module):
             self.features[i] = freeze(self.features[i])
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        stem, *blocks = self.features
-        x = F.relu6(stem(x), inplace=True)
-        out = {}
-        names = {end: name for name, end in STAGE_ENDS.items()}
+        return self.with_stem(x)[1]
+
+    def with_stem(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The map of stride 2 before res2, (N, 16, H/2, W/2), and what `forward` gives."""
+        first, *blocks = self.features
+        x = F.relu6(first(x), inplace=True)
+        maps = {}
+        names = {STEM_END: "stem", **{end: name for name, end in STAGE_ENDS.items()}}
         for i, block in enumerate(blocks, start=1):
             x = block(x)
             if i in names:
-                out[names[i]] = x
-        return out
+                maps[names[i]] = x
+        return maps.pop("stem"), maps
 
 
 def build_mobilenet_pyramid(cfg: ConfigNode) -> nn.Module:
     """MobileNetV2 under the pyramid that CONV_BODY asks for.
+
+    Raises:
+        ValueError: as `make_body`.
+    """
+    body = make_body(cfg, pyramid_inputs(cfg, STRIDES)[-1])
+    return build_pyramid(cfg, body, body.out_channels, body.strides)
+
+
+@BACKBONES.register("MNV2-EFPN")
+def build_mobilenet_efpn(cfg: ConfigNode) -> nn.Module:
+    """MobileNetV2 under an extended pyramid, whose C2' is the map before its first stride beyond 2.
+
+    Raises:
+        ValueError: as `make_body` and `extend`.
+    """
+    return extend(cfg, make_body(cfg, efpn_inputs(cfg)[-1]), STEM_MAP_CHANNELS)
+
+
+def make_body(cfg: ConfigNode, last: str) -> MobileNetV2:
+    """The MobileNetV2 of a config up to a stage.
 
     Raises:
         ValueError: deformable stages, which only ResNets have.
@@ -108,9 +134,7 @@ def build_mobilenet_pyramid(cfg: ConfigNode) -> nn.Module:
             f"MODEL.RESNETS.STAGE_WITH_DCN is {cfg.MODEL.RESNETS.STAGE_WITH_DCN}, but CONV_BODY "
             f"{cfg.MODEL.BACKBONE.CONV_BODY!r} is no ResNet: its 3x3 convolutions are depthwise"
         )
-    last = pyramid_inputs(cfg, STRIDES)[-1]
-    body = MobileNetV2(cfg.MODEL.MOBILENET.NORM, cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT, last)
-    return build_pyramid(cfg, body, body.out_channels, body.strides)
+    return MobileNetV2(cfg.MODEL.MOBILENET.NORM, cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT, last)
 
 
 for _suffix in PYRAMIDS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -49,7 +50,7 @@ def build_pyramid(
             f"a pyramid needs maps whose strides double, but {cfg.MODEL.BACKBONE.CONV_BODY!r} gives it {strides}; "
             "choose others with MODEL.FPN.IN_FEATURES (a dilated res5 has the stride of res4)"
         )
-    return PyramidBackbone(body, channels, strides, _pyramid(cfg, list(channels.values())))
+    return PyramidBackbone(body, channels, strides, make_pyramid(cfg, list(channels.values())))
 
 
 def pyramid_suffix(cfg: ConfigNode) -> str:
@@ -80,7 +81,15 @@ def pyramid_inputs(cfg: ConfigNode, strides: Mapping[str, int]) -> list[str]:
     return wanted
 
 
-def _pyramid(cfg: ConfigNode, channels: Sequence[int]) -> nn.Module:
+def make_pyramid(cfg: ConfigNode, channels: Sequence[int]) -> Any:
+    """The pyramid that CONV_BODY and MODEL.FPN ask for, an FPN where the name has no suffix of its own.
+
+    Args:
+        channels: of the maps that it reads, finest first.
+
+    Raises:
+        ValueError: keys of MODEL.FPN that do not fit each other.
+    """
     keys, suffix = cfg.MODEL.FPN, pyramid_suffix(cfg)
     if suffix == "BIFPN":
         wrong = {f"MODEL.FPN.{key}": keys[key] for key, value in FPN_ONLY.items() if keys[key] != value}

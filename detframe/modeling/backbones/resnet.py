@@ -199,6 +199,11 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         return self.stages(self.stem(x))
 
+    def with_stem(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The map of stride 2 before it is pooled, and what `forward` gives."""
+        stem = self.stem(x)
+        return stem, self.stages(stem)
+
     def stem(self, x: Tensor) -> Tensor:
         """The first convolution: (N, 3, H, W) -> (N, 64, H/2, W/2)."""
         return conv_norm(x, self.conv1, self.bn1, relu=True)

@@ -6,13 +6,17 @@ The paper calls the level of stride 2 P2' and the one of stride 4 P3': what P2 a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detframe.layers import init_he
+from detframe.layers.upsampling import DySample, Interpolate, cropped, make_upsampler
+
 SLOPE = 0.1  # of the leaky ReLUs, as in the authors' release
+ROUNDS = 3  # of the pointwise extractors
 Extractor = Callable[[int], nn.Module]
 
 
@@ -41,62 +45,119 @@ class TextureTransfer(nn.Module):
         content_blocks: blocks of the content extractor.
         texture_blocks: blocks of the texture extractor.
         skip: add p3, enlarged, to the result (in the release, but not in the paper's formula).
+        upsample: what doubles the size of the content, a name of `make_upsampler`; "sub_pixel" is the paper's.
     """
 
     def __init__(
-        self, channels: int, width: int, block: Extractor, content_blocks: int, texture_blocks: int, skip: bool
+        self,
+        channels: int,
+        width: int,
+        block: Extractor,
+        content_blocks: int,
+        texture_blocks: int,
+        skip: bool,
+        upsample: str = "sub_pixel",
     ) -> None:
         super().__init__()
-        self.skip = skip
+        self.skip = Interpolate() if skip else None
         self.content_head = nn.Conv2d(channels, width, 3, padding=1)
         self.content_body = nn.Sequential(*(block(width) for _ in range(content_blocks)))
-        self.sub_pixel = nn.Conv2d(width, 4 * width, 3, padding=1)
+        self.sub_pixel = make_upsampler(upsample, width)
         self.texture_head = nn.Conv2d(width + channels, width, 3, padding=1)
         self.texture_body = nn.Sequential(*(block(width) for _ in range(texture_blocks)))
         self.tail1 = nn.Conv2d(width, width, 3, padding=1)
         self.tail2 = nn.Conv2d(width, channels, 3, padding=1)
 
     def forward(self, p3: Tensor, p2: Tensor) -> Tensor:
-        height, width = p2.shape[-2:]
         head = _leaky(self.content_head(p3))
-        content = _leaky(F.pixel_shuffle(self.sub_pixel(self.content_body(head) + head), 2))
-        content = content[..., :height, :width]  # a level that rounded up has one cell less than twice the next
+        content = cropped(_leaky(self.sub_pixel(self.content_body(head) + head)), p2)
         texture = self.texture_body(_leaky(self.texture_head(torch.cat([content, p2], 1))))
         out = self.tail2(_leaky(self.tail1(texture + content)))
-        return out + F.interpolate(p3, size=(height, width), mode="nearest") if self.skip else out
+        return out if self.skip is None else out + self.skip(p3, p2)
+
+    def initialise(self) -> None:
+        """All but what initialises itself: blocks of attention, and DySample."""
+        parts = [self.content_head, self.sub_pixel, self.texture_head, self.tail1, self.tail2]
+        blocks = [block for block in (*self.content_body, *self.texture_body) if isinstance(block, ResidualBlock)]
+        _init_xavier([part for part in [*parts, *blocks] if not isinstance(part, DySample)])
+
+
+class PointwiseTransfer(nn.Module):
+    """Texture transfer by 1x1 convolutions alone.
+
+    Content: P3 to four times its channels, three rounds of two convolutions with ReLU, and a pixel shuffle. Texture:
+    three such rounds over the content beside P2, and a convolution that halves the channels. P3' is their sum.
+
+    Args and `forward` as those of TextureTransfer.
+    """
+
+    def __init__(self, channels: int, skip: bool) -> None:
+        super().__init__()
+        self.skip = Interpolate() if skip else None
+        self.content_head = nn.Conv2d(channels, 4 * channels, 1)
+        self.content_body = _rounds(4 * channels)
+        self.texture_body = _rounds(2 * channels)
+        self.texture_tail = nn.Conv2d(2 * channels, channels, 1)
+
+    def forward(self, p3: Tensor, p2: Tensor) -> Tensor:
+        content = cropped(F.pixel_shuffle(self.content_body(self.content_head(p3)), 2), p2)
+        out = content + self.texture_tail(self.texture_body(torch.cat([content, p2], 1)))
+        return out if self.skip is None else out + self.skip(p3, p2)
+
+    def initialise(self) -> None:
+        """He: the chain of ReLUs keeps its scale."""
+        init_he(self)
+
+
+def _rounds(channels: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for _ in range(2 * ROUNDS):
+        layers += [nn.Conv2d(channels, channels, 1), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
 
 
 class Extension(nn.Module):
     """The two extended levels on top of a pyramid.
 
-    `forward(p3, p2, c2)` takes the merged maps as TextureTransfer does and C2', the first stage over the stem that was
-    not pooled, (N, C2, 4h, 4w); it returns P3' (N, C, 2h, 2w) and P2' (N, C, 4h, 4w).
+    `forward(p3, p2, c2)` takes the merged maps as TextureTransfer does and C2', (N, C2, 4h, 4w); it returns P3' (N, C,
+    2h, 2w) and P2' (N, C, 4h, 4w).
+
+    Args:
+        transfer: makes P3' of p3 and p2; None: p2 stands in its place, so that P2' is one more level of an FPN.
+        c2_channels: C2.
+        channels: C.
+        upsample: what enlarges P3', as in `make_upsampler`.
     """
 
-    def __init__(self, transfer: TextureTransfer, c2_channels: int, channels: int) -> None:
+    def __init__(
+        self,
+        transfer: TextureTransfer | PointwiseTransfer | None,
+        c2_channels: int,
+        channels: int,
+        upsample: str = "nearest",
+    ) -> None:
         super().__init__()
         self.transfer = transfer
         self.lateral = nn.Conv2d(c2_channels, channels, 1, bias=False)
         self.output = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        for conv in _own_convolutions(self):
-            nn.init.xavier_uniform_(conv.weight)
-            if conv.bias is not None:
-                nn.init.zeros_(conv.bias)
+        self.upsampler = make_upsampler(upsample, channels)
+        _init_xavier([self.lateral, self.output])
+        if transfer is not None:
+            transfer.initialise()
 
     def forward(self, p3: Tensor, p2: Tensor, c2: Tensor) -> tuple[Tensor, Tensor]:
-        p3_prime = self.transfer(p3, p2)
-        enlarged = F.interpolate(p3_prime, size=c2.shape[-2:], mode="nearest")
-        return p3_prime, self.output(self.lateral(c2) + enlarged)
+        p3_prime = p2 if self.transfer is None else self.transfer(p3, p2)
+        return p3_prime, self.output(self.lateral(c2) + self.upsampler(p3_prime, c2))
 
 
 def _leaky(x: Tensor) -> Tensor:
     return F.leaky_relu(x, SLOPE, inplace=True)
 
 
-def _own_convolutions(extension: Extension) -> list[nn.Conv2d]:
-    """All but those of blocks that initialise themselves (attention)."""
-    transfer = extension.transfer
-    convs = [extension.lateral, extension.output, transfer.content_head, transfer.sub_pixel, transfer.texture_head]
-    convs += [transfer.tail1, transfer.tail2]
-    blocks = [b for b in (*transfer.content_body, *transfer.texture_body) if isinstance(b, ResidualBlock)]
-    return convs + [conv for block in blocks for conv in (block.conv1, block.conv2)]
+def _init_xavier(parts: Iterable[nn.Module]) -> None:
+    for part in parts:
+        for conv in part.modules():
+            if isinstance(conv, nn.Conv2d):
+                nn.init.xavier_uniform_(conv.weight)
+                if conv.bias is not None:
+                    nn.init.zeros_(conv.bias)

@@ -1,4 +1,4 @@
-"""Backbones of the timm library under our pyramids: CONV_BODY "timm/NAME-FPN".
+"""Backbones of the timm library under our pyramids: CONV_BODY "timm/NAME-FPN", "timm/NAME-EFPN".
 
 Legend: N images, (H, W) size of the padded batch; maps res2..res5 have strides 4, 8, 16, 32.
 """
@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
+from detframe.modeling.backbones.efpn import efpn_inputs, extend
 from detframe.modeling.backbones.pyramids import PYRAMIDS, build_pyramid, pyramid_inputs
 from detframe.registry import BACKBONES, nearest
 
 PREFIX = "timm/"
 STAGE_OF_STRIDE = {4: "res2", 8: "res3", 16: "res4", 32: "res5"}
+STEM = "stem"  # the map of stride 2, which the extended level alone reads
+EXTENDED = "EFPN"
 
 
 class TimmBody(nn.Module):
@@ -28,12 +31,14 @@ class TimmBody(nn.Module):
         freeze_at: 0 none, 1 what comes before the first of our stages, 2 that and the first stage, ..., 5 all; frozen
             batch norms keep their statistics.
         stages: the maps to return; parameters behind the last are not built.
+        stem: `with_stem` also gives the map of stride 2.
 
     Raises:
-        ValueError: timm is not installed, has no such model, or the model gives no maps of strides from 4 to 32.
+        ValueError: timm is not installed, has no such model, or the model gives no maps of strides from 4 to 32, or
+            none of stride 2 for a stem.
     """
 
-    def __init__(self, name: str, freeze_at: int = 0, stages: list[str] | None = None) -> None:
+    def __init__(self, name: str, freeze_at: int = 0, stages: list[str] | None = None, stem: bool = False) -> None:
         super().__init__()
         info = _create(name).feature_info
         # of several maps of one stride the last is the deepest
@@ -44,10 +49,20 @@ class TimmBody(nn.Module):
                 f"timm's {name!r} gives maps of the strides {info.reduction()}; a pyramid needs 4, 8, 16, 32 or "
                 "some of them, each once (a plain vision transformer has one stride only)"
             )
+        if stem:
+            if 2 not in info.reduction():
+                raise InvalidValueError(
+                    f"timm's {name!r} gives maps of the strides {info.reduction()}; an extended pyramid needs one of "
+                    "stride 2 as well, as those of ResNets, MobileNets and EfficientNets (timm/resnet18-EFPN)"
+                )
+            index = {STEM: info.reduction().index(2), **index}
         self.model = _create(name, tuple(info.out_indices[i] for i in index.values()))
         info = self.model.feature_info
+        self.has_stem = stem
         self.out_channels = dict(zip(index, info.channels(), strict=True))
         self.strides = dict(zip(index, info.reduction(), strict=True))
+        self.stem_channels = self.out_channels.pop(STEM, 0)
+        self.strides.pop(STEM, None)
         self.channels_come_last = "NHWC" in str(getattr(self.model, "output_fmt", "NCHW"))
         self.frozen = self._members(freeze_at) if freeze_at else []
         for member in self.frozen:
@@ -60,7 +75,7 @@ class TimmBody(nn.Module):
         if freeze_at >= 5:
             return [member for _, member in members]
         names = [name.replace("_", ".") for name, _ in members]
-        ends = [stage.replace("_", ".") for stage in self.model.feature_info.module_name()]
+        ends = [stage.replace("_", ".") for stage in self.model.feature_info.module_name()][int(self.has_stem) :]
         covered = [i for i, n in enumerate(names) if f"{n}.".startswith(f"{ends[max(freeze_at - 2, 0)]}.")]
         stop = covered[0] if freeze_at == 1 else covered[-1] + 1
         return [member for _, member in members[:stop]]
@@ -74,10 +89,15 @@ class TimmBody(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return self.with_stem(x)[1]
+
+    def with_stem(self, x: Tensor) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """The map of stride 2, where there is one, and what `forward` gives."""
         maps = self.model(x)
         if self.channels_come_last:
             maps = [m.permute(0, 3, 1, 2) for m in maps]
-        return dict(zip(self.strides, maps, strict=True))
+        stem = maps.pop(0) if self.has_stem else None
+        return stem, dict(zip(self.strides, maps, strict=True))
 
 
 def _create(name: str, out_indices: tuple[int, ...] | None = None) -> Any:
@@ -108,10 +128,14 @@ def build_timm_pyramid(cfg: ConfigNode) -> nn.Module:
         ValueError: a name without the suffix of a pyramid, and the errors of TimmBody.
     """
     conv_body = cfg.MODEL.BACKBONE.CONV_BODY
-    suffix = max((s for s in PYRAMIDS if conv_body.endswith(f"-{s}")), key=len, default="")
+    known = (*PYRAMIDS, EXTENDED)
+    suffix = max((s for s in known if conv_body.endswith(f"-{s}")), key=len, default="")
     if not suffix:
-        raise InvalidValueError(f"{conv_body!r} must end with a pyramid: " + ", ".join(f"-{s}" for s in PYRAMIDS))
+        raise InvalidValueError(f"{conv_body!r} must end with a pyramid: " + ", ".join(f"-{s}" for s in known))
     name = conv_body.removeprefix(PREFIX).removesuffix(f"-{suffix}")
+    if suffix == EXTENDED:
+        body = TimmBody(name, cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT, efpn_inputs(cfg), stem=True)
+        return extend(cfg, body, body.stem_channels)
     whole = {stage: stride for stride, stage in STAGE_OF_STRIDE.items()}
     body = TimmBody(name, cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT, pyramid_inputs(cfg, whole))
     return build_pyramid(cfg, body, body.out_channels, body.strides)
