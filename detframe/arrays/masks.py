@@ -17,7 +17,7 @@ def paste_masks(probs: np.ndarray, boxes: np.ndarray, size_hw: tuple[int, int]) 
     """Masks (M, S, S) on their boxes (M, 4) as float32 (M, 1, H, W), zero elsewhere; see `ops.mask_paste`."""
     out = np.zeros((len(probs), 1, *size_hw), dtype=np.float32)
     for row, (mask, box) in enumerate(zip(_float32(probs), _float32(boxes), strict=True)):
-        y, x, pixels = _window(mask, box, size_hw)
+        y, x, pixels = mask_window(mask, box, size_hw)
         out[row, 0, y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
     return out
 
@@ -31,7 +31,7 @@ def encode_masks(
         ValueError: a threshold of 0 or less, which every pixel of the image would reach.
     """
     check_threshold(threshold)
-    windows = (_window(mask, box, size_hw) for mask, box in zip(_float32(probs), _float32(boxes), strict=True))
+    windows = (mask_window(mask, box, size_hw) for mask, box in zip(_float32(probs), _float32(boxes), strict=True))
     return compress(((y, x, pixels >= threshold) for y, x, pixels in windows), size_hw)
 
 
@@ -60,7 +60,7 @@ def _float32(values: np.ndarray) -> np.ndarray:
     return np.asarray(values, dtype=np.float32)
 
 
-def _window(mask: np.ndarray, box: np.ndarray, size_hw: tuple[int, int]) -> tuple[int, int, np.ndarray]:
+def mask_window(mask: np.ndarray, box: np.ndarray, size_hw: tuple[int, int]) -> tuple[int, int, np.ndarray]:
     """First row, first column and pixels (h, w) of the part of the image that one mask (S, S) reaches."""
     x1, y1, x2, y2 = box.tolist()
     if not (0 < x2 - x1 < math.inf and 0 < y2 - y1 < math.inf):  # also where one is not a number

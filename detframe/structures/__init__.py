@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from detframe.structures.instances import Pasting, Prediction, Target, select
     from detframe.structures.lazy_masks import LazyMasks
     from detframe.structures.mask_targets import crop_masks, sample_masks
+    from detframe.structures.merging import Merging, merge_predictions
     from detframe.structures.rescale import rescale_prediction, to_cpu
+    from detframe.structures.tile_masks import TileMasks
 else:
     __getattr__ = lazily(
         __name__,
@@ -25,7 +27,9 @@ else:
             "instances": "Pasting Prediction Target select",
             "lazy_masks": "LazyMasks",
             "mask_targets": "crop_masks sample_masks",
+            "merging": "Merging merge_predictions",
             "rescale": "rescale_prediction to_cpu",
+            "tile_masks": "TileMasks",
         },
     )
 
@@ -35,10 +39,13 @@ __all__ = [
     "BoxMasks",
     "ImageList",
     "LazyMasks",
+    "Merging",
     "Pasting",
     "Prediction",
     "Target",
+    "TileMasks",
     "crop_masks",
+    "merge_predictions",
     "rescale_prediction",
     "sample_masks",
     "select",
