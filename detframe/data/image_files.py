@@ -36,15 +36,17 @@ def read_image_bytes(path: str | Path) -> bytes:
     """The bytes of a regular file that may be an image.
 
     Raises:
-        FileNotFoundError, PermissionError, OSError, ImageReadError: as `open_image`.
+        FileNotFoundError, PermissionError, OSError: as `open_image`.
+        ImageReadError: as `open_image`, or it is larger than any image may be.
     """
     with open_image(path) as file:
+        check_length(file, path)
         return file.read()
 
 
 @contextmanager
 def open_image(path: str | Path) -> Iterator[BinaryIO]:
-    """A regular file, open for reading, that is neither empty nor larger than any image may be.
+    """A regular file, open for reading, that is not empty.
 
     Raises:
         FileNotFoundError: there is no such file. PermissionError: it may not be read. OSError: reading fails.
@@ -74,10 +76,19 @@ def _check_file(facts: os.stat_result, path: str | Path) -> None:
         raise ImageReadError(f"{path} is {kind}, not an image file")
     if facts.st_size == 0:
         raise ImageReadError(f"{path} is empty")
+
+
+def check_length(file: BinaryIO, path: str | Path) -> None:
+    """Refuse a file that has more bytes than any image may have; not for one of which only parts are read.
+
+    Raises:
+        ImageReadError: it has.
+    """
+    length = os.fstat(file.fileno()).st_size
     limit = _BYTES_PER_PIXEL * max_pixels() + _BYTES_BESIDE
-    if facts.st_size > limit:
+    if length > limit:
         raise ImageReadError(
-            f"{path} has {facts.st_size} bytes, more than any image of {max_pixels()} pixels needs, which is the most "
+            f"{path} has {length} bytes, more than any image of {max_pixels()} pixels needs, which is the most "
             f"that is read; is it an image? {_RAISE_THE_LIMIT}"
         )
 
@@ -114,7 +125,8 @@ def check_size(size_hw: tuple[int, int], path: str | Path) -> None:
     if height * width > max_pixels():
         raise ImageReadError(
             f"{path} is {width}x{height} = {height * width} pixels, and the limit is {max_pixels()}: decoded, it would "
-            f"take {height * width * 3 / 2**30:.1f} GB. Cut it into tiles. {_RAISE_THE_LIMIT}, where memory allows"
+            f"take {height * width * 3 / 2**30:.1f} GB. Cut it into tiles (INPUT.TILES.SIZE), for which a TIFF is read "
+            f"in parts. {_RAISE_THE_LIMIT}, where memory allows"
         )
 
 

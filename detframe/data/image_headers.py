@@ -44,6 +44,7 @@ class Header:
     several: bool = False  # frames or pages
     orientation_at: int = 0  # TIFF: where in the file the orientation stands
     tile_hw: tuple[int, int] = (1, 1)  # TIFF: each tile is decoded whole, whatever the size of the image
+    part: bool = False  # of a larger image, of which its brightest value says nothing
 
     @property
     def size_hw(self) -> tuple[int, int]:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from detframe.data.image_files import ImageReadError, check_size, open_image, read_image_bytes
+from detframe.data.image_files import ImageReadError, check_length, check_size, open_image, read_image_bytes
 from detframe.data.image_headers import (
     PILLOW_FORMATS,
+    TIFF_STARTS,
     Header,
     open_with_pillow,
     pillow_limit_lifted,
     pillow_orientation,
     read_header,
 )
+from detframe.data.tiff_parts import Layout, read_layout
 from detframe.errors import DownloadError, FileAccessError, MissingFileError, NoPermissionError
 
 if TYPE_CHECKING:
@@ -41,7 +44,7 @@ def load_image(path: str | Path, expected_hw: tuple[int, int] | None = None) -> 
 
     The memory lies as (H, W, 3), which the resizing of uint8 images and channels_last convolutions want.
     """
-    return _as_tensor(load_pixels(path, expected_hw))
+    return as_tensor(load_pixels(path, expected_hw))
 
 
 def load_pixels(path: str | Path, expected_hw: tuple[int, int] | None = None) -> np.ndarray:
@@ -61,28 +64,37 @@ def load_pixels(path: str | Path, expected_hw: tuple[int, int] | None = None) ->
     """
     pixels = decode_pixels(read_image_bytes(path), path)
     if expected_hw is not None and pixels.shape[:2] != tuple(expected_hw):
-        raise ImageReadError(_size_message(path, (pixels.shape[0], pixels.shape[1]), expected_hw))
+        raise ImageReadError(size_message(path, (pixels.shape[0], pixels.shape[1]), expected_hw))
     return pixels
 
 
-def decode_pixels(data: bytes, path: str | Path) -> np.ndarray:
+def decode_pixels(data: bytes, path: str | Path, part: bool = False) -> np.ndarray:
     """The content of an image file as `load_pixels` gives it; `path` is what messages call it.
+
+    Args:
+        part: it is a part of a larger image.
 
     Raises:
         ImageReadError: as for `load_pixels`.
     """
     if not data:
         raise ImageReadError(f"{path} is empty")
-    header = read_header(BytesIO(data), path)
+    header = replace(read_header(BytesIO(data), path), part=part)
     check_size(header.stored_hw, path)
     check_size(header.tile_hw, path)
     pixels = _decode(data, header, path)
-    if header.several:
-        _notice("frames", "%s holds several frames or pages; of such images the first is read", path)
+    notice_pages(header, path)
     return pixels
 
 
-def _as_tensor(pixels: np.ndarray) -> Tensor:
+def notice_pages(header: Header, path: str | Path) -> None:
+    """Say, once in a process, that only the first page of a file is read."""
+    if header.several:
+        _notice("frames", "%s holds several frames or pages; of such images the first is read", path)
+
+
+def as_tensor(pixels: np.ndarray) -> Tensor:
+    """Pixels (H, W, 3) as (3, H, W), in the same memory."""
     import torch
 
     return torch.from_numpy(pixels).permute(2, 0, 1)
@@ -90,7 +102,7 @@ def _as_tensor(pixels: np.ndarray) -> Tensor:
 
 def from_pillow(image: Any) -> Tensor:
     """An image of Pillow as `load_image` gives its file: uint8 (3, H, W), RGB, upright; errors of `pillow_pixels`."""
-    return _as_tensor(pillow_pixels(image))
+    return as_tensor(pillow_pixels(image))
 
 
 def pillow_pixels(image: Any) -> np.ndarray:
@@ -106,7 +118,7 @@ def pillow_pixels(image: Any) -> np.ndarray:
         image.load()
     except Exception as error:  # a plugin lets through whatever its parsing runs into
         raise ImageReadError(f"{name} is truncated or damaged: {error or type(error).__name__}") from None
-    return _pixels_of_pillow(image, 16, name)
+    return _pixels_of_pillow(image, Header(str(image.format), (image.size[1], image.size[0]), bits=16), name)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -114,15 +126,37 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
     Raises:
         FileNotFoundError: there is no such file. PermissionError, OSError: it may not or cannot be read.
-        ImageReadError: it is no image, or has more pixels than `max_pixels` allows.
+        ImageReadError: it is no image, or has more pixels than `max_pixels` allows and cannot be read in parts.
     """
     with open_image(path) as file:
         try:
-            header = read_header(file, path)
+            header, layout = read_structure(file, path)
         except ImageReadError as error:
             raise ImageReadError(f"the size of {path} cannot be read: {error}") from None
-    check_size(header.stored_hw, path)
+    if layout is None:
+        check_size(header.stored_hw, path)
     return header.size_hw
+
+
+def read_structure(file: BinaryIO, path: str | Path) -> tuple[Header, Layout | None]:
+    """The header of an image, and how its parts are stored, where these can be read by themselves.
+
+    Args:
+        file: at its start.
+
+    Raises:
+        ImageReadError: it is no image, its header is damaged, or it is larger than any image may be and cannot be read
+            in parts.
+    """
+    is_tiff = file.read(4) in TIFF_STARTS
+    file.seek(0)
+    if not is_tiff:
+        check_length(file, path)
+    header = read_header(file, path)
+    layout = read_layout(file) if is_tiff else None
+    if layout is None:
+        check_length(file, path)
+    return header, layout
 
 
 # ------------------------------------------------------------------ decoding
@@ -140,7 +174,7 @@ def _decode(data: bytes, header: Header, path: str | Path) -> np.ndarray:
         pixels = _with_opencv(_without_orientation(data, header), header, path)
     else:
         return _with_pillow(data, header, path)
-    return _turned(pixels, header.orientation)
+    return turned(pixels, header.orientation)
 
 
 def _check_whole(data: bytes, header: Header, path: str | Path) -> None:
@@ -169,7 +203,7 @@ def _with_opencv(data: bytes, header: Header, path: str | Path) -> np.ndarray:
             f"{path} cannot be decoded: it is a damaged {header.format}, or of a kind that is not read"
         )
     if pixels.dtype == np.uint16:
-        pixels = _eight_bits(pixels, header.bits, path)
+        pixels = _eight_bits(pixels, header, path)
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
 
 
@@ -177,22 +211,22 @@ def _with_pillow(data: bytes, header: Header, path: str | Path) -> np.ndarray:
     """A strict decoder for everything but JPEG and PNG. A TIFF that Pillow does not know is OpenCV's."""
     image = open_with_pillow(data, path, ("TIFF",) if header.format == "TIFF" else PILLOW_FORMATS)
     if image is None:
-        return _turned(_with_opencv(_without_orientation(data, header), header, path), header.orientation)
+        return turned(_with_opencv(_without_orientation(data, header), header, path), header.orientation)
     _load_strictly(image, header, path)
-    return _pixels_of_pillow(image, header.bits, path)
+    return _pixels_of_pillow(image, header, path)
 
 
-def _pixels_of_pillow(image: Any, bits: int, path: str | Path) -> np.ndarray:
+def _pixels_of_pillow(image: Any, header: Header, path: str | Path) -> np.ndarray:
     """uint8 (H, W, 3), RGB, upright, of a loaded image of Pillow; Pillow turns TIFF itself, and then says so."""
     if image.mode.startswith("I"):
         wide = np.asarray(image).clip(0, 2**16 - 1).astype(np.uint16)
-        pixels = np.stack([_eight_bits(wide, bits, path)] * 3, axis=-1)
+        pixels = np.stack([_eight_bits(wide, header, path)] * 3, axis=-1)
     else:
         try:
             pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
         except ValueError as error:
             raise ImageReadError(f"{path} cannot be made RGB: its colours are {image.mode} ({error})") from None
-    return _turned(pixels, pillow_orientation(image))
+    return turned(pixels, pillow_orientation(image))
 
 
 def _load_strictly(image: Any, header: Header, path: str | Path) -> None:
@@ -210,7 +244,7 @@ def _without_orientation(data: bytes, header: Header) -> bytes:
     return data[: header.orientation_at] + bytes(4) + data[header.orientation_at + 4 :]
 
 
-def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """(H, W, 3) as its EXIF orientation says."""
     import cv2
 
@@ -222,13 +256,13 @@ def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return cv2.rotate(pixels, turn[orientation]) if orientation in turn else pixels
 
 
-def _eight_bits(pixels: np.ndarray, stated: int, path: str | Path) -> np.ndarray:
-    """The upper 8 of 16 bits; `stated` is what the file says that it has.
+def _eight_bits(pixels: np.ndarray, header: Header, path: str | Path) -> np.ndarray:
+    """The upper 8 of 16 bits.
 
     By the format and never by the brightest value: two images of one camera must keep their relation.
     """
     bits = int(pixels.max()).bit_length()
-    if stated == 16 and 0 < bits < FULL_BITS:
+    if header.bits == 16 and 0 < bits < FULL_BITS and not header.part:
         _notice(
             "bits",
             "%s has 16 bits per channel, but only %d of them are used (cameras with 10, 12 or 14 bits write such "
@@ -247,7 +281,8 @@ def _notice(kind: str, message: str, *values: object) -> None:
         logger.warning(message, *values)
 
 
-def _size_message(path: str | Path, found_hw: tuple[int, int], expected_hw: tuple[int, int]) -> str:
+def size_message(path: str | Path, found_hw: tuple[int, int], expected_hw: tuple[int, int]) -> str:
+    """What is wrong with an image of another size than the annotations state."""
     found, expected = (f"{hw[1]}x{hw[0]}" for hw in (found_hw, expected_hw))
     message = f"{path} is {found} pixels (width x height), but the annotations say {expected}"
     if tuple(found_hw) == tuple(expected_hw)[::-1]:

@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from detframe.data.image_files import check_size, open_image
-from detframe.data.image_headers import read_header
-from detframe.data.images import IMAGE_FAULTS, load_image
+from detframe.data.images import IMAGE_FAULTS, load_image, read_structure
 from detframe.data.source_groups import equal_files
 from detframe.errors import MissingFileError
 from detframe.parallel.environment import cpu_cores
@@ -108,8 +107,9 @@ def _look(path: str, size: int, header: bool, decode: bool) -> Picture:
 
 def _header(path: str) -> dict[str, Any]:
     with open_image(path) as file:
-        header = read_header(file, path)
-    check_size(header.stored_hw, path)
+        header, layout = read_structure(file, path)
+    if layout is None:
+        check_size(header.stored_hw, path)
     return {
         "size_hw": header.size_hw,
         "orientation": header.orientation,
