@@ -98,11 +98,14 @@ def place_objects(model: GeneralizedRCNN, records: Records, view: View) -> Objec
 
 # ---------------------------------------------------------------------------------------------- what the model reaches
 def reached(model: GeneralizedRCNN, objects: Objects) -> Reached | None:
-    """What training can assign to each object; None where the RPN head, one of a user's, has no `reach` to tell."""
+    """What training can assign to each object; None where the RPN head does not tell: one of a user's without `reach`,
+    or one that ranks (MODEL.RPN.ASSIGNER)."""
     reach = getattr(model.rpn, "reach", None)
     if reach is None:
         return None
     found = reach(objects.to(model.device if model.device.type != "meta" else torch.device("cpu")))
+    if found is None:
+        return None
     return Reached(found.full.cpu(), found.weak.cpu(), found.quality.cpu())
 
 

@@ -11,6 +11,7 @@ from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
 from detframe.layers import freeze_matching
 from detframe.modeling.detector import GeneralizedRCNN, Preprocessor, check_extractor
+from detframe.modeling.receptive_fields import receptive_fields
 from detframe.parallel.device import resolve_device
 from detframe.registry import BACKBONES, META_ARCHITECTURES, ROI_HEADS, RPN_HEADS
 
@@ -44,7 +45,7 @@ def build_detection_model(cfg: ConfigNode) -> GeneralizedRCNN:
         )
     entry = META_ARCHITECTURES.get("DistilledRCNN" if cfg.MODEL.DISTILL.ON else "GeneralizedRCNN")
     backbone: Any = build_backbone(cfg)
-    rpn = _build(RPN_HEADS.get(cfg.MODEL.RPN.NAME), cfg, backbone, "RPN")
+    rpn = _build_rpn(cfg, backbone)
     roi_heads = None
     if cfg.MODEL.ROI_HEADS.NAME:
         roi_heads = _build(ROI_HEADS.get(cfg.MODEL.ROI_HEADS.NAME), cfg, backbone, "ROI_HEADS")
@@ -88,8 +89,16 @@ def build_outline(cfg: ConfigNode) -> GeneralizedRCNN:
         model = build_detection_model(cfg)
     # tensors that say something, as anchors do, stand there
     with torch.random.fork_rng(devices=[]):
-        model.rpn = _build(RPN_HEADS.get(cfg.MODEL.RPN.NAME), cfg, model.backbone, "RPN")
+        model.rpn = _build_rpn(cfg, model.backbone)
     return model
+
+
+def _build_rpn(cfg: ConfigNode, backbone: Any) -> nn.Module:
+    """MODEL.RPN; where it assigns by receptive fields that nobody wrote down, by those of the backbone."""
+    if cfg.MODEL.RPN.ASSIGNER == "rfla" and not cfg.MODEL.RPN.ASSIGNMENT.RFLA_FIELDS:
+        fields = receptive_fields(backbone, _strides_for(cfg, backbone, "RPN"))
+        cfg = cfg.changed([("MODEL.RPN.ASSIGNMENT.RFLA_FIELDS", fields)])
+    return _build(RPN_HEADS.get(cfg.MODEL.RPN.NAME), cfg, backbone, "RPN")
 
 
 def _build(entry: Any, cfg: ConfigNode, backbone: Any, section: str) -> nn.Module:

@@ -98,9 +98,14 @@ def boxes_at(xy: Tensor, distance: Tensor) -> Tensor:
 
 
 def centerness(distance: Tensor) -> Tensor:
-    """How central a location is in its box, 0 to 1 (FCOS, arXiv:1904.01355, equation 3): (..., 4) -> (...)."""
+    """How central a location is in its box, 0 to 1 (FCOS, arXiv:1904.01355, equation 3): (..., 4) -> (...).
+
+    Outside of the box, where a distance is negative, and on its sides it is 0.
+    """
     pairs = torch.stack([distance[..., :2], distance[..., 2:]], -1)
-    return (pairs.amin(-1) / pairs.amax(-1)).prod(-1).clamp(min=0).sqrt()
+    # each ratio by itself: the product of two negative ones is positive
+    ratio = pairs.amin(-1).clamp(min=0) / pairs.amax(-1).clamp(min=torch.finfo(pairs.dtype).tiny)
+    return ratio.prod(-1).sqrt()
 
 
 # ------------------------------------------------------------------ overlaps
@@ -133,13 +138,13 @@ def distance_iou(pred: Tensor, target: Tensor, smoothing: float) -> tuple[Tensor
     """Overlap of boxes that share a location, given by distances: IoU, union and enclosing area, each (P,).
 
     Args:
-        pred, target: (P, 4), not negative.
+        pred, target: (P, 4); negative distances are those of a box that the location is outside of.
         smoothing: added to intersection and union in the IoU.
     """
     pred_area = (pred[:, :2] + pred[:, 2:]).prod(1)
     target_area = (target[:, :2] + target[:, 2:]).prod(1)
     inner, outer = torch.minimum(pred, target), torch.maximum(pred, target)
-    intersection = (inner[:, :2] + inner[:, 2:]).prod(1)
+    intersection = (inner[:, :2] + inner[:, 2:]).clamp(min=0).prod(1)
     enclosing = (outer[:, :2] + outer[:, 2:]).prod(1)
     union = pred_area + target_area - intersection
     tiny = torch.finfo(union.dtype).eps if smoothing == 0 else 0.0

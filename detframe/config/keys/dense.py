@@ -12,6 +12,7 @@ from detframe.config.keys.common import (
     COUNT,
     FIRST_WEIGHTS,
     LAYERS,
+    LENGTH,
     MEASURES,
     NAMES,
     OR_NONE,
@@ -20,6 +21,7 @@ from detframe.config.keys.common import (
     STRENGTH,
     TARGETS,
     WEIGHT,
+    Whole,
 )
 
 _STYLES = {
@@ -42,6 +44,25 @@ _GAMMA = Key(2.0, "Focal loss: gamma, how far easy examples are down-weighted; 0
     resume=TARGETS)
 _CANDIDATES = Key(1000, "Candidates kept per level before NMS", like=COUNT, resume=MEASURES)
 
+_FEW = Whole(above=0, ceiling=1000)
+
+ASSIGNMENT = section(
+    resume=TARGETS,
+    ATSS_K=Key(9, '"atss": cells of each level, nearest to the centre of an object, whose anchors are looked at',
+        like=_FEW),
+    NWD_K=Key(2, '"nwd": anchors that an object takes', like=_FEW),
+    RFLA_K=Key((3, 1), '"rfla": fields that an object takes, then those of what is left, made smaller', each=Whole(
+        at_least=0, ceiling=1000), sizes=(2,)),
+    RFLA_SHRINK=Key(0.9, '"rfla": factor of the sides of the fields the second time', above=0, at_most=1),
+    RFLA_FIELDS=Key((), '"rfla": theoretical receptive fields of the levels from the finest, in pixels, of which half '
+        "is effective; empty: derived from the bottom-up network, as 35, 91, 267, 427 on P2..P5 of a ResNet-50, with "
+        "two strides more on each coarser level", each=LENGTH, resume=ARCHITECTURE),
+    RFLA_SHRUNK_TARGETS=Key(False, '"rfla": encode box targets from the fields made smaller, though boxes are decoded '
+        "with whole ones, as the authors' release does (anchors of the RPN and of RetinaNet)"),
+    FCOS_PRIOR=Key(8.0, '"atss" and "nwd" in FCOS: side of the square that stands for a location, in strides',
+        like=LENGTH),
+)
+
 RPN = section(
     resume=TARGETS,
     NAME=Key("AnchorRPN", "The RPN, or a dense detector in its place", registry="RPN_HEADS", resume=ARCHITECTURE),
@@ -54,6 +75,14 @@ RPN = section(
     ANCHOR_STEP=Key("image", "Pixels from anchor to anchor", choices={"stride": "the stride of the level, detectron2",
         "image": "padded image size over grid size, torchvision; less on levels that were rounded up"},
         resume=ARCHITECTURE),
+    ASSIGNER=Key("iou", "Which anchors or locations are to find an object: of the RPN, and of FCOS or RetinaNet in its "
+        "place", choices={
+        "iou": "by overlap, FG_IOU_THRESHOLD and BG_IOU_THRESHOLD; FCOS: by size and place, MODEL.FCOS",
+        "atss": "of the nearest anchors those whose overlap stands out, arXiv:1912.02424",
+        "nwd": "the nearest anchors by Wasserstein distance, however far, NWD-RKA, arXiv:2206.13996",
+        "rfla": "the receptive fields most like the object, arXiv:2208.08738; they are the anchors, one a cell, in "
+        "place of ANCHOR_SIZES and ASPECT_RATIOS"}, resume=ARCHITECTURE),
+    ASSIGNMENT=ASSIGNMENT,
     CONV_DEPTH=Key(1, "3x3 convolutions before the two outputs", like=LAYERS, resume=ARCHITECTURE),
     BBOX_REG_WEIGHTS=_WEIGHTS,
     FG_IOU_THRESHOLD=Key(0.7, _POSITIVE, within=(0, 1)),

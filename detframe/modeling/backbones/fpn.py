@@ -178,3 +178,8 @@ class PyramidBackbone(nn.Module):
         features = self.body(x)
         pyramid = self.fpn([features[name] for name in self.in_features])
         return dict(zip(self.strides, pyramid, strict=True))
+
+    def bottom_up(self, x: Tensor) -> dict[str, Tensor]:
+        """The bottom-up maps by the names of the levels that stand on them."""
+        features = self.body(x)
+        return {level: features[name] for level, name in zip(self.strides, self.in_features, strict=False)}

@@ -61,6 +61,11 @@ class ImagePyramid(nn.Module):
         maps = [self.layer_block(self.inner_block(self.body(_rescale(x, s))[self.feature])) for s in self.scales]
         return dict(zip(self.strides, maps, strict=True))
 
+    def bottom_up(self, x: Tensor) -> dict[str, Tensor]:
+        """The bottom-up maps by the names of the levels that stand on them."""
+        maps = [self.body(_rescale(x, scale))[self.feature] for scale in self.scales]
+        return dict(zip(self.strides, maps, strict=True))
+
 
 def _strides(scales: Sequence[float], stride: int) -> dict[str, int]:
     levels = [math.log2(stride / scale) if scale > 0 else -1.0 for scale in scales]

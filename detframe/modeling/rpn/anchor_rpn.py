@@ -17,6 +17,7 @@ from detframe.layers import global_normalizer
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.proposals import NMS, Candidates, Proposals, box_coder
 from detframe.modeling.rpn.anchors import AnchorGenerator
+from detframe.modeling.rpn.assigner import AnchorAssigner
 from detframe.modeling.rpn.head import Outputs, RPNHead
 from detframe.ops import (
     BoxCoder,
@@ -24,7 +25,6 @@ from detframe.ops import (
     Matching,
     Sampling,
     inside_images,
-    match_boxes,
     random_keys,
     sample_balanced,
 )
@@ -72,7 +72,7 @@ class _Sampled:
     image: Tensor  # int64 (S,)
     anchor: Tensor  # int64 (S,), row among the image's anchors
     positive: Tensor  # int64 (S+,), rows of the above
-    references: Tensor  # float32 (S+, 4), the positive anchors
+    references: Tensor  # float32 (S+, 4), the positive anchors, or what stands for them
     boxes: Tensor  # float32 (S+, 4), their objects
     num_images: int
 
@@ -85,7 +85,7 @@ class AnchorRPN(nn.Module):
     `loss_rpn_cls` (binary cross entropy) and `loss_rpn_box`, empty without ground truth.
 
     Args:
-        matching, sampling: what anchors are, and how many enter the loss.
+        assigner, sampling: what anchors are, and how many enter the loss.
         boundary_thresh: anchors that cross the image border by more are not sampled for the loss; below 0 all may be.
     """
 
@@ -97,7 +97,7 @@ class AnchorRPN(nn.Module):
         head: RPNHead,
         anchors: AnchorGenerator,
         coder: BoxCoder,
-        matching: Matching,
+        assigner: AnchorAssigner,
         sampling: Sampling,
         boundary_thresh: float,
         loss: RPNLoss,
@@ -107,7 +107,8 @@ class AnchorRPN(nn.Module):
         self.head = head
         self.anchors = anchors
         self.coder, self.loss, self.proposing = coder, loss, proposing
-        self.matching, self.sampling, self.boundary_thresh = matching, sampling, boundary_thresh
+        self.assigner, self.matching = assigner, assigner.rule.matching
+        self.sampling, self.boundary_thresh = sampling, boundary_thresh
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> AnchorRPN:
@@ -118,11 +119,13 @@ class AnchorRPN(nn.Module):
         """
         keys = cfg.MODEL.RPN
         anchors = AnchorGenerator.from_config(cfg, "RPN", strides)
+        coder = box_coder(cfg, keys.BBOX_REG_WEIGHTS)
+        matching = Matching(keys.FG_IOU_THRESHOLD, keys.BG_IOU_THRESHOLD)
         return cls(
             head=RPNHead(out_channels, anchors.num_anchors, keys.CONV_DEPTH),
             anchors=anchors,
-            coder=box_coder(cfg, keys.BBOX_REG_WEIGHTS),
-            matching=Matching(keys.FG_IOU_THRESHOLD, keys.BG_IOU_THRESHOLD),
+            coder=coder,
+            assigner=AnchorAssigner.from_config(cfg, matching, coder, anchors.num_anchors),
             sampling=Sampling(keys.BATCH_SIZE_PER_IMAGE, keys.POSITIVE_FRACTION),
             boundary_thresh=keys.BOUNDARY_THRESH,
             loss=RPNLoss(
@@ -149,14 +152,17 @@ class AnchorRPN(nn.Module):
             logits, deltas = self.head(maps)
             losses = {}
         else:
-            sampled = self._sample(torch.cat(anchors), images, ground_truth)
+            sampled = self._sample(anchors, images, ground_truth)
             logits, deltas, at_sampled = self._training_outputs(maps, sampled)
             losses = self._losses(sampled, *at_sampled)
         return (self._propose(images, anchors, logits, deltas) if propose else None), losses
 
     @torch.no_grad()
-    def reach(self, objects: Objects) -> Reached:
-        """Which objects the anchors that may be sampled for the loss reach, and how well."""
+    def reach(self, objects: Objects) -> Reached | None:
+        """Which objects the anchors that may be sampled for the loss reach, and how well; None where no overlap decides
+        (ASSIGNER)."""
+        if self.assigner.rule.kind != "iou":
+            return None
         anchors, there = self.anchors.nearest(objects, self.boundary_thresh)
         return anchor_reach(objects, anchors, there, self.matching, self.coder)
 
@@ -171,21 +177,21 @@ class AnchorRPN(nn.Module):
         return logits, deltas, (torch.cat(logits, 1)[at], torch.cat(deltas, 1)[at])
 
     @torch.no_grad()
-    def _sample(self, anchors: Tensor, images: ImageList, gt: GroundTruth) -> _Sampled:
+    def _sample(self, levels: list[Tensor], images: ImageList, gt: GroundTruth) -> _Sampled:
         """Choose the anchors that enter the loss, and what they should say."""
-        extend = self.coder.extend
-        matches = match_boxes(extend(gt.boxes), gt.valid, extend(anchors), self.matching, keep_best=True)
-        candidates = matches.label
+        anchors, usable = torch.cat(levels), None
         if self.boundary_thresh >= 0:
-            sizes = images.sizes_on(anchors.device)
-            candidates = candidates.masked_fill(~inside_images(anchors, sizes, self.boundary_thresh), -1)
+            usable = inside_images(anchors, images.sizes_on(anchors.device), self.boundary_thresh)
+        matches = self.assigner(gt.boxes, gt.valid, levels, usable)
+        candidates = matches.label if usable is None else matches.label.masked_fill(~usable, -1)
         keys = random_keys(gt.seeds, len(anchors))
         index, sampled = sample_balanced(candidates, keys, self.sampling)
         image, column = sampled.nonzero(as_tuple=True)
         anchor = index[image, column]
         positive = (matches.label[image, anchor] > 0).nonzero().flatten()
         gt_boxes = gt.boxes[image[positive], matches.gt_index[image[positive], anchor[positive]]]
-        return _Sampled(image, anchor, positive, anchors[anchor[positive]], gt_boxes, num_images=len(gt.boxes))
+        references = self.assigner.references(anchors[anchor[positive]])
+        return _Sampled(image, anchor, positive, references, gt_boxes, num_images=len(gt.boxes))
 
     def _losses(self, sampled: _Sampled, logits: Tensor, deltas: Tensor) -> dict[str, Tensor]:
         objectness = torch.zeros_like(logits).index_fill(0, sampled.positive, 1.0)

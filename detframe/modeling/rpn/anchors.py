@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
 from detframe.modeling.proposals import box_coder
+from detframe.modeling.rpn.assigner import field_sides
 from detframe.ops import BoxCoder, anchor_templates, grid_anchors, grid_step
 from detframe.ops.reach import Objects, grid_cells, nearest_anchors
 from detframe.structures import ImageList
@@ -48,15 +49,25 @@ class AnchorGenerator(nn.Module):
     def from_config(cls, cfg: ConfigNode, section: str, strides: Mapping[str, int]) -> AnchorGenerator:
         """The anchors that ANCHOR_SIZES, ASPECT_RATIOS, ANCHOR_STYLE, _STEP and _OFFSET of MODEL.<section> describe.
 
+        With MODEL.RPN.ASSIGNER "rfla" they are the effective receptive fields, one a cell, whatever the sizes and
+        ratios are, and never rounded.
+
         Raises:
-            ValueError: sizes that do not match the levels of the pyramid.
+            ValueError: sizes, or receptive fields, that do not match the levels of the pyramid.
         """
         keys = cfg.MODEL[section]
+        if cfg.MODEL.RPN.ASSIGNER == "rfla":
+            sizes: list[tuple[float, ...]] = [(side,) for side in field_sides(cfg, strides)]
+            shapes: Sequence[float] = (1.0,)
+            style = "exact" if keys.ANCHOR_STYLE == "torchvision" else keys.ANCHOR_STYLE
+        else:
+            sizes = _sizes_per_level(f"MODEL.{section}.ANCHOR_SIZES", keys.ANCHOR_SIZES, strides)
+            shapes, style = keys.ASPECT_RATIOS, keys.ANCHOR_STYLE
         return cls(
-            sizes=_sizes_per_level(f"MODEL.{section}.ANCHOR_SIZES", keys.ANCHOR_SIZES, strides),
-            aspect_ratios=keys.ASPECT_RATIOS,
+            sizes=sizes,
+            aspect_ratios=shapes,
             strides=list(strides.values()),
-            style=keys.ANCHOR_STYLE,
+            style=style,
             step=keys.ANCHOR_STEP,
             offset=keys.ANCHOR_OFFSET,
             coder=box_coder(cfg),

@@ -17,9 +17,11 @@ from detframe.errors import InvalidValueError
 from detframe.layers import DeformConv, global_normalizer
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.proposals import NMS, Proposals, box_coder, detection_nms
+from detframe.modeling.rpn.assigner import field_sides, make_assigner
 from detframe.modeling.rpn.dense import LevelCandidates, join_levels, top_candidates
 from detframe.modeling.rpn.fcos_head import ClassificationHead, FCOSHead, LevelOutputs, RegressionHead, make_tower
-from detframe.ops import BoxCoder, grid_step, sigmoid_focal
+from detframe.ops import BoxCoder, Matching, grid_step, sigmoid_focal
+from detframe.ops.assigning import Assigner
 from detframe.ops.boxes import (
     LocationMatching,
     Locations,
@@ -69,6 +71,8 @@ class FCOS(nn.Module):
 
     Args:
         sizes: the largest distance of each level but the last.
+        assigner: what gives locations to objects; "iou": whatever `matching` says.
+        prior_sides: for the other rules, the side of the square that stands at the locations of each level, in pixels.
     """
 
     def __init__(
@@ -82,6 +86,8 @@ class FCOS(nn.Module):
         matching: LocationMatching,
         nms: NMS,
         coder: BoxCoder,
+        assigner: Assigner,
+        prior_sides: Sequence[float],
     ) -> None:
         super().__init__()
         self.head = head
@@ -90,13 +96,14 @@ class FCOS(nn.Module):
         self.num_classes = num_classes
         self.settings = settings
         self.matching, self.nms, self.coder = matching, nms, coder
+        self.assigner, self.prior_sides = assigner, list(prior_sides)
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> FCOS:
         """Read MODEL.FCOS; channels, levels and strides come from the extractor.
 
         Raises:
-            ValueError: SIZES_OF_INTEREST that do not match the levels.
+            ValueError: SIZES_OF_INTEREST, or receptive fields, that do not match the levels.
         """
         keys, coder = cfg.MODEL.FCOS, box_coder(cfg)
         sizes = _sizes_of_interest(keys.SIZES_OF_INTEREST, strides)
@@ -117,6 +124,8 @@ class FCOS(nn.Module):
             matching=LocationMatching(keys.CENTER_SAMPLING_RADIUS, keys.RANGE_INCLUSIVE),
             nms=detection_nms(cfg, keys.NMS_TH, coder, dense=True),
             coder=coder,
+            assigner=make_assigner(cfg, Matching(0.0, 0.0)),
+            prior_sides=_prior_sides(cfg, strides),
         )
 
     def forward(
@@ -150,8 +159,10 @@ class FCOS(nn.Module):
         return int(stride * self.settings.location_offset)
 
     @torch.no_grad()
-    def reach(self, objects: Objects) -> Reached:
-        """Which objects get a location of their own."""
+    def reach(self, objects: Objects) -> Reached | None:
+        """Which objects get a location of their own; None where no overlap decides (ASSIGNER)."""
+        if self.assigner.kind != "iou":
+            return None
         keys = self.settings
         levels = [
             LocationLevel(
@@ -169,7 +180,7 @@ class FCOS(nn.Module):
     def _losses(self, locations: Locations, outputs: Sequence[LevelOutputs], gt: GroundTruth) -> dict[str, Tensor]:
         keys = self.settings
         logits, distance, quality = (torch.cat(parts, 1) for parts in zip(*outputs, strict=True))
-        assigned = assign_locations(gt.boxes, gt.valid, locations, self.matching, self.coder)
+        assigned = self._assign(locations, [level.quality.shape[1] for level in outputs], gt)
         image, at = (assigned >= 0).nonzero(as_tuple=True)
         row = assigned[image, at]
         wanted = distances(locations.xy[at], gt.boxes[image, row])
@@ -182,13 +193,31 @@ class FCOS(nn.Module):
         box, box_quality = self._box_losses(distance[image, at], quality[image, at], wanted, scale, positives)
         return {"loss_fcos_cls": cls / positives, "loss_fcos_box": box, "loss_fcos_quality": box_quality / positives}
 
+    @torch.no_grad()
+    def _assign(self, locations: Locations, counts: Sequence[int], gt: GroundTruth) -> Tensor:
+        """The object of each location, int64 (N, A), -1 where there is none.
+
+        Args:
+            counts: of locations of each level.
+        """
+        if self.assigner.kind == "iou":
+            return assign_locations(gt.boxes, gt.valid, locations, self.matching, self.coder)
+        levels = zip(torch.split(locations.xy, list(counts)), self.prior_sides, strict=True)
+        priors = [torch.cat([xy - side / 2, xy + side / 2], 1) for xy, side in levels]
+        matches = self.assigner(self.coder.extend(gt.boxes), gt.valid, priors)
+        return torch.where(matches.label > 0, matches.gt_index, -1)
+
     def _box_losses(
         self, distance: Tensor, quality: Tensor, wanted: Tensor, scale: Tensor | float, positives: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The box loss, normalised, and the quality loss, summed, over the positive locations."""
+        """The box loss, normalised, and the quality loss, summed, over the positive locations.
+
+        A location predicts a box that it lies in. Where it lies outside of its object, as ranking may have it, the box
+        to predict is the smallest one around both, and its centerness is 0.
+        """
         keys = self.settings
         target = wanted / scale
-        loss = distance_iou_loss(distance, target, keys.iou_loss_type, keys.iou_smoothing)
+        loss = distance_iou_loss(distance, target.clamp(min=0), keys.iou_loss_type, keys.iou_smoothing)
         if keys.box_quality == "iou":
             wanted_quality = distance_iou(distance.detach(), target, keys.iou_smoothing)[0]
         else:
@@ -230,6 +259,13 @@ def _last(keys: ConfigNode, channels: int) -> Callable[[], nn.Module] | None:
     if not keys.USE_DCN_IN_TOWER:
         return None
     return lambda: DeformConv(channels, channels, 3)
+
+
+def _prior_sides(cfg: ConfigNode, strides: Mapping[str, int]) -> list[float]:
+    """Sides of the squares that are ranked where locations have no anchors, in pixels."""
+    if cfg.MODEL.RPN.ASSIGNER == "rfla":
+        return field_sides(cfg, strides)
+    return [cfg.MODEL.RPN.ASSIGNMENT.FCOS_PRIOR * stride for stride in strides.values()]
 
 
 def _sizes_of_interest(sizes: Sequence[float], strides: Mapping[str, int]) -> list[float]:

@@ -16,8 +16,9 @@ from detframe.layers import ConvNorm, first_part, global_normalizer, init_normal
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.proposals import NMS, Proposals, box_coder, detection_nms
 from detframe.modeling.rpn.anchors import AnchorGenerator
+from detframe.modeling.rpn.assigner import AnchorAssigner
 from detframe.modeling.rpn.dense import LevelCandidates, best_above, class_prior_bias, join_levels
-from detframe.ops import BoxCoder, BoxLoss, Matching, match_boxes, sigmoid_focal
+from detframe.ops import BoxCoder, BoxLoss, Matching, sigmoid_focal
 from detframe.ops.exportable import is_traced
 from detframe.ops.reach import Objects, Reached, anchor_reach
 from detframe.registry import RPN_HEADS
@@ -76,7 +77,7 @@ class RetinaNet(nn.Module):
         head: RetinaNetHead,
         anchors: AnchorGenerator,
         coder: BoxCoder,
-        matching: Matching,
+        assigner: AnchorAssigner,
         loss: RetinaNetLoss,
         inference: RetinaNetInference,
         nms: NMS,
@@ -84,7 +85,7 @@ class RetinaNet(nn.Module):
         super().__init__()
         self.head = head
         self.anchors = anchors
-        self.coder, self.matching = coder, matching
+        self.coder, self.assigner, self.matching = coder, assigner, assigner.rule.matching
         self.loss = loss
         self.inference, self.nms = inference, nms
         if loss.normalizer == "ema":
@@ -100,6 +101,7 @@ class RetinaNet(nn.Module):
         keys = cfg.MODEL.RETINANET
         coder = box_coder(cfg, keys.BBOX_REG_WEIGHTS)
         anchors = AnchorGenerator.from_config(cfg, "RETINANET", strides)
+        matching = Matching(keys.FG_IOU_THRESHOLD, keys.BG_IOU_THRESHOLD)
         return cls(
             head=RetinaNetHead(
                 out_channels,
@@ -111,7 +113,7 @@ class RetinaNet(nn.Module):
             ),
             anchors=anchors,
             coder=coder,
-            matching=Matching(keys.FG_IOU_THRESHOLD, keys.BG_IOU_THRESHOLD),
+            assigner=AnchorAssigner.from_config(cfg, matching, coder, anchors.num_anchors),
             loss=RetinaNetLoss(
                 alpha=keys.LOSS_ALPHA,
                 gamma=keys.LOSS_GAMMA,
@@ -136,20 +138,20 @@ class RetinaNet(nn.Module):
         logits, deltas = self.head(maps)
         losses = {}
         if ground_truth is not None:
-            of_all_levels = torch.cat(anchors)
-            losses = self._losses(of_all_levels, self._assign(of_all_levels, ground_truth), logits, deltas)
+            losses = self._losses(torch.cat(anchors), self._assign(anchors, ground_truth), logits, deltas)
         return (self._detect(images, anchors, logits, deltas) if propose else None), losses
 
     @torch.no_grad()
-    def reach(self, objects: Objects) -> Reached:
-        """Which objects the anchors reach, and how well."""
+    def reach(self, objects: Objects) -> Reached | None:
+        """Which objects the anchors reach, and how well; None where no overlap decides (ASSIGNER)."""
+        if self.assigner.rule.kind != "iou":
+            return None
         anchors, there = self.anchors.nearest(objects, margin=-1.0)
         return anchor_reach(objects, anchors, there, self.matching, self.coder)
 
     @torch.no_grad()
-    def _assign(self, anchors: Tensor, gt: GroundTruth) -> _Assignment:
-        extend = self.coder.extend
-        matches = match_boxes(extend(gt.boxes), gt.valid, extend(anchors), self.matching, keep_best=True)
+    def _assign(self, anchors: list[Tensor], gt: GroundTruth) -> _Assignment:
+        matches = self.assigner(gt.boxes, gt.valid, anchors)
         positive = matches.label > 0
         labels = torch.where(positive, gt.labels.gather(1, matches.gt_index), 0)
         image, anchor = positive.nonzero(as_tuple=True)
@@ -168,7 +170,8 @@ class RetinaNet(nn.Module):
             for x, y, w in zip(logits, labels, row_weights, strict=True)
         ]
         at_positives = torch.cat(deltas, 1)[assigned.image, assigned.anchor].float()
-        box = self.loss.box_loss(at_positives, anchors[assigned.anchor], assigned.boxes, self.coder)
+        references = self.assigner.references(anchors[assigned.anchor])
+        box = self.loss.box_loss(at_positives, references, assigned.boxes, self.coder)
         box = self.loss.box_weight * (box / normalizer[assigned.image]).sum()
         return {"loss_retinanet_cls": torch.stack(cls).sum(), "loss_retinanet_box": box}
 
