@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from detframe.backends.card import KEY
-from detframe.backends.session import Session, card_of, first_line
-from detframe.errors import InvalidValueError, MissingFileError, MissingModuleError
+from detframe.backends.session import Session, card_of, first_line, imported
+from detframe.errors import InvalidValueError, MissingFileError
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _SILENT = 4  # what the log would say, the errors say too
@@ -28,7 +28,7 @@ class OnnxSession(Session):
 
     def __init__(self, path: Path, device: str = "auto", threads: int | None = None) -> None:
         """Args are those of `open_model`."""
-        runtime = _runtime(path)
+        runtime = imported("onnxruntime", path, " (or onnxruntime-gpu, for CUDA)")
         providers = _providers(runtime, device)
         options = runtime.SessionOptions()
         options.log_severity_level = _SILENT
@@ -52,17 +52,6 @@ class OnnxSession(Session):
     def _compute(self, images: np.ndarray, sizes: np.ndarray) -> Mapping[str, np.ndarray]:
         values = self._session.run(None, {"images": images, "sizes": sizes})
         return dict(zip(self.outputs, values, strict=True))
-
-
-def _runtime(path: Path) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingModuleError(
-            f"{path} needs onnxruntime, which cannot be imported ({error}): pip install onnxruntime (or "
-            "onnxruntime-gpu, for CUDA)"
-        ) from error
-    return onnxruntime
 
 
 def _providers(runtime: Any, device: str) -> list[Any]:

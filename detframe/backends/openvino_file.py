@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from detframe.backends.card import KEY
-from detframe.backends.session import Session, card_of, first_line
-from detframe.errors import InvalidValueError, MissingFileError, MissingModuleError
+from detframe.backends.session import Session, card_of, first_line, imported
+from detframe.errors import InvalidValueError, MissingFileError
 
 _NO_OPERATION = re.compile(r"doesn't contain the operation with type: (\w+)|(?:Unsupported|not supported).*operation")
 _BEGINNING = 2048  # bytes in which <net stands
@@ -24,7 +24,7 @@ class OpenVinoSession(Session):
 
     def __init__(self, path: Path, device: str = "auto", threads: int | None = None) -> None:
         """Args are those of `open_model`."""
-        openvino = _runtime(path)
+        openvino = imported("openvino", path)
         core = openvino.Core()
         name = _device(core, device)
         _check_files(path)
@@ -43,16 +43,6 @@ class OpenVinoSession(Session):
         found = request.infer({"images": images, "sizes": sizes})
         # copies: the arrays are memory of the request
         return {name: np.array(found[index]) for index, name in enumerate(self.outputs)}
-
-
-def _runtime(path: Path) -> Any:
-    try:
-        import openvino
-    except ImportError as error:
-        raise MissingModuleError(
-            f"{path} needs openvino, which cannot be imported ({error}): pip install openvino"
-        ) from error
-    return openvino
 
 
 def _device(core: Any, device: str) -> str:

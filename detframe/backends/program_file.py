@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from detframe.backends.card import KEY
-from detframe.backends.session import NEEDED, Session, card_of, first_line
-from detframe.errors import InvalidValueError, MissingModuleError
+from detframe.backends.session import NEEDED, Session, card_of, first_line, imported
+from detframe.errors import InvalidValueError
 
 CARD_FILE = f"{KEY}.json"  # among the extra files of the archive
 
@@ -28,7 +28,10 @@ class ProgramSession(Session):
 
     def __init__(self, path: Path, device: str = "auto", threads: int | None = None) -> None:
         """Args are those of `open_model`; the number of threads is PyTorch's own business."""
-        torch = _runtime(path)
+        torch = imported("torch", path)
+
+        import detframe.ops.exportable  # noqa: F401  (the operators that the graph calls)
+
         self._device = _device(torch, device)
         _check_archive(path, torch)
         extra = {CARD_FILE: ""}
@@ -52,18 +55,6 @@ class ProgramSession(Session):
         with torch.no_grad(), self._lock:
             values = self._module(*(torch.from_numpy(value).to(self._device) for value in (images, sizes)))
         return {name: value.cpu().numpy() for name, value in zip(self.outputs, values, strict=True)}
-
-
-def _runtime(path: Path) -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingModuleError(
-            f"{path} needs torch, which cannot be imported ({error}): pip install torch"
-        ) from error
-    import detframe.ops.exportable  # noqa: F401  (the operators that the graph calls)
-
-    return torch
 
 
 def _device(torch: Any, device: str) -> Any:

@@ -6,14 +6,16 @@ P keypoints.
 
 from __future__ import annotations
 
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from detframe.backends.card import ModelCard
-from detframe.errors import InvalidValueError
+from detframe.errors import InvalidValueError, MissingModuleError
 
 Arrays = dict[str, np.ndarray]
 # Every file has the first four; masks and keypoints where its model makes them
@@ -119,6 +121,23 @@ def filled(images: np.ndarray, sizes: np.ndarray, batch: int) -> tuple[np.ndarra
 
 def _by(size_hw: Sequence[int]) -> str:
     return f"{size_hw[0]}x{size_hw[1]}"
+
+
+def imported(name: str, path: Path, also: str = "") -> Any:
+    """The runtime of a file.
+
+    Args:
+        also: what can be installed in its place, in words.
+
+    Raises:
+        ImportError: it is not installed; with the line for pip.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingModuleError(
+            f"{path} needs {name}, which cannot be imported ({error}): pip install {name}{also}"
+        ) from error
 
 
 def card_of(text: str | None, path: Path) -> ModelCard:

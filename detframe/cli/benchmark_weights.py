@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from detframe.cli.benchmark_worker import Arrays, Facts, Worker
+from detframe.cli.benchmark_worker import Facts, Worker
 from detframe.config.paths import expanded
 from detframe.engine.terminal import RESULT
 from detframe.errors import InvalidValueError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from detframe.config import ConfigNode
     from detframe.data import Records
-    from detframe.structures import Prediction, Target
+    from detframe.structures import Target
 
 logger = logging.getLogger(__name__)
 
@@ -195,7 +195,7 @@ def _run(
     warm_up: int,
 ) -> None:
     """One batch in one process, timed and scored."""
-    from detframe.export.session_model import on_plane
+    from detframe.evaluation.exported import in_files, on_plane, predictions
 
     plane_hw = entry.facts.static_hw or size_hw
     resized = [_resized(image, entry.facts, plane_hw) for image in images]
@@ -207,20 +207,7 @@ def _run(
     entry.seconds.append(seconds)
     entry.images += len(images)
     if targets is not None:
-        entry.evaluator.update(targets, _in_files(found, sizes, targets, entry.facts.pixel))
-
-
-def _in_files(found: Arrays, sizes: np.ndarray, targets: Sequence[Target], pixel: float) -> list[Prediction]:
-    """Predictions in the coordinates of the image files."""
-    from detframe.export.session_model import predictions
-    from detframe.structures import rescale_prediction
-
-    return [
-        rescale_prediction(prediction, (height, width), target["orig_size_hw"], pixel)
-        for prediction, (height, width), target in zip(
-            predictions(found, sizes, paste_masks=False), sizes.tolist(), targets, strict=True
-        )
-    ]
+        entry.evaluator.update(targets, in_files(predictions(found, sizes), sizes, targets, entry.facts.pixel))
 
 
 def _resized(image: Tensor, facts: Facts, plane_hw: tuple[int, int] | None) -> Tensor:

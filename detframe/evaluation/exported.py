@@ -1,18 +1,63 @@
-"""An exported file as a model, so that the evaluation runs it as it runs one of PyTorch."""
+"""Between tensors and an exported file: images in, predictions out, and the file as a model that evaluations run.
+
+Legend: N images, H, W sides of the plane that they lie in, M detections of an image.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as transforms
 
-from detframe.arrays.resize import resize_image
-from detframe.backends import Session
-from detframe.backends.detections import in_image, rows_found, stacked, wanted_shape
-from detframe.structures import BoxMasks, Prediction
+from detframe.arrays.resize import fitting_shape
+from detframe.backends import InputCard, Session
+from detframe.backends.detections import on_planes
+from detframe.structures import BoxMasks, Prediction, Target, rescale_prediction
+
+
+def fit(image: Tensor, limits: InputCard) -> Tensor:
+    """An image (3, H, W) in the size that a file of a fixed size takes; as it is where sizes are free."""
+    if limits.static_hw is None:
+        return image
+    wanted = fitting_shape((image.shape[-2], image.shape[-1]), limits.static_hw)
+    resized: Tensor = transforms.resize(image, list(wanted), antialias=True)
+    return resized
+
+
+def on_plane(images: Sequence[Tensor], plane_hw: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Images, uint8 (3, H, W), as what a file takes: uint8 (N, 3, H, W), each at the top left, and int64 (N, 2).
+
+    Args:
+        plane_hw: (H, W); None: the largest sides.
+    """
+    return on_planes([image.numpy() for image in images], plane_hw)
+
+
+def predictions(found: dict[str, np.ndarray], sizes: np.ndarray) -> list[Prediction]:
+    """What a session gives, as predictions in the coordinates of the images; masks on their boxes."""
+    out: list[Any] = []
+    for i, (count, size) in enumerate(zip(found["count"].tolist(), sizes.tolist(), strict=True)):
+        one: dict[str, Any] = {
+            name: torch.from_numpy(values[i, :count].copy()) for name, values in found.items() if name != "count"
+        }
+        if "masks" in one:
+            one["masks"] = BoxMasks(one["masks"], one["boxes"], (size[0], size[1]))
+        out.append(one)
+    return out
+
+
+def in_files(
+    found: Sequence[Prediction], sizes_hw: Iterable[Sequence[int]], targets: Sequence[Target], pixel: float
+) -> list[Prediction]:
+    """Predictions in images of these sizes, in the coordinates of the image files."""
+    return [
+        rescale_prediction(prediction, (int(height), int(width)), target["orig_size_hw"], pixel)
+        for prediction, (height, width), target in zip(found, sizes_hw, targets, strict=True)
+    ]
 
 
 class FileModel(nn.Module):
@@ -34,24 +79,14 @@ class FileModel(nn.Module):
     def forward(self, images: Sequence[Tensor], paste_masks: bool = True) -> list[Prediction]:
         """Predictions of images (3, H, W) of uint8; masks on their boxes without `paste_masks`."""
         form = self.session.card.input
-        pixels = [np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy()) for image in images]
-        if form.static_hw is None:
-            resized = pixels
-        else:
-            resized = [resize_image(p, wanted_shape((p.shape[0], p.shape[1]), form)) for p in pixels]
-        found = self.session.run(*stacked(resized, form))
-        out: list[Any] = []
-        for row, (image, small) in enumerate(zip(pixels, resized, strict=True)):
-            values = rows_found({name: of_all[row] for name, of_all in found.items()})
-            sizes = (small.shape[0], small.shape[1]), (image.shape[0], image.shape[1])
-            prediction = {key: _tensors(value) for key, value in in_image(values, *sizes, self.pixel).items()}
-            if paste_masks and "masks" in prediction:
-                prediction["masks"] = prediction["masks"].paste()
+        planes, sizes = on_plane([fit(image.cpu(), form) for image in images], form.static_hw)
+        out = []
+        for image, size, one in zip(
+            images, sizes.tolist(), predictions(self.session.run(planes, sizes), sizes), strict=True
+        ):
+            prediction = rescale_prediction(one, (size[0], size[1]), (image.shape[-2], image.shape[-1]), self.pixel)
+            masks = prediction.get("masks")
+            if paste_masks and isinstance(masks, BoxMasks):
+                prediction["masks"] = masks.paste()
             out.append(prediction)
         return out
-
-
-def _tensors(value: Any) -> Any:
-    if isinstance(value, BoxMasks):
-        return BoxMasks(_tensors(value.probs), _tensors(value.boxes), value.size_hw)
-    return torch.from_numpy(np.ascontiguousarray(value).copy())

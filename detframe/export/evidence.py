@@ -22,12 +22,12 @@ from detframe.config import ConfigNode
 from detframe.data import Records, build_test_loader
 from detframe.errors import EvidenceError, UserError
 from detframe.evaluation import build_evaluator
+from detframe.evaluation.exported import fit, in_files, on_plane, predictions
 from detframe.export.comparing import Tally, pair
 from detframe.export.explaining import Limits, differences
 from detframe.export.reference import Reference, noise_images
-from detframe.export.session_model import fit, on_plane, predictions
 from detframe.modeling import GeneralizedRCNN
-from detframe.structures import Prediction, Target, rescale_prediction
+from detframe.structures import Prediction
 
 logger = logging.getLogger(__name__)
 _LOG_SECONDS = 10.0
@@ -124,7 +124,8 @@ class Prover:
             fitted = [fit(image, card.input) for image in images]
             called = [names.get(int(target["image_id"]), str(target["image_id"])) for target in targets]
             for evaluator, found in zip(evaluators, self._both(tally, fitted, called), strict=True):
-                evaluator.update(targets, _in_files(fitted, targets, found, card.pixel))
+                sizes_hw = [image.shape[-2:] for image in fitted]
+                evaluator.update(targets, in_files(found, sizes_hw, targets, card.pixel))
             if len({one.image for one in tally.counted}) >= _ENOUGH:
                 return
             if time.perf_counter() - shown > _LOG_SECONDS:
@@ -153,7 +154,7 @@ class Prover:
         end = time.perf_counter()
         self._times.append(((middle - start) / len(images), (end - middle) / len(images)))
         self._check_contract(tally.name, arrays)
-        file = predictions(arrays, sizes, paste_masks=False)
+        file = predictions(arrays, sizes)
         for image, name, first, second in zip(images, names, pytorch, file, strict=True):
             self._count(tally, name, image, plane_hw, (first, second))
         return pytorch, file
@@ -205,16 +206,6 @@ def _for_loading(cfg: ConfigNode, fixed: bool, batch: int | None) -> ConfigNode:
     if fixed:
         settings += [("INPUT.MIN_SIZE_TEST", 0), ("INPUT.MAX_SIZE_TEST", 0)]
     return cfg.changed(settings)
-
-
-def _in_files(
-    images: Sequence[Tensor], targets: Sequence[Target], found: Sequence[Prediction], pixel: float
-) -> list[Prediction]:
-    """Predictions in the coordinates of the image files."""
-    return [
-        rescale_prediction(prediction, (image.shape[-2], image.shape[-1]), target["orig_size_hw"], pixel)
-        for prediction, image, target in zip(found, images, targets, strict=True)
-    ]
 
 
 def _by(size_hw: Sequence[int]) -> str:

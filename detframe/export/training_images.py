@@ -14,9 +14,9 @@ from detframe.config import ConfigNode
 from detframe.data import Records, build_test_loader, check_same_names, load_records
 from detframe.errors import InvalidValueError, UserError
 from detframe.evaluation import build_evaluator
+from detframe.evaluation.exported import fit, in_files, on_plane, predictions
 from detframe.export.calibration import Batch
-from detframe.export.session_model import fit, on_plane, predictions
-from detframe.structures import Target, rescale_prediction
+from detframe.structures import Target
 
 NUM_IMAGES = 100
 _SEED = 0  # of the choice of images
@@ -81,12 +81,8 @@ class TrainingImages:
         session = open_model(path, "cpu")
         evaluator = build_evaluator(self._cfg, self._records)
         for (images, sizes), targets in zip(self.batches, self._targets, strict=True):
-            found = predictions(session.run(images, sizes), sizes, paste_masks=False)
-            resized = [
-                rescale_prediction(one, (int(h), int(w)), target["orig_size_hw"], session.card.pixel)
-                for one, (h, w), target in zip(found, sizes, targets, strict=True)
-            ]
-            evaluator.update(targets, resized)
+            found = predictions(session.run(images, sizes), sizes)
+            evaluator.update(targets, in_files(found, sizes, targets, session.card.pixel))
         metrics = evaluator.compute()
         return float(np.mean([metrics[name] for name in _METRICS if name in metrics] or list(metrics.values())))
 
