@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detframe.cli.media import write_image
+from detframe.cli.pictures import Picture
 from detframe.files import safe_name
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from detframe.inference.prediction import ImagePrediction
 
 FOLDER = "crops"
@@ -39,25 +38,24 @@ class CropNames:
         return self._output / FOLDER / safe_name(class_name) / below / f"{stem}{middle}_{number}.jpg"
 
 
-def write_crops(
-    image: np.ndarray, prediction: ImagePrediction, names: CropNames, target: Path, frame: int | None
-) -> None:
-    """Cut every detection out of its image, uint8 RGB (H, W, 3), and save it; numbers begin with the best score.
+def write_crops(picture: Picture, prediction: ImagePrediction, names: CropNames) -> None:
+    """Cut every detection out of its image and save it; numbers begin with the best score.
 
     Raises:
-        OSError: a file cannot be written.
+        OSError: a file cannot be written. ValueError: the image cannot be read any more.
     """
+    target, frame = picture.source.target, picture.frame
     for number, (box, class_name) in enumerate(zip(prediction["boxes"].tolist(), prediction["names"], strict=True), 1):
-        crop = cut_out(image, box)
-        if crop is not None:
-            write_image(names.name(target, frame, class_name, number), crop)
+        touched = touched_pixels(prediction.size_hw, box)
+        if touched is not None:
+            write_image(names.name(target, frame, class_name, number), picture.region(*touched))
 
 
-def cut_out(image: np.ndarray, box: list[float]) -> np.ndarray | None:
-    """The pixels that a box (xyxy) touches; None where it touches none, or is not a number."""
+def touched_pixels(size_hw: tuple[int, int], box: list[float]) -> tuple[int, int, int, int] | None:
+    """Left, top, right and bottom of the pixels that a box (xyxy) touches; None: it touches none, or is no number."""
     if not all(map(math.isfinite, box)):
         return None
-    height, width = image.shape[:2]
+    height, width = size_hw
     left, top = max(0, math.floor(box[0])), max(0, math.floor(box[1]))
     right, bottom = min(width, math.ceil(box[2])), min(height, math.ceil(box[3]))
-    return image[top:bottom, left:right] if right > left and bottom > top else None
+    return (left, top, right, bottom) if right > left and bottom > top else None

@@ -8,6 +8,7 @@ import logging
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detframe.cli.arguments import add_consent_argument, base_parser, positive
 from detframe.cli.common import log_to_terminal, run_command
@@ -20,6 +21,9 @@ from detframe.engine.terminal import shown_on
 from detframe.errors import InvalidValueError, UnknownNameError
 from detframe.parallel.stopping import StopSignals, exit_code
 from detframe.registry import nearest
+
+if TYPE_CHECKING:
+    from detframe.inference.tiling import Tiles
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +93,14 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
         help="predict several views of each image and merge what is found: as TEST.AUG of the config says (else the "
         "image and its mirror image), with these of its keys changed, as MIN_SIZES=600,1000 MERGE=wbf",
     )
+    group.add_argument(
+        "--tiles",
+        nargs="*",
+        metavar="SIZE",
+        help="cut images into tiles of SIZE pixels, predict these and merge what is found over their seams, for small "
+        "objects in large images; with keys of INPUT.TILES as OVERLAP=0.25; without SIZE as in the training; 'off': "
+        "whole images, where the training was on tiles",
+    )
     add_consent_argument(group)
 
 
@@ -150,17 +162,36 @@ def _augment(words: Sequence[str] | None) -> dict[str, str] | None:
     """The keys of TEST.AUG that words as KEY=VALUE change; None: nothing was said of it."""
     if words is None:
         return None
+    return _settings(words, "--augment takes KEY=VALUE, keys of TEST.AUG as MERGE=wbf")
+
+
+def _tiles(words: Sequence[str] | None) -> Tiles:
+    """What --tiles asks for, as `Detector.predict` takes it."""
+    if not words:
+        return None if words is None else True
+    if list(words) == ["off"]:
+        return False
+    size = {"SIZE": int(words[0])} if words[0].isdecimal() else {}
+    rest = words[1:] if size else words
+    return {
+        **size,
+        **_settings(rest, "--tiles takes SIZE, and KEY=VALUE, keys of INPUT.TILES as OVERLAP=0.25, or 'off'"),
+    }
+
+
+def _settings(words: Sequence[str], usage: str) -> dict[str, str]:
+    """The values in words as KEY=VALUE, by key."""
     pairs = [word.partition("=") for word in words]
     wrong = [key for key, equals, _ in pairs if not equals]
     if wrong:
-        raise InvalidValueError(f"--augment takes KEY=VALUE, keys of TEST.AUG as MERGE=wbf, not {wrong[0]!r}")
+        raise InvalidValueError(f"{usage}, not {wrong[0]!r}")
     return {key.strip().upper(): value for key, _, value in pairs}
 
 
 def run(args: argparse.Namespace) -> int:
     """Predict as the arguments say; returns the exit code."""
     terminal = log_to_terminal()
-    output, augment = Path(args.output), _augment(args.augment)
+    output, augment, tiles = Path(args.output), _augment(args.augment), _tiles(args.tiles)
     check_output(output)
     sources = find_sources(args.input, output)
     from detframe.inference import Detector
@@ -170,7 +201,7 @@ def run(args: argparse.Namespace) -> int:
         check_names(kind, [source.listed for source in sources if source.kind == "image"])
 
     detector = Detector.load(args.weights, args.device, allow_custom_imports=args.allow_custom_imports)
-    detector.check(args.nms, augment)  # a mistake there is one before anything is written
+    detector.check(args.nms, augment, tiles)  # a mistake there is one before anything is written
     choices = Choices(
         score=args.score_threshold,
         classes=_known(args.classes, detector.class_names),
@@ -181,7 +212,8 @@ def run(args: argparse.Namespace) -> int:
         root=root_of(sources),
         frames=args.save_frames,
         batch_size=args.batch_size,
-        how={"nms": args.nms, "augment": augment},
+        how={"nms": args.nms, "augment": augment, "tiles": tiles},
+        tiled=detector.uses_tiles(tiles),
         max_frames=args.max_frames,
         seconds=args.seconds,
     )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from detframe.cli.crops import CropNames, write_crops
 from detframe.cli.media import write_image
 from detframe.cli.overlap import Behind, map_ahead, read_ahead
+from detframe.cli.pictures import Picture
 from detframe.cli.sources import Source
 from detframe.cli.video_writer import VideoWriter
 from detframe.engine.terminal import PROGRESS, RESULT, show_progress
@@ -38,6 +39,8 @@ _BATCH = 8
 _THREADS = 4  # that read images
 _FRAMES_AHEAD = 8
 _LOG_SECONDS = 5
+_LARGE_AHEAD = 2  # images that are decoded before their turn where they are cut into tiles
+_MANY_TILES = 32
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Choices:
         score: what scores less is not drawn, not cut out, and not in the files of formats.
         classes: names of those that count; None: all.
         how: arguments of `Detector.predict_iter`.
+        tiled: images are predicted in tiles, and may be too large for memory.
         batch_size: None: 8, and 1 for live streams, whose frames should not wait for others.
         formats: of the files for other programs, in which images are named relative to `root`.
         frames: keep those of videos as images, under the names in the files of formats.
@@ -64,18 +68,9 @@ class Choices:
     frames: bool = False
     batch_size: int | None = None
     how: Mapping[str, Any] = field(default_factory=dict)
+    tiled: bool = False
     max_frames: int | None = None
     seconds: float | None = None
-
-
-@dataclass
-class Picture:
-    """One image or frame on its way through the detector."""
-
-    image: np.ndarray  # uint8 RGB (H, W, 3)
-    source: Source
-    frame: int | None = None
-    time: Fraction = Fraction(0)  # of a frame, in seconds
 
 
 class Predictor:
@@ -137,15 +132,14 @@ class Predictor:
 
     def _load(self, sources: Sequence[Source]) -> Generator[Picture]:
         from detframe.data import IMAGE_FAULTS
-        from detframe.inference.inputs import as_array
 
-        most = 2 * (self.choices.batch_size or _BATCH)
-        places = ((source, source.place) for source in sources)
-        for (source, _), image in map_ahead(lambda pair: as_array(pair[1]), places, _THREADS, most):
+        tiled = self.choices.tiled
+        most = _LARGE_AHEAD if tiled else 2 * (self.choices.batch_size or _BATCH)
+        for source, picture in map_ahead(partial(Picture.of, by_region=tiled), sources, _THREADS, most):
             if self.stopped():
                 return
             try:
-                yield Picture(image.result(), source)
+                yield picture.result()
             except IMAGE_FAULTS as error:
                 self._leave_out(source, error)
 
@@ -157,27 +151,27 @@ class Predictor:
 
     def _list(self, picture: Picture, prediction: ImagePrediction, _: object = None) -> None:
         """Write what was found into the files of formats, of one picture after the other."""
-        height, width = picture.image.shape[:2]
         for writer in self._writers:
-            writer.write(picture.source.origin, (height, width), prediction, picture.frame)
+            writer.write(picture.source.origin, prediction.size_hw, prediction, picture.frame)
 
     def _cut(self, picture: Picture, prediction: ImagePrediction) -> None:
         if self.choices.crops:
-            target = picture.source.target
-            self._write(target, lambda: write_crops(picture.image, prediction, self._crop_names, target, picture.frame))
+            self._write(picture.source.target, lambda: write_crops(picture, prediction, self._crop_names))
 
     def _drawn(self, picture: Picture, prediction: ImagePrediction) -> np.ndarray:
         from detframe.visualization import draw_instances
 
-        return draw_instances(picture.image, prediction, self.detector.class_names, labels=self.choices.labels)
+        return draw_instances(picture.pixels(), prediction, self.detector.class_names, labels=self.choices.labels)
 
     def _write(self, target: Path, write: Callable[[], None]) -> bool:
         """Write a drawing. One that cannot be written is named, and the predictions stay; but a full disk ends all."""
+        from detframe.data import ImageReadError
+
         try:
             write()
             return True
-        except OSError as error:
-            if is_full_disk(error):
+        except (OSError, ImageReadError) as error:
+            if isinstance(error, OSError) and is_full_disk(error):
                 raise FileAccessError(f"cannot write {target}: {error.strerror}; make room, then repeat") from error
             logger.warning("not drawn: %s", error)
             self.undrawn.append(target)
@@ -213,7 +207,7 @@ class Predictor:
         self._cut(picture, prediction)
         if self.choices.frames:
             place = self.output / "frames" / image_name(picture.source.listed, picture.frame)
-            self._write(place, lambda: write_image(place, picture.image))
+            self._write(place, lambda: write_image(place, picture.pixels()))
         return self._drawn(picture, prediction) if self.choices.drawings else None
 
     def _use(self, film: _Film, picture: Picture, prediction: ImagePrediction, drawing: np.ndarray | None) -> None:
@@ -270,28 +264,44 @@ class Predictor:
         """Detect, write the JSON rows, and give each picture with what of it is to be shown, in order."""
         under_way: deque[Picture] = deque()
 
-        def feed() -> Iterator[np.ndarray]:
+        def feed() -> Iterator[np.ndarray | Path]:
             for picture in pictures:
                 under_way.append(picture)
-                yield picture.image
+                yield picture.given
 
-        how = {"batch_size": batch_size, "paste_masks": False, **self.choices.how}
+        how: dict[str, Any] = {"batch_size": batch_size, "paste_masks": False, **self.choices.how}
+        if self.choices.tiled:
+            how["progress"] = self._tell_tiles
         with contextlib.closing(pictures):
-            for prediction in self.detector.predict_iter(feed(), **how):
+            for prediction in self.detector.predict_iter(feed(), on_error="skip", **how):
                 picture = under_way.popleft()
-                yield picture, self._record(picture, prediction)
+                if prediction is None:  # which the detector has said
+                    self.left_out.append({"file_name": picture.source.name, "error": "it cannot be read to its end"})
+                else:
+                    yield picture, self._record(picture, prediction)
 
     def _record(self, picture: Picture, prediction: ImagePrediction) -> ImagePrediction:
         """Write what was found, of the classes that count; returns what of it scores enough to be shown."""
         if self.choices.classes is not None:
             prediction = prediction.of(self.choices.classes)
         self.num_images += 1
-        self.index.append(_index_row(self.num_images, picture))
+        self.index.append(_index_row(self.num_images, picture, prediction.size_hw))
         for row in prediction.to_coco(self.num_images):
             self.results.append(row)
         shown = prediction.above(self.choices.score)
         self.num_drawn += len(shown["scores"])
         return shown
+
+    def _tell_tiles(self, done: int, total: int) -> None:
+        """Show how far an image is whose tiles take longer than some batches."""
+        if total <= _MANY_TILES or done == total:
+            return
+        what = f"image {self.num_images + len(self.left_out) + 1}: tiles"
+        show_progress(what, done, total)
+        now = time.monotonic()
+        if now - self._last_log >= _LOG_SECONDS:
+            self._last_log = now
+            logger.info("%s: %d of %d", what, done, total, extra=PROGRESS)
 
     def _tell(self, what: str, done: int, total: int, note: str = "") -> None:
         """Show how far it is: in the line of progress, or every five seconds as a line of the log."""
@@ -349,7 +359,7 @@ def _about(detector: Detector) -> dict[str, Any]:
     return {"keypoint_names": tuple(detector.meta.get("keypoint_names", ()))}
 
 
-def _index_row(number: int, picture: Picture) -> dict[str, Any]:
-    height, width = picture.image.shape[:2]
+def _index_row(number: int, picture: Picture, size_hw: tuple[int, int]) -> dict[str, Any]:
+    height, width = size_hw
     row: dict[str, Any] = {"id": number, "file_name": picture.source.name, "width": width, "height": height}
     return row if picture.frame is None else {**row, "frame": picture.frame, "seconds": round(float(picture.time), 6)}

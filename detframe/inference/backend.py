@@ -39,6 +39,7 @@ class Backend(Protocol):
     """What computes, and what is known of it. The properties are those of `Detector`."""
 
     torch_native: bool  # its results are tensors of torch
+    source: str  # what messages call it
 
     @property
     def model(self) -> GeneralizedRCNN: ...
@@ -56,6 +57,10 @@ class Backend(Protocol):
     def class_names(self) -> tuple[str, ...]: ...
     @property
     def category_ids(self) -> tuple[int, ...]: ...
+
+    @property
+    def tiles(self) -> Mapping[str, Any]:
+        """INPUT.TILES of its config, as far as it has them."""
 
     def augmented(self, augment: Augment) -> AugmentedModel | None:
         """See `Detector.augmented`."""

@@ -6,22 +6,20 @@ Nothing here imports torch: an ONNX file predicts without.
 from __future__ import annotations
 
 import logging
-from collections import defaultdict, deque
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from detframe.backends import ModelCard, is_exported, open_model
 from detframe.errors import InvalidValueError
-from detframe.inference.backend import Augment, Backend, Way
+from detframe.inference.backend import Augment, Backend
+from detframe.inference.batching import Result, predicted
 from detframe.inference.file_backend import FileBackend
-from detframe.inference.inputs import ImageLike, expand
+from detframe.inference.inputs import ImageLike
 from detframe.inference.kinds import KINDS, ArrayKind, as_kind, kind_wanted
 from detframe.inference.prediction import ImagePrediction
 from detframe.inference.sharing import Shared
+from detframe.inference.tiling import Progress, Tiles, Tiling, predicted_in_tiles, tiling_of
 
 if TYPE_CHECKING:
     from detframe.config import ConfigNode
@@ -29,19 +27,6 @@ if TYPE_CHECKING:
     from detframe.modeling import GeneralizedRCNN
 
 logger = logging.getLogger(__name__)
-
-# Threads that decode and resize while the model computes, and the batches that may wait for company of their shape
-_THREADS = 4
-_WINDOW = 4
-
-
-class _Item(NamedTuple):
-    """An image on its way; `image` is None where it could not be read."""
-
-    place: int  # in the input
-    image: Any  # resized
-    size_hw: tuple[int, int] = (0, 0)  # of the original
-    file_name: str | None = None  # where it came as a path
 
 
 class Detector(Shared):
@@ -59,6 +44,7 @@ class Detector(Shared):
 
         self._backend: Backend = ModelBackend(model, cfg, meta, amp)
         self._arrays: ArrayKind = "auto"
+        self._said_tiles = False
 
     @classmethod
     def load(
@@ -105,7 +91,7 @@ class Detector(Shared):
     @classmethod
     def _of(cls, backend: Backend, arrays: ArrayKind) -> Detector:
         detector = cls.__new__(cls)
-        detector._backend, detector._arrays = backend, arrays
+        detector._backend, detector._arrays, detector._said_tiles = backend, arrays, False
         return detector
 
     # ------------------------------------------------------------------ what it is
@@ -164,6 +150,8 @@ class Detector(Shared):
         on_error: Literal["raise"] = "raise",
         nms: str | None = None,
         augment: Augment = None,
+        tiles: Tiles = None,
+        progress: Progress | None = None,
     ) -> list[ImagePrediction]: ...
 
     @overload
@@ -177,6 +165,8 @@ class Detector(Shared):
         on_error: Literal["skip"],
         nms: str | None = None,
         augment: Augment = None,
+        tiles: Tiles = None,
+        progress: Progress | None = None,
     ) -> list[ImagePrediction | None]: ...
 
     def predict(
@@ -188,6 +178,8 @@ class Detector(Shared):
         on_error: Literal["raise", "skip"] = "raise",
         nms: str | None = None,
         augment: Augment = None,
+        tiles: Tiles = None,
+        progress: Progress | None = None,
     ) -> Sequence[ImagePrediction | None]:
         """Detections of every image, in the order of the inputs, on the CPU, in the coordinates of the images.
 
@@ -213,15 +205,23 @@ class Detector(Shared):
                 (the image and its mirror image, where it says nothing else); a dict, with these of its keys changed,
                 as {"MIN_SIZES": (600, 1000), "MERGE": "wbf"}; False, not; None, where TEST.AUG.ENABLED is True.
 
+            tiles: cut each image into tiles, predict these, and merge what is found over their seams: a side in pixels
+                (512); a dict with keys of INPUT.TILES, as {"size": 512, "overlap": 0.2}; True, as the config says;
+                False, whole images; None, tiles where the config has an INPUT.TILES.SIZE. What is not said is as the
+                config has it. `batch_size` then counts tiles, of one image or several, and
+                TEST.DETECTIONS_PER_IMG those of a tile: of the image there may be more. Of TIFF files only the tiles
+                in work are in memory.
+            progress: called with the number of tiles done and of all tiles of an image, after each of them.
+
         An exported file has its NMS and its one view inside: it takes neither `nms` nor `augment`. It takes pixels of
         8 bits; those of a tensor of floats are rounded to them.
 
         Raises:
             FileNotFoundError: no such file, or no image in a folder or behind a pattern.
-            TypeError, ValueError: something that is no image; names the file. No such NMS, or no such views.
-            KeyError: `augment` has a key that TEST.AUG does not have.
+            TypeError, ValueError: something that is no image; names the file. No such NMS, views or tiles.
+            KeyError: `augment` or `tiles` has a key that TEST.AUG or INPUT.TILES does not have.
         """
-        how: Any = {"on_error": on_error, "nms": nms, "augment": augment}
+        how: Any = {"on_error": on_error, "nms": nms, "augment": augment, "tiles": tiles, "progress": progress}
         return list(self.predict_iter(inputs, batch_size, score_threshold, paste_masks, **how))
 
     @overload
@@ -234,6 +234,8 @@ class Detector(Shared):
         on_error: Literal["raise"] = "raise",
         nms: str | None = None,
         augment: Augment = None,
+        tiles: Tiles = None,
+        progress: Progress | None = None,
     ) -> Iterator[ImagePrediction]: ...
 
     @overload
@@ -247,6 +249,8 @@ class Detector(Shared):
         on_error: Literal["skip"],
         nms: str | None = None,
         augment: Augment = None,
+        tiles: Tiles = None,
+        progress: Progress | None = None,
     ) -> Iterator[ImagePrediction | None]: ...
 
     def predict_iter(
@@ -258,43 +262,41 @@ class Detector(Shared):
         on_error: Literal["raise", "skip"] = "raise",
         nms: str | None = None,
         augment: Augment = None,
+        tiles: Tiles = None,
+        progress: Progress | None = None,
     ) -> Iterator[ImagePrediction | None]:
         """`predict`, one prediction at a time, for folders and videos (`read_video`) of any length in little memory."""
         if batch_size < 1:
             raise InvalidValueError(f"batch_size must be 1 or more, not {batch_size}")
         if on_error not in ("raise", "skip"):
             raise InvalidValueError(f"on_error is {on_error!r}; it must be 'raise' or 'skip'")
-        way = self._backend.way(nms, augment, score_threshold)
-        finished = partial(self._finished, paste_masks=paste_masks, kind=kind_wanted(self._arrays, self._backend))
-        run = partial(self._run, way)
-        waiting: dict[Hashable, list[_Item]] = defaultdict(list)
-        done: dict[int, ImagePrediction | None] = {}
-        following = 0
-        for item in self._loaded(way, inputs, 2 * batch_size, on_error == "skip"):
-            shape = None
-            if item.image is None:
-                done[item.place] = None
-            else:
-                shape = way.shape(item.image, item.size_hw)
-                waiting[shape].append(item)
-            if shape is not None and len(waiting[shape]) == batch_size:
-                done.update(run(waiting.pop(shape)))
-            elif item.place - following >= _WINDOW * batch_size:
-                done.update(run(waiting.pop(_oldest(waiting))))
-            while following in done:
-                yield finished(done.pop(following))
-                following += 1
-        while waiting:
-            done.update(run(waiting.pop(_oldest(waiting))))
-        yield from (finished(done.pop(index)) for index in sorted(done))
+        way, skip = self._backend.way(nms, augment, score_threshold), on_error == "skip"
+        tiling = self._tiling(tiles)
+        if tiling is None:
+            results = predicted(way, inputs, batch_size, skip)
+        else:
+            results = predicted_in_tiles(way, inputs, batch_size, skip, tiling, progress)
+        kind = kind_wanted(self._arrays, self._backend)
+        for result in results:
+            yield self._finished(result, paste_masks, kind)
 
-    def check(self, nms: str | None = None, augment: Augment = None) -> None:
+    def check(self, nms: str | None = None, augment: Augment = None, tiles: Tiles = None) -> None:
         """Whether `predict` can work with these settings, without an image.
 
         Raises:
-            ValueError, KeyError: no such NMS or views, or an exported file, in which they are fixed.
+            TypeError, ValueError, KeyError: no such NMS, views or tiles, or an exported file, in which NMS and views
+                are fixed.
         """
         self._backend.way(nms, augment, 0.0)
+        tiling_of(tiles, self._backend.tiles, self._backend.source)
+
+    def uses_tiles(self, tiles: Tiles = None) -> bool:
+        """Whether `predict` with these `tiles` cuts images; None: whether it does so by itself.
+
+        Raises:
+            TypeError, ValueError, KeyError: no such tiles.
+        """
+        return tiling_of(tiles, self._backend.tiles, self._backend.source) is not None
 
     def augmented(self, augment: Augment) -> AugmentedModel | None:
         """What looks at several views of an image, as `augment` of `predict` says; None where there is one.
@@ -305,68 +307,31 @@ class Detector(Shared):
         return self._backend.augmented(augment)
 
     # ------------------------------------------------------------------ inside
-    def _loaded(self, way: Way, inputs: ImageLike | Iterable[ImageLike], ahead: int, skip: bool) -> Iterator[_Item]:
-        """Images decoded and resized by threads, at most `ahead` before they are needed, in order.
+    def _tiling(self, tiles: Tiles) -> Tiling | None:
+        tiling = tiling_of(tiles, self._backend.tiles, self._backend.source)
+        if tiles is None and tiling is not None and not self._said_tiles:
+            self._said_tiles = True
+            logger.info(
+                "images are cut into tiles of %d pixels, as in the training (INPUT.TILES); tiles=False predicts them "
+                "whole",
+                tiling.size,
+            )
+        return tiling
 
-        With `skip`, None in place of one that cannot be read.
-        """
-        load = partial(_load_or_skip, way, skip)
-        sources = enumerate(expand(inputs, keep_missing=skip))
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="detframe-decode") as pool:
-            queue: deque[Future[_Item]] = deque()
-            try:
-                queue.extend(pool.submit(load, *source) for source in islice(sources, ahead))
-                while queue:
-                    item = queue.popleft().result()
-                    queue.extend(pool.submit(load, *source) for source in islice(sources, 1))
-                    yield item
-            finally:
-                for future in queue:
-                    future.cancel()
-
-    def _run(self, way: Way, items: list[_Item]) -> dict[int, ImagePrediction]:
-        found = way.run([item.image for item in items], [item.size_hw for item in items])
-        return {
-            item.place: self._described(prediction, item.size_hw, item.file_name)
-            for item, prediction in zip(items, found, strict=True)
-        }
-
-    def _described(
-        self, prediction: Mapping[str, Any], size_hw: tuple[int, int], file_name: str | None
-    ) -> ImagePrediction:
+    def _finished(self, result: Result, paste_masks: bool, kind: str) -> ImagePrediction | None:
         """A model's prediction with what it means: its classes and its image."""
-        return ImagePrediction(
-            prediction,
-            size_hw=size_hw,
+        if result.found is None:
+            return None
+        prediction = ImagePrediction(
+            result.found,
+            size_hw=result.size_hw,
             class_names=self.class_names,
             category_ids=self.category_ids,
-            file_name=file_name,
+            file_name=result.file_name,
             keypoint_names=self.meta.get("keypoint_names", ()),
         )
-
-    def _finished(self, prediction: ImagePrediction | None, paste_masks: bool, kind: str) -> ImagePrediction | None:
-        if prediction is None:
-            return None
         for key, value in prediction.items():
             prediction[key] = as_kind(value, kind)
         if paste_masks and hasattr(prediction.get("masks"), "paste"):
             prediction["masks"] = prediction["masks"].paste()
         return prediction
-
-
-def _load_or_skip(way: Way, skip: bool, index: int, source: ImageLike) -> _Item:
-    from detframe.data import IMAGE_FAULTS
-
-    try:
-        image, size_hw = way.load(source)
-    except IMAGE_FAULTS as error:
-        if not skip:
-            raise
-        logger.warning("left out: %s", error)
-        return _Item(index, None)
-    return _Item(index, image, size_hw, str(source) if isinstance(source, (str, Path)) else None)
-
-
-def _oldest(waiting: dict[Hashable, list[_Item]]) -> Hashable:
-    """The shape of the image that has waited longest."""
-    return min(waiting, key=lambda shape: waiting[shape][0].place)

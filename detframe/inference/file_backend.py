@@ -5,11 +5,12 @@ Legend: N images, M detections of an image.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 
 from detframe.arrays.resize import resize_image
 from detframe.arrays.results import ANY_CLASS
@@ -37,6 +38,7 @@ class FileBackend:
         self.card: ModelCard = session.card
         self.device = session.device
         self.torch_native = session.format == "torch"
+        self.source = str(session.path)
 
     @property
     def model(self) -> Any:
@@ -78,6 +80,15 @@ class FileBackend:
     def category_ids(self) -> tuple[int, ...]:
         """See `Detector`."""
         return (1,) if self.card.class_agnostic else self.card.category_ids
+
+    @cached_property
+    def tiles(self) -> Mapping[str, Any]:
+        """See `Backend`. Files without such keys in them are older than tiles, or of no training."""
+        try:
+            carried = yaml.safe_load(self.card.config)
+            return dict((carried.get("INPUT") or {}).get("TILES") or {})
+        except (yaml.YAMLError, AttributeError, TypeError, ValueError):
+            return dict(self.cfg.INPUT.TILES)  # says what is wrong with that config
 
     def augmented(self, augment: Augment) -> None:
         """Raises ValueError where several views are asked for; those of the config were no part of the export."""

@@ -117,8 +117,7 @@ def as_tensor(image: ImageLike) -> Tensor:
     if not isinstance(image, torch.Tensor):
         pixels = as_array(image)
         return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1)
-    if image.ndim != 3 or image.shape[0] != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
-        raise InvalidValueError(f"got a tensor of shape {tuple(image.shape)} and type {image.dtype}; {ACCEPTED}")
+    check_pixels(image)
     return image[None].contiguous(memory_format=torch.channels_last)[0]
 
 
@@ -137,20 +136,44 @@ def as_array(image: ImageLike) -> np.ndarray:
     if isinstance(image, PIL.Image.Image):
         return pillow_pixels(image)
     if isinstance(image, np.ndarray):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise InvalidValueError(f"got an array of shape {image.shape} and type {image.dtype}; {ACCEPTED}")
+        check_pixels(image)
         return np.ascontiguousarray(image)
-    if _is_tensor(image):
+    if is_tensor(image):
         pixels = as_tensor(image).detach().permute(1, 2, 0).cpu()
         pixels = (pixels.clamp(0, 1) * 255).round().byte() if pixels.is_floating_point() else pixels
         return np.ascontiguousarray(pixels.numpy())
     raise InvalidTypeError(f"cannot predict on a {type(image).__name__}; {ACCEPTED}")
 
 
-def _is_tensor(value: Any) -> bool:
+def check_pixels(image: Any) -> None:
+    """Raises ValueError: an array or a tensor that is no image."""
+    if isinstance(image, np.ndarray):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise InvalidValueError(f"got an array of shape {image.shape} and type {image.dtype}; {ACCEPTED}")
+        return
+    import torch
+
+    if image.ndim != 3 or image.shape[0] != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
+        raise InvalidValueError(f"got a tensor of shape {tuple(image.shape)} and type {image.dtype}; {ACCEPTED}")
+
+
+def is_tensor(value: Any) -> bool:
     """Whether this is a tensor of torch, which then is imported already."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
+
+
+def name_of(image: ImageLike) -> str | None:
+    """The path or address of an image; None of pixels and bytes."""
+    return str(image) if isinstance(image, (str, Path)) else None
+
+
+def file_of(image: ImageLike) -> Path | None:
+    """The file on this machine that an image is; None of others."""
+    scheme = scheme_of(image)
+    if scheme == "file":
+        return Path(local_path(str(image)))
+    return None if scheme or not isinstance(image, (str, Path)) else Path(image)
 
 
 def _read(place: str) -> np.ndarray:

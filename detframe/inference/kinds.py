@@ -9,7 +9,7 @@ import numpy as np
 
 from detframe.arrays.results import as_numpy
 from detframe.inference.backend import Backend
-from detframe.structures import BoxMasks
+from detframe.structures import BoxMasks, TileMasks
 
 ArrayKind = Literal["auto", "torch", "numpy"]
 KINDS = ("auto", "torch", "numpy")
@@ -26,6 +26,8 @@ def as_kind(value: Any, kind: str) -> Any:
     """An entry of a prediction as tensors or arrays; what is neither stays as it is."""
     if isinstance(value, BoxMasks):
         return BoxMasks(as_kind(value.probs, kind), as_kind(value.boxes, kind), value.size_hw)
+    if isinstance(value, TileMasks):
+        return TileMasks(value.parts, value.size_hw, kind)
     if kind == "numpy":
         return as_numpy(value) if hasattr(value, "detach") else value
     if not isinstance(value, np.ndarray):

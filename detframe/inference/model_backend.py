@@ -32,6 +32,7 @@ class ModelBackend:
 
     torch_native = True
     card = None
+    source = "the model"
 
     def __init__(self, model: GeneralizedRCNN, cfg: ConfigNode, meta: dict[str, Any], amp: str = "auto") -> None:
         self.model = model
@@ -51,7 +52,9 @@ class ModelBackend:
         check_fit(checkpoint.model, model.state_dict(), f"the weights in {path}")
         refuse_not_finite(checkpoint.model, model.state_dict(), path)
         model.load_state_dict(dict(checkpoint.model))
-        return cls(model.eval(), cfg, dict(checkpoint.meta), amp)
+        backend = cls(model.eval(), cfg, dict(checkpoint.meta), amp)
+        backend.source = str(path)
+        return backend
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -62,6 +65,11 @@ class ModelBackend:
     def category_ids(self) -> tuple[int, ...]:
         """See `Detector`."""
         return (1,) if self.model.class_agnostic else tuple(self.meta["category_ids"])
+
+    @property
+    def tiles(self) -> Mapping[str, Any]:
+        """See `Backend`."""
+        return dict(self.cfg.INPUT.TILES)
 
     def augmented(self, augment: Augment) -> AugmentedModel | None:
         """See `Detector`."""

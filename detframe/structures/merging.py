@@ -40,11 +40,11 @@ def merge_predictions(
     boxes, labels, scores, masks (as TileMasks) and keypoints, tensors where these were tensors.
 
     Args:
-        predictions: of the T tiles; see `compact` for what takes less memory meanwhile.
+        predictions: of the T tiles; those of images of several tiles may be what `compact` gave.
         tiles: int64 (T, 4), xyxy.
         size_hw: of the image.
     """
-    if len(tiles) == 1:
+    if tiles.tolist() == [[0, 0, size_hw[1], size_hw[0]]]:
         return dict(predictions[0])
     counts = [len(prediction["scores"]) for prediction in predictions]
     tile = np.repeat(np.arange(len(tiles)), counts)

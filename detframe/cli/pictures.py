@@ -1,0 +1,72 @@
+"""One image or frame on its way through a detector: in memory, or in a file that is read by region."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detframe.cli.sources import Source
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass
+class Picture:
+    """An image or a frame.
+
+    Attributes:
+        image: uint8 RGB (H, W, 3); None of a file of which only the parts that somebody wants are read.
+        time: of a frame, in seconds.
+    """
+
+    image: np.ndarray | None
+    source: Source
+    frame: int | None = None
+    time: Fraction = Fraction(0)
+
+    @classmethod
+    def of(cls, source: Source, by_region: bool) -> Picture:
+        """That of an image file or address.
+
+        Args:
+            by_region: leave it in its file, where that is of a format that can be read by region.
+
+        Raises:
+            FileNotFoundError, ValueError, ConnectionError: it cannot be read.
+        """
+        from detframe.inference.inputs import as_array
+
+        in_parts = by_region and source.kind == "image" and _in_parts(Path(source.place))
+        return cls(None if in_parts else as_array(source.place), source)
+
+    @property
+    def given(self) -> np.ndarray | Path:
+        """What the detector gets."""
+        return Path(self.source.place) if self.image is None else self.image
+
+    def pixels(self) -> np.ndarray:
+        """All of it, decoded now where it is in a file.
+
+        Raises:
+            ValueError: it has too many pixels, or cannot be read.
+        """
+        from detframe.inference.inputs import as_array
+
+        return as_array(self.source.place) if self.image is None else self.image
+
+    def region(self, left: int, top: int, right: int, bottom: int) -> np.ndarray:
+        """A part of it, (bottom - top, right - left, 3)."""
+        if self.image is not None:
+            return self.image[top:bottom, left:right]
+        from detframe.data.regions import load_region
+
+        return load_region(self.source.place, (left, top, right, bottom))
+
+
+def _in_parts(path: Path) -> bool:
+    from detframe.data.regions import reads_regions
+
+    return reads_regions(path)
