@@ -223,6 +223,8 @@ def fields_of(name, *opts):
         ("R-18-FPN", [43, 99, 211, 435, 563]),
         ("R-50-C4", [267]),
         ("MNV2-FPN", [19, 59, 267, 491, 619]),
+        ("R-50-EFPN", [19, 35, 91, 267, 427, 555]),  # C2': 7, then three convolutions of a step of 2 pixels
+        ("MNV2-EFPN", [7, 19, 59, 267, 491, 619]),
         # res4 at 2, 1, 1/2 and 1/4 times the size: (267 - 1) / 2 + 1, ...
         ("R-50-IMGPYR", [134, 267, 533, 1065]),
     ],
@@ -237,7 +239,7 @@ def test_receptive_fields_of_deformable_stages_are_those_of_plain_ones():
 
 def test_receptive_fields_of_timm():
     pytest.importorskip("timm")
-    assert fields_of("timm/resnet18-FPN") == fields_of("R-18-FPN")
+    assert fields_of("timm/resnet18-EFPN") == [7, *fields_of("R-18-FPN")]
     with pytest.raises(UserError, match=r"the network attends.*write them, in pixels, into .*RFLA_FIELDS"):
         fields_of("timm/swin_tiny_patch4_window7_224-FPN")
 

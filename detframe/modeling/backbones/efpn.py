@@ -65,6 +65,11 @@ class EFPN(nn.Module):
         _, p2_prime, pyramid = self.extended(x)
         return dict(zip(self.strides, [p2_prime, *pyramid], strict=True))
 
+    def bottom_up(self, x: Tensor) -> dict[str, Tensor]:
+        """C2' and the bottom-up maps by the names of the levels that stand on them."""
+        c2_prime, features = self._finer(x)
+        return dict(zip(self.strides, [c2_prime, *features], strict=False))
+
     def extended(self, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """P3' (N, C, H/4, W/4), P2' (N, C, H/2, W/2) and the levels p2, p3, ... of the pyramid."""
         c2_prime, features = self._finer(x)
