@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from detframe.data.packing import PackedDataset, RecordBuilder
     from detframe.data.records import Record, Records, join
     from detframe.data.repeats import image_repeats, images_per_epoch, repeat_factors
+    from detframe.data.tiles import TiledRecords, tiled
 else:
     __getattr__ = lazily(
         __name__,
@@ -30,6 +31,7 @@ else:
             "packing": "PackedDataset RecordBuilder",
             "records": "Record Records join",
             "repeats": "image_repeats images_per_epoch repeat_factors",
+            "tiles": "TiledRecords tiled",
         },
     )
 
@@ -44,6 +46,7 @@ __all__ = [
     "RecordBuilder",
     "Records",
     "TestLoader",
+    "TiledRecords",
     "TrainLoader",
     "build_sampler",
     "build_test_loader",
@@ -60,4 +63,5 @@ __all__ = [
     "resize_shape",
     "resolve_num_classes",
     "resolve_num_keypoints",
+    "tiled",
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,10 +13,13 @@ import torch
 from torch import Tensor
 
 from detframe.data.copy_paste import paste_objects
-from detframe.data.images import IMAGE_FAULTS, ImageReadError, load_image
+from detframe.data.images import IMAGE_FAULTS, ImageReadError, as_tensor, load_image
 from detframe.data.records import Record, Records
+from detframe.data.regions import load_region
 from detframe.data.repeats import image_repeats
 from detframe.data.samplers import START, Beginning, Draw, TrainSampler, mix, shard
+from detframe.data.samples import Failure, Parcel, Sample
+from detframe.data.tiles import TiledRecords, tiled
 from detframe.data.transforms import Compose, build_test_transforms, build_train_transforms
 from detframe.data.workers import Made, WorkerPool
 from detframe.errors import InvalidValueError
@@ -27,46 +29,8 @@ from detframe.structures import LazyMasks, Target, select
 logger = logging.getLogger(__name__)
 Batch = tuple[list[Tensor], list[Target]]
 
-WORKERS_PER_CORE, MIN_LIMIT_OF_WORKERS = 4, 16
 MAX_FAILURES = 64  # unreadable images in a row after which training stops: the disk is gone, or the folder is wrong
-
-
-@dataclass
-class Failure:
-    """An image that could not be read, on its way from a worker to the main process."""
-
-    file_name: str
-    error: Exception
-
-
-@dataclass
-class Sample:
-    """What a worker makes of one sampled image; `image` is None when nothing could be read."""
-
-    image: Tensor | None
-    target: Target
-    failures: list[Failure]
-
-
-class Parcel:
-    """The samples of a batch without their pixels, as they travel between processes: small, and quick to pickle."""
-
-    def __init__(self, samples: list[Sample]) -> None:
-        self.shapes = [None if s.image is None else tuple(s.image.shape[-2:]) for s in samples]
-        self.targets = [_as_arrays(s.target) for s in samples]
-        self.failures = [s.failures for s in samples]
-
-    def unpack(self, pixels: Tensor) -> list[Sample]:
-        """The samples; their images are views of `pixels`, which holds them one after another."""
-        samples, start = [], 0
-        for shape, target, failures in zip(self.shapes, self.targets, self.failures, strict=True):
-            image = None
-            if shape is not None:
-                end = start + 3 * shape[0] * shape[1]
-                image = pixels[start:end].view(*shape, 3).permute(2, 0, 1)
-                start = end
-            samples.append(Sample(image, _as_tensors(target), failures))
-        return samples
+WORKERS_PER_CORE, MIN_LIMIT_OF_WORKERS = 4, 16
 
 
 def _packed(dataset: TrainDataset | TestDataset, batch: Sequence[Any]) -> Made:
@@ -75,23 +39,17 @@ def _packed(dataset: TrainDataset | TestDataset, batch: Sequence[Any]) -> Made:
     return Parcel(samples), [s.image.permute(1, 2, 0).reshape(-1).numpy() for s in samples if s.image is not None]
 
 
-def _as_arrays(target: Any) -> dict[str, Any]:
-    return {key: value.numpy() if isinstance(value, Tensor) else value for key, value in target.items()}
-
-
-def _as_tensors(target: Any) -> Any:
-    return {key: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for key, value in target.items()}
-
-
 class TrainDataset:
-    """Reads and transforms a sampled image. A sample is a function of (seed, epoch, image id) alone, and of
-    its turn where the image comes more than once an epoch."""
+    """Reads and transforms a sampled image. A sample is a function of (seed, epoch, image id) alone, of its turn where
+    the image comes more than once an epoch, and of its number where it is a tile."""
 
     def __init__(
         self, records: Records, transforms: Compose, sampler: TrainSampler, skip: bool, copy_paste: float = 0.0
     ) -> None:
         self.records, self.transforms, self.sampler, self.skip = records, transforms, sampler, skip
         self.copy_paste = copy_paste
+        # of tiles, most of which may show nothing, those that have something to paste
+        self.sources = np.flatnonzero(records.num_objects) if copy_paste and isinstance(records, TiledRecords) else None
 
     def __getitem__(self, draw: Draw) -> Sample:
         """The sampled image; with `skip`, the next readable one of the stream in its place."""
@@ -108,10 +66,10 @@ class TrainDataset:
         return Sample(None, {}, failures)
 
     def _read(self, draw: Draw, failures: list[Failure]) -> tuple[Tensor, Target]:
-        image_id = self.records[draw.record]["image_id"]
+        sample = self.records.sample_key(draw.record)
         turn = self.sampler.turn(draw.position)
         again = (turn,) if turn else ()
-        seeds = [mix(self.sampler.seed, draw.epoch, image_id, purpose, *again) for purpose in (3, 4, 5, 6)]
+        seeds = [mix(self.sampler.seed, draw.epoch, sample, purpose, *again) for purpose in (3, 4, 5, 6)]
         image, target = self._transformed(draw.record, seeds[0])
         if self.copy_paste > 0:
             generator = torch.Generator().manual_seed(seeds[2])
@@ -124,7 +82,8 @@ class TrainDataset:
         self, image: Tensor, target: Target, seed: int, generator: torch.Generator, failures: list[Failure]
     ) -> tuple[Tensor, Target]:
         """The image with some objects of another one, which goes through transforms of its own."""
-        index = int(torch.randint(len(self.records), (), generator=generator))
+        sources = range(len(self.records)) if self.sources is None else self.sources
+        index = int(sources[int(torch.randint(len(sources), (), generator=generator))])
         try:
             other, objects = self._transformed(index, seed)
         except IMAGE_FAULTS as error:
@@ -137,7 +96,7 @@ class TrainDataset:
 
     def _transformed(self, index: int, seed: int) -> tuple[Tensor, Target]:
         record: Record = self.records[index]
-        image = load_image(record["file_name"], record["size_hw"])
+        image = read_image(record)
         target = select(make_target(record), ~record["iscrowd"])
         for key in ("iscrowd", "area", "ann_ids"):
             del target[key]
@@ -145,27 +104,37 @@ class TrainDataset:
 
 
 class TestDataset:
-    """Reads and resizes the images of one rank's shard."""
+    """Reads and resizes the images, or tiles of images, of one rank's shard."""
 
-    def __init__(self, records: Records, transforms: Compose, indices: Sequence[int]) -> None:
-        self.records, self.transforms, self.indices = records, transforms, indices
+    def __init__(self, records: Records, transforms: Compose) -> None:
+        self.records, self.transforms = records, transforms
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self.records)
 
     def __getitem__(self, number: int) -> Sample:
         """Image `number` of the shard."""
-        record = self.records[self.indices[number]]
+        record = self.records[number]
         try:
-            image = load_image(record["file_name"], record["size_hw"])
+            image = read_image(record)
         except IMAGE_FAULTS as error:
             return Sample(None, {}, [Failure(record["file_name"], error)])
         return Sample(*self.transforms(image, make_target(record), torch.Generator()), [])
 
 
+def read_image(record: Record) -> Tensor:
+    """The image of a record, or the tile of one, as uint8 (3, H, W), RGB; errors of `load_image`."""
+    tile, path = record.get("tile"), record["file_name"]
+    size_hw = record.get("image_size_hw", record["size_hw"])
+    if tile is None or tile == (0, 0, size_hw[1], size_hw[0]):
+        return load_image(path, size_hw)
+    return as_tensor(load_region(path, tile, size_hw))
+
+
 def make_target(record: Record) -> Target:
-    """A record as a target in the coordinates of the file."""
+    """A record as a target in the coordinates of the file, or of its tile."""
     target: dict[str, Any] = {key: record[key] for key in ("boxes", "labels", "iscrowd", "area", "ann_ids", "image_id")}
+    target |= {key: record[key] for key in ("tile", "tile_index", "tiles_of_image") if key in record}
     target["orig_size_hw"] = record["size_hw"]
     if record["segmentations"] is not None:
         target["masks"] = LazyMasks(record["segmentations"], record["size_hw"])
@@ -268,7 +237,11 @@ class TrainLoader(_Loader):
 
 
 class TestLoader(_Loader):
-    """Iterable over the test batches of one rank, in the order of the records; each pass reads them again."""
+    """Iterable over the test batches of one rank, in the order of the records; each pass reads them again.
+
+    Of an image that comes in tiles, the target of the first one that could be read has `image_target`: that of the
+    whole image, in the coordinates of the file.
+    """
 
     __test__ = False  # for pytest, to which the name looks like a test
 
@@ -277,16 +250,42 @@ class TestLoader(_Loader):
         batches = [list(range(start, min(start + batch_size, len(dataset)))) for start in starts]
         super().__init__(dataset, batches, min(num_workers, len(batches)), skip, pin_memory)
         self._num_batches = len(batches)
+        self.total = len(dataset)  # images, or tiles of images, of this rank
 
     def __len__(self) -> int:
         return self._num_batches
 
     def __iter__(self) -> Iterator[Batch]:
+        records = self._dataset.records
+        wholes = _Wholes(records.tiles.images) if isinstance(records, TiledRecords) else None
         with closing(self._samples(self._num_batches)) as batches:
             for samples in batches:
                 images, targets = self._account(samples)
+                if wholes is not None:
+                    targets = [wholes.added(target) for target in targets]
                 if images:
                     yield images, targets
+
+
+class _Wholes:
+    """Gives the first tile of each image the target of the whole image.
+
+    Here, where it need not travel between processes, and no tile that cannot be read takes it away.
+    """
+
+    def __init__(self, images: Records) -> None:
+        self.images = images
+        self._index = {image_id: index for index, image_id in enumerate(images.image_ids.tolist())}
+        self._newest: int | None = None
+
+    def added(self, target: Target) -> Target:
+        """The target of the next tile that could be read."""
+        image_id = int(target["image_id"])
+        if image_id == self._newest:
+            return target
+        self._newest = image_id
+        whole: Any = {"image_target": make_target(self.images[self._index[image_id]])}
+        return {**target, **whole}
 
 
 def build_train_loader(
@@ -300,13 +299,14 @@ def build_train_loader(
     """The training batches of one rank from `start_iteration` on, counted from the `beginning`; each holds
     IMS_PER_BATCH / world_size images.
 
-    Images are uint8 (3, H, W), RGB. Targets carry boxes, labels, masks and keypoints where the data has them, image_id,
-    orig_size_hw and seed; crowds are left out.
+    Images are uint8 (3, H, W), RGB; with INPUT.TILES tiles of images. Targets carry boxes, labels, masks and keypoints
+    where the data has them, image_id, orig_size_hw and seed; crowds are left out.
 
     Raises:
-        ValueError: the processes and accumulation steps do not divide the batch, or COPY_PASTE_PROB meets data without
-            masks.
+        ValueError: the processes and accumulation steps do not divide the batch, COPY_PASTE_PROB meets data without
+            masks, or no tile shows an object.
     """
+    records = tiled(cfg, records)
     batch_size = cfg.SOLVER.IMS_PER_BATCH
     share_of_batch(batch_size, world_size, cfg.SOLVER.ACCUMULATE_STEPS)
     if cfg.INPUT.COPY_PASTE_PROB > 0 and not records.has_masks:
@@ -345,8 +345,13 @@ def build_test_loader(cfg: Any, records: Records, rank: int = 0, world_size: int
 
     Images are resized by MIN_SIZE_TEST and MAX_SIZE_TEST, and the ground truth in the targets with them (but not
     `area`); orig_size_hw says what to go back to. Crowds are kept.
+
+    With INPUT.TILES the tiles of each image follow one another, and all that is said of an image holds for a tile. Its
+    target says `tile` (x1, y1, x2, y2 in the image), `tile_index` and `tiles_of_image`; objects that belong to other
+    tiles count as crowds; and see `TestLoader`.
     """
-    dataset = TestDataset(records, build_test_transforms(cfg), shard(len(records), rank, world_size))
+    shared = shard(len(records), rank, world_size)
+    dataset = TestDataset(tiled(cfg, records[shared.start : shared.stop]), build_test_transforms(cfg))
     batch_size = max(1, cfg.TEST.IMS_PER_BATCH // world_size)
     skip = cfg.DATALOADER.ON_ERROR == "skip"
     return TestLoader(dataset, batch_size, num_workers(cfg, world_size), skip, _pins_memory(cfg))

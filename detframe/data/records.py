@@ -37,6 +37,11 @@ class Record(TypedDict):
     # Only where not every class was looked for in every image, as in LVIS
     negative_labels: NotRequired[Tensor]  # int64: classes known to be absent
     partial_labels: NotRequired[Tensor]  # int64: classes not all of whose objects are annotated
+    # Only of a tile of an image (INPUT.TILES), whose size_hw and coordinates are those of the tile
+    tile: NotRequired[tuple[int, int, int, int]]  # x1, y1, x2, y2 in pixels of the file
+    tile_index: NotRequired[int]  # which of the image's tiles it is
+    tiles_of_image: NotRequired[int]  # how many there are
+    image_size_hw: NotRequired[tuple[int, int]]
 
 
 class ObjectColumns(NamedTuple):
@@ -76,23 +81,20 @@ class Records(Sequence[Record]):
         number = int(index)
         if not -len(self) <= number < len(self):
             raise IndexError(f"record {number} of {len(self)}")
-        return self._record(number % len(self))
+        return self.only(number % len(self))
 
     def __iter__(self) -> Iterator[Record]:
-        return (self._record(i) for i in range(len(self)))
+        return (self.only(i) for i in range(len(self)))
 
-    def _record(self, index: int) -> Record:
+    def only(self, index: int, chosen: np.ndarray | None = None) -> Record:
+        """The record of an image, from 0 on, with those of its objects that are `chosen` (int64, by row); None: all."""
         part, row = int(self._part_of[index]), int(self._row_of[index])
         data = self._parts[part]
         a = data.arrays
         start, end = (int(v) for v in a["object_start"][row : row + 2])
-        rows = slice(start, end)
+        rows = np.arange(start, end) if chosen is None else start + chosen
         height, width = (int(v) for v in a["sizes_hw"][row])
-        ids = (
-            np.arange(start, end) + 1 + self._objects_before(part)
-            if self._renumbered[1]
-            else np.array(a["ann_ids"][rows])
-        )
+        ids = rows + 1 + self._objects_before(part) if self._renumbered[1] else np.array(a["ann_ids"][rows])
         record: Record = {
             "file_name": data.file_name(row),
             "image_id": self._image_id(part, row),
@@ -102,7 +104,7 @@ class Records(Sequence[Record]):
             "iscrowd": torch.from_numpy(np.array(a["iscrowd"][rows])),
             "area": torch.from_numpy(np.array(a["area"][rows])),
             "ann_ids": torch.from_numpy(ids),
-            "segmentations": self._segmentations(data, range(start, end), (height, width)),
+            "segmentations": self._segmentations(data, rows, (height, width)),
             "keypoints": self._keypoints(a["keypoints"], rows),
         }
         judged = data.judged(row)
@@ -110,9 +112,9 @@ class Records(Sequence[Record]):
             record["negative_labels"], record["partial_labels"] = map(torch.from_numpy, judged)
         return record
 
-    def _segmentations(self, data: PackedDataset, rows: range, size_hw: tuple[int, int]) -> list[Any] | None:
+    def _segmentations(self, data: PackedDataset, rows: np.ndarray, size_hw: tuple[int, int]) -> list[Any] | None:
         if data.has_masks:
-            return [data.segmentation(row, size_hw) for row in rows]
+            return [data.segmentation(row, size_hw) for row in rows.tolist()]
         # objects of a part without masks among others that have them are objects without a mask
         return [[] for _ in rows] if self.has_masks else None
 
@@ -124,13 +126,22 @@ class Records(Sequence[Record]):
     def _objects_before(self, part: int) -> int:
         return sum(len(p.arrays["labels"]) for p in self._parts[:part])
 
-    def _keypoints(self, keypoints: np.ndarray, rows: slice) -> Tensor | None:
+    def _keypoints(self, keypoints: np.ndarray, rows: np.ndarray) -> Tensor | None:
         count = len(self.metadata.keypoint_names)
         if not count:
             return None
         if keypoints.ndim == 1:  # a part without keypoints among others that have them
-            return torch.zeros(rows.stop - rows.start, count, 3)
+            return torch.zeros(len(rows), count, 3)
         return torch.from_numpy(np.array(keypoints[rows]))
+
+    def size_hw(self, index: int) -> tuple[int, int]:
+        """The size of an image, without reading the rest of its record."""
+        height, width = self._parts[int(self._part_of[index])].arrays["sizes_hw"][int(self._row_of[index])].tolist()
+        return height, width
+
+    def sample_key(self, index: int) -> int:
+        """What the randomness of an image's samples follows from, beside seed and epoch: its id."""
+        return self._image_id(int(self._part_of[index]), int(self._row_of[index]))
 
     # ------------------------------------------------------------------ columns over all images
     @property

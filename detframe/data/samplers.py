@@ -20,6 +20,7 @@ from detframe.parallel.environment import share_of_batch
 
 MASK64 = (1 << 64) - 1
 WINDOW_BATCHES = 64  # at most; one batch of each window mixes wide and tall images
+ROUNDING = 1e-6  # of a number that is meant to be whole
 _KEPT = 3  # epochs whose order is remembered: a window of batches may reach into the next one
 
 
@@ -58,12 +59,17 @@ class RepeatedOrder:
     An epoch's length is that of its own rounding, so the beginning of an epoch follows from the lengths of all before;
     they are counted where they are first asked for. What is remembered is no state: it follows from the arguments.
 
+    Images whose factor is below 1 are not drawn one by one: an epoch has as many of them, to the whole number below, as
+    keeps their share among the images, and which they are is drawn anew.
+
     Args:
-        factors: float (N,), at least 1. With ones alone the order is that without repeats.
+        factors: float (N,), from 0 on. With ones alone the order is that without repeats.
     """
 
     def __init__(self, factors: np.ndarray, seed: int) -> None:
         self.seed = seed
+        self.seldom = np.flatnonzero((factors > 0) & (factors < 1))
+        self.share = float(factors[self.seldom].sum()) / max(1.0, float(factors[factors >= 1].sum()))
         self.whole = np.floor(factors).astype(np.int64)
         self.part = factors - self.whole
         self._ends: list[int] = []  # of the epochs, in positions
@@ -79,7 +85,13 @@ class RepeatedOrder:
 
     def counts(self, epoch: int) -> np.ndarray:
         """int64 (N,): how often each image comes in an epoch."""
-        return self.whole + (np.random.default_rng(mix(self.seed, epoch, 3)).random(len(self.part)) < self.part)
+        random = np.random.default_rng(mix(self.seed, epoch, 3)).random(len(self.part))
+        counts: np.ndarray = self.whole + (random < self.part)
+        if len(self.seldom):
+            counts[self.seldom] = 0
+            number = int(counts.sum() * self.share + ROUNDING)
+            counts[self.seldom[np.argsort(random[self.seldom], kind="stable")[:number]]] = 1
+        return counts
 
     def at(self, epoch: int, place: int) -> tuple[int, int]:
         """The image at a place of an epoch, and which of the image's places it is."""
@@ -121,7 +133,7 @@ class TrainSampler:
         seed: of the order.
         rank, world_size: this rank takes its slice [rank * B / W, (rank + 1) * B / W) of every batch.
         beginning: where batch 0 is.
-        repeats: float (L,), how often each image comes in an epoch, at least 1; None is once.
+        repeats: float (L,), how often each image comes in an epoch, one at least once; None is once.
 
     Raises:
         ValueError: no image, or a world size that does not divide the batch.
@@ -138,13 +150,14 @@ class TrainSampler:
         beginning: Beginning = START,
         repeats: np.ndarray | None = None,
     ) -> None:
-        if length < 1:
+        if length < 1 or (repeats is not None and repeats.max() < 1):
             raise InvalidValueError("there is no image to train on")
         self.length, self.batch_size, self.seed, self.is_wide = length, batch_size, seed, is_wide
         self.repeated = None if repeats is None else RepeatedOrder(repeats, seed)
         share = share_of_batch(batch_size, world_size)
         # A window no longer than an epoch, so that an image does not come back before the others have had their turn
-        self.window_batches = max(1, min(WINDOW_BATCHES, length // batch_size))
+        epoch = length if repeats is None else min(length, int(repeats.sum()))
+        self.window_batches = max(1, min(WINDOW_BATCHES, epoch // batch_size))
         self.slice = slice(rank * share, (rank + 1) * share)
         missing = -len(beginning.pending) % batch_size
         self.first = (*beginning.pending, *range(beginning.origin, beginning.origin + missing))

@@ -24,6 +24,7 @@ from detframe.data import (
     repeat_factors,
     resolve_num_classes,
     resolve_num_keypoints,
+    tiled,
 )
 from detframe.engine.place import Place, check_same_data, first_place, resumed_place
 from detframe.engine.resuming import DATA_KEYS, Change, changes_since, check_changes, log_changes, saved_leaves
@@ -158,11 +159,12 @@ def _load_sets(cfg: ConfigNode) -> tuple[Records, dict[str, Records]]:
 
 
 def load_train_records(cfg: ConfigNode) -> Records:
-    """The records of DATASETS.TRAIN, joined."""
+    """The records of DATASETS.TRAIN, joined; with INPUT.TILES those of their tiles."""
     keep_empty = cfg.DATALOADER.EMPTY == "keep"
-    return load_records(
+    records = load_records(
         cfg.DATASETS.TRAIN, cfg.DATASETS.CATALOG, keep_empty, cfg.DATASETS.LIMIT, cfg.DATALOADER.ON_ERROR
     )
+    return tiled(cfg, records)
 
 
 def load_test_sets(cfg: ConfigNode) -> dict[str, Records]:

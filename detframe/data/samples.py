@@ -1,0 +1,58 @@
+"""Samples on their way from a worker process to the one that trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detframe.structures import Target
+
+
+@dataclass
+class Failure:
+    """An image that could not be read, on its way from a worker to the main process."""
+
+    file_name: str
+    error: Exception
+
+
+@dataclass
+class Sample:
+    """What a worker makes of one sampled image; `image` is None when nothing could be read."""
+
+    image: Tensor | None
+    target: Target
+    failures: list[Failure]
+
+
+class Parcel:
+    """The samples of a batch without their pixels, as they travel between processes: small, and quick to pickle."""
+
+    def __init__(self, samples: list[Sample]) -> None:
+        self.shapes = [None if s.image is None else tuple(s.image.shape[-2:]) for s in samples]
+        self.targets = [_as_arrays(s.target) for s in samples]
+        self.failures = [s.failures for s in samples]
+
+    def unpack(self, pixels: Tensor) -> list[Sample]:
+        """The samples; their images are views of `pixels`, which holds them one after another."""
+        samples, start = [], 0
+        for shape, target, failures in zip(self.shapes, self.targets, self.failures, strict=True):
+            image = None
+            if shape is not None:
+                end = start + 3 * shape[0] * shape[1]
+                image = pixels[start:end].view(*shape, 3).permute(2, 0, 1)
+                start = end
+            samples.append(Sample(image, _as_tensors(target), failures))
+        return samples
+
+
+def _as_arrays(target: Any) -> dict[str, Any]:
+    return {key: value.numpy() if isinstance(value, Tensor) else value for key, value in target.items()}
+
+
+def _as_tensors(target: Any) -> Any:
+    return {key: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for key, value in target.items()}
