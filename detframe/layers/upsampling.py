@@ -1,4 +1,4 @@
-"""What enlarges a map: by interpolation, by sub-pixel convolutions, and by sampling at learned points.
+"""What enlarges a map: by interpolation, sub-pixel convolutions, sampling at learned points, or learned kernels.
 
 Each is a module whose `forward(x, like=None)` gives x twice as large or, with `like`, in the size of that map: of one
 that rounded up, a cell less than twice the next level's.
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from detframe.errors import InvalidValueError
 
 SCALE = 2  # from one level of a pyramid to the next
+LEARNED = ("dysample", "carafe")  # of the names that a pyramid may choose, those with parameters
 
 
 class Interpolate(nn.Module):
@@ -78,9 +79,9 @@ class DySample(nn.Module):
             )
         self.groups = groups
         self.offset = nn.Conv2d(channels, 2 * groups * SCALE**2, 1)
-        self.reset_offset()
+        self.reset()
 
-    def reset_offset(self) -> None:
+    def reset(self) -> None:
         """Begin with next to no displacement; to be called after a general initialisation."""
         nn.init.normal_(self.offset.weight, std=0.001)
         if self.offset.bias is not None:
@@ -102,15 +103,59 @@ class DySample(nn.Module):
         return cropped(sampled.reshape(number, channels, *sampled.shape[-2:]).to(x.dtype), like)
 
 
+class Carafe(nn.Module):
+    """Reassembly of a map by kernels that its own content chooses (CARAFE, arXiv:1905.02188).
+
+    A 1x1 convolution to `inner` channels and a 3x3 convolution give each of the s² cells that a cell becomes its own
+    kernel of `side` x `side` weights, which a softmax lets sum to 1; it is applied around the cell, with zeros beyond
+    the border. All channels have the same kernel.
+
+    The channels of the second convolution are the weights of the kernel, row by row; of each the s² cells, row by row.
+    """
+
+    def __init__(self, channels: int, inner: int = 64, side: int = 5) -> None:
+        super().__init__()
+        self.side = side
+        self.compress = nn.Conv2d(channels, inner, 1)
+        self.encode = nn.Conv2d(inner, SCALE**2 * side**2, 3, padding=1)
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin with next to uniform kernels; to be called after a general initialisation."""
+        nn.init.xavier_uniform_(self.compress.weight)
+        nn.init.normal_(self.encode.weight, std=0.001)
+        for conv in (self.compress, self.encode):
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
+
+    def forward(self, x: Tensor, like: Tensor | None = None) -> Tensor:
+        number, channels, height, width = x.shape
+        weights = self.encode(self.compress(x)).reshape(number, self.side**2, SCALE**2, height, width)
+        # of each cell, (channels, neighbours) times (neighbours, s²)
+        kernels = weights.softmax(1).to(x.dtype).permute(0, 3, 4, 1, 2)
+        padded = F.pad(x, [self.side // 2] * 4)
+        around = [padded[..., i : i + height, j : j + width] for i in range(self.side) for j in range(self.side)]
+        parts = torch.stack(around, -1).permute(0, 2, 3, 1, 4) @ kernels
+        parts = parts.permute(0, 3, 4, 1, 2).reshape(number, channels * SCALE**2, height, width)
+        return cropped(F.pixel_shuffle(parts, SCALE), like)
+
+
 def cropped(x: Tensor, like: Tensor | None) -> Tensor:
     """The upper left part of a map, in the size of `like`."""
     return x if like is None else x[..., : like.shape[-2], : like.shape[-1]]
 
 
 def make_upsampler(kind: str, channels: int) -> nn.Module:
-    """The module of a name: "nearest", "bilinear", "dysample", "sub_pixel" or "depthwise"."""
+    """The module of a name: "nearest", "bilinear", "dysample", "carafe", "sub_pixel" or "depthwise"."""
     if kind in ("nearest", "bilinear"):
         return Interpolate(kind)
     if kind == "sub_pixel":
         return SubPixel(channels, 3)
-    return {"dysample": DySample, "depthwise": DepthwiseSubPixel}[kind](channels)
+    return {"dysample": DySample, "carafe": Carafe, "depthwise": DepthwiseSubPixel}[kind](channels)
+
+
+def reset_upsamplers(module: nn.Module) -> None:
+    """Let those that begin as interpolation do so, after a general initialisation of all in a module."""
+    for member in module.modules():
+        if isinstance(member, DySample | Carafe):
+            member.reset()

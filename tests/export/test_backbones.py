@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from detframe.layers import folded
 from detframe.layers.attention import SwinBlock
 from detframe.layers.hat import ResidualHybridAttentionGroup
+from detframe.layers.upsampling import Carafe, DySample
 from detframe.modeling.build import build_backbone
 from detframe.ops.exportable import exporting
 from tests.modeling.tiny import tiny_config
@@ -27,6 +28,7 @@ SLOW = {
     "EFPN, swin": ("R-18-EFPN", {**EFPN, "MODEL.EFPN.EXTRACTOR": "swin"}),
     "EFPN, hat": ("R-18-EFPN", {**EFPN, "MODEL.EFPN.EXTRACTOR": "hat"}),
     "FPN": ("R-18-FPN", {}),
+    "FPN, dysample": ("R-18-FPN", {"MODEL.FPN.UPSAMPLE": "dysample"}),
     "FPN to P7": ("R-18-FPN-RETINANET", {"MODEL.FPN.P6_FROM": "C5", "MODEL.FPN.NORM": "GN"}),
     "FPN, bottom up": ("R-18-FPN", {"MODEL.FPN.TOP_DOWN": False}),
     "FPN, no lateral": ("R-18-FPN", {"MODEL.FPN.LATERAL": False}),
@@ -38,14 +40,22 @@ SLOW = {
     "MobileNetV2": ("MNV2-FPN", {}),
     "timm": ("timm/resnet10t-FPN", {}),
     "EFPN, residual": ("R-18-EFPN", EFPN),
+    "PAFPN, carafe": ("R-18-PAFPN", {"MODEL.FPN.UPSAMPLE": "carafe"}),
+    "EFPN over MobileNetV2, pointwise": ("MNV2-EFPN", {"MODEL.EFPN.EXTRACTOR": "pointwise"}),
+    "EFPN, plain and dysample": ("R-18-EFPN", {"MODEL.EFPN.TRANSFER": "plain", "MODEL.FPN.UPSAMPLE": "dysample"}),
+    "EFPN, dysample": ("R-18-EFPN", {**EFPN, "MODEL.EFPN.UPSAMPLE": "dysample", "MODEL.EFPN.C2_PRIME": "stem"}),
+    "EFPN, depthwise": ("R-18-EFPN", {**EFPN, "MODEL.EFPN.UPSAMPLE": "depthwise"}),
+    "EFPN over timm": ("timm/resnet10t-EFPN", EFPN),
     "EFPN, own res2 and no skip": ("R-18-EFPN", {**EFPN, "MODEL.EFPN.SHARE_RES2": False, "MODEL.EFPN.SKIP": False}),
 }
 
 
-CHANNELS, STRIDE = 8, 4  # of the maps that attention is tried on
+CHANNELS, STRIDE = 8, 4  # of the maps that blocks are tried on
 BLOCKS = {
     "swin": lambda: SwinBlock(CHANNELS, heads=2, window=4, shift=2, mlp_ratio=2.0),
     "hat": lambda: ResidualHybridAttentionGroup(CHANNELS, depth=2, heads=2, window=4, mlp_ratio=2.0, squeeze=4),
+    "dysample": lambda: DySample(CHANNELS),
+    "carafe": lambda: Carafe(CHANNELS),
 }
 
 
@@ -109,7 +119,7 @@ def compare(module, divisor, channels, path):
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-def test_the_file_of_attention_gives_its_map(name, tmp_path):
+def test_the_file_of_a_block_gives_its_map(name, tmp_path):
     torch.manual_seed(0)
     block = BLOCKS[name]()
     for parameter in block.parameters():

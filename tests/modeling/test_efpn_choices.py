@@ -8,7 +8,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from detframe.config import validate
-from detframe.layers.upsampling import DySample, make_upsampler
 from detframe.modeling import build_detection_model
 from detframe.modeling.analysis import analyze
 from detframe.modeling.backbones.texture_transfer import Extension, PointwiseTransfer, ResidualBlock, TextureTransfer
@@ -238,44 +237,3 @@ def test_a_plain_level_has_no_p3_prime_to_distil():
         make_detector(keys)
     losses = make_detector({**keys, "MODEL.DISTILL.FEATURES": ("p2",)})(make_images(), [FULL, EMPTY])
     assert torch.isfinite(losses["loss_distill_p2"])
-
-
-def test_dysample_starts_as_bilinear_interpolation_and_moves_by_its_formula():
-    torch.manual_seed(0)
-    x = torch.randn(2, 8, 5, 7)
-    layer = make_upsampler("dysample", 8)
-    assert isinstance(layer, DySample)
-    torch.testing.assert_close(layer(x), F.interpolate(x, scale_factor=2.0, mode="bilinear"), atol=2e-2, rtol=0)
-    nn.init.normal_(layer.offset.weight, std=0.8)
-    nn.init.normal_(layer.offset.bias, std=0.8)
-    torch.testing.assert_close(layer(x), dysample(x, layer.offset.weight[:, :, 0, 0], layer.offset.bias, 4))
-
-
-def dysample(x, weight, bias, groups):
-    """By loops over groups, cells, and the four neighbours of a point."""
-    number, channels, height, width = x.shape
-    out = torch.zeros(number, channels, 2 * height, 2 * width)
-    size = channels // groups
-    with torch.no_grad():
-        for n in range(number):
-            for i in range(2 * height):
-                for j in range(2 * width):
-                    offsets = weight @ x[n, :, i // 2, j // 2] + bias
-                    for g in range(groups):
-                        place = g * 4 + (i % 2) * 2 + j % 2
-                        across = j // 2 + (-0.25, 0.25)[j % 2] + 0.25 * float(offsets[place])
-                        down = i // 2 + (-0.25, 0.25)[i % 2] + 0.25 * float(offsets[groups * 4 + place])
-                        part = x[n, g * size : (g + 1) * size]
-                        out[n, g * size : (g + 1) * size, i, j] = between(part, down, across)
-    return out
-
-
-def between(part, down, across):
-    """Bilinear, at a point that is first moved to the nearest cell's centre inside of the map."""
-    _, height, width = part.shape
-    down, across = min(max(down, 0), height - 1), min(max(across, 0), width - 1)
-    top, left = int(down), int(across)
-    bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
-    v, u = down - top, across - left
-    upper = (1 - u) * part[:, top, left] + u * part[:, top, right]
-    return (1 - v) * upper + v * ((1 - u) * part[:, bottom, left] + u * part[:, bottom, right])

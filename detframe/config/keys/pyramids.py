@@ -17,7 +17,9 @@ FPN = section(
     TOP=Key("auto", "Extra levels above those of the backbone", choices={"auto": "what CONV_BODY says",
         "maxpool": "one", "p6p7": "two, by convolutions", "none": ""}),
     FUSE=Key("sum", "How a lateral and the level above are fused", choices={"sum": "", "avg": "average"}),
-    UPSAMPLE=Key("nearest", "Interpolation to the size of the finer level", choices=("nearest", "bilinear")),
+    UPSAMPLE=Key("nearest", "What enlarges a level for the sum with the next finer one, that of EFPN too", choices={
+        "nearest": "", "bilinear": "", "dysample": "sampling at learned points (arXiv:2308.15085)",
+        "carafe": "kernels that the map itself chooses (arXiv:1905.02188); much memory"}),
     RELU=Key(False, "ReLU after each lateral and output convolution and its norm"),
     TOP_DOWN=Key(True, "False leaves out the top-down path (ablation 1d of the FPN paper)"),
     LATERAL=Key(True, "False leaves out all lateral connections but the coarsest, which is upsampled all the way "

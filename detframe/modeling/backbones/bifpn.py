@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detframe.layers import ConvNorm, init_uniform
+from detframe.layers.upsampling import make_upsampler, reset_upsamplers
 from detframe.modeling.backbones.fpn import resize
 
 # Keeps the division defined when every weight of a node is 0 (section 3.3 of the paper)
@@ -54,17 +55,20 @@ class BiFPNLayer(nn.Module):
 
     def __init__(self, num_levels: int, channels: int, norm: str, upsample: str) -> None:
         super().__init__()
-        self.upsample, last = upsample, num_levels - 1
+        last = num_levels - 1
         self.down = nn.ModuleDict({str(i): FusionNode(2, channels, norm) for i in range(last)})
         self.up = nn.ModuleDict(
             {str(i): FusionNode(2 if i == last else 3, channels, norm) for i in range(1, num_levels)}
         )
+        # called after the level that they lead to, as `down`
+        self.upsamplers = nn.ModuleDict({str(i): make_upsampler(upsample, channels) for i in range(last)})
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """(N, C, H, W) of each level, finest first, to the same."""
         inner = [maps[-1]]
         for i in reversed(range(len(maps) - 1)):
-            inner.insert(0, self.down[str(i)]([maps[i], resize(inner[0], maps[i], self.upsample)]))
+            above = self.upsamplers[str(i)](inner[0], maps[i])
+            inner.insert(0, self.down[str(i)]([maps[i], above]))
         out = [inner[0]]
         for i in range(1, len(maps)):
             below = downsample(out[-1], maps[i])
@@ -87,7 +91,7 @@ class BiFPN(nn.Module):
     Args:
         in_channels: channels of the bottom-up maps.
         norm: after every lateral and fusing convolution, as in `make_norm`; EfficientDet has batch norm.
-        upsample: "nearest" or "bilinear".
+        upsample: as in `make_upsampler`.
         repeats: number of rounds.
     """
 
@@ -102,6 +106,7 @@ class BiFPN(nn.Module):
         self.extra_block = ConvNorm(in_channels[-1], out_channels, 1, norm=norm)
         self.rounds = nn.ModuleList(BiFPNLayer(self.num_levels, out_channels, norm, upsample) for _ in range(repeats))
         init_uniform(self)
+        reset_upsamplers(self)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         maps = [block(x) for block, x in zip(self.inner_blocks, features, strict=True)]

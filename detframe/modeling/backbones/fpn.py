@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from detframe.errors import InvalidValueError
 from detframe.layers import ConvNorm, init_uniform
+from detframe.layers.upsampling import LEARNED, make_upsampler, reset_upsamplers
 
 
 class FPN(nn.Module):
@@ -27,7 +28,7 @@ class FPN(nn.Module):
         norm: after every lateral and output convolution, as in `make_norm`.
         top: what adds coarser levels; one by max pooling unless given, none with `finest_only`.
         fuse: "sum" of a lateral and what comes from above, or their average, "avg".
-        upsample: "nearest" or "bilinear".
+        upsample: what enlarges a level for the sum with the next finer one, as in `make_upsampler`.
         relu: ReLU after every lateral and output convolution.
         top_down: False leaves the path out (table 1d of the paper).
         lateral: False leaves out the lateral connections, all but the coarsest, which is upsampled all the way (1e).
@@ -54,12 +55,16 @@ class FPN(nn.Module):
         super().__init__()
         if not top_down and (finest_only or not lateral):
             raise InvalidValueError("without its top-down path an FPN needs its laterals and all its levels")
+        if not top_down and upsample in LEARNED:
+            raise InvalidValueError(
+                f"an FPN without its top-down path enlarges nothing, so that {upsample!r} cannot learn"
+            )
         if finest_only and not isinstance(top, NoTop | None):
             raise InvalidValueError(
                 f"an FPN that gives its finest level only has none for its top {type(top).__name__}"
             )
         self.out_channels, self.top_down = out_channels, top_down
-        self.averages, self.upsample = fuse == "avg", upsample
+        self.averages = fuse == "avg"
         levels = range(len(in_channels))
         inner = levels if lateral else levels[-1:]
         outer = levels[:1] if finest_only else levels
@@ -72,8 +77,13 @@ class FPN(nn.Module):
         if top is None:
             top = NoTop() if finest_only else MaxPoolTop()
         self.extra_blocks = top
+        # called after the level that they lead to
+        self.upsamplers = nn.ModuleDict(
+            {str(i): make_upsampler(upsample, out_channels) for i in levels[:-1] if top_down}
+        )
         self.num_levels = len(outer) + int(top.num_levels)  # type: ignore[arg-type]
         init_uniform(self)
+        reset_upsamplers(self)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         return self.outputs(self.merge(features), features[-1])
@@ -86,7 +96,7 @@ class FPN(nn.Module):
         last = len(features) - 1
         merged = [laterals[last]]
         for i in reversed(range(last)):
-            above = resize(merged[0], features[i], self.upsample)
+            above = self.upsamplers[str(i)](merged[0], features[i])
             merged.insert(0, self._fuse(laterals[i], above) if i in laterals else above)
         return merged
 
@@ -103,9 +113,9 @@ class FPN(nn.Module):
         return (lateral + above) / 2 if self.averages else lateral + above
 
 
-def resize(x: Tensor, like: Tensor, mode: str = "nearest") -> Tensor:
-    """`x` with the height and width of `like`; mode "nearest" or "bilinear"."""
-    return F.interpolate(x, size=like.shape[-2:], mode=mode)
+def resize(x: Tensor, like: Tensor) -> Tensor:
+    """`x` with the height and width of `like`, by the nearest cells."""
+    return F.interpolate(x, size=like.shape[-2:], mode="nearest")
 
 
 class NoTop(nn.Module):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from detframe.errors import InvalidValueError
 from detframe.layers import ConvNorm, init_uniform
+from detframe.layers.upsampling import reset_upsamplers
 from detframe.modeling.backbones.fpn import FPN, resize
 
 
@@ -33,6 +34,7 @@ class PAFPN(FPN):
             {str(i): ConvNorm(out_channels, out_channels, 3, 1, norm, relu=True) for i in steps}
         )
         init_uniform(self)
+        reset_upsamplers(self)
 
     def levels(self, merged: list[Tensor]) -> list[Tensor]:
         """The levels below the top."""

@@ -111,7 +111,7 @@ def make_pyramid(cfg: ConfigNode, channels: Sequence[int]) -> Any:
             finest_only=keys.FINEST_ONLY,
         )
     except ValueError as error:
-        chosen = {f"MODEL.FPN.{key}": keys[key] for key in ("TOP_DOWN", "LATERAL", "FINEST_ONLY", "TOP")}
+        chosen = {f"MODEL.FPN.{key}": keys[key] for key in ("TOP_DOWN", "LATERAL", "FINEST_ONLY", "TOP", "UPSAMPLE")}
         raise InvalidValueError(f"{error}: {cfg.MODEL.BACKBONE.CONV_BODY!r} with {chosen}") from error
 
 

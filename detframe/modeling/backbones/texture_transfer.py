@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detframe.layers import init_he
-from detframe.layers.upsampling import DySample, Interpolate, cropped, make_upsampler
+from detframe.layers.upsampling import Interpolate, cropped, make_upsampler, reset_upsamplers
 
 SLOPE = 0.1  # of the leaky ReLUs, as in the authors' release
 ROUNDS = 3  # of the pointwise extractors
@@ -76,10 +76,11 @@ class TextureTransfer(nn.Module):
         return out if self.skip is None else out + self.skip(p3, p2)
 
     def initialise(self) -> None:
-        """All but what initialises itself: blocks of attention, and DySample."""
+        """Xavier for all but what initialises itself, blocks of attention."""
         parts = [self.content_head, self.sub_pixel, self.texture_head, self.tail1, self.tail2]
         blocks = [block for block in (*self.content_body, *self.texture_body) if isinstance(block, ResidualBlock)]
-        _init_xavier([part for part in [*parts, *blocks] if not isinstance(part, DySample)])
+        _init_xavier([*parts, *blocks])
+        reset_upsamplers(self.sub_pixel)
 
 
 class PointwiseTransfer(nn.Module):
