@@ -117,6 +117,8 @@ def _heads(cfg: ConfigNode) -> Findings:
         yield "MODEL.RESNETS.NORM_EPS", f"above 0 with MODEL.RESNETS.NORM {model.RESNETS.NORM}"
     if model.RESNETS.NUM_GROUPS * model.RESNETS.WIDTH_PER_GROUP > _WIDEST:
         yield "MODEL.RESNETS.WIDTH_PER_GROUP", f"at most {_WIDEST} channels in all NUM_GROUPS"
+    if model.RPN.FINEST_LEVEL and model.RPN.IN_FEATURES:
+        yield "MODEL.RPN.IN_FEATURES", f"empty, since MODEL.RPN.FINEST_LEVEL {model.RPN.FINEST_LEVEL!r} says which"
     for section in ("RPN", "RETINANET", "ROI_HEADS"):
         high = model[section].FG_IOU_THRESHOLD
         if model[section].BG_IOU_THRESHOLD > high:

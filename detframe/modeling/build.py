@@ -110,9 +110,22 @@ def _strides_for(cfg: ConfigNode, backbone: Any, section: str) -> dict[str, int]
     """Of the extractor's maps, finest first, those that MODEL.<section>.IN_FEATURES names."""
     strides: dict[str, int] = dict(backbone.strides)
     wanted = list(cfg.MODEL[section].IN_FEATURES)
+    if section == "RPN" and cfg.MODEL.RPN.FINEST_LEVEL:
+        wanted = _levels_from(cfg, strides)
     unknown = [name for name in wanted if name not in strides]
     if unknown:
         raise InvalidValueError(
             f"MODEL.{section}.IN_FEATURES names {unknown}, but {cfg.MODEL.BACKBONE.CONV_BODY!r} gives {list(strides)}"
         )
     return {name: stride for name, stride in strides.items() if not wanted or name in wanted}
+
+
+def _levels_from(cfg: ConfigNode, strides: dict[str, int]) -> list[str]:
+    """The levels from MODEL.RPN.FINEST_LEVEL on."""
+    level, names = cfg.MODEL.RPN.FINEST_LEVEL, list(strides)
+    if level not in strides:
+        raise InvalidValueError(
+            f"MODEL.RPN.FINEST_LEVEL is {level!r}, but {cfg.MODEL.BACKBONE.CONV_BODY!r} gives {names}; of a pyramid "
+            "'p1' needs EFPN ('R-50-EFPN'), and any other MODEL.FPN.IN_FEATURES that reach down to it, or are empty"
+        )
+    return names[names.index(level) :]

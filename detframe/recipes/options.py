@@ -9,6 +9,7 @@ import numpy as np
 
 from detframe.config import ConfigNode
 from detframe.engine.fit import THRESHOLDS
+from detframe.modeling.rpn.anchors import size_rows
 from detframe.registry import BACKBONES
 
 Settings = tuple[tuple[str, Any], ...]
@@ -40,21 +41,15 @@ def head_options(cfg: ConfigNode, model: Any, sides: np.ndarray, ratios: np.ndar
 
 def _anchors(cfg: ConfigNode, model: Any, section: str, sides: np.ndarray, ratios: np.ndarray) -> Iterator[Settings]:
     """Smaller anchors, sizes and aspect ratios at the quantiles of the objects."""
-    key, rows = f"MODEL.{section}.ANCHOR_SIZES", size_rows(cfg, section)
+    strides = {name: model.backbone.strides[name] for name in model.rpn_maps}
+    key, rows = f"MODEL.{section}.ANCHOR_SIZES", size_rows(cfg, section, strides)
     for factor in (2, 4):
         if min(map(min, rows)) / factor >= SMALLEST:
             yield ((key, _rounded([[size / factor for size in row] for row in rows])),)
-    strides = [model.backbone.strides[name] for name in model.rpn_maps]
-    yield ((key, _rounded(quantile_sizes(rows, strides, sides))),)
+    yield ((key, _rounded(quantile_sizes(rows, list(strides.values()), sides))),)
     shapes = tuple(sorted({float(f"{value:.2g}") for value in np.quantile(ratios, (1 / 6, 1 / 2, 5 / 6))}))
     if shapes != tuple(cfg.MODEL[section].ASPECT_RATIOS):
         yield ((f"MODEL.{section}.ASPECT_RATIOS", shapes),)
-
-
-def size_rows(cfg: ConfigNode, section: str) -> list[list[float]]:
-    """ANCHOR_SIZES as rows, as many as are given."""
-    rows = cfg.MODEL[section].ANCHOR_SIZES
-    return [list(row) if isinstance(row, tuple | list) else [row] for row in rows]
 
 
 def quantile_sizes(rows: Sequence[Sequence[float]], strides: Sequence[int], sides: np.ndarray) -> list[list[float]]:
@@ -108,12 +103,12 @@ def _scaled(value: Any, factor: float) -> Any:
 def _finer_level(cfg: ConfigNode, model: Any, section: str | None) -> Iterator[Settings]:
     """One level more below the finest one of a pyramid, with anchors of half the size."""
     settings = _finer_extractor(cfg, model)
-    if not settings or cfg.MODEL.RPN.IN_FEATURES:
+    if not settings or cfg.MODEL.RPN.IN_FEATURES or cfg.MODEL.RPN.FINEST_LEVEL:
         return
     if section is not None:
-        rows = size_rows(cfg, section)
+        rows = size_rows(cfg, section, model.backbone.strides)
         if len(rows) > 1:
-            rows = [[size / 2 for size in rows[0]], *rows]
+            rows = [tuple(size / 2 for size in rows[0]), *rows]
             settings = (*settings, (f"MODEL.{section}.ANCHOR_SIZES", _rounded(rows)))
     elif cfg.MODEL.FCOS.SIZES_OF_INTEREST:
         sizes = cfg.MODEL.FCOS.SIZES_OF_INTEREST

@@ -67,6 +67,11 @@ RPN = section(
     resume=TARGETS,
     NAME=Key("AnchorRPN", "The RPN, or a dense detector in its place", registry="RPN_HEADS", resume=ARCHITECTURE),
     IN_FEATURES=Key((), 'Feature maps that it takes, e.g. ["p2", "p3"]; empty is all', like=NAMES, resume=ARCHITECTURE),
+    FINEST_LEVEL=Key("", "The finest level that the RPN or the dense detector in its place stands on; the pyramid is "
+        "built so far, and ANCHOR_SIZES (RPN, RETINANET) and SIZES_OF_INTEREST are those of the coarsest levels: finer "
+        "ones get half of the next, again and again, and superfluous ones are left out", choices={"": "what CONV_BODY "
+        "and IN_FEATURES say", "p1": "P2' of EFPN, an anchor or a location every 2 pixels", "p2": "", "p3": "",
+        "p4": "", "p5": ""}, resume=ARCHITECTURE),
     ANCHOR_SIZES=Key(((32,), (64,), (128,), (256,), (512,)), "Anchor sizes (square root of the area), one list per "
         "level from the finest; a single list serves all levels", like=ANCHOR_SIZES, resume=ARCHITECTURE),
     ASPECT_RATIOS=_RATIOS,

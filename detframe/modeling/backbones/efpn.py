@@ -138,6 +138,12 @@ def efpn_inputs(cfg: ConfigNode) -> list[str]:
     Raises:
         ValueError: not res2 and res3 among them, of which the finer level is made.
     """
+    level, name = cfg.MODEL.RPN.FINEST_LEVEL, cfg.MODEL.BACKBONE.CONV_BODY
+    if level not in ("", "p1") and not cfg.MODEL.ROI_HEADS.NAME:
+        raise InvalidValueError(
+            f"MODEL.RPN.FINEST_LEVEL is {level!r}, so that nothing would read the extended level p1 of {name!r}: there "
+            f"are no ROI heads either; take 'p1', or the CONV_BODY {name.removesuffix('EFPN') + 'FPN'!r}"
+        )
     names = pyramid_inputs(cfg, STAGE_STRIDES)
     if names[:2] != ["res2", "res3"]:
         raise InvalidValueError(

@@ -70,8 +70,8 @@ def pyramid_inputs(cfg: ConfigNode, strides: Mapping[str, int]) -> list[str]:
     """
     known, wanted = list(strides), list(cfg.MODEL.FPN.IN_FEATURES)
     if not wanted:
-        finest = 8 if pyramid_suffix(cfg) in FROM_P3 else 4
-        return [name for name in known if strides[name] >= finest]
+        finest = _finest_stride(cfg)
+        return [name for name in known if strides[name] >= finest] or known[-1:]
     start = known.index(wanted[0]) if wanted[0] in known else 0
     if known[start : start + len(wanted)] != wanted:
         raise InvalidValueError(
@@ -79,6 +79,16 @@ def pyramid_inputs(cfg: ConfigNode, strides: Mapping[str, int]) -> list[str]:
             f"{cfg.MODEL.BACKBONE.CONV_BODY!r}"
         )
     return wanted
+
+
+def _finest_stride(cfg: ConfigNode) -> int:
+    """That of the finest map that the pyramid reads: its own, and what MODEL.RPN.FINEST_LEVEL makes of it."""
+    own, level = 8 if pyramid_suffix(cfg) in FROM_P3 else 4, cfg.MODEL.RPN.FINEST_LEVEL
+    if not level:
+        return own
+    wanted = 2 ** int(level[1:])
+    # ROI heads pool from finer levels too; nobody else reads them
+    return min(own, wanted) if cfg.MODEL.ROI_HEADS.NAME else wanted
 
 
 def make_pyramid(cfg: ConfigNode, channels: Sequence[int]) -> Any:

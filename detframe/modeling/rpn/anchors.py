@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from detframe.modeling.rpn.assigner import field_sides
 from detframe.ops import BoxCoder, anchor_templates, grid_anchors, grid_step
 from detframe.ops.reach import Objects, grid_cells, nearest_anchors
 from detframe.structures import ImageList
+
+T = TypeVar("T")
 
 
 class AnchorGenerator(nn.Module):
@@ -61,7 +64,8 @@ class AnchorGenerator(nn.Module):
             shapes: Sequence[float] = (1.0,)
             style = "exact" if keys.ANCHOR_STYLE == "torchvision" else keys.ANCHOR_STYLE
         else:
-            sizes = _sizes_per_level(f"MODEL.{section}.ANCHOR_SIZES", keys.ANCHOR_SIZES, strides)
+            own = size_rows(cfg, section, strides) if cfg.MODEL.RPN.FINEST_LEVEL else keys.ANCHOR_SIZES
+            sizes = _sizes_per_level(f"MODEL.{section}.ANCHOR_SIZES", own, strides)
             shapes, style = keys.ASPECT_RATIOS, keys.ANCHOR_STYLE
         return cls(
             sizes=sizes,
@@ -98,6 +102,33 @@ class AnchorGenerator(nn.Module):
         return torch.cat(anchors, 1), torch.cat(there, 1)
 
 
+def size_rows(cfg: ConfigNode, section: str, strides: Mapping[str, int]) -> list[tuple[float, ...]]:
+    """ANCHOR_SIZES of MODEL.<section> as rows: a single one for all levels, or one for each of them, which the coarsest
+    levels decide where MODEL.RPN.FINEST_LEVEL chooses the levels."""
+    rows = _as_rows(cfg.MODEL[section].ANCHOR_SIZES)
+    if not cfg.MODEL.RPN.FINEST_LEVEL or len(rows) == 1:
+        return rows
+    return from_the_coarsest(rows, strides, len(strides), lambda row: tuple(size / 2 for size in row))
+
+
+def _as_rows(sizes: Sequence[Any]) -> list[tuple[float, ...]]:
+    return [tuple(row) if isinstance(row, (tuple, list)) else (row,) for row in sizes]
+
+
+def from_the_coarsest(values: Sequence[T], strides: Mapping[str, int], count: int, finer: Callable[[T], T]) -> list[T]:
+    """Values of the coarsest levels, as many as are needed: more are made of the first, again and again, and those of
+    levels that are finer than the finest of `strides` are left out, which is as many as there could be.
+    """
+    finest = min(strides.values())
+    out = list(values)
+    surplus = len(out) - count
+    if 0 < surplus < finest.bit_length() - 1:  # as there are finer levels, of stride 2 and more
+        return out[surplus:]
+    while len(out) < count:
+        out.insert(0, finer(out[0]))
+    return out
+
+
 def _sizes_per_level(
     key: str, sizes: Sequence[float | Sequence[float]], strides: Mapping[str, int]
 ) -> list[tuple[float, ...]]:
@@ -106,7 +137,7 @@ def _sizes_per_level(
     Raises:
         ValueError: as many rows as levels are needed, equally long; the message names `key`.
     """
-    rows = [tuple(row) if isinstance(row, (tuple, list)) else (row,) for row in sizes]
+    rows = _as_rows(sizes)
     if len(rows) == 1:
         rows *= len(strides)
     if len(rows) != len(strides):

@@ -17,6 +17,7 @@ from detframe.errors import InvalidValueError
 from detframe.layers import DeformConv, global_normalizer
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.proposals import NMS, Proposals, box_coder, detection_nms
+from detframe.modeling.rpn.anchors import from_the_coarsest
 from detframe.modeling.rpn.assigner import field_sides, make_assigner
 from detframe.modeling.rpn.dense import LevelCandidates, join_levels, top_candidates
 from detframe.modeling.rpn.fcos_head import ClassificationHead, FCOSHead, LevelOutputs, RegressionHead, make_tower
@@ -106,7 +107,7 @@ class FCOS(nn.Module):
             ValueError: SIZES_OF_INTEREST, or receptive fields, that do not match the levels.
         """
         keys, coder = cfg.MODEL.FCOS, box_coder(cfg)
-        sizes = _sizes_of_interest(keys.SIZES_OF_INTEREST, strides)
+        sizes = _sizes_of_interest(cfg, strides)
         towers = [make_tower(out_channels, keys.NUM_CONVS, keys.NORM, _last(keys, out_channels)) for _ in range(2)]
         head = FCOSHead(
             ClassificationHead(towers[0], out_channels, cfg.MODEL.NUM_CLASSES, keys.PRIOR_PROB),
@@ -268,9 +269,12 @@ def _prior_sides(cfg: ConfigNode, strides: Mapping[str, int]) -> list[float]:
     return [cfg.MODEL.RPN.ASSIGNMENT.FCOS_PRIOR * stride for stride in strides.values()]
 
 
-def _sizes_of_interest(sizes: Sequence[float], strides: Mapping[str, int]) -> list[float]:
+def _sizes_of_interest(cfg: ConfigNode, strides: Mapping[str, int]) -> list[float]:
+    sizes = list(cfg.MODEL.FCOS.SIZES_OF_INTEREST)
     if not sizes:
         return [8.0 * stride for stride in list(strides.values())[:-1]]
+    if cfg.MODEL.RPN.FINEST_LEVEL:
+        sizes = from_the_coarsest(sizes, strides, len(strides) - 1, lambda size: size / 2)
     if len(sizes) != len(strides) - 1 or list(sizes) != sorted(sizes):
         raise InvalidValueError(
             f"MODEL.FCOS.SIZES_OF_INTEREST {tuple(sizes)} must be {len(strides) - 1} rising sizes, one between each "
