@@ -198,34 +198,52 @@ def assign_by_fields(
 
 @torch.no_grad()
 def assign_by_statistics(
-    gt_boxes: Tensor, gt_valid: Tensor, anchors: Sequence[Tensor], count: int, usable: Tensor | None = None
+    gt_boxes: Tensor,
+    gt_valid: Tensor,
+    anchors: Sequence[Tensor],
+    count: int,
+    per_cell: int = 1,
+    usable: Tensor | None = None,
 ) -> Matches:
-    """ATSS (arXiv:1912.02424, section 4): of the anchors of each level whose centres are nearest to that of an object,
-    it takes those that overlap it by at least mean + standard deviation of all of these overlaps and have their centre
-    in it.
+    """ATSS (arXiv:1912.02424, section 4): of the anchors of the cells of each level that are nearest to the centre of
+    an object, it takes those that overlap it by at least mean + standard deviation of all of these overlaps and have
+    their centre in it.
 
     Args:
         gt_boxes, gt_valid, usable: see `most_similar`.
-        anchors: (A_level, 4) of each level.
-        count: of anchors that are looked at on each level.
+        anchors: (A_level, 4) of each level; those of a cell stand together, around one centre.
+        count: of cells that are looked at on each level.
+        per_cell: anchors of a cell.
     """
-    rows = [len(level) for level in anchors]
-    usable_on = [None] * len(rows) if usable is None else torch.split(usable, rows, 1)
-    near, start = [], 0
-    for level, free in zip(anchors, usable_on, strict=True):
-        found = most_similar(gt_boxes, gt_valid, level, _nearness, count, free)
-        near.append(Wanted(found.anchor + start, found.suits))
-        start += len(level)
-    anchor, suits = (torch.cat(parts, -1) for parts in zip(*near, strict=True))
     all_anchors = torch.cat(list(anchors))
+    anchor, there = _near(gt_boxes, gt_valid, anchors, count, per_cell, usable)
     candidates, boxes = all_anchors[anchor], gt_boxes[:, :, None]
-    there = suits > -math.inf
     iou = pairwise_iou(boxes, candidates)[:, :, 0]
     centre = (candidates[..., :2] + candidates[..., 2:]) / 2
     inside = distances(centre, boxes).amin(-1) > 0
     fits = there & inside & (iou >= _outstanding(iou, there))
     wanted = Wanted(anchor, iou.masked_fill(~fits, -math.inf))
     return _matches(*_owners(wanted, len(all_anchors)), gt_boxes, all_anchors)
+
+
+def _near(
+    gt_boxes: Tensor, gt_valid: Tensor, anchors: Sequence[Tensor], count: int, per_cell: int, usable: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The anchors of the cells that are nearest to each object, int64 (N, G, K), and which of them it may have."""
+    offsets = torch.arange(per_cell, device=gt_boxes.device)
+    cells = None if usable is None else usable.reshape(len(usable), -1, per_cell).any(-1)
+    near, there, start = [], [], 0
+    for level in anchors:
+        centres = level[::per_cell]
+        free = None if cells is None else cells[:, start : start + len(centres)]
+        found = most_similar(gt_boxes, gt_valid, centres, _nearness, count, free)
+        near.append((((found.anchor + start) * per_cell)[..., None] + offsets).flatten(-2))
+        there.append((found.suits > -math.inf)[..., None].expand(*found.suits.shape, per_cell).flatten(-2))
+        start += len(centres)
+    anchor, known = torch.cat(near, -1), torch.cat(there, -1)
+    if usable is not None:
+        known = known & usable.gather(1, anchor.flatten(1)).reshape(anchor.shape)
+    return anchor, known
 
 
 def _nearness(boxes: Tensor, others: Tensor) -> Tensor:
@@ -289,7 +307,7 @@ class Assigner:
         if self.kind == "iou":
             return match_boxes(gt_boxes, gt_valid, torch.cat(list(anchors)), self.matching, keep_best=True)
         if self.kind == "atss":
-            return assign_by_statistics(gt_boxes, gt_valid, anchors, self.atss_k * per_cell, usable)
+            return assign_by_statistics(gt_boxes, gt_valid, anchors, self.atss_k, per_cell, usable)
         every = torch.cat(list(anchors))
         if self.kind == "nwd":
             return assign_by_distance(gt_boxes, gt_valid, every, self.nwd_k, usable)

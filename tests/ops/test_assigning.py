@@ -109,7 +109,7 @@ def plain_rfla(boxes, levels, usable, counts, shrink):
     return [a if a >= 0 else b for a, b in zip(first, second, strict=True)]
 
 
-def plain_atss(boxes, levels, usable, count):
+def plain_atss(boxes, levels, usable, count, per_cell):
     def nearness(box, anchor):
         (cx, cy, *_), (dx, dy, *_) = centre_sides(box), centre_sides(anchor)
         return -((cx - dx) ** 2 + (cy - dy) ** 2)
@@ -118,8 +118,11 @@ def plain_atss(boxes, levels, usable, count):
     for box in boxes:
         near, start = [], 0
         for level in levels:
-            found = plain_best(box, level, nearness, count, usable[start : start + len(level)])
-            near += [(start + i, level[i]) for i, _ in found]
+            free = usable[start : start + len(level)]
+            cells = [any(free[i : i + per_cell]) for i in range(0, len(level), per_cell)]
+            for cell, _ in plain_best(box, level[::per_cell], nearness, count, cells):
+                rows = range(cell * per_cell, (cell + 1) * per_cell)
+                near += [(start + i, level[i]) for i in rows if free[i]]
             start += len(level)
         ious = [plain_iou(box, anchor) for _, anchor in near]
         threshold = statistics.mean(ious) + (statistics.stdev(ious) if len(ious) > 1 else 0) if ious else 0
@@ -139,7 +142,7 @@ def rule(kind, **more):
 PLAIN = {
     "nwd": lambda boxes, levels, usable, per_cell: plain_nwd(boxes, levels, usable, 2),
     "rfla": lambda boxes, levels, usable, per_cell: plain_rfla(boxes, levels, usable, (3, 1), 0.9),
-    "atss": lambda boxes, levels, usable, per_cell: plain_atss(boxes, levels, usable, 9 * per_cell),
+    "atss": lambda boxes, levels, usable, per_cell: plain_atss(boxes, levels, usable, 9, per_cell),
 }
 
 
@@ -297,3 +300,14 @@ def test_fewer_anchors_than_an_object_is_to_get(kind):
     anchors = [torch.tensor([[0.0, 0, 8, 8]])]
     matches = rule(kind, nwd_k=5)(torch.tensor([[[1.0, 1, 7, 7]]]), torch.tensor([[True]]), anchors)
     assert matches.label.tolist() == [[1]]
+
+
+@pytest.mark.parametrize("kind", ["iou", "nwd", "atss", "rfla"])
+def test_no_value_decides_a_shape(kind):
+    """On tensors without values, which any question about one would be an error of."""
+    levels = [level.to("meta") for level in grid(LEVELS[1])]
+    gt, valid = (t.to("meta") for t in objects(0, whole=False))
+    usable = torch.ones(3, sum(map(len, levels)), dtype=torch.bool, device="meta")
+    matches = rule(kind)(gt, valid, levels, usable=usable)
+    assert [tuple(t.shape) for t in matches] == [(3, len(usable[0]))] * 3
+    assert [t.dtype for t in matches] == [torch.int64, torch.int8, torch.float32]
