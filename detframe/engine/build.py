@@ -141,7 +141,9 @@ def evaluation_hooks(
     patience, period = cfg.SOLVER.EARLY_STOP_PATIENCE, cfg.TEST.EVAL_PERIOD
     metric = choose_metric(cfg, inputs.test_sets)
     return [
-        EvaluationHook(lambda iteration: tests.evaluate(model, iteration), writer, period),
+        EvaluationHook(
+            lambda iteration: tests.evaluate(model, iteration), writer, period, lambda: tests.compare(model)
+        ),
         BestHook(checkpointer, metric, patience, cfg.SOLVER.EARLY_STOP_MIN_DELTA),
     ]
 

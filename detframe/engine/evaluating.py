@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from detframe.config import ConfigNode
 from detframe.data import Records, TestLoader, build_test_loader
+from detframe.engine.comparing import EqualPixels, Watched, comparison_table, costs, why_not
 from detframe.engine.inputs import file_names
 from detframe.engine.metrics_writer import MetricsWriter
 from detframe.engine.pictures import EvaluationPictures
@@ -21,12 +22,14 @@ from detframe.engine.validation_loss import ValidationLosses, check_can_measure,
 from detframe.errors import InvalidValueError
 from detframe.evaluation import build_evaluator, run_evaluation
 from detframe.evaluation.loop import OnBatch
+from detframe.evaluation.tiled import TiledEvaluator
 from detframe.inference.augmentation import AugmentedModel
 from detframe.parallel import stopping
 from detframe.parallel.collectives import gather_objects, rank, world_size
 from detframe.registry import RPN_HEADS
 from detframe.report.predictions import predictions_file
-from detframe.structures import ANY_CLASS, Prediction, Target
+from detframe.report.whole_images import EQUAL, WHOLE
+from detframe.structures import ANY_CLASS, Merging, Prediction, Target
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +62,8 @@ class TestSets:
             _check_classes(cfg, len(records.metadata.class_names))
             if cfg.TEST.LOSS:
                 check_can_measure(cfg, records)
-        self.evaluators = {name: build_evaluator(cfg, records) for name, records in self.sets.items()}
+        self.evaluators = {name: _evaluator(cfg, records) for name, records in self.sets.items()}
+        self._of_tiles: dict[str, dict[str, float]] = {}  # what the newest evaluation gave, by set, and what it took
         self.evaluated = False  # the evaluators hold what the newest evaluation found
 
     def evaluate(self, model: nn.Module, iteration: int) -> dict[str, float]:
@@ -71,6 +75,50 @@ class TestSets:
             out.update(metrics if len(self.sets) == 1 else {f"{name}/{key}": value for key, value in metrics.items()})
         self.evaluated = True
         return out
+
+    def compare(self, model: nn.Module) -> dict[str, float]:
+        """Beside the newest evaluation in tiles: whole images, and whole images at as many pixels (TILES.COMPARE).
+
+        Returns:
+            "whole/bbox/AP" and its fellows, "whole_equal_pixels/bbox/AP", and of each "pixels" and "seconds" per image
+            as the network sees and needs them ("tiles/pixels"); nothing where images are not cut into tiles.
+        """
+        out: dict[str, float] = {}
+        if not (self.cfg.INPUT.TILES.SIZE and self.cfg.INPUT.TILES.COMPARE):
+            return out
+        if not self.evaluated:  # it was by a process that has ended
+            logger.warning("tiles and whole images are not compared; `detframe evaluate` does it")
+            return out
+        for name, records in self.sets.items():
+            metrics = dict(self._of_tiles[name])
+            rows = {key: value for key, value in metrics.items() if key.startswith("tiles/")}
+            for kind in (WHOLE, EQUAL):
+                rows.update(self._whole(kind, name, model, records))
+            logger.info("%s in tiles and whole:\n%s", name, comparison_table({**metrics, **rows}), extra=RESULT)
+            out.update(rows if len(self.sets) == 1 else {f"{name}/{key}": value for key, value in rows.items()})
+        return out
+
+    def _whole(self, kind: str, name: str, model: nn.Module, records: Records) -> dict[str, float]:
+        """The metrics of whole images; every rank calls it."""
+        reason = why_not(kind, self.cfg, model, records.sizes_hw)
+        if reason:
+            logger.warning("%s is not evaluated as whole images (%s): %s", name, kind, reason)
+            return {}
+        settings: list[tuple[str, Any]] = [("INPUT.TILES.SIZE", 0)]
+        if kind == WHOLE:
+            seen, loader = _views(self.cfg.changed(settings), model, records)
+            watched = seen = Watched(seen, spare=True)
+        else:
+            settings += [("INPUT.MIN_SIZE_TEST", 0), ("INPUT.MAX_SIZE_TEST", 0)]
+            loader = build_test_loader(self.cfg.changed(settings), records, rank=rank(), world_size=world_size())
+            watched = Watched(model, spare=True)
+            seen = EqualPixels(watched, self.cfg)
+        logger.info("evaluating %d images of %s as whole images (%s)", len(records), name, kind)
+        metrics = run_evaluation(seen, _Stoppable(loader), build_evaluator(self.cfg, records), self.amp_dtype)
+        if sum(gather_objects(watched.failed)):
+            logger.warning("%s is not evaluated as whole images (%s): the GPU has too little memory", name, kind)
+            return {}
+        return {f"{kind}/{key}": value for key, value in {**metrics, **costs(watched, len(records))}.items()}
 
     def gather(self) -> None:
         """Bring what the ranks have found in the newest evaluation to rank 0, where it is not there yet."""
@@ -87,16 +135,24 @@ class TestSets:
     def _evaluate_one(self, name: str, model: nn.Module, iteration: int) -> dict[str, float]:
         records, evaluator = self.sets[name], self.evaluators[name]
         left_out = f"; {len(records.missing)} that do not exist are left out" if records.missing else ""
-        logger.info("evaluating %d images of %s%s", len(records), name, left_out)
         seen, loader = _views(self.cfg, model, records)
+        totals = gather_objects(loader.total)
+        in_tiles = f", in {sum(totals)} tiles" if self.cfg.INPUT.TILES.SIZE else ""
+        logger.info("evaluating %d images of %s%s%s", len(records), name, in_tiles, left_out)
+        watched = Watched(seen) if isinstance(evaluator, TiledEvaluator) else None
         names = records.metadata.class_names
         classes = (names, (ANY_CLASS,) if getattr(model, "class_agnostic", False) else names)
         file_name = file_names(records)
         pictures = EvaluationPictures(self.writer, name, iteration, classes, self.cfg.TEST.VISUALIZE, file_name)
         losses = ValidationLosses.of(self.cfg, model, file_name) if self.cfg.TEST.LOSS else None
         on_batch = in_turn(pictures.on_batch, None if losses is None else losses.on_batch)
-        metrics: dict[str, float] = run_evaluation(seen, _Stoppable(loader), evaluator, self.amp_dtype, on_batch)
-        if sum(gather_objects(loader.skipped)) == len(records):
+        metrics: dict[str, float] = run_evaluation(
+            seen if watched is None else watched, _Stoppable(loader), evaluator, self.amp_dtype, on_batch
+        )
+        if watched is not None:
+            cost = costs(watched, len(records), evaluator.seconds)
+            self._of_tiles[name] = {**metrics, **{f"tiles/{key}": value for key, value in cost.items()}}
+        if sum(gather_objects(loader.skipped)) == sum(totals):
             raise InvalidValueError(
                 f"none of the {len(records)} images of {name} could be read (the log names them), so there is nothing "
                 "to evaluate: is the disk there, and the folder the right one? DATALOADER.ON_ERROR skip leaves out "
@@ -111,6 +167,12 @@ class TestSets:
         means = losses.compute()
         logger.info("validation losses on %s after %d iterations: %s", name, iteration, line(means), extra=RESULT)
         return {**metrics, **means}
+
+
+def _evaluator(cfg: ConfigNode, records: Records) -> Any:
+    """That of TEST.EVALUATOR, which gets whole images; of tiles they are put together."""
+    evaluator, tiles = build_evaluator(cfg, records), cfg.INPUT.TILES
+    return TiledEvaluator(evaluator, Merging(tiles.MERGE, tiles.MERGE_THRESH)) if tiles.SIZE else evaluator
 
 
 def in_turn(*callbacks: OnBatch | None) -> OnBatch | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -150,12 +151,20 @@ class EvaluationHook(Hook):
 
     Args:
         evaluate: called on every rank with the iteration; returns the metrics, the same on every rank.
+        compare: called after the last evaluation; returns metrics of other ways to evaluate the same, or nothing.
     """
 
     name = "evaluation"
 
-    def __init__(self, evaluate: Callable[[int], dict[str, float]], writer: MetricsWriter, period: int) -> None:
+    def __init__(
+        self,
+        evaluate: Callable[[int], dict[str, float]],
+        writer: MetricsWriter,
+        period: int,
+        compare: Callable[[], dict[str, float]] | None = None,
+    ) -> None:
         self.evaluate = evaluate
+        self.compare = compare
         self.writer = writer
         self.period = period
         self._last = -1
@@ -177,21 +186,33 @@ class EvaluationHook(Hook):
             self._run(trainer)
 
     def after_last_step(self, trainer: Trainer) -> None:
-        """Evaluate at the end, unless the last step was followed by an evaluation already."""
+        """Evaluate at the end, unless the last step was followed by an evaluation already; and compare."""
         if self._last != trainer.iteration:
             self._run(trainer)
+        if self.compare is not None:
+            with self._explained(trainer), trainer.evaluated_model():
+                metrics = self.compare()
+            if metrics:
+                self.writer.scalars(trainer.iteration, metrics)
+                trainer.metrics = {**trainer.metrics, **metrics}
 
     def _run(self, trainer: Trainer) -> None:
         self._begun = trainer.iteration
         for hook in trainer.hooks:
             hook.before_evaluation(trainer)
-        try:
+        with self._explained(trainer):
             trainer.measure_norms()
             with trainer.evaluated_model():
                 metrics = self.evaluate(trainer.iteration)
             self._last = trainer.iteration
             self.writer.scalars(trainer.iteration, metrics)
             trainer.publish(metrics)
+
+    @contextmanager
+    def _explained(self, trainer: Trainer) -> Iterator[None]:
+        """An error says what is saved, and a signal stops the run."""
+        try:
+            yield
         except RunStopped as stop:
             raise trainer.stopped(stop.signum) from None
         except Exception as error:

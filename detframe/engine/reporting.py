@@ -137,7 +137,10 @@ Measured = tuple[dict[str, float | None], int | None]
 def _measured(name: str, cfg: ConfigNode, rows: list[dict[str, Any]], evaluation: Mapping[str, Any]) -> Measured:
     """The newest metrics of a data set, and after how many iterations they were measured."""
     several = len(cfg.DATASETS.TEST) > 1
-    candidates = [(row, row["iteration"]) for row in rows if any("/" in key for key in row)][-1:]
+    evaluated = [row for row in rows if any("/" in key for key in row)]
+    newest = evaluated[-1]["iteration"] if evaluated else None
+    of_newest = [row for row in evaluated if row["iteration"] == newest]  # where tiles are compared, two rows
+    candidates = [({key: row[key] for row in of_newest for key in row}, newest)] if evaluated else []
     if evaluation:
         candidates.append((evaluation["metrics"], evaluation.get("iteration")))
     found: Measured = ({}, None)

@@ -328,6 +328,7 @@ def _evaluate(subject: _Subject, folder: Path, log: RunLog) -> dict[str, float]:
     weights, iteration = subject.cfg.MODEL.WEIGHTS, subject.iteration
     tests = TestSets(subject.cfg, subject.test_sets, subject.amp_dtype, writer)
     metrics = tests.evaluate(subject.model, iteration)
+    metrics = {**metrics, **tests.compare(subject.model)}
     on_rank_zero(lambda: _write_evaluation(folder, weights, iteration, metrics), "to write its results")
     report_tests(subject.cfg, folder, tests)
     return metrics

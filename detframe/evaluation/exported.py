@@ -76,6 +76,11 @@ class FileModel(nn.Module):
         self.class_agnostic = session.card.class_agnostic
         self.pixel = session.card.pixel
 
+    def shapes_seen(self, size_hw: tuple[int, int]) -> list[tuple[int, int]]:
+        """The size in which the network sees an image that is handed in at this size."""
+        form = self.session.card.input
+        return [size_hw if form.static_hw is None else fitting_shape(size_hw, form.static_hw)]
+
     def forward(self, images: Sequence[Tensor], paste_masks: bool = True) -> list[Prediction]:
         """Predictions of images (3, H, W) of uint8; masks on their boxes without `paste_masks`."""
         form = self.session.card.input

@@ -81,9 +81,13 @@ def evaluating(model: nn.Module, amp_dtype: torch.dtype | None = None) -> Iterat
 
 def _with_masks_on_boxes(model: nn.Module) -> Callable[[Sequence[Tensor]], list[Prediction]]:
     """The model, told to leave masks on their boxes where it can."""
+    return partial(model, paste_masks=False) if takes_paste_masks(model) else model
+
+
+def takes_paste_masks(model: nn.Module) -> bool:
+    """Whether a model can be told to leave masks on their boxes: by an argument, or as it says of itself."""
     named = "paste_masks" in inspect.signature(model.forward).parameters
-    takes_it = named or getattr(model, "takes_paste_masks", False)
-    return partial(model, paste_masks=False) if takes_it else model
+    return named or bool(getattr(model, "takes_paste_masks", False))
 
 
 def model_device(model: nn.Module) -> torch.device:

@@ -101,6 +101,10 @@ class AugmentedModel(nn.Module):
         self.nms_per_view = cfg.TEST.AUG.NMS_PER_VIEW
         self.flip_pairs = [(int(a), int(b)) for a, b in keypoint_flip_pairs]
 
+    def shapes_seen(self, size_hw: SizeHW) -> list[SizeHW]:
+        """The sizes in which the network sees an image of this size."""
+        return [resize_shape(size_hw, view.min_size, view.max_size) for view in self.views]
+
     def forward(self, images: Sequence[Tensor], paste_masks: bool = True) -> list[Prediction]:
         """Predictions of images (3, H, W) of any size."""
         if len(self.views) == 1:

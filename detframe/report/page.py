@@ -81,6 +81,7 @@ def figure(value: float | None, form: str) -> str:
         "score": "{:.2f}",
         "percent": "{:.1%}",
         "change": "{:+.1f}",
+        "seconds": "{:.3f}",
     }
     return forms[form].format(value)
 

@@ -13,6 +13,7 @@ from detframe.report.facts import RunFacts
 from detframe.report.numbers import finite, image_rows
 from detframe.report.report import Report, SetReport
 from detframe.report.sets import DETECTION_WORDS, OBJECT_WORDS, mean_ap
+from detframe.report.whole_images import ways
 from detframe.texts import format_seconds
 
 View = dict[str, Any]
@@ -94,6 +95,7 @@ def _set_view(one: SetReport, report: Report) -> View:
         "subject": _subject(one),
         "notes": one.notes,
         "tiles": _tiles(one),
+        "ways": _ways(one),
         "advice": [{"code": step.code, "text": step.text} for step in one.advice],
         "ap_rows": ap_rows(a),
         "sizes": size_rows(a),
@@ -144,6 +146,21 @@ def _tiles(one: SetReport) -> list[View]:
                 3, (name, _shown(one.metrics[f"{kind}/AP"], ".1f"), "of masks" if kind == "segm" else "of points")
             )
     return [{"name": name, "value": value, "more": more} for name, value, more in tiles]
+
+
+def _ways(one: SetReport) -> View | None:
+    """Tiles and whole images beside each other, where both were evaluated."""
+    columns, found = ways(one.metrics)
+    rows = [
+        {
+            "title": way.title,
+            "values": [finite(value) for value in way.values],
+            "megapixels": finite(way.pixels / 1e6),
+            "seconds": finite(way.seconds),
+        }
+        for way in found
+    ]
+    return {"columns": columns, "rows": rows} if rows else None
 
 
 def _shown(value: float | None, form: str) -> str:

@@ -193,3 +193,26 @@ def test_other_ranks_write_nothing(tmp_path):
     writer.picture(1, "x", torch.zeros(2, 2, 3, dtype=torch.uint8).numpy())
     writer.close()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("period", [0, 4, 3])
+def test_what_is_compared_after_the_last_evaluation_stands_beside_it(tmp_path, period):
+    calls = []
+    writer, checkpointer = MetricsWriter(tmp_path, board=False), make_checkpointer(tmp_path)
+
+    def compare():
+        calls.append(trainer.iteration)
+        return {"whole/bbox/AP": 2.0}
+
+    hooks = [
+        EvaluationHook(lambda iteration: {"bbox/AP": 3.0}, writer, period, compare),
+        BestHook(checkpointer, "bbox/AP", 0, 0.0),
+        CheckpointHook(checkpointer, 0),
+    ]
+    trainer = make_trainer(tmp_path, make_config(MAX_ITER=8), hooks=hooks)
+    trainer.train()
+    assert calls == [8]
+    assert trainer.metrics == {"bbox/AP": 3.0, "whole/bbox/AP": 2.0}
+    evaluated = [row for row in rows(tmp_path) if "/" in "".join(row)]
+    assert evaluated[-2:] == [{"iteration": 8, "bbox/AP": 3.0}, {"iteration": 8, "whole/bbox/AP": 2.0}]
+    assert Checkpoint.read(tmp_path / "model_final.pth").metrics["bbox/AP"] == 3.0

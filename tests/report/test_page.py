@@ -348,3 +348,28 @@ def test_advice_follows_from_the_numbers_of_the_detections(run):
     codes, page = advice_of(run)
     assert codes and "stop_earlier" not in codes
     assert all(step["text"] in page.text for step in numbers_of(run)["sets"]["toy"]["advice"])
+
+
+def test_tiles_and_whole_images_stand_beside_each_other(tmp_path, monkeypatch):
+    """What was compared after the last evaluation is a row of its own in metrics.jsonl."""
+    monkeypatch.setenv("DETFRAME_CACHE", str(tmp_path / "cache"))
+    newest = {**ROWS[-1], "bbox/AP50": 70.0}
+    compared = {
+        "tiles/pixels": 2.5e6,
+        "tiles/seconds": 0.25,
+        "whole/bbox/AP": 12.34,
+        "whole/bbox/AP50": None,
+        "whole/pixels": 1e5,
+        "whole/seconds": 0.125,
+    }
+    rows = [*ROWS[:-1], newest, {"iteration": newest["iteration"], **compared}]
+    run = make_run(tmp_path / "run", TRUTH, FOUND, rows=rows)
+    page = Page(report_run(run))
+    ap, ap50 = (f"{newest[f'bbox/{key}']:.1f}" for key in ("AP", "AP50"))
+    assert page.tables["ways"] == [
+        ["Images are looked at as", "AP", "AP50", "Megapixels", "Seconds"],
+        ["Tiles", ap, ap50, "2.50", "0.250"],
+        ["Whole images", "12.3", "–", "0.10", "0.125"],
+    ]
+    plain = Page(report_run(make_run(tmp_path / "plain", TRUTH, FOUND)))
+    assert "ways" not in plain.tables
