@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import shutil
 import tempfile
@@ -219,7 +220,7 @@ def _search(
 
 
 class _Writer:
-    """Writes a model with some of its layers as int8; ranges are measured once.
+    """Writes a model with some of its layers as int8; ranges are measured once, and shapes inferred.
 
     Args:
         folder: for the files.
@@ -228,18 +229,23 @@ class _Writer:
     def __init__(
         self, network: Network, candidates: Sequence[Layer], source: Path, batches: Iterable[Batch], folder: Path
     ) -> None:
-        self._folder, self._network = folder, network
+        import onnx
+
+        self._path, self._network = folder / "int8.onnx", network
+        self._shaped = onnx.shape_inference.infer_shapes(network.model)
+        self._written: list[str] = []  # nodes that are int8 in the file
         names = {layer.node for layer in candidates} | set(network.followers(candidates))
         samples = collect(source, network.values_of(names), batches)
         self.ranges = {name: best_range(values) for name, values in samples.items()}
 
     def write(self, layers: Sequence[Layer]) -> Path:
-        """The file with these layers as int8."""
-        import onnx
+        """The file with these layers as int8, until the next one is written."""
         from onnxruntime.quantization import QDQQuantizer, QuantType
 
         names = [layer.node for layer in layers] + self._network.followers(layers)
-        model = onnx.shape_inference.infer_shapes(self._network.model)
+        if self._path.exists() and names == self._written:
+            return self._path
+        model = copy.deepcopy(self._shaped)  # which the quantizer changes
         quantizer = QDQQuantizer(
             model,
             per_channel=True,
@@ -253,9 +259,9 @@ class _Writer:
             extra_options={},
         )
         quantizer.quantize_model()
-        path = self._folder / "int8.onnx"
-        quantizer.model.save_model_to_file(str(path))
-        return path
+        quantizer.model.save_model_to_file(str(self._path))
+        self._written = names
+        return self._path
 
     def _tensors_range(self) -> Any:
         from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData

@@ -170,6 +170,17 @@ def test_int8_that_loses_nothing_is_measured_twice(small, tmp_path):
     assert len(seen) == 2 and facts.scores == {"fp32": 40.0, "int8": 40.0}
 
 
+def test_the_file_that_was_measured_last_is_not_made_again(small, tmp_path, monkeypatch):
+    from onnxruntime.quantization import QDQQuantizer
+
+    made, quantize = [], QDQQuantizer.quantize_model
+    monkeypatch.setattr(QDQQuantizer, "quantize_model", lambda self: made.append(self) or quantize(self))
+    source, target = small(), tmp_path / "int8.onnx"
+    measured = []
+    to_int8(source, target, batches(), lambda path: measured.append(path.read_bytes()) or 40.0)
+    assert len(made) == 1 and target.read_bytes() == measured[-1] != measured[0]
+
+
 def test_without_calibration_images_nothing_is_written(small, tmp_path):
     target = tmp_path / "int8.onnx"
     with pytest.raises(InvalidValueError, match=r"DATASETS\.TRAIN"):
