@@ -147,6 +147,28 @@ def _efpn(cfg: ConfigNode) -> Findings:
     if efpn.UPSAMPLE != "sub_pixel" and (efpn.TRANSFER == "plain" or efpn.EXTRACTOR == "pointwise"):
         chosen = 'TRANSFER "plain"' if efpn.TRANSFER == "plain" else 'EXTRACTOR "pointwise"'
         yield "MODEL.EFPN.UPSAMPLE", f'the default "sub_pixel" (it has no place with {chosen})'
+    if efpn.ON_CROPS:
+        yield from _crops(cfg)
+
+
+def _crops(cfg: ConfigNode) -> Findings:
+    """What P2' on crops needs: only the box head of ExtendedROIHeads asks for what it pools."""
+    model, efpn = cfg.MODEL, cfg.MODEL.EFPN
+    why = "with MODEL.EFPN.ON_CROPS"
+    for key in ("CROP_SIZE", "CROP_MARGIN"):
+        if efpn[key] % 2:
+            yield f"MODEL.EFPN.{key}", "even, as P3 has half as many cells as P2"
+    if efpn.EXTRACTOR in ("swin", "hat"):
+        yield "MODEL.EFPN.EXTRACTOR", f"without windows {why}, which would cut them"
+    if model.ROI_HEADS.NAME != "ExtendedROIHeads":
+        yield "MODEL.ROI_HEADS.NAME", f"'ExtendedROIHeads' {why}"
+    for key in ("MASK_ON", "KEYPOINT_ON", "COMPILE"):
+        if model[key]:
+            yield f"MODEL.{key}", f"False {why}"
+    if model.RPN.FINEST_LEVEL == "p1" or "p1" in model.RPN.IN_FEATURES:
+        yield "MODEL.RPN." + ("FINEST_LEVEL" if model.RPN.FINEST_LEVEL else "IN_FEATURES"), f"without 'p1' {why}"
+    elif not model.RPN.FINEST_LEVEL and not model.RPN.IN_FEATURES:
+        yield "MODEL.RPN.FINEST_LEVEL", f"'p2' {why}, so that the RPN does not read P2'"
 
 
 def _test(cfg: ConfigNode) -> Findings:

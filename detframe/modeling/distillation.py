@@ -20,6 +20,7 @@ from detframe.modeling.backbones.efpn import EFPN
 from detframe.modeling.detector import GeneralizedRCNN, naming_images
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.ops import BoxCoder
+from detframe.ops.touching import touched_cells
 from detframe.registry import META_ARCHITECTURES
 from detframe.structures import Pasting, Target
 
@@ -157,17 +158,8 @@ def box_mask(boxes: Tensor, valid: Tensor, stride: int, size_hw: Sequence[int]) 
         stride: pixels per cell.
         size_hw: (h, w).
     """
-    height, width = size_hw
-    limit = torch.tensor([width, height], device=boxes.device)
-    start = (boxes[..., :2] / stride).floor().long().clamp(min=0).minimum(limit)
-    end = (boxes[..., 2:] / stride).ceil().long().clamp(min=0).minimum(limit).maximum(start)
     image = torch.arange(len(boxes), device=boxes.device)[:, None].expand_as(valid)
-    # each box is four corners whose sums from above and from the left are 1 inside of it and 0 outside
-    corners = torch.zeros((len(boxes), height + 1, width + 1), dtype=torch.int32, device=boxes.device)
-    one = valid.to(torch.int32)
-    for (x, y), sign in (((start, start), 1), ((end, end), 1), ((start, end), -1), ((end, start), -1)):
-        corners.index_put_((image, y[..., 1], x[..., 0]), sign * one, accumulate=True)
-    return corners.cumsum(1).cumsum(2)[:, :height, :width] > 0
+    return touched_cells(boxes, image, valid, stride, len(boxes), size_hw)
 
 
 def _learns(module: nn.Module) -> bool:

@@ -70,6 +70,11 @@ EFPN = section(
         "level DUPLICATE_UP_TO are pooled twice, from P2' and from their regular level, and both compete in NMS"}),
     DUPLICATE_UP_TO=Key(2, "ROI_ASSIGNMENT \"duplicate\": the last such level; 2 (below 112 pixels by the default "
         "canonical size) is the release's choice for COCO, 1 (below 56) for Tsinghua-Tencent", like=LAYERS),
+    ON_CROPS=Key(False, "Compute P2' only in blocks that hold small RoIs; for detectors whose ROI heads alone read it. "
+        "Exported files compute all of it"),
+    CROP_SIZE=Key(32, "ON_CROPS: side of a block in cells of P2, even", above=0, ceiling=2**10),
+    CROP_MARGIN=Key(4, "ON_CROPS: cells of P2, an even number, that are computed around a block and thrown away; "
+        "beyond them nothing is seen", at_least=0, ceiling=2**10),
     SEPARATE_HEAD=Key(False, "A separate box head for P2', initialised as a copy of the shared one where the weights "
         "have none for it"),
 )

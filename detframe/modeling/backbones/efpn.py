@@ -14,6 +14,7 @@ from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
 from detframe.layers.attention import SwinBlock
 from detframe.layers.hat import ResidualHybridAttentionGroup
+from detframe.modeling.backbones.extended_crops import CroppedLevel, Crops
 from detframe.modeling.backbones.fpn import FPN
 from detframe.modeling.backbones.pyramids import make_pyramid, pyramid_inputs
 from detframe.modeling.backbones.resnet import RESNETS, ResNet, ResNetSpec, build_stage, initialise
@@ -24,6 +25,7 @@ from detframe.modeling.backbones.texture_transfer import (
     ResidualBlock,
     TextureTransfer,
 )
+from detframe.ops.exportable import is_traced
 from detframe.registry import BACKBONES
 
 STAGE_STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
@@ -41,6 +43,8 @@ class EFPN(nn.Module):
         own_res2: a first stage of C2' alone; None shares that of the backbone, as the authors do.
         from_res2: False: C2' is the map of stride 2 itself.
         in_features: the maps that the FPN reads, finest first; None: all of the body's.
+        crops: P2' is a CroppedLevel, which ROI heads ask for what they pool, of such crops; in a graph it is a map like
+            any other. None: it always is.
     """
 
     def __init__(
@@ -51,19 +55,37 @@ class EFPN(nn.Module):
         own_res2: nn.Module | None = None,
         from_res2: bool = True,
         in_features: list[str] | None = None,
+        crops: Crops | None = None,
     ) -> None:
         super().__init__()
         self.body, self.fpn, self.extension = body, fpn, extension
-        self.own_res2, self.from_res2 = own_res2, from_res2
+        self.own_res2, self.from_res2, self.crops = own_res2, from_res2, crops
         strides: Any = body.strides
         self.in_features = list(strides) if in_features is None else in_features
         self.out_channels = fpn.out_channels
         self.size_divisibility = max(strides[name] for name in self.in_features)
         self.strides = {f"p{i}": 2**i for i in range(1, 2 + fpn.num_levels)}
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        _, p2_prime, pyramid = self.extended(x)
-        return dict(zip(self.strides, [p2_prime, *pyramid], strict=True))
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        if self.crops is None or is_traced():
+            _, p2_prime, pyramid = self.extended(x)
+            return dict(zip(self.strides, [p2_prime, *pyramid], strict=True))
+        body: Any = self.body
+        stem, maps = body.with_stem(x)
+        features = self._read(maps)
+        merged = self.fpn.merge(features)
+        level = CroppedLevel(self._p2_prime, self.crops, self.out_channels, merged[1], merged[0], stem)
+        return dict(zip(self.strides, [level, *self.fpn.outputs(merged, features[-1])], strict=True))
+
+    def _p2_prime(self, p3: Tensor, p2: Tensor, stem: Tensor) -> Tensor:
+        """Of crops of the merged maps and of the map of stride 2."""
+        out: Tensor = self.extension(p3, p2, self.res2(stem) if self.from_res2 else stem)[1]
+        return out
+
+    @property
+    def res2(self) -> nn.Module:
+        """What makes C2' of the stem's map, where a first stage does."""
+        return self.body.get_submodule("layer1") if self.own_res2 is None else self.own_res2
 
     def bottom_up(self, x: Tensor) -> dict[str, Tensor]:
         """C2' and the bottom-up maps by the names of the levels that stand on them."""
@@ -90,8 +112,7 @@ class EFPN(nn.Module):
             stem, maps = body.with_stem(x)
             return stem, self._read(maps)
         stem = body.stem(x)
-        res2 = body.get_submodule("layer1") if self.own_res2 is None else self.own_res2
-        return res2(stem), self._read(body.stages(stem))
+        return self.res2(stem), self._read(body.stages(stem))
 
     def _read(self, maps: Mapping[str, Tensor]) -> list[Tensor]:
         return [maps[name] for name in self.in_features]
@@ -108,7 +129,14 @@ def build_efpn(cfg: ConfigNode) -> EFPN:
     if not keys.SHARE_RES2:
         own_res2 = build_stage(spec, 0)
         initialise(own_res2)
-    return EFPN(body, fpn, extension, own_res2, in_features=efpn_inputs(cfg))
+    efpn = EFPN(body, fpn, extension, own_res2, in_features=efpn_inputs(cfg), crops=_crops(cfg))
+    statistics = (nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm)
+    if efpn.crops is not None and any(isinstance(module, statistics) for module in efpn.res2.modules()):
+        raise InvalidValueError(
+            f"MODEL.EFPN.ON_CROPS runs res2 on crops, whose statistics MODEL.RESNETS.NORM {spec.norm!r} would take for "
+            "those of images; set MODEL.EFPN.C2_PRIME 'stem', or the norm 'FrozenBN'"
+        )
+    return efpn
 
 
 def extend(cfg: ConfigNode, body: nn.Module, stem_channels: int) -> EFPN:
@@ -129,7 +157,12 @@ def extend(cfg: ConfigNode, body: nn.Module, stem_channels: int) -> EFPN:
             f"MODEL.EFPN.SHARE_RES2 is False, but C2' of {name!r} is the map of its stem, without a res2; leave it True"
         )
     fpn, extension = _parts(cfg, body, stem_channels)
-    return EFPN(body, fpn, extension, from_res2=False, in_features=efpn_inputs(cfg))
+    return EFPN(body, fpn, extension, from_res2=False, in_features=efpn_inputs(cfg), crops=_crops(cfg))
+
+
+def _crops(cfg: ConfigNode) -> Crops | None:
+    keys = cfg.MODEL.EFPN
+    return Crops(keys.CROP_SIZE, keys.CROP_MARGIN) if keys.ON_CROPS else None
 
 
 def efpn_inputs(cfg: ConfigNode) -> list[str]:

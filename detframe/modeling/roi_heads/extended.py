@@ -89,8 +89,12 @@ class ExtendedROIHeads(StandardROIHeads):
         return self._predict_at(features, boxes, image, self.box_pooler.levels(boxes))
 
     def _predict_at(
-        self, features: Mapping[str, Tensor], boxes: Tensor, image: Tensor, level: Tensor
+        self, features: Mapping[str, Any], boxes: Tensor, image: Tensor, level: Tensor
     ) -> tuple[Tensor, Tensor]:
+        finest = next(iter(self.box_pooler.strides))
+        if not isinstance(features[finest], Tensor):  # computed where it is pooled from
+            small = (level == self.finest).nonzero().flatten()
+            features = {**features, finest: features[finest].around(boxes[small], image[small])}
         pooled = self.box_pooler(features, boxes, image, level)
         if self.extended_head is None or self.extended_predictor is None:
             return self.box_predictor(self.box_head(pooled))
