@@ -24,6 +24,7 @@ from detframe.files import safe_name, write_text
 
 if TYPE_CHECKING:
     from detframe.cli.check_model import ModelCheck
+    from detframe.config import ConfigNode
     from detframe.data import CatalogEntry, Records
     from detframe.data.findings import Finding
     from detframe.data.folder import FolderData
@@ -88,7 +89,7 @@ def _run(args: argparse.Namespace) -> int:
         progress = partial(show_progress, "reading images")
         screened = examine(subject.sets, listing, not args.quick, subject.findings, skip, progress)
     model = _model(args, subject, screened)
-    screened = screened.with_findings(model.findings if model else ())
+    screened = screened.with_findings([*_of_tiles(load_config(args), subject), *(model.findings if model else ())])
     written = _write(subject, screened, expanded(args.write).absolute()) if args.write else None
     if args.json:
         text = json.dumps(as_dict(subject.name, subject.folder, screened, model, written), indent=1) + "\n"
@@ -96,6 +97,15 @@ def _run(args: argparse.Namespace) -> int:
         text = report(subject.name, subject.folder, screened, args.quick, model, written)
     sys.stdout.write(text)
     return EXIT_FAILED if screened.of("error") else 0
+
+
+def _of_tiles(cfg: ConfigNode, subject: Subject) -> list[Finding]:
+    """How the tiles of a config fit the data; nothing where images stay whole."""
+    from detframe.data import TiledRecords, tiled
+    from detframe.data.tile_check import check_tiles
+
+    cut = {name: tiled(cfg, records) for name, records in subject.sets.items()}
+    return [f for name, tiles in cut.items() if isinstance(tiles, TiledRecords) for f in check_tiles(tiles, name)]
 
 
 def _model(args: argparse.Namespace, subject: Subject, screened: Screened) -> ModelCheck | None:

@@ -284,8 +284,7 @@ class _Wholes:
         if image_id == self._newest:
             return target
         self._newest = image_id
-        whole: Any = {"image_target": make_target(self.images[self._index[image_id]])}
-        return {**target, **whole}
+        return {**target, "image_target": make_target(self.images[self._index[image_id]])}
 
 
 def build_train_loader(

@@ -59,6 +59,7 @@ class Table(NamedTuple):
     visible: np.ndarray  # float32 (P,): the part of the object that the tile shows
     boxes: np.ndarray  # float32 (P, 4): xyxy in pixels of the tile
     ignored: np.ndarray  # bool (P,): too little of it to be an object there
+    source: np.ndarray  # int64 (P,): which object of all images
     labels: np.ndarray  # int64 (P,), 1..K
     iscrowd: np.ndarray  # bool (P,)
 
@@ -95,7 +96,7 @@ class Tiles:
         tile, row, visible, boxes, ignored, source = (np.concatenate(column) for column in zip(*parts, strict=True))
         start = np.concatenate([[0], np.cumsum(np.bincount(tile, minlength=len(self.image)))])
         labels, iscrowd = columns.labels[source], columns.iscrowd[source]
-        return Table(start, row, visible.astype(np.float32), boxes, ignored, labels, iscrowd)
+        return Table(start, row, visible.astype(np.float32), boxes, ignored, source, labels, iscrowd)
 
     def pieces(self, tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Of the objects that a tile shows some of: rows, visible parts, boxes, and which are ignored."""

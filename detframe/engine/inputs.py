@@ -19,13 +19,18 @@ from detframe.data import (
     Metadata,
     MissingImagesError,
     Records,
+    TiledRecords,
     check_same_names,
+    image_repeats,
     load_records,
     repeat_factors,
     resolve_num_classes,
     resolve_num_keypoints,
     tiled,
 )
+from detframe.data.findings import NOTE
+from detframe.data.repeats import tile_kinds
+from detframe.data.tile_check import check_tiles
 from detframe.engine.place import Place, check_same_data, first_place, resumed_place
 from detframe.engine.resuming import DATA_KEYS, Change, changes_since, check_changes, log_changes, saved_leaves
 from detframe.errors import InvalidValueError
@@ -204,24 +209,52 @@ def describe_ranks(cfg: ConfigNode, device: torch.device) -> str:
 def describe_data(inputs: RunInputs) -> str:
     """How many images and objects there are, and what the length of the training means in epochs."""
     cfg, records = inputs.cfg, inputs.records
-    empty = int((records.num_objects == 0).sum())
     counts = records.class_counts().tolist()
     classes = ", ".join(f"{name} {n}" for name, n in zip(records.metadata.class_names, counts, strict=True))
     epochs = inputs.place.pace.images_at(cfg.SOLVER.MAX_ITER) / inputs.place.images_per_epoch
     return (
-        f"training data {', '.join(cfg.DATASETS.TRAIN)}: {len(records)} images, {empty} of them without objects "
-        f"(DATALOADER.EMPTY {cfg.DATALOADER.EMPTY}); objects of {len(counts)} classes: {classes}\n"
+        f"training data {', '.join(cfg.DATASETS.TRAIN)}: {_describe_images(cfg, records)}; objects of {len(counts)} "
+        f"classes: {classes}\n"
         f"{_describe_repeats(inputs)}"
         f"{cfg.SOLVER.MAX_ITER} iterations are {epochs:.2f} epochs"
     )
 
 
+def _describe_images(cfg: ConfigNode, records: Records) -> str:
+    """How many images, or tiles of images, there are, and how many of them show objects."""
+    if not isinstance(records, TiledRecords):
+        empty = int((records.num_objects == 0).sum())
+        return f"{len(records)} images, {empty} of them without objects (DATALOADER.EMPTY {cfg.DATALOADER.EMPTY})"
+    (full, empty_tiles), factors = tile_kinds(records), image_repeats(cfg, records)
+    drawn = int(empty_tiles.sum()) if factors is None else round(float(factors[empty_tiles].sum()))
+    scraps = len(records) - int(full.sum()) - int(empty_tiles.sum())
+    return (
+        f"{len(records.tiles.images)} images in {len(records)} tiles of {records.tiles.tiling.size} pixels "
+        f"(INPUT.TILES): {int(full.sum())} with objects, {int(empty_tiles.sum())} without, {drawn} of which come in an "
+        f"epoch (MAX_EMPTY {cfg.INPUT.TILES.MAX_EMPTY:g}), and {scraps} with only parts of objects that are below "
+        f"MIN_VISIBLE {records.tiles.tiling.min_visible:g}, which do not come"
+    )
+
+
+def tile_warnings(sets: Mapping[str, Records]) -> list[str]:
+    """What of the tiles of some data sets, by name, does not fit their images and objects; nothing of whole images."""
+    return [
+        f"{finding.line(name)}; {finding.remedy}"
+        for name, records in sets.items()
+        if isinstance(records, TiledRecords)
+        for finding in check_tiles(records)
+        if finding.severity != NOTE
+    ]
+
+
 def _describe_repeats(inputs: RunInputs) -> str:
     """A line of what repeat-factor sampling makes of the data; "" where it is off."""
-    data, names = inputs.cfg.DATALOADER, inputs.records.metadata.class_names
+    data, names, records = inputs.cfg.DATALOADER, inputs.records.metadata.class_names, inputs.records
     if data.REPEAT_THRESHOLD == 0:
         return ""
-    of_class, of_image = repeat_factors(inputs.records, data.REPEAT_THRESHOLD, data.REPEAT_SQRT)
+    if isinstance(records, TiledRecords):
+        records = records.select(tile_kinds(records)[0])
+    of_class, of_image = repeat_factors(records, data.REPEAT_THRESHOLD, data.REPEAT_SQRT)
     most = [i for i in np.argsort(-of_class, kind="stable")[:_RAREST].tolist() if of_class[i] > 1]
     listed = ", ".join(f"{names[i]} {of_class[i]:.2f} times" for i in most)
     return (

@@ -26,7 +26,7 @@ from detframe.config import (
 )
 from detframe.config.check import doubts
 from detframe.config.paths import expanded
-from detframe.data import Records, check_same_names
+from detframe.data import Records, check_same_names, tiled
 from detframe.engine.build import build_trainer
 from detframe.engine.checkpoint import FULL_DISK
 from detframe.engine.evaluating import TestSets
@@ -41,6 +41,7 @@ from detframe.engine.inputs import (
     load_inputs,
     load_test_sets,
     missing_images,
+    tile_warnings,
     with_classes,
 )
 from detframe.engine.logs import RunLog, run_log
@@ -170,12 +171,14 @@ def _build(inputs: RunInputs, folder: Path, checkpoint: Checkpoint | None, held:
     """The trainer, with its first batch."""
     logger.info("%s", describe_ranks(inputs.cfg, resolve_device(inputs.cfg.MODEL.DEVICE)))
     logger.info("%s", describe_data(inputs))
-    for line in doubts(inputs.cfg):
+    seen = {name: tiled(inputs.cfg, records) for name, records in inputs.test_sets.items()}
+    trained = {", ".join(inputs.cfg.DATASETS.TRAIN): inputs.records}
+    for line in [*doubts(inputs.cfg), *tile_warnings({**seen, **trained})]:
         logger.warning("%s", line)
     trainer = build_trainer(inputs, folder, inputs.cfg.MODEL.WEIGHTS, checkpoint)
     held.callback(trainer.close_data)
     model = cast(GeneralizedRCNN, trainer.model)  # as build_trainer makes it
-    for level, line in fit_lines(inputs.cfg, model, inputs.records, inputs.test_sets):
+    for level, line in fit_lines(inputs.cfg, model, inputs.records, seen):
         logger.log(level, "%s", line)
     trainer.fetch()
     return trainer

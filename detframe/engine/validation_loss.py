@@ -26,7 +26,7 @@ _PURPOSE = 7  # of the seeds of images, beside those of the training's samples
 
 
 class ValidationLosses:
-    """Means, over the images of all ranks, of the losses that training computes on an image alone.
+    """Means, over the images (or tiles of images) of all ranks, of the losses that training computes on one alone.
 
     Image by image, so that neither ranks nor batches matter. What a head draws for an image depends on the image alone,
     so that it is the same in every evaluation and every run.
@@ -62,7 +62,8 @@ class ValidationLosses:
         found = []
         with unchanged(self.model), losing(self.model), measuring(self.images_per_step):
             for image, target in zip(images, targets, strict=True):
-                seed = mix(int(target["image_id"]), _PURPOSE) % 2**31
+                tile = (target["tile_index"],) if "tile_index" in target else ()
+                seed = mix(int(target["image_id"]), _PURPOSE, *tile) % 2**31
                 torch.manual_seed(seed)
                 if self.transforms is not None:
                     image, target = self.transforms(image, target, torch.Generator())

@@ -28,6 +28,11 @@ class Target(TypedDict, total=False):
     image_id: int
     orig_size_hw: tuple[int, int]
     seed: int  # makes what the model samples for this image repeatable
+    # Only of a tile of an image, whose size and coordinates are those of the tile
+    tile: tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels of the image
+    tile_index: int  # which of the image's tiles it is
+    tiles_of_image: int  # how many there are
+    image_target: Target  # in evaluation, of the first tile of an image: that of the whole image
 
 
 class Prediction(TypedDict, total=False):
