@@ -17,6 +17,7 @@ from detframe.config import ConfigNode, get_cfg
 from detframe.config.key import REFUSED, UNSAID, Resume
 from detframe.config.keys import all_keys
 from detframe.config.keys.common import SAME_IMAGES
+from detframe.config.keys.input import TILE_ORDER
 from detframe.engine.checkpoint import BEST
 from detframe.engine.place import REMEDY, Place
 from detframe.engine.weights import with_own_statistics
@@ -24,7 +25,7 @@ from detframe.errors import InvalidValueError
 from detframe.parallel.collectives import world_size
 
 logger = logging.getLogger(__name__)
-DATA_KEYS = tuple(key for key, statement in all_keys().items() if statement.resume == SAME_IMAGES)
+DATA_KEYS = tuple(key for key, statement in all_keys().items() if statement.resume in (SAME_IMAGES, TILE_ORDER))
 
 
 @dataclass(frozen=True)

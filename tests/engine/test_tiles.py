@@ -9,7 +9,6 @@ import shutil
 import pytest
 import torch
 
-from detframe.checkpoint import Checkpoint
 from detframe.data import build_test_loader, load_records
 from detframe.engine import train
 from detframe.engine.inputs import load_inputs, load_train_records
@@ -18,7 +17,7 @@ from detframe.errors import InvalidValueError
 from detframe.evaluation.loop import evaluating
 from detframe.modeling import build_detection_model
 
-# Pictures of 64 pixels in four tiles of 40 each
+# Pictures of 64 pixels in four tiles of 40 each, and the whole; some of the 24 are smaller
 TILES = ("INPUT.TILES.SIZE", 40, "INPUT.TILES.OVERLAP", 0.3, "INPUT.TILES.WHOLE_IMAGE_TOO", True)
 
 
@@ -40,7 +39,7 @@ def test_a_training_on_tiles_learns_and_goes_on_bit_for_bit(tiny, tmp_path, kind
     losses = [row["loss"] for row in rows if "loss" in row]
     assert len(losses) == 4 and all(map(math.isfinite, losses))
     log = (out / "log.txt").read_text()
-    assert "24 images in 120 tiles of 40 pixels (INPUT.TILES):" in log
+    assert "24 images in 108 tiles of 40 pixels (INPUT.TILES):" in log
     assert "which come in an epoch (MAX_EMPTY 0.4)" in log
     parts = tmp_path / "parts"
     parts.mkdir()
@@ -73,7 +72,7 @@ def test_what_is_learned_from_are_tiles_and_the_length_of_an_epoch_is_theirs(tin
     inputs = load_inputs(cfg, None)
     records = load_train_records(cfg)
     full = int((records.num_objects > 0).sum())
-    assert full < inputs.place.images_per_epoch < len(records) == 120
+    assert full < inputs.place.images_per_epoch < len(records) == 108
     assert inputs.cfg.SOLVER.MAX_ITER == math.ceil(2 * inputs.place.images_per_epoch / 4)
 
 
@@ -107,6 +106,5 @@ def test_tiles_without_objects_are_an_error_and_leave_no_folder(tiny, tmp_path):
 
 def test_a_checkpoint_of_whole_images_does_not_go_on_with_tiles(tiny, tmp_path):
     train(tiny("DATASETS.TEST", (), "SOLVER.MAX_ITER", 1))
-    assert Checkpoint.load(tmp_path / "out" / "model_final.pth").iteration == 1
     with pytest.raises(InvalidValueError, match=r"INPUT\.TILES\.SIZE"):
         train(tiny(*TILES, "DATASETS.TEST", (), "SOLVER.MAX_ITER", 2), resume=True)
