@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from detframe.errors import InvalidValueError
 from detframe.layers import folded
 from detframe.modeling import GeneralizedRCNN
+from detframe.modeling.proposals import NO_NWD_IN_GRAPH
 from detframe.ops import BoxCoder
 from detframe.ops.exportable import exporting
 from detframe.structures import ImageList
@@ -109,7 +110,9 @@ def trace(
 
 def check_exportable(model: GeneralizedRCNN) -> None:
     """Raises ValueError where a detector has a part that no graph can hold, known before it is traced."""
-    nms = model.nms
+    nms, proposing = model.nms, getattr(model.rpn, "proposing", None)
+    if getattr(nms, "nwd_constant", 0.0) or getattr(proposing, "nms_constant", 0.0):
+        raise InvalidValueError(NO_NWD_IN_GRAPH)
     if nms is not None and nms.kind.startswith("soft"):
         raise InvalidValueError(
             f"Soft-NMS (TEST.NMS {nms.kind!r}) cannot be exported: the runtimes have no operator for it; set TEST.NMS "

@@ -16,10 +16,15 @@ from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
 from detframe.ops import CONTINUOUS, BoxCoder, soft_scores
 from detframe.ops.exportable import is_traced, nms_in_graph
+from detframe.ops.suppression import nwd_nms
 from detframe.structures import BoxMasks, Prediction
 
 # Which boxes leave each other alone, and what happens to the others (TEST.NMS)
 NMS_KINDS = ("class", "agnostic", "soft", "soft_linear")
+NO_NWD_IN_GRAPH = (
+    "NMS by the normalised Wasserstein distance (MODEL.RPN.NMS_METRIC or TEST.NMS_METRIC 'nwd') cannot be exported: "
+    "the runtimes have no operator for it; set both to 'iou', with thresholds for IoU"
+)
 # What Soft-NMS lowers to less than this is gone (its authors' choice)
 LEAST_SOFT_SCORE = 0.001
 
@@ -124,9 +129,11 @@ class NMS:
             "soft" and "soft_linear": Soft-NMS, which lowers the scores of boxes that overlap a better one of their
             group, by exp(-IoU² / sigma) or, above `iou`, by 1 - IoU.
         sigma: of "soft", which knows no `iou`.
+        nwd_constant: above 0, `iou` is a threshold of the normalised Wasserstein distance with this constant, in
+            pixels, in place of IoU; for hard NMS.
 
     Raises:
-        ValueError: no such kind.
+        ValueError: no such kind, or Soft-NMS by NWD.
     """
 
     iou: float
@@ -134,10 +141,15 @@ class NMS:
     coder: BoxCoder = CONTINUOUS
     kind: str = "class"
     sigma: float = 0.5
+    nwd_constant: float = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in NMS_KINDS:
             raise InvalidValueError(f"NMS must be one of {', '.join(map(repr, NMS_KINDS))}, not {self.kind!r}")
+        if self.nwd_constant and self.kind.startswith("soft"):
+            raise InvalidValueError(
+                f"NMS {self.kind!r} lowers scores by IoU and knows no TEST.NMS_METRIC 'nwd'; use 'class' or 'agnostic'"
+            )
 
     def __call__(self, found: Candidates, num_images: int) -> Proposals:
         """What is left of the candidates of so many images."""
@@ -153,7 +165,13 @@ class NMS:
         return Proposals(boxes[rows] * valid[..., None], scores[rows] * valid, labels[rows] * valid, valid)
 
     def _in_graph(self, found: Candidates, num_images: int) -> Proposals:
-        """The same with `keep` rows for every image, whatever is found."""
+        """The same with `keep` rows for every image, whatever is found.
+
+        Raises:
+            ValueError: no runtime has NMS by another measure than IoU.
+        """
+        if self.nwd_constant:
+            raise InvalidValueError(NO_NWD_IN_GRAPH)
         group = found.image if self.kind == "agnostic" else found.group
         rows, valid = nms_in_graph(
             self.coder.extend(found.boxes), found.scores, group, found.image, num_images, self.iou, self.keep
@@ -169,6 +187,9 @@ class NMS:
         # in double precision, since batched_nms moves the boxes of each group to a place of their own: far out, float32
         # has too few digits left for their overlaps, which would then depend on how many images and boxes come along
         group = found.image if self.kind == "agnostic" else found.group
+        if self.nwd_constant:
+            kept = nwd_nms(found.boxes, found.scores, group, self.iou, self.nwd_constant)
+            return kept, found.scores
         kept = batched_nms(self.coder.extend(found.boxes).double(), found.scores.double(), group, self.iou)
         return kept.sort().values, found.scores
 
@@ -193,4 +214,5 @@ def detection_nms(cfg: ConfigNode, iou: float, coder: BoxCoder, dense: bool = Fa
     """
     proposes = dense and cfg.MODEL.ROI_HEADS.NAME
     kind = "class" if proposes else cfg.TEST.NMS
-    return NMS(iou, cfg.TEST.DETECTIONS_PER_IMG, coder, kind, cfg.TEST.SOFT_NMS_SIGMA)
+    constant = cfg.MODEL.NWD_CONSTANT if cfg.TEST.NMS_METRIC == "nwd" and not proposes else 0.0
+    return NMS(iou, cfg.TEST.DETECTIONS_PER_IMG, coder, kind, cfg.TEST.SOFT_NMS_SIGMA, constant)

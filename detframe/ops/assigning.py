@@ -51,6 +51,12 @@ def normalized_wasserstein(boxes: Tensor, others: Tensor, constant: float) -> Te
 
 
 @torch.no_grad()
+def pairwise_nwd(boxes: Tensor, others: Tensor, constant: float) -> Tensor:
+    """NWD of every pair, as `pairwise_iou` gives their IoU: (..., A, 4) and (..., B, 4) give (..., A, B)."""
+    return normalized_wasserstein(boxes[..., :, None, :], others[..., None, :, :], constant)
+
+
+@torch.no_grad()
 def field_divergence(boxes: Tensor, fields: Tensor, scale: float = 1.0) -> Tensor:
     """Kullback-Leibler divergence of receptive fields from boxes, both as Gaussians, KL >= 0; 1 / (1 + KL) is the
     receptive field distance RFD (RFLA, arXiv:2208.08738, equations 4 and 5): (..., 4), which broadcast, give (...).

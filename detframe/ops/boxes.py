@@ -7,7 +7,7 @@ padded), A anchors, proposals or locations, P positive ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -154,10 +154,18 @@ def distance_iou(pred: Tensor, target: Tensor, smoothing: float) -> tuple[Tensor
 # ------------------------------------------------------------------ the object of an anchor
 @dataclass(frozen=True)
 class Matching:
-    """What an anchor is, by its overlap with the object that it overlaps most."""
+    """What an anchor is, by its overlap with the object that it overlaps most.
 
-    fg: float  # at or above it, foreground
-    bg: float  # below it, background
+    Args:
+        fg: at or above it, foreground.
+        bg: below it, background.
+        overlap: of every pair, (..., A, 4) and (..., B, 4) to (..., A, B), from 0 to 1; or another measure that grows
+            the nearer two boxes are.
+    """
+
+    fg: float
+    bg: float
+    overlap: Callable[[Tensor, Tensor], Tensor] = pairwise_iou
 
 
 class Matches(NamedTuple):
@@ -190,7 +198,8 @@ def match_boxes(
     fused = anchors.device.type != "cpu" or torch.compiler.is_compiling()
     step = max(1, (max_pairs if fused else min(max_pairs, CACHE_PAIRS)) // pairs_per_anchor)
     chunks = [anchors[..., start : start + step, :] for start in range(0, num_anchors, step)]
-    overlaps = _Overlaps(gt_boxes, gt_valid, chunks, keep=num_anchors * pairs_per_anchor <= max_pairs)
+    keep = num_anchors * pairs_per_anchor <= max_pairs
+    overlaps = _Overlaps(gt_boxes, gt_valid, chunks, matching.overlap, keep)
     best = [overlaps.of(i).max(1) for i in range(len(chunks))]
     iou = torch.cat([b.values for b in best], -1)  # -1 without objects
     index = torch.cat([b.indices for b in best], -1)
@@ -202,20 +211,27 @@ def match_boxes(
 
 
 class _Overlaps:
-    """IoU of all ground truth with each chunk of anchors; computed when first asked for, and kept, or each time."""
+    """Overlap of all ground truth with each chunk of anchors; computed when first asked for, and kept, or each time."""
 
-    def __init__(self, gt_boxes: Tensor, gt_valid: Tensor, chunks: list[Tensor], keep: bool) -> None:
-        self.gt_boxes, self.chunks, self.keep = gt_boxes, chunks, keep
+    def __init__(
+        self,
+        gt_boxes: Tensor,
+        gt_valid: Tensor,
+        chunks: list[Tensor],
+        overlap: Callable[[Tensor, Tensor], Tensor],
+        keep: bool,
+    ) -> None:
+        self.gt_boxes, self.chunks, self.overlap, self.keep = gt_boxes, chunks, overlap, keep
         self.padding = ~gt_valid[..., None]
         self.kept: dict[int, Tensor] = {}
 
     def of(self, chunk: int) -> Tensor:
         if chunk in self.kept:
             return self.kept[chunk]
-        iou = pairwise_iou(self.gt_boxes, self.chunks[chunk]).masked_fill_(self.padding, -1.0)
+        found = self.overlap(self.gt_boxes, self.chunks[chunk]).masked_fill_(self.padding, -1.0)
         if self.keep:
-            self.kept[chunk] = iou
-        return iou
+            self.kept[chunk] = found
+        return found
 
 
 def _best_of_a_box(overlaps: _Overlaps, num_chunks: int) -> Tensor:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torchvision.ops import generalized_box_iou_loss
 
 from detframe.errors import InvalidValueError
+from detframe.ops.assigning import normalized_wasserstein
 from detframe.ops.boxes import BoxCoder, distance_iou
 
 # Entries that are computed at once: on a CPU as many as its caches hold, elsewhere bounded by memory only
@@ -30,12 +31,15 @@ class BoxLoss:
     """How far predicted boxes are from objects.
 
     Args:
-        kind: "smooth_l1", of the deltas, or "giou", 1 - GIoU of the boxes (arXiv:1902.09630).
+        kind: "smooth_l1", of the deltas; "giou", 1 - GIoU of the boxes (arXiv:1902.09630); or "nwd", 1 - NWD of the
+            boxes (arXiv:2110.13389, equation 8).
         beta: of smooth-L1.
+        nwd_constant: of NWD, in pixels.
     """
 
     kind: str
     beta: float
+    nwd_constant: float = 12.8
 
     def __call__(self, deltas: Tensor, references: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:
         """Losses (R,) of `deltas` (R, 4) at `references` (R, 4) that should be `boxes` (R, 4)."""
@@ -43,6 +47,8 @@ class BoxLoss:
             found = coder.extend(coder.decode(deltas, references))
             loss: Tensor = generalized_box_iou_loss(found, coder.extend(boxes))
             return loss
+        if self.kind == "nwd":  # the same wherever boxes end
+            return 1 - normalized_wasserstein(coder.decode(deltas, references), boxes, self.nwd_constant)
         return _smooth_l1(deltas, coder.encode(boxes, references), self.beta).sum(1)
 
 
@@ -65,6 +71,12 @@ def distance_iou_loss(pred: Tensor, target: Tensor, kind: str, smoothing: float)
         enclosing = enclosing + 1e-7
         return 1 - (iou - (enclosing - union) / enclosing)
     raise InvalidValueError(f"unknown box loss {kind!r}; known: iou, linear_iou, giou")
+
+
+def distance_nwd_loss(pred: Tensor, target: Tensor, constant: float) -> Tensor:
+    """1 - NWD of boxes that share a location, from distances to the sides in pixels: (P, 4), (P, 4) -> (P,)."""
+    outwards = pred.new_tensor([-1.0, -1.0, 1.0, 1.0])
+    return 1 - normalized_wasserstein(pred * outwards, target * outwards, constant)
 
 
 def sigmoid_focal(logits: Tensor, labels: Tensor, weights: Tensor, alpha: float, gamma: float) -> Tensor:

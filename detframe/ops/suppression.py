@@ -1,14 +1,17 @@
-"""Beyond hard NMS: what becomes of boxes that overlap, where none of them is simply dropped.
+"""Beyond NMS by overlap: boxes that overlap and of which none is simply dropped, and NMS by another measure.
 
 Legend: M boxes, G groups of boxes that have to do with each other, L boxes of the largest group.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from detframe.ops.boxes import pairwise_iou
+from detframe.ops.assigning import wasserstein_squared
+from detframe.ops.boxes import CACHE_PAIRS, pairwise_iou
 from detframe.ops.ragged import places
 
 
@@ -86,6 +89,57 @@ def weighted_boxes(
     there = members > 0
     weighted, total, members = weighted[there], total[there], members[there]
     return weighted / total[:, None], total / members * members.clamp(max=models) / models, first[there]
+
+
+def nwd_nms(boxes: Tensor, scores: Tensor, group: Tensor, threshold: float, constant: float) -> Tensor:
+    """NMS whose measure is the normalised Wasserstein distance, NWD = exp(-W / C), in place of IoU: of each group the
+    best box is taken, and all goes whose NWD with it exceeds the threshold; then the best of what is left, and so on.
+
+    Args:
+        boxes: (M, 4), xyxy.
+        scores: (M,); of equal ones, the first row is taken first.
+        group: int64 (M,).
+        constant: C, in pixels.
+
+    Returns:
+        The rows that stay, int64, rising.
+
+    Source: Wang et al. 2021, arXiv:2110.13389, section 3.3.
+    """
+    order = scores.sort(descending=True, stable=True).indices
+    rows, filled = _grouped(group[order])
+    rows = order[rows]
+    boxes, reach = boxes[rows], _reach_squared(threshold, constant)
+    num_groups, largest = rows.shape
+    step = max(1, CACHE_PAIRS // max(1, num_groups * largest))
+    for start in range(0, largest, step):
+        end = min(start + step, largest)
+        near = wasserstein_squared(boxes[:, start:end, None], boxes[:, None, start:]) < reach
+        kept = _greedy(filled[:, start:end], near[:, :, : end - start].triu(1))
+        filled[:, start:end] = kept
+        filled[:, end:] &= ~(near[:, :, end - start :] & kept[:, :, None]).any(1)
+    return rows[filled].sort().values
+
+
+def _reach_squared(threshold: float, constant: float) -> float:
+    """The W^2 below which NWD exceeds a threshold."""
+    return (constant * math.log(threshold)) ** 2 if threshold > 0 else math.inf
+
+
+def _greedy(there: Tensor, drops: Tensor) -> Tensor:
+    """Which boxes of each group stay, bool (G, L), if each that stays drops others behind it.
+
+    What stays follows from what stays before it. So from a guess, each pass puts at least one more right, and what a
+    pass leaves as it is is the answer; it takes as many as the longest chain of boxes that decide about each other.
+
+    Args:
+        there: bool (G, L).
+        drops: bool (G, L, L), whether the first would drop the second, which stands behind it.
+    """
+    kept, before = there, torch.zeros_like(there)
+    while not torch.equal(kept, before):
+        kept, before = there & ~(drops & kept[:, :, None]).any(1), kept
+    return kept
 
 
 def _grouped(group: Tensor) -> tuple[Tensor, Tensor]:

@@ -256,6 +256,13 @@ def test_the_plain_call_of_torch_exports_too(family, tmp_path):
         np.testing.assert_allclose(result, value.numpy(), atol=1e-3)
 
 
+@pytest.mark.parametrize("key", ["MODEL.RPN.NMS_METRIC", "TEST.NMS_METRIC"])
+def test_nms_by_wasserstein_distance_is_refused_by_name(key):
+    model = build_detection_model(tiny_config({key: "nwd"}))
+    with pytest.raises(InvalidValueError, match=r"MODEL.RPN.NMS_METRIC or TEST.NMS_METRIC 'nwd'\) cannot be exported"):
+        trace(model)
+
+
 def test_soft_nms_is_refused_by_name():
     model = build({**FAMILIES["faster"], "TEST.NMS": "soft"})
     with pytest.raises(InvalidValueError, match=r"Soft-NMS \(TEST.NMS 'soft'\) cannot be exported"):

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from detframe.config.keys import all_keys
+from detframe.errors import InvalidValueError
 from detframe.modeling import build_detection_model
 from detframe.modeling.proposals import LEAST_SOFT_SCORE, NMS, NMS_KINDS, Candidates
 from detframe.ops import CONTINUOUS, BoxCoder
 from tests.modeling.tiny import DENSE, make_images, tiny_config
-from tests.ops.test_suppression import overlap, soft_reference
+from tests.ops.test_suppression import nwd_reference, overlap, soft_reference
 
 HEADS = {
     "StandardROIHeads": {},
@@ -155,3 +156,51 @@ def test_a_head_that_suppresses_in_its_own_way_is_named():
     model.roi_heads.nms = None
     with pytest.raises(ValueError, match="has detections of StandardROIHeads, which has no attribute `nms`"):
         model.check(tiny_config({"TEST.NMS": "soft"}))
+
+
+# ---------------------------------------------------------------------------------------------- by another measure
+def far_small_boxes(image):
+    """In each image two boxes of 4 pixels side by side, IoU 0, and one far off."""
+    boxes = torch.tensor([[0.0, 0, 4, 4], [4, 0, 8, 4], [40, 40, 44, 44]]).repeat(len(image), 1)
+    image = torch.tensor(image).repeat_interleave(3)
+    scores = torch.tensor([0.9, 0.8, 0.7]).repeat(len(image) // 3)
+    return Candidates(boxes, scores, torch.ones_like(image), image, image * 4 + 1)
+
+
+@pytest.mark.parametrize("pixel", [0.0, 1.0])
+def test_nms_by_wasserstein_distance_drops_what_does_not_overlap(pixel):
+    found = far_small_boxes([0, 1])
+    kept = NMS(0.7, 30, BoxCoder(pixel=pixel), nwd_constant=12.8)(found, 2)  # exp(-4 / 12.8) = 0.73
+    assert kept.scores.tolist() == [[pytest.approx(0.9), pytest.approx(0.7)]] * 2
+    assert NMS(0.75, 30, BoxCoder(pixel=pixel), nwd_constant=12.8)(found, 2).valid.sum() == 6
+    assert NMS(0.7, 30, BoxCoder(pixel=pixel))(found, 2).valid.sum() == 6
+
+
+def test_soft_nms_knows_no_wasserstein_distance():
+    with pytest.raises(InvalidValueError, match=r"'soft' lowers scores by IoU and knows no TEST.NMS_METRIC 'nwd'"):
+        NMS(0.5, 10, kind="soft", nwd_constant=12.8)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_the_metric_of_proposals_and_that_of_detections(legacy):
+    small = {"MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM": 16, "MODEL.LEGACY_BOXES": legacy}
+    plain = build_detection_model(tiny_config(small))
+    assert plain.rpn.proposing.nms_constant == plain.nms.nwd_constant == 0
+    of_detections = build_detection_model(tiny_config({**small, "TEST.NMS_METRIC": "nwd"}))
+    assert (of_detections.rpn.proposing.nms_constant, of_detections.nms.nwd_constant) == (0, 12.8)
+    metric = {"MODEL.RPN.NMS_METRIC": "nwd", "MODEL.NWD_CONSTANT": 20.0, "MODEL.RPN.NMS_THRESH": 0.85}
+    model = build_detection_model(tiny_config({**small, **metric})).eval()
+    assert (model.rpn.proposing.nms_constant, model.nms.nwd_constant) == (20.0, 0)
+    found = candidates(images=1)
+    boxes, level = found.boxes[None], found.labels[None] - 1
+    kept = model.rpn._nms(boxes, found.scores.logit()[None], level, model.rpn.proposing.test)
+    rows = nwd_reference(found.boxes.tolist(), found.scores.tolist(), level[0].tolist(), 0.85, 20.0)
+    assert len(rows) < 50
+    expected = found.boxes[rows][found.scores[rows].argsort(descending=True)]
+    torch.testing.assert_close(kept.boxes[0], expected)
+
+
+def test_proposals_of_a_dense_detector_have_no_metric_of_detections():
+    cfg = tiny_config({**HEADS["FCOS"], "MODEL.ROI_HEADS.NAME": "StandardROIHeads", "TEST.NMS_METRIC": "nwd"})
+    model = build_detection_model(cfg)
+    assert (model.rpn.nms.nwd_constant, model.roi_heads.nms.nwd_constant) == (0, 12.8)

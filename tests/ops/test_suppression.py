@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from detframe.ops import soft_scores, weighted_boxes
+from detframe.ops import soft_scores, suppression, weighted_boxes
+from detframe.ops.suppression import nwd_nms
 
 
 def overlap(a, b):
@@ -118,3 +119,45 @@ def test_weighted_boxes_by_hand():
     assert scores.tolist() == pytest.approx([0.75 * 2 / 3, 0.3 / 3]) and first.tolist() == [0, 2]
     empty = weighted_boxes(boxes[:0], scores[:0], first[:0], iou=0.5, models=3)
     assert [part.shape for part in empty] == [(0, 4), (0,), (0,)]
+
+
+# ---------------------------------------------------------------------------------------------- Wasserstein distance
+def nwd(a, b, constant):
+    centre = sum(((a[i] + a[i + 2]) / 2 - (b[i] + b[i + 2]) / 2) ** 2 for i in (0, 1))
+    side = sum(((a[i + 2] - a[i]) - (b[i + 2] - b[i])) ** 2 for i in (0, 1))
+    return math.exp(-math.sqrt(centre + side / 4) / constant)
+
+
+def nwd_reference(boxes, scores, group, threshold, constant):
+    """Greedy NMS as the paper has it, one box after the other."""
+    kept = []
+    for i in sorted(range(len(boxes)), key=lambda i: (-scores[i], i)):
+        if all(group[i] != group[j] or nwd(boxes[i], boxes[j], constant) <= threshold for j in kept):
+            kept.append(i)
+    return sorted(kept)
+
+
+@pytest.mark.parametrize("pairs", [1, 400, 2**20])
+@pytest.mark.parametrize(("threshold", "constant"), [(0.85, 12.8), (0.5, 12.8), (0.85, 60.0), (0.0, 5.0), (1.0, 5.0)])
+def test_nwd_nms_is_greedy(monkeypatch, pairs, threshold, constant):
+    """Whatever the number of pairs that are looked at together; scores with many ties."""
+    monkeypatch.setattr(suppression, "CACHE_PAIRS", pairs)
+    for seed in range(3):
+        boxes, _, group = crowd(60, 4, seed)
+        scores = torch.randint(1, 9, (60,), generator=torch.Generator().manual_seed(seed)) / 9
+        kept = nwd_nms(boxes, scores, group, threshold, constant)
+        expected = nwd_reference(boxes.tolist(), scores.tolist(), group.tolist(), threshold, constant)
+        assert kept.tolist() == expected
+
+
+def test_nwd_nms_of_a_chain():
+    """Each box would drop the next one alone: every second stays."""
+    x = torch.arange(9) * 2.0
+    boxes = torch.stack([x, x * 0, x + 10, x * 0 + 10], 1)
+    kept = nwd_nms(boxes, torch.arange(9, 0, -1) / 10, torch.zeros(9, dtype=torch.int64), 0.8, 10.0)
+    assert kept.tolist() == [0, 2, 4, 6, 8]  # exp(-2 / 10) = 0.82, exp(-4 / 10) = 0.67
+
+
+def test_nwd_nms_of_nothing():
+    none = torch.zeros(0)
+    assert nwd_nms(torch.zeros(0, 4), none, none.long(), 0.5, 10.0).tolist() == []

@@ -7,7 +7,7 @@ from functools import cache
 from detframe.config.bounds import shown
 from detframe.config.key import Key, Section, section
 from detframe.config.keys.backbone import BACKBONE, MOBILENET, RESNETS
-from detframe.config.keys.common import ARCHITECTURE, FIRST_WEIGHTS, HOW, NAMES, TRAINED
+from detframe.config.keys.common import ARCHITECTURE, FIRST_WEIGHTS, HOW, LENGTH, MEASURES, NAMES, TRAINED
 from detframe.config.keys.data import DATALOADER, DATASETS
 from detframe.config.keys.dense import FCOS, RETINANET, RPN
 from detframe.config.keys.input import INPUT
@@ -35,6 +35,9 @@ MODEL = section(
         "backbone or only part of a head", resume=FIRST_WEIGHTS),
     NUM_CLASSES=Key(0, "Number of foreground classes K; 0 takes it from the training data", at_least=0,
         ceiling=100_000),
+    NWD_CONSTANT=Key(12.8, "C of the normalised Wasserstein distance, NWD = exp(-W / C), in pixels of the model's "
+        "input: about the mean side of the objects there (12.8: AI-TOD, arXiv:2110.13389). Another input size wants "
+        "another one", like=LENGTH, resume=MEASURES),
     LEGACY_BOXES=Key(False, "Inside the model, x2 and y2 of a box are its last pixels, so that its width is x2 - x1 + "
         "1 (in IoU, box encoding, clipping and sizes), as in Detectron, maskrcnn-benchmark and FCOS. Targets and "
         "predictions are the same either way"),

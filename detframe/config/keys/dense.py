@@ -105,7 +105,11 @@ RPN = section(
     BBOX_REG_LOSS_WEIGHT=Key(1.0, "Extra weight of the box loss", like=WEIGHT),
     MIN_SIZE=Key(1e-3, "Proposals with a side shorter than this are dropped (torchvision: 1e-3, detectron2: 0, where "
         "the side must exceed it)", like=OR_NONE, resume=MEASURES),
-    NMS_THRESH=Key(0.7, "IoU threshold of NMS among the proposals of a level", within=(0, 1), resume=MEASURES),
+    NMS_THRESH=Key(0.7, "Threshold of NMS among the proposals of a level, of what NMS_METRIC says", within=(0, 1),
+        resume=MEASURES),
+    NMS_METRIC=Key("iou", "Proposals go that are so near to a better one", choices={"iou": "by IoU", "nwd": "by the "
+        "normalised Wasserstein distance, with MODEL.NWD_CONSTANT (arXiv:2110.13389, whose authors have NMS_THRESH "
+        "0.85); cannot be exported"}, resume=MEASURES),
     PRE_NMS_TOP_N_TRAIN=Key(2000, "Proposals kept per level before NMS, by score, in training", like=COUNT),
     PRE_NMS_TOP_N_TEST=Key(1000, "Proposals kept per level before NMS, by score, in evaluation", like=COUNT,
         resume=MEASURES),
@@ -148,7 +152,7 @@ FCOS = section(
     BOX_QUALITY=Key("centerness", "What the extra output beside class and box predicts", choices={"centerness": "",
         "iou": "the IoU of the predicted box"}),
     IOU_LOSS_TYPE=Key("iou", "Box regression loss", choices={"iou": "-ln IoU", "linear_iou": "1 - IoU",
-        "giou": "1 - GIoU"}, resume=TARGETS),
+        "giou": "1 - GIoU", "nwd": "1 - NWD, with MODEL.NWD_CONSTANT"}, resume=TARGETS),
     IOU_SMOOTHING=Key(1.0, "Added to intersection and union in the box loss (the original: 1, torchvision: 0)",
         like=WEIGHT, resume=TARGETS),
     WEIGHT_BY_CENTERNESS=Key(True, 'Weight the box loss by centerness (the original with "centerness": True, '

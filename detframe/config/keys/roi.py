@@ -33,6 +33,9 @@ ROI_HEADS = section(
         registry="ROI_HEADS", empty=True, resume=ARCHITECTURE),
     IN_FEATURES=Key((), 'Feature maps that RoIs are pooled from, e.g. ["p2", "p3"]; empty is all up to stride 32',
         like=NAMES, resume=ARCHITECTURE),
+    ASSIGNER=Key("iou", "What FG_IOU_THRESHOLD, BG_IOU_THRESHOLD and ROI_BOX_CASCADE_HEAD.IOUS are thresholds of",
+        choices={"iou": "IoU", "nwd": "the normalised Wasserstein distance, with MODEL.NWD_CONSTANT "
+        "(arXiv:2110.13389)"}),
     FG_IOU_THRESHOLD=Key(0.5, "A proposal is foreground at or above this IoU with a ground-truth box", within=(0, 1)),
     BG_IOU_THRESHOLD=Key(0.5, "A proposal is background below this IoU with every ground-truth box; between the two it "
         "is not sampled", within=(0, 1)),

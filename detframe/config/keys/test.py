@@ -53,6 +53,9 @@ TEST = section(
         "soft": "Soft-NMS among those of a class (arXiv:1704.04503): instead of going, what overlaps a better box has "
         "its score lowered by exp(-IoU² / SOFT_NMS_SIGMA), whatever the IoU threshold, and goes below 0.001",
         "soft_linear": "the same, lowered by 1 - IoU above the IoU threshold of the head"}),
+    NMS_METRIC=Key("iou", 'What the NMS threshold of the head is one of, with NMS "class" and "agnostic"', choices={
+        "iou": "IoU", "nwd": "the normalised Wasserstein distance, with MODEL.NWD_CONSTANT (arXiv:2110.13389); cannot "
+        "be exported"}),
     SOFT_NMS_SIGMA=Key(0.5, 'With NMS "soft": the smaller, the more overlapping boxes lose', above=0, ceiling=100),
     AUG=AUG,
     PRECISE_BN=PRECISE_BN,

@@ -17,7 +17,7 @@ from detframe.errors import InvalidValueError
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.proposals import Proposals, Regions, box_coder
 from detframe.modeling.roi_heads.box_head import BoxPredictor
-from detframe.modeling.roi_heads.standard import StandardROIHeads
+from detframe.modeling.roi_heads.standard import StandardROIHeads, roi_matching
 from detframe.ops import BoxCoder, Matching, match_boxes
 from detframe.registry import ROI_HEADS
 from detframe.structures import ImageList
@@ -86,7 +86,7 @@ class CascadeROIHeads(StandardROIHeads):
             "heads": heads,
             "predictors": [BoxPredictor(head.out_dim, cfg.MODEL.NUM_CLASSES, class_agnostic=True) for head in heads],
             "stages": [
-                Stage(Matching(iou, iou), box_coder(cfg, weights))
+                Stage(roi_matching(cfg, iou, iou), box_coder(cfg, weights))
                 for iou, weights in zip(keys.IOUS, keys.BBOX_REG_WEIGHTS, strict=True)
             ],
         }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -29,6 +30,7 @@ from detframe.ops import (
     random_keys,
     sample_balanced,
 )
+from detframe.ops.assigning import pairwise_nwd
 from detframe.ops.exportable import is_traced, keypoints_in_graph
 from detframe.registry import MASK_HEADS, ROI_HEADS
 from detframe.structures import ImageList
@@ -48,6 +50,13 @@ class ROIInference:
 
     score_threshold: float
     min_size: float
+
+
+def roi_matching(cfg: ConfigNode, fg: float, bg: float) -> Matching:
+    """What proposals are, by the measure that MODEL.ROI_HEADS.ASSIGNER says, with thresholds of it."""
+    if cfg.MODEL.ROI_HEADS.ASSIGNER == "nwd":
+        return Matching(fg, bg, partial(pairwise_nwd, constant=cfg.MODEL.NWD_CONSTANT))
+    return Matching(fg, bg)
 
 
 class MaskHead(Protocol):
@@ -123,14 +132,15 @@ class StandardROIHeads(nn.Module):
         if cfg.MODEL.KEYPOINT_ON:
             keypoint = KeypointBranch.from_config(cfg, out_channels, strides)
         coder = box_coder(cfg, keys.BBOX_REG_WEIGHTS)
+        box_loss = BoxLoss(box.BOX_LOSS_TYPE, box.SMOOTH_L1_BETA, cfg.MODEL.NWD_CONSTANT)
         return dict(
             pooler=ROIPooler.from_config(cfg, strides),
             head=head,
             predictor=BoxPredictor(head.out_dim, cfg.MODEL.NUM_CLASSES, box.CLS_AGNOSTIC_BBOX_REG),
             coder=coder,
-            matching=Matching(keys.FG_IOU_THRESHOLD, keys.BG_IOU_THRESHOLD),
+            matching=roi_matching(cfg, keys.FG_IOU_THRESHOLD, keys.BG_IOU_THRESHOLD),
             sampling=Sampling(keys.BATCH_SIZE_PER_IMAGE, keys.POSITIVE_FRACTION),
-            loss=ROILoss(BoxLoss(box.BOX_LOSS_TYPE, box.SMOOTH_L1_BETA), box.BBOX_REG_LOSS_WEIGHT),
+            loss=ROILoss(box_loss, box.BBOX_REG_LOSS_WEIGHT),
             inference=ROIInference(keys.SCORE_THRESH, keys.MIN_SIZE),
             nms=detection_nms(cfg, keys.NMS, coder),
             train_on_pred_boxes=box.TRAIN_ON_PRED_BOXES,

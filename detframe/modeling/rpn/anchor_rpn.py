@@ -52,6 +52,7 @@ class Proposing:
     test: ProposalLimits
     per: str  # "image" or "level": what post_nms counts for
     nms_iou: float
+    nms_constant: float  # of NWD, which nms_iou is a threshold of then; 0: NMS is by IoU
     min_size: float
 
 
@@ -129,7 +130,7 @@ class AnchorRPN(nn.Module):
             sampling=Sampling(keys.BATCH_SIZE_PER_IMAGE, keys.POSITIVE_FRACTION),
             boundary_thresh=keys.BOUNDARY_THRESH,
             loss=RPNLoss(
-                box_loss=BoxLoss(keys.BOX_LOSS_TYPE, keys.SMOOTH_L1_BETA),
+                box_loss=BoxLoss(keys.BOX_LOSS_TYPE, keys.SMOOTH_L1_BETA, cfg.MODEL.NWD_CONSTANT),
                 cls_weight=keys.LOSS_WEIGHT,
                 box_weight=keys.LOSS_WEIGHT * keys.BBOX_REG_LOSS_WEIGHT,
                 normalizer=keys.LOSS_NORMALIZER,
@@ -139,6 +140,7 @@ class AnchorRPN(nn.Module):
                 test=_limits(keys, "TEST"),
                 per=keys.POST_NMS_PER,
                 nms_iou=keys.NMS_THRESH,
+                nms_constant=cfg.MODEL.NWD_CONSTANT if keys.NMS_METRIC == "nwd" else 0.0,
                 min_size=keys.MIN_SIZE,
             ),
         )
@@ -232,7 +234,8 @@ class AnchorRPN(nn.Module):
         labels, group = torch.ones_like(image), image * num_levels + level
         per_level = self.proposing.per == "level"
         rows, num_rows = (group, num_images * num_levels) if per_level else (image, num_images)
-        nms = NMS(self.proposing.nms_iou, limits.post_nms, self.coder)
+        proposing = self.proposing
+        nms = NMS(proposing.nms_iou, limits.post_nms, self.coder, nwd_constant=proposing.nms_constant)
         kept = nms(Candidates(boxes, scores, labels, rows, group), num_rows)
         return _best_of_levels(kept, num_images, limits) if per_level else kept
 

@@ -32,7 +32,7 @@ from detframe.ops.boxes import (
     distance_iou,
     distances,
 )
-from detframe.ops.losses import distance_iou_loss
+from detframe.ops.losses import distance_iou_loss, distance_nwd_loss
 from detframe.ops.reach import LocationLevel, Objects, Reached, grid_cells, location_reach
 from detframe.registry import RPN_HEADS
 from detframe.structures import ImageList
@@ -74,6 +74,7 @@ class FCOS(nn.Module):
         sizes: the largest distance of each level but the last.
         assigner: what gives locations to objects; "iou": whatever `matching` says.
         prior_sides: for the other rules, the side of the square that stands at the locations of each level, in pixels.
+        nwd_constant: of the box loss "nwd", in pixels.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class FCOS(nn.Module):
         coder: BoxCoder,
         assigner: Assigner,
         prior_sides: Sequence[float],
+        nwd_constant: float,
     ) -> None:
         super().__init__()
         self.head = head
@@ -98,6 +100,7 @@ class FCOS(nn.Module):
         self.settings = settings
         self.matching, self.nms, self.coder = matching, nms, coder
         self.assigner, self.prior_sides = assigner, list(prior_sides)
+        self.nwd_constant = nwd_constant
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> FCOS:
@@ -127,6 +130,7 @@ class FCOS(nn.Module):
             coder=coder,
             assigner=make_assigner(cfg, Matching(0.0, 0.0)),
             prior_sides=_prior_sides(cfg, strides),
+            nwd_constant=cfg.MODEL.NWD_CONSTANT,
         )
 
     def forward(
@@ -218,7 +222,7 @@ class FCOS(nn.Module):
         """
         keys = self.settings
         target = wanted / scale
-        loss = distance_iou_loss(distance, target.clamp(min=0), keys.iou_loss_type, keys.iou_smoothing)
+        loss = self._box_loss(distance, target.clamp(min=0), scale)
         if keys.box_quality == "iou":
             wanted_quality = distance_iou(distance.detach(), target, keys.iou_smoothing)[0]
         else:
@@ -227,6 +231,13 @@ class FCOS(nn.Module):
         if keys.weight_by_centerness and keys.box_quality == "centerness":
             return (loss * wanted_quality).sum() / self._normalizer(wanted_quality.sum(), 1e-6), quality_loss
         return loss.sum() / positives, quality_loss
+
+    def _box_loss(self, distance: Tensor, target: Tensor, scale: Tensor | float) -> Tensor:
+        """Of distances (P, 4) that are pixels over `scale`: (P,)."""
+        keys = self.settings
+        if keys.iou_loss_type == "nwd":
+            return distance_nwd_loss(distance * scale, target * scale, self.nwd_constant)
+        return distance_iou_loss(distance, target, keys.iou_loss_type, keys.iou_smoothing)
 
     def _normalizer(self, value: Tensor, least: float) -> Tensor:
         return global_normalizer(value, least, over_ranks=self.settings.sync_normalizer)

@@ -117,7 +117,7 @@ class RetinaNet(nn.Module):
             loss=RetinaNetLoss(
                 alpha=keys.LOSS_ALPHA,
                 gamma=keys.LOSS_GAMMA,
-                box_loss=BoxLoss(keys.BOX_LOSS_TYPE, keys.SMOOTH_L1_BETA),
+                box_loss=BoxLoss(keys.BOX_LOSS_TYPE, keys.SMOOTH_L1_BETA, cfg.MODEL.NWD_CONSTANT),
                 box_weight=keys.BBOX_REG_LOSS_WEIGHT,
                 normalizer=keys.LOSS_NORMALIZER,
             ),
