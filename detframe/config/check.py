@@ -147,6 +147,10 @@ def _efpn(cfg: ConfigNode) -> Findings:
     if efpn.UPSAMPLE != "sub_pixel" and (efpn.TRANSFER == "plain" or efpn.EXTRACTOR == "pointwise"):
         chosen = 'TRANSFER "plain"' if efpn.TRANSFER == "plain" else 'EXTRACTOR "pointwise"'
         yield "MODEL.EFPN.UPSAMPLE", f'the default "sub_pixel" (it has no place with {chosen})'
+    if cfg.MODEL.DISTILL.RUNNING_NORMS and not cfg.MODEL.DISTILL.DETECTION:
+        yield "MODEL.DISTILL.RUNNING_NORMS", "False without MODEL.DISTILL.DETECTION, whose images give the statistics"
+    if cfg.MODEL.DISTILL.TEACHER_WEIGHTS and not cfg.MODEL.DISTILL.ON:
+        yield "MODEL.DISTILL.TEACHER_WEIGHTS", "empty without MODEL.DISTILL.ON, as nobody is taught"
     if efpn.ON_CROPS:
         yield from _crops(cfg)
 

@@ -29,6 +29,7 @@ from detframe.engine.random_numbers import seed_all
 from detframe.engine.reporting import ReportHook
 from detframe.engine.resuming import comparable, without_measures
 from detframe.engine.step import StepSettings
+from detframe.engine.teaching import give_teacher
 from detframe.engine.trainer import Hook, Trainer
 from detframe.errors import InvalidValueError, listed
 from detframe.modeling import build_detection_model
@@ -61,6 +62,7 @@ def build_trainer(inputs: RunInputs, folder: Path, weights: str, checkpoint: Che
         load_initial_weights(cfg, model, weights, inputs.records.metadata.class_names)
     else:
         refuse_frozen_noise(cfg, model)
+    give_teacher(cfg, model)
     start = checkpoint.iteration if checkpoint is not None else 0
     place = inputs.place
     device = resolve_device(cfg.MODEL.DEVICE)

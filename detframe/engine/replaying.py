@@ -18,6 +18,7 @@ from detframe.engine.nonfinite import unpack_target
 from detframe.engine.random_numbers import rng_state, set_rng_state
 from detframe.engine.saved_forms import BUNDLE, check_rows
 from detframe.engine.step import broken_weights, count_parts, split_batch
+from detframe.engine.teaching import give_teacher
 from detframe.errors import InvalidValueError, MissingFileError, shown
 from detframe.modeling import build_detection_model
 from detframe.structures.forms import check_fit, check_form, is_finite
@@ -81,6 +82,7 @@ def replay(path: str | Path, device: str = "", allow_custom_imports: bool = Fals
     model = build_detection_model(cfg)
     check_fit(bundle["model"], model.state_dict(), f"the weights in {path}")
     model.load_state_dict(bundle["model"])
+    give_teacher(cfg, model)
     model.train()
     before = rng_state()
     try:

@@ -90,4 +90,10 @@ DISTILL = section(
     POSITIVE_WEIGHT=Key(1.0, "Weight of the loss inside objects relative to that over the whole map: lambda in the "
         "paper", like=WEIGHT),
     DETECTION=Key(False, "Add the detection losses on the full image"),
+    RUNNING_NORMS=Key(False, "Let batch norms that train normalise by their running statistics in the distillation, "
+        "and take statistics of the detection's images alone; without it they are an error, since they would mix two "
+        "sizes of images"),
+    LOSS_WEIGHT=Key(1.0, "Weight of these losses beside those of the detection", like=WEIGHT),
+    TEACHER_WEIGHTS=Key("", "Checkpoint of a detector of its own that teaches, on an FPN of as many channels whose "
+        "finest level is p2; empty: the detector teaches itself"),
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -188,6 +189,14 @@ class PyramidBackbone(nn.Module):
         features = self.body(x)
         pyramid = self.fpn([features[name] for name in self.in_features])
         return dict(zip(self.strides, pyramid, strict=True))
+
+    def targets(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What an extended pyramid is to learn of an image twice as large: the second level before its output
+        convolution, and the finest one. Only of an FPN."""
+        features = self.body(x)
+        fpn: Any = self.fpn
+        merged = fpn.merge([features[name] for name in self.in_features])
+        return merged[1], fpn.levels(merged)[0]
 
     def bottom_up(self, x: Tensor) -> dict[str, Tensor]:
         """The bottom-up maps by the names of the levels that stand on them."""
