@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 _FIXED = ("MODEL.", "INPUT.", "TEST.NMS", "TEST.SOFT_NMS_SIGMA", "TEST.DETECTIONS_PER_IMG", "TEST.AUG.")
 # Among these, what stays the caller's; and what is resized outside of a file that takes any size
 _FREE, _SIZES = ("MODEL.WEIGHTS", "MODEL.DEVICE"), ("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST")
+# How images are cut before they come to it
+_OUTSIDE = "INPUT.TILES."
 # What the file says of data is worth nothing where the caller says which
 _DATA = ("DATASETS.TEST", "DATASETS.CATALOG")
 # Of the machine that trained, or of training alone
@@ -39,7 +41,7 @@ def open_exported(cfg: ConfigNode) -> tuple[Session, ConfigNode]:
     taken = {key: given.get(key, defaults[key]) for key in (*_NOT_CARRIED, *(_DATA if own_data else ()))}
     static = session.card.input.static_hw is not None
     for key, value in given.items():
-        if not key.startswith(_FIXED) or (key in _SIZES and not static):
+        if not key.startswith(_FIXED) or key.startswith(_OUTSIDE) or (key in _SIZES and not static):
             taken[key] = value
     _check(cfg, {key: value for key, value in given.items() if key not in taken}, dict(carried.leaves()), session)
     _check_possible(cfg, session)

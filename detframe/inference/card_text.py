@@ -206,7 +206,8 @@ def _versions(about: Mapping[str, Any], numbers: RunNumbers) -> str:
 def _limits(cfg: ConfigNode, numbers: RunNumbers, license: str) -> Iterator[str]:
     trained = ", ".join(_plain(name) for name in cfg.DATASETS.TRAIN) or "data that nobody named"
     yield f"- It knows what {trained} shows. How well it works on pictures of another kind, nobody has measured."
-    yield f"- At most {cfg.TEST.DETECTIONS_PER_IMG} objects are found in a picture."
+    where = f"tile of {cfg.INPUT.TILES.SIZE} pixels" if cfg.INPUT.TILES.SIZE else "picture"
+    yield f"- At most {cfg.TEST.DETECTIONS_PER_IMG} objects are found in a {where}."
     small = next((value for key, value in numbers.metrics.items() if key.endswith("bbox/APs")), None)
     if small is not None:
         yield f"- Objects of less than 32 x 32 pixels: an AP of {small:.2f}."

@@ -126,7 +126,11 @@ class DetframeDetectionModel(DetectionModel):
         """Detect in several RGB images (H, W, 3) of uint8, in one pass where they have one size."""
         images = list(images)
         self._original_predictions = self._detector().predict(
-            images, batch_size=max(1, len(images)), score_threshold=self.confidence_threshold, paste_masks=False
+            images,
+            batch_size=max(1, len(images)),
+            score_threshold=self.confidence_threshold,
+            paste_masks=False,
+            tiles=False,  # SAHI has cut the image already
         )
 
     def _create_object_prediction_list_from_original_predictions(

@@ -67,6 +67,17 @@ def test_the_ap_of_a_file(tmp_path, catalog, form):
     assert written["metrics"]["bbox/AP"] == pytest.approx(metrics["bbox/AP"])
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_images_are_cut_before_they_come_to_a_file(tmp_path, catalog, form):
+    """So INPUT.TILES is the caller's; a tile larger than the images changes nothing."""
+    path = handmade.write(tmp_path / "model.onnx", handmade.card(input=FORMS[form]))
+    one, four = (
+        evaluate(settings(tmp_path, path, **on(catalog), **{"INPUT.TILES.SIZE": size, "INPUT.TILES.COMPARE": False}))
+        for size in (10_000, 40)
+    )
+    assert one["bbox/AP"] > 99 > 50 > four["bbox/AP"]
+
+
 def test_files_that_find_something_else_have_less(tmp_path, catalog, monkeypatch):
     monkeypatch.setattr(handmade, "SHARES", [[0.0, 0.0, 0.5, 0.5], [0.0, 0.6, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
     metrics = evaluate(settings(tmp_path, handmade.write(tmp_path / "model.onnx"), **on(catalog)))

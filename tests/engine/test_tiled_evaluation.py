@@ -7,6 +7,7 @@ import logging
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -129,6 +130,27 @@ def test_without_tiles_nothing_is_compared_or_measured(squares: Path):
     metrics, _ = evaluated(squares, "INPUT.TILES.SIZE", 0)
     assert metrics["bbox/AP"] == pytest.approx(100)
     assert all(key.startswith("bbox/") for key in metrics)
+
+
+def test_a_training_on_tiles_is_evaluated_in_tiles_and_its_detector_predicts_in_tiles(tiny, tmp_path: Path):
+    from detframe.engine import train
+    from detframe.inference import Detector
+
+    size = ("INPUT.TILES.SIZE", 48, "INPUT.TILES.OVERLAP", 0.25)
+    metrics = train(tiny("SOLVER.MAX_ITER", 2, "SOLVER.STEPS", (), "TEST.EVAL_PERIOD", 1, *size))
+    rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    evaluated = [row for row in rows if "bbox/AP" in row or "whole/bbox/AP" in row]
+    assert [(row["iteration"], "bbox/AP" in row, "whole/bbox/AP" in row) for row in evaluated] == [
+        (1, True, False),
+        (2, True, False),
+        (2, False, True),
+    ]
+    assert {"bbox/AP", "whole/bbox/AP", "whole_equal_pixels/bbox/AP", "tiles/pixels"} <= metrics.keys()
+    detector = Detector.load(tmp_path / "out" / "model_final.pth", device="cpu")
+    assert detector.uses_tiles() and not detector.uses_tiles(False)
+    told: list[tuple[int, int]] = []
+    detector.predict(np.zeros((60, 90, 3), np.uint8), progress=lambda *numbers: told.append(numbers))
+    assert told[-1] == (6, 6)
 
 
 def test_the_files_of_an_evaluation(squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -9,9 +9,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from detframe.config import get_cfg
 from detframe.errors import InvalidTypeError, InvalidValueError, MissingFileError
 from detframe.inference import Detector
 from tests.inference.conftest import NAMES, picture
+from tests.inference.spots import drawn, spotter
 
 pytest.importorskip("sahi")
 pytest.importorskip("onnx")
@@ -256,3 +258,26 @@ def test_sahi_leaves_the_gpus_of_the_process_alone(detector, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     DetframeDetectionModel(model=detector, device="cpu")
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+@pytest.mark.parametrize("overlap", [0.25, 0.5])
+def test_slices_of_sahi_find_what_tiles_find(overlap):
+    """Every object is in both; beside them SAHI leaves some parts that borders have cut, which tiles do not."""
+    image = drawn(5, 200, 300, 25, 30)
+    image[image > 0] += 100  # for scores from which SAHI merges as it does by default
+    spots, _ = spotter()
+    model = DetframeDetectionModel(model=spots, confidence_threshold=0.2)
+    how = {"slice_height": 64, "slice_width": 64, "overlap_height_ratio": overlap, "overlap_width_ratio": overlap}
+    result = get_sliced_prediction(image, model, **how, perform_standard_pred=False, verbose=0)
+    (found,) = spots.predict(image, tiles={"size": 64, "overlap": overlap})
+    assert {tuple(box) for box in found["boxes"].tolist()} <= {tuple(row[0]) for row in rows(result)}
+    assert len(found["boxes"]) == 25 <= len(rows(result))
+
+
+def test_slices_are_not_cut_once_more(tmp_path):
+    cfg = get_cfg()
+    cfg.MODEL.NUM_CLASSES, cfg.INPUT.TILES.SIZE = 2, 32
+    spots, session = spotter(handmade.card(config=cfg.dump(), detections=40))
+    model = DetframeDetectionModel(model=spots, confidence_threshold=0.0)
+    get_sliced_prediction(drawn(5, 128, 128, 9, 20), model, slice_height=64, slice_width=64, verbose=0)
+    assert {shape[2:] for shape in session.batches} == {(64, 64), (128, 128)}
