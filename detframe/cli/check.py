@@ -83,13 +83,15 @@ def _run(args: argparse.Namespace) -> int:
 
     subject = _of_path(args) if args.data else _of_config(args)
     listing = subject.folder.listing if subject.folder is not None else None
-    skip = subject.folder is not None or load_config(args).DATALOADER.ON_ERROR == "skip"
+    cfg = load_config(args)
+    skip = subject.folder is not None or cfg.DATALOADER.ON_ERROR == "skip"
     terminal = Terminal(verbosity(), lambda *_: None, sys.stderr)  # one that went away cannot be told of it
     with shown_on(terminal):
         progress = partial(show_progress, "reading images")
-        screened = examine(subject.sets, listing, not args.quick, subject.findings, skip, progress)
+        tiles = cfg.INPUT.TILES.SIZE > 0
+        screened = examine(subject.sets, listing, not args.quick, subject.findings, skip, progress, tiles)
     model = _model(args, subject, screened)
-    screened = screened.with_findings([*_of_tiles(load_config(args), subject), *(model.findings if model else ())])
+    screened = screened.with_findings([*_of_tiles(cfg, subject), *(model.findings if model else ())])
     written = _write(subject, screened, expanded(args.write).absolute()) if args.write else None
     if args.json:
         text = json.dumps(as_dict(subject.name, subject.folder, screened, model, written), indent=1) + "\n"

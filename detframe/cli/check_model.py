@@ -36,11 +36,10 @@ def check_model(cfg: ConfigNode, sets: Mapping[str, Records], what: str, trial: 
         what: the model is, for the heading: "the model that `detframe train --data` chooses".
         trial: make a few steps too.
     """
-    from detframe.data import tiled
     from detframe.recipes.reach import reach
     from detframe.recipes.trial import try_model
 
-    train, *others = (tiled(cfg, sets[name]) for name in sorted(sets, key=lambda name: name != "train"))
+    train, others = sets["train"], [records for name, records in sets.items() if name != "train"]
     body = cfg.MODEL.BACKBONE.CONV_BODY
     heading = (f"{what}, against train", f"  {body}, {cfg.MODEL.RPN.NAME}, {cfg.MODEL.WEIGHTS or NO_WEIGHTS}")
     try:

@@ -8,7 +8,8 @@ section 5. With f(c) the fraction of the images that hold class c, and a thresho
 An image comes r(image) times an epoch: the whole part of it always, the rest as the probability of once more.
 
 Of tiles (INPUT.TILES), those that show an object have factors like images, among themselves. Those that show none come
-so seldom that MAX_EMPTY holds, and those that show only parts of objects that are too small to count, never.
+so seldom that MAX_EMPTY holds, and those that show only parts of objects that are too small to count, never. Where
+MAX_EMPTY is 1, every tile comes.
 """
 
 from __future__ import annotations
@@ -74,14 +75,16 @@ def _repeats(cfg: Any, records: Records) -> np.ndarray | None:
 
 
 def _tile_repeats(cfg: Any, records: TiledRecords) -> np.ndarray | None:
+    share = cfg.INPUT.TILES.MAX_EMPTY if cfg.DATALOADER.EMPTY == "keep" else 0.0
     full, empty = tile_kinds(records)
-    if not full.any():
-        raise InvalidValueError(_nothing_to_learn(records))
-    factors = np.zeros(len(records))
+    factors = np.ones(len(records))
     of_full = _repeats(cfg, records.select(full))
     factors[full] = 1.0 if of_full is None else of_full
-    most = _most_empty(cfg, float(factors.sum()), int(empty.sum()))
-    factors[empty] = most / max(1, int(empty.sum()))
+    if share < 1:
+        check_objects(records)
+        most = min(int(empty.sum()), int(float(factors[full].sum()) * share / (1 - share) + ROUNDING))
+        factors[~full] = 0.0
+        factors[empty] = most / max(1, int(empty.sum()))
     return None if (factors == 1).all() else factors
 
 
@@ -91,17 +94,16 @@ def tile_kinds(records: TiledRecords) -> tuple[np.ndarray, np.ndarray]:
     return full, ~full & (records.num_ignored == 0)
 
 
-def _most_empty(cfg: Any, full: float, empty: int) -> int:
-    """How many of the `empty` tiles an epoch has beside those that show objects."""
-    share = cfg.INPUT.TILES.MAX_EMPTY if cfg.DATALOADER.EMPTY == "keep" else 0.0
-    return empty if share == 1 else min(empty, int(full * share / (1 - share) + ROUNDING))
-
-
-def _nothing_to_learn(records: TiledRecords) -> str:
+def check_objects(records: TiledRecords) -> None:
+    """Some tile must show an object. Raises ValueError where none does."""
+    if records.num_objects.any():
+        return
     name, tiling, images = records.metadata.name, records.tiles.tiling, records.tiles.images
     if not images.num_objects.any():
-        return f"none of the {len(images)} images of {name} has an object, so that no tile of INPUT.TILES shows one"
-    return (
+        raise InvalidValueError(
+            f"none of the {len(images)} images of {name} has an object, so that no tile of INPUT.TILES shows one"
+        )
+    raise InvalidValueError(
         f"none of the {len(records)} tiles of {tiling.size} pixels (INPUT.TILES.SIZE) shows {tiling.min_visible:g} "
         f"(INPUT.TILES.MIN_VISIBLE) of an object of {name}: its objects are larger than the tiles. Make SIZE larger, "
         "or set INPUT.TILES.WHOLE_IMAGE_TOO True"

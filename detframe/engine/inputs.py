@@ -29,7 +29,7 @@ from detframe.data import (
     tiled,
 )
 from detframe.data.findings import NOTE
-from detframe.data.repeats import tile_kinds
+from detframe.data.repeats import check_objects, tile_kinds
 from detframe.data.tile_check import check_tiles
 from detframe.engine.place import Place, check_same_data, first_place, resumed_place
 from detframe.engine.resuming import DATA_KEYS, Change, changes_since, check_changes, log_changes, saved_leaves
@@ -75,6 +75,8 @@ def load_inputs(cfg: ConfigNode, checkpoint: Checkpoint | None) -> RunInputs:
     if len(records) == 0:
         raise InvalidValueError(f"DATASETS.TRAIN {trained} holds no image to train with")
     check_masks(cfg, records)
+    if isinstance(records, TiledRecords):
+        check_objects(records)
     for name, test in test_sets.items():
         check_same_names("class", (trained, records.metadata.class_names), (name, test.metadata.class_names))
     if checkpoint is not None:
@@ -226,13 +228,13 @@ def _describe_images(cfg: ConfigNode, records: Records) -> str:
         empty = int((records.num_objects == 0).sum())
         return f"{len(records)} images, {empty} of them without objects (DATALOADER.EMPTY {cfg.DATALOADER.EMPTY})"
     (full, empty_tiles), factors = tile_kinds(records), image_repeats(cfg, records)
-    drawn = int(empty_tiles.sum()) if factors is None else round(float(factors[empty_tiles].sum()))
-    scraps = len(records) - int(full.sum()) - int(empty_tiles.sum())
+    factors = np.ones(len(records)) if factors is None else factors
+    drawn, scraps = (round(float(factors[some].sum())) for some in (empty_tiles, ~(full | empty_tiles)))
     return (
         f"{len(records.tiles.images)} images in {len(records)} tiles of {records.tiles.tiling.size} pixels "
         f"(INPUT.TILES): {int(full.sum())} with objects, {int(empty_tiles.sum())} without, {drawn} of which come in an "
-        f"epoch (MAX_EMPTY {cfg.INPUT.TILES.MAX_EMPTY:g}), and {scraps} with only parts of objects that are below "
-        f"MIN_VISIBLE {records.tiles.tiling.min_visible:g}, which do not come"
+        f"epoch (MAX_EMPTY {cfg.INPUT.TILES.MAX_EMPTY:g}), and {int((~(full | empty_tiles)).sum())} with only parts of "
+        f"objects that are below MIN_VISIBLE {records.tiles.tiling.min_visible:g}, {scraps or 'none'} of which come"
     )
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from detframe.config import ConfigNode, import_modules
 from detframe.data.findings import NOTE, WARNING, Finding
 from detframe.data.records import Records
+from detframe.data.tiles import tiled
 from detframe.engine.fit import (
     COMMON,
     MISSED,
@@ -227,7 +228,7 @@ class Reach:
 
 
 def reach(cfg: ConfigNode, records: Records, with_options: bool = True) -> Reach:
-    """Set a config against some data; NUM_CLASSES 0 is taken from them.
+    """Set a config against some data, or their tiles (INPUT.TILES); NUM_CLASSES 0 is taken from them.
 
     Args:
         with_options: try other settings too, which takes most of the time (about a second).
@@ -236,7 +237,7 @@ def reach(cfg: ConfigNode, records: Records, with_options: bool = True) -> Reach
         ValueError, KeyError: the config describes no model.
     """
     import_modules(cfg)
-    cfg = with_classes(cfg, records.metadata)
+    cfg, records = with_classes(cfg, records.metadata), tiled(cfg, records)
     some = sampled(records)
     view, model = training_views(cfg)[0], build_outline(cfg)
     objects = place_objects(model, some, view)

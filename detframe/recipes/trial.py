@@ -18,6 +18,7 @@ from detframe.data.findings import ERROR, WARNING, Finding
 from detframe.data.loader import num_workers
 from detframe.data.records import Records
 from detframe.data.repeats import images_per_epoch
+from detframe.data.tiles import tiled
 from detframe.engine.build import refuse_frozen_noise
 from detframe.engine.inputs import effective_config
 from detframe.engine.random_numbers import reproducible
@@ -179,6 +180,7 @@ def try_model(
     if len(records) == 0:
         raise InvalidValueError(f"the data set {records.metadata.name} holds no image to try the model with")
     import_modules(cfg)
+    records, test_records = tiled(cfg, records), tiled(cfg, test_records) if test_records else None
     cfg = resolve_durations(cfg, images_per_epoch(cfg, records))
     cfg = _one_process(effective_config(cfg, records.metadata), processes)
     device = resolve_device(cfg.MODEL.DEVICE)

@@ -26,7 +26,12 @@ from detframe.solver import ModelEMA, build_optimizer
 from detframe.structures import select
 
 HERE = (("DATALOADER.NUM_WORKERS", 0),)  # images are read by this process
-EACH_ONCE = (("DATALOADER.ASPECT_RATIO_GROUPING", False), ("DATALOADER.REPEAT_THRESHOLD", 0.0))  # in one batch
+EACH_ONCE = (  # in one batch
+    ("DATALOADER.ASPECT_RATIO_GROUPING", False),
+    ("DATALOADER.REPEAT_THRESHOLD", 0.0),
+    ("DATALOADER.EMPTY", "keep"),
+    ("INPUT.TILES.MAX_EMPTY", 1.0),
+)
 
 
 @dataclass(frozen=True)

@@ -107,12 +107,14 @@ def training_image(image: Tensor, target: Mapping[str, Any], class_names: Sequen
     """What the model sees in training: a transformed image (3, H, W) with the targets that came with it; uint8 RGB.
 
     Args:
-        name: of the image's file, for the caption; without it, the image's id.
+        name: of the image's file, for the caption; without it, the image's id. Where the image is a tile of it, the
+            caption says which: x1, y1, x2, y2.
     """
     height, width = image.shape[-2:]
     caption = f"{width} x {height}, {len(target['labels'])} objects"
     if name or "image_id" in target:
-        caption = f"{name or 'image ' + str(target['image_id'])}: {caption}"
+        tile = f" [{', '.join(map(str, target['tile']))}]" if "tile" in target else ""
+        caption = f"{name or 'image ' + str(target['image_id'])}{tile}: {caption}"
     return with_caption(draw_instances(image, target, class_names), caption)
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from detframe.cli.check import main
 from tests.data.screen.faults import picture
+from tests.data.tiffs import write_tiff
 
 BOXES = "0 0.25 0.3 0.3 0.4\n1 0.7 0.6 0.2 0.3\n"
 NAMES = ("cat", "dog")
@@ -129,6 +130,35 @@ def test_what_would_spoil_a_training_is_exit_code_1(tmp_path: Path, check: Check
     code, out, _ = check("--data", folder)
     assert code == 1 and "errors: these would spoil a training" in out and "NOT READY: 2 errors" in out
     assert "train: 12 images, and not one object in them" in out
+
+
+def test_tiles_that_are_smaller_than_objects_are_an_error_that_proposes_a_size(tmp_path: Path, check: Check) -> None:
+    folder = write_yolo(tmp_path / "pets")
+    code, out, _ = check("--data", folder, "INPUT.TILES.SIZE", 16)
+    text = " ".join(out.split())
+    assert (
+        code == 1 and "train: 12 of 24 objects (50%) are longer than a tile of 16 pixels (the longest has 19)" in text
+    )
+    assert "set INPUT.TILES.SIZE 64, or INPUT.TILES.WHOLE_IMAGE_TOO True" in text
+    code, out, _ = check("--data", folder, "INPUT.TILES.SIZE", 40)
+    assert code == 0 and "errors" not in out.split("READY")[0]
+    code, out, _ = check("--data", folder, "INPUT.TILES.SIZE", 64)
+    assert code == 0 and "no image is larger than a tile of 64 pixels" in " ".join(out.split())
+    assert "INPUT.TILES" not in check("--data", folder)[1]
+
+
+def test_a_tiff_beyond_the_limit_of_pixels_is_no_error_where_images_are_cut_into_tiles(
+    tmp_path: Path, check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_yolo(tmp_path / "pets")
+    for old in folder.rglob("*.png"):
+        write_tiff(old.with_suffix(".tif"), cv2.imread(str(old))[..., ::-1], tile=16)
+        old.unlink()
+    monkeypatch.setenv("DETFRAME_MAX_IMAGE_PIXELS", "2000")
+    code, out, _ = check("--data", folder)
+    assert "12 images cannot be read" in out and "64x48 = 3072 pixels, and the limit is 2000" in " ".join(out.split())
+    code, out, _ = check("--data", folder, "INPUT.TILES.SIZE", 40)
+    assert code == 0 and "cannot be read" not in out
 
 
 def test_json_is_one_object_on_standard_output(tmp_path: Path, check: Check) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from detframe import data
 from detframe.cli import benchmark, evaluate, predict, quickstart, train, visualize_data
+from detframe.visualization import drawing
 
 CONFIG = """
 MODEL:
@@ -77,6 +79,17 @@ def test_visualize_data_shows_the_images_that_a_training_takes(workplace: Path):
     assert visualize_data.main(words) == 0
     drawn = [path.stem.partition("_")[2] for path in sorted((workplace / "look").glob("*.jpg"))]
     assert len(drawn) == 6 and len(set(drawn)) == 2
+
+
+def test_visualize_data_shows_tiles_as_the_training_sees_them(workplace: Path, monkeypatch: pytest.MonkeyPatch):
+    captions = []
+    draw = drawing.with_caption
+    monkeypatch.setattr(drawing, "with_caption", lambda picture, text: captions.append(text) or draw(picture, text))
+    words = ["--config-file", "c.yaml", "--num-images", "5", "--output", "look", "INPUT.TILES.SIZE", "32"]
+    assert visualize_data.main(words) == 0
+    assert len(list((workplace / "look").glob("*.jpg"))) == 5
+    # 32 pixels of the file, at INPUT.MIN_SIZE_TRAIN 64
+    assert all(re.search(r"\.\w+ \[\d+, \d+, \d+, \d+\]: 64 x 64, \d+ objects", text) for text in captions)
 
 
 def test_benchmark_data_reads_the_images_that_a_training_takes(workplace: Path, monkeypatch: pytest.MonkeyPatch):

@@ -91,7 +91,7 @@ def test_no_epoch_has_a_larger_part_of_empty_tiles(records: Records, share: floa
     for found in epochs(factors, 6):
         counts = np.array([found[i] for i in range(len(tiles))])
         assert (counts[full] >= 1).all() and (threshold > 0 or (counts[full] == 1).all())
-        assert counts[~full].max() <= 1 and counts[~(full | empty)].sum() == 0
+        assert counts[~full].max() <= 1 and counts[~(full | empty)].sum() == (share == 1) * (~(full | empty)).sum()
         assert counts[empty].sum() <= share * counts.sum() + 1e-9
         # and no fewer than that allows
         most = min(empty.sum(), np.inf if share == 1 else int(share / (1 - share) * counts[full].sum() + 1e-6))
@@ -142,9 +142,17 @@ def test_repeat_factors_are_counted_among_the_tiles_that_show_objects(records: R
 def test_tiles_that_show_only_a_scrap_of_an_object_do_not_come(tmp_path: Path) -> None:
     """Such a scrap is neither an object nor background."""
     records = coco_records(tmp_path, [annotation(1, 1, [4, 4, 30, 20])], [(32, 64)])
-    cfg = config("INPUT.TILES.OVERLAP", 0, "INPUT.TILES.MAX_EMPTY", 1.0)
-    factors = image_repeats(cfg, records)
+    factors = image_repeats(config("INPUT.TILES.OVERLAP", 0, "INPUT.TILES.MAX_EMPTY", 0.99), records)
     assert factors is not None and factors.tolist() == [1, 0]
+    assert image_repeats(config("INPUT.TILES.OVERLAP", 0, "INPUT.TILES.MAX_EMPTY", 1.0), records) is None  # all come
+
+
+def test_empty_tiles_alone_can_be_drawn_where_every_tile_comes(records: Records) -> None:
+    """As a trial of a training does with some images."""
+    cfg = config("INPUT.TILES.MAX_EMPTY", 1.0)
+    tiles = tiled(cfg, records)
+    empty = tiles.select(tiles.num_objects == 0)
+    assert all(len(t["labels"]) == 0 for t in next(build_train_loader(cfg, empty))[1])
 
 
 def test_no_tile_with_an_object_is_an_error_that_says_so(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from detframe.data import tiled
 from detframe.modeling import GeneralizedRCNN
 from detframe.recipes.memory import MemoryWatch, is_out_of_memory
 from detframe.recipes.trial import Trial, try_model
@@ -78,6 +79,29 @@ def test_the_largest_size_of_the_training_is_tried(tmp_path):
     jitter = ("INPUT.LSJ.ON", True, "INPUT.LSJ.SIZE", 80, "INPUT.LSJ.MIN_SCALE", 0.5, "INPUT.LSJ.MAX_SCALE", 2.0)
     trial = try_model(config(*SMALL, *jitter), make_records((40, 40, ONE), folder=tmp_path), steps=0)
     assert named(trial, "largest")[0].size_hw == (80, 80)
+
+
+@pytest.mark.parametrize("max_empty", [0.0, 0.25])
+def test_tiles_are_tried_as_they_are_trained(records, max_empty):
+    keys = (
+        "INPUT.TILES.SIZE",
+        40,
+        "INPUT.TILES.OVERLAP",
+        0,
+        "INPUT.TILES.MAX_EMPTY",
+        max_empty,
+        "SOLVER.MAX_ITER",
+        "2ep",
+    )
+    trial = try_model(config(*SMALL, *keys), records, records, steps=1)
+    assert [batch.name for batch in trial.batches] == ["empty", "ordinary", "ordinary", "densest", "largest"]
+    assert all(not batch.failure and batch.size_hw <= (40, 40) for batch in trial.batches)
+    assert trial.findings() == ()
+    tiles = tiled(config(*keys), records)
+    full = int((tiles.num_objects > 0).sum())
+    assert (
+        trial.eval_images == len(tiles) and trial.max_iter == 2 * (full + int(full * max_empty / (1 - max_empty))) / 2
+    )
 
 
 def test_the_share_of_one_of_several_processes(records):

@@ -27,7 +27,7 @@ TILES = section(
         above=0, at_most=1, resume=TILE_ORDER),
     WHOLE_IMAGE_TOO=Key(False, "The whole image is one more tile, for objects that no tile holds", resume=TILE_ORDER),
     MAX_EMPTY=Key(0.25, "Largest part of the tiles of an epoch that show no object; which come is drawn anew in "
-        "each epoch", within=(0, 1), resume=TILE_ORDER),
+        "each epoch. 1: every tile comes", within=(0, 1), resume=TILE_ORDER),
     MERGE=Key("ios", "How the detections of the tiles of an image become one list", choices={
         "ios": "detections of one object by several tiles become one where they cover MERGE_THRESH of the smaller one, "
         "so that the parts of an object that was cut are joined",

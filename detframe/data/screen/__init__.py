@@ -60,6 +60,7 @@ def examine(
     findings: Sequence[Finding] = (),
     skip: bool = True,
     progress: Progress | None = None,
+    tiles: bool = False,
 ) -> Screened:
     """As `screen`, with all that was looked at.
 
@@ -67,10 +68,11 @@ def examine(
         findings: what is known already, to be sorted in.
         skip: images that cannot be used are left out, as with DATALOADER.ON_ERROR skip; else each stops a training.
         progress: called now and then with the number of images done, and of all.
+        tiles: the images are cut into tiles, so that a TIFF may have more pixels than an image.
     """
     paths = {name: [records.file_name(i) for i in range(len(records))] for name, records in sets.items()}
     every = [path for some in paths.values() for path in some]
-    names, pictures = short_names(every), look_at(every, decode, progress)
+    names, pictures = short_names(every), look_at(every, decode, progress, tiles)
     splits = tuple(Split(name, records, paths[name], names, pictures) for name, records in sets.items())
     out = [*findings]
     for split in splits:

@@ -6,17 +6,20 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
 
-from detframe.data.image_files import check_size, open_image
+from detframe.data.image_files import check_size, max_pixels, open_image
 from detframe.data.images import IMAGE_FAULTS, load_image, read_structure
+from detframe.data.regions import load_region, region_size
 from detframe.data.source_groups import equal_files
 from detframe.errors import MissingFileError
 from detframe.parallel.environment import cpu_cores
 
 SIDE = 32  # of a thumbnail
+_REGIONS = 8  # along each side of an image that is read in parts; a divisor of SIDE
 ONE_COLOUR = 1.0  # standard deviation of a thumbnail, of 255, below which an image shows nothing
 _GREY = 3  # by how much red, green and blue may differ in an image without colour
 HEADERS_AT_MOST = 20_000  # of the files whose pixels are not asked for
@@ -46,13 +49,16 @@ class Picture:
         return self.thumbnail is not None and float(self.thumbnail.std()) < ONE_COLOUR
 
 
-def look_at(paths: Sequence[str], decode: bool, progress: Progress | None = None) -> dict[str, Picture]:
+def look_at(
+    paths: Sequence[str], decode: bool, progress: Progress | None = None, tiles: bool = False
+) -> dict[str, Picture]:
     """The images of these files, each path once.
 
     Args:
         decode: read the pixels, by the same function as a training does; else only the headers, of at most
             `HEADERS_AT_MOST` files, evenly among them.
         progress: called now and then.
+        tiles: the training reads regions, so that a TIFF may have more pixels than an image.
     """
     unique = list(dict.fromkeys(paths))
     sizes = dict(zip(unique, _in_threads(_size_of, unique), strict=True))
@@ -61,7 +67,7 @@ def look_at(paths: Sequence[str], decode: bool, progress: Progress | None = None
     done: dict[str, Picture] = {}
 
     def look(path: str) -> Picture:
-        return _look(path, sizes[path], path in wanted, decode)
+        return _look(path, sizes[path], path in wanted, decode, tiles)
 
     for path, picture in zip(unique, _in_threads(look, unique), strict=True):
         done[path] = picture
@@ -92,12 +98,12 @@ def _size_of(path: str) -> int:
         return -1
 
 
-def _look(path: str, size: int, header: bool, decode: bool) -> Picture:
+def _look(path: str, size: int, header: bool, decode: bool, tiles: bool) -> Picture:
     if size < 0:
         return Picture(fault="does not exist", exists=False)
     try:
-        facts = _header(path) if header else {}
-        pixels = _pixels(path) if decode else {}
+        facts = _header(path, tiles) if header else {}
+        pixels = _pixels(path, tiles) if decode else {}
         return Picture(bytes=size, **facts, **pixels)
     except MissingFileError:
         return Picture(fault="does not exist", exists=False)
@@ -105,10 +111,10 @@ def _look(path: str, size: int, header: bool, decode: bool) -> Picture:
         return Picture(fault=_reason(error, path), bytes=size)
 
 
-def _header(path: str) -> dict[str, Any]:
+def _header(path: str, tiles: bool) -> dict[str, Any]:
     with open_image(path) as file:
         header, layout = read_structure(file, path)
-    if layout is None:
+    if layout is None or not tiles:
         check_size(header.stored_hw, path)
     return {
         "size_hw": header.size_hw,
@@ -118,15 +124,37 @@ def _header(path: str) -> dict[str, Any]:
     }
 
 
-def _pixels(path: str) -> dict[str, Any]:
+def _pixels(path: str, tiles: bool) -> dict[str, Any]:
     """The size and the thumbnail of an image, decoded as a training does it."""
     import cv2
 
-    image = load_image(path).permute(1, 2, 0).numpy()
-    small = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    size_hw = region_size(path) if tiles else (0, 0)
+    if size_hw[0] * size_hw[1] > max_pixels():
+        small = _by_regions(path, size_hw)
+    else:
+        small = cv2.resize(load_image(path).permute(1, 2, 0).numpy(), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     thumbnail = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
     spread = small.max(axis=2).astype(np.int16) - small.min(axis=2)
     return {"thumbnail": thumbnail, "is_grey": bool(spread.max() <= _GREY)}
+
+
+def _by_regions(path: str, size_hw: tuple[int, int]) -> np.ndarray:
+    """uint8 (SIDE, SIDE, 3): an image that is too large to be decoded at once, made small region by region."""
+    import cv2
+
+    rows, columns = (np.linspace(0, side, _REGIONS + 1).round().astype(int).tolist() for side in size_hw)
+    small = SIDE // _REGIONS
+    bands = [
+        np.concatenate(
+            [
+                cv2.resize(load_region(path, (x1, y1, x2, y2)), (small, small), interpolation=cv2.INTER_AREA)
+                for x1, x2 in pairwise(columns)
+            ],
+            axis=1,
+        )
+        for y1, y2 in pairwise(rows)
+    ]
+    return np.concatenate(bands)
 
 
 def _reason(error: BaseException, path: str) -> str:
