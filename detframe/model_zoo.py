@@ -36,6 +36,8 @@ _DATA = {
     "voc_": (20, 0),
     "tt100k_": (45, 0),
     "bccd_": (3, 0),
+    "fingerlings_": (1, 0),
+    "aerial_cars_": (5, 0),
     "shapes_": (5, 4),
 }
 # Of a dialect, the keys that are no choice of its owner's: what a config is, and how it trains

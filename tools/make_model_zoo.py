@@ -92,7 +92,7 @@ def model_config(name: str, device: str) -> ConfigNode:
     cfg = model_zoo.get_config(name)
     cfg.MODEL.NUM_CLASSES, cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = model_zoo.data_classes(cfg)
     cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = device, ""
-    cfg.MODEL.ROI_HEADS.SCORE_THRESH = -1.0
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH, cfg.MODEL.ROI_HEADS.NMS = -1.0, 1.0
     return cfg
 
 

@@ -109,7 +109,7 @@ def test_every_shipped_config_is_valid(path: Path):
 
 @pytest.mark.parametrize("path", [p for p in SHIPPED if p.parent != shipped_folder("configs")], ids=lambda p: p.name)
 def test_shipped_configs_are_called_after_what_they_train(path: Path):
-    """DETECTOR/DETECTOR_BACKBONE_SCHEDULE.yaml, and quick/DETECTOR_BACKBONE_DATASET.yaml; ablations name a variant.
+    """DETECTOR/DETECTOR_BACKBONE_SCHEDULE.yaml, {quick,small}/DETECTOR_BACKBONE_DATASET.yaml; ablations name a variant.
 
     The stages of a training are 1_NAME.yaml, 2_NAME.yaml, ... in a folder that is called after the last one.
     """
@@ -118,7 +118,7 @@ def test_shipped_configs_are_called_after_what_they_train(path: Path):
         last = load(sorted(path.parent.glob("*.yaml"))[-1])
         assert last.MODEL.BACKBONE.CONV_BODY.replace("-", "_") in path.parent.name
         return
-    if path.parent.name not in ("quick", "fpn_ablations", "efpn", "tt100k"):
+    if path.parent.name not in ("quick", "small", "fpn_ablations", "efpn", "tt100k"):
         assert path.name.startswith(path.parent.name + "_")
     body = cfg.MODEL.BACKBONE.CONV_BODY.removesuffix("-RETINANET")
     if re.search(r"_(bottom_up|no_lateral|finest_only|image_pyramid)_", path.stem):
