@@ -62,8 +62,8 @@ def tiling_of(tiles: Tiles, own: Mapping[str, Any], source: str) -> Tiling | Non
         changes = {str(key).upper(): value for key, value in tiles.items()}
     elif isinstance(tiles, bool) or tiles is None:
         changes = {}
-    elif isinstance(tiles, int):
-        changes = {"SIZE": tiles}
+    elif isinstance(tiles, int | np.integer):
+        changes = {"SIZE": int(tiles)}
     else:
         raise InvalidTypeError(
             f"tiles must be a side in pixels, True, False, None, or a dict as {{'size': 512, 'overlap': 0.2}}, not "

@@ -170,3 +170,17 @@ def test_the_files_of_an_evaluation(squares: Path, tmp_path: Path, monkeypatch: 
     assert len(rows) == 45 and max(row["bbox"][0] for row in rows) > 64
     assert len(list((out / "images").glob("predictions_squares_*.png"))) == 2
     assert "In tiles, and whole" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "evaluator, metric, value",
+    [
+        ("voc", "voc/AP50", 100),
+        ("tt100k", "tt100k/F1", 100),
+        ("proposals", "proposals/AR@100", 100),
+    ],
+)
+def test_every_evaluator_gets_whole_images(squares: Path, evaluator: str, metric: str, value: float):
+    more = ("TEST.TT100K_SCORE_THRESH", 0.0) if evaluator == "tt100k" else ()
+    metrics, _ = evaluated(squares, "TEST.EVALUATOR", evaluator, *more)
+    assert metrics[metric] == pytest.approx(value) and metrics[f"whole/{metric}"] == pytest.approx(value)

@@ -168,7 +168,7 @@ def test_a_detector_that_was_trained_on_tiles_predicts_in_tiles_and_says_so_once
     )
     spots.predict(image, tiles=False)
     assert session.batches[-1][2:] == (150, 210)
-    spots.predict(image, tiles=96)
+    spots.predict(image, tiles=np.int64(96))
     assert session.batches[-1][2:] == (96, 96)
 
 
