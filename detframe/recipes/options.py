@@ -124,6 +124,8 @@ def _finer_extractor(cfg: ConfigNode, model: Any) -> Settings:
         finer = names[names.index(read[0]) - 1]
         if known[finer] >= FINEST_STRIDE:
             return (("MODEL.FPN.IN_FEATURES", (finer, *read)),)
+    if 2 not in getattr(getattr(model.backbone, "body", None), "all_strides", (2,)):
+        return ()  # a model of timm without the map that an extended pyramid needs
     name = cfg.MODEL.BACKBONE.CONV_BODY
     extended = f"{name.removesuffix('-FPN')}-EFPN"
     if name.endswith("-FPN") and extended in BACKBONES and min(model.backbone.strides.values()) == FINEST_STRIDE:

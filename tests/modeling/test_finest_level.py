@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -122,6 +123,16 @@ def test_settings_that_are_proposed_fit_the_levels(head):
     sizes = torch.rand(50, generator=torch.Generator().manual_seed(0)).numpy() * 40 + 8
     found = list(options(cfg, build_outline(cfg), sizes, sizes / sizes))
     assert len(found) > 3
+    for settings in found:
+        build_outline(cfg.changed(settings))
+
+
+@pytest.mark.parametrize(("body", "extended"), [("convnext_atto", False), ("resnet10t", True)])
+def test_an_extended_pyramid_is_proposed_where_the_body_can_bear_one(body, extended):
+    pytest.importorskip("timm")
+    cfg = config("AnchorRPN", f"timm/{body}-FPN", "")
+    found = list(options(cfg, build_outline(cfg), np.full(9, 20.0), np.ones(9)))
+    assert any(dict(settings).get("MODEL.BACKBONE.CONV_BODY") for settings in found) == extended
     for settings in found:
         build_outline(cfg.changed(settings))
 

@@ -33,7 +33,8 @@ class CroppedLevel:
     """A map (N, C, 2h, 2w) that `around` computes in blocks.
 
     Inside of a block it is what `compute` gives on whole maps, but for what reaches in from beyond the margin; a crop
-    ends where the image does, so that there is no difference at its border.
+    ends where the image does, so that there is no difference at its border. Where crops would be more work than the
+    map, it is computed whole.
 
     Args:
         compute: crops of p3 (B, C, K/2, K/2), of p2 (B, C, K, K) and of the map of stride 2 (B, C2, 2K, 2K) to those of
@@ -50,9 +51,13 @@ class CroppedLevel:
         self.shape = torch.Size((len(p2), channels, *finest.shape[-2:]))
 
     def around(self, boxes: Tensor, image: Tensor) -> Tensor:
-        """The map (N, C, 2h, 2w) where RoIs (R, 4), in pixels, of the images `image` (R,) are pooled; 0 elsewhere."""
+        """The map (N, C, 2h, 2w) where RoIs (R, 4), in pixels, of the images `image` (R,) are pooled; elsewhere 0, or
+        what it is."""
         number, channels, height, width = self.shape
         block, origin = self._blocks(boxes, image)
+        side_y, side_x = (self.crops.side(side) for side in self.p2.shape[-2:])
+        if 4 * len(block) * side_y * side_x >= number * height * width:
+            return self.compute(self.p3, self.p2, self.finest)
         out = self.compute(
             self._cut(self.p3, block, origin, 1),
             self._cut(self.p2, block, origin, 2),

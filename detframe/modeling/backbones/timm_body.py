@@ -41,6 +41,7 @@ class TimmBody(nn.Module):
     def __init__(self, name: str, freeze_at: int = 0, stages: list[str] | None = None, stem: bool = False) -> None:
         super().__init__()
         info = _create(name).feature_info
+        self.all_strides = tuple(info.reduction())  # also of maps that are not returned
         # of several maps of one stride the last is the deepest
         index = {STAGE_OF_STRIDE[r]: i for i, r in enumerate(info.reduction()) if r in STAGE_OF_STRIDE}
         index = {stage: i for stage, i in index.items() if stages is None or stage in stages}
