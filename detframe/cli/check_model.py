@@ -82,6 +82,9 @@ def _of_reach(found: Reach) -> dict[str, Any]:
                 "reached": _number(one.full),
                 "missed": _number(one.missed),
                 "below_a_cell": _number(one.below_cell),
+                "anchors_each": _number(one.positives),
+                "iou_of_anchors": _number(one.overlap),
+                "side_over_anchors": _number(one.scale),
             }
             for one in (*found.classes, found.total)
         ],

@@ -26,6 +26,12 @@ SMALL = 16.0  # pixels of side, below which an object that was larger is one tha
 MAX_OBJECTS = 30_000  # of more, those of evenly spaced images stand for all
 # Objects out of reach are worth a word when they are this share of all, or of a size that is common
 MISSED, MISSED_OF_SIZE, COMMON = 0.05, 0.2, 0.02
+# Anchors that are so many times as large as their object, or it as they, are a bad fit
+ILL_FITTING = 4.0
+# Pixels of side, from which on "nwd" and "rfla" give an object few anchors for its size
+LARGE = 96.0
+FEW_WHATEVER_SIZE = ("nwd", "rfla")
+MAX_RANKED = 6_000  # instead of MAX_OBJECTS where anchors are ranked, which looks at many for each object
 THRESHOLDS = {"AnchorRPN": "RPN", "RetinaNet": "RETINANET"}  # RPN head: section of its FG_IOU_THRESHOLD
 
 
@@ -71,10 +77,12 @@ def eval_view(cfg: ConfigNode) -> View:
     return View("test", "INPUT.MIN_SIZE_TEST, MAX_SIZE_TEST", cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
 
 
-def sampled(records: Records) -> Records:
-    """The records, or of very many evenly spaced ones that hold about MAX_OBJECTS objects; always the same."""
+def sampled(records: Records, cfg: ConfigNode) -> Records:
+    """The records, or of very many evenly spaced ones that hold about MAX_OBJECTS objects (MAX_RANKED where the config
+    ranks anchors); always the same."""
     counts = records.num_objects
-    share = MAX_OBJECTS / max(1, int(counts.sum()))
+    most = MAX_OBJECTS if cfg.MODEL.RPN.ASSIGNER == "iou" else min(MAX_OBJECTS, MAX_RANKED)
+    share = most / max(1, int(counts.sum()))
     if share >= 1:
         return records
     some = np.flatnonzero(counts)
@@ -98,15 +106,13 @@ def place_objects(model: GeneralizedRCNN, records: Records, view: View) -> Objec
 
 # ---------------------------------------------------------------------------------------------- what the model reaches
 def reached(model: GeneralizedRCNN, objects: Objects) -> Reached | None:
-    """What training can assign to each object; None where the RPN head does not tell: one of a user's without `reach`,
-    or one that ranks (MODEL.RPN.ASSIGNER)."""
+    """What training can assign to each object; None where the RPN head does not tell: one of a user's without
+    `reach`."""
     reach = getattr(model.rpn, "reach", None)
     if reach is None:
         return None
-    found = reach(objects.to(model.device if model.device.type != "meta" else torch.device("cpu")))
-    if found is None:
-        return None
-    return Reached(found.full.cpu(), found.weak.cpu(), found.quality.cpu())
+    found: Reached | None = reach(objects.to(model.device if model.device.type != "meta" else torch.device("cpu")))
+    return None if found is None else found.cpu()
 
 
 def below_a_cell(model: GeneralizedRCNN, objects: Objects) -> Tensor | None:
@@ -120,7 +126,10 @@ def below_a_cell(model: GeneralizedRCNN, objects: Objects) -> Tensor | None:
 
 def reach_words(cfg: ConfigNode) -> tuple[str, str]:
     """What it is to be reached, and to be out of reach, in clauses about objects."""
-    section = THRESHOLDS.get(cfg.MODEL.RPN.NAME)
+    section, ranking = THRESHOLDS.get(cfg.MODEL.RPN.NAME), cfg.MODEL.RPN.ASSIGNER
+    if ranking != "iou":
+        what = _priors(cfg)[:-1]
+        return f"get {_a(what)} by MODEL.RPN.ASSIGNER {ranking}", f"get no {what} by MODEL.RPN.ASSIGNER {ranking}"
     if section is None:
         return "get a location of their own", "get no location of their own"
     keys = cfg.MODEL[section]
@@ -131,6 +140,8 @@ def reach_words(cfg: ConfigNode) -> tuple[str, str]:
 def reach_keys(cfg: ConfigNode) -> str:
     """The settings that decide about it."""
     section = THRESHOLDS.get(cfg.MODEL.RPN.NAME)
+    if cfg.MODEL.RPN.ASSIGNER == "rfla":
+        section = None
     own = f"MODEL.{section}.ANCHOR_SIZES" if section else "MODEL.FCOS.SIZES_OF_INTEREST or CENTER_SAMPLING_RADIUS"
     return f"{own}, INPUT.MIN_SIZE_TRAIN, or a pyramid with a finer level"
 
@@ -141,6 +152,73 @@ def percent(share: float) -> str:
     return f"{value:.1f} %" if 0 < value < 10 and round(value, 1) != round(value) else f"{value:.0f} %"
 
 
+# ---------------------------------------------------------------------------------------------- how well it fits
+@dataclass(frozen=True)
+class Misfit:
+    """Objects that a rule which ranks gives anchors that suit them badly.
+
+    Attributes:
+        text: what is wrong with how many of all objects, without their number: "of 90 objects (40 %) are ...".
+        remedy: the settings that change it, in a clause.
+    """
+
+    count: int
+    text: str
+    remedy: str
+
+
+def misfits(cfg: ConfigNode, objects: Objects, found: Reached | None) -> list[Misfit]:
+    """Where MODEL.RPN.ASSIGNER fits the data badly, as far as it is common; nothing where thresholds assign."""
+    if found is None or found.fit is None:
+        return []
+    fit, what, rule = found.fit, _priors(cfg), cfg.MODEL.RPN.ASSIGNER
+    sizes, finer = _sizes_key(cfg), "a larger INPUT.MIN_SIZE_TRAIN and MIN_SIZE_TEST, or a pyramid with a finer level"
+    kinds = [
+        (
+            found.full & (fit.scale <= 1 / ILL_FITTING),
+            MISSED,
+            f"are {ILL_FITTING:.0f} times smaller than the {what} that are to find them, or more",
+            f"smaller {sizes}, {finer}" if sizes else finer,
+        ),
+        (
+            found.full & (fit.scale >= ILL_FITTING),
+            MISSED,
+            f"are {ILL_FITTING:.0f} times larger than the {what} that are to find them, or more",
+            f"larger {sizes}" if sizes else "MODEL.RPN.ASSIGNER iou or atss, with anchors of their size",
+        ),
+    ]
+    if rule in FEW_WHATEVER_SIZE:
+        large = objects.sides >= LARGE
+        mean = float(fit.positives[large].double().mean()) if large.any() else 0.0
+        text = (
+            f"have a side of {LARGE:.0f} pixels or more and get {mean:.1f} {what} each, no more than tiny ones, which "
+        )
+        kinds.append((large, MISSED_OF_SIZE, f"{text}{rule} was made for", "MODEL.RPN.ASSIGNER iou or atss"))
+    total = len(objects.image)
+    return [
+        Misfit(count, f"of {total} objects ({percent(count / total)}) {text}", remedy)
+        for rows, least, text, remedy in kinds
+        if (count := int(rows.sum())) and count >= least * total
+    ]
+
+
+def _priors(cfg: ConfigNode) -> str:
+    """What is assigned to objects, in the plural."""
+    return "anchors" if cfg.MODEL.RPN.NAME in THRESHOLDS else "locations"
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+
+
+def _sizes_key(cfg: ConfigNode) -> str:
+    """The key that says how large the anchors are that are ranked; "" where the network does."""
+    if cfg.MODEL.RPN.ASSIGNER == "rfla":
+        return ""
+    section = THRESHOLDS.get(cfg.MODEL.RPN.NAME)
+    return f"MODEL.{section}.ANCHOR_SIZES" if section else "MODEL.RPN.ASSIGNMENT.FCOS_PRIOR"
+
+
 # ---------------------------------------------------------------------------------------------- before a training
 def fit_lines(
     cfg: ConfigNode, model: GeneralizedRCNN, records: Records, test_sets: Mapping[str, Records]
@@ -148,7 +226,7 @@ def fit_lines(
     """What the log of a training says: one line of numbers, and a warning for each thing that looks wrong."""
     if not int(records.num_objects.sum()):
         return [(logging.WARNING, "no training image has an object: the model will learn to find nothing")]
-    view, some = training_views(cfg)[0], sampled(records)
+    view, some = training_views(cfg)[0], sampled(records, cfg)
     objects = place_objects(model, some, view)
     factors = view.factors(records)
     shrunk = int((factors >= SHRUNK).sum())
@@ -178,15 +256,16 @@ def _reach_lines(cfg: ConfigNode, model: GeneralizedRCNN, objects: Objects) -> t
         return summary, []
     yes, no = reach_words(cfg)
     summary = f"{summary}; {percent(float(found.full.double().mean()))} {yes}"
+    ill = [(logging.WARNING, f"{m.count} {m.text}; try {m.remedy}") for m in misfits(cfg, objects, found)]
     missed = float(found.missed.double().mean())
     if missed < MISSED:
-        return summary, []
+        return summary, ill
     median = float(objects.sides[found.missed].median())
     text = (
         f"{percent(missed)} of the training objects (their median side is {median:.0f} pixels after resizing) {no}, "
         f"so the detector can hardly learn them: see {reach_keys(cfg)}"
     )
-    return summary, [(logging.WARNING, text)]
+    return summary, [(logging.WARNING, text), *ill]
 
 
 def small_by_shrinking(records: Records, view: View, objects: Objects) -> int:

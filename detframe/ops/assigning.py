@@ -227,7 +227,7 @@ def assign_by_statistics(
     iou = pairwise_iou(boxes, candidates)[:, :, 0]
     centre = (candidates[..., :2] + candidates[..., 2:]) / 2
     inside = distances(centre, boxes).amin(-1) > 0
-    fits = there & inside & (iou >= _outstanding(iou, there))
+    fits = there & inside & (iou >= outstanding_overlap(iou, there))
     wanted = Wanted(anchor, iou.masked_fill(~fits, -math.inf))
     return _matches(*_owners(wanted, len(all_anchors)), gt_boxes, all_anchors)
 
@@ -242,7 +242,7 @@ def _near(
     for level in anchors:
         centres = level[::per_cell]
         free = None if cells is None else cells[:, start : start + len(centres)]
-        found = most_similar(gt_boxes, gt_valid, centres, _nearness, count, free)
+        found = most_similar(gt_boxes, gt_valid, centres, centre_nearness, count, free)
         near.append((((found.anchor + start) * per_cell)[..., None] + offsets).flatten(-2))
         there.append((found.suits > -math.inf)[..., None].expand(*found.suits.shape, per_cell).flatten(-2))
         start += len(centres)
@@ -252,14 +252,14 @@ def _near(
     return anchor, known
 
 
-def _nearness(boxes: Tensor, others: Tensor) -> Tensor:
+def centre_nearness(boxes: Tensor, others: Tensor) -> Tensor:
     """Minus four times the squared distance of the centres."""
     x1, y1, x2, y2 = boxes.unbind(-1)
     u1, v1, u2, v2 = others.unbind(-1)
     return -(((x1 + x2) - (u1 + u2)).square() + ((y1 + y2) - (v1 + v2)).square())
 
 
-def _outstanding(iou: Tensor, there: Tensor) -> Tensor:
+def outstanding_overlap(iou: Tensor, there: Tensor) -> Tensor:
     """Mean + standard deviation (of a sample: divided by one less) over the last dimension, where `there`: (..., 1).
 
     A little less, as rounding must not put the mean of equal ones above them.

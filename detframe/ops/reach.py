@@ -43,18 +43,33 @@ class Objects:
 
 
 @dataclass(frozen=True)
+class Fit:
+    """How well the anchors that a ranking gives to each object suit it; 0, 0 and 1 where it gets none."""
+
+    positives: Tensor  # int64 (N,), how many it gets
+    overlap: Tensor  # float32 (N,), mean of their IoU with it
+    scale: Tensor  # float32 (N,), its side over theirs (roots of areas, geometric mean)
+
+
+@dataclass(frozen=True)
 class Reached:
     """What training can assign to each object."""
 
     full: Tensor  # bool (N,): an anchor overlaps it as much as foreground must, or a location is its own
     weak: Tensor  # bool (N,): anchors overlap it by less than that, but by more than background does
     quality: Tensor  # float32 (N,): best overlap, or number of locations of its own
+    fit: Fit | None = None  # of anchors or locations that are ranked (MODEL.RPN.ASSIGNER)
 
     @property
     def missed(self) -> Tensor:
         """bool (N,): no location is the object's, or the best of its anchors would be background with any other object:
         being its best alone makes it a positive one."""
         return ~(self.full | self.weak)
+
+    def cpu(self) -> Reached:
+        """The same on the CPU."""
+        fit = self.fit and Fit(self.fit.positives.cpu(), self.fit.overlap.cpu(), self.fit.scale.cpu())
+        return Reached(self.full.cpu(), self.weak.cpu(), self.quality.cpu(), fit)
 
 
 @dataclass(frozen=True)
@@ -72,6 +87,21 @@ def grid_cells(mode: str, stride: int, padded_hw: Tensor) -> Cells:
 
 
 # ---------------------------------------------------------------------------------------------- anchors
+def allowed_cells(
+    objects: Objects, templates: Tensor, cells: Cells, offset: float, margin: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the image of each object the steps (N, 1, 2), and the first and last cell that has an anchor of each shape,
+    (N, T or 1, 2), in the order (x, y), as numbers of the type of `templates`. See `nearest_anchors`."""
+    step = cells.step_yx[objects.image].flip(1)[:, None].to(templates)
+    last = (cells.count_hw[objects.image].flip(1)[:, None] - 1).to(templates)
+    first = torch.zeros_like(last)
+    if margin >= 0:
+        limit = objects.sizes_hw[objects.image].flip(1)[:, None].to(templates) + margin
+        first = torch.maximum(first, ((-margin - templates[:, :2]) / step - offset).ceil())
+        last = torch.minimum(last, ((limit - templates[:, 2:]) / step - offset).ceil() - 1)
+    return step, first, last
+
+
 def nearest_anchors(
     objects: Objects, templates: Tensor, cells: Cells, offset: float, margin: float = -1.0
 ) -> tuple[Tensor, Tensor]:
@@ -82,13 +112,7 @@ def nearest_anchors(
         offset: where in its cell a template stands, in steps.
         margin: pixels by which anchors may leave their image; below 0 by any.
     """
-    step = cells.step_yx[objects.image].flip(1)[:, None].to(templates)
-    last = (cells.count_hw[objects.image].flip(1)[:, None] - 1).to(templates)
-    first = torch.zeros_like(last)
-    if margin >= 0:
-        limit = objects.sizes_hw[objects.image].flip(1)[:, None].to(templates) + margin
-        first = torch.maximum(first, ((-margin - templates[:, :2]) / step - offset).ceil())
-        last = torch.minimum(last, ((limit - templates[:, 2:]) / step - offset).ceil() - 1)
+    step, first, last = allowed_cells(objects, templates, cells, offset, margin)
     centre = (objects.boxes[:, :2] + objects.boxes[:, 2:])[:, None] / 2
     wanted = ((centre - (templates[:, :2] + templates[:, 2:]) / 2) / step - offset).round()
     there = (first <= last).all(-1).expand(-1, len(templates))
@@ -129,13 +153,14 @@ def location_reach(
     windows = [_window(objects, level, matching.radius) for level in levels]
     per_object = torch.stack([count_xy.prod(1) for _, count_xy in windows]).sum(0)
     own = torch.zeros(len(area), device=area.device)
-    for rows in _parts(objects, per_object):
+    for rows in image_parts(objects, per_object):
         found = [
             _fitting(objects, level, number, rows, window, matching)
             for number, (level, window) in enumerate(zip(levels, windows, strict=True))
         ]
         row, place = (torch.cat(column) for column in zip(*found, strict=True))
-        own += torch.bincount(_smallest(row, place, area), minlength=len(area)).to(own)
+        taken = row[best_of_places(row, place, area[row])]
+        own += torch.bincount(taken, minlength=len(area)).to(own)
     return Reached(own > 0, torch.zeros_like(own, dtype=torch.bool), own)
 
 
@@ -177,18 +202,19 @@ def _fitting(
     return row, place
 
 
-def _smallest(row: Tensor, place: Tensor, area: Tensor) -> Tensor:
-    """Of the pairs of object and location, the object of each location: the smallest, and of equal ones the first."""
+def best_of_places(row: Tensor, place: Tensor, cost: Tensor) -> Tensor:
+    """Of pairs of an object `row` and a place, for each place the pair that costs least, and of equal ones that of the
+    first object: int64, numbers of pairs."""
     order = row.argsort(stable=True)
-    order = order[area[row[order]].argsort(stable=True)]
+    order = order[cost[order].argsort(stable=True)]
     order = order[place[order].argsort(stable=True)]
     sorted_place = place[order]
     is_first = torch.ones_like(sorted_place, dtype=torch.bool)
     is_first[1:] = sorted_place[1:] != sorted_place[:-1]
-    return row[order[is_first]]
+    return order[is_first]
 
 
-def _parts(objects: Objects, pairs: Tensor) -> Iterator[slice]:
+def image_parts(objects: Objects, pairs: Tensor) -> Iterator[slice]:
     """Slices of the objects that end with an image and have about MAX_PAIRS `pairs` (N,), but for images with more."""
     if len(pairs) == 0:
         return

@@ -32,10 +32,10 @@ def options(cfg: ConfigNode, model: Any, sides: np.ndarray, ratios: np.ndarray) 
 
 def head_options(cfg: ConfigNode, model: Any, sides: np.ndarray, ratios: np.ndarray) -> Iterator[Settings]:
     """Those of the RPN head; see `options`."""
-    section = THRESHOLDS.get(cfg.MODEL.RPN.NAME)
-    if section is not None:
+    section, rule = THRESHOLDS.get(cfg.MODEL.RPN.NAME), cfg.MODEL.RPN.ASSIGNER
+    if section is not None and rule != "rfla":  # whose fields stand for the anchors
         yield from _anchors(cfg, model, section, sides, ratios)
-    elif cfg.MODEL.RPN.NAME == "FCOS":
+    elif cfg.MODEL.RPN.NAME == "FCOS" and rule == "iou":
         yield from _locations(cfg)
 
 

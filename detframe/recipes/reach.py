@@ -8,7 +8,6 @@ objects reach all of them, and have cost nearly all AP (8 to 128 pixels: AP 0.9 
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -29,9 +28,11 @@ from detframe.engine.fit import (
     MISSED_OF_SIZE,
     SHRUNK,
     SMALL,
+    Misfit,
     View,
     below_a_cell,
     eval_view,
+    misfits,
     percent,
     place_objects,
     reach_words,
@@ -45,6 +46,7 @@ from detframe.engine.inputs import with_classes
 from detframe.modeling.build import build_outline
 from detframe.ops.reach import Objects, Reached
 from detframe.recipes.options import Settings, head_options, options
+from detframe.recipes.reach_table import SizeClass, class_lines, pixels, wrapped, written
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 BOUNDS = (8.0, 16.0, 32.0, 96.0)  # between the sizes, pixels of the side after resizing
@@ -64,18 +66,6 @@ class Sides:
 
 
 @dataclass(frozen=True)
-class SizeClass:
-    """The objects of some sizes in training, and shares of them from 0 to 1; NaN where the detector cannot tell."""
-
-    name: str
-    count: int
-    full: float  # reached as training is meant to reach them
-    weak: float  # overlapped less, yet more than background
-    missed: float  # out of reach
-    below_cell: float  # narrower than a cell of the map that the second stage pools; NaN without such a stage
-
-
-@dataclass(frozen=True)
 class Option:
     """A change of settings, and what it would give."""
 
@@ -87,7 +77,7 @@ class Option:
     @property
     def text(self) -> str:
         """Keys and values as one would write them on a command line."""
-        return " ".join(f"{key} {_written(value)}" for key, value in self.settings)
+        return " ".join(f"{key} {written(value)}" for key, value in self.settings)
 
 
 @dataclass(frozen=True)
@@ -109,6 +99,7 @@ class Reach:
         sides: of the middle training size, then of the smallest and largest training size and of the test size where
             these differ.
         classes: by size, from small to large.
+        misfits: where a rule that ranks anchors fits the objects badly.
         total: all objects as one class; its `full` is the attainable recall.
         options: the changes that are worth it, best first.
         shrunk: images that the resizing of training shrinks threefold or more, and the largest factor.
@@ -125,6 +116,7 @@ class Reach:
     sides: tuple[Sides, ...]
     classes: tuple[SizeClass, ...]
     total: SizeClass
+    misfits: tuple[Misfit, ...]
     options: tuple[Option, ...]
     shrunk: Images
     small_by_shrinking: int
@@ -140,7 +132,8 @@ class Reach:
 
     def findings(self) -> tuple[Finding, ...]:
         """What is worth a warning, each with the setting that changes it."""
-        return (*self._out_of_reach(), *self._narrow(), *self._shrunk(), *self._crowded())
+        ill = [Finding("ill-fitting", WARNING, m.count, m.text, (), m.remedy) for m in self.misfits]
+        return (*self._out_of_reach(), *ill, *self._narrow(), *self._shrunk(), *self._crowded())
 
     def _out_of_reach(self) -> Iterator[Finding]:
         low = [
@@ -200,18 +193,7 @@ class Reach:
         """All of it for a screen of 80 columns."""
         if not self.num_objects:
             return [f"{self.num_images} images without an object: nothing to reach"]
-        return [*_side_lines(self.sides), *self._class_lines(), *self._option_lines()]
-
-    def _class_lines(self) -> Iterator[str]:
-        if not np.isnan(self.recall):
-            yield f"of the {self.num_objects} objects in training (sides after resizing),"
-            yield f"  reached: {self.words[0]}"
-            yield f"  missed:  {self.words[1]}"
-        pooled = not np.isnan(self.total.below_cell)
-        yield f"  {'side':<16}{'objects':>9}{'reached':>10}{'between':>10}{'missed':>10}" + ("  below a cell" * pooled)
-        for c in (*(c for c in self.classes if c.count), replace(self.total, name="all")):
-            shares = "".join(f"{_share(value):>10}" for value in (c.full, c.weak, c.missed))
-            yield f"  {c.name:<16}{c.count:>9}{shares}" + (f"{_share(c.below_cell):>14}" * pooled)
+        return [*_side_lines(self.sides), *class_lines(self.classes, self.total, self.words), *self._option_lines()]
 
     def _option_lines(self) -> Iterator[str]:
         if not self.options:
@@ -220,7 +202,7 @@ class Reach:
         yield "  recall  missed  pixels  setting"
         for option in self.options:
             numbers = f"{option.recall:>8.2f}{percent(option.missed):>8}{f'x {option.pixels:.1f}':>8}"
-            yield from _wrapped(f"{numbers}  {option.text}".replace("],[", "], ["), indent=26)
+            yield from wrapped(f"{numbers}  {option.text}".replace("],[", "], ["), indent=26)
         anchors = "anchor" in self.words[0]
         yield f"  {CAVEAT}{':' if anchors else '.'}"
         if anchors:
@@ -238,7 +220,7 @@ def reach(cfg: ConfigNode, records: Records, with_options: bool = True) -> Reach
     """
     import_modules(cfg)
     cfg, records = with_classes(cfg, records.metadata), tiled(cfg, records)
-    some = sampled(records)
+    some = sampled(records, cfg)
     view, model = training_views(cfg)[0], build_outline(cfg)
     objects = place_objects(model, some, view)
     found = reached(model, objects) if len(objects.image) else None
@@ -252,6 +234,7 @@ def reach(cfg: ConfigNode, records: Records, with_options: bool = True) -> Reach
         sides=tuple(_sides(model, some, v) for v in _views(cfg)) if len(objects.image) else (),
         classes=classes,
         total=total,
+        misfits=tuple(misfits(cfg, objects, found)),
         options=_worthwhile(cfg, model, some, objects, total) if with_options and found is not None else (),
         shrunk=_images(records, view.factors(records), SHRUNK),
         small_by_shrinking=small_by_shrinking(some, view, objects),
@@ -296,10 +279,18 @@ def _classes(objects: Objects, found: Reached | None, below: Tensor | None) -> t
 
 def _size_class(name: str, rows: Tensor, found: Reached | None, below: Tensor | None) -> SizeClass:
     columns = (None, None, None) if found is None else (found.full, found.weak, found.missed)
-    shares = [
-        float("nan") if c is None or not rows.any() else float(c[rows].double().mean()) for c in (*columns, below)
-    ]
-    return SizeClass(name, int(rows.sum()), *shares)
+    full, weak, missed, below_cell = (_mean(column, rows) for column in (*columns, below))
+    out = SizeClass(name, int(rows.sum()), full, weak, missed, below_cell)
+    fit = None if found is None else found.fit
+    if fit is None:
+        return out
+    some = rows & (fit.positives > 0)
+    scale = float(fit.scale[some].median()) if some.any() else float("nan")
+    return replace(out, positives=_mean(fit.positives, rows), overlap=_mean(fit.overlap, some), scale=scale)
+
+
+def _mean(column: Tensor | None, rows: Tensor) -> float:
+    return float("nan") if column is None or not rows.any() else float(column[rows].double().mean())
 
 
 def _images(records: Records, values: np.ndarray, least: float) -> Images:
@@ -365,26 +356,4 @@ def _side_lines(sides: Sequence[Sides]) -> Iterator[str]:
             f"shorter side {row.view.min_size}{limit}" if row.view.min_size else "as they are"
         )
         for name, values in (("square root of area", row.root), ("shorter", row.shorter), ("longer", row.longer)):
-            yield f"    {name:<22}" + "".join(f"{_pixels(value):>7}" for value in values)
-
-
-def _pixels(value: float) -> str:
-    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
-
-
-def _share(value: float) -> str:
-    return "-" if np.isnan(value) else percent(value)
-
-
-def _written(value: Any) -> str:
-    """A value as YAML has it, without spaces."""
-    if isinstance(value, tuple | list):
-        return f"[{','.join(_written(item) for item in value)}]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _wrapped(text: str, indent: int, width: int = 80) -> Iterator[str]:
-    """Lines of a text that is cut between words; the lines after the first are indented."""
-    yield from textwrap.wrap(
-        text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
-    )
+            yield f"    {name:<22}" + "".join(f"{pixels(value):>7}" for value in values)

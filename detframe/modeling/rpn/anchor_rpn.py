@@ -29,6 +29,7 @@ from detframe.ops import (
     sample_balanced,
 )
 from detframe.ops.exportable import is_traced, smaller
+from detframe.ops.ranked_reach import ranked_reach
 from detframe.ops.reach import Objects, Reached, anchor_reach
 from detframe.registry import RPN_HEADS
 from detframe.structures import ImageList
@@ -160,11 +161,11 @@ class AnchorRPN(nn.Module):
         return (self._propose(images, anchors, logits, deltas) if propose else None), losses
 
     @torch.no_grad()
-    def reach(self, objects: Objects) -> Reached | None:
-        """Which objects the anchors that may be sampled for the loss reach, and how well; None where no overlap decides
-        (ASSIGNER)."""
-        if self.assigner.rule.kind != "iou":
-            return None
+    def reach(self, objects: Objects) -> Reached:
+        """Which objects the anchors that may be sampled for the loss reach, and how well."""
+        rule = self.assigner.rule
+        if rule.kind != "iou":
+            return ranked_reach(objects, self.anchors.levels(objects), rule, self.coder, self.boundary_thresh)
         anchors, there = self.anchors.nearest(objects, self.boundary_thresh)
         return anchor_reach(objects, anchors, there, self.matching, self.coder)
 

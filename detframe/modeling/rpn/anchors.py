@@ -13,6 +13,7 @@ from detframe.errors import InvalidValueError
 from detframe.modeling.proposals import box_coder
 from detframe.modeling.rpn.assigner import field_sides
 from detframe.ops import BoxCoder, anchor_templates, grid_anchors, grid_step
+from detframe.ops.ranked_reach import PriorLevel
 from detframe.ops.reach import Objects, grid_cells, nearest_anchors
 from detframe.structures import ImageList
 
@@ -86,17 +87,18 @@ class AnchorGenerator(nn.Module):
             out.append(grid_anchors(getattr(self, f"templates{i}"), grid_hw, step, self.offset))
         return out
 
+    def levels(self, objects: Objects) -> list[PriorLevel]:
+        """The anchors of each level in the images of some objects."""
+        return [
+            PriorLevel(getattr(self, f"templates{i}"), grid_cells(self.step, stride, objects.padded_hw), self.offset)
+            for i, stride in enumerate(self.strides)
+        ]
+
     def nearest(self, objects: Objects, margin: float) -> tuple[Tensor, Tensor]:
         """The anchors of each level and shape that overlap objects most; see `nearest_anchors`."""
         found = [
-            nearest_anchors(
-                objects,
-                getattr(self, f"templates{i}"),
-                grid_cells(self.step, stride, objects.padded_hw),
-                self.offset,
-                margin,
-            )
-            for i, stride in enumerate(self.strides)
+            nearest_anchors(objects, level.templates, level.cells, level.offset, margin)
+            for level in self.levels(objects)
         ]
         anchors, there = zip(*found, strict=True)
         return torch.cat(anchors, 1), torch.cat(there, 1)

@@ -33,6 +33,7 @@ from detframe.ops.boxes import (
     distances,
 )
 from detframe.ops.losses import distance_iou_loss, distance_nwd_loss
+from detframe.ops.ranked_reach import PriorLevel, ranked_reach
 from detframe.ops.reach import LocationLevel, Objects, Reached, grid_cells, location_reach
 from detframe.registry import RPN_HEADS
 from detframe.structures import ImageList
@@ -164,11 +165,12 @@ class FCOS(nn.Module):
         return int(stride * self.settings.location_offset)
 
     @torch.no_grad()
-    def reach(self, objects: Objects) -> Reached | None:
-        """Which objects get a location of their own; None where no overlap decides (ASSIGNER)."""
-        if self.assigner.kind != "iou":
-            return None
+    def reach(self, objects: Objects) -> Reached:
+        """Which objects get a location of their own; of locations that are ranked, how well the squares around them
+        fit."""
         keys = self.settings
+        if self.assigner.kind != "iou":
+            return ranked_reach(objects, self._squares(objects), self.assigner, self.coder)
         levels = [
             LocationLevel(
                 grid_cells(keys.location_step, stride, objects.padded_hw),
@@ -180,6 +182,16 @@ class FCOS(nn.Module):
             for i, stride in enumerate(self.strides.values())
         ]
         return location_reach(objects, levels, self.matching, self.coder)
+
+    def _squares(self, objects: Objects) -> list[PriorLevel]:
+        """What stands at the locations where they are ranked; it ends between pixels whatever the coder says."""
+        levels = []
+        for stride, side in zip(self.strides.values(), self.prior_sides, strict=True):
+            centre = torch.full((1, 2), float(self._offset(stride)), device=objects.boxes.device)
+            square = torch.cat([centre - side / 2, centre + side / 2], 1)
+            cells = grid_cells(self.settings.location_step, stride, objects.padded_hw)
+            levels.append(PriorLevel(self.coder.shrink(square), cells, 0.0))
+        return levels
 
     # ------------------------------------------------------------------ training
     def _losses(self, locations: Locations, outputs: Sequence[LevelOutputs], gt: GroundTruth) -> dict[str, Tensor]:

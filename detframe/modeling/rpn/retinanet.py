@@ -20,6 +20,7 @@ from detframe.modeling.rpn.assigner import AnchorAssigner
 from detframe.modeling.rpn.dense import LevelCandidates, best_above, class_prior_bias, join_levels
 from detframe.ops import BoxCoder, BoxLoss, Matching, sigmoid_focal
 from detframe.ops.exportable import is_traced
+from detframe.ops.ranked_reach import ranked_reach
 from detframe.ops.reach import Objects, Reached, anchor_reach
 from detframe.registry import RPN_HEADS
 from detframe.structures import ImageList
@@ -142,10 +143,11 @@ class RetinaNet(nn.Module):
         return (self._detect(images, anchors, logits, deltas) if propose else None), losses
 
     @torch.no_grad()
-    def reach(self, objects: Objects) -> Reached | None:
-        """Which objects the anchors reach, and how well; None where no overlap decides (ASSIGNER)."""
-        if self.assigner.rule.kind != "iou":
-            return None
+    def reach(self, objects: Objects) -> Reached:
+        """Which objects the anchors reach, and how well."""
+        rule = self.assigner.rule
+        if rule.kind != "iou":
+            return ranked_reach(objects, self.anchors.levels(objects), rule, self.coder, margin=-1.0)
         anchors, there = self.anchors.nearest(objects, margin=-1.0)
         return anchor_reach(objects, anchors, there, self.matching, self.coder)
 
