@@ -30,6 +30,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
     noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
     for name in ("photos/a.jpg", "photos/b.png", "more/deep/c.jpg"):
         Image.fromarray(noise).save(folder / name)
+    Image.fromarray(np.tile(noise, (12, 9, 1))).save(folder / "survey.tif")  # larger than a tile
     writer = VideoWriter(folder / "clip.mp4", 10)
     for number in range(4):
         writer.write(noise, Fraction(number, 10))
