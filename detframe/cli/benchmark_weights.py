@@ -161,6 +161,7 @@ def _check(entries: Sequence[Entry], batch: int) -> None:
 def _measure(entries: Sequence[Entry], args: argparse.Namespace) -> None:
     from detframe.config import carried_config, import_carried
     from detframe.evaluation import build_evaluator
+    from detframe.evaluation.tiled import as_loaded
     from detframe.export.validation import spread, validation_data
 
     facts, path = entries[0].facts, entries[0].worker.path
@@ -173,7 +174,7 @@ def _measure(entries: Sequence[Entry], args: argparse.Namespace) -> None:
     else:
         records = spread(records, args.images or NUM_IMAGES)
         for entry in entries:
-            entry.evaluator = build_evaluator(cfg, records)
+            entry.evaluator = as_loaded(cfg, build_evaluator(cfg, records))
     size_hw = None if args.size is None else (args.size[0], args.size[1])
     shown = time.perf_counter()
     for number, (images, targets) in enumerate(_batches(cfg, records, args)):

@@ -22,14 +22,14 @@ from detframe.engine.validation_loss import ValidationLosses, check_can_measure,
 from detframe.errors import InvalidValueError
 from detframe.evaluation import build_evaluator, run_evaluation
 from detframe.evaluation.loop import OnBatch
-from detframe.evaluation.tiled import TiledEvaluator
+from detframe.evaluation.tiled import TiledEvaluator, as_loaded
 from detframe.inference.augmentation import AugmentedModel
 from detframe.parallel import stopping
 from detframe.parallel.collectives import gather_objects, rank, world_size
 from detframe.registry import RPN_HEADS
 from detframe.report.predictions import predictions_file
 from detframe.report.whole_images import EQUAL, WHOLE
-from detframe.structures import ANY_CLASS, Merging, Prediction, Target
+from detframe.structures import ANY_CLASS, Prediction, Target
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class TestSets:
             _check_classes(cfg, len(records.metadata.class_names))
             if cfg.TEST.LOSS:
                 check_can_measure(cfg, records)
-        self.evaluators = {name: _evaluator(cfg, records) for name, records in self.sets.items()}
+        self.evaluators = {name: as_loaded(cfg, build_evaluator(cfg, records)) for name, records in self.sets.items()}
         self._of_tiles: dict[str, dict[str, float]] = {}  # what the newest evaluation gave, by set, and what it took
         self.evaluated = False  # the evaluators hold what the newest evaluation found
 
@@ -167,12 +167,6 @@ class TestSets:
         means = losses.compute()
         logger.info("validation losses on %s after %d iterations: %s", name, iteration, line(means), extra=RESULT)
         return {**metrics, **means}
-
-
-def _evaluator(cfg: ConfigNode, records: Records) -> Any:
-    """That of TEST.EVALUATOR, which gets whole images; of tiles they are put together."""
-    evaluator, tiles = build_evaluator(cfg, records), cfg.INPUT.TILES
-    return TiledEvaluator(evaluator, Merging(tiles.MERGE, tiles.MERGE_THRESH)) if tiles.SIZE else evaluator
 
 
 def in_turn(*callbacks: OnBatch | None) -> OnBatch | None:

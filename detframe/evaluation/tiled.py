@@ -94,3 +94,9 @@ class TiledEvaluator:
         target = self._target
         self._clear()
         self.evaluator.update([target], [merged])
+
+
+def as_loaded(cfg: Any, evaluator: Any) -> Any:
+    """An evaluator of images for what a test loader gives: where these are tiles, they are put together for it."""
+    tiles = cfg.INPUT.TILES
+    return TiledEvaluator(evaluator, Merging(tiles.MERGE, tiles.MERGE_THRESH)) if tiles.SIZE else evaluator

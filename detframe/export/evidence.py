@@ -23,6 +23,7 @@ from detframe.data import Records, build_test_loader
 from detframe.errors import EvidenceError, UserError
 from detframe.evaluation import build_evaluator
 from detframe.evaluation.exported import fit, in_files, on_plane, predictions
+from detframe.evaluation.tiled import as_loaded
 from detframe.export.comparing import Tally, pair
 from detframe.export.explaining import Limits, differences
 from detframe.export.reference import Reference, noise_images
@@ -114,7 +115,7 @@ class Prover:
     def on_records(self, cfg: ConfigNode, records: Records) -> None:
         """Validation images, with the scores of both."""
         card = self.session.card
-        evaluators = [build_evaluator(cfg, records) for _ in range(2)]
+        evaluators = [as_loaded(cfg, build_evaluator(cfg, records)) for _ in range(2)]
         tally = Tally(f"{len(records)} images of {records.metadata.name}")
         self.evidence.checks.append(tally)
         names = {int(image_id): records.file_name(i) for i, image_id in enumerate(records.image_ids.tolist())}

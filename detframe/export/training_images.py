@@ -12,9 +12,11 @@ from torch import Tensor
 from detframe.backends import InputCard, open_model
 from detframe.config import ConfigNode
 from detframe.data import Records, build_test_loader, check_same_names, load_records
+from detframe.data.tiles import Tiling
 from detframe.errors import InvalidValueError, UserError
 from detframe.evaluation import build_evaluator
 from detframe.evaluation.exported import fit, in_files, on_plane, predictions
+from detframe.evaluation.tiled import as_loaded
 from detframe.export.calibration import Batch
 from detframe.structures import Target
 
@@ -49,9 +51,18 @@ def training_images(
             f"int8 is calibrated on the training set, and DATASETS.TRAIN {', '.join(names)} cannot be read here "
             f"({error}): {remedy}"
         ) from error
-    number = min(max(number, limits.batch or 1), len(records))
-    chosen = np.sort(np.random.default_rng(_SEED).permutation(len(records))[:number])
-    return TrainingImages(cfg, records.select(chosen), limits)
+    return TrainingImages(cfg, records.select(_chosen(cfg, records, max(number, limits.batch or 1))), limits)
+
+
+def _chosen(cfg: ConfigNode, records: Records, number: int) -> np.ndarray:
+    """So many images; where they are cut (INPUT.TILES), those that have no more tiles together, but one at least."""
+    order = np.random.default_rng(_SEED).permutation(len(records))
+    tiling = Tiling.of(cfg)
+    if tiling is not None:
+        sizes_hw = records.sizes_hw[order[:number]].tolist()
+        tiles = np.cumsum([len(tiling.grid((height, width))) for height, width in sizes_hw])
+        number = max(1, int((tiles <= number).sum()))
+    return np.sort(order[:number])
 
 
 class TrainingImages:
@@ -79,7 +90,7 @@ class TrainingImages:
     def score(self, path: Path) -> float:
         """AP of a file on these images, 0 to 100: the mean of its kinds (boxes, masks, keypoints)."""
         session = open_model(path, "cpu")
-        evaluator = build_evaluator(self._cfg, self._records)
+        evaluator = as_loaded(self._cfg, build_evaluator(self._cfg, self._records))
         for (images, sizes), targets in zip(self.batches, self._targets, strict=True):
             found = predictions(session.run(images, sizes), sizes)
             evaluator.update(targets, in_files(found, sizes, targets, session.card.pixel))

@@ -70,6 +70,18 @@ def test_the_choice_of_training_images_is_always_the_same(tmp_path):
         training_images(cfg, ("cat", "owl"), DYNAMIC)
 
 
+def test_of_images_in_tiles_there_are_about_as_many_tiles(tmp_path):
+    write_data(tmp_path, 12)
+    catalog = tmp_path / "catalog.yaml"
+    catalog.write_text(f"mine:\n  format: coco\n  images: {tmp_path}\n  annotations: {tmp_path}/instances.json\n")
+    cfg = get_cfg()
+    cfg.merge_from_list(["DATASETS.CATALOG", str(catalog), "DATASETS.TRAIN", "('mine',)", "MODEL.NUM_CLASSES", 2])
+    cfg.merge_from_list(["INPUT.TILES.SIZE", 32, "INPUT.MIN_SIZE_TEST", 0, "INPUT.MAX_SIZE_TEST", 0])
+    for number, images in ((1, 1), (5, 1), (17, 2), (18, 3), (100, 12)):  # of 40x60 pixels, in six tiles each
+        batches = training_images(cfg, ("cat", "dog"), DYNAMIC, number).batches
+        assert [batch.shape for batch, _ in batches] == [(1, 3, 32, 32)] * 6 * images
+
+
 @pytest.mark.parametrize(("name", "form"), [("fp16", "onnx"), ("fp16", "openvino"), ("int8", "openvino")])
 def test_files_say_their_precision(exported, tmp_path, monkeypatch, name, form):
     if form == "openvino":

@@ -98,6 +98,26 @@ def test_both_are_scored_on_them(tiny_model, quick, animals: Path, tmp_path: Pat
     assert written["checks"][-1]["images"] == 3 and written["seconds_per_image"]["file"] > 0
 
 
+def test_a_detector_of_tiles_is_scored_on_whole_images(tiny_model, quick, animals: Path, tmp_path: Path, monkeypatch):
+    from detframe.evaluation import COCOEvaluator
+
+    scored = []
+    update = COCOEvaluator.update
+
+    def noted(self, targets, predictions):
+        scored.append([(target["image_id"], target["orig_size_hw"], "tile" in target) for target in targets])
+        update(self, targets, predictions)
+
+    monkeypatch.setattr(COCOEvaluator, "update", noted)
+    model, cfg = tiny_model
+    cut = cfg.changed([("INPUT.TILES.SIZE", 64), ("INPUT.TILES.OVERLAP", 0.1)])
+    records = load_records(["animals"], str(animals))
+    (tmp_path / "out").mkdir()
+    report = export(model, cut, META, tmp_path / "out" / "a.onnx", records=records, num_images=2)
+    assert "bbox/AP" in report.metrics
+    assert sorted(row for one in scored for row in one) == [(1, (60, 90), False)] * 2 + [(4, (90, 75), False)] * 2
+
+
 def test_a_lower_ap_is_refused(tiny_model, quick, animals: Path, tmp_path: Path, monkeypatch):
     from detframe.errors import EvidenceError
     from detframe.export import evidence
