@@ -87,7 +87,7 @@ def check_tiles(records: TiledRecords, where: str = "") -> list[Finding]:
     if fit.lost:
         text = (
             f"{_of(fit.lost, fit.objects)} in no tile, as each shows less than {tiling.min_visible:g} of them "
-            "(INPUT.TILES.MIN_VISIBLE): they are not learned"
+            "(INPUT.TILES.MIN_VISIBLE)"
         )
         remedy = "set INPUT.TILES.SIZE or OVERLAP higher, or MIN_VISIBLE lower"
         out.append(_finding("object-in-no-tile", WARNING, text, remedy, where, fit.lost))
