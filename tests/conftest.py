@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,45 @@ def shared(root: Path) -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} with real data and reference files is not on this machine")
     return folder
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Tests that export skip where PyTorch is too old for it, with export's own words."""
+    with _skipping_old_exporters():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """As above, of what a test does itself."""
+    with _skipping_old_exporters():
+        return (yield)
+
+
+@contextmanager
+def _skipping_old_exporters() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith(OLD_EXPORTER) or can_export():
+            raise
+        pytest.skip(str(error))
+
+
+OLD_EXPORTER = "an export needs PyTorch"
+
+
+def can_export() -> bool:
+    """Whether PyTorch is new enough for `detframe export`."""
+    from detframe.errors import InvalidValueError
+    from detframe.export.graph import check_exporter
+
+    try:
+        check_exporter()
+    except InvalidValueError:
+        return False
+    return True
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ Legend: N images, H and W sides of their plane, D detections of an image, S side
 
 from __future__ import annotations
 
+import inspect
 import os
 import traceback
 from collections.abc import Iterator
@@ -28,8 +29,11 @@ INPUTS = ("images", "sizes")
 OUTPUTS = ("boxes", "scores", "labels", "count")
 # Sides of the traced plane, in cells of the coarsest map: odd and unequal, so that no size is taken for another
 _TRACED_CELLS = (5, 7)
-# PyTorch's exporters differ much: that of 2.6 cannot tell that padding is never less than nothing
-_CHECKED_WITH = "PyTorch 2.14"
+# The longest side of a plane, and the largest batch: with bounds, PyTorch need not think of numbers beyond 2**63
+_LONGEST, _MOST = 2**15, 2**16
+# What PyTorch cannot prove of sizes that are free, as that no padding is negative, is left for the running graph; the
+# exporters that do not know this option, those before PyTorch 2.9, cannot trace a detector
+_ASSERTING = "prefer_deferred_runtime_asserts_over_guards"
 
 
 class ExportableDetector(nn.Module):
@@ -91,6 +95,7 @@ def trace(
     Raises:
         ValueError: the model cannot be exported, and why.
     """
+    check_exporter()
     check_exportable(model)
     strides: Any = model.backbone.strides
     coarsest = max(strides.values())
@@ -98,14 +103,26 @@ def trace(
     number = 2 if batch is None else batch
     images = torch.zeros((number, 3, height, width), dtype=torch.uint8)
     inputs = (images, torch.tensor([[height, width]] * number))
-    n = Dim("batch", min=1, max=2**16) if batch is None else None
-    sides = {} if size else {2: Dim("height", min=2 * coarsest + 1), 3: Dim("width", min=2 * coarsest + 1)}
+    n = Dim("batch", min=1, max=_MOST) if batch is None else None
+    free = {axis: Dim(name, min=2 * coarsest + 1, max=_LONGEST) for axis, name in ((2, "height"), (3, "width"))}
+    sides = {} if size else free
     first = {} if n is None else {0: n}
     shapes: dict[str, Any] = {"images": {**first, **sides}, "sizes": first}
     small = torch.zeros((1, 3, *(size or (2 * coarsest, 2 * coarsest))), dtype=torch.uint8)
     whole = folded(ExportableDetector(model), small, torch.tensor([small.shape[-2:]]))
     with torch.no_grad(), naming_culprit(whole):
-        return torch.export.export(whole, inputs, dynamic_shapes=shapes, strict=False), inputs
+        options: dict[str, Any] = {"strict": False, _ASSERTING: True}
+        program = torch.export.export(whole, inputs, dynamic_shapes=shapes, **options)
+    return program, inputs
+
+
+def check_exporter() -> None:
+    """Raises ValueError where PyTorch's exporter is too old to trace a detector."""
+    if _ASSERTING not in inspect.signature(torch.export.export).parameters:
+        raise InvalidValueError(
+            f"an export needs PyTorch 2.9 or newer; this is {torch.__version__}. Update torch and torchvision: the "
+            "checkpoint stays as it is"
+        )
 
 
 def check_exportable(model: GeneralizedRCNN) -> None:
@@ -146,7 +163,7 @@ def _complaint(whole: nn.Module, error: BaseException) -> str:
     return (
         f"the model cannot be exported: {module_name or 'it'} cannot be traced{where and f' ({where})'}: {reason}. "
         "What runs may not depend on the values of tensors: no Python `if`, `int()` or loop over them. This is PyTorch "
-        f"{torch.__version__}; exports are checked with {_CHECKED_WITH}: update torch where yours is older"
+        f"{torch.__version__}; newer ones trace more"
     )
 
 

@@ -60,3 +60,13 @@ def test_what_lies_beyond_an_image_does_not_matter(session):
     results = [session.run(None, dict(zip(names, (x.numpy(), sizes.numpy()), strict=True))) for x in (images, other)]
     for a, b in zip(*results, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_an_older_exporter_is_refused_with_what_to_do(model, monkeypatch):
+    """PyTorch's before 2.9 has not the option that a detector needs; what it would say of it helps nobody."""
+
+    def export(mod, args, kwargs=None, *, dynamic_shapes=None, strict=True): ...
+
+    monkeypatch.setattr(torch.export, "export", export)
+    with pytest.raises(ValueError, match=r"an export needs PyTorch 2\.9 or newer; this is .*\. Update torch"):
+        trace(model)
