@@ -101,33 +101,44 @@ def _roi_align(
 
 @script(default_opset=opset18)
 def _keypoints(logits: FLOAT, boxes: FLOAT) -> FLOAT:
-    """The peak of each heatmap (R, P, S, S), enlarged bicubically to the pixels of its box (R, 4), one by one."""
+    """The peak of each heatmap (R, P, S, S), enlarged bicubically to the pixels of its box (R, 4), box by box.
+
+    Two matrix products enlarge the heatmaps of a box, of which two cells more around them repeat the border; Resize
+    takes ten times as long. Rows of the matrices hold the cubic convolution of -0.75: at the distance x, with
+    t = max(2 - x, 0) and u = max(1 - x, 0), it is 0.75 (t - 1) t² - 2 u³.
+    """
     regions = op.Shape(logits, start=0, end=1)
     number = op.Shape(logits, start=1, end=2)
-    one = op.Constant(value_ints=[1])
-    points = op.ConstantOfShape(op.Concat(op.Constant(value_ints=[0]), number, op.Constant(value_ints=[3]), axis=0))
+    side = op.Shape(logits, start=3, end=4)
+    start = op.Slice(boxes, [0], [2], [1])
+    sides = op.Max(op.Sub(op.Slice(boxes, [2], [4], [1]), start), 1.0)
+    pixels = op.Ceil(sides)
+    lengths = op.Cast(pixels, to=7)
+    steps = op.Div(op.Cast(side, to=1), pixels)
+    maps = op.Pad(logits, [2, 2, 2, 2], None, [2, 3], mode="edge")
+    cells = op.Cast(op.Range(-2, op.Add(op.Squeeze(side), 2), 1), to=1)
+    peaks = op.Expand(op.Constant(value_int=0), op.Concat([0], number, axis=0))
     for i in range(op.Squeeze(regions)):
-        box = op.Gather(boxes, i, axis=0)
-        start = op.Slice(box, [0], [2])
-        sides = op.Max(op.Sub(op.Slice(box, [2], [4]), start), 1.0)
-        pixels = op.Ceil(sides)
-        width_height = op.Cast(pixels, to=7)
-        width = op.Slice(width_height, [0], [1])
-        height = op.Slice(width_height, [1], [2])
-        heat = op.Resize(
-            op.Unsqueeze(op.Gather(logits, i, axis=0), [0]),
-            None,
-            None,
-            op.Concat(one, number, height, width, axis=0),
-            mode="cubic",
-            cubic_coeff_a=-0.75,
-            coordinate_transformation_mode="half_pixel",
-        )
+        length = op.Gather(lengths, i, axis=0)
+        step = op.Gather(steps, i, axis=0)
+        width = op.Gather(length, 0, axis=0)
+        across = op.Mul(op.Add(op.Cast(op.Range(0, width, 1), to=1), 0.5), op.Gather(step, 0, axis=0))
+        height = op.Gather(length, 1, axis=0)
+        down = op.Mul(op.Add(op.Cast(op.Range(0, height, 1), to=1), 0.5), op.Gather(step, 1, axis=0))
+        centres = op.Sub(op.Unsqueeze(op.Concat(across, down, axis=0), [1]), 0.5)
+        away = op.Abs(op.Sub(centres, cells))
+        t = op.Relu(op.Sub(2.0, away))
+        far = op.Sub(t, 1.0)
+        u = op.Relu(far)
+        far = op.Mul(op.Mul(op.Mul(t, t), far), 0.75)
+        weights = op.Sub(far, op.Mul(op.Mul(op.Mul(u, u), u), 2.0))
+        across, down = op.Split(weights, length, axis=0)
+        heat = op.MatMul(down, op.MatMul(op.Gather(maps, i, axis=0), op.Transpose(across, perm=[1, 0])))
         best = op.ArgMax(op.Reshape(heat, op.Concat(number, [-1], axis=0)), axis=1, keepdims=0)
-        column = op.Unsqueeze(op.Mod(best, width), [1])
-        row = op.Unsqueeze(op.Div(best, width), [1])
-        place = op.Cast(op.Concat(column, row, axis=1), to=1)
-        place = op.Add(op.Mul(op.Add(place, 0.5), op.Div(sides, pixels)), start)
-        seen = op.Expand(op.Constant(value_floats=[1.0]), op.Concat(number, one, axis=0))
-        points = op.Concat(points, op.Unsqueeze(op.Concat(place, seen, axis=1), [0]), axis=0)
-    return points
+        peaks = op.Concat(peaks, op.Unsqueeze(best, [0]), axis=0)
+    widths = op.Slice(lengths, [0], [1], [1])
+    place = op.Concat(op.Unsqueeze(op.Mod(peaks, widths), [2]), op.Unsqueeze(op.Div(peaks, widths), [2]), axis=2)
+    place = op.Mul(op.Add(op.Cast(place, to=1), 0.5), op.Unsqueeze(op.Div(sides, pixels), [1]))
+    place = op.Add(place, op.Unsqueeze(start, [1]))
+    seen = op.Expand(op.Constant(value_floats=[1.0]), op.Concat(regions, number, [1], axis=0))
+    return op.Concat(place, seen, axis=2)

@@ -177,13 +177,15 @@ def compare(model, session, images, sizes):
         np.testing.assert_allclose(scores[i, rows], one["scores"].numpy(), atol=1e-5)
         np.testing.assert_array_equal(labels[i, rows], one["labels"].numpy())
         np.testing.assert_allclose(boxes[i, rows], one["boxes"].numpy(), atol=1e-3)
-        extras = [one[key] for key in ("masks", "keypoints") if key in one]
+        extras = [key for key in ("masks", "keypoints") if key in one]
         assert len(extras) == len(more)
-        for ours, theirs in zip(extras, more, strict=True):
+        for key, theirs in zip(extras, more, strict=True):
             theirs = theirs[i, rows]
-            ours = getattr(ours, "probs", ours).numpy()
-            # which points of a mask are looked at again may hang on the last digit
-            assert (np.abs(theirs - ours) > 1e-3).sum() <= 1e-5 * ours.size
+            ours = getattr(one[key], "probs", one[key]).numpy()
+            # which points of a mask are looked at again, and which of two peaks as high is taken, may hang on the last
+            # digit
+            few = 1e-5 if key == "masks" else 5e-3
+            assert (np.abs(theirs - ours) > 1e-3).sum() <= few * ours.size
         for values in (boxes, scores, labels, *more):
             assert not values[i, count[i] :].any()
     return count

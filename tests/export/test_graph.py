@@ -10,6 +10,8 @@ import torch
 from detframe.export import trace
 from detframe.export.onnx_ops import translations
 from detframe.modeling import build_detection_model
+from detframe.ops import exportable
+from detframe.ops.keypoints import heatmaps_to_keypoints
 from tests.modeling.tiny import tiny_config
 
 
@@ -70,3 +72,30 @@ def test_an_older_exporter_is_refused_with_what_to_do(model, monkeypatch):
     monkeypatch.setattr(torch.export, "export", export)
     with pytest.raises(ValueError, match=r"an export needs PyTorch 2\.9 or newer; this is .*\. Update torch"):
         trace(model)
+
+
+class Keypoints(torch.nn.Module):
+    def forward(self, logits, boxes):
+        with exportable.exporting():
+            return exportable.keypoints_in_graph(logits, boxes)
+
+
+@pytest.mark.parametrize("side", [3, 14, 56])
+def test_the_peaks_of_heatmaps_are_those_of_the_model(side, tmp_path):
+    """For any number of boxes, wide, high, smaller and larger than their heatmaps, with peaks inside and on borders."""
+    generator = torch.Generator().manual_seed(side)
+    regions = torch.export.Dim.DYNAMIC
+    inputs = torch.rand((4, 3, side, side)), torch.rand((4, 4))
+    program = torch.export.export(Keypoints(), inputs, dynamic_shapes=({0: regions}, {0: regions}))
+    path = tmp_path / "keypoints.onnx"
+    torch.onnx.export(program, f=path, custom_translation_table=translations(), opset_version=18, verbose=False)
+    session = onnxruntime.InferenceSession(path)
+    for number in (0, 1, 24):
+        logits = torch.randn((number, 3, side, side), generator=generator)
+        logits[::2, :, :: side - 1, :: side - 1] += 3.0
+        start, sides = torch.rand((2, number, 2), generator=generator) * torch.tensor([90.0, 150.0])[:, None, None]
+        sides[::5, 0] = 0.0  # less than a pixel
+        boxes = torch.cat([start, start + sides], 1)
+        names = [node.name for node in session.get_inputs()]
+        (found,) = session.run(None, dict(zip(names, (logits.numpy(), boxes.numpy()), strict=True)))
+        np.testing.assert_allclose(found, heatmaps_to_keypoints(logits, boxes)[0].numpy(), atol=1e-4)
