@@ -18,6 +18,8 @@ import numpy as np
 # Kinds of layers; the second input is the weight
 LAYERS = ("Conv", "Gemm", "MatMul", "ConvTranspose", "DeformConv")
 QUANTIZABLE = ("Conv", "Gemm", "MatMul")
+# Of these, the kind that may have values as its second input
+_PRODUCT = "MatMul"
 # Kinds whose integer form costs nothing between two integer layers
 _TRANSPARENT = ("Relu", "Clip", "Add", "MaxPool", "Resize")
 # Which inputs of a kind hold values; of the other kinds all do
@@ -132,7 +134,7 @@ class Network:
 def _values(node: Any) -> Iterator[str]:
     places = _VALUES.get(node.op_type)
     for i, name in enumerate(node.input):
-        if name and (places is None or i in places) and not (node.op_type in LAYERS and i):
+        if name and (places is None or i in places) and not (node.op_type in LAYERS and node.op_type != _PRODUCT and i):
             yield name
 
 

@@ -49,18 +49,18 @@ def sample_level(feature: Tensor, stride: int, points: Tensor, image: Tensor) ->
 def _gathered(feature: Tensor, place: Tensor, image: Tensor) -> Tensor:
     """Bilinear values of maps (N, C, H, W) at points (R, P, 2), in cells from the first one's centre: (R, C, P).
 
-    The four cells around each point are looked up alone, so that no number of points an image need be known.
+    No number of points an image need be known: each row of a table holds the four cells around a corner, with zeros
+    beyond the maps, so that one look-up and one matrix product give the value of a point.
     """
-    height, width = feature.shape[-2:]
-    table = feature.permute(0, 2, 3, 1).flatten(0, 2)
-    first = place.floor()
-    share, (x, y) = place - first, first.long().unbind(-1)
-    out = feature.new_zeros(())
-    for dy in (0, 1):
-        for dx in (0, 1):
-            row, column = y + dy, x + dx
-            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            weight = (share[..., 0] if dx else 1 - share[..., 0]) * (share[..., 1] if dy else 1 - share[..., 1])
-            cell = (image[:, None] * height + torch.where(inside, row, 0)) * width + torch.where(inside, column, 0)
-            out = out + table[cell] * (weight * inside).to(table.dtype)[..., None]
-    return out.transpose(1, 2)
+    channels, height, width = feature.shape[1:]
+    bordered = F.pad(feature, (1, 1, 1, 1))
+    shifted = [bordered[:, :, y : y + height + 1, x : x + width + 1] for y in (0, 1) for x in (0, 1)]
+    table = torch.stack(shifted, 1).permute(0, 3, 4, 1, 2).reshape(-1, 4 * channels)
+    x, y = place.unbind(-1)
+    x, y = x.clamp(min=-1).clamp(max=width), y.clamp(min=-1).clamp(max=height)  # where all is zero
+    left, top = x.floor().clamp(max=width - 1), y.floor().clamp(max=height - 1)
+    right, down = x - left, y - top
+    corner = (image[:, None] * (height + 1) + top.long() + 1) * (width + 1) + left.long() + 1
+    shares = torch.stack([(1 - right) * (1 - down), right * (1 - down), (1 - right) * down, right * down], -1)
+    cells = F.embedding(corner, table).reshape(*corner.shape, 4, channels)
+    return (shares.to(table.dtype)[..., None, :] @ cells)[..., 0, :].transpose(1, 2)

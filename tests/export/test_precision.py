@@ -106,6 +106,21 @@ def test_layers_that_predict_are_those_that_feed_no_other(small):
     assert kinds == "Conv Relu Conv Relu Conv Add Conv RoiAlign Flatten Gemm Relu MatMul".split()
 
 
+def test_both_sides_of_a_product_lead_to_the_next_layer():
+    """As in attention, and where shares of cells multiply the cells."""
+    node = helper.make_node
+    nodes = [
+        node("MatMul", ["x", "first"], ["a"], name="first"),
+        node("MatMul", ["shares", "a"], ["b"], name="product"),
+        node("MatMul", ["b", "second"], ["c"], name="second"),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, (2, 2)) for name in ("x", "shares", "c")]
+    constants = [tensor(name, np.eye(2, dtype=np.float32)) for name in ("first", "second")]
+    network = Network(helper.make_model(helper.make_graph(nodes, "product", ends[:2], ends[2:], constants)))
+    assert [(layer.node, layer.inner) for layer in network.layers] == [("first", True), ("second", False)]
+    assert [node.name for node in network.between()] == ["first", "product", "second"]
+
+
 def test_fp16_halves_the_network_and_leaves_coordinates(small, tmp_path):
     source, target = small(), tmp_path / "half.onnx"
     facts = to_fp16(source, target)

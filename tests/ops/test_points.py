@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from detframe.ops.exportable import exporting
 from detframe.ops.points import regular_grid, sample_level, sample_regions, to_image
 
 
@@ -46,3 +47,15 @@ def test_values_of_a_level():
             x, y = (points[r, p] / 4).tolist()
             for c in range(3):
                 assert abs(float(found[r, c, p]) - bilinear(feature[image[r], c], x, y)) < 1e-4
+
+
+def test_values_of_a_level_are_the_same_in_a_graph():
+    """Of points on cells, between them, on the border and far beyond it, in two images."""
+    feature = torch.randn(2, 3, 6, 8)
+    points = torch.rand(4, 40, 2) * torch.tensor([50.0, 40]) - 9
+    points[:, :4] = torch.tensor([[-2.0, -2], [32, 24], [34, 26], [1e6, -1e6]])
+    image = torch.tensor([0, 0, 1, 1])
+    wanted = sample_level(feature, 4, points, image)
+    with exporting():
+        torch.testing.assert_close(sample_level(feature, 4, points, image), wanted, atol=1e-5, rtol=1e-5)
+        assert sample_level(feature, 4, points[:0], image[:0]).shape == (0, 3, 40)

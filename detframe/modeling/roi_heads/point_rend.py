@@ -153,7 +153,7 @@ class PointRendBranch(nn.Module):
             logits = F.interpolate(logits, scale_factor=2.0, mode="bilinear")
             side *= 2
             flat = logits.flatten(1)
-            cells = (-flat.abs()).topk(min(self.step_points, side**2), 1).indices
+            cells = flat.abs().topk(min(self.step_points, side**2), 1, largest=False, sorted=False).indices
             points = (torch.stack([cells % side, cells // side], -1) + 0.5) / side
             anew = class_rows(self._at(features, maps, points, boxes, image), labels)
             logits = flat.scatter(1, cells, anew).reshape(-1, 1, side, side)
