@@ -104,7 +104,7 @@ def _keypoints(logits: FLOAT, boxes: FLOAT) -> FLOAT:
     """The peak of each heatmap (R, P, S, S), enlarged bicubically to the pixels of its box (R, 4), box by box.
 
     Two matrix products enlarge the heatmaps of a box, of which two cells more around them repeat the border; Resize
-    takes ten times as long. Rows of the matrices hold the cubic convolution of -0.75: at the distance x, with
+    takes far longer. Rows of the matrices hold the cubic convolution of -0.75: at the distance x, with
     t = max(2 - x, 0) and u = max(1 - x, 0), it is 0.75 (t - 1) t² - 2 u³.
     """
     regions = op.Shape(logits, start=0, end=1)
@@ -117,7 +117,8 @@ def _keypoints(logits: FLOAT, boxes: FLOAT) -> FLOAT:
     steps = op.Div(op.Cast(side, to=1), pixels)
     maps = op.Pad(logits, [2, 2, 2, 2], None, [2, 3], mode="edge")
     cells = op.Cast(op.Range(-2, op.Add(op.Squeeze(side), 2), 1), to=1)
-    peaks = op.Expand(op.Constant(value_int=0), op.Concat([0], number, axis=0))
+    # none yet; of an Expand, OpenVINO would not know that it has two dimensions
+    peaks = op.Cast(op.ConstantOfShape(op.Concat([0], number, axis=0)), to=7)
     for i in range(op.Squeeze(regions)):
         length = op.Gather(lengths, i, axis=0)
         step = op.Gather(steps, i, axis=0)

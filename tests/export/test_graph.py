@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnxruntime
+import openvino
 import pytest
 import torch
 
@@ -90,6 +91,7 @@ def test_the_peaks_of_heatmaps_are_those_of_the_model(side, tmp_path):
     path = tmp_path / "keypoints.onnx"
     torch.onnx.export(program, f=path, custom_translation_table=translations(), opset_version=18, verbose=False)
     session = onnxruntime.InferenceSession(path)
+    elsewhere = openvino.Core().compile_model(openvino.Core().read_model(path), "CPU")
     for number in (0, 1, 24):
         logits = torch.randn((number, 3, side, side), generator=generator)
         logits[::2, :, :: side - 1, :: side - 1] += 3.0
@@ -98,4 +100,7 @@ def test_the_peaks_of_heatmaps_are_those_of_the_model(side, tmp_path):
         boxes = torch.cat([start, start + sides], 1)
         names = [node.name for node in session.get_inputs()]
         (found,) = session.run(None, dict(zip(names, (logits.numpy(), boxes.numpy()), strict=True)))
-        np.testing.assert_allclose(found, heatmaps_to_keypoints(logits, boxes)[0].numpy(), atol=1e-4)
+        expected = heatmaps_to_keypoints(logits, boxes)[0].numpy()
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+        (found,) = elsewhere({"logits": logits.numpy(), "boxes": boxes.numpy()}).values()
+        np.testing.assert_allclose(found, expected, atol=1e-4)
