@@ -318,13 +318,3 @@ class Assigner:
         if self.kind == "nwd":
             return assign_by_distance(gt_boxes, gt_valid, every, self.nwd_k, usable)
         return assign_by_fields(gt_boxes, gt_valid, every, self.rfla_k, self.rfla_shrink, usable)
-
-
-def positives_of_objects(matches: Matches, num_objects: int) -> Tensor:
-    """How many anchors are to find each object: int64 (N, G), 0 for padding.
-
-    Args:
-        num_objects: G.
-    """
-    positive = (matches.label > 0).long()
-    return positive.new_zeros(len(positive), num_objects).scatter_add(1, matches.gt_index, positive)

@@ -17,10 +17,10 @@ from detframe.ops.assigning import (
     field_divergence,
     first_of_largest,
     normalized_wasserstein,
-    positives_of_objects,
     scaled,
     wasserstein_squared,
 )
+from tests.ops.matches import positives_of_objects
 
 # strides and sides of the anchors of the levels of a 96 x 64 image, one or more in a cell
 LEVELS = {1: [(4, [16]), (8, [32]), (16, [64])], 3: [(8, [12, 16, 24]), (16, [24, 32, 48])]}

@@ -7,8 +7,8 @@ import torch
 
 from detframe.modeling.rpn import FCOS, AnchorRPN, RetinaNet
 from detframe.ops import BoxCoder, inside_images, pairwise_iou, reach
-from detframe.ops.assigning import positives_of_objects
 from detframe.ops.boxes import Matches
+from tests.ops.matches import positives_of_objects
 from tests.ops.test_reach import ANCHORS, batch, head, in_section, maps, objects_of, padded_boxes, random_objects
 
 ASSIGNERS = ("atss", "nwd", "rfla")
