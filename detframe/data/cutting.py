@@ -85,6 +85,19 @@ def _seen(
     return float(part.sum() / pixels.sum()), (*low.tolist(), *high.tolist())
 
 
+def reach_beyond(inside: np.ndarray, boxes: np.ndarray, tile: tuple[int, int, int, int]) -> np.ndarray:
+    """What a tile shows of objects, with what lies beyond the borders that cut them: float32 (N, 4), in pixels of it.
+
+    Args:
+        inside: (N, 4), what it shows, in pixels of the tile.
+        boxes: (N, 4), of the whole objects, in pixels of the image.
+    """
+    x1, y1, x2, y2 = tile
+    whole = np.asarray(boxes, dtype=np.float32) - np.array([x1, y1, x1, y1], dtype=np.float32)
+    cut = np.concatenate([inside[:, :2] <= 0, inside[:, 2:] >= (x2 - x1, y2 - y1)], 1)
+    return np.where(cut, whole, inside).astype(np.float32)
+
+
 def cut_masks(masks: list[Any], tile: tuple[int, int, int, int], size_hw: tuple[int, int]) -> list[Any]:
     """Segmentations of an image of `size_hw` in pixels of a tile: polygons moved, which may leave it; codes cut."""
     corner = np.array(tile[:2], dtype=np.float64)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from detframe.data.copy_paste import paste_objects
 from detframe.data.images import IMAGE_FAULTS, ImageReadError, as_tensor, load_image
-from detframe.data.records import Record, Records
+from detframe.data.records import Record, Records, ignored_boxes
 from detframe.data.regions import load_region
 from detframe.data.repeats import image_repeats
 from detframe.data.samplers import START, Beginning, Draw, TrainSampler, mix, shard
@@ -44,10 +44,16 @@ class TrainDataset:
     the image comes more than once an epoch, and of its number where it is a tile."""
 
     def __init__(
-        self, records: Records, transforms: Compose, sampler: TrainSampler, skip: bool, copy_paste: float = 0.0
+        self,
+        records: Records,
+        transforms: Compose,
+        sampler: TrainSampler,
+        skip: bool,
+        copy_paste: float = 0.0,
+        ignore_regions: str = "off",
     ) -> None:
         self.records, self.transforms, self.sampler, self.skip = records, transforms, sampler, skip
-        self.copy_paste = copy_paste
+        self.copy_paste, self.ignore_regions = copy_paste, ignore_regions
         # of tiles, most of which may show nothing, those that have something to paste
         self.sources = np.flatnonzero(records.num_objects) if copy_paste and isinstance(records, TiledRecords) else None
 
@@ -100,14 +106,17 @@ class TrainDataset:
         target = select(make_target(record), ~record["iscrowd"])
         for key in ("iscrowd", "area", "ann_ids"):
             del target[key]
+        ignored = ignored_boxes(record, self.ignore_regions)
+        if len(ignored):
+            target["ignore_boxes"] = ignored
         return self.transforms(image, target, torch.Generator().manual_seed(seed))
 
 
 class TestDataset:
     """Reads and resizes the images, or tiles of images, of one rank's shard."""
 
-    def __init__(self, records: Records, transforms: Compose) -> None:
-        self.records, self.transforms = records, transforms
+    def __init__(self, records: Records, transforms: Compose, ignore_regions: str = "off") -> None:
+        self.records, self.transforms, self.ignore_regions = records, transforms, ignore_regions
 
     def __len__(self) -> int:
         return len(self.records)
@@ -119,7 +128,10 @@ class TestDataset:
             image = read_image(record)
         except IMAGE_FAULTS as error:
             return Sample(None, {}, [Failure(record["file_name"], error)])
-        return Sample(*self.transforms(image, make_target(record), torch.Generator()), [])
+        target = make_target(record)
+        if bool(record["iscrowd"].any()):  # else all crowds would be meant
+            target["ignore_boxes"] = ignored_boxes(record, self.ignore_regions)
+        return Sample(*self.transforms(image, target, torch.Generator()), [])
 
 
 def read_image(record: Record) -> Tensor:
@@ -299,7 +311,8 @@ def build_train_loader(
     IMS_PER_BATCH / world_size images.
 
     Images are uint8 (3, H, W), RGB; with INPUT.TILES tiles of images. Targets carry boxes, labels, masks and keypoints
-    where the data has them, image_id, orig_size_hw and seed; crowds are left out.
+    where the data has them, ignore_boxes where there are some (MODEL.IGNORE_REGIONS), image_id, orig_size_hw and seed;
+    crowds are left out.
 
     Raises:
         ValueError: the processes and accumulation steps do not divide the batch, COPY_PASTE_PROB meets data without
@@ -318,7 +331,7 @@ def build_train_loader(
     sampler = build_sampler(records, batch_size, cfg.SEED, grouped, rank, world_size, beginning, repeats)
     transforms = build_train_transforms(cfg, records.metadata.keypoint_flip_pairs)
     skip = cfg.DATALOADER.ON_ERROR == "skip"
-    dataset = TrainDataset(records, transforms, sampler, skip, cfg.INPUT.COPY_PASTE_PROB)
+    dataset = TrainDataset(records, transforms, sampler, skip, cfg.INPUT.COPY_PASTE_PROB, cfg.MODEL.IGNORE_REGIONS)
     return TrainLoader(dataset, start_iteration, num_workers(cfg, world_size), skip, _pins_memory(cfg))
 
 
@@ -350,7 +363,8 @@ def build_test_loader(cfg: Any, records: Records, rank: int = 0, world_size: int
     tiles count as crowds; and see `TestLoader`.
     """
     shared = shard(len(records), rank, world_size)
-    dataset = TestDataset(tiled(cfg, records[shared.start : shared.stop]), build_test_transforms(cfg))
+    own = tiled(cfg, records[shared.start : shared.stop])
+    dataset = TestDataset(own, build_test_transforms(cfg), cfg.MODEL.IGNORE_REGIONS)
     batch_size = max(1, cfg.TEST.IMS_PER_BATCH // world_size)
     skip = cfg.DATALOADER.ON_ERROR == "skip"
     return TestLoader(dataset, batch_size, num_workers(cfg, world_size), skip, _pins_memory(cfg))

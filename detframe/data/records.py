@@ -42,6 +42,20 @@ class Record(TypedDict):
     tile_index: NotRequired[int]  # which of the image's tiles it is
     tiles_of_image: NotRequired[int]  # how many there are
     image_size_hw: NotRequired[tuple[int, int]]
+    cut: NotRequired[Tensor]  # bool (N,): crowds that are objects of which the tile shows too little
+    reach: NotRequired[Tensor]  # float32 (N, 4): the boxes, which go on beyond the tile as far as the objects do
+
+
+def ignored_boxes(record: Record, regions: str) -> Tensor:
+    """Where no background is to be learned, as MODEL.IGNORE_REGIONS says: float32 (I, 4).
+
+    Beyond the borders of a tile too: anchors at a border hang over it, those that would be the object's most of all.
+    """
+    crowd = record["iscrowd"]
+    cut = record.get("cut", torch.zeros_like(crowd))
+    none = torch.zeros_like(crowd)
+    rows = {"off": none, "cut": cut, "crowd": crowd & ~cut, "all": crowd}[regions]
+    return record.get("reach", record["boxes"])[rows]
 
 
 class ObjectColumns(NamedTuple):

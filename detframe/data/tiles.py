@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from detframe.arrays.tiles import tile_grid
-from detframe.data.cutting import Pieces, cut_image, cut_keypoints, cut_masks
+from detframe.data.cutting import Pieces, cut_image, cut_keypoints, cut_masks, reach_beyond
 from detframe.data.records import ObjectColumns, Record, Records
 from detframe.data.samplers import mix
 
@@ -155,6 +155,8 @@ class TiledRecords(Records):
             "area": image["area"] * torch.from_numpy(np.array(visible)),
             "segmentations": None if masks is None else cut_masks(masks, window, size_hw),
             "keypoints": None if keypoints is None else cut_keypoints(keypoints, window),
+            "cut": torch.from_numpy(np.array(ignored)),
+            "reach": torch.from_numpy(reach_beyond(boxes, image["boxes"].numpy(), window)),
             "tile": window,
             "tile_index": self.tiles.number(tile),
             "tiles_of_image": len(self.tiles.tiling.grid(size_hw)),

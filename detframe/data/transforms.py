@@ -2,7 +2,8 @@
 
 A transform is called as `transform(image, target, generator) -> (image, target)` and all that is random in it comes
 from that generator, so a sample is a function of the generator's seed. Images are uint8 (3, H, W) and stay so. In a
-target, whatever has coordinates moves with the image: boxes, keypoints (float32 (N, P, 3)), masks (LazyMasks).
+target, whatever has coordinates moves with the image: boxes, ignore_boxes, keypoints (float32 (N, P, 3)), masks
+(LazyMasks).
 """
 
 from __future__ import annotations
@@ -148,13 +149,20 @@ class Compose:
 
 
 def clip_and_drop(target: Target, size_hw: tuple[int, int]) -> Target:
-    """Boxes inside the image; the objects whose box has no area are removed with all their rows."""
-    height, width = size_hw
-    boxes = target["boxes"]
-    boxes = torch.minimum(boxes, boxes.new_tensor([width, height, width, height])).clamp(min=0)
-    keep = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    """Boxes inside the image; what has no area there is removed, objects with all their rows. Ignored regions may reach
+    beyond it."""
+    boxes, keep = _clipped(target["boxes"], size_hw)
     target = {**target, "boxes": boxes}
+    if "ignore_boxes" in target:
+        target["ignore_boxes"] = target["ignore_boxes"][_clipped(target["ignore_boxes"], size_hw)[1]]
     return target if bool(keep.all()) else select(target, keep)
+
+
+def _clipped(boxes: Tensor, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Boxes (N, 4) inside the image, and which of them have an area there, bool (N,)."""
+    height, width = size_hw
+    boxes = torch.minimum(boxes, boxes.new_tensor([width, height, width, height])).clamp(min=0)
+    return boxes, (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
 
 
 def _moved(
@@ -171,6 +179,9 @@ def _moved(
     # The type tells torchvision that these are boxes; a plain tensor would be taken for an image.
     typed = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=size_hw)
     out: Target = {**target, "boxes": boxes(typed).as_subclass(Tensor)}
+    if "ignore_boxes" in target:
+        ignored = tv_tensors.BoundingBoxes(target["ignore_boxes"], format="XYXY", canvas_size=size_hw)
+        out["ignore_boxes"] = boxes(ignored).as_subclass(Tensor)
     if "keypoints" in target:
         keypoints = target["keypoints"]
         labelled = keypoints[..., 2:] > 0
@@ -231,7 +242,10 @@ class LargeScaleJitter:
 def crop_target(target: Target, window: tuple[int, int, int, int]) -> Target:
     """The target of the part x1, y1, x2, y2 of an image; boxes may still leave it. Keypoints outside become absent."""
     left, top, right, bottom = window
-    out: Target = {**target, "boxes": target["boxes"] - target["boxes"].new_tensor([left, top, left, top])}
+    corner = target["boxes"].new_tensor([left, top, left, top])
+    out: Target = {**target, "boxes": target["boxes"] - corner}
+    if "ignore_boxes" in target:
+        out["ignore_boxes"] = target["ignore_boxes"] - corner
     if "keypoints" in target:
         keypoints = target["keypoints"] - target["keypoints"].new_tensor([left, top, 0])
         xy, size = keypoints[..., :2], keypoints.new_tensor([right - left, bottom - top])

@@ -131,6 +131,7 @@ BUNDLE = {
             "keypoints?": Kind("a plain tensor (N, P, 3)", lambda value: is_plain(value) and value.shape[2:] == (3,)),
             "iscrowd?": ROWS,
             "area?": ROWS,
+            "ignore_boxes?": Kind("a plain tensor (I, 4)", lambda value: is_plain(value) and value.shape[1:] == (4,)),
             "orig_size_hw?": Kind("two whole numbers", _is_size),
             "seed?": COUNT,
         }

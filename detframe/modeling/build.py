@@ -66,6 +66,7 @@ def build_detection_model(cfg: ConfigNode) -> GeneralizedRCNN:
         rpn_maps=list(_strides_for(cfg, backbone, "RPN")),
         roi_maps=list(_strides_for(cfg, backbone, "ROI_HEADS")),
         pixel=float(cfg.MODEL.LEGACY_BOXES),
+        ignore_crowds=cfg.MODEL.IGNORE_REGIONS in ("crowd", "all"),
     )
     freeze_matching(model, cfg.MODEL.FREEZE)
     model.check(cfg)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from detframe.config import ConfigNode
 from detframe.errors import InvalidTypeError, InvalidValueError
 from detframe.layers import SingleValueError, check_norms
-from detframe.modeling.ground_truth import GroundTruth, pack_targets
+from detframe.modeling.ground_truth import GroundTruth, pack_targets, to_last_pixels
 from detframe.modeling.proposals import NMS, Proposals, predictions_in_graph
 from detframe.ops import BoxCoder
 from detframe.ops.exportable import is_traced
@@ -104,6 +104,7 @@ class GeneralizedRCNN(nn.Module):
     Args:
         pixel: 1 if the boxes inside of the model run from pixel to pixel, so that x2, y2 are 1 less than those of the
             targets and of the predictions, which begin and end between pixels.
+        ignore_crowds: no background is learned in crowd rows of targets that have no `ignore_boxes`.
 
     Raises:
         ValueError: no images, images that are not (3, H, W), or in training targets that are missing or break their
@@ -126,9 +127,10 @@ class GeneralizedRCNN(nn.Module):
         rpn_maps: Sequence[str],
         roi_maps: Sequence[str],
         pixel: float = 0.0,
+        ignore_crowds: bool = False,
     ) -> None:
         super().__init__()
-        self.pixel = pixel
+        self.pixel, self.ignore_crowds = pixel, ignore_crowds
         self.rpn_maps, self.roi_maps = list(rpn_maps), list(roi_maps)
         self.preprocessor = preprocessor
         self.backbone = backbone
@@ -304,12 +306,10 @@ class GeneralizedRCNN(nn.Module):
             )
         if len(targets) != len(batch):
             raise InvalidValueError(f"{len(batch)} images came with {len(targets)} targets")
-        packed = pack_targets(targets, self.num_classes, batch.tensors.device, batch.sizes_hw)
+        device = batch.tensors.device
+        packed = pack_targets(targets, self.num_classes, device, batch.sizes_hw, self.ignore_crowds)
         if self.pixel:
-            # an object narrower than a pixel has one pixel, the one that it begins in
-            start, end = torch.split(packed.boxes, 2, -1)
-            last = end - self.pixel * _pixel_sides(batch.sizes_hw, targets).to(end)
-            packed.boxes = torch.cat([start, torch.maximum(last, start)], -1)
+            packed.boxes = to_last_pixels(packed.boxes, targets, batch.sizes_hw, self.pixel)
         return packed
 
 
@@ -333,12 +333,6 @@ def naming_images(images: Sequence[Tensor], targets: Sequence[Target] | None) ->
             "more images in a pass (SOLVER.IMS_PER_BATCH, fewer SOLVER.ACCUMULATE_STEPS or processes), or GN or "
             "FrozenBN in place of batch norm (MODEL.RESNETS.NORM and the other NORM keys)"
         ) from None
-
-
-def _pixel_sides(sizes_hw: Sequence[tuple[int, int]], targets: Sequence[Target]) -> Tensor:
-    """Sides (x, y) of a pixel of each original file in its resized image, (N, 1, 2); 1 where a target has no file."""
-    originals = [target.get("orig_size_hw", size_hw) for size_hw, target in zip(sizes_hw, targets, strict=True)]
-    return (torch.tensor(sizes_hw) / torch.tensor(originals)).flip(-1)[:, None]
 
 
 def _predictions(detections: Proposals, sizes_hw: Sequence[tuple[int, int]], paste: bool) -> list[Prediction]:

@@ -23,6 +23,8 @@ class GroundTruth:
     masks: list[Tensor | LazyMasks] | None = None  # the objects' masks, image by image; None where targets have none
     has_mask: Tensor | None = None  # bool (N, G): objects with a mask among others without; None: all have one
     keypoints: Tensor | None = None  # float32 (N, G, P, 3): x, y, visibility
+    # float32 (N, I, 4), padded with zeros: where no background is learned, always between pixels; None: nowhere
+    ignored: Tensor | None = None
 
 
 def pack_targets(
@@ -30,10 +32,14 @@ def pack_targets(
     num_classes: int,
     device: torch.device,
     sizes_hw: Sequence[tuple[int, int]] | None = None,
+    ignore_crowds: bool = False,
 ) -> GroundTruth:
     """Check targets, also against the sizes of their images where these are given, and pad them into one batch.
 
     Crowd rows are left out. An image whose target has no `seed` takes one from PyTorch's generator.
+
+    Args:
+        ignore_crowds: in a target that does not say `ignore_boxes`, these are its crowd rows.
 
     Raises:
         ValueError: a target that breaks its contract; see `validate_target`.
@@ -51,6 +57,7 @@ def pack_targets(
         keypoints=_padded([t["keypoints"].float().as_subclass(Tensor) for t in objects], device)
         if all("keypoints" in t for t in objects)
         else None,
+        ignored=_ignored(targets, ignore_crowds, device),
     )
 
 
@@ -66,6 +73,35 @@ def _padded(rows: Sequence[Tensor], device: torch.device) -> Tensor:
     """The rows (n, ...) of each image, padded with zeros to those of the fullest one, at least one: (N, G, ...)."""
     least = rows[0].new_zeros((1, *rows[0].shape[1:]))
     return pad_sequence([*rows, least], batch_first=True)[:-1].to(device, non_blocking=True)
+
+
+def _ignored(targets: Sequence[Target], crowds: bool, device: torch.device) -> Tensor | None:
+    """The regions in which no background is learned; None where no image has one."""
+    rows = [_ignore_boxes(target, crowds).float().as_subclass(Tensor) for target in targets]
+    return _padded(rows, device) if any(len(boxes) for boxes in rows) else None
+
+
+def _ignore_boxes(target: Target, crowds: bool) -> Tensor:
+    if "ignore_boxes" in target:
+        return target["ignore_boxes"]
+    if crowds and "iscrowd" in target:
+        return target["boxes"][target["iscrowd"].bool()]
+    return target["boxes"][:0]
+
+
+def to_last_pixels(
+    boxes: Tensor, targets: Sequence[Target], sizes_hw: Sequence[tuple[int, int]], pixel: float
+) -> Tensor:
+    """Boxes (N, G, 4) whose x2, y2 are their last pixels; one narrower than a pixel has the one that it begins in.
+
+    Args:
+        pixel: 1, in the original file of each image.
+        sizes_hw: of the images, resized.
+    """
+    originals = [target.get("orig_size_hw", size_hw) for size_hw, target in zip(sizes_hw, targets, strict=True)]
+    sides = (torch.tensor(sizes_hw) / torch.tensor(originals)).flip(-1)[:, None]  # of a pixel of the file: (N, 1, 2)
+    start, end = torch.split(boxes, 2, -1)
+    return torch.cat([start, torch.maximum(end - pixel * sides.to(end), start)], -1)
 
 
 def _has_mask(targets: Sequence[Target], device: torch.device) -> Tensor | None:

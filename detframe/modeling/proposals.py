@@ -63,19 +63,20 @@ class Regions:
 
     def foreground(self) -> Regions:
         """The foreground RoIs."""
-        return self._where(self.labels > 0)
+        return self.where(self.labels > 0)
 
     def with_mask(self, has_mask: Tensor | None) -> Regions:
         """The RoIs whose objects have a mask to learn from; `has_mask` is bool (N, G), None: all have."""
         if has_mask is None:
             return self
-        return self._where(has_mask[self.image, self.gt_index])
+        return self.where(has_mask[self.image, self.gt_index])
 
     def moved_to(self, boxes: Tensor) -> Regions:
         """The same RoIs with other boxes."""
         return replace(self, boxes=boxes)
 
-    def _where(self, keep: Tensor) -> Regions:
+    def where(self, keep: Tensor) -> Regions:
+        """The RoIs of `keep`, bool (R,)."""
         rows = keep.nonzero().flatten()
         return Regions(self.boxes[rows], self.labels[rows], self.image[rows], self.gt_boxes[rows], self.gt_index[rows])
 

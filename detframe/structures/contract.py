@@ -38,6 +38,8 @@ def validate_target(target: Any, num_classes: int, size_hw: tuple[int, int] | No
     if len(target["labels"]):
         _check_labels(name, target["labels"], num_classes)
         _check_boxes(name, target["boxes"], size_hw)
+    if "ignore_boxes" in target:
+        _check_ignored(name, target["ignore_boxes"], size_hw)
     masks = target.get("masks")
     if isinstance(masks, Tensor) and size_hw is not None and tuple(masks.shape[1:]) != tuple(size_hw):
         raise InvalidValueError(
@@ -67,6 +69,15 @@ def _check_rows(name: str, target: Any) -> None:
             raise InvalidTypeError(f"{name}: {key} must be a tensor, not a {type(value).__name__}")
         if len(value) != len(target["boxes"]):
             raise InvalidValueError(f"{name}: {len(target['boxes'])} boxes but {len(value)} rows of {key}")
+
+
+def _check_ignored(name: str, boxes: Any, size_hw: tuple[int, int] | None) -> None:
+    if not isinstance(boxes, Tensor):
+        raise InvalidTypeError(f"{name}: ignore_boxes must be a tensor, not a {type(boxes).__name__}")
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise InvalidValueError(f"{name}: ignore_boxes must have shape (I, 4), not {tuple(boxes.shape)}")
+    if len(boxes):
+        _check_boxes(f"{name}, ignore_boxes", boxes, size_hw)
 
 
 def _check_labels(name: str, labels: Tensor, num_classes: int) -> None:

@@ -23,8 +23,9 @@ class Target(TypedDict, total=False):
     labels: Tensor  # int64 (N,), 1..K
     masks: Tensor | LazyMasks  # bool or uint8 (N, H, W), or polygons/RLE decoded on access
     keypoints: Tensor  # float32 (N, P, 3): x, y, visibility 0/1/2
-    iscrowd: Tensor  # bool (N,); crowd rows never become training targets
+    iscrowd: Tensor  # bool (N,); crowd rows are never objects of a training
     area: Tensor  # float32 (N,), pixels of the original image
+    ignore_boxes: Tensor  # float32 (I, 4), regions where training learns no background; may reach beyond the image
     image_id: int
     orig_size_hw: tuple[int, int]
     seed: int  # makes what the model samples for this image repeatable

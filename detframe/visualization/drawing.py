@@ -52,7 +52,8 @@ def draw_instances(
     Args:
         image: RGB, uint8 (H, W, 3) array or (3, H, W) tensor (uint8, or float in [0, 1]).
         instances: a Target or Prediction in the coordinates of the image: boxes, labels, and, where present, scores,
-            masks (tensor (N, H, W) or (N, 1, H, W), or LazyMasks), keypoints, iscrowd.
+            masks (tensor (N, H, W) or (N, 1, H, W), or LazyMasks), keypoints, iscrowd, and where that does not say it
+            already, ignore_boxes.
         class_names: label i is class_names[i - 1].
         score_threshold: leave out what scores below; without scores everything is drawn.
         labels: write names and scores.
@@ -73,6 +74,9 @@ def draw_instances(
             _hatched_box(picture, boxes[row], style)
         else:
             _box(picture, boxes[row], colours[row], style)
+    if "iscrowd" not in instances:
+        for box in as_numpy(instances.get("ignore_boxes", np.zeros((0, 4)))).astype(np.float32) * zoom:
+            _hatched_box(picture, box, style)
     _draw_keypoints(picture, instances.get("keypoints"), colours, style)
     if labels:
         texts = [_texts(instances, row, int(numbers[row]), class_names, bool(crowd[row])) for row in rows]

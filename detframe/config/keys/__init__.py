@@ -7,7 +7,7 @@ from functools import cache
 from detframe.config.bounds import shown
 from detframe.config.key import Key, Section, section
 from detframe.config.keys.backbone import BACKBONE, MOBILENET, RESNETS
-from detframe.config.keys.common import ARCHITECTURE, FIRST_WEIGHTS, HOW, LENGTH, MEASURES, NAMES, TRAINED
+from detframe.config.keys.common import ARCHITECTURE, FIRST_WEIGHTS, HOW, LENGTH, MEASURES, NAMES, TARGETS, TRAINED
 from detframe.config.keys.data import DATALOADER, DATASETS
 from detframe.config.keys.dense import FCOS, RETINANET, RPN
 from detframe.config.keys.input import INPUT
@@ -41,6 +41,12 @@ MODEL = section(
     LEGACY_BOXES=Key(False, "Inside the model, x2 and y2 of a box are its last pixels, so that its width is x2 - x1 + "
         "1 (in IoU, box encoding, clipping and sizes), as in Detectron, maskrcnn-benchmark and FCOS. Targets and "
         "predictions are the same either way"),
+    IGNORE_REGIONS=Key("cut", "Where the losses learn nothing of the background: in anchors and proposals with half of "
+        "their area in such a region, in locations of FCOS inside of it (docs/small_objects.md)", choices={
+        "off": "everywhere is background where no object is",
+        "cut": "in what a tile (INPUT.TILES) shows of objects that are below MIN_VISIBLE there; whole images have none",
+        "crowd": "in crowds (`iscrowd`, and what other formats mark as groups, difficult or to be ignored)",
+        "all": "in both"}, resume=TARGETS),
     CHANNELS_LAST=Key(True, "Keep images and feature maps in channels_last memory format (faster convolutions on CPU "
         "and on tensor cores)", resume=HOW),
     COMPILE=Key(False, "Compile the backbone with torch.compile (needs a C++ compiler on the CPU; costs minutes at the "

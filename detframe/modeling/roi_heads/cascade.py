@@ -19,6 +19,7 @@ from detframe.modeling.proposals import Proposals, Regions, box_coder
 from detframe.modeling.roi_heads.box_head import BoxPredictor
 from detframe.modeling.roi_heads.standard import StandardROIHeads, roi_matching
 from detframe.ops import BoxCoder, Matching, match_boxes
+from detframe.ops.ignoring import without_ignored
 from detframe.registry import ROI_HEADS
 from detframe.structures import ImageList
 
@@ -114,7 +115,10 @@ class CascadeROIHeads(StandardROIHeads):
     def _next_regions(
         self, images: ImageList, regions: Regions, deltas: Tensor, stage: int, gt: GroundTruth
     ) -> Regions:
-        """The boxes of the stage before, matched again by this stage's IoU; those without area are left out."""
+        """The boxes of the stage before, matched again by this stage's IoU.
+
+        Those without area are left out, and background in ignored regions.
+        """
         boxes = self._moved(images, regions.boxes, regions.image, deltas, stage - 1)
         rule = self.stages[stage]
         keep = rule.coder.sides_at_least(boxes, 0.0).nonzero().flatten()
@@ -122,10 +126,12 @@ class CascadeROIHeads(StandardROIHeads):
         # each RoI beside the objects of its own image
         own, at = rule.coder.extend(gt.boxes)[image], rule.coder.extend(boxes)[:, None]
         matches = match_boxes(own, gt.valid[image], at, rule.matching, keep_best=False)
-        gt_index, found = matches.gt_index[:, 0], matches.label[:, 0] > 0
-        return Regions(
-            boxes, torch.where(found, gt.labels[image, gt_index], 0), image, gt.boxes[image, gt_index], gt_index
-        )
+        if gt.ignored is not None:
+            matches = without_ignored(matches, at, gt.ignored[image])
+        gt_index, label = matches.gt_index[:, 0], matches.label[:, 0]
+        labels = torch.where(label > 0, gt.labels[image, gt_index], 0)
+        regions = Regions(boxes, labels, image, gt.boxes[image, gt_index], gt_index)
+        return regions if gt.ignored is None else regions.where(label >= 0)
 
     def _moved(self, images: ImageList, boxes: Tensor, image: Tensor, deltas: Tensor, stage: int) -> Tensor:
         coder = self.stages[stage].coder

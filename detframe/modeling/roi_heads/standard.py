@@ -32,6 +32,7 @@ from detframe.ops import (
 )
 from detframe.ops.assigning import pairwise_nwd
 from detframe.ops.exportable import is_traced, keypoints_in_graph
+from detframe.ops.ignoring import without_ignored
 from detframe.registry import MASK_HEADS, ROI_HEADS
 from detframe.structures import ImageList
 
@@ -270,6 +271,7 @@ class StandardROIHeads(nn.Module):
         valid = torch.cat([proposals.valid, gt.valid], 1)
         extend = self.coder.extend
         matches = match_boxes(extend(gt.boxes), gt.valid, extend(boxes), self.matching, keep_best=False)
+        matches = without_ignored(matches, extend(boxes), gt.ignored)
         # numbers of their own for the objects, since where they stand depends on the fullest image of the batch
         objects = random_keys(gt.seeds + 2, gt.boxes.shape[1])
         keys = torch.cat([random_keys(gt.seeds + 1, proposals.boxes.shape[1]), objects], 1)

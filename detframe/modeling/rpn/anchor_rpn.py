@@ -185,7 +185,7 @@ class AnchorRPN(nn.Module):
         anchors, usable = torch.cat(levels), None
         if self.boundary_thresh >= 0:
             usable = inside_images(anchors, images.sizes_on(anchors.device), self.boundary_thresh)
-        matches = self.assigner(gt.boxes, gt.valid, levels, usable)
+        matches = self.assigner(gt.boxes, gt.valid, levels, usable, gt.ignored)
         candidates = matches.label if usable is None else matches.label.masked_fill(~usable, -1)
         keys = random_keys(gt.seeds, len(anchors))
         index, sampled = sample_balanced(candidates, keys, self.sampling)

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
 from detframe.ops import BoxCoder, Matches, Matching
 from detframe.ops.assigning import Assigner, scaled
+from detframe.ops.ignoring import without_ignored
 
 
 def make_assigner(cfg: ConfigNode, matching: Matching) -> Assigner:
@@ -81,7 +83,12 @@ class AnchorAssigner:
         return cls(make_assigner(cfg, matching), coder, per_cell, keys.RFLA_SHRINK if shrinks else 1.0)
 
     def __call__(
-        self, gt_boxes: Tensor, gt_valid: Tensor, anchors: Sequence[Tensor], usable: Tensor | None = None
+        self,
+        gt_boxes: Tensor,
+        gt_valid: Tensor,
+        anchors: Sequence[Tensor],
+        usable: Tensor | None = None,
+        ignored: Tensor | None = None,
     ) -> Matches:
         """What each anchor is matched to.
 
@@ -89,9 +96,12 @@ class AnchorAssigner:
             gt_boxes, gt_valid: (N, G, 4) and bool (N, G), as in GroundTruth.
             anchors: (A_level, 4) of each level.
             usable: bool (N, A), which anchors an object may take; None: all.
+            ignored: (N, I, 4), as in GroundTruth: where anchors that are no object's are no background either.
         """
         extend = self.coder.extend
-        return self.rule(extend(gt_boxes), gt_valid, [extend(level) for level in anchors], self.per_cell, usable)
+        levels = [extend(level) for level in anchors]
+        matches = self.rule(extend(gt_boxes), gt_valid, levels, self.per_cell, usable)
+        return without_ignored(matches, torch.cat(levels), ignored)
 
     def references(self, anchors: Tensor) -> Tensor:
         """What box targets are encoded from where `anchors` (..., 4) are positive."""

@@ -32,6 +32,7 @@ from detframe.ops.boxes import (
     distance_iou,
     distances,
 )
+from detframe.ops.ignoring import points_in
 from detframe.ops.losses import distance_iou_loss, distance_nwd_loss
 from detframe.ops.ranked_reach import PriorLevel, ranked_reach
 from detframe.ops.reach import LocationLevel, Objects, Reached, grid_cells, location_reach
@@ -204,11 +205,17 @@ class FCOS(nn.Module):
         scale = locations.stride[at, None] if keys.norm_reg_targets else 1.0
         labels = torch.zeros_like(assigned)
         labels[image, at] = gt.labels[image, row]
-        counted = torch.ones(labels.numel(), device=logits.device)
-        cls = sigmoid_focal(logits.flatten(0, 1), labels.flatten(), counted, keys.loss_alpha, keys.loss_gamma)
+        counted = self._counted(locations, assigned, gt)
+        cls = sigmoid_focal(logits.flatten(0, 1), labels.flatten(), counted.flatten(), keys.loss_alpha, keys.loss_gamma)
         positives = self._normalizer(torch.tensor(float(len(at)), device=logits.device), 1.0)
         box, box_quality = self._box_losses(distance[image, at], quality[image, at], wanted, scale, positives)
         return {"loss_fcos_cls": cls / positives, "loss_fcos_box": box, "loss_fcos_quality": box_quality / positives}
+
+    def _counted(self, locations: Locations, assigned: Tensor, gt: GroundTruth) -> Tensor:
+        """Which locations count in the class loss, float32 (N, A): not background inside of an ignored region."""
+        if gt.ignored is None:
+            return torch.ones_like(assigned, dtype=torch.float32)
+        return ((assigned >= 0) | ~points_in(locations.xy, gt.ignored)).float()
 
     @torch.no_grad()
     def _assign(self, locations: Locations, counts: Sequence[int], gt: GroundTruth) -> Tensor:

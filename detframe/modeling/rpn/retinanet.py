@@ -153,7 +153,7 @@ class RetinaNet(nn.Module):
 
     @torch.no_grad()
     def _assign(self, anchors: list[Tensor], gt: GroundTruth) -> _Assignment:
-        matches = self.assigner(gt.boxes, gt.valid, anchors)
+        matches = self.assigner(gt.boxes, gt.valid, anchors, ignored=gt.ignored)
         positive = matches.label > 0
         labels = torch.where(positive, gt.labels.gather(1, matches.gt_index), 0)
         image, anchor = positive.nonzero(as_tuple=True)
