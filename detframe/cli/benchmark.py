@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from detframe.cli.arguments import add_config_arguments, add_consent_argument, base_parser, natural, positive
 from detframe.cli.benchmark_evaluation import benchmark_evaluation
+from detframe.cli.benchmark_operations import benchmark_operations, targets_for
 from detframe.cli.benchmark_steps import autocast, benchmark_folding, inference_step, interleave, now, training_step
 from detframe.cli.benchmark_weights import benchmark_weights, without_overrides
 from detframe.cli.common import load_config, log_to_terminal, run_command
@@ -34,6 +35,9 @@ kind (ResNet-50 with a pyramid), the one after the other in each round, and prin
 random, the same in both; batch norm is frozen and the first two stages are not trained, as both do by default.
 --what folding times a training step of the config's model with its frozen norms folded into the convolutions and not.
 --what data measures the config's data loader alone; --what stages the share of each part of detframe's step.
+--what ops counts, at 320x416 pixels, what a GPU pays for, without one: operations, and waits of the host for a value,
+of a training step (forward and backward) and of inference. Without --config-file it counts all four models beside
+torchvision's, else the config's detector; with --verbose it names the lines that most of them come from.
 --what evaluation times AP by detframe and by pycocotools for the same predictions, 100 an image.
 
 --weights A B C times files instead, each in a process of its own, with the same images in turn, so that a slow machine
@@ -44,7 +48,7 @@ the data of the first file's config or of --data.
 
 example: detframe benchmark --weights model_best.pth model.onnx model_int8.onnx --threads 2
 """
-CHOICES = ("train", "inference", "stages", "data", "folding", "evaluation")
+CHOICES = ("train", "inference", "stages", "data", "folding", "evaluation", "ops")
 NUM_CLASSES = 90
 # name -> torchvision's class, the config with which we compute the same
 MODELS = {
@@ -64,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = base_parser("benchmark", "Time detframe beside torchvision.", EPILOG)
     add_config_arguments(parser)
     parser.add_argument("--what", nargs="+", choices=CHOICES, default=["train", "inference"])
-    parser.add_argument("--model", choices=sorted(MODELS), default="faster_rcnn", help="what to compare (faster_rcnn)")
+    parser.add_argument("--model", choices=sorted(MODELS), help="what to compare (faster_rcnn; of ops: all)")
     parser.add_argument(
         "--weights",
         nargs="+",
@@ -106,13 +110,15 @@ def _run(args: argparse.Namespace) -> int:
     if args.weights:
         args.batch = args.batch or 1
         return _written({"machine": machine(), **benchmark_weights(args, cfg)}, args.json)
-    args.size, args.batch = args.size or [480, 640], args.batch or 2
+    args.size, args.batch = args.size or ([320, 416] if args.what == ["ops"] else [480, 640]), args.batch or 2
     results: dict[str, Any] = {"machine": machine(), "size_hw": args.size, "batch": args.batch, "rounds": args.rounds}
     logger.info("%s", results["machine"])
     if {"train", "inference", "stages"} & set(args.what):
         results.update(_benchmark_models(args, cfg))
     if "folding" in args.what:
         results["folding"] = _folding(args, cfg)
+    if "ops" in args.what:
+        results["ops"] = _operations(args, cfg)
     if "data" in args.what:
         results["data"] = benchmark_data(cfg, args.rounds)
     if "evaluation" in args.what:
@@ -140,6 +146,24 @@ def _folding(args: argparse.Namespace, cfg: ConfigNode) -> dict[str, Any]:
     )
 
 
+def _operations(args: argparse.Namespace, cfg: ConfigNode) -> dict[str, Any]:
+    import torch
+
+    from detframe.modeling import build_detection_model
+
+    height, width = args.size
+    cpu = torch.device("cpu")
+    torch.manual_seed(0)
+    images, targets = make_batch(args.batch, height, width, cpu)
+    if args.config_file:
+        cfg = cfg.changed([("MODEL.DEVICE", "cpu"), ("MODEL.NUM_CLASSES", cfg.MODEL.NUM_CLASSES or NUM_CLASSES)])
+        model = build_detection_model(cfg)
+        return benchmark_operations({Path(args.config_file).stem: [model]}, images, targets_for(cfg, targets))
+    cfg = cfg.changed([("MODEL.DEVICE", "cpu")])
+    names = [args.model] if args.model else MODELS
+    return benchmark_operations({name: model_pair(cfg, height, width, cpu, name) for name in names}, images, targets)
+
+
 def machine() -> str:
     """Device, threads and versions, in one line."""
     import torch
@@ -158,7 +182,7 @@ def _benchmark_models(args: argparse.Namespace, cfg: ConfigNode) -> dict[str, An
     torch.manual_seed(0)
     device = resolve_device(cfg.MODEL.DEVICE)
     height, width = args.size
-    theirs, ours = model_pair(cfg, height, width, device, args.model)
+    theirs, ours = model_pair(cfg, height, width, device, args.model or "faster_rcnn")
     images, targets = make_batch(args.batch, height, width, device)
     out: dict[str, Any] = {}
     for what in [w for w in ("train", "inference") if w in args.what]:

@@ -1,0 +1,92 @@
+"""How many operations a step asks of the device, and how often the host waits for it, beside torchvision."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from detframe.cli.counting import OperationCounter
+    from detframe.config import ConfigNode
+
+logger = logging.getLogger(__name__)
+
+STEPS = ("train", "inference")
+LINES = 40  # of code, named with --verbose
+
+
+def benchmark_operations(
+    rows: Mapping[str, Sequence[nn.Module]], images: list[Tensor], targets: list[dict[str, Tensor]]
+) -> dict[str, Any]:
+    """Count a training step and an inference of each model, and print the table.
+
+    Args:
+        rows: name -> models, of which the last one is detframe's, those before it others of the same kind.
+        images: float, in [0, 1]; detframe's models get them as the loader gives them, in uint8.
+
+    Returns:
+        "name/step" -> {"detframe": {"operations": .., "waits": ..}, "torchvision": ..}.
+    """
+    out: dict[str, Any] = {}
+    logger.info("%-28s %-9s  %-22s  %s", "operations / waits", "", "torchvision", "detframe")
+    for name, models in rows.items():
+        for step in STEPS:
+            counted = {type(model).__module__.split(".")[0]: model for model in models}
+            counters = {side: count(model, step, images, targets) for side, model in counted.items()}
+            out[f"{name}/{step}"] = {
+                side: {"operations": c.totals[0], "waits": c.totals[1]} for side, c in counters.items()
+            }
+            sides = [f"{c.totals[0]} / {c.totals[1]}" for c in counters.values()]
+            logger.info("%-28s %-9s  %-22s  %s", name, step, *(["-"] * (2 - len(sides)) + sides))
+            _say_lines(counters["detframe"])
+    return out
+
+
+def count(
+    model: nn.Module, step: str, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]]
+) -> OperationCounter:
+    """The operations and waits of one training step (forward and backward) or inference, after one not counted."""
+    import torch
+
+    from detframe.cli.counting import OperationCounter
+
+    model.train(step == "train")
+    ours = type(model).__module__.startswith("detframe")
+    given = [(image * 255).to(torch.uint8) if ours else image for image in images]
+
+    def run() -> None:
+        if step == "train":
+            sum(model(given, targets).values()).backward()
+        else:
+            with torch.no_grad():
+                model(given)
+        model.zero_grad()
+
+    run()
+    with OperationCounter() as counter:
+        run()
+    return counter
+
+
+def targets_for(cfg: ConfigNode, targets: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """The targets as a config's detector takes them: classes that it has, and keypoints where it learns them."""
+    import torch
+
+    out = []
+    for target in targets:
+        fitting = {**target, "labels": target["labels"].clamp(max=cfg.MODEL.NUM_CLASSES)}
+        if cfg.MODEL.KEYPOINT_ON:
+            centre = (target["boxes"][:, :2] + target["boxes"][:, 2:]) / 2
+            point = torch.cat([centre, torch.full_like(centre[:, :1], 2)], 1)
+            fitting["keypoints"] = point[:, None].repeat(1, cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS, 1)
+        out.append(fitting)
+    return out
+
+
+def _say_lines(counter: OperationCounter) -> None:
+    for what, lines in (("waits", counter.wait_lines), ("operations", counter.operation_lines)):
+        for line, times in lines.most_common(LINES):
+            logger.debug("    %4d %-10s %s", times, what, line)
