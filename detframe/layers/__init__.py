@@ -1,5 +1,6 @@
 """Building blocks with parameters, and the normalisers of losses."""
 
+from detframe.layers.by_shape import ByShape
 from detframe.layers.conv_norm import (
     ConvNorm,
     SingleValueError,
@@ -16,6 +17,7 @@ from detframe.layers.initialising import init_he, init_normal, init_uniform
 from detframe.layers.normalizers import StepCounts, first_part, global_normalizer, measuring, passes_per_step
 
 __all__ = [
+    "ByShape",
     "ConvNorm",
     "DeformConv",
     "SingleValueError",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import mul, truediv
 from typing import NamedTuple
 
 import torch
@@ -49,15 +50,16 @@ class BoxCoder:
         centre = boxes[..., :2] + 0.5 * box_wh
         shift = (centre - ref_centre) / ref_wh
         scale = torch.log(box_wh / ref_wh)
-        return torch.cat([shift, scale], -1) * shift.new_tensor(self.weights)
+        return torch.cat([_per_axis(mul, shift, self.weights[:2]), _per_axis(mul, scale, self.weights[2:])], -1)
 
     def decode(self, deltas: Tensor, references: Tensor) -> Tensor:
         """The inverse of `encode`: boxes (..., 4); scales are clamped so that none grows without bound."""
-        deltas = deltas / deltas.new_tensor(self.weights)
+        shift = _per_axis(truediv, deltas[..., :2], self.weights[:2])
+        scale = _per_axis(truediv, deltas[..., 2:], self.weights[2:])
         references = self.extend(references)
         ref_wh = references[..., 2:] - references[..., :2]
-        centre = references[..., :2] + 0.5 * ref_wh + deltas[..., :2] * ref_wh
-        half = 0.5 * torch.exp(deltas[..., 2:].clamp(max=MAX_LOG_SCALE)) * ref_wh
+        centre = references[..., :2] + 0.5 * ref_wh + shift * ref_wh
+        half = 0.5 * torch.exp(scale.clamp(max=MAX_LOG_SCALE)) * ref_wh
         return self.shrink(torch.cat([centre - half, centre + half], -1))
 
     def clip(self, boxes: Tensor, sizes_hw: Tensor) -> Tensor:
@@ -67,11 +69,11 @@ class BoxCoder:
 
     def extend(self, boxes: Tensor) -> Tensor:
         """What boxes (..., 4) cover, from edge to edge: x2, y2 lie `pixel` further. The same tensor for 0."""
-        return boxes + boxes.new_tensor([0.0, 0.0, self.pixel, self.pixel]) if self.pixel else boxes
+        return torch.cat([boxes[..., :2], boxes[..., 2:] + self.pixel], -1) if self.pixel else boxes
 
     def shrink(self, boxes: Tensor) -> Tensor:
         """The inverse of `extend`."""
-        return boxes + boxes.new_tensor([0.0, 0.0, -self.pixel, -self.pixel]) if self.pixel else boxes
+        return torch.cat([boxes[..., :2], boxes[..., 2:] - self.pixel], -1) if self.pixel else boxes
 
     def sides(self, boxes: Tensor) -> Tensor:
         """Widths and heights (..., 2)."""
@@ -81,6 +83,13 @@ class BoxCoder:
         """Whether both sides of each box reach `min_size` pixels and exceed 0; bool (...)."""
         sides = self.sides(boxes)
         return ((sides >= min_size) & (sides > 0)).all(-1)
+
+
+def _per_axis(operation: Callable[[Tensor, float], Tensor], xy: Tensor, factors: Sequence[float]) -> Tensor:
+    """`xy` (..., 2) times or through the factors of x and y; these are no tensor, which would have to be sent over."""
+    if factors[0] == factors[1]:
+        return xy if factors[0] == 1 else operation(xy, factors[0])
+    return torch.stack([operation(xy[..., i], factors[i]) for i in (0, 1)], -1)
 
 
 # Boxes that begin and end between pixels
@@ -135,20 +144,19 @@ def pairwise_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 
 def distance_iou(pred: Tensor, target: Tensor, smoothing: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Overlap of boxes that share a location, given by distances: IoU, union and enclosing area, each (P,).
+    """Overlap of boxes that share a location, given by distances: IoU, union and enclosing area, each (...).
 
     Args:
-        pred, target: (P, 4); negative distances are those of a box that the location is outside of.
+        pred, target: (..., 4); negative distances are those of a box that the location is outside of.
         smoothing: added to intersection and union in the IoU.
     """
-    pred_area = (pred[:, :2] + pred[:, 2:]).prod(1)
-    target_area = (target[:, :2] + target[:, 2:]).prod(1)
     inner, outer = torch.minimum(pred, target), torch.maximum(pred, target)
-    intersection = (inner[:, :2] + inner[:, 2:]).clamp(min=0).prod(1)
-    enclosing = (outer[:, :2] + outer[:, 2:]).prod(1)
+    boxes = torch.stack([pred, target, outer, inner])
+    width, height = (boxes[..., :2] + boxes[..., 2:]).clamp(min=0).unbind(-1)
+    pred_area, target_area, enclosing, intersection = (width * height).unbind()
     union = pred_area + target_area - intersection
     tiny = torch.finfo(union.dtype).eps if smoothing == 0 else 0.0
-    return (intersection + smoothing) / (union + smoothing + tiny), union, enclosing
+    return (intersection + smoothing) / (union + (smoothing + tiny)), union, enclosing
 
 
 # ------------------------------------------------------------------ the object of an anchor

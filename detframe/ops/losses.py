@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import generalized_box_iou_loss
 
 from detframe.errors import InvalidValueError
 from detframe.ops.assigning import normalized_wasserstein
 from detframe.ops.boxes import BoxCoder, distance_iou
 
 # Entries that are computed at once: on a CPU as many as its caches hold, elsewhere bounded by memory only
-ENTRIES_ON_CPU = 2**17
+ENTRIES_ON_CPU = 2**20
 ENTRIES_ELSEWHERE = 2**26
 
 
@@ -42,18 +42,17 @@ class BoxLoss:
     nwd_constant: float = 12.8
 
     def __call__(self, deltas: Tensor, references: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:
-        """Losses (R,) of `deltas` (R, 4) at `references` (R, 4) that should be `boxes` (R, 4)."""
+        """Losses (...) of `deltas` (..., 4) at `references` that should be `boxes`, which broadcast."""
         if self.kind == "giou":
             found = coder.extend(coder.decode(deltas, references))
-            loss: Tensor = generalized_box_iou_loss(found, coder.extend(boxes))
-            return loss
+            return distance_iou_loss(_from_origin(found), _from_origin(coder.extend(boxes)), "giou", 0.0)
         if self.kind == "nwd":  # the same wherever boxes end
             return 1 - normalized_wasserstein(coder.decode(deltas, references), boxes, self.nwd_constant)
-        return _smooth_l1(deltas, coder.encode(boxes, references), self.beta).sum(1)
+        return _smooth_l1(deltas, coder.encode(boxes, references), self.beta).sum(-1)
 
 
 def distance_iou_loss(pred: Tensor, target: Tensor, kind: str, smoothing: float) -> Tensor:
-    """The box loss of each positive location of FCOS, from distances to the sides: (P, 4), (P, 4) -> (P,).
+    """The box loss of locations of FCOS, from distances to the sides: (..., 4), (..., 4) -> (...).
 
     Args:
         kind: "iou" (-ln IoU, UnitBox, arXiv:1608.01471), "linear_iou" (1 - IoU) or "giou" (1 - GIoU, arXiv:1902.09630).
@@ -74,65 +73,86 @@ def distance_iou_loss(pred: Tensor, target: Tensor, kind: str, smoothing: float)
 
 
 def distance_nwd_loss(pred: Tensor, target: Tensor, constant: float) -> Tensor:
-    """1 - NWD of boxes that share a location, from distances to the sides in pixels: (P, 4), (P, 4) -> (P,)."""
-    outwards = pred.new_tensor([-1.0, -1.0, 1.0, 1.0])
-    return 1 - normalized_wasserstein(pred * outwards, target * outwards, constant)
+    """1 - NWD of boxes that share a location, from distances to the sides in pixels: (..., 4), (..., 4) -> (...)."""
+    return 1 - normalized_wasserstein(_from_origin(pred), _from_origin(target), constant)
 
 
-def sigmoid_focal(logits: Tensor, labels: Tensor, weights: Tensor, alpha: float, gamma: float) -> Tensor:
+def _from_origin(boxes: Tensor) -> Tensor:
+    """Boxes (..., 4) as distances from the origin to their sides, as in `distances`, and the other way round."""
+    return torch.cat([-boxes[..., :2], boxes[..., 2:]], -1)
+
+
+def sigmoid_focal(
+    logits: Tensor | Sequence[Tensor], labels: Tensor, weights: Tensor, alpha: float, gamma: float
+) -> Tensor:
     """The weighted sum of the focal losses (RetinaNet, arXiv:1708.02002, equation 5) of all entries, a float32 scalar.
 
     Computed in float32 whatever the dtype of the logits, forward and gradient in one pass over them: only the gradient
     is kept for the backward pass.
 
     Args:
-        logits: (R, K): of rows (locations or anchors) and classes.
-        labels: int64 (R,), 1..K; 0 is background, a row without a positive entry.
-        weights: float32 (R,), factor of each row's losses; 0 leaves a row out. No gradient flows into it.
+        logits: (..., R, K): of rows (locations or anchors) and classes; or several whose rows follow each other, as
+            the levels of a pyramid, (..., R_level, K), which spares joining them.
+        labels: int64 (..., R), 1..K; 0 is background, a row without a positive entry.
+        weights: float32 (..., R), factor of each row's losses; 0 leaves a row out. No gradient flows into it.
         alpha: weight of positive entries, 1 - alpha of the others.
         gamma: how fast the loss of an easy entry falls.
     """
-    loss: Tensor = _SigmoidFocal.apply(logits, labels, weights.detach().float(), alpha, gamma)
+    levels = [logits] if isinstance(logits, Tensor) else list(logits)
+    loss: Tensor = _SigmoidFocal.apply(labels, weights.detach().float(), alpha, gamma, *levels)
     return loss
 
 
 class _SigmoidFocal(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, weights: Tensor, alpha: float, gamma: float) -> Tensor:
-        total = torch.zeros((), device=logits.device)
-        gradient = torch.empty_like(logits)
-        entries = ENTRIES_ON_CPU if logits.device.type == "cpu" else ENTRIES_ELSEWHERE
-        step = max(1, entries // max(1, logits.shape[1]))
-        for start in range(0, len(logits), step):
-            rows = slice(start, start + step)
-            loss, slope = _rows(logits[rows].float(), labels[rows], weights[rows], alpha, gamma)
-            total = total + loss
-            gradient[rows] = slope
-        ctx.save_for_backward(gradient)
-        return total
+    """Every entry as a negative one, then the entries of positive rows put right, those of all levels at once."""
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * grad.to(gradient.dtype), None, None, None, None
+    def forward(ctx: Any, labels: Tensor, weights: Tensor, alpha: float, gamma: float, *levels: Tensor) -> Tensor:
+        rows = [level.shape[-2] for level in levels]
+        column, positive = (labels - 1).clamp(min=0)[..., None], (labels > 0)[..., None]
+        columns = torch.split(column, rows, -2)
+        weights = weights[..., None]
+        totals, gradients = [], []
+        for level, factors in zip(levels, torch.split((1 - alpha) * weights, rows, -2), strict=True):
+            sums, gradient = _as_negatives(level, factors, gamma)
+            totals += sums
+            gradients.append(gradient)
+        at = torch.cat([level.gather(-1, c) for level, c in zip(levels, columns, strict=True)], -2).float()
+        negative, negative_slope = _negatives(at, (1 - alpha) * weights, gamma)
+        # the loss of a positive entry is that of a negative one of the opposite logit
+        loss, slope = _negatives(-at, alpha * weights, gamma)
+        totals.append(torch.where(positive, loss - negative, 0.0).sum())
+        slopes = torch.split(torch.where(positive, -slope, negative_slope), rows, -2)
+        for gradient, c, put_right in zip(gradients, columns, slopes, strict=True):
+            gradient.scatter_(-1, c, put_right.to(gradient.dtype))
+        ctx.save_for_backward(*gradients)
+        return torch.stack(totals).sum()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return (None, None, None, None, *(gradient * grad.to(gradient.dtype) for gradient in ctx.saved_tensors))
 
 
-def _rows(x: Tensor, labels: Tensor, weights: Tensor, alpha: float, gamma: float) -> tuple[Tensor, Tensor]:
-    """Sum of the losses and their derivatives (R, K): every entry as a negative one, then the positives put right."""
+def _as_negatives(logits: Tensor, factors: Tensor, gamma: float) -> tuple[list[Tensor], Tensor]:
+    """Sums of the losses of (..., R, K), piece by piece, and their derivatives, as if no entry were positive."""
+    entries = ENTRIES_ON_CPU if logits.device.type == "cpu" else ENTRIES_ELSEWHERE
+    step = max(1, entries * logits.shape[-2] // max(1, logits.numel()))
+    sums, gradient = [], torch.empty_like(logits)
+    for start in range(0, logits.shape[-2], step):
+        length = min(step, logits.shape[-2] - start)
+        piece = logits.narrow(-2, start, length).float()
+        loss, slope = _negatives(piece, factors.narrow(-2, start, length), gamma)
+        sums.append(loss.sum())
+        gradient.narrow(-2, start, length).copy_(slope)
+    return sums, gradient
+
+
+def _negatives(x: Tensor, factors: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+    """Losses of negative entries (..., R, K) times factors (..., R, 1), and their derivatives."""
     score, cross_entropy = x.sigmoid(), F.softplus(x)
-    factor = score.pow(gamma).mul_((1 - alpha) * weights[:, None])
-    losses = factor * cross_entropy
+    # a power of 2 takes a CPU ten times as long as a product
+    factor = (score.square() if gamma == 2 else score.pow(gamma)).mul_(factors)
+    loss = factor * cross_entropy
     # gamma * (1 - score) * cross_entropy + score, all times the factor
     slope = cross_entropy.mul_(gamma).lerp_(x.new_ones(()), score).mul_(factor)
-    column = (labels - 1).clamp(min=0)[:, None]
-    positive = (labels > 0)[:, None]
-    loss_at, slope_at = _positives(x.gather(1, column), weights[:, None], alpha, gamma)
-    losses.scatter_(1, column, torch.where(positive, loss_at, losses.gather(1, column)))
-    slope.scatter_(1, column, torch.where(positive, slope_at, slope.gather(1, column)))
-    return losses.sum(), slope
-
-
-def _positives(x: Tensor, weights: Tensor, alpha: float, gamma: float) -> tuple[Tensor, Tensor]:
-    miss, cross_entropy = (-x).sigmoid(), F.softplus(-x)
-    factor = alpha * weights * miss.pow(gamma)
-    return factor * cross_entropy, -factor * (gamma * (1 - miss) * cross_entropy + miss)
+    return loss, slope

@@ -14,6 +14,7 @@ from detframe.modeling.build import build_backbone, build_outline
 from detframe.modeling.ground_truth import pack_targets
 from detframe.modeling.receptive_fields import receptive_fields
 from detframe.modeling.rpn import FCOS, AnchorRPN, RetinaNet
+from detframe.modeling.rpn.fcos_head import HeadOutputs
 from detframe.ops import BoxCoder
 from detframe.ops.boxes import boxes_at, centerness, distance_iou, distances
 from detframe.structures import ImageList
@@ -162,7 +163,9 @@ def test_fcos_a_location_outside_of_its_object():
     assert len(at) == 4 and (wanted.amin(1) < 0).all()
     assert not centerness(wanted).any()
     seen = []
-    losses = head._box_losses(wanted.clamp(min=0), torch.zeros(len(at)), wanted, 1.0, torch.tensor(4.0))
+    losses = head._box_losses(
+        wanted.clamp(min=0), torch.zeros(len(at)), wanted, 1.0, torch.ones(len(at)), torch.tensor(4.0)
+    )
     assert all(torch.isfinite(loss) for loss in losses)
     for place, reach in zip(at, boxes_at(at, wanted.clamp(min=0)), strict=True):
         corners = torch.cat([torch.minimum(place, box[0, :2]), torch.maximum(place, box[0, 2:])])
@@ -186,9 +189,51 @@ def test_fcos_box_losses_pull_towards_an_object_beside_the_location(kind):
     head = head_of(FCOS, "MODEL.RPN.ASSIGNER", "rfla", *FIELDS, *options)
     wanted = distances(torch.tensor([[0.0, 2]]), torch.tensor([[4.0, 0, 10, 4]]))
     predicted = torch.tensor([[1.0, 1, 1, 1]], requires_grad=True)
-    box, _ = head._box_losses(predicted, torch.zeros(1), wanted, 1.0, torch.tensor(1.0))
+    box, _ = head._box_losses(predicted, torch.zeros(1), wanted, 1.0, torch.ones(1), torch.tensor(1.0))
     left, top, right, bottom = torch.autograd.grad(box, predicted)[0][0].tolist()
     assert left > 0 and right < 0 and top < 0 and bottom < 0
+
+
+@pytest.mark.parametrize("strange", [float("inf"), float("nan"), 1e4])
+def test_what_locations_without_an_object_say_of_boxes_does_not_count(strange):
+    """Even what is no number, or would be none as a distance: their weight of 0 would not make it one."""
+    head = head_of(FCOS)
+    truth = pack_targets([make_target([[6.0, 6, 60, 60]], [1], seed=1), EMPTY], 3, torch.device("cpu"))
+    levels = maps()
+    locations, counts = head._locations(levels, batch()), [m.shape[-2] * m.shape[-1] for m in levels]
+    background = head._assign(locations, counts, truth) < 0
+    assert background[1].all() and not background[0].all()
+    losses, gradients = [], []
+    for value in (0.5, strange):
+        regression = torch.full((*background.shape, 4), 0.5)
+        regression[background] = value
+        regression.requires_grad_()
+        logits = [torch.zeros(2, count, 3) for count in counts]
+        outputs = HeadOutputs(logits, regression, torch.zeros(background.shape))
+        losses.append(head._losses(locations, outputs, truth))
+        gradients.append(torch.autograd.grad(losses[-1]["loss_fcos_box"], regression)[0])
+    assert losses[0] == losses[1] and losses[0]["loss_fcos_box"] > 0
+    assert torch.equal(*gradients) and not gradients[1][background].any() and gradients[1][~background].any()
+
+
+@pytest.mark.parametrize("box_loss", ["smooth_l1", "giou", "nwd"])
+def test_what_anchors_without_an_object_say_of_boxes_does_not_count(box_loss):
+    head = head_of(RetinaNet, *SIZES, "MODEL.RETINANET.BOX_LOSS_TYPE", box_loss)
+    truth = pack_targets([make_target([[6.0, 6, 60, 60]], [1], seed=1), EMPTY], 3, torch.device("cpu"))
+    anchors = head.anchors(maps(), batch())
+    assigned = head._assign(anchors, truth)
+    background, counts = assigned.labels == 0, [len(level) for level in anchors]
+    assert background[1].all() and not background[0].all()
+    losses, gradients = [], []
+    for value in (0.5, float("nan")):
+        deltas = torch.full((*background.shape, 4), 0.5)
+        deltas[background] = value
+        deltas.requires_grad_()
+        logits = [torch.zeros(2, count, 3) for count in counts]
+        losses.append(head._losses(torch.cat(anchors), assigned, logits, list(torch.split(deltas, counts, 1))))
+        gradients.append(torch.autograd.grad(losses[-1]["loss_retinanet_box"], deltas)[0])
+    assert losses[0] == losses[1] and losses[0]["loss_retinanet_box"] > 0
+    assert torch.equal(*gradients) and not gradients[1][background].any() and gradients[1][~background].any()
 
 
 def test_centerness_outside_of_a_corner_is_nothing():

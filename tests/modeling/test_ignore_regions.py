@@ -10,7 +10,7 @@ from detframe.modeling import build_detection_model
 from detframe.modeling.ground_truth import pack_targets
 from detframe.modeling.proposals import Proposals
 from detframe.modeling.rpn import FCOS, AnchorRPN, RetinaNet
-from detframe.modeling.rpn.fcos_head import LevelOutputs
+from detframe.modeling.rpn.fcos_head import HeadOutputs
 from detframe.structures import validate_target
 from tests.modeling.test_assigners import batch, head_of, maps
 from tests.modeling.tiny import DENSE, EMPTY, FULL, make_images, make_target, tiny_config
@@ -61,7 +61,7 @@ def class_gradients(head, truth):
     if isinstance(head, FCOS):
         shapes = [m.shape[-2] * m.shape[-1] for m in levels]
         logits = [torch.zeros(2, a, 3, requires_grad=True) for a in shapes]
-        outputs = [LevelOutputs(x, torch.ones(*x.shape[:2], 4), torch.zeros(x.shape[:2])) for x in logits]
+        outputs = HeadOutputs(logits, torch.zeros(2, sum(shapes), 4), torch.zeros(2, sum(shapes)))
         losses = head._losses(head._locations(levels, batch()), outputs, truth)
         loss = losses["loss_fcos_cls"]
     else:

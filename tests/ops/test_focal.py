@@ -58,3 +58,16 @@ def test_no_rows():
     loss = sigmoid_focal(logits, torch.zeros(0, dtype=torch.int64), torch.zeros(0), 0.25, 2.0)
     loss.backward()
     assert loss == 0 and logits.grad.shape == (0, 3)
+
+
+def test_the_levels_of_a_batch_are_as_if_they_were_joined(monkeypatch):
+    monkeypatch.setattr(losses, "ENTRIES_ON_CPU", 40)
+    logits, labels, weights = (x.unflatten(0, (2, 12)) for x in _case(24, 3, 2.0))
+    leaf, joined = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    levels = torch.split(leaf, [7, 1, 4], 1)
+    loss = sigmoid_focal(levels, labels, weights, 0.25, 2.0)
+    expected = sigmoid_focal(joined.flatten(0, 1), labels.flatten(), weights.flatten(), 0.25, 2.0)
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    expected.backward()
+    torch.testing.assert_close(leaf.grad, joined.grad)

@@ -1,6 +1,6 @@
 """FCOS: a detector that predicts a box at every location of a pyramid (arXiv:1904.01355, arXiv:2006.09214).
 
-Legend: N images, A locations over all levels, P positive ones over all images, K classes.
+Legend: N images, A locations over all levels, K classes.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from torch.nn import functional as F
 
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
-from detframe.layers import DeformConv, global_normalizer
+from detframe.layers import ByShape, DeformConv, global_normalizer
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.proposals import NMS, Proposals, box_coder, detection_nms
 from detframe.modeling.rpn.anchors import from_the_coarsest
 from detframe.modeling.rpn.assigner import field_sides, make_assigner
 from detframe.modeling.rpn.dense import LevelCandidates, join_levels, top_candidates
-from detframe.modeling.rpn.fcos_head import ClassificationHead, FCOSHead, LevelOutputs, RegressionHead, make_tower
+from detframe.modeling.rpn.fcos_head import ClassificationHead, FCOSHead, HeadOutputs, RegressionHead, make_tower
 from detframe.ops import BoxCoder, Matching, grid_step, sigmoid_focal
 from detframe.ops.assigning import Assigner
 from detframe.ops.boxes import (
@@ -103,6 +103,7 @@ class FCOS(nn.Module):
         self.matching, self.nms, self.coder = matching, nms, coder
         self.assigner, self.prior_sides = assigner, list(prior_sides)
         self.nwd_constant = nwd_constant
+        self._known_locations: ByShape[Locations] = ByShape()
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> FCOS:
@@ -146,18 +147,22 @@ class FCOS(nn.Module):
 
     # ------------------------------------------------------------------ where
     def _locations(self, maps: Sequence[Tensor], images: ImageList) -> Locations:
+        grids = [(int(x.shape[-2]), int(x.shape[-1])) for x in maps]
+        key = (*grids, images.padded_hw)
+        return self._known_locations.get(key, maps[0], lambda: self._place(grids, images.padded_hw, maps[0].device))
+
+    def _place(self, grids: Sequence[tuple[int, int]], padded_hw: tuple[int, int], device: torch.device) -> Locations:
         parts = []
-        for i, (feature, stride) in enumerate(zip(maps, self.strides.values(), strict=True)):
-            height, width = feature.shape[-2:]
-            step_y, step_x = grid_step(self.settings.location_step, stride, (height, width), images.padded_hw)
+        for i, (grid_hw, stride) in enumerate(zip(grids, self.strides.values(), strict=True)):
+            step_y, step_x = grid_step(self.settings.location_step, stride, grid_hw, padded_hw)
             offset = self._offset(stride)
             y, x = torch.meshgrid(
-                torch.arange(height, device=feature.device) * step_y + offset,
-                torch.arange(width, device=feature.device) * step_x + offset,
+                torch.arange(grid_hw[0], device=device) * step_y + offset,
+                torch.arange(grid_hw[1], device=device) * step_x + offset,
                 indexing="ij",
             )
-            level = torch.tensor([stride, self.bounds[i], self.bounds[i + 1]], device=feature.device)
-            parts.append(torch.cat([torch.stack([x, y], -1).reshape(-1, 2), level.expand(height * width, 3)], 1))
+            level = torch.tensor([stride, self.bounds[i], self.bounds[i + 1]], device=device)
+            parts.append(torch.cat([torch.stack([x, y], -1).reshape(-1, 2), level.expand(x.numel(), 3)], 1))
         xy, stride_of, low, high = torch.split(torch.cat(parts).float(), [2, 1, 1, 1], 1)
         return Locations(xy, stride_of[:, 0], low[:, 0], high[:, 0])
 
@@ -195,21 +200,21 @@ class FCOS(nn.Module):
         return levels
 
     # ------------------------------------------------------------------ training
-    def _losses(self, locations: Locations, outputs: Sequence[LevelOutputs], gt: GroundTruth) -> dict[str, Tensor]:
+    def _losses(self, locations: Locations, outputs: HeadOutputs, gt: GroundTruth) -> dict[str, Tensor]:
         keys = self.settings
-        logits, distance, quality = (torch.cat(parts, 1) for parts in zip(*outputs, strict=True))
-        assigned = self._assign(locations, [level.quality.shape[1] for level in outputs], gt)
-        image, at = (assigned >= 0).nonzero(as_tuple=True)
-        row = assigned[image, at]
-        wanted = distances(locations.xy[at], gt.boxes[image, row])
-        scale = locations.stride[at, None] if keys.norm_reg_targets else 1.0
-        labels = torch.zeros_like(assigned)
-        labels[image, at] = gt.labels[image, row]
+        assigned = self._assign(locations, [level.shape[1] for level in outputs.logits], gt)
+        found, row = assigned >= 0, assigned.clamp(min=0)
+        labels, weights = torch.where(found, gt.labels.gather(1, row), 0), found.float()
         counted = self._counted(locations, assigned, gt)
-        cls = sigmoid_focal(logits.flatten(0, 1), labels.flatten(), counted.flatten(), keys.loss_alpha, keys.loss_gamma)
-        positives = self._normalizer(torch.tensor(float(len(at)), device=logits.device), 1.0)
-        box, box_quality = self._box_losses(distance[image, at], quality[image, at], wanted, scale, positives)
-        return {"loss_fcos_cls": cls / positives, "loss_fcos_box": box, "loss_fcos_quality": box_quality / positives}
+        cls = sigmoid_focal(outputs.logits, labels, counted, keys.loss_alpha, keys.loss_gamma)
+        positives = self._normalizer(weights.sum(), 1.0)
+        wanted = distances(locations.xy, gt.boxes.gather(1, row[..., None].expand(-1, -1, 4)))
+        # elsewhere it may be anything, even what is no number, which a weight of 0 would not make one
+        predicted, wanted = (torch.where(found[..., None], x, 1.0) for x in (outputs.regression, wanted))
+        scale = locations.stride[:, None] if keys.norm_reg_targets else 1.0
+        distance = self.head.distances(predicted)
+        box, quality = self._box_losses(distance, outputs.quality, wanted, scale, weights, positives)
+        return {"loss_fcos_cls": cls / positives, "loss_fcos_box": box, "loss_fcos_quality": quality / positives}
 
     def _counted(self, locations: Locations, assigned: Tensor, gt: GroundTruth) -> Tensor:
         """Which locations count in the class loss, float32 (N, A): not background inside of an ignored region."""
@@ -232,27 +237,35 @@ class FCOS(nn.Module):
         return torch.where(matches.label > 0, matches.gt_index, -1)
 
     def _box_losses(
-        self, distance: Tensor, quality: Tensor, wanted: Tensor, scale: Tensor | float, positives: Tensor
+        self,
+        distance: Tensor,
+        quality: Tensor,
+        wanted: Tensor,
+        scale: Tensor | float,
+        weights: Tensor,
+        positives: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """The box loss, normalised, and the quality loss, summed, over the positive locations.
+        """The box loss, normalised, and the quality loss, summed, over the locations, which count by their weights
+        (N, A): 1 for positive ones, 0 for the others.
 
         A location predicts a box that it lies in. Where it lies outside of its object, as ranking may have it, the box
         to predict is the smallest one around both, and its centerness is 0.
         """
         keys = self.settings
         target = wanted / scale
-        loss = self._box_loss(distance, target.clamp(min=0), scale)
+        loss = self._box_loss(distance, target.clamp(min=0), scale) * weights
         if keys.box_quality == "iou":
             wanted_quality = distance_iou(distance.detach(), target, keys.iou_smoothing)[0]
         else:
             wanted_quality = centerness(wanted)
-        quality_loss = F.binary_cross_entropy_with_logits(quality, wanted_quality, reduction="sum")
+        quality_loss = F.binary_cross_entropy_with_logits(quality, wanted_quality, weights, reduction="sum")
         if keys.weight_by_centerness and keys.box_quality == "centerness":
-            return (loss * wanted_quality).sum() / self._normalizer(wanted_quality.sum(), 1e-6), quality_loss
+            centre = (wanted_quality * weights).sum()
+            return (loss * wanted_quality).sum() / self._normalizer(centre, 1e-6), quality_loss
         return loss.sum() / positives, quality_loss
 
     def _box_loss(self, distance: Tensor, target: Tensor, scale: Tensor | float) -> Tensor:
-        """Of distances (P, 4) that are pixels over `scale`: (P,)."""
+        """Of distances (..., 4) that are pixels over `scale`: (...)."""
         keys = self.settings
         if keys.iou_loss_type == "nwd":
             return distance_nwd_loss(distance * scale, target * scale, self.nwd_constant)
@@ -263,14 +276,14 @@ class FCOS(nn.Module):
 
     # ------------------------------------------------------------------ detection
     @torch.no_grad()
-    def _detect(self, images: ImageList, locations: Locations, outputs: Sequence[LevelOutputs]) -> Proposals:
+    def _detect(self, images: ImageList, locations: Locations, outputs: HeadOutputs) -> Proposals:
         sizes = images.sizes_on(locations.xy.device)
         candidates, boxes, start = [], [], 0
-        for level in outputs:
-            count = level.quality.shape[1]
-            found = self._candidates(level)
+        for level in outputs.logits:
+            count = level.shape[1]
+            found = self._candidates(level.float(), outputs.quality[:, start : start + count])
             at = found.row + start
-            distance = level.distances[found.image, found.row]
+            distance = self.head.distances(outputs.regression[found.image, at])
             if self.settings.norm_reg_targets:
                 distance = distance * locations.stride[at, None]
             candidates.append(found)
@@ -278,9 +291,9 @@ class FCOS(nn.Module):
             start += count
         return join_levels(candidates, boxes, images.tensors.shape[0], self.num_classes, self.nms)
 
-    def _candidates(self, level: LevelOutputs) -> LevelCandidates:
-        scores = level.logits.sigmoid()
-        combined = (scores * level.quality.sigmoid()[..., None]).sqrt()
+    def _candidates(self, logits: Tensor, quality: Tensor) -> LevelCandidates:
+        scores = logits.sigmoid()
+        combined = (scores * quality.sigmoid()[..., None]).sqrt()
         gate = combined if self.settings.thresh_with_ctr else scores
         return top_candidates(combined, gate > self.settings.inference_th, self.settings.pre_nms_top_n)
 

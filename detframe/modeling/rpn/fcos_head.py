@@ -14,14 +14,15 @@ from torch.nn import functional as F
 
 from detframe.layers import init_normal, make_norm
 from detframe.modeling.rpn.dense import class_prior_bias
+from detframe.ops.exportable import is_traced
 
 
-class LevelOutputs(NamedTuple):
-    """What the head says of one level, float32."""
+class HeadOutputs(NamedTuple):
+    """What the head says of the locations of all levels, one level after the other."""
 
-    logits: Tensor  # (N, A, K)
-    distances: Tensor  # (N, A, 4), not negative; pixels, or strides with normalised targets
-    quality: Tensor  # (N, A), logits of centre-ness or IoU
+    logits: list[Tensor]  # (N, A_level, K) of each level, in the precision of the convolutions
+    regression: Tensor  # float32 (N, A, 4), which `FCOSHead.distances` makes distances
+    quality: Tensor  # float32 (N, A), logits of centre-ness or IoU
 
 
 def make_tower(channels: int, num_convs: int, norm: str, last: Callable[[], nn.Module] | None = None) -> nn.Sequential:
@@ -82,19 +83,42 @@ class FCOSHead(nn.Module):
         self.quality_on_regression = quality_on_regression
         self.normalised = normalised
 
-    def forward(self, features: Sequence[Tensor]) -> list[LevelOutputs]:
-        out = []
-        for i, feature in enumerate(features):
-            cls, box = self.classification_head.conv(feature), self.regression_head.conv(feature)
-            regression = _rows(self.regression_head.bbox_reg(box))
-            if self.scales is not None:
-                regression = regression * self.scales[i]
-            distance = F.relu(regression) if self.normalised else regression.exp()
-            quality = self.regression_head.bbox_ctrness(box if self.quality_on_regression else cls)
-            out.append(LevelOutputs(_rows(self.classification_head.cls_logits(cls)), distance, _rows(quality)[..., 0]))
-        return out
+    def forward(self, features: Sequence[Tensor]) -> HeadOutputs:
+        cls, box = self.classification_head, self.regression_head
+        if self.quality_on_regression:
+            (logits,), (regression, quality) = (
+                _outputs(cls.conv, [cls.cls_logits], features),
+                _outputs(box.conv, [box.bbox_reg, box.bbox_ctrness], features),
+            )
+        else:
+            (logits, quality), (regression,) = (
+                _outputs(cls.conv, [cls.cls_logits, box.bbox_ctrness], features),
+                _outputs(box.conv, [box.bbox_reg], features),
+            )
+        distance = torch.cat(regression, 1).float()
+        if self.scales is not None:
+            scales = zip(self.scales.unbind(), regression, strict=True)
+            distance = distance * torch.cat([scale.expand(rows.shape[1]) for scale, rows in scales])[:, None]
+        return HeadOutputs(logits, distance, torch.cat(quality, 1).float()[..., 0])
+
+    def distances(self, regression: Tensor) -> Tensor:
+        """The distances to the sides of a box, not negative, of `HeadOutputs.regression` (..., 4): in pixels, or in
+        strides with normalised targets."""
+        return F.relu(regression) if self.normalised else regression.exp()
+
+
+def _outputs(tower: nn.Module, convs: Sequence[nn.Conv2d], features: Sequence[Tensor]) -> list[list[Tensor]]:
+    """What each of the convolutions makes of a tower's maps: (N, A, C) of each level."""
+    maps = [tower(feature) for feature in features]
+    if len(convs) == 1 or is_traced():  # whose runtimes want their weights as constants
+        return [[_rows(conv(x)) for x in maps] for conv in convs]
+    # one for all, which reads the maps once
+    weight, bias = (torch.cat([getattr(conv, name) for conv in convs]) for name in ("weight", "bias"))
+    widths = [conv.out_channels for conv in convs]
+    parts = [torch.split(_rows(F.conv2d(x, weight, bias, padding=1)), widths, -1) for x in maps]
+    return [list(of_conv) for of_conv in zip(*parts, strict=True)]
 
 
 def _rows(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, H * W, C), float32; a view where the map is channels_last."""
-    return x.permute(0, 2, 3, 1).flatten(1, 2).float()
+    """(N, C, H, W) -> (N, H * W, C); a view where the map is channels_last."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)

@@ -1,12 +1,13 @@
 """RetinaNet (arXiv:1708.02002): anchors on a pyramid, trained with the focal loss.
 
-Legend: N images, A anchors of an image over all levels, T of a cell, K classes, P positive anchors of the batch.
+Legend: N images, A anchors of an image over all levels, T of a cell, K classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -50,16 +51,12 @@ class RetinaNetInference:
     min_size: float  # below 0 even boxes without area stay
 
 
-@dataclass(frozen=True)
-class _Assignment:
+class _Assignment(NamedTuple):
     """What every anchor should say."""
 
     labels: Tensor  # int64 (N, A), 1..K; 0 background, also where the anchor is ignored
     used: Tensor  # bool (N, A), which anchors count in the class loss
-    positives: Tensor  # float32 (N,), positive anchors of each image
-    image: Tensor  # int64 (P,)
-    anchor: Tensor  # int64 (P,), row among the image's anchors
-    boxes: Tensor  # float32 (P, 4), ground truth of the positive anchors
+    boxes: Tensor  # float32 (N, A, 4), ground truth of the positive anchors; of the others something
 
 
 @RPN_HEADS.register("RetinaNet")
@@ -154,28 +151,24 @@ class RetinaNet(nn.Module):
     @torch.no_grad()
     def _assign(self, anchors: list[Tensor], gt: GroundTruth) -> _Assignment:
         matches = self.assigner(gt.boxes, gt.valid, anchors, ignored=gt.ignored)
-        positive = matches.label > 0
-        labels = torch.where(positive, gt.labels.gather(1, matches.gt_index), 0)
-        image, anchor = positive.nonzero(as_tuple=True)
-        boxes = gt.boxes[image, matches.gt_index[image, anchor]]
-        return _Assignment(labels, matches.label >= 0, positive.sum(1).float(), image, anchor, boxes)
+        labels = torch.where(matches.label > 0, gt.labels.gather(1, matches.gt_index), 0)
+        boxes = gt.boxes.gather(1, matches.gt_index[..., None].expand(-1, -1, 4))
+        return _Assignment(labels, matches.label >= 0, boxes)
 
     def _losses(
         self, anchors: Tensor, assigned: _Assignment, logits: list[Tensor], deltas: list[Tensor]
     ) -> dict[str, Tensor]:
-        cls_normalizer, normalizer = self._normalizers(assigned.positives)
-        rows = [x.shape[1] for x in logits]
-        row_weights = torch.split(assigned.used / cls_normalizer[:, None], rows, 1)
-        labels = torch.split(assigned.labels, rows, 1)
-        cls = [
-            sigmoid_focal(x.flatten(0, 1), y.flatten(), w.flatten(), self.loss.alpha, self.loss.gamma)
-            for x, y, w in zip(logits, labels, row_weights, strict=True)
-        ]
-        at_positives = torch.cat(deltas, 1)[assigned.image, assigned.anchor].float()
-        references = self.assigner.references(anchors[assigned.anchor])
-        box = self.loss.box_loss(at_positives, references, assigned.boxes, self.coder)
-        box = self.loss.box_weight * (box / normalizer[assigned.image]).sum()
-        return {"loss_retinanet_cls": torch.stack(cls).sum(), "loss_retinanet_box": box}
+        positive = assigned.labels > 0
+        cls_normalizer, normalizer = self._normalizers(positive.sum(1).float())
+        row_weights = assigned.used / cls_normalizer[:, None]
+        cls = sigmoid_focal(logits, assigned.labels, row_weights, self.loss.alpha, self.loss.gamma)
+        # elsewhere they may be anything, even what is no number, which a weight of 0 would not make one
+        predicted = torch.where(positive[..., None], torch.cat(deltas, 1).float(), 0.0)
+        references = self.assigner.references(anchors)
+        boxes = torch.where(positive[..., None], assigned.boxes, references)
+        box = self.loss.box_loss(predicted, references, boxes, self.coder)
+        box = self.loss.box_weight * (box * (positive / normalizer[:, None])).sum()
+        return {"loss_retinanet_cls": cls, "loss_retinanet_box": box}
 
     def _normalizers(self, positives: Tensor) -> tuple[Tensor, Tensor]:
         """What the class and box losses of each image are divided by, float32 (N,)."""
