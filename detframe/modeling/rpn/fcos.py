@@ -147,7 +147,7 @@ class FCOS(nn.Module):
 
     # ------------------------------------------------------------------ where
     def _locations(self, maps: Sequence[Tensor], images: ImageList) -> Locations:
-        grids = [(int(x.shape[-2]), int(x.shape[-1])) for x in maps]
+        grids = [(x.shape[-2], x.shape[-1]) for x in maps]
         key = (*grids, images.padded_hw)
         return self._known_locations.get(key, maps[0], lambda: self._place(grids, images.padded_hw, maps[0].device))
 
