@@ -17,6 +17,7 @@ import numpy as np
 
 from detframe.errors import InvalidValueError
 from detframe.inference import Detector
+from detframe.inference.tiling import Tiles
 from detframe.integrations.common import as_detector, mask_pixels, missing_library
 
 try:
@@ -50,6 +51,7 @@ class DetframeModel(Model):
         confidence_thresh: what scores below is left out; None: as the model was trained to.
         mask_thresh: the probability from which on a pixel belongs to an object.
         device: where the model of a path works, as `Detector.load` takes it.
+        tiles: how large images are cut, as `Detector.predict` takes it; None: as the detector was trained.
     """
 
     def __init__(
@@ -58,12 +60,14 @@ class DetframeModel(Model):
         confidence_thresh: float | None = None,
         mask_thresh: float = 0.5,
         device: str | None = None,
+        tiles: Tiles = None,
     ) -> None:
         if isinstance(model, Detector) and device is not None:
             raise InvalidValueError("device is for a path; a Detector has its device already")
         self.detector = as_detector(model, device)
         self.config = DetframeConfig(confidence_thresh)
-        self.mask_thresh = mask_thresh
+        self.detector.check(tiles=tiles)
+        self.mask_thresh, self.tiles = mask_thresh, tiles
         self._preprocess = True
 
     @property
@@ -102,6 +106,7 @@ class DetframeModel(Model):
             batch_size=max(1, len(images)),
             score_threshold=self.config.confidence_thresh or 0.0,
             paste_masks=False,
+            tiles=self.tiles,
         )
         return [self._labels(prediction) for prediction in predictions]
 

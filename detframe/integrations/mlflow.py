@@ -27,6 +27,7 @@ import PIL.Image
 import detframe
 from detframe.errors import InvalidTypeError, InvalidValueError, MissingFileError, shown
 from detframe.inference import Detector
+from detframe.inference.tiling import Tiles
 from detframe.integrations.common import missing_library
 
 try:
@@ -50,6 +51,8 @@ _COLUMNS = {
     "score": DataType.double,
     **dict.fromkeys(("x1", "y1", "x2", "y2"), DataType.double),
 }
+# What `mlflow.pyfunc.load_model` may be told; MLflow hands on what a model was saved with alone
+_MODEL_CONFIG = {"device": "auto", "amp": "auto", "allow_custom_imports": False, "tiles": None}
 _PARAMETERS = {"score_threshold": 0.0, "batch_size": 8}
 
 
@@ -82,6 +85,7 @@ def save_model(
     signature: ModelSignature | bool | None = None,
     input_example: Any = None,
     pip_requirements: Sequence[str] | str | None = None,
+    model_config: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> None:
     """Write a detector as a model of MLflow.
@@ -92,6 +96,8 @@ def save_model(
         signature: None: that of `signature()`; False: none, so that arrays (N, H, W, 3) may be handed in bare.
         input_example: None: that of `input_example()`.
         pip_requirements: None: this detframe, and what the file needs to run, at the versions that are here.
+        model_config: what `mlflow.pyfunc.load_model` uses where it is not told otherwise: device, amp,
+            allow_custom_imports, as `Detector.load` takes them, and tiles, as `Detector.predict` does.
         more: as `mlflow.pyfunc.save_model` takes it: metadata, code_paths, conda_env, extra_pip_requirements.
 
     Raises:
@@ -111,6 +117,7 @@ def save_model(
             signature=None if signature is False else _signature() if signature in (None, True) else signature,
             input_example=_example() if input_example is None else input_example,
             pip_requirements=pip_requirements,
+            model_config={**_MODEL_CONFIG, **(model_config or {})},
             **more,
         )
 
@@ -155,15 +162,26 @@ def load_model(model_uri: str, dst_path: str | None = None, **loading: Any) -> D
 
 
 def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> Served:
-    """What MLflow calls for `mlflow.pyfunc.load_model`; `model_config` is handed to `Detector.load`."""
-    return Served(_load(Path(path), **(model_config or {})))
+    """What MLflow calls for `mlflow.pyfunc.load_model`.
+
+    Args:
+        model_config: what `Detector.load` takes, and `tiles`, as `Detector.predict` takes it.
+    """
+    loading = dict(model_config or {})
+    tiles = loading.pop("tiles", None)
+    return Served(_load(Path(path), **loading), tiles)
 
 
 class Served:
-    """A detector as MLflow's pyfunc wants one: from pictures to rows."""
+    """A detector as MLflow's pyfunc wants one: from pictures to rows.
 
-    def __init__(self, detector: Detector) -> None:
-        self.detector = detector
+    Args:
+        tiles: how large pictures are cut, as `Detector.predict` takes it; None: as the detector was trained.
+    """
+
+    def __init__(self, detector: Detector, tiles: Tiles = None) -> None:
+        detector.check(tiles=tiles)
+        self.detector, self.tiles = detector, tiles
 
     def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> pandas.DataFrame:
         """A row for each object: image (which of the pictures, from 0), class_name, label, category_id, score, x1, y1,
@@ -176,7 +194,7 @@ class Served:
             params: score_threshold and batch_size, as `Detector.predict` has them.
         """
         how = {**_PARAMETERS, **(params or {})}
-        predictions = self.detector.predict(list(_pictures(model_input)), **how)
+        predictions = self.detector.predict(list(_pictures(model_input)), tiles=self.tiles, **how)
         tables = [prediction.to_pandas().drop(columns="file_name") for prediction in predictions]
         for index, table in enumerate(tables):
             table.insert(0, "image", np.int64(index))

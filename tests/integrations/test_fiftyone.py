@@ -53,6 +53,16 @@ def test_boxes_are_relative_and_all_images_go_together(detector, checkpoint_path
     assert all(0 <= v <= 1 for d in model.predict(IMAGES[1]).detections for v in d.bounding_box)
 
 
+def test_large_images_in_tiles(detector):
+    wanted = detector.predict(IMAGES, tiles=48)
+    for labels, prediction, size_hw in zip(
+        DetframeModel(detector, tiles=48).predict_all(IMAGES), wanted, SIZES, strict=True
+    ):
+        assert_detections(labels, prediction, size_hw)
+    with pytest.raises(InvalidValueError, match="SIZE"):
+        DetframeModel(detector, tiles=-5)
+
+
 def test_one_array_of_images_and_no_image(detector):
     model = DetframeModel(detector)
     stacked = np.stack([IMAGES[0], IMAGES[2]])

@@ -12,6 +12,7 @@ import torch
 
 mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed (mlflow-skinny is enough)")
 pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+from detframe.errors import InvalidValueError  # noqa: E402
 from detframe.inference import Detector  # noqa: E402
 from detframe.integrations import mlflow as flavour  # noqa: E402
 from tests.inference.conftest import NAMES, picture, tiny_checkpoint  # noqa: E402
@@ -96,6 +97,16 @@ def test_parameters_of_a_prediction(served, detector, photos):
     nothing = served.predict(paths, params={"score_threshold": 1.0})
     assert len(nothing) == 0 and list(nothing.columns) == COLUMNS
     assert nothing["image"].dtype == np.int64 and nothing["x1"].dtype == np.float64
+
+
+def test_large_pictures_in_tiles(detector, saved, photos):
+    paths = [str(path) for path in photos]
+    cut = mlflow.pyfunc.load_model(str(saved), model_config={"tiles": 48}).predict(paths)
+    wanted = detector.predict(paths, tiles=48)
+    assert len(cut) == sum(len(prediction["scores"]) for prediction in wanted)
+    np.testing.assert_allclose(cut["score"], np.concatenate([np.asarray(p["scores"]) for p in wanted]), atol=1e-5)
+    with pytest.raises(InvalidValueError, match="SIZE"):
+        flavour.Served(detector, tiles=-5)
 
 
 def test_the_model_says_what_it_takes_gives_and_needs(saved):
