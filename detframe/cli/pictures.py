@@ -12,6 +12,9 @@ from detframe.cli.sources import Source
 if TYPE_CHECKING:
     import numpy as np
 
+# Of a file that is read by region, what has more is drawn smaller, with no side longer than that
+WHOLE_PIXELS, REDUCED_SIDE = 2**27, 4096
+
 
 @dataclass
 class Picture:
@@ -46,6 +49,25 @@ class Picture:
     def given(self) -> np.ndarray | Path:
         """What the detector gets."""
         return Path(self.source.place) if self.image is None else self.image
+
+    def to_draw(self) -> np.ndarray:
+        """What is drawn on: all of it, or a smaller picture of a file that is read by region and too large for memory.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        if self.image is not None:
+            return self.image
+        from detframe.data.image_files import max_pixels
+        from detframe.data.reduced import load_reduced
+        from detframe.data.regions import region_size
+
+        height, width = region_size(self.source.place)
+        return (
+            self.pixels()
+            if height * width <= min(max_pixels(), WHOLE_PIXELS)
+            else load_reduced(self.source.place, REDUCED_SIDE)
+        )
 
     def pixels(self) -> np.ndarray:
         """All of it, decoded now where it is in a file.

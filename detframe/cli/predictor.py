@@ -159,9 +159,14 @@ class Predictor:
             self._write(picture.source.target, lambda: write_crops(picture, prediction, self._crop_names))
 
     def _drawn(self, picture: Picture, prediction: ImagePrediction) -> np.ndarray:
-        from detframe.visualization import draw_instances
+        from detframe.visualization import draw_instances, reduced
 
-        return draw_instances(picture.pixels(), prediction, self.detector.class_names, labels=self.choices.labels)
+        pixels = picture.to_draw()
+        height, width = pixels.shape[:2]
+        shown = reduced(prediction, prediction.size_hw, (height, width))
+        if (height, width) != prediction.size_hw:
+            logger.info("%s is very large: drawn with %dx%d pixels", picture.source.name, width, height)
+        return draw_instances(pixels, shown, self.detector.class_names, labels=self.choices.labels)
 
     def _write(self, target: Path, write: Callable[[], None]) -> bool:
         """Write a drawing. One that cannot be written is named, and the predictions stay; but a full disk ends all."""

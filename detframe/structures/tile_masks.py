@@ -42,11 +42,35 @@ class TileMask:
         top, left, pixels = array_masks.mask_window(self.probs, self.box, self.tile_hw)
         return y + top, x + left, pixels
 
+    def rescale(self, from_hw: tuple[int, int], to_hw: tuple[int, int]) -> TileMask:
+        """The same in the image resized from one size (H, W) to another."""
+        factors = [new / old for new, old in zip(to_hw, from_hw, strict=True)]
+        if self.box is not None:
+            box = (self.box + np.tile(self.corner, 2)) * np.array([factors[1], factors[0]] * 2)
+            return TileMask(self.probs, box.astype(np.float32), (0, 0), to_hw)
+        left, top = self.corner
+        places = [
+            _nearest(start, length, factor, limit)
+            for start, length, factor, limit in zip((top, left), self.probs.shape, factors, to_hw, strict=True)
+        ]
+        (y, rows), (x, columns) = places
+        return TileMask(self.probs[np.ix_(rows, columns)], None, (x, y), to_hw)
+
     @cached_property
     def pixels(self) -> Window:
         """The pixels that belong to the mask, bool."""
         y, x, probs = self.window
         return y, x, _reached(probs, MASK_THRESHOLD)
+
+
+def _nearest(start: int, length: int, factor: float, limit: int) -> tuple[int, np.ndarray]:
+    """Where pixels from `start` on begin in a side of `limit` resized pixels, and which of them each of these shows."""
+    first = min(int(start * factor), limit)
+    last = min(int(np.ceil((start + length) * factor)), limit)
+    if not length or last <= first:
+        return first, np.zeros(0, dtype=np.int64)
+    found = ((np.arange(first, last) + 0.5) / factor).astype(np.int64) - start
+    return first, found.clip(0, length - 1)
 
 
 def tile_masks(masks: Any, tile: Sequence[int]) -> list[TileMask]:
@@ -85,6 +109,11 @@ class TileMasks:
     def __getitem__(self, keep: Any) -> TileMasks:
         rows = np.arange(len(self))[keep if isinstance(keep, slice) else as_numpy(keep)]
         return TileMasks([self.parts[row] for row in np.atleast_1d(rows).tolist()], self.size_hw, self.kind)
+
+    def rescale(self, from_hw: tuple[int, int], to_hw: tuple[int, int]) -> TileMasks:
+        """The masks of the image resized from one size (H, W) to another."""
+        parts = [[part.rescale(from_hw, to_hw) for part in parts] for parts in self.parts]
+        return TileMasks(parts, to_hw, self.kind)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

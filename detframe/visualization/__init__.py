@@ -9,13 +9,16 @@ from detframe.visualization.drawing import (
     training_image,
     with_caption,
 )
+from detframe.visualization.reducing import reduced, within
 
 __all__ = [
     "class_colour",
     "contact_sheet",
     "draw_curves",
     "draw_instances",
+    "reduced",
     "side_by_side",
     "training_image",
     "with_caption",
+    "within",
 ]

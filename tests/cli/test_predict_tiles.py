@@ -15,7 +15,9 @@ from PIL import Image
 from detframe.cli import predict
 from detframe.cli.predictor import Predictor
 from detframe.cli.video_writer import VideoWriter
+from detframe.data import ImageReadError
 from detframe.inference import Detector
+from detframe.visualization import draw_instances
 from tests.inference.spots import drawn, spots_in, spotter
 
 
@@ -70,19 +72,56 @@ def test_a_file_that_is_read_by_region_is_never_decoded_where_no_drawing_wants_i
     image = drawn(0, 150, 210, 20, 30)
     path = save(tmp_path / "a.tif", image)
     monkeypatch.setattr("detframe.cli.pictures.Picture.pixels", None)
+    monkeypatch.setattr("detframe.cli.pictures.Picture.to_draw", None)
     assert run(tmp_path / "found", "--input", path, "--tiles", 64, "OVERLAP=0.5", "--no-drawings") == 0
     assert found_boxes(tmp_path / "found") == wanted(image)
 
 
-def test_a_file_that_is_too_large_to_be_drawn_is_predicted_all_the_same(
+@pytest.mark.parametrize("limit", ["memory", "drawings"])
+def test_a_file_that_is_too_large_for_memory_is_drawn_smaller(
+    spots: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], limit: str
+):
+    image = drawn(0, 1500, 2100, 20, 60)
+    path = save(tmp_path / "a.tif", image)
+    if limit == "memory":
+        monkeypatch.setenv("DETFRAME_MAX_IMAGE_PIXELS", "2000000")
+    else:
+        monkeypatch.setattr("detframe.cli.pictures.WHOLE_PIXELS", 2_000_000)
+    monkeypatch.setattr("detframe.cli.pictures.REDUCED_SIDE", 1100)
+    monkeypatch.setattr("detframe.data.reduced._BAND_PIXELS", 2100 * 300)
+    seen: list[Any] = []
+    draw = draw_instances
+
+    def drawing(pixels: Any, shown: Any, *words: Any, **how: Any) -> Any:
+        seen.append((pixels, shown))
+        return draw(pixels, shown, *words, **how)
+
+    monkeypatch.setattr("detframe.visualization.draw_instances", drawing)
+    assert run(tmp_path / "found", "--input", path, "--tiles", 512, "OVERLAP=0.5", "--strict", "--save-crops") == 0
+    assert found_boxes(tmp_path / "found") == wanted(image)  # in pixels of the file, as the crops are
+    [(pixels, shown)] = seen
+    blocks = image.reshape(750, 2, 1050, 2, 3).mean((1, 3))
+    assert pixels.shape == (750, 1050, 3) and np.abs(pixels - blocks).max() <= 1
+    assert sorted(np.asarray(shown["boxes"]).tolist()) == sorted([x / 2 for x in box] for box in wanted(image))
+    assert cv2.imread(str(tmp_path / "found" / "a.tif")).shape == (750, 1050, 3)
+    crops = sorted(cv2.imread(str(crop)).shape[:2] for crop in (tmp_path / "found" / "crops").rglob("*.jpg"))
+    assert crops == sorted((int(y2 - y1), int(x2 - x1)) for x1, y1, x2, y2 in wanted(image))
+    said = capsys.readouterr().err
+    assert "a.tif is very large: drawn with 1050x750 pixels" in said and "not drawn" not in said
+
+
+def test_a_file_that_cannot_be_drawn_is_predicted_all_the_same(
     spots: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
+    def broken(*_: Any) -> None:
+        raise ImageReadError("a.tif is damaged")
+
     image = drawn(0, 150, 210, 20, 30)
     path = save(tmp_path / "a.tif", image)
-    monkeypatch.setenv("DETFRAME_MAX_IMAGE_PIXELS", "20000")
+    monkeypatch.setattr("detframe.cli.pictures.Picture.to_draw", broken)
     assert run(tmp_path / "found", "--input", path, "--tiles", 64, "OVERLAP=0.5") == 0
     assert found_boxes(tmp_path / "found") == wanted(image)
-    assert "not drawn" in capsys.readouterr().err
+    assert "not drawn: a.tif is damaged" in capsys.readouterr().err
     assert run(tmp_path / "strict", "--input", path, "--tiles", 64, "--strict") == 1
 
 

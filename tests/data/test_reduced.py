@@ -1,0 +1,52 @@
+"""Large images made small, read in bands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detframe.data import ImageReadError
+from detframe.data import reduced as reduced_module
+from detframe.data.reduced import load_reduced
+
+
+def saved(path: Path, height: int, width: int) -> np.ndarray:
+    """An image of smooth colours."""
+    y, x = np.mgrid[:height, :width]
+    image = np.stack([y % 256, x % 256, (x + y) % 256], 2).astype(np.uint8)
+    Image.fromarray(image).save(path)
+    return image
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.png"])
+@pytest.mark.parametrize("band", [1, 500, 2**24])
+def test_blocks_of_pixels_become_their_mean_whatever_the_bands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, band: int
+) -> None:
+    monkeypatch.setattr(reduced_module, "_BAND_PIXELS", band)
+    image = saved(tmp_path / name, 120, 90)
+    small = load_reduced(tmp_path / name, 45)
+    assert small.shape == (40, 30, 3) and small.dtype == np.uint8
+    assert np.abs(small - image.reshape(40, 3, 30, 3, 3).mean((1, 3))).max() <= 1
+
+
+@pytest.mark.parametrize(("size_hw", "longest", "small_hw"), [((7, 100), 20, (2, 20)), ((31, 11), 10, (8, 3))])
+def test_sides_that_do_not_divide(
+    tmp_path: Path, size_hw: tuple[int, int], longest: int, small_hw: tuple[int, int]
+) -> None:
+    saved(tmp_path / "a.tif", *size_hw)
+    assert load_reduced(tmp_path / "a.tif", longest).shape == (*small_hw, 3)
+
+
+def test_a_small_image_comes_as_it_is(tmp_path: Path) -> None:
+    image = saved(tmp_path / "a.png", 30, 40)
+    assert np.array_equal(load_reduced(tmp_path / "a.png", 40), image)
+
+
+def test_what_is_no_image(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(b"nothing")
+    with pytest.raises(ImageReadError, match=r"a\.tif"):
+        load_reduced(tmp_path / "a.tif", 40)
