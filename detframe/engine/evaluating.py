@@ -145,7 +145,11 @@ class TestSets:
         file_name = file_names(records)
         pictures = EvaluationPictures(self.writer, name, iteration, classes, self.cfg.TEST.VISUALIZE, file_name)
         losses = ValidationLosses.of(self.cfg, model, file_name) if self.cfg.TEST.LOSS else None
-        on_batch = in_turn(pictures.on_batch, None if losses is None else losses.on_batch)
+        if watched is None:
+            draw = pictures.on_batch
+        else:
+            draw, evaluator.on_image = None, pictures.on_image
+        on_batch = in_turn(draw, None if losses is None else losses.on_batch)
         metrics: dict[str, float] = run_evaluation(
             seen if watched is None else watched, _Stoppable(loader), evaluator, self.amp_dtype, on_batch
         )

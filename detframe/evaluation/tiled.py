@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ import numpy as np
 from detframe.errors import InvalidValueError
 from detframe.structures import Merging, Prediction, Target, merge_predictions
 from detframe.structures.merging import compact
+
+OnImage = Callable[[Target, Prediction, np.ndarray], None]
 
 
 class TiledEvaluator:
@@ -23,11 +25,15 @@ class TiledEvaluator:
     Args:
         evaluator: scores whole images.
         merging: how detections are merged.
+
+    Attributes:
+        on_image: called with the target, the merged prediction and the tiles (T, 4) of each image, as it is scored.
     """
 
     def __init__(self, evaluator: Any, merging: Merging) -> None:
         self.evaluator = evaluator
         self.merging = merging
+        self.on_image: OnImage | None = None
         self._clear()
         self.seconds = 0.0
 
@@ -93,6 +99,8 @@ class TiledEvaluator:
         self.seconds += time.perf_counter() - begun
         target = self._target
         self._clear()
+        if self.on_image is not None:
+            self.on_image(target, merged, tiles)
         self.evaluator.update([target], [merged])
 
 

@@ -154,7 +154,7 @@ def test_a_training_on_tiles_is_evaluated_in_tiles_and_its_detector_predicts_in_
 
 
 def test_the_files_of_an_evaluation(squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """evaluation.json, predictions in the image, pictures of tiles, and the page."""
+    """evaluation.json, predictions in the image, pictures of whole images, and the page."""
     from detframe.engine import evaluate, run
     from detframe.engine.inputs import load_test_sets
 
@@ -168,7 +168,8 @@ def test_the_files_of_an_evaluation(squares: Path, tmp_path: Path, monkeypatch: 
     assert written["bbox/AP"] == pytest.approx(100) and written["whole/pixels"] > 0
     rows = json.loads((out / "predictions_squares.json").read_text())
     assert len(rows) == 45 and max(row["bbox"][0] for row in rows) > 64
-    assert len(list((out / "images").glob("predictions_squares_*.png"))) == 2
+    pictures = sorted((out / "images").glob("predictions_squares_*.png"))
+    assert len(pictures) == 2
     assert "In tiles, and whole" in (out / "report.html").read_text()
 
 
