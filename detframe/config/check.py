@@ -8,6 +8,7 @@ from typing import Any
 
 from detframe.config.bounds import Each, Name, Rule, complaints, shown
 from detframe.config.durations import parse_duration
+from detframe.config.effects import without_effect
 from detframe.config.tree import ConfigNode
 from detframe.errors import InvalidValueError, UnknownNameError
 from detframe.registry import Registry
@@ -24,14 +25,31 @@ def validate(cfg: ConfigNode) -> None:
     Raises:
         ValueError: a list of every finding, each with its key, its value, and where the value was set.
     """
-    findings = [
-        f"{line} (from {cfg.source(key)})"
-        for key, statement, value in cfg.statements()
-        for line in complaints(statement.rule, key, value)
-    ]
-    if not findings:  # what agrees is asked of sound values alone
-        rows = [*_solver(cfg), *_input(cfg), *_heads(cfg), *_efpn(cfg), *_test(cfg)]
-        findings = [_misfit(cfg, key, wanted) for key, wanted in rows]
+    check_values(cfg)  # what agrees is asked of sound values alone
+    rows = [*_solver(cfg), *_input(cfg), *_heads(cfg), *_efpn(cfg), *_test(cfg)]
+    _refuse([_misfit(cfg, key, wanted) for key, wanted in rows])
+
+
+def check_values(cfg: ConfigNode, section: str = "") -> None:
+    """Check what each key states.
+
+    Args:
+        section: what the keys begin with that are looked at, as "MODEL."; "" is all of them.
+
+    Raises:
+        ValueError: as `validate`.
+    """
+    _refuse(
+        [
+            f"{line} (from {cfg.source(key)})"
+            for key, statement, value in cfg.statements()
+            if key.startswith(section)
+            for line in complaints(statement.rule, key, value)
+        ]
+    )
+
+
+def _refuse(findings: list[str]) -> None:
     if findings:
         raise InvalidValueError("the config has errors:\n" + "\n".join(f"  {line}" for line in findings))
 
@@ -75,7 +93,7 @@ def doubts(cfg: ConfigNode) -> list[str]:
         )
     if cfg.TEST.EVAL_PERIOD and not cfg.DATASETS.TEST:
         out.append(f"TEST.EVAL_PERIOD is {cfg.TEST.EVAL_PERIOD}, but DATASETS.TEST is empty: nothing is evaluated")
-    return out
+    return [*out, *without_effect(cfg)]
 
 
 def _misfit(cfg: ConfigNode, key: str, wanted: str) -> str:

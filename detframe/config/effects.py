@@ -1,0 +1,86 @@
+"""Keys that were set and change nothing, since another key turns off what they are about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from detframe.config.tree import ConfigNode
+
+_DENSE = {  # what a dense detector takes in place of keys of the RPN
+    "FCOS": {"BOX_LOSS_TYPE": "MODEL.FCOS.IOU_LOSS_TYPE", "NMS_METRIC": "TEST.NMS_METRIC"},
+    "RetinaNet": {"BOX_LOSS_TYPE": "MODEL.RETINANET.BOX_LOSS_TYPE", "NMS_METRIC": "TEST.NMS_METRIC"},
+}
+_ASSIGNMENT = {"ATSS": "atss", "NWD": "nwd", "RFLA": "rfla"}  # whose parameters begin so
+_OF_REGIONS = ("MODEL.ROI_HEADS.ASSIGNER", "MODEL.ROI_BOX_HEAD.BOX_LOSS_TYPE")
+_BY_DISTANCE = (
+    "MODEL.RPN.BOX_LOSS_TYPE",
+    "MODEL.RPN.NMS_METRIC",
+    "MODEL.RETINANET.BOX_LOSS_TYPE",
+    "MODEL.FCOS.IOU_LOSS_TYPE",
+    "MODEL.ROI_HEADS.ASSIGNER",
+    "MODEL.ROI_BOX_HEAD.BOX_LOSS_TYPE",
+    "TEST.NMS_METRIC",
+)
+
+
+def without_effect(cfg: ConfigNode) -> Iterator[str]:
+    """A sentence for each reason why keys that are not as by default change nothing; of those for small objects."""
+    set_keys = [key for key, statement, value in cfg.statements() if value != statement.default]
+    yield from _tiles(cfg, set_keys)
+    yield from _dense(cfg, set_keys)
+    yield from _assignment(cfg, set_keys)
+    yield from _extended(cfg, set_keys)
+    regions = [key for key in set_keys if key in _OF_REGIONS]
+    if regions and not cfg.MODEL.ROI_HEADS.NAME:
+        yield _said(regions, "MODEL.ROI_HEADS.NAME is empty, so that there are no ROI heads")
+    if "MODEL.NWD_CONSTANT" in set_keys and all(cfg.at(key) != "nwd" for key in _BY_DISTANCE):
+        yield _said(["MODEL.NWD_CONSTANT"], "no loss, NMS or assigner that it is for is 'nwd'")
+    taught = [key for key in set_keys if key.startswith("MODEL.DISTILL.")]
+    if taught and not cfg.MODEL.DISTILL.ON:
+        yield _said(taught, "MODEL.DISTILL.ON is False")
+
+
+def _tiles(cfg: ConfigNode, set_keys: list[str]) -> Iterator[str]:
+    keys = [key for key in set_keys if key.startswith("INPUT.TILES.")]
+    if keys and not cfg.INPUT.TILES.SIZE:
+        yield _said(keys, "INPUT.TILES.SIZE is 0, so that images stay whole")
+
+
+def _dense(cfg: ConfigNode, set_keys: list[str]) -> Iterator[str]:
+    """Keys of the RPN of a dense detector, which has others in their place."""
+    name = cfg.MODEL.RPN.NAME
+    for key, own in _DENSE.get(name, {}).items():
+        if f"MODEL.RPN.{key}" in set_keys:
+            yield _said([f"MODEL.RPN.{key}"], f"MODEL.RPN.NAME is {name!r}, which takes {own}")
+
+
+def _assignment(cfg: ConfigNode, set_keys: list[str]) -> Iterator[str]:
+    kind, name = cfg.MODEL.RPN.ASSIGNER, cfg.MODEL.RPN.NAME
+    keys = []
+    for key in set_keys:
+        section, _, parameter = key.rpartition(".")
+        if section != "MODEL.RPN.ASSIGNMENT":
+            continue
+        first = parameter.partition("_")[0]
+        used = name == "FCOS" and kind in ("atss", "nwd") if first == "FCOS" else kind == _ASSIGNMENT.get(first)
+        if not used:
+            keys.append(key)
+    if keys:
+        head = f" of {name}" if name in _DENSE else ""
+        yield _said(keys, f"MODEL.RPN.ASSIGNER{head} is {kind!r}")
+
+
+def _extended(cfg: ConfigNode, set_keys: list[str]) -> Iterator[str]:
+    """Keys of an extended pyramid without one. A body of somebody's own may take them, whatever its name is."""
+    body = cfg.MODEL.BACKBONE.CONV_BODY
+    if "EFPN" in body.upper() or cfg.CUSTOM_IMPORTS:
+        return
+    keys = [key for key in set_keys if key.startswith("MODEL.EFPN.")]
+    if cfg.MODEL.ROI_HEADS.NAME == "ExtendedROIHeads":
+        keys.append("MODEL.ROI_HEADS.NAME")
+    if keys:
+        yield _said(keys, f"MODEL.BACKBONE.CONV_BODY {body!r} is no extended pyramid, as 'R-50-EFPN' is")
+
+
+def _said(keys: list[str], reason: str) -> str:
+    return f"{', '.join(keys)} {'has' if len(keys) == 1 else 'have'} no effect: {reason}"

@@ -1,0 +1,77 @@
+"""Keys that change nothing are said, with the key that turns them off; those that do are not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from detframe.config import get_cfg
+from detframe.config.check import doubts
+from detframe.config.effects import without_effect
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+DENSE = ("MODEL.ROI_HEADS.NAME", "", "MODEL.RPN.NAME")
+IDLE = {
+    "tiles": (("INPUT.TILES.OVERLAP", 0.4), "INPUT.TILES.OVERLAP has no effect: INPUT.TILES.SIZE is 0, so that"),
+    "loss of FCOS": (
+        (*DENSE, "FCOS", "MODEL.RPN.BOX_LOSS_TYPE", "nwd"),
+        "MODEL.RPN.BOX_LOSS_TYPE has no effect: MODEL.RPN.NAME is 'FCOS', which takes MODEL.FCOS.IOU_LOSS_TYPE",
+    ),
+    "NMS of RetinaNet": (
+        (*DENSE, "RetinaNet", "MODEL.RPN.NMS_METRIC", "nwd"),
+        "MODEL.RPN.NMS_METRIC has no effect: MODEL.RPN.NAME is 'RetinaNet', which takes TEST.NMS_METRIC",
+    ),
+    "no ROI heads": (
+        (*DENSE, "FCOS", "MODEL.ROI_HEADS.ASSIGNER", "nwd"),
+        "MODEL.ROI_HEADS.ASSIGNER has no effect: MODEL.ROI_HEADS.NAME is empty",
+    ),
+    "of another assigner": (
+        ("MODEL.RPN.ASSIGNER", "nwd", "MODEL.RPN.ASSIGNMENT.ATSS_K", 5, "MODEL.RPN.ASSIGNMENT.FCOS_PRIOR", 4.0),
+        "ASSIGNMENT.ATSS_K, MODEL.RPN.ASSIGNMENT.FCOS_PRIOR have no effect: MODEL.RPN.ASSIGNER is 'nwd'",
+    ),
+    "no assigner": (("MODEL.RPN.ASSIGNMENT.RFLA_K", (2, 1)), "RFLA_K has no effect: MODEL.RPN.ASSIGNER is 'iou'"),
+    "constant": (("MODEL.NWD_CONSTANT", 20.0), "MODEL.NWD_CONSTANT has no effect: no loss, NMS or assigner"),
+    "no extended pyramid": (
+        ("MODEL.EFPN.TRANSFER", "plain", "MODEL.ROI_HEADS.NAME", "ExtendedROIHeads"),
+        "MODEL.EFPN.TRANSFER, MODEL.ROI_HEADS.NAME have no effect: MODEL.BACKBONE.CONV_BODY 'R-50-FPN' is no extended",
+    ),
+    "no distillation": (("MODEL.DISTILL.DETECTION", True), "DETECTION has no effect: MODEL.DISTILL.ON is False"),
+}
+ACTIVE = {
+    "tiles": ("INPUT.TILES.SIZE", 64, "INPUT.TILES.OVERLAP", 0.4),
+    "loss of the RPN": ("MODEL.RPN.BOX_LOSS_TYPE", "nwd", "MODEL.NWD_CONSTANT", 20.0),
+    "prior of FCOS": (*DENSE, "FCOS", "MODEL.RPN.ASSIGNER", "atss", "MODEL.RPN.ASSIGNMENT.FCOS_PRIOR", 4.0),
+    "rfla": ("MODEL.RPN.ASSIGNER", "rfla", "MODEL.RPN.ASSIGNMENT.RFLA_K", (2, 1)),
+    "extended": ("MODEL.BACKBONE.CONV_BODY", "timm/resnet18-EFPN", "MODEL.EFPN.TRANSFER", "plain"),
+    "a body of one's own": ("CUSTOM_IMPORTS", ("own.py",), "MODEL.EFPN.WIDTH", 64, "MODEL.BACKBONE.CONV_BODY", "OWN"),
+    "distillation": ("MODEL.DISTILL.ON", True, "MODEL.DISTILL.DETECTION", True),
+    "set as by default": ("INPUT.TILES.OVERLAP", 0.2),
+}
+
+
+def config(overrides):
+    cfg = get_cfg()
+    cfg.merge_from_list(list(overrides))
+    return cfg
+
+
+@pytest.mark.parametrize(("overrides", "message"), IDLE.values(), ids=IDLE)
+def test_keys_that_change_nothing_are_said_with_the_key_that_turns_them_off(overrides, message):
+    cfg = config(overrides)
+    (said,) = without_effect(cfg)
+    assert message in said
+    assert said in doubts(cfg)
+
+
+@pytest.mark.parametrize("overrides", ACTIVE.values(), ids=ACTIVE)
+def test_nothing_is_said_of_keys_that_do_something(overrides):
+    assert list(without_effect(config(overrides))) == []
+
+
+@pytest.mark.parametrize("folder", [path.name for path in sorted(CONFIGS.iterdir()) if path.is_dir()])
+def test_every_shipped_config_does_what_it_says(folder):
+    for path in sorted((CONFIGS / folder).rglob("*.yaml")):
+        cfg = get_cfg()
+        cfg.merge_from_file(str(path))
+        assert list(without_effect(cfg)) == [], path
