@@ -24,15 +24,21 @@ from typing import Any, TypeVar, overload
 from detframe.errors import InvalidTypeError, InvalidValueError, UnknownNameError
 
 T = TypeVar("T")
+_MOST, _FEW = 120, 20  # known names, of which all are shown; and those that are shown where there are more
 
 
 def nearest(name: str, known: list[str], count: int = 3) -> str:
-    """A phrase that names the known words nearest to `name`: `did you mean 'a' or 'b'?`, or the list of all."""
+    """A phrase that names the known words nearest to `name`: `did you mean 'a' or 'b'?`, or the list of all.
+
+    Of more than a screen can show, the first few.
+    """
     matches = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=count, cutoff=0.5)
     by_lower = {k.lower(): k for k in known}
     if matches:
         return "did you mean " + " or ".join(repr(by_lower[m]) for m in matches) + "?"
-    return "known: " + (", ".join(sorted(known)) or "none")
+    more = len(known) - _FEW if len(known) > _MOST else 0
+    some = sorted(known)[:_FEW] if more else sorted(known)
+    return "known: " + (", ".join(some) or "none") + (f" and {more} more" if more else "")
 
 
 class Registry:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from detframe import registry
-from detframe.registry import Registry
+from detframe.registry import Registry, nearest
 
 
 @pytest.fixture
@@ -134,3 +134,9 @@ def test_a_family_owns_the_names_that_begin_with_it():
     assert "zoo/some-FPN" in things and "park/x" not in things
     with pytest.raises(KeyError, match="THINGS has no 'park/x'"):
         things.get("park/x")
+
+
+def test_of_more_names_than_a_screen_holds_the_first_few_are_shown():
+    said = nearest("zzzz", [f"model{number:04}" for number in range(1300)])
+    assert said.startswith("known: model0000, ") and said.endswith("model0019 and 1280 more")
+    assert nearest("zzzz", ["b", "a"]) == "known: a, b"

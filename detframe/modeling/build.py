@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from detframe.config import ConfigNode
+from detframe.config.check import check_values
 from detframe.errors import InvalidValueError
 from detframe.layers import freeze_matching
 from detframe.modeling.detector import GeneralizedRCNN, Preprocessor, check_extractor
@@ -37,7 +38,9 @@ def build_detection_model(cfg: ConfigNode) -> GeneralizedRCNN:
         ValueError: MODEL.NUM_CLASSES is 0 (training infers it from the data; here there is none).
         KeyError: a name that no registry has.
         ValueError: a pattern of MODEL.FREEZE that matches no parameter, or a TEST.NMS that the model cannot have.
+        ValueError: values of MODEL that their keys do not take.
     """
+    check_values(cfg, "MODEL.")
     if cfg.MODEL.NUM_CLASSES < 1:
         raise InvalidValueError(
             f"MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}; a model needs the number of foreground classes "
@@ -125,8 +128,20 @@ def _levels_from(cfg: ConfigNode, strides: dict[str, int]) -> list[str]:
     """The levels from MODEL.RPN.FINEST_LEVEL on."""
     level, names = cfg.MODEL.RPN.FINEST_LEVEL, list(strides)
     if level not in strides:
+        body = cfg.MODEL.BACKBONE.CONV_BODY
         raise InvalidValueError(
-            f"MODEL.RPN.FINEST_LEVEL is {level!r}, but {cfg.MODEL.BACKBONE.CONV_BODY!r} gives {names}; of a pyramid "
-            "'p1' needs EFPN ('R-50-EFPN'), and any other MODEL.FPN.IN_FEATURES that reach down to it, or are empty"
+            f"MODEL.RPN.FINEST_LEVEL is {level!r}, but {body!r} gives {names}; {_finer(body, names)}"
         )
     return names[names.index(level) :]
+
+
+def _finer(body: str, names: list[str]) -> str:
+    """What to do for a level that a body does not give."""
+    if not any(name in names for name in ("p2", "p3", "p4", "p5")):
+        return "it has no pyramid: take one that has, as 'R-50-FPN', or leave FINEST_LEVEL empty"
+    own = body.replace("-FPN-RETINANET", "-FPN")
+    extended = f"{own.removesuffix('-FPN')}-EFPN" if own.endswith("-FPN") else "R-50-EFPN"
+    return (
+        f"'p1' needs an extended pyramid ({extended!r}, as 'R-50-EFPN'), and any other MODEL.FPN.IN_FEATURES that "
+        "reach down to it, or are empty"
+    )

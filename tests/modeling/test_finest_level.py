@@ -143,7 +143,15 @@ WRONG = {
     "twice": ("FCOS", "R-18-FPN", "p2", ("MODEL.RPN.IN_FEATURES", ("p2", "p3")), r"RPN\.IN_FEATURES must be empty"),
     "unread": ("FCOS", "R-18-EFPN", "p2", (), r"nothing would read the extended level p1 .* CONV_BODY 'R-18-FPN'"),
     "no level": ("FCOS", "R-18-FPN", "p9", (), r"FINEST_LEVEL must be one of .*not 'p9'"),
-    "one map": ("AnchorRPN", "R-18-C4", "p2", (), r"FINEST_LEVEL is 'p2', but 'R-18-C4' gives \['res4'\]"),
+    "one map": (
+        "AnchorRPN",
+        "R-18-C4",
+        "p2",
+        (),
+        r"FINEST_LEVEL is 'p2', but 'R-18-C4' gives \['res4'\]; it has no pyramid",
+    ),
+    "own body": ("AnchorRPN", "MNV2-FPN", "p1", (), r"'p1' needs an extended pyramid \('MNV2-EFPN', as"),
+    "retinanet": ("RetinaNet", "MNV2-FPN-RETINANET", "p1", (), r"an extended pyramid \('MNV2-EFPN', as"),
     "rows": ("AnchorRPN", "R-18-FPN", "p2", (KEYS["AnchorRPN"], [[2**i] for i in range(2, 9)]), r"7 levels .* has 5"),
 }
 
@@ -152,3 +160,17 @@ WRONG = {
 def test_what_makes_no_sense_says_so(head, body, level, opts, message):
     with pytest.raises(ValueError, match=message):
         build_outline(config(head, body, level, *opts))
+
+
+@pytest.mark.parametrize("head", ["AnchorRPN", "RetinaNet"])
+def test_a_body_that_was_extended_alone_is_told_how_to_go_on(head):
+    """CONV_BODY alone gives a level more than there are anchors; the message says which key is missing."""
+    section = "RPN" if head == "AnchorRPN" else "RETINANET"
+    rows = {f"MODEL.{section}.ANCHOR_SIZES": ((16,), (32,), (64,), (128,), (256,))}
+    overrides = [word for pair in rows.items() for word in pair]
+    with pytest.raises(ValueError, match=r"the pyramid has 6: p1 .*FINEST_LEVEL .*'p2' .*'p1'") as raised:
+        build_outline(config(head, "MNV2-EFPN", "", *overrides))
+    assert "write one row of sizes for each level" in str(raised.value)
+    build_outline(config(head, "MNV2-EFPN", "p1", *overrides))
+    if head == "AnchorRPN":
+        build_outline(config(head, "MNV2-EFPN", "p2", *overrides))

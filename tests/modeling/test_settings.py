@@ -82,3 +82,28 @@ def test_settings_at_their_limits_work(kind: str, key: str, value: Any):
 def test_settings_that_fit_no_model_name_their_key(kind: str, key: str, value: Any):
     with pytest.raises(UserError, match=key.rpartition(".")[2] if key != "MODEL.FREEZE" else key):
         check_a_step(kind, key, value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("MODEL.RPN.ASSIGNER", "simota"),
+        ("MODEL.FPN.UPSAMPLE", "bicubic"),
+        ("MODEL.RPN.ASSIGNMENT.NWD_K", -1),
+        ("MODEL.ROI_HEADS.ASSIGNER", "rfla"),
+        ("MODEL.EFPN.CROP_SIZE", 0),
+        ("MODEL.RPN.NMS_THRESH", 1.5),
+    ],
+)
+def test_no_model_is_built_with_a_value_that_its_key_does_not_take(key: str, value: Any):
+    """What a training refuses, the model alone refuses too, and does not take for something else."""
+    cfg = get_cfg()
+    cfg.merge_from_list([*SMALL, key, value])
+    with pytest.raises(ValueError, match=f"{key} must be .*, not {value!r} "):
+        build_detection_model(cfg)
+
+
+def test_other_sections_do_not_keep_a_model_from_being_built():
+    cfg = get_cfg()
+    cfg.merge_from_list([*SMALL, "MODEL.BACKBONE.CONV_BODY", "R-18-FPN", "SOLVER.STEPS", (5, 5)])
+    assert build_detection_model(cfg) is not None

@@ -108,7 +108,10 @@ def _create(name: str, out_indices: tuple[int, ...] | None = None) -> Any:
     except ImportError as error:
         raise InvalidValueError(f"{PREFIX}{name} needs the timm library: pip install 'detframe[timm]'") from error
     if not timm.is_model(name):
-        raise InvalidValueError(f"timm {timm.__version__} has no model {name!r}; {nearest(name, timm.list_models())}")
+        raise InvalidValueError(
+            f"timm {timm.__version__} has no model {name!r}; {nearest(name, timm.list_models())} "
+            "(timm.list_models('*resnet*') lists those of a kind)"
+        )
     wanted: dict[str, Any] = {"features_only": True, "pretrained": False}
     if out_indices is not None:
         wanted["out_indices"] = out_indices

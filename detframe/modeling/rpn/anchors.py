@@ -18,6 +18,7 @@ from detframe.ops.reach import Objects, grid_cells, nearest_anchors
 from detframe.structures import ImageList
 
 T = TypeVar("T")
+_FINEST_LEVELS = {f"p{level}" for level in range(1, 6)}  # that MODEL.RPN.FINEST_LEVEL may name
 
 
 class AnchorGenerator(nn.Module):
@@ -145,8 +146,21 @@ def _sizes_per_level(
     if len(rows) != len(strides):
         raise InvalidValueError(
             f"{key} has {len(rows)} levels {sizes}, but the pyramid has {len(strides)}: "
-            f"{', '.join(f'{name} (stride {stride})' for name, stride in strides.items())}"
+            f"{', '.join(f'{name} (stride {stride})' for name, stride in strides.items())}; {_remedy(rows, strides)}"
         )
     if len({len(row) for row in rows}) != 1:
         raise InvalidValueError(f"{key} needs equally many sizes on every level, not {sizes}")
     return rows
+
+
+def _remedy(rows: Sequence[Any], strides: Mapping[str, int]) -> str:
+    """What to do where levels and rows of sizes differ in number."""
+    text = "write one row of sizes for each level, from the finest, or a single one for all"
+    names = list(strides)
+    begin = names[-len(rows)] if len(rows) < len(names) else ""
+    if begin not in _FINEST_LEVELS or names[0] not in _FINEST_LEVELS:
+        return text
+    return (
+        f"{text}; or set MODEL.RPN.FINEST_LEVEL (and no IN_FEATURES): with {begin!r} these rows are those of {begin} "
+        f"and coarser levels, and finer ones have no anchors; with {names[0]!r} they have half the sizes of the next"
+    )
