@@ -40,6 +40,8 @@ examples:
   detframe check --config-file my_config.yaml          the data sets of a config
 """
 
+_OF_DATA = ("DATASETS.TRAIN", "DATASETS.TEST", "DATASETS.CATALOG", "OUTPUT_DIR")  # no choices of a model
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -119,7 +121,9 @@ def _model(args: argparse.Namespace, subject: Subject, screened: Screened) -> Mo
         return None
     if args.config_file:
         return check_model(load_config(args), subject.sets, f"the model of {args.config_file}", not args.quick)
-    chosen = chosen_config(subject.sets)
+    cfg = load_config(args)
+    given = {key: value for key, value in cfg.leaves() if cfg.source(key) == "an override"}
+    chosen = chosen_config(subject.sets, {key: value for key, value in given.items() if key not in _OF_DATA})
     return check_model(chosen, subject.sets, "the model that `detframe train --data` chooses", not args.quick)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from detframe.data.findings import ERROR, Finding, sentence
+from detframe.config.effects import without_effect
+from detframe.data.findings import ERROR, WARNING, Finding, sentence
 from detframe.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,13 +50,18 @@ def check_model(cfg: ConfigNode, sets: Mapping[str, Records], what: str, trial: 
         refused = sentence("model-refused", ERROR, f"it cannot be made: {error}", where="model")
         return ModelCheck(heading, (refused,), {})
     lines = [*heading, "", *reached.lines(), *(["", *tried.lines()] if tried is not None else [])]
-    findings = [*reached.findings(), *(tried.findings() if tried is not None else ())]
+    idle = [sentence("no-effect", WARNING, text) for text in without_effect(cfg)]
+    findings = [*idle, *reached.findings(), *(tried.findings() if tried is not None else ())]
     facts = {"body": body, "weights": cfg.MODEL.WEIGHTS, "reach": _of_reach(reached), "trial": _of_trial(tried)}
     return ModelCheck(tuple(lines), tuple(replace(f, where="model") for f in findings), facts)
 
 
-def chosen_config(sets: Mapping[str, Records]) -> ConfigNode:
-    """The config that `detframe train --data` chooses for the data and this machine, from weights that are here."""
+def chosen_config(sets: Mapping[str, Records], overrides: Mapping[str, Any]) -> ConfigNode:
+    """The config that `detframe train --data` chooses for the data and this machine, from weights that are here.
+
+    Args:
+        overrides: values that win over every choice, by key.
+    """
     from detframe.recipes.choices import choose, size_of
     from detframe.recipes.facts import data_facts
     from detframe.recipes.machine import this_machine
@@ -64,8 +70,11 @@ def chosen_config(sets: Mapping[str, Records]) -> ConfigNode:
     from detframe.recipes.wish import Wish
 
     train = sets["train"]
-    machine = this_machine()
-    wish = Wish(weights=find_weights(size_of(machine).body, fetch=False))
+    machine = this_machine(str(overrides.get("MODEL.DEVICE", "auto")))
+    body = str(overrides.get("MODEL.BACKBONE.CONV_BODY", size_of(machine).body))
+    named = str(overrides.get("MODEL.WEIGHTS", "")) or ("none" if "MODEL.WEIGHTS" in overrides else "")
+    rest = {key: value for key, value in overrides.items() if key != "MODEL.WEIGHTS"}
+    wish = Wish(weights=find_weights(body, named, fetch=False), overrides=rest)
     facts = data_facts(train, sets.get("val", train), len(train.missing))
     return config_of(choose(facts, machine, wish))
 

@@ -23,7 +23,7 @@ class TileFit:
     Attributes:
         objects: how many there are.
         larger: how many have a side that is longer than a tile.
-        split: how many others no tile shows whole.
+        split: how many others no tile shows whole, and `longest_split` the longest side of one.
         lost: how many belong to no tile, as none shows enough of them.
         longest: the longest side of an object, in pixels of the file.
         cut_images: how many images are more than one tile.
@@ -35,6 +35,7 @@ class TileFit:
     lost: int
     longest: float
     cut_images: int
+    longest_split: float = 0.0
 
 
 def tile_fit(records: TiledRecords) -> TileFit:
@@ -43,18 +44,20 @@ def tile_fit(records: TiledRecords) -> TileFit:
     columns, table = tiles.images.objects(), tiles.table
     own = ~columns.iscrowd
     sides = (columns.boxes[:, 2:] - columns.boxes[:, :2]).max(axis=1, initial=0)
-    larger = own & (sides > tiles.tiling.size) & ~tiles.tiling.whole_image_too
+    larger = own & (sides > tiles.tiling.size) & (not tiles.tiling.whole_image_too)
     best = np.zeros(len(own))
     np.maximum.at(best, table.source, table.visible)
     kept = np.zeros(len(own), dtype=bool)
     kept[table.source[~table.ignored]] = True
+    split = own & ~larger & (best < _WHOLE)
     return TileFit(
         objects=int(own.sum()),
         larger=int(larger.sum()),
-        split=int((own & ~larger & (best < _WHOLE)).sum()),
+        split=int(split.sum()),
         lost=int((own & ~kept).sum()),
         longest=float(sides[own].max(initial=0)),
         cut_images=int((np.diff(tiles.first) > 1).sum()),
+        longest_split=float(sides[split].max(initial=0)),
     )
 
 
@@ -97,7 +100,11 @@ def check_tiles(records: TiledRecords, where: str = "") -> list[Finding]:
             f"{_of(fit.split, fit.objects)} cut in every tile that shows them: only what is not larger than the "
             f"overlap of {counted(pixels, 'pixel')} is always whole in one"
         )
-        out.append(_finding("object-cut-by-tiles", NOTE, text, "INPUT.TILES.OVERLAP makes it larger", where, fit.split))
+        enough = int(np.ceil(fit.longest_split))
+        remedy = f"INPUT.TILES.OVERLAP {enough}, in pixels, would be enough for all of them"
+        if enough >= size:
+            remedy = "a larger INPUT.TILES.SIZE, and an overlap of it as long as the objects are, would show them whole"
+        out.append(_finding("object-cut-by-tiles", NOTE, text, remedy, where, fit.split))
     return out
 
 

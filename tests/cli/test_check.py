@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -250,6 +251,27 @@ def test_the_chosen_model_against_the_data(tmp_path: Path, check: Check, monkeyp
     found = json.loads(check("--data", folder, "--quick", "--json")[1])["model"]
     assert found["reach"]["objects"] == 24 and 0 <= found["reach"]["attainable_recall"] <= 1
     assert found["trial"] is None
+
+
+def test_overrides_win_over_what_the_chosen_model_is_for_the_data(
+    tmp_path: Path, check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DETFRAME_OFFLINE", "1")
+    settings = ("INPUT.MIN_SIZE_TRAIN", "[96]", "MODEL.RPN.ASSIGNER", "nwd", "MODEL.RPN.ASSIGNMENT.ATSS_K", "5")
+    body = ("MODEL.BACKBONE.CONV_BODY", "R-18-FPN", "MODEL.WEIGHTS", "", "INPUT.TILES.SIZE", "32")
+    _, out, _ = check("--data", write_yolo(tmp_path / "pets"), "--quick", *settings, *body)
+    text = " ".join(out.split())
+    assert "R-18-FPN, AnchorRPN, from random weights" in text and "shorter side 96" in text
+    assert "each IoU size" in text  # the table of anchors that are ranked
+    assert "MODEL.RPN.ASSIGNMENT.ATSS_K has no effect: MODEL.RPN.ASSIGNER is 'nwd'" in text
+    sizes = {name: facts["reach"]["objects"] for name, facts in _models(check, tmp_path / "pets").items()}
+    assert sizes["tiles"] > sizes["whole"]  # what the tiles show, cut objects twice
+
+
+def _models(check: Check, folder: Path) -> dict[str, Any]:
+    words = ("--data", folder, "--quick", "--json", "MODEL.WEIGHTS", "")
+    tiles = ("INPUT.TILES.SIZE", 24, "INPUT.TILES.OVERLAP", 0.5)
+    return {name: json.loads(check(*words, *more)[1])["model"] for name, more in (("whole", ()), ("tiles", tiles))}
 
 
 def test_the_model_of_a_config_is_tried(tmp_path: Path, check: Check) -> None:

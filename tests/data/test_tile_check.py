@@ -70,7 +70,14 @@ def test_objects_that_seams_cut_are_a_note_that_names_the_overlap(tmp_path: Path
     assert [(f.code, f.severity, f.count) for f in findings] == [("object-cut-by-tiles", NOTE, 1)]
     assert "1 of 1 object (100%) is cut in every tile that shows them" in findings[0].text
     assert "overlap of 12 pixels" in findings[0].text
+    assert findings[0].remedy == "INPUT.TILES.OVERLAP 30, in pixels, would be enough for all of them"
     assert not check_tiles(tiles_of(tmp_path, [[45, 2, 30, 10]], (64, 200), "INPUT.TILES.OVERLAP", 30))
+
+
+def test_no_overlap_is_proposed_that_would_be_refused(tmp_path: Path) -> None:
+    """An object as long as a tile is, for which the overlap would have to be the tile."""
+    (found,) = check_tiles(tiles_of(tmp_path, [[45, 2, 64, 10]], (64, 200)))
+    assert found.code == "object-cut-by-tiles" and "a larger INPUT.TILES.SIZE" in found.remedy
 
 
 def test_nothing_is_said_of_tiles_that_fit_or_of_data_without_objects(tmp_path: Path) -> None:
