@@ -171,20 +171,20 @@ def _tiles(words: Sequence[str] | None) -> Tiles:
         return None if words is None else True
     if list(words) == ["off"]:
         return False
+    if "off" in words[:1]:
+        raise InvalidValueError(f"--tiles off leaves images whole and stands alone, not as --tiles {' '.join(words)}")
     size = {"SIZE": int(words[0])} if words[0].isdecimal() else {}
     rest = words[1:] if size else words
-    return {
-        **size,
-        **_settings(rest, "--tiles takes SIZE, and KEY=VALUE, keys of INPUT.TILES as OVERLAP=0.25, or 'off'"),
-    }
+    usage = "--tiles takes SIZE, and KEY=VALUE, keys of INPUT.TILES as OVERLAP=0.25, or 'off'"
+    return {**size, **_settings(rest, usage, "; SIZE is a whole number of pixels above 0")}
 
 
-def _settings(words: Sequence[str], usage: str) -> dict[str, str]:
+def _settings(words: Sequence[str], usage: str, more: str = "") -> dict[str, str]:
     """The values in words as KEY=VALUE, by key."""
     pairs = [word.partition("=") for word in words]
     wrong = [key for key, equals, _ in pairs if not equals]
     if wrong:
-        raise InvalidValueError(f"{usage}, not {wrong[0]!r}")
+        raise InvalidValueError(f"{usage}, not {wrong[0].strip()!r}{more}")
     return {key.strip().upper(): value for key, _, value in pairs}
 
 

@@ -313,7 +313,7 @@ class Detector(Shared):
             self._said_tiles = True
             logger.info(
                 "images are cut into tiles of %d pixels, as in the training (INPUT.TILES); tiles=False predicts them "
-                "whole",
+                "whole (--tiles off)",
                 tiling.size,
             )
         return tiling

@@ -69,19 +69,25 @@ def tiling_of(tiles: Tiles, own: Mapping[str, Any], source: str) -> Tiling | Non
             f"tiles must be a side in pixels, True, False, None, or a dict as {{'size': 512, 'overlap': 0.2}}, not "
             f"{shown(tiles)}"
         )
-    return _checked({**own, **changes}, changes, source)
+    return _checked(own, changes, source)
 
 
-def _checked(settings: Mapping[str, Any], changes: Mapping[str, Any], source: str) -> Tiling:
+def _checked(own: Mapping[str, Any], changes: Mapping[str, Any], source: str) -> Tiling:
     from detframe.config import get_cfg, validate
 
     known = get_cfg().INPUT.TILES
     for key in changes:
         if key not in known:
             raise UnknownNameError(f"tiles: there is no {key!r} in INPUT.TILES; {nearest(key, list(known))}")
+    settings, own_size = {**own, **changes}, own.get("SIZE", 0)
     cfg = get_cfg().changed([(f"INPUT.TILES.{key}", value) for key, value in settings.items() if key in known])
     validate(cfg)
     keys = cfg.INPUT.TILES
+    if keys.SIZE == 0 and own_size:
+        raise InvalidValueError(
+            f"tiles: SIZE is a side in pixels above 0, not 0; {source} was trained on tiles of {own_size} pixels, "
+            "which True stands for, and False for whole images (--tiles, --tiles off)"
+        )
     if keys.SIZE == 0:
         raise InvalidValueError(
             f"tiles: {source} was not trained on tiles (INPUT.TILES.SIZE is 0), so give their side in pixels, as "

@@ -192,6 +192,12 @@ def test_what_the_words_mean(
         (("--tiles", "64", "OVRLAP=0.5"), "there is no 'OVRLAP' in INPUT.TILES"),
         (("--tiles", "large"), "--tiles takes SIZE, and KEY=VALUE, keys of INPUT.TILES as OVERLAP=0.25, or 'off', not"),
         (("--tiles", "64", "OVERLAP=much"), "INPUT.TILES.OVERLAP"),
+        (("--tiles", "-5"), "not '-5'; SIZE is a whole number of pixels above 0"),
+        (("--tiles", "64.5"), "not '64.5'; SIZE is a whole number of pixels above 0"),
+        (
+            ("--tiles", "off", "OVERLAP=0.5"),
+            "--tiles off leaves images whole and stands alone, not as --tiles off OVER",
+        ),
     ],
 )
 def test_mistakes_are_one_message_before_anything_is_written(

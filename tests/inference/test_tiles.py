@@ -194,6 +194,14 @@ def test_tiles_that_there_are_not(tiles, error, message):
     assert not session.batches
 
 
+@pytest.mark.parametrize("tiles", [0, {"size": 0}])
+def test_tiles_without_a_side_are_no_way_to_say_whole_images(tiles):
+    spots, session = spotter(tiled_card())
+    with pytest.raises(ValueError, match=r"SIZE is a side in pixels above 0, not 0; .* of 64 pixels.*False for whole"):
+        spots.predict(picture(50, 50, 0), tiles=tiles)
+    assert not session.batches
+
+
 def test_progress_of_each_image():
     spots, _ = spotter()
     told = []
