@@ -57,7 +57,7 @@ def run_evaluation(
             evaluator.update(targets, to_cpu(_in_original_size(images, targets, predictions, pixel)))
             if on_batch is not None:
                 on_batch(images, targets, to_cpu(predictions))
-            progress.step(len(images))
+            progress.step(len(images), "tiles" if any("tile" in target for target in targets) else "images")
     progress.close()
     metrics: dict[str, float] = evaluator.compute()
     return metrics
@@ -106,16 +106,19 @@ def _in_original_size(
 
 
 class _Progress:
-    """Lines in the log with images done, images/s and ETA; rank 0 speaks for all, as shards are equally long."""
+    """Lines in the log with images or tiles done, their rate and ETA; rank 0 speaks for all, as shards are equally
+    long."""
 
     def __init__(self, loader: Any) -> None:
         self.batches = len(loader) if hasattr(loader, "__len__") else None
         self.start = self.last = time.perf_counter()
-        self.done_batches = self.done_images = 0
+        self.done_batches = self.done = 0
+        self.unit = "images"
 
-    def step(self, images: int) -> None:
+    def step(self, count: int, unit: str) -> None:
         self.done_batches += 1
-        self.done_images += images
+        self.done += count
+        self.unit = unit
         now = time.perf_counter()
         if rank() == 0 and now - self.last >= _LOG_SECONDS:
             self.last = now
@@ -123,7 +126,7 @@ class _Progress:
             logger.info("evaluation: %s", self._text(now - self.start), extra={"progress": True})
 
     def _text(self, seconds: float) -> str:
-        text = f"{self.done_images} images, {self.done_images / max(seconds, 1e-9):.1f} images/s"
+        text = f"{self.done} {self.unit}, {self.done / max(seconds, 1e-9):.1f} {self.unit}/s"
         if not self.batches:
             return text
         left = seconds / self.done_batches * (self.batches - self.done_batches)
@@ -132,6 +135,6 @@ class _Progress:
     def close(self) -> None:
         if rank() == 0:
             seconds = time.perf_counter() - self.start
-            rate = self.done_images / max(seconds, 1e-9)
+            rate = self.done / max(seconds, 1e-9)
             took = format_seconds(seconds, short=True)
-            logger.info("evaluation: %d images in %s (%.1f images/s)", self.done_images, took, rate)
+            logger.info("evaluation: %d %s in %s (%.1f %s/s)", self.done, self.unit, took, rate, self.unit)

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from detframe.report.whole_images import is_comparison
+
 MOST_POINTS = 1000  # of a curve; a longer one is thinned out
 _NO_CURVE = ("iteration", "images_per_s", "data_wait", "memory_mb", "loss_scale")
 
@@ -40,10 +42,14 @@ class Curves:
 
 
 def run_curves(rows: Sequence[Mapping[str, Any]]) -> Curves:
-    """Curves from the rows of metrics.jsonl; of metrics those of whole data sets, not of single classes."""
+    """Curves from the rows of metrics.jsonl; of metrics those of whole data sets, not of single classes.
+
+    What compares tiles with whole images is measured once, and has a table of its own.
+    """
     curves = Curves()
-    for name in dict.fromkeys(key for row in rows for key in row):
-        place = _place(name, curves)
+    names = dict.fromkeys(key for row in rows for key in row)
+    for name in names:
+        place = None if is_comparison(name, names) else _place(name, curves)
         if place is not None:
             place.append(_curve(name, rows))
     return curves

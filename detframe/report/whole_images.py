@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 WHOLE, EQUAL = "whole", "whole_equal_pixels"  # what their metrics begin with; those of tiles are the plain ones
@@ -44,6 +44,17 @@ def ways(metrics: Mapping[str, float | None]) -> tuple[list[str], list[Way]]:
             cost = (_number(metrics[f"{kind}/{what}"]) for what in ("pixels", "seconds"))
             out.append(Way(title, values, *cost))
     return [_COLUMNS.get(key, key) for key in columns], out
+
+
+def is_comparison(name: str, names: Collection[str]) -> bool:
+    """Whether a metric is of an evaluation as whole images, or the cost of one, of one of several sets too.
+
+    Args:
+        names: of all metrics of the run.
+    """
+    parts = name.split("/")
+    heads = ("/".join(parts[: index + 1]) for index, part in enumerate(parts[:-1]) if part in _WAYS)
+    return any(f"{head}/pixels" in names for head in heads)
 
 
 def _number(value: float | None) -> float:

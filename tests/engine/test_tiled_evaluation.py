@@ -39,6 +39,7 @@ def test_what_is_right_in_every_tile_has_an_ap_of_100_on_the_images(squares: Pat
     assert all(metrics[f"{kind}/seconds"] > 0 for kind in ("tiles", "whole", "whole_equal_pixels"))
     assert "whole_equal_pixels/bbox/AP50" in metrics
     assert "evaluating 5 images of squares, in 61 tiles" in caplog.text
+    assert "evaluation: 61 tiles in " in caplog.text and caplog.text.count("evaluation: 5 images in ") == 2
     assert "Whole images, at as many pixels" in caplog.text
     found = tests.evaluators["squares"].results()
     assert len(found) == sum(3 + 3 * number for number in range(5))

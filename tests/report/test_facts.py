@@ -137,3 +137,14 @@ def test_differences_between_runs():
     configs[2].merge_from_list(["MODEL.WEIGHTS", "x.pth"])
     found = {change.key: change.values for change in differences(configs)}
     assert found == {"SOLVER.BASE_LR": ("0.02", "0.1", "0.02"), "MODEL.WEIGHTS": ("''", "''", "x.pth")}
+
+
+def test_what_compares_tiles_with_whole_images_is_no_curve():
+    """They are measured once, and have a table; a data set may have their name."""
+    one = {"bbox/AP": 10.0, "tiles/pixels": 1e6, "whole/bbox/AP": 5.0, "whole/pixels": 1e5, "whole/seconds": 0.1}
+    rows = [{"iteration": 20, **one}, {"iteration": 20, "whole_equal_pixels/bbox/AP": 4.0}]
+    rows[1]["whole_equal_pixels/pixels"] = 1e6
+    assert [curve.name for curve in run_curves(rows).metrics] == ["bbox/AP"]
+    several = {f"{name}/{key}": value for name in ("tiles", "whole") for key, value in one.items()}
+    names = [curve.name for curve in run_curves([{"iteration": 20, **several}]).metrics]
+    assert names == ["tiles/bbox/AP", "whole/bbox/AP"]
