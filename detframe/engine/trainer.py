@@ -320,7 +320,7 @@ class Trainer:
 
         Infinite gradients are normal in fp16: the loss scaler then leaves out the update and lowers the scale.
         """
-        finite = torch.stack([torch.isfinite(loss).all() for loss in step.losses.values()]).all()
+        finite = torch.isfinite(torch.stack([loss.sum() for loss in step.losses.values()])).all()
         if not self.scaler.is_enabled():
             finite = finite & torch.isfinite(step.grad_norm)
         if any_rank(~finite, self.device):

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from detframe.config import ConfigNode
 from detframe.errors import InvalidTypeError, InvalidValueError
 from detframe.layers import SingleValueError, check_norms
-from detframe.modeling.ground_truth import GroundTruth, pack_targets, to_last_pixels
+from detframe.modeling.ground_truth import GroundTruth, pack_targets
 from detframe.modeling.proposals import NMS, Proposals, predictions_in_graph
 from detframe.ops import BoxCoder
 from detframe.ops.exportable import is_traced
@@ -55,23 +55,27 @@ class Preprocessor(nn.Module):
             ]
             return ImageList(torch.stack(padded), sizes)
         memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
-        batch = torch.zeros((len(images), 3, height, width), device=self.mean.device)
-        batch = batch.contiguous(memory_format=memory_format)
-        for i, image in enumerate(images):
-            batch[i, :, : sizes[i][0], : sizes[i][1]].copy_(self._normalise(image))
-        return ImageList(batch, sizes)
+        # the padding is what normalises to zero
+        batch = self.mean.expand(len(images), 3, height, width).clone(memory_format=memory_format)
+        for image, of_image, (h, w) in zip(images, batch, sizes, strict=True):
+            of_image[:, :h, :w].copy_(self._pixels(image.as_subclass(Tensor)))
+        return ImageList(batch.sub_(self.mean).div_(self.std), sizes)
 
     def _normalise(self, image: Tensor) -> Tensor:
-        plain = image if is_traced() else image.as_subclass(Tensor)
-        pixels = plain.to(self.mean.device, non_blocking=True)
-        pixels = pixels.float() if image.dtype == torch.uint8 else pixels.float() * 255
-        if self.bgr:
-            pixels = pixels.flip(0)
-        return (pixels - self.mean) / self.std
+        return (self._pixels(image).float() - self.mean) / self.std
+
+    def _pixels(self, image: Tensor) -> Tensor:
+        """An image on the device, from 0 to 255, its channels in the model's order."""
+        pixels = image.to(self.mean.device, non_blocking=True)
+        if image.dtype != torch.uint8:
+            pixels = pixels.float() * 255
+        return pixels.flip(0) if self.bgr else pixels
 
 
 def check_image(image: Any, name: str) -> None:
     """The contract of an image: an RGB tensor (3, H, W), uint8, or float in [0, 1] but for what resizing overshoots.
+
+    Values are looked at on the host alone.
 
     Raises:
         ValueError, TypeError: what came instead.
@@ -85,6 +89,8 @@ def check_image(image: Any, name: str) -> None:
         return
     if not image.is_floating_point():
         raise InvalidValueError(f"{wanted}, not {image.dtype}; image.to(torch.uint8) where its values are 0 to 255")
+    if image.device.type != "cpu":  # a look at its values would wait for the device
+        return
     low, high = (float(value) for value in image.detach().as_subclass(Tensor).aminmax())
     if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):  # also where one is not a number
         raise InvalidValueError(
@@ -99,7 +105,8 @@ class GeneralizedRCNN(nn.Module):
 
     `model(images, targets)` follows torchvision's convention. In training it returns a dict of weighted scalar losses
     whose keys begin with "loss_"; in evaluation a list of Prediction, in the coordinates of the images handed in. Masks
-    come as (M, 1, H, W); with `paste_masks=False` on their boxes (BoxMasks), which takes far less memory.
+    come as (M, 1, H, W); with `paste_masks=False` on their boxes (BoxMasks), which takes far less memory. In place of
+    targets, training takes their GroundTruth, which `pack_targets` has checked and padded.
 
     Args:
         pixel: 1 if the boxes inside of the model run from pixel to pixel, so that x2, y2 are 1 less than those of the
@@ -256,13 +263,18 @@ class GeneralizedRCNN(nn.Module):
         return [{key: part[i] for key, part in parts.items()} for i in range(len(counts))]
 
     # options by name alone: of any other default, PyTorch's exporter by TorchScript makes one more image of the list
-    def forward(self, images: Sequence[Tensor], targets: Sequence[Target] | None = None, **how: Unpack[Pasting]) -> Any:
+    def forward(
+        self,
+        images: Sequence[Tensor],
+        targets: Sequence[Target] | GroundTruth | None = None,
+        **how: Unpack[Pasting],
+    ) -> Any:
         if torch.jit.is_tracing():  # type: ignore[no-untyped-call]
             images = [image for image in images if image is not None]  # which it puts there for missing targets
-        with naming_images(images, targets):
+        with naming_images(images, None if isinstance(targets, GroundTruth) else targets):
             return self._run(*self._batch(images, targets), **how)
 
-    def _batch(self, images: Sequence[Tensor], targets: Sequence[Target] | None) -> tuple[ImageList, Any]:
+    def _batch(self, images: Sequence[Tensor], targets: Sequence[Target] | GroundTruth | None) -> tuple[ImageList, Any]:
         """The images as one batch, and in training their GroundTruth, else None."""
         if len(images) == 0:
             raise InvalidValueError("the list of images is empty")
@@ -299,7 +311,7 @@ class GeneralizedRCNN(nn.Module):
             losses = {**losses, **roi_losses}
         return proposals, losses
 
-    def _ground_truth(self, batch: ImageList, targets: Sequence[Target] | None) -> GroundTruth:
+    def _ground_truth(self, batch: ImageList, targets: Sequence[Target] | GroundTruth | None) -> GroundTruth:
         if targets is None:
             raise InvalidValueError(
                 "training needs targets: model(images, targets); call model.eval() first to predict"
@@ -307,10 +319,9 @@ class GeneralizedRCNN(nn.Module):
         if len(targets) != len(batch):
             raise InvalidValueError(f"{len(batch)} images came with {len(targets)} targets")
         device = batch.tensors.device
-        packed = pack_targets(targets, self.num_classes, device, batch.sizes_hw, self.ignore_crowds)
-        if self.pixel:
-            packed.boxes = to_last_pixels(packed.boxes, targets, batch.sizes_hw, self.pixel)
-        return packed
+        if isinstance(targets, GroundTruth):
+            return targets.to(device)
+        return pack_targets(targets, self.num_classes, device, batch.sizes_hw, self.ignore_crowds, self.pixel)
 
 
 @contextmanager

@@ -155,7 +155,12 @@ class DistilledRCNN(GeneralizedRCNN):
             )
         super().check(cfg)
 
-    def forward(self, images: Sequence[Tensor], targets: Sequence[Target] | None = None, **how: Unpack[Pasting]) -> Any:
+    def forward(
+        self,
+        images: Sequence[Tensor],
+        targets: Sequence[Target] | GroundTruth | None = None,
+        **how: Unpack[Pasting],
+    ) -> Any:
         if not self.training:
             return super().forward(images, targets, **how)
         if self.awaits_teacher and not self.teacher:
@@ -163,7 +168,7 @@ class DistilledRCNN(GeneralizedRCNN):
                 "MODEL.DISTILL.TEACHER_WEIGHTS names a teacher, but the model has none; model.teach(teacher, name) "
                 "gives it one, as detframe's training does"
             )
-        with naming_images(images, targets):
+        with naming_images(images, None if isinstance(targets, GroundTruth) else targets):
             batch, ground_truth = self._batch(images, targets)
             with running_statistics(self.backbone):
                 losses = self._distill(batch.tensors, ground_truth)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from detframe.structures import LazyMasks, Target, select, validate_target
+from detframe.structures.transfer import move_together
 
 
 @dataclass
@@ -26,6 +28,17 @@ class GroundTruth:
     # float32 (N, I, 4), padded with zeros: where no background is learned, always between pixels; None: nowhere
     ignored: Tensor | None = None
 
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def to(self, device: torch.device) -> GroundTruth:
+        """The same on a device, but for the masks, which stay where they are; what is on the host goes in one copy."""
+        names = [field.name for field in fields(self) if isinstance(getattr(self, field.name), Tensor)]
+        moved: dict[str, Any] = dict(
+            zip(names, move_together([getattr(self, name) for name in names], device), strict=True)
+        )
+        return replace(self, **moved)
+
 
 def pack_targets(
     targets: Sequence[Target],
@@ -33,60 +46,77 @@ def pack_targets(
     device: torch.device,
     sizes_hw: Sequence[tuple[int, int]] | None = None,
     ignore_crowds: bool = False,
+    pixel: float = 0.0,
 ) -> GroundTruth:
     """Check targets, also against the sizes of their images where these are given, and pad them into one batch.
 
-    Crowd rows are left out. An image whose target has no `seed` takes one from PyTorch's generator.
+    Targets of the host are checked and padded there and go over in one copy; the device is not waited for. Crowd rows
+    count as no objects. An image whose target has no `seed` takes one from PyTorch's generator.
 
     Args:
         ignore_crowds: in a target that does not say `ignore_boxes`, these are its crowd rows.
+        pixel: as of `to_last_pixels`, which needs `sizes_hw`; 0 leaves the boxes as they are.
 
     Raises:
         ValueError: a target that breaks its contract; see `validate_target`.
     """
     sizes = [None] * len(targets) if sizes_hw is None else sizes_hw
-    objects = [_without_crowds(target, num_classes, size) for target, size in zip(targets, sizes, strict=True)]
+    for target, size in zip(targets, sizes, strict=True):
+        validate_target(target, num_classes, size)
+    objects = [_without_crowds(target) for target in targets]
     seeds = [t["seed"] if "seed" in t else int(torch.randint(2**31, ())) for t in objects]
-    return GroundTruth(
-        boxes=_padded([t["boxes"].float().as_subclass(Tensor) for t in objects], device),
-        labels=_padded([t["labels"].long() for t in objects], device),
-        valid=_padded([torch.ones(len(t["labels"]), dtype=torch.bool) for t in objects], device),
-        seeds=torch.tensor(seeds, dtype=torch.int64).to(device, non_blocking=True),
+    packed = GroundTruth(
+        boxes=_padded([t["boxes"].float().as_subclass(Tensor) for t in objects]),
+        labels=_padded([t["labels"].long() for t in objects]),
+        valid=_padded([_objects(t) for t in objects]),
+        seeds=torch.tensor(seeds, dtype=torch.int64),
         masks=[t["masks"] for t in objects] if all("masks" in t for t in objects) else None,
-        has_mask=_has_mask(objects, device),
-        keypoints=_padded([t["keypoints"].float().as_subclass(Tensor) for t in objects], device)
+        has_mask=_has_mask(objects),
+        keypoints=_padded([t["keypoints"].float().as_subclass(Tensor) for t in objects])
         if all("keypoints" in t for t in objects)
         else None,
-        ignored=_ignored(targets, ignore_crowds, device),
+        ignored=_ignored(targets, ignore_crowds),
     )
+    if pixel and sizes_hw is not None:
+        packed.boxes = to_last_pixels(packed.boxes, targets, sizes_hw, pixel)
+    return packed.to(device)
 
 
-def _without_crowds(target: Target, num_classes: int, size_hw: tuple[int, int] | None) -> Target:
-    validate_target(target, num_classes, size_hw)
-    if "iscrowd" not in target:
+def _without_crowds(target: Target) -> Target:
+    """On an accelerator, whose values are not asked for, crowd rows stay, and are invalid."""
+    if "iscrowd" not in target or target["iscrowd"].device.type != "cpu":
         return target
     kept: Target = select(target, ~target["iscrowd"].bool())
     return kept
 
 
-def _padded(rows: Sequence[Tensor], device: torch.device) -> Tensor:
+def _objects(target: Target) -> Tensor:
+    """Which rows are objects, bool (n,)."""
+    if "iscrowd" in target:
+        return ~target["iscrowd"].bool()
+    return torch.ones(len(target["labels"]), dtype=torch.bool, device=target["labels"].device)
+
+
+def _padded(rows: Sequence[Tensor]) -> Tensor:
     """The rows (n, ...) of each image, padded with zeros to those of the fullest one, at least one: (N, G, ...)."""
     least = rows[0].new_zeros((1, *rows[0].shape[1:]))
-    return pad_sequence([*rows, least], batch_first=True)[:-1].to(device, non_blocking=True)
+    return pad_sequence([*rows, least], batch_first=True)[:-1]
 
 
-def _ignored(targets: Sequence[Target], crowds: bool, device: torch.device) -> Tensor | None:
+def _ignored(targets: Sequence[Target], crowds: bool) -> Tensor | None:
     """The regions in which no background is learned; None where no image has one."""
     rows = [_ignore_boxes(target, crowds).float().as_subclass(Tensor) for target in targets]
-    return _padded(rows, device) if any(len(boxes) for boxes in rows) else None
+    return _padded(rows) if any(len(boxes) for boxes in rows) else None
 
 
 def _ignore_boxes(target: Target, crowds: bool) -> Tensor:
     if "ignore_boxes" in target:
         return target["ignore_boxes"]
-    if crowds and "iscrowd" in target:
+    if not crowds or "iscrowd" not in target:
+        return target["boxes"][:0]
+    if target["iscrowd"].device.type == "cpu":
         return target["boxes"][target["iscrowd"].bool()]
-    return target["boxes"][:0]
+    return torch.where(target["iscrowd"].bool()[:, None], target["boxes"], 0.0)  # a row of zeros covers nothing
 
 
 def to_last_pixels(
@@ -104,7 +134,7 @@ def to_last_pixels(
     return torch.cat([start, torch.maximum(end - pixel * sides.to(end), start)], -1)
 
 
-def _has_mask(targets: Sequence[Target], device: torch.device) -> Tensor | None:
+def _has_mask(targets: Sequence[Target]) -> Tensor | None:
     """Which objects have a mask, or None where all have one."""
     masks = [target.get("masks") for target in targets]
     rows = [
@@ -113,4 +143,4 @@ def _has_mask(targets: Sequence[Target], device: torch.device) -> Tensor | None:
     ]
     if all(bool(row.all()) for row in rows):
         return None
-    return _padded(rows, device)
+    return _padded(rows)

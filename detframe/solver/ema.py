@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from detframe.errors import InvalidValueError
 
@@ -27,11 +28,18 @@ class ModelEMA:
     def update(self, model: nn.Module) -> None:
         """Take in the weights after an optimizer step."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        # one operation for all tensors of a type
+        averages: dict[tuple[torch.dtype, torch.device], tuple[list[Tensor], list[Tensor]]] = {}
         for name, value in model.state_dict().items():
             if value.is_floating_point():
-                self.average[name].lerp_(value, 1.0 - decay)
+                mean, current = averages.setdefault((value.dtype, value.device), ([], []))
+                mean.append(self.average[name])
+                current.append(value.detach())
             else:
                 self.average[name].copy_(value)
+        update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        for mean, current in averages.values():
+            update(mean, current, self.updates)
         self.updates += 1
 
     @contextmanager

@@ -16,7 +16,10 @@ from detframe.structures.lazy_masks import LazyMasks
 
 
 def validate_target(target: Any, num_classes: int, size_hw: tuple[int, int] | None = None) -> None:
-    """Check a training target against its contract, on the CPU or any device.
+    """Check a training target against its contract.
+
+    Values are looked at on the host alone: of a target on an accelerator, types and shapes are checked, since a look at
+    its values would wait for all that the device has to do.
 
     Args:
         num_classes: K.
@@ -35,7 +38,8 @@ def validate_target(target: Any, num_classes: int, size_hw: tuple[int, int] | No
             raise InvalidTypeError(f"{name}: {key} must be a tensor, not a {type(target[key]).__name__}")
     _check_shapes(name, target)
     _check_rows(name, target)
-    if len(target["labels"]):
+    _check_label_type(name, target["labels"])
+    if len(target["labels"]) and target["labels"].device.type == target["boxes"].device.type == "cpu":
         _check_labels(name, target["labels"], num_classes)
         _check_boxes(name, target["boxes"], size_hw)
     if "ignore_boxes" in target:
@@ -80,9 +84,12 @@ def _check_ignored(name: str, boxes: Any, size_hw: tuple[int, int] | None) -> No
         _check_boxes(f"{name}, ignore_boxes", boxes, size_hw)
 
 
-def _check_labels(name: str, labels: Tensor, num_classes: int) -> None:
-    if labels.dtype == torch.bool or labels.is_floating_point():
+def _check_label_type(name: str, labels: Tensor) -> None:
+    if len(labels) and (labels.dtype == torch.bool or labels.is_floating_point()):
         raise InvalidValueError(f"{name}: labels must be whole numbers (int64), not {labels.dtype}")
+
+
+def _check_labels(name: str, labels: Tensor, num_classes: int) -> None:
     lowest, highest = int(labels.min()), int(labels.max())
     if lowest < 1 or highest > num_classes:
         wrong = lowest if lowest < 1 else highest

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from detframe.structures.transfer import move_together
+
 
 @dataclass
 class ImageList:
@@ -29,7 +31,9 @@ class ImageList:
 
     def sizes_on(self, device: torch.device) -> Tensor:
         """The sizes before padding, int64 (N, 2)."""
-        return torch.tensor(self.sizes_hw, device=device) if self.sizes is None else self.sizes
+        if self.sizes is None:  # every head asks for them: they go over once
+            (self.sizes,) = move_together([torch.tensor(self.sizes_hw)], device)
+        return self.sizes
 
     def __len__(self) -> int:
         return self.tensors.shape[0]

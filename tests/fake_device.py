@@ -1,0 +1,98 @@
+"""A CUDA device that is not there: tensors without values, on which whatever needs a value, or mixes devices, fails.
+
+PyTorch's FakeTensorMode gives them. What an operator would give is known by type, shape and device alone, so that code
+runs to its end exactly where a GPU would never be waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+
+CUDA = torch.device("cuda")
+
+
+@contextmanager
+def fake_device() -> Iterator[FakeTensorMode]:
+    """Inside the `with`, all tensors are fake; real ones have to be made so by `on_host` or `to_device`."""
+    with FakeTensorMode(allow_non_fake_inputs=False) as mode:
+        yield mode
+
+
+def on_host(mode: FakeTensorMode, values):
+    """The same without values, still on the CPU: tensors, or a list, dict or dataclass of some."""
+    if isinstance(values, Tensor):
+        return mode.from_tensor(values)
+    if isinstance(values, (list, tuple)):
+        return [on_host(mode, value) for value in values]
+    if isinstance(values, dict):
+        return {key: on_host(mode, value) for key, value in values.items()}
+    if hasattr(values, "__dataclass_fields__"):
+        return type(values)(**{key: on_host(mode, getattr(values, key)) for key in values.__dataclass_fields__})
+    return values
+
+
+def to_device(model: nn.Module) -> nn.Module:
+    """The model's parameters and buffers, without values on the device."""
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                empty = torch.empty_strided(parameter.shape, parameter.stride(), dtype=parameter.dtype, device=CUDA)
+                module._parameters[name] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device=CUDA)
+    return model
+
+
+def backward(loss: Tensor) -> None:
+    """`loss.backward()`, node by node: PyTorch's own engine asks the driver for the streams of a CUDA device."""
+    inputs: dict = {}
+    pending = _edges(loss.grad_fn)
+    inputs[loss.grad_fn] = [torch.ones_like(loss)]
+    ready = [loss.grad_fn]
+    while ready:
+        node = ready.pop()
+        given = inputs.pop(node, None)
+        if hasattr(node, "variable"):
+            grad = node.variable.grad
+            node.variable.grad = given[0] if grad is None else grad + given[0]
+            continue
+        for (following, place), grad in _outputs(node, given):
+            if grad is not None:
+                grad = grad.sum_to_size(following._input_metadata[place].shape)  # of what was broadcast
+                row = inputs.setdefault(following, [None] * len(following._input_metadata))
+                row[place] = grad if row[place] is None else row[place] + grad
+            pending[following] -= 1
+            if not pending[following]:
+                ready.append(following)
+
+
+def _outputs(node, given) -> list:
+    """What a node gives to each node that follows; None where nothing came to it."""
+    edges, python = node.next_functions, isinstance(node, torch.autograd.function.BackwardCFunction)
+    grads: object = None
+    if given is not None:
+        grads = node.apply(*given) if python else node(*given)
+    grads = list(grads) if isinstance(grads, (tuple, list)) else [grads] * (len(edges) if grads is None else 1)
+    if python and given is not None:  # also one for each argument that is no tensor
+        grads = [grad for grad, needed in zip(grads, node.needs_input_grad, strict=True) if needed]
+        edges = [edge for edge in edges if edge[0] is not None]
+    return [(edge, grad) for edge, grad in zip(edges, grads, strict=True) if edge[0] is not None]
+
+
+def _edges(root) -> dict:
+    """How many edges lead to each node of a graph."""
+    counts, stack, seen = {}, [root], {root}
+    while stack:
+        for following, _ in stack.pop().next_functions:
+            if following is not None:
+                counts[following] = counts.get(following, 0) + 1
+                if following not in seen:
+                    seen.add(following)
+                    stack.append(following)
+    return counts
