@@ -15,6 +15,7 @@ import numpy as np
 
 from detframe.errors import InvalidValueError
 from detframe.export.calibration import Batch, best_range, collect, noise
+from detframe.export.half import half_precision
 from detframe.export.layers import QUANTIZABLE, Layer, Network
 
 logger = logging.getLogger(__name__)
@@ -123,15 +124,10 @@ def to_fp16(source: Path, target: Path) -> PrecisionFacts:
     arithmetic, scores, NMS.
     """
     import onnx
-    from onnxruntime.transformers.float16 import convert_float_to_float16
 
     network = Network(onnx.load(str(source)))
     half = {node.name for node in network.between() if node.op_type in _HALF}
-    blocked = [node.name for node in network.nodes if node.name not in half]
-    converted = convert_float_to_float16(
-        network.model, keep_io_types=True, op_block_list=[], node_block_list=blocked, disable_shape_infer=False
-    )
-    onnx.save(converted, str(target))
+    onnx.save(half_precision(network.model, half), str(target))
     kept = [Kept(layer.title, f"{layer.kind} stays in fp32") for layer in network.layers if layer.node not in half]
     return PrecisionFacts("fp16", len(network.layers), tuple(kept), target.stat().st_size)
 

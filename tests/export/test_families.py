@@ -6,6 +6,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -16,6 +17,7 @@ from detframe.errors import InvalidValueError
 from detframe.export import trace
 from detframe.export.graph import ExportableDetector
 from detframe.export.onnx_ops import translations
+from detframe.export.precision import to_fp16
 from detframe.layers import ConvNorm
 from detframe.modeling import build_detection_model
 from detframe.registry import BACKBONES
@@ -235,7 +237,24 @@ QUICK = ("mask", "keypoint")
 )
 def test_a_file_of_each_family_finds_what_the_model_finds(family, tmp_path):
     model = build(FAMILIES[family])
-    check(family, model, export(model, tmp_path / "model.onnx", opset=19 if "deformable" in family else 18))
+    path = tmp_path / "model.onnx"
+    check(family, model, export(model, path, opset=19 if "deformable" in family else 18))
+    to_fp16(path, tmp_path / "half.onnx")
+    check_half(path, tmp_path / "half.onnx")
+
+
+def check_half(path, half):
+    """In half precision the same rows are found, but for those whose scores are nearly alike."""
+    onnx.checker.check_model(str(half), full_check=True)
+    inputs = dict(zip(("images", "sizes"), (values.numpy() for values in batch(2, 64, 96)), strict=True))
+    results = []
+    for file in (path, half):
+        session = onnxruntime.InferenceSession(file)
+        names = (entry.name for entry in session.get_inputs())
+        results.append(session.run(None, dict(zip(names, inputs.values(), strict=True))))
+    for found, wanted in zip(*results, strict=True):
+        assert (found.shape, found.dtype) == (wanted.shape, wanted.dtype)
+        assert np.isclose(found, wanted, atol=0.05, rtol=0.02).mean() > 0.5
 
 
 @pytest.mark.filterwarnings("ignore:.create_unbacked_symint:FutureWarning")  # of torchvision's nms
