@@ -10,9 +10,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 # Two test processes of one thread each; more where there are cores: make test WORKERS=8
 WORKERS ?= 2
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # A worker that dies ends the run, with the name of its test: pytest-xdist would wait for it at the end
-SPREAD := -n $(WORKERS) --dist loadfile --max-worker-restart 0
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --max-worker-restart 0
 
 .PHONY: help setup test test-all lint format quickstart docs clean
 .DEFAULT_GOAL := help
@@ -34,12 +33,10 @@ $(STAMP): setup.py pyproject.toml
 	@touch $@
 
 test: lint
-	$(PYTEST) -m "signals and not slow and not gpu"
-	$(PYTEST) $(SPREAD) -m "not signals and not slow and not gpu"
+	$(PYTEST) -m "not slow and not gpu"
 
 test-all: lint
-	$(PYTEST) -m signals
-	$(PYTEST) $(SPREAD) -m "not signals"
+	$(PYTEST)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -91,14 +91,6 @@ def _reset_logs() -> None:
         log.setLevel(logging.NOTSET)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that send their own process signals are marked, so that they run in one that has done nothing else."""
-    for item in items:
-        if "heard_signals" in getattr(item, "fixturenames", ()):
-            item.add_marker("signals")
-
-
 @pytest.fixture
 def heard_signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A signal that the code under test does not hear, or takes for a second one, fails the test.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ class OpenVinoSession(Session):
     def __init__(self, path: Path, device: str = "auto", threads: int | None = None) -> None:
         """Args are those of `open_model`."""
         openvino = imported("openvino", path)
-        core = openvino.Core()
+        core = shared_core()
         name = _device(core, device)
         _check_files(path)
         try:
@@ -43,6 +45,24 @@ class OpenVinoSession(Session):
         found = request.infer({"images": images, "sizes": sizes})
         # copies: the arrays are memory of the request
         return {name: np.array(found[index]) for index, name in enumerate(self.outputs)}
+
+
+def shared_core() -> Any:
+    """The one openvino.Core of this process, which lives as long as it does.
+
+    A Core's CPU plugin gives its thread a stack for signal handlers, and at its end puts back the one that it found. Of
+    two that live at once, the second may so put back that of the first, which is gone: the next signal that is handled,
+    as of Ctrl-C, would end the process by SIGSEGV.
+    """
+    return _core_of(os.getpid())
+
+
+@cache
+def _core_of(process: int) -> Any:
+    """Each process has its own: a fork has none of the threads of its parent."""
+    import openvino
+
+    return openvino.Core()
 
 
 def _device(core: Any, device: str) -> str:

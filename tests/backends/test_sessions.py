@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import zipfile
@@ -13,6 +14,7 @@ import pytest
 from onnx import helper
 
 from detframe.backends import is_exported, open_model
+from detframe.backends.openvino_file import shared_core
 from detframe.errors import UserError
 from tests.backends import handmade
 
@@ -252,6 +254,45 @@ def test_openvino_files_that_cannot_be_run(tmp_path):
     refused(changed("lacks", lacking), r"lacks.xml needs the operation Frobnicate, which OpenVINO")
     start, end = text.index("<detframe"), text.index("/>", text.index("<detframe")) + 2
     refused(changed("plain", text[:start] + text[end:]), "plain.xml has no card of detframe")
+
+
+SIGNALLED = """
+import os, signal, sys
+from detframe.backends import open_model
+
+def refusal(path):
+    try:
+        open_model(path)
+    except ValueError as error:
+        return error
+
+heard = []
+signal.signal(signal.SIGUSR1, lambda *_: heard.append(1))
+loaded = [open_model(sys.argv[1]), refusal(sys.argv[2]), open_model(sys.argv[1]), refusal(sys.argv[2])]
+while loaded:
+    del loaded[0]
+    os.kill(os.getpid(), signal.SIGUSR1)
+print(len(heard), "heard")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_signals_are_heard_after_files_of_openvino_were_loaded_and_refused(tmp_path, run_python):
+    """OpenVINO gives the thread another stack for them, which must not be gone when one comes."""
+    path = written(tmp_path, "openvino")
+    bad = tmp_path / "bad.xml"
+    bad.write_text(path.read_text(encoding="utf-8").replace('type="ReduceMax"', 'type="Frobnicate"'), encoding="utf-8")
+    shutil.copy(path.with_suffix(".bin"), bad.with_suffix(".bin"))
+    done = run_python("-c", SIGNALLED, path, bad)
+    assert (done.returncode, done.stdout) == (0, "4 heard\n"), done.stderr
+
+
+def test_a_fork_has_a_core_of_its_own(monkeypatch):
+    pytest.importorskip("openvino")
+    assert shared_core() is shared_core()
+    ours = shared_core()
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    assert shared_core() is not ours
 
 
 # ------------------------------------------------------------------ devices and runtimes

@@ -273,7 +273,6 @@ def test_the_files_for_cameras_and_addresses(tmp_path: Path):
     assert [source.name for source in sources][:2] == ["camera 0", "rtsp://host:554/live/ch 1?x=/y"]
 
 
-@pytest.mark.signals
 # ---------------------------------------------------------------------------------------------------- its end
 @pytest.mark.parametrize(("live", "code"), [(True, 0), (False, 130)])
 def test_ctrl_c_ends_it_with_whole_files(

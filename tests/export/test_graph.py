@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import onnxruntime
-import openvino
 import pytest
 import torch
 
+from detframe.backends.openvino_file import shared_core
 from detframe.export import trace
 from detframe.export.onnx_ops import translations
 from detframe.modeling import build_detection_model
@@ -91,7 +91,7 @@ def test_the_peaks_of_heatmaps_are_those_of_the_model(side, tmp_path):
     path = tmp_path / "keypoints.onnx"
     torch.onnx.export(program, f=path, custom_translation_table=translations(), opset_version=18, verbose=False)
     session = onnxruntime.InferenceSession(path)
-    elsewhere = openvino.Core().compile_model(openvino.Core().read_model(path), "CPU")
+    elsewhere = shared_core().compile_model(shared_core().read_model(path), "CPU")
     for number in (0, 1, 24):
         logits = torch.randn((number, 3, side, side), generator=generator)
         logits[::2, :, :: side - 1, :: side - 1] += 3.0

@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from detframe.backends.openvino_file import shared_core
 from detframe.export.half import half_precision
 
 FLOAT, HALF, INT, BOOL = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64, TensorProto.BOOL
@@ -87,8 +88,8 @@ def test_loops_read_what_they_were_written_for_and_fp32_is_never_rounded(source,
 
 
 def test_openvino_reads_it(half):
-    openvino = pytest.importorskip("openvino")
-    core = openvino.Core()
+    pytest.importorskip("openvino")
+    core = shared_core()
     read = core.read_model(half.SerializeToString())
     found = core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})({"x": X, "n": np.array(3)})
     for ours, wanted in zip(found.values(), expected(3), strict=True):

@@ -15,8 +15,6 @@ from detframe.errors import InvalidValueError
 from tests.malformed import contract, mutations
 from tests.malformed.contract import FAULT, READ, REFUSED, Case, NonsenseError, Tally, judge, settle
 
-pytestmark = pytest.mark.signals  # of a timer
-
 
 def raises(error: BaseException) -> Callable[[], str]:
     def run() -> str:
