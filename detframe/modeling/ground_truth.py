@@ -137,10 +137,10 @@ def to_last_pixels(
 def _has_mask(targets: Sequence[Target]) -> Tensor | None:
     """Which objects have a mask, or None where all have one."""
     masks = [target.get("masks") for target in targets]
+    if all(not isinstance(of_image, LazyMasks) or bool(of_image.usable().all()) for of_image in masks):
+        return None
     rows = [
         m.usable() if isinstance(m, LazyMasks) else torch.ones(len(t["labels"]), dtype=torch.bool)
         for m, t in zip(masks, targets, strict=True)
     ]
-    if all(bool(row.all()) for row in rows):
-        return None
     return _padded(rows)

@@ -6,6 +6,7 @@ import torch
 from detframe.modeling.ground_truth import pack_targets
 from detframe.modeling.proposals import NMS, Candidates
 from detframe.structures import LazyMasks
+from tests.fake_device import CUDA, fake_device, on_host
 from tests.modeling.tiny import make_target
 
 CPU = torch.device("cpu")
@@ -47,3 +48,17 @@ def test_suppression_of_nothing(images):
     assert kept.boxes.shape == (images, 0, 4)
     assert kept.valid.shape == kept.scores.shape == kept.labels.shape == (images, 0)
     assert (kept.valid.dtype, kept.labels.dtype, kept.scores.dtype) == (torch.bool, torch.int64, torch.float32)
+
+
+def test_targets_on_a_device_are_checked_without_a_wait_and_crowds_are_no_objects():
+    """On a device without values, a look at one would fail; what types and shapes tell is still checked."""
+    with fake_device() as mode:
+        on_device = {k: on_host(mode, v) for k, v in target(2, crowd=True).items() if k != "masks"}
+        on_device = {k: v.to(CUDA) if isinstance(v, torch.Tensor) else v for k, v in on_device.items()}
+        gt = pack_targets([on_device], 3, CUDA, [(8, 8)], ignore_crowds=True)
+        assert gt.boxes.shape == (1, 2, 4)
+        assert gt.valid.device.type == gt.seeds.device.type == gt.ignored.device.type == "cuda"
+        with pytest.raises(ValueError, match="2 boxes but labels of shape"):
+            pack_targets([{**on_device, "labels": on_device["labels"][:1]}], 3, CUDA)
+        with pytest.raises(ValueError, match="labels must be whole numbers"):
+            pack_targets([{**on_device, "labels": on_device["labels"].float()}], 3, CUDA)
