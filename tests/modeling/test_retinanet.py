@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from detframe.config import get_cfg, shipped_folder, validate
 from detframe.modeling import build_backbone, build_detection_model
-from detframe.modeling.rpn.dense import best_above, top_candidates
+from detframe.modeling.rpn.dense import best_pairs
 from detframe.ops import Matching, match_boxes
 from detframe.registry import RPN_HEADS
 from tests.modeling.tiny import DENSE, EMPTY, FULL, make_images, make_target, tiny_config
@@ -190,15 +190,31 @@ def test_training_on_one_image_finds_its_objects():
     assert found["scores"][1] > 0.3
 
 
-def test_the_candidates_of_a_level_are_those_of_the_plain_rule():
+@pytest.mark.parametrize(("threshold", "keep"), [(0.05, 20), (0.6, 1000), (0.0, 7), (0.999, 5)])
+def test_the_best_pairs_of_each_level_are_those_of_the_plain_rule(threshold, keep):
     generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(3, 50, 4, generator=generator)
-    logits[2] -= 12  # nothing to find in the last image
-    for threshold, keep in ((0.05, 20), (0.6, 1000), (0.0, 7), (0.999, 5)):
-        ours = best_above(logits, threshold, keep)
-        plain = top_candidates(logits.sigmoid(), logits.sigmoid() > threshold, keep)
-        for name, a, b in zip(ours._fields, ours, plain, strict=True):
-            assert torch.equal(a, b), name
+    levels = [torch.randn(3, rows, 4, generator=generator) for rows in (50, 6, 1)]
+    for level in levels:
+        level[2] -= 12  # nothing to find in the last image
+    quality = torch.rand(3, 57, generator=generator)
+
+    def scoring(logits, rows):
+        factor = quality if rows is None else quality.gather(1, rows)
+        scores = logits.sigmoid() * factor[..., None]
+        return torch.where(scores > threshold, scores, -1.0)
+
+    with torch.no_grad():
+        row, label, score = best_pairs(levels, keep, scoring)
+        every = scoring(torch.cat(levels, 1), None)
+    for image in range(3):
+        expected = []
+        for start, end in ((0, 50), (50, 56), (56, 57)):
+            pairs = [(float(every[image, r, c]), r, c + 1) for r in range(start, end) for c in range(4)]
+            expected += sorted((pair for pair in pairs if pair[0] >= 0), reverse=True)[:keep]
+        there = score[image] >= 0
+        found = zip(score[image, there].tolist(), row[image, there].tolist(), label[image, there].tolist(), strict=True)
+        assert list(found) == expected
+    assert score.shape[1] == sum(min(keep, 4 * level.shape[1]) for level in levels)
 
 
 @pytest.mark.parametrize(

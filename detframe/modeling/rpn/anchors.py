@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
+from detframe.layers import ByShape
 from detframe.modeling.proposals import box_coder
 from detframe.modeling.rpn.assigner import field_sides
 from detframe.ops import BoxCoder, anchor_templates, grid_anchors, grid_step
@@ -31,6 +32,8 @@ class AnchorGenerator(nn.Module):
         coder: where boxes run from pixel to pixel, so do the anchors, and have the same sides by that measure.
     """
 
+    templates0: Tensor
+
     def __init__(
         self,
         sizes: Sequence[Sequence[float]],
@@ -44,6 +47,7 @@ class AnchorGenerator(nn.Module):
         super().__init__()
         self.step, self.offset = step, offset
         self.strides = list(strides)
+        self._known: ByShape[list[Tensor]] = ByShape()
         self.num_sizes, self.num_ratios = len(sizes[0]), len(aspect_ratios)
         self.num_anchors = self.num_sizes * self.num_ratios
         for i, level_sizes in enumerate(sizes):
@@ -80,11 +84,15 @@ class AnchorGenerator(nn.Module):
         )
 
     def forward(self, features: Sequence[Tensor], images: ImageList) -> list[Tensor]:
-        """Anchors (H * W * T, 4) of each level."""
+        """Anchors (H * W * T, 4) of each level, which are not to be changed in place."""
+        grids = [(feature.shape[-2], feature.shape[-1]) for feature in features]
+        key = (*grids, images.padded_hw, self.templates0.dtype)
+        return self._known.get(key, features[0], lambda: self._place(grids, images.padded_hw))
+
+    def _place(self, grids: Sequence[tuple[int, int]], padded_hw: tuple[int, int]) -> list[Tensor]:
         out = []
-        for i, (feature, stride) in enumerate(zip(features, self.strides, strict=True)):
-            grid_hw = (feature.shape[-2], feature.shape[-1])
-            step = grid_step(self.step, stride, grid_hw, images.padded_hw)
+        for i, (grid_hw, stride) in enumerate(zip(grids, self.strides, strict=True)):
+            step = grid_step(self.step, stride, grid_hw, padded_hw)
             out.append(grid_anchors(getattr(self, f"templates{i}"), grid_hw, step, self.offset))
         return out
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.proposals import NMS, Proposals, box_coder, detection_nms
 from detframe.modeling.rpn.anchors import from_the_coarsest
 from detframe.modeling.rpn.assigner import field_sides, make_assigner
-from detframe.modeling.rpn.dense import LevelCandidates, join_levels, top_candidates
+from detframe.modeling.rpn.dense import best_pairs, detections, rows_of
 from detframe.modeling.rpn.fcos_head import ClassificationHead, FCOSHead, HeadOutputs, RegressionHead, make_tower
 from detframe.ops import BoxCoder, Matching, grid_step, sigmoid_focal
 from detframe.ops.assigning import Assigner
@@ -277,25 +278,21 @@ class FCOS(nn.Module):
     # ------------------------------------------------------------------ detection
     @torch.no_grad()
     def _detect(self, images: ImageList, locations: Locations, outputs: HeadOutputs) -> Proposals:
-        sizes = images.sizes_on(locations.xy.device)
-        candidates, boxes, start = [], [], 0
-        for level in outputs.logits:
-            count = level.shape[1]
-            found = self._candidates(level.float(), outputs.quality[:, start : start + count])
-            at = found.row + start
-            distance = self.head.distances(outputs.regression[found.image, at])
-            if self.settings.norm_reg_targets:
-                distance = distance * locations.stride[at, None]
-            candidates.append(found)
-            boxes.append(self.coder.clip(boxes_at(locations.xy[at], distance), sizes[found.image]))
-            start += count
-        return join_levels(candidates, boxes, images.tensors.shape[0], self.num_classes, self.nms)
+        pairs = best_pairs(outputs.logits, self.settings.pre_nms_top_n, partial(self._scores, outputs.quality))
+        distance = self.head.distances(rows_of(outputs.regression, pairs.row))
+        if self.settings.norm_reg_targets:
+            distance = distance * locations.stride[pairs.row][..., None]
+        sizes = images.sizes_on(distance.device)[:, None]
+        boxes = self.coder.clip(boxes_at(locations.xy[pairs.row], distance), sizes)
+        return detections(pairs, boxes, self.num_classes, self.nms)
 
-    def _candidates(self, logits: Tensor, quality: Tensor) -> LevelCandidates:
-        scores = logits.sigmoid()
-        combined = (scores * quality.sigmoid()[..., None]).sqrt()
+    def _scores(self, quality: Tensor, logits: Tensor, rows: Tensor | None) -> Tensor:
+        """The scores of pairs, as `Scoring`; those below the threshold do not count."""
+        scores = logits.float().sigmoid()
+        factor = (quality if rows is None else quality.gather(1, rows)).sigmoid()
+        combined = (scores * factor[..., None]).sqrt()
         gate = combined if self.settings.thresh_with_ctr else scores
-        return top_candidates(combined, gate > self.settings.inference_th, self.settings.pre_nms_top_n)
+        return torch.where(gate > self.settings.inference_th, combined, -1.0)
 
 
 def _last(keys: ConfigNode, channels: int) -> Callable[[], nn.Module] | None:

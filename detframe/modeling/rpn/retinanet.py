@@ -18,7 +18,7 @@ from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.proposals import NMS, Proposals, box_coder, detection_nms
 from detframe.modeling.rpn.anchors import AnchorGenerator
 from detframe.modeling.rpn.assigner import AnchorAssigner
-from detframe.modeling.rpn.dense import LevelCandidates, best_above, class_prior_bias, join_levels
+from detframe.modeling.rpn.dense import best_pairs, class_prior_bias, detections, rows_of
 from detframe.ops import BoxCoder, BoxLoss, Matching, sigmoid_focal
 from detframe.ops.exportable import is_traced
 from detframe.ops.ranked_reach import ranked_reach
@@ -196,37 +196,35 @@ class RetinaNet(nn.Module):
     ) -> Proposals:
         settings = self.inference
         sizes = images.sizes_on(logits[0].device)
-        candidates = [best_above(level, settings.score_threshold, settings.pre_nms) for level in logits]
-        boxes = [
-            self._decode(found, level_anchors, level_deltas)
-            for found, level_anchors, level_deltas in zip(candidates, anchors, deltas, strict=True)
-        ]
+        pairs = best_pairs(logits, settings.pre_nms, self._scores)
+        chosen = rows_of(torch.cat(deltas, 1), pairs.row).float()
+        boxes = self.coder.decode(chosen, torch.cat(anchors)[pairs.row])
         if settings.clip_before_nms:
-            boxes = [self.coder.clip(b, sizes[found.image]) for b, found in zip(boxes, candidates, strict=True)]
-        return self._clipped(
-            join_levels(candidates, boxes, images.tensors.shape[0], self.head.num_classes, self.nms), sizes
-        )
+            boxes = self.coder.clip(boxes, sizes[:, None])
+        return self._clipped(detections(pairs, boxes, self.head.num_classes, self.nms), sizes)
 
-    def _decode(self, found: LevelCandidates, anchors: Tensor, deltas: Tensor) -> Tensor:
-        return self.coder.decode(deltas[found.image, found.row].float(), anchors[found.row])
+    def _scores(self, logits: Tensor, rows: Tensor | None) -> Tensor:
+        """The scores of pairs, as `Scoring`; those below the threshold do not count."""
+        scores = logits.float().sigmoid()
+        return torch.where(scores > self.inference.score_threshold, scores, -1.0)
 
-    def _clipped(self, detections: Proposals, sizes_hw: Tensor) -> Proposals:
+    def _clipped(self, found: Proposals, sizes_hw: Tensor) -> Proposals:
         """Detections inside the images; those that are too small move behind the others and are no longer valid."""
-        boxes, min_size = self.coder.clip(detections.boxes, sizes_hw[:, None]), self.inference.min_size
+        boxes, min_size = self.coder.clip(found.boxes, sizes_hw[:, None]), self.inference.min_size
         if min_size < 0:
-            return Proposals(boxes, detections.scores, detections.labels, detections.valid)
-        valid = detections.valid & self.coder.sides_at_least(boxes, min_size)
+            return Proposals(boxes, found.scores, found.labels, found.valid)
+        valid = found.valid & self.coder.sides_at_least(boxes, min_size)
         if (
             is_traced()
         ):  # no exporter knows a stable sort; what is no longer valid has no score, so that no two are alike
-            order = torch.where(valid, detections.scores, -1.0).topk(valid.shape[1], 1).indices
+            order = torch.where(valid, found.scores, -1.0).topk(valid.shape[1], 1).indices
         else:
             order = valid.int().argsort(dim=1, descending=True, stable=True)
         valid = valid.gather(1, order)
         return Proposals(
             boxes=boxes.gather(1, order[..., None].expand(-1, -1, 4)) * valid[..., None],
-            scores=detections.scores.gather(1, order) * valid,
-            labels=detections.labels.gather(1, order) * valid,
+            scores=found.scores.gather(1, order) * valid,
+            labels=found.labels.gather(1, order) * valid,
             valid=valid,
         )
 
