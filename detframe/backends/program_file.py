@@ -30,7 +30,8 @@ class ProgramSession(Session):
         """Args are those of `open_model`; the number of threads is PyTorch's own business."""
         torch = imported("torch", path)
 
-        import detframe.ops.exportable  # noqa: F401  (the operators that the graph calls)
+        import detframe.ops.exportable
+        import detframe.ops.nms  # noqa: F401
 
         self._device = _device(torch, device)
         _check_archive(path, torch)

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from detframe.ops.operators import BODIES
+
 # Why the host waits for the device at an operator: the value, or the number of rows, is needed before the next one can
 # be asked for.
 WAITS: Mapping[str, str] = {
@@ -138,8 +140,10 @@ def _body(func: Any) -> Callable[..., Any] | None:
     """What an operator written in Python consists of; None of one of PyTorch's or torchvision's."""
     if func.namespace != "detframe":
         return None
-    operator = torch._library.custom_ops.OPDEFS[func._schema.name]
-    body: Callable[..., Any] = operator._init_fn
+    name = func._schema.name
+    if name in BODIES:
+        return BODIES[name]
+    body: Callable[..., Any] = torch._library.custom_ops.OPDEFS[name]._init_fn
     return body
 
 

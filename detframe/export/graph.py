@@ -56,11 +56,7 @@ class ExportableDetector(nn.Module):
         with exporting():
             found = self.model.detect(ImageList(self._plane(images, sizes), [], sizes))
         boxes = BoxCoder(pixel=self.model.pixel).extend(found.boxes) * found.valid[..., None]
-        out = [boxes, found.scores, found.labels, found.valid.sum(1)]
-        for values in found.extras.values():
-            rows = values.new_zeros((*found.valid.shape, *values.shape[1:]))
-            out.append(rows.index_put(found.places, values))
-        return tuple(out)
+        return (boxes, found.scores, found.labels, found.valid.sum(1), *found.extras.values())
 
     def _plane(self, images: Tensor, sizes: Tensor) -> Tensor:
         """Normalised pixels, zero beyond each image, on a plane of multiples of the divisor."""

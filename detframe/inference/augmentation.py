@@ -171,7 +171,9 @@ class AugmentedModel(nn.Module):
         boxes, scores, first = weighted_boxes(
             found.boxes.double(), found.scores.double(), found.group, iou=self.fusion_iou, models=len(self.views)
         )
-        return Candidates(boxes.to(found.boxes), scores.to(found.scores), *(column[first] for column in found[2:]))
+        return Candidates(
+            boxes.to(found.boxes), scores.to(found.scores), found.labels[first], found.image[first], found.group[first]
+        )
 
     # ------------------------------------------------------------------ masks and keypoints
     def _look_further(self, images: Sequence[Tensor], merged: Sequence[Prediction]) -> None:

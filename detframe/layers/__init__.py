@@ -4,6 +4,7 @@ from detframe.layers.by_shape import ByShape
 from detframe.layers.conv_norm import (
     ConvNorm,
     SingleValueError,
+    affine_norms_at_once,
     check_norms,
     conv_norm,
     folded,
@@ -22,6 +23,7 @@ __all__ = [
     "DeformConv",
     "SingleValueError",
     "StepCounts",
+    "affine_norms_at_once",
     "check_norms",
     "conv_norm",
     "first_part",

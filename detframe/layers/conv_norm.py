@@ -16,6 +16,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from detframe.errors import InvalidTypeError, InvalidValueError
 from detframe.layers.deform_conv import DeformConv
+from detframe.ops.exportable import is_traced
 from detframe.parallel.collectives import world_size
 
 _BATCH = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -88,13 +89,59 @@ def _values(module: nn.Module, x: Tensor) -> int:
     return x.numel() // (x.shape[0] * x.shape[1] if isinstance(module, _INSTANCE) else x.shape[1]) if x.numel() else 0
 
 
+def _affine_map(weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """What channels are multiplied by, and what is added then."""
+    scale = weight * (var + eps).rsqrt()
+    return scale, bias - mean * scale
+
+
+def _is_affine(norm: nn.Module | None) -> bool:
+    return isinstance(norm, FrozenBatchNorm2d) or (isinstance(norm, nn.BatchNorm2d) and not norm.training)
+
+
+# The affine maps of norms, where they have been computed together
+_maps: ContextVar[dict[Any, tuple[Tensor, Tensor]]] = ContextVar("maps", default={})  # noqa: B039 (never written to)
+
+
+@contextmanager
+def affine_norms_at_once(model: nn.Module) -> Iterator[None]:
+    """Inside the `with`, the affine norms of a model are what they are now: all their maps are computed in one go.
+
+    Each alone is a handful of operations on some hundred numbers, which cost what is asked and not what is computed.
+    """
+    if is_traced() or torch.compiler.is_compiling() or not _folds:
+        yield
+        return
+    alike: dict[Any, list[Any]] = {}
+    for module in model.modules():
+        if _is_affine(module):
+            norm: Any = module
+            key = (norm.eps, norm.weight.device, norm.weight.dtype, norm.running_var.dtype)
+            alike.setdefault(key, []).append(norm)
+    maps: dict[Any, tuple[Tensor, Tensor]] = {}
+    for (eps, *_), norms in alike.items():
+        names = ("weight", "bias", "running_mean", "running_var")
+        weight, bias, mean, var = (torch.cat([getattr(norm, name) for norm in norms]) for name in names)
+        scale, shift = _affine_map(weight, bias, mean, var, eps)
+        lengths = [len(norm.weight) for norm in norms]
+        parts = zip(torch.split(scale, lengths), torch.split(shift, lengths), strict=True)
+        maps |= dict(zip(norms, parts, strict=True))
+    token = _maps.set(maps)
+    try:
+        yield
+    finally:
+        _maps.reset(token)
+
+
 def fold_norm(conv: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:
     """Weight and bias of the one convolution that equals `conv` followed by the affine map `norm`.
 
     `norm` is a FrozenBatchNorm2d or a BatchNorm2d in evaluation mode. Gradients flow through the products.
     """
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    shift = norm.bias - norm.running_mean * scale
+    known = _maps.get().get(norm)
+    if known is None:
+        known = _affine_map(norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps)
+    scale, shift = known
     if conv.bias is not None:
         shift = shift + conv.bias * scale
     return conv.weight * scale.reshape(-1, 1, 1, 1), shift
@@ -149,8 +196,7 @@ def folding(enabled: bool) -> Iterator[None]:
 
 def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module | None, relu: bool, residual: Tensor | None = None) -> Tensor:
     """relu(norm(conv(x)) + residual), with as few passes over the activations as the norm allows. (N, C, H, W)."""
-    affine = isinstance(norm, FrozenBatchNorm2d) or (isinstance(norm, nn.BatchNorm2d) and not norm.training)
-    if affine and _folds:
+    if _is_affine(norm) and _folds:
         followers = _followers.get()
         if followers is not None and norm is not None:
             followers.setdefault(conv, []).append(norm)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from detframe.config import ConfigNode
 from detframe.errors import InvalidTypeError, InvalidValueError
-from detframe.layers import SingleValueError, check_norms
+from detframe.layers import SingleValueError, affine_norms_at_once, check_norms
 from detframe.modeling.ground_truth import GroundTruth, pack_targets
 from detframe.modeling.proposals import NMS, Proposals, predictions_in_graph
 from detframe.ops import BoxCoder
@@ -283,7 +283,9 @@ class GeneralizedRCNN(nn.Module):
 
     def detect(self, batch: ImageList) -> Proposals:
         """What is found in a preprocessed batch, in evaluation mode; boxes as the model has them inside (`pixel`)."""
-        return self._through(batch, None)[0]
+        with affine_norms_at_once(self):
+            found: Proposals = self._through(batch, None)[0]
+        return found
 
     def predictions(self, batch: ImageList, paste_masks: bool = True) -> list[Prediction]:
         """What `forward` gives, in evaluation mode, for a batch that is preprocessed."""
@@ -291,7 +293,8 @@ class GeneralizedRCNN(nn.Module):
         return out
 
     def _run(self, batch: ImageList, ground_truth: GroundTruth | None, paste_masks: bool = True) -> Any:
-        proposals, losses = self._through(batch, ground_truth)
+        with affine_norms_at_once(self):
+            proposals, losses = self._through(batch, ground_truth)
         if self.training:
             return losses
         detections = replace(proposals, boxes=BoxCoder(pixel=self.pixel).extend(proposals.boxes))
@@ -348,11 +351,8 @@ def naming_images(images: Sequence[Tensor], targets: Sequence[Target] | None) ->
 
 def _predictions(detections: Proposals, sizes_hw: Sequence[tuple[int, int]], paste: bool) -> list[Prediction]:
     counts = detections.valid.sum(1).tolist()
-    rows = zip(detections.boxes, detections.labels, detections.scores, counts, strict=True)
-    out: list[Any] = [{"boxes": b[:n], "labels": label[:n], "scores": s[:n]} for b, label, s, n in rows]
-    for key, values in detections.extras.items():
-        for prediction, value in zip(out, torch.split(values, counts), strict=True):
-            prediction[key] = value
+    padded = {"boxes": detections.boxes, "labels": detections.labels, "scores": detections.scores, **detections.extras}
+    out: list[Any] = [{key: rows[i, :n] for key, rows in padded.items()} for i, n in enumerate(counts)]
     for prediction, size_hw in zip(out, sizes_hw, strict=True):
         if "masks" in prediction:
             masks = BoxMasks(prediction["masks"], prediction["boxes"], size_hw)

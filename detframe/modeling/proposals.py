@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
-from torchvision.ops import batched_nms
 
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
 from detframe.ops import CONTINUOUS, BoxCoder, soft_scores
-from detframe.ops.exportable import is_traced, nms_in_graph
+from detframe.ops.compacting import Rows, drops_padding, keep_rows
+from detframe.ops.exportable import is_traced
+from detframe.ops.nms import best_of_images, nms, nms_in_graph
 from detframe.ops.suppression import nwd_nms
 from detframe.structures import BoxMasks, Prediction
 
@@ -31,39 +30,53 @@ LEAST_SOFT_SCORE = 0.001
 
 @dataclass
 class Proposals:
-    """Legend: N images, P candidates of the fullest image, by falling score."""
+    """Legend: N images, P rows of each: as many candidates as may stay, by falling score, then padding."""
 
     boxes: Tensor  # float32 (N, P, 4), padded with zeros
     scores: Tensor  # float32 (N, P), 0 to 1
     labels: Tensor  # int64 (N, P), 1..K; a class-agnostic head gives 1
     valid: Tensor  # bool (N, P), which rows are candidates
-    # what else is known of detections, a row for each valid one: "masks" (R, S, S), "keypoints" (R, P, 3)
+    # what else is known of detections, padded with zeros: "masks" (N, P, S, S), "keypoints" (N, P, K, 3)
     extras: dict[str, Tensor] = field(default_factory=dict)
 
-    @cached_property
-    def places(self) -> tuple[Tensor, Tensor]:
-        """The image and the row of each candidate, int64 (R,) each, in the order of the images."""
-        image, row = self.valid.nonzero(as_tuple=True)
-        return image, row
+    def rows(self) -> Rows:
+        """The candidates one behind another, in the order of the images, or all rows with a mask."""
+        return keep_rows(self.valid)
 
 
 @dataclass
 class Regions:
-    """Legend: R RoIs over all images, in the order of the images."""
+    """Legend: R RoIs over all images, in the order of the images.
+
+    Args:
+        padded: some rows may be no RoI, and are so many of each image that no value decides it.
+        foremost: where `padded`, so many rows of each image may be foreground, the first ones.
+    """
 
     boxes: Tensor  # float32 (R, 4)
-    labels: Tensor  # int64 (R,), 1..K; 0 is background
+    labels: Tensor  # int64 (R,), 1..K; 0 is background, -1 what is no RoI
     image: Tensor  # int64 (R,), the image of each
     gt_boxes: Tensor  # float32 (R, 4), the matched object's; zeros in an image without objects
     gt_index: Tensor  # int64 (R,), the matched object's row among those of its image; 0 for background
+    padded: bool = False
+    foremost: int = 0
 
     def count(self) -> Tensor:
-        """R, as a float32 scalar on the regions' device."""
-        return torch.tensor(float(len(self.labels)), device=self.labels.device)
+        """How many RoIs there are, as a float32 scalar on the regions' device."""
+        if self.padded:
+            return (self.labels >= 0).sum().float()
+        return torch.full((), float(len(self.labels)), device=self.labels.device)
 
-    def foreground(self) -> Regions:
+    def counted(self) -> Tensor | None:
+        """Which rows are RoIs, float32 (R,); None: all."""
+        return (self.labels >= 0).float() if self.padded else None
+
+    def foreground(self, num_images: int) -> Regions:
         """The foreground RoIs."""
-        return self.where(self.labels > 0)
+        if not self.padded:
+            return self.where(self.labels > 0)
+        first = self._each(lambda rows: rows.reshape(num_images, -1, *rows.shape[1:])[:, : self.foremost].flatten(0, 1))
+        return first.where(first.labels > 0)
 
     def with_mask(self, has_mask: Tensor | None) -> Regions:
         """The RoIs whose objects have a mask to learn from; `has_mask` is bool (N, G), None: all have."""
@@ -76,9 +89,22 @@ class Regions:
         return replace(self, boxes=boxes)
 
     def where(self, keep: Tensor) -> Regions:
-        """The RoIs of `keep`, bool (R,)."""
+        """The RoIs of `keep`, bool (R,); the others are left out, or are no RoIs any more, as suits the device."""
+        if self.padded or not drops_padding(keep.device):
+            return replace(self, labels=torch.where(keep, self.labels, -1), padded=True)
         rows = keep.nonzero().flatten()
-        return Regions(self.boxes[rows], self.labels[rows], self.image[rows], self.gt_boxes[rows], self.gt_index[rows])
+        return self._each(lambda values: values[rows])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Regions:
+        """The regions whose tensors are changed alike."""
+        return replace(
+            self,
+            boxes=change(self.boxes),
+            labels=change(self.labels),
+            image=change(self.image),
+            gt_boxes=change(self.gt_boxes),
+            gt_index=change(self.gt_index),
+        )
 
 
 def box_coder(cfg: ConfigNode, weights: Sequence[float] = CONTINUOUS.weights) -> BoxCoder:
@@ -88,13 +114,9 @@ def box_coder(cfg: ConfigNode, weights: Sequence[float] = CONTINUOUS.weights) ->
 
 def predictions_in_graph(detections: Proposals, sizes_hw: Sequence[tuple[int, int]], paste: bool) -> list[Prediction]:
     """What is found in each image of sizes (H, W), where the numbers of detections are not known yet."""
-    image, row = detections.places
-    found = {
-        "boxes": detections.boxes[image, row],
-        "labels": detections.labels[image, row],
-        "scores": detections.scores[image, row],
-        **detections.extras,
-    }
+    image, row = detections.valid.nonzero(as_tuple=True)
+    padded = {"boxes": detections.boxes, "labels": detections.labels, "scores": detections.scores, **detections.extras}
+    found = {key: value[image, row] for key, value in padded.items()}
     out: list[Any] = []
     for i, size_hw in enumerate(sizes_hw):
         own = (image == i).nonzero().flatten()
@@ -114,6 +136,7 @@ class Candidates(NamedTuple):
     labels: Tensor  # int64 (M,)
     image: Tensor  # int64 (M,)
     group: Tensor  # int64 (M,); boxes of different groups leave each other alone. Must differ between images
+    valid: Tensor | None = None  # bool (M,), which of them there are; None: all
 
 
 @dataclass(frozen=True)
@@ -156,14 +179,23 @@ class NMS:
         """What is left of the candidates of so many images."""
         if is_traced():
             return self._in_graph(found, num_images)
-        boxes, scores, labels, image, _ = found
-        kept, scores = self._soften(found) if self.kind.startswith("soft") else self._suppress(found)
-        kept = kept[scores[kept].sort(descending=True, stable=True).indices]
-        per_image = [kept[image[kept] == i][: self.keep] for i in range(num_images)]
-        counts = torch.tensor([len(rows) for rows in per_image], device=boxes.device)
-        rows = pad_sequence(per_image, batch_first=True)
-        valid = torch.arange(rows.shape[1], device=boxes.device) < counts[:, None]
-        return Proposals(boxes[rows] * valid[..., None], scores[rows] * valid, labels[rows] * valid, valid)
+        if not len(found.scores):
+            found = _one_of_nothing(found)
+        if self.nwd_constant or self.kind.startswith("soft"):
+            scores = self._lowered(found)
+            return _chosen(found, scores, *best_of_images(scores, found.image, num_images, self._rows(found)))
+        rows, valid = nms(*self._asked(found), num_images, self.iou, self._rows(found))
+        return _chosen(found, found.scores, rows, valid)
+
+    def _rows(self, found: Candidates) -> int:
+        """Rows of each image: as many as may stay, but no more than there are candidates."""
+        return min(self.keep, len(found.scores))
+
+    def _asked(self, found: Candidates) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Boxes, scores, groups and images as `detframe.ops.nms` takes them; what is no candidate scores below 0."""
+        scores = found.scores if found.valid is None else torch.where(found.valid, found.scores, -1.0)
+        group = found.image if self.kind == "agnostic" else found.group
+        return self.coder.extend(found.boxes).detach(), scores.detach(), group, found.image
 
     def _in_graph(self, found: Candidates, num_images: int) -> Proposals:
         """The same with `keep` rows for every image, whatever is found.
@@ -173,38 +205,42 @@ class NMS:
         """
         if self.nwd_constant:
             raise InvalidValueError(NO_NWD_IN_GRAPH)
-        group = found.image if self.kind == "agnostic" else found.group
-        rows, valid = nms_in_graph(
-            self.coder.extend(found.boxes), found.scores, group, found.image, num_images, self.iou, self.keep
-        )
+        rows, valid = nms_in_graph(*self._asked(found), num_images, self.iou, self.keep)
         # a row of zeros at the end, for images without any
         boxes, scores, labels = (
             torch.cat([x, x.new_zeros((1, *x.shape[1:]))])[rows] for x in (found.boxes, found.scores, found.labels)
         )
         return Proposals(boxes * valid[..., None], scores * valid, labels * valid, valid)
 
-    def _suppress(self, found: Candidates) -> tuple[Tensor, Tensor]:
-        """The rows that stay, rising, and the scores of all."""
-        # in double precision, since batched_nms moves the boxes of each group to a place of their own: far out, float32
-        # has too few digits left for their overlaps, which would then depend on how many images and boxes come along
-        group = found.image if self.kind == "agnostic" else found.group
+    def _lowered(self, found: Candidates) -> Tensor:
+        """The scores of all, lowered where NMS is soft; below 0 what goes."""
+        boxes, scores, group, _ = self._asked(found)
         if self.nwd_constant:
-            kept = nwd_nms(found.boxes, found.scores, group, self.iou, self.nwd_constant)
-            return kept, found.scores
-        kept = batched_nms(self.coder.extend(found.boxes).double(), found.scores.double(), group, self.iou)
-        return kept.sort().values, found.scores
-
-    def _soften(self, found: Candidates) -> tuple[Tensor, Tensor]:
-        """The rows that stay, rising, and the scores of all, lowered."""
-        scores = soft_scores(
-            self.coder.extend(found.boxes).double(),
-            found.scores.double(),
-            found.group,
+            kept = nwd_nms(boxes, scores, group, self.iou, self.nwd_constant)
+            return torch.where(kept, scores, -1.0)
+        soft = soft_scores(
+            boxes.double(),
+            scores.double(),
+            group,
             sigma=self.sigma,
             linear_from=self.iou if self.kind == "soft_linear" else None,
             most=self.keep,
         )
-        return (scores >= LEAST_SOFT_SCORE).nonzero().flatten(), scores.to(found.scores)
+        return torch.where(soft >= LEAST_SOFT_SCORE, soft, -1.0).to(scores)
+
+
+def _one_of_nothing(found: Candidates) -> Candidates:
+    """A candidate that does not count, where there is none."""
+    none = found.image.new_zeros(1)
+    scores, labels = found.scores.new_zeros(1), found.labels.new_zeros(1)
+    return Candidates(found.boxes.new_zeros((1, 4)), scores, labels, none, none, none > 0)
+
+
+def _chosen(found: Candidates, scores: Tensor, rows: Tensor, valid: Tensor) -> Proposals:
+    """Rows (N, P) of the candidates, with other scores."""
+    none = ~valid  # where numbers of another row stand, which may not be finite
+    boxes = found.boxes[rows].masked_fill(none[..., None], 0.0)
+    return Proposals(boxes, scores[rows].masked_fill(none, 0.0), found.labels[rows].masked_fill(none, 0), valid)
 
 
 def detection_nms(cfg: ConfigNode, iou: float, coder: BoxCoder, dense: bool = False) -> NMS:

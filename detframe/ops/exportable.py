@@ -1,10 +1,10 @@
 """Operators that an exported graph holds whole, since their shapes depend on values inside.
 
-In eager mode nothing uses them. Inside of `exporting()` the model calls these instead of what they stand for, so that a
-traced graph has one node of a fixed shape where ONNX has an operator of its own; a graph of PyTorch runs them as they
-are written here.
+In eager mode nothing uses them; that of NMS, which it does use, is in `detframe.ops.nms`. Inside of `exporting()` the
+model calls these instead of what they stand for, so that a traced graph has one node of a fixed shape where ONNX has an
+operator of its own; a graph of PyTorch runs them as they are written here.
 
-Legend: N images, M candidates over all images, R RoIs over all images, C channels, S side of the pooled map.
+Legend: R RoIs over all images, C channels, S side of the pooled map.
 """
 
 from __future__ import annotations
@@ -16,14 +16,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
-from torchvision.ops import nms as plain_nms
 
 from detframe.ops.keypoints import heatmaps_to_keypoints, keypoints_at_once
 from detframe.ops.roi_align import roi_align_by_level, roi_align_pyramid
 
-# The score of what does not count; scores are 0 or more
-_NOTHING = -1.0
 _exporting: ContextVar[bool] = ContextVar("exporting", default=False)
 
 
@@ -62,60 +58,6 @@ def exporting() -> Iterator[None]:
         yield
     finally:
         _exporting.reset(token)
-
-
-@torch.library.custom_op("detframe::nms", mutates_args=())
-def nms(
-    boxes: Tensor, scores: Tensor, group: Tensor, image: Tensor, num_images: int, iou: float, keep: int
-) -> tuple[Tensor, Tensor]:
-    """Hard NMS within groups, then the best of each image.
-
-    Args:
-        boxes: float32 (M, 4).
-        scores: float32 (M,), at least 0.
-        group: int64 (M,), differs between images.
-        image: int64 (M,).
-        num_images: N.
-        iou: what overlaps a better box of its group more than this goes.
-        keep: how many stay of an image.
-
-    Returns:
-        The rows that stay, by falling score, int64 (N, keep), 0 where there is none, and which there are, bool (N,
-        keep).
-    """
-    kept = batched_nms(boxes.double(), scores.double(), group, iou).sort().values
-    kept = kept[scores[kept].sort(descending=True, stable=True).indices]
-    rows = torch.zeros((num_images, keep), dtype=torch.int64, device=boxes.device)
-    valid = torch.zeros_like(rows, dtype=torch.bool)
-    for i in range(num_images):
-        own = kept[image[kept] == i][:keep]
-        rows[i, : len(own)] = own
-        valid[i, : len(own)] = True
-    return rows, valid
-
-
-@nms.register_fake
-def _(
-    boxes: Tensor, scores: Tensor, group: Tensor, image: Tensor, num_images: int, iou: float, keep: int
-) -> tuple[Tensor, Tensor]:
-    shape = (num_images, keep)
-    return group.new_empty(shape), group.new_empty(shape, dtype=torch.bool)
-
-
-def nms_in_graph(
-    boxes: Tensor, scores: Tensor, group: Tensor, image: Tensor, num_images: int, iou: float, keep: int
-) -> tuple[Tensor, Tensor]:
-    """`nms` with what every exporter knows: the groups are moved apart, for one NMS of torchvision."""
-    if is_exporting():
-        return nms(boxes, scores, group, image, num_images, iou, keep)
-    furthest = torch.cat([boxes.flatten(), boxes.new_zeros(1)]).max()
-    kept = plain_nms(boxes + (group.to(boxes.dtype) * (furthest + 1))[:, None], scores, iou)
-    left = torch.full_like(scores, _NOTHING).index_put((kept,), scores[kept])
-    left = torch.where(image == torch.arange(num_images, device=image.device)[:, None], left, _NOTHING)
-    # as many more as are kept, so that there are always enough
-    best, rows = torch.cat([left, left.new_full((num_images, keep), _NOTHING)], 1).topk(keep, 1)
-    valid = best > _NOTHING
-    return torch.where(valid, rows, 0), valid
 
 
 @torch.library.custom_op("detframe::roi_align", mutates_args=())

@@ -50,6 +50,20 @@ class BoxLoss:
             return 1 - normalized_wasserstein(coder.decode(deltas, references), boxes, self.nwd_constant)
         return _smooth_l1(deltas, coder.encode(boxes, references), self.beta).sum(-1)
 
+    def total(self, deltas: Tensor, references: Tensor, boxes: Tensor, coder: BoxCoder, rows: Tensor) -> Tensor:
+        """The sum of the losses of `rows`, bool (R,); whatever stands in the others, they have no part in its gradient.
+
+        The others compare two equal boxes of one pixel, since of boxes without area nothing is finite.
+        """
+        mask, unit = rows[:, None], torch.arange(4, device=rows.device).ge(2).to(references.dtype)
+        losses = self(
+            torch.where(mask, deltas, 0.0),
+            torch.where(mask, references, unit),
+            torch.where(mask, boxes, unit),
+            coder,
+        )
+        return (losses * rows).sum()
+
 
 def distance_iou_loss(pred: Tensor, target: Tensor, kind: str, smoothing: float) -> Tensor:
     """The box loss of locations of FCOS, from distances to the sides: (..., 4), (..., 4) -> (...).

@@ -5,13 +5,13 @@ Legend: M masks, S side of a predicted mask, (H, W) size of the image.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from detframe.arrays.masks import check_threshold, compress, reach
+from detframe.arrays import masks as array_masks
+from detframe.ops.compacting import drops_padding
 from detframe.ops.exportable import is_traced
 
 # Bounds what pasting needs beyond its result: pixels of the masks that are made at once on a GPU
@@ -27,7 +27,7 @@ def paste_masks(probs: Tensor, boxes: Tensor, size_hw: tuple[int, int]) -> Tenso
     """
     if is_traced():
         return _paste_at_once(probs.float(), boxes.float(), size_hw)[:, None]
-    paste = _paste_windows if probs.device.type == "cpu" else _paste_chunks
+    paste = _paste_windows if drops_padding(probs.device) and not probs.requires_grad else _paste_chunks
     with torch.autocast(probs.device.type, enabled=False):  # half precision would move outlines
         return paste(probs.float(), boxes.float(), size_hw)
 
@@ -42,20 +42,13 @@ def encode_masks(
     Raises:
         ValueError: a threshold of 0 or less, which every pixel of the image would reach.
     """
-    check_threshold(threshold)
-    with torch.autocast("cpu", enabled=False):
-        masks = zip(probs.float().cpu(), boxes.float().cpu(), strict=True)
-        windows = (_window(mask, box, size_hw) for mask, box in masks)
-        return compress(((y, x, (pixels >= threshold).numpy()) for y, x, pixels in windows), size_hw)
+    on_host = [value.detach().float().cpu().numpy() for value in (probs, boxes)]
+    return array_masks.encode_masks(on_host[0], on_host[1], size_hw, threshold)
 
 
 def _paste_windows(probs: Tensor, boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """Mask by mask, each in its window only: least work, which is what counts on a CPU."""
-    out = probs.new_zeros((len(probs), 1, *size_hw))
-    for row, (mask, box) in enumerate(zip(probs, boxes, strict=True)):
-        y, x, pixels = _window(mask, box, size_hw)
-        out[row, 0, y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
-    return out
+    """Mask by mask, each in its window only: least work, which is what counts on a CPU, by NumPy."""
+    return torch.from_numpy(array_masks.paste_masks(probs.numpy(), boxes.detach().numpy(), size_hw))
 
 
 def _paste_chunks(probs: Tensor, boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:
@@ -75,19 +68,6 @@ def _paste_at_once(probs: Tensor, boxes: Tensor, size_hw: tuple[int, int]) -> Te
     rows = _weights(height, boxes[:, 1], boxes[:, 3], probs.shape[-1])
     columns = _weights(width, boxes[:, 0], boxes[:, 2], probs.shape[-1])
     return rows @ probs @ columns.transpose(1, 2)
-
-
-def _window(mask: Tensor, box: Tensor, size_hw: tuple[int, int]) -> tuple[int, int, Tensor]:
-    """First row, first column and pixels (h, w) of the part of the image that one mask (S, S) reaches."""
-    x1, y1, x2, y2 = box.tolist()
-    if not (0 < x2 - x1 < math.inf and 0 < y2 - y1 < math.inf):  # also where one is not a number
-        return 0, 0, mask.new_zeros((0, 0))
-    (top, bottom), (left, right) = (
-        reach(start, end, mask.shape[-1], limit) for start, end, limit in zip((y1, x1), (y2, x2), size_hw, strict=True)
-    )
-    rows = _weights(torch.arange(top, bottom), box[None, 1], box[None, 3], mask.shape[-1])[0]
-    columns = _weights(torch.arange(left, right), box[None, 0], box[None, 2], mask.shape[-1])[0]
-    return top, left, rows @ mask @ columns.T
 
 
 def _weights(pixels: Tensor, start: Tensor, end: Tensor, size: int) -> Tensor:

@@ -16,8 +16,8 @@ def starts(counts: Tensor) -> Tensor:
 
 def places(row: Tensor, num_rows: int) -> Tensor:
     """The position of every member in its row `row` (M,), which rises: int64 (M,); 0, 0, 2 gives 0, 1, 0."""
-    counts = torch.bincount(row, minlength=num_rows)
-    return torch.arange(len(row), device=row.device) - starts(counts)[row]
+    first = torch.searchsorted(row, torch.arange(num_rows, device=row.device))
+    return torch.arange(len(row), device=row.device) - first[row]
 
 
 def members(counts: Tensor) -> tuple[Tensor, Tensor]:

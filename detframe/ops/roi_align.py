@@ -78,6 +78,31 @@ def roi_align_by_level(
     return torch.cat(pooled).to(features[0].dtype)[order]
 
 
+# Left of and above every map, where RoIs pool zeros
+_AWAY = -1e4
+
+
+def roi_align_everywhere(
+    features: Sequence[Tensor],
+    strides: Sequence[int],
+    boxes: Tensor,
+    image_index: Tensor,
+    level: Tensor,
+    output_size: int,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    """`roi_align_by_level` with a number of RoIs a level that no value decides: those of other levels pool zeros."""
+    image = image_index[:, None].to(features[0].dtype)
+    pooled: Any = 0
+    for i, (feature, stride) in enumerate(zip(features, strides, strict=True)):
+        own = torch.where((level == i)[:, None], boxes.float(), _AWAY).to(feature.dtype)
+        rois = torch.cat([image, own], 1)
+        pooled = pooled + roi_align(feature, rois, output_size, 1.0 / stride, sampling_ratio or -1, aligned)
+    out: Tensor = pooled
+    return out
+
+
 @dataclass(frozen=True)
 class _Regions:
     """What is pooled, and how it is sampled; the names are those of `roi_align_pyramid`."""
@@ -152,7 +177,7 @@ class _WeightedBags(torch.autograd.Function):
         """The gradient of each table row: the weighted sum of the gradients of the bags that use it."""
         rows, weights = ctx.saved_tensors
         flat, order = rows.flatten().sort(stable=True)
-        offsets = starts(torch.bincount(flat, minlength=ctx.table_rows))
+        offsets = torch.searchsorted(flat, torch.arange(ctx.table_rows, device=flat.device))
         bag = torch.div(order, rows.shape[1], rounding_mode="floor")
         weight = weights.flatten()[order].to(grad.dtype)
         return F.embedding_bag(bag, grad.contiguous(), offsets, per_sample_weights=weight, mode="sum"), None, None

@@ -44,16 +44,18 @@ def sample_balanced(labels: Tensor, keys: Tensor, sampling: Sampling) -> tuple[T
         keys: float (N, A) in [0, 1); the rows with the largest keys are sampled.
 
     Returns:
-        index int64 (N, S) of the sampled rows, and bool (N, S) which of them are no padding; S does not depend
-        on the values, so that nothing waits for the device. Positives come first.
+        index int64 (N, S) of the sampled rows, positives first, and bool (N, S) which of them are no padding; S does
+        not depend on the values, so that nothing waits for the device: it is `size`, or less where there are fewer
+        rows.
     """
     num_rows = labels.shape[1]
     max_positive = min(int(sampling.size * sampling.fraction), num_rows)
     max_negative = min(sampling.size, num_rows)
     positive_key, positive = torch.where(labels > 0, keys, -1.0).topk(max_positive, 1)
     negative_key, negative = torch.where(labels == 0, keys, -1.0).topk(max_negative, 1)
-    positive_drawn = positive_key >= 0
-    room = sampling.size - positive_drawn.sum(1, keepdim=True)
-    rank = torch.arange(max_negative, device=labels.device)
-    negative_drawn = (negative_key >= 0) & (rank < room)
-    return torch.cat([positive, negative], 1), torch.cat([positive_drawn, negative_drawn], 1)
+    positives, negatives = ((key >= 0).sum(1, keepdim=True) for key in (positive_key, negative_key))
+    place = torch.arange(min(sampling.size, num_rows), device=labels.device)
+    # the positives that there are, and the negatives behind them
+    column = torch.where(place < positives, place, place - positives + max_positive)
+    column = column.clamp(max=max_positive + max_negative - 1)
+    return torch.cat([positive, negative], 1).gather(1, column), place < positives + negatives

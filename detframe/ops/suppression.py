@@ -12,6 +12,7 @@ from torch import Tensor
 
 from detframe.ops.assigning import wasserstein_squared
 from detframe.ops.boxes import CACHE_PAIRS, pairwise_iou
+from detframe.ops.operators import define
 from detframe.ops.ragged import places
 
 
@@ -24,13 +25,20 @@ def soft_scores(
 
     Args:
         boxes: (M, 4), xyxy.
-        scores: (M,), at least 0.
+        scores: (M,), at least 0; what does not count has less, and then 0.
         group: int64 (M,).
         linear_from: lower linearly, and only what overlaps by more than this IoU.
         most: how many are taken of a group; what is left then has a score of 0, as it lies below all of those.
 
     Source: Bodla et al. 2017, arXiv:1704.04503, section 3. Of equal scores, the first row is taken first.
     """
+    lowered: Tensor = _SOFT_SCORES(boxes, scores, group, sigma, linear_from, most)
+    return lowered
+
+
+def _soft_scores(
+    boxes: Tensor, scores: Tensor, group: Tensor, sigma: float, linear_from: float | None, most: int
+) -> Tensor:
     rows, filled = _grouped(group)
     left = torch.where(filled, scores[rows], -1.0)
     boxes, taken = boxes[rows], torch.zeros_like(left)
@@ -40,6 +48,14 @@ def soft_scores(
         overlap = pairwise_iou(boxes.gather(1, best[..., None].expand(-1, -1, 4)), boxes)[:, 0]
         left = torch.where(left < 0, left, left * _kept_share(overlap, sigma, linear_from)).scatter(1, best, -1.0)
     return torch.zeros_like(scores).index_put((rows[filled],), taken[filled])
+
+
+_SOFT_SCORES = define(
+    "detframe::soft_scores",
+    "(Tensor boxes, Tensor scores, Tensor group, float sigma, float? linear_from, int most) -> Tensor",
+    _soft_scores,
+    lambda boxes, scores, group, sigma, linear_from, most: torch.empty_like(scores),
+)
 
 
 def _kept_share(overlap: Tensor, sigma: float, linear_from: float | None) -> Tensor:
@@ -102,10 +118,15 @@ def nwd_nms(boxes: Tensor, scores: Tensor, group: Tensor, threshold: float, cons
         constant: C, in pixels.
 
     Returns:
-        The rows that stay, int64, rising.
+        Which stay, bool (M,).
 
     Source: Wang et al. 2021, arXiv:2110.13389, section 3.3.
     """
+    kept: Tensor = _NWD_NMS(boxes, scores, group, threshold, constant)
+    return kept
+
+
+def _nwd_nms(boxes: Tensor, scores: Tensor, group: Tensor, threshold: float, constant: float) -> Tensor:
     order = scores.sort(descending=True, stable=True).indices
     rows, filled = _grouped(group[order])
     rows = order[rows]
@@ -118,7 +139,15 @@ def nwd_nms(boxes: Tensor, scores: Tensor, group: Tensor, threshold: float, cons
         kept = _greedy(filled[:, start:end], near[:, :, : end - start].triu(1))
         filled[:, start:end] = kept
         filled[:, end:] &= ~(near[:, :, end - start :] & kept[:, :, None]).any(1)
-    return rows[filled].sort().values
+    return torch.zeros_like(group, dtype=torch.bool).index_fill(0, rows[filled], True)
+
+
+_NWD_NMS = define(
+    "detframe::nwd_nms",
+    "(Tensor boxes, Tensor scores, Tensor group, float threshold, float constant) -> Tensor",
+    _nwd_nms,
+    lambda boxes, scores, group, threshold, constant: torch.empty_like(group, dtype=torch.bool),
+)
 
 
 def _reach_squared(threshold: float, constant: float) -> float:

@@ -44,20 +44,29 @@ def crop_masks(masks: LazyMasks | Tensor, rows: Tensor, boxes: Tensor, size: int
     Raises:
         ValueError: another mode.
     """
+    at = boxes.detach().float()
+    table = np.array(torch.cat([at, rows[:, None].to(at)], 1).tolist()).reshape(-1, 5)  # one wait for an accelerator
+    return crop_on_host(masks, table[:, 4].astype(int), table[:, :4], size, mode).to(boxes.device)
+
+
+def crop_on_host(masks: LazyMasks | Tensor, rows: np.ndarray, boxes: np.ndarray, size: int, mode: str) -> Tensor:
+    """`crop_masks` of rows and boxes that the host knows; on the device of the masks."""
     if mode not in _MODES:
         raise InvalidValueError(f"masks are cut out in one of the modes {', '.join(_MODES)}, not {mode!r}")
     out = torch.zeros((len(rows), size, size), device=masks.device if isinstance(masks, Tensor) else None)
-    corners, rows = boxes.detach().float().cpu(), rows.cpu()
-    finite = corners.isfinite().all(1)
-    for row in sorted(set(rows[finite].tolist())):
-        at = (finite & (rows == row)).nonzero().flatten()
+    finite = np.isfinite(boxes).all(1)
+    for row in np.unique(rows[finite]).tolist():
+        at = np.flatnonzero(finite & (rows == row))
         segmentation = masks.segmentations[row] if isinstance(masks, LazyMasks) else masks[row]
         if mode == "exact" and not isinstance(segmentation, (dict, Tensor)):
-            for i in at.tolist():
-                out[i] = torch.from_numpy(draw_in_box(segmentation, corners[i].numpy(), size))
-            continue
-        out[at] = _interpolated(segmentation, corners[at], size, _size_hw(masks), mode)
-    return out.to(boxes.device)
+            drawn = np.stack([draw_in_box(segmentation, box, size) for box in boxes[at].astype(np.float32)])
+            cut = torch.from_numpy(drawn).to(out)
+        else:
+            cut = _interpolated(segmentation, boxes[at], size, _size_hw(masks), mode)
+        if len(at) == len(out):
+            return cut
+        out[torch.from_numpy(at).to(out.device)] = cut
+    return out
 
 
 def draw_in_box(polygons: list[np.ndarray], box: np.ndarray, size: int) -> np.ndarray:
@@ -75,22 +84,26 @@ def _drawable(points: np.ndarray, size: int) -> np.ndarray:
 
 
 def _interpolated(
-    segmentation: Segmentation | Tensor, boxes: Tensor, size: int, size_hw: tuple[int, int], mode: str
+    segmentation: Segmentation | Tensor, boxes: np.ndarray, size: int, size_hw: tuple[int, int], mode: str
 ) -> Tensor:
-    """One mask in several boxes, from the pixels around them."""
+    """One mask in several boxes (R, 4), from the pixels around them."""
     height, width = size_hw
     corners = boxes.reshape(-1, 2)  # both of each box, as a box without area may have them in any order
-    x1, y1 = (max(0, math.floor(v) - _MARGIN) for v in corners.min(0).values.tolist())
-    x2, y2 = (math.ceil(v) + _MARGIN for v in corners.max(0).values.tolist())
+    x1, y1 = (max(0, math.floor(v) - _MARGIN) for v in corners.min(0).tolist())
+    x2, y2 = (math.ceil(v) + _MARGIN for v in corners.max(0).tolist())
     x2, y2 = min(width, x2), min(height, y2)
     if x2 <= x1 or y2 <= y1:
-        return torch.zeros((len(boxes), size, size))
-    pixels = _pixels(segmentation, size_hw, (x1, y1, x2, y2))
-    shifted = boxes - boxes.new_tensor([x1, y1, x1, y1])
-    rois = torch.cat([torch.zeros(len(boxes), 1), shifted], 1).to(pixels.device)
+        return torch.zeros((len(boxes), size, size), device=_device(segmentation))
+    pixels = _pixels(segmentation, size_hw, (x1, y1, x2, y2))[None, None]
+    shifted = boxes.astype(np.float32) - np.array([x1, y1, x1, y1], dtype=np.float32)
+    rois = torch.from_numpy(np.pad(shifted, ((0, 0), (1, 0)))).to(pixels.device)
     if mode == "soft":
-        return roi_align(pixels[None, None], rois, size, 1.0, -1, aligned=False)[:, 0]
-    return (roi_align(pixels[None, None], rois, size, 1.0, 0, aligned=True)[:, 0] >= 0.5).float()
+        return roi_align(pixels, rois, size, 1.0, -1, aligned=False)[:, 0]
+    return (roi_align(pixels, rois, size, 1.0, 0, aligned=True)[:, 0] >= 0.5).float()
+
+
+def _device(segmentation: Segmentation | Tensor) -> torch.device | None:
+    return segmentation.device if isinstance(segmentation, Tensor) else None
 
 
 def sample_masks(masks: LazyMasks | Tensor, rows: Tensor, points: Tensor) -> Tensor:

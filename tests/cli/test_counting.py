@@ -85,7 +85,7 @@ def test_the_backward_pass_counts():
 
 
 def test_an_operator_of_detframe_counts_as_what_it_is_made_of():
-    from detframe.ops.exportable import nms as rows_of_nms
+    from detframe.ops.nms import nms as rows_of_nms
 
     group = torch.zeros(3, dtype=torch.int64)
     counter = counted(lambda: rows_of_nms(BOXES, ROWS[:3], group, group, 1, 0.5, 3))
@@ -95,11 +95,11 @@ def test_an_operator_of_detframe_counts_as_what_it_is_made_of():
 
 
 def test_lines_of_detframe_are_named():
-    from detframe.ops.exportable import nms as rows_of_nms
+    from detframe.ops.nms import nms as rows_of_nms
 
     group = torch.zeros(3, dtype=torch.int64)
     counter = counted(lambda: rows_of_nms(BOXES, ROWS[:3], group, group, 1, 0.5, 3))
-    assert all(line.startswith("ops/exportable.py:") for line in counter.wait_lines)
+    assert all(line.startswith("ops/nms.py:") for line in counter.wait_lines)
     assert counter.wait_lines.total() == counter.waits.total()
 
 

@@ -12,6 +12,7 @@ from detframe.errors import InvalidValueError
 from detframe.modeling import build_detection_model
 from detframe.modeling.proposals import LEAST_SOFT_SCORE, NMS, NMS_KINDS, Candidates
 from detframe.ops import CONTINUOUS, BoxCoder
+from detframe.ops.compacting import fixed_shapes
 from tests.modeling.tiny import DENSE, make_images, tiny_config
 from tests.ops.test_suppression import nwd_reference, overlap, soft_reference
 
@@ -99,6 +100,38 @@ def test_an_image_in_company(kind):
     )
 
 
+@pytest.mark.parametrize("kind", [*NMS_KINDS, "nwd"])
+def test_as_an_accelerator_does_it(kind):
+    """The same rows, of a number that no value decides, also where some candidates do not count."""
+    found = candidates(3, images=3)
+    settings = {"nwd_constant": 12.8} if kind == "nwd" else {"kind": kind}
+    nms = NMS(0.5, 20, **settings)
+    there = torch.arange(150) % 4 > 0
+    alone = nms(Candidates(*(part[there] for part in found[:5])), 4)
+    for masked in (found._replace(valid=there), found._replace(valid=there, boxes=found.boxes * there[:, None])):
+        plain = nms(masked, 4)
+        with fixed_shapes():
+            fixed = nms(masked, 4)
+        assert fixed.valid.shape == (4, 20)
+        for image in range(4):
+            assert left_of(fixed, image) == left_of(plain, image) == left_of(alone, image)
+    with fixed_shapes():
+        nothing = nms(found._replace(valid=there & False), 2)
+    assert nothing.boxes.shape == (2, 20, 4)
+    assert not nothing.valid.any()
+    assert not nothing.boxes.any()
+
+
+def test_candidates_without_finite_boxes_that_do_not_count():
+    found = candidates(3)
+    there = torch.arange(100) % 5 > 0
+    broken = torch.where(there[:, None], found.boxes, torch.nan)
+    with fixed_shapes():
+        kept = NMS(0.5, 20)(found._replace(boxes=broken, valid=there), 2)
+    for image in range(2):
+        assert left_of(kept, image) == left_of(NMS(0.5, 20)(found._replace(valid=there), 2), image)
+
+
 def test_the_kinds_are_those_of_the_key():
     assert tuple(all_keys()["TEST.NMS"].choices) == NMS_KINDS
     with pytest.raises(ValueError, match="NMS must be one of 'class', 'agnostic', 'soft', 'soft_linear', not 'hard'"):
@@ -171,7 +204,7 @@ def far_small_boxes(image):
 def test_nms_by_wasserstein_distance_drops_what_does_not_overlap(pixel):
     found = far_small_boxes([0, 1])
     kept = NMS(0.7, 30, BoxCoder(pixel=pixel), nwd_constant=12.8)(found, 2)  # exp(-4 / 12.8) = 0.73
-    assert kept.scores.tolist() == [[pytest.approx(0.9), pytest.approx(0.7)]] * 2
+    assert kept.scores[kept.valid].tolist() == [pytest.approx(0.9), pytest.approx(0.7)] * 2
     assert NMS(0.75, 30, BoxCoder(pixel=pixel), nwd_constant=12.8)(found, 2).valid.sum() == 6
     assert NMS(0.7, 30, BoxCoder(pixel=pixel))(found, 2).valid.sum() == 6
 
@@ -197,7 +230,7 @@ def test_the_metric_of_proposals_and_that_of_detections(legacy):
     rows = nwd_reference(found.boxes.tolist(), found.scores.tolist(), level[0].tolist(), 0.85, 20.0)
     assert len(rows) < 50
     expected = found.boxes[rows][found.scores[rows].argsort(descending=True)]
-    torch.testing.assert_close(kept.boxes[0], expected)
+    torch.testing.assert_close(kept.boxes[0][kept.valid[0]], expected)
 
 
 def test_proposals_of_a_dense_detector_have_no_metric_of_detections():

@@ -7,7 +7,7 @@ import torch
 from torchvision.ops import MultiScaleRoIAlign, roi_align
 
 from detframe.ops import roi_align_pyramid
-from detframe.ops.roi_align import assign_levels
+from detframe.ops.roi_align import assign_levels, roi_align_everywhere
 
 STRIDES = (4, 8, 16, 32)
 
@@ -31,11 +31,15 @@ def _expected(features, boxes, image, level, side, ratio, aligned):
     return torch.cat(rows)
 
 
-@pytest.mark.parametrize(("side", "ratio", "aligned"), [(7, 2, False), (7, 2, True), (5, 1, True), (3, 3, False)])
-def test_values_and_gradients_agree_with_torchvision(side, ratio, aligned):
+@pytest.mark.parametrize("pool", [roi_align_pyramid, roi_align_everywhere])
+@pytest.mark.parametrize(
+    ("side", "ratio", "aligned"),
+    [(7, 2, False), (7, 2, True), (5, 1, True), (3, 3, False), (7, 0, True), (7, 0, False)],
+)
+def test_values_and_gradients_agree_with_torchvision(pool, side, ratio, aligned):
     features, boxes, image, level = _inputs()
-    ours = roi_align_pyramid(features, STRIDES, boxes, image, level, side, ratio, aligned)
-    theirs = _expected(features, boxes, image, level, side, ratio, aligned)
+    ours = pool(features, STRIDES, boxes, image, level, side, ratio, aligned)
+    theirs = _expected(features, boxes, image, level, side, ratio or -1, aligned)
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
     weight = torch.randn_like(ours)
     for a, b in zip(

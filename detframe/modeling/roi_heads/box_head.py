@@ -16,8 +16,9 @@ from detframe.layers import init_normal, init_uniform
 from detframe.modeling.proposals import box_coder
 from detframe.modeling.roi_heads.convs import LinearNorm, RegionConvs, fully_connected
 from detframe.ops import BoxCoder, roi_align_pyramid
+from detframe.ops.compacting import drops_padding
 from detframe.ops.exportable import is_traced, roi_align_in_graph
-from detframe.ops.roi_align import assign_levels
+from detframe.ops.roi_align import assign_levels, roi_align_everywhere
 
 
 class ROIPooler(nn.Module):
@@ -74,7 +75,8 @@ class ROIPooler(nn.Module):
     ) -> Tensor:
         """`level` (R,) overrules `levels(boxes)`."""
         level = self.levels(boxes) if level is None else level
-        pool = roi_align_in_graph if is_traced() else roi_align_pyramid
+        eager = roi_align_pyramid if drops_padding(boxes.device) else roi_align_everywhere
+        pool = roi_align_in_graph if is_traced() else eager
         return pool(
             [features[name] for name in self.strides],
             list(self.strides.values()),
@@ -149,6 +151,9 @@ class BoxPredictor(nn.Module):
 
 
 def class_rows(values: Tensor, labels: Tensor) -> Tensor:
-    """Of (R, K, ...) the row of each RoI's label 1..K; of (R, 1, ...), class-agnostic, the only one."""
-    column = torch.zeros_like(labels) if values.shape[1] == 1 else labels - 1
+    """Of (R, K, ...) the row of each RoI's label 1..K; of (R, 1, ...), class-agnostic, the only one.
+
+    Where a label is none of these, the row means nothing.
+    """
+    column = torch.zeros_like(labels) if values.shape[1] == 1 else (labels - 1).clamp(min=0)
     return values[torch.arange(values.shape[0], device=values.device), column]

@@ -6,7 +6,7 @@ Legend: N images, P proposals of the fullest image, R RoIs over all images, K cl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -119,19 +119,21 @@ class CascadeROIHeads(StandardROIHeads):
 
         Those without area are left out, and background in ignored regions.
         """
-        boxes = self._moved(images, regions.boxes, regions.image, deltas, stage - 1)
         rule = self.stages[stage]
-        keep = rule.coder.sides_at_least(boxes, 0.0).nonzero().flatten()
-        boxes, image = boxes[keep], regions.image[keep]
+        boxes = self._moved(images, regions.boxes, regions.image, deltas, stage - 1)
+        moved = regions.moved_to(boxes).where(rule.coder.sides_at_least(boxes, 0.0) & (regions.labels >= 0))
+        image = moved.image
         # each RoI beside the objects of its own image
-        own, at = rule.coder.extend(gt.boxes)[image], rule.coder.extend(boxes)[:, None]
+        own, at = rule.coder.extend(gt.boxes)[image], rule.coder.extend(moved.boxes)[:, None]
         matches = match_boxes(own, gt.valid[image], at, rule.matching, keep_best=False)
         if gt.ignored is not None:
             matches = without_ignored(matches, at, gt.ignored[image])
         gt_index, label = matches.gt_index[:, 0], matches.label[:, 0]
         labels = torch.where(label > 0, gt.labels[image, gt_index], 0)
-        regions = Regions(boxes, labels, image, gt.boxes[image, gt_index], gt_index)
-        return regions if gt.ignored is None else regions.where(label >= 0)
+        if moved.padded:
+            labels = torch.where(moved.labels >= 0, labels, -1)
+        found = replace(moved, labels=labels, gt_boxes=gt.boxes[image, gt_index], gt_index=gt_index)
+        return found if gt.ignored is None else found.where(label >= 0)
 
     def _moved(self, images: ImageList, boxes: Tensor, image: Tensor, deltas: Tensor, stage: int) -> Tensor:
         coder = self.stages[stage].coder
@@ -141,8 +143,8 @@ class CascadeROIHeads(StandardROIHeads):
     def _boxes_and_scores(
         self, images: ImageList, features: Mapping[str, Tensor], proposals: Proposals
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        image, rows = proposals.places
-        boxes = proposals.boxes[image, rows]
+        rows = proposals.rows()
+        boxes, image = rows.of(proposals.boxes), rows.image
         scores = boxes.new_zeros(())
         last = len(self.stages) - 1
         for stage in range(last + 1):
@@ -150,7 +152,7 @@ class CascadeROIHeads(StandardROIHeads):
             scores = scores + logits.softmax(-1) / len(self.stages)
             if stage < last:
                 boxes = self._moved(images, boxes, image, deltas, stage)
-        return boxes, image, scores, deltas
+        return boxes, image, rows.masked(scores), deltas
 
 
 class _ScaledGradient(torch.autograd.Function):

@@ -75,15 +75,18 @@ class ExtendedROIHeads(StandardROIHeads):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         if not self.duplicate_up_to:
             return super()._boxes_and_scores(images, features, proposals)
-        image, rows = proposals.places
-        boxes = proposals.boxes[image, rows]
+        rows = proposals.rows()
+        boxes, image = rows.of(proposals.boxes), rows.image
         level = self.box_pooler.levels(boxes)
         twice = (level <= self.duplicate_up_to).nonzero().flatten()
         # an RoI's regular level, then its copy on the extended one
         level = torch.cat([level.clamp(min=self.finest + 1), torch.full_like(twice, self.finest)])
         boxes, image = torch.cat([boxes, boxes[twice]]), torch.cat([image, image[twice]])
         logits, deltas = self._predict_at(features, boxes, image, level)
-        return boxes, image, logits.softmax(-1), deltas
+        scores = logits.softmax(-1)
+        if rows.valid is not None:
+            scores = scores * torch.cat([rows.valid, rows.valid[twice]])[:, None]
+        return boxes, image, scores, deltas
 
     def _predict(self, features: Mapping[str, Tensor], boxes: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         return self._predict_at(features, boxes, image, self.box_pooler.levels(boxes))

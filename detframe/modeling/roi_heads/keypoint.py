@@ -93,6 +93,9 @@ class KeypointBranch(nn.Module):
             )
         keypoints = gt.keypoints[regions.image, regions.gt_index]
         cells, valid = keypoints_to_cells(keypoints, regions.boxes, logits.shape[-1])
+        if regions.padded:
+            there = (regions.labels > 0)[:, None] & valid
+            cells, valid = torch.where(there, cells, 0), there
         static = torch.tensor(self.normalizer * len(gt.valid), device=logits.device)
         divisor = global_normalizer(static if self.normalizer else valid.sum())
         return {"loss_keypoint": self.loss_weight * keypoint_loss(logits, cells, valid, divisor)}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,7 +20,7 @@ from detframe.modeling.proposals import Regions
 from detframe.modeling.roi_heads.box_head import ROIPooler
 from detframe.modeling.roi_heads.convs import RegionConvs
 from detframe.registry import MASK_HEADS
-from detframe.structures import crop_masks
+from detframe.structures.mask_targets import crop_on_host
 
 
 class MaskPredictor(nn.Module):
@@ -39,7 +40,7 @@ class MaskPredictor(nn.Module):
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         x = F.relu(self.conv5_mask(x), inplace=True)
         weight, bias = self.mask_fcn_logits.weight[..., 0, 0], self.mask_fcn_logits.bias
-        column = torch.zeros_like(labels) if len(weight) == 1 else labels - 1
+        column = torch.zeros_like(labels) if len(weight) == 1 else labels.clamp(min=1) - 1
         # by number, since graphs cannot guess a side where there are no regions
         cells = x.permute(0, 2, 3, 1).reshape(x.shape[0], x.shape[2] * x.shape[3], x.shape[1])  # (R, S², D)
         logits = torch.bmm(cells, weight[column][..., None].to(cells.dtype))[..., 0].float()
@@ -84,7 +85,9 @@ class MaskBranch(nn.Module):
         logits = self._logits(features, regions.boxes, regions.labels, regions.image, pooled)
         count = global_normalizer(regions.count())
         wanted = mask_targets(gt, regions, logits.shape[-1], self.target_mode)
-        loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
+        weight = regions.counted()
+        weight = None if weight is None else weight[:, None, None]
+        loss = F.binary_cross_entropy_with_logits(logits, wanted, weight, reduction="sum")
         cells = float(logits.shape[-1] ** 2)
         return {"loss_mask": self.loss_weight * loss / (count * cells)}
 
@@ -111,12 +114,20 @@ def mask_targets(gt: GroundTruth, regions: Regions, size: int, mode: str) -> Ten
         raise InvalidValueError(
             "MODEL.MASK_ON trains on masks, and the targets have none; does the data set have them?"
         )
-    # RoIs come image by image
-    counts = torch.bincount(regions.image, minlength=len(gt.masks)).tolist()
-    parts = [
-        crop_masks(masks, rows, boxes, size, mode)
-        for masks, rows, boxes in zip(
-            gt.masks, torch.split(regions.gt_index, counts), torch.split(regions.boxes, counts), strict=True
-        )
-    ]
-    return torch.cat(parts)
+    columns = (regions.image, regions.gt_index, regions.labels)
+    boxes = regions.boxes.detach().float()
+    # where the targets are computed: the one wait for an accelerator
+    table = np.array(torch.cat([boxes, torch.stack(columns, 1).to(boxes)], 1).tolist()).reshape(-1, 7)
+    out = torch.zeros((len(table), size, size))
+    for i, masks in enumerate(gt.masks):
+        at = np.flatnonzero((table[:, 4] == i) & (table[:, 6] > 0))
+        if len(at):
+            cut = crop_on_host(masks, table[at, 5].astype(int), table[at, :4], size, mode)
+            out[at[0] : at[-1] + 1] = cut if len(at) == at[-1] + 1 - at[0] else _spread(cut, at - at[0])
+    return out.to(boxes.device, non_blocking=True)
+
+
+def _spread(values: Tensor, rows: np.ndarray) -> Tensor:
+    """Values (R, ...) at their rows, which rise, with zeros between them."""
+    out = torch.zeros((int(rows[-1]) + 1, *values.shape[1:]))
+    return out.index_copy(0, torch.from_numpy(rows), values.cpu())

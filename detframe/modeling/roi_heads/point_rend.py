@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -132,11 +133,15 @@ class PointRendBranch(nn.Module):
         coarse = class_rows(maps, regions.labels)
         count = global_normalizer(regions.count())
         wanted = mask_targets(gt, regions, coarse.shape[-1], self.target_mode)
-        mask = F.binary_cross_entropy_with_logits(coarse, wanted, reduction="sum") / (count * coarse.shape[-1] ** 2)
+        weight = regions.counted()
+        weights = (None, None) if weight is None else (weight[:, None, None], weight[:, None])
+        mask = F.binary_cross_entropy_with_logits(coarse, wanted, weights[0], reduction="sum")
+        mask = mask / (count * coarse.shape[-1] ** 2)
         points = self._training_points(coarse.detach(), regions, gt)
         logits = class_rows(self._at(features, maps, points, regions.boxes, regions.image), regions.labels)
         truth = self._truth(gt, regions, to_image(points, regions.boxes))
-        point = F.binary_cross_entropy_with_logits(logits, truth, reduction="sum") / (count * self.num_points)
+        point = F.binary_cross_entropy_with_logits(logits, truth, weights[1], reduction="sum")
+        point = point / (count * self.num_points)
         return {"loss_mask": self.loss_weight * mask, "loss_mask_point": self.loss_weight * point}
 
     def predict(
@@ -175,7 +180,7 @@ class PointRendBranch(nn.Module):
         """Where the coarse masks (R, S, S) are least certain, and some anywhere: (R, P, 2)."""
         sampled, chosen = self.oversample * self.num_points, int(self.importance * self.num_points)
         # each RoI of an image has numbers of its own, whatever other images there are
-        seeds = (gt.seeds[regions.image] + 2) * 1_000_003 + places(regions.image, len(gt.seeds))
+        seeds = (gt.seeds[regions.image] + 2) * 1_000_003 + _numbers(regions, len(gt.seeds))
         count = sampled + self.num_points - chosen
         keys = random_keys(seeds, 2 * count).reshape(len(seeds), count, 2)
         candidates, anywhere = keys[:, :sampled], keys[:, sampled:]
@@ -186,6 +191,19 @@ class PointRendBranch(nn.Module):
     def _truth(self, gt: GroundTruth, regions: Regions, points: Tensor) -> Tensor:
         """The objects' masks at points (R, P, 2) in image pixels: (R, P)."""
         masks = gt.masks or []
-        counts = torch.bincount(regions.image, minlength=len(masks)).tolist()
-        parts = zip(masks, torch.split(regions.gt_index, counts), torch.split(points, counts), strict=True)
-        return torch.cat([sample_masks(*part) for part in parts])
+        out = torch.zeros(points.shape[:2])
+        image, row, label = np.array(torch.stack([regions.image, regions.gt_index, regions.labels]).tolist())
+        for i, of_image in enumerate(masks):
+            at = torch.from_numpy(np.flatnonzero((image == i) & (label > 0)))
+            if len(at):
+                own = torch.from_numpy(row)[at]
+                out[at] = sample_masks(of_image, own, points[at.to(points.device)]).cpu()
+        return out.to(points.device)
+
+
+def _numbers(regions: Regions, num_images: int) -> Tensor:
+    """Which one of its image each RoI is: int64 (R,)."""
+    if not regions.padded:
+        return places(regions.image, num_images)
+    there = (regions.labels > 0).reshape(num_images, -1)
+    return (there.cumsum(1) - 1).clamp(min=0).flatten()

@@ -31,6 +31,7 @@ from detframe.ops import (
     sample_balanced,
 )
 from detframe.ops.assigning import pairwise_nwd
+from detframe.ops.compacting import above, keep_rows, rows_of
 from detframe.ops.exportable import is_traced, keypoints_in_graph
 from detframe.ops.ignoring import without_ignored
 from detframe.registry import MASK_HEADS, ROI_HEADS
@@ -187,11 +188,14 @@ class StandardROIHeads(nn.Module):
     def _boxes_and_scores(
         self, images: ImageList, features: Mapping[str, Tensor], proposals: Proposals
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """RoIs (R, 4), their images (R,), probabilities (R, 1 + K) and deltas (R, K, 4) or (R, 1, 4)."""
-        image, rows = proposals.places
-        boxes = proposals.boxes[image, rows]
-        logits, deltas = self._predict(features, boxes, image)
-        return boxes, image, F.softmax(logits, -1), deltas
+        """RoIs (R, 4), their images (R,), probabilities (R, 1 + K) and deltas (R, K, 4) or (R, 1, 4).
+
+        The probabilities of what is no proposal are 0.
+        """
+        rows = proposals.rows()
+        boxes = rows.of(proposals.boxes)
+        logits, deltas = self._predict(features, boxes, rows.image)
+        return boxes, rows.image, rows.masked(F.softmax(logits, -1)), deltas
 
     def _predict(self, features: Mapping[str, Tensor], boxes: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         return self.box_predictor(self.box_head(self.box_pooler(features, boxes, image)))
@@ -206,13 +210,11 @@ class StandardROIHeads(nn.Module):
 
     def _losses_of(self, regions: Regions, logits: Tensor, deltas: Tensor, coder: BoxCoder) -> tuple[Tensor, Tensor]:
         """Losses of classes and boxes, each over the number of RoIs."""
-        labels = regions.labels
-        normalizer = global_normalizer(regions.count())
-        foreground = (labels > 0).nonzero().flatten()
-        found = class_rows(deltas[foreground], labels[foreground])
-        box = self.loss.box_loss(found, regions.boxes[foreground], regions.gt_boxes[foreground], coder)
-        cls = F.cross_entropy(logits, labels, reduction="sum")
-        return cls / normalizer, self.loss.box_weight * box.sum() / normalizer
+        normalizer, labels = global_normalizer(regions.count()), regions.labels
+        found = class_rows(deltas, labels)
+        box = self.loss.box_loss.total(found, regions.boxes, regions.gt_boxes, coder, labels > 0)
+        cls = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum")
+        return cls / normalizer, self.loss.box_weight * box / normalizer
 
     def _branch_losses(
         self, features: Mapping[str, Tensor], regions: Regions, deltas: Tensor, gt: GroundTruth
@@ -221,9 +223,9 @@ class StandardROIHeads(nn.Module):
             return {}
         if self.train_on_pred_boxes:
             with torch.no_grad():
-                rows = class_rows(deltas, regions.labels.clamp(min=1))
+                rows = class_rows(deltas, regions.labels)
                 regions = regions.moved_to(self.coder.decode(rows, regions.boxes))
-        regions = regions.foreground()
+        regions = regions.foreground(len(gt.valid))
         losses: dict[str, Tensor] = {}
         if self.mask is not None:
             masked = regions.with_mask(gt.has_mask)
@@ -236,15 +238,15 @@ class StandardROIHeads(nn.Module):
         """Masks and keypoints of the detections, into their `extras`."""
         if self.boxes_alone or (self.mask is None and self.keypoint is None):
             return
-        image, rows = detections.places
-        boxes, labels = detections.boxes[image, rows], detections.labels[image, rows]
-        maps = self.maps_of(features, boxes, labels, image)
+        rows = detections.rows()
+        boxes, labels = rows.of(detections.boxes), rows.of(detections.labels)
+        maps = self.maps_of(features, boxes, labels, rows.image)
         if "keypoints" in maps:
             if is_traced():
                 maps["keypoints"] = keypoints_in_graph(maps["keypoints"], boxes)
             else:
                 maps["keypoints"] = heatmaps_to_keypoints(maps["keypoints"], boxes)[0]
-        detections.extras.update(maps)
+        detections.extras.update({key: rows.back(values) for key, values in maps.items()})
 
     def maps_of(
         self, features: Mapping[str, Tensor], boxes: Tensor, labels: Tensor, image: Tensor
@@ -273,15 +275,28 @@ class StandardROIHeads(nn.Module):
         matches = match_boxes(extend(gt.boxes), gt.valid, extend(boxes), self.matching, keep_best=False)
         matches = without_ignored(matches, extend(boxes), gt.ignored)
         # numbers of their own for the objects, since where they stand depends on the fullest image of the batch
-        objects = random_keys(gt.seeds + 2, gt.boxes.shape[1])
-        keys = torch.cat([random_keys(gt.seeds + 1, proposals.boxes.shape[1]), objects], 1)
+        number = len(gt.seeds)
+        length = max(proposals.boxes.shape[1], gt.boxes.shape[1])
+        keys = random_keys(torch.cat([gt.seeds + 1, gt.seeds + 2]), length)
+        keys = torch.cat([keys[:number, : proposals.boxes.shape[1]], keys[number:, : gt.boxes.shape[1]]], 1)
         candidates = matches.label.masked_fill(~(valid & self._may_sample(boxes)), -1)
         index, sampled = sample_balanced(candidates, keys, self.sampling)
-        image, column = sampled.nonzero(as_tuple=True)
-        rows = index[image, column]
-        matched = matches.gt_index[image, rows]
-        labels = torch.where(matches.label[image, rows] > 0, gt.labels[image, matched], 0)
-        return Regions(boxes[image, rows], labels, image, gt.boxes[image, matched], matched)
+        matched = matches.gt_index.gather(1, index)
+        labels = torch.where(matches.label.gather(1, index) > 0, gt.labels.gather(1, matched), 0)
+        found, matched_boxes = rows_of(boxes, index), rows_of(gt.boxes, matched)
+        rows = keep_rows(sampled)
+        labels = rows.of(labels)
+        if rows.valid is not None:
+            labels = torch.where(rows.valid, labels, -1)
+        return Regions(
+            boxes=rows.of(found),
+            labels=labels,
+            image=rows.image,
+            gt_boxes=rows.of(matched_boxes),
+            gt_index=rows.of(matched),
+            padded=rows.valid is not None,
+            foremost=int(self.sampling.size * self.sampling.fraction),
+        )
 
     def _may_sample(self, boxes: Tensor) -> Tensor:
         """Which proposals (N, P, 4) may be sampled for the loss, as bool (N, P); to be overridden."""
@@ -289,12 +304,11 @@ class StandardROIHeads(nn.Module):
 
     def _detect(self, images: ImageList, boxes: Tensor, image: Tensor, scores: Tensor, deltas: Tensor) -> Proposals:
         scores = scores[:, 1:]
-        region, column = (scores > self.inference.score_threshold).nonzero(as_tuple=True)
+        region, column, score, valid = above(scores, self.inference.score_threshold)
         labels, image = column + 1, image[region]
         boxes = self.coder.decode(class_rows(deltas[region], labels), boxes[region])
-        sizes = images.sizes_on(boxes.device)
-        boxes = self.coder.clip(boxes, sizes[image])
-        fit = self.coder.sides_at_least(boxes, self.inference.min_size).nonzero().flatten()
+        boxes = self.coder.clip(boxes, images.sizes_on(boxes.device)[image])
+        fit = self.coder.sides_at_least(boxes, self.inference.min_size)
+        fit = fit if valid is None else fit & valid
         group = image * (scores.shape[1] + 1) + labels
-        found = Candidates(boxes[fit], scores[region, column][fit], labels[fit], image[fit], group[fit])
-        return self.nms(found, images.tensors.shape[0])
+        return self.nms(Candidates(boxes, score, labels, image, group, fit), images.tensors.shape[0])

@@ -28,6 +28,7 @@ from detframe.ops import (
     random_keys,
     sample_balanced,
 )
+from detframe.ops.compacting import rows_of
 from detframe.ops.exportable import is_traced, smaller
 from detframe.ops.ranked_reach import ranked_reach
 from detframe.ops.reach import Objects, Reached, anchor_reach
@@ -69,14 +70,13 @@ class RPNLoss:
 
 @dataclass(frozen=True)
 class _Sampled:
-    """Legend: S anchors in the loss over all images, S+ of them positive."""
+    """Legend: S anchors of each image in the loss."""
 
-    image: Tensor  # int64 (S,)
-    anchor: Tensor  # int64 (S,), row among the image's anchors
-    positive: Tensor  # int64 (S+,), rows of the above
-    references: Tensor  # float32 (S+, 4), the positive anchors, or what stands for them
-    boxes: Tensor  # float32 (S+, 4), their objects
-    num_images: int
+    anchor: Tensor  # int64 (N, S), row among the image's anchors
+    valid: Tensor  # bool (N, S), which of them there are
+    positive: Tensor  # bool (N, S), which are to find an object
+    references: Tensor  # float32 (N, S, 4), the anchors, or what stands for them
+    boxes: Tensor  # float32 (N, S, 4), the objects of positive ones
 
 
 @RPN_HEADS.register("AnchorRPN")
@@ -174,10 +174,10 @@ class AnchorRPN(nn.Module):
         if self.head.pays_off_at(maps, self.sampling.size):
             with torch.no_grad():
                 logits, deltas = self.head(maps)
-            return logits, deltas, self.head.at(maps, sampled.image, sampled.anchor)
+            return logits, deltas, self.head.at(maps, sampled.anchor)
         logits, deltas = self.head(maps)
-        at = (sampled.image, sampled.anchor)
-        return logits, deltas, (torch.cat(logits, 1)[at], torch.cat(deltas, 1)[at])
+        at = torch.cat(logits, 1).gather(1, sampled.anchor)
+        return logits, deltas, (at.flatten(), rows_of(torch.cat(deltas, 1), sampled.anchor).flatten(0, 1))
 
     @torch.no_grad()
     def _sample(self, levels: list[Tensor], images: ImageList, gt: GroundTruth) -> _Sampled:
@@ -188,18 +188,16 @@ class AnchorRPN(nn.Module):
         matches = self.assigner(gt.boxes, gt.valid, levels, usable, gt.ignored)
         candidates = matches.label if usable is None else matches.label.masked_fill(~usable, -1)
         keys = random_keys(gt.seeds, len(anchors))
-        index, sampled = sample_balanced(candidates, keys, self.sampling)
-        image, column = sampled.nonzero(as_tuple=True)
-        anchor = index[image, column]
-        positive = (matches.label[image, anchor] > 0).nonzero().flatten()
-        gt_boxes = gt.boxes[image[positive], matches.gt_index[image[positive], anchor[positive]]]
-        references = self.assigner.references(anchors[anchor[positive]])
-        return _Sampled(image, anchor, positive, references, gt_boxes, num_images=len(gt.boxes))
+        anchor, valid = sample_balanced(candidates, keys, self.sampling)
+        positive = valid & (matches.label.gather(1, anchor) > 0)
+        boxes = rows_of(gt.boxes, matches.gt_index.gather(1, anchor))
+        return _Sampled(anchor, valid, positive, self.assigner.references(anchors[anchor]), boxes)
 
     def _losses(self, sampled: _Sampled, logits: Tensor, deltas: Tensor) -> dict[str, Tensor]:
-        objectness = torch.zeros_like(logits).index_fill(0, sampled.positive, 1.0)
-        cls = F.binary_cross_entropy_with_logits(logits, objectness, reduction="sum")
-        box = self.loss.box_loss(deltas[sampled.positive], sampled.references, sampled.boxes, self.coder).sum()
+        valid, positive = sampled.valid.flatten(), sampled.positive.flatten()
+        cls = F.binary_cross_entropy_with_logits(logits, positive.float(), valid.float(), reduction="sum")
+        references, boxes = sampled.references.flatten(0, 1), sampled.boxes.flatten(0, 1)
+        box = self.loss.box_loss.total(deltas, references, boxes, self.coder, positive)
         normalizer = self._normalizer(sampled)
         return {
             "loss_rpn_cls": self.loss.cls_weight * cls / normalizer,
@@ -207,37 +205,40 @@ class AnchorRPN(nn.Module):
         }
 
     def _normalizer(self, sampled: _Sampled) -> Tensor:
-        per_batch = self.sampling.size * sampled.num_images
-        size = per_batch if self.loss.normalizer == "batch_size" else len(sampled.anchor)
-        return global_normalizer(torch.tensor(float(size), device=sampled.anchor.device))
+        if self.loss.normalizer == "batch_size":
+            per_batch = float(self.sampling.size * len(sampled.valid))
+            return global_normalizer(torch.full((), per_batch, device=sampled.valid.device))
+        return global_normalizer(sampled.valid.sum())
 
     @torch.no_grad()
     def _propose(
         self, images: ImageList, anchors: list[Tensor], logits: list[Tensor], deltas: list[Tensor]
     ) -> Proposals:
         limits = self.proposing.train if self.training else self.proposing.test
-        boxes, scores, level = [], [], []
-        for i, (level_anchors, level_logits, level_deltas) in enumerate(zip(anchors, logits, deltas, strict=True)):
-            best, rows = level_logits.topk(smaller(limits.pre_nms, level_logits.shape[1]), 1)
-            kept = level_deltas.gather(1, rows[..., None].expand(-1, -1, 4))
-            boxes.append(self.coder.decode(kept, level_anchors[rows]))
+        scores, rows, kept, level, start = [], [], [], [], 0
+        for i, (level_logits, level_deltas) in enumerate(zip(logits, deltas, strict=True)):
+            length = level_logits.shape[1]
+            best, at = level_logits.topk(smaller(limits.pre_nms, length), 1)
             scores.append(best)
-            level.append(torch.full_like(rows, i))
-        sizes = images.sizes_on(logits[0].device)
-        clipped = self.coder.clip(torch.cat(boxes, 1), sizes[:, None])
+            rows.append(at + start)
+            kept.append(rows_of(level_deltas, at))
+            level.append(torch.full_like(at, i))
+            start += length
+        boxes = self.coder.decode(torch.cat(kept, 1), torch.cat(anchors)[torch.cat(rows, 1)])
+        clipped = self.coder.clip(boxes, images.sizes_on(boxes.device)[:, None])
         return self._nms(clipped, torch.cat(scores, 1), torch.cat(level, 1), limits)
 
     def _nms(self, boxes: Tensor, logits: Tensor, level: Tensor, limits: ProposalLimits) -> Proposals:
         num_images, num_levels = boxes.shape[0], len(self.anchors.strides)
         fit = self.coder.sides_at_least(boxes, self.proposing.min_size) & torch.isfinite(logits)
-        image, rows = fit.nonzero(as_tuple=True)
-        boxes, scores, level = boxes[image, rows], logits[image, rows].sigmoid(), level[image, rows]
-        labels, group = torch.ones_like(image), image * num_levels + level
+        image = torch.arange(num_images, device=boxes.device)[:, None].expand_as(level).flatten()
+        labels, group = torch.ones_like(image), image * num_levels + level.flatten()
         per_level = self.proposing.per == "level"
         rows, num_rows = (group, num_images * num_levels) if per_level else (image, num_images)
         proposing = self.proposing
         nms = NMS(proposing.nms_iou, limits.post_nms, self.coder, nwd_constant=proposing.nms_constant)
-        kept = nms(Candidates(boxes, scores, labels, rows, group), num_rows)
+        candidates = Candidates(boxes.flatten(0, 1), logits.sigmoid().flatten(), labels, rows, group, fit.flatten())
+        kept = nms(candidates, num_rows)
         return _best_of_levels(kept, num_images, limits) if per_level else kept
 
 
@@ -252,9 +253,10 @@ def _best_of_levels(per_level: Proposals, num_images: int, limits: ProposalLimit
     valid = best >= 0
     if limits.per_batch and best.numel():
         of_batch = best.flatten().topk(min(limits.post_nms_all, best.numel())).indices
-        counts = torch.bincount(of_batch // best.shape[1], minlength=num_images)
-        valid = valid & (torch.arange(best.shape[1], device=best.device) < counts[:, None])
-    boxes = per_level.boxes.reshape(num_images, -1, 4).gather(1, rows[..., None].expand(-1, -1, 4))
+        counts = torch.zeros_like(best, dtype=torch.bool).flatten().index_fill(0, of_batch, True)
+        counts = counts.reshape(best.shape).sum(1, keepdim=True)
+        valid = valid & (torch.arange(best.shape[1], device=best.device) < counts)
+    boxes = rows_of(per_level.boxes.reshape(num_images, -1, 4), rows)
     labels = per_level.labels.reshape(num_images, -1).gather(1, rows)
     return Proposals(boxes * valid[..., None], best * valid, labels * valid, valid)
 

@@ -1,11 +1,12 @@
 """The head of a region proposal network: dense over the pyramid, or at chosen anchors only.
 
-Legend: N images, C channels, T anchors of a cell, S chosen anchors over all images.
+Legend: N images, C channels, T anchors of a cell, S chosen anchors of each image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -59,19 +60,18 @@ class RPNHead(nn.Module):
         locations = sum(f.shape[-2] * f.shape[-1] for f in features)
         return len(self.conv) == 1 and 8 * per_image <= locations
 
-    def at(self, features: Sequence[Tensor], image: Tensor, anchor: Tensor) -> Outputs:
-        """What `forward` gives for chosen anchors: logits (S,) and deltas (S, 4).
+    def at(self, features: Sequence[Tensor], anchor: Tensor) -> Outputs:
+        """What `forward` gives for chosen anchors, image by image: logits (N * S,) and deltas (N * S, 4).
 
         The loss looks at a few hundred anchors of a hundred thousand. Computing just those again, with gradient, spares
         the dense backward pass, most of which would multiply zeros.
 
         Args:
             features: as for `forward`.
-            image: (S,) image of each anchor.
-            anchor: (S,) its row among all anchors of the image, over the levels.
+            anchor: int64 (N, S), row among all anchors of its image, over the levels.
         """
-        location, template = anchor // self.num_anchors, anchor % self.num_anchors
-        patches = _patches(features, image, location)
+        template = anchor.flatten() % self.num_anchors
+        patches = _patches(features, anchor // self.num_anchors)
         conv: nn.Conv2d = self.conv[0].conv  # type: ignore[assignment]
         hidden = F.relu(F.linear(patches, conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias))
         weight, bias = self._outputs()
@@ -86,24 +86,26 @@ def _rows(out: Tensor, width: int) -> Tensor:
     return out.permute(0, 2, 3, 1).float().reshape(out.shape[0], -1, width)
 
 
-def _patches(features: Sequence[Tensor], image: Tensor, location: Tensor) -> Tensor:
-    """The 3x3 neighbourhoods of locations, zeros beyond the border: (S, 9 * C), a row of cells after another."""
-    patches, order, start = [], [], 0
-    for feature in features:
-        height, width = feature.shape[-2:]
-        rows = ((location >= start) & (location < start + height * width)).nonzero().flatten()
-        cell = location[rows] - start
-        patches.append(_patches_of_level(feature, image[rows], cell // width, cell % width))
-        order.append(rows)
-        start += height * width
-    return torch.cat(patches)[torch.cat(order).argsort()]
+def _patches(features: Sequence[Tensor], location: Tensor) -> Tensor:
+    """The 3x3 neighbourhoods of locations (N, S), zeros beyond the border: (N * S, 9 * C), row by row.
 
-
-def _patches_of_level(feature: Tensor, image: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    height, width = feature.shape[-2:]
-    around = torch.tensor([-1, 0, 1], device=y.device)
-    ys = (y[:, None] + around)[:, :, None].expand(-1, 3, 3)
-    xs = (x[:, None] + around)[:, None, :].expand(-1, 3, 3)
-    inside = (ys >= 0) & (ys < height) & (xs >= 0) & (xs < width)
-    cells = feature.permute(0, 2, 3, 1)[image[:, None, None], ys.clamp(0, height - 1), xs.clamp(0, width - 1)]
-    return (cells * inside[..., None]).flatten(1)
+    All levels are one table of cells, so that no value decides how many rows one has.
+    """
+    device, channels = location.device, features[0].shape[1]
+    table = torch.cat([feature.permute(0, 2, 3, 1).flatten(1, 2) for feature in features], 1)
+    sizes = [(feature.shape[-2], feature.shape[-1]) for feature in features]
+    ends = list(accumulate(height * width for height, width in sizes))
+    starts = [end - height * width for end, (height, width) in zip(ends, sizes, strict=True)]
+    grids = torch.tensor([(start, *size) for start, size in zip(starts, sizes, strict=True)], device=device)
+    level = (location[..., None] >= grids[1:, 0]).sum(-1)
+    start, height, width = grids[level].unbind(-1)
+    cell = location - start
+    around = torch.arange(-1, 2, device=device)
+    y = torch.div(cell, width, rounding_mode="floor")[..., None] + around
+    x = (cell % width)[..., None] + around
+    inside = ((y >= 0) & (y < height[..., None]))[..., :, None] & ((x >= 0) & (x < width[..., None]))[..., None, :]
+    rows = (start[..., None] + y * width[..., None])[..., :, None] + x[..., None, :]
+    image = torch.arange(len(location), device=device)[:, None] * ends[-1]
+    rows = torch.where(inside, rows, 0).flatten(1) + image
+    cells = table.flatten(0, 1)[rows.flatten()] * inside.reshape(-1, 1)
+    return cells.reshape(-1, 9 * channels)
