@@ -39,10 +39,13 @@ DETECTORS = {
 }
 VALUES = (DataDependentOutputException, DynamicOutputShapeException)
 # detector -> why it still waits in training, or in inference
-ANCHORS = "the RPN samples anchors by nonzero"
+TARGETS = "masks are cut out on the host, which asks once where the RoIs are"
+PEAKS = "peaks of keypoints are looked for in boxes of alike sizes"
+POINTS_OF_IMAGES = "points are looked up image by image"
 CANDIDATES = "candidates are those above a threshold, by nonzero"
-STILL_TRAINING = dict.fromkeys(DETECTORS.keys() - {"fcos", "retinanet"}, ANCHORS)
-STILL_INFERENCE = dict.fromkeys(DETECTORS, CANDIDATES)
+STILL_TRAINING = dict.fromkeys(("mask_rcnn", "point_rend"), TARGETS)
+STILL_INFERENCE = dict.fromkeys(("fcos", "retinanet"), CANDIDATES)
+STILL_INFERENCE |= {"keypoint_rcnn": PEAKS, "point_rend": POINTS_OF_IMAGES}
 
 
 def cases(still):
