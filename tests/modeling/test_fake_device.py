@@ -91,6 +91,14 @@ def test_a_training_step(name):
         assert norm.device.type == CUDA.type
 
 
+@pytest.mark.parametrize("name", ["fcos", "retinanet"])
+@pytest.mark.parametrize("kind", ["atss", "nwd", "rfla"])
+def test_a_training_step_of_each_assigner(kind, name, monkeypatch):
+    keys = {"MODEL.RPN.ASSIGNER": kind, "MODEL.RPN.ASSIGNMENT.RFLA_FIELDS": (16, 32, 64, 128, 256)}
+    monkeypatch.setitem(DETECTORS, name, {**DETECTORS[name], **keys})
+    test_a_training_step(name)
+
+
 @pytest.mark.parametrize("name", cases(STILL_INFERENCE))
 def test_an_inference(name):
     model, images = made(name).eval(), make_images()
