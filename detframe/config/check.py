@@ -30,11 +30,12 @@ def validate(cfg: ConfigNode) -> None:
     _refuse([_misfit(cfg, key, wanted) for key, wanted in rows])
 
 
-def check_values(cfg: ConfigNode, section: str = "") -> None:
+def check_values(cfg: ConfigNode, section: str = "", choices: bool = False) -> None:
     """Check what each key states.
 
     Args:
         section: what the keys begin with that are looked at, as "MODEL."; "" is all of them.
+        choices: look at keys alone that choose one of some words.
 
     Raises:
         ValueError: as `validate`.
@@ -43,7 +44,7 @@ def check_values(cfg: ConfigNode, section: str = "") -> None:
         [
             f"{line} (from {cfg.source(key)})"
             for key, statement, value in cfg.statements()
-            if key.startswith(section)
+            if key.startswith(section) and (statement.choices or not choices)
             for line in complaints(statement.rule, key, value)
         ]
     )

@@ -38,9 +38,10 @@ def build_detection_model(cfg: ConfigNode) -> GeneralizedRCNN:
         ValueError: MODEL.NUM_CLASSES is 0 (training infers it from the data; here there is none).
         KeyError: a name that no registry has.
         ValueError: a pattern of MODEL.FREEZE that matches no parameter, or a TEST.NMS that the model cannot have.
-        ValueError: values of MODEL that their keys do not take.
+        ValueError: words of MODEL that their keys do not choose from.
     """
-    check_values(cfg, "MODEL.")
+    # numbers beyond their limits have their uses, as a threshold below 0 where models are measured
+    check_values(cfg, "MODEL.", choices=True)
     if cfg.MODEL.NUM_CLASSES < 1:
         raise InvalidValueError(
             f"MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}; a model needs the number of foreground classes "
