@@ -42,10 +42,8 @@ VALUES = (DataDependentOutputException, DynamicOutputShapeException)
 TARGETS = "masks are cut out on the host, which asks once where the RoIs are"
 PEAKS = "peaks of keypoints are looked for in boxes of alike sizes"
 POINTS_OF_IMAGES = "points are looked up image by image"
-CANDIDATES = "candidates are those above a threshold, by nonzero"
 STILL_TRAINING = dict.fromkeys(("mask_rcnn", "point_rend"), TARGETS)
-STILL_INFERENCE = dict.fromkeys(("fcos", "retinanet"), CANDIDATES)
-STILL_INFERENCE |= {"keypoint_rcnn": PEAKS, "point_rend": POINTS_OF_IMAGES}
+STILL_INFERENCE = {"keypoint_rcnn": PEAKS, "point_rend": POINTS_OF_IMAGES}
 
 
 def cases(still):

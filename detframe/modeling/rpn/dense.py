@@ -85,9 +85,12 @@ def detections(pairs: Pairs, boxes: Tensor, num_classes: int, nms: NMS) -> Propo
     num_images = boxes.shape[0]
     image = torch.arange(num_images, device=boxes.device)[:, None].expand_as(pairs.label)
     group = image * (num_classes + 1) + pairs.label
-    there = (pairs.score >= 0).flatten().nonzero().flatten()
-    parts = [x.flatten(0, 1)[there] for x in (boxes, pairs.score, pairs.label, image, group)]
-    return nms(Candidates(*parts), num_images)
+    valid = (pairs.score >= 0).flatten()
+    parts = [x.flatten(0, 1) for x in (boxes, pairs.score, pairs.label, image, group)]
+    if not is_traced():
+        return nms(Candidates(*parts)._replace(valid=valid), num_images)
+    there = valid.nonzero().flatten()  # runtimes compare whatever they are given
+    return nms(Candidates(*(x[there] for x in parts)), num_images)
 
 
 def rows_of(values: Tensor, index: Tensor) -> Tensor:
