@@ -257,8 +257,8 @@ def _data(picks: Picks, facts: DataFacts) -> None:
     if picks.wish.task == "keypoint" and int((facts.objects == 0).sum()):
         picks.set("DATALOADER.EMPTY", "drop", "images without objects have no keypoints to learn")
     if facts.missing:
-        named = facts.images + facts.missing
-        picks.set("DATALOADER.ON_ERROR", "skip", f"{facts.missing} of {named} images do not exist and are left out")
+        of = f" of {facts.images + facts.missing}" if facts.views == "images" else ""
+        picks.set("DATALOADER.ON_ERROR", "skip", f"{facts.missing}{of} images do not exist and are left out")
     elif facts.unusable:
         what = "image cannot be read or is" if facts.unusable == 1 else "images cannot be read or are"
         why = f"{facts.unusable} {what} not of the size that was annotated; a training would stop there"
@@ -290,11 +290,11 @@ def _wanted_length(wish: Wish, facts: DataFacts, machine: Machine, batch: int, p
         return by_epochs(epochs, facts.images, batch, f", as {IMAGES_SEEN} images seen, or more, suffice")
     if wish.minutes is None:
         minutes = DEFAULT_MINUTES["gpu" if machine.gpu else "cpu"]
-        why = f"{epochs:g} epochs of {facts.images} images, as neither --minutes nor --epochs is given"
+        why = f"{epochs:g} epochs of {facts.images} {facts.views}, as neither --minutes nor --epochs is given"
         note = " (what a training takes at most that neither --minutes nor --epochs limits)"
         return by_minutes(minutes, pace, facts.val_images, steps_of(epochs, facts.images, batch), why, note)
     most = MOST_EPOCHS * (1 if wish.weights.value else SCRATCH_FACTOR)
-    why = f"{most:g} epochs of {facts.images} images: more would be learnt by heart, though there were time"
+    why = f"{most:g} epochs of {facts.images} {facts.views}: more would be learnt by heart, though there were time"
     return by_minutes(wish.minutes, pace, facts.val_images, steps_of(most, facts.images, batch), why)
 
 

@@ -48,8 +48,8 @@ def input_size(facts: DataFacts, lowest: int, highest: int) -> InputSize:
     longer = math.ceil(min(max(longest, shorter), MOST_ASPECT * shorter) / ROUND_TO) * ROUND_TO
     after = [side * shorter / original for side in (small, typical)]
     reason = (
-        f"images of {original:.0f} pixels (shorter side) hold objects of {typical:.0f}, the small ones of {small:.0f}; "
-        f"at this size they have {after[1]:.0f} and {after[0]:.0f}"
+        f"{facts.views} of {original:.0f} pixels (shorter side) hold objects of {typical:.0f}, the small ones of "
+        f"{small:.0f}; at this size they have {after[1]:.0f} and {after[0]:.0f}"
     )
     if wanted > most:
         reason += f". {wanted} would make small ones larger: {_limit(highest, original)}"

@@ -30,7 +30,7 @@ from detframe.errors import InvalidValueError, MissingFileError, UnknownNameErro
 from detframe.model_zoo import list_configs
 from detframe.recipes.budget import TOO_SHORT, Pace
 from detframe.recipes.choices import check_task, choose, size_of
-from detframe.recipes.facts import DataFacts, data_facts
+from detframe.recipes.facts import DataFacts, data_facts, facts_of_tiles
 from detframe.recipes.machine import Machine, this_machine
 from detframe.recipes.text import recipe_text
 from detframe.recipes.trial import DoesNotFit, Measure, measure
@@ -131,8 +131,9 @@ def make_plan(request: Request, measured: Measure = measure) -> Plan:
     if not wish.weights.value:
         remedy = wish.weights.remedy
         logger.warning("%s%s", wish.weights.reason, f". {remedy[0].upper()}{remedy[1:]}" if remedy else "")
-    wish, pace = _measured(request, facts, machine, wish, (train, val), measured)
-    choices = [*_of_data(data, folder), *choose(facts, machine, wish, pace)]
+    seen = facts_of_tiles(facts, overrides, train, val, base)
+    wish, pace = _measured(request, seen, machine, wish, (train, val), measured)
+    choices = [*_of_data(data, folder), *choose(seen, machine, wish, pace)]
     choices = _in_order(choices, base)
     _tell_choices(choices, wish)
     return Plan(data, tuple(choices), Path(folder), _heading(request, data, facts, machine, folder), base_name)
