@@ -50,20 +50,26 @@ def count(
 ) -> OperationCounter:
     """The operations and waits of one training step (forward and backward) or inference, after one not counted.
 
-    What is counted is what an accelerator would be asked for: where a CPU would leave out rows, they are masked.
+    What is counted is what an accelerator would be asked for: where a CPU would leave out rows, they are masked, and
+    detframe's targets are checked and padded before, on the host.
     """
     import torch
 
     from detframe.cli.counting import OperationCounter
+    from detframe.modeling.ground_truth import pack_targets
     from detframe.ops.compacting import fixed_shapes
 
     model.train(step == "train")
     ours = type(model).__module__.startswith("detframe")
     given = [(image * 255).to(torch.uint8) if ours else image for image in images]
+    known: Any = targets
+    if ours and step == "train":
+        sizes: Any = [tuple(image.shape[-2:]) for image in images]
+        known = pack_targets(targets, model.num_classes, torch.device("cpu"), sizes)  # type: ignore[arg-type]
 
     def run() -> None:
         if step == "train":
-            sum(model(given, targets).values()).backward()
+            sum(model(given, known).values()).backward()
         else:
             with torch.no_grad():
                 model(given)
