@@ -1,0 +1,41 @@
+"""How much a step asks of a GPU, and how often it waits for one: never more than docs/benchmarks.md says."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from detframe.cli.benchmark import make_batch
+from detframe.cli.benchmark_operations import count
+from detframe.config import read_config, shipped_folder
+from detframe.modeling import build_detection_model
+
+# less to compute, by as many operations
+LIGHT = [
+    ("MODEL.DEVICE", "cpu"), ("MODEL.NUM_CLASSES", 5), ("MODEL.FPN.OUT_CHANNELS", 32),
+    ("MODEL.RPN.POST_NMS_TOP_N_TRAIN", 60), ("MODEL.RPN.POST_NMS_TOP_N_TEST", 60),
+    ("MODEL.RPN.FPN_POST_NMS_TOP_N_TRAIN", 60), ("MODEL.RPN.FPN_POST_NMS_TOP_N_TEST", 60),
+    ("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 32), ("MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM", 64),
+]  # fmt: skip
+# config -> the most operations and waits of a training step, and of an inference; the numbers of images, pixels and
+# objects change nothing
+CEILINGS = {
+    "faster_rcnn/faster_rcnn_R_50_FPN_1x": ((900, 1), (470, 3)),
+    "mask_rcnn/mask_rcnn_R_50_FPN_1x": ((1130, 2), (620, 3)),
+    "fcos/fcos_R_50_FPN_1x": ((1040, 0), (450, 2)),
+    "retinanet/retinanet_R_50_FPN_1x": ((860, 0), (420, 2)),
+}
+
+
+@pytest.mark.parametrize("name", CEILINGS)
+def test_a_step_asks_for_no_more(name):
+    cfg = read_config(shipped_folder("configs") / f"{name}.yaml")
+    torch.manual_seed(0)
+    model = build_detection_model(cfg.changed(LIGHT))
+    images, targets = make_batch(2, 128, 160, torch.device("cpu"))
+    for target in targets:
+        target["labels"] = target["labels"].clamp(max=5)
+    for step, (operations, waits) in zip(("train", "inference"), CEILINGS[name], strict=True):
+        found = count(model, step, images, targets).totals
+        assert found[0] <= operations and found[1] <= waits, (step, found)
+        assert found[0] > operations / 2  # else the ceiling says nothing any more
