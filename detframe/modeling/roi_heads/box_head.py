@@ -150,10 +150,18 @@ class BoxPredictor(nn.Module):
         )
 
 
+def class_columns(labels: Tensor, number: int) -> Tensor:
+    """Which of so many columns, of the labels 1..K or of all in one, is that of each label: int64 (R,).
+
+    Where a label is none of these, the column means nothing. ONNX knows clamp of integers from opset 12 on alone.
+    """
+    nothing = torch.zeros_like(labels)
+    return nothing if number == 1 else torch.where(labels > 0, labels - 1, nothing)
+
+
 def class_rows(values: Tensor, labels: Tensor) -> Tensor:
     """Of (R, K, ...) the row of each RoI's label 1..K; of (R, 1, ...), class-agnostic, the only one.
 
     Where a label is none of these, the row means nothing.
     """
-    column = torch.zeros_like(labels) if values.shape[1] == 1 else (labels - 1).clamp(min=0)
-    return values[torch.arange(values.shape[0], device=values.device), column]
+    return values[torch.arange(values.shape[0], device=values.device), class_columns(labels, values.shape[1])]

@@ -17,7 +17,7 @@ from detframe.errors import InvalidValueError
 from detframe.layers import global_normalizer, init_he, init_normal
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.proposals import Regions
-from detframe.modeling.roi_heads.box_head import ROIPooler
+from detframe.modeling.roi_heads.box_head import ROIPooler, class_columns
 from detframe.modeling.roi_heads.convs import RegionConvs
 from detframe.registry import MASK_HEADS
 from detframe.structures.mask_targets import crop_on_host
@@ -40,7 +40,7 @@ class MaskPredictor(nn.Module):
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         x = F.relu(self.conv5_mask(x), inplace=True)
         weight, bias = self.mask_fcn_logits.weight[..., 0, 0], self.mask_fcn_logits.bias
-        column = torch.zeros_like(labels) if len(weight) == 1 else labels.clamp(min=1) - 1
+        column = class_columns(labels, len(weight))
         # by number, since graphs cannot guess a side where there are no regions
         cells = x.permute(0, 2, 3, 1).reshape(x.shape[0], x.shape[2] * x.shape[3], x.shape[1])  # (R, S², D)
         logits = torch.bmm(cells, weight[column][..., None].to(cells.dtype))[..., 0].float()
