@@ -16,6 +16,16 @@ from torch._subclasses import FakeTensorMode
 CUDA = torch.device("cuda")
 
 
+def is_possible() -> bool:
+    """Whether the installed PyTorch sends fake tensors to CUDA without asking for its driver; 2.6 does not."""
+    try:
+        with FakeTensorMode():
+            torch.empty(1).to(CUDA)
+    except RuntimeError:
+        return False
+    return True
+
+
 @contextmanager
 def fake_device() -> Iterator[FakeTensorMode]:
     """Inside the `with`, all tensors are fake; real ones have to be made so by `on_host` or `to_device`."""
