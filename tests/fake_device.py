@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
@@ -16,7 +17,7 @@ from torch._subclasses import FakeTensorMode
 CUDA = torch.device("cuda")
 
 
-def is_possible() -> bool:
+def _is_possible() -> bool:
     """Whether the installed PyTorch sends fake tensors to CUDA without asking for its driver; 2.6 does not."""
     try:
         with FakeTensorMode():
@@ -24,6 +25,11 @@ def is_possible() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+needs_fake_device = pytest.mark.skipif(
+    not _is_possible(), reason="this PyTorch asks the CUDA driver even of fake tensors"
+)
 
 
 @contextmanager

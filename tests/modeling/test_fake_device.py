@@ -13,10 +13,10 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from detframe.modeling import build_detection_model
 from detframe.modeling.ground_truth import pack_targets
 from detframe.solver import ModelEMA
-from tests.fake_device import CUDA, backward, fake_device, is_possible, on_host, to_device
+from tests.fake_device import CUDA, backward, fake_device, needs_fake_device, on_host, to_device
 from tests.modeling.tiny import DENSE, EMPTY, FULL, make_images, tiny_config
 
-pytestmark = pytest.mark.skipif(not is_possible(), reason="this PyTorch asks the CUDA driver even of fake tensors")
+pytestmark = needs_fake_device
 
 # The places that may wait for the device, and that these tests therefore leave out
 WAITS = {

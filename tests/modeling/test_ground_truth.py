@@ -6,7 +6,7 @@ import torch
 from detframe.modeling.ground_truth import pack_targets
 from detframe.modeling.proposals import NMS, Candidates
 from detframe.structures import LazyMasks
-from tests.fake_device import CUDA, fake_device, on_host
+from tests.fake_device import CUDA, fake_device, needs_fake_device, on_host
 from tests.modeling.tiny import make_target
 
 CPU = torch.device("cpu")
@@ -50,6 +50,7 @@ def test_suppression_of_nothing(images):
     assert (kept.valid.dtype, kept.labels.dtype, kept.scores.dtype) == (torch.bool, torch.int64, torch.float32)
 
 
+@needs_fake_device
 def test_targets_on_a_device_are_checked_without_a_wait_and_crowds_are_no_objects():
     """On a device without values, a look at one would fail; what types and shapes tell is still checked."""
     with fake_device() as mode:
