@@ -4,6 +4,7 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from detframe.structures.transfer import move_together
+from tests.fake_device import needs_fake_device
 
 TENSORS = [
     torch.tensor([True, False, True]),
@@ -32,6 +33,7 @@ def test_values_come_apart_as_they_were(monkeypatch):
         assert torch.equal(a, b)
 
 
+@needs_fake_device
 def test_shapes_types_and_device_of_cuda():
     with FakeTensorMode() as mode:
         moved = move_together([mode.from_tensor(tensor) for tensor in TENSORS], torch.device("cuda"))
