@@ -31,7 +31,10 @@ READ, REPAIRED, REFUSED, FAULT = "read", "repaired", "refused", "fault"
 # What one case may take, of the processor and on the clock (where the machine is busy, or the case waits), and how long
 # a message may be
 SECONDS, WAITING, MEGABYTES, CHARACTERS = 5.0, 30.0, 400, 6000
-FORK = multiprocessing.get_context("fork")  # what tests have imported need not be imported again
+# Processes are forked from one that has imported PyTorch and run nothing: where a test has had a device (a fake one as
+# well), PyTorch keeps threads, and a fork of that process cannot run `backward`
+APART = multiprocessing.get_context("forkserver")
+APART.set_forkserver_preload(["tests.malformed.contract", "detframe.engine", "detframe.config"])
 
 
 @dataclass(frozen=True)
@@ -201,8 +204,8 @@ def run_apart(family: str, folder: Path, seconds: float = 2 * WAITING) -> Tally:
     while sum(fault.text.startswith(CRASHED) for fault in tally.faults) <= 20:
         place, begun = folder / str(len(tally.outcomes)), "making the cases"
         place.mkdir(parents=True)
-        ours, theirs = FORK.Pipe(duplex=False)
-        process = FORK.Process(target=_report, args=(family, place, len(tally.outcomes), theirs), daemon=True)
+        ours, theirs = APART.Pipe(duplex=False)
+        process = APART.Process(target=_report, args=(family, place, len(tally.outcomes), theirs), daemon=True)
         process.start()
         theirs.close()
         try:
