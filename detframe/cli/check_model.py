@@ -14,6 +14,7 @@ from detframe.errors import UserError
 if TYPE_CHECKING:
     from detframe.config import ConfigNode
     from detframe.data import Records
+    from detframe.recipes.batch_shapes import BatchShapes
     from detframe.recipes.reach import Reach
     from detframe.recipes.trial import Trial
 
@@ -37,6 +38,9 @@ def check_model(cfg: ConfigNode, sets: Mapping[str, Records], what: str, trial: 
         what: the model is, for the heading: "the model that `detframe train --data` chooses".
         trial: make a few steps too.
     """
+    from detframe.engine.inputs import with_classes
+    from detframe.modeling.build import build_outline
+    from detframe.recipes.batch_shapes import batch_shapes
     from detframe.recipes.reach import reach
     from detframe.recipes.trial import try_model
 
@@ -45,14 +49,22 @@ def check_model(cfg: ConfigNode, sets: Mapping[str, Records], what: str, trial: 
     heading = (f"{what}, against train", f"  {body}, {cfg.MODEL.RPN.NAME}, {cfg.MODEL.WEIGHTS or NO_WEIGHTS}")
     try:
         reached = reach(cfg, train)
+        divisor = build_outline(with_classes(cfg, train.metadata)).preprocessor.divisor
+        shapes = batch_shapes(cfg, divisor, sets)
         tried = try_model(cfg, train, others[0] if others else None, seconds=SECONDS) if trial else None
     except UserError as error:
         refused = sentence("model-refused", ERROR, f"it cannot be made: {error}", where="model")
         return ModelCheck(heading, (refused,), {})
-    lines = [*heading, "", *reached.lines(), *(["", *tried.lines()] if tried is not None else [])]
+    lines = [*heading, "", *reached.lines(), "", *shapes.lines(), *(["", *tried.lines()] if tried is not None else [])]
     idle = [sentence("no-effect", WARNING, text) for text in without_effect(cfg)]
-    findings = [*idle, *reached.findings(), *(tried.findings() if tried is not None else ())]
-    facts = {"body": body, "weights": cfg.MODEL.WEIGHTS, "reach": _of_reach(reached), "trial": _of_trial(tried)}
+    findings = [*idle, *reached.findings(), *shapes.findings(), *(tried.findings() if tried is not None else ())]
+    facts = {
+        "body": body,
+        "weights": cfg.MODEL.WEIGHTS,
+        "reach": _of_reach(reached),
+        "batch_shapes": _of_shapes(shapes),
+        "trial": _of_trial(tried),
+    }
     return ModelCheck(tuple(lines), tuple(replace(f, where="model") for f in findings), facts)
 
 
@@ -104,6 +116,21 @@ def _of_reach(found: Reach) -> dict[str, Any]:
         "images_shrunk_threefold": found.shrunk.count,
         "images_above_detections_per_img": found.crowded.count,
         "detections_per_img": found.limit,
+    }
+
+
+def _of_shapes(shapes: BatchShapes) -> dict[str, Any]:
+    return {
+        "choices": [
+            {
+                "buckets": choice.buckets,
+                "training": choice.training,
+                "evaluation": choice.evaluation,
+                "padding": _number(choice.padding),
+            }
+            for choice in shapes.choices
+        ],
+        "proposed": shapes.proposed,
     }
 
 

@@ -75,7 +75,7 @@ def check_names(cfg: ConfigNode) -> None:
 def _names(rule: Rule, value: Any) -> Iterator[tuple[Registry, str]]:
     """The names of a value that must be members of a registry."""
     if isinstance(rule, Each):
-        for item in value:
+        for item in value if isinstance(value, tuple) else ():  # what stands without its brackets is a number
             yield from _names(rule.member, item)
     elif isinstance(rule, Name) and not (rule.empty and value == ""):
         yield rule.registry, value
@@ -128,6 +128,10 @@ def _input(cfg: ConfigNode) -> Findings:
         yield "INPUT.LSJ.MAX_SCALE", f"so small that SIZE {jitter.SIZE} times it is at most {_LONGEST_SIDE} pixels"
     if 0 < tiles.SIZE <= tiles.OVERLAP:
         yield "INPUT.TILES.OVERLAP", f"below INPUT.TILES.SIZE {tiles.SIZE} (in pixels, or a part of it, as 0.2)"
+    buckets = cfg.INPUT.BUCKETS
+    pairs = [isinstance(bucket, tuple) and len(bucket) == 2 for bucket in buckets]
+    if not all(pairs) and not (len(buckets) == 1 and isinstance(buckets[0], int)):
+        yield "INPUT.BUCKETS", "one number, as 128, or pairs of height and width, as [[480, 640], [640, 480]]"
 
 
 def _heads(cfg: ConfigNode) -> Findings:

@@ -8,10 +8,11 @@ from detframe.arrays.resize import resize_shape
 from detframe.lazy import lazily
 
 if TYPE_CHECKING:
+    from detframe.data.bucketing import build_sampler
     from detframe.data.catalog import load_records, read_catalogs
     from detframe.data.entries import CatalogEntry
     from detframe.data.images import IMAGE_FAULTS, ImageReadError, from_pillow, load_image
-    from detframe.data.loader import TestLoader, TrainLoader, build_sampler, build_test_loader, build_train_loader
+    from detframe.data.loader import TestLoader, TrainLoader, build_test_loader, build_train_loader
     from detframe.data.metadata import Metadata, check_same_names, resolve_num_classes, resolve_num_keypoints
     from detframe.data.missing import MissingImagesError
     from detframe.data.packing import PackedDataset, RecordBuilder
@@ -24,8 +25,9 @@ else:
         {
             "catalog": "load_records read_catalogs",
             "entries": "CatalogEntry",
+            "bucketing": "build_sampler",
             "images": "IMAGE_FAULTS ImageReadError from_pillow load_image",
-            "loader": "TestLoader TrainLoader build_sampler build_test_loader build_train_loader",
+            "loader": "TestLoader TrainLoader build_test_loader build_train_loader",
             "metadata": "Metadata check_same_names resolve_num_classes resolve_num_keypoints",
             "missing": "MissingImagesError",
             "packing": "PackedDataset RecordBuilder",

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detframe.data.bucketing import build_sampler, group_of
 from detframe.data.copy_paste import paste_objects
 from detframe.data.images import IMAGE_FAULTS, ImageReadError, as_tensor, load_image
 from detframe.data.records import Record, Records, ignored_boxes
 from detframe.data.regions import load_region
 from detframe.data.repeats import image_repeats
-from detframe.data.samplers import START, Beginning, Draw, TrainSampler, mix, shard
+from detframe.data.samplers import START, Beginning, Draw, TrainSampler, sample_seed, shard
 from detframe.data.samples import Failure, Parcel, Sample
 from detframe.data.tiles import TiledRecords, tiled
 from detframe.data.transforms import Compose, build_test_transforms, build_train_transforms
@@ -72,10 +73,8 @@ class TrainDataset:
         return Sample(None, {}, failures)
 
     def _read(self, draw: Draw, failures: list[Failure]) -> tuple[Tensor, Target]:
-        sample = self.records.sample_key(draw.record)
-        turn = self.sampler.turn(draw.position)
-        again = (turn,) if turn else ()
-        seeds = [mix(self.sampler.seed, draw.epoch, sample, purpose, *again) for purpose in (3, 4, 5, 6)]
+        key, turn = self.records.sample_key(draw.record), self.sampler.turn(draw.position)
+        seeds = [sample_seed(self.sampler.seed, draw.epoch, key, turn, purpose) for purpose in range(4)]
         image, target = self._transformed(draw.record, seeds[0])
         if self.copy_paste > 0:
             generator = torch.Generator().manual_seed(seeds[2])
@@ -262,6 +261,7 @@ class TestLoader(_Loader):
         batches = [list(range(start, min(start + batch_size, len(dataset)))) for start in starts]
         super().__init__(dataset, batches, min(num_workers, len(batches)), skip, pin_memory)
         self._num_batches = len(batches)
+        self.batch_size = batch_size
         self.total = len(dataset)  # images, or tiles of images, of this rank
 
     def __len__(self) -> int:
@@ -328,28 +328,13 @@ def build_train_loader(
         )
     grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
     repeats = image_repeats(cfg, records)
-    sampler = build_sampler(records, batch_size, cfg.SEED, grouped, rank, world_size, beginning, repeats)
+    sampler = build_sampler(
+        records, batch_size, cfg.SEED, grouped, rank, world_size, beginning, repeats, group_of(cfg, records)
+    )
     transforms = build_train_transforms(cfg, records.metadata.keypoint_flip_pairs)
     skip = cfg.DATALOADER.ON_ERROR == "skip"
     dataset = TrainDataset(records, transforms, sampler, skip, cfg.INPUT.COPY_PASTE_PROB, cfg.MODEL.IGNORE_REGIONS)
     return TrainLoader(dataset, start_iteration, num_workers(cfg, world_size), skip, _pins_memory(cfg))
-
-
-def build_sampler(
-    records: Records,
-    batch_size: int,
-    seed: int,
-    grouped: bool,
-    rank: int = 0,
-    world_size: int = 1,
-    beginning: Beginning = START,
-    repeats: np.ndarray | None = None,
-) -> TrainSampler:
-    """The order of the records; `grouped` puts wide images together, and tall ones; `repeats` (N,) says how often each
-    comes in an epoch, None once."""
-    sizes_hw = records.sizes_hw
-    is_wide = sizes_hw[:, 1] > sizes_hw[:, 0] if grouped else None
-    return TrainSampler(len(records), batch_size, seed, is_wide, rank, world_size, beginning, repeats)
 
 
 def build_test_loader(cfg: Any, records: Records, rank: int = 0, world_size: int = 1) -> TestLoader:

@@ -1,17 +1,17 @@
 """Samplers: which image stands where in the endless stream of training images, as a function of (seed, position).
 
 Nothing here has state. Position p of the stream holds image perm(seed, epoch)[p mod L] of epoch p // L, where L is the
-number of images; where some images come more than once an epoch, `RepeatedOrder` says what it holds. With aspect-ratio
-grouping, the positions of a window of some batches are sorted into wide and tall images before they are cut into
+number of images; where some images come more than once an epoch, `RepeatedOrder` says what it holds. With grouping, the
+positions of a window of some batches are sorted into wide and tall images, or by buckets, before they are cut into
 batches; every position is still used exactly once.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,10 @@ class Draw(NamedTuple):
     record: int  # its number in the records
 
 
+# Draw and turn of an image -> what is equal for images that come together, and orders them
+GroupOf = Callable[[Draw, int], Any]
+
+
 def mix(*numbers: int) -> int:
     """A whole number from 0 to 2**63 - 1 that looks random and depends on all the numbers (SplitMix64's finaliser)."""
     state = 0x9E3779B97F4A7C15
@@ -41,6 +45,16 @@ def mix(*numbers: int) -> int:
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & MASK64
         state ^= state >> 31
     return state >> 1
+
+
+def sample_seed(seed: int, epoch: int, key: int, turn: int, purpose: int = 0) -> int:
+    """The seed of what is random about a sample: a function of the training's seed, epoch, image and its turn there.
+
+    Args:
+        key: `Records.sample_key` of the image.
+        purpose: what the random numbers are for: 0 the transforms of the image, 1 the model, 2 and 3 copy-paste.
+    """
+    return mix(seed, epoch, key, purpose + 3, *((turn,) if turn else ()))
 
 
 @lru_cache(maxsize=4)
@@ -134,6 +148,7 @@ class TrainSampler:
         rank, world_size: this rank takes its slice [rank * B / W, (rank + 1) * B / W) of every batch.
         beginning: where batch 0 is.
         repeats: float (L,), how often each image comes in an epoch, one at least once; None is once.
+        group_of: puts images of one group into a batch, in place of `is_wide`.
 
     Raises:
         ValueError: no image, or a world size that does not divide the batch.
@@ -149,10 +164,12 @@ class TrainSampler:
         world_size: int = 1,
         beginning: Beginning = START,
         repeats: np.ndarray | None = None,
+        group_of: GroupOf | None = None,
     ) -> None:
         if length < 1 or (repeats is not None and repeats.max() < 1):
             raise InvalidValueError("there is no image to train on")
         self.length, self.batch_size, self.seed, self.is_wide = length, batch_size, seed, is_wide
+        self.group_of = group_of
         self.repeated = None if repeats is None else RepeatedOrder(repeats, seed)
         share = share_of_batch(batch_size, world_size)
         # A window no longer than an epoch, so that an image does not come back before the others have had their turn
@@ -185,10 +202,13 @@ class TrainSampler:
     def window(self, number: int) -> list[list[Draw]]:
         """The batches of a window, over all ranks."""
         draws = [self.draw(position) for position in self.positions(number)]
-        if self.is_wide is not None:
-            draws.sort(key=lambda d: bool(self.is_wide[d.record]))  # type: ignore[index]  # sorting is stable
+        if self.group_of is not None:
+            group_of = self.group_of
+            draws.sort(key=lambda d: group_of(d, self.turn(d.position)))  # sorting is stable
+        elif self.is_wide is not None:
+            draws.sort(key=lambda d: bool(self.is_wide[d.record]))  # type: ignore[index]
         batches = [draws[i : i + self.batch_size] for i in range(0, len(draws), self.batch_size)]
-        if self.is_wide is None:
+        if self.is_wide is None and self.group_of is None:
             return batches
         order = np.random.default_rng(mix(self.seed, number, 2)).permutation(len(batches))
         return [batches[i] for i in order]

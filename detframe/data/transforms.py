@@ -21,6 +21,8 @@ from detframe.arrays.resize import resize_shape
 from detframe.structures import LazyMasks, Target, select
 from detframe.structures.lazy_masks import draw_window
 
+SizeHW = tuple[int, int]
+
 
 class Transform(Protocol):
     """What stands in a pipeline."""
@@ -48,10 +50,19 @@ class Resize:
             return low + _integer(high - low + 1, generator)
         return self.min_sizes[_integer(len(self.min_sizes), generator)]
 
+    @property
+    def is_random(self) -> bool:
+        """Whether images of one size come in several."""
+        return len(self.min_sizes) > 1
+
+    def size_after(self, size_hw: SizeHW, generator: Generator) -> SizeHW:
+        """The size of an image of `size_hw` afterwards; draws what `__call__` draws."""
+        return resize_shape(size_hw, self._draw(generator), self.max_size)
+
     def __call__(self, image: Tensor, target: Target, generator: Generator) -> tuple[Tensor, Target]:
         """See the module."""
         old_hw = (image.shape[-2], image.shape[-1])
-        new_hw = resize_shape(old_hw, self._draw(generator), self.max_size)
+        new_hw = self.size_after(old_hw, generator)
         if new_hw == old_hw:
             return image, target
         image = F.resize(image, list(new_hw), antialias=True)
@@ -147,6 +158,21 @@ class Compose:
             image, target = transform(image, target, generator)
         return image, clip_and_drop(target, (image.shape[-2], image.shape[-1]))
 
+    @property
+    def resizes_at_random(self) -> bool:
+        """Whether images of one size come in several."""
+        return any(transform.is_random for transform in self._resizing())
+
+    def size_after(self, size_hw: SizeHW, generator: Generator) -> SizeHW:
+        """The size of an image of `size_hw` afterwards, from a generator in the state that `__call__` gets it in."""
+        for transform in self._resizing():
+            size_hw = transform.size_after(size_hw, generator)
+        return size_hw
+
+    def _resizing(self) -> list[Resize | LargeScaleJitter]:
+        """Those that change sizes, which stand before all others: no other has drawn random numbers by then."""
+        return [transform for transform in self.transforms if isinstance(transform, Resize | LargeScaleJitter)]
+
 
 def clip_and_drop(target: Target, size_hw: tuple[int, int]) -> Target:
     """Boxes inside the image; what has no area there is removed, objects with all their rows. Ignored regions may reach
@@ -221,10 +247,25 @@ class LargeScaleJitter:
     def __init__(self, size: int, min_scale: float, max_scale: float) -> None:
         self.size, self.min_scale, self.max_scale = size, min_scale, max_scale
 
+    @property
+    def is_random(self) -> bool:
+        """Whether images of one size come in several."""
+        return self.max_scale > self.min_scale
+
+    def size_after(self, size_hw: SizeHW, generator: Generator) -> SizeHW:
+        """The size of an image of `size_hw` afterwards; draws what `__call__` draws."""
+        limit = self._limit(torch.rand(3, generator=generator).tolist()[0])
+        height, width = resize_shape(size_hw, limit, limit)
+        return min(height, self.size), min(width, self.size)
+
+    def _limit(self, random: float) -> int:
+        """The longer side before cutting, for a number from 0 to 1."""
+        return max(1, round(self.size * (self.min_scale + (self.max_scale - self.min_scale) * random)))
+
     def __call__(self, image: Tensor, target: Target, generator: Generator) -> tuple[Tensor, Target]:
         """See the module."""
         random = torch.rand(3, generator=generator).tolist()
-        limit = max(1, round(self.size * (self.min_scale + (self.max_scale - self.min_scale) * random[0])))
+        limit = self._limit(random[0])
         # no shorter side is that long, so the longer one becomes `limit`
         image, target = Resize((limit,), limit)(image, target, generator)
         height, width = image.shape[-2:]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from detframe.config import ConfigNode
 from detframe.data import Records, TestLoader, build_test_loader
+from detframe.engine.batch_shapes import FullBatches
 from detframe.engine.comparing import EqualPixels, Watched, comparison_table, costs, why_not
 from detframe.engine.inputs import file_names
 from detframe.engine.metrics_writer import MetricsWriter
@@ -21,6 +22,7 @@ from detframe.engine.terminal import RESULT, clear_progress, show_progress
 from detframe.engine.validation_loss import ValidationLosses, check_can_measure, line
 from detframe.errors import InvalidValueError
 from detframe.evaluation import build_evaluator, run_evaluation
+from detframe.evaluation.exported import FileModel
 from detframe.evaluation.loop import OnBatch
 from detframe.evaluation.tiled import TiledEvaluator, as_loaded
 from detframe.inference.augmentation import AugmentedModel
@@ -190,7 +192,10 @@ def _views(cfg: ConfigNode, model: Any, records: Records) -> tuple[Any, TestLoad
         model = AugmentedModel(model, cfg, records.metadata.keypoint_flip_pairs)
         logger.info("each image is predicted in %d views (TEST.AUG)", len(model.views))
         cfg = cfg.changed([("INPUT.MIN_SIZE_TEST", 0), ("INPUT.MAX_SIZE_TEST", 0)])
-    return model, build_test_loader(cfg, records, rank=rank(), world_size=world_size())
+    loader = build_test_loader(cfg, records, rank=rank(), world_size=world_size())
+    if cfg.INPUT.BUCKETS and not isinstance(model, FileModel):
+        model = FullBatches(model, loader.batch_size)
+    return model, loader
 
 
 class _Stoppable:

@@ -13,6 +13,7 @@ import numpy as np
 from detframe.checkpoint import TrainingState
 from detframe.config import ConfigNode, Pace, Stretch
 from detframe.data import Records, build_sampler, image_repeats
+from detframe.data.bucketing import BUCKET_KEYS, group_of
 from detframe.data.samplers import START, Beginning
 from detframe.errors import InvalidValueError
 
@@ -28,7 +29,7 @@ class Place:
     Args:
         pace: the images seen at each iteration.
         beginning: where the stream of images goes on at iteration `begun_at`.
-        grouped: DATALOADER.ASPECT_RATIO_GROUPING.
+        grouped: DATALOADER.ASPECT_RATIO_GROUPING; by what, the config says.
         data: the `fingerprint` of the training data.
     """
 
@@ -91,13 +92,25 @@ def resumed_place(cfg: ConfigNode, records: Records, state: TrainingState, befor
     """
     old = saved_place(state, before, records)
     batch, grouped = cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.ASPECT_RATIO_GROUPING
-    if (old.pace.batch, old.grouped) == (batch, grouped):
+    if (old.pace.batch, old.grouped) == (batch, grouped) and not _regrouped(cfg, before):
         return old
     iteration = state["iteration"]
     repeats = image_repeats(cfg, records)
-    sampler = build_sampler(records, old.pace.batch, cfg.SEED, old.grouped, beginning=old.beginning, repeats=repeats)
+    then = cfg.changed([(key, before[key]) for key in BUCKET_KEYS if key in before])
+    group = group_of(then, records)
+    sampler = build_sampler(
+        records, old.pace.batch, cfg.SEED, old.grouped, beginning=old.beginning, repeats=repeats, group=group
+    )
     rest = sampler.rest(iteration - old.begun_at)
     return Place(old.pace.changed(iteration, batch), rest, iteration, grouped, old.data)
+
+
+def _regrouped(cfg: ConfigNode, before: Mapping[str, Any]) -> bool:
+    """Whether INPUT.BUCKETS group the images in another way than those of the checkpoint's config."""
+    now = dict(cfg.leaves())
+    if not now["INPUT.BUCKETS"] and not before.get("INPUT.BUCKETS"):
+        return False
+    return any(key in before and _plain(before[key]) != _plain(now[key]) for key in BUCKET_KEYS)
 
 
 def saved_place(training: TrainingState, before: Mapping[str, Any], records: Records) -> Place:

@@ -27,6 +27,7 @@ from detframe.config import (
 from detframe.config.check import doubts
 from detframe.config.paths import expanded
 from detframe.data import Records, check_same_names, tiled
+from detframe.engine.batch_shapes import check_shapes
 from detframe.engine.build import build_trainer
 from detframe.engine.checkpoint import FULL_DISK
 from detframe.engine.evaluating import TestSets
@@ -178,6 +179,9 @@ def _build(inputs: RunInputs, folder: Path, checkpoint: Checkpoint | None, held:
     trainer = build_trainer(inputs, folder, inputs.cfg.MODEL.WEIGHTS, checkpoint)
     held.callback(trainer.close_data)
     model = cast(GeneralizedRCNN, trainer.model)  # as build_trainer makes it
+    shapes = check_shapes(inputs.cfg, model.preprocessor.divisor, seen, trained)
+    if shapes:
+        logger.info("%s", shapes)
     for level, line in fit_lines(inputs.cfg, model, inputs.records, seen):
         logger.log(level, "%s", line)
     trainer.fetch()
@@ -304,6 +308,10 @@ def _of_weights(cfg: ConfigNode, allow_custom_imports: bool) -> _Subject:
     metadata = next(iter(test_sets.values())).metadata
     effective = effective_config(cfg, metadata, checkpoint)
     model = _trained_model(effective, content, metadata.class_names)
+    seen = {name: tiled(effective, records) for name, records in test_sets.items()} if cfg.INPUT.BUCKETS else {}
+    shapes = check_shapes(effective, model.preprocessor.divisor, seen)
+    if shapes:
+        logger.info("%s", shapes)
     amp_dtype = resolve_amp(cfg.SOLVER.AMP, resolve_device(cfg.MODEL.DEVICE))
     return _Subject(effective, model, test_sets, checkpoint.iteration if checkpoint is not None else 0, amp_dtype)
 
@@ -337,7 +345,7 @@ def _evaluate(subject: _Subject, folder: Path, log: RunLog) -> dict[str, float]:
     return metrics
 
 
-def _trained_model(cfg: ConfigNode, content: Any, class_names: Sequence[str]) -> nn.Module:
+def _trained_model(cfg: ConfigNode, content: Any, class_names: Sequence[str]) -> GeneralizedRCNN:
     with reproducible(cfg):
         model = build_detection_model(cfg)
     report = load_weights(model, content, cfg.MODEL.ALLOW_PARTIAL_WEIGHTS, class_names, cfg.MODEL.WEIGHTS)

@@ -113,8 +113,8 @@ class ModelWay:
         """The shape that the model pads this image to when it is alone."""
         if self.augmented is not None:
             return size_hw
-        divisor = self.backend.model.preprocessor.divisor
-        return -(-image.shape[-2] // divisor) * divisor, -(-image.shape[-1] // divisor) * divisor
+        canvas_hw: SizeHW = self.backend.model.preprocessor.canvases.canvas((image.shape[-2], image.shape[-1]))
+        return canvas_hw
 
     def run(self, images: Sequence[Tensor], sizes_hw: Sequence[SizeHW]) -> list[Prediction]:
         """See `Way`."""

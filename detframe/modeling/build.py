@@ -11,7 +11,8 @@ from detframe.config import ConfigNode
 from detframe.config.check import check_values
 from detframe.errors import InvalidValueError
 from detframe.layers import freeze_matching
-from detframe.modeling.detector import GeneralizedRCNN, Preprocessor, check_extractor
+from detframe.modeling.detector import GeneralizedRCNN, check_extractor
+from detframe.modeling.preprocessor import Preprocessor
 from detframe.modeling.receptive_fields import receptive_fields
 from detframe.parallel.device import resolve_device
 from detframe.registry import BACKBONES, META_ARCHITECTURES, ROI_HEADS, RPN_HEADS
@@ -59,6 +60,7 @@ def build_detection_model(cfg: ConfigNode) -> GeneralizedRCNN:
         bgr=cfg.INPUT.FORMAT == "BGR",
         divisor=entry.divisor_factor * getattr(backbone, "size_divisibility", max(backbone.strides.values())),
         channels_last=cfg.MODEL.CHANNELS_LAST,
+        buckets=cfg.INPUT.BUCKETS,
     )
     model: GeneralizedRCNN = entry.from_config(
         cfg,

@@ -9,94 +9,17 @@ from typing import Any, ClassVar, Self, Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from detframe.config import ConfigNode
 from detframe.errors import InvalidTypeError, InvalidValueError
 from detframe.layers import SingleValueError, affine_norms_at_once, check_norms
 from detframe.modeling.ground_truth import GroundTruth, pack_targets
+from detframe.modeling.preprocessor import Preprocessor
 from detframe.modeling.proposals import NMS, Proposals, predictions_in_graph
 from detframe.ops import BoxCoder
 from detframe.ops.exportable import is_traced
 from detframe.registry import META_ARCHITECTURES
 from detframe.structures import BoxMasks, ImageList, Pasting, Prediction, Target
-
-# How far a float image may leave [0, 1], as after a bicubic resize
-_OVERSHOOT = 0.25
-
-
-class Preprocessor(nn.Module):
-    """Images of any size as one normalised, padded batch on the model's device; it never resizes.
-
-    Takes RGB (3, H, W), uint8 or float in [0, 1]. The padding, zero after normalisation, is right and below.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(
-        self, mean: Sequence[float], std: Sequence[float], bgr: bool, divisor: int, channels_last: bool
-    ) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).reshape(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).reshape(3, 1, 1), persistent=False)
-        self.bgr, self.divisor, self.channels_last = bgr, divisor, channels_last
-
-    def forward(self, images: Sequence[Tensor]) -> ImageList:
-        """Raises ValueError or TypeError: what `check_image` says of an image."""
-        for place, image in enumerate(images, start=1):
-            check_image(image, f"image {place} of {len(images)}")
-        sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
-        height, width = (-(-max(side) // self.divisor) * self.divisor for side in zip(*sizes, strict=True))
-        if is_traced():  # without writing in place
-            padded = [
-                F.pad(self._normalise(image), (0, width - w, 0, height - h))
-                for image, (h, w) in zip(images, sizes, strict=True)
-            ]
-            return ImageList(torch.stack(padded), sizes)
-        memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
-        # the padding is what normalises to zero
-        batch = self.mean.expand(len(images), 3, height, width).clone(memory_format=memory_format)
-        for image, of_image, (h, w) in zip(images, batch, sizes, strict=True):
-            of_image[:, :h, :w].copy_(self._pixels(image.as_subclass(Tensor)))
-        return ImageList(batch.sub_(self.mean).div_(self.std), sizes)
-
-    def _normalise(self, image: Tensor) -> Tensor:
-        return (self._pixels(image).float() - self.mean) / self.std
-
-    def _pixels(self, image: Tensor) -> Tensor:
-        """An image on the device, from 0 to 255, its channels in the model's order."""
-        pixels = image.to(self.mean.device, non_blocking=True)
-        if image.dtype != torch.uint8:
-            pixels = pixels.float() * 255
-        return pixels.flip(0) if self.bgr else pixels
-
-
-def check_image(image: Any, name: str) -> None:
-    """The contract of an image: an RGB tensor (3, H, W), uint8, or float in [0, 1] but for what resizing overshoots.
-
-    Values are looked at on the host alone.
-
-    Raises:
-        ValueError, TypeError: what came instead.
-    """
-    wanted = f"{name} must be an RGB tensor of shape (3, H, W), uint8 or float in [0, 1]"
-    if not isinstance(image, Tensor):
-        raise InvalidTypeError(f"{wanted}, not a {type(image).__name__}")
-    if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
-        raise InvalidValueError(f"{wanted}, not {tuple(image.shape)}")
-    if image.dtype == torch.uint8 or (is_traced() and image.is_floating_point()):
-        return
-    if not image.is_floating_point():
-        raise InvalidValueError(f"{wanted}, not {image.dtype}; image.to(torch.uint8) where its values are 0 to 255")
-    if image.device.type != "cpu":  # a look at its values would wait for the device
-        return
-    low, high = (float(value) for value in image.detach().as_subclass(Tensor).aminmax())
-    if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):  # also where one is not a number
-        raise InvalidValueError(
-            f"{wanted}, but the values of this one run from {low:g} to {high:g}; divide what runs to 255 by 255, and "
-            "do not normalise: the model does"
-        )
 
 
 @META_ARCHITECTURES.register

@@ -51,6 +51,7 @@ def test_every_name_of_a_registry_is_looked_up_and_all_are_told_at_once():
         check_names(cfg)
     assert [line.split(" ")[0] for line in str(caught.value).splitlines()] == keys
     check_names(get_cfg())
+    check_names(config("MODEL.RPN.ANCHOR_SIZES", "8,16"))  # without inner brackets
 
 
 def test_names_of_the_users_own_are_found():

@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as F
 
 from detframe.inference.augmentation import AugmentedModel, View, views_of
 from detframe.modeling import GeneralizedRCNN, build_detection_model
-from detframe.modeling.detector import Preprocessor
+from detframe.modeling.preprocessor import Preprocessor
 from detframe.modeling.proposals import NMS, Candidates
 from tests.inference.conftest import picture, tiny_cfg
 from tests.modeling.test_nms_kinds import hard_reference

@@ -21,7 +21,8 @@ DATALOADER = section(
     resume=HOW,
     NUM_WORKERS=Key(-1, "Data loading workers per rank; -1 takes the CPU cores divided by the ranks, at most 8 (with "
         "two cores or fewer: 1)", at_least=0, ceiling=1000, also=(-1,)),
-    ASPECT_RATIO_GROUPING=Key(True, "Batch images of similar aspect ratio (wide or tall) together, which saves padding",
+    ASPECT_RATIO_GROUPING=Key(True, "Batch images of similar aspect ratio (wide or tall) together, which saves "
+        "padding; with INPUT.BUCKETS, images of one bucket",
         resume=Resume(CONTINUES, "the images that are left of the window come in the new order; none comes twice or is "
         "left out")),
     EMPTY=Key("keep", "Training images without objects", choices={"keep": "as background", "drop": ""},

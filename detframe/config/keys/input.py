@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from detframe.config.bounds import Number
-from detframe.config.key import REFUSED, Key, Resume, section
-from detframe.config.keys.common import HOW, IMAGES, LATER_IMAGES, LENGTH, LONGER_SIDE, MEASURES, SIDE, STRENGTH
+from detframe.config.bounds import Each, Number
+from detframe.config.key import CONTINUES, REFUSED, Key, Resume, section
+from detframe.config.keys.common import HOW, IMAGES, LATER_IMAGES, LENGTH, LONGER_SIDE, MEASURES, SIDE, STRENGTH, Whole
 
+SHAPES = Resume(CONTINUES, "batches have other shapes from here on, and the images that are left of the window come in "
+    "the new order; none comes twice or is left out")
 TILE_ORDER = Resume(REFUSED, "other tiles, or another order of them: the place where the run stands would mean another")
 
 LSJ = section(
@@ -56,6 +58,11 @@ INPUT = section(
         resume=MEASURES),
     FLIP_PROB=Key(0.5, "Probability of a horizontal flip, which also swaps left and right keypoints", within=(0, 1)),
     VERTICAL_FLIP_PROB=Key(0.0, "Probability of a vertical flip", within=(0, 1)),
+    BUCKETS=Key((), "Shapes of batches, in training, evaluation and prediction: pairs [height, width], to the smallest "
+        "of which that holds its images a batch is padded; or one number, of which its sides become multiples; []: "
+        "multiples of what the network needs. Sides grow to those multiples. Few shapes are few compilations "
+        "(MODEL.COMPILE); `detframe check` proposes some (docs/batch_shapes.md)",
+        each=Each(Whole(above=0, ceiling=2**16), sizes=(1, 2)), bare=True, resume=SHAPES),
     LSJ=LSJ,
     TILES=TILES,
     COPY_PASTE_PROB=Key(0.0, "Probability that some objects of another training image are pasted into an image, cut "
