@@ -93,12 +93,13 @@ def batch_shapes(cfg: ConfigNode, divisor: int, sets: Mapping[str, Records]) -> 
     proposals = list(_proposals(cfg, divisor, some))
     tried: list[Buckets] = [cfg.INPUT.BUCKETS, (), *((m,) for m in MULTIPLES if m > divisor), *proposals]
     choices = [_choice(cfg.changed([("INPUT.BUCKETS", buckets)]), divisor, some) for buckets in dict.fromkeys(tried)]
-    best = proposals[-1] if proposals and choices[0].training + choices[0].evaluation > 2 else ()
     refused = ""
     try:
         check_shapes(cfg, divisor, tests, {"train": some["train"]} if "train" in some else None)
     except InvalidValueError as error:
         refused = str(error)
+    needed = bool(refused) or choices[0].training + choices[0].evaluation > 2
+    best = proposals[-1] if proposals and needed and proposals[-1] != cfg.INPUT.BUCKETS else ()
     rest = sorted(choices[1:], key=lambda choice: -(choice.training + choice.evaluation))
     return BatchShapes((choices[0], *rest), best, refused)
 
@@ -111,9 +112,9 @@ def _some(records: Records) -> Records:
 def _proposals(cfg: ConfigNode, divisor: int, sets: Mapping[str, Records]) -> Iterator[Buckets]:
     """Lists of buckets that hold all images, from one bucket on, as long as one more saves padding."""
     parts = [part for name, records in sets.items() for part in _sizes_of(cfg, name, records)]
-    sizes_hw = np.concatenate(parts)
-    if not len(sizes_hw):
+    if not parts:
         return
+    sizes_hw = np.concatenate(parts)
     pixels, before = float(sizes_hw.astype(np.float64).prod(1).sum()), np.inf
     for count in range(1, MOST_BUCKETS + 1):
         buckets = propose(sizes_hw, count, divisor)
@@ -127,10 +128,15 @@ def _proposals(cfg: ConfigNode, divisor: int, sets: Mapping[str, Records]) -> It
 
 
 def _sizes_of(cfg: ConfigNode, name: str, records: Records) -> Iterator[np.ndarray]:
-    """The sizes int64 (I, 2) in which images are seen, the largest ones among them."""
-    yield from largest_sizes(cfg, records.sizes_hw, training=name == "train")
+    """Sizes int64 (I, 2) in which images are seen: as often as they are, and once what holds all that may come."""
+    if not len(records):
+        return
+    largest = list(largest_sizes(cfg, records.sizes_hw, training=name == "train"))
+    yield np.concatenate(largest).max(axis=0, keepdims=True)
     if name == "train":
         yield np.array(_drawn(cfg, records)[1], dtype=np.int64).reshape(-1, 2)
+    else:
+        yield from largest
 
 
 # ---------------------------------------------------------------------------------------------- counting
