@@ -6,13 +6,20 @@ runs to its end exactly where a GPU would never be waited for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
+from torch.overrides import TorchFunctionMode
+
+import detframe
 
 CUDA = torch.device("cuda")
 
@@ -37,6 +44,51 @@ def fake_device() -> Iterator[FakeTensorMode]:
     """Inside the `with`, all tensors are fake; real ones have to be made so by `on_host` or `to_device`."""
     with FakeTensorMode(allow_non_fake_inputs=False) as mode:
         yield mode
+
+
+class Waits(TorchFunctionMode):
+    """Inside of the `with`, the files that may wait for values get some, and each time is counted.
+
+    A file asks for all values of a tensor by `numpy(force=True)`, and is told ones; or whether one is true: it is not.
+
+    Attributes:
+        counts: file of detframe -> how often it waited.
+    """
+
+    def __init__(self, allowed: Mapping[str, str]) -> None:
+        super().__init__()
+        self.allowed = allowed
+        self.counts: Counter[str] = Counter()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is Tensor.numpy or func is Tensor.__bool__:
+            file = _asking_file()
+            if file in self.allowed:
+                self.counts[file] += 1
+                return False if func is Tensor.__bool__ else _ones(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+def _ones(values: Tensor) -> np.ndarray:
+    """Of flags, one is set."""
+    out = np.ones(tuple(values.shape), dtype=_NUMPY[values.dtype])
+    if values.dtype == torch.bool:
+        out.reshape(-1)[1:] = False
+    return out
+
+
+_NUMPY = {torch.float32: np.float32, torch.int64: np.int64, torch.bool: np.bool_}
+
+
+def _asking_file() -> str:
+    """The file of detframe that is in work."""
+    frame, package = sys._getframe(2), Path(detframe.__file__).parent
+    while frame is not None:
+        file = Path(frame.f_code.co_filename)
+        if file.is_relative_to(package):
+            return str(file.relative_to(package))
+        frame = frame.f_back
+    return ""
 
 
 def on_host(mode: FakeTensorMode, values):

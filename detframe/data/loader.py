@@ -25,7 +25,7 @@ from detframe.data.transforms import Compose, build_test_transforms, build_train
 from detframe.data.workers import Made, WorkerPool
 from detframe.errors import InvalidValueError
 from detframe.parallel.environment import env_number, share_of_batch, share_of_cores
-from detframe.structures import LazyMasks, Target, select
+from detframe.structures import LazyMasks, Target, checked_target, select
 
 logger = logging.getLogger(__name__)
 Batch = tuple[list[Tensor], list[Target]]
@@ -41,8 +41,11 @@ def _packed(dataset: TrainDataset | TestDataset, batch: Sequence[Any]) -> Made:
 
 
 class TrainDataset:
-    """Reads and transforms a sampled image. A sample is a function of (seed, epoch, image id) alone, of its turn where
-    the image comes more than once an epoch, and of its number where it is a tile."""
+    """Reads and transforms a sampled image, and checks its target, which a model then need not do.
+
+    A sample is a function of (seed, epoch, image id) alone, of its turn where the image comes more than once an epoch,
+    and of its number where it is a tile.
+    """
 
     def __init__(
         self,
@@ -50,10 +53,12 @@ class TrainDataset:
         transforms: Compose,
         sampler: TrainSampler,
         skip: bool,
+        num_classes: int,
         copy_paste: float = 0.0,
         ignore_regions: str = "off",
     ) -> None:
         self.records, self.transforms, self.sampler, self.skip = records, transforms, sampler, skip
+        self.num_classes = num_classes
         self.copy_paste, self.ignore_regions = copy_paste, ignore_regions
         # of tiles, most of which may show nothing, those that have something to paste
         self.sources = np.flatnonzero(records.num_objects) if copy_paste and isinstance(records, TiledRecords) else None
@@ -81,7 +86,7 @@ class TrainDataset:
             if float(torch.rand((), generator=generator)) < self.copy_paste:
                 image, target = self._pasted(image, target, seeds[3], generator, failures)
         target["seed"] = seeds[1]
-        return image, target
+        return image, checked_target(target, self.num_classes, (image.shape[-2], image.shape[-1]))
 
     def _pasted(
         self, image: Tensor, target: Target, seed: int, generator: torch.Generator, failures: list[Failure]
@@ -333,7 +338,9 @@ def build_train_loader(
     )
     transforms = build_train_transforms(cfg, records.metadata.keypoint_flip_pairs)
     skip = cfg.DATALOADER.ON_ERROR == "skip"
-    dataset = TrainDataset(records, transforms, sampler, skip, cfg.INPUT.COPY_PASTE_PROB, cfg.MODEL.IGNORE_REGIONS)
+    num_classes = cfg.MODEL.NUM_CLASSES or records.metadata.num_classes
+    pasting, ignoring = cfg.INPUT.COPY_PASTE_PROB, cfg.MODEL.IGNORE_REGIONS
+    dataset = TrainDataset(records, transforms, sampler, skip, num_classes, pasting, ignoring)
     return TrainLoader(dataset, start_iteration, num_workers(cfg, world_size), skip, _pins_memory(cfg))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detframe.structures import Target
+from detframe.structures import CheckedTarget, Target
 
 
 @dataclass
@@ -35,18 +35,24 @@ class Parcel:
     def __init__(self, samples: list[Sample]) -> None:
         self.shapes = [None if s.image is None else tuple(s.image.shape[-2:]) for s in samples]
         self.targets = [_as_arrays(s.target) for s in samples]
+        targets: list[Any] = [s.target for s in samples]
+        self.checked = [(t.num_classes, t.size_hw) if isinstance(t, CheckedTarget) else None for t in targets]
         self.failures = [s.failures for s in samples]
 
     def unpack(self, pixels: Tensor) -> list[Sample]:
         """The samples; their images are views of `pixels`, which holds them one after another."""
         samples, start = [], 0
-        for shape, target, failures in zip(self.shapes, self.targets, self.failures, strict=True):
+        parts = zip(self.shapes, self.targets, self.checked, self.failures, strict=True)
+        for shape, arrays, checked, failures in parts:
             image = None
             if shape is not None:
                 end = start + 3 * shape[0] * shape[1]
                 image = pixels[start:end].view(*shape, 3).permute(2, 0, 1)
                 start = end
-            samples.append(Sample(image, _as_tensors(target), failures))
+            target = _as_tensors(arrays)
+            if checked is not None:
+                target = CheckedTarget(target, *checked)
+            samples.append(Sample(image, target, failures))
         return samples
 
 

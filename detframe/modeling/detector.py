@@ -273,7 +273,7 @@ def naming_images(images: Sequence[Tensor], targets: Sequence[Target] | None) ->
 
 
 def _predictions(detections: Proposals, sizes_hw: Sequence[tuple[int, int]], paste: bool) -> list[Prediction]:
-    counts = detections.valid.sum(1).tolist()
+    counts = detections.known_counts()
     padded = {"boxes": detections.boxes, "labels": detections.labels, "scores": detections.scores, **detections.extras}
     out: list[Any] = [{key: rows[i, :n] for key, rows in padded.items()} for i, n in enumerate(counts)]
     for prediction, size_hw in zip(out, sizes_hw, strict=True):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,9 +15,10 @@ from detframe.errors import InvalidValueError
 from detframe.ops import CONTINUOUS, BoxCoder, soft_scores
 from detframe.ops.compacting import Rows, drops_padding, keep_rows
 from detframe.ops.exportable import is_traced
-from detframe.ops.nms import best_of_images, nms, nms_in_graph
+from detframe.ops.nms import best_of_images, counted_nms, nms, nms_in_graph
 from detframe.ops.suppression import nwd_nms
 from detframe.structures import BoxMasks, Prediction
+from detframe.structures.transfer import move_together
 
 # Which boxes leave each other alone, and what happens to the others (TEST.NMS)
 NMS_KINDS = ("class", "agnostic", "soft", "soft_linear")
@@ -38,10 +40,22 @@ class Proposals:
     valid: Tensor  # bool (N, P), which rows are candidates
     # what else is known of detections, padded with zeros: "masks" (N, P, S, S), "keypoints" (N, P, K, 3)
     extras: dict[str, Tensor] = field(default_factory=dict)
+    counts: Sequence[int] | None = None  # candidates of each image, the first rows, where the host knows their number
 
     def rows(self) -> Rows:
         """The candidates one behind another, in the order of the images, or all rows with a mask."""
-        return keep_rows(self.valid)
+        if self.counts is None:
+            return keep_rows(self.valid)
+        image = np.repeat(np.arange(len(self.counts)), self.counts)
+        column = np.concatenate([np.arange(count) for count in self.counts])
+        on_device = move_together([torch.from_numpy(image), torch.from_numpy(column)], self.valid.device)
+        number, length = self.valid.shape
+        return Rows((number, length), on_device[0], None, on_device[1])
+
+    def known_counts(self) -> Sequence[int]:
+        """How many candidates each image has; unless the host knows, it waits for an accelerator."""
+        counts: list[int] = self.valid.sum(1).numpy(force=True).tolist() if self.counts is None else [*self.counts]
+        return counts
 
 
 @dataclass
@@ -155,6 +169,7 @@ class NMS:
         sigma: of "soft", which knows no `iou`.
         nwd_constant: above 0, `iou` is a threshold of the normalised Wasserstein distance with this constant, in
             pixels, in place of IoU; for hard NMS.
+        counts: the host, which waits for an accelerator in every NMS, then also knows how many stay of each image.
 
     Raises:
         ValueError: no such kind, or Soft-NMS by NWD.
@@ -166,6 +181,7 @@ class NMS:
     kind: str = "class"
     sigma: float = 0.5
     nwd_constant: float = 0.0
+    counts: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in NMS_KINDS:
@@ -184,8 +200,11 @@ class NMS:
         if self.nwd_constant or self.kind.startswith("soft"):
             scores = self._lowered(found)
             return _chosen(found, scores, *best_of_images(scores, found.image, num_images, self._rows(found)))
-        rows, valid = nms(*self._asked(found), num_images, self.iou, self._rows(found))
-        return _chosen(found, found.scores, rows, valid)
+        asked = (*self._asked(found), num_images, self.iou, self._rows(found))
+        if not self.counts or drops_padding(found.boxes.device) or torch.compiler.is_compiling():
+            return _chosen(found, found.scores, *nms(*asked))
+        rows, valid, counts = counted_nms(*asked)
+        return replace(_chosen(found, found.scores, rows, valid), counts=counts)
 
     def _rows(self, found: Candidates) -> int:
         """Rows of each image: as many as may stay, but no more than there are candidates."""
@@ -252,4 +271,5 @@ def detection_nms(cfg: ConfigNode, iou: float, coder: BoxCoder, dense: bool = Fa
     proposes = dense and cfg.MODEL.ROI_HEADS.NAME
     kind = "class" if proposes else cfg.TEST.NMS
     constant = cfg.MODEL.NWD_CONSTANT if cfg.TEST.NMS_METRIC == "nwd" and not proposes else 0.0
-    return NMS(iou, cfg.TEST.DETECTIONS_PER_IMG, coder, kind, cfg.TEST.SOFT_NMS_SIGMA, constant)
+    keep, sigma = cfg.TEST.DETECTIONS_PER_IMG, cfg.TEST.SOFT_NMS_SIGMA
+    return NMS(iou, keep, coder, kind, sigma, constant, counts=not proposes)

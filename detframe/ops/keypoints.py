@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -66,8 +67,9 @@ def heatmaps_to_keypoints(logits: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor
     points = logits.new_ones((*logits.shape[:2], 3), dtype=torch.float32)
     scores = logits.new_zeros(logits.shape[:2], dtype=torch.float32)
     with torch.autocast(logits.device.type, enabled=False):  # half precision would move the peaks
-        for rows, columns, width, height in _chunks(pixels.cpu(), logits.shape[1]):
-            rows = rows.to(logits.device)
+        # the one wait for an accelerator
+        for alike, columns, width, height in _chunks(pixels.numpy(force=True), logits.shape[1]):
+            rows = torch.from_numpy(alike).to(logits.device, non_blocking=True)
             best, found = _peaks(logits[rows, columns].float(), pixels[rows], width, height)
             places = torch.stack([best % width, best // width], -1) + 0.5
             places = places * (sides[rows] / pixels[rows])[:, None] + boxes[rows, None, :2]
@@ -91,21 +93,22 @@ def keypoints_at_once(logits: Tensor, boxes: Tensor) -> Tensor:
     return torch.cat([places, torch.ones_like(places[..., :1])], -1)
 
 
-def _chunks(pixels: Tensor, num_keypoints: int) -> Iterator[tuple[Tensor, slice, int, int]]:
-    """RoIs and keypoints to decode together, with the largest width and height; `pixels` (R, 2) on the CPU.
+def _chunks(pixels: np.ndarray, num_keypoints: int) -> Iterator[tuple[np.ndarray, slice, int, int]]:
+    """RoIs and keypoints to decode together, with the largest width and height, of `pixels` (R, 2).
 
     Sides within a chunk differ by less than a factor of two, so little is enlarged in vain.
     """
-    octaves = pixels.log2().ceil().long()
+    octaves = np.ceil(np.log2(pixels)).astype(int)
     kinds = octaves[:, 0] * 64 + octaves[:, 1]
-    for kind in sorted(set(kinds.tolist())):
-        alike = (kinds == kind).nonzero().flatten()
-        width, height = pixels[alike].amax(0).long().tolist()
+    for kind in np.unique(kinds):
+        alike = np.flatnonzero(kinds == kind)
+        width, height = pixels[alike].max(0).astype(int).tolist()
         at_once = max(1, _CHUNK_PIXELS // (width * height))
         step = min(at_once, max(1, num_keypoints))
-        for rows in alike.split(max(1, at_once // step)):
+        together = max(1, at_once // step)
+        for first in range(0, len(alike), together):
             for start in range(0, num_keypoints, step):
-                yield rows, slice(start, start + step), width, height
+                yield alike[first : first + together], slice(start, start + step), width, height
 
 
 def _peaks(logits: Tensor, pixels: Tensor, width: Any, height: Any) -> tuple[Tensor, Tensor]:

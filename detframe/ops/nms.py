@@ -1,9 +1,11 @@
 """NMS of a whole batch as one operator, and the best of each image.
 
-Legend: N images, M candidates over all images.
+Legend: N images, M candidates over all images, K of the best of each image.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -18,6 +20,10 @@ from detframe.ops.operators import define
 _NOTHING = -1.0
 # Candidates that torchvision's NMS compares in one call on an accelerator, where it keeps a bit of every pair: 512 MiB
 _AT_ONCE = 2**16
+# The best of each image, among which those that stay are looked for first; and how many pairs of these there may be
+_FOREMOST, _PAIRS = 1024, 2**24
+# Looks at all of these, after which the host asks whether every one is settled
+_ROUNDS = 12
 
 
 def best_of_images(scores: Tensor, image: Tensor, num_images: int, keep: int) -> tuple[Tensor, Tensor]:
@@ -90,6 +96,71 @@ nms = define(
     _nms,
     _shapes_of_nms,
 )
+
+
+def counted_nms(
+    boxes: Tensor, scores: Tensor, group: Tensor, image: Tensor, num_images: int, iou: float, keep: int
+) -> tuple[Tensor, Tensor, list[int]]:
+    """`nms`, and how many stay of each image: known on the host after one wait for an accelerator, which it is rarely
+    more.
+
+    The K best of each image are compared with one another. Whether one stays is settled by those that it overlaps and
+    that are better, so each round settles at least one more of a chain of such. Where too few of the K stay and there
+    are others, `nms` sees all of them.
+    """
+    most = min(len(scores), _FOREMOST, math.isqrt(_PAIRS // num_images))
+    if keep < most or len(scores) <= most:
+        rows, there = best_of_images(scores, image, num_images, most + 1)
+        others, rows, there = there[:, most], rows[:, :most], there[:, :most]
+        stays, counts, enough = _settled(_beaten(boxes[rows], group[rows], there, iou), there, others, keep)
+        if enough:
+            place = torch.where(stays, stays.cumsum(1) - 1, keep).clamp(max=keep)
+            kept = torch.zeros((num_images, keep + 1), dtype=rows.dtype, device=rows.device)
+            kept = kept.scatter(1, place, rows)[:, :keep]
+            number = stays.sum(1, keepdim=True)
+            valid = torch.arange(keep, device=rows.device) < number
+            return torch.where(valid, kept, 0), valid, counts
+    kept, valid = nms(boxes, scores, group, image, num_images, iou, keep)
+    return kept, valid, valid.sum(1).numpy(force=True).tolist()
+
+
+def _beaten(boxes: Tensor, group: Tensor, there: Tensor, iou: float) -> Tensor:
+    """1 where a row would go if the column stayed, which is better, else 0: float32 (N, K, K)."""
+    boxes = boxes.double()  # as `nms`, which of two boxes that overlap by just so much goes
+    start, end = torch.split(boxes, 2, -1)
+    area = (end - start).prod(-1)
+    low, high = torch.maximum(start[:, :, None], start[:, None]), torch.minimum(end[:, :, None], end[:, None])
+    shared = (high - low).clamp_(min=0).prod(-1)
+    overlaps = shared / (area[:, :, None] + area[:, None] - shared) > iou
+    overlaps &= group[:, :, None] == group[:, None]
+    return (overlaps & there[:, None]).float().tril_(-1)
+
+
+def _settled(beaten: Tensor, there: Tensor, others: Tensor, keep: int) -> tuple[Tensor, list[int], bool]:
+    """Which of the best rows stay, bool (N, K), how many of each image, and whether no other could be among them.
+
+    Args:
+        others: bool (N,), whether an image has candidates that are not among them.
+    """
+    one = beaten.new_ones((len(beaten), 1, 1))
+    stays = one.expand(-1, beaten.shape[1], -1)
+    while True:
+        for _ in range(_ROUNDS):
+            before, stays = stays, _next_round(one, beaten, stays)
+        same = (stays == before).all().long()[None]
+        found = (stays[..., 0] > 0) & there
+        counts = found.sum(1)
+        enough = (~others | (counts >= keep)).long()
+        # the one wait for an accelerator
+        told = torch.cat([same, enough, counts.clamp(max=keep)]).numpy(force=True)
+        if told[0]:
+            return found, told[1 + len(there) :].tolist(), bool(told[1 : 1 + len(there)].all())
+
+
+def _next_round(one: Tensor, beaten: Tensor, stays: Tensor) -> Tensor:
+    """1 for what no row beats that stayed in the round before, else 0: (N, K, 1)."""
+    with torch.autocast(beaten.device.type, enabled=False):
+        return torch.baddbmm(one, beaten, stays, alpha=-1).clamp_(min=0)
 
 
 def nms_in_graph(

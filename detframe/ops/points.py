@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from detframe.ops.compacting import drops_padding
 from detframe.ops.exportable import is_traced
 
 
@@ -36,14 +37,37 @@ def sample_level(feature: Tensor, stride: int, points: Tensor, image: Tensor) ->
     """
     if is_traced():
         return _gathered(feature, points / stride - 0.5, image)
-    size = feature.new_tensor([feature.shape[-1] * stride, feature.shape[-2] * stride])
-    place = (2 * points / size - 1).to(feature.dtype)
+    if not drops_padding(feature.device):
+        return _from_one_map(feature, points / stride, image)
+    size = points.new_tensor([feature.shape[-1] * stride, feature.shape[-2] * stride])
     counts = torch.bincount(image, minlength=len(feature)).tolist()
     parts = [
-        F.grid_sample(feature[i : i + 1], part[None], align_corners=False)[0].transpose(0, 1)
-        for i, part in enumerate(torch.split(place, counts))
+        _sampled(feature[i : i + 1], part[None]) for i, part in enumerate(torch.split(2 * points / size - 1, counts))
     ]
     return torch.cat(parts)
+
+
+def _from_one_map(feature: Tensor, place: Tensor, image: Tensor) -> Tensor:
+    """Bilinear values of maps (N, C, H, W) at points (R, P, 2), in cells: (R, C, P); no number of RoIs is asked for.
+
+    The maps stand one below the other in a single one, with a row of zeros between them.
+    """
+    number, channels, height, width = feature.shape
+    tall = F.pad(feature, (0, 0, 0, 1)).transpose(0, 1).reshape(1, channels, number * (height + 1), width)
+    x, y = place.float().unbind(-1)
+    # half a cell beyond its map, a point has reached the zeros
+    y = y.clamp(-0.5, height + 0.5) + (image * (height + 1))[:, None]
+    grid = torch.stack([2 * x / width - 1, 2 * y / (number * (height + 1)) - 1], -1)
+    return _sampled(tall, grid[None])
+
+
+def _sampled(feature: Tensor, grid: Tensor) -> Tensor:
+    """Bilinear values of one map (1, C, H, W) at places (1, R, P, 2) from -1 to 1: (R, C, P).
+
+    In float32, as in PyTorch's autocast: half of the digits would not tell one cell of a large map from the next.
+    """
+    found = F.grid_sample(feature.float(), grid.float(), align_corners=False)
+    return found[0].transpose(0, 1).to(feature.dtype)
 
 
 def _gathered(feature: Tensor, place: Tensor, image: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from detframe.lazy import lazily
 
 if TYPE_CHECKING:
     from detframe.structures.box_masks import BoxMasks
-    from detframe.structures.contract import validate_target
+    from detframe.structures.contract import CheckedTarget, checked_target, validate_target
     from detframe.structures.image_list import ImageList
     from detframe.structures.instances import Pasting, Prediction, Target, select
     from detframe.structures.lazy_masks import LazyMasks
@@ -22,7 +22,7 @@ else:
         __name__,
         {
             "box_masks": "BoxMasks",
-            "contract": "validate_target",
+            "contract": "CheckedTarget checked_target validate_target",
             "image_list": "ImageList",
             "instances": "Pasting Prediction Target select",
             "lazy_masks": "LazyMasks",
@@ -37,6 +37,7 @@ __all__ = [
     "ANY_CLASS",
     "INSTANCE_KEYS",
     "BoxMasks",
+    "CheckedTarget",
     "ImageList",
     "LazyMasks",
     "Merging",
@@ -44,6 +45,7 @@ __all__ = [
     "Prediction",
     "Target",
     "TileMasks",
+    "checked_target",
     "crop_masks",
     "merge_predictions",
     "rescale_prediction",

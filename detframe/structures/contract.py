@@ -15,8 +15,34 @@ from detframe.errors import InvalidTypeError, InvalidValueError
 from detframe.structures.lazy_masks import LazyMasks
 
 
+class CheckedTarget(dict[str, Any]):
+    """A training target that keeps its contract, as `checked_target` has found where it was made.
+
+    It is not checked again, unless entries have changed since. A copy of it is a dict like any other.
+
+    Args:
+        num_classes, size_hw: what it was checked for.
+    """
+
+    def __init__(self, target: Mapping[str, Any], num_classes: int, size_hw: tuple[int, int]) -> None:
+        super().__init__(target)
+        self.num_classes, self.size_hw = num_classes, size_hw
+        self._entries = dict(target)
+
+    def holds_for(self, num_classes: int, size_hw: tuple[int, int] | None) -> bool:
+        """Whether it was checked for these, and has the same entries still."""
+        unchanged = self.keys() == self._entries.keys() and all(self[key] is self._entries[key] for key in self)
+        return unchanged and num_classes == self.num_classes and size_hw in (None, self.size_hw)
+
+
+def checked_target(target: Any, num_classes: int, size_hw: tuple[int, int]) -> Any:
+    """The target, which need not be checked again; errors of `validate_target`."""
+    validate_target(target, num_classes, size_hw)
+    return CheckedTarget(target, num_classes, size_hw)
+
+
 def validate_target(target: Any, num_classes: int, size_hw: tuple[int, int] | None = None) -> None:
-    """Check a training target against its contract.
+    """Check a training target against its contract, unless that has been done.
 
     Values are looked at on the host alone: of a target on an accelerator, types and shapes are checked, since a look at
     its values would wait for all that the device has to do.
@@ -28,6 +54,8 @@ def validate_target(target: Any, num_classes: int, size_hw: tuple[int, int] | No
     Raises:
         ValueError, TypeError: which entry of which image is wrong, with expected and actual values.
     """
+    if isinstance(target, CheckedTarget) and target.holds_for(num_classes, size_hw):
+        return
     if not isinstance(target, Mapping):
         raise InvalidTypeError(f"a target must be a dict with 'boxes' and 'labels', not a {type(target).__name__}")
     name = f"target of image {target.get('image_id', '?')}"

@@ -45,7 +45,7 @@ def crop_masks(masks: LazyMasks | Tensor, rows: Tensor, boxes: Tensor, size: int
         ValueError: another mode.
     """
     at = boxes.detach().float()
-    table = np.array(torch.cat([at, rows[:, None].to(at)], 1).tolist()).reshape(-1, 5)  # one wait for an accelerator
+    table = torch.cat([at, rows[:, None].to(at)], 1).numpy(force=True)  # one wait for an accelerator
     return crop_on_host(masks, table[:, 4].astype(int), table[:, :4], size, mode).to(boxes.device)
 
 
@@ -111,21 +111,30 @@ def sample_masks(masks: LazyMasks | Tensor, rows: Tensor, points: Tensor) -> Ten
 
     No mask is rasterised in the size of the image.
     """
+    place = points.detach().float()
+    table = torch.cat([place.flatten(1), rows[:, None].to(place)], 1).numpy(force=True)  # one wait for an accelerator
+    return sample_on_host(masks, table[:, -1].astype(int), table[:, :-1].reshape(place.shape)).to(points.device)
+
+
+def sample_on_host(masks: LazyMasks | Tensor, rows: np.ndarray, points: np.ndarray) -> Tensor:
+    """`sample_masks` of rows and points that the host knows; on the CPU."""
     size_hw = _size_hw(masks)
-    place = points.detach().float().cpu()
-    out = torch.zeros(place.shape[:2])
-    for row in sorted(set(rows.tolist())):
-        at = (rows == row).nonzero().flatten().cpu()
-        (x1, y1), (x2, y2) = (f(place[at].flatten(0, 1), 0).values.tolist() for f in (torch.min, torch.max))
+    out = torch.zeros(points.shape[:2])
+    for row in np.unique(rows).tolist():
+        at = np.flatnonzero(rows == row)
+        own = points[at]
+        (x1, y1), (x2, y2) = (f(own, axis=(0, 1)).tolist() for f in (np.min, np.max))
         left, top = max(0, math.floor(x1) - 1), max(0, math.floor(y1) - 1)
         right, bottom = min(size_hw[1], math.ceil(x2) + 1), min(size_hw[0], math.ceil(y2) + 1)
         if right <= left or bottom <= top:
             continue
         segmentation = masks.segmentations[row] if isinstance(masks, LazyMasks) else masks[row]
         pixels = _pixels(segmentation, size_hw, (left, top, right, bottom)).cpu()
-        relative = (place[at] - place.new_tensor([left, top])) / place.new_tensor([right - left, bottom - top])
-        out[at] = sample_regions(pixels.expand(len(at), 1, -1, -1), relative)[:, 0]
-    return out.to(points.device)
+        corner, extent = ([left, top], [right - left, bottom - top])
+        relative = (own - np.array(corner, dtype=own.dtype)) / np.array(extent, dtype=own.dtype)
+        values = sample_regions(pixels.expand(len(at), 1, -1, -1), torch.from_numpy(relative))
+        out[torch.from_numpy(at)] = values[:, 0]
+    return out
 
 
 def _pixels(segmentation: Segmentation | Tensor, size_hw: tuple[int, int], window: tuple[int, int, int, int]) -> Tensor:

@@ -29,7 +29,7 @@ from detframe.data import (
 from detframe.data import images as images_module
 from detframe.data import loader as loader_module
 from detframe.errors import InvalidValueError
-from detframe.structures import LazyMasks, validate_target
+from detframe.structures import CheckedTarget, LazyMasks, validate_target
 from tests.data.sets import annotation, coco_records
 
 SIZES = [(40, 60), (60, 40), (48, 64), (64, 48), (50, 50), (30, 70), (70, 30), (44, 66)]
@@ -84,6 +84,23 @@ def plain(value: Any) -> Any:
     return value
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_targets_are_checked_where_they_are_made(records: Records, workers: int) -> None:
+    """Once: for the classes of the data and the size that the image has after all transforms."""
+    loader = build_train_loader(config("DATALOADER.NUM_WORKERS", workers), records)
+    for image, target in zip(*take(loader, 1)[0], strict=True):
+        assert isinstance(target, CheckedTarget) and target.holds_for(2, tuple(image.shape[1:]))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_target_that_breaks_its_contract(tmp_path: Path, workers: int) -> None:
+    """It ends the training, in the words of the model's own check."""
+    dogs = coco_records(tmp_path, [annotation(1, 1, [2, 2, 12, 10], category=5)], SIZES[:1], categories=CATEGORIES)
+    keys = ("MODEL.NUM_CLASSES", 1, "SOLVER.IMS_PER_BATCH", 1, "DATALOADER.NUM_WORKERS", workers)
+    with pytest.raises(InvalidValueError, match="target of image 1: label 2, but labels run from 1 to 1"):
+        take(build_train_loader(config(*keys), dogs), 1)
+
+
 def test_a_training_batch(records: Records) -> None:
     images, targets = take(build_train_loader(config(), records), 1)[0]
     assert len(images) == len(targets) == 4
@@ -93,7 +110,7 @@ def test_a_training_batch(records: Records) -> None:
         assert min(image.shape[1:]) in (32, 40)
         keys = {"boxes", "labels", "masks", "keypoints", "image_id", "orig_size_hw", "seed"}
         assert set(target) == keys
-        validate_target(target, 2)
+        validate_target(dict(target), 2)
         assert type(target["boxes"]) is Tensor
         assert target["masks"].decode().shape == (len(target["boxes"]), *image.shape[1:])
         assert target["keypoints"].shape == (len(target["boxes"]), 2, 3)
@@ -277,7 +294,7 @@ def test_real_data(shared_data: Path) -> None:
     assert [t["image_id"] for t in seen] == records.image_ids[:8].tolist()
     for images, targets in build_test_loader(config("INPUT.MIN_SIZE_TEST", 120), records.select(range(8))):
         for _image, target in zip(images, targets, strict=True):
-            validate_target(target, 80)
+            validate_target(dict(target), 80)
 
 
 # ------------------------------------------------------------------ what is no fault of an image
@@ -327,7 +344,7 @@ def test_thin_images(tmp_path: Path, size: tuple[int, int], resizing: int) -> No
     for images, targets in (next(iter(build_test_loader(cfg, records))), next(build_train_loader(cfg, records))):
         for image, target in zip(images, targets, strict=True):
             assert min(image.shape[1:]) >= 1 and max(image.shape[1:]) <= 3000
-            validate_target(target, 1)
+            validate_target(dict(target), 1)
         assert sum(len(target["boxes"]) for target in targets) == 1
 
 

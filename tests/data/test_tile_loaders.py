@@ -206,7 +206,7 @@ def test_a_training_batch_is_of_tiles(records: Records) -> None:
     seen: Counter[tuple[int, int]] = Counter()
     for images, targets in islice(build_train_loader(config("INPUT.FLIP_PROB", 0), records), 12):
         for image, target in zip(images, targets, strict=True):
-            validate_target(target, 2, (image.shape[-2], image.shape[-1]))
+            validate_target(dict(target), 2, (image.shape[-2], image.shape[-1]))
             assert image.shape == (3, 40, 40) and target["orig_size_hw"] == (32, 32)
             assert isinstance(target["masks"], LazyMasks) and target["masks"].size_hw == (40, 40)
             seen[target["image_id"], target["tile_index"]] += 1

@@ -26,6 +26,9 @@ EVERY = {
     "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 4000,
     "MODEL.RPN.POSITIVE_FRACTION": 1.0,
 }
+# The box heads have thousands of RoIs times channels, of which one or another would stand so near to a ReLU's corner that
+# rounding decides whether it has a gradient; with these biases, none does
+ABOVE_ZERO = {"fc6.bias": 10.0, "fc7.bias": 60.0}
 RETINANET = {
     f"RetinaNet {name}": (*KINDS["RetinaNet"], "MODEL.RETINANET.LOSS_NORMALIZER", name)
     for name in ("image", "ema", "detectron")
@@ -73,6 +76,9 @@ def step(folder: Path, name: str, layout: str, num_parts: int, **settings):
     cfg = kind_config(tiny_config(), name, DETECTORS)
     cfg.merge_from_list([word for pair in EVERY.items() for word in pair])
     model = build_detection_model(cfg)
+    for part, bias in ABOVE_ZERO.items():
+        for parameter in (p for n, p in model.named_parameters() if n.endswith(part)):
+            torch.nn.init.constant_(parameter, bias)
     pairs = [image_with(index, objects) for index, objects in enumerate(LAYOUTS[layout])]
     share = len(pairs) // world_size()
     images, targets = zip(*pairs[rank() * share : (rank() + 1) * share], strict=True)

@@ -1,34 +1,48 @@
-"""Every detector on a CUDA device that is not there: a training step and an inference never wait for a value.
+"""Every detector on a CUDA device that is not there: where a training step or an inference waits for a value.
 
-What may wait stands in WAITS, with the reason; a detector that still does elsewhere is a strict xfail.
+Places that may wait stand in WAITS, with their reasons; how often each detector does, in TRAINING and INFERENCE.
+Anywhere else, what needs a value is an error, and so is a tensor on another device.
 """
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from detframe.modeling import build_detection_model
+from detframe.engine.step import StepSettings
+from detframe.engine.trainer import Trainer
+from detframe.modeling import build_detection_model, proposals
 from detframe.modeling.ground_truth import pack_targets
 from detframe.solver import ModelEMA
-from tests.fake_device import CUDA, backward, fake_device, needs_fake_device, on_host, to_device
+from detframe.structures import CheckedTarget
+from tests.fake_device import CUDA, Waits, backward, fake_device, needs_fake_device, on_host, to_device
 from tests.modeling.tiny import DENSE, EMPTY, FULL, make_images, tiny_config
 
 pytestmark = needs_fake_device
 
-# The places that may wait for the device, and that these tests therefore leave out
+NMS = "detframe::nms"
+# The places that may wait for the device
 WAITS = {
-    "the predictions leave the device": "an image has as many as were found: one wait a batch, after all is computed",
-    "torchvision's NMS": "its operator gives as many rows as are kept; inside of detframe::nms, once a call",
-    "is the step finite": "asked before the update, once a step; see Trainer._stop_unless_finite",
+    NMS: "inside, torchvision's operator gives as many boxes as are kept",
+    "ops/nms.py": "which detections stay, and how many of each image, before they leave the device",
+    "modeling/proposals.py": "how many boxes of each image leave the device, where no NMS comes last",
+    "modeling/roi_heads/mask.py": "masks, which may be polygons, are cut out on the host: where are the RoIs?",
+    "modeling/roi_heads/point_rend.py": "and looked up at points",
+    "ops/keypoints.py": "heatmaps are enlarged together where their boxes are alike in size",
+    "modeling/backbones/extended_crops.py": "as much of P2' is computed as there are RoIs that read it",
+    "parallel/collectives.py": "is the step finite? Before its update, so that weights never have to be taken back",
 }
+CROPS, MASK = ("modeling/backbones/extended_crops.py",), ("modeling/roi_heads/mask.py",)
 SMALL = {"MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM": 16}
 MASKS = {**SMALL, "MODEL.MASK_ON": True, "MODEL.ROI_MASK_HEAD.CONV_DIM": 8}
 POINTS = {"MODEL.KEYPOINT_ON": True, "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS": 4}
 POINTS |= {**SMALL, "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS": (8,)}
 REND = {**MASKS, "MODEL.ROI_MASK_HEAD.NAME": "PointRend", "MODEL.POINT_HEAD.FC_DIM": 12}
+PYRAMID = {"MODEL.BACKBONE.CONV_BODY": "R-18-EFPN", "MODEL.EFPN.WIDTH": 8}
+PYRAMID |= {**SMALL, "MODEL.RPN.IN_FEATURES": ("p2", "p3", "p4", "p5", "p6")}
+EFPN = {**PYRAMID, "MODEL.ROI_HEADS.NAME": "ExtendedROIHeads"}
+DISTILLED = {**PYRAMID, "MODEL.DISTILL.ON": True, "MODEL.DISTILL.DETECTION": True}
 DETECTORS = {
     "fcos": {**DENSE, "MODEL.RPN.NAME": "FCOS", "MODEL.FCOS.NUM_CONVS": 1},
     "retinanet": {**DENSE, "MODEL.RPN.NAME": "RetinaNet", "MODEL.RETINANET.NUM_CONVS": 1},
@@ -38,23 +52,41 @@ DETECTORS = {
     "mask_rcnn": MASKS,
     "keypoint_rcnn": POINTS,
     "point_rend": REND,
+    "fcos_with_roi_heads": {**SMALL, "MODEL.RPN.NAME": "FCOS"},
+    "efpn": EFPN,
+    "efpn_separate_head": {**EFPN, "MODEL.EFPN.SEPARATE_HEAD": True},
+    "efpn_duplicates": {**EFPN, "MODEL.EFPN.ROI_ASSIGNMENT": "duplicate"},
+    "efpn_on_crops": {**EFPN, "MODEL.EFPN.ON_CROPS": True, "MODEL.EFPN.CROP_SIZE": 8, "MODEL.EFPN.CROP_MARGIN": 2},
+    "distillation": DISTILLED,
 }
-VALUES = (DataDependentOutputException, DynamicOutputShapeException)
-# detector -> why it still waits in training, or in inference
-TARGETS = "masks are cut out on the host, which asks once where the RoIs are"
-PEAKS = "peaks of keypoints are looked for in boxes of alike sizes"
-POINTS_OF_IMAGES = "points are looked up image by image"
-STILL_TRAINING = dict.fromkeys(("mask_rcnn", "point_rend"), TARGETS)
-STILL_INFERENCE = {"keypoint_rcnn": PEAKS, "point_rend": POINTS_OF_IMAGES}
+# what waits: in training, once each, beside the NMS of proposals
+TRAINING = {
+    "mask_rcnn": MASK,
+    "point_rend": (*MASK, "modeling/roi_heads/point_rend.py"),
+    "efpn_on_crops": CROPS,
+}
+WITHOUT_PROPOSALS = ("fcos", "retinanet", "rpn")
+# in inference, beside the NMS of proposals and that of detections
+INFERENCE = {"retinanet": ("modeling/proposals.py",), "keypoint_rcnn": ("ops/keypoints.py",), "efpn_on_crops": CROPS}
 
 
-def cases(still):
-    return [
-        pytest.param(
-            name, marks=[pytest.mark.xfail(raises=VALUES, strict=True, reason=still[name])] if name in still else []
-        )
-        for name in DETECTORS
-    ]
+def waits_of(name, more, *always):
+    """How often each place waits."""
+    return dict.fromkeys([*always, *([] if name in WITHOUT_PROPOSALS else [NMS]), *more.get(name, ())], 1)
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """The places that wait, counted."""
+    counted = Waits(WAITS)
+    plain = proposals.nms
+
+    def nms(*args):
+        counted.counts[NMS] += 1
+        return plain(*args)
+
+    monkeypatch.setattr(proposals, "nms", nms)
+    return counted
 
 
 def made(name):
@@ -63,23 +95,27 @@ def made(name):
 
 
 def targets_for(name):
-    """Two objects, and none; as the loader has checked and padded them on the host."""
+    """None, and two objects, which the host is told of; checked and padded on the host."""
     full, none = dict(FULL), dict(EMPTY)
     if "MODEL.MASK_ON" in DETECTORS[name]:
-        full["masks"], none["masks"] = torch.ones(2, 70, 90, dtype=torch.uint8), torch.zeros(0, 64, 51).byte()
+        full["masks"], none["masks"] = torch.ones(2, 64, 51, dtype=torch.uint8), torch.zeros(0, 70, 90).byte()
     if "MODEL.KEYPOINT_ON" in DETECTORS[name]:
         full["keypoints"], none["keypoints"] = torch.full((2, 4, 3), 2.0), torch.zeros(0, 4, 3)
-    return pack_targets([full, none], 3, torch.device("cpu"), [(70, 90), (64, 51)])
+    return pack_targets([none, full], 3, torch.device("cpu"), [(70, 90), (64, 51)])
 
 
-@pytest.mark.parametrize("name", cases(STILL_TRAINING))
-def test_a_training_step(name):
+def optimizer_of(model):
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return torch.optim.SGD(parameters, lr=0.1, momentum=0.9, foreach=True)  # the fused one has no fake
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_training_step(name, waits):
     model, images, targets = made(name).train(), make_images(), targets_for(name)
-    with fake_device() as mode:
+    with fake_device() as mode, waits:
         model = to_device(model)
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, foreach=True)  # the fused one has no fake
-        average = ModelEMA(model, 0.99)
+        optimizer = optimizer_of(model)
+        parameters = optimizer.param_groups[0]["params"]
         losses = model(on_host(mode, images), on_host(mode, targets))
         assert all(loss.shape == () and loss.device.type == CUDA.type for loss in losses.values())
         backward(sum(losses.values()))
@@ -87,31 +123,78 @@ def test_a_training_step(name):
         norm = get_total_norm([p.grad for p in parameters])
         clip_grads_with_norm_(parameters, 1.0, norm)
         optimizer.step()
-        average.update(model)
         assert norm.device.type == CUDA.type
+    assert waits.counts == waits_of(name, TRAINING)
 
 
 @pytest.mark.parametrize("name", ["fcos", "retinanet"])
 @pytest.mark.parametrize("kind", ["atss", "nwd", "rfla"])
-def test_a_training_step_of_each_assigner(kind, name, monkeypatch):
+def test_a_training_step_of_each_assigner(kind, name, waits, monkeypatch):
     keys = {"MODEL.RPN.ASSIGNER": kind, "MODEL.RPN.ASSIGNMENT.RFLA_FIELDS": (16, 32, 64, 128, 256)}
     monkeypatch.setitem(DETECTORS, name, {**DETECTORS[name], **keys})
-    test_a_training_step(name)
+    test_a_training_step(name, waits)
 
 
-@pytest.mark.parametrize("name", cases(STILL_INFERENCE))
-def test_an_inference(name):
-    model, images = made(name).eval(), make_images()
-    with fake_device() as mode, torch.no_grad():
+class Unasked:
+    """The guard of a trainer whose steps are finite."""
+
+    def check_rates(self, trainer):
+        pass
+
+    def stop(self, trainer, step):
+        raise AssertionError("the step was told to be finite")
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("name", ["fcos", "faster_rcnn"])
+def test_a_step_of_the_trainer(name, parts, waits, monkeypatch):
+    """Whole: clipping, the moving average, and parts, whose objects are counted in a pass of their own."""
+    monkeypatch.setattr(torch.Tensor, "backward", backward)
+    monkeypatch.setattr("detframe.engine.trainer.infinite_buffers", lambda model: frozenset())  # before all steps
+    monkeypatch.setattr("detframe.engine.step.set_rng_state", lambda state: None)  # of the host
+    model, images = made(name), make_images()
+    with fake_device() as mode, waits:
         model = to_device(model)
-        found = model.detect(model.preprocessor(on_host(mode, images)))
-        assert found.boxes.shape[0] == len(images)
-        assert found.boxes.device.type == found.valid.device.type == CUDA.type
+        # as the loader has checked them
+        targets = [CheckedTarget(on_host(mode, FULL), 3, image.shape[-2:]) for image in images]
+        trainer = Trainer(
+            model,
+            optimizer_of(model),
+            iter([(on_host(mode, images), targets)]),
+            lambda iteration: 1.0,
+            StepSettings(0.1, accumulate_steps=parts, clip_norm=1.0, clip_value=0.5),
+            max_iter=1,
+            device=CUDA,
+            guard=Unasked(),
+            ema=ModelEMA(model, 0.99),
+        )
+        trainer.step()
+    passes = 1 if parts == 1 else 2 * parts
+    wanted = {place: times * passes for place, times in waits_of(name, TRAINING).items()}
+    assert waits.counts == {**wanted, "parallel/collectives.py": 1}
+    assert trainer.iteration == 1 and trainer.ema.updates == 1
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_an_inference(name, waits):
+    model, images = made(name).eval(), make_images()
+    with fake_device() as mode, torch.no_grad(), waits:
+        model = to_device(model)
+        found = model(on_host(mode, images))
+        assert [len(prediction["boxes"]) for prediction in found] == [1, 1]  # as the host was told
+        assert all(value.device.type == CUDA.type for prediction in found for value in prediction.values())
+    last = ("modeling/proposals.py", NMS) if name == "rpn" else ("ops/nms.py",)
+    assert waits.counts == waits_of(name, INFERENCE, *last)
 
 
 def test_what_needs_a_value_fails_here():
     with fake_device() as mode, pytest.raises(Exception, match="_local_scalar_dense"):
         bool(on_host(mode, torch.ones(3)).to(CUDA).sum() > 2)
+
+
+def test_only_the_places_that_may_wait_are_told_values():
+    with fake_device() as mode, Waits(WAITS), pytest.raises(Exception, match="numpy"):
+        on_host(mode, torch.ones(3)).to(CUDA).numpy(force=True)
 
 
 def test_mixed_devices_fail_here():
@@ -121,7 +204,7 @@ def test_mixed_devices_fail_here():
 
 def test_packed_targets_train_as_the_targets_do():
     model, images = made("faster_rcnn").train(), make_images()
-    plain = model(images, [FULL, EMPTY])
+    plain = model(images, [EMPTY, FULL])
     packed = model(images, targets_for("faster_rcnn"))
     assert plain.keys() == packed.keys()
     assert all(torch.equal(plain[key], packed[key]) for key in plain)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from detframe.ops.compacting import fixed_shapes
-from tests.modeling.test_instance_branches import MASKS, MIXES, empty, full, make
+from tests.modeling.test_instance_branches import EFPN, MASKS, MIXES, empty, full, make
 from tests.modeling.tiny import make_images
 
 MORE = {
@@ -17,7 +17,17 @@ MORE = {
     "legacy": ("MODEL.LEGACY_BOXES", True),
     "threshold": ("MODEL.ROI_HEADS.SCORE_THRESH", 0.24),
 }
-ALL = {**MIXES, **MORE}
+HEADS = (*EFPN, "MODEL.ROI_HEADS.NAME", "ExtendedROIHeads")
+CROPS = ("MODEL.EFPN.ON_CROPS", True, "MODEL.EFPN.CROP_SIZE", 4, "MODEL.EFPN.CROP_MARGIN", 2)
+CROPS += ("MODEL.RESNETS.NORM", "FrozenBN")
+EXTENDED = {
+    "separate head": (*HEADS, "MODEL.EFPN.SEPARATE_HEAD", True),
+    "duplicates": (*HEADS, "MODEL.EFPN.ROI_ASSIGNMENT", "duplicate"),
+    "all duplicates": (*HEADS, "MODEL.EFPN.ROI_ASSIGNMENT", "duplicate", "MODEL.EFPN.DUPLICATE_UP_TO", 5),
+    "both": (*HEADS, "MODEL.EFPN.SEPARATE_HEAD", True, "MODEL.EFPN.ROI_ASSIGNMENT", "duplicate"),
+    "crops": (*HEADS, *CROPS),
+}
+ALL = {**MIXES, **MORE, **EXTENDED}
 
 
 def trained(model, targets):

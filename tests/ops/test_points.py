@@ -1,8 +1,12 @@
 """Points in boxes."""
 
+from contextlib import nullcontext
+
 import numpy as np
+import pytest
 import torch
 
+from detframe.ops.compacting import fixed_shapes
 from detframe.ops.exportable import exporting
 from detframe.ops.points import regular_grid, sample_level, sample_regions, to_image
 
@@ -59,3 +63,31 @@ def test_values_of_a_level_are_the_same_in_a_graph():
     with exporting():
         torch.testing.assert_close(sample_level(feature, 4, points, image), wanted, atol=1e-5, rtol=1e-5)
         assert sample_level(feature, 4, points[:0], image[:0]).shape == (0, 3, 40)
+
+
+def test_values_of_a_level_are_the_same_in_fixed_shapes():
+    """Points beyond a map see none of the next image's; gradients are the same."""
+    feature = torch.randn(3, 3, 6, 8, requires_grad=True)
+    points = torch.rand(5, 40, 2) * torch.tensor([50.0, 40]) - 9
+    points[:, :6] = torch.tensor([[-2.0, -2], [32, 24], [34, 26], [1e6, -1e6], [16, 25.9], [16, -1.9]])
+    image = torch.tensor([0, 0, 1, 2, 2])
+    factor = torch.randn(5, 3, 40)
+    wanted = sample_level(feature, 4, points, image)
+    (wanted * factor).sum().backward()
+    gradient, feature.grad = feature.grad, None
+    with fixed_shapes():
+        found = sample_level(feature, 4, points, image)
+        assert sample_level(feature, 4, points[:0], image[:0]).shape == (0, 3, 40)
+    (found * factor).sum().backward()
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(feature.grad, gradient, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shapes", [nullcontext, fixed_shapes])
+def test_places_keep_their_digits_in_half_precision(shapes):
+    """In bfloat16 a place of a map 300 cells wide would be off by half a cell."""
+    feature = torch.arange(300.0).expand(1, 1, 4, 300).to(torch.bfloat16)
+    points = torch.tensor([[[4 * 255.5, 8.0], [4 * 100.5, 8.0]]])
+    with shapes():
+        found = sample_level(feature, 4, points, torch.tensor([0]))
+    assert found.dtype == torch.bfloat16 and found.flatten().tolist() == [255, 100]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,11 +51,12 @@ class CroppedLevel:
         self.p3, self.p2, self.finest = p3, p2, finest
         self.shape = torch.Size((len(p2), channels, *finest.shape[-2:]))
 
-    def around(self, boxes: Tensor, image: Tensor) -> Tensor:
-        """The map (N, C, 2h, 2w) where RoIs (R, 4), in pixels, of the images `image` (R,) are pooled; elsewhere 0, or
-        what it is."""
+    def around(self, boxes: Tensor, image: Tensor, valid: Tensor | None = None) -> Tensor:
+        """The map (N, C, 2h, 2w) where RoIs (R, 4), in pixels, of the images `image` (R,) are pooled, of which `valid`,
+        bool (R,), count (None: all); elsewhere 0, or what it is."""
         number, channels, height, width = self.shape
-        block, origin = self._blocks(boxes, image)
+        valid = torch.ones_like(image, dtype=torch.bool) if valid is None else valid
+        block, origin = self._blocks(boxes, image, valid)
         side_y, side_x = (self.crops.side(side) for side in self.p2.shape[-2:])
         if 4 * len(block) * side_y * side_x >= number * height * width:
             return self.compute(self.p3, self.p2, self.finest)
@@ -69,16 +71,16 @@ class CroppedLevel:
         table = cells.new_zeros((number * height * width + 1, channels)).index_put((place,), cells)
         return table[:-1].reshape(number, height, width, channels).permute(0, 3, 1, 2)
 
-    def _blocks(self, boxes: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+    def _blocks(self, boxes: Tensor, image: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Image, row and column of each block that RoIs touch, one at least so that everything always learns, (B, 3);
         and the first row and column of its crop in cells of p2, (B, 2)."""
         size_hw = [-(-side // self.crops.size) for side in self.p2.shape[-2:]]
         # RoIAlign reads between cells and, with the shift of an aligned one, two cells of this level beyond its box
         around = boxes.float() + torch.tensor([-1.0, -1, 1, 1], device=boxes.device) * STRIDE
-        valid = torch.ones_like(image, dtype=torch.bool)
         touched = touched_cells(around, image, valid, STRIDE * self.crops.size, len(self.p2), size_hw)
         touched[0, 0, 0] = True
-        block = touched.nonzero()
+        # as much is computed as there are blocks: one wait for an accelerator
+        block = torch.from_numpy(np.argwhere(touched.numpy(force=True))).to(boxes.device, non_blocking=True)
         last = torch.tensor([s - self.crops.side(s) for s in self.p2.shape[-2:]], device=block.device)
         return block, (block[:, 1:] * self.crops.size - self.crops.margin).clamp(min=0).minimum(last)
 

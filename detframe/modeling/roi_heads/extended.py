@@ -16,6 +16,7 @@ from detframe.errors import InvalidValueError
 from detframe.modeling.proposals import Proposals
 from detframe.modeling.roi_heads.box_head import BoxPredictor
 from detframe.modeling.roi_heads.standard import StandardROIHeads
+from detframe.ops.compacting import drops_padding, keep_rows
 from detframe.registry import ROI_HEADS
 from detframe.structures import ImageList
 
@@ -78,14 +79,16 @@ class ExtendedROIHeads(StandardROIHeads):
         rows = proposals.rows()
         boxes, image = rows.of(proposals.boxes), rows.image
         level = self.box_pooler.levels(boxes)
-        twice = (level <= self.duplicate_up_to).nonzero().flatten()
+        copied = level <= self.duplicate_up_to
+        copies = keep_rows((copied if rows.valid is None else copied & rows.valid)[None])
         # an RoI's regular level, then its copy on the extended one
-        level = torch.cat([level.clamp(min=self.finest + 1), torch.full_like(twice, self.finest)])
-        boxes, image = torch.cat([boxes, boxes[twice]]), torch.cat([image, image[twice]])
+        finest = torch.full_like(copies.image, self.finest)
+        level, regular = torch.cat([level.clamp(min=self.finest + 1), finest]), len(level)
+        boxes, image = (torch.cat([x, copies.of(x[None])]) for x in (boxes, image))
         logits, deltas = self._predict_at(features, boxes, image, level)
         scores = logits.softmax(-1)
-        if rows.valid is not None:
-            scores = scores * torch.cat([rows.valid, rows.valid[twice]])[:, None]
+        if copies.valid is not None:
+            scores = torch.cat([rows.masked(scores[:regular]), copies.masked(scores[regular:])])
         return boxes, image, scores, deltas
 
     def _predict(self, features: Mapping[str, Tensor], boxes: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,12 +99,16 @@ class ExtendedROIHeads(StandardROIHeads):
     ) -> tuple[Tensor, Tensor]:
         finest = next(iter(self.box_pooler.strides))
         if not isinstance(features[finest], Tensor):  # computed where it is pooled from
-            small = (level == self.finest).nonzero().flatten()
-            features = {**features, finest: features[finest].around(boxes[small], image[small])}
+            features = {**features, finest: features[finest].around(boxes, image, level == self.finest)}
         pooled = self.box_pooler(features, boxes, image, level)
         if self.extended_head is None or self.extended_predictor is None:
             return self.box_predictor(self.box_head(pooled))
         extended = level == self.finest
+        if not drops_padding(pooled.device):  # both heads see all of them
+            shared = self.box_predictor(self.box_head(pooled))
+            own = self.extended_predictor(self.extended_head(pooled))
+            logits = torch.where(extended[:, None], own[0], shared[0])
+            return logits, torch.where(extended[:, None, None], own[1], shared[1])
         fine, other = extended.nonzero().flatten(), (~extended).nonzero().flatten()
         own = self.extended_predictor(self.extended_head(pooled[fine]))
         shared = self.box_predictor(self.box_head(pooled[other]))

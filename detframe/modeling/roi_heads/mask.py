@@ -117,7 +117,7 @@ def mask_targets(gt: GroundTruth, regions: Regions, size: int, mode: str) -> Ten
     columns = (regions.image, regions.gt_index, regions.labels)
     boxes = regions.boxes.detach().float()
     # where the targets are computed: the one wait for an accelerator
-    table = np.array(torch.cat([boxes, torch.stack(columns, 1).to(boxes)], 1).tolist()).reshape(-1, 7)
+    table = torch.cat([boxes, torch.stack(columns, 1).to(boxes)], 1).numpy(force=True)
     out = torch.zeros((len(table), size, size))
     for i, masks in enumerate(gt.masks):
         at = np.flatnonzero((table[:, 4] == i) & (table[:, 6] > 0))

@@ -24,7 +24,7 @@ from detframe.ops import random_keys
 from detframe.ops.points import regular_grid, sample_level, sample_regions, to_image
 from detframe.ops.ragged import places
 from detframe.registry import MASK_HEADS
-from detframe.structures import sample_masks
+from detframe.structures.mask_targets import sample_on_host
 
 
 class CoarseHead(nn.Module):
@@ -190,15 +190,15 @@ class PointRendBranch(nn.Module):
 
     def _truth(self, gt: GroundTruth, regions: Regions, points: Tensor) -> Tensor:
         """The objects' masks at points (R, P, 2) in image pixels: (R, P)."""
-        masks = gt.masks or []
+        columns = torch.stack([regions.image, regions.gt_index, regions.labels], 1)
+        # one wait for an accelerator
+        table = torch.cat([points.detach().flatten(1), columns.to(points)], 1).numpy(force=True)
+        place, (image, row, label) = table[:, :-3].reshape(points.shape), table[:, -3:].astype(int).T
         out = torch.zeros(points.shape[:2])
-        image, row, label = np.array(torch.stack([regions.image, regions.gt_index, regions.labels]).tolist())
-        for i, of_image in enumerate(masks):
-            at = torch.from_numpy(np.flatnonzero((image == i) & (label > 0)))
-            if len(at):
-                own = torch.from_numpy(row)[at]
-                out[at] = sample_masks(of_image, own, points[at.to(points.device)]).cpu()
-        return out.to(points.device)
+        for i, of_image in enumerate(gt.masks or []):
+            at = np.flatnonzero((image == i) & (label > 0))
+            out[torch.from_numpy(at)] = sample_on_host(of_image, row[at], place[at])
+        return out.to(points.device, non_blocking=True)
 
 
 def _numbers(regions: Regions, num_images: int) -> Tensor:

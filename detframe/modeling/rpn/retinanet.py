@@ -6,7 +6,7 @@ Legend: N images, A anchors of an image over all levels, T of a cell, K classes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -212,7 +212,7 @@ class RetinaNet(nn.Module):
         """Detections inside the images; those that are too small move behind the others and are no longer valid."""
         boxes, min_size = self.coder.clip(found.boxes, sizes_hw[:, None]), self.inference.min_size
         if min_size < 0:
-            return Proposals(boxes, found.scores, found.labels, found.valid)
+            return replace(found, boxes=boxes)
         valid = found.valid & self.coder.sides_at_least(boxes, min_size)
         if (
             is_traced()
