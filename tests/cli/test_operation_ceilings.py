@@ -20,9 +20,9 @@ LIGHT = [
 # config -> the most operations and waits of a training step, and of an inference; the numbers of images, pixels and
 # objects change nothing
 CEILINGS = {
-    "faster_rcnn/faster_rcnn_R_50_FPN_1x": ((900, 1), (470, 3)),
-    "mask_rcnn/mask_rcnn_R_50_FPN_1x": ((1130, 2), (620, 3)),
-    "fcos/fcos_R_50_FPN_1x": ((1040, 0), (450, 2)),
+    "faster_rcnn/faster_rcnn_R_50_FPN_1x": ((900, 1), (530, 2)),
+    "mask_rcnn/mask_rcnn_R_50_FPN_1x": ((1130, 2), (690, 2)),
+    "fcos/fcos_R_50_FPN_1x": ((1040, 0), (490, 1)),
     "retinanet/retinanet_R_50_FPN_1x": ((860, 0), (420, 2)),
 }
 

@@ -26,8 +26,8 @@ EVERY = {
     "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 4000,
     "MODEL.RPN.POSITIVE_FRACTION": 1.0,
 }
-# The box heads have thousands of RoIs times channels, of which one or another would stand so near to a ReLU's corner that
-# rounding decides whether it has a gradient; with these biases, none does
+# Of thousands of RoIs times channels of a box head, one or another would be so near to the corner of a ReLU that it is
+# rounding which decides whether there is a gradient; with these biases, none is
 ABOVE_ZERO = {"fc6.bias": 10.0, "fc7.bias": 60.0}
 RETINANET = {
     f"RetinaNet {name}": (*KINDS["RetinaNet"], "MODEL.RETINANET.LOSS_NORMALIZER", name)

@@ -100,6 +100,7 @@ class RetinaNet(nn.Module):
         coder = box_coder(cfg, keys.BBOX_REG_WEIGHTS)
         anchors = AnchorGenerator.from_config(cfg, "RETINANET", strides)
         matching = Matching(keys.FG_IOU_THRESHOLD, keys.BG_IOU_THRESHOLD)
+        nms = detection_nms(cfg, keys.NMS_TH, coder, dense=True)
         return cls(
             head=RetinaNetHead(
                 out_channels,
@@ -125,7 +126,7 @@ class RetinaNet(nn.Module):
                 clip_before_nms=keys.CLIP_BEFORE_NMS,
                 min_size=keys.MIN_SIZE,
             ),
-            nms=detection_nms(cfg, keys.NMS_TH, coder, dense=True),
+            nms=replace(nms, counts=nms.counts and keys.MIN_SIZE < 0),  # else some go after it
         )
 
     def forward(
