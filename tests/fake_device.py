@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import detframe
 
@@ -67,6 +68,23 @@ class Waits(TorchFunctionMode):
                 self.counts[file] += 1
                 return False if func is Tensor.__bool__ else _ones(args[0])
         return func(*args, **(kwargs or {}))
+
+
+class NoSlowCopies(TorchDispatchMode):
+    """Inside of the `with`, a copy between host and device that the host waits for is an error.
+
+    As of `torch.tensor(numbers, device=device)`; `torch.full` and copies with `non_blocking` are none.
+    """
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        named, name = kwargs or {}, func.name().split(".")[0]
+        out = func(*args, **named)
+        if name in ("aten::_to_copy", "aten::copy_"):
+            source = args[1] if name == "aten::copy_" else args[0]
+            waits = not (named.get("non_blocking") or args[2:3] == (True,))
+            if waits and source.device.type != out.device.type:
+                raise AssertionError(f"{_asking_file()} waits for a copy {source.device} -> {out.device}")
+        return out
 
 
 def _ones(values: Tensor) -> np.ndarray:

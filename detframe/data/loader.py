@@ -58,8 +58,7 @@ class TrainDataset:
         ignore_regions: str = "off",
     ) -> None:
         self.records, self.transforms, self.sampler, self.skip = records, transforms, sampler, skip
-        self.num_classes = num_classes
-        self.copy_paste, self.ignore_regions = copy_paste, ignore_regions
+        self.num_classes, self.copy_paste, self.ignore_regions = num_classes, copy_paste, ignore_regions
         # of tiles, most of which may show nothing, those that have something to paste
         self.sources = np.flatnonzero(records.num_objects) if copy_paste and isinstance(records, TiledRecords) else None
 

@@ -16,7 +16,16 @@ from detframe.modeling import build_detection_model, proposals
 from detframe.modeling.ground_truth import pack_targets
 from detframe.solver import ModelEMA
 from detframe.structures import CheckedTarget
-from tests.fake_device import CUDA, Waits, backward, fake_device, needs_fake_device, on_host, to_device
+from tests.fake_device import (
+    CUDA,
+    NoSlowCopies,
+    Waits,
+    backward,
+    fake_device,
+    needs_fake_device,
+    on_host,
+    to_device,
+)
 from tests.modeling.tiny import DENSE, EMPTY, FULL, make_images, tiny_config
 
 pytestmark = needs_fake_device
@@ -112,7 +121,7 @@ def optimizer_of(model):
 @pytest.mark.parametrize("name", DETECTORS)
 def test_a_training_step(name, waits):
     model, images, targets = made(name).train(), make_images(), targets_for(name)
-    with fake_device() as mode, waits:
+    with fake_device() as mode, waits, NoSlowCopies():
         model = to_device(model)
         optimizer = optimizer_of(model)
         parameters = optimizer.param_groups[0]["params"]
@@ -153,7 +162,7 @@ def test_a_step_of_the_trainer(name, parts, waits, monkeypatch):
     monkeypatch.setattr("detframe.engine.trainer.infinite_buffers", lambda model: frozenset())  # before all steps
     monkeypatch.setattr("detframe.engine.step.set_rng_state", lambda state: None)  # of the host
     model, images = made(name), make_images()
-    with fake_device() as mode, waits:
+    with fake_device() as mode, waits, NoSlowCopies():
         model = to_device(model)
         # as the loader has checked them
         targets = [CheckedTarget(on_host(mode, FULL), 3, image.shape[-2:]) for image in images]
@@ -178,7 +187,7 @@ def test_a_step_of_the_trainer(name, parts, waits, monkeypatch):
 @pytest.mark.parametrize("name", DETECTORS)
 def test_an_inference(name, waits):
     model, images = made(name).eval(), make_images()
-    with fake_device() as mode, torch.no_grad(), waits:
+    with fake_device() as mode, torch.no_grad(), waits, NoSlowCopies():
         model = to_device(model)
         found = model(on_host(mode, images))
         assert [len(prediction["boxes"]) for prediction in found] == [1, 1]  # as the host was told
@@ -195,6 +204,18 @@ def test_what_needs_a_value_fails_here():
 def test_only_the_places_that_may_wait_are_told_values():
     with fake_device() as mode, Waits(WAITS), pytest.raises(Exception, match="numpy"):
         on_host(mode, torch.ones(3)).to(CUDA).numpy(force=True)
+
+
+def test_copies_that_are_waited_for_fail_here():
+    with fake_device() as mode, NoSlowCopies():
+        there = on_host(mode, torch.ones(3)).to(CUDA, non_blocking=True)
+        there.copy_(on_host(mode, torch.ones(3)), True)
+        with pytest.raises(AssertionError, match="waits for a copy cpu -> cuda"):
+            on_host(mode, torch.ones(3)).to(CUDA)
+        with pytest.raises(AssertionError, match="waits for a copy"):
+            torch.tensor([1.0, 2.0], device=CUDA)
+        with pytest.raises(AssertionError, match="waits for a copy"):
+            there.copy_(on_host(mode, torch.ones(3)))
 
 
 def test_mixed_devices_fail_here():

@@ -162,9 +162,11 @@ class FCOS(nn.Module):
                 torch.arange(grid_hw[1], device=device) * step_x + offset,
                 indexing="ij",
             )
-            level = torch.tensor([stride, self.bounds[i], self.bounds[i + 1]], device=device)
-            parts.append(torch.cat([torch.stack([x, y], -1).reshape(-1, 2), level.expand(x.numel(), 3)], 1))
-        xy, stride_of, low, high = torch.split(torch.cat(parts).float(), [2, 1, 1, 1], 1)
+            xy = torch.stack([x, y], -1).reshape(-1, 2).float()
+            # filled there, since the host would wait for a copy
+            level = [xy.new_full((len(xy), 1), v) for v in (stride, self.bounds[i], self.bounds[i + 1])]
+            parts.append(torch.cat([xy, *level], 1))
+        xy, stride_of, low, high = torch.split(torch.cat(parts), [2, 1, 1, 1], 1)
         return Locations(xy, stride_of[:, 0], low[:, 0], high[:, 0])
 
     def _offset(self, stride: int) -> int:
