@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.ops import MultiScaleRoIAlign, roi_align
 
-from detframe.ops import roi_align_pyramid
+from detframe.ops import region_bags, roi_align_pyramid
 from detframe.ops.roi_align import assign_levels, roi_align_everywhere
 
 STRIDES = (4, 8, 16, 32)
@@ -34,7 +34,7 @@ def _expected(features, boxes, image, level, side, ratio, aligned):
 @pytest.mark.parametrize("pool", [roi_align_pyramid, roi_align_everywhere])
 @pytest.mark.parametrize(
     ("side", "ratio", "aligned"),
-    [(7, 2, False), (7, 2, True), (5, 1, True), (3, 3, False), (7, 0, True), (7, 0, False)],
+    [(7, 2, False), (7, 2, True), (5, 1, True), (3, 3, False), (7, 0, True), (7, 0, False), (4, -1, True)],
 )
 def test_values_and_gradients_agree_with_torchvision(pool, side, ratio, aligned):
     features, boxes, image, level = _inputs()
@@ -83,3 +83,128 @@ def test_half_precision_features_stay_in_half_precision():
     assert out.dtype == torch.bfloat16
     full = roi_align_pyramid(features, STRIDES, boxes, image, level, 7, 2, False)
     torch.testing.assert_close(out.float(), full, atol=0.06, rtol=0.02)
+
+
+# x1, y1, x2, y2 in pixels of images of 128 x 96
+EDGES = {
+    "tiny": [[10.3, 20.7, 10.301, 20.702], [40.0, 8.0, 40.5, 8.25], [3.9, 4.1, 5.0, 6.0]],
+    "no area": [[16.0, 16.0, 16.0, 16.0], [5.5, 7.0, 5.5, 60.0], [0.0, 0.0, 0.0, 0.0], [127.0, 95.0, 127.0, 95.0]],
+    "turned round": [[50.0, 40.0, 10.0, 8.0], [50.0, 8.0, 10.0, 40.0], [90.0, 90.0, -40.0, 20.0]],
+    "outside": [[-90.0, -70.0, -40.0, -30.0], [200.0, 10.0, 280.0, 60.0], [10.0, 150.0, 60.0, 230.0]],
+    "over the border": [[-33.0, -21.0, 20.0, 18.0], [100.0, 70.0, 171.0, 140.0], [-10.0, 30.0, 150.0, 50.0]],
+    "at the border": [
+        [-4.0, -4.0, 128.0, 96.0],
+        [124.0, 92.0, 132.0, 100.0],
+        [-8.0, -8.0, -4.0, -4.0],
+        [0, 0, 128, 96],
+    ],
+    "on cells": [[8.0, 8.0, 64.0, 64.0], [4.0, 4.0, 32.0, 32.0], [2.0, 2.0, 30.0, 30.0]],
+    "huge": [[-500.0, -400.0, 900.0, 700.0], [-3000.0, 10.0, 40.0, 90.0], [20.0, 20.0, 2500.0, 2400.0]],
+    "long": [[0.0, 40.0, 128.0, 41.0], [60.0, 0.0, 60.7, 96.0]],
+}
+
+
+def _edge_inputs(boxes: list[list[float]]) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Each box on each level of each of three images."""
+    generator = torch.Generator().manual_seed(3)
+    sizes_hw = [(24, 32), (12, 16), (3, 5), (1, 1)]
+    features = [torch.randn(3, 5, *size, generator=generator).requires_grad_() for size in sizes_hw]
+    each = torch.tensor(boxes).repeat_interleave(12, 0)
+    level, image = torch.arange(4).repeat(3 * len(boxes)), torch.arange(3).repeat_interleave(4).repeat(len(boxes))
+    return features, each, image, level
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("ratio", [0, 1, 2, 5])
+@pytest.mark.parametrize("edge", EDGES)
+def test_edges_agree_with_torchvision(edge, ratio, aligned):
+    if edge == "turned round" and ratio == 0 and aligned:
+        pytest.skip("torchvision's kernel asks for more memory than there is")
+    features, boxes, image, level = _edge_inputs(EDGES[edge])
+    for side in (1, 7):
+        ours = roi_align_pyramid(features, STRIDES, boxes, image, level, side, ratio, aligned)
+        theirs = _expected(features, boxes, image, level, side, ratio or -1, aligned)
+        torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=2e-5)
+        weight = torch.randn_like(ours)
+        mine = torch.autograd.grad((ours * weight).sum(), features)
+        other = torch.autograd.grad((theirs * weight).sum(), features)
+        torch.testing.assert_close(mine, other, atol=1e-3, rtol=1e-4)
+
+
+def test_regions_without_area_have_no_points_where_their_number_is_that_of_the_cells():
+    features, boxes, image, level = _edge_inputs(EDGES["turned round"] + EDGES["no area"])
+    out = roi_align_pyramid(features, STRIDES, boxes, image, level, 7, 0, True)
+    assert float(out.detach().abs().max()) == 0
+
+
+@pytest.mark.parametrize("ratio", [0, 2])
+@pytest.mark.parametrize("aligned", [False, True])
+def test_half_precision_agrees_with_full_in_values_and_gradients(ratio, aligned):
+    features, boxes, image, level = _inputs(300)
+    half = [f.detach().bfloat16().requires_grad_() for f in features]
+    full = [f.detach().float().requires_grad_() for f in half]
+    ours, exact = (roi_align_pyramid(x, STRIDES, boxes, image, level, 7, ratio, aligned) for x in (half, full))
+    assert ours.dtype == torch.bfloat16
+    torch.testing.assert_close(ours.float(), exact, atol=0.02, rtol=0.01)
+    weight = torch.randn_like(exact).bfloat16()
+    mine = torch.autograd.grad((ours * weight).sum(), half)
+    other = torch.autograd.grad((exact * weight.float()).sum(), full)
+    for a, b in zip(mine, other, strict=True):
+        assert a.dtype == torch.bfloat16
+        torch.testing.assert_close(a.float(), b, atol=0.02 * float(b.abs().max()), rtol=0.02)
+
+
+def test_half_precision_looks_where_the_boxes_are():
+    """Corners beyond 256 are not what bfloat16 can hold."""
+    ramp = torch.arange(320.0).expand(1, 1, 4, 320).contiguous()
+    boxes = torch.tensor([[301.0, 0.0, 303.0, 4.0]])
+    zero = torch.zeros(1, dtype=torch.long)
+    out = roi_align_pyramid([ramp.bfloat16()], [1], boxes, zero, zero, 1, 0, True)
+    assert float(out) == pytest.approx(301.5, abs=1.1)
+
+
+@pytest.mark.parametrize("ratio", [0, 2])
+def test_numbers_that_are_none_and_endless_boxes_harm_no_other_region(ratio):
+    features, boxes, image, level = _inputs(12)
+    strange = boxes.clone()
+    nan, inf = float("nan"), float("inf")
+    strange[:6] = torch.tensor(
+        [
+            [nan] * 4,
+            [0, nan, 50, nan],
+            [-inf, -inf, inf, inf],
+            [0, 0, inf, 10],
+            [-1e30, -1e30, 1e30, 1e30],
+            [1e38, 1e38, 3e38, 3e38],
+        ]
+    )
+    out = roi_align_pyramid(features, STRIDES, strange, image, level, 7, ratio, False)
+    expected = _expected(features, boxes, image, level, 7, ratio or -1, False)
+    torch.testing.assert_close(out[6:], expected[6:], atol=1e-5, rtol=1e-5)
+    assert out.isfinite().all()
+    assert all(g.isfinite().all() for g in torch.autograd.grad(out.sum(), features))
+
+
+@pytest.mark.parametrize("ratio", [0, 2])
+def test_large_regions_are_pooled_in_parts_of_bounded_size(ratio, monkeypatch):
+    limit, sizes = 20_000, []
+    taps = region_bags.taps
+
+    def recorded(*args):
+        found = taps(*args)
+        sizes.append(len(found.row))
+        return found
+
+    monkeypatch.setattr(region_bags, "_TAPS_AT_ONCE", limit)
+    monkeypatch.setattr(region_bags, "taps", recorded)
+    features, boxes, image, level = _inputs(80)
+    boxes[::3] = torch.tensor([-5.0, -5.0, 140.0, 100.0])
+    level[::2] = 0
+    ours = roi_align_pyramid(features, STRIDES, boxes, image, level, 7, ratio, False)
+    theirs = _expected(features, boxes, image, level, 7, ratio or -1, False)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    weight = torch.randn_like(ours)
+    mine = torch.autograd.grad((ours * weight).sum(), features)
+    torch.testing.assert_close(mine, torch.autograd.grad((theirs * weight).sum(), features), atol=1e-3, rtol=1e-4)
+    assert len(sizes) > 4
+    assert limit / 4 < max(sizes) <= limit
