@@ -9,12 +9,14 @@ import logging
 import statistics
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detframe.cli.arguments import add_config_arguments, add_consent_argument, base_parser, natural, positive
 from detframe.cli.benchmark_evaluation import benchmark_evaluation
 from detframe.cli.benchmark_operations import benchmark_operations, targets_for
+from detframe.cli.benchmark_roofline import benchmark_roofline
 from detframe.cli.benchmark_steps import autocast, benchmark_folding, inference_step, interleave, now, training_step
 from detframe.cli.benchmark_weights import benchmark_weights, without_overrides
 from detframe.cli.common import load_config, log_to_terminal, run_command
@@ -38,6 +40,8 @@ random, the same in both; batch norm is frozen and the first two stages are not 
 --what ops counts, at 320x416 pixels, what a GPU pays for, without one: operations, and waits of the host for a value,
 of a training step (forward and backward) and of inference. Without --config-file it counts all four models beside
 torchvision's, else the config's detector; with --verbose it names the lines that most of them come from.
+--what roofline runs the convolutions and matrix products of a step alone, in turn with the step, and prints their share
+of its time; of which models and of what size as --what ops; with --verbose it names what takes the rest.
 --what evaluation times AP by detframe and by pycocotools for the same predictions, 100 an image.
 
 --weights A B C times files instead, each in a process of its own, with the same images in turn, so that a slow machine
@@ -48,7 +52,7 @@ the data of the first file's config or of --data.
 
 example: detframe benchmark --weights model_best.pth model.onnx model_int8.onnx --threads 2
 """
-CHOICES = ("train", "inference", "stages", "data", "folding", "evaluation", "ops")
+CHOICES = ("train", "inference", "stages", "data", "folding", "evaluation", "ops", "roofline")
 NUM_CLASSES = 90
 # name -> torchvision's class, the config with which we compute the same
 MODELS = {
@@ -68,7 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = base_parser("benchmark", "Time detframe beside torchvision.", EPILOG)
     add_config_arguments(parser)
     parser.add_argument("--what", nargs="+", choices=CHOICES, default=["train", "inference"])
-    parser.add_argument("--model", choices=sorted(MODELS), help="what to compare (faster_rcnn; of ops: all)")
+    parser.add_argument(
+        "--model", choices=sorted(MODELS), help="what to compare (faster_rcnn; of ops and roofline: all)"
+    )
     parser.add_argument(
         "--weights",
         nargs="+",
@@ -86,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         nargs=2,
         type=positive,
         metavar=("H", "W"),
-        help="image size (480 640; of --weights: as their configs resize)",
+        help="image size (480 640; of ops and roofline alone 320 416; of --weights: as their configs resize)",
     )
     parser.add_argument("--batch", type=positive, help="images per step (2; of --weights 1)")
     parser.add_argument("--precision", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"])
@@ -110,7 +116,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.weights:
         args.batch = args.batch or 1
         return _written({"machine": machine(), **benchmark_weights(args, cfg)}, args.json)
-    args.size, args.batch = args.size or ([320, 416] if args.what == ["ops"] else [480, 640]), args.batch or 2
+    small = set(args.what) <= {"ops", "roofline"}
+    args.size, args.batch = args.size or ([320, 416] if small else [480, 640]), args.batch or 2
     results: dict[str, Any] = {"machine": machine(), "size_hw": args.size, "batch": args.batch, "rounds": args.rounds}
     logger.info("%s", results["machine"])
     if {"train", "inference", "stages"} & set(args.what):
@@ -119,6 +126,8 @@ def _run(args: argparse.Namespace) -> int:
         results["folding"] = _folding(args, cfg)
     if "ops" in args.what:
         results["ops"] = _operations(args, cfg)
+    if "roofline" in args.what:
+        results["roofline"] = _roofline(args, cfg)
     if "data" in args.what:
         results["data"] = benchmark_data(cfg, args.rounds)
     if "evaluation" in args.what:
@@ -149,19 +158,42 @@ def _folding(args: argparse.Namespace, cfg: ConfigNode) -> dict[str, Any]:
 def _operations(args: argparse.Namespace, cfg: ConfigNode) -> dict[str, Any]:
     import torch
 
+    rows, images, targets = _models_and_batch(args, cfg, torch.device("cpu"))
+    return benchmark_operations(dict(rows), images, targets)
+
+
+def _roofline(args: argparse.Namespace, cfg: ConfigNode) -> dict[str, Any]:
+    from detframe.parallel.device import resolve_device
+
+    device = resolve_device(cfg.MODEL.DEVICE)
+    rows, images, targets = _models_and_batch(args, cfg, device)
+    out: dict[str, Any] = {}
+    for name, models in rows:
+        model, batch = models[-1], (images, targets)
+        del models
+        measure = partial(interleave, rounds=args.rounds, device=device)
+        out |= benchmark_roofline(name, model, batch, args.precision, measure, device)
+    return out
+
+
+def _models_and_batch(
+    args: argparse.Namespace, cfg: ConfigNode, device: torch.device
+) -> tuple[Iterator[tuple[str, Sequence[nn.Module]]], list[Tensor], list[dict[str, Tensor]]]:
+    """The detector of the config file, or, one at a time, those of MODELS, each behind torchvision's; and a batch."""
+    import torch
+
     from detframe.modeling import build_detection_model
 
     height, width = args.size
-    cpu = torch.device("cpu")
     torch.manual_seed(0)
-    images, targets = make_batch(args.batch, height, width, cpu)
+    images, targets = make_batch(args.batch, height, width, device)
+    cfg = cfg.changed([("MODEL.DEVICE", str(device))])
     if args.config_file:
-        cfg = cfg.changed([("MODEL.DEVICE", "cpu"), ("MODEL.NUM_CLASSES", cfg.MODEL.NUM_CLASSES or NUM_CLASSES)])
-        model = build_detection_model(cfg)
-        return benchmark_operations({Path(args.config_file).stem: [model]}, images, targets_for(cfg, targets))
-    cfg = cfg.changed([("MODEL.DEVICE", "cpu")])
+        cfg = cfg.changed([("MODEL.NUM_CLASSES", cfg.MODEL.NUM_CLASSES or NUM_CLASSES)])
+        own = (Path(args.config_file).stem, [build_detection_model(cfg)])
+        return iter([own]), images, targets_for(cfg, targets)
     names = [args.model] if args.model else MODELS
-    return benchmark_operations({name: model_pair(cfg, height, width, cpu, name) for name in names}, images, targets)
+    return ((name, model_pair(cfg, height, width, device, name)) for name in names), images, targets
 
 
 def machine() -> str:
