@@ -162,6 +162,7 @@ class Choice:
     """One of some values."""
 
     values: tuple[str | int, ...]
+    true: str = "on"  # what True stands for, where it was a value once; False is "off"
 
     @property
     def kind(self) -> str:
@@ -174,7 +175,7 @@ class Choice:
         text = text_of(value)
         meant = value.value if isinstance(value, Written) else value
         if isinstance(meant, bool) and text not in self.values:  # YAML 1.1 reads the words on and off as truths
-            return "on" if meant else "off"
+            return self.true if meant else "off"
         return text
 
     def wrong(self, value: Any) -> str:

@@ -189,9 +189,11 @@ def _crops(cfg: ConfigNode) -> Findings:
         yield "MODEL.EFPN.EXTRACTOR", f"without windows {why}, which would cut them"
     if model.ROI_HEADS.NAME != "ExtendedROIHeads":
         yield "MODEL.ROI_HEADS.NAME", f"'ExtendedROIHeads' {why}"
-    for key in ("MASK_ON", "KEYPOINT_ON", "COMPILE"):
+    for key in ("MASK_ON", "KEYPOINT_ON"):
         if model[key]:
             yield f"MODEL.{key}", f"False {why}"
+    if model.COMPILE != "off":
+        yield "MODEL.COMPILE", f"off {why}"
     if model.RPN.FINEST_LEVEL == "p1" or "p1" in model.RPN.IN_FEATURES:
         yield "MODEL.RPN." + ("FINEST_LEVEL" if model.RPN.FINEST_LEVEL else "IN_FEATURES"), f"without 'p1' {why}"
     elif not model.RPN.FINEST_LEVEL and not model.RPN.IN_FEATURES:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -16,6 +15,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from detframe.errors import InvalidTypeError, InvalidValueError
 from detframe.layers.deform_conv import DeformConv
+from detframe.ops.ambient import Ambient
 from detframe.ops.exportable import is_traced
 from detframe.parallel.collectives import world_size
 
@@ -100,16 +100,19 @@ def _is_affine(norm: nn.Module | None) -> bool:
 
 
 # The affine maps of norms, where they have been computed together
-_maps: ContextVar[dict[Any, tuple[Tensor, Tensor]]] = ContextVar("maps", default={})  # noqa: B039 (never written to)
+_maps: Ambient[Mapping[Any, tuple[Tensor, Tensor]]] = Ambient("maps", {})
 
 
 @contextmanager
-def affine_norms_at_once(model: nn.Module) -> Iterator[None]:
+def affine_norms_at_once(model: nn.Module, wanted: bool = True) -> Iterator[None]:
     """Inside the `with`, the affine norms of a model are what they are now: all their maps are computed in one go.
 
     Each alone is a handful of operations on some hundred numbers, which cost what is asked and not what is computed.
+
+    Args:
+        wanted: else nothing is done.
     """
-    if is_traced() or torch.compiler.is_compiling() or not _folds:
+    if not wanted or is_traced() or torch.compiler.is_compiling() or not _folds:
         yield
         return
     alike: dict[Any, list[Any]] = {}
@@ -126,11 +129,8 @@ def affine_norms_at_once(model: nn.Module) -> Iterator[None]:
         lengths = [len(norm.weight) for norm in norms]
         parts = zip(torch.split(scale, lengths), torch.split(shift, lengths), strict=True)
         maps |= dict(zip(norms, parts, strict=True))
-    token = _maps.set(maps)
-    try:
+    with _maps.being(maps):
         yield
-    finally:
-        _maps.reset(token)
 
 
 def fold_norm(conv: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:
@@ -154,12 +154,8 @@ def folded(model: nn.Module, *inputs: Any) -> nn.Module:
         inputs: what the model takes, to see which norm follows which convolution.
     """
     followers: dict[nn.Conv2d, list[nn.Module]] = {}
-    token = _followers.set(followers)
-    try:
-        with torch.no_grad():
-            model(*inputs)
-    finally:
-        _followers.reset(token)
+    with _followers.being(followers), torch.no_grad():
+        model(*inputs)
     copies: dict[int, Any] = {}
     out = copy.deepcopy(model, copies)
     # one that is followed by now this, now that norm stays as it is
@@ -179,7 +175,7 @@ def folded(model: nn.Module, *inputs: Any) -> nn.Module:
 
 
 # While `folded` looks, the norms after each convolution
-_followers: ContextVar[dict[nn.Conv2d, list[nn.Module]] | None] = ContextVar("followers", default=None)
+_followers: Ambient[dict[nn.Conv2d, list[nn.Module]] | None] = Ambient("followers", None)
 _folds = True
 
 

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 
 from detframe.errors import InvalidValueError
+from detframe.ops.ambient import Ambient
 from detframe.parallel.collectives import sum_over_ranks, world_size
 
 
@@ -77,15 +77,12 @@ class StepCounts:
 
     @contextmanager
     def _active(self) -> Iterator[None]:
-        token = _step.set(self)
-        try:
+        with _step.being(self):
             yield
-        finally:
-            _step.reset(token)
 
 
-_step: ContextVar[StepCounts | None] = ContextVar("_step", default=None)
-_measured: ContextVar[int] = ContextVar("_measured", default=0)  # passes of a step; 0: nothing is measured
+_step: Ambient[StepCounts | None] = Ambient("step", None)
+_measured = Ambient("measured", 0)  # passes of a step; 0: nothing is measured
 
 
 @contextmanager
@@ -97,11 +94,8 @@ def measuring(passes: int) -> Iterator[None]:
     Args:
         passes: of a step, each of which holds as much as this one; what was averaged over steps is shared by so many.
     """
-    token = _measured.set(passes)
-    try:
+    with _measured.being(passes):
         yield
-    finally:
-        _measured.reset(token)
 
 
 def global_normalizer(count: Tensor, least: float = 1.0, over_ranks: bool = True) -> Tensor:

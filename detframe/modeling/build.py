@@ -11,6 +11,7 @@ from detframe.config import ConfigNode
 from detframe.config.check import check_values
 from detframe.errors import InvalidValueError
 from detframe.layers import freeze_matching
+from detframe.modeling.compiling import compile_model
 from detframe.modeling.detector import GeneralizedRCNN, check_extractor
 from detframe.modeling.preprocessor import Preprocessor
 from detframe.modeling.receptive_fields import receptive_fields
@@ -78,10 +79,10 @@ def build_detection_model(cfg: ConfigNode) -> GeneralizedRCNN:
     model.check(cfg)
     if cfg.MODEL.CHANNELS_LAST:
         model = model.to(memory_format=torch.channels_last)
-    if cfg.MODEL.COMPILE:
-        # in place, so that the names of the parameters stay
-        model.backbone.compile()
-    return model.to(resolve_device(cfg.MODEL.DEVICE))
+    device = resolve_device(cfg.MODEL.DEVICE)
+    model = model.to(device)
+    compile_model(model, cfg.MODEL.COMPILE, device, len(preprocessor.canvases.shapes))
+    return model
 
 
 def build_outline(cfg: ConfigNode) -> GeneralizedRCNN:
@@ -91,7 +92,7 @@ def build_outline(cfg: ConfigNode) -> GeneralizedRCNN:
     Raises:
         As `build_detection_model`.
     """
-    cfg = cfg.changed([("MODEL.DEVICE", "meta"), ("MODEL.COMPILE", False)])
+    cfg = cfg.changed([("MODEL.DEVICE", "meta"), ("MODEL.COMPILE", "off")])
     with torch.device("meta"):
         model = build_detection_model(cfg)
     # tensors that say something, as anchors do, stand there

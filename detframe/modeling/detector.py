@@ -45,6 +45,7 @@ class GeneralizedRCNN(nn.Module):
     divisor_factor: ClassVar[int] = 1
     # what has to be asked, since the signature of `forward` does not tell
     takes_paste_masks: ClassVar[bool] = True
+    graphs: Any = None  # what torch.compile made, as `compiling.Graphs`
 
     def __init__(
         self,
@@ -206,7 +207,7 @@ class GeneralizedRCNN(nn.Module):
 
     def detect(self, batch: ImageList) -> Proposals:
         """What is found in a preprocessed batch, in evaluation mode; boxes as the model has them inside (`pixel`)."""
-        with affine_norms_at_once(self):
+        with affine_norms_at_once(self, self.graphs is None):
             found: Proposals = self._through(batch, None)[0]
         return found
 
@@ -216,13 +217,12 @@ class GeneralizedRCNN(nn.Module):
         return out
 
     def _run(self, batch: ImageList, ground_truth: GroundTruth | None, paste_masks: bool = True) -> Any:
-        with affine_norms_at_once(self):
+        with affine_norms_at_once(self, self.graphs is None):  # which fold their own
             proposals, losses = self._through(batch, ground_truth)
         if self.training:
             return losses
         detections = replace(proposals, boxes=BoxCoder(pixel=self.pixel).extend(proposals.boxes))
-        read = predictions_in_graph if is_traced() else _predictions
-        return read(detections, batch.sizes_hw, paste_masks)
+        return (predictions_in_graph if is_traced() else _predictions)(detections, batch.sizes_hw, paste_masks)
 
     def _through(self, batch: ImageList, ground_truth: GroundTruth | None) -> tuple[Any, dict[str, Tensor]]:
         """Detections (in training None, unless the RPN head stands alone) and losses."""

@@ -11,25 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from detframe.ops.ambient import Ambient
 from detframe.ops.exportable import is_traced
 
-_fixed: ContextVar[bool] = ContextVar("fixed", default=False)
+_fixed = Ambient("fixed", False)
 
 
 @contextmanager
 def fixed_shapes() -> Iterator[None]:
     """While it lasts, a CPU computes what an accelerator would, padded rows included: to count and to compare."""
-    token = _fixed.set(True)
-    try:
+    with _fixed.being(True):
         yield
-    finally:
-        _fixed.reset(token)
 
 
 def drops_padding(device: torch.device) -> bool:

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from detframe.ops.ambient import Ambient
 from detframe.ops.keypoints import heatmaps_to_keypoints, keypoints_at_once
 from detframe.ops.roi_align import roi_align_by_level, roi_align_pyramid
 
-_exporting: ContextVar[bool] = ContextVar("exporting", default=False)
+_exporting = Ambient("exporting", False)
 
 
 def is_exporting() -> bool:
@@ -45,6 +45,9 @@ def smaller(a: Any, b: Any) -> int:
     """
     if torch.jit.is_tracing():  # type: ignore[no-untyped-call]
         return min(int(a), int(b))
+    if torch.compiler.is_dynamo_compiling():  # which knows min, whatever its age
+        shorter: int = min(a, b)
+        return shorter
     number: Any = torch.sym_min(a, b)
     least: int = number
     return least
@@ -53,11 +56,8 @@ def smaller(a: Any, b: Any) -> int:
 @contextmanager
 def exporting() -> Iterator[None]:
     """While it lasts, models keep shapes fixed where they can, and use the operators of this module."""
-    token = _exporting.set(True)
-    try:
+    with _exporting.being(True):
         yield
-    finally:
-        _exporting.reset(token)
 
 
 @torch.library.custom_op("detframe::roi_align", mutates_args=())

@@ -226,7 +226,7 @@ def test_an_extractor_that_misstates_its_maps_is_named():
 def test_a_compiled_model_equals_the_eager_one():
     torch.manual_seed(0)
     eager = build_detection_model(_cfg())
-    compiled = build_detection_model(_cfg("MODEL.COMPILE", True))
+    compiled = build_detection_model(_cfg("MODEL.COMPILE", "dense"))
     compiled.load_state_dict(eager.state_dict())
     a, b = eager(make_images(), [FULL, EMPTY]), compiled(make_images(), [FULL, EMPTY])
     for name, loss in a.items():

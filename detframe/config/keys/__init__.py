@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from detframe.config.bounds import shown
+from detframe.config.bounds import Choice, shown
 from detframe.config.key import Key, Section, section
 from detframe.config.keys.backbone import BACKBONE, MOBILENET, RESNETS
 from detframe.config.keys.common import ARCHITECTURE, FIRST_WEIGHTS, HOW, LENGTH, MEASURES, NAMES, TARGETS, TRAINED
@@ -24,6 +24,11 @@ from detframe.config.keys.run import RUN
 from detframe.config.keys.solver import SOLVER
 from detframe.config.keys.test import TEST
 from detframe.errors import InvalidTypeError, InvalidValueError
+
+COMPILED = {
+    "off": "",
+    "dense": "backbone, pyramid and dense head, each as one graph; any detector",
+}
 
 MODEL = section(
     resume=ARCHITECTURE,
@@ -49,8 +54,8 @@ MODEL = section(
         "all": "in both"}, resume=TARGETS),
     CHANNELS_LAST=Key(True, "Keep images and feature maps in channels_last memory format (faster convolutions on CPU "
         "and on tensor cores)", resume=HOW),
-    COMPILE=Key(False, "Compile the backbone with torch.compile (needs a C++ compiler on the CPU; costs minutes at the "
-        "start)", resume=HOW),
+    COMPILE=Key("off", "What torch.compile makes graphs of (docs/compiling.md); True is `dense`", choices=COMPILED,
+        like=Choice(tuple(COMPILED), true="dense"), resume=HOW),
     BACKBONE=BACKBONE,
     FREEZE=Key((), 'Freeze the parameters whose names match one of these shell patterns, e.g. "backbone.fpn.*" or '
         '"*.bn?.*"; a pattern that matches nothing is an error', like=NAMES, resume=TRAINED),

@@ -1,0 +1,76 @@
+"""Where what torch.compile makes is kept, so that the next process need not make it again, and what it needs."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+
+import torch
+
+from detframe.config.paths import cache_is_off, cache_root
+from detframe.errors import InvalidValueError
+
+_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
+# Of graphs, and of their forward and backward parts before code is made of them; PyTorch reads these once
+_SWITCHES = ("TORCHINDUCTOR_FX_GRAPH_CACHE", "TORCHINDUCTOR_AUTOGRAD_CACHE")
+
+
+def keep_cache() -> None:
+    """From now on graphs are kept in `compiled` below DETFRAME_CACHE, else ~/.cache/detframe.
+
+    What the user has said with PyTorch's own variables stays, and with DETFRAME_CACHE "off" nothing is said.
+    """
+    if cache_is_off():
+        return
+    os.environ.setdefault(_FOLDER, str((cache_root() or Path.home() / ".cache" / "detframe") / "compiled"))
+    for name in _SWITCHES:
+        os.environ.setdefault(name, "1")
+
+
+class CompileCache:
+    """What is in the folder of graphs, and what has come since it was last asked for."""
+
+    def __init__(self) -> None:
+        self._before = self._count()
+
+    def news(self) -> str:
+        """What has come into the folder since the last call, in words for the log."""
+        before, self._before = self._before, self._count()
+        folder = os.environ.get(_FOLDER, "")
+        if not folder:
+            return "not kept by detframe"
+        new = self._before - before
+        return f"{new} new files in {folder}" if new else f"all from {folder}"
+
+    def _count(self) -> int:
+        folder = os.environ.get(_FOLDER, "")
+        return sum(len(files) for _, _, files in os.walk(folder)) if folder else 0
+
+
+def check_tools(device: torch.device) -> None:
+    """What makes machine code of a graph must be there.
+
+    Raises:
+        ValueError: what is missing, and how to do without.
+    """
+    off = "or set MODEL.COMPILE off"
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise InvalidValueError(f"MODEL.COMPILE on a GPU needs the package triton: pip install triton, {off}")
+    if device.type != "cpu":
+        return
+    compiler = os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    if shutil.which(compiler) is None:
+        raise InvalidValueError(
+            f"MODEL.COMPILE on the CPU needs a C++ compiler, and there is no {compiler!r}: install one (g++, on Debian "
+            f"and Ubuntu), name it in the environment variable CXX, {off}"
+        )
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    if not header.is_file():
+        raise InvalidValueError(
+            f"MODEL.COMPILE on the CPU needs the headers of Python, and there is no {header}: install them "
+            f"(python3-dev on Debian and Ubuntu), {off}"
+        )
