@@ -43,20 +43,28 @@ def fitting_shape(size_hw: tuple[int, int], plane_hw: tuple[int, int]) -> tuple[
     return height, width
 
 
-def resize_image(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """An image, uint8 (H, W, C), in another size: uint8 (*size_hw, C)."""
+def resize_image(
+    image: np.ndarray, size_hw: tuple[int, int], shown_hw: tuple[float, float] | None = None
+) -> np.ndarray:
+    """An image, uint8 (H, W, C), in another size: uint8 (*size_hw, C).
+
+    Args:
+        shown_hw: how many of its rows and columns are to fill the result, counted from the first, where the last one
+            counts only in part; all of them.
+    """
     height, width = size_hw
-    if image.shape[1] != width:
-        image = _resize_rows(image.transpose(1, 0, 2), width).transpose(1, 0, 2)
-    if image.shape[0] != height:
-        image = _resize_rows(image, height)
+    rows, columns = shown_hw or image.shape[:2]
+    if columns != width:
+        image = _resize_rows(image.transpose(1, 0, 2), width, columns).transpose(1, 0, 2)
+    if rows != height:
+        image = _resize_rows(image, height, rows)
     return image
 
 
-def _resize_rows(image: np.ndarray, count: int) -> np.ndarray:
-    """uint8 (H, W, C) -> uint8 (count, W, C)."""
+def _resize_rows(image: np.ndarray, count: int, shown: float) -> np.ndarray:
+    """uint8 (H, W, C), of which the first `shown` rows count -> uint8 (count, W, C)."""
     rows = np.ascontiguousarray(image).reshape(len(image), -1)
-    first, weights, bits = _weights(len(rows), count)
+    first, weights, bits = _weights(len(rows), count, shown)
     out = np.empty((count, rows.shape[1]), dtype=np.uint8)
     step = max(1, _CHUNK // max(1, rows.shape[1]))
     for start in range(0, count, step):
@@ -69,10 +77,10 @@ def _resize_rows(image: np.ndarray, count: int) -> np.ndarray:
     return out.reshape(count, *image.shape[1:])
 
 
-def _weights(old: int, new: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """For each of `new` pixels: the first of the `old` ones below it (new,), their weights (new, T), int32, and
-    the bits by which these are shifted."""
-    scale = old / new
+def _weights(old: int, new: int, shown: float) -> tuple[np.ndarray, np.ndarray, int]:
+    """For each of `new` pixels: the first of the `old` ones below it (new,), of which `shown` count, their weights
+    (new, T), int32, and the bits by which these are shifted."""
+    scale = shown / new
     support = max(scale, 1.0)
     centre = scale * (np.arange(new) + 0.5)
     first = np.maximum((centre - support + 0.5).astype(np.int64), 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -77,14 +78,28 @@ def decode_pixels(data: bytes, path: str | Path, part: bool = False) -> np.ndarr
     Raises:
         ImageReadError: as for `load_pixels`.
     """
+    return decode_image(data, path, part=part)[0]
+
+
+def decode_image(
+    data: bytes, path: str | Path, factor: Callable[[Header], int] | None = None, part: bool = False
+) -> tuple[np.ndarray, Header]:
+    """`decode_pixels`, and the header of the file.
+
+    Args:
+        factor: of a JPEG, by its header: 1, 2, 4 or 8, by which the sides become shorter, rounded up.
+
+    Raises:
+        ImageReadError: as for `load_pixels`.
+    """
     if not data:
         raise ImageReadError(f"{path} is empty")
     header = replace(read_header(BytesIO(data), path), part=part)
     check_size(header.stored_hw, path)
     check_size(header.tile_hw, path)
-    pixels = _decode(data, header, path)
+    pixels = _decode(data, header, path, 1 if factor is None else factor(header))
     notice_pages(header, path)
-    return pixels
+    return pixels, header
 
 
 def notice_pages(header: Header, path: str | Path) -> None:
@@ -160,8 +175,8 @@ def read_structure(file: BinaryIO, path: str | Path) -> tuple[Header, Layout | N
 
 
 # ------------------------------------------------------------------ decoding
-def _decode(data: bytes, header: Header, path: str | Path) -> np.ndarray:
-    """uint8 (H, W, 3), RGB, upright."""
+def _decode(data: bytes, header: Header, path: str | Path, factor: int = 1) -> np.ndarray:
+    """uint8 (H, W, 3), RGB, upright; `factor` as of `decode_image`."""
     if not header.is_integer or header.bits > 16:
         raise ImageReadError(
             f"{path} holds values of {header.bits} bits per channel that are floating-point, signed, or wider than 16 "
@@ -169,7 +184,7 @@ def _decode(data: bytes, header: Header, path: str | Path) -> np.ndarray:
         )
     if header.format in ("JPEG", "PNG"):
         _check_whole(data, header, path)
-        pixels = _with_opencv(data, header, path)
+        pixels = _with_opencv(data, header, path, factor)
     elif header.format == "TIFF" and header.bits > 8:
         pixels = _with_opencv(_without_orientation(data, header), header, path)
     else:
@@ -190,15 +205,17 @@ def _check_whole(data: bytes, header: Header, path: str | Path) -> None:
         _load_strictly(image, header, path)
 
 
-def _with_opencv(data: bytes, header: Header, path: str | Path) -> np.ndarray:
+def _with_opencv(data: bytes, header: Header, path: str | Path, factor: int = 1) -> np.ndarray:
     import cv2
 
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION | (cv2.IMREAD_ANYDEPTH if header.bits > 8 else 0)
+    reduced = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
+    colour = reduced.get(factor, cv2.IMREAD_COLOR)
+    flags = colour | cv2.IMREAD_IGNORE_ORIENTATION | (cv2.IMREAD_ANYDEPTH if header.bits > 8 else 0)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
     except cv2.error as error:  # more pixels than OpenCV's own limit, or no memory
         raise ImageReadError(f"{path} cannot be decoded: OpenCV says {str(error).strip()}") from None
-    if pixels is None or pixels.shape[:2] != header.stored_hw:
+    if pixels is None or pixels.shape[:2] != tuple(-(-side // factor) for side in header.stored_hw):
         raise ImageReadError(
             f"{path} cannot be decoded: it is a damaged {header.format}, or of a kind that is not read"
         )

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,20 +18,21 @@ from detframe.data.images import IMAGE_FAULTS, ImageReadError, as_tensor, load_i
 from detframe.data.records import Record, Records, ignored_boxes
 from detframe.data.regions import load_region
 from detframe.data.repeats import image_repeats
+from detframe.data.resources import num_workers, pins_memory
 from detframe.data.samplers import START, Beginning, Draw, TrainSampler, sample_seed, shard
 from detframe.data.samples import Failure, Parcel, Sample
+from detframe.data.scaled import Wanted, load_scaled
 from detframe.data.tiles import TiledRecords, tiled
-from detframe.data.transforms import Compose, build_test_transforms, build_train_transforms
+from detframe.data.transforms import Compose, build_test_transforms, build_train_transforms, wanted_size
 from detframe.data.workers import Made, WorkerPool
 from detframe.errors import InvalidValueError
-from detframe.parallel.environment import env_number, share_of_batch, share_of_cores
+from detframe.parallel.environment import share_of_batch
 from detframe.structures import LazyMasks, Target, checked_target, select
 
 logger = logging.getLogger(__name__)
 Batch = tuple[list[Tensor], list[Target]]
 
 MAX_FAILURES = 64  # unreadable images in a row after which training stops: the disk is gone, or the folder is wrong
-WORKERS_PER_CORE, MIN_LIMIT_OF_WORKERS = 4, 16
 
 
 def _packed(dataset: TrainDataset | TestDataset, batch: Sequence[Any]) -> Made:
@@ -40,7 +41,17 @@ def _packed(dataset: TrainDataset | TestDataset, batch: Sequence[Any]) -> Made:
     return Parcel(samples), [s.image.permute(1, 2, 0).reshape(-1).numpy() for s in samples if s.image is not None]
 
 
-class TrainDataset:
+class _Images:
+    """What both kinds of data sets share: `wanted` says how large an image has to be at least, by its size in the file;
+    None: as it is there."""
+
+    wanted: Wanted | None
+
+    def _image(self, record: Record) -> Tensor:
+        return read_image(record) if self.wanted is None else read_image(record, self.wanted)
+
+
+class TrainDataset(_Images):
     """Reads and transforms a sampled image, and checks its target, which a model then need not do.
 
     A sample is a function of (seed, epoch, image id) alone, of its turn where the image comes more than once an epoch,
@@ -54,11 +65,13 @@ class TrainDataset:
         sampler: TrainSampler,
         skip: bool,
         num_classes: int,
+        wanted: Wanted | None = None,
         copy_paste: float = 0.0,
         ignore_regions: str = "off",
     ) -> None:
         self.records, self.transforms, self.sampler, self.skip = records, transforms, sampler, skip
-        self.num_classes, self.copy_paste, self.ignore_regions = num_classes, copy_paste, ignore_regions
+        self.num_classes, self.wanted = num_classes, wanted
+        self.copy_paste, self.ignore_regions = copy_paste, ignore_regions
         # of tiles, most of which may show nothing, those that have something to paste
         self.sources = np.flatnonzero(records.num_objects) if copy_paste and isinstance(records, TiledRecords) else None
 
@@ -105,21 +118,24 @@ class TrainDataset:
 
     def _transformed(self, index: int, seed: int) -> tuple[Tensor, Target]:
         record: Record = self.records[index]
-        image = read_image(record)
-        target = select(make_target(record), ~record["iscrowd"])
+        image, target = self._image(record), cast(Any, make_target(record))
+        if bool(record["iscrowd"].any()):
+            target = select(target, ~record["iscrowd"])
         for key in ("iscrowd", "area", "ann_ids"):
             del target[key]
         ignored = ignored_boxes(record, self.ignore_regions)
         if len(ignored):
             target["ignore_boxes"] = ignored
-        return self.transforms(image, target, torch.Generator().manual_seed(seed))
+        return self.transforms(image, target, torch.Generator().manual_seed(seed), record["size_hw"])
 
 
-class TestDataset:
+class TestDataset(_Images):
     """Reads and resizes the images, or tiles of images, of one rank's shard."""
 
-    def __init__(self, records: Records, transforms: Compose, ignore_regions: str = "off") -> None:
-        self.records, self.transforms, self.ignore_regions = records, transforms, ignore_regions
+    def __init__(
+        self, records: Records, transforms: Compose, wanted: Wanted | None = None, ignore_regions: str = "off"
+    ) -> None:
+        self.records, self.transforms, self.wanted, self.ignore_regions = records, transforms, wanted, ignore_regions
 
     def __len__(self) -> int:
         return len(self.records)
@@ -128,22 +144,26 @@ class TestDataset:
         """Image `number` of the shard."""
         record = self.records[number]
         try:
-            image = read_image(record)
+            image = self._image(record)
         except IMAGE_FAULTS as error:
             return Sample(None, {}, [Failure(record["file_name"], error)])
         target = make_target(record)
         if bool(record["iscrowd"].any()):  # else all crowds would be meant
             target["ignore_boxes"] = ignored_boxes(record, self.ignore_regions)
-        return Sample(*self.transforms(image, target, torch.Generator()), [])
+        return Sample(*self.transforms(image, target, torch.Generator(), record["size_hw"]), [])
 
 
-def read_image(record: Record) -> Tensor:
-    """The image of a record, or the tile of one, as uint8 (3, H, W), RGB; errors of `load_image`."""
+def read_image(record: Record, wanted: Wanted | None = None) -> Tensor:
+    """The image of a record, or the tile of one, as uint8 (3, H, W), RGB; errors of `load_image`.
+
+    Args:
+        wanted: as of `load_scaled`; None: the image as it is in the file, as a tile is always.
+    """
     tile, path = record.get("tile"), record["file_name"]
     size_hw = record.get("image_size_hw", record["size_hw"])
-    if tile is None or tile == (0, 0, size_hw[1], size_hw[0]):
-        return load_image(path, size_hw)
-    return as_tensor(load_region(path, tile, size_hw))
+    if tile is not None and tile != (0, 0, size_hw[1], size_hw[0]):
+        return as_tensor(load_region(path, tile, size_hw))
+    return load_image(path, size_hw) if wanted is None else as_tensor(load_scaled(path, wanted, size_hw))
 
 
 def make_target(record: Record) -> Target:
@@ -336,11 +356,11 @@ def build_train_loader(
         records, batch_size, cfg.SEED, grouped, rank, world_size, beginning, repeats, group_of(cfg, records)
     )
     transforms = build_train_transforms(cfg, records.metadata.keypoint_flip_pairs)
-    skip = cfg.DATALOADER.ON_ERROR == "skip"
+    skip, wanted = cfg.DATALOADER.ON_ERROR == "skip", wanted_size(cfg, transforms)
     num_classes = cfg.MODEL.NUM_CLASSES or records.metadata.num_classes
     pasting, ignoring = cfg.INPUT.COPY_PASTE_PROB, cfg.MODEL.IGNORE_REGIONS
-    dataset = TrainDataset(records, transforms, sampler, skip, num_classes, pasting, ignoring)
-    return TrainLoader(dataset, start_iteration, num_workers(cfg, world_size), skip, _pins_memory(cfg))
+    dataset = TrainDataset(records, transforms, sampler, skip, num_classes, wanted, pasting, ignoring)
+    return TrainLoader(dataset, start_iteration, num_workers(cfg, world_size), skip, pins_memory(cfg))
 
 
 def build_test_loader(cfg: Any, records: Records, rank: int = 0, world_size: int = 1) -> TestLoader:
@@ -355,31 +375,8 @@ def build_test_loader(cfg: Any, records: Records, rank: int = 0, world_size: int
     """
     shared = shard(len(records), rank, world_size)
     own = tiled(cfg, records[shared.start : shared.stop])
-    dataset = TestDataset(own, build_test_transforms(cfg), cfg.MODEL.IGNORE_REGIONS)
+    transforms = build_test_transforms(cfg)
+    dataset = TestDataset(own, transforms, wanted_size(cfg, transforms), cfg.MODEL.IGNORE_REGIONS)
     batch_size = max(1, cfg.TEST.IMS_PER_BATCH // world_size)
     skip = cfg.DATALOADER.ON_ERROR == "skip"
-    return TestLoader(dataset, batch_size, num_workers(cfg, world_size), skip, _pins_memory(cfg))
-
-
-def num_workers(cfg: Any, world_size: int) -> int:
-    """DATALOADER.NUM_WORKERS, or what fits this machine where that is -1; never far more than there are cores."""
-    per_rank = share_of_cores(env_number("LOCAL_WORLD_SIZE", world_size))
-    wanted = cfg.DATALOADER.NUM_WORKERS
-    if wanted >= 0:
-        most = max(MIN_LIMIT_OF_WORKERS, WORKERS_PER_CORE * per_rank)
-        if wanted > most:
-            logger.warning(
-                "DATALOADER.NUM_WORKERS is %d; %d are started: more than %d for each of the %d cores of this process "
-                "only take memory",
-                wanted,
-                most,
-                WORKERS_PER_CORE,
-                per_rank,
-            )
-        return min(wanted, most)
-    # With two cores, decoding on both would only take turns with the training
-    return 1 if per_rank <= 2 else min(8, per_rank)
-
-
-def _pins_memory(cfg: Any) -> bool:
-    return torch.cuda.is_available() and cfg.MODEL.DEVICE != "cpu"
+    return TestLoader(dataset, batch_size, num_workers(cfg, world_size), skip, pins_memory(cfg))

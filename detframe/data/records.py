@@ -52,9 +52,10 @@ def ignored_boxes(record: Record, regions: str) -> Tensor:
     Beyond the borders of a tile too: anchors at a border hang over it, those that would be the object's most of all.
     """
     crowd = record["iscrowd"]
+    if regions == "off" or not bool(crowd.any()):
+        return record["boxes"].new_zeros((0, 4))
     cut = record.get("cut", torch.zeros_like(crowd))
-    none = torch.zeros_like(crowd)
-    rows = {"off": none, "cut": cut, "crowd": crowd & ~cut, "all": crowd}[regions]
+    rows = {"cut": cut, "crowd": crowd & ~cut, "all": crowd}[regions]
     return record.get("reach", record["boxes"])[rows]
 
 

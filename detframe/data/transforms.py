@@ -14,14 +14,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Generator, Tensor
-from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
 from detframe.arrays.resize import resize_shape
+from detframe.data.scaled import SizeHW, Wanted, resize_pixels
 from detframe.structures import LazyMasks, Target, select
 from detframe.structures.lazy_masks import draw_window
-
-SizeHW = tuple[int, int]
 
 
 class Transform(Protocol):
@@ -59,19 +57,24 @@ class Resize:
         """The size of an image of `size_hw` afterwards; draws what `__call__` draws."""
         return resize_shape(size_hw, self._draw(generator), self.max_size)
 
-    def __call__(self, image: Tensor, target: Target, generator: Generator) -> tuple[Tensor, Target]:
-        """See the module."""
-        old_hw = (image.shape[-2], image.shape[-1])
+    def largest(self, size_hw: SizeHW) -> SizeHW:
+        """The largest size to which an image of `size_hw` may be resized."""
+        return resize_shape(size_hw, max(self.min_sizes), self.max_size)
+
+    def __call__(
+        self, image: Tensor, target: Target, generator: Generator, size_hw: SizeHW | None = None
+    ) -> tuple[Tensor, Target]:
+        """See the module; `size_hw` is the image's size in the file, where it was decoded small."""
+        old_hw = size_hw or (image.shape[-2], image.shape[-1])
         new_hw = self.size_after(old_hw, generator)
+        image = resize_pixels(image, new_hw, old_hw)
         if new_hw == old_hw:
             return image, target
-        image = F.resize(image, list(new_hw), antialias=True)
-        scale_xy = torch.tensor([new_hw[1] / old_hw[1], new_hw[0] / old_hw[0]])
+        scale_xy = np.array([new_hw[1] / old_hw[1], new_hw[0] / old_hw[0]], dtype=np.float32)
         return image, _moved(
             target,
-            old_hw,
-            boxes=lambda boxes: F.resize(boxes, list(new_hw)),
-            points_xy=lambda xy: xy * scale_xy,
+            boxes=lambda boxes: torch.from_numpy(boxes.numpy() * np.tile(scale_xy, 2)),
+            points_xy=lambda xy: xy * torch.from_numpy(scale_xy),
             masks=lambda masks: masks.resize(new_hw),
         )
 
@@ -80,7 +83,6 @@ class _Flip:
     """Mirror one axis with a probability. A mirrored left hand is a right one either way, so rows are exchanged."""
 
     axis: int  # of (x, y)
-    mirror: Callable[[Any], Any]  # an image, or boxes
     mirror_masks: Callable[[LazyMasks], LazyMasks]
 
     def __init__(self, probability: float, keypoint_flip_pairs: Sequence[tuple[int, int]] = ()) -> None:
@@ -91,25 +93,28 @@ class _Flip:
         """See the module."""
         if not _happens(self.probability, generator):
             return image, target
-        height, width = image.shape[-2:]
-        extent = (width, height)[self.axis]
+        extent = image.shape[-1 - self.axis]
         target = _moved(
             target,
-            (height, width),
-            boxes=self.mirror,
+            boxes=lambda boxes: self._mirror_boxes(boxes, extent),
             points_xy=lambda xy: torch.stack(
                 [extent - c if i == self.axis else c for i, c in enumerate(xy.unbind(-1))], dim=-1
             ),
             masks=self.mirror_masks,
         )
-        return self.mirror(image), _exchange_sides(target, self.pairs)
+        return image.flip(-1 - self.axis), _exchange_sides(target, self.pairs)
+
+    def _mirror_boxes(self, boxes: Tensor, extent: int) -> Tensor:
+        mirrored = boxes.numpy().copy()  # NumPy is quicker with a few rows
+        low, high = self.axis, self.axis + 2
+        mirrored[:, low], mirrored[:, high] = extent - boxes.numpy()[:, high], extent - boxes.numpy()[:, low]
+        return torch.from_numpy(mirrored)
 
 
 class HorizontalFlip(_Flip):
     """Mirror left to right with a probability; left and right keypoints exchange their rows."""
 
     axis = 0
-    mirror = staticmethod(F.horizontal_flip)
     mirror_masks = staticmethod(LazyMasks.hflip)
 
 
@@ -117,7 +122,6 @@ class VerticalFlip(_Flip):
     """Mirror top to bottom with a probability; left and right keypoints exchange their rows here too."""
 
     axis = 1
-    mirror = staticmethod(F.vertical_flip)
     mirror_masks = staticmethod(LazyMasks.vflip)
 
 
@@ -152,9 +156,24 @@ class Compose:
     def __init__(self, transforms: Sequence[Transform]) -> None:
         self.transforms = tuple(transforms)
 
-    def __call__(self, image: Tensor, target: Target, generator: Generator) -> tuple[Tensor, Target]:
-        """Image and target, transformed; the arguments are not changed."""
-        for transform in self.transforms:
+    @property
+    def wanted(self) -> Wanted | None:
+        """How large an image has to be at least, by its size in the file; None: as it is there."""
+        first = self._first()
+        return None if first is None else first.largest
+
+    def __call__(
+        self, image: Tensor, target: Target, generator: Generator, size_hw: SizeHW | None = None
+    ) -> tuple[Tensor, Target]:
+        """Image and target, transformed; the arguments are not changed.
+
+        Args:
+            size_hw: the size of the image in the file, of which `image` may show fewer pixels, as `wanted` allows.
+        """
+        first = self._first()
+        if first is not None:
+            image, target = first(image, target, generator, size_hw)
+        for transform in self.transforms[first is not None :]:
             image, target = transform(image, target, generator)
         return image, clip_and_drop(target, (image.shape[-2], image.shape[-1]))
 
@@ -173,6 +192,11 @@ class Compose:
         """Those that change sizes, which stand before all others: no other has drawn random numbers by then."""
         return [transform for transform in self.transforms if isinstance(transform, Resize | LargeScaleJitter)]
 
+    def _first(self) -> Resize | LargeScaleJitter | None:
+        """The first transform, where it resizes."""
+        first = self.transforms[0] if self.transforms else None
+        return first if isinstance(first, Resize | LargeScaleJitter) else None
+
 
 def clip_and_drop(target: Target, size_hw: tuple[int, int]) -> Target:
     """Boxes inside the image; what has no area there is removed, objects with all their rows. Ignored regions may reach
@@ -187,27 +211,23 @@ def clip_and_drop(target: Target, size_hw: tuple[int, int]) -> Target:
 def _clipped(boxes: Tensor, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Boxes (N, 4) inside the image, and which of them have an area there, bool (N,)."""
     height, width = size_hw
-    boxes = torch.minimum(boxes, boxes.new_tensor([width, height, width, height])).clamp(min=0)
-    return boxes, (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    inside = np.maximum(np.minimum(boxes.numpy(), np.array([width, height, width, height], np.float32)), np.float32(0))
+    return torch.from_numpy(inside), torch.from_numpy((inside[:, 2:] > inside[:, :2]).all(1))
 
 
 def _moved(
     target: Target,
-    size_hw: tuple[int, int],
-    boxes: Callable[[Any], Any],
+    boxes: Callable[[Tensor], Tensor],
     points_xy: Callable[[Tensor], Tensor],
     masks: Callable[[LazyMasks], LazyMasks],
 ) -> Target:
-    """The target of an image of `size_hw` after a geometric transform, given for each kind of coordinates.
+    """The target after a geometric transform, which is given for each kind of coordinates.
 
     Absent keypoints (0, 0, 0) stay so.
     """
-    # The type tells torchvision that these are boxes; a plain tensor would be taken for an image.
-    typed = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=size_hw)
-    out: Target = {**target, "boxes": boxes(typed).as_subclass(Tensor)}
+    out: Target = {**target, "boxes": boxes(target["boxes"])}
     if "ignore_boxes" in target:
-        ignored = tv_tensors.BoundingBoxes(target["ignore_boxes"], format="XYXY", canvas_size=size_hw)
-        out["ignore_boxes"] = boxes(ignored).as_subclass(Tensor)
+        out["ignore_boxes"] = boxes(target["ignore_boxes"])
     if "keypoints" in target:
         keypoints = target["keypoints"]
         labelled = keypoints[..., 2:] > 0
@@ -254,20 +274,24 @@ class LargeScaleJitter:
 
     def size_after(self, size_hw: SizeHW, generator: Generator) -> SizeHW:
         """The size of an image of `size_hw` afterwards; draws what `__call__` draws."""
-        limit = self._limit(torch.rand(3, generator=generator).tolist()[0])
-        height, width = resize_shape(size_hw, limit, limit)
+        height, width = self._resize(torch.rand(3, generator=generator).tolist()[0]).largest(size_hw)
         return min(height, self.size), min(width, self.size)
 
-    def _limit(self, random: float) -> int:
-        """The longer side before cutting, for a number from 0 to 1."""
-        return max(1, round(self.size * (self.min_scale + (self.max_scale - self.min_scale) * random)))
+    def largest(self, size_hw: SizeHW) -> SizeHW:
+        """The largest size to which an image of `size_hw` may be resized, before it is cut."""
+        return self._resize(1.0).largest(size_hw)
 
-    def __call__(self, image: Tensor, target: Target, generator: Generator) -> tuple[Tensor, Target]:
-        """See the module."""
+    def _resize(self, random: float) -> Resize:
+        """The resizing for a number from 0 to 1."""
+        limit = max(1, round(self.size * (self.min_scale + (self.max_scale - self.min_scale) * random)))
+        return Resize((limit,), limit)  # no shorter side is that long, so the longer one becomes `limit`
+
+    def __call__(
+        self, image: Tensor, target: Target, generator: Generator, size_hw: SizeHW | None = None
+    ) -> tuple[Tensor, Target]:
+        """See the module; `size_hw` is the image's size in the file, where it was decoded small."""
         random = torch.rand(3, generator=generator).tolist()
-        limit = self._limit(random[0])
-        # no shorter side is that long, so the longer one becomes `limit`
-        image, target = Resize((limit,), limit)(image, target, generator)
+        image, target = self._resize(random[0])(image, target, generator, size_hw)
         height, width = image.shape[-2:]
         top, left = (
             int(share * (max(0, side - self.size) + 1))
@@ -352,3 +376,8 @@ def build_test_transforms(cfg: Any) -> Compose:
     """The transforms of the test images: resizing alone."""
     size = cfg.INPUT.MIN_SIZE_TEST
     return Compose([Resize((size,), cfg.INPUT.MAX_SIZE_TEST)] if size else [])
+
+
+def wanted_size(cfg: Any, transforms: Compose) -> Wanted | None:
+    """How large an image has to be at least that goes through `transforms`, as INPUT.DECODE says; None: as it is."""
+    return transforms.wanted if cfg.INPUT.DECODE == "scaled" else None

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.v2 import functional as transforms
 
 from detframe.arrays.resize import resize_shape
 from detframe.config import ConfigNode
+from detframe.data.scaled import resize_pixels
 from detframe.modeling import GeneralizedRCNN
 from detframe.modeling.proposals import NMS, Candidates
 from detframe.ops import CONTINUOUS, BoxCoder, heatmaps_to_keypoints, weighted_boxes
@@ -37,12 +37,18 @@ class View:
     max_size: int
     mirrored: int | None = None
 
-    def of(self, image: Tensor) -> Tensor:
-        """An image (3, H, W) as this view has it."""
-        size_hw = _size_hw(image)
-        wanted = resize_shape(size_hw, self.min_size, self.max_size)
-        if tuple(wanted) != size_hw:
-            image = transforms.resize(image, list(wanted), antialias=True)
+    def size(self, size_hw: SizeHW) -> SizeHW:
+        """The size that an image of `size_hw` has in this view."""
+        return resize_shape(size_hw, self.min_size, self.max_size)
+
+    def of(self, image: Tensor, size_hw: SizeHW | None = None) -> Tensor:
+        """An image (3, H, W) as this view has it.
+
+        Args:
+            size_hw: its size, where the image was decoded small; see `detframe.data.scaled`.
+        """
+        size_hw = size_hw or _size_hw(image)
+        image = resize_pixels(image, self.size(size_hw), size_hw)
         return image if self.mirrored is None else image.flip(self.mirrored)
 
     def mirror(self, boxes: Tensor, size_hw: SizeHW) -> Tensor:
@@ -103,7 +109,7 @@ class AugmentedModel(nn.Module):
 
     def shapes_seen(self, size_hw: SizeHW) -> list[SizeHW]:
         """The sizes in which the network sees an image of this size."""
-        return [resize_shape(size_hw, view.min_size, view.max_size) for view in self.views]
+        return [view.size(size_hw) for view in self.views]
 
     def forward(self, images: Sequence[Tensor], paste_masks: bool = True) -> list[Prediction]:
         """Predictions of images (3, H, W) of any size."""

@@ -16,9 +16,10 @@ from detframe.arrays.resize import resize_image
 from detframe.arrays.results import ANY_CLASS
 from detframe.backends import ModelCard, Session
 from detframe.backends.detections import in_image, rows_found, stacked, wanted_shape
+from detframe.data.scaled import shown_hw
 from detframe.errors import InvalidValueError
 from detframe.inference.backend import Augment, SizeHW
-from detframe.inference.inputs import ImageLike, as_array
+from detframe.inference.inputs import ImageLike, as_small_array
 
 if TYPE_CHECKING:
     from detframe.config import ConfigNode
@@ -84,11 +85,16 @@ class FileBackend:
     @cached_property
     def tiles(self) -> Mapping[str, Any]:
         """See `Backend`. Files without such keys in them are older than tiles, or of no training."""
+        return dict(self._input_keys.get("TILES") or {})
+
+    @cached_property
+    def _input_keys(self) -> Mapping[str, Any]:
+        """The keys of INPUT in the card's config, which may lack some."""
         try:
             carried = yaml.safe_load(self.card.config)
-            return dict((carried.get("INPUT") or {}).get("TILES") or {})
+            return dict(carried.get("INPUT") or {})
         except (yaml.YAMLError, AttributeError, TypeError, ValueError):
-            return dict(self.cfg.INPUT.TILES)  # says what is wrong with that config
+            return dict(self.cfg.INPUT)  # says what is wrong with that config
 
     def augmented(self, augment: Augment) -> None:
         """Raises ValueError where several views are asked for; those of the config were no part of the export."""
@@ -107,20 +113,28 @@ class FileBackend:
                 f"written; export the checkpoint again, with TEST.NMS {nms} in its config, or predict with the "
                 "checkpoint"
             )
-        return FileWay(self.session, score_threshold)
+        return FileWay(self.session, score_threshold, scaled=self._input_keys.get("DECODE") == "scaled")
 
 
 class FileWay:
-    """Images through a file; see `Way`. Images are uint8 (H, W, 3)."""
+    """Images through a file; see `Way`. Images are uint8 (H, W, 3).
 
-    def __init__(self, session: Session, score_threshold: float = 0.0) -> None:
-        self.session, self.score_threshold = session, score_threshold
+    Args:
+        scaled: JPEG files are decoded small, as INPUT.DECODE says.
+    """
+
+    def __init__(self, session: Session, score_threshold: float = 0.0, scaled: bool = False) -> None:
+        self.session, self.score_threshold, self.scaled = session, score_threshold, scaled
+
+    def _wanted(self, size_hw: SizeHW) -> SizeHW:
+        return wanted_shape(size_hw, self.session.card.input)
 
     def load(self, source: ImageLike) -> tuple[np.ndarray, SizeHW]:
         """See `Way`."""
-        image = as_array(source)
-        size_hw = (image.shape[0], image.shape[1])
-        return resize_image(image, wanted_shape(size_hw, self.session.card.input)), size_hw
+        image, size_hw = as_small_array(source, self._wanted if self.scaled else None)
+        small_hw = (image.shape[0], image.shape[1])
+        shown = None if small_hw == size_hw else shown_hw(small_hw, size_hw)
+        return resize_image(image, self._wanted(size_hw), shown), size_hw
 
     def shape(self, image: np.ndarray, size_hw: SizeHW) -> Hashable:
         """See `Way`."""

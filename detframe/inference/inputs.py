@@ -19,6 +19,8 @@ from detframe.web import without_password
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from detframe.data.scaled import SizeHW, Wanted
+
 IMAGE_EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 VIDEO_EXTENSIONS = (
     *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts"),
@@ -103,6 +105,19 @@ def _files_of(item: ImageLike) -> Sequence[ImageLike]:
     return list_images(item)
 
 
+def as_small_tensor(image: ImageLike, wanted: Wanted | None) -> tuple[Tensor, SizeHW]:
+    """As `as_tensor`, but a JPEG file decoded small where that is enough; and (height, width) of the whole image.
+
+    Args and errors: as of `as_small_array`.
+    """
+    import torch
+
+    if isinstance(image, torch.Tensor):
+        return as_tensor(image), (int(image.shape[-2]), int(image.shape[-1]))
+    pixels, size_hw = as_small_array(image, wanted)
+    return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1), size_hw
+
+
 def as_tensor(image: ImageLike) -> Tensor:
     """One image as an RGB tensor (3, H, W), uint8 or float in [0, 1]; files are decoded with their EXIF orientation.
 
@@ -115,10 +130,26 @@ def as_tensor(image: ImageLike) -> Tensor:
     import torch
 
     if not isinstance(image, torch.Tensor):
-        pixels = as_array(image)
-        return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1)
+        return as_small_tensor(image, None)[0]
     check_pixels(image)
     return image[None].contiguous(memory_format=torch.channels_last)[0]
+
+
+def as_small_array(image: ImageLike, wanted: Wanted | None) -> tuple[np.ndarray, SizeHW]:
+    """As `as_array`, but a JPEG file decoded small where that is enough; and (height, width) of the whole image.
+
+    Args:
+        wanted: how large an image has to be at least, by its size; None: as it is.
+
+    Raises:
+        TypeError, ValueError, FileNotFoundError, ConnectionError: as `as_tensor`.
+    """
+    if wanted is None or not isinstance(image, (str, Path, *_BYTES)):
+        pixels = as_array(image)
+        return pixels, (pixels.shape[0], pixels.shape[1])
+    from detframe.data.scaled import decode_scaled
+
+    return decode_scaled(*_content(image), wanted)
 
 
 def as_array(image: ImageLike) -> np.ndarray:
@@ -129,10 +160,8 @@ def as_array(image: ImageLike) -> np.ndarray:
     """
     from detframe.data.images import decode_pixels, pillow_pixels
 
-    if isinstance(image, (str, Path)):
-        return _read(str(image))
-    if isinstance(image, _BYTES):
-        return decode_pixels(bytes(image), f"the image of {len(image)} bytes")
+    if isinstance(image, (str, Path, *_BYTES)):
+        return decode_pixels(*_content(image))
     if isinstance(image, PIL.Image.Image):
         return pillow_pixels(image)
     if isinstance(image, np.ndarray):
@@ -176,17 +205,20 @@ def file_of(image: ImageLike) -> Path | None:
     return None if scheme or not isinstance(image, (str, Path)) else Path(image)
 
 
-def _read(place: str) -> np.ndarray:
-    """The image at a path or address."""
-    from detframe.data.images import decode_pixels, load_pixels
+def _content(image: str | Path | bytes | bytearray | memoryview) -> tuple[bytes, str]:
+    """The bytes of an image file, by its path or address, and what messages call it."""
+    from detframe.data.image_files import read_image_bytes
 
+    if isinstance(image, _BYTES):
+        return bytes(image), f"the image of {len(image)} bytes"
+    place = str(image)
     scheme = scheme_of(place)
-    if not scheme:
-        return load_pixels(place)
     if scheme == "file":
-        return load_pixels(local_path(place))
-    if scheme not in WEB_SCHEMES:
+        place = str(local_path(place))
+    elif scheme in WEB_SCHEMES:
+        return fetch_image(place), without_password(place)
+    elif scheme:
         raise InvalidValueError(
             f"{without_password(place)} is a stream, not an image; `detframe predict --input` takes it"
         )
-    return decode_pixels(fetch_image(place), without_password(place))
+    return read_image_bytes(place), place

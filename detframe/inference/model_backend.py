@@ -19,7 +19,7 @@ from detframe.evaluation import evaluating
 from detframe.inference.augmentation import AugmentedModel, View
 from detframe.inference.backend import Augment, SizeHW
 from detframe.inference.carried import settled
-from detframe.inference.inputs import ImageLike, as_tensor
+from detframe.inference.inputs import ImageLike, as_small_tensor
 from detframe.inference.sharing import read_pretrained
 from detframe.modeling import GeneralizedRCNN, build_detection_model
 from detframe.parallel.device import resolve_amp
@@ -102,12 +102,12 @@ class ModelWay:
     ) -> None:
         self.backend, self.augmented, self.nms, self.score_threshold = backend, augmented, nms, score_threshold
         self.view = View(backend.cfg.INPUT.MIN_SIZE_TEST, backend.cfg.INPUT.MAX_SIZE_TEST)
+        self.wanted = self.view.size if backend.cfg.INPUT.DECODE == "scaled" and augmented is None else None
 
     def load(self, source: ImageLike) -> tuple[Tensor, SizeHW]:
         """See `Way`; several views resize an image themselves."""
-        image = as_tensor(source)
-        size_hw = (int(image.shape[-2]), int(image.shape[-1]))
-        return self.view.of(image) if self.augmented is None else image, size_hw
+        image, size_hw = as_small_tensor(source, self.wanted)
+        return self.view.of(image, size_hw) if self.augmented is None else image, size_hw
 
     def shape(self, image: Tensor, size_hw: SizeHW) -> Hashable:
         """The shape that the model pads this image to when it is alone."""

@@ -15,9 +15,9 @@ from torch import nn
 from detframe.compat import load_weights
 from detframe.config import ConfigNode, import_modules, resolve_durations
 from detframe.data.findings import ERROR, WARNING, Finding
-from detframe.data.loader import num_workers
 from detframe.data.records import Records
 from detframe.data.repeats import images_per_epoch
+from detframe.data.resources import num_workers
 from detframe.data.tiles import tiled
 from detframe.engine.build import refuse_frozen_noise
 from detframe.engine.inputs import effective_config

@@ -56,6 +56,11 @@ INPUT = section(
     MIN_SIZE_TEST=Key(800, "Shorter side of images in evaluation; 0 keeps their size", like=SIDE, resume=MEASURES),
     MAX_SIZE_TEST=Key(1333, "Upper limit of the longer side in evaluation; 0 is no limit", like=LONGER_SIDE,
         resume=MEASURES),
+    DECODE=Key("exact", "How JPEG files are decoded, in training, evaluation and prediction", choices={
+        "exact": "every pixel, and then resized",
+        "scaled": "at 1/2, 1/4 or 1/8 of the sides where that is still as large as the image is resized to at most: "
+        "faster, with pixels that differ a little (docs/benchmarks.md); images cut into tiles or predicted in several "
+        "views (TEST.AUG), and other formats, are decoded exactly"}, resume=MEASURES),
     FLIP_PROB=Key(0.5, "Probability of a horizontal flip, which also swaps left and right keypoints", within=(0, 1)),
     VERTICAL_FLIP_PROB=Key(0.0, "Probability of a vertical flip", within=(0, 1)),
     BUCKETS=Key((), "Shapes of batches, in training, evaluation and prediction: pairs [height, width], to the smallest "
