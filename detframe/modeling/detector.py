@@ -195,7 +195,7 @@ class GeneralizedRCNN(nn.Module):
     ) -> Any:
         if torch.jit.is_tracing():  # type: ignore[no-untyped-call]
             images = [image for image in images if image is not None]  # which it puts there for missing targets
-        with naming_images(images, None if isinstance(targets, GroundTruth) else targets):
+        with naming_images(images, targets):
             return self._run(*self._batch(images, targets), **how)
 
     def _batch(self, images: Sequence[Tensor], targets: Sequence[Target] | GroundTruth | None) -> tuple[ImageList, Any]:
@@ -251,8 +251,10 @@ class GeneralizedRCNN(nn.Module):
 
 
 @contextmanager
-def naming_images(images: Sequence[Tensor], targets: Sequence[Target] | None) -> Iterator[None]:
+def naming_images(images: Sequence[Tensor], targets: Sequence[Target] | GroundTruth | None) -> Iterator[None]:
     """Inside the `with`, a norm that has a single value to take statistics of is explained by the images of the pass.
+
+    A GroundTruth does not say what they are called.
 
     Raises:
         ValueError: in place of SingleValueError, with the images and what to do.
@@ -260,7 +262,8 @@ def naming_images(images: Sequence[Tensor], targets: Sequence[Target] | None) ->
     try:
         yield
     except SingleValueError as error:
-        ids = [target.get("image_id") for target in targets] if targets else [None] * len(images)
+        known: Any = targets if targets and not isinstance(targets, GroundTruth) else [{}] * len(images)
+        ids = [target.get("image_id") for target in known]
         named = [
             f"{'an image' if name is None else f'image {name}'} of {image.shape[-2]}x{image.shape[-1]} pixels"
             for name, image in zip(ids, images, strict=True)

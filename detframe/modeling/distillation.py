@@ -168,7 +168,7 @@ class DistilledRCNN(GeneralizedRCNN):
                 "MODEL.DISTILL.TEACHER_WEIGHTS names a teacher, but the model has none; model.teach(teacher, name) "
                 "gives it one, as detframe's training does"
             )
-        with naming_images(images, None if isinstance(targets, GroundTruth) else targets):
+        with naming_images(images, targets):
             batch, ground_truth = self._batch(images, targets)
             with running_statistics(self.backbone):
                 losses = self._distill(batch.tensors, ground_truth)
@@ -217,7 +217,7 @@ def balanced_l1(found: Tensor, wanted: Tensor, inside: Tensor, positive_weight: 
     Source: EFPN, the foreground-background-balanced loss. Both means are over all cells of the step.
     """
     difference = (found.float() - wanted.float()).abs()
-    cells = torch.tensor(float(inside.numel()), device=found.device)
+    cells = torch.full((), float(inside.numel()), device=found.device)
     everywhere = difference.sum() / (global_normalizer(cells) * found.shape[1])
     objects = (difference * inside[:, None]).sum() / (global_normalizer(inside.sum()) * found.shape[1])
     return everywhere + positive_weight * objects

@@ -21,12 +21,14 @@ def touched_cells(
         size_hw: (h, w).
     """
     height, width = size_hw
-    limit = torch.tensor([width, height], device=boxes.device)
-    start = (boxes[..., :2] / stride).floor().long().clamp(min=0).minimum(limit)
-    end = (boxes[..., 2:] / stride).ceil().long().clamp(min=0).minimum(limit).maximum(start)
+    start, end = (boxes[..., :2] / stride).floor().long(), (boxes[..., 2:] / stride).ceil().long()
+    (left, right), (top, bottom) = (
+        (first := start[..., i].clamp(0, most), end[..., i].clamp(0, most).maximum(first))
+        for i, most in enumerate((width, height))
+    )
     # each box is four corners whose sums from above and from the left are 1 inside of it and 0 outside
     corners = torch.zeros((num_images, height + 1, width + 1), dtype=torch.int32, device=boxes.device)
     one = valid.to(torch.int32)
-    for (x, y), sign in (((start, start), 1), ((end, end), 1), ((start, end), -1), ((end, start), -1)):
-        corners.index_put_((image, y[..., 1], x[..., 0]), sign * one, accumulate=True)
+    for x, y, sign in ((left, top, 1), (right, bottom, 1), (left, bottom, -1), (right, top, -1)):
+        corners.index_put_((image, y, x), sign * one, accumulate=True)
     return corners.cumsum(1).cumsum(2)[:, :height, :width] > 0

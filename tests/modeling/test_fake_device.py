@@ -76,7 +76,7 @@ TRAINING = {
 }
 WITHOUT_PROPOSALS = ("fcos", "retinanet", "rpn")
 # in inference, beside the NMS of proposals and that of detections
-INFERENCE = {"retinanet": ("modeling/proposals.py",), "keypoint_rcnn": ("ops/keypoints.py",), "efpn_on_crops": CROPS}
+INFERENCE = {"keypoint_rcnn": ("ops/keypoints.py",), "efpn_on_crops": CROPS}
 
 
 def waits_of(name, more, *always):
@@ -192,7 +192,7 @@ def test_an_inference(name, waits):
         found = model(on_host(mode, images))
         assert [len(prediction["boxes"]) for prediction in found] == [1, 1]  # as the host was told
         assert all(value.device.type == CUDA.type for prediction in found for value in prediction.values())
-    last = ("modeling/proposals.py", NMS) if name == "rpn" else ("ops/nms.py",)
+    last = ("modeling/proposals.py", NMS) if name in ("rpn", "retinanet") else ("ops/nms.py",)
     assert waits.counts == waits_of(name, INFERENCE, *last)
 
 

@@ -6,6 +6,7 @@ from torch import nn
 
 from detframe.layers import SingleValueError, check_norms
 from detframe.modeling import build_detection_model
+from detframe.modeling.ground_truth import pack_targets
 from tests.modeling.tiny import DENSE, EMPTY, FULL, make_target, tiny_config
 
 SMALL = torch.full((3, 24, 32), 90, dtype=torch.uint8)
@@ -42,6 +43,12 @@ def test_one_sentence_names_norm_image_and_remedy(name):
     losses = model([SMALL, SMALL], [OBJECT, OBJECT])  # in company there are statistics
     assert all(torch.isfinite(loss) for loss in losses.values())
     model.eval()([SMALL])
+
+
+def test_packed_targets_do_not_name_the_image():
+    packed = pack_targets([OBJECT], 3, torch.device("cpu"), [(24, 32)])
+    with pytest.raises(ValueError, match=r"single value.*this pass holds an image of 24x32 pixels"):
+        build({"MODEL.RESNETS.NORM": "BN"})([SMALL], packed)
 
 
 @pytest.mark.parametrize("norm", ["FrozenBN", "GN"])

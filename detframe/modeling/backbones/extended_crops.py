@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from detframe.ops.touching import touched_cells
+from detframe.structures.transfer import move_together
 
 STRIDE = 4  # of p2
 
@@ -76,13 +77,16 @@ class CroppedLevel:
         and the first row and column of its crop in cells of p2, (B, 2)."""
         size_hw = [-(-side // self.crops.size) for side in self.p2.shape[-2:]]
         # RoIAlign reads between cells and, with the shift of an aligned one, two cells of this level beyond its box
-        around = boxes.float() + torch.tensor([-1.0, -1, 1, 1], device=boxes.device) * STRIDE
+        around = torch.cat([boxes[:, :2] - STRIDE, boxes[:, 2:] + STRIDE], 1).float()
         touched = touched_cells(around, image, valid, STRIDE * self.crops.size, len(self.p2), size_hw)
-        touched[0, 0, 0] = True
         # as much is computed as there are blocks: one wait for an accelerator
-        block = torch.from_numpy(np.argwhere(touched.numpy(force=True))).to(boxes.device, non_blocking=True)
-        last = torch.tensor([s - self.crops.side(s) for s in self.p2.shape[-2:]], device=block.device)
-        return block, (block[:, 1:] * self.crops.size - self.crops.margin).clamp(min=0).minimum(last)
+        needed = touched.numpy(force=True)
+        needed[0, 0, 0] = True
+        block = np.argwhere(needed)
+        last = [side - self.crops.side(side) for side in self.p2.shape[-2:]]
+        origin = np.minimum(np.maximum(block[:, 1:] * self.crops.size - self.crops.margin, 0), last)
+        on_device = move_together([torch.from_numpy(block), torch.from_numpy(origin)], boxes.device)
+        return on_device[0], on_device[1]
 
     def _cut(self, maps: Tensor, block: Tensor, origin: Tensor, scale: int) -> Tensor:
         """Crops of a map that has `scale` / 2 cells for one of p2."""

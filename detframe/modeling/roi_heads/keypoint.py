@@ -96,7 +96,7 @@ class KeypointBranch(nn.Module):
         if regions.padded:
             there = (regions.labels > 0)[:, None] & valid
             cells, valid = torch.where(there, cells, 0), there
-        static = torch.tensor(self.normalizer * len(gt.valid), device=logits.device)
+        static = torch.full((), self.normalizer * len(gt.valid), device=logits.device)
         divisor = global_normalizer(static if self.normalizer else valid.sum())
         return {"loss_keypoint": self.loss_weight * keypoint_loss(logits, cells, valid, divisor)}
 

@@ -96,7 +96,8 @@ def _patches(features: Sequence[Tensor], location: Tensor) -> Tensor:
     sizes = [(feature.shape[-2], feature.shape[-1]) for feature in features]
     ends = list(accumulate(height * width for height, width in sizes))
     starts = [end - height * width for end, (height, width) in zip(ends, sizes, strict=True)]
-    grids = torch.tensor([(start, *size) for start, size in zip(starts, sizes, strict=True)], device=device)
+    grids = torch.tensor([(start, *size) for start, size in zip(starts, sizes, strict=True)])
+    grids = grids.to(device, non_blocking=True)
     level = (location[..., None] >= grids[1:, 0]).sum(-1)
     start, height, width = grids[level].unbind(-1)
     cell = location - start
