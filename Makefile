@@ -53,6 +53,7 @@ quickstart: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python tools/make_docs.py
 	$(BIN)/python tools/make_model_zoo.py
+	$(BIN)/python tools/make_runs.py
 
 clean:
 	rm -rf $(VENV) build dist detframe.egg-info .mypy_cache .pytest_cache .ruff_cache

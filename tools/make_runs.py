@@ -1,0 +1,95 @@
+"""Write the tables of runs in docs/small_objects.md, and the plots beside them, from docs/small_runs.json.
+
+What stands between <!-- runs: NAME --> and <!-- end --> is made here, for each group of runs of the file; a group with
+a plot gets docs/images/NAME.svg, AP of small objects over what a training step costs. --check changes nothing.
+"""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGE, RUNS = DOCS / "small_objects.md", DOCS / "small_runs.json"
+COLUMNS = {"config": "config", "steps": "steps", "time": "time, s", "cost": "step / FPN's", "AP": "AP", "AP50": "AP50",
+           "APs": "AP small"}  # fmt: skip
+WIDTH, HEIGHT, MARGIN = 640, 400, 60
+
+Row = dict[str, Any]
+
+
+def main() -> int:
+    """Run the command; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="exit code 1 where something is out of date")
+    args = parser.parse_args()
+    groups = json.loads(RUNS.read_text(encoding="utf-8"))
+    wanted = {DOCS / "images" / f"{name}.svg": plot(group) for name, group in groups.items() if group.get("plot")}
+    wanted[PAGE] = filled(PAGE.read_text(encoding="utf-8"), groups)
+    stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    if args.check and stale:
+        sys.stderr.write(f"out of date: {', '.join(map(str, stale))}; run `make docs`\n")
+        return 1
+    for path in stale:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(wanted[path], encoding="utf-8")
+    return 0
+
+
+def filled(page: str, groups: dict[str, Any]) -> str:
+    """The page with the table of each group in its place."""
+
+    def made(found: re.Match[str]) -> str:
+        return f"{found[1]}\n{table(groups[found[2]]['rows'])}\n{found[3]}"
+
+    return re.sub(r"(<!-- runs: (\S+) -->)\n.*?(<!-- end -->)", made, page, flags=re.DOTALL)
+
+
+def table(rows: list[Row]) -> str:
+    """Markdown; columns that no run has a value for are left out."""
+    columns = [name for name in COLUMNS if any(name in row for row in rows)]
+    lines = [[COLUMNS[name] for name in columns], ["---"] * len(columns)]
+    lines += [[str(row.get(name, "")) for name in columns] for row in rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def plot(group: dict[str, Any]) -> str:
+    """SVG: a point for each run whose cost is known."""
+    points = [(row["cost"], row["APs"], row.get("label", row["config"])) for row in group["rows"] if "cost" in row]
+    across = (0.0, max(x for x, _, _ in points) * 1.15)
+    up = (min(y for _, y, _ in points) - 1.0, max(y for _, y, _ in points) + 1.0)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return (
+            MARGIN + (x - across[0]) / (across[1] - across[0]) * (WIDTH - 2 * MARGIN),
+            HEIGHT - MARGIN - (y - up[0]) / (up[1] - up[0]) * (HEIGHT - 2 * MARGIN),
+        )
+
+    left, bottom = place(across[0], up[0])
+    right, top = place(across[1], up[1])
+    parts = [f'<path d="M{left:.0f} {top:.0f}V{bottom:.0f}H{right:.0f}" fill="none" stroke="#666"/>']
+    parts += [_text(left - 6, place(0, y)[1] + 4, f"{y:.0f}", "end") for y in range(int(up[0]) + 1, int(up[1]) + 1, 2)]
+    parts += [_text(place(x, up[0])[0], bottom + 18, str(x), "middle") for x in range(int(across[1]) + 1)]
+    for x, y, label in points:
+        at = place(x, y)
+        parts.append(f'<circle cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="5" fill="#1f77b4"/>')
+        parts.append(_text(at[0] + 9, at[1] + 4, label, "start"))
+    parts.append(_text((left + right) / 2, HEIGHT - 14, "time of a training step, FPN = 1", "middle"))
+    parts.append(_text(left, top - 14, f"AP of small objects: {group['title']}", "start"))
+    size = f'width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}"'
+    body = "\n".join(parts)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="13" fill="#222">\n'
+        f'<rect width="100%" height="100%" fill="white"/>\n{body}\n</svg>\n'
+    )
+
+
+def _text(x: float, y: float, text: str, anchor: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+if __name__ == "__main__":
+    sys.exit(main())
