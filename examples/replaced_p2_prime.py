@@ -1,7 +1,7 @@
 """What a trained EFPN detects where P2' is replaced by something else, to see why a distilled one finds less.
 
     python tools/test_net.py --config-file CONFIG --weights MODEL.pth MODEL.BACKBONE.CONV_BODY replaced-p2-prime \
-        CUSTOM_IMPORTS "['examples/replaced_p2_prime.py']" MODEL.P2_PRIME.FROM teacher
+        CUSTOM_IMPORTS "['examples/replaced_p2_prime.py']" P2_PRIME.FROM teacher
 
 P2' that the teacher gives is what a distillation without any error would reach. With `calibrated` the scale of the
 student's map is the teacher's, and only what it shows is the student's; `upsampled` knows nothing that P2 does not.
@@ -28,7 +28,7 @@ WAYS = {
 }
 
 add_section(
-    "MODEL.P2_PRIME",
+    "P2_PRIME",
     section(
         OF=Key("MNV2-EFPN", "The CONV_BODY whose P2' is replaced", registry="BACKBONES"),
         FROM=Key("student", "What stands in its place", choices=WAYS, resume=Resume("continues", "of the next step")),
@@ -38,8 +38,8 @@ add_section(
 
 @registry.BACKBONES.register("replaced-p2-prime")
 def build(cfg: ConfigNode) -> nn.Module:
-    """The extractor MODEL.P2_PRIME.OF, whose map "p1" is replaced as MODEL.P2_PRIME.FROM says."""
-    keys = cfg.MODEL.P2_PRIME
+    """The extractor P2_PRIME.OF, whose map "p1" is replaced as P2_PRIME.FROM says."""
+    keys = cfg.P2_PRIME
     backbone = registry.BACKBONES.get(keys.OF)(cfg)
     backbone.register_forward_hook(Replacement(keys.FROM))
     return backbone

@@ -34,6 +34,11 @@ def test_the_config_reference_is_up_to_date():
     assert subprocess.run([sys.executable, str(ROOT / "tools" / "make_docs.py"), "--check"]).returncode == 0
 
 
+def test_tables_and_plots_of_runs_are_up_to_date():
+    made = subprocess.run([sys.executable, str(ROOT / "tools" / "make_runs.py"), "--check"])
+    assert made.returncode == 0, "run `make docs`"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_somewhere(page: Path):
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)

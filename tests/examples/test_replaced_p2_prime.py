@@ -23,7 +23,7 @@ def image():
 
 def maps_with(way, image):
     cfg = get_cfg()
-    cfg.merge_from_list(["MODEL.FPN.OUT_CHANNELS", 8, "MODEL.EFPN.WIDTH", 8, "MODEL.P2_PRIME.FROM", way])
+    cfg.merge_from_list(["MODEL.FPN.OUT_CHANNELS", 8, "MODEL.EFPN.WIDTH", 8, "P2_PRIME.FROM", way])
     torch.manual_seed(0)
     backbone = BACKBONES.get("replaced-p2-prime")(cfg).eval()
     with torch.no_grad():
