@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from detframe.errors import InvalidTypeError, InvalidValueError
 from detframe.layers.deform_conv import DeformConv
+from detframe.layers.resting import RestingWeights, are_resting, at_rest, autocast_dtype, may_rest
 from detframe.ops.ambient import Ambient
 from detframe.ops.exportable import is_traced
 from detframe.parallel.collectives import world_size
@@ -147,6 +148,33 @@ def fold_norm(conv: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:
     return conv.weight * scale.reshape(-1, 1, 1, 1), shift
 
 
+def _folded_weights(conv: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:
+    """`fold_norm`, in an inference kept in the dtype that the convolution takes."""
+    if not are_resting():
+        return fold_norm(conv, norm)
+    dtype = conv.weight.dtype if isinstance(conv, DeformConv) else autocast_dtype(conv.weight)
+
+    def make() -> tuple[Tensor, Tensor]:
+        weight, bias = fold_norm(conv, norm)
+        return weight.to(dtype), bias.to(dtype)
+
+    return at_rest((conv, norm, norm.eps, dtype), make)
+
+
+@contextmanager
+def prepared_weights(model: nn.Module, resting: RestingWeights, wanted: bool = True) -> Iterator[None]:
+    """Inside the `with`, the model runs once: what it makes of its weights alone is made in one go, or kept.
+
+    Args:
+        wanted: else nothing is done, but to let go of what is kept in training.
+    """
+    if model.training:
+        resting.clear()
+    rests = wanted and _folds and _followers.get() is None and may_rest(model)
+    with resting.of(model) if rests else nullcontext(), affine_norms_at_once(model, wanted):
+        yield
+
+
 def folded(model: nn.Module, *inputs: Any) -> nn.Module:
     """A copy of a model in evaluation mode that has its affine norms within the convolutions before them.
 
@@ -196,7 +224,7 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module | None, relu: bool, re
         followers = _followers.get()
         if followers is not None and norm is not None:
             followers.setdefault(conv, []).append(norm)
-        weight, bias = fold_norm(conv, norm)
+        weight, bias = _folded_weights(conv, norm)
         if isinstance(conv, DeformConv):
             y = conv.convolve(x, weight, bias)
         else:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from detframe.config import ConfigNode
 from detframe.errors import InvalidTypeError, InvalidValueError
-from detframe.layers import SingleValueError, affine_norms_at_once, check_norms
+from detframe.layers import RestingWeights, SingleValueError, check_norms, prepared_weights
 from detframe.modeling.ground_truth import GroundTruth, pack_targets
 from detframe.modeling.preprocessor import Preprocessor
 from detframe.modeling.proposals import NMS, Proposals, predictions_in_graph
@@ -68,6 +68,7 @@ class GeneralizedRCNN(nn.Module):
         self.rpn = rpn
         self.roi_heads = roi_heads
         self.num_classes = num_classes
+        self.resting = RestingWeights()
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, **parts: Any) -> Self:
@@ -207,7 +208,7 @@ class GeneralizedRCNN(nn.Module):
 
     def detect(self, batch: ImageList) -> Proposals:
         """What is found in a preprocessed batch, in evaluation mode; boxes as the model has them inside (`pixel`)."""
-        with affine_norms_at_once(self, self.graphs is None):
+        with prepared_weights(self, self.resting, self.graphs is None):
             found: Proposals = self._through(batch, None)[0]
         return found
 
@@ -217,7 +218,7 @@ class GeneralizedRCNN(nn.Module):
         return out
 
     def _run(self, batch: ImageList, ground_truth: GroundTruth | None, paste_masks: bool = True) -> Any:
-        with affine_norms_at_once(self, self.graphs is None):  # which fold their own
+        with prepared_weights(self, self.resting, self.graphs is None):  # graphs fold their own
             proposals, losses = self._through(batch, ground_truth)
         if self.training:
             return losses

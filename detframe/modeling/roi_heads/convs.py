@@ -5,6 +5,7 @@ Legend: R regions, C channels, D of a head, S side of the pooled map.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detframe.errors import InvalidValueError
-from detframe.layers import ConvNorm, init_he, make_norm
+from detframe.layers import ConvNorm, are_resting, at_rest, autocast_dtype, init_he, make_norm
 from detframe.ops.exportable import is_traced
 
 
@@ -52,4 +53,13 @@ def fully_connected(x: Tensor, layer: nn.Module) -> Tensor:
     if eager and isinstance(layer, nn.Linear):
         weight = layer.weight.reshape(-1, *x.shape[1:])
         return F.conv2d(x, weight, layer.bias).flatten(1)
+    if are_resting() and x.ndim == 4 and isinstance(layer, nn.Linear):
+        dtype = autocast_dtype(layer.weight)
+        weight = at_rest((layer, dtype, x.shape[1:]), partial(_as_maps_lie, layer.weight, x.shape[1:], dtype))
+        return F.linear(x.permute(0, 2, 3, 1).flatten(1), weight, layer.bias)
     return layer(x.flatten(1))
+
+
+def _as_maps_lie(weight: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    """A weight (D, C * S * S) over maps (C, S, S) for their memory, in which the channels of a cell are neighbours."""
+    return weight.reshape(-1, *shape).permute(0, 2, 3, 1).flatten(1).to(dtype)
