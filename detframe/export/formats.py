@@ -18,6 +18,7 @@ from torch.export import ExportedProgram
 from detframe.backends import ModelCard
 from detframe.backends.card import KEY
 from detframe.errors import InvalidValueError, MissingModuleError, UnknownNameError
+from detframe.export.example_sizes import sizes_of_example
 from detframe.export.onnx_ops import translations
 from detframe.registry import nearest
 
@@ -134,7 +135,8 @@ def write_program(
     program: ExportedProgram, inputs: tuple[str, ...], outputs: tuple[str, ...], card: ModelCard, path: Path
 ) -> None:
     """The program as torch.export saves it; it names inputs and outputs by their order."""
-    torch.export.save(program, str(path), extra_files={f"{KEY}.json": card.to_json()})
+    with sizes_of_example(program), quiet():
+        torch.export.save(program, str(path), extra_files={f"{KEY}.json": card.to_json()})
 
 
 _ONNX = ("onnx", "onnxscript")
