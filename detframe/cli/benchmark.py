@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from detframe.config import ConfigNode
+    from detframe.data import Records
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ Times a training step (forward, backward, SGD update) and an inference of a dete
 kind (ResNet-50 with a pyramid), the one after the other in each round, and prints medians and their ratio. Weights are
 random, the same in both; batch norm is frozen and the first two stages are not trained, as both do by default.
 --what folding times a training step of the config's model with its frozen norms folded into the convolutions and not.
---what data measures the config's data loader alone; --what stages the share of each part of detframe's step.
+--what data measures the config's data loader alone, beside one that decodes exactly and keeps nothing in memory; --what stages the share of each part of detframe's step.
 --what ops counts, at 320x416 pixels, what a GPU pays for, without one: operations, and waits of the host for a value,
 of a training step (forward and backward) and of inference. Without --config-file it counts all four models beside
 torchvision's, else the config's detector; with --verbose it names the lines that most of them come from.
@@ -63,6 +64,7 @@ MODELS = {
 }
 DENSE = ("fcos", "retinanet")
 BOXES_PER_IMAGE = 10
+PLAIN_READING = (("INPUT.DECODE", "exact"), ("DATALOADER.CACHE_RAM", 0.0))
 # Random weights give every class a score of 1/91; with larger ones, some pass the threshold: 100 detections an image
 SURE = 12.0
 
@@ -349,26 +351,40 @@ def _timed(parts: dict[str, nn.Module], rows: dict[str, list[float]], device: to
 
 # ---------------------------------------------------------------------------------------------- data
 def benchmark_data(cfg: ConfigNode, rounds: int) -> dict[str, float]:
-    """Images per second of the training loader alone, over `rounds` times 20 batches after a warm-up."""
-    from detframe.config import resolve_durations
-    from detframe.data import build_train_loader, images_per_epoch
+    """Images per second of the training loader alone, over `rounds` times 20 batches after a warm-up.
+
+    Where the config decodes small or keeps images in memory, also of one that does neither, 20 batches in turn.
+    """
     from detframe.engine.inputs import load_train_records
 
     if not cfg.DATASETS.TRAIN:
         raise InvalidValueError(
             "--what data needs a data set: give a --config-file, or the override DATASETS.TRAIN NAME"
         )
-    records = load_train_records(cfg)
-    loader = iter(build_train_loader(resolve_durations(cfg, images_per_epoch(cfg, records)), records))
-    for _ in range(5):
-        next(loader)
-    rates = []
+    records, plain = load_train_records(cfg), cfg.changed(PLAIN_READING)
+    ways = {"images_per_s": cfg} | ({"plain_images_per_s": plain} if plain != cfg else {})
+    loaders = {name: _warm_loader(of, records) for name, of in ways.items()}
+    rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
-        start = time.perf_counter()
-        count = sum(len(next(loader)[0]) for _ in range(20))
-        rates.append(count / (time.perf_counter() - start))
-    rate = statistics.median(rates)
-    logger.info(
-        "data      %s: %.0f images/s (spread %.0f-%.0f)", ", ".join(cfg.DATASETS.TRAIN), rate, min(rates), max(rates)
-    )
-    return {"images_per_s": rate}
+        for name, loader in loaders.items():
+            start = time.perf_counter()
+            count = sum(len(next(loader)[0]) for _ in range(20))
+            rates[name].append(count / (time.perf_counter() - start))
+    out = {name: statistics.median(row) for name, row in rates.items()}
+    for name, row in rates.items():
+        how = f"INPUT.DECODE {ways[name].INPUT.DECODE}, DATALOADER.CACHE_RAM {ways[name].DATALOADER.CACHE_RAM:g}"
+        numbers = ", ".join(cfg.DATASETS.TRAIN), how, out[name], min(row), max(row)
+        logger.info("data      %s (%s): %.0f images/s (spread %.0f-%.0f)", *numbers)
+    return out
+
+
+def _warm_loader(cfg: ConfigNode, records: Records) -> Iterator[Any]:
+    """A training loader that has given some batches; an epoch, where it keeps the images."""
+    from detframe.config import resolve_durations
+    from detframe.data import build_train_loader, images_per_epoch
+
+    epoch = images_per_epoch(cfg, records)
+    loader = iter(build_train_loader(resolve_durations(cfg, epoch), records))
+    for _ in range(5 + (epoch // cfg.SOLVER.IMS_PER_BATCH if cfg.DATALOADER.CACHE_RAM else 0)):
+        next(loader)
+    return loader

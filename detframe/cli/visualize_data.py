@@ -43,7 +43,7 @@ def _run(args: argparse.Namespace) -> int:
 
     records = load_train_records(cfg)
     find = file_names(records)
-    with closing(build_train_loader(cfg, records)) as loader:
+    with closing(build_train_loader(cfg.changed([("DATALOADER.CACHE_RAM", 0.0)]), records)) as loader:
         samples = chain.from_iterable(zip(images, targets, strict=True) for images, targets in loader)
         for number, (image, target) in enumerate(islice(samples, args.num_images), 1):
             file = Path(find(target["image_id"]))

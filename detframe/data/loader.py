@@ -15,6 +15,7 @@ from torch import Tensor
 from detframe.data.bucketing import build_sampler, group_of
 from detframe.data.copy_paste import paste_objects
 from detframe.data.images import IMAGE_FAULTS, ImageReadError, as_tensor, load_image
+from detframe.data.ram_cache import RamCache
 from detframe.data.records import Record, Records, ignored_boxes
 from detframe.data.regions import load_region
 from detframe.data.repeats import image_repeats
@@ -43,12 +44,18 @@ def _packed(dataset: TrainDataset | TestDataset, batch: Sequence[Any]) -> Made:
 
 class _Images:
     """What both kinds of data sets share: `wanted` says how large an image has to be at least, by its size in the file;
-    None: as it is there."""
+    None: as it is there. `cache` keeps images; None: none is kept."""
 
     wanted: Wanted | None
+    cache: RamCache | None = None
 
-    def _image(self, record: Record) -> Tensor:
-        return read_image(record) if self.wanted is None else read_image(record, self.wanted)
+    def _image(self, index: int, record: Record) -> Tensor:
+        image = None if self.cache is None else self.cache.get(index)
+        if image is None:
+            image = read_image(record) if self.wanted is None else read_image(record, self.wanted)
+            if self.cache is not None:
+                self.cache.put(index, image)
+        return image
 
 
 class TrainDataset(_Images):
@@ -118,7 +125,7 @@ class TrainDataset(_Images):
 
     def _transformed(self, index: int, seed: int) -> tuple[Tensor, Target]:
         record: Record = self.records[index]
-        image, target = self._image(record), cast(Any, make_target(record))
+        image, target = self._image(index, record), cast(Any, make_target(record))
         if bool(record["iscrowd"].any()):
             target = select(target, ~record["iscrowd"])
         for key in ("iscrowd", "area", "ann_ids"):
@@ -144,7 +151,7 @@ class TestDataset(_Images):
         """Image `number` of the shard."""
         record = self.records[number]
         try:
-            image = self._image(record)
+            image = self._image(number, record)
         except IMAGE_FAULTS as error:
             return Sample(None, {}, [Failure(record["file_name"], error)])
         target = make_target(record)
@@ -360,6 +367,7 @@ def build_train_loader(
     num_classes = cfg.MODEL.NUM_CLASSES or records.metadata.num_classes
     pasting, ignoring = cfg.INPUT.COPY_PASTE_PROB, cfg.MODEL.IGNORE_REGIONS
     dataset = TrainDataset(records, transforms, sampler, skip, num_classes, wanted, pasting, ignoring)
+    dataset.cache = RamCache.of(cfg, records, world_size)
     return TrainLoader(dataset, start_iteration, num_workers(cfg, world_size), skip, pins_memory(cfg))
 
 

@@ -207,7 +207,7 @@ def build_precise_norms(
     if not training_norms(model):
         logger.info("TEST.PRECISE_BN: the model has no batch norms that train, so there is nothing to measure")
         return None
-    seeded = cfg.changed([("SEED", mix(cfg.SEED, _PURPOSE) % _SEEDS)])
+    seeded = cfg.changed([("SEED", mix(cfg.SEED, _PURPOSE) % _SEEDS), ("DATALOADER.CACHE_RAM", 0.0)])
 
     def open_batches() -> Batches:
         return build_train_loader(seeded, records, 0, rank(), world_size())

@@ -25,7 +25,7 @@ from detframe.recipes.memory import MemoryWatch, is_out_of_memory
 from detframe.solver import ModelEMA, build_optimizer
 from detframe.structures import select
 
-HERE = (("DATALOADER.NUM_WORKERS", 0),)  # images are read by this process
+HERE = (("DATALOADER.NUM_WORKERS", 0), ("DATALOADER.CACHE_RAM", 0.0))  # images are read by this process, once
 EACH_ONCE = (  # in one batch
     ("DATALOADER.ASPECT_RATIO_GROUPING", False),
     ("DATALOADER.REPEAT_THRESHOLD", 0.0),

@@ -21,6 +21,9 @@ DATALOADER = section(
     resume=HOW,
     NUM_WORKERS=Key(-1, "Data loading workers per rank; -1 takes the CPU cores divided by the ranks, at most 8 (with "
         "two cores or fewer: 1)", at_least=0, ceiling=1000, also=(-1,)),
+    CACHE_RAM=Key(0.0, "Keep decoded training images in memory, up to so many GB on a machine, for all workers: "
+        "an image takes 3 bytes a pixel of the file, less with INPUT.DECODE scaled. 0: each is read and decoded anew",
+        at_least=0, ceiling=1e5),
     ASPECT_RATIO_GROUPING=Key(True, "Batch images of similar aspect ratio (wide or tall) together, which saves "
         "padding; with INPUT.BUCKETS, images of one bucket",
         resume=Resume(CONTINUES, "the images that are left of the window come in the new order; none comes twice or is "
