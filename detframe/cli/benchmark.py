@@ -37,7 +37,9 @@ Times a training step (forward, backward, SGD update) and an inference of a dete
 kind (ResNet-50 with a pyramid), the one after the other in each round, and prints medians and their ratio. Weights are
 random, the same in both; batch norm is frozen and the first two stages are not trained, as both do by default.
 --what folding times a training step of the config's model with its frozen norms folded into the convolutions and not.
---what data measures the config's data loader alone, beside one that decodes exactly and keeps nothing in memory; --what stages the share of each part of detframe's step.
+--what data measures the config's data loader alone, and beside it one without INPUT.DECODE and DATALOADER.CACHE_RAM
+where these are set (in seconds of this process with DATALOADER.NUM_WORKERS 0); --what stages the share of each part of
+detframe's step.
 --what ops counts, at 320x416 pixels, what a GPU pays for, without one: operations, and waits of the host for a value,
 of a training step (forward and backward) and of inference. Without --config-file it counts all four models beside
 torchvision's, else the config's detector; with --verbose it names the lines that most of them come from.
@@ -365,11 +367,12 @@ def benchmark_data(cfg: ConfigNode, rounds: int) -> dict[str, float]:
     ways = {"images_per_s": cfg} | ({"plain_images_per_s": plain} if plain != cfg else {})
     loaders = {name: _warm_loader(of, records) for name, of in ways.items()}
     rates: dict[str, list[float]] = {name: [] for name in ways}
+    clock = time.perf_counter if cfg.DATALOADER.NUM_WORKERS else time.process_time  # other programs do not count
     for _ in range(rounds):
         for name, loader in loaders.items():
-            start = time.perf_counter()
+            start = clock()
             count = sum(len(next(loader)[0]) for _ in range(20))
-            rates[name].append(count / (time.perf_counter() - start))
+            rates[name].append(count / (clock() - start))
     out = {name: statistics.median(row) for name, row in rates.items()}
     for name, row in rates.items():
         how = f"INPUT.DECODE {ways[name].INPUT.DECODE}, DATALOADER.CACHE_RAM {ways[name].DATALOADER.CACHE_RAM:g}"
