@@ -59,7 +59,8 @@ class Resize:
 
     def largest(self, size_hw: SizeHW) -> SizeHW:
         """The largest size to which an image of `size_hw` may be resized."""
-        return resize_shape(size_hw, max(self.min_sizes), self.max_size)
+        # of all values: 0 keeps the size of the file, which may be above all others
+        return max(resize_shape(size_hw, size, self.max_size) for size in self.min_sizes)
 
     def __call__(
         self, image: Tensor, target: Target, generator: Generator, size_hw: SizeHW | None = None

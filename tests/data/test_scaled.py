@@ -177,6 +177,12 @@ def test_without_resizing_nothing_is_scaled() -> None:
 
 
 # ---------------------------------------------------------------------------------------------- loaders
+def test_images_that_may_keep_their_size_are_not_scaled() -> None:
+    resize = Resize((0, 300), 0)
+    assert resize.largest((600, 800)) == (600, 800)
+    assert resize.largest((200, 100)) == (600, 300)
+
+
 @pytest.fixture
 def records(tmp_path: Path) -> Records:
     """Photographs of odd and even sizes, with two objects each."""
