@@ -14,10 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detframe.cli.arguments import add_config_arguments, add_consent_argument, base_parser, natural, positive
+from detframe.cli.benchmark_compile import benchmark_compile
 from detframe.cli.benchmark_evaluation import benchmark_evaluation
 from detframe.cli.benchmark_operations import benchmark_operations, targets_for
 from detframe.cli.benchmark_roofline import benchmark_roofline
-from detframe.cli.benchmark_steps import autocast, benchmark_folding, inference_step, interleave, now, training_step
+from detframe.cli.benchmark_steps import (
+    autocast,
+    benchmark_folding,
+    inference_step,
+    interleave,
+    machine,
+    now,
+    training_step,
+)
 from detframe.cli.benchmark_weights import benchmark_weights, without_overrides
 from detframe.cli.common import load_config, log_to_terminal, run_command
 from detframe.errors import InvalidValueError
@@ -37,6 +46,7 @@ Times a training step (forward, backward, SGD update) and an inference of a dete
 kind (ResNet-50 with a pyramid), the one after the other in each round, and prints medians and their ratio. Weights are
 random, the same in both; batch norm is frozen and the first two stages are not trained, as both do by default.
 --what folding times a training step of the config's model with its frozen norms folded into the convolutions and not.
+--what compile times a step of the model with MODEL.COMPILE dense and step beside one without, and the start of each.
 --what data measures the config's data loader alone, and beside it one without INPUT.DECODE and DATALOADER.CACHE_RAM
 where these are set (in seconds of this process with DATALOADER.NUM_WORKERS 0); --what stages the share of each part of
 detframe's step.
@@ -55,7 +65,7 @@ the data of the first file's config or of --data.
 
 example: detframe benchmark --weights model_best.pth model.onnx model_int8.onnx --threads 2
 """
-CHOICES = ("train", "inference", "stages", "data", "folding", "evaluation", "ops", "roofline")
+CHOICES = ("train", "inference", "stages", "data", "folding", "evaluation", "ops", "roofline", "compile")
 NUM_CLASSES = 90
 # name -> torchvision's class, the config with which we compute the same
 MODELS = {
@@ -128,6 +138,8 @@ def _run(args: argparse.Namespace) -> int:
         results.update(_benchmark_models(args, cfg))
     if "folding" in args.what:
         results["folding"] = _folding(args, cfg)
+    if "compile" in args.what:
+        results["compile"] = _compiled(args, cfg)
     if "ops" in args.what:
         results["ops"] = _operations(args, cfg)
     if "roofline" in args.what:
@@ -157,6 +169,12 @@ def _folding(args: argparse.Namespace, cfg: ConfigNode) -> dict[str, Any]:
     return benchmark_folding(
         cfg, batch, NUM_CLASSES, args.precision, lambda steps: interleave(steps, args.rounds, device), device
     )
+
+
+def _compiled(args: argparse.Namespace, cfg: ConfigNode) -> dict[str, Any]:
+    base = "" if args.config_file else MODELS[args.model or "faster_rcnn"][1]
+    measured = {"size_hw": tuple(args.size), "batch": args.batch, "rounds": args.rounds, "threads": args.threads}
+    return benchmark_compile(cfg, base, NUM_CLASSES, {**measured, "make_batch": make_batch}, args.precision)
 
 
 def _operations(args: argparse.Namespace, cfg: ConfigNode) -> dict[str, Any]:
@@ -198,15 +216,6 @@ def _models_and_batch(
         return iter([own]), images, targets_for(cfg, targets)
     names = [args.model] if args.model else MODELS
     return ((name, model_pair(cfg, height, width, device, name)) for name in names), images, targets
-
-
-def machine() -> str:
-    """Device, threads and versions, in one line."""
-    import torch
-    import torchvision
-
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    return f"{device}, torch {torch.__version__}, torchvision {torchvision.__version__}"
 
 
 # ---------------------------------------------------------------------------------------------- models
@@ -306,7 +315,6 @@ def make_batch(
     return images, targets
 
 
-# ---------------------------------------------------------------------------------------------- stages
 def stages(
     model: Any, images: list[Tensor], targets: list[Any], precision: str, rounds: int, device: torch.device
 ) -> dict[str, float]:
@@ -351,7 +359,6 @@ def _timed(parts: dict[str, nn.Module], rows: dict[str, list[float]], device: to
             handle.remove()
 
 
-# ---------------------------------------------------------------------------------------------- data
 def benchmark_data(cfg: ConfigNode, rounds: int) -> dict[str, float]:
     """Images per second of the training loader alone, over `rounds` times 20 batches after a warm-up.
 

@@ -82,6 +82,15 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
+def machine() -> str:
+    """Device, threads and versions, in one line."""
+    import torch
+    import torchvision
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    return f"{device}, torch {torch.__version__}, torchvision {torchvision.__version__}"
+
+
 def benchmark_folding(
     cfg: ConfigNode,
     batch: tuple[list[Tensor], list[dict[str, Tensor]]],

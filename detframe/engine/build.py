@@ -16,6 +16,7 @@ from detframe.compat import load_weights
 from detframe.config import ConfigNode
 from detframe.data import build_train_loader
 from detframe.engine.checkpoint import Checkpointer
+from detframe.engine.compiling import CompileHook
 from detframe.engine.evaluating import TestSets
 from detframe.engine.hooks import BestHook, CheckpointHook, EvaluationHook, LogHook
 from detframe.engine.inputs import RunInputs, file_names
@@ -112,6 +113,7 @@ def build_hooks(inputs: RunInputs, model: nn.Module, checkpointer: Checkpointer,
     tests = _test_sets(inputs, writer) if inputs.test_sets else None
     hooks: list[Hook] = [
         FiniteHook(cfg.SOLVER.LOG_PERIOD, cfg.TEST.EVAL_PERIOD),
+        CompileHook(),
         PictureHook(writer, names, cfg.SOLVER.IMAGE_PERIOD, file_names(inputs.records)),
         LogHook(writer, cfg.SOLVER.LOG_PERIOD, cfg.SOLVER.IMS_PER_BATCH, inputs.place.images_per_epoch, cfg.dump()),
     ]

@@ -25,6 +25,7 @@ from detframe.engine.step import Batch, infinite_names, split_batch, unchanged
 from detframe.engine.terminal import clear_progress, show_progress
 from detframe.errors import NonFiniteError, listed
 from detframe.layers import training_norms
+from detframe.modeling.compiling import without_graphs
 from detframe.parallel import stopping
 from detframe.parallel.collectives import rank, sum_over_ranks, world_size
 from detframe.texts import format_seconds
@@ -107,7 +108,7 @@ class PreciseNorms:
     def _moments(self, model: nn.Module) -> dict[nn.Module, Moments]:
         """Of the input of each batch norm that trains, over all batches and ranks."""
         moments = {module: Moments(module) for module in training_norms(model).values()}
-        with ExitStack() as hooked, closing(self.open_batches()) as batches:
+        with ExitStack() as hooked, closing(self.open_batches()) as batches, without_graphs(model):
             for module, own in moments.items():
                 hooked.callback(module.register_forward_pre_hook(partial(_look, own)).remove)
             for number in range(self.num_batches):

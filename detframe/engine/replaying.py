@@ -21,6 +21,7 @@ from detframe.engine.step import broken_weights, count_parts, split_batch
 from detframe.engine.teaching import give_teacher
 from detframe.errors import InvalidValueError, MissingFileError, shown
 from detframe.modeling import build_detection_model
+from detframe.modeling.compiling import without_graphs
 from detframe.structures.forms import check_fit, check_form, is_finite
 from detframe.torch_files import read_torch_file
 
@@ -178,7 +179,8 @@ def watch_outputs(model: nn.Module) -> Iterator[Callable[[], str]]:
         for name, module in model.named_modules()
     ]
     try:
-        yield lambda: found[0] if found else ""
+        with without_graphs(model):
+            yield lambda: found[0] if found else ""
     finally:
         for handle in handles:
             handle.remove()

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from detframe.errors import InvalidValueError
 from detframe.layers import folded
 from detframe.modeling import GeneralizedRCNN
+from detframe.modeling.compiling import without_graphs
 from detframe.modeling.proposals import NO_NWD_IN_GRAPH
 from detframe.ops import BoxCoder
 from detframe.ops.exportable import exporting
@@ -105,7 +106,8 @@ def trace(
     first = {} if n is None else {0: n}
     shapes: dict[str, Any] = {"images": {**first, **sides}, "sizes": first}
     small = torch.zeros((1, 3, *(size or (2 * coarsest, 2 * coarsest))), dtype=torch.uint8)
-    whole = folded(ExportableDetector(model), small, torch.tensor([small.shape[-2:]]))
+    with without_graphs(model):
+        whole = folded(ExportableDetector(model), small, torch.tensor([small.shape[-2:]]))
     with torch.no_grad(), naming_culprit(whole):
         options: dict[str, Any] = {"strict": False, _ASSERTING: True}
         program = torch.export.export(whole, inputs, dynamic_shapes=shapes, **options)

@@ -16,13 +16,23 @@ from detframe.layers.conv_norm import (
 from detframe.layers.deform_conv import DeformConv
 from detframe.layers.freezing import freeze, freeze_matching
 from detframe.layers.initialising import init_he, init_normal, init_uniform
-from detframe.layers.normalizers import StepCounts, first_part, global_normalizer, measuring, passes_per_step
+from detframe.layers.normalizers import (
+    Given,
+    StepCounts,
+    first_part,
+    global_normalizer,
+    known_of_step,
+    measuring,
+    passes_per_step,
+    with_given,
+)
 from detframe.layers.resting import RestingWeights, are_resting, at_rest, autocast_dtype
 
 __all__ = [
     "ByShape",
     "ConvNorm",
     "DeformConv",
+    "Given",
     "RestingWeights",
     "SingleValueError",
     "StepCounts",
@@ -41,9 +51,11 @@ __all__ = [
     "init_he",
     "init_normal",
     "init_uniform",
+    "known_of_step",
     "make_norm",
     "measuring",
     "passes_per_step",
     "prepared_weights",
     "training_norms",
+    "with_given",
 ]

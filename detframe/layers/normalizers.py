@@ -11,8 +11,10 @@ proposals overlap. So all parts are counted first (`StepCounts.counting`), then 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +22,8 @@ from torch import Tensor
 from detframe.errors import InvalidValueError
 from detframe.ops.ambient import Ambient
 from detframe.parallel.collectives import sum_over_ranks, world_size
+
+T = TypeVar("T")
 
 
 class StepCounts:
@@ -64,6 +68,10 @@ class StepCounts:
         with self._active():
             yield
 
+    def totals(self) -> list[Tensor]:
+        """The sum over the parts of each count, in the order in which the losses ask for them."""
+        return [torch.stack(list(of_parts)).sum(0) for of_parts in zip(*self._counted, strict=True)]
+
     def total(self, count: Tensor) -> Tensor:
         """The sum of a count over the parts; while they are being counted, the count itself."""
         if self.is_counting:
@@ -79,6 +87,45 @@ class StepCounts:
     def _active(self) -> Iterator[None]:
         with _step.being(self):
             yield
+
+
+@dataclass
+class Given:
+    """What a graph that is made of a pass is told of its step: a graph that is kept cannot ask for it itself."""
+
+    totals: list[Tensor]  # of all parts, in the order in which the losses ask for them
+    parts: int
+    first: bool  # whether the pass is the first part's
+    position: int = 0
+
+    def next(self) -> Tensor:
+        """The next total."""
+        self.position += 1
+        return self.totals[self.position - 1]
+
+
+class _Holder:
+    """What holds a `Given` while the pass is computed."""
+
+    given: Given | None = None
+
+
+_holder = _Holder()
+
+
+def with_given(given: Given | None, compute: Callable[..., T], *args: Any) -> T:
+    """What `compute(*args)` gives where a pass is told of its step; inside of graphs, where no `with` reaches."""
+    _holder.given = given
+    try:
+        return compute(*args)
+    finally:
+        _holder.given = None
+
+
+def known_of_step() -> tuple[list[Tensor], int, bool] | None:
+    """What `Given` says of the part in work; None where it is a whole step."""
+    step = _step.get()
+    return None if step is None else (step.totals(), step.num_parts, step.index == 0)
 
 
 _step: Ambient[StepCounts | None] = Ambient("step", None)
@@ -111,7 +158,9 @@ def global_normalizer(count: Tensor, least: float = 1.0, over_ranks: bool = True
     total, step = count.detach().float(), _step.get()
     if _measured.get():
         return total.clamp(min=least)
-    if step is not None:
+    if _holder.given is not None:
+        total = _holder.given.next()
+    elif step is not None:
         total = step.total(total)
     if over_ranks and (step is None or not step.is_counting):
         total = sum_over_ranks(total)
@@ -122,12 +171,16 @@ def passes_per_step(over_ranks: bool = True) -> int:
     """Forward passes that the losses of a step are averaged over: the parts of this rank's share, of all ranks."""
     if _measured.get():
         return _measured.get()
+    if _holder.given is not None:
+        return _holder.given.parts * (world_size() if over_ranks else 1)
     step = _step.get()
     return (1 if step is None else step.num_parts) * (world_size() if over_ranks else 1)
 
 
 def first_part() -> bool:
     """Whether this is the pass in which to do what happens once a step, such as following an average."""
+    if _holder.given is not None:
+        return _holder.given.first
     step = _step.get()
     return not _measured.get() and (step is None or step.index == 0)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from detframe.layers import folding
+from detframe.modeling.compiling import without_graphs
 
 
 @dataclass
@@ -49,7 +50,7 @@ def analyze(model: nn.Module, images: list[Tensor], depth: int = 2, runs: int = 
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), without_graphs(model):
             macs = multiply_adds(model, images)
             activations = _activations(model, images)
             seconds = _seconds(model, images, runs)

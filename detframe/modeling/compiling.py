@@ -1,4 +1,4 @@
-"""torch.compile of a detector: its parts as graphs, which are made when they are first needed.
+"""torch.compile of a detector: parts or the whole training step as graphs, which are made when they are first needed.
 
 A graph is of one kind of call: of its shapes, its precision, of training or not. Each kind has a function of its own,
 so that PyTorch neither replaces a graph nor gives up after a few of them, and all are counted.
@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from types import FunctionType
 from typing import Any, NamedTuple
@@ -18,11 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from detframe.errors import InvalidValueError
+from detframe.layers import known_of_step
 from detframe.modeling.compile_tools import CompileCache, check_tools, keep_cache
+from detframe.modeling.ground_truth import GroundTruth, with_rows
 from detframe.ops.exportable import is_traced
+from detframe.structures import ImageList
 
 logger = logging.getLogger(__name__)
 BACKEND = "inductor"
+STEP = "training step"
 # Shapes of a training step that are compiled where nothing says how many there will be
 MOST_SHAPES = 16
 
@@ -48,6 +53,7 @@ class Graphs:
         self.shapes = shapes
         self.backend = BACKEND if backend is None else backend
         self.made: list[Graph] = []
+        self.paused = False
         self.cache = CompileCache()
         self.lock = threading.RLock()
 
@@ -77,7 +83,7 @@ class Graphs:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise InvalidValueError(
                 f"MODEL.COMPILE: PyTorch {torch.__version__} cannot make one graph of the {name}: {reason[0]}. Use "
-                "MODEL.COMPILE off"
+                f"MODEL.COMPILE {'dense or off' if name == STEP else 'off'}"
             ) from error
         made = Graph(name, _told(args, dynamic), time.perf_counter() - begun)
         self.made.append(made)
@@ -91,7 +97,7 @@ class Kind(NamedTuple):
 
     mode: Hashable  # training, gradients, precision
     dynamic: bool  # one graph for all such shapes
-    shapes: Hashable
+    shapes: tuple[Hashable, ...]
 
 
 class Compiled:
@@ -115,24 +121,28 @@ class Compiled:
         return Compiled, (self.name, self.function, self.module, self.graphs, self.open)
 
     def __call__(self, *args: Any) -> Any:
-        if torch.compiler.is_compiling() or is_traced() or any(_strange(tensor) for tensor in _tensors(args)):
+        if (
+            self.graphs.paused
+            or torch.compiler.is_compiling()
+            or is_traced()
+            or any(_strange(tensor) for tensor in _tensors(args))
+        ):
             return self.function(*args)
         with self.graphs.lock:
             kind = self._kind(args)
-            if kind is None:
-                return self.function(*args)
-            graph = self._known.get(kind)
-            if graph is None:
+            if kind is not None and kind not in self._known:
                 self._known[kind], out = self.graphs.make(self.name, self.function, args, kind.dynamic)
                 return out
-        return graph(self.function, args)
+        return self.function(*args) if kind is None else self._known[kind](self.function, args)
 
     def _kind(self, args: Sequence[Any]) -> Kind | None:
         """The kind of a call; None: it has no graph."""
         mode, shapes = _mode(self.module, args), tuple(tuple(x.shape) for x in _tensors(args))
         kind = Kind(mode, False, shapes)
         most = self.graphs.shapes or (1 if self.open else MOST_SHAPES)
-        if kind in self._known or sum(known.mode == mode and not known.dynamic for known in self._known) < most:
+        # what comes with a batch, as rows of objects, has few shapes of its own
+        batches = {known.shapes[0] for known in self._known if known.mode == mode and not known.dynamic}
+        if shapes[0] in batches or len(batches) < most:
             return kind
         if self.open:
             return Kind(mode, True, _pattern(shapes))
@@ -183,11 +193,15 @@ def _mode(module: nn.Module, args: Sequence[Any]) -> Hashable:
 
 
 def _there(value: Any) -> Hashable:
-    """Which parts of a dataclass are None."""
-    return tuple(getattr(value, field.name) is None for field in fields(value)) if is_dataclass(value) else None
+    """What there is of an argument beside tensors: which parts are None, and numbers."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_there(member) for member in value)
+    if is_dataclass(value):
+        return tuple(_there(getattr(value, field.name)) for field in fields(value))
+    return "tensor" if isinstance(value, Tensor) else value
 
 
-def _pattern(shapes: Sequence[Sequence[int]]) -> Hashable:
+def _pattern(shapes: Sequence[Sequence[int]]) -> tuple[Hashable, ...]:
     """Which sides are equal, and which are 1: a graph of symbols holds for shapes of the same pattern."""
     seen: dict[int, int] = {1: -1}
     return tuple(tuple(seen.setdefault(side, len(seen)) for side in shape) for shape in shapes)
@@ -200,6 +214,59 @@ def _told(args: Sequence[Any], dynamic: bool) -> str:
     return f"{aim}, shapes like {shape}" if dynamic else f"{aim}, {shape}"
 
 
+class WholeStep:
+    """The losses of preprocessed batches from one graph, whose backward pass is one too.
+
+    Args:
+        model: a detector.
+    """
+
+    def __init__(self, model: Any, graphs: Graphs) -> None:
+        self.keypoints = getattr(model.roi_heads, "keypoint", None) is not None
+        self.follows_steps = getattr(model.rpn, "follows_steps", False)
+        self.compiled = Compiled(STEP, model.losses_in_graph, model, graphs, open=False)
+
+    def __call__(self, batch: ImageList, ground_truth: GroundTruth) -> dict[str, Tensor]:
+        """The losses; what is random about them follows from the seeds of the ground truth, as without a graph."""
+        sizes = batch.sizes_on(batch.tensors.device)
+        of_step = known_of_step()
+        if of_step is not None and not self.follows_steps:  # then one graph is that of every part
+            of_step = (*of_step[:2], True)
+        packed = with_rows(ground_truth, self.keypoints)
+        losses: dict[str, Tensor] = self.compiled(batch.tensors, sizes, packed, of_step)
+        return losses
+
+
+@contextmanager
+def without_graphs(model: Any) -> Iterator[None]:
+    """Inside of the `with`, a model runs without its graphs, which call no hooks of the modules in them."""
+    graphs: Graphs | None = getattr(model, "graphs", None)
+    if graphs is None:
+        yield
+        return
+    before, graphs.paused = graphs.paused, True
+    try:
+        yield
+    finally:
+        graphs.paused = before
+
+
+def check_step(model: Any) -> None:
+    """A training step that can be one graph.
+
+    Raises:
+        ValueError: what cannot, and what is possible.
+    """
+    heads = model.roi_heads
+    why = ""
+    if getattr(heads, "mask", None) is not None:
+        why = "masks (MODEL.MASK_ON) are cut out on the host"
+    elif not model.trains_in_one_pass:
+        why = f"{type(model).__name__} (MODEL.DISTILL.ON) trains on two sizes of an image"
+    if why:
+        raise InvalidValueError(f"MODEL.COMPILE cannot be 'step' here: {why}; use 'dense' or 'off'")
+
+
 def compile_model(model: Any, how: str, device: torch.device, shapes: int = 0, backend: Any = None) -> None:
     """Have a detector run as graphs, which it then holds as `model.graphs`.
 
@@ -210,10 +277,12 @@ def compile_model(model: Any, how: str, device: torch.device, shapes: int = 0, b
         backend: of torch.compile; None: the one that makes machine code.
 
     Raises:
-        ValueError: a tool of the compiler is missing.
+        ValueError: a tool of the compiler is missing, or the training step of this detector cannot be one graph.
     """
     if how == "off":
         return
+    if how == "step":
+        check_step(model)
     if backend is None:
         check_tools(device)
     keep_cache()
@@ -221,3 +290,5 @@ def compile_model(model: Any, how: str, device: torch.device, shapes: int = 0, b
     for name, part in (("backbone", model.backbone), ("dense head", getattr(model.rpn, "head", None))):
         if isinstance(part, nn.Module):
             part.forward = Compiled(name, part.forward, part, graphs, open=True)
+    if how == "step":
+        model.whole_step = WholeStep(model, graphs)

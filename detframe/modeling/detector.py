@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from detframe.config import ConfigNode
 from detframe.errors import InvalidTypeError, InvalidValueError
-from detframe.layers import RestingWeights, SingleValueError, check_norms, prepared_weights
+from detframe.layers import (
+    Given,
+    RestingWeights,
+    SingleValueError,
+    check_norms,
+    prepared_weights,
+    with_given,
+)
 from detframe.modeling.ground_truth import GroundTruth, pack_targets
 from detframe.modeling.preprocessor import Preprocessor
 from detframe.modeling.proposals import NMS, Proposals, predictions_in_graph
@@ -45,7 +52,10 @@ class GeneralizedRCNN(nn.Module):
     divisor_factor: ClassVar[int] = 1
     # what has to be asked, since the signature of `forward` does not tell
     takes_paste_masks: ClassVar[bool] = True
+    # whether its losses come from one pass over the images
+    trains_in_one_pass: ClassVar[bool] = True
     graphs: Any = None  # what torch.compile made, as `compiling.Graphs`
+    whole_step: Any = None  # as `compiling.WholeStep`, where it makes one graph of a training step
 
     def __init__(
         self,
@@ -218,12 +228,24 @@ class GeneralizedRCNN(nn.Module):
         return out
 
     def _run(self, batch: ImageList, ground_truth: GroundTruth | None, paste_masks: bool = True) -> Any:
+        if self.whole_step is not None and self.training and torch.is_grad_enabled():
+            return self.whole_step(batch, ground_truth)
         with prepared_weights(self, self.resting, self.graphs is None):  # graphs fold their own
             proposals, losses = self._through(batch, ground_truth)
         if self.training:
             return losses
         detections = replace(proposals, boxes=BoxCoder(pixel=self.pixel).extend(proposals.boxes))
         return (predictions_in_graph if is_traced() else _predictions)(detections, batch.sizes_hw, paste_masks)
+
+    def losses_in_graph(self, tensors: Tensor, sizes: Tensor, gt: GroundTruth, of_step: Any) -> dict[str, Tensor]:
+        """The losses of a preprocessed batch from tensors alone: images (N, 3, H, W), their sizes (N, 2), objects.
+
+        Args:
+            of_step: as `known_of_step` says it.
+        """
+        given = None if of_step is None else Given(*of_step)
+        losses: dict[str, Tensor] = with_given(given, self._through, ImageList(tensors, [], sizes), gt)[1]
+        return losses
 
     def _through(self, batch: ImageList, ground_truth: GroundTruth | None) -> tuple[Any, dict[str, Tensor]]:
         """Detections (in training None, unless the RPN head stands alone) and losses."""

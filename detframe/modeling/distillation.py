@@ -52,6 +52,7 @@ class DistilledRCNN(GeneralizedRCNN):
         parts: the arguments of GeneralizedRCNN.
     """
 
+    trains_in_one_pass = False
     divisor_factor = 2  # the student sees half of the image, which must divide as well
 
     def __init__(

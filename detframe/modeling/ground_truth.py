@@ -40,6 +40,36 @@ class GroundTruth:
         return replace(self, **moved)
 
 
+def with_rows(packed: GroundTruth, keypoints: bool) -> GroundTruth:
+    """The same in one of few shapes, and without masks: rows that are no objects fill it up to 64, 128, 256, ...
+
+    Args:
+        keypoints: are wanted, else left out.
+    """
+    rows = _power_of_two(packed.boxes.shape[1], 64)
+    return replace(
+        packed,
+        boxes=_filled(packed.boxes, rows),
+        labels=_filled(packed.labels, rows),
+        valid=_filled(packed.valid, rows),
+        masks=None,
+        has_mask=None,
+        keypoints=_filled(packed.keypoints, rows) if keypoints and packed.keypoints is not None else None,
+        ignored=None if packed.ignored is None else _filled(packed.ignored, _power_of_two(packed.ignored.shape[1], 16)),
+    )
+
+
+def _power_of_two(number: int, least: int) -> int:
+    return max(least, 1 << (number - 1).bit_length())
+
+
+def _filled(values: Tensor, rows: int) -> Tensor:
+    """(N, rows, ...), of (N, G, ...) and zeros."""
+    if values.shape[1] == rows:
+        return values
+    return torch.cat([values, values.new_zeros((len(values), rows - values.shape[1], *values.shape[2:]))], 1)
+
+
 def pack_targets(
     targets: Sequence[Target],
     num_classes: int,

@@ -62,4 +62,4 @@ def without_ignored(matches: Matches, boxes: Tensor, regions: Tensor | None) -> 
     if regions is None:
         return matches
     ignored = (matches.label == 0) & lies_in(boxes, regions)
-    return matches._replace(label=matches.label.masked_fill(ignored, -1))
+    return Matches(matches.gt_index, matches.label.masked_fill(ignored, -1), matches.iou)

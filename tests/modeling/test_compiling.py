@@ -14,92 +14,21 @@ import pytest
 import torch
 from torch import nn
 from torch._subclasses import FakeTensorMode
-from torch.nn import functional as F
 
 from detframe.config import get_cfg
 from detframe.errors import InvalidValueError
-from detframe.layers import ConvNorm
 from detframe.modeling import build_detection_model
-from detframe.modeling.compiling import Compiled, Graphs, compile_model
-from tests.modeling.tiny import DENSE, EMPTY, FULL, make_images, tiny_config
+from detframe.modeling.compiling import Compiled, Graphs, compile_model, without_graphs
+from tests.modeling.compiled import CPU, DETECTORS, Body, Counter, check_same, images_of, made, pair, step
+from tests.modeling.tiny import EMPTY, FULL, make_images, make_target, tiny_config
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the compiler warns of its own affairs
-CPU = torch.device("cpu")
-DETECTORS = {
-    "fcos": {**DENSE, "MODEL.RPN.NAME": "FCOS", "MODEL.FCOS.NUM_CONVS": 1},
-    "retinanet": {**DENSE, "MODEL.RPN.NAME": "RetinaNet", "MODEL.RETINANET.NUM_CONVS": 1},
-    "faster_rcnn": {
-        "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM": 16,
-        "MODEL.RPN.PRE_NMS_TOP_N_TRAIN": 50,
-        "MODEL.RPN.POST_NMS_TOP_N_TRAIN": 20,
-    },
-}
-
-
-class Body(nn.Module):
-    """One convolution a level."""
-
-    def __init__(self, strides):
-        super().__init__()
-        self.strides, self.out_channels = dict(strides), 16
-        self.convs = nn.ModuleList(ConvNorm(3, 16, 3, norm="FrozenBN", relu=True) for _ in strides)
-
-    def forward(self, x):
-        levels = zip(self.convs, self.strides.items(), strict=True)
-        return {name: conv(F.avg_pool2d(x, stride, ceil_mode=True)) for conv, (name, stride) in levels}
-
-
-class Counter:
-    """A backend that counts the graphs that it is given, and runs them as they are."""
-
-    def __init__(self):
-        self.graphs = 0
-
-    def __call__(self, graph, inputs):
-        self.graphs += 1
-        return graph.forward
-
-
-def made(name, *opts):
-    torch.manual_seed(0)
-    model = build_detection_model(tiny_config(DETECTORS[name], *opts))
-    model.backbone = Body(model.backbone.strides)
-    return model
-
-
-def pair(name, how, *opts, shapes=0):
-    """A detector, the same one compiled, and the counter of its graphs."""
-    eager, compiled, counter = made(name, *opts), made(name, *opts), Counter()
-    compiled.load_state_dict(eager.state_dict())
-    compile_model(compiled, how, CPU, shapes, backend=counter)
-    return eager, compiled, counter
-
-
-def images_of(height, width):
-    generator = torch.Generator().manual_seed(height)
-    return [torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator) for _ in range(2)]
-
-
-def step(model, images, targets):
-    """Losses and gradients."""
-    model.zero_grad()
-    losses = model(images, targets)
-    sum(losses.values()).backward()
-    gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
-    return {key: loss.detach() for key, loss in losses.items()}, gradients
-
-
-def check_same(a, b):
-    for found, wanted in zip(a, b, strict=True):
-        assert found.keys() == wanted.keys()
-        for key, value in wanted.items():
-            torch.testing.assert_close(found[key], value, atol=1e-5, rtol=1e-4, msg=lambda m, k=key: f"{k}: {m}")
 
 
 # ---------------------------------------------------------------------------------------------- the key
 @pytest.mark.parametrize(
     ("written", "read"),
-    [("True", "dense"), ("False", "off"), ("off", "off"), ("dense", "dense")],
+    [("True", "dense"), ("False", "off"), ("off", "off"), ("dense", "dense"), ("step", "step")],
 )
 def test_what_was_true_or_false_once_is_still_read(tmp_path, written, read):
     cfg = get_cfg()
@@ -119,7 +48,7 @@ def test_truths_of_python(value, read):
 
 
 def test_another_word_is_refused():
-    with pytest.raises(ValueError, match=r"MODEL\.COMPILE.*one of 'off', 'dense'"):
+    with pytest.raises(ValueError, match=r"MODEL\.COMPILE.*one of 'off', 'dense', 'step'"):
         build_detection_model(tiny_config({}, "MODEL.COMPILE", "whole"))
 
 
@@ -212,6 +141,18 @@ def test_a_compiled_model_is_written_and_read():
     again = torch.load(file, weights_only=False)
     assert again.backbone.forward.function.__self__ is again.backbone
     check_same(step(again, make_images(), [FULL, EMPTY]), step(eager, make_images(), [FULL, EMPTY]))
+
+
+def test_hooks_are_called_without_graphs():
+    _, compiled, counter = pair("retinanet", "dense")
+    dense_parts(compiled, 128, 128)
+    called = []
+    handle = compiled.backbone.convs[0].register_forward_hook(lambda *_: called.append(1))
+    with without_graphs(compiled):
+        dense_parts(compiled, 128, 128)
+    handle.remove()
+    dense_parts(compiled, 128, 128)
+    assert (called, counter.graphs) == ([1], 2)
 
 
 def test_tensors_without_values_have_no_graph():
@@ -315,3 +256,103 @@ def test_each_graph_is_in_the_log(caplog, monkeypatch, tmp_path):
     assert first.endswith(f"s until it had run (graph 1, all from {tmp_path})")
     assert second.endswith(f"s until it had run (graph 2, 1 new files in {tmp_path})")
     assert compiled.graphs.seconds == sum(graph.seconds for graph in compiled.graphs.made) > 0
+
+
+# ---------------------------------------------------------------------------------------------- step
+SAMPLED = ["MODEL.RPN.BATCH_SIZE_PER_IMAGE", 16, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 8]
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_training_step_is_one_graph(name):
+    """Of losses that sample too: what is random follows from the seeds of the images."""
+    eager, compiled, counter = pair(name, "step", *SAMPLED)
+    check_same(step(compiled, make_images(), [FULL, EMPTY]), step(eager, make_images(), [FULL, EMPTY]))
+    assert counter.graphs == 1
+    other = [{**EMPTY, "seed": 9}, {**FULL, "seed": 77}]
+    check_same(step(compiled, make_images(), other), step(eager, make_images(), other))
+    many = make_target([[float(i), 3, i + 20, 40] for i in range(30)], [1 + i % 3 for i in range(30)], seed=3)
+    check_same(step(compiled, make_images(), [many, FULL]), step(eager, make_images(), [many, FULL]))
+    assert counter.graphs == len(compiled.graphs.made) == 1
+    assert compiled.graphs.made[0].name == "training step"
+
+
+def test_a_step_has_as_many_graphs_as_batches_have_shapes():
+    eager, compiled, counter = pair("retinanet", "step", shapes=2)
+    for size in [(128, 128), (128, 256), (128, 128), (128, 256)]:
+        check_same(step(compiled, images_of(*size), [FULL, FULL]), step(eager, images_of(*size), [FULL, FULL]))
+    assert counter.graphs == len(compiled.graphs.made) == 2
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({**DETECTORS["faster_rcnn"], "MODEL.MASK_ON": True}, r"masks \(MODEL.MASK_ON\) are cut out on the host"),
+        (
+            {
+                "MODEL.BACKBONE.CONV_BODY": "R-18-EFPN",
+                "MODEL.RPN.FINEST_LEVEL": "p2",
+                "MODEL.DISTILL.ON": True,
+                "MODEL.FREEZE": ("backbone.body.*", "backbone.fpn.*", "rpn.*", "roi_heads.*"),
+            },
+            r"DistilledRCNN \(MODEL.DISTILL.ON\) trains on two sizes of an image",
+        ),
+    ],
+)
+def test_a_step_that_cannot_be_one_graph_is_refused_by_name(keys, message):
+    with pytest.raises(
+        InvalidValueError, match=f"^MODEL.COMPILE cannot be 'step' here: {message}; use 'dense' or 'off'"
+    ):
+        build_detection_model(tiny_config(keys, "MODEL.COMPILE", "step"))
+
+
+def test_mixed_precision_has_a_graph_of_its_own():
+    eager, compiled, counter = pair("retinanet", "step")
+    for dtype in (torch.float32, torch.bfloat16, torch.bfloat16):
+        with torch.autocast("cpu", dtype, enabled=dtype is torch.bfloat16):
+            found, wanted = (step(model, make_images(), [FULL, EMPTY]) for model in (compiled, eager))
+        for key, loss in wanted[0].items():
+            torch.testing.assert_close(found[0][key], loss, atol=1e-3, rtol=1e-2)
+    assert counter.graphs == len(compiled.graphs.made) == 2
+
+
+def test_ignored_regions_are_known_to_the_graph():
+    eager, compiled, counter = pair("retinanet", "step")
+    region = {**EMPTY, "ignore_boxes": torch.tensor([[0.0, 0, 60, 50]])}
+    found, wanted = (step(model, make_images(), [FULL, region]) for model in (compiled, eager))
+    check_same(found, wanted)
+    assert wanted[0]["loss_retinanet_cls"] < step(eager, make_images(), [FULL, EMPTY])[0]["loss_retinanet_cls"]
+    assert counter.graphs == 1
+
+
+def test_more_objects_than_a_graph_has_rows_need_another():
+    eager, compiled, counter = pair("retinanet", "step", shapes=1)
+    many = make_target([[float(i % 25), 3, i % 25 + 20, 40] for i in range(65)], [1 + i % 3 for i in range(65)], seed=3)
+    for targets in ([many, FULL], [FULL, FULL], [FULL, many]):
+        check_same(step(compiled, make_images(), targets), step(eager, make_images(), targets))
+    assert counter.graphs == 2
+
+
+def test_shapes_beyond_those_that_have_graphs_run_without(caplog):
+    eager, compiled, counter = pair("retinanet", "step", shapes=1)
+    with caplog.at_level(logging.WARNING, logger="detframe"):
+        for size in [(128, 128), (128, 256), (256, 128)]:
+            check_same(step(compiled, images_of(*size), [FULL, FULL]), step(eager, images_of(*size), [FULL, FULL]))
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert "the training step has come in 1 shapes, each with a graph; further ones run without" in warning
+    assert "Set INPUT.BUCKETS" in warning
+    made = [graph.name for graph in compiled.graphs.made]
+    assert made[0] == "training step"
+    assert made.count("training step") == 1
+    assert counter.graphs >= len(made)
+
+
+@pytest.mark.slow
+def test_machine_code_of_a_step_computes_what_eager_mode_does():
+    eager, compiled = made("fcos"), made("fcos")
+    compile_model(compiled, "step", CPU)
+    for targets in ([FULL, EMPTY], [FULL, FULL]):
+        found = step(compiled, make_images(), targets)
+        check_same(found, step(eager, make_images(), targets))
+    again = step(compiled, make_images(), [FULL, FULL])
+    assert all(torch.equal(again[1][name], gradient) for name, gradient in found[1].items())
+    assert len(compiled.graphs.made) == 1

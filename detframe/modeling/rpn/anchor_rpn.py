@@ -111,6 +111,11 @@ class AnchorRPN(nn.Module):
         self.coder, self.loss, self.proposing = coder, loss, proposing
         self.assigner, self.matching = assigner, assigner.rule.matching
         self.sampling, self.boundary_thresh = sampling, boundary_thresh
+        # here, as not every PyTorch can make one inside of a graph
+        self.train_nms, self.test_nms = (
+            NMS(proposing.nms_iou, limits.post_nms, coder, nwd_constant=proposing.nms_constant)
+            for limits in (proposing.train, proposing.test)
+        )
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> AnchorRPN:
@@ -235,8 +240,7 @@ class AnchorRPN(nn.Module):
         labels, group = torch.ones_like(image), image * num_levels + level.flatten()
         per_level = self.proposing.per == "level"
         rows, num_rows = (group, num_images * num_levels) if per_level else (image, num_images)
-        proposing = self.proposing
-        nms = NMS(proposing.nms_iou, limits.post_nms, self.coder, nwd_constant=proposing.nms_constant)
+        nms = self.train_nms if limits is self.proposing.train else self.test_nms
         candidates = Candidates(boxes.flatten(0, 1), logits.sigmoid().flatten(), labels, rows, group, fit.flatten())
         kept = nms(candidates, num_rows)
         return _best_of_levels(kept, num_images, limits) if per_level else kept

@@ -129,6 +129,11 @@ class RetinaNet(nn.Module):
             nms=replace(nms, counts=nms.counts and keys.MIN_SIZE < 0),  # else some go after it
         )
 
+    @property
+    def follows_steps(self) -> bool:
+        """Whether something is done once a step, in the first of its parts."""
+        return self.loss.normalizer == "ema"
+
     def forward(
         self, images: ImageList, features: Mapping[str, Tensor], ground_truth: GroundTruth | None, propose: bool
     ) -> tuple[Proposals | None, dict[str, Tensor]]:

@@ -1,0 +1,83 @@
+"""Detectors with a body of one convolution a level, with graphs that are run as they are traced, and counted."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from detframe.layers import ConvNorm
+from detframe.modeling import build_detection_model
+from detframe.modeling.compiling import compile_model
+from tests.modeling.tiny import DENSE, tiny_config
+
+CPU = torch.device("cpu")
+DETECTORS = {
+    "fcos": {**DENSE, "MODEL.RPN.NAME": "FCOS", "MODEL.FCOS.NUM_CONVS": 1},
+    "retinanet": {**DENSE, "MODEL.RPN.NAME": "RetinaNet", "MODEL.RETINANET.NUM_CONVS": 1},
+    "faster_rcnn": {
+        "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM": 16,
+        "MODEL.RPN.PRE_NMS_TOP_N_TRAIN": 50,
+        "MODEL.RPN.POST_NMS_TOP_N_TRAIN": 20,
+    },
+}
+
+
+class Body(nn.Module):
+    """One convolution a level."""
+
+    def __init__(self, strides):
+        super().__init__()
+        self.strides, self.out_channels = dict(strides), 16
+        self.convs = nn.ModuleList(ConvNorm(3, 16, 3, norm="FrozenBN", relu=True) for _ in strides)
+
+    def forward(self, x):
+        levels = zip(self.convs, self.strides.items(), strict=True)
+        return {name: conv(F.avg_pool2d(x, stride, ceil_mode=True)) for conv, (name, stride) in levels}
+
+
+class Counter:
+    """A backend that counts the graphs that it is given, and runs them as they are."""
+
+    def __init__(self):
+        self.graphs = 0
+
+    def __call__(self, graph, inputs):
+        self.graphs += 1
+        return graph.forward
+
+
+def made(name, *opts):
+    torch.manual_seed(0)
+    model = build_detection_model(tiny_config(DETECTORS[name], *opts))
+    model.backbone = Body(model.backbone.strides)
+    return model
+
+
+def pair(name, how, *opts, shapes=0):
+    """A detector, the same one compiled, and the counter of its graphs."""
+    eager, compiled, counter = made(name, *opts), made(name, *opts), Counter()
+    compiled.load_state_dict(eager.state_dict())
+    compile_model(compiled, how, CPU, shapes, backend=counter)
+    return eager, compiled, counter
+
+
+def images_of(height, width):
+    generator = torch.Generator().manual_seed(height)
+    return [torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator) for _ in range(2)]
+
+
+def step(model, images, targets):
+    """Losses and gradients."""
+    model.zero_grad()
+    losses = model(images, targets)
+    sum(losses.values()).backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    return {key: loss.detach() for key, loss in losses.items()}, gradients
+
+
+def check_same(a, b):
+    for found, wanted in zip(a, b, strict=True):
+        assert found.keys() == wanted.keys()
+        for key, value in wanted.items():
+            torch.testing.assert_close(found[key], value, atol=1e-5, rtol=1e-4, msg=lambda m, k=key: f"{k}: {m}")
