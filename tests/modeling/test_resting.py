@@ -10,6 +10,7 @@ import torch
 
 from detframe.config import get_cfg
 from detframe.layers import folding
+from detframe.layers.resting import _sum_of_bits
 from detframe.modeling import build_detection_model
 
 IMAGES = [torch.randint(0, 256, (3, 64, 96), generator=torch.Generator().manual_seed(2), dtype=torch.uint8)]
@@ -58,6 +59,14 @@ def _data(model):
     model.backbone.body.layer3[0].conv2.weight.data.mul_(-2)
 
 
+def _one_value(model):
+    model.backbone.body.layer1[0].conv2.weight.data[1, 2, 0, 1] += 3
+
+
+def _numpy(model):
+    model.backbone.body.layer1[0].conv1.weight.detach().numpy()[5] *= -1
+
+
 def _replaced(model):
     conv = model.backbone.body.layer3[0].conv2
     conv.weight = torch.nn.Parameter(-conv.weight.detach())
@@ -85,7 +94,9 @@ def _step(model):
     model.eval()
 
 
-@pytest.mark.parametrize("change", [_row, _data, _replaced, _norm, _loaded, _fully_connected, _step])
+@pytest.mark.parametrize(
+    "change", [_row, _data, _one_value, _numpy, _replaced, _norm, _loaded, _fully_connected, _step]
+)
 def test_a_change_of_weights_is_seen(model, change):
     before = assert_true(model)
     change(model)
@@ -136,3 +147,28 @@ def test_nothing_is_kept_where_modules_are_to_be_called_themselves(model):
     with torch.no_grad(), folding(False):
         model(IMAGES)
     assert not model.resting._kept
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.float32,
+        torch.float64,
+        torch.bfloat16,
+        torch.float16,
+        torch.int64,
+        torch.uint8,
+        torch.bool,
+        torch.complex64,
+    ],
+)
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (5,), (8,), (4, 2, 3, 3)])
+def test_any_value_is_in_the_sum(dtype, shape):
+    x = torch.ones(shape, dtype=dtype)
+    for form in [x, x.to(memory_format=torch.channels_last)] if x.ndim == 4 else [x]:
+        before = _sum_of_bits(form)
+        assert torch.equal(before, _sum_of_bits(form.clone()))
+        for i in range(form.numel()):
+            changed = form.clone()
+            changed.as_strided((form.numel(),), (1,))[i] = 0
+            assert not torch.equal(before, _sum_of_bits(changed))
