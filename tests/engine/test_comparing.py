@@ -18,7 +18,7 @@ from detframe.engine.comparing import (
     why_not,
 )
 from detframe.evaluation.exported import FileModel
-from detframe.inference.augmentation import AugmentedModel
+from detframe.inference.augmentation import AugmentedModel, View
 from detframe.report.whole_images import EQUAL, WHOLE
 
 
@@ -85,7 +85,7 @@ def test_pixels_and_seconds_are_those_of_the_model_for_each_image():
 
 
 def test_pixels_of_several_views_and_of_a_file_of_one_size():
-    views = SimpleNamespace(views=[SimpleNamespace(min_size=100, max_size=0)] * 2)
+    views = SimpleNamespace(views=[View(100, 0), View(100, 0, -1)])
     views.shapes_seen = AugmentedModel.shapes_seen.__get__(views)
     assert views.shapes_seen((50, 80)) == [(100, 160)] * 2
     card = SimpleNamespace(input=SimpleNamespace(static_hw=(100, 200)), class_agnostic=False, pixel=0.0)

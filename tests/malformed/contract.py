@@ -26,7 +26,7 @@ from typing import Any
 
 from detframe.cli.errors import user_message
 
-CRASHED = "crashed or hung"
+CRASHED, MAKING = "crashed or hung", "making the cases"
 READ, REPAIRED, REFUSED, FAULT = "read", "repaired", "refused", "fault"
 # What one case may take, of the processor and on the clock (where the machine is busy, or the case waits), and how long
 # a message may be
@@ -172,6 +172,9 @@ class Tally:
         return "\n".join(lines)
 
 
+Cases = Callable[[str, Path], Iterator[Case]]
+
+
 def check(family: str, cases: Iterable[Case], at_least: int) -> None:
     """Judge every case in this process; fails with those that are faults.
 
@@ -198,18 +201,25 @@ def check_apart(family: str, folder: Path, at_least: int) -> None:
     settle(run_apart(family, folder), at_least)
 
 
-def run_apart(family: str, folder: Path, seconds: float = 2 * WAITING) -> Tally:
-    """Judge the cases of a family in a process that is begun again after each crash and hang, which are faults."""
+def run_apart(family: str, folder: Path, seconds: float = 2 * WAITING, cases: Cases | None = None) -> Tally:
+    """Judge the cases of a family in a process that is begun again after each crash and hang, which are faults.
+
+    Args:
+        seconds: how long a case may take; to import what makes them, there is more time.
+        cases: makes them, from the family and a folder; None: `cases_of`.
+    """
     tally = Tally(family)
     while sum(fault.text.startswith(CRASHED) for fault in tally.faults) <= 20:
-        place, begun = folder / str(len(tally.outcomes)), "making the cases"
+        place, begun = folder / str(len(tally.outcomes)), MAKING
         place.mkdir(parents=True)
         ours, theirs = APART.Pipe(duplex=False)
-        process = APART.Process(target=_report, args=(family, place, len(tally.outcomes), theirs), daemon=True)
+        process = APART.Process(
+            target=_report, args=(family, place, len(tally.outcomes), theirs, cases or cases_of), daemon=True
+        )
         process.start()
         theirs.close()
         try:
-            while ours.poll(seconds):
+            while ours.poll(max(seconds, 2 * WAITING) if begun == MAKING else seconds):
                 begun, *ended = ours.recv()
                 if not begun:
                     return tally
@@ -225,7 +235,7 @@ def run_apart(family: str, folder: Path, seconds: float = 2 * WAITING) -> Tally:
     return tally
 
 
-def _report(family: str, folder: Path, start: int, to: Any) -> None:
+def _report(family: str, folder: Path, start: int, to: Any, cases: Cases) -> None:
     """What the process of `run_apart` does: the name of each case from number `start` on, and then its outcome."""
     for kind in (UserWarning, DeprecationWarning, FutureWarning):  # PyTorch's, of how it was called
         warnings.simplefilter("ignore", kind)
@@ -233,7 +243,7 @@ def _report(family: str, folder: Path, start: int, to: Any) -> None:
     file = os.open(folder / "output.txt", os.O_CREAT | os.O_WRONLY)
     for stream in (1, 2):  # what readers in C print belongs to no test's output
         os.dup2(file, stream)
-    for number, case in enumerate(cases_of(family, folder / "files")):
+    for number, case in enumerate(cases(family, folder / "files")):
         if number == start:
             _limit_memory()  # once the family has imported what it needs
         if number >= start:

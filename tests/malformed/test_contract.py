@@ -69,7 +69,7 @@ def test_a_reader_that_takes_all_memory_is_caught():
     assert judge(Case("greedy", greedy, ("a.json",))).kind == FAULT
 
 
-def crashing(folder: Path) -> Iterator[Case]:
+def crashing(family: str, folder: Path) -> Iterator[Case]:
     yield Case("sound", lambda: READ, ("x",))
     yield Case("killed", lambda: str(os.kill(os.getpid(), signal.SIGSEGV)), ("x",))
     yield Case("deaf", lambda: _deaf(), ("x",))
@@ -83,9 +83,8 @@ def _deaf() -> str:
     return READ
 
 
-def test_a_crash_and_a_hang_in_c_are_told_with_their_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(contract, "cases_of", lambda _, folder: crashing(folder))
-    tally = contract.run_apart("crashing", tmp_path, seconds=1.5)
+def test_a_crash_and_a_hang_in_c_are_told_with_their_case(tmp_path: Path):
+    tally = contract.run_apart("crashing", tmp_path, seconds=1.5, cases=crashing)
     assert [outcome.kind for outcome in tally.outcomes] == [READ, FAULT, FAULT, REFUSED]
     assert [fault.case for fault in tally.faults] == ["killed", "deaf"]
     with pytest.raises(AssertionError, match=r'python -m tests\.malformed crashing "killed"'):
