@@ -23,6 +23,7 @@ SMALLEST = 8  # pixels of a silhouette
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Print what the spread of the labels leaves."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--train", type=Path, required=True, help="folder with images/ and labels/ (YOLO) that the fit is made on"
