@@ -7,6 +7,8 @@ way of computing from Pillow, which keeps more bits of its weights and so differ
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 _WEIGHT_BITS = 15  # a weight fits into a signed number of 16 bits
@@ -31,9 +33,14 @@ def resize_shape(size_hw: tuple[int, int], min_size: int, max_size: int = 0) -> 
 
 def resize_shapes(sizes_hw: np.ndarray, min_size: int, max_size: int = 0) -> np.ndarray:
     """`resize_shape` of many images: int64 (I, 2) gives int64 (I, 2)."""
+    return size_of_each(sizes_hw, lambda size_hw: resize_shape(size_hw, min_size, max_size))
+
+
+def size_of_each(sizes_hw: np.ndarray, function: Callable[[tuple[int, int]], tuple[int, int]]) -> np.ndarray:
+    """A function of sizes, for many images, called once a size: int64 (I, 2) gives int64 (I, 2)."""
     kinds, kind_of = np.unique(sizes_hw, axis=0, return_inverse=True)
-    shapes = [resize_shape((int(height), int(width)), min_size, max_size) for height, width in kinds]
-    return np.array(shapes, dtype=np.int64).reshape(-1, 2)[kind_of.reshape(-1)]
+    values = [function((height, width)) for height, width in kinds.tolist()]
+    return np.array(values, dtype=np.int64).reshape(-1, 2)[kind_of.reshape(-1)]
 
 
 def fitting_shape(size_hw: tuple[int, int], plane_hw: tuple[int, int]) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Generator
 
 from detframe.arrays.canvases import Canvases, SizeHW
+from detframe.arrays.resize import size_of_each
 from detframe.data.records import Records
 from detframe.data.samplers import START, Beginning, Draw, GroupOf, TrainSampler, sample_seed
 from detframe.data.transforms import Compose, build_train_transforms
@@ -36,7 +37,7 @@ class SampleSizes:
         self.records, self.transforms, self.seed = records, transforms, seed
         self.sizes_hw = records.sizes_hw
         if not transforms.resizes_at_random:
-            self.sizes_hw = _resized(self.sizes_hw, transforms)
+            self.sizes_hw = size_of_each(self.sizes_hw, lambda size_hw: transforms.size_after(size_hw, Generator()))
 
     def __call__(self, draw: Draw, turn: int) -> SizeHW:
         """(height, width) of the `turn`-th sample of an image in an epoch."""
@@ -45,12 +46,6 @@ class SampleSizes:
             return height, width
         seed = sample_seed(self.seed, draw.epoch, self.records.sample_key(draw.record), turn)
         return self.transforms.size_after((height, width), Generator().manual_seed(seed))
-
-
-def _resized(sizes_hw: np.ndarray, transforms: Compose) -> np.ndarray:
-    kinds, kind_of = np.unique(sizes_hw, axis=0, return_inverse=True)
-    after = [transforms.size_after((height, width), Generator()) for height, width in kinds.tolist()]
-    return np.array(after, dtype=np.int64).reshape(-1, 2)[kind_of.reshape(-1)]
 
 
 class BucketOf:

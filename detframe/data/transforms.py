@@ -62,6 +62,8 @@ class Resize:
         # of all values: 0 keeps the size of the file, which may be above all others
         return max(resize_shape(size_hw, size, self.max_size) for size in self.min_sizes)
 
+    largest_after = largest  # nothing is cut
+
     def __call__(
         self, image: Tensor, target: Target, generator: Generator, size_hw: SizeHW | None = None
     ) -> tuple[Tensor, Target]:
@@ -189,6 +191,12 @@ class Compose:
             size_hw = transform.size_after(size_hw, generator)
         return size_hw
 
+    def largest_after(self, size_hw: SizeHW) -> SizeHW:
+        """The largest size in which an image of `size_hw` comes out."""
+        for transform in self._resizing():
+            size_hw = transform.largest_after(size_hw)
+        return size_hw
+
     def _resizing(self) -> list[Resize | LargeScaleJitter]:
         """Those that change sizes, which stand before all others: no other has drawn random numbers by then."""
         return [transform for transform in self.transforms if isinstance(transform, Resize | LargeScaleJitter)]
@@ -275,12 +283,18 @@ class LargeScaleJitter:
 
     def size_after(self, size_hw: SizeHW, generator: Generator) -> SizeHW:
         """The size of an image of `size_hw` afterwards; draws what `__call__` draws."""
-        height, width = self._resize(torch.rand(3, generator=generator).tolist()[0]).largest(size_hw)
-        return min(height, self.size), min(width, self.size)
+        return self._cut(self._resize(torch.rand(3, generator=generator).tolist()[0]).largest(size_hw))
 
     def largest(self, size_hw: SizeHW) -> SizeHW:
         """The largest size to which an image of `size_hw` may be resized, before it is cut."""
         return self._resize(1.0).largest(size_hw)
+
+    def largest_after(self, size_hw: SizeHW) -> SizeHW:
+        """The largest size of an image of `size_hw` afterwards."""
+        return self._cut(self.largest(size_hw))
+
+    def _cut(self, size_hw: SizeHW) -> SizeHW:
+        return min(size_hw[0], self.size), min(size_hw[1], self.size)
 
     def _resize(self, random: float) -> Resize:
         """The resizing for a number from 0 to 1."""

@@ -10,9 +10,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from detframe.arrays.canvases import Canvases, SizeHW
-from detframe.arrays.resize import resize_shapes
+from detframe.arrays.resize import resize_shapes, size_of_each
 from detframe.config import ConfigNode
 from detframe.data import Records
+from detframe.data.transforms import build_train_transforms
 from detframe.errors import InvalidValueError
 from detframe.evaluation.loop import takes_paste_masks
 from detframe.inference.augmentation import views_of
@@ -28,16 +29,10 @@ def test_forms(cfg: ConfigNode) -> list[SizeHW]:
 
 def largest_sizes(cfg: ConfigNode, sizes_hw: np.ndarray, training: bool) -> Iterator[np.ndarray]:
     """The largest sizes int64 (I, 2) in which a model sees images of some sizes; several where none is the largest."""
-    keys = cfg.INPUT
-    if not training:
-        forms = test_forms(cfg)
-    elif keys.LSJ.ON:
-        limit = max(1, round(keys.LSJ.SIZE * keys.LSJ.MAX_SCALE))
-        yield np.minimum(resize_shapes(sizes_hw, limit, limit), keys.LSJ.SIZE)
+    if training:
+        yield size_of_each(sizes_hw, build_train_transforms(cfg).largest_after)
         return
-    else:
-        forms = [(size, keys.MAX_SIZE_TRAIN) for size in keys.MIN_SIZE_TRAIN]
-    for form in dict.fromkeys(forms):
+    for form in test_forms(cfg):
         yield resize_shapes(sizes_hw, *form)
 
 
@@ -49,9 +44,8 @@ def outside(cfg: ConfigNode, canvases: Canvases, records: Records, training: boo
     """
     too_large: dict[int, np.ndarray] = {}
     for sizes_hw in largest_sizes(cfg, records.sizes_hw, training):
-        kinds, kind_of = np.unique(sizes_hw, axis=0, return_inverse=True)
-        held = np.array([canvases.bucket((height, width)) is not None for height, width in kinds.tolist()], dtype=bool)
-        for index in np.flatnonzero(~held[kind_of.reshape(-1)]).tolist():
+        held = size_of_each(sizes_hw, lambda size_hw: canvases.bucket(size_hw) or (0, 0)).any(1)
+        for index in np.flatnonzero(~held).tolist():
             too_large.setdefault(index, sizes_hw[index])
     rows = sorted(too_large)
     return np.array(rows, dtype=np.int64), np.array([too_large[row] for row in rows], dtype=np.int64).reshape(-1, 2)

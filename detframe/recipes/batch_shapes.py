@@ -12,7 +12,7 @@ from itertools import islice
 import numpy as np
 
 from detframe.arrays.canvases import Buckets, Canvases, SizeHW, propose
-from detframe.arrays.resize import resize_shapes
+from detframe.arrays.resize import resize_shapes, size_of_each
 from detframe.config import ConfigNode
 from detframe.data import Records, build_sampler, image_repeats
 from detframe.data.bucketing import SampleSizes, group_of
@@ -119,8 +119,7 @@ def _proposals(cfg: ConfigNode, divisor: int, sets: Mapping[str, Records]) -> It
     for count in range(1, MOST_BUCKETS + 1):
         buckets = propose(sizes_hw, count, divisor)
         held = Canvases(buckets, divisor)
-        kinds, counts = np.unique(sizes_hw, axis=0, return_counts=True)
-        cost = sum(n * float(np.prod(held.canvas((h, w)))) for (h, w), n in zip(kinds.tolist(), counts, strict=True))
+        cost = float(size_of_each(sizes_hw, held.canvas).astype(np.float64).prod(1).sum())
         if len(buckets) < count or before - cost < WORTH * pixels:
             return
         before = cost
