@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,8 +32,8 @@ class BoxLoss:
     """How far predicted boxes are from objects.
 
     Args:
-        kind: "smooth_l1", of the deltas; "giou", 1 - GIoU of the boxes (arXiv:1902.09630); or "nwd", 1 - NWD of the
-            boxes (arXiv:2110.13389, equation 8).
+        kind: "smooth_l1", of the deltas; "giou" (arXiv:1902.09630), "diou" or "ciou" (arXiv:1911.08287) of the boxes;
+            or "nwd", 1 - NWD of the boxes (arXiv:2110.13389, equation 8).
         beta: of smooth-L1.
         nwd_constant: of NWD, in pixels.
     """
@@ -43,12 +44,12 @@ class BoxLoss:
 
     def __call__(self, deltas: Tensor, references: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:
         """Losses (...) of `deltas` (..., 4) at `references` that should be `boxes`, which broadcast."""
-        if self.kind == "giou":
-            found = coder.extend(coder.decode(deltas, references))
-            return distance_iou_loss(_from_origin(found), _from_origin(coder.extend(boxes)), "giou", 0.0)
+        if self.kind == "smooth_l1":
+            return _smooth_l1(deltas, coder.encode(boxes, references), self.beta).sum(-1)
         if self.kind == "nwd":  # the same wherever boxes end
             return 1 - normalized_wasserstein(coder.decode(deltas, references), boxes, self.nwd_constant)
-        return _smooth_l1(deltas, coder.encode(boxes, references), self.beta).sum(-1)
+        found = coder.extend(coder.decode(deltas, references))
+        return distance_iou_loss(_from_origin(found), _from_origin(coder.extend(boxes)), self.kind, 0.0)
 
     def total(self, deltas: Tensor, references: Tensor, boxes: Tensor, coder: BoxCoder, rows: Tensor) -> Tensor:
         """The sum of the losses of `rows`, bool (R,); whatever stands in the others, they have no part in its gradient.
@@ -69,7 +70,8 @@ def distance_iou_loss(pred: Tensor, target: Tensor, kind: str, smoothing: float)
     """The box loss of locations of FCOS, from distances to the sides: (..., 4), (..., 4) -> (...).
 
     Args:
-        kind: "iou" (-ln IoU, UnitBox, arXiv:1608.01471), "linear_iou" (1 - IoU) or "giou" (1 - GIoU, arXiv:1902.09630).
+        kind: "iou" (-ln IoU, UnitBox, arXiv:1608.01471), "linear_iou" (1 - IoU), "giou" (1 - GIoU, arXiv:1902.09630),
+            "diou" or "ciou" (arXiv:1911.08287, equations 7 and 10).
         smoothing: see `distance_iou`.
 
     Raises:
@@ -83,7 +85,37 @@ def distance_iou_loss(pred: Tensor, target: Tensor, kind: str, smoothing: float)
     if kind == "giou":
         enclosing = enclosing + 1e-7
         return 1 - (iou - (enclosing - union) / enclosing)
-    raise InvalidValueError(f"unknown box loss {kind!r}; known: iou, linear_iou, giou")
+    if kind == "diou":
+        return 1 - iou + _centre_penalty(pred, target)
+    if kind == "ciou":
+        return 1 - iou + _centre_penalty(pred, target) + _aspect_penalty(pred, target, iou)
+    raise InvalidValueError(f"unknown box loss {kind!r}; known: iou, linear_iou, giou, diou, ciou")
+
+
+def _centre_penalty(pred: Tensor, target: Tensor) -> Tensor:
+    """Squared distance of the centres over the squared diagonal of the box around both (arXiv:1911.08287, equation
+    6)."""
+    outer = torch.maximum(pred, target)
+    diagonal = (outer[..., :2] + outer[..., 2:]).square().sum(-1)
+    apart = (_centre(pred) - _centre(target)).square().sum(-1)
+    return apart / (diagonal + torch.finfo(diagonal.dtype).eps)
+
+
+def _centre(distance: Tensor) -> Tensor:
+    return (distance[..., 2:] - distance[..., :2]) / 2
+
+
+def _aspect_penalty(pred: Tensor, target: Tensor, iou: Tensor) -> Tensor:
+    """alpha * v of CIoU (arXiv:1911.08287, equations 8, 9 and 11); no gradient flows into alpha, as in the paper."""
+    v = 4 / math.pi**2 * (_angle(target) - _angle(pred)).square()
+    alpha = (v / (1 - iou + v).clamp(min=torch.finfo(v.dtype).eps)).detach()
+    return alpha * v
+
+
+def _angle(distance: Tensor) -> Tensor:
+    """arctan(width / height)."""
+    width, height = (distance[..., :2] + distance[..., 2:]).clamp(min=torch.finfo(distance.dtype).eps).unbind(-1)
+    return torch.atan2(width, height)
 
 
 def distance_nwd_loss(pred: Tensor, target: Tensor, constant: float) -> Tensor:
@@ -170,3 +202,66 @@ def _negatives(x: Tensor, factors: Tensor, gamma: float) -> tuple[Tensor, Tensor
     # gamma * (1 - score) * cross_entropy + score, all times the factor
     slope = cross_entropy.mul_(gamma).lerp_(x.new_ones(()), score).mul_(factor)
     return loss, slope
+
+
+# ------------------------------------------------------------------ scores that say how well a box fits
+def quality_focal(logits: Tensor, targets: Tensor, weights: Tensor, beta: float = 2.0) -> Tensor:
+    """The quality focal loss of each entry, float32 (..., K) (GFL, arXiv:2006.04388, equation 5).
+
+        |y - s|^beta * -((1 - y) log(1 - s) + y log(s)),   s = sigmoid(logit)
+
+    Args:
+        logits: (..., K).
+        targets: (..., K), y from 0 to 1: how well the box fits at the entry of its class, 0 elsewhere. No gradient
+            flows into them.
+        weights: factors that broadcast to the entries, as (..., 1) of rows; 0 leaves an entry out.
+        beta: how fast the loss of an entry that is nearly right falls.
+    """
+    logits, targets = logits.float(), targets.detach().float()
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return _power((targets - logits.sigmoid()).abs(), beta) * cross_entropy * weights
+
+
+def varifocal(logits: Tensor, targets: Tensor, weights: Tensor, alpha: float = 0.75, gamma: float = 2.0) -> Tensor:
+    """The varifocal loss of each entry, float32 (..., K) (VarifocalNet, arXiv:2008.13367, equation 2).
+
+        q > 0:  -q (q log(p) + (1 - q) log(1 - p)),   p = sigmoid(logit)
+        q = 0:  -alpha p^gamma log(1 - p)
+
+    Args:
+        logits, targets, weights: as those of `quality_focal`; q is the target.
+        alpha: weight of the entries without an object.
+        gamma: how fast the loss of such an entry falls as it becomes easy.
+    """
+    logits, targets = logits.float(), targets.detach().float()
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    factor = torch.where(targets > 0, targets, alpha * _power(logits.sigmoid(), gamma))
+    return factor * cross_entropy * weights
+
+
+def distribution_focal(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """The distribution focal loss of each distance, float32 (...) (GFL, arXiv:2006.04388, equation 6).
+
+        -((y_right - y) log(S_left) + (y - y_left) log(S_right)),   S = softmax(logits)
+
+    where y_left and y_right are the whole numbers around y.
+
+    Args:
+        logits: (..., B) of the distances 0, 1, ..., B - 1; B is at least 2.
+        targets: (...), y; beyond 0 and B - 1 it counts as the nearer of them. No gradient flows into them.
+        weights: factors that broadcast to the distances; 0 leaves one out.
+    """
+    logits = logits.float()
+    y = targets.detach().float().clamp(0, logits.shape[-1] - 1)
+    left = y.floor().clamp(max=logits.shape[-1] - 2)
+    at = torch.stack([left, left + 1], -1).long()
+    # the two shares add up to 1, so that of the softmax its normaliser is left
+    low, high = logits.gather(-1, at).unbind(-1)
+    return (logits.logsumexp(-1) - torch.lerp(low, high, y - left)) * weights
+
+
+def _power(x: Tensor, exponent: float) -> Tensor:
+    """`x` ** `exponent` of numbers from 0 on, whose slope is finite at 0 too."""
+    if exponent == 2:  # which a power takes ten times as long for on a CPU
+        return x.square()
+    return x.clamp(min=torch.finfo(x.dtype).eps).pow(exponent)

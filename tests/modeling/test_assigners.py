@@ -183,7 +183,7 @@ def test_the_iou_quality_of_a_location_outside_is_that_with_its_object():
     assert float(distance_iou(apart, distances(at, box), 0.0)[0]) == 0
 
 
-@pytest.mark.parametrize("kind", ["iou", "linear_iou", "giou"])
+@pytest.mark.parametrize("kind", ["iou", "linear_iou", "giou", "diou", "ciou"])
 def test_fcos_box_losses_pull_towards_an_object_beside_the_location(kind):
     options = ("MODEL.FCOS.IOU_LOSS_TYPE", kind, "MODEL.FCOS.BOX_QUALITY", "iou")
     head = head_of(FCOS, "MODEL.RPN.ASSIGNER", "rfla", *FIELDS, *options)
@@ -216,7 +216,7 @@ def test_what_locations_without_an_object_say_of_boxes_does_not_count(strange):
     assert torch.equal(*gradients) and not gradients[1][background].any() and gradients[1][~background].any()
 
 
-@pytest.mark.parametrize("box_loss", ["smooth_l1", "giou", "nwd"])
+@pytest.mark.parametrize("box_loss", ["smooth_l1", "giou", "diou", "ciou", "nwd"])
 def test_what_anchors_without_an_object_say_of_boxes_does_not_count(box_loss):
     head = head_of(RetinaNet, *SIZES, "MODEL.RETINANET.BOX_LOSS_TYPE", box_loss)
     truth = pack_targets([make_target([[6.0, 6, 60, 60]], [1], seed=1), EMPTY], 3, torch.device("cpu"))

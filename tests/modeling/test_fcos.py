@@ -89,13 +89,13 @@ def test_box_losses_by_hand_and_against_torchvision():
     xy = torch.zeros(50, 2)
     expected = generalized_box_iou_loss(boxes_at(xy, pred), boxes_at(xy, target))
     torch.testing.assert_close(distance_iou_loss(pred, target, "giou", 0.0), expected, atol=1e-5, rtol=1e-4)
-    with pytest.raises(ValueError, match=r"diou.*known: iou, linear_iou, giou"):
-        distance_iou_loss(pred, target, "diou", 0.0)
+    with pytest.raises(ValueError, match=r"eiou.*known: iou, linear_iou, giou, diou, ciou"):
+        distance_iou_loss(pred, target, "eiou", 0.0)
 
 
 def test_a_box_that_overlaps_nothing_has_a_finite_loss_and_gradient():
     pred = torch.zeros(1, 4, requires_grad=True)
-    for kind in ("iou", "linear_iou", "giou"):
+    for kind in ("iou", "linear_iou", "giou", "diou", "ciou"):
         loss = distance_iou_loss(pred, torch.full((1, 4), 5.0), kind, 0.0).sum()
         assert torch.isfinite(loss) and torch.isfinite(torch.autograd.grad(loss, pred)[0]).all()
 

@@ -19,7 +19,7 @@ BOXES = torch.tensor([[2.0, 0, 12, 10], [5, 5, 25, 25]])
 
 
 @pytest.mark.parametrize("pixel", [0.0, 1.0])
-@pytest.mark.parametrize("kind", ["smooth_l1", "giou", "nwd"])
+@pytest.mark.parametrize("kind", ["smooth_l1", "giou", "diou", "ciou", "nwd"])
 def test_right_deltas_cost_nothing(kind: str, pixel: float):
     coder = BoxCoder(WEIGHTS, pixel)
     deltas = coder.encode(BOXES, ANCHORS).requires_grad_()
@@ -43,7 +43,7 @@ def test_no_movement_by_hand():
     torch.testing.assert_close(BoxLoss("giou", 0.0)(zero[:1], ANCHORS[:1], far, CODER), expected)
 
 
-@pytest.mark.parametrize("kind", ["smooth_l1", "giou", "nwd"])
+@pytest.mark.parametrize("kind", ["smooth_l1", "giou", "diou", "ciou", "nwd"])
 def test_no_boxes(kind: str):
     none = torch.zeros(0, 4, requires_grad=True)
     loss = BoxLoss(kind, 1.0)(none, none.detach(), none.detach(), CODER)
@@ -52,14 +52,15 @@ def test_no_boxes(kind: str):
 
 
 @pytest.mark.parametrize("targets", [[FULL, FULL], [make_target([], []), FULL]], ids=["full", "half"])
-def test_an_rcnn_trains_with_giou(targets):
+@pytest.mark.parametrize("kind", ["giou", "diou", "ciou"])
+def test_an_rcnn_trains_with_losses_of_overlap(targets, kind):
     from detframe.modeling import build_detection_model
 
     torch.manual_seed(0)
-    giou = {"MODEL.RPN.BOX_LOSS_TYPE": "giou", "MODEL.ROI_BOX_HEAD.BOX_LOSS_TYPE": "giou"}
-    model = build_detection_model(tiny_config(giou))
+    keys = {"MODEL.RPN.BOX_LOSS_TYPE": kind, "MODEL.ROI_BOX_HEAD.BOX_LOSS_TYPE": kind}
+    model = build_detection_model(tiny_config(keys))
     losses = model.train()(make_images(), targets)
-    assert 0 < losses["loss_roi_box"] < 2 and losses["loss_rpn_box"] > 0
+    assert 0 < losses["loss_roi_box"] < 3 and losses["loss_rpn_box"] > 0
     sum(losses.values()).backward()
     assert not [n for n, p in model.named_parameters() if p.requires_grad and not torch.isfinite(p.grad).all()]
 

@@ -31,8 +31,9 @@ BOX_WEIGHTS = Each(LENGTH, sizes=(4,))
 RATIOS = Each(Number(above=0, ceiling=1e4), filled=True, wrapped=True)
 ANCHOR_SIZES = Each(Each(LENGTH, filled=True), filled=True, bare=True)
 
-BOX_LOSS = {"smooth_l1": "on the deltas", "giou": "1 - GIoU, on the boxes", "nwd": "1 - NWD, on the boxes, with "
-    "MODEL.NWD_CONSTANT (arXiv:2110.13389)"}
+BOX_LOSS = {"smooth_l1": "on the deltas", "giou": "1 - GIoU, on the boxes", "diou": "with the distance of the centres, "
+    "on the boxes (arXiv:1911.08287)", "ciou": "with that and the aspect ratio, on the boxes (arXiv:1911.08287)",
+    "nwd": "1 - NWD, on the boxes, with MODEL.NWD_CONSTANT (arXiv:2110.13389)"}
 NORM = {"": "none", "GN": "", "BN": "", "SyncBN": ""}
 
 HOW = Resume(FREE, "how the work is done or what is written; what is learned stays the same")

@@ -152,7 +152,8 @@ FCOS = section(
     BOX_QUALITY=Key("centerness", "What the extra output beside class and box predicts", choices={"centerness": "",
         "iou": "the IoU of the predicted box"}),
     IOU_LOSS_TYPE=Key("iou", "Box regression loss", choices={"iou": "-ln IoU", "linear_iou": "1 - IoU",
-        "giou": "1 - GIoU", "nwd": "1 - NWD, with MODEL.NWD_CONSTANT"}, resume=TARGETS),
+        "giou": "1 - GIoU", "diou": "with the distance of the centres", "ciou": "with that and the aspect ratio "
+        "(arXiv:1911.08287)", "nwd": "1 - NWD, with MODEL.NWD_CONSTANT"}, resume=TARGETS),
     IOU_SMOOTHING=Key(1.0, "Added to intersection and union in the box loss (the original: 1, torchvision: 0)",
         like=WEIGHT, resume=TARGETS),
     WEIGHT_BY_CENTERNESS=Key(True, 'Weight the box loss by centerness (the original with "centerness": True, '
