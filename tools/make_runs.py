@@ -1,7 +1,8 @@
-"""Write the tables of runs in docs/small_objects.md, and the plots beside them, from docs/small_runs.json.
+"""Write the tables of runs in the pages of docs/, and the plots beside them, from docs/runs.json.
 
 What stands between <!-- runs: NAME --> and <!-- end --> is made here, for each group of runs of the file; a group with
-a plot gets docs/images/NAME.svg, AP of small objects over what a training step costs. --check changes nothing.
+a plot gets docs/images/NAME.svg, AP of small objects over what a training step costs. A measure of several seeds is a
+list: the table has its mean, and all of them, and the plot a bar from the least to the best. --check changes nothing.
 """
 
 import argparse
@@ -9,11 +10,12 @@ import json
 import re
 import sys
 from pathlib import Path
+from statistics import mean
 from typing import Any
 from xml.sax.saxutils import escape
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-PAGE, RUNS = DOCS / "small_objects.md", DOCS / "small_runs.json"
+RUNS = DOCS / "runs.json"
 COLUMNS = {"config": "config", "steps": "steps", "time": "time, s", "cost": "step / FPN's", "AP": "AP", "AP50": "AP50",
            "APs": "AP small"}  # fmt: skip
 WIDTH, HEIGHT, MARGIN = 640, 400, 60
@@ -28,7 +30,8 @@ def main() -> int:
     args = parser.parse_args()
     groups = json.loads(RUNS.read_text(encoding="utf-8"))
     wanted = {DOCS / "images" / f"{name}.svg": plot(group) for name, group in groups.items() if group.get("plot")}
-    wanted[PAGE] = filled(PAGE.read_text(encoding="utf-8"), groups)
+    for page in sorted({DOCS / group["page"] for group in groups.values()}):
+        wanted[page] = filled(page.read_text(encoding="utf-8"), groups)
     stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     if args.check and stale:
         sys.stderr.write(f"out of date: {', '.join(map(str, stale))}; run `make docs`\n")
@@ -52,15 +55,26 @@ def table(rows: list[Row]) -> str:
     """Markdown; columns that no run has a value for are left out."""
     columns = [name for name in COLUMNS if any(name in row for row in rows)]
     lines = [[COLUMNS[name] for name in columns], ["---"] * len(columns)]
-    lines += [[str(row.get(name, "")) for name in columns] for row in rows]
+    lines += [[cell(row.get(name, "")) for name in columns] for row in rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def cell(value: Any) -> str:
+    """A value as the table shows it; of several seeds the mean, and each."""
+    if not isinstance(value, list):
+        return str(value)
+    return f"{mean(value):.1f} ({', '.join(map(str, value))})" if len(value) > 1 else str(value[0])
 
 
 def plot(group: dict[str, Any]) -> str:
     """SVG: a point for each run whose cost is known."""
-    points = [(row["cost"], row["APs"], row.get("label", row["config"])) for row in group["rows"] if "cost" in row]
+    points = [
+        (row["cost"], seeds if isinstance(seeds := row["APs"], list) else [seeds], row.get("label", row["config"]))
+        for row in group["rows"]
+        if "cost" in row
+    ]
     across = (0.0, max(x for x, _, _ in points) * 1.15)
-    up = (min(y for _, y, _ in points) - 1.0, max(y for _, y, _ in points) + 1.0)
+    up = (min(min(ys) for _, ys, _ in points) - 1.0, max(max(ys) for _, ys, _ in points) + 1.0)
 
     def place(x: float, y: float) -> tuple[float, float]:
         return (
@@ -73,8 +87,10 @@ def plot(group: dict[str, Any]) -> str:
     parts = [f'<path d="M{left:.0f} {top:.0f}V{bottom:.0f}H{right:.0f}" fill="none" stroke="#666"/>']
     parts += [_text(left - 6, place(0, y)[1] + 4, f"{y:.0f}", "end") for y in range(int(up[0]) + 1, int(up[1]) + 1, 2)]
     parts += [_text(place(x, up[0])[0], bottom + 18, str(x), "middle") for x in range(int(across[1]) + 1)]
-    for x, y, label in points:
-        at = place(x, y)
+    for x, ys, label in points:
+        at, worst, best = place(x, mean(ys)), place(x, min(ys)), place(x, max(ys))
+        if len(ys) > 1:
+            parts.append(f'<path d="M{at[0]:.1f} {worst[1]:.1f}V{best[1]:.1f}" stroke="#1f77b4" stroke-width="2"/>')
         parts.append(f'<circle cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="5" fill="#1f77b4"/>')
         parts.append(_text(at[0] + 9, at[1] + 4, label, "start"))
     parts.append(_text((left + right) / 2, HEIGHT - 14, "time of a training step, FPN = 1", "middle"))
