@@ -5,6 +5,7 @@ from detframe.ops.boxes import CONTINUOUS, BoxCoder, Matches, Matching, inside_i
 from detframe.ops.keypoints import heatmaps_to_keypoints, keypoint_loss, keypoints_to_cells
 from detframe.ops.losses import BoxLoss, distribution_focal, quality_focal, sigmoid_focal, varifocal
 from detframe.ops.mask_paste import encode_masks, paste_masks
+from detframe.ops.region_bags import RoIs
 from detframe.ops.roi_align import roi_align_pyramid
 from detframe.ops.sampling import Sampling, random_keys, sample_balanced
 from detframe.ops.suppression import soft_scores, weighted_boxes
@@ -15,6 +16,7 @@ __all__ = [
     "BoxLoss",
     "Matches",
     "Matching",
+    "RoIs",
     "Sampling",
     "anchor_templates",
     "distribution_focal",

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from detframe.ops.ambient import Ambient
 from detframe.ops.keypoints import heatmaps_to_keypoints, keypoints_at_once
+from detframe.ops.region_bags import RoIs
 from detframe.ops.roi_align import roi_align_by_level, roi_align_pyramid
 
 _exporting = Ambient("exporting", False)
@@ -72,7 +73,8 @@ def roi_align(
     aligned: bool,
 ) -> Tensor:
     """`roi_align_pyramid`, in contiguous memory: (R, C, S, S)."""
-    pooled = roi_align_pyramid(features, strides, boxes, image, level, output_size, sampling_ratio, aligned)
+    rois = RoIs(boxes, image, level, output_size, sampling_ratio, aligned)
+    pooled = roi_align_pyramid(features, strides, rois)
     return pooled.contiguous(memory_format=torch.contiguous_format).clone()
 
 
@@ -90,19 +92,12 @@ def _(
     return features[0].new_empty((boxes.shape[0], features[0].shape[1], output_size, output_size))
 
 
-def roi_align_in_graph(
-    features: Sequence[Tensor],
-    strides: Sequence[int],
-    boxes: Tensor,
-    image: Tensor,
-    level: Tensor,
-    output_size: int,
-    sampling_ratio: int,
-    aligned: bool,
-) -> Tensor:
+def roi_align_in_graph(features: Sequence[Tensor], strides: Sequence[int], rois: RoIs) -> Tensor:
     """`roi_align` with what every exporter knows."""
-    pool = roi_align if is_exporting() else roi_align_by_level
-    return pool(features, strides, boxes, image, level, output_size, sampling_ratio, aligned)
+    if not is_exporting():
+        return roi_align_by_level(features, strides, rois)
+    how = (rois.output_size, rois.sampling_ratio, rois.aligned)
+    return roi_align(features, strides, rois.boxes, rois.image_index, rois.level, *how)
 
 
 @torch.library.custom_op("detframe::keypoints", mutates_args=())

@@ -27,8 +27,17 @@ _FAR = 1e6
 
 
 @dataclass(frozen=True)
-class Regions:
-    """What is pooled, and how it is sampled; the names are those of `roi_align_pyramid`."""
+class RoIs:
+    """What is pooled, and how it is sampled.
+
+    Args:
+        boxes: (R, 4) in image pixels.
+        image_index: int64 (R,), the image of each.
+        level: int64 (R,), the position of its map among those of all levels.
+        output_size: S.
+        sampling_ratio: points per bin and direction; 0 adapts to the size of the RoI.
+        aligned: shift the points by half a pixel, so that they sit at pixel centres.
+    """
 
     boxes: Tensor
     image_index: Tensor
@@ -37,7 +46,7 @@ class Regions:
     sampling_ratio: int
     aligned: bool
 
-    def part(self, start: int, end: int) -> Regions:
+    def part(self, start: int, end: int) -> RoIs:
         """The regions from `start` to `end`."""
         rows = slice(start, end)
         return replace(self, boxes=self.boxes[rows], image_index=self.image_index[rows], level=self.level[rows])
@@ -119,23 +128,23 @@ class _Grid:
         return cell, weight / self.points.clamp(min=1)[..., None, None]
 
 
-def _grid(regions: Regions, maps: Maps) -> _Grid:
-    shift = 0.5 if regions.aligned else 0.0
-    scaled = regions.boxes.float() / maps.strides[regions.level][:, None] - shift
+def _grid(rois: RoIs, maps: Maps) -> _Grid:
+    shift = 0.5 if rois.aligned else 0.0
+    scaled = rois.boxes.float() / maps.strides[rois.level][:, None] - shift
     scaled = scaled.nan_to_num(nan=-_FAR).clamp(-_FAR, _FAR)
     start, end = scaled[:, [1, 0]], scaled[:, [3, 2]]
-    length = end - start if regions.aligned else (end - start).clamp(min=1.0)
-    length = length / regions.output_size
-    adaptive = regions.sampling_ratio <= 0
-    points = length.ceil().clamp(min=0) if adaptive else torch.full_like(length, regions.sampling_ratio)
-    corner = start[..., None] + torch.arange(regions.output_size) * length[..., None]
-    return _Grid(maps.sizes_hw[regions.level], corner, length, points, adaptive)
+    length = end - start if rois.aligned else (end - start).clamp(min=1.0)
+    length = length / rois.output_size
+    adaptive = rois.sampling_ratio <= 0
+    points = length.ceil().clamp(min=0) if adaptive else torch.full_like(length, rois.sampling_ratio)
+    corner = start[..., None] + torch.arange(rois.output_size) * length[..., None]
+    return _Grid(maps.sizes_hw[rois.level], corner, length, points, adaptive)
 
 
-def taps(regions: Regions, maps: Maps) -> Taps:
+def taps(rois: RoIs, maps: Maps) -> Taps:
     """The cells of all bins."""
-    side = regions.output_size
-    cell, weight = _grid(regions, maps).cells()
+    side = rois.output_size
+    cell, weight = _grid(rois, maps).cells()
     width = cell.shape[-1]
     used = torch.where(weight > 0, torch.arange(1, width + 1), 0)
     used = used.amax(-1) if width else used.sum(-1)  # (R, 2, S)
@@ -148,8 +157,8 @@ def taps(regions: Regions, maps: Maps) -> Taps:
     # One entry for each row of cells of a bag; index_select is several times as fast as an index
     bag = torch.repeat_interleave(y_used)
     at = (y_line - starts(y_used)).index_select(0, bag) + torch.arange(len(bag))
-    size = maps.sizes_hw[regions.level]
-    base = maps.rows()[regions.level] + regions.image_index * size.prod(1)
+    size = maps.sizes_hw[rois.level]
+    base = maps.rows()[rois.level] + rois.image_index * size.prod(1)
     region = torch.arange(number).repeat_interleave(side * side).index_select(0, bag)
     below = cell.index_select(0, at) * size[:, 1].index_select(0, region)
     begin = base.index_select(0, region) + below
@@ -166,16 +175,16 @@ def taps(regions: Regions, maps: Maps) -> Taps:
     )
 
 
-def _parts(regions: Regions, maps: Maps) -> Iterator[Regions]:
+def _parts(rois: RoIs, maps: Maps) -> Iterator[RoIs]:
     """Regions in their order, as many at once as have `_TAPS_AT_ONCE` taps at most, or one."""
-    grid = _grid(regions, maps)
+    grid = _grid(rois, maps)
     most = grid.points + 1 if grid.adaptive else 2 * grid.points
-    along = (most * regions.output_size).minimum(grid.size + 2.0 * regions.output_size)
+    along = (most * rois.output_size).minimum(grid.size + 2.0 * rois.output_size)
     total = along.prod(1).double().cumsum(0).tolist()
     start, before = 0, 0.0
     for end in range(1, len(total) + 1):
         if end == len(total) or total[end] - before > _TAPS_AT_ONCE:
-            yield regions.part(start, end)
+            yield rois.part(start, end)
             start, before = end, total[end - 1]
 
 
@@ -183,9 +192,9 @@ class _Pool(torch.autograd.Function):
     """Bag sums with a backward pass that is a bag sum as well, over the transposed incidence."""
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, regions: Regions, maps: Maps) -> Tensor:
+    def forward(ctx: Any, table: Tensor, rois: RoIs, maps: Maps) -> Tensor:
         """Pooled rows (B, C) of the table (M, C)."""
-        ctx.parts = list(_parts(regions, maps))
+        ctx.parts = list(_parts(rois, maps))
         ctx.maps, ctx.table_rows, ctx.kept = maps, len(table), None
         if len(ctx.parts) == 1:
             ctx.kept = taps(ctx.parts[0], maps)
@@ -222,11 +231,11 @@ def _transposed_sums(grad: Tensor, bags: Taps, table_rows: int) -> Tensor:
     return F.embedding_bag(bag, grad, offsets, per_sample_weights=weight, mode="sum")
 
 
-def pool_as_bags(features: Sequence[Tensor], strides: Sequence[int], regions: Regions) -> Tensor:
+def pool_as_bags(features: Sequence[Tensor], strides: Sequence[int], rois: RoIs) -> Tensor:
     """ROIAlign of all levels at once, on a CPU: (R, C, S, S)."""
-    channels, side = features[0].shape[1], regions.output_size
+    channels, side = features[0].shape[1], rois.output_size
     table = torch.cat([f.permute(0, 2, 3, 1).reshape(-1, channels) for f in features])
     sizes_hw = torch.tensor([f.shape[-2:] for f in features])
     maps = Maps(sizes_hw, torch.tensor(strides, dtype=torch.float32), len(features[0]))
-    pooled: Tensor = _Pool.apply(table, regions, maps)
+    pooled: Tensor = _Pool.apply(table, rois, maps)
     return pooled.reshape(-1, side, side, channels).permute(0, 3, 1, 2)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from detframe.ops.region_bags import Regions, pool_as_bags
+from detframe.ops.region_bags import RoIs, pool_as_bags
 
 
 def assign_levels(boxes: Tensor, min_level: int, max_level: int, canonical_size: float, canonical_level: int) -> Tensor:
@@ -22,55 +22,28 @@ def assign_levels(boxes: Tensor, min_level: int, max_level: int, canonical_size:
     return level.clamp(min_level, max_level).long()
 
 
-def roi_align_pyramid(
-    features: Sequence[Tensor],
-    strides: Sequence[int],
-    boxes: Tensor,
-    image_index: Tensor,
-    level: Tensor,
-    output_size: int,
-    sampling_ratio: int,
-    aligned: bool,
-) -> Tensor:
+def roi_align_pyramid(features: Sequence[Tensor], strides: Sequence[int], rois: RoIs) -> Tensor:
     """Pool each RoI from its level (Mask R-CNN, arXiv:1703.06870, section 3).
 
     Args:
         features: one (N, C, H, W) map a level, finest first.
         strides: image pixels per cell of each map.
-        boxes: (R, 4) in image pixels.
-        image_index: (R,) image of each RoI.
-        level: (R,) position in `features` of each RoI's map.
-        output_size: S.
-        sampling_ratio: points per bin and direction; 0 adapts to the size of the RoI.
-        aligned: shift the points by half a pixel, so that they sit at pixel centres.
 
     Returns:
         (R, C, S, S) in the order of the RoIs, in the dtype of the features.
     """
     if features[0].device.type == "cpu":
-        regions = Regions(boxes, image_index, level, output_size, sampling_ratio, aligned)
-        return pool_as_bags(features, strides, regions)
-    return roi_align_by_level(features, strides, boxes, image_index, level, output_size, sampling_ratio, aligned)
+        return pool_as_bags(features, strides, rois)
+    return roi_align_by_level(features, strides, rois)
 
 
-def roi_align_by_level(
-    features: Sequence[Tensor],
-    strides: Sequence[int],
-    boxes: Tensor,
-    image_index: Tensor,
-    level: Tensor,
-    output_size: int,
-    sampling_ratio: int,
-    aligned: bool,
-) -> Tensor:
+def roi_align_by_level(features: Sequence[Tensor], strides: Sequence[int], rois: RoIs) -> Tensor:
     """`roi_align_pyramid` by torchvision's kernel, once a level."""
-    boxes = boxes.float()
-    rois = torch.cat([image_index[:, None].to(boxes.dtype), boxes], 1)
-    rows = [(level == i).nonzero().flatten() for i in range(len(features))]
-    ratio = sampling_ratio or -1
+    boxes = rois.boxes.float()
+    numbered = torch.cat([rois.image_index[:, None].to(boxes.dtype), boxes], 1)
+    rows = [(rois.level == i).nonzero().flatten() for i in range(len(features))]
     pooled = [
-        roi_align(feature, rois[r].to(feature.dtype), output_size, 1.0 / stride, ratio, aligned)
-        for feature, stride, r in zip(features, strides, rows, strict=True)
+        _pooled(feature, stride, numbered[r], rois) for feature, stride, r in zip(features, strides, rows, strict=True)
     ]
     order = torch.cat(rows).argsort()
     return torch.cat(pooled).to(features[0].dtype)[order]
@@ -80,22 +53,19 @@ def roi_align_by_level(
 _AWAY = -1e4
 
 
-def roi_align_everywhere(
-    features: Sequence[Tensor],
-    strides: Sequence[int],
-    boxes: Tensor,
-    image_index: Tensor,
-    level: Tensor,
-    output_size: int,
-    sampling_ratio: int,
-    aligned: bool,
-) -> Tensor:
+def roi_align_everywhere(features: Sequence[Tensor], strides: Sequence[int], rois: RoIs) -> Tensor:
     """`roi_align_by_level` with a number of RoIs a level that no value decides: those of other levels pool zeros."""
-    image = image_index[:, None].to(features[0].dtype)
+    image = rois.image_index[:, None].to(features[0].dtype)
     pooled: Any = 0
     for i, (feature, stride) in enumerate(zip(features, strides, strict=True)):
-        own = torch.where((level == i)[:, None], boxes.float(), _AWAY).to(feature.dtype)
-        rois = torch.cat([image, own], 1)
-        pooled = pooled + roi_align(feature, rois, output_size, 1.0 / stride, sampling_ratio or -1, aligned)
+        own = torch.where((rois.level == i)[:, None], rois.boxes.float(), _AWAY).to(feature.dtype)
+        pooled = pooled + _pooled(feature, stride, torch.cat([image, own], 1), rois)
     out: Tensor = pooled
     return out
+
+
+def _pooled(feature: Tensor, stride: int, numbered: Tensor, how: RoIs) -> Tensor:
+    """torchvision's kernel over one level, of boxes that begin with the number of their image (R, 5)."""
+    ratio = how.sampling_ratio or -1
+    pooled: Tensor = roi_align(feature, numbered.to(feature.dtype), how.output_size, 1.0 / stride, ratio, how.aligned)
+    return pooled

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.ops import MultiScaleRoIAlign, roi_align
 
-from detframe.ops import region_bags, roi_align_pyramid
+from detframe.ops import RoIs, region_bags, roi_align_pyramid
 from detframe.ops.roi_align import assign_levels, roi_align_everywhere
 
 STRIDES = (4, 8, 16, 32)
@@ -38,7 +38,7 @@ def _expected(features, boxes, image, level, side, ratio, aligned):
 )
 def test_values_and_gradients_agree_with_torchvision(pool, side, ratio, aligned):
     features, boxes, image, level = _inputs()
-    ours = pool(features, STRIDES, boxes, image, level, side, ratio, aligned)
+    ours = pool(features, STRIDES, RoIs(boxes, image, level, side, ratio, aligned))
     theirs = _expected(features, boxes, image, level, side, ratio or -1, aligned)
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
     weight = torch.randn_like(ours)
@@ -52,14 +52,14 @@ def test_values_and_gradients_agree_with_torchvision(pool, side, ratio, aligned)
 
 def test_adaptive_sampling_keeps_the_order_of_the_regions():
     features, boxes, image, level = _inputs()
-    ours = roi_align_pyramid(features, STRIDES, boxes, image, level, 7, 0, True)
+    ours = roi_align_pyramid(features, STRIDES, RoIs(boxes, image, level, 7, 0, True))
     torch.testing.assert_close(ours, _expected(features, boxes, image, level, 7, -1, True), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("ratio", [0, 2])
 def test_no_regions_give_zero_gradients(ratio):
     features, boxes, image, level = _inputs()
-    out = roi_align_pyramid(features, STRIDES, boxes[:0], image[:0], level[:0], 7, ratio, False)
+    out = roi_align_pyramid(features, STRIDES, RoIs(boxes[:0], image[:0], level[:0], 7, ratio, False))
     assert out.shape == (0, 8, 7, 7)
     for gradient in torch.autograd.grad(out.sum(), features):
         assert gradient.abs().max() == 0
@@ -79,9 +79,9 @@ def test_levels_agree_with_torchvision():
 def test_half_precision_features_stay_in_half_precision():
     features, boxes, image, level = _inputs()
     half = [f.detach().bfloat16() for f in features]
-    out = roi_align_pyramid(half, STRIDES, boxes, image, level, 7, 2, False)
+    out = roi_align_pyramid(half, STRIDES, RoIs(boxes, image, level, 7, 2, False))
     assert out.dtype == torch.bfloat16
-    full = roi_align_pyramid(features, STRIDES, boxes, image, level, 7, 2, False)
+    full = roi_align_pyramid(features, STRIDES, RoIs(boxes, image, level, 7, 2, False))
     torch.testing.assert_close(out.float(), full, atol=0.06, rtol=0.02)
 
 
@@ -122,7 +122,7 @@ def test_edges_agree_with_torchvision(edge, ratio, aligned):
         pytest.skip("torchvision's kernel asks for more memory than there is")
     features, boxes, image, level = _edge_inputs(EDGES[edge])
     for side in (1, 7):
-        ours = roi_align_pyramid(features, STRIDES, boxes, image, level, side, ratio, aligned)
+        ours = roi_align_pyramid(features, STRIDES, RoIs(boxes, image, level, side, ratio, aligned))
         theirs = _expected(features, boxes, image, level, side, ratio or -1, aligned)
         torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=2e-5)
         weight = torch.randn_like(ours)
@@ -133,7 +133,7 @@ def test_edges_agree_with_torchvision(edge, ratio, aligned):
 
 def test_regions_without_area_have_no_points_where_their_number_is_that_of_the_cells():
     features, boxes, image, level = _edge_inputs(EDGES["turned round"] + EDGES["no area"])
-    out = roi_align_pyramid(features, STRIDES, boxes, image, level, 7, 0, True)
+    out = roi_align_pyramid(features, STRIDES, RoIs(boxes, image, level, 7, 0, True))
     assert float(out.detach().abs().max()) == 0
 
 
@@ -143,7 +143,7 @@ def test_half_precision_agrees_with_full_in_values_and_gradients(ratio, aligned)
     features, boxes, image, level = _inputs(300)
     half = [f.detach().bfloat16().requires_grad_() for f in features]
     full = [f.detach().float().requires_grad_() for f in half]
-    ours, exact = (roi_align_pyramid(x, STRIDES, boxes, image, level, 7, ratio, aligned) for x in (half, full))
+    ours, exact = (roi_align_pyramid(x, STRIDES, RoIs(boxes, image, level, 7, ratio, aligned)) for x in (half, full))
     assert ours.dtype == torch.bfloat16
     torch.testing.assert_close(ours.float(), exact, atol=0.02, rtol=0.01)
     weight = torch.randn_like(exact).bfloat16()
@@ -159,7 +159,7 @@ def test_half_precision_looks_where_the_boxes_are():
     ramp = torch.arange(320.0).expand(1, 1, 4, 320).contiguous()
     boxes = torch.tensor([[301.0, 0.0, 303.0, 4.0]])
     zero = torch.zeros(1, dtype=torch.long)
-    out = roi_align_pyramid([ramp.bfloat16()], [1], boxes, zero, zero, 1, 0, True)
+    out = roi_align_pyramid([ramp.bfloat16()], [1], RoIs(boxes, zero, zero, 1, 0, True))
     assert float(out) == pytest.approx(301.5, abs=1.1)
 
 
@@ -178,7 +178,7 @@ def test_numbers_that_are_none_and_endless_boxes_harm_no_other_region(ratio):
             [1e38, 1e38, 3e38, 3e38],
         ]
     )
-    out = roi_align_pyramid(features, STRIDES, strange, image, level, 7, ratio, False)
+    out = roi_align_pyramid(features, STRIDES, RoIs(strange, image, level, 7, ratio, False))
     expected = _expected(features, boxes, image, level, 7, ratio or -1, False)
     torch.testing.assert_close(out[6:], expected[6:], atol=1e-5, rtol=1e-5)
     assert out.isfinite().all()
@@ -200,7 +200,7 @@ def test_large_regions_are_pooled_in_parts_of_bounded_size(ratio, monkeypatch):
     features, boxes, image, level = _inputs(80)
     boxes[::3] = torch.tensor([-5.0, -5.0, 140.0, 100.0])
     level[::2] = 0
-    ours = roi_align_pyramid(features, STRIDES, boxes, image, level, 7, ratio, False)
+    ours = roi_align_pyramid(features, STRIDES, RoIs(boxes, image, level, 7, ratio, False))
     theirs = _expected(features, boxes, image, level, 7, ratio or -1, False)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     weight = torch.randn_like(ours)

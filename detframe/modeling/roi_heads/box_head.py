@@ -15,7 +15,7 @@ from detframe.config import ConfigNode
 from detframe.layers import init_normal, init_uniform
 from detframe.modeling.proposals import box_coder
 from detframe.modeling.roi_heads.convs import LinearNorm, RegionConvs, fully_connected
-from detframe.ops import BoxCoder, roi_align_pyramid
+from detframe.ops import BoxCoder, RoIs, roi_align_pyramid
 from detframe.ops.compacting import drops_padding
 from detframe.ops.exportable import is_traced, roi_align_in_graph
 from detframe.ops.roi_align import assign_levels, roi_align_everywhere
@@ -77,16 +77,9 @@ class ROIPooler(nn.Module):
         level = self.levels(boxes) if level is None else level
         eager = roi_align_pyramid if drops_padding(boxes.device) else roi_align_everywhere
         pool = roi_align_in_graph if is_traced() else eager
-        return pool(
-            [features[name] for name in self.strides],
-            list(self.strides.values()),
-            boxes,
-            image_index,
-            level - self.min_level,
-            self.output_size,
-            self.sampling_ratio,
-            self.aligned,
-        )
+        at = level - self.min_level
+        rois = RoIs(boxes, image_index, at, self.output_size, self.sampling_ratio, self.aligned)
+        return pool([features[name] for name in self.strides], list(self.strides.values()), rois)
 
 
 class RegionVectors(nn.Module):
