@@ -26,7 +26,7 @@ def validate(cfg: ConfigNode) -> None:
         ValueError: a list of every finding, each with its key, its value, and where the value was set.
     """
     check_values(cfg)  # what agrees is asked of sound values alone
-    rows = [*_solver(cfg), *_input(cfg), *_heads(cfg), *_efpn(cfg), *_test(cfg)]
+    rows = [*_solver(cfg), *_data(cfg), *_input(cfg), *_heads(cfg), *_efpn(cfg), *_test(cfg)]
     _refuse([_misfit(cfg, key, wanted) for key, wanted in rows])
 
 
@@ -116,6 +116,21 @@ def _solver(cfg: ConfigNode) -> Findings:
     alike = all(isinstance(step, int) for step in steps)
     if alike and any(a >= b for a, b in pairwise(steps)):
         yield "SOLVER.STEPS", "a list that is rising"
+
+
+def _data(cfg: ConfigNode) -> Findings:
+    data, weights, names = cfg.DATALOADER, cfg.DATASETS.TRAIN_WEIGHTS, cfg.DATASETS.TRAIN
+    if data.SAMPLER == "repeat_factor" and data.REPEAT_THRESHOLD == 0:
+        yield "DATALOADER.REPEAT_THRESHOLD", 'above 0, as DATALOADER.SAMPLER is "repeat_factor"'
+    if data.EMPTY_SHARE > 0 and data.EMPTY == "drop":
+        yield "DATALOADER.EMPTY_SHARE", '0 or -1, as DATALOADER.EMPTY "drop" leaves no image without objects'
+    if data.EMPTY_SHARE >= 0 and cfg.INPUT.TILES.SIZE:
+        yield "DATALOADER.EMPTY_SHARE", "-1 with INPUT.TILES, whose MAX_EMPTY says how many tiles show no object"
+    if weights and len(weights) != len(names):
+        listed = f" ({', '.join(names)})" if names else ""
+        yield "DATASETS.TRAIN_WEIGHTS", f"empty, or a number for each of the {len(names)} data sets of TRAIN{listed}"
+    elif weights and sum(weights) == 0:
+        yield "DATASETS.TRAIN_WEIGHTS", "above 0 for one data set at least"
 
 
 def _input(cfg: ConfigNode) -> Findings:

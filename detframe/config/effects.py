@@ -30,6 +30,7 @@ def without_effect(cfg: ConfigNode) -> Iterator[str]:
     yield from _dense(cfg, set_keys)
     yield from _assignment(cfg, set_keys)
     yield from _extended(cfg, set_keys)
+    yield from _sampling(cfg, set_keys)
     regions = [key for key in set_keys if key in _OF_REGIONS]
     if regions and not cfg.MODEL.ROI_HEADS.NAME:
         yield _said(regions, "MODEL.ROI_HEADS.NAME is empty, so that there are no ROI heads")
@@ -44,6 +45,14 @@ def _tiles(cfg: ConfigNode, set_keys: list[str]) -> Iterator[str]:
     keys = [key for key in set_keys if key.startswith("INPUT.TILES.")]
     if keys and not cfg.INPUT.TILES.SIZE:
         yield _said(keys, "INPUT.TILES.SIZE is 0, so that images stay whole")
+
+
+def _sampling(cfg: ConfigNode, set_keys: list[str]) -> Iterator[str]:
+    keys = [key for key in set_keys if key.startswith("DATALOADER.REPEAT_")]
+    name, threshold = cfg.DATALOADER.SAMPLER, cfg.DATALOADER.REPEAT_THRESHOLD
+    if keys and (name not in ("auto", "repeat_factor") or threshold == 0):
+        why = "REPEAT_THRESHOLD is 0" if name == "auto" else f"SAMPLER is {name!r}"
+        yield _said(keys, f"DATALOADER.{why}")
 
 
 def _dense(cfg: ConfigNode, set_keys: list[str]) -> Iterator[str]:

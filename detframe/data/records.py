@@ -165,6 +165,16 @@ class Records(Sequence[Record]):
         return self._gather([p.arrays["sizes_hw"] for p in self._parts], np.int32, (2,))
 
     @property
+    def part_of(self) -> np.ndarray:
+        """int64 (len,): which of the joined data sets each image is of, from 0."""
+        return self._part_of.astype(np.int64)
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """The names of the joined data sets, those of which no image is left too."""
+        return tuple(part.metadata.name for part in self._parts)
+
+    @property
     def image_ids(self) -> np.ndarray:
         """int64 (len,)."""
         if self._renumbered[0]:

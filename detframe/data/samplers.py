@@ -73,17 +73,20 @@ class RepeatedOrder:
     An epoch's length is that of its own rounding, so the beginning of an epoch follows from the lengths of all before;
     they are counted where they are first asked for. What is remembered is no state: it follows from the arguments.
 
-    Images whose factor is below 1 are not drawn one by one: an epoch has as many of them, to the whole number below, as
-    keeps their share among the images, and which they are is drawn anew.
+    Images whose factor is below 1 are not drawn one by one. Where all of them have the same, an epoch has as many, to
+    the whole number below, as keeps their share among the images, and which they are is drawn anew. Else they are drawn
+    together, each with its factor as the probability (`_drawn_together`).
 
     Args:
-        factors: float (N,), from 0 on. With ones alone the order is that without repeats.
+        factors: float (N,), from 0 on, with a sum of 1 at least. With ones alone the order is that without repeats.
     """
 
     def __init__(self, factors: np.ndarray, seed: int) -> None:
         self.seed = seed
         self.seldom = np.flatnonzero((factors > 0) & (factors < 1))
-        self.share = float(factors[self.seldom].sum()) / max(1.0, float(factors[factors >= 1].sum()))
+        often = float(factors[factors >= 1].sum())
+        self.share = float(factors[self.seldom].sum()) / max(1.0, often)
+        self.alike = often > 0 and len(np.unique(factors[self.seldom])) == 1
         self.whole = np.floor(factors).astype(np.int64)
         self.part = factors - self.whole
         self._ends: list[int] = []  # of the epochs, in positions
@@ -99,12 +102,18 @@ class RepeatedOrder:
 
     def counts(self, epoch: int) -> np.ndarray:
         """int64 (N,): how often each image comes in an epoch."""
-        random = np.random.default_rng(mix(self.seed, epoch, 3)).random(len(self.part))
+        generator = np.random.default_rng(mix(self.seed, epoch, 3))
+        random = generator.random(len(self.part))
         counts: np.ndarray = self.whole + (random < self.part)
-        if len(self.seldom):
-            counts[self.seldom] = 0
+        if not len(self.seldom):
+            return counts
+        counts[self.seldom] = 0
+        if self.alike:
             number = int(counts.sum() * self.share + ROUNDING)
-            counts[self.seldom[np.argsort(random[self.seldom], kind="stable")[:number]]] = 1
+            chosen = np.argsort(random[self.seldom], kind="stable")[:number]
+        else:
+            chosen = _drawn_together(self.part[self.seldom], random[self.seldom], float(generator.random()))
+        counts[self.seldom[chosen]] = 1
         return counts
 
     def at(self, epoch: int, place: int) -> tuple[int, int]:
@@ -122,6 +131,24 @@ class RepeatedOrder:
         turn = np.arange(len(record)) - np.repeat(np.cumsum(counts) - counts, counts)
         order = np.random.default_rng(mix(self.seed, epoch, 1)).permutation(len(record))
         return _Epoch(record[order], turn[order])
+
+
+def _drawn_together(probabilities: np.ndarray, order: np.ndarray, start: float) -> np.ndarray:
+    """int64: which are drawn, each with its probability, and in all as many as their sum, to less than 1.
+
+    Systematic sampling (Madow, Annals of Mathematical Statistics 20, 1949): the probabilities lie end to end on a line,
+    and whatever covers one of the points `start`, `start` + 1, ... is drawn. Equal ones lie together, so that of these
+    too there are as many as their sum says.
+
+    Args:
+        probabilities: float (M,), above 0 and below 1.
+        order: float (M,), random, for the order among equal ones.
+        start: from 0 to below 1, random.
+    """
+    line = np.lexsort((order, probabilities))
+    ends = np.floor(np.cumsum(probabilities[line]) - start)  # -1 before the first point
+    chosen: np.ndarray = line[np.diff(ends, prepend=np.floor(-start)) > 0]
+    return chosen
 
 
 class Beginning(NamedTuple):
@@ -147,7 +174,7 @@ class TrainSampler:
         seed: of the order.
         rank, world_size: this rank takes its slice [rank * B / W, (rank + 1) * B / W) of every batch.
         beginning: where batch 0 is.
-        repeats: float (L,), how often each image comes in an epoch, one at least once; None is once.
+        repeats: float (L,), how often each image comes in an epoch, with a sum of 1 at least; None is once.
         group_of: puts images of one group into a batch, in place of `is_wide`.
 
     Raises:
@@ -166,7 +193,7 @@ class TrainSampler:
         repeats: np.ndarray | None = None,
         group_of: GroupOf | None = None,
     ) -> None:
-        if length < 1 or (repeats is not None and repeats.max() < 1):
+        if length < 1 or (repeats is not None and repeats.sum() < 1):
             raise InvalidValueError("there is no image to train on")
         self.length, self.batch_size, self.seed, self.is_wide = length, batch_size, seed, is_wide
         self.group_of = group_of

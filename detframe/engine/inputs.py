@@ -23,7 +23,6 @@ from detframe.data import (
     check_same_names,
     image_repeats,
     load_records,
-    repeat_factors,
     resolve_num_classes,
     resolve_num_keypoints,
     tiled,
@@ -33,12 +32,12 @@ from detframe.data.repeats import check_objects, tile_kinds
 from detframe.data.tile_check import check_tiles
 from detframe.engine.place import Place, check_same_data, first_place, resumed_place
 from detframe.engine.resuming import DATA_KEYS, Change, changes_since, check_changes, log_changes, saved_leaves
+from detframe.engine.sampling import describe_sampling
 from detframe.errors import InvalidValueError
 from detframe.parallel.collectives import broadcast_object, gather_objects
 from detframe.parallel.environment import share_of_batch
 
 logger = logging.getLogger(__name__)
-_RAREST = 10  # classes that the log names
 
 
 @dataclass
@@ -217,7 +216,7 @@ def describe_data(inputs: RunInputs) -> str:
     return (
         f"training data {', '.join(cfg.DATASETS.TRAIN)}: {_describe_images(cfg, records)}; objects of {len(counts)} "
         f"classes: {classes}\n"
-        f"{_describe_repeats(inputs)}"
+        f"{describe_sampling(cfg, records)}"
         f"{cfg.SOLVER.MAX_ITER} iterations are {epochs:.2f} epochs"
     )
 
@@ -247,23 +246,6 @@ def tile_warnings(sets: Mapping[str, Records]) -> list[str]:
         for finding in check_tiles(records)
         if finding.severity != NOTE
     ]
-
-
-def _describe_repeats(inputs: RunInputs) -> str:
-    """A line of what repeat-factor sampling makes of the data; "" where it is off."""
-    data, names, records = inputs.cfg.DATALOADER, inputs.records.metadata.class_names, inputs.records
-    if data.REPEAT_THRESHOLD == 0:
-        return ""
-    if isinstance(records, TiledRecords):
-        records = records.select(tile_kinds(records)[0])
-    of_class, of_image = repeat_factors(records, data.REPEAT_THRESHOLD, data.REPEAT_SQRT)
-    most = [i for i in np.argsort(-of_class, kind="stable")[:_RAREST].tolist() if of_class[i] > 1]
-    listed = ", ".join(f"{names[i]} {of_class[i]:.2f} times" for i in most)
-    return (
-        f"DATALOADER.REPEAT_THRESHOLD {data.REPEAT_THRESHOLD:g}: {int((of_image > 1).sum())} of the images come more "
-        f"often, so that an epoch has {inputs.place.images_per_epoch} images"
-        f"{f'; those with the rarest classes: {listed}' if listed else ''}\n"
-    )
 
 
 def missing_images(inputs: RunInputs) -> str:

@@ -18,7 +18,13 @@ from detframe.data.samplers import START, Beginning
 from detframe.errors import InvalidValueError
 
 REMEDY = "train into another OUTPUT_DIR with MODEL.WEIGHTS set to that checkpoint"
-REPEAT_KEYS = ("DATALOADER.REPEAT_THRESHOLD", "DATALOADER.REPEAT_SQRT")
+REPEAT_KEYS = (  # by which images come more or less often
+    "DATALOADER.SAMPLER",
+    "DATALOADER.REPEAT_THRESHOLD",
+    "DATALOADER.REPEAT_SQRT",
+    "DATALOADER.EMPTY_SHARE",
+    "DATASETS.TRAIN_WEIGHTS",
+)
 _NAMES = 1000  # file names that are compared, evenly spaced
 
 
@@ -41,7 +47,7 @@ class Place:
 
     @property
     def images_per_epoch(self) -> int:
-        """With those that come again (DATALOADER.REPEAT_THRESHOLD), on average."""
+        """Each as often as it comes (DATALOADER.SAMPLER), on average."""
         return int(self.data.get("per_epoch", self.data["count"]))
 
     def state_dict(self) -> dict[str, Any]:
@@ -152,15 +158,21 @@ def check_same_data(
     if then["images"] != found["images"] or (changed and not same_objects):
         counts = f"{then['count']} images then, {found['count']} now"
         raise InvalidValueError(f"--resume: the training data is another one ({listed or counts}). {_why()}")
-    same_rule = all(_plain(before.get(key)) == now[key] for key in REPEAT_KEYS)
+    same_rule = all(_plain(before.get(key)) == _plain(now[key]) for key in REPEAT_KEYS)
     if same_rule and then.get("repeats") != found.get("repeats"):
         raise InvalidValueError(
             "--resume: other objects are in the training images, so that the images come in another order "
-            f"({REPEAT_KEYS[0]} {now[REPEAT_KEYS[0]]:g}). {_why()}"
+            f"({_sampling(cfg)}). {_why()}"
         )
     if same_objects:
         return ""
     return "--resume: the same training images, but other numbers of objects in them: the new ones count from here on"
+
+
+def _sampling(cfg: ConfigNode) -> str:
+    """The keys of `REPEAT_KEYS` that are not as by default."""
+    stated = [(key, value) for key, statement, value in cfg.statements() if value != statement.default]
+    return ", ".join(f"{key} {_plain(value)}" for key, value in stated if key in REPEAT_KEYS)
 
 
 def _why() -> str:

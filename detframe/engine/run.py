@@ -61,6 +61,7 @@ from detframe.engine.preflight import check_data_sets, check_names, choose_metri
 from detframe.engine.random_numbers import reproducible
 from detframe.engine.reporting import log_start, report_tests
 from detframe.engine.resuming import is_finished, keep_best
+from detframe.engine.sampling import sampling_warnings
 from detframe.engine.summary import summarise
 from detframe.engine.trainer import Trainer
 from detframe.errors import InvalidValueError
@@ -174,7 +175,8 @@ def _build(inputs: RunInputs, folder: Path, checkpoint: Checkpoint | None, held:
     logger.info("%s", describe_data(inputs))
     seen = {name: tiled(inputs.cfg, records) for name, records in inputs.test_sets.items()}
     trained = {", ".join(inputs.cfg.DATASETS.TRAIN): inputs.records}
-    for line in [*doubts(inputs.cfg), *tile_warnings({**seen, **trained})]:
+    found = [*tile_warnings({**seen, **trained}), *sampling_warnings(inputs.cfg, trained)]
+    for line in [*doubts(inputs.cfg), *found]:
         logger.warning("%s", line)
     trainer = build_trainer(inputs, folder, inputs.cfg.MODEL.WEIGHTS, checkpoint)
     held.callback(trainer.close_data)

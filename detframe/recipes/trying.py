@@ -28,7 +28,9 @@ from detframe.structures import select
 HERE = (("DATALOADER.NUM_WORKERS", 0), ("DATALOADER.CACHE_RAM", 0.0))  # images are read by this process, once
 EACH_ONCE = (  # in one batch
     ("DATALOADER.ASPECT_RATIO_GROUPING", False),
-    ("DATALOADER.REPEAT_THRESHOLD", 0.0),
+    ("DATALOADER.SAMPLER", "uniform"),
+    ("DATALOADER.EMPTY_SHARE", -1.0),
+    ("DATASETS.TRAIN_WEIGHTS", ()),
     ("DATALOADER.EMPTY", "keep"),
     ("INPUT.TILES.MAX_EMPTY", 1.0),
 )

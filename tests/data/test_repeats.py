@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from detframe.config import ConfigNode, get_cfg, validate
+from detframe.config.effects import without_effect
 from detframe.data import (
     Records,
     build_sampler,
@@ -21,7 +22,8 @@ from detframe.data import (
     images_per_epoch,
     repeat_factors,
 )
-from detframe.data.samplers import Draw, TrainSampler
+from detframe.data.repeats import class_balanced_factors, images_with_class
+from detframe.data.samplers import Draw, TrainSampler, mix
 from tests.data.sets import annotation, coco_records
 
 # Classes of the objects of each image; class 4 is nobody's, and a crowd (negative) does not count
@@ -85,7 +87,49 @@ def test_keys(records: Records) -> None:
             validate(config("DATALOADER.REPEAT_THRESHOLD", value))
 
 
+# ------------------------------------------------------------------------------------------ every class equally often
+def test_class_balanced_factors_are_the_expectation_of_drawing_a_class_and_then_an_image(records: Records) -> None:
+    present = [{label for label in labels if label > 0} for labels in CLASSES]
+    classes = sorted(set().union(*present))
+    drawn = [0.0] * len(CLASSES)
+    for label in classes:  # each path of the two draws with its probability
+        holders = [image for image, labels in enumerate(present) if label in labels]
+        for image in holders:
+            drawn[image] += 1 / len(classes) / len(holders)
+    full = sum(map(bool, present))
+    found = class_balanced_factors(records)
+    assert found.tolist() == pytest.approx([p * full if present[i] else 1.0 for i, p in enumerate(drawn)])
+    assert found.sum() == pytest.approx(len(CLASSES))
+    assert images_with_class(records).tolist() == [8, 2, 1, 0]
+    assert images_with_class(records, found)[1:].tolist() == pytest.approx([1.875 + 1.5, 3.375, 0])
+
+
+@pytest.mark.parametrize("labels", [[], [1, 1], [1, -2]])
+def test_class_balanced_over_one_class_or_none_is_uniform(tmp_path: Path, labels: list[int]) -> None:
+    rows = [annotation(i, i, [2, 3, 12, 10], label) for i, label in enumerate(labels, 1) if label > 0]
+    few = coco_records(tmp_path, rows, [(40, 60)] * 3)
+    assert class_balanced_factors(few).tolist() == [1.0, 1.0, 1.0]
+    assert image_repeats(config("DATALOADER.SAMPLER", "class_balanced"), few) is None
+
+
+def test_the_sampler_key(records: Records) -> None:
+    assert image_repeats(config("DATALOADER.SAMPLER", "uniform", "DATALOADER.REPEAT_THRESHOLD", 0.9), records) is None
+    balanced = image_repeats(config("DATALOADER.SAMPLER", "class_balanced"), records)
+    assert balanced == pytest.approx(class_balanced_factors(records), abs=1e-9)
+    named = ("DATALOADER.SAMPLER", "repeat_factor", "DATALOADER.REPEAT_THRESHOLD", 0.9)
+    assert image_repeats(config(*named), records) == pytest.approx(reference(0.9, True)[1])
+    with pytest.raises(
+        ValueError, match=r'REPEAT_THRESHOLD must be above 0, as DATALOADER\.SAMPLER is "repeat_factor"'
+    ):
+        validate(config("DATALOADER.SAMPLER", "repeat_factor"))
+    with pytest.raises(ValueError, match=r"DATALOADER\.SAMPLER must be one of 'auto', 'uniform', 'repeat_factor'"):
+        validate(config("DATALOADER.SAMPLER", "balanced"))
+    unused = config("DATALOADER.SAMPLER", "uniform", "DATALOADER.REPEAT_SQRT", False)
+    assert [line for line in without_effect(unused) if "REPEAT_SQRT has no effect: DATALOADER.SAMPLER is" in line]
+
+
 # ---------------------------------------------------------------------------------------------- the order
+SELDOM = np.array([0.2, 0.9, 0.35, 0.0, 0.35, 1.0, 2.4, 0.35, 0.05, 0.4])  # sums to 6
 WIDE = np.arange(10) % 3 == 0
 
 
@@ -116,6 +160,36 @@ def test_each_epoch_rounds_and_the_mean_is_the_factor() -> None:
     assert by_epoch(sampler(seed=8), 60) != epochs[:4] != epochs[4:8]
 
 
+def test_images_below_one_come_with_their_own_probability() -> None:
+    """The mean is the factor, and the sum of an epoch is as even as whole numbers can be."""
+    epochs = by_epoch(sampler(SELDOM), 6 * 1500)
+    counts = np.array([np.bincount(images, minlength=10) for images in epochs])
+    assert counts.mean(axis=0) == pytest.approx(SELDOM, abs=0.06)  # standard error at most 0.5 / sqrt(1400) = 0.013
+    assert ((counts == np.floor(SELDOM)) | (counts == np.ceil(SELDOM))).all()
+    below = counts[:, SELDOM < 1].sum(axis=1)
+    assert {below.min(), below.max()} == {2, 3}  # of 2.6
+    assert set(counts[:, [2, 4, 7]].sum(axis=1).tolist()) == {1, 2}  # of 1.05: those alike come evenly too
+    assert len({tuple(row) for row in counts.tolist()}) > 30
+
+
+def test_no_image_needs_to_come_in_every_epoch() -> None:
+    lengths = [len(images) for images in by_epoch(sampler(np.full(10, 0.25)), 500)]
+    assert set(lengths) == {2, 3} and np.mean(lengths) == pytest.approx(2.5, abs=0.1)
+    with pytest.raises(ValueError, match="there is no image to train on"):
+        sampler(np.full(10, 0.01))
+
+
+def test_equal_factors_below_one_are_drawn_as_before() -> None:
+    """Runs with INPUT.TILES go on from their checkpoints: the same random numbers give the same images."""
+    factors = np.array([1, 0.5, 1.3, 0.5, 0.5, 2, 1, 0.5, 0.5, 0.0])
+    for epoch, images in enumerate(by_epoch(sampler(factors), 120)):
+        random = np.random.default_rng(mix(7, epoch, 3)).random(10)
+        counts = {i: int(f) + int(random[i] < f % 1) for i, f in enumerate(factors.tolist()) if f >= 1}
+        number = int(sum(counts.values()) * 2.5 / 5.3 + 1e-6)
+        counts |= dict.fromkeys(sorted((1, 3, 4, 7, 8), key=lambda i: random[i])[:number], 1)
+        assert Counter(images) == Counter(counts)
+
+
 def test_the_order_within_an_epoch_is_random() -> None:
     first = Counter(images[0] for images in by_epoch(sampler(), 15 * 1000))
     assert first[7] / first[0] == pytest.approx(3, rel=0.4)
@@ -129,21 +203,24 @@ def test_ones_are_the_order_without_repeats() -> None:
 
 
 @pytest.mark.parametrize("is_wide", [None, WIDE])
-def test_starting_anywhere_and_any_ranks(is_wide: np.ndarray | None) -> None:
-    whole = drawn(sampler(is_wide=is_wide), 120)
+@pytest.mark.parametrize("repeats", [FACTORS, SELDOM])
+def test_starting_anywhere_and_any_ranks(is_wide: np.ndarray | None, repeats: np.ndarray) -> None:
+    options: dict[str, Any] = {"repeats": repeats, "is_wide": is_wide}
+    whole = drawn(sampler(**options), 120)
     for start in (1, 3, 4, 29, 101):
-        assert drawn(sampler(is_wide=is_wide), 15, start) == whole[start : start + 15]
-    halves = [drawn(sampler(is_wide=is_wide, rank=rank, world_size=2), 120) for rank in (0, 1)]
+        assert drawn(sampler(**options), 15, start) == whole[start : start + 15]
+    halves = [drawn(sampler(**options, rank=rank, world_size=2), 120) for rank in (0, 1)]
     assert [a + b for a, b in zip(*halves, strict=True)] == whole
     positions = sorted(draw.position for batch in whole[:96] for draw in batch)
     assert positions == list(range(96 * 4))  # also with grouping, all of 48 windows
 
 
-def test_what_was_asked_before_changes_nothing() -> None:
-    used = sampler()
+@pytest.mark.parametrize("repeats", [FACTORS, SELDOM])
+def test_what_was_asked_before_changes_nothing(repeats: np.ndarray) -> None:
+    used, fresh = sampler(repeats), sampler(repeats)
     late = [used.draw(position) for position in range(300, 330)]
-    assert [used.draw(position) for position in range(40)] == [sampler().draw(position) for position in range(40)]
-    assert [sampler().draw(position) for position in range(300, 330)] == late
+    assert [used.draw(position) for position in range(40)] == [fresh.draw(position) for position in range(40)]
+    assert [sampler(repeats).draw(position) for position in range(300, 330)] == late
     copy = pickle.loads(pickle.dumps(used))
     assert [copy.draw(position) for position in range(290, 320)] == [used.draw(p) for p in range(290, 320)]
 
@@ -178,20 +255,30 @@ def config(*overrides: Any) -> ConfigNode:
     return cfg
 
 
+OFTEN: dict[str, Any] = {"REPEAT_THRESHOLD": 0.9}
+SAMPLED: list[dict[str, Any]] = [
+    OFTEN,
+    {"SAMPLER": "class_balanced"},
+    {"EMPTY_SHARE": 0.4},
+    {"SAMPLER": "class_balanced", "EMPTY_SHARE": 0.3},
+]
+
+
 def read(records: Records, count: int, *place: int, **keys: Any) -> list[Any]:
     """(image id, seed of the model's sampling, sum of the pixels) of some batches, with the rare classes often."""
-    cfg = config("DATALOADER.REPEAT_THRESHOLD", 0.9, *[w for k, v in keys.items() for w in (f"DATALOADER.{k}", v)])
+    cfg = config(*[w for k, v in {**OFTEN, **keys}.items() for w in (f"DATALOADER.{k}", v)])
     loader = build_train_loader(cfg, records, *place)
     batches = [list(zip(*batch, strict=True)) for batch in islice(loader, count)]
     loader.close()
     return [[(t["image_id"], t["seed"], int(image.sum())) for image, t in batch] for batch in batches]
 
 
-def test_batches_are_the_same_from_any_start_with_any_workers_and_ranks(records: Records) -> None:
-    whole = read(records, 12)
-    assert read(records, 5, 7) == whole[7:]
-    assert read(records, 12, NUM_WORKERS=2) == whole
-    halves = [read(records, 12, 0, rank, 2) for rank in (0, 1)]
+@pytest.mark.parametrize("keys", SAMPLED, ids=str)
+def test_batches_are_the_same_from_any_start_with_any_workers_and_ranks(records: Records, keys: dict[str, Any]) -> None:
+    whole = read(records, 12, **keys)
+    assert read(records, 5, 7, **keys) == whole[7:]
+    assert read(records, 12, NUM_WORKERS=2, **keys) == whole
+    halves = [read(records, 12, 0, rank, 2, **keys) for rank in (0, 1)]
     assert [a + b for a, b in zip(*halves, strict=True)] == whole
 
 

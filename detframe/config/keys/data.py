@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from detframe.config.key import CONTINUES, REFUSED, Key, Resume, section
-from detframe.config.keys.common import HOW, MEASURES, NAMES, SAME_IMAGES
+from detframe.config.keys.common import HOW, MEASURES, NAMES, SAME_IMAGES, WEIGHT
 
 ORDER = Resume(REFUSED, "the order of the images follows from it, and so what the place where the run stands means")
 
@@ -12,6 +12,9 @@ DATASETS = section(
     TRAIN=Key((), "Data sets to train on, by their names in the catalog; several are joined", like=NAMES),
     TEST=Key((), "Data sets to evaluate on, by their names in the catalog, each by itself", like=NAMES,
         resume=MEASURES),
+    TRAIN_WEIGHTS=Key((), "The share of each data set of TRAIN in an epoch, over the sum of these numbers; empty: each "
+        "image comes as often as DATALOADER.SAMPLER says, wherever it is from. An epoch keeps its length, so images of "
+        "a small share do not come in every one", each=WEIGHT, resume=ORDER),
     CATALOG=Key("", "A catalog file of your own, whose entries come before those of datasets/catalog.yaml"),
     LIMIT=Key(0, "Use only the first so many images of each data set, for a trial or to overfit on purpose; 0 uses all",
         at_least=0, ceiling=2**31),
@@ -30,6 +33,13 @@ DATALOADER = section(
         "left out")),
     EMPTY=Key("keep", "Training images without objects", choices={"keep": "as background", "drop": ""},
         resume=SAME_IMAGES),
+    EMPTY_SHARE=Key(-1.0, "The share of images without objects in an epoch, above or below what it is in the data; "
+        "-1: each comes once", at_least=0, below=1, also=(-1,), resume=ORDER),
+    SAMPLER=Key("auto", "How often an image comes in an epoch", choices={
+        "auto": "repeat_factor where REPEAT_THRESHOLD is above 0, else uniform",
+        "uniform": "once", "repeat_factor": "by its rarest class, once at least, see REPEAT_THRESHOLD",
+        "class_balanced": "so often that every class is drawn equally often, as an image of a class that is drawn first"
+        "; arXiv:1512.05830"}, resume=ORDER),
     REPEAT_THRESHOLD=Key(0.0, "Repeat-factor sampling: an image with a class that less than this fraction of the "
         "images have comes sqrt(threshold / fraction) times an epoch, by its rarest class; 0: each comes once",
         within=(0, 1), resume=ORDER),
