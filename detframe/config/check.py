@@ -15,6 +15,7 @@ from detframe.registry import Registry
 
 _LONGEST_SIDE = 2**16  # of a training image, in pixels
 _WIDEST = 2**12  # channels of a ResNet's first stage
+_COLOURS = 3
 _FINEST_MASK = 2**11  # pixels of its side
 Findings = Iterator[tuple[str, str]]  # key, what it must be
 
@@ -143,10 +144,20 @@ def _input(cfg: ConfigNode) -> Findings:
         yield "INPUT.LSJ.MAX_SCALE", f"so small that SIZE {jitter.SIZE} times it is at most {_LONGEST_SIDE} pixels"
     if 0 < tiles.SIZE <= tiles.OVERLAP:
         yield "INPUT.TILES.OVERLAP", f"below INPUT.TILES.SIZE {tiles.SIZE} (in pixels, or a part of it, as 0.2)"
+    yield from _channels(cfg)
     buckets = cfg.INPUT.BUCKETS
     pairs = [isinstance(bucket, tuple) and len(bucket) == 2 for bucket in buckets]
     if not all(pairs) and not (len(buckets) == 1 and isinstance(buckets[0], int)):
         yield "INPUT.BUCKETS", "one number, as 128, or pairs of height and width, as [[480, 640], [640, 480]]"
+
+
+def _channels(cfg: ConfigNode) -> Findings:
+    channels, keys = cfg.INPUT.CHANNELS, ("INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD")
+    if cfg.INPUT.DEPTH == "8bit" and channels != _COLOURS:
+        yield "INPUT.DEPTH", f"'file' or 'auto', as INPUT.CHANNELS is {channels} and colours are {_COLOURS}"
+    for key, statement, value in cfg.statements():
+        if key in keys and len(value) != channels and value != statement.default:
+            yield key, f"a number for each of the {channels} INPUT.CHANNELS"
 
 
 def _heads(cfg: ConfigNode) -> Findings:

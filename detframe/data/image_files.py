@@ -141,7 +141,6 @@ _STARTS: tuple[tuple[bytes, str], ...] = (
     (b"%!ps", "PostScript: convert it to PNG"),
     (b"pk\x03\x04", "a zip archive"),
     (b"\x1f\x8b", "gzip data"),
-    (b"\x93numpy", "a NumPy array: save it as PNG"),
     (b"\x89hdf", "an HDF5 file"),
     (b"8bps", "a Photoshop file: convert it to PNG"),
     (b"#?radiance", "a Radiance image, whose values are floating-point: convert it to 8-bit PNG"),

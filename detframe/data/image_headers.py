@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from detframe.data.image_files import ImageReadError, looks_like
+from detframe.data.npy_files import START as NPY_START
+from detframe.data.npy_files import npy_layout
+from detframe.errors import InvalidValueError
 
 JPEG_START, PNG_START = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -29,6 +32,7 @@ _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 _MAX_SEGMENTS, _MAX_CHUNKS, _MAX_TAGS = 10_000, 1_000_000, 65_535
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I", 8: "h", 9: "i", 16: "Q"}  # the whole numbers
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # by the type of colours; 3 is a palette
 _REDUCED_OR_MASK = 0b101  # of the tag NewSubfileType: an overview, or a mask of the page before
 
 
@@ -45,12 +49,20 @@ class Header:
     orientation_at: int = 0  # TIFF: where in the file the orientation stands
     tile_hw: tuple[int, int] = (1, 1)  # TIFF: each tile is decoded whole, whatever the size of the image
     part: bool = False  # of a larger image, of which its brightest value says nothing
+    channels: int = 3
 
     @property
     def size_hw(self) -> tuple[int, int]:
         """The size of the upright image."""
         height, width = self.stored_hw
         return (width, height) if self.orientation >= 5 else (height, width)
+
+    @property
+    def values(self) -> str:
+        """The type in which the values of its channels travel, one of `detframe.arrays.pixels.VALUES`."""
+        if not self.is_integer or self.bits > 16:
+            return "float32"
+        return "uint8" if self.bits <= 8 else "uint16"
 
 
 def valid_orientation(value: Any) -> int:
@@ -77,6 +89,8 @@ def read_header(file: BinaryIO, path: str | Path) -> Header:
             return _png(file)
         if start.startswith(TIFF_STARTS):
             return _tiff(file)
+        if start.startswith(NPY_START):
+            return _npy(file, path)
     except (struct.error, EOFError) as error:
         reason = str(error) if isinstance(error, EOFError) else "it ends within its header"
         raise ImageReadError(f"{path} is truncated or damaged: {reason}") from None
@@ -93,8 +107,8 @@ def _jpeg(file: BinaryIO) -> Header:
             continue
         (length,) = struct.unpack(">H", file.read(2))
         if marker in _START_OF_FRAME:
-            bits, height, width = struct.unpack(">BHH", file.read(5))
-            return Header("JPEG", (height, width), orientation or 1, bits)
+            bits, height, width, channels = struct.unpack(">BHHB", file.read(6))
+            return Header("JPEG", (height, width), orientation or 1, bits, channels=1 if channels == 1 else 3)
         if marker == 0xE1 and not orientation:
             orientation = _exif_orientation(file.read(max(0, length - 2)))
         else:
@@ -133,7 +147,7 @@ def _orientation(tiff: bytes) -> int:
 
 def _png(file: BinaryIO) -> Header:
     file.seek(len(PNG_START))
-    length, kind, width, height, bits = struct.unpack(">I4sIIB", file.read(17))
+    length, kind, width, height, bits, colours = struct.unpack(">I4sIIBB", file.read(18))
     if kind != b"IHDR":
         raise EOFError("it does not begin with IHDR")
     file.seek(len(PNG_START) + 12 + length)
@@ -148,7 +162,7 @@ def _png(file: BinaryIO) -> Header:
             break
         several |= kind == b"acTL"
         file.seek(length + 4, 1)
-    return Header("PNG", (height, width), orientation, bits, several=several)
+    return Header("PNG", (height, width), orientation, bits, several=several, channels=_PNG_CHANNELS.get(colours, 3))
 
 
 # ------------------------------------------------------------------ TIFF
@@ -221,6 +235,7 @@ def _tiff(file: BinaryIO) -> Header:
         several=bool(following) and _is_page(file, following),
         orientation_at=places.get(ORIENTATION, 0),
         tile_hw=(tags.get(323, (1,))[0], tags.get(322, (1,))[0]),
+        channels=tags.get(277, (1,))[0],
     )
 
 
@@ -234,6 +249,15 @@ def _is_page(file: BinaryIO, at: int) -> bool:
 
 
 # ------------------------------------------------------------------ other formats
+def _npy(file: BinaryIO, path: str | Path) -> Header:
+    try:
+        layout = npy_layout(file)
+    except InvalidValueError as error:
+        raise ImageReadError(f"{path} is a NumPy array, but not of an image: {error}") from None
+    (height, width, channels), kind = layout.shape, layout.dtype
+    return Header("NPY", (height, width), bits=8 * kind.itemsize, is_integer=kind.kind in "bu", channels=channels)
+
+
 def _pillow(file: BinaryIO, path: str | Path, start: bytes) -> Header:
     image = open_with_pillow(file.read(), path, PILLOW_FORMATS)
     if image is None:
@@ -246,6 +270,7 @@ def _pillow(file: BinaryIO, path: str | Path, start: bytes) -> Header:
         orientation=pillow_orientation(image),
         bits=16 if image.mode.startswith("I") else 8,
         is_integer=image.mode != "F",
+        channels=len(image.getbands()) if image.mode != "P" else 3,
         several=bool(getattr(image, "is_animated", False)),
     )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from detframe.arrays.pixels import COLOURS, PixelForm
 from detframe.data.image_files import ImageReadError, check_length, check_size, open_image, read_image_bytes
 from detframe.data.image_headers import (
     PILLOW_FORMATS,
@@ -21,6 +22,7 @@ from detframe.data.image_headers import (
     pillow_orientation,
     read_header,
 )
+from detframe.data.stored_values import decode_stored
 from detframe.data.tiff_parts import Layout, read_layout
 from detframe.errors import DownloadError, FileAccessError, MissingFileError, NoPermissionError
 
@@ -37,18 +39,19 @@ IMAGE_FAULTS = (ImageReadError, MissingFileError, NoPermissionError, FileAccessE
 
 JPEG_END, PNG_END = b"\xff\xd9", b"IEND"
 FULL_BITS = 15  # an image of 16 bits per channel whose brightest value needs fewer holds 10, 12 or 14 bits
+_OF_PICTURES = (3, 4)  # channels
 _noticed: set[str] = set()  # what was already said in this process
 
 
-def load_image(path: str | Path, expected_hw: tuple[int, int] | None = None) -> Tensor:
-    """An image file as uint8 (3, H, W), RGB, as `load_pixels` reads it.
+def load_image(path: str | Path, expected_hw: tuple[int, int] | None = None, form: PixelForm = COLOURS) -> Tensor:
+    """An image file as uint8 (3, H, W), RGB, or as channels (C, H, W), as `load_pixels` reads it.
 
-    The memory lies as (H, W, 3), which the resizing of uint8 images and channels_last convolutions want.
+    The memory lies as (H, W, C), which the resizing of uint8 images and channels_last convolutions want.
     """
-    return as_tensor(load_pixels(path, expected_hw))
+    return as_tensor(load_pixels(path, expected_hw, form))
 
 
-def load_pixels(path: str | Path, expected_hw: tuple[int, int] | None = None) -> np.ndarray:
+def load_pixels(path: str | Path, expected_hw: tuple[int, int] | None = None, form: PixelForm = COLOURS) -> np.ndarray:
     """An image file as uint8 (H, W, 3), RGB, turned as its EXIF orientation says. Imports no torch.
 
     Grey, palette, CMYK, 16-bit and transparent images become 8-bit RGB (transparency is dropped; of 16 bits the upper
@@ -57,37 +60,45 @@ def load_pixels(path: str | Path, expected_hw: tuple[int, int] | None = None) ->
     Args:
         path: JPEG, PNG, TIFF, BMP, WebP, GIF, JPEG 2000, PNM, or AVIF where Pillow decodes it.
         expected_hw: the size that the annotations state.
+        form: what is wanted in place of 8-bit RGB: the channels of the file (H, W, C) in its own values, for which
+            .npy is read too.
 
     Raises:
         FileNotFoundError: there is no such file. PermissionError, OSError: it may not or cannot be read.
-        ImageReadError: it is empty, truncated, no image or no regular file, its values are floating-point, signed or of
-            32 bits, it has more pixels than `max_pixels` allows, or its size is not `expected_hw`.
+        ImageReadError: it is empty, truncated, no image or no regular file, it has more pixels than `max_pixels`
+            allows, or its size is not `expected_hw`. As colours: its values are floating-point, signed or of 32 bits.
+            As channels: their number or their values are not those of `form`.
     """
-    pixels = decode_pixels(read_image_bytes(path), path)
+    pixels = decode_pixels(read_image_bytes(path), path, form=form)
     if expected_hw is not None and pixels.shape[:2] != tuple(expected_hw):
         raise ImageReadError(size_message(path, (pixels.shape[0], pixels.shape[1]), expected_hw))
     return pixels
 
 
-def decode_pixels(data: bytes, path: str | Path, part: bool = False) -> np.ndarray:
+def decode_pixels(data: bytes, path: str | Path, part: bool = False, form: PixelForm = COLOURS) -> np.ndarray:
     """The content of an image file as `load_pixels` gives it; `path` is what messages call it.
 
     Args:
         part: it is a part of a larger image.
+        form: as of `load_pixels`.
 
     Raises:
         ImageReadError: as for `load_pixels`.
     """
-    return decode_image(data, path, part=part)[0]
+    return decode_image(data, path, part=part, form=form)[0]
 
 
 def decode_image(
-    data: bytes, path: str | Path, factor: Callable[[Header], int] | None = None, part: bool = False
+    data: bytes,
+    path: str | Path,
+    factor: Callable[[Header], int] | None = None,
+    part: bool = False,
+    form: PixelForm = COLOURS,
 ) -> tuple[np.ndarray, Header]:
     """`decode_pixels`, and the header of the file.
 
     Args:
-        factor: of a JPEG, by its header: 1, 2, 4 or 8, by which the sides become shorter, rounded up.
+        factor: of a JPEG, by its header: 1, 2, 4 or 8, by which the sides become shorter, rounded up; of colours alone.
 
     Raises:
         ImageReadError: as for `load_pixels`.
@@ -97,7 +108,12 @@ def decode_image(
     header = replace(read_header(BytesIO(data), path), part=part)
     check_size(header.stored_hw, path)
     check_size(header.tile_hw, path)
-    pixels = _decode(data, header, path, 1 if factor is None else factor(header))
+    if form.as_stored:
+        if header.format in ("JPEG", "PNG"):
+            _check_whole(data, header, path)
+        pixels = turned(decode_stored(data, path, header, form), header.orientation)
+    else:
+        pixels = _decode(data, header, path, 1 if factor is None else factor(header))
     notice_pages(header, path)
     return pixels, header
 
@@ -109,10 +125,10 @@ def notice_pages(header: Header, path: str | Path) -> None:
 
 
 def as_tensor(pixels: np.ndarray) -> Tensor:
-    """Pixels (H, W, 3) as (3, H, W), in the same memory."""
+    """Pixels (H, W, C) as (C, H, W), in the same memory where it may be written to."""
     import torch
 
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+    return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1)
 
 
 def from_pillow(image: Any) -> Tensor:
@@ -177,10 +193,16 @@ def read_structure(file: BinaryIO, path: str | Path) -> tuple[Header, Layout | N
 # ------------------------------------------------------------------ decoding
 def _decode(data: bytes, header: Header, path: str | Path, factor: int = 1) -> np.ndarray:
     """uint8 (H, W, 3), RGB, upright; `factor` as of `decode_image`."""
+    if header.format == "NPY":
+        raise ImageReadError(
+            f"{path} is a NumPy array of {header.channels} channels, which are no colours. Set INPUT.CHANNELS "
+            f"{header.channels} and INPUT.DEPTH file to read arrays as they are (docs/channels.md), or save it as PNG"
+        )
     if not header.is_integer or header.bits > 16:
         raise ImageReadError(
             f"{path} holds values of {header.bits} bits per channel that are floating-point, signed, or wider than 16 "
-            f"bits; no one scale makes colours of them. Convert it to 8 or 16 bits without a sign"
+            "bits; no one scale makes colours of them. Convert it to 8 or 16 bits without a sign, or read it as it is: "
+            f"INPUT.DEPTH file, INPUT.CHANNELS {header.channels} (docs/channels.md)"
         )
     if header.format in ("JPEG", "PNG"):
         _check_whole(data, header, path)
@@ -262,15 +284,30 @@ def _without_orientation(data: bytes, header: Header) -> bytes:
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """(H, W, 3) as its EXIF orientation says."""
+    """(H, W, C) as its EXIF orientation says."""
     import cv2
 
+    if orientation == 1:
+        return pixels
+    if pixels.shape[2] not in _OF_PICTURES:
+        return _turned_by_numpy(pixels, orientation)
     if orientation in (5, 7):
         pixels = cv2.transpose(pixels)
     if orientation in (2, 4):
         return cv2.flip(pixels, 1 if orientation == 2 else 0)
     turn = {3: cv2.ROTATE_180, 6: cv2.ROTATE_90_CLOCKWISE, 7: cv2.ROTATE_180, 8: cv2.ROTATE_90_COUNTERCLOCKWISE}
     return cv2.rotate(pixels, turn[orientation]) if orientation in turn else pixels
+
+
+def _turned_by_numpy(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """`turned` for any number of channels; OpenCV loses the axis of a single one."""
+    if orientation >= 5:
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
 
 
 def _eight_bits(pixels: np.ndarray, header: Header, path: str | Path) -> np.ndarray:

@@ -14,15 +14,15 @@ from torch import Tensor
 
 from detframe.data.bucketing import build_sampler, group_of
 from detframe.data.copy_paste import paste_objects
-from detframe.data.images import IMAGE_FAULTS, ImageReadError, as_tensor, load_image
+from detframe.data.images import IMAGE_FAULTS, ImageReadError
 from detframe.data.ram_cache import RamCache
+from detframe.data.reading import ImageReader, check_colours, records_form
 from detframe.data.records import Record, Records, ignored_boxes
-from detframe.data.regions import load_region
 from detframe.data.repeats import image_repeats
 from detframe.data.resources import num_workers, pins_memory
 from detframe.data.samplers import START, Beginning, Draw, TrainSampler, sample_seed, shard
 from detframe.data.samples import Failure, Parcel, Sample
-from detframe.data.scaled import Wanted, load_scaled
+from detframe.data.scaled import Wanted
 from detframe.data.tiles import TiledRecords, tiled
 from detframe.data.transforms import Compose, build_test_transforms, build_train_transforms, wanted_size
 from detframe.data.workers import Made, WorkerPool
@@ -39,26 +39,11 @@ MAX_FAILURES = 64  # unreadable images in a row after which training stops: the 
 def _packed(dataset: TrainDataset | TestDataset, batch: Sequence[Any]) -> Made:
     """A batch, made in a worker and ready to be sent."""
     samples = [dataset[part] for part in batch]
-    return Parcel(samples), [s.image.permute(1, 2, 0).reshape(-1).numpy() for s in samples if s.image is not None]
+    images = [s.image.permute(1, 2, 0).reshape(-1) for s in samples if s.image is not None]
+    return Parcel(samples), [image.view(torch.uint8).numpy() for image in images]
 
 
-class _Images:
-    """What both kinds of data sets share: `wanted` says how large an image has to be at least, by its size in the file;
-    None: as it is there. `cache` keeps images; None: none is kept."""
-
-    wanted: Wanted | None
-    cache: RamCache | None = None
-
-    def _image(self, index: int, record: Record) -> Tensor:
-        image = None if self.cache is None else self.cache.get(index)
-        if image is None:
-            image = read_image(record) if self.wanted is None else read_image(record, self.wanted)
-            if self.cache is not None:
-                self.cache.put(index, image)
-        return image
-
-
-class TrainDataset(_Images):
+class TrainDataset(ImageReader):
     """Reads and transforms a sampled image, and checks its target, which a model then need not do.
 
     A sample is a function of (seed, epoch, image id) alone, of its turn where the image comes more than once an epoch,
@@ -105,7 +90,7 @@ class TrainDataset(_Images):
             if float(torch.rand((), generator=generator)) < self.copy_paste:
                 image, target = self._pasted(image, target, seeds[3], generator, failures)
         target["seed"] = seeds[1]
-        return image, checked_target(target, self.num_classes, (image.shape[-2], image.shape[-1]))
+        return self.sent(image), checked_target(target, self.num_classes, (image.shape[-2], image.shape[-1]))
 
     def _pasted(
         self, image: Tensor, target: Target, seed: int, generator: torch.Generator, failures: list[Failure]
@@ -125,7 +110,7 @@ class TrainDataset(_Images):
 
     def _transformed(self, index: int, seed: int) -> tuple[Tensor, Target]:
         record: Record = self.records[index]
-        image, target = self._image(index, record), cast(Any, make_target(record))
+        image, target = self.read(index, record), cast(Any, make_target(record))
         if bool(record["iscrowd"].any()):
             target = select(target, ~record["iscrowd"])
         for key in ("iscrowd", "area", "ann_ids"):
@@ -136,7 +121,7 @@ class TrainDataset(_Images):
         return self.transforms(image, target, torch.Generator().manual_seed(seed), record["size_hw"])
 
 
-class TestDataset(_Images):
+class TestDataset(ImageReader):
     """Reads and resizes the images, or tiles of images, of one rank's shard."""
 
     def __init__(
@@ -151,26 +136,14 @@ class TestDataset(_Images):
         """Image `number` of the shard."""
         record = self.records[number]
         try:
-            image = self._image(number, record)
+            image = self.read(number, record)
         except IMAGE_FAULTS as error:
             return Sample(None, {}, [Failure(record["file_name"], error)])
         target = make_target(record)
         if bool(record["iscrowd"].any()):  # else all crowds would be meant
             target["ignore_boxes"] = ignored_boxes(record, self.ignore_regions)
-        return Sample(*self.transforms(image, target, torch.Generator(), record["size_hw"]), [])
-
-
-def read_image(record: Record, wanted: Wanted | None = None) -> Tensor:
-    """The image of a record, or the tile of one, as uint8 (3, H, W), RGB; errors of `load_image`.
-
-    Args:
-        wanted: as of `load_scaled`; None: the image as it is in the file, as a tile is always.
-    """
-    tile, path = record.get("tile"), record["file_name"]
-    size_hw = record.get("image_size_hw", record["size_hw"])
-    if tile is not None and tile != (0, 0, size_hw[1], size_hw[0]):
-        return as_tensor(load_region(path, tile, size_hw))
-    return load_image(path, size_hw) if wanted is None else as_tensor(load_scaled(path, wanted, size_hw))
+        image, target = self.transforms(image, target, torch.Generator(), record["size_hw"])
+        return Sample(self.sent(image), target, [])
 
 
 def make_target(record: Record) -> Target:
@@ -247,7 +220,7 @@ class _BatchesFrom:
 
 
 class TrainLoader(_Loader):
-    """Endless iterator over this rank's batches: lists of uint8 images (3, H, W), RGB, and of their targets."""
+    """Endless iterator over this rank's batches: lists of images (C, H, W) and of their targets."""
 
     def __init__(self, dataset: TrainDataset, start: int, num_workers: int, skip: bool, pin_memory: bool) -> None:
         super().__init__(dataset, _BatchesFrom(dataset.sampler, start), num_workers, skip, pin_memory)
@@ -341,14 +314,16 @@ def build_train_loader(
     """The training batches of one rank from `start_iteration` on, counted from the `beginning`; each holds
     IMS_PER_BATCH / world_size images.
 
-    Images are uint8 (3, H, W), RGB; with INPUT.TILES tiles of images. Targets carry boxes, labels, masks and keypoints
-    where the data has them, ignore_boxes where there are some (MODEL.IGNORE_REGIONS), image_id, orig_size_hw and seed;
-    crowds are left out.
+    Images are uint8 (3, H, W), RGB, or (INPUT.CHANNELS, H, W) in the values of the files, uint8, uint16 or float32;
+    with INPUT.TILES tiles of images. Targets carry boxes, labels, masks and keypoints where the data has them,
+    ignore_boxes where there are some (MODEL.IGNORE_REGIONS), image_id, orig_size_hw and seed; crowds are left out.
 
     Raises:
         ValueError: the processes and accumulation steps do not divide the batch, COPY_PASTE_PROB meets data without
-            masks, or no tile shows an object.
+            masks, transforms of colours other images than
+            8-bit RGB, or no tile shows an object.
     """
+    check_colours(cfg)
     records = tiled(cfg, records)
     batch_size = cfg.SOLVER.IMS_PER_BATCH
     share_of_batch(batch_size, world_size, cfg.SOLVER.ACCUMULATE_STEPS)
@@ -367,7 +342,8 @@ def build_train_loader(
     num_classes = cfg.MODEL.NUM_CLASSES or records.metadata.num_classes
     pasting, ignoring = cfg.INPUT.COPY_PASTE_PROB, cfg.MODEL.IGNORE_REGIONS
     dataset = TrainDataset(records, transforms, sampler, skip, num_classes, wanted, pasting, ignoring)
-    dataset.cache = RamCache.of(cfg, records, world_size)
+    dataset.form = records_form(cfg, records)
+    dataset.cache = RamCache.of(cfg, records, world_size, dataset.form)
     return TrainLoader(dataset, start_iteration, num_workers(cfg, world_size), skip, pins_memory(cfg))
 
 
@@ -385,6 +361,7 @@ def build_test_loader(cfg: Any, records: Records, rank: int = 0, world_size: int
     own = tiled(cfg, records[shared.start : shared.stop])
     transforms = build_test_transforms(cfg)
     dataset = TestDataset(own, transforms, wanted_size(cfg, transforms), cfg.MODEL.IGNORE_REGIONS)
+    dataset.form = records_form(cfg, records)
     batch_size = max(1, cfg.TEST.IMS_PER_BATCH // world_size)
     skip = cfg.DATALOADER.ON_ERROR == "skip"
     return TestLoader(dataset, batch_size, num_workers(cfg, world_size), skip, pins_memory(cfg))

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from detframe.arrays.pixels import COLOURS, PixelForm
 from detframe.data.images import as_tensor
 from detframe.data.records import Records
 from detframe.errors import InvalidValueError
@@ -29,15 +30,17 @@ _ENTRY = np.dtype(np.int32).itemsize * 2  # height and width; 0, 0 where nothing
 
 
 class RamCache:
-    """The images of some records by their numbers, uint8 (3, H, W), as long as there is room for them.
+    """The images of some records by their numbers, (C, H, W) of one type, as long as there is room for them.
 
     Args:
         sizes_hw: int (N, 2), the largest that each image can be.
         limit: bytes.
+        form: what images are.
     """
 
-    def __init__(self, sizes_hw: np.ndarray, limit: int) -> None:
-        sizes = 3 * sizes_hw.astype(np.int64).prod(1)
+    def __init__(self, sizes_hw: np.ndarray, limit: int, form: PixelForm = COLOURS) -> None:
+        self._dtype, self._channels = np.dtype(form.dtype or np.uint8), form.channels
+        sizes = form.channels * self._dtype.itemsize * sizes_hw.astype(np.int64).prod(1)
         ends = np.cumsum(sizes)
         self.count = int(np.searchsorted(ends, limit, side="right"))  # how many images, from the first on, have a place
         self.bytes = int(ends[self.count - 1]) if self.count else 0  # that they take at most
@@ -48,8 +51,8 @@ class RamCache:
         self._map()
 
     @classmethod
-    def of(cls, cfg: Any, records: Records, world_size: int) -> RamCache | None:
-        """That of a config, for the images of one rank; None where it is off.
+    def of(cls, cfg: Any, records: Records, world_size: int, form: PixelForm = COLOURS) -> RamCache | None:
+        """That of a config, for the images of one rank, of whose type `form` knows; None where it is off.
 
         Raises:
             ValueError: the machine or container has less memory left than the images take.
@@ -61,14 +64,15 @@ class RamCache:
             logger.warning("DATALOADER.CACHE_RAM has no effect: only Linux has the memory that it needs")
             return None
         ranks = env_number("LOCAL_WORLD_SIZE", world_size)
-        need = min(wanted * GB, 3 * int(records.sizes_hw.astype(np.int64).prod(1).sum()) * ranks)
+        pixel = form.channels * np.dtype(form.dtype or np.uint8).itemsize
+        need = min(wanted * GB, pixel * int(records.sizes_hw.astype(np.int64).prod(1).sum()) * ranks)
         free = free_memory()
         if free and need > free:
             raise InvalidValueError(
                 f"DATALOADER.CACHE_RAM {wanted:g} would keep images of {need / GB:.1f} GB, but {free / GB:.1f} GB of "
                 "memory are free; set it lower (0 keeps none)"
             )
-        cache = cls(records.sizes_hw, int(wanted * GB / ranks))
+        cache = cls(records.sizes_hw, int(wanted * GB / ranks), form)
         logger.info(
             "DATALOADER.CACHE_RAM %g: %d of %d training images stay in memory once they are decoded, %.2f GB at most%s",
             wanted,
@@ -89,15 +93,16 @@ class RamCache:
         if index >= self.count or self._memory is None or not self._table[index].all():
             return None
         height, width = self._table[index].tolist()
-        pixels = np.frombuffer(self._memory, np.uint8, 3 * height * width, int(self._starts[index]))
-        image = as_tensor(pixels.reshape(height, width, 3))
+        count = self._channels * height * width
+        pixels = np.frombuffer(self._memory, self._dtype, count, int(self._starts[index]))
+        image = as_tensor(pixels.reshape(height, width, self._channels))
         return image.clone() if multiprocessing.parent_process() is None else image
 
     def put(self, index: int, image: Tensor) -> None:
         """Keep an image where there is a place for it; without memory for it, it is read again the next time."""
-        if index >= self.count or image.numel() > self._sizes[index]:
+        if index >= self.count or image.numel() * self._dtype.itemsize > self._sizes[index]:
             return
-        pixels = image.permute(1, 2, 0).contiguous().numpy()
+        pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy(), dtype=self._dtype)
         try:
             if os.pwrite(self._handle, pixels.data, int(self._starts[index])) == pixels.nbytes:
                 os.pwrite(self._handle, np.array(pixels.shape[:2], np.int32).tobytes(), _ENTRY * index)

@@ -7,13 +7,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from detframe.arrays.pixels import COLOURS, PixelForm
 from detframe.data.regions import load_region, region_size
 
 _BAND_PIXELS = 2**24  # that are in memory at once, at least a row of the small image
 
 
-def load_reduced(path: str | Path, longest: int) -> np.ndarray:
-    """An image, made smaller by a whole factor so that no side is longer than `longest`: uint8 (h, w, 3), RGB.
+def load_reduced(path: str | Path, longest: int, form: PixelForm = COLOURS) -> np.ndarray:
+    """An image, made smaller by a whole factor so that no side is longer than `longest`: (h, w, C), as `load_region`.
 
     A file that can be read by region is read in bands of rows, others as a whole. An image that is small enough comes
     as it is.
@@ -23,10 +24,10 @@ def load_reduced(path: str | Path, longest: int) -> np.ndarray:
     """
     height, width = region_size(path)
     factor = max(1, -(-max(height, width) // longest))
-    out = np.empty((-(-height // factor), -(-width // factor), 3), dtype=np.uint8)
+    parts = []
     rows = max(1, _BAND_PIXELS // (width * factor)) * factor
     for top in range(0, height, rows):
-        band = load_region(path, (0, top, width, min(top + rows, height)))
-        part = out[top // factor : -(-(top + len(band)) // factor)]
-        part[:] = cv2.resize(band, part.shape[1::-1], interpolation=cv2.INTER_AREA)
-    return out
+        band = load_region(path, (0, top, width, min(top + rows, height)), form=form)
+        small = cv2.resize(band, (-(-width // factor), -(-len(band) // factor)), interpolation=cv2.INTER_AREA)
+        parts.append(small.reshape(*small.shape[:2], band.shape[2]))  # OpenCV drops the axis of one channel
+    return np.concatenate(parts)

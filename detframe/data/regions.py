@@ -15,24 +15,30 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from detframe.arrays.pixels import COLOURS, PixelForm
 from detframe.data.image_files import ImageReadError, check_size, open_image, read_image_bytes
 from detframe.data.image_headers import Header
 from detframe.data.images import decode_pixels, notice_pages, read_structure, size_message, turned
+from detframe.data.stored_values import checked_form, stored_pixels
 from detframe.data.tiff_parts import Layout, Window, read_part
 from detframe.errors import InvalidValueError
 
 KEPT_BYTES = 2**28  # of decoded pixels in a process; the newest piece is kept whatever its size
 
 
-def load_region(path: str | Path, tile: Any, expected_hw: tuple[int, int] | None = None) -> np.ndarray:
-    """A region of an image as uint8 (h, w, 3), RGB: the same pixels as `load_pixels(path)[y1:y2, x1:x2]`.
+def load_region(
+    path: str | Path, tile: Any, expected_hw: tuple[int, int] | None = None, form: PixelForm = COLOURS
+) -> np.ndarray:
+    """A region of an image, (h, w, C): the same pixels as `load_pixels(path, form=form)[y1:y2, x1:x2]`.
 
     Memory is taken for the region alone where the file is a TIFF that stores its pixels in tiles or in strips that are
-    smaller than the image; such a file may have more pixels than `max_pixels`. Threads may call it at once.
+    smaller than the image, or an array in a .npy; such a file may have more pixels than `max_pixels`. Threads may call
+    it at once.
 
     Args:
         tile: x1, y1, x2, y2 in whole pixels of the upright image, inside of it.
         expected_hw: the size of the whole image that the annotations state.
+        form: as of `load_pixels`.
 
     Raises:
         FileNotFoundError, PermissionError, OSError, ImageReadError: as `load_pixels`.
@@ -42,10 +48,14 @@ def load_region(path: str | Path, tile: Any, expected_hw: tuple[int, int] | None
     with open_image(path) as file:
         header, layout = read_structure(file, path)
         _check(path, header.size_hw, (x1, y1, x2, y2), expected_hw)
+        if form.as_stored and (layout is not None or header.format == "NPY"):
+            notice_pages(header, path)
+            return _stored_part(file, path, header, layout, (x1, y1, x2, y2), form)
         if layout is not None:
             notice_pages(header, path)
             return _part(file, path, header, layout, (x1, y1, x2, y2))
-        pixels = _kept.get((*_stamp(file, path), None), lambda: decode_pixels(read_image_bytes(path), path))
+        key = (*_stamp(file, path), form)
+        pixels = _kept.get(key, lambda: decode_pixels(read_image_bytes(path), path, form=form))
     return pixels[y1:y2, x1:x2].copy()
 
 
@@ -55,7 +65,8 @@ def reads_regions(path: str | Path) -> bool:
     Raises:
         FileNotFoundError, PermissionError, OSError, ImageReadError: as `load_region`.
     """
-    return _structure(path)[1] is not None
+    header, layout = _structure(path)
+    return layout is not None or header.format == "NPY"
 
 
 def region_size(path: str | Path) -> tuple[int, int]:
@@ -65,7 +76,7 @@ def region_size(path: str | Path) -> tuple[int, int]:
         FileNotFoundError, PermissionError, OSError, ImageReadError: as `load_region`.
     """
     header, layout = _structure(path)
-    if layout is None:
+    if layout is None and header.format != "NPY":
         check_size(header.stored_hw, path)
     return header.size_hw
 
@@ -105,6 +116,15 @@ def _part(file: BinaryIO, path: str | Path, header: Header, layout: Layout, tile
     x1, y1, x2, y2 = window
     inside = pixels[y1 - top : y2 - top, x1 - left : x2 - left].copy()
     return turned(inside, header.orientation)
+
+
+def _stored_part(
+    file: BinaryIO, path: str | Path, header: Header, layout: Layout | None, tile: Window, form: PixelForm
+) -> np.ndarray:
+    x1, y1, x2, y2 = _stored(tile, header.stored_hw, header.orientation)
+    check_size((y2 - y1, x2 - x1), path)
+    pixels = stored_pixels(file, path, header, layout, (x1, y1, x2, y2))
+    return turned(checked_form(pixels, form, path), header.orientation)
 
 
 def _stored(tile: Window, stored_hw: tuple[int, int], orientation: int) -> Window:

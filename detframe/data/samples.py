@@ -33,21 +33,22 @@ class Parcel:
     """The samples of a batch without their pixels, as they travel between processes: small, and quick to pickle."""
 
     def __init__(self, samples: list[Sample]) -> None:
-        self.shapes = [None if s.image is None else tuple(s.image.shape[-2:]) for s in samples]
+        self.forms = [None if s.image is None else (tuple(s.image.shape), s.image.dtype) for s in samples]
         self.targets = [_as_arrays(s.target) for s in samples]
         targets: list[Any] = [s.target for s in samples]
         self.checked = [(t.num_classes, t.size_hw) if isinstance(t, CheckedTarget) else None for t in targets]
         self.failures = [s.failures for s in samples]
 
     def unpack(self, pixels: Tensor) -> list[Sample]:
-        """The samples; their images are views of `pixels`, which holds them one after another."""
+        """The samples; their images are views of `pixels`, which holds them one after another, all of one type."""
         samples, start = [], 0
-        parts = zip(self.shapes, self.targets, self.checked, self.failures, strict=True)
-        for shape, arrays, checked, failures in parts:
+        parts = zip(self.forms, self.targets, self.checked, self.failures, strict=True)
+        for form, arrays, checked, failures in parts:
             image = None
-            if shape is not None:
-                end = start + 3 * shape[0] * shape[1]
-                image = pixels[start:end].view(*shape, 3).permute(2, 0, 1)
+            if form is not None:
+                (channels, height, width), dtype = form
+                end = start + channels * height * width * dtype.itemsize
+                image = pixels[start:end].view(dtype).view(height, width, channels).permute(2, 0, 1)
                 start = end
             target = _as_tensors(arrays)
             if checked is not None:

@@ -74,11 +74,12 @@ def shown_hw(small_hw: SizeHW, size_hw: SizeHW) -> tuple[float, float]:
 
 
 def resize_pixels(image: Tensor, new_hw: SizeHW, size_hw: SizeHW) -> Tensor:
-    """An image, uint8 (3, h, w), in the size `new_hw`, bilinear with antialiasing.
+    """An image (C, h, w) in the size `new_hw` and its own type, bilinear with antialiasing.
 
     Args:
-        size_hw: its size in the file; the image itself may have been decoded small.
+        size_hw: its size in the file; the image itself, if it is uint8 RGB, may have been decoded small.
     """
+    from torch import uint16
     from torch.nn.functional import interpolate
     from torchvision.transforms.v2.functional import resize
 
@@ -86,6 +87,8 @@ def resize_pixels(image: Tensor, new_hw: SizeHW, size_hw: SizeHW) -> Tensor:
     shown = shown_hw(small_hw, size_hw)
     if shown == new_hw:
         return image
+    if image.dtype == uint16:  # of which PyTorch knows little
+        return resize_pixels(image.float(), new_hw, size_hw).round_().to(uint16)
     if shown == small_hw:
         return resize(image, list(new_hw), antialias=True)
     # by the scale, since the last row and column show the image in part; just not below `new_hw`

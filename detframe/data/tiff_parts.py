@@ -31,7 +31,7 @@ _SEPARATE = 2  # of the tag planes: each channel is stored by itself
 _BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _WHOLE = {1: "u1", 3: "u2", 4: "u4", 16: "u8"}
 _MOST_BYTES = 2**27  # of one tag: the places of 16 million strips
-_LONG, _LONG8 = 4, 16
+_SHORT, _LONG, _LONG8 = 3, 4, 16
 _START, _MOST_FILE = 8, 2**32  # where the directory of a part begins, and what its places of 32 bits reach
 
 
@@ -85,6 +85,10 @@ class Layout:
     def number(self, tag: int, default: int) -> int:
         """The first value of a tag."""
         return int(_values(self.tags[tag], self.order)[0]) if tag in self.tags else default
+
+    def numbers(self, tag: int, default: int) -> tuple[int, ...]:
+        """The values of a tag."""
+        return tuple(_values(self.tags[tag], self.order).tolist()) if tag in self.tags else (default,)
 
     def block(self, window: Window) -> Window:
         """The smallest part around a window that can be read by itself."""
@@ -246,6 +250,11 @@ def _short(entry: Entry, order: str) -> Entry:
 
 def _longs(values: Sequence[int] | np.ndarray, order: str) -> Entry:
     return Entry(_LONG, len(values), np.asarray(values).astype(order + "u4").tobytes())
+
+
+def shorts(values: Sequence[int], order: str) -> Entry:
+    """A tag of numbers of 16 bits."""
+    return Entry(_SHORT, len(values), np.asarray(values).astype(order + "u2").tobytes())
 
 
 def _table_bytes(entries: Mapping[int, Entry]) -> int:

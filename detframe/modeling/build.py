@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from detframe.arrays.pixels import PixelForm
 from detframe.config import ConfigNode
 from detframe.config.check import check_values
 from detframe.errors import InvalidValueError
@@ -49,6 +50,7 @@ def build_detection_model(cfg: ConfigNode) -> GeneralizedRCNN:
             f"MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}; a model needs the number of foreground classes "
             "(training takes it from the data set when it is 0)"
         )
+    form = _form(cfg)
     entry = META_ARCHITECTURES.get("DistilledRCNN" if cfg.MODEL.DISTILL.ON else "GeneralizedRCNN")
     backbone: Any = build_backbone(cfg)
     rpn = _build_rpn(cfg, backbone)
@@ -62,6 +64,7 @@ def build_detection_model(cfg: ConfigNode) -> GeneralizedRCNN:
         divisor=entry.divisor_factor * getattr(backbone, "size_divisibility", max(backbone.strides.values())),
         channels_last=cfg.MODEL.CHANNELS_LAST,
         buckets=cfg.INPUT.BUCKETS,
+        form=form,
     )
     model: GeneralizedRCNN = entry.from_config(
         cfg,
@@ -83,6 +86,29 @@ def build_detection_model(cfg: ConfigNode) -> GeneralizedRCNN:
     model = model.to(device)
     compile_model(model, cfg.MODEL.COMPILE, device, len(preprocessor.canvases.shapes))
     return model
+
+
+def _form(cfg: ConfigNode) -> PixelForm:
+    """What images are.
+
+    Raises:
+        ValueError: nobody has said the mean and the deviation of as many channels, or stored channels are to be turned
+            from RGB to BGR.
+    """
+    form = PixelForm.of(cfg)
+    if form.as_stored and cfg.INPUT.FORMAT != "RGB":
+        raise InvalidValueError(
+            f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}, an order of colours, but INPUT.CHANNELS {form.channels} with "
+            f"INPUT.DEPTH {cfg.INPUT.DEPTH} are the channels of the files in their own order: leave it at RGB"
+        )
+    for key in ("PIXEL_MEAN", "PIXEL_STD"):
+        if len(cfg.INPUT[key]) != form.channels:
+            raise InvalidValueError(
+                f"INPUT.{key} has {len(cfg.INPUT[key])} numbers, and INPUT.CHANNELS is {form.channels}: images of "
+                "other channels than RGB have no mean and deviation by default. `detframe check --config-file FILE` "
+                "measures those of the training images, and says how to set them"
+            )
+    return form
 
 
 def build_outline(cfg: ConfigNode) -> GeneralizedRCNN:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detframe.arrays.canvases import Buckets, Canvases
+from detframe.arrays.pixels import COLOURS, PixelForm
 from detframe.errors import InvalidTypeError, InvalidValueError
 from detframe.ops.exportable import is_traced
 from detframe.structures import ImageList
@@ -21,9 +22,11 @@ _OVERSHOOT = 0.25
 class Preprocessor(nn.Module):
     """Images of any size as one normalised, padded batch on the model's device; it never resizes.
 
-    Takes RGB (3, H, W), uint8 or float in [0, 1]. The padding, zero after normalisation, is right and below.
+    Takes RGB (3, H, W), uint8 or float in [0, 1]; with a `form` of stored channels these, (C, H, W), in the values of
+    their files. The padding, zero after normalisation, is right and below.
 
     Args:
+        mean, std: of each channel, of colours as values from 0 to 255.
         divisor: the sides of a batch are multiples of it.
         buckets: the sizes that batches are padded to, as INPUT.BUCKETS; a graph that is exported knows of none.
     """
@@ -39,17 +42,19 @@ class Preprocessor(nn.Module):
         divisor: int,
         channels_last: bool,
         buckets: Buckets = (),
+        form: PixelForm = COLOURS,
     ) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).reshape(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).reshape(3, 1, 1), persistent=False)
+        self.form = form
+        self.register_buffer("mean", torch.tensor(mean).reshape(form.channels, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).reshape(form.channels, 1, 1), persistent=False)
         self.bgr, self.divisor, self.channels_last = bgr, divisor, channels_last
         self.canvases = Canvases.of(buckets, divisor)
 
     def forward(self, images: Sequence[Tensor]) -> ImageList:
         """Raises ValueError or TypeError: what `check_image` says of an image."""
         for place, image in enumerate(images, start=1):
-            check_image(image, f"image {place} of {len(images)}")
+            check_image(image, f"image {place} of {len(images)}", self.form)
         sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
         largest = max(height for height, _ in sizes), max(width for _, width in sizes)
         if is_traced():  # without writing in place
@@ -62,7 +67,7 @@ class Preprocessor(nn.Module):
         height, width = self.canvases.canvas(largest)
         memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
         # the padding is what normalises to zero
-        batch = self.mean.expand(len(images), 3, height, width).clone(memory_format=memory_format)
+        batch = self.mean.expand(len(images), self.form.channels, height, width).clone(memory_format=memory_format)
         for image, of_image, (h, w) in zip(images, batch, sizes, strict=True):
             of_image[:, :h, :w].copy_(self._pixels(image.as_subclass(Tensor)))
         return ImageList(batch.sub_(self.mean).div_(self.std), sizes)
@@ -71,15 +76,18 @@ class Preprocessor(nn.Module):
         return (self._pixels(image).float() - self.mean) / self.std
 
     def _pixels(self, image: Tensor) -> Tensor:
-        """An image on the device, from 0 to 255, its channels in the model's order."""
+        """An image on the device, colours from 0 to 255, its channels in the model's order."""
         pixels = image.to(self.mean.device, non_blocking=True)
+        if self.form.as_stored:
+            return pixels
         if image.dtype != torch.uint8:
             pixels = pixels.float() * 255
         return pixels.flip(0) if self.bgr else pixels
 
 
-def check_image(image: Any, name: str) -> None:
-    """The contract of an image: an RGB tensor (3, H, W), uint8, or float in [0, 1] but for what resizing overshoots.
+def check_image(image: Any, name: str, form: PixelForm = COLOURS) -> None:
+    """The contract of an image: an RGB tensor (3, H, W), uint8, or float in [0, 1] but for what resizing overshoots;
+    with a form of stored channels (C, H, W), uint8, uint16 or float.
 
     Values are looked at on the host alone.
 
@@ -87,14 +95,21 @@ def check_image(image: Any, name: str) -> None:
         ValueError, TypeError: what came instead.
     """
     wanted = f"{name} must be an RGB tensor of shape (3, H, W), uint8 or float in [0, 1]"
+    if form.as_stored:
+        wanted = (
+            f"{name} must be a tensor of shape ({form.channels}, H, W), uint8, uint16 or float, as the files hold it"
+        )
     if not isinstance(image, Tensor):
         raise InvalidTypeError(f"{wanted}, not a {type(image).__name__}")
-    if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
+    if image.ndim != 3 or image.shape[0] != form.channels or 0 in image.shape:
         raise InvalidValueError(f"{wanted}, not {tuple(image.shape)}")
     if image.dtype == torch.uint8 or (is_traced() and image.is_floating_point()):
         return
+    if form.as_stored and (image.dtype == torch.uint16 or image.is_floating_point()):
+        return
     if not image.is_floating_point():
-        raise InvalidValueError(f"{wanted}, not {image.dtype}; image.to(torch.uint8) where its values are 0 to 255")
+        remedy = "" if form.as_stored else "; image.to(torch.uint8) where its values are 0 to 255"
+        raise InvalidValueError(f"{wanted}, not {image.dtype}{remedy}")
     if image.device.type != "cpu":  # a look at its values would wait for the device
         return
     low, high = (float(value) for value in image.detach().as_subclass(Tensor).aminmax())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from detframe.arrays.pixels import MOST_CHANNELS, picture_of
 from detframe.arrays.results import as_numpy, mask_pixels
 from detframe.errors import InvalidValueError
 from detframe.visualization.tags import FONT, Colour, Tag, draw_tags, font_line
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Images with a longer side below this are enlarged by a whole factor, so that labels can be read
+_COLOURS = 3
+_BLACK, _WHITE = -0.25, 1.25  # between which floats are colours in [0, 1], but for what resizing overshoots
 _READABLE_SIDE = 560
 _MASK_OPACITY = 0.4
 _CROWD_COLOUR = (150, 150, 150)
@@ -50,7 +53,7 @@ def draw_instances(
     its score alone, or is left out.
 
     Args:
-        image: RGB, uint8 (H, W, 3) array or (3, H, W) tensor (uint8, or float in [0, 1]).
+        image: RGB, uint8 (H, W, 3) array or (3, H, W) tensor (uint8, or float in [0, 1]); or channels, as `to_array`.
         instances: a Target or Prediction in the coordinates of the image: boxes, labels, and, where present, scores,
             masks (tensor (N, H, W) or (N, 1, H, W), or LazyMasks), keypoints, iscrowd, and where that does not say it
             already, ignore_boxes.
@@ -155,17 +158,19 @@ def class_colour(label: int) -> Colour:
 
 
 def to_array(image: np.ndarray | Tensor) -> np.ndarray:
-    """A new uint8 RGB array (H, W, 3) of an array of that kind or a tensor (3, H, W), uint8 or float in [0, 1]."""
-    if not isinstance(image, np.ndarray):
-        pixels = as_numpy(image)
-        if pixels.dtype.kind == "f":
-            pixels = (pixels.clip(0, 1) * 255).round().astype(np.uint8)
-        image = pixels.transpose(1, 2, 0)
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+    """A new uint8 RGB array (H, W, 3) of an array (H, W, C) or a tensor (C, H, W): RGB of uint8 or of floats in [0, 1],
+    or channels in other values, of which `picture_of` makes a picture."""
+    pixels = image if isinstance(image, np.ndarray) else as_numpy(image)
+    if pixels.ndim == 3 and image is not pixels:
+        pixels = pixels.transpose(1, 2, 0)
+    if pixels.ndim != 3 or 0 in pixels.shape or pixels.shape[2] > MOST_CHANNELS:
         raise InvalidValueError(
-            f"a picture is RGB, uint8, of shape (H, W, 3), not {image.dtype} of shape {image.shape}"
+            f"a picture has the shape (H, W, C), with at most {MOST_CHANNELS} channels, or as a tensor (C, H, W), not "
+            f"{tuple(image.shape)}"
         )
-    return np.array(image, order="C")
+    if pixels.shape[2] == _COLOURS and pixels.dtype.kind == "f" and _BLACK <= pixels.min() and pixels.max() <= _WHITE:
+        pixels = (pixels.clip(0, 1) * 255).round().astype(np.uint8)
+    return np.array(picture_of(pixels), order="C")
 
 
 # ---------------------------------------------------------------------- sizes

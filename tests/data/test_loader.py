@@ -25,6 +25,7 @@ from detframe.data import (
     build_test_loader,
     build_train_loader,
     load_records,
+    reading,
 )
 from detframe.data import images as images_module
 from detframe.data import loader as loader_module
@@ -306,9 +307,9 @@ def test_only_faults_of_images_are_skipped(records: Records, monkeypatch: pytest
         def failing(*_: object, error: Exception = error) -> None:
             raise error
 
-        name = "load_image" if isinstance(error, OSError) else "make_target"
+        module, name = (reading, "load_image") if isinstance(error, OSError) else (loader_module, "make_target")
         with monkeypatch.context() as patched:
-            patched.setattr(loader_module, name, failing)
+            patched.setattr(module, name, failing)
             for loader in (build_train_loader(cfg, records), build_test_loader(cfg, records)):
                 with pytest.raises(type(error), match=r"mask 7|Too many open files"):
                     list(islice(loader, 3))

@@ -21,9 +21,9 @@ from detframe.data import (
     build_train_loader,
     image_repeats,
     images_per_epoch,
+    reading,
     tiled,
 )
-from detframe.data import loader as loader_module
 from detframe.data.images import load_image
 from detframe.data.samplers import RepeatedOrder
 from detframe.errors import InvalidValueError
@@ -291,7 +291,7 @@ def test_each_pass_brings_the_whole_targets_again(records: Records) -> None:
 def test_the_whole_target_comes_with_the_first_tile_that_could_be_read(
     records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = loader_module.read_image
+    read = reading.read_image
     cfg = config("DATALOADER.ON_ERROR", "skip")
     Path(records[1]["file_name"]).unlink()
     loader = build_test_loader(cfg, records)
@@ -299,7 +299,7 @@ def test_the_whole_target_comes_with_the_first_tile_that_could_be_read(
     assert {t["image_id"] for t in seen if "image_target" in t} == {t["image_id"] for t in seen} == {1, 3, 4, 5}
     assert loader.skipped == sum(r["image_id"] == 2 for r in tiled(cfg, records)) > 1
     monkeypatch.setattr(
-        loader_module, "read_image", lambda r: load_image("x.png") if r.get("tile_index") == 0 else read(r)
+        reading, "read_image", lambda r, *more: load_image("x.png") if r.get("tile_index") == 0 else read(r, *more)
     )
     seen = [t for _, targets in build_test_loader(cfg, records) for t in targets]
     assert [t["tile_index"] for t in seen if "image_target" in t] == [1] * 4

@@ -15,7 +15,8 @@ import torch
 from detframe.arrays.tiles import tile_grid
 from detframe.config import ConfigNode, get_cfg
 from detframe.data import Records, TiledRecords, load_records, tiled
-from detframe.data.loader import make_target, read_image
+from detframe.data.loader import make_target
+from detframe.data.reading import read_image
 from detframe.structures.lazy_masks import draw, encode
 from tests.data.sets import annotation, coco_records, write_coco
 

@@ -260,7 +260,7 @@ def test_long_captions_stay_inside():
     assert with_caption(grey(), "word " * 100).shape[1] == 800
 
 
-@pytest.mark.parametrize("image", [np.zeros((5, 5), np.uint8), np.zeros((5, 5, 3), np.float32), torch.zeros(4, 5, 5)])
+@pytest.mark.parametrize("image", [np.zeros((5, 5), np.uint8), np.zeros((3, 5, 500), np.uint8), torch.zeros(3, 0, 5)])
 def test_what_is_no_picture_is_an_error(image):
-    with pytest.raises(ValueError, match="picture is RGB"):
+    with pytest.raises(ValueError, match="a picture has the shape"):
         draw_instances(image, one_box(), NAMES)

@@ -41,13 +41,20 @@ TILES = section(
 
 INPUT = section(
     resume=LATER_IMAGES,
+    CHANNELS=Key(3, "Channels of the images. 3 are RGB, unless DEPTH says otherwise; any other number is read as the "
+        "file has it, from TIFF, PNG and NumPy's .npy (docs/channels.md)", at_least=1, at_most=64, resume=IMAGES),
+    DEPTH=Key("auto", "What the values of an image are", choices={
+        "auto": "8bit where CHANNELS is 3, else file",
+        "8bit": "any file becomes RGB with values from 0 to 255; of 16 bits the upper 8 are kept",
+        "file": "the values of the file: of 8 or 16 bits, or floating-point"}, resume=IMAGES),
     FORMAT=Key("RGB", "Channel order that the model expects; images are always passed in as RGB. Set together with "
         "WEIGHTS where these are known (docs/weights.md), like PIXEL_MEAN, PIXEL_STD and MODEL.RESNETS.STRIDE_IN_1X1",
         choices=("RGB", "BGR"), resume=IMAGES),
-    PIXEL_MEAN=Key((123.675, 116.28, 103.53), "Pixel mean, of values from 0 to 255, in the channel order of FORMAT",
-        each=Number(any_value=True, ceiling=1e6), sizes=(3,), resume=IMAGES),
-    PIXEL_STD=Key((58.395, 57.12, 57.375), "Pixel standard deviation, of values from 0 to 255, in the channel order of "
-        "FORMAT", each=LENGTH, sizes=(3,), resume=IMAGES),
+    PIXEL_MEAN=Key((123.675, 116.28, 103.53), "Pixel mean of each channel: of values from 0 to 255, in the channel "
+        "order of FORMAT; with the values of the file in its units (`detframe check` measures it)",
+        each=Number(any_value=True, ceiling=1e6), sizes=tuple(range(1, 65)), resume=IMAGES),
+    PIXEL_STD=Key((58.395, 57.12, 57.375), "Pixel standard deviation, as PIXEL_MEAN", each=LENGTH,
+        sizes=tuple(range(1, 65)), resume=IMAGES),
     MIN_SIZE_TRAIN=Key((800,), "Shorter side of images in training; of several values one is sampled per image; 0 "
         "keeps their size", each=SIDE, filled=True),
     MIN_SIZE_TRAIN_SAMPLING=Key("choice", "How two values in MIN_SIZE_TRAIN are sampled",

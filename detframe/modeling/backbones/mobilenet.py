@@ -61,11 +61,12 @@ class MobileNetV2(nn.Module):
         freeze_at: stages that do not train: 0 none, 1 the stem, 2 the stem and res2, ..., 5 all (the FCOS repository
             counts members of `features` instead).
         last: the last stage that is built.
+        in_channels: of the images.
     """
 
-    def __init__(self, norm: str = "BN", freeze_at: int = 0, last: str = "res5") -> None:
+    def __init__(self, norm: str = "BN", freeze_at: int = 0, last: str = "res5", in_channels: int = 3) -> None:
         super().__init__()
-        features: list[nn.Module] = [ConvNorm(3, STEM_CHANNELS, 3, 2, norm)]
+        features: list[nn.Module] = [ConvNorm(in_channels, STEM_CHANNELS, 3, 2, norm)]
         channels = STEM_CHANNELS
         widths = [channels]
         for expansion, width, blocks, stride in GROUPS:
@@ -134,7 +135,8 @@ def make_body(cfg: ConfigNode, last: str) -> MobileNetV2:
             f"MODEL.RESNETS.STAGE_WITH_DCN is {cfg.MODEL.RESNETS.STAGE_WITH_DCN}, but CONV_BODY "
             f"{cfg.MODEL.BACKBONE.CONV_BODY!r} is no ResNet: its 3x3 convolutions are depthwise"
         )
-    return MobileNetV2(cfg.MODEL.MOBILENET.NORM, cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT, last)
+    keys = cfg.MODEL
+    return MobileNetV2(keys.MOBILENET.NORM, keys.BACKBONE.FREEZE_CONV_BODY_AT, last, cfg.INPUT.CHANNELS)
 
 
 for _suffix in PYRAMIDS:

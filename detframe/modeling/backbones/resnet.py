@@ -38,6 +38,7 @@ class ResNetSpec:
     modulated: bool = True
     deformable_groups: int = 1
     res5_dilation: int = 1
+    in_channels: int = 3
 
     @classmethod
     def from_config(cls, cfg: ConfigNode) -> ResNetSpec:
@@ -61,6 +62,7 @@ class ResNetSpec:
             modulated=keys.WITH_MODULATED_DCN,
             deformable_groups=keys.DEFORMABLE_GROUPS,
             res5_dilation=keys.RES5_DILATION,
+            in_channels=cfg.INPUT.CHANNELS,
         )
         if spec.depth < 50 and (spec.groups != 1 or spec.width_per_group != 64):
             raise InvalidValueError(
@@ -182,7 +184,7 @@ class ResNet(nn.Module):
         strides = (4, 8, 16, 32 // spec.res5_stride_divisor)
         self.out_channels = dict(zip(stages, spec.stage_channels, strict=False))
         self.strides = dict(zip(stages, strides, strict=False))
-        self.conv1 = nn.Conv2d(3, spec.stem_channels, 7, 2, 3, bias=False)
+        self.conv1 = nn.Conv2d(spec.in_channels, spec.stem_channels, 7, 2, 3, bias=False)
         self.bn1 = make_norm(spec.norm, spec.stem_channels, spec.norm_eps)
         for i, _ in enumerate(stages):
             self.add_module(f"layer{i + 1}", build_stage(spec, i))

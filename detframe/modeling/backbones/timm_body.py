@@ -32,13 +32,21 @@ class TimmBody(nn.Module):
             batch norms keep their statistics.
         stages: the maps to return; parameters behind the last are not built.
         stem: `with_stem` also gives the map of stride 2.
+        in_channels: of the images.
 
     Raises:
         ValueError: timm is not installed, has no such model, or the model gives no maps of strides from 4 to 32, or
             none of stride 2 for a stem.
     """
 
-    def __init__(self, name: str, freeze_at: int = 0, stages: list[str] | None = None, stem: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        freeze_at: int = 0,
+        stages: list[str] | None = None,
+        stem: bool = False,
+        in_channels: int = 3,
+    ) -> None:
         super().__init__()
         info = _create(name).feature_info
         self.all_strides = tuple(info.reduction())  # also of maps that are not returned
@@ -57,7 +65,7 @@ class TimmBody(nn.Module):
                     "stride 2 as well, as those of ResNets, MobileNets and EfficientNets (timm/resnet18-EFPN)"
                 )
             index = {STEM: info.reduction().index(2), **index}
-        self.model = _create(name, tuple(info.out_indices[i] for i in index.values()))
+        self.model = _create(name, tuple(info.out_indices[i] for i in index.values()), in_channels)
         info = self.model.feature_info
         self.has_stem = stem
         self.out_channels = dict(zip(index, info.channels(), strict=True))
@@ -101,7 +109,7 @@ class TimmBody(nn.Module):
         return stem, dict(zip(self.strides, maps, strict=True))
 
 
-def _create(name: str, out_indices: tuple[int, ...] | None = None) -> Any:
+def _create(name: str, out_indices: tuple[int, ...] | None = None, in_channels: int = 3) -> Any:
     """A timm model that returns maps, with random weights."""
     try:
         import timm
@@ -112,7 +120,7 @@ def _create(name: str, out_indices: tuple[int, ...] | None = None) -> Any:
             f"timm {timm.__version__} has no model {name!r}; {nearest(name, timm.list_models())} "
             "(timm.list_models('*resnet*') lists those of a kind)"
         )
-    wanted: dict[str, Any] = {"features_only": True, "pretrained": False}
+    wanted: dict[str, Any] = {"features_only": True, "pretrained": False, "in_chans": in_channels}
     if out_indices is not None:
         wanted["out_indices"] = out_indices
     try:
@@ -136,10 +144,11 @@ def build_timm_pyramid(cfg: ConfigNode) -> nn.Module:
     suffix = max((s for s in known if conv_body.endswith(f"-{s}")), key=len, default="")
     if not suffix:
         raise InvalidValueError(f"{conv_body!r} must end with a pyramid: " + ", ".join(f"-{s}" for s in known))
-    name = conv_body.removeprefix(PREFIX).removesuffix(f"-{suffix}")
+    name, channels = conv_body.removeprefix(PREFIX).removesuffix(f"-{suffix}"), cfg.INPUT.CHANNELS
+    freeze_at = cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT
     if suffix == EXTENDED:
-        body = TimmBody(name, cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT, efpn_inputs(cfg), stem=True)
+        body = TimmBody(name, freeze_at, efpn_inputs(cfg), stem=True, in_channels=channels)
         return extend(cfg, body, body.stem_channels)
     whole = {stage: stride for stride, stage in STAGE_OF_STRIDE.items()}
-    body = TimmBody(name, cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT, pyramid_inputs(cfg, whole))
+    body = TimmBody(name, freeze_at, pyramid_inputs(cfg, whole), in_channels=channels)
     return build_pyramid(cfg, body, body.out_channels, body.strides)
