@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from detframe.config.keys.dense import OWN_RULES
 from detframe.config.tree import ConfigNode
 
+_BY_FCOS = {"BOX_LOSS_TYPE": "MODEL.FCOS.IOU_LOSS_TYPE", "NMS_METRIC": "TEST.NMS_METRIC"}
 _DENSE = {  # what a dense detector takes in place of keys of the RPN
-    "FCOS": {"BOX_LOSS_TYPE": "MODEL.FCOS.IOU_LOSS_TYPE", "NMS_METRIC": "TEST.NMS_METRIC"},
+    "FCOS": _BY_FCOS,
+    "ATSS": _BY_FCOS,
+    "GFL": {"BOX_LOSS_TYPE": "the GIoU", "NMS_METRIC": "TEST.NMS_METRIC"},
     "RetinaNet": {"BOX_LOSS_TYPE": "MODEL.RETINANET.BOX_LOSS_TYPE", "NMS_METRIC": "TEST.NMS_METRIC"},
 }
+_PLACES = ("SIZES_OF_INTEREST", "RANGE_INCLUSIVE", "CENTER_SAMPLING_RADIUS")
+_LOSSES = ("BOX_QUALITY", "IOU_LOSS_TYPE", "IOU_SMOOTHING", "WEIGHT_BY_CENTERNESS", "LOSS_ALPHA", "LOSS_GAMMA")
+_OF_FCOS = {  # keys of MODEL.FCOS that its kin do not read
+    "ATSS": _PLACES,
+    "GFL": (*_PLACES, *_LOSSES, "NORM_REG_TARGETS", "CENTERNESS_ON_REG", "THRESH_WITH_CTR"),
+}
+_ON_LOCATIONS = ("FCOS", *_OF_FCOS)
 _ASSIGNMENT = {"ATSS": "atss", "NWD": "nwd", "RFLA": "rfla"}  # whose parameters begin so
 _OF_REGIONS = ("MODEL.ROI_HEADS.ASSIGNER", "MODEL.ROI_BOX_HEAD.BOX_LOSS_TYPE")
 _BY_DISTANCE = (
@@ -61,17 +72,23 @@ def _dense(cfg: ConfigNode, set_keys: list[str]) -> Iterator[str]:
     for key, own in _DENSE.get(name, {}).items():
         if f"MODEL.RPN.{key}" in set_keys:
             yield _said([f"MODEL.RPN.{key}"], f"MODEL.RPN.NAME is {name!r}, which takes {own}")
+    unread = [f"MODEL.FCOS.{key}" for key in _OF_FCOS.get(name, ())]
+    others = tuple(f"MODEL.{head}." for head in _OF_FCOS if head != name)
+    keys = [key for key in set_keys if key in unread or key.startswith(others)]
+    if keys:
+        yield _said(keys, f"MODEL.RPN.NAME is {name!r}")
 
 
 def _assignment(cfg: ConfigNode, set_keys: list[str]) -> Iterator[str]:
     kind, name = cfg.MODEL.RPN.ASSIGNER, cfg.MODEL.RPN.NAME
+    kind = OWN_RULES.get(name, kind) if kind == "iou" else kind
     keys = []
     for key in set_keys:
         section, _, parameter = key.rpartition(".")
         if section != "MODEL.RPN.ASSIGNMENT":
             continue
         first = parameter.partition("_")[0]
-        used = name == "FCOS" and kind in ("atss", "nwd") if first == "FCOS" else kind == _ASSIGNMENT.get(first)
+        used = name in _ON_LOCATIONS and kind in ("atss", "nwd") if first == "FCOS" else kind == _ASSIGNMENT.get(first)
         if not used:
             keys.append(key)
     if keys:

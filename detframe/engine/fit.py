@@ -16,8 +16,10 @@ from torch import Tensor
 
 from detframe.arrays.resize import resize_shapes
 from detframe.config import ConfigNode
+from detframe.config.keys.dense import OWN_RULES
 from detframe.data import Records
 from detframe.modeling import GeneralizedRCNN
+from detframe.modeling.rpn.assigner import rule_of
 from detframe.ops.reach import Objects, Reached
 
 Line = tuple[int, str]  # level of logging, text
@@ -81,7 +83,7 @@ def sampled(records: Records, cfg: ConfigNode) -> Records:
     """The records, or of very many evenly spaced ones that hold about MAX_OBJECTS objects (MAX_RANKED where the config
     ranks anchors); always the same."""
     counts = records.num_objects
-    most = MAX_OBJECTS if cfg.MODEL.RPN.ASSIGNER == "iou" else min(MAX_OBJECTS, MAX_RANKED)
+    most = MAX_OBJECTS if rule_of(cfg) == "iou" else min(MAX_OBJECTS, MAX_RANKED)
     share = most / max(1, int(counts.sum()))
     if share >= 1:
         return records
@@ -126,10 +128,12 @@ def below_a_cell(model: GeneralizedRCNN, objects: Objects) -> Tensor | None:
 
 def reach_words(cfg: ConfigNode) -> tuple[str, str]:
     """What it is to be reached, and to be out of reach, in clauses about objects."""
-    section, ranking = THRESHOLDS.get(cfg.MODEL.RPN.NAME), cfg.MODEL.RPN.ASSIGNER
+    section, ranking = THRESHOLDS.get(cfg.MODEL.RPN.NAME), rule_of(cfg)
     if ranking != "iou":
         what = _priors(cfg)[:-1]
-        return f"get {_a(what)} by MODEL.RPN.ASSIGNER {ranking}", f"get no {what} by MODEL.RPN.ASSIGNER {ranking}"
+        own = cfg.MODEL.RPN.ASSIGNER != ranking
+        rule = f"the rule {ranking} of MODEL.RPN.NAME {cfg.MODEL.RPN.NAME}" if own else f"MODEL.RPN.ASSIGNER {ranking}"
+        return f"get {_a(what)} by {rule}", f"get no {what} by {rule}"
     if section is None:
         return "get a location of their own", "get no location of their own"
     keys = cfg.MODEL[section]
@@ -143,6 +147,8 @@ def reach_keys(cfg: ConfigNode) -> str:
     if cfg.MODEL.RPN.ASSIGNER == "rfla":
         section = None
     own = f"MODEL.{section}.ANCHOR_SIZES" if section else "MODEL.FCOS.SIZES_OF_INTEREST or CENTER_SAMPLING_RADIUS"
+    if cfg.MODEL.RPN.NAME in OWN_RULES:
+        own = "MODEL.RPN.ASSIGNMENT.FCOS_PRIOR"
     return f"{own}, INPUT.MIN_SIZE_TRAIN, or a pyramid with a finer level"
 
 
@@ -171,7 +177,7 @@ def misfits(cfg: ConfigNode, objects: Objects, found: Reached | None) -> list[Mi
     """Where MODEL.RPN.ASSIGNER fits the data badly, as far as it is common; nothing where thresholds assign."""
     if found is None or found.fit is None:
         return []
-    fit, what, rule = found.fit, _priors(cfg), cfg.MODEL.RPN.ASSIGNER
+    fit, what, rule = found.fit, _priors(cfg), rule_of(cfg)
     sizes, finer = _sizes_key(cfg), "a larger INPUT.MIN_SIZE_TRAIN and MIN_SIZE_TEST, or a pyramid with a finer level"
     kinds = [
         (

@@ -231,6 +231,7 @@ EFPN = ("MODEL.BACKBONE.CONV_BODY", "R-18-EFPN", "MODEL.EFPN.WIDTH", 8)
 EFPN += ("MODEL.RPN.IN_FEATURES", ("p2", "p3", "p4", "p5", "p6"))
 KINDS = {
     "FCOS": (*DENSE, "MODEL.RPN.NAME", "FCOS"),
+    "GFL": (*DENSE, "MODEL.RPN.NAME", "GFL"),
     "RetinaNet": (*DENSE, "MODEL.RPN.NAME", "RetinaNet"),
     "masks and keypoints": (
         *(*MASKS, "MODEL.KEYPOINT_ON", True),

@@ -30,6 +30,7 @@ SPREAD = {
     "bbox_pred": 0.5,
     "bbox_reg": 0.5,
     "bbox_ctrness": 1.0,
+    "bbox_dist": 1.0,
     "mask_fcn_logits": 2.0,
     "kps_score_lowres": 2.0,
     "prediction": 2.0,
@@ -112,6 +113,7 @@ FAMILIES = {
     "fcos": {**FCOS, "MODEL.FCOS.THRESH_WITH_CTR": True, "MODEL.FCOS.INFERENCE_TH": 0.2},
     "fcos improved": {**FCOS, "MODEL.FCOS.NORM_REG_TARGETS": True, "MODEL.FCOS.CENTERNESS_ON_REG": True},
     "fcos deformable": {**FCOS, "MODEL.FCOS.USE_DCN_IN_TOWER": True},
+    "gfl": {**FCOS, "MODEL.RPN.NAME": "GFL"},
     "retinanet": RETINA,
     "retinanet, clipped, large boxes alone": {
         **RETINA,

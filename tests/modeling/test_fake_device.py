@@ -54,6 +54,8 @@ EFPN = {**PYRAMID, "MODEL.ROI_HEADS.NAME": "ExtendedROIHeads"}
 DISTILLED = {**PYRAMID, "MODEL.DISTILL.ON": True, "MODEL.DISTILL.DETECTION": True}
 DETECTORS = {
     "fcos": {**DENSE, "MODEL.RPN.NAME": "FCOS", "MODEL.FCOS.NUM_CONVS": 1},
+    "atss": {**DENSE, "MODEL.RPN.NAME": "ATSS", "MODEL.FCOS.NUM_CONVS": 1},
+    "gfl": {**DENSE, "MODEL.RPN.NAME": "GFL", "MODEL.FCOS.NUM_CONVS": 1},
     "retinanet": {**DENSE, "MODEL.RPN.NAME": "RetinaNet", "MODEL.RETINANET.NUM_CONVS": 1},
     "rpn": {"MODEL.ROI_HEADS.NAME": ""},
     "faster_rcnn": SMALL,
@@ -74,7 +76,7 @@ TRAINING = {
     "point_rend": (*MASK, "modeling/roi_heads/point_rend.py"),
     "efpn_on_crops": CROPS,
 }
-WITHOUT_PROPOSALS = ("fcos", "retinanet", "rpn")
+WITHOUT_PROPOSALS = ("fcos", "atss", "gfl", "retinanet", "rpn")
 # in inference, beside the NMS of proposals and that of detections
 INFERENCE = {"keypoint_rcnn": ("ops/keypoints.py",), "efpn_on_crops": CROPS}
 

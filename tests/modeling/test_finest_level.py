@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from tests.modeling.tiny import EMPTY, FULL, make_images, tiny_config
 
 SHAPES = {"MODEL.RPN.ASPECT_RATIOS": (1.0,), "MODEL.RETINANET.ASPECT_RATIOS": (1.0,), "MODEL.FCOS.NUM_CONVS": 1}
 SMALL = {**SHAPES, "MODEL.RETINANET.NUM_CONVS": 1, "MODEL.EFPN.WIDTH": 8, "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM": 16}
-HEADS = ("AnchorRPN", "FCOS", "RetinaNet")
+HEADS = ("AnchorRPN", "FCOS", "GFL", "RetinaNet")
 KEYS = {"AnchorRPN": "MODEL.RPN.ANCHOR_SIZES", "RetinaNet": "MODEL.RETINANET.ANCHOR_SIZES"}
 
 
@@ -95,7 +97,7 @@ def test_sizes_of_interest_are_those_of_the_coarsest_levels():
         ("R-18-EFPN", "p1", (50, 100, 200, 400), (0, 25, 50, 100, 200, 400, inf)),
         ("R-18-EFPN", "p1", (), (0, 16, 32, 64, 128, 256, inf)),
     ]:
-        assert build_outline(config("FCOS", body, level, key, sizes)).rpn.bounds == list(bounds)
+        assert build_outline(config("FCOS", body, level, key, sizes)).rpn.ranges == list(pairwise(bounds))
 
 
 @pytest.mark.parametrize(

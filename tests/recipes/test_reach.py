@@ -276,7 +276,7 @@ def test_random_numbers_stay_as_they_are():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("detector", ["Faster R-CNN", "RetinaNet", "FCOS", "C4", "EFPN"])
+@pytest.mark.parametrize("detector", ["Faster R-CNN", "RetinaNet", "FCOS", "GFL", "C4", "EFPN"])
 def test_lines_fit_a_screen(detector):
     found = reach(config(detector=detector), make_records((256, 256, FOUR), (300, 200, FOUR)))
     lines = found.lines()

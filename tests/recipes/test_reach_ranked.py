@@ -39,6 +39,16 @@ def test_tiny_objects_are_missed_by_overlap_and_reached_by_rank(detector):
         assert (row.overlap, row.scale) == (found.total.overlap, found.total.scale)
 
 
+def test_detectors_with_a_rule_of_their_own_rank_by_it():
+    """Squares of 64 pixels stand on P3, in which objects of 6 lie, and none of their locations."""
+    own, said = (found_by(rule, TINY, detector="GFL") for rule in ("iou", "atss"))
+    assert str(own.total) == str(said.total) and own.total.positives > 0
+    (finding,) = ill_fitting(own)
+    assert finding.remedy.startswith("smaller MODEL.RPN.ASSIGNMENT.FCOS_PRIOR")
+    (finding,) = [f for f in found_by("iou", BETWEEN, detector="GFL").findings() if f.code == "out-of-reach"]
+    assert "get no location by the rule atss of MODEL.RPN.NAME GFL" in finding.text
+
+
 def test_how_well_anchors_fit_by_hand():
     """Anchors of p2: 32 x 32 around multiples of 4."""
     found = found_by("nwd", [square(64, 64, 6)], "MODEL.RPN.ASPECT_RATIOS", (1.0,))

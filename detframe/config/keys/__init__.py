@@ -9,7 +9,7 @@ from detframe.config.key import Key, Section, section
 from detframe.config.keys.backbone import BACKBONE, MOBILENET, RESNETS
 from detframe.config.keys.common import ARCHITECTURE, FIRST_WEIGHTS, HOW, LENGTH, MEASURES, NAMES, TARGETS, TRAINED
 from detframe.config.keys.data import DATALOADER, DATASETS
-from detframe.config.keys.dense import FCOS, RETINANET, RPN
+from detframe.config.keys.dense import ATSS, FCOS, GFL, RETINANET, RPN
 from detframe.config.keys.input import INPUT
 from detframe.config.keys.pyramids import DISTILL, EFPN, FPN
 from detframe.config.keys.roi import (
@@ -68,6 +68,8 @@ MODEL = section(
     DISTILL=DISTILL,
     RPN=RPN,
     FCOS=FCOS,
+    ATSS=ATSS,
+    GFL=GFL,
     RETINANET=RETINANET,
     ROI_HEADS=ROI_HEADS,
     ROI_BOX_HEAD=ROI_BOX_HEAD,

@@ -1,4 +1,4 @@
-"""The keys of the RPN and of the dense detectors: AnchorRPN, FCOS, RetinaNet. Sizes are in pixels."""
+"""The keys of the RPN and of the dense detectors: AnchorRPN, FCOS and its kin, RetinaNet. Sizes are in pixels."""
 
 from __future__ import annotations
 
@@ -46,6 +46,9 @@ _CANDIDATES = Key(1000, "Candidates kept per level before NMS", like=COUNT, resu
 
 _FEW = Whole(above=0, ceiling=1000)
 
+# What "iou" of MODEL.RPN.ASSIGNER is in detectors on locations that have a rule of their own
+OWN_RULES = {"ATSS": "atss", "GFL": "atss"}
+
 ASSIGNMENT = section(
     resume=TARGETS,
     ATSS_K=Key(9, '"atss": cells of each level, nearest to the centre of an object, whose anchors are looked at',
@@ -59,7 +62,7 @@ ASSIGNMENT = section(
         "two strides more on each coarser level", each=LENGTH, resume=ARCHITECTURE),
     RFLA_SHRUNK_TARGETS=Key(False, '"rfla": encode box targets from the fields made smaller, though boxes are decoded '
         "with whole ones, as the authors' release does (anchors of the RPN and of RetinaNet)"),
-    FCOS_PRIOR=Key(8.0, '"atss" and "nwd" in FCOS: side of the square that stands for a location, in strides',
+    FCOS_PRIOR=Key(8.0, '"atss" and "nwd" on locations, as of FCOS: side of the square that stands for one, in strides',
         like=LENGTH),
 )
 
@@ -80,9 +83,10 @@ RPN = section(
     ANCHOR_STEP=Key("image", "Pixels from anchor to anchor", choices={"stride": "the stride of the level, detectron2",
         "image": "padded image size over grid size, torchvision; less on levels that were rounded up"},
         resume=ARCHITECTURE),
-    ASSIGNER=Key("iou", "Which anchors or locations are to find an object: of the RPN, and of FCOS or RetinaNet in its "
-        "place", choices={
-        "iou": "by overlap, FG_IOU_THRESHOLD and BG_IOU_THRESHOLD; FCOS: by size and place, MODEL.FCOS",
+    ASSIGNER=Key("iou", "Which anchors or locations are to find an object: of the RPN, or of a dense detector in "
+        "its place", choices={
+        "iou": "by overlap, FG_IOU_THRESHOLD and BG_IOU_THRESHOLD; FCOS: by size and place, MODEL.FCOS; ATSS and GFL: "
+        "as `atss`",
         "atss": "of the nearest anchors those whose overlap stands out, arXiv:1912.02424",
         "nwd": "the nearest anchors by Wasserstein distance, however far, NWD-RKA, arXiv:2206.13996",
         "rfla": "the receptive fields most like the object, arXiv:2208.08738; they are the anchors, one a cell, in "
@@ -167,6 +171,21 @@ FCOS = section(
         resume=MEASURES),
     PRE_NMS_TOP_N=_CANDIDATES,
     NMS_TH=Key(0.6, "IoU threshold of NMS among the detections of a class", within=(0, 1), resume=MEASURES),
+)
+
+ATSS = section(
+    resume=TARGETS,
+    BOX_LOSS_WEIGHT=Key(2.0, "Weight of the box loss", like=WEIGHT),
+)
+
+GFL = section(
+    resume=TARGETS,
+    REG_MAX=Key(16, "Largest distance from a location to a side, in strides; a distance is a distribution over 0 to "
+        "REG_MAX", like=Whole(above=0, ceiling=256), resume=ARCHITECTURE),
+    QFL_BETA=Key(2.0, "Quality focal loss: beta, how far entries that are nearly right are down-weighted; 0 is cross "
+        "entropy", like=STRENGTH),
+    BOX_LOSS_WEIGHT=Key(2.0, "Weight of the GIoU loss", like=WEIGHT),
+    DFL_WEIGHT=Key(0.25, "Weight of the distribution focal loss", like=WEIGHT),
 )
 
 RETINANET = section(

@@ -12,10 +12,30 @@ import torch
 from torch import Tensor
 
 from detframe.config import ConfigNode
+from detframe.config.keys.dense import OWN_RULES
 from detframe.errors import InvalidValueError
 from detframe.ops import BoxCoder, Matches, Matching
 from detframe.ops.assigning import Assigner, scaled
 from detframe.ops.ignoring import without_ignored
+
+# Detectors that are what they are by their rule, and what MODEL.RPN.ASSIGNER may say then
+_NO_OTHER_RULE = {"ATSS": ("iou", "atss")}
+
+
+def rule_of(cfg: ConfigNode) -> str:
+    """The rule by which MODEL.RPN.NAME assigns: what MODEL.RPN.ASSIGNER says, and for "iou" the detector's own.
+
+    Raises:
+        ValueError: a rule that the detector would not be the same with.
+    """
+    name, kind = cfg.MODEL.RPN.NAME, cfg.MODEL.RPN.ASSIGNER
+    known = _NO_OTHER_RULE.get(name)
+    if known is not None and kind not in known:
+        raise InvalidValueError(
+            f"MODEL.RPN.ASSIGNER cannot be {kind!r} with MODEL.RPN.NAME {name!r}, which is {name} by its own rule: "
+            f"leave it {' or '.join(map(repr, known))}, or take MODEL.RPN.NAME 'FCOS' or 'GFL', which know every rule"
+        )
+    return OWN_RULES.get(name, kind) if kind == "iou" else kind
 
 
 def make_assigner(cfg: ConfigNode, matching: Matching) -> Assigner:
@@ -25,7 +45,7 @@ def make_assigner(cfg: ConfigNode, matching: Matching) -> Assigner:
         matching: of "iou".
 
     Raises:
-        ValueError: a first round of RFLA in which no object takes anything.
+        ValueError: a first round of RFLA in which no object takes anything; see also `rule_of`.
     """
     keys = cfg.MODEL.RPN.ASSIGNMENT
     if keys.RFLA_K[0] < 1:
@@ -34,7 +54,7 @@ def make_assigner(cfg: ConfigNode, matching: Matching) -> Assigner:
             "object takes first"
         )
     return Assigner(
-        kind=cfg.MODEL.RPN.ASSIGNER,
+        kind=rule_of(cfg),
         matching=matching,
         atss_k=keys.ATSS_K,
         nwd_k=keys.NWD_K,

@@ -36,6 +36,16 @@ class Scoring(Protocol):
         """
 
 
+def plain_scores(threshold: float) -> Scoring:
+    """Sigmoids; those that are not above the threshold do not count."""
+
+    def scores_of(logits: Tensor, rows: Tensor | None) -> Tensor:
+        scores = logits.float().sigmoid()
+        return torch.where(scores > threshold, scores, -1.0)
+
+    return scores_of
+
+
 def best_pairs(logits: Sequence[Tensor], keep: int, scoring: Scoring) -> Pairs:
     """The `keep` best (location, class) pairs of each image on each level, or all.
 

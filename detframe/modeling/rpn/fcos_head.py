@@ -6,13 +6,15 @@ Legend: N images, C channels, K classes, (H, W) of a level, A = H * W locations 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detframe.layers import init_normal, make_norm
+from detframe.config import ConfigNode
+from detframe.layers import DeformConv, init_normal, make_norm
 from detframe.modeling.rpn.dense import class_prior_bias
 from detframe.ops.exportable import is_traced
 
@@ -22,7 +24,7 @@ class HeadOutputs(NamedTuple):
 
     logits: list[Tensor]  # (N, A_level, K) of each level, in the precision of the convolutions
     regression: Tensor  # float32 (N, A, 4), which `FCOSHead.distances` makes distances
-    quality: Tensor  # float32 (N, A), logits of centre-ness or IoU
+    quality: Any  # float32 (N, A), logits of centre-ness or IoU; None where the head predicts none
 
 
 def make_tower(channels: int, num_convs: int, norm: str, last: Callable[[], nn.Module] | None = None) -> nn.Sequential:
@@ -35,6 +37,13 @@ def make_tower(channels: int, num_convs: int, norm: str, last: Callable[[], nn.M
         layers += [] if layer is None else [layer]
         layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
+
+
+def towers_of(cfg: ConfigNode, channels: int) -> list[nn.Sequential]:
+    """The towers of the classes and of the boxes, as MODEL.FCOS says."""
+    keys = cfg.MODEL.FCOS
+    last = partial(DeformConv, channels, channels, 3) if keys.USE_DCN_IN_TOWER else None
+    return [make_tower(channels, keys.NUM_CONVS, keys.NORM, last) for _ in range(2)]
 
 
 class ClassificationHead(nn.Module):
@@ -58,6 +67,28 @@ class RegressionHead(nn.Module):
         self.bbox_ctrness = nn.Conv2d(channels, 1, 3, padding=1)
         init_normal(self)
 
+    def outputs(self) -> tuple[nn.Conv2d, list[nn.Conv2d]]:
+        """The convolution of the distances, and that of the quality where there is one."""
+        return self.bbox_reg, [self.bbox_ctrness]
+
+
+class DistributionHead(nn.Module):
+    """The tower that ends in distributions of distances, and no quality.
+
+    Args:
+        bins: numbers that a distance may be.
+    """
+
+    def __init__(self, tower: nn.Sequential, channels: int, bins: int) -> None:
+        super().__init__()
+        self.conv = tower
+        self.bbox_dist = nn.Conv2d(channels, 4 * bins, 3, padding=1)
+        init_normal(self)
+
+    def outputs(self) -> tuple[nn.Conv2d, list[nn.Conv2d]]:
+        """As those of RegressionHead."""
+        return self.bbox_dist, []
+
 
 class FCOSHead(nn.Module):
     """Class logits, distances and quality at every location of every level.
@@ -71,7 +102,7 @@ class FCOSHead(nn.Module):
     def __init__(
         self,
         classification: ClassificationHead,
-        regression: RegressionHead,
+        regression: RegressionHead | DistributionHead,
         num_levels: int,
         quality_on_regression: bool,
         normalised: bool,
@@ -83,23 +114,37 @@ class FCOSHead(nn.Module):
         self.quality_on_regression = quality_on_regression
         self.normalised = normalised
 
+    @classmethod
+    def from_config(cls, cfg: ConfigNode, channels: int, num_levels: int) -> Self:
+        """As MODEL.FCOS says."""
+        keys = cfg.MODEL.FCOS
+        towers = towers_of(cfg, channels)
+        return cls(
+            ClassificationHead(towers[0], channels, cfg.MODEL.NUM_CLASSES, keys.PRIOR_PROB),
+            RegressionHead(towers[1], channels),
+            num_levels=num_levels if keys.USE_SCALE else 0,
+            quality_on_regression=keys.CENTERNESS_ON_REG,
+            normalised=keys.NORM_REG_TARGETS,
+        )
+
     def forward(self, features: Sequence[Tensor]) -> HeadOutputs:
         cls, box = self.classification_head, self.regression_head
+        distances, extra = box.outputs()
         if self.quality_on_regression:
-            (logits,), (regression, quality) = (
+            (logits,), (regression, *quality) = (
                 _outputs(cls.conv, [cls.cls_logits], features),
-                _outputs(box.conv, [box.bbox_reg, box.bbox_ctrness], features),
+                _outputs(box.conv, [distances, *extra], features),
             )
         else:
-            (logits, quality), (regression,) = (
-                _outputs(cls.conv, [cls.cls_logits, box.bbox_ctrness], features),
-                _outputs(box.conv, [box.bbox_reg], features),
+            (logits, *quality), (regression,) = (
+                _outputs(cls.conv, [cls.cls_logits, *extra], features),
+                _outputs(box.conv, [distances], features),
             )
         distance = torch.cat(regression, 1).float()
         if self.scales is not None:
             scales = zip(self.scales.unbind(), regression, strict=True)
             distance = distance * torch.cat([scale.expand(rows.shape[1]) for scale, rows in scales])[:, None]
-        return HeadOutputs(logits, distance, torch.cat(quality, 1).float()[..., 0])
+        return HeadOutputs(logits, distance, torch.cat(quality[0], 1).float()[..., 0] if quality else None)
 
     def distances(self, regression: Tensor) -> Tensor:
         """The distances to the sides of a box, not negative, of `HeadOutputs.regression` (..., 4): in pixels, or in

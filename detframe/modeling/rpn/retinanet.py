@@ -18,7 +18,7 @@ from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.proposals import NMS, Proposals, box_coder, detection_nms
 from detframe.modeling.rpn.anchors import AnchorGenerator
 from detframe.modeling.rpn.assigner import AnchorAssigner
-from detframe.modeling.rpn.dense import best_pairs, class_prior_bias, detections, rows_of
+from detframe.modeling.rpn.dense import best_pairs, class_prior_bias, detections, plain_scores, rows_of
 from detframe.ops import BoxCoder, BoxLoss, Matching, sigmoid_focal
 from detframe.ops.exportable import is_traced
 from detframe.ops.ranked_reach import ranked_reach
@@ -202,17 +202,12 @@ class RetinaNet(nn.Module):
     ) -> Proposals:
         settings = self.inference
         sizes = images.sizes_on(logits[0].device)
-        pairs = best_pairs(logits, settings.pre_nms, self._scores)
+        pairs = best_pairs(logits, settings.pre_nms, plain_scores(settings.score_threshold))
         chosen = rows_of(torch.cat(deltas, 1), pairs.row).float()
         boxes = self.coder.decode(chosen, torch.cat(anchors)[pairs.row])
         if settings.clip_before_nms:
             boxes = self.coder.clip(boxes, sizes[:, None])
         return self._clipped(detections(pairs, boxes, self.head.num_classes, self.nms), sizes)
-
-    def _scores(self, logits: Tensor, rows: Tensor | None) -> Tensor:
-        """The scores of pairs, as `Scoring`; those below the threshold do not count."""
-        scores = logits.float().sigmoid()
-        return torch.where(scores > self.inference.score_threshold, scores, -1.0)
 
     def _clipped(self, found: Proposals, sizes_hw: Tensor) -> Proposals:
         """Detections inside the images; those that are too small move behind the others and are no longer valid."""

@@ -1,0 +1,270 @@
+"""ATSS and GFL: losses against plain Python, which objects they take, the contract of a detector."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from detframe.config import validate
+from detframe.config.effects import without_effect
+from detframe.errors import UserError
+from detframe.modeling import build_detection_model
+from detframe.modeling.ground_truth import pack_targets
+from detframe.modeling.rpn import ATSS, FCOS, GFL
+from detframe.modeling.rpn.fcos_head import HeadOutputs
+from detframe.ops.compacting import fixed_shapes
+from detframe.structures import ImageList
+from tests.modeling.tiny import DENSE, EMPTY, FULL, make_images, make_target, tiny_config
+
+HEADS = {"ATSS": ("cls", "box", "quality"), "GFL": ("cls", "box", "dfl")}
+STRIDES = {"p3": 8, "p4": 16, "p5": 32}
+FIELDS = ("MODEL.RPN.ASSIGNMENT.RFLA_FIELDS", (24, 64, 128))
+
+
+def model_of(name, *opts):
+    torch.manual_seed(0)
+    keys = {**DENSE, "MODEL.RPN.NAME": name, "MODEL.FCOS.NUM_CONVS": 1, "MODEL.FCOS.INFERENCE_TH": 0.001}
+    return build_detection_model(tiny_config(keys, *opts))
+
+
+def head_of(entry, *opts):
+    torch.manual_seed(0)
+    options = ("MODEL.RPN.NAME", entry.__name__, "MODEL.FCOS.NUM_CONVS", 1, *opts)
+    return entry.from_config(tiny_config({}, *options), out_channels=8, strides=STRIDES)
+
+
+def maps():
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(2, 8, 64 // stride, 96 // stride, generator=generator) for stride in STRIDES.values()]
+
+
+def batch():
+    return ImageList(torch.zeros(2, 3, 64, 96), [(64, 96), (50, 61)])
+
+
+def truth(*more):
+    targets = [make_target([[6.0, 6, 60, 60], [30.0, 20, 80, 44]], [1, 3], seed=1, **dict(more)), EMPTY]
+    return pack_targets(targets, 3, torch.device("cpu"))
+
+
+def outputs_of(head):
+    """What a head says whose last layers say something."""
+    for name, parameter in head.named_parameters():
+        if name.endswith("weight") and parameter.ndim == 4:
+            torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(len(name)))
+    return head.head(maps())
+
+
+# ---------------------------------------------------------------------------------------------- the contract
+@pytest.mark.parametrize("targets", [[FULL, FULL], [FULL, EMPTY], [EMPTY, EMPTY]], ids=["full", "half", "empty"])
+@pytest.mark.parametrize(
+    "opts",
+    [
+        (),
+        ("MODEL.BACKBONE.CONV_BODY", "R-18-FPN", "MODEL.FCOS.USE_SCALE", False, "MODEL.FCOS.USE_DCN_IN_TOWER", True),
+        ("MODEL.ROI_HEADS.NAME", "StandardROIHeads", "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM", 16),
+    ],
+    ids=["plain", "deformable from P2", "two stages"],
+)
+@pytest.mark.parametrize("name", HEADS)
+def test_losses_are_finite_and_every_parameter_learns(name, opts, targets):
+    model = model_of(name, *opts)
+    losses = model(make_images(), targets)
+    assert {f"loss_{name.lower()}_{what}" for what in HEADS[name]} == {n for n in losses if "roi" not in n}
+    assert all(loss.ndim == 0 and torch.isfinite(loss) for loss in losses.values())
+    sum(losses.values()).backward()
+    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+    with torch.inference_mode():
+        first, second = model.eval()(make_images()), model(make_images())
+    for a, b, image in zip(first, second, make_images(), strict=True):
+        assert all(torch.equal(a[key], b[key]) for key in a)
+        assert len(a["boxes"]) > 0 and (a["scores"].diff() <= 0).all() and (a["boxes"] >= 0).all()
+        assert (a["boxes"][:, 2:].amax(0) <= torch.tensor(image.shape[:0:-1])).all()
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_padded_rows_change_nothing(name):
+    """What an accelerator computes, on the CPU."""
+    model = model_of(name)
+    compact = model(make_images(), [FULL, EMPTY])
+    with fixed_shapes():
+        padded = model(make_images(), [FULL, EMPTY])
+    for key, loss in compact.items():
+        torch.testing.assert_close(padded[key], loss)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_an_object_is_found_where_it_is(name):
+    """A model that is overfitted to one picture puts its boxes onto the objects: no offset between grid and image."""
+    opts = ("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0, "MODEL.RESNETS.NORM", "GN", "MODEL.FCOS.NORM_REG_TARGETS", True)
+    model = model_of(name, *opts)
+    image = torch.full((3, 96, 128), 30, dtype=torch.uint8)
+    image[:, 40:72, 80:112] = 220
+    target = make_target([[80.0, 40, 112, 72]], [2])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(100):
+        optimizer.zero_grad()
+        sum(model([image], [target]).values()).backward()
+        optimizer.step()
+    with torch.inference_mode():
+        best = model.eval()([image])[0]
+    assert best["labels"][0] == 2 and best["scores"][0] > 0.3
+    assert (best["boxes"][0] - target["boxes"][0]).abs().max() < 4
+
+
+# ---------------------------------------------------------------------------------------------- which objects
+def test_atss_is_fcos_with_that_rule_and_twice_the_box_loss():
+    atss, fcos = head_of(ATSS), head_of(FCOS, "MODEL.RPN.ASSIGNER", "atss")
+    outputs, locations = outputs_of(atss), atss._locations(maps(), batch())
+    ours, theirs = (head._losses(locations, outputs, truth()) for head in (atss, fcos))
+    assert float(ours["loss_atss_box"].detach()) > 0
+    for what, factor in (("cls", 1), ("box", 2), ("quality", 1)):
+        torch.testing.assert_close(ours[f"loss_atss_{what}"], factor * theirs[f"loss_fcos_{what}"])
+
+
+@pytest.mark.parametrize("entry", [ATSS, GFL])
+def test_the_own_rule_is_that_of_atss(entry):
+    own, said = head_of(entry), head_of(entry, "MODEL.RPN.ASSIGNER", "atss")
+    assert own.assigner == said.assigner and own.assigner.kind == "atss"
+    # by the size ranges of FCOS a level further down would take it: squares of 64 pixels stand on P3
+    counts = [m.shape[-2] * m.shape[-1] for m in maps()]
+    assigned = own._assign(own._locations(maps(), batch()), counts, truth())
+    assert (assigned[0, : counts[0]] >= 0).any() and (assigned[1] == -1).all()
+
+
+@pytest.mark.parametrize("rule", ["nwd", "rfla"])
+def test_gfl_takes_every_rule(rule):
+    head = head_of(GFL, "MODEL.RPN.ASSIGNER", rule, *FIELDS)
+    losses = head._losses(head._locations(maps(), batch()), outputs_of(head), truth())
+    assert head.assigner.kind == rule and all(torch.isfinite(loss) for loss in losses.values())
+
+
+@pytest.mark.parametrize("rule", ["nwd", "rfla"])
+def test_atss_by_another_rule_would_be_something_else(rule):
+    with pytest.raises(UserError, match=rf"ASSIGNER cannot be '{rule}' with .*'ATSS', .*'iou' or 'atss'.*NAME 'FCOS'"):
+        head_of(ATSS, "MODEL.RPN.ASSIGNER", rule, *FIELDS)
+
+
+# ---------------------------------------------------------------------------------------------- the losses of GFL
+def plain_overlap(a, b):
+    """IoU and GIoU of two boxes, lists xyxy."""
+    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    union = sum(areas) - width * height
+    around = (max(a[2], b[2]) - min(a[0], b[0])) * (max(a[3], b[3]) - min(a[1], b[1]))
+    iou = width * height / union
+    return iou, iou - (around - union) / around
+
+
+def plain_gfl(head, locations, outputs, gt, assigned):
+    """The losses by the formulas of the paper, entry by entry."""
+    logits = torch.cat(outputs.logits, 1).double().tolist()
+    regression = outputs.regression.double().tolist()
+    cls = box = dfl = best_scores = 0.0
+    positives = 0
+    for image, of_image in enumerate(assigned.tolist()):
+        for at, row in enumerate(of_image):
+            scores = [1 / (1 + math.exp(-x)) for x in logits[image][at]]
+            quality, label = 0.0, None
+            if row >= 0:
+                positives += 1
+                label, best = int(gt.labels[image, row]) - 1, max(scores)
+                (x, y), stride = locations.xy[at].tolist(), float(locations.stride[at])
+                wanted = gt.boxes[image, row].tolist()
+                target = [v / stride for v in (x - wanted[0], y - wanted[1], wanted[2] - x, wanted[3] - y)]
+                found = []
+                for side in range(4):
+                    numbers = regression[image][at][17 * side : 17 * side + 17]
+                    total = sum(map(math.exp, numbers))
+                    shares = [math.exp(number) / total for number in numbers]
+                    found.append(sum(i * share for i, share in enumerate(shares)))
+                    left = int(target[side])
+                    dfl -= best * (left + 1 - target[side]) * math.log(shares[left]) / 4
+                    dfl -= best * (target[side] - left) * math.log(shares[left + 1]) / 4
+                moved = [x - found[0] * stride, y - found[1] * stride, x + found[2] * stride, y + found[3] * stride]
+                quality, giou = plain_overlap(moved, wanted)
+                box += best * (1 - giou)
+                best_scores += best
+            for entry, score in enumerate(scores):
+                y = quality if entry == label else 0.0
+                cls -= abs(y - score) ** 2 * ((1 - y) * math.log(1 - score) + y * math.log(score))
+    share = max(1.0, best_scores)
+    return {
+        "loss_gfl_cls": cls / positives,
+        "loss_gfl_box": 2 * box / share,
+        "loss_gfl_dfl": 0.25 * dfl / share,
+    }
+
+
+def test_gfl_losses_against_plain_python():
+    head, gt = head_of(GFL), truth()
+    outputs, locations = outputs_of(head), head._locations(maps(), batch())
+    assigned = head._assign(locations, [level.shape[1] for level in outputs.logits], gt)
+    assert (assigned == 0).any() and (assigned == 1).any()
+    wanted = plain_gfl(head, locations, outputs, gt, assigned)
+    for key, loss in head._losses(locations, outputs, gt).items():
+        assert float(loss.detach()) == pytest.approx(wanted[key], rel=1e-4), key
+
+
+def test_gfl_distances_are_means_of_the_distributions():
+    head = head_of(GFL, "MODEL.GFL.REG_MAX", 3).head
+    shares = torch.tensor([[0.1, 0.2, 0.3, 0.4], [1, 0, 0, 0], [0, 0, 0, 1], [0.25, 0.25, 0.25, 0.25]])
+    torch.testing.assert_close(head.distances(shares.log().flatten()), torch.tensor([2.0, 0, 3, 1.5]))
+
+
+def test_gfl_learns_no_background_in_ignored_regions():
+    head = head_of(GFL)
+    locations, outputs = head._locations(maps(), batch()), outputs_of(head)
+    logits = [level.detach().requires_grad_() for level in outputs.logits]
+    given = HeadOutputs(logits, outputs.regression.detach(), None)
+    gt = truth(("ignore_boxes", torch.tensor([[0.0, 0, 30, 64]])))
+    cls = head._losses(locations, given, gt)["loss_gfl_cls"]
+    gradient = torch.cat(torch.autograd.grad(cls, logits), 1).abs().sum(-1)
+    inside = ((locations.xy > 0) & (locations.xy < torch.tensor([30, 64]))).all(-1)
+    background = head._assign(locations, [level.shape[1] for level in logits], gt) < 0
+    assert not gradient[0, inside & background[0]].any()
+    assert gradient[0, ~inside].all() and gradient[1].all() and gradient[0, ~background[0]].all()
+
+
+def test_what_gfl_says_of_boxes_without_an_object_does_not_count():
+    head, gt = head_of(GFL), truth()
+    outputs, locations = outputs_of(head), head._locations(maps(), batch())
+    regression = outputs.regression.detach().clone()
+    regression[1] = math.nan
+    for fixed in (False, True):
+        given = regression.clone().requires_grad_()
+        strange = HeadOutputs(outputs.logits, given, None)
+        with fixed_shapes() if fixed else torch.enable_grad():
+            losses = head._losses(locations, strange, gt)
+        gradient = torch.autograd.grad(losses["loss_gfl_box"] + losses["loss_gfl_dfl"], given)[0]
+        assert torch.isfinite(gradient).all() and gradient[0].any() and not gradient[1].any()
+
+
+# ---------------------------------------------------------------------------------------------- keys
+def test_keys_that_a_head_does_not_read():
+    idle = ("MODEL.FCOS.IOU_LOSS_TYPE", "giou", "MODEL.ATSS.BOX_LOSS_WEIGHT", 1.0)
+    (said,) = without_effect(tiny_config(DENSE, "MODEL.RPN.NAME", "GFL", *idle))
+    assert said == "MODEL.FCOS.IOU_LOSS_TYPE, MODEL.ATSS.BOX_LOSS_WEIGHT have no effect: MODEL.RPN.NAME is 'GFL'"
+    prior = ("MODEL.RPN.ASSIGNMENT.FCOS_PRIOR", 4.0, "MODEL.RPN.ASSIGNMENT.ATSS_K", 5)
+    assert list(without_effect(tiny_config(DENSE, "MODEL.RPN.NAME", "GFL", *prior))) == []
+    atss = tiny_config(DENSE, "MODEL.RPN.NAME", "ATSS", "MODEL.FCOS.CENTER_SAMPLING_RADIUS", 1.5)
+    assert "CENTER_SAMPLING_RADIUS has no effect" in next(iter(without_effect(atss)))
+
+
+@pytest.mark.parametrize(("key", "value"), [("REG_MAX", 0), ("REG_MAX", 1.5), ("QFL_BETA", -1.0), ("DFL_WEIGHT", -1)])
+def test_values_that_cannot_be(key, value):
+    with pytest.raises(UserError, match=rf"MODEL\.GFL\.{key} must be"):
+        validate(tiny_config(DENSE, f"MODEL.GFL.{key}", value))
+
+
+def test_logits_of_half_precision_have_losses_in_float32():
+    head, gt = head_of(GFL), truth()
+    outputs, locations = outputs_of(head), head._locations(maps(), batch())
+    half = outputs._replace(logits=[level.bfloat16() for level in outputs.logits])
+    losses, exact = head._losses(locations, half, gt), head._losses(locations, outputs, gt)
+    assert all(loss.dtype == torch.float32 for loss in losses.values())
+    assert F.l1_loss(losses["loss_gfl_cls"], exact["loss_gfl_cls"]) < 0.05 * exact["loss_gfl_cls"]
