@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import time
@@ -16,10 +17,13 @@ from detframe.engine.newest import open_newest
 from detframe.engine.step import check_losses
 from detframe.engine.trainer import Hook
 from detframe.errors import InvalidValueError
+from detframe.modeling.compiling import compile_model
 from detframe.parallel.collectives import any_rank, barrier, gather_objects, on_rank_zero, rank, world_size
 from detframe.parallel.joining import process_group
 from detframe.parallel.stopping import StopSignals
 from tests.engine.fakes import Regressor, make_checkpointer, make_config, make_data, make_trainer, weights
+from tests.modeling.compiled import SAMPLED, Counter, images_of, made
+from tests.modeling.tiny import EMPTY, FULL
 
 TINY = {
     "MODEL.DEVICE": "cpu",
@@ -96,6 +100,8 @@ def two_ranks(folder):
         found["keys"] = gather_objects(_different_keys())
         found["broken"] = gather_objects(_broken(Path(folder)))
         found["newest"] = gather_objects(_newest(Path(folder) / "damaged"))
+        torch.set_num_threads(1)
+        found["compiled"] = compiled_training(Path(folder), "step")
         return found
 
 
@@ -117,6 +123,21 @@ def _nonfinite(folder):
     except FloatingPointError as error:
         return str(error), as_arrays(trainer)
     return "no error", {}
+
+
+def compiled_training(folder, how):
+    """Two steps of Faster R-CNN by MODEL.COMPILE: weights, graphs that were made, and how many PyTorch was given."""
+    # large enough for two buckets of gradients
+    model, counter = made("faster_rcnn", "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM", 512, *SAMPLED), Counter()
+    compile_model(model, how, torch.device("cpu"), backend=counter)
+    images = [image for _ in range(2) for image in images_of(128, 128)]
+    targets = [{**(FULL, EMPTY)[i > 1], "seed": i} for i in range(4)]  # rank 1 has no objects
+    share = slice(rank() * 4 // world_size(), (rank() + 1) * 4 // world_size())
+    trainer = make_trainer(
+        folder, make_config(MAX_ITER=2, BASE_LR=0.01), model, itertools.repeat((images[share], targets[share]))
+    )
+    trainer.train()
+    return as_arrays(trainer), [graph.call for graph in model.graphs.made] if model.graphs else [], counter.graphs
 
 
 def _rank_zero_error():

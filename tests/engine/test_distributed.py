@@ -228,3 +228,13 @@ def test_weights_broken_on_one_rank_are_saved_by_none(together):
         "after the update of iteration 8 the weights are not finite, so they are not saved: layer.bias"
     )
     assert files == []
+
+
+def test_a_step_that_is_one_graph_on_each_of_two_ranks_equals_one_process(together, tmp_path):
+    found, calls, graphs = together[1]["compiled"]
+    alone, none, _ = ranks.compiled_training(tmp_path, "off")
+    assert none == []
+    for name, value in alone.items():
+        torch.testing.assert_close(torch.from_numpy(found[name]), torch.from_numpy(value), atol=1e-6, rtol=1e-4)
+    assert calls == ["training, 2x3x128x128"]
+    assert graphs == 2  # PyTorch parts it where a bucket of gradients is full

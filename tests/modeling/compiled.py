@@ -22,15 +22,37 @@ DETECTORS = {
         "MODEL.RPN.POST_NMS_TOP_N_TRAIN": 20,
     },
 }
+# few of many, at random
+SAMPLED = ("MODEL.RPN.BATCH_SIZE_PER_IMAGE", 16, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 8)
+POINTS = {"MODEL.KEYPOINT_ON": True, "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS": 2}
+EFPN = {
+    "MODEL.BACKBONE.CONV_BODY": "R-18-EFPN",
+    "MODEL.EFPN.WIDTH": 8,
+    "MODEL.RPN.FINEST_LEVEL": "p2",
+    "MODEL.ROI_HEADS.NAME": "ExtendedROIHeads",
+    "MODEL.EFPN.SEPARATE_HEAD": True,
+}
+# Other second stages
+SECOND = {
+    "cascade": {**DETECTORS["faster_rcnn"], "MODEL.ROI_HEADS.NAME": "CascadeROIHeads"},
+    "keypoint_rcnn": {**DETECTORS["faster_rcnn"], **POINTS, "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS": (8,)},
+    "efpn": {**DETECTORS["faster_rcnn"], **EFPN},
+    "c4": {
+        **DETECTORS["faster_rcnn"],
+        "MODEL.BACKBONE.CONV_BODY": "R-18-C4",
+        "MODEL.ROI_HEADS.NAME": "Res5ROIHeads",
+        "MODEL.RPN.ANCHOR_SIZES": ((32, 64),),
+    },
+}
 
 
 class Body(nn.Module):
     """One convolution a level."""
 
-    def __init__(self, strides):
+    def __init__(self, strides, channels=16):
         super().__init__()
-        self.strides, self.out_channels = dict(strides), 16
-        self.convs = nn.ModuleList(ConvNorm(3, 16, 3, norm="FrozenBN", relu=True) for _ in strides)
+        self.strides, self.out_channels = dict(strides), channels
+        self.convs = nn.ModuleList(ConvNorm(3, channels, 3, norm="FrozenBN", relu=True) for _ in strides)
 
     def forward(self, x):
         levels = zip(self.convs, self.strides.items(), strict=True)
@@ -50,8 +72,9 @@ class Counter:
 
 def made(name, *opts):
     torch.manual_seed(0)
-    model = build_detection_model(tiny_config(DETECTORS[name], *opts))
-    model.backbone = Body(model.backbone.strides)
+    model = build_detection_model(tiny_config({**DETECTORS, **SECOND}[name], *opts))
+    if name != "efpn":
+        model.backbone = Body(model.backbone.strides, model.backbone.out_channels)
     return model
 
 

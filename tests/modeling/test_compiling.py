@@ -19,7 +19,19 @@ from detframe.config import get_cfg
 from detframe.errors import InvalidValueError
 from detframe.modeling import build_detection_model
 from detframe.modeling.compiling import Compiled, Graphs, compile_model, without_graphs
-from tests.modeling.compiled import CPU, DETECTORS, Body, Counter, check_same, images_of, made, pair, step
+from tests.modeling.compiled import (
+    CPU,
+    DETECTORS,
+    SAMPLED,
+    SECOND,
+    Body,
+    Counter,
+    check_same,
+    images_of,
+    made,
+    pair,
+    step,
+)
 from tests.modeling.tiny import EMPTY, FULL, make_images, make_target, tiny_config
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the compiler warns of its own affairs
@@ -259,7 +271,7 @@ def test_each_graph_is_in_the_log(caplog, monkeypatch, tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------- step
-SAMPLED = ["MODEL.RPN.BATCH_SIZE_PER_IMAGE", 16, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 8]
+HOST = r"masks \(MODEL.MASK_ON\) are cut out on the host"
 
 
 @pytest.mark.parametrize("name", DETECTORS)
@@ -276,6 +288,19 @@ def test_a_training_step_is_one_graph(name):
     assert compiled.graphs.made[0].name == "training step"
 
 
+@pytest.mark.parametrize("name", SECOND)
+def test_a_training_step_with_another_second_stage_is_one_graph(name):
+    """Differentiated when it is made, as machine code is."""
+    eager, compiled = made(name, *SAMPLED), made(name, *SAMPLED)
+    compile_model(compiled, "step", CPU, backend="aot_eager")
+    full = {**FULL, "keypoints": torch.tensor([[[10.0, 12, 2], [39, 4, 1]], [[30, 20, 2], [0, 0, 0]]])}
+    none = {**EMPTY, "keypoints": torch.zeros(0, 2, 3)}
+    for targets in ([full, none], [none, {**none, "seed": 9}], [{**none, "seed": 3}, {**full, "seed": 77}]):
+        found, wanted = (step(model, make_images()[::-1], targets) for model in (compiled, eager))
+        check_same(found, wanted)
+    assert [graph.name for graph in compiled.graphs.made] == ["training step"]
+
+
 def test_a_step_has_as_many_graphs_as_batches_have_shapes():
     eager, compiled, counter = pair("retinanet", "step", shapes=2)
     for size in [(128, 128), (128, 256), (128, 128), (128, 256)]:
@@ -286,7 +311,9 @@ def test_a_step_has_as_many_graphs_as_batches_have_shapes():
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({**DETECTORS["faster_rcnn"], "MODEL.MASK_ON": True}, r"masks \(MODEL.MASK_ON\) are cut out on the host"),
+        ({**DETECTORS["faster_rcnn"], "MODEL.MASK_ON": True}, HOST),
+        ({**SECOND["cascade"], "MODEL.MASK_ON": True}, HOST),
+        ({**DETECTORS["faster_rcnn"], "MODEL.MASK_ON": True, "MODEL.ROI_MASK_HEAD.NAME": "PointRend"}, HOST),
         (
             {
                 "MODEL.BACKBONE.CONV_BODY": "R-18-EFPN",

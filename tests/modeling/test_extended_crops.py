@@ -162,6 +162,7 @@ WRONG = {
         r"ROI_HEADS\.NAME must be 'ExtendedROIHeads' with",
     ),
     "masks": ({"MODEL.MASK_ON": True}, r"MASK_ON must be False with MODEL\.EFPN\.ON_CROPS"),
+    "graphs": ({"MODEL.COMPILE": "step"}, r"COMPILE must be off with MODEL\.EFPN\.ON_CROPS"),
     "rpn reads it": ({"MODEL.RPN.FINEST_LEVEL": ""}, r"FINEST_LEVEL must be 'p2' with MODEL\.EFPN\.ON_CROPS"),
     "anchors on it": ({"MODEL.RPN.FINEST_LEVEL": "p1"}, r"FINEST_LEVEL must be without 'p1'"),
     "odd": ({"MODEL.EFPN.CROP_SIZE": 7}, r"CROP_SIZE must be even"),

@@ -28,8 +28,8 @@ from detframe.errors import InvalidTypeError, InvalidValueError
 COMPILED = {
     "off": "",
     "dense": "backbone, pyramid and dense head, each as one graph; any detector",
-    "step": "forward pass, assignment, losses and backward pass of training as one graph, of FCOS, RetinaNet, RPN and "
-    "Faster R-CNN; evaluation as `dense`",
+    "step": "forward pass, assignment, losses and backward pass of training as one graph, of FCOS, RetinaNet, RPN, "
+    "Faster, Cascade and Keypoint R-CNN; evaluation as `dense`",
 }
 
 MODEL = section(
