@@ -88,7 +88,7 @@ def doubts(cfg: ConfigNode) -> list[str]:
     late = [step for step in solver.STEPS if step >= solver.MAX_ITER]
     if late and solver.LR_SCHEDULE == "step":
         out.append(f"SOLVER.STEPS {late} lie at or behind SOLVER.MAX_ITER {solver.MAX_ITER} and will have no effect")
-    if solver.WARMUP_ITERS > solver.MAX_ITER > 0:
+    if solver.WARMUP_ITERS > solver.MAX_ITER > 0 and solver.LR_SCHEDULE != "one_cycle":
         out.append(
             f"SOLVER.WARMUP_ITERS {solver.WARMUP_ITERS} is longer than SOLVER.MAX_ITER {solver.MAX_ITER}: the learning "
             "rate never reaches BASE_LR"

@@ -23,6 +23,12 @@ _OF_FCOS = {  # keys of MODEL.FCOS that its kin do not read
 _ON_LOCATIONS = ("FCOS", *_OF_FCOS)
 _ASSIGNMENT = {"ATSS": "atss", "NWD": "nwd", "RFLA": "rfla"}  # whose parameters begin so
 _OF_REGIONS = ("MODEL.ROI_HEADS.ASSIGNER", "MODEL.ROI_BOX_HEAD.BOX_LOSS_TYPE")
+_SCHEDULES = {  # what keys of other schedules begin with, of which some were there before and stand in many configs
+    "step": ("POLYNOMIAL_", "ONE_CYCLE_"),
+    "cosine": ("POLYNOMIAL_", "ONE_CYCLE_"),
+    "polynomial": ("ONE_CYCLE_",),
+    "one_cycle": ("POLYNOMIAL_", "WARMUP_"),
+}
 _BY_DISTANCE = (
     "MODEL.RPN.BOX_LOSS_TYPE",
     "MODEL.RPN.NMS_METRIC",
@@ -42,6 +48,7 @@ def without_effect(cfg: ConfigNode) -> Iterator[str]:
     yield from _assignment(cfg, set_keys)
     yield from _extended(cfg, set_keys)
     yield from _sampling(cfg, set_keys)
+    yield from _schedule(cfg, set_keys)
     regions = [key for key in set_keys if key in _OF_REGIONS]
     if regions and not cfg.MODEL.ROI_HEADS.NAME:
         yield _said(regions, "MODEL.ROI_HEADS.NAME is empty, so that there are no ROI heads")
@@ -64,6 +71,14 @@ def _sampling(cfg: ConfigNode, set_keys: list[str]) -> Iterator[str]:
     if keys and (name not in ("auto", "repeat_factor") or threshold == 0):
         why = "REPEAT_THRESHOLD is 0" if name == "auto" else f"SAMPLER is {name!r}"
         yield _said(keys, f"DATALOADER.{why}")
+
+
+def _schedule(cfg: ConfigNode, set_keys: list[str]) -> Iterator[str]:
+    """Keys of another schedule than the one chosen. One of somebody's own may take them, whatever its name is."""
+    name = cfg.SOLVER.LR_SCHEDULE
+    others = [key for key in set_keys if any(key.startswith(f"SOLVER.{head}") for head in _SCHEDULES.get(name, ()))]
+    if others:
+        yield _said(others, f"SOLVER.LR_SCHEDULE is {name!r}")
 
 
 def _dense(cfg: ConfigNode, set_keys: list[str]) -> Iterator[str]:

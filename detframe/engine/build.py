@@ -36,7 +36,14 @@ from detframe.errors import InvalidValueError, listed
 from detframe.modeling import build_detection_model
 from detframe.parallel.collectives import rank, world_size
 from detframe.parallel.device import resolve_amp, resolve_device
-from detframe.solver import ModelEMA, build_lr_schedule, build_optimizer, check_schedule, parameter_groups
+from detframe.solver import (
+    ModelEMA,
+    build_lr_schedule,
+    build_optimizer,
+    check_schedule,
+    idle_patterns,
+    parameter_groups,
+)
 
 logger = logging.getLogger(__name__)
 _FAR_APART = 1_000_003  # seeds of one iteration from those of the next; more than there are ranks
@@ -57,6 +64,8 @@ def build_trainer(inputs: RunInputs, folder: Path, weights: str, checkpoint: Che
     cfg = inputs.cfg
     model = build_detection_model(cfg)
     log_model(model, parameter_groups(cfg, model))
+    for line in idle_patterns(cfg, model):
+        logger.warning("%s", line)
     if checkpoint is not None:
         check_resumable(model, checkpoint.model)
     elif weights:

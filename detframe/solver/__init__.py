@@ -1,6 +1,7 @@
 """Optimizers with parameter groups, learning-rate schedules, and the moving average of the weights."""
 
 from detframe.solver.ema import ModelEMA
+from detframe.solver.lr_factors import idle_patterns
 from detframe.solver.optimizers import build_optimizer, load_optimizer_state, parameter_groups, parameter_names
 from detframe.solver.schedules import build_lr_schedule, check_schedule, learning_rate, set_learning_rate
 
@@ -9,6 +10,7 @@ __all__ = [
     "build_lr_schedule",
     "build_optimizer",
     "check_schedule",
+    "idle_patterns",
     "learning_rate",
     "load_optimizer_state",
     "parameter_groups",

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError, shown
 from detframe.registry import OPTIMIZERS
+from detframe.solver.lr_factors import name_factors
 
 NORM_LAYERS = (
     nn.BatchNorm1d,
@@ -33,18 +34,21 @@ def parameter_groups(cfg: ConfigNode, model: nn.Module) -> list[dict[str, Any]]:
     """The trainable parameters in as few groups as their settings allow.
 
     Norm layers (scale and shift) take WEIGHT_DECAY_NORM; other biases BIAS_LR_FACTOR and WEIGHT_DECAY_BIAS; everything
-    below `model.backbone` also BACKBONE_LR_FACTOR. A one-dimensional `weight` counts as the scale of a norm layer,
-    whatever the class of its module.
+    below `model.backbone` also BACKBONE_LR_FACTOR; names that LR_FACTORS match their factor; the layers of the backbone
+    their power of LAYER_DECAY. A one-dimensional `weight` counts as the scale of a norm layer, whatever the class of
+    its module.
 
     Returns:
         Groups with "params", "weight_decay" and "lr_factor": the learning rate over that of the schedule.
 
     Raises:
-        ValueError: the model has no trainable parameter.
+        ValueError: the model has no trainable parameter; and as `name_factors`.
     """
+    factors = name_factors(cfg, model)
     merged: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, owner, parameter in _trainable(model):
-        merged.setdefault(_settings(cfg, name, owner, parameter), []).append(parameter)
+        lr_factor, decay = _settings(cfg, name, owner, parameter)
+        merged.setdefault((lr_factor * factors[name], decay), []).append(parameter)
     if not merged:
         raise InvalidValueError("the model has no trainable parameter; see MODEL.BACKBONE.FREEZE_CONV_BODY_AT")
     return [

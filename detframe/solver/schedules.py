@@ -17,10 +17,17 @@ from detframe.errors import NonFiniteError
 from detframe.registry import LR_SCHEDULES
 
 Schedule = Callable[[float], float]  # a whole number, but for those of _OVER_THE_RUN
-_OVER_THE_RUN = ("cosine",)  # functions of the part of the run that is done
+_OVER_THE_RUN = ("cosine", "one_cycle", "polynomial")  # functions of the part of the run that is done
+_RISES = ("one_cycle",)  # those that rise by themselves, without SOLVER.WARMUP_*
+_FACTORS = ("BIAS_LR_FACTOR", "BACKBONE_LR_FACTOR", "LR_FACTORS")
 LARGEST_LR = torch.finfo(torch.float32).max
 # The schedules of this module, and the keys of their factor
-_OWN: dict[str, tuple[str, ...]] = {"step": ("GAMMA", "STEPS"), "cosine": ("COSINE_END_FACTOR",)}
+_OWN: dict[str, tuple[str, ...]] = {
+    "step": ("GAMMA", "STEPS"),
+    "cosine": ("COSINE_END_FACTOR",),
+    "one_cycle": ("ONE_CYCLE_START_FACTOR", "ONE_CYCLE_END_FACTOR"),
+    "polynomial": ("POLYNOMIAL_POWER", "POLYNOMIAL_END_FACTOR"),
+}
 
 
 def step_factor(iteration: float, steps: Sequence[int], gamma: float) -> float:
@@ -31,7 +38,30 @@ def step_factor(iteration: float, steps: Sequence[int], gamma: float) -> float:
 def cosine_factor(iteration: float, max_iter: int, end_factor: float) -> float:
     """Half a cosine wave from 1 to `end_factor` at `max_iter` (Loshchilov and Hutter, arXiv 1608.03983, eq. 5)."""
     progress = min(iteration, max_iter) / max(max_iter, 1)
-    return end_factor + (1.0 - end_factor) * 0.5 * (1.0 + math.cos(math.pi * progress))
+    return end_factor + (1.0 - end_factor) * _half_wave(progress)
+
+
+def polynomial_factor(iteration: float, max_iter: int, power: float, end_factor: float) -> float:
+    """(1 - iteration / max_iter) ** power, from 1 to `end_factor` at `max_iter`: the "poly" policy of DeepLab (Chen et
+    al., arXiv 1606.00915, section 4.1.1, with the power 0.9)."""
+    progress = min(iteration, max_iter) / max(max_iter, 1)
+    return end_factor + (1.0 - end_factor) * (1.0 - progress) ** power
+
+
+def one_cycle_factor(iteration: float, max_iter: int, rise: float, start_factor: float, end_factor: float) -> float:
+    """Half a cosine wave from `start_factor` up to 1 in the part `rise` of the run, and another one down to
+    `end_factor` in its last step: 1cycle (Smith and Topin, arXiv 1708.07120) in the two phases of PyTorch's OneCycleLR.
+    """
+    last = max(max_iter - 1, 1)
+    top = min(max(rise * max_iter - 1.0, 0.0), last)
+    if iteration < top:
+        return 1.0 + (start_factor - 1.0) * _half_wave(iteration / top)
+    return end_factor + (1.0 - end_factor) * _half_wave(min((iteration - top) / max(last - top, 1e-9), 1.0))
+
+
+def _half_wave(progress: float) -> float:
+    """From 1 at 0 to 0 at 1."""
+    return 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
 def warmup_factor(iteration: float, warmup_iters: int, start_factor: float, method: str) -> float:
@@ -58,20 +88,37 @@ def build_cosine(cfg: ConfigNode) -> Schedule:
     return lambda iteration: cosine_factor(iteration, max_iter, end_factor)
 
 
+@LR_SCHEDULES.register("polynomial")
+def build_polynomial(cfg: ConfigNode) -> Schedule:
+    """SOLVER.MAX_ITER, SOLVER.POLYNOMIAL_POWER and SOLVER.POLYNOMIAL_END_FACTOR."""
+    solver = cfg.SOLVER
+    max_iter, power, end_factor = solver.MAX_ITER, solver.POLYNOMIAL_POWER, solver.POLYNOMIAL_END_FACTOR
+    return lambda iteration: polynomial_factor(iteration, max_iter, power, end_factor)
+
+
+@LR_SCHEDULES.register("one_cycle")
+def build_one_cycle(cfg: ConfigNode) -> Schedule:
+    """SOLVER.MAX_ITER and SOLVER.ONE_CYCLE_*."""
+    solver = cfg.SOLVER
+    rise, start, end = solver.ONE_CYCLE_RISE, solver.ONE_CYCLE_START_FACTOR, solver.ONE_CYCLE_END_FACTOR
+    return lambda iteration: one_cycle_factor(iteration, solver.MAX_ITER, rise, start, end)
+
+
 def build_lr_schedule(cfg: ConfigNode, pace: Pace | None = None, by_images: Collection[str] = ()) -> Schedule:
-    """The function iteration -> factor of SOLVER.LR_SCHEDULE with its warm-up.
+    """The function iteration -> factor of SOLVER.LR_SCHEDULE with its warm-up; "one_cycle" rises by itself.
 
     A member of LR_SCHEDULES is called as `member(cfg)` and returns a function iteration -> factor. Durations must be
     whole numbers by now (`detframe.config.resolve_durations`).
 
     Args:
         pace: of a run whose batch has changed.
-        by_images: which of "SOLVER.MAX_ITER" and "SOLVER.WARMUP_ITERS" were given in epochs. The cosine and the ramp of
-            the warm-up then follow the images seen, so that they do not jump where the batch changes.
+        by_images: which of "SOLVER.MAX_ITER" and "SOLVER.WARMUP_ITERS" were given in epochs. What falls over the run,
+            and the ramp of the warm-up, then follow the images seen, so that they do not jump where the batch changes.
     """
     solver = cfg.SOLVER
     main: Schedule = LR_SCHEDULES.get(solver.LR_SCHEDULE)(cfg)
-    iters, start, method = solver.WARMUP_ITERS, solver.WARMUP_FACTOR, solver.WARMUP_METHOD
+    iters = 0 if solver.LR_SCHEDULE in _RISES else solver.WARMUP_ITERS
+    start, method = solver.WARMUP_FACTOR, solver.WARMUP_METHOD
     if pace is None or len(pace.stretches) == 1:
         return lambda iteration: main(iteration) * warmup_factor(iteration, iters, start, method)
     main_end = solver.MAX_ITER if "SOLVER.MAX_ITER" in by_images and solver.LR_SCHEDULE in _OVER_THE_RUN else 0
@@ -114,7 +161,8 @@ def check_schedule(cfg: ConfigNode, schedule: Schedule) -> None:
     solver = cfg.SOLVER
     if solver.LR_SCHEDULE not in _OWN:
         return
-    marks = {0, solver.WARMUP_ITERS - 1, solver.WARMUP_ITERS, *solver.STEPS, solver.MAX_ITER - 1}
+    top = round(solver.ONE_CYCLE_RISE * solver.MAX_ITER)
+    marks = {0, top, solver.WARMUP_ITERS - 1, solver.WARMUP_ITERS, *solver.STEPS, solver.MAX_ITER - 1}
     for iteration in sorted(mark for mark in marks if 0 <= mark < solver.MAX_ITER):
         lr = learning_rate(solver.BASE_LR, schedule, iteration)
         if not is_usable(lr):
@@ -124,7 +172,7 @@ def check_schedule(cfg: ConfigNode, schedule: Schedule) -> None:
 def describe_rate(cfg: ConfigNode, lr: float, iteration: int) -> str:
     """What a learning rate that cannot be used is made of; `iteration` steps are done."""
     solver = cfg.SOLVER
-    keys = ("BASE_LR", *_OWN.get(solver.LR_SCHEDULE, ()), "WARMUP_FACTOR", "BIAS_LR_FACTOR", "BACKBONE_LR_FACTOR")
+    keys = ("BASE_LR", *_OWN.get(solver.LR_SCHEDULE, ()), "WARMUP_FACTOR", *_FACTORS)
     values = ", ".join(f"{key} {solver[key]}" for key in keys)
     return (
         f"the learning rate of step {iteration + 1} is {lr:g}, which is not finite or beyond {LARGEST_LR:.2g}: "

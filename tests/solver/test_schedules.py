@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from detframe.config import Pace, get_cfg
+from detframe.config.effects import without_effect
 from detframe.registry import LR_SCHEDULES
 from detframe.solver import build_lr_schedule, set_learning_rate
 
@@ -45,6 +46,58 @@ def test_cosine_equals_cosine_annealing(end):
     want = reference(lambda opt: torch.optim.lr_scheduler.CosineAnnealingLR(opt, 40, eta_min=end), 40)
     assert [schedule(i) for i in range(40)] == pytest.approx(want, rel=1e-9, abs=1e-12)
     assert schedule(1000) == pytest.approx(end)
+
+
+@pytest.mark.parametrize("power", [0.5, 0.9, 2.0])
+def test_polynomial_equals_polynomial_lr(power):
+    schedule = build_lr_schedule(config(LR_SCHEDULE="polynomial", POLYNOMIAL_POWER=power))
+    want = reference(lambda opt: torch.optim.lr_scheduler.PolynomialLR(opt, 40, power), 40)
+    assert [schedule(i) for i in range(40)] == pytest.approx(want, rel=1e-9, abs=1e-12)
+    end = build_lr_schedule(config(LR_SCHEDULE="polynomial", POLYNOMIAL_POWER=power, POLYNOMIAL_END_FACTOR=0.1))
+    assert [end(i) for i in (0, 10, 40, 50)] == pytest.approx([1, 0.1 + 0.9 * 0.75**power, 0.1, 0.1])
+
+
+@pytest.mark.parametrize("rise", [0.05, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("length", [7, 40])
+def test_one_cycle_equals_one_cycle_lr(rise, length):
+    """Whatever the warm-up's keys say."""
+    schedule = build_lr_schedule(config(LR_SCHEDULE="one_cycle", ONE_CYCLE_RISE=rise, MAX_ITER=length, WARMUP_ITERS=9))
+    if rise * length < 1:  # PyTorch divides by a length below 0 there
+        assert schedule(0) == 1.0
+        return
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=length, pct_start=rise)
+    for iteration in range(length):
+        assert schedule(iteration) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9, abs=1e-12)
+        optimizer.step()
+        if iteration < length - 1:
+            theirs.step()
+    assert schedule(length + 5) == schedule(length - 1) == pytest.approx(4e-6)
+
+
+def test_one_cycle_without_a_rise_or_a_fall():
+    falls = build_lr_schedule(config(LR_SCHEDULE="one_cycle", ONE_CYCLE_RISE=0.0))
+    rises = build_lr_schedule(config(LR_SCHEDULE="one_cycle", ONE_CYCLE_RISE=1.0))
+    assert [falls(0), falls(39)] == pytest.approx([1, 4e-6])
+    assert [rises(0), rises(38) < 1, rises(39)] == pytest.approx([0.04, True, 1])
+    single = build_lr_schedule(config(LR_SCHEDULE="one_cycle", MAX_ITER=1))
+    assert math.isfinite(single(0))
+
+
+def test_what_falls_over_the_run_does_not_jump_where_the_batch_changes():
+    pace = Pace.steady(4).changed(10, 8)  # 40 images, then 15 steps with 8 each, up to the 160 of 40 steps with 4
+    for name in ("polynomial", "one_cycle"):
+        cfg = config(LR_SCHEDULE=name, MAX_ITER=25)
+        changed = build_lr_schedule(cfg, pace, ["SOLVER.MAX_ITER"])
+        before = build_lr_schedule(config(LR_SCHEDULE=name, MAX_ITER=40))
+        assert changed(10) == pytest.approx(before(10), abs=0.03)
+        assert changed(24) == pytest.approx(before(38), abs=0.03)
+
+
+def test_keys_of_another_schedule_have_no_effect():
+    lines = list(without_effect(config(LR_SCHEDULE="one_cycle", POLYNOMIAL_POWER=2.0, WARMUP_ITERS=9)))
+    assert any("POLYNOMIAL_POWER" in line and "WARMUP_ITERS" in line and "is 'one_cycle'" in line for line in lines)
+    assert not list(without_effect(config(LR_SCHEDULE="polynomial", POLYNOMIAL_POWER=2.0, WARMUP_ITERS=9)))
 
 
 def test_linear_warmup_equals_linear_lr():

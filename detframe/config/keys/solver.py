@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from detframe.config.bounds import Number
+from detframe.config.bounds import Number, Text
 from detframe.config.key import CONTINUES, REFUSED, Key, Resume, section
 from detframe.config.keys.common import BATCH, HOW, MEASURES, NEXT_STEP, OR_NONE, SCHEDULE, STRENGTH, WEIGHT
+from detframe.config.pairs import Pair
 
 SOLVER = section(
     resume=SCHEDULE,
@@ -21,6 +22,13 @@ SOLVER = section(
     BASE_LR=Key(0.02, "Learning rate after warm-up", above=0),
     BIAS_LR_FACTOR=Key(1.0, "Learning rate of biases over that of weights (maskrcnn-benchmark: 2)", like=WEIGHT),
     BACKBONE_LR_FACTOR=Key(1.0, "Learning rate of the backbone over that of the rest", like=WEIGHT),
+    LR_FACTORS=Key((), "Factors of the learning rate by names of parameters: pairs of a shell pattern and a number, as "
+        '[["backbone.fpn.*", 2], ["*.bias", 0.5]]; they are multiplied where several match, and with those above. A '
+        "pattern that matches nothing is an error", each=Pair(Text(empty=False), WEIGHT, ("a pattern", "a factor"),
+        '["backbone.*", 0.1]')),
+    LAYER_DECAY=Key(1.0, "Learning rate of each layer of the backbone over that of the layer above it; the last has "
+        "the factor once, and pyramid and heads have none. 1 is off; BEiT takes 0.65 to 0.95 (arXiv:2106.08254)",
+        above=0, at_most=1),
     MOMENTUM=Key(0.9, "SGD's momentum", at_least=0, below=1, resume=NEXT_STEP),
     NESTEROV=Key(False, "Use Nesterov momentum in SGD", resume=NEXT_STEP),
     BETAS=Key((0.9, 0.999), "AdamW's betas, the decay rates of its two moments", each=Number(at_least=0, below=1),
@@ -31,10 +39,18 @@ SOLVER = section(
         resume=NEXT_STEP),
     WEIGHT_DECAY_NORM=Key(0.0, "Weight decay of norm layers; -1 takes WEIGHT_DECAY (detectron2: 0)", like=OR_NONE,
         resume=NEXT_STEP),
-    LR_SCHEDULE=Key("step", 'Learning rate schedule: "step" or "cosine"', registry="LR_SCHEDULES"),
+    LR_SCHEDULE=Key("step", 'Learning rate schedule: "step", "cosine", "polynomial" or "one_cycle" (docs/solver.md)',
+        registry="LR_SCHEDULES"),
     STEPS=Key((60000, 80000), '"step": when the learning rate is multiplied by GAMMA', duration=True, place=True),
     GAMMA=Key(0.1, '"step": factor of the learning rate at each of STEPS', at_least=0, ceiling=1000),
     COSINE_END_FACTOR=Key(0.0, '"cosine": the final learning rate, as a fraction of BASE_LR', within=(0, 1)),
+    POLYNOMIAL_POWER=Key(0.9, '"polynomial": the power of what is left of the run; 1 falls evenly', above=0,
+        ceiling=1000),
+    POLYNOMIAL_END_FACTOR=Key(0.0, '"polynomial": the final learning rate, as a fraction of BASE_LR', within=(0, 1)),
+    ONE_CYCLE_RISE=Key(0.3, '"one_cycle": the part of the run in which the learning rate rises to BASE_LR, in place of '
+        "a warm-up", within=(0, 1)),
+    ONE_CYCLE_START_FACTOR=Key(0.04, '"one_cycle": the first learning rate, as a fraction of BASE_LR', within=(0, 1)),
+    ONE_CYCLE_END_FACTOR=Key(4e-6, '"one_cycle": the last learning rate, as a fraction of BASE_LR', within=(0, 1)),
     WARMUP_ITERS=Key(1000, "Length of the warm-up", duration=True, place=True),
     WARMUP_FACTOR=Key(0.001, "Learning rate at the start of the warm-up, as a fraction of that after it",
         within=(0, 1)),

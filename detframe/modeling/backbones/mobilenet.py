@@ -88,6 +88,10 @@ class MobileNetV2(nn.Module):
         for i in range(min(ends[stages] + 1, len(self.features))):
             self.features[i] = freeze(self.features[i])
 
+    def depth_order(self) -> list[list[str]]:
+        """The members of each layer, from the images upwards: the stem, then block by block."""
+        return [[f"features.{i}"] for i, _ in enumerate(self.features)]
+
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         return self.with_stem(x)[1]
 

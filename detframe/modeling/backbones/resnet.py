@@ -198,6 +198,12 @@ class ResNet(nn.Module):
         for name in names:
             setattr(self, name, freeze(getattr(self, name)))
 
+    def depth_order(self) -> list[list[str]]:
+        """The members of each layer, from the images upwards: the stem, then block by block."""
+        stages = [f"layer{i + 1}" for i, _ in enumerate(self.strides)]
+        blocks = [[f"{stage}.{name}"] for stage in stages for name, _ in self.get_submodule(stage).named_children()]
+        return [["conv1", "bn1"], *blocks]
+
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         return self.stages(self.stem(x))
 

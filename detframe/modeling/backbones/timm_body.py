@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from detframe.config import ConfigNode
@@ -48,6 +49,7 @@ class TimmBody(nn.Module):
         in_channels: int = 3,
     ) -> None:
         super().__init__()
+        self.name = name
         info = _create(name).feature_info
         self.all_strides = tuple(info.reduction())  # also of maps that are not returned
         # of several maps of one stride the last is the deepest
@@ -89,6 +91,31 @@ class TimmBody(nn.Module):
         stop = covered[0] if freeze_at == 1 else covered[-1] + 1
         return [member for _, member in members[:stop]]
 
+    def depth_order(self) -> list[list[str]]:
+        """The parameters of each layer, from the images upwards, as timm divides the model for its own layer decay.
+
+        Raises:
+            ValueError: timm knows no order of the layers of this model.
+        """
+        from timm.models import group_parameters
+
+        whole = _create_whole(self.name)
+        if not hasattr(whole, "group_matcher"):
+            raise InvalidValueError(f"timm knows no order of the layers of {self.name!r}; set SOLVER.LAYER_DECAY 1")
+        layer_of = group_parameters(whole, whole.group_matcher(coarse=False), reverse=True)
+        # features_only writes names with "_" for "." and may put the model one level deeper
+        layer_of = {name.replace("_", "."): layer for name, layer in layer_of.items()}
+        layers: dict[int, list[str]] = {}
+        for name, _ in self.model.named_parameters():
+            plain = name.replace("_", ".")
+            layer = layer_of.get(plain, layer_of.get(plain.removeprefix("model.")))
+            if layer is None:
+                raise InvalidValueError(
+                    f"timm does not say to which layer of {self.name!r} {name!r} belongs; set SOLVER.LAYER_DECAY 1"
+                )
+            layers.setdefault(layer, []).append(f"model.{name}")
+        return [layers[layer] for layer in sorted(layers)]
+
     def train(self, mode: bool = True) -> TimmBody:
         """Train or evaluate; what is frozen stays in evaluation."""
         super().train(mode)
@@ -107,6 +134,14 @@ class TimmBody(nn.Module):
             maps = [m.permute(0, 3, 1, 2) for m in maps]
         stem = maps.pop(0) if self.has_stem else None
         return stem, dict(zip(self.strides, maps, strict=True))
+
+
+def _create_whole(name: str) -> Any:
+    """A timm model as it is, with its classifier and without memory for weights."""
+    import timm
+
+    with torch.device("meta"):
+        return timm.create_model(name)
 
 
 def _create(name: str, out_indices: tuple[int, ...] | None = None, in_channels: int = 3) -> Any:
