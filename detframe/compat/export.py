@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from detframe.compat.programs import detectron2, torchvision, translate
 from detframe.compat.renaming import State, res5_where_it_stands
-from detframe.compat.report import TRAINING_ONLY
+from detframe.compat.report import training_only
 from detframe.errors import InvalidValueError, listed
 
 
@@ -49,7 +49,7 @@ def to_detectron2(model: nn.Module) -> State:
 def _check(program: str, back: State, state: Mapping[str, Tensor]) -> None:
     """Whether what was exported, and read `back`, is `state`; errors as of the exports."""
     back = res5_where_it_stands(back, state)
-    kept = [name for name in state if not name.endswith("num_batches_tracked") and name not in TRAINING_ONLY]
+    kept = [name for name in state if not name.endswith("num_batches_tracked") and not training_only(name)]
     changed = [name for name in kept if name not in back or not torch.equal(back[name], state[name])]
     wrong = [*changed, *(name for name in back if name not in state)]
     if wrong:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 
-from detframe.compat.report import TRAINING_ONLY
+from detframe.compat.report import training_only
 from detframe.errors import listed
 
 # parts of our models, by the beginnings of names; also of names of other programs that no rule translated
@@ -55,7 +55,7 @@ def _by_part(names: Iterable[str]) -> dict[str, list[str]]:
     out: dict[str, list[str]] = {}
     for name in names:
         part = _part(name)
-        if part and not name.endswith("num_batches_tracked") and name not in TRAINING_ONLY:
+        if part and not name.endswith("num_batches_tracked") and not training_only(name):
             out.setdefault(part, []).append(name)
     return out
 

@@ -10,8 +10,12 @@ from detframe.errors import InvalidValueError, listed
 
 OUTCOMES = ("loaded", "reinitialised", "missing", "unused")
 _SHOWN, _SHOWN_IN_ERROR = 8, 5
-# What only our training keeps: a running mean of RetinaNet's normaliser
-TRAINING_ONLY = ("rpn.loss_normalizer",)
+
+
+def training_only(name: str) -> bool:
+    """Whether a value is of what only our training keeps: a running mean of RetinaNet's normaliser, and what losses
+    count."""
+    return name == "rpn.loss_normalizer" or name.startswith("roi_heads.cls_loss.")
 
 
 @dataclass
@@ -48,7 +52,7 @@ class LoadReport:
         Raises:
             ValueError: something that inference uses was not filled; the message names it.
         """
-        lacking = [name for name in self.missing if name not in TRAINING_ONLY]
+        lacking = [name for name in self.missing if not training_only(name)]
         # a line says so where it is because of the classes
         lacking += [line for line in self.reinitialised if not (other_classes and " classes" in line)]
         if lacking:

@@ -22,12 +22,17 @@ _OF_FCOS = {  # keys of MODEL.FCOS that its kin do not read
 }
 _ON_LOCATIONS = ("FCOS", *_OF_FCOS)
 _ASSIGNMENT = {"ATSS": "atss", "NWD": "nwd", "RFLA": "rfla"}  # whose parameters begin so
-_OF_REGIONS = ("MODEL.ROI_HEADS.ASSIGNER", "MODEL.ROI_BOX_HEAD.BOX_LOSS_TYPE")
 _SCHEDULES = {  # what keys of other schedules begin with, of which some were there before and stand in many configs
     "step": ("POLYNOMIAL_", "ONE_CYCLE_"),
     "cosine": ("POLYNOMIAL_", "ONE_CYCLE_"),
     "polynomial": ("ONE_CYCLE_",),
     "one_cycle": ("POLYNOMIAL_", "WARMUP_"),
+}
+_OF_REGIONS = ("MODEL.ROI_HEADS.ASSIGNER", "MODEL.ROI_BOX_HEAD.BOX_LOSS_TYPE", "MODEL.ROI_BOX_HEAD.CLS_LOSS")
+_OF_LOSSES = {  # keys of MODEL.ROI_BOX_HEAD that one of its CLS_LOSS reads
+    "softmax_focal": ("FOCAL_GAMMA",),
+    "federated": ("FEDERATED_CLASSES", "FEDERATED_POWER", "CLASS_FREQUENCIES"),
+    "seesaw": ("SEESAW_P", "SEESAW_Q"),
 }
 _BY_DISTANCE = (
     "MODEL.RPN.BOX_LOSS_TYPE",
@@ -49,6 +54,7 @@ def without_effect(cfg: ConfigNode) -> Iterator[str]:
     yield from _extended(cfg, set_keys)
     yield from _sampling(cfg, set_keys)
     yield from _schedule(cfg, set_keys)
+    yield from _losses(cfg, set_keys)
     regions = [key for key in set_keys if key in _OF_REGIONS]
     if regions and not cfg.MODEL.ROI_HEADS.NAME:
         yield _said(regions, "MODEL.ROI_HEADS.NAME is empty, so that there are no ROI heads")
@@ -109,6 +115,19 @@ def _assignment(cfg: ConfigNode, set_keys: list[str]) -> Iterator[str]:
     if keys:
         head = f" of {name}" if name in _DENSE else ""
         yield _said(keys, f"MODEL.RPN.ASSIGNER{head} is {kind!r}")
+
+
+def _losses(cfg: ConfigNode, set_keys: list[str]) -> Iterator[str]:
+    """Keys of losses that are not chosen. One of somebody's own may read them, whatever its name is."""
+    loss = cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS if cfg.MODEL.ROI_HEADS.NAME else ""
+    idle = [f"MODEL.ROI_BOX_HEAD.{key}" for name, keys in _OF_LOSSES.items() if name != loss for key in keys]
+    idle += ["MODEL.LABEL_SMOOTHING"] if loss != "cross_entropy" else []
+    keys = [key for key in set_keys if key in idle]
+    if keys and not cfg.CUSTOM_IMPORTS:
+        why = f"MODEL.ROI_BOX_HEAD.CLS_LOSS is {loss!r}" if loss else "MODEL.ROI_HEADS.NAME is empty"
+        yield _said(keys, why)
+    if "MODEL.CLASS_WEIGHTS" in set_keys and not loss and cfg.MODEL.RPN.NAME == "AnchorRPN":
+        yield _said(["MODEL.CLASS_WEIGHTS"], "the RPN alone knows of no classes")
 
 
 def _extended(cfg: ConfigNode, set_keys: list[str]) -> Iterator[str]:

@@ -52,7 +52,8 @@ class Key:
         default: its type is that of every value.
         meaning: one line for the reference; what each choice means stands with the choice.
         choices: the values there are; a mapping also says what each means, "" where the word does.
-        registry: the name of a registry of detframe, or a registry, of which the value is a member.
+        registry: the name of a registry of detframe, or a registry, of which the value is a member; `choices` then are
+            those of detframe's own that can stand here.
         duration: iterations, or epochs as "12ep".
         each: what each member of a list must be.
         within: the range of a number, both ends included.
@@ -88,10 +89,10 @@ class Key:
         self.choices = dict(choices) if isinstance(choices, Mapping) else dict.fromkeys(choices, "")
         self.resume = resume
         member: Rule | None = None
-        if choices:
-            member = Choice(tuple(self.choices))
-        elif registry:
+        if registry:
             member = Name(limits.pop("empty", False) or default == "", registry=_registry(registry))
+        elif choices:
+            member = Choice(tuple(self.choices))
         self.rule = like or _rule(self.default, member, duration, each, limits)
         wrong = [] if meaning.strip() else ["it must say what the key means"]
         if self.rule.convert(self.default) != self.default:

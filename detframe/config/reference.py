@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
+from detframe.config.bounds import Name
 from detframe.config.key import Key
 from detframe.config.keys import all_keys
 from detframe.config.paths import with_docs
@@ -76,6 +77,7 @@ def _row(name: str, statement: Key) -> str:
     text = statement.meaning
     if statement.choices:
         text += f": {_choices(statement, '`')}"
+        text += ", or one of your own" if isinstance(statement.rule, Name) else ""
     elif statement.rule.describe():
         text += f" (limits: {statement.rule.describe()})"
     text = text.replace("|", "\\|")

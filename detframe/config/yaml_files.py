@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from detframe.config.keys import all_keys
 from detframe.config.paths import expanded, find_config, find_shipped, nearest_config
 from detframe.config.yaml_text import Document, compose, construct, names, pairs, place
 from detframe.errors import InvalidValueError, MissingFileError
@@ -98,13 +99,19 @@ def _flatten(node: yaml.MappingNode, prefix: str, source: str, seen: set[str], d
         name, where = str(key_node.value), place(key_node, source)
         if not prefix and name.islower() and id(value_node) in document.shared:
             continue
-        if isinstance(value_node, yaml.MappingNode) and value_node.value:
+        if isinstance(value_node, yaml.MappingNode) and value_node.value and not _takes_mapping(prefix + name):
             yield from _flatten(value_node, f"{prefix}{name}.", source, seen, document)
             continue
         if prefix + name in seen:
             raise InvalidValueError(f"{prefix}{name} is given twice ({where})")
         seen.add(prefix + name)
         yield prefix + name, construct(value_node, source, prefix + name), where
+
+
+def _takes_mapping(key: str) -> bool:
+    """Whether a mapping is the value of a key, and no section."""
+    statement = all_keys().get(key)
+    return statement is not None and getattr(statement.rule, "takes_mapping", False)
 
 
 def write_yaml(tree: Mapping[str, Any], **kwargs: Any) -> str:

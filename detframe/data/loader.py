@@ -33,6 +33,7 @@ from detframe.structures import LazyMasks, Target, checked_target, select
 logger = logging.getLogger(__name__)
 Batch = tuple[list[Tensor], list[Target]]
 
+_SOMETIMES = ("tile", "tile_index", "tiles_of_image", "negative_labels", "partial_labels")  # entries of a target
 MAX_FAILURES = 64  # unreadable images in a row after which training stops: the disk is gone, or the folder is wrong
 
 
@@ -149,7 +150,7 @@ class TestDataset(ImageReader):
 def make_target(record: Record) -> Target:
     """A record as a target in the coordinates of the file, or of its tile."""
     target: dict[str, Any] = {key: record[key] for key in ("boxes", "labels", "iscrowd", "area", "ann_ids", "image_id")}
-    target |= {key: record[key] for key in ("tile", "tile_index", "tiles_of_image") if key in record}
+    target |= {key: value for key, value in record.items() if key in _SOMETIMES}
     target["orig_size_hw"] = record["size_hw"]
     if record["segmentations"] is not None:
         target["masks"] = LazyMasks(record["segmentations"], record["size_hw"])

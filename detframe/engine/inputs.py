@@ -27,6 +27,7 @@ from detframe.data import (
     resolve_num_keypoints,
     tiled,
 )
+from detframe.data.class_balance import resolve_class_weights, resolve_frequencies
 from detframe.data.findings import NOTE
 from detframe.data.repeats import check_objects, tile_kinds
 from detframe.data.tile_check import check_tiles
@@ -87,36 +88,46 @@ def load_inputs(cfg: ConfigNode, checkpoint: Checkpoint | None) -> RunInputs:
     seeded.SEED = resolve_seed(cfg, before)
     state = checkpoint.training if checkpoint is not None else None
     place = _place(seeded, records, state, before)
-    effective = effective_config(resolve_durations(seeded, place.images_per_epoch, place.pace), records.metadata)
+    timed = resolve_durations(seeded, place.images_per_epoch, place.pace)
+    effective = effective_config(timed, records.metadata, records=records)
     changes = _changes(effective, state, before, place)
     return RunInputs(effective, records, test_sets, place, given_in_epochs(cfg), changes)
 
 
-def effective_config(cfg: ConfigNode, metadata: Metadata, checkpoint: Checkpoint | None = None) -> ConfigNode:
+def effective_config(
+    cfg: ConfigNode, metadata: Metadata, checkpoint: Checkpoint | None = None, records: Records | None = None
+) -> ConfigNode:
     """The config that a model for these data is built from, frozen: for training, for evaluation and for a trial.
 
     Input formats that nobody has set are those of the weights; classes and keypoints have their numbers.
 
     Args:
         checkpoint: of detframe, which MODEL.WEIGHTS names; published weights are known by their name.
+        records: what is trained on; see `with_classes`.
 
     Raises:
-        ValueError: the config and the data have other numbers.
+        ValueError: the config and the data have other numbers or names.
     """
     out = apply_input_format(cfg) if checkpoint is None else apply_saved_format(cfg, checkpoint.settings())
-    return with_classes(out, metadata)
+    return with_classes(out, metadata, records)
 
 
-def with_classes(cfg: ConfigNode, metadata: Metadata) -> ConfigNode:
-    """A frozen copy in which the numbers of classes and keypoints that are 0 are those of the data.
+def with_classes(cfg: ConfigNode, metadata: Metadata, records: Records | None = None) -> ConfigNode:
+    """A frozen copy in which the numbers of classes and keypoints that are 0 are those of the data, and the losses have
+    the weight of each class.
+
+    Args:
+        records: what is trained on, where losses depend on how common classes are; None: nothing is.
 
     Raises:
-        ValueError: other numbers are given.
+        ValueError: other numbers are given, or weights of classes that there are not.
     """
     out = cfg.clone()
     out.defrost()
     out.MODEL.NUM_CLASSES = resolve_num_classes(cfg, metadata)
     out.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = resolve_num_keypoints(cfg, metadata)
+    out.MODEL.CLASS_WEIGHTS = resolve_class_weights(cfg, metadata, records)
+    out.MODEL.ROI_BOX_HEAD.CLASS_FREQUENCIES = resolve_frequencies(cfg, records)
     out.freeze()
     return out
 

@@ -223,7 +223,7 @@ class WholeStep:
 
     def __init__(self, model: Any, graphs: Graphs) -> None:
         self.keypoints = getattr(model.roi_heads, "keypoint", None) is not None
-        self.follows_steps = getattr(model.rpn, "follows_steps", False)
+        self.follows_steps = any(getattr(part, "follows_steps", False) for part in (model.rpn, model.roi_heads))
         self.compiled = Compiled(STEP, model.losses_in_graph, model, graphs, open=False)
 
     def __call__(self, batch: ImageList, ground_truth: GroundTruth) -> dict[str, Tensor]:

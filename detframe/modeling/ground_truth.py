@@ -27,6 +27,9 @@ class GroundTruth:
     keypoints: Tensor | None = None  # float32 (N, G, P, 3): x, y, visibility
     # float32 (N, I, 4), padded with zeros: where no background is learned, always between pixels; None: nowhere
     ignored: Tensor | None = None
+    # int8 (N, K), whether all objects of a class are annotated: 1 yes, 0 unknown, -1 in images that say it of no class;
+    # None: no image says it
+    judged: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -106,6 +109,7 @@ def pack_targets(
         if all("keypoints" in t for t in objects)
         else None,
         ignored=_ignored(targets, ignore_crowds),
+        judged=_judged(objects, num_classes),
     )
     if pixel and sizes_hw is not None:
         packed.boxes = to_last_pixels(packed.boxes, targets, sizes_hw, pixel)
@@ -147,6 +151,23 @@ def _ignore_boxes(target: Target, crowds: bool) -> Tensor:
     if target["iscrowd"].device.type == "cpu":
         return target["boxes"][target["iscrowd"].bool()]
     return torch.where(target["iscrowd"].bool()[:, None], target["boxes"], 0.0)  # a row of zeros covers nothing
+
+
+def _judged(targets: Sequence[Target], num_classes: int) -> Tensor | None:
+    """Of images that say which classes are absent, those and the classes of the objects, but for those of which some
+    objects are not annotated."""
+    if not any("negative_labels" in target for target in targets):
+        return None
+    none = targets[0]["labels"][:0]
+    judged = none.new_zeros((len(targets), 1 + num_classes), dtype=torch.int8)
+    for row, target in zip(judged, targets, strict=True):
+        if "negative_labels" not in target:
+            row.fill_(-1)
+            continue
+        for labels in (target["negative_labels"], target["labels"]):
+            row[labels.to(row.device)] = 1
+        row[target.get("partial_labels", none).to(row.device)] = 0
+    return judged[:, 1:]
 
 
 def to_last_pixels(

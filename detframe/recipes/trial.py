@@ -182,7 +182,7 @@ def try_model(
     import_modules(cfg)
     records, test_records = tiled(cfg, records), tiled(cfg, test_records) if test_records else None
     cfg = resolve_durations(cfg, images_per_epoch(cfg, records))
-    cfg = _one_process(effective_config(cfg, records.metadata), processes)
+    cfg = _one_process(effective_config(cfg, records.metadata, records=records), processes)
     device = resolve_device(cfg.MODEL.DEVICE)
     watch = MemoryWatch(device)
     with reproducible(cfg):

@@ -70,6 +70,9 @@ def validate_target(target: Any, num_classes: int, size_hw: tuple[int, int] | No
     if len(target["labels"]) and target["labels"].device.type == target["boxes"].device.type == "cpu":
         _check_labels(name, target["labels"], num_classes)
         _check_boxes(name, target["boxes"], size_hw)
+    for key in ("negative_labels", "partial_labels"):
+        if key in target:
+            _check_classes(f"{name}, {key}", target[key], num_classes)
     if "ignore_boxes" in target:
         _check_ignored(name, target["ignore_boxes"], size_hw)
     masks = target.get("masks")
@@ -122,6 +125,15 @@ def _check_labels(name: str, labels: Tensor, num_classes: int) -> None:
     if lowest < 1 or highest > num_classes:
         wrong = lowest if lowest < 1 else highest
         raise InvalidValueError(f"{name}: label {wrong}, but labels run from 1 to {num_classes} (MODEL.NUM_CLASSES)")
+
+
+def _check_classes(name: str, labels: Any, num_classes: int) -> None:
+    """A list of classes, in any order."""
+    if not isinstance(labels, Tensor):
+        raise InvalidTypeError(f"{name} must be a tensor, not a {type(labels).__name__}")
+    _check_label_type(name, labels)
+    if len(labels) and labels.device.type == "cpu":
+        _check_labels(name, labels, num_classes)
 
 
 def _check_boxes(name: str, boxes: Tensor, size_hw: tuple[int, int] | None) -> None:

@@ -26,6 +26,9 @@ class Target(TypedDict, total=False):
     iscrowd: Tensor  # bool (N,); crowd rows are never objects of a training
     area: Tensor  # float32 (N,), pixels of the original image
     ignore_boxes: Tensor  # float32 (I, 4), regions where training learns no background; may reach beyond the image
+    # Only where not every class was looked for in every image, as in LVIS: what `Record` says of them
+    negative_labels: Tensor  # int64: classes known to be absent
+    partial_labels: Tensor  # int64: classes not all of whose objects are annotated
     image_id: int
     orig_size_hw: tuple[int, int]
     seed: int  # makes what the model samples for this image repeatable

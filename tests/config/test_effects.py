@@ -36,6 +36,14 @@ IDLE = {
         ("MODEL.EFPN.TRANSFER", "plain", "MODEL.ROI_HEADS.NAME", "ExtendedROIHeads"),
         "MODEL.EFPN.TRANSFER, MODEL.ROI_HEADS.NAME have no effect: MODEL.BACKBONE.CONV_BODY 'R-50-FPN' is no extended",
     ),
+    "of another loss": (
+        ("MODEL.ROI_BOX_HEAD.SEESAW_P", 0.5, "MODEL.ROI_BOX_HEAD.CLS_LOSS", "federated", "MODEL.LABEL_SMOOTHING", 0.1),
+        "LABEL_SMOOTHING, MODEL.ROI_BOX_HEAD.SEESAW_P have no effect: MODEL.ROI_BOX_HEAD.CLS_LOSS is 'federated'",
+    ),
+    "weights of the RPN": (
+        ("MODEL.ROI_HEADS.NAME", "", "MODEL.CLASS_WEIGHTS", "auto"),
+        "MODEL.CLASS_WEIGHTS has no effect: the RPN alone knows of no classes",
+    ),
     "no distillation": (("MODEL.DISTILL.DETECTION", True), "DETECTION has no effect: MODEL.DISTILL.ON is False"),
 }
 ACTIVE = {
@@ -45,6 +53,8 @@ ACTIVE = {
     "rfla": ("MODEL.RPN.ASSIGNER", "rfla", "MODEL.RPN.ASSIGNMENT.RFLA_K", (2, 1)),
     "extended": ("MODEL.BACKBONE.CONV_BODY", "timm/resnet18-EFPN", "MODEL.EFPN.TRANSFER", "plain"),
     "a body of one's own": ("CUSTOM_IMPORTS", ("own.py",), "MODEL.EFPN.WIDTH", 64, "MODEL.BACKBONE.CONV_BODY", "OWN"),
+    "smoothing": ("MODEL.LABEL_SMOOTHING", 0.1, "MODEL.CLASS_WEIGHTS", "{car: 2}"),
+    "weights of FCOS": (*DENSE, "FCOS", "MODEL.CLASS_WEIGHTS", "auto"),
     "distillation": ("MODEL.DISTILL.ON", True, "MODEL.DISTILL.DETECTION", True),
     "set as by default": ("INPUT.TILES.OVERLAP", 0.2),
 }

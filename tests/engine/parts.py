@@ -47,6 +47,8 @@ DETECTORS = {
     "EFPN": (*EFPN, "MODEL.ROI_HEADS.NAME", "ExtendedROIHeads", "MODEL.EFPN.SEPARATE_HEAD", True),
     "static keypoints": (*KINDS["masks and keypoints"], "MODEL.ROI_KEYPOINT_HEAD.NORMALIZER", "static"),
     "boxes of the head": (*KINDS["masks and keypoints"], "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES", True),
+    "Seesaw": ("MODEL.ROI_BOX_HEAD.CLS_LOSS", "seesaw"),
+    "federated": ("MODEL.ROI_BOX_HEAD.CLS_LOSS", "federated", "MODEL.ROI_BOX_HEAD.FEDERATED_CLASSES", 1),
     "C4": (
         *("MODEL.BACKBONE.CONV_BODY", "R-18-C4", "MODEL.ROI_HEADS.NAME", "Res5ROIHeads"),
         *("MODEL.RPN.ANCHOR_SIZES", ((16, 32),)),
@@ -98,7 +100,7 @@ def step(folder: Path, name: str, layout: str, num_parts: int, **settings):
     trainer.optimizer.register_step_pre_hook(note)
     trainer.train()
     found |= {key: mean_over_ranks(value) for key, value in trainer.last_step.losses.items()}
-    found |= {f"buffer {n}": b for n, b in model.named_buffers() if n.endswith("loss_normalizer")}
+    found |= {f"buffer {n}": b for n, b in model.named_buffers() if n.endswith(("loss_normalizer", "cls_loss.counts"))}
     return {key: value.numpy() for key, value in found.items()}
 
 

@@ -52,6 +52,7 @@ PYRAMID = {"MODEL.BACKBONE.CONV_BODY": "R-18-EFPN", "MODEL.EFPN.WIDTH": 8}
 PYRAMID |= {**SMALL, "MODEL.RPN.IN_FEATURES": ("p2", "p3", "p4", "p5", "p6")}
 EFPN = {**PYRAMID, "MODEL.ROI_HEADS.NAME": "ExtendedROIHeads"}
 DISTILLED = {**PYRAMID, "MODEL.DISTILL.ON": True, "MODEL.DISTILL.DETECTION": True}
+WEIGHTS = (("a", 2.0), ("b", 1.0), ("c", 0.5))
 DETECTORS = {
     "fcos": {**DENSE, "MODEL.RPN.NAME": "FCOS", "MODEL.FCOS.NUM_CONVS": 1},
     "atss": {**DENSE, "MODEL.RPN.NAME": "ATSS", "MODEL.FCOS.NUM_CONVS": 1},
@@ -59,6 +60,8 @@ DETECTORS = {
     "retinanet": {**DENSE, "MODEL.RPN.NAME": "RetinaNet", "MODEL.RETINANET.NUM_CONVS": 1},
     "rpn": {"MODEL.ROI_HEADS.NAME": ""},
     "faster_rcnn": SMALL,
+    "seesaw": {**SMALL, "MODEL.ROI_BOX_HEAD.CLS_LOSS": "seesaw"},
+    "federated": {**SMALL, "MODEL.ROI_BOX_HEAD.CLS_LOSS": "federated", "MODEL.CLASS_WEIGHTS": WEIGHTS},
     "cascade": {**SMALL, "MODEL.ROI_HEADS.NAME": "CascadeROIHeads"},
     "mask_rcnn": MASKS,
     "keypoint_rcnn": POINTS,

@@ -23,7 +23,7 @@ from detframe.compat.renaming import (
     res5_in_the_body,
     sizes_fastest,
 )
-from detframe.compat.report import TRAINING_ONLY
+from detframe.compat.report import training_only
 
 _BELOW_PYRAMID, _ALONE = "backbone.bottom_up", "backbone"
 _CLASS_SCORES = re.compile(re.escape(PREDICTOR) + r"(\d\.)?cls_score\.")
@@ -112,7 +112,7 @@ def write(model: nn.Module) -> State:
     kept = {
         name: value.roll(-1, 0) if _CLASS_SCORES.match(name) else value
         for name, value in state.items()
-        if not name.endswith("num_batches_tracked") and name not in TRAINING_ONLY
+        if not name.endswith("num_batches_tracked") and not training_only(name)
     }
     levels = {m[1] for name in kept if (m := re.match(r"backbone\.fpn\.inner_blocks\.(\d)\.", name))}
     several = any(name.startswith("rpn.head.conv.1.") for name in kept)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from detframe.compat.renaming import MASKS, PREDICTOR, Pair, Renaming, State, without_background
-from detframe.compat.report import TRAINING_ONLY
+from detframe.compat.report import training_only
 
 _CLASSIFIER = "torchvision classifier"
 _DELTAS = f"{PREDICTOR}bbox_pred."
@@ -78,7 +78,7 @@ def written(state: Mapping[str, Tensor], like: Mapping[str, Tensor] | None = Non
     renaming = _renaming(state)
     out: State = {}
     for name, value in state.items():
-        if name in TRAINING_ONLY:
+        if training_only(name):
             continue
         # what torchvision has no place for gives nothing
         for theirs in renaming.write({name: value}):

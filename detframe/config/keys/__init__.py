@@ -7,7 +7,17 @@ from functools import cache
 from detframe.config.bounds import Choice, shown
 from detframe.config.key import Key, Section, section
 from detframe.config.keys.backbone import BACKBONE, MOBILENET, RESNETS
-from detframe.config.keys.common import ARCHITECTURE, FIRST_WEIGHTS, HOW, LENGTH, MEASURES, NAMES, TARGETS, TRAINED
+from detframe.config.keys.common import (
+    ARCHITECTURE,
+    CLASS_WEIGHTS,
+    FIRST_WEIGHTS,
+    HOW,
+    LENGTH,
+    MEASURES,
+    NAMES,
+    TARGETS,
+    TRAINED,
+)
 from detframe.config.keys.data import DATALOADER, DATASETS
 from detframe.config.keys.dense import ATSS, FCOS, GFL, RETINANET, RPN
 from detframe.config.keys.input import INPUT
@@ -42,6 +52,12 @@ MODEL = section(
         "backbone or only part of a head", resume=FIRST_WEIGHTS),
     NUM_CLASSES=Key(0, "Number of foreground classes K; 0 takes it from the training data", at_least=0,
         ceiling=100_000),
+    CLASS_WEIGHTS=Key("", "How much an anchor, location or RoI with an object of a class counts in the loss of the "
+        'classes, as {car: 2, bus: 0.5}; classes without a number, and background, count 1. "auto": by the training '
+        "data, the rarer the more (docs/losses.md); the config of a run holds what it was", like=CLASS_WEIGHTS,
+        resume=TARGETS),
+    LABEL_SMOOTHING=Key(0.0, "With MODEL.ROI_BOX_HEAD.CLS_LOSS cross_entropy: the share of the target that is spread "
+        "over background and all classes (arXiv:1512.00567, section 7)", at_least=0, below=1, resume=TARGETS),
     NWD_CONSTANT=Key(12.8, "C of the normalised Wasserstein distance, NWD = exp(-W / C), in pixels of the model's "
         "input: about the mean side of the objects there (12.8: AI-TOD, arXiv:2110.13389). Another input size wants "
         "another one", like=LENGTH, resume=MEASURES),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 
 from detframe.config.bounds import Each, Number, Text
+from detframe.config.by_class import ByClass
 from detframe.config.key import CONTINUES, FREE, REFUSED, Resume
 
 Whole = partial(Number, whole=True)
@@ -31,6 +32,7 @@ BOX_WEIGHTS = Each(LENGTH, sizes=(4,))
 RATIOS = Each(Number(above=0, ceiling=1e4), filled=True, wrapped=True)
 ANCHOR_SIZES = Each(Each(LENGTH, filled=True), filled=True, bare=True)
 
+CLASS_WEIGHTS = ByClass(("auto",), ceiling=1e6)
 BOX_LOSS = {"smooth_l1": "on the deltas", "giou": "1 - GIoU, on the boxes", "diou": "with the distance of the centres, "
     "on the boxes (arXiv:1911.08287)", "ciou": "with that and the aspect ratio, on the boxes (arXiv:1911.08287)",
     "nwd": "1 - NWD, on the boxes, with MODEL.NWD_CONSTANT (arXiv:2110.13389)"}

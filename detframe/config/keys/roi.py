@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from detframe.config.bounds import Each
+from detframe.config.bounds import Each, Number
 from detframe.config.key import Key, section
 from detframe.config.keys.common import (
     ARCHITECTURE,
@@ -18,6 +18,7 @@ from detframe.config.keys.common import (
     OR_NONE,
     RESOLUTION,
     SAMPLING_RATIO,
+    STRENGTH,
     TARGETS,
     WEIGHT,
     WIDE,
@@ -65,6 +66,23 @@ ROI_BOX_HEAD = section(
     FC_NORM=Key("", "Normalisation of the fully connected layers", choices={"": "none", "GN": "maskrcnn-benchmark with "
         "USE_GN"}),
     CLS_AGNOSTIC_BBOX_REG=Key(False, "One box regression for all classes instead of one per class"),
+    CLS_LOSS=Key("cross_entropy", "Loss of the classes (docs/losses.md)", registry="LOSSES", choices={
+        "cross_entropy": "with MODEL.LABEL_SMOOTHING", "softmax_focal": "cross entropy in which what is nearly right "
+        "counts less, with FOCAL_GAMMA", "federated": "each class by itself, of few classes in each image, LVIS "
+        "(arXiv:2103.07461)", "seesaw": "rare classes are punished less by frequent ones (arXiv:2008.10032)"},
+        resume=ARCHITECTURE),
+    FOCAL_GAMMA=Key(2.0, '"softmax_focal": gamma, how fast the loss of what is nearly right falls', like=STRENGTH,
+        resume=TARGETS),
+    FEDERATED_CLASSES=Key(50, '"federated": classes in the loss of an image whose annotations do not say which were '
+        "looked for: those of its objects, and others drawn at random", like=COUNT, resume=TARGETS),
+    FEDERATED_POWER=Key(0.5, '"federated": classes are drawn by CLASS_FREQUENCIES to this power; 0 draws all alike',
+        like=STRENGTH, resume=TARGETS),
+    CLASS_FREQUENCIES=Key((), '"federated": in how many images each class is; empty is counted in the training data',
+        each=Number(at_least=0, ceiling=1e12), resume=TARGETS),
+    SEESAW_P=Key(0.8, '"seesaw": p, the exponent by which rarer classes are punished less', like=STRENGTH,
+        resume=TARGETS),
+    SEESAW_Q=Key(2.0, '"seesaw": q, the exponent by which classes that are mistaken for the right one are punished '
+        "more", like=STRENGTH, resume=TARGETS),
     BOX_LOSS_TYPE=Key("smooth_l1", "Box regression loss", choices=BOX_LOSS, resume=TARGETS),
     SMOOTH_L1_BETA=Key(1.0 / 9.0, "Where smooth L1 goes over from L2 to L1; 0 is plain L1 (torchvision: 1/9, "
         "detectron2: 0)", like=WEIGHT, resume=TARGETS),

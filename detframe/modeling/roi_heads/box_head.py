@@ -15,6 +15,7 @@ from detframe.config import ConfigNode
 from detframe.layers import init_normal, init_uniform
 from detframe.modeling.proposals import box_coder
 from detframe.modeling.roi_heads.convs import LinearNorm, RegionConvs, fully_connected
+from detframe.modeling.rpn.dense import class_prior_bias
 from detframe.ops import BoxCoder, RoIs, roi_align_pyramid
 from detframe.ops.compacting import drops_padding
 from detframe.ops.exportable import is_traced, roi_align_in_graph
@@ -136,6 +137,12 @@ class BoxPredictor(nn.Module):
         self.bbox_pred = nn.Linear(in_dim, 4 * (1 if class_agnostic else num_classes))
         init_normal(self.cls_score)
         init_normal(self.bbox_pred, std=0.001)
+
+    @torch.no_grad()
+    def begin_at(self, prior: float | None) -> None:
+        """Have the sigmoids of the logits begin at a probability; None: as they are."""
+        if prior is not None:
+            self.cls_score.bias.fill_(class_prior_bias(prior))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.cls_score(x).float(), self.bbox_pred(x).float().reshape(

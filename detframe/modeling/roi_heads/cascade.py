@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
 from detframe.modeling.ground_truth import GroundTruth
+from detframe.modeling.losses import loss_of
+from detframe.modeling.losses.base import REGIONS
 from detframe.modeling.proposals import Proposals, Regions, box_coder
 from detframe.modeling.roi_heads.box_head import BoxPredictor
 from detframe.modeling.roi_heads.standard import StandardROIHeads, roi_matching
@@ -37,9 +39,9 @@ class CascadeROIHeads(StandardROIHeads):
     """StandardROIHeads with several stages. `box_head.0`, `box_predictor.0` are the first; masks see its RoIs.
 
     Args:
-        heads, predictors: one a stage; the predictors are class-agnostic.
+        heads, predictors, cls_losses: one a stage; the predictors are class-agnostic.
         stages: one for each of them.
-        standard: the arguments of StandardROIHeads, without `head`, `predictor`, `matching` and `coder`.
+        standard: the arguments of StandardROIHeads, without `head`, `predictor`, `matching`, `coder` and `cls_loss`.
 
     Losses are `loss_roi_cls_stage1`, `loss_roi_box_stage1`, `loss_roi_cls_stage2`, ...; scores of a detection are
     averages over the stages, its box is the last stage's.
@@ -50,6 +52,7 @@ class CascadeROIHeads(StandardROIHeads):
         *,
         heads: Sequence[nn.Module],
         predictors: Sequence[BoxPredictor],
+        cls_losses: Sequence[nn.Module],
         stages: Sequence[Stage],
         **standard: Any,
     ) -> None:
@@ -58,6 +61,7 @@ class CascadeROIHeads(StandardROIHeads):
             predictor=nn.ModuleList(predictors),
             matching=stages[0].matching,
             coder=stages[-1].coder,
+            cls_loss=nn.ModuleList(cls_losses),
             **standard,
         )
         self.stages = tuple(stages)
@@ -79,13 +83,14 @@ class CascadeROIHeads(StandardROIHeads):
             )
         standard = super().arguments(cfg, out_channels, strides)
         first = standard.pop("head")
-        for name in ("predictor", "matching", "coder"):
+        for name in ("predictor", "matching", "coder", "cls_loss"):
             del standard[name]
         heads = [first, *(cls.build_head(cfg, out_channels, strides) for _ in keys.IOUS[1:])]
         return {
             **standard,
             "heads": heads,
             "predictors": [BoxPredictor(head.out_dim, cfg.MODEL.NUM_CLASSES, class_agnostic=True) for head in heads],
+            "cls_losses": [loss_of(cfg, "ROI_BOX_HEAD", "CLS_LOSS", REGIONS) for _ in heads],
             "stages": [
                 Stage(roi_matching(cfg, iou, iou), box_coder(cfg, weights))
                 for iou, weights in zip(keys.IOUS, keys.BBOX_REG_WEIGHTS, strict=True)
@@ -101,7 +106,8 @@ class CascadeROIHeads(StandardROIHeads):
             if stage:
                 stage_regions = self._next_regions(images, stage_regions, deltas, stage, gt)
             logits, deltas = self._stage(stage, features, stage_regions.boxes, stage_regions.image)
-            cls, box = self._losses_of(stage_regions, logits, deltas, rule.coder)
+            loss = self.cls_loss[stage]
+            cls, box = self._losses_of(loss, stage_regions, logits, deltas, rule.coder, gt)
             losses |= {f"loss_roi_cls_stage{stage + 1}": cls, f"loss_roi_box_stage{stage + 1}": box}
         return losses, deltas
 
@@ -149,7 +155,7 @@ class CascadeROIHeads(StandardROIHeads):
         last = len(self.stages) - 1
         for stage in range(last + 1):
             logits, deltas = self._stage(stage, features, boxes, image)
-            scores = scores + logits.softmax(-1) / len(self.stages)
+            scores = scores + self.cls_loss[stage].scores(logits) / len(self.stages)
             if stage < last:
                 boxes = self._moved(images, boxes, image, deltas, stage)
         return boxes, image, rows.masked(scores), deltas

@@ -86,7 +86,7 @@ class ExtendedROIHeads(StandardROIHeads):
         level, regular = torch.cat([level.clamp(min=self.finest + 1), finest]), len(level)
         boxes, image = (torch.cat([x, copies.of(x[None])]) for x in (boxes, image))
         logits, deltas = self._predict_at(features, boxes, image, level)
-        scores = logits.softmax(-1)
+        scores = self.cls_loss.scores(logits)
         if copies.valid is not None:
             scores = torch.cat([rows.masked(scores[:regular]), copies.masked(scores[regular:])])
         return boxes, image, scores, deltas

@@ -5,18 +5,19 @@ Legend: N images, P proposals of the fullest image, R RoIs over all images, K cl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from detframe.config import ConfigNode
 from detframe.layers import global_normalizer
 from detframe.modeling.ground_truth import GroundTruth
+from detframe.modeling.losses import RegionLoss, RegionTargets, loss_of
+from detframe.modeling.losses.base import REGIONS
 from detframe.modeling.proposals import NMS, Candidates, Proposals, Regions, box_coder, detection_nms
 from detframe.modeling.roi_heads.box_head import BoxHead, BoxPredictor, RegionVectors, ROIPooler, class_rows
 from detframe.modeling.roi_heads.keypoint import KeypointBranch
@@ -40,7 +41,7 @@ from detframe.structures import ImageList
 
 @dataclass(frozen=True)
 class ROILoss:
-    """What makes up the losses of the box head."""
+    """What makes up the box loss."""
 
     box_loss: BoxLoss
     box_weight: float
@@ -82,14 +83,17 @@ class StandardROIHeads(nn.Module):
     """Classifies proposals and refines their boxes.
 
     `forward(images, features, proposals, ground_truth)` returns Proposals with class labels (None in training) and the
-    losses `loss_roi_cls` (cross entropy) and `loss_roi_box` (smooth L1), empty without ground truth; with the branches
+    losses `loss_roi_cls` (of LOSSES) and `loss_roi_box`, empty without ground truth; with the branches
     for masks and keypoints, theirs as well, and their predictions in `extras` of the detections.
 
     Args:
         matching, sampling: what proposals are, and how many enter the loss.
+        cls_loss: of the classes, which also says what their scores are.
         mask, keypoint: the heads of foreground RoIs, or None.
         train_on_pred_boxes: these branches train on the boxes that the box head predicts.
     """
+
+    cls_loss: Any  # a RegionLoss, or several of them
 
     def __init__(
         self,
@@ -101,6 +105,7 @@ class StandardROIHeads(nn.Module):
         matching: Matching,
         sampling: Sampling,
         loss: ROILoss,
+        cls_loss: nn.Module,
         inference: ROIInference,
         nms: NMS,
         train_on_pred_boxes: bool = False,
@@ -113,6 +118,7 @@ class StandardROIHeads(nn.Module):
         self.box_predictor = predictor
         self.coder, self.matching, self.sampling = coder, matching, sampling
         self.loss, self.inference, self.nms = loss, inference, nms
+        self.cls_loss = cls_loss
         self.train_on_pred_boxes = train_on_pred_boxes
         self.mask, self.keypoint = mask, keypoint
         self.boxes_alone = False  # predict neither masks nor keypoints, for a while
@@ -120,7 +126,11 @@ class StandardROIHeads(nn.Module):
     @classmethod
     def from_config(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> StandardROIHeads:
         """Read MODEL.ROI_HEADS and MODEL.ROI_BOX_HEAD; channels and strides come from the extractor."""
-        return cls(**cls.arguments(cfg, out_channels, strides))
+        heads = cls(**cls.arguments(cfg, out_channels, strides))
+        for part in heads.modules():
+            if isinstance(part, BoxPredictor):
+                part.begin_at(next(heads.class_losses()).prior)
+        return heads
 
     @classmethod
     def arguments(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> dict[str, Any]:
@@ -143,6 +153,7 @@ class StandardROIHeads(nn.Module):
             matching=roi_matching(cfg, keys.FG_IOU_THRESHOLD, keys.BG_IOU_THRESHOLD),
             sampling=Sampling(keys.BATCH_SIZE_PER_IMAGE, keys.POSITIVE_FRACTION),
             loss=ROILoss(box_loss, box.BBOX_REG_LOSS_WEIGHT),
+            cls_loss=loss_of(cfg, "ROI_BOX_HEAD", "CLS_LOSS", REGIONS),
             inference=ROIInference(keys.SCORE_THRESH, keys.MIN_SIZE),
             nms=detection_nms(cfg, keys.NMS, coder),
             train_on_pred_boxes=box.TRAIN_ON_PRED_BOXES,
@@ -170,6 +181,15 @@ class StandardROIHeads(nn.Module):
         """Channels of what the mask branch reads; to be overridden by heads that give it something else."""
         return out_channels
 
+    def class_losses(self) -> Iterator[RegionLoss]:
+        """The losses of classes, one of each stage."""
+        return (part for part in self.cls_loss.modules() if isinstance(part, RegionLoss))
+
+    @property
+    def follows_steps(self) -> bool:
+        """Whether something is done once a step, in the first of its parts."""
+        return any(loss.follows_steps for loss in self.class_losses())
+
     def forward(
         self,
         images: ImageList,
@@ -195,7 +215,7 @@ class StandardROIHeads(nn.Module):
         rows = proposals.rows()
         boxes = rows.of(proposals.boxes)
         logits, deltas = self._predict(features, boxes, rows.image)
-        return boxes, rows.image, rows.masked(F.softmax(logits, -1)), deltas
+        return boxes, rows.image, rows.masked(self.cls_loss.scores(logits)), deltas
 
     def _predict(self, features: Mapping[str, Tensor], boxes: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         return self.box_predictor(self.box_head(self.box_pooler(features, boxes, image)))
@@ -205,15 +225,17 @@ class StandardROIHeads(nn.Module):
     ) -> tuple[dict[str, Tensor], Tensor]:
         """The losses of the box head, and its deltas."""
         logits, deltas = self._predict(features, regions.boxes, regions.image)
-        cls, box = self._losses_of(regions, logits, deltas, self.coder)
+        cls, box = self._losses_of(self.cls_loss, regions, logits, deltas, self.coder, gt)
         return {"loss_roi_cls": cls, "loss_roi_box": box}, deltas
 
-    def _losses_of(self, regions: Regions, logits: Tensor, deltas: Tensor, coder: BoxCoder) -> tuple[Tensor, Tensor]:
+    def _losses_of(
+        self, cls_loss: nn.Module, regions: Regions, logits: Tensor, deltas: Tensor, coder: BoxCoder, gt: GroundTruth
+    ) -> tuple[Tensor, Tensor]:
         """Losses of classes and boxes, each over the number of RoIs."""
         normalizer, labels = global_normalizer(regions.count()), regions.labels
         found = class_rows(deltas, labels)
         box = self.loss.box_loss.total(found, regions.boxes, regions.gt_boxes, coder, labels > 0)
-        cls = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum")
+        cls = cls_loss(logits, RegionTargets(labels, regions.image, gt))
         return cls / normalizer, self.loss.box_weight * box / normalizer
 
     def _branch_losses(
