@@ -162,6 +162,8 @@ def _channels(cfg: ConfigNode) -> Findings:
 
 def _heads(cfg: ConfigNode) -> Findings:
     model = cfg.MODEL
+    if model.CHECKPOINT_ACTIVATIONS and model.COMPILE != "off":
+        yield "MODEL.COMPILE", "off with MODEL.CHECKPOINT_ACTIVATIONS: a graph decides by itself what it computes again"
     if model.RESNETS.NORM_EPS == 0 and model.RESNETS.NORM != "FrozenBN":
         yield "MODEL.RESNETS.NORM_EPS", f"above 0 with MODEL.RESNETS.NORM {model.RESNETS.NORM}"
     if model.RESNETS.NUM_GROUPS * model.RESNETS.WIDTH_PER_GROUP > _WIDEST:

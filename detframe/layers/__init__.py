@@ -26,6 +26,7 @@ from detframe.layers.normalizers import (
     passes_per_step,
     with_given,
 )
+from detframe.layers.recomputing import Recomputed, recompute
 from detframe.layers.resting import RestingWeights, are_resting, at_rest, autocast_dtype
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "ConvNorm",
     "DeformConv",
     "Given",
+    "Recomputed",
     "RestingWeights",
     "SingleValueError",
     "StepCounts",
@@ -56,6 +58,7 @@ __all__ = [
     "measuring",
     "passes_per_step",
     "prepared_weights",
+    "recompute",
     "training_norms",
     "with_given",
 ]

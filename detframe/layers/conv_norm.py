@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -132,6 +132,11 @@ def affine_norms_at_once(model: nn.Module, wanted: bool = True) -> Iterator[None
         maps |= dict(zip(norms, parts, strict=True))
     with _maps.being(maps):
         yield
+
+
+def affine_norms_as_now() -> Callable[[], AbstractContextManager[None]]:
+    """What makes a `with` in which the maps of affine norms are those of now, computed already or not."""
+    return partial(_maps.being, _maps.get())
 
 
 def fold_norm(conv: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from detframe.arrays.pixels import PixelForm
 from detframe.config import ConfigNode
 from detframe.config.check import check_values
 from detframe.errors import InvalidValueError
-from detframe.layers import freeze_matching
+from detframe.layers import freeze_matching, recompute
 from detframe.modeling.compiling import compile_model
 from detframe.modeling.detector import GeneralizedRCNN, check_extractor
 from detframe.modeling.preprocessor import Preprocessor
@@ -32,6 +32,34 @@ def build_backbone(cfg: ConfigNode) -> nn.Module:
     extractor = entry.from_config(cfg) if hasattr(entry, "from_config") else entry(cfg)
     check_extractor(name, extractor)
     return extractor
+
+
+def recompute_stages(cfg: ConfigNode, backbone: Any) -> None:
+    """Have the stages that MODEL.CHECKPOINT_ACTIVATIONS names keep no activations in training.
+
+    Raises:
+        ValueError: the backbone has no such stage, or does not say what its stages are made of.
+    """
+    wanted = cfg.MODEL.CHECKPOINT_ACTIVATIONS
+    if not wanted:
+        return
+    blocks_of = getattr(getattr(backbone, "body", backbone), "blocks", None)
+    blocks = blocks_of() if callable(blocks_of) else {}
+    known = [name for name, members in blocks.items() if members]
+    missing = [name for name in wanted if name not in known]
+    if missing:
+        has = (
+            f"it has {', '.join(known)}"
+            if known
+            else "it does not say what its stages are made of (docs/adding_a_module.md)"
+        )
+        raise InvalidValueError(
+            f"MODEL.CHECKPOINT_ACTIVATIONS is {list(wanted)}, but the backbone {cfg.MODEL.BACKBONE.CONV_BODY!r} has no "
+            f"stages made of blocks that are called {', '.join(missing)}: {has}"
+        )
+    for name in wanted:
+        for block in blocks[name]:
+            recompute(block)
 
 
 def build_detection_model(cfg: ConfigNode) -> GeneralizedRCNN:
@@ -79,6 +107,7 @@ def build_detection_model(cfg: ConfigNode) -> GeneralizedRCNN:
         ignore_crowds=cfg.MODEL.IGNORE_REGIONS in ("crowd", "all"),
     )
     freeze_matching(model, cfg.MODEL.FREEZE)
+    recompute_stages(cfg, backbone)
     model.check(cfg)
     if cfg.MODEL.CHANNELS_LAST:
         model = model.to(memory_format=torch.channels_last)

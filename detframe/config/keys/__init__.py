@@ -72,6 +72,9 @@ MODEL = section(
         "all": "in both"}, resume=TARGETS),
     CHANNELS_LAST=Key(True, "Keep images and feature maps in channels_last memory format (faster convolutions on CPU "
         "and on tensor cores)", resume=HOW),
+    CHECKPOINT_ACTIVATIONS=Key((), "Stages of the backbone, as [res2, res3], whose activations are computed again in "
+        "the backward pass of training, and need no memory until then; losses and gradients stay the same. The finest "
+        "stages hold most (docs/solver.md)", like=NAMES, resume=HOW),
     COMPILE=Key("off", "What torch.compile makes graphs of (docs/compiling.md); True is `dense`", choices=COMPILED,
         like=Choice(tuple(COMPILED), true="dense"), resume=HOW),
     BACKBONE=BACKBONE,

@@ -88,6 +88,14 @@ class MobileNetV2(nn.Module):
         for i in range(min(ends[stages] + 1, len(self.features))):
             self.features[i] = freeze(self.features[i])
 
+    def blocks(self) -> dict[str, list[nn.Module]]:
+        """What each stage is a chain of."""
+        begins = [STEM_END, *(STAGE_ENDS[name] for name in self.strides)]
+        members = list(self.features)
+        return {
+            name: members[begin + 1 : STAGE_ENDS[name] + 1] for name, begin in zip(self.strides, begins, strict=False)
+        }
+
     def depth_order(self) -> list[list[str]]:
         """The members of each layer, from the images upwards: the stem, then block by block."""
         return [[f"features.{i}"] for i, _ in enumerate(self.features)]

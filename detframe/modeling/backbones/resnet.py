@@ -198,6 +198,10 @@ class ResNet(nn.Module):
         for name in names:
             setattr(self, name, freeze(getattr(self, name)))
 
+    def blocks(self) -> dict[str, list[nn.Module]]:
+        """What each stage is a chain of."""
+        return {name: list(self.get_submodule(f"layer{i + 1}").children()) for i, name in enumerate(self.strides)}
+
     def depth_order(self) -> list[list[str]]:
         """The members of each layer, from the images upwards: the stem, then block by block."""
         stages = [f"layer{i + 1}" for i, _ in enumerate(self.strides)]

@@ -5,6 +5,7 @@ Legend: N images, (H, W) size of the padded batch; maps res2..res5 have strides 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -91,6 +92,23 @@ class TimmBody(nn.Module):
         stop = covered[0] if freeze_at == 1 else covered[-1] + 1
         return [member for _, member in members[:stop]]
 
+    def blocks(self) -> dict[str, list[nn.Module]]:
+        """The members of chains of blocks that belong to each stage; none where timm builds a model in another way."""
+        members = list(self.model.named_modules())
+        found = set(_chained(self.model))
+        out: dict[str, list[nn.Module]] = {name: [] for name in self.strides}
+        for place, (_, member) in enumerate(members):
+            stage = next((name for name, end in zip(out, self._ends(), strict=True) if place <= end), None)
+            if stage is not None and member in found:
+                out[stage].append(member)
+        return out
+
+    def _ends(self) -> list[int]:
+        """Of each stage, the place of its last module in the order of the forward pass."""
+        names = [name.replace("_", ".") for name, _ in self.model.named_modules()]
+        ends = [stage.replace("_", ".") for stage in self.model.feature_info.module_name()][int(self.has_stem) :]
+        return [max((i for i, n in enumerate(names) if f"{n}.".startswith(f"{end}.")), default=-1) for end in ends]
+
     def depth_order(self) -> list[list[str]]:
         """The parameters of each layer, from the images upwards, as timm divides the model for its own layer decay.
 
@@ -134,6 +152,17 @@ class TimmBody(nn.Module):
             maps = [m.permute(0, 3, 1, 2) for m in maps]
         stem = maps.pop(0) if self.has_stem else None
         return stem, dict(zip(self.strides, maps, strict=True))
+
+
+def _chained(module: nn.Module) -> Iterator[nn.Module]:
+    """The outermost members of sequences that are made of several modules: the blocks of a network."""
+    sequence = isinstance(module, (nn.Sequential, nn.ModuleList))
+    for child in module.children():
+        nested = isinstance(child, (nn.Sequential, nn.ModuleList))
+        if sequence and not nested and any(child.children()):
+            yield child
+        else:
+            yield from _chained(child)
 
 
 def _create_whole(name: str) -> Any:
