@@ -159,6 +159,12 @@ def distance_iou(pred: Tensor, target: Tensor, smoothing: float) -> tuple[Tensor
     return (intersection + smoothing) / (union + (smoothing + tiny)), union, enclosing
 
 
+def aligned_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """Intersection over union of boxes (..., 4) one by one: (...); two boxes without area give 0."""
+    origin = boxes1.new_zeros(2)
+    return distance_iou(distances(origin, boxes1), distances(origin, boxes2), 0.0)[0]
+
+
 # ------------------------------------------------------------------ the object of an anchor
 @dataclass(frozen=True)
 class Matching:

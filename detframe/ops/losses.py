@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ from detframe.errors import InvalidValueError
 from detframe.ops.assigning import normalized_wasserstein
 from detframe.ops.boxes import BoxCoder, distance_iou
 
+# A loss of boxes: its name, or what makes of predicted and true boxes xyxy, (..., 4) both, their losses (...)
+Kind = str | Callable[[Tensor, Tensor], Tensor]
 # Entries that are computed at once: on a CPU as many as its caches hold, elsewhere bounded by memory only
 ENTRIES_ON_CPU = 2**20
 ENTRIES_ELSEWHERE = 2**26
@@ -33,12 +35,12 @@ class BoxLoss:
 
     Args:
         kind: "smooth_l1", of the deltas; "giou" (arXiv:1902.09630), "diou" or "ciou" (arXiv:1911.08287) of the boxes;
-            or "nwd", 1 - NWD of the boxes (arXiv:2110.13389, equation 8).
+            or "nwd", 1 - NWD of the boxes (arXiv:2110.13389, equation 8); or another of `distance_iou_loss`.
         beta: of smooth-L1.
         nwd_constant: of NWD, in pixels.
     """
 
-    kind: str
+    kind: Kind
     beta: float
     nwd_constant: float = 12.8
 
@@ -66,17 +68,20 @@ class BoxLoss:
         return (losses * rows).sum()
 
 
-def distance_iou_loss(pred: Tensor, target: Tensor, kind: str, smoothing: float) -> Tensor:
+def distance_iou_loss(pred: Tensor, target: Tensor, kind: Kind, smoothing: float) -> Tensor:
     """The box loss of locations of FCOS, from distances to the sides: (..., 4), (..., 4) -> (...).
 
     Args:
         kind: "iou" (-ln IoU, UnitBox, arXiv:1608.01471), "linear_iou" (1 - IoU), "giou" (1 - GIoU, arXiv:1902.09630),
-            "diou" or "ciou" (arXiv:1911.08287, equations 7 and 10).
+            "diou" or "ciou" (arXiv:1911.08287, equations 7 and 10); or a function of the boxes, (..., 4) with the
+            location as their origin.
         smoothing: see `distance_iou`.
 
     Raises:
         ValueError: another kind.
     """
+    if not isinstance(kind, str):
+        return kind(_from_origin(pred), _from_origin(target))
     iou, union, enclosing = distance_iou(pred, target, smoothing)
     if kind == "iou":
         return -iou.clamp(min=torch.finfo(iou.dtype).tiny).log()

@@ -47,6 +47,8 @@ DETECTORS = {
     "EFPN": (*EFPN, "MODEL.ROI_HEADS.NAME", "ExtendedROIHeads", "MODEL.EFPN.SEPARATE_HEAD", True),
     "static keypoints": (*KINDS["masks and keypoints"], "MODEL.ROI_KEYPOINT_HEAD.NORMALIZER", "static"),
     "boxes of the head": (*KINDS["masks and keypoints"], "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES", True),
+    "FCOS quality focal": (*KINDS["FCOS"], "MODEL.FCOS.CLS_LOSS", "quality_focal"),
+    "RetinaNet varifocal": (*KINDS["RetinaNet"], "MODEL.RETINANET.CLS_LOSS", "varifocal"),
     "Seesaw": ("MODEL.ROI_BOX_HEAD.CLS_LOSS", "seesaw"),
     "federated": ("MODEL.ROI_BOX_HEAD.CLS_LOSS", "federated", "MODEL.ROI_BOX_HEAD.FEDERATED_CLASSES", 1),
     "C4": (

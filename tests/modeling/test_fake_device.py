@@ -52,12 +52,16 @@ PYRAMID = {"MODEL.BACKBONE.CONV_BODY": "R-18-EFPN", "MODEL.EFPN.WIDTH": 8}
 PYRAMID |= {**SMALL, "MODEL.RPN.IN_FEATURES": ("p2", "p3", "p4", "p5", "p6")}
 EFPN = {**PYRAMID, "MODEL.ROI_HEADS.NAME": "ExtendedROIHeads"}
 DISTILLED = {**PYRAMID, "MODEL.DISTILL.ON": True, "MODEL.DISTILL.DETECTION": True}
+FCOS = {**DENSE, "MODEL.RPN.NAME": "FCOS", "MODEL.FCOS.NUM_CONVS": 1}
+RETINANET = {**DENSE, "MODEL.RPN.NAME": "RetinaNet", "MODEL.RETINANET.NUM_CONVS": 1}
 WEIGHTS = (("a", 2.0), ("b", 1.0), ("c", 0.5))
 DETECTORS = {
-    "fcos": {**DENSE, "MODEL.RPN.NAME": "FCOS", "MODEL.FCOS.NUM_CONVS": 1},
+    "fcos": FCOS,
     "atss": {**DENSE, "MODEL.RPN.NAME": "ATSS", "MODEL.FCOS.NUM_CONVS": 1},
     "gfl": {**DENSE, "MODEL.RPN.NAME": "GFL", "MODEL.FCOS.NUM_CONVS": 1},
-    "retinanet": {**DENSE, "MODEL.RPN.NAME": "RetinaNet", "MODEL.RETINANET.NUM_CONVS": 1},
+    "retinanet": RETINANET,
+    "fcos_quality": {**FCOS, "MODEL.FCOS.CLS_LOSS": "quality_focal", "MODEL.CLASS_WEIGHTS": WEIGHTS},
+    "retinanet_varifocal": {**RETINANET, "MODEL.RETINANET.CLS_LOSS": "varifocal", "MODEL.CLASS_WEIGHTS": WEIGHTS},
     "rpn": {"MODEL.ROI_HEADS.NAME": ""},
     "faster_rcnn": SMALL,
     "seesaw": {**SMALL, "MODEL.ROI_BOX_HEAD.CLS_LOSS": "seesaw"},
@@ -79,7 +83,7 @@ TRAINING = {
     "point_rend": (*MASK, "modeling/roi_heads/point_rend.py"),
     "efpn_on_crops": CROPS,
 }
-WITHOUT_PROPOSALS = ("fcos", "atss", "gfl", "retinanet", "rpn")
+WITHOUT_PROPOSALS = ("fcos", "fcos_quality", "atss", "gfl", "retinanet", "retinanet_varifocal", "rpn")
 # in inference, beside the NMS of proposals and that of detections
 INFERENCE = {"keypoint_rcnn": ("ops/keypoints.py",), "efpn_on_crops": CROPS}
 
@@ -197,7 +201,7 @@ def test_an_inference(name, waits):
         found = model(on_host(mode, images))
         assert [len(prediction["boxes"]) for prediction in found] == [1, 1]  # as the host was told
         assert all(value.device.type == CUDA.type for prediction in found for value in prediction.values())
-    last = ("modeling/proposals.py", NMS) if name in ("rpn", "retinanet") else ("ops/nms.py",)
+    last = ("modeling/proposals.py", NMS) if name in ("rpn", "retinanet", "retinanet_varifocal") else ("ops/nms.py",)
     assert waits.counts == waits_of(name, INFERENCE, *last)
 
 

@@ -33,8 +33,9 @@ RATIOS = Each(Number(above=0, ceiling=1e4), filled=True, wrapped=True)
 ANCHOR_SIZES = Each(Each(LENGTH, filled=True), filled=True, bare=True)
 
 CLASS_WEIGHTS = ByClass(("auto",), ceiling=1e6)
-BOX_LOSS = {"smooth_l1": "on the deltas", "giou": "1 - GIoU, on the boxes", "diou": "with the distance of the centres, "
-    "on the boxes (arXiv:1911.08287)", "ciou": "with that and the aspect ratio, on the boxes (arXiv:1911.08287)",
+BOX_LOSS = {"smooth_l1": "on the deltas", "iou": "-ln IoU, on the boxes", "linear_iou": "1 - IoU, on the boxes",
+    "giou": "1 - GIoU, on the boxes", "diou": "with the distance of the centres, on the boxes (arXiv:1911.08287)",
+    "ciou": "with that and the aspect ratio, on the boxes (arXiv:1911.08287)",
     "nwd": "1 - NWD, on the boxes, with MODEL.NWD_CONSTANT (arXiv:2110.13389)"}
 NORM = {"": "none", "GN": "", "BN": "", "SyncBN": ""}
 

@@ -40,8 +40,13 @@ _NEGATIVE = "An anchor is negative below this IoU with every ground-truth box; b
 _PRIOR = Key(0.01, "Prior probability: the score of every class at the start of training", like=PROBABILITY,
     resume=FIRST_WEIGHTS)
 _ALPHA = Key(0.25, "Focal loss: alpha, the weight of positives; negatives get 1 - alpha", within=(0, 1), resume=TARGETS)
-_GAMMA = Key(2.0, "Focal loss: gamma, how far easy examples are down-weighted; 0 is cross entropy", like=STRENGTH,
-    resume=TARGETS)
+_GAMMA = Key(2.0, "Loss of the classes: gamma, how far easy examples are down-weighted; 0 is cross entropy",
+    like=STRENGTH, resume=TARGETS)
+_CLASSES = Key("focal", "Loss of the classes (docs/losses.md)", registry="LOSSES", choices={
+    "focal": "with LOSS_ALPHA and LOSS_GAMMA",
+    "quality_focal": "scores are to be the IoU of the box, with LOSS_GAMMA (arXiv:2006.04388)",
+    "varifocal": "the same, weighted by it, with VARIFOCAL_ALPHA and LOSS_GAMMA (arXiv:2008.13367)"}, resume=TARGETS)
+_VARIFOCAL = Key(0.75, '"varifocal": alpha, the weight of entries without an object', like=WEIGHT, resume=TARGETS)
 _CANDIDATES = Key(1000, "Candidates kept per level before NMS", like=COUNT, resume=MEASURES)
 
 _FEW = Whole(above=0, ceiling=1000)
@@ -100,7 +105,7 @@ RPN = section(
         "the loss; -1 samples them too (maskrcnn-benchmark's STRADDLE_THRESH)", at_least=0, ceiling=1e9, also=(-1,)),
     BATCH_SIZE_PER_IMAGE=Key(256, "Anchors sampled per image for the loss", like=COUNT),
     POSITIVE_FRACTION=Key(0.5, "Largest fraction of positives among the sampled anchors", within=(0, 1)),
-    BOX_LOSS_TYPE=Key("smooth_l1", "Box regression loss", choices=BOX_LOSS),
+    BOX_LOSS_TYPE=Key("smooth_l1", "Box regression loss", choices=BOX_LOSS, registry="LOSSES"),
     SMOOTH_L1_BETA=Key(1.0 / 9.0, "Where smooth L1 goes over from L2 to L1; 0 is plain L1 (torchvision: 1/9, "
         "detectron2: 0)", like=WEIGHT),
     LOSS_NORMALIZER=Key("sampled", "What the losses are divided by", choices={"sampled": "the number sampled, "
@@ -155,15 +160,17 @@ FCOS = section(
         "(improved FCOS: True)"),
     BOX_QUALITY=Key("centerness", "What the extra output beside class and box predicts", choices={"centerness": "",
         "iou": "the IoU of the predicted box"}),
-    IOU_LOSS_TYPE=Key("iou", "Box regression loss", choices={"iou": "-ln IoU", "linear_iou": "1 - IoU",
-        "giou": "1 - GIoU", "diou": "with the distance of the centres", "ciou": "with that and the aspect ratio "
-        "(arXiv:1911.08287)", "nwd": "1 - NWD, with MODEL.NWD_CONSTANT"}, resume=TARGETS),
+    IOU_LOSS_TYPE=Key("iou", "Box regression loss", registry="LOSSES", choices={"iou": "-ln IoU",
+        "linear_iou": "1 - IoU", "giou": "1 - GIoU", "diou": "with the distance of the centres", "ciou": "with that "
+        "and the aspect ratio (arXiv:1911.08287)", "nwd": "1 - NWD, with MODEL.NWD_CONSTANT"}, resume=TARGETS),
     IOU_SMOOTHING=Key(1.0, "Added to intersection and union in the box loss (the original: 1, torchvision: 0)",
         like=WEIGHT, resume=TARGETS),
     WEIGHT_BY_CENTERNESS=Key(True, 'Weight the box loss by centerness (the original with "centerness": True, '
         'torchvision: False)', resume=TARGETS),
     SYNC_NORMALIZER=Key(True, "Average the loss normalisers over all ranks (torchvision: False)", resume=TARGETS),
+    CLS_LOSS=_CLASSES,
     LOSS_ALPHA=_ALPHA,
+    VARIFOCAL_ALPHA=_VARIFOCAL,
     LOSS_GAMMA=_GAMMA,
     INFERENCE_TH=Key(0.05, "Detections below this score are dropped: the class score, or what THRESH_WITH_CTR says",
         within=(0, 1), resume=MEASURES),
@@ -204,9 +211,11 @@ RETINANET = section(
     BBOX_REG_WEIGHTS=_WEIGHTS,
     FG_IOU_THRESHOLD=Key(0.5, _POSITIVE, within=(0, 1), resume=TARGETS),
     BG_IOU_THRESHOLD=Key(0.4, _NEGATIVE, within=(0, 1), resume=TARGETS),
+    CLS_LOSS=_CLASSES,
     LOSS_ALPHA=_ALPHA,
+    VARIFOCAL_ALPHA=_VARIFOCAL,
     LOSS_GAMMA=_GAMMA,
-    BOX_LOSS_TYPE=Key("smooth_l1", "Box regression loss", choices=BOX_LOSS, resume=TARGETS),
+    BOX_LOSS_TYPE=Key("smooth_l1", "Box regression loss", choices=BOX_LOSS, registry="LOSSES", resume=TARGETS),
     SMOOTH_L1_BETA=Key(0.0, "Where smooth L1 goes over from L2 to L1; 0 is plain L1 (torchvision, detectron2)",
         like=WEIGHT, resume=TARGETS),
     LOSS_NORMALIZER=Key("batch", "The number of positive anchors that the losses are divided by", choices={

@@ -83,7 +83,7 @@ ROI_BOX_HEAD = section(
         resume=TARGETS),
     SEESAW_Q=Key(2.0, '"seesaw": q, the exponent by which classes that are mistaken for the right one are punished '
         "more", like=STRENGTH, resume=TARGETS),
-    BOX_LOSS_TYPE=Key("smooth_l1", "Box regression loss", choices=BOX_LOSS, resume=TARGETS),
+    BOX_LOSS_TYPE=Key("smooth_l1", "Box regression loss", choices=BOX_LOSS, registry="LOSSES", resume=TARGETS),
     SMOOTH_L1_BETA=Key(1.0 / 9.0, "Where smooth L1 goes over from L2 to L1; 0 is plain L1 (torchvision: 1/9, "
         "detectron2: 0)", like=WEIGHT, resume=TARGETS),
     BBOX_REG_LOSS_WEIGHT=Key(1.0, "Weight of the box loss", like=WEIGHT, resume=TARGETS),

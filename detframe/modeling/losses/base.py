@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
-import torch
 from torch import Tensor, nn
 
 from detframe.config import ConfigNode
 from detframe.errors import InvalidTypeError, InvalidValueError
 from detframe.modeling.ground_truth import GroundTruth
+from detframe.modeling.losses.class_weights import ClassWeights, class_weights_of
 from detframe.registry import LOSSES
 
 # What a member is a loss of, as it says by its attribute `fits`
@@ -34,71 +34,66 @@ class RegionTargets(NamedTuple):
     ground_truth: GroundTruth  # of the images
 
 
-class ClassLoss(nn.Module):
-    """A loss of classes. The sum over what it is given, in float32; whoever asks divides it.
+class DenseTargets(NamedTuple):
+    """What locations or anchors should say of their classes."""
 
-    Args:
-        class_weights: float32 (K,), how much a RoI, location or anchor with an object of each class counts; None: all
-            the same. Background counts once.
+    labels: Tensor  # int64 (N, A), 1..K; 0 is background
+    weights: Tensor  # float32 (N, A), factors of the rows, those of MODEL.CLASS_WEIGHTS among them; 0 leaves a row out
+    # float32 (N, A), without gradient: IoU of the predicted box with the object; where there is none, any number
+    fit: Callable[[], Tensor]
+
+
+class DenseLoss(nn.Module):
+    """A loss of the classes of locations or anchors: `forward(logits, targets)` of the logits of each level,
+    (N, A_level, K), and DenseTargets gives the sum over all rows and classes, a float32 scalar.
+
+    Whoever asks divides it. The score of a class is the sigmoid of its logit.
     """
 
-    fits: ClassVar[str]
-    class_weights: Tensor | None
-
-    def __init__(self, class_weights: Sequence[float] | None = None) -> None:
-        super().__init__()
-        weights = None if class_weights is None else torch.tensor([1.0, *class_weights])
-        # part of the config, which is saved in any case
-        self.register_buffer("class_weights", weights, persistent=False)
+    fits: ClassVar[str] = DENSE
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, keys: ConfigNode) -> Self:
         """The loss of a config.
 
         Args:
-            keys: the section of MODEL of the head that asks, as MODEL.ROI_BOX_HEAD.
+            keys: the section of the head that asks, MODEL.FCOS or MODEL.RETINANET.
         """
-        return cls(class_weights_of(cfg))
-
-    def weighted(self, losses: Tensor, labels: Tensor) -> Tensor:
-        """Losses or factors (...) of rows, times the weights of their labels (...); 0 and -1 are background."""
-        return losses if self.class_weights is None else losses * self.class_weights[labels.clamp(min=0)]
+        return cls()
 
 
-class RegionLoss(ClassLoss):
-    """A loss of the classes of RoIs: `forward(logits, targets)`, float32 (R, 1 + K), background first, and
-    RegionTargets.
+class RegionLoss(nn.Module):
+    """A loss of the classes of RoIs: `forward(logits, targets)` of float32 (R, 1 + K), background first, and
+    RegionTargets gives the sum over the RoIs, a float32 scalar; whoever asks divides it.
 
-    The same scalar whatever rows without a RoI (label -1) say; 0 without RoIs.
+    Rows that are no RoI (label -1) have no part in it, whatever their logits are. Without RoIs it is 0.
+
+    Args:
+        class_weights: of each class, which `self.class_weights(losses, labels)` multiplies with; None: all the same.
     """
 
-    fits = REGIONS
+    fits: ClassVar[str] = REGIONS
     # the probability of each class with which training starts; None: that of the head's own first weights
     prior: ClassVar[float | None] = None
     # whether it follows something from step to step, in the first part of each (`layers.first_part`)
     follows_steps: ClassVar[bool] = False
 
+    def __init__(self, class_weights: Sequence[float] | None = None) -> None:
+        super().__init__()
+        self.class_weights = ClassWeights(class_weights)
+
+    @classmethod
+    def from_config(cls, cfg: ConfigNode, keys: ConfigNode) -> Self:
+        """The loss of a config.
+
+        Args:
+            keys: the section of the head that asks, MODEL.ROI_BOX_HEAD.
+        """
+        return cls(class_weights_of(cfg))
+
     def scores(self, logits: Tensor) -> Tensor:
         """Probabilities (R, 1 + K) of logits, in evaluation."""
         return logits.softmax(-1)
-
-
-def class_weights_of(cfg: ConfigNode) -> list[float] | None:
-    """The weight of each class in order of their labels; None without MODEL.CLASS_WEIGHTS.
-
-    Raises:
-        ValueError: it says less than the weight of every class. Training completes it, since it knows their names.
-    """
-    weights = cfg.MODEL.CLASS_WEIGHTS
-    if not weights:
-        return None
-    if isinstance(weights, str) or len(weights) != cfg.MODEL.NUM_CLASSES:
-        said = repr(weights) if isinstance(weights, str) else f"the weights of {len(weights)} classes"
-        raise InvalidValueError(
-            f"MODEL.CLASS_WEIGHTS says {said}; a model needs that of each of its {cfg.MODEL.NUM_CLASSES} classes, in "
-            "the order of their labels (training takes it from the names of the data set and, with 'auto', its objects)"
-        )
-    return [weight for _, weight in weights]
 
 
 def loss_of(cfg: ConfigNode, section: str, name: str, *kinds: str) -> Any:

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from detframe.config import ConfigNode
 from detframe.layers import first_part, global_normalizer, passes_per_step
 from detframe.modeling.ground_truth import GroundTruth
-from detframe.modeling.losses.base import RegionLoss, RegionTargets, class_weights_of
+from detframe.modeling.losses.base import RegionLoss, RegionTargets
+from detframe.modeling.losses.class_weights import class_weights_of
 from detframe.ops import random_keys
 from detframe.ops.losses_regions import draw_classes, seesaw, softmax_focal
 from detframe.registry import LOSSES
@@ -40,9 +41,9 @@ class CrossEntropy(RegionLoss):
         return cls(cfg.MODEL.LABEL_SMOOTHING, class_weights_of(cfg))
 
     def forward(self, logits: Tensor, targets: RegionTargets) -> Tensor:
-        how = "sum" if self.class_weights is None else "none"
+        how = "sum" if self.class_weights.table is None else "none"
         loss = F.cross_entropy(logits, targets.labels, ignore_index=-1, reduction=how, label_smoothing=self.smoothing)
-        return self.weighted(loss, targets.labels).sum()
+        return self.class_weights(loss, targets.labels).sum()
 
 
 @LOSSES.register("softmax_focal")
@@ -58,7 +59,7 @@ class SoftmaxFocal(RegionLoss):
         return cls(keys.FOCAL_GAMMA, class_weights_of(cfg))
 
     def forward(self, logits: Tensor, targets: RegionTargets) -> Tensor:
-        return self.weighted(softmax_focal(logits, targets.labels, self.gamma), targets.labels).sum()
+        return self.class_weights(softmax_focal(logits, targets.labels, self.gamma), targets.labels).sum()
 
 
 @LOSSES.register("federated")
@@ -104,7 +105,7 @@ class Federated(RegionLoss):
         wanted = labels == torch.arange(1, logits.shape[1], device=labels.device)
         counted = (self._classes(targets.ground_truth)[targets.image] | wanted) & (labels >= 0)
         loss = F.binary_cross_entropy_with_logits(logits[:, 1:], wanted.float(), counted.float(), reduction="none")
-        return self.weighted(loss.sum(1), targets.labels).sum()
+        return self.class_weights(loss.sum(1), targets.labels).sum()
 
     def scores(self, logits: Tensor) -> Tensor:
         """Each class by itself; there is no probability of background."""
@@ -150,7 +151,7 @@ class Seesaw(RegionLoss):
         background = F.binary_cross_entropy_with_logits(logits[:, 0], (labels == 0).float(), reduction="none")
         classes = seesaw(logits[:, 1:], (labels - 1).clamp(min=0), self.counts, self.p, self.q)
         loss = torch.where(labels >= 0, background, 0.0) + torch.where(labels > 0, classes, 0.0)
-        return self.weighted(loss, labels).sum()
+        return self.class_weights(loss, labels).sum()
 
     def scores(self, logits: Tensor) -> Tensor:
         background = logits[:, :1].sigmoid()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from detframe.config import ConfigNode
 from detframe.layers import global_normalizer
 from detframe.modeling.ground_truth import GroundTruth
-from detframe.modeling.losses import RegionLoss, RegionTargets, loss_of
+from detframe.modeling.losses import RegionLoss, RegionTargets, box_loss_of, loss_of
 from detframe.modeling.losses.base import REGIONS
 from detframe.modeling.proposals import NMS, Candidates, Proposals, Regions, box_coder, detection_nms
 from detframe.modeling.roi_heads.box_head import BoxHead, BoxPredictor, RegionVectors, ROIPooler, class_rows
@@ -144,7 +144,6 @@ class StandardROIHeads(nn.Module):
         if cfg.MODEL.KEYPOINT_ON:
             keypoint = KeypointBranch.from_config(cfg, out_channels, strides)
         coder = box_coder(cfg, keys.BBOX_REG_WEIGHTS)
-        box_loss = BoxLoss(box.BOX_LOSS_TYPE, box.SMOOTH_L1_BETA, cfg.MODEL.NWD_CONSTANT)
         return dict(
             pooler=ROIPooler.from_config(cfg, strides),
             head=head,
@@ -152,7 +151,7 @@ class StandardROIHeads(nn.Module):
             coder=coder,
             matching=roi_matching(cfg, keys.FG_IOU_THRESHOLD, keys.BG_IOU_THRESHOLD),
             sampling=Sampling(keys.BATCH_SIZE_PER_IMAGE, keys.POSITIVE_FRACTION),
-            loss=ROILoss(box_loss, box.BBOX_REG_LOSS_WEIGHT),
+            loss=ROILoss(box_loss_of(cfg, "ROI_BOX_HEAD"), box.BBOX_REG_LOSS_WEIGHT),
             cls_loss=loss_of(cfg, "ROI_BOX_HEAD", "CLS_LOSS", REGIONS),
             inference=ROIInference(keys.SCORE_THRESH, keys.MIN_SIZE),
             nms=detection_nms(cfg, keys.NMS, coder),

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from detframe.config import ConfigNode
 from detframe.layers import global_normalizer
 from detframe.modeling.ground_truth import GroundTruth
+from detframe.modeling.losses import box_loss_of
 from detframe.modeling.proposals import NMS, Candidates, Proposals, box_coder
 from detframe.modeling.rpn.anchors import AnchorGenerator
 from detframe.modeling.rpn.assigner import AnchorAssigner
@@ -136,7 +137,7 @@ class AnchorRPN(nn.Module):
             sampling=Sampling(keys.BATCH_SIZE_PER_IMAGE, keys.POSITIVE_FRACTION),
             boundary_thresh=keys.BOUNDARY_THRESH,
             loss=RPNLoss(
-                box_loss=BoxLoss(keys.BOX_LOSS_TYPE, keys.SMOOTH_L1_BETA, cfg.MODEL.NWD_CONSTANT),
+                box_loss=box_loss_of(cfg, "RPN"),
                 cls_weight=keys.LOSS_WEIGHT,
                 box_weight=keys.LOSS_WEIGHT * keys.BBOX_REG_LOSS_WEIGHT,
                 normalizer=keys.LOSS_NORMALIZER,

@@ -35,6 +35,5 @@ class ATSS(FCOS):
             placing=Placing.anywhere(cfg, strides),
             settings=FCOSSettings.from_config(cfg),
             box_weight=cfg.MODEL.ATSS.BOX_LOSS_WEIGHT,
-            nwd_constant=cfg.MODEL.NWD_CONSTANT,
             **cls.parts(cfg),
         )

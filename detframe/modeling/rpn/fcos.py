@@ -16,12 +16,13 @@ from torch.nn import functional as F
 
 from detframe.config import ConfigNode
 from detframe.modeling.ground_truth import GroundTruth
+from detframe.modeling.losses import DenseLoss, DenseTargets, loss_of
+from detframe.modeling.losses.base import BOXES, DENSE
 from detframe.modeling.rpn.dense import Scoring, rows_of
 from detframe.modeling.rpn.fcos_head import FCOSHead, HeadOutputs
 from detframe.modeling.rpn.locations import LocationDetector, LocationSettings, Placing
-from detframe.ops import sigmoid_focal
 from detframe.ops.boxes import Locations, boxes_at, centerness, distance_iou, distances
-from detframe.ops.losses import distance_iou_loss, distance_nwd_loss
+from detframe.ops.losses import Kind, distance_iou_loss, distance_nwd_loss
 from detframe.registry import RPN_HEADS
 
 
@@ -31,20 +32,19 @@ class FCOSSettings(LocationSettings):
 
     norm_reg_targets: bool
     box_quality: str
-    iou_loss_type: str
     iou_smoothing: float
     weight_by_centerness: bool
-    loss_alpha: float
-    loss_gamma: float
     thresh_with_ctr: bool
 
 
 @RPN_HEADS.register("FCOS")
 class FCOS(LocationDetector):
-    """A LocationDetector with the losses `loss_fcos_cls` (focal), `loss_fcos_box` (IoU) and `loss_fcos_quality` (binary
-    cross entropy).
+    """A LocationDetector with the losses `loss_fcos_cls` (of LOSSES), `loss_fcos_box` (of LOSSES) and
+    `loss_fcos_quality` (binary cross entropy).
 
     Args:
+        cls_loss: of the classes.
+        box_kind: of the box loss.
         box_weight: of the box loss.
         nwd_constant: of the box loss "nwd", in pixels.
         parts: see LocationDetector.
@@ -52,8 +52,11 @@ class FCOS(LocationDetector):
 
     stage: ClassVar[str] = "fcos"  # in the names of the losses
 
-    def __init__(self, *, box_weight: float, nwd_constant: float, **parts: Any) -> None:
+    def __init__(
+        self, *, cls_loss: DenseLoss, box_kind: Kind, box_weight: float, nwd_constant: float, **parts: Any
+    ) -> None:
         super().__init__(**parts)
+        self.cls_loss, self.box_kind = cls_loss, box_kind
         self.box_weight, self.nwd_constant = box_weight, nwd_constant
 
     @classmethod
@@ -68,9 +71,18 @@ class FCOS(LocationDetector):
             placing=Placing.from_config(cfg, strides),
             settings=FCOSSettings.from_config(cfg),
             box_weight=1.0,
-            nwd_constant=cfg.MODEL.NWD_CONSTANT,
             **cls.parts(cfg),
         )
+
+    @classmethod
+    def parts(cls, cfg: ConfigNode) -> dict[str, Any]:
+        """Those of every detector on locations, and the losses."""
+        return {
+            **super().parts(cfg),
+            "cls_loss": loss_of(cfg, "FCOS", "CLS_LOSS", DENSE),
+            "box_kind": loss_of(cfg, "FCOS", "IOU_LOSS_TYPE", BOXES),
+            "nwd_constant": cfg.MODEL.NWD_CONSTANT,
+        }
 
     # ------------------------------------------------------------------ training
     def _losses(self, locations: Locations, outputs: HeadOutputs, gt: GroundTruth) -> dict[str, Tensor]:
@@ -79,13 +91,14 @@ class FCOS(LocationDetector):
         found, row = assigned >= 0, assigned.clamp(min=0)
         labels, weights = torch.where(found, gt.labels.gather(1, row), 0), found.float()
         counted = self._counted(locations, assigned, gt)
-        cls = sigmoid_focal(outputs.logits, labels, counted, keys.loss_alpha, keys.loss_gamma)
         positives = self._normalizer(weights.sum(), 1.0)
         wanted = distances(locations.xy, gt.boxes.gather(1, row[..., None].expand(-1, -1, 4)))
         # elsewhere it may be anything, even what is no number, which a weight of 0 would not make one
         predicted, wanted = (torch.where(found[..., None], x, 1.0) for x in (outputs.regression, wanted))
         scale = locations.stride[:, None] if keys.norm_reg_targets else 1.0
         distance = self.head.distances(predicted)
+        fit = partial(_overlap, distance.detach(), wanted / scale)
+        cls = self.cls_loss(outputs.logits, DenseTargets(labels, counted, fit))
         box, quality = self._box_losses(distance, outputs.quality, wanted, scale, weights, positives)
         losses = {"cls": cls / positives, "box": box, "quality": quality / positives}
         return {f"loss_{self.stage}_{what}": loss for what, loss in losses.items()}
@@ -120,10 +133,11 @@ class FCOS(LocationDetector):
 
     def _box_loss(self, distance: Tensor, target: Tensor, scale: Tensor | float) -> Tensor:
         """Of distances (..., 4) that are pixels over `scale`: (...)."""
-        keys = self.settings
-        if keys.iou_loss_type == "nwd":
+        if self.box_kind == "nwd":
             return distance_nwd_loss(distance * scale, target * scale, self.nwd_constant)
-        return distance_iou_loss(distance, target, keys.iou_loss_type, keys.iou_smoothing)
+        if not isinstance(self.box_kind, str):
+            distance, target = distance * scale, target * scale
+        return distance_iou_loss(distance, target, self.box_kind, self.settings.iou_smoothing)
 
     # ------------------------------------------------------------------ detection
     def _boxes(self, locations: Locations, outputs: HeadOutputs, row: Tensor) -> Tensor:
@@ -142,3 +156,8 @@ class FCOS(LocationDetector):
         combined = (scores * factor[..., None]).sqrt()
         gate = combined if self.settings.thresh_with_ctr else scores
         return torch.where(gate > self.settings.inference_th, combined, -1.0)
+
+
+def _overlap(distance: Tensor, wanted: Tensor) -> Tensor:
+    """IoU of boxes that share a location: (..., 4), (..., 4) -> (...)."""
+    return distance_iou(distance, wanted, 0.0)[0]

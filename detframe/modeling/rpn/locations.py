@@ -18,6 +18,7 @@ from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
 from detframe.layers import ByShape, global_normalizer
 from detframe.modeling.ground_truth import GroundTruth
+from detframe.modeling.losses import ClassWeights, class_weights_of
 from detframe.modeling.proposals import NMS, Proposals, box_coder, detection_nms
 from detframe.modeling.rpn.anchors import from_the_coarsest
 from detframe.modeling.rpn.assigner import field_sides, make_assigner
@@ -96,6 +97,7 @@ class LocationDetector(nn.Module):
 
     Args:
         head: makes of the maps of the levels what these three take, which has `logits`, (N, A_level, K) of each level.
+        class_weights: how much a location with an object of each class counts in the class loss; None: all the same.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class LocationDetector(nn.Module):
         settings: LocationSettings,
         nms: NMS,
         coder: BoxCoder,
+        class_weights: Sequence[float] | None,
     ) -> None:
         super().__init__()
         self.head: Any = head
@@ -115,16 +118,18 @@ class LocationDetector(nn.Module):
         self.num_classes = num_classes
         self.settings: Any = settings
         self.nms, self.coder = nms, coder
+        self.class_weights = ClassWeights(class_weights)
         self._known_locations: ByShape[Locations] = ByShape()
 
-    @staticmethod
-    def parts(cfg: ConfigNode) -> dict[str, Any]:
+    @classmethod
+    def parts(cls, cfg: ConfigNode) -> dict[str, Any]:
         """The arguments that are the same for every detector on locations."""
         coder = box_coder(cfg)
         return {
             "num_classes": cfg.MODEL.NUM_CLASSES,
             "nms": detection_nms(cfg, cfg.MODEL.FCOS.NMS_TH, coder, dense=True),
             "coder": coder,
+            "class_weights": class_weights_of(cfg),
         }
 
     def forward(
@@ -217,10 +222,13 @@ class LocationDetector(nn.Module):
         return torch.where(matches.label > 0, matches.gt_index, -1)
 
     def _counted(self, locations: Locations, assigned: Tensor, gt: GroundTruth) -> Tensor:
-        """Which locations count in the class loss, float32 (N, A): not background inside of an ignored region."""
-        if gt.ignored is None:
-            return torch.ones_like(assigned, dtype=torch.float32)
-        return ((assigned >= 0) | ~points_in(locations.xy, gt.ignored)).float()
+        """How much locations count in the class loss, float32 (N, A): by the weights of their classes; background
+        inside of an ignored region, not at all."""
+        counted = torch.ones_like(assigned, dtype=torch.float32)
+        if gt.ignored is not None:
+            counted = ((assigned >= 0) | ~points_in(locations.xy, gt.ignored)).float()
+        labels = torch.where(assigned >= 0, gt.labels.gather(1, assigned.clamp(min=0)), 0)
+        return self.class_weights(counted, labels)
 
     def _normalizer(self, value: Tensor, least: float) -> Tensor:
         return global_normalizer(value, least, over_ranks=self.settings.sync_normalizer)

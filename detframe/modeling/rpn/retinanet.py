@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,11 +16,14 @@ from torch import Tensor, nn
 from detframe.config import ConfigNode
 from detframe.layers import ConvNorm, first_part, global_normalizer, init_normal, passes_per_step
 from detframe.modeling.ground_truth import GroundTruth
+from detframe.modeling.losses import ClassWeights, DenseLoss, DenseTargets, box_loss_of, class_weights_of, loss_of
+from detframe.modeling.losses.base import DENSE
 from detframe.modeling.proposals import NMS, Proposals, box_coder, detection_nms
 from detframe.modeling.rpn.anchors import AnchorGenerator
 from detframe.modeling.rpn.assigner import AnchorAssigner
 from detframe.modeling.rpn.dense import best_pairs, class_prior_bias, detections, plain_scores, rows_of
-from detframe.ops import BoxCoder, BoxLoss, Matching, sigmoid_focal
+from detframe.ops import BoxCoder, BoxLoss, Matching
+from detframe.ops.boxes import aligned_iou
 from detframe.ops.exportable import is_traced
 from detframe.ops.ranked_reach import ranked_reach
 from detframe.ops.reach import Objects, Reached, anchor_reach
@@ -34,8 +38,6 @@ EMA_START, EMA_MOMENTUM = 100.0, 0.9
 class RetinaNetLoss:
     """What makes up the losses; the names are those of MODEL.RETINANET."""
 
-    alpha: float
-    gamma: float
     box_loss: BoxLoss
     box_weight: float
     normalizer: str  # "batch", "image", "ema" or "detectron"
@@ -77,6 +79,8 @@ class RetinaNet(nn.Module):
         coder: BoxCoder,
         assigner: AnchorAssigner,
         loss: RetinaNetLoss,
+        cls_loss: DenseLoss,
+        class_weights: Sequence[float] | None,
         inference: RetinaNetInference,
         nms: NMS,
     ) -> None:
@@ -84,7 +88,7 @@ class RetinaNet(nn.Module):
         self.head = head
         self.anchors = anchors
         self.coder, self.assigner, self.matching = coder, assigner, assigner.rule.matching
-        self.loss = loss
+        self.loss, self.cls_loss, self.class_weights = loss, cls_loss, ClassWeights(class_weights)
         self.inference, self.nms = inference, nms
         if loss.normalizer == "ema":
             self.register_buffer("loss_normalizer", torch.tensor(EMA_START))
@@ -114,12 +118,12 @@ class RetinaNet(nn.Module):
             coder=coder,
             assigner=AnchorAssigner.from_config(cfg, matching, coder, anchors.num_anchors),
             loss=RetinaNetLoss(
-                alpha=keys.LOSS_ALPHA,
-                gamma=keys.LOSS_GAMMA,
-                box_loss=BoxLoss(keys.BOX_LOSS_TYPE, keys.SMOOTH_L1_BETA, cfg.MODEL.NWD_CONSTANT),
+                box_loss=box_loss_of(cfg, "RETINANET"),
                 box_weight=keys.BBOX_REG_LOSS_WEIGHT,
                 normalizer=keys.LOSS_NORMALIZER,
             ),
+            cls_loss=loss_of(cfg, "RETINANET", "CLS_LOSS", DENSE),
+            class_weights=class_weights_of(cfg),
             inference=RetinaNetInference(
                 score_threshold=keys.INFERENCE_TH,
                 pre_nms=keys.PRE_NMS_TOP_N,
@@ -166,15 +170,20 @@ class RetinaNet(nn.Module):
     ) -> dict[str, Tensor]:
         positive = assigned.labels > 0
         cls_normalizer, normalizer = self._normalizers(positive.sum(1).float())
-        row_weights = assigned.used / cls_normalizer[:, None]
-        cls = sigmoid_focal(logits, assigned.labels, row_weights, self.loss.alpha, self.loss.gamma)
         # elsewhere they may be anything, even what is no number, which a weight of 0 would not make one
         predicted = torch.where(positive[..., None], torch.cat(deltas, 1).float(), 0.0)
         references = self.assigner.references(anchors)
         boxes = torch.where(positive[..., None], assigned.boxes, references)
+        counted = self.class_weights(assigned.used / cls_normalizer[:, None], assigned.labels)
+        fit = partial(self._overlap, predicted.detach(), references, boxes)
+        cls = self.cls_loss(logits, DenseTargets(assigned.labels, counted, fit))
         box = self.loss.box_loss(predicted, references, boxes, self.coder)
         box = self.loss.box_weight * (box * (positive / normalizer[:, None])).sum()
         return {"loss_retinanet_cls": cls, "loss_retinanet_box": box}
+
+    def _overlap(self, deltas: Tensor, references: Tensor, boxes: Tensor) -> Tensor:
+        """IoU of the boxes that deltas (..., 4) stand for with others: (...)."""
+        return aligned_iou(*(self.coder.extend(x) for x in (self.coder.decode(deltas, references), boxes)))
 
     def _normalizers(self, positives: Tensor) -> tuple[Tensor, Tensor]:
         """What the class and box losses of each image are divided by, float32 (N,)."""
