@@ -55,14 +55,14 @@ def output_paths(inputs: Sequence[Path], output: Path) -> list[Path]:
     Raises:
         ValueError: a drawing would replace its own input, or two inputs would share one drawing.
     """
-    from detframe.inference import IMAGE_EXTENSIONS
-    from detframe.inference.inputs import is_video
+    from detframe.inference.inputs import ARRAY_EXTENSION, IMAGE_EXTENSIONS, is_video
 
     def drawing(path: Path) -> Path:
         target = output.resolve() / path.relative_to(common)
         if is_video(path):
             return target.with_suffix(".mp4")
-        return target if path.suffix.lower() in IMAGE_EXTENSIONS else target.with_name(f"{target.name}.png")
+        drawn = path.suffix.lower() in IMAGE_EXTENSIONS and path.suffix.lower() != ARRAY_EXTENSION
+        return target if drawn else target.with_name(f"{target.name}.png")
 
     common = common_folder(inputs)
     targets = [drawing(path) for path in inputs]
@@ -79,16 +79,18 @@ def output_paths(inputs: Sequence[Path], output: Path) -> list[Path]:
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Save a uint8 RGB array (H, W, 3) in the format of the suffix; makes the folder.
+    """Save a uint8 RGB array (H, W, 3), or a picture of other channels, in the format of the suffix; makes the folder.
 
     Raises:
         OSError: it cannot be encoded (WebP ends at 16,383 pixels a side, JPEG at 65,500) or written.
     """
     import cv2
 
+    from detframe.arrays.pixels import picture_of
+
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(picture_of(image), cv2.COLOR_RGB2BGR))
     except cv2.error as error:
         raise FileAccessError(f"{path} cannot be encoded as {path.suffix}: {str(error).strip()}") from None
     if not encoded:

@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detframe.arrays.pixels import COLOURS, PixelForm
 from detframe.cli.sources import Source
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ class Picture:
     """An image or a frame.
 
     Attributes:
-        image: uint8 RGB (H, W, 3); None of a file of which only the parts that somebody wants are read.
+        image: uint8 RGB (H, W, 3), or channels as `form` says; None of a file of which only the parts that somebody
+            wants are read.
         time: of a frame, in seconds.
     """
 
@@ -29,13 +31,15 @@ class Picture:
     source: Source
     frame: int | None = None
     time: Fraction = Fraction(0)
+    form: PixelForm = COLOURS
 
     @classmethod
-    def of(cls, source: Source, by_region: bool) -> Picture:
+    def of(cls, source: Source, by_region: bool, form: PixelForm = COLOURS) -> Picture:
         """That of an image file or address.
 
         Args:
             by_region: leave it in its file, where that is of a format that can be read by region.
+            form: what the detector takes.
 
         Raises:
             FileNotFoundError, ValueError, ConnectionError: it cannot be read.
@@ -43,7 +47,7 @@ class Picture:
         from detframe.inference.inputs import as_array
 
         in_parts = by_region and source.kind == "image" and _in_parts(Path(source.place))
-        return cls(None if in_parts else as_array(source.place), source)
+        return cls(None if in_parts else as_array(source.place, form), source, form=form)
 
     @property
     def given(self) -> np.ndarray | Path:
@@ -66,7 +70,7 @@ class Picture:
         return (
             self.pixels()
             if height * width <= min(max_pixels(), WHOLE_PIXELS)
-            else load_reduced(self.source.place, REDUCED_SIDE)
+            else load_reduced(self.source.place, REDUCED_SIDE, self.form)
         )
 
     def pixels(self) -> np.ndarray:
@@ -77,15 +81,15 @@ class Picture:
         """
         from detframe.inference.inputs import as_array
 
-        return as_array(self.source.place) if self.image is None else self.image
+        return as_array(self.source.place, self.form) if self.image is None else self.image
 
     def region(self, left: int, top: int, right: int, bottom: int) -> np.ndarray:
-        """A part of it, (bottom - top, right - left, 3)."""
+        """A part of it, (bottom - top, right - left, C)."""
         if self.image is not None:
             return self.image[top:bottom, left:right]
         from detframe.data.regions import load_region
 
-        return load_region(self.source.place, (left, top, right, bottom))
+        return load_region(self.source.place, (left, top, right, bottom), form=self.form)
 
 
 def _in_parts(path: Path) -> bool:

@@ -135,7 +135,8 @@ class Predictor:
 
         tiled = self.choices.tiled
         most = _LARGE_AHEAD if tiled else 2 * (self.choices.batch_size or _BATCH)
-        for source, picture in map_ahead(partial(Picture.of, by_region=tiled), sources, _THREADS, most):
+        opened = partial(Picture.of, by_region=tiled, form=self.detector.form)
+        for source, picture in map_ahead(opened, sources, _THREADS, most):
             if self.stopped():
                 return
             try:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from detframe.compat.channels import inflated
 from detframe.compat.class_rows import ClassRows, coco_names, count_classes, rows_by_name
 from detframe.compat.files import read_weights
 from detframe.compat.parts import half_filled
@@ -46,7 +47,8 @@ def load_weights(
 
     Layers that depend on the number of classes keep their initial values where shapes differ; so does what the
     checkpoint lacks. With `class_names`, and where the classes of the checkpoint are known (detframe's name theirs;
-    published ones have COCO's), each class gets the rows of the class of its name. The report says which.
+    published ones have COCO's), each class gets the rows of the class of its name. The report says which; and for
+    images of other channels than the checkpoint's, what became of the first convolution.
 
     Args:
         model: a detector built by `build_detection_model`.
@@ -70,6 +72,8 @@ def load_weights(
     program, kind, cleaned = recognised(found.tensors, model)
     state = _extended_head_from_shared(res5_where_it_stands(program.read(cleaned, model), target), target)
     report = LoadReport(source, kind, notes=list(found.notes))
+    state, widened = inflated(state, target, model.preprocessor.form.channels if hasattr(model, "preprocessor") else 3)
+    report.notes += [widened] if widened else []
     rows = None if class_names is None else _class_rows(program, found, state, target, class_names)
     if rows is not None:
         report.notes.append(rows.note())

@@ -42,14 +42,17 @@ class View:
         return resize_shape(size_hw, self.min_size, self.max_size)
 
     def of(self, image: Tensor, size_hw: SizeHW | None = None) -> Tensor:
-        """An image (3, H, W) as this view has it.
+        """An image (C, H, W) as this view has it.
 
         Args:
             size_hw: its size, where the image was decoded small; see `detframe.data.scaled`.
         """
         size_hw = size_hw or _size_hw(image)
         image = resize_pixels(image, self.size(size_hw), size_hw)
-        return image if self.mirrored is None else image.flip(self.mirrored)
+        if self.mirrored is None:
+            return image
+        # not every PyTorch mirrors uint16
+        return (image.float() if image.dtype == torch.uint16 else image).flip(self.mirrored)
 
     def mirror(self, boxes: Tensor, size_hw: SizeHW) -> Tensor:
         """Boxes (M, 4) in this view of an image of `size_hw`, mirrored as the view is; twice gives them back."""

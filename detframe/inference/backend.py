@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from detframe.arrays.pixels import PixelForm
 from detframe.inference.inputs import ImageLike
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ Augment = bool | Mapping[str, Any] | None
 
 
 class Way(Protocol):
-    """From what a user hands in to what was found, for the settings of one call."""
+    """From what a user hands in to what was found, for the settings of one call; `form` says what images are."""
+
+    form: PixelForm
 
     def load(self, source: ImageLike) -> tuple[Any, SizeHW]:
         """An image read and resized, and its size (height, width) before. Threads call it."""
@@ -40,6 +43,7 @@ class Backend(Protocol):
 
     torch_native: bool  # its results are tensors of torch
     source: str  # what messages call it
+    form: PixelForm  # what images are
 
     @property
     def model(self) -> GeneralizedRCNN: ...

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from detframe.arrays.pixels import PixelForm
 from detframe.backends import ModelCard, is_exported, open_model
 from detframe.errors import InvalidValueError
 from detframe.inference.backend import Augment, Backend
@@ -130,6 +131,11 @@ class Detector(Shared):
         return self._backend.amp_dtype
 
     @property
+    def form(self) -> PixelForm:
+        """What images are: RGB of 8 bits, or so many channels in the values of their files."""
+        return self._backend.form
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Label i is class_names[i - 1]; of proposals, which have no class, there is "object" alone."""
         return self._backend.class_names
@@ -189,7 +195,8 @@ class Detector(Shared):
         Args:
             inputs: a path, a folder, a pattern as "photos/*.jpg", an address (http, https, file), the bytes of an image
                 file, a PIL image, an RGB array (H, W, 3) of uint8, an RGB tensor (3, H, W), uint8 or float in [0, 1],
-                or a list or generator that mixes them. One image gives a list of one.
+                or a list or generator that mixes them. One image gives a list of one. Of a detector that learned on
+                other channels (`form`) a file with these, an array (H, W, C), or a tensor (C, H, W), in the same units.
             batch_size: images per forward pass, for speed and memory. Images never influence each other; but sums are
                 rounded as the kernels for a batch of that size add them up: in float32 (amp "off") in the last digits
                 of boxes and scores; in half precision, which "auto" takes where the hardware has it, the results may

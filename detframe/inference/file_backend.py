@@ -40,6 +40,7 @@ class FileBackend:
         self.device = session.device
         self.torch_native = session.format == "torch"
         self.source = str(session.path)
+        self.form = self.card.input.form
 
     @property
     def model(self) -> Any:
@@ -117,7 +118,7 @@ class FileBackend:
 
 
 class FileWay:
-    """Images through a file; see `Way`. Images are uint8 (H, W, 3).
+    """Images through a file; see `Way`. Images are (H, W, C).
 
     Args:
         scaled: JPEG files are decoded small, as INPUT.DECODE says.
@@ -125,13 +126,14 @@ class FileWay:
 
     def __init__(self, session: Session, score_threshold: float = 0.0, scaled: bool = False) -> None:
         self.session, self.score_threshold, self.scaled = session, score_threshold, scaled
+        self.form = session.card.input.form
 
     def _wanted(self, size_hw: SizeHW) -> SizeHW:
         return wanted_shape(size_hw, self.session.card.input)
 
     def load(self, source: ImageLike) -> tuple[np.ndarray, SizeHW]:
         """See `Way`."""
-        image, size_hw = as_small_array(source, self._wanted if self.scaled else None)
+        image, size_hw = as_small_array(source, self._wanted if self.scaled else None, self.form)
         small_hw = (image.shape[0], image.shape[1])
         shown = None if small_hw == size_hw else shown_hw(small_hw, size_hw)
         return resize_image(image, self._wanted(size_hw), shown), size_hw

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Union, cast
 import numpy as np
 import PIL.Image
 
+from detframe.arrays.pixels import COLOURS, PixelForm, as_values
 from detframe.errors import InvalidTypeError, InvalidValueError, MissingFileError
 from detframe.inference.addresses import WEB_SCHEMES, fetch_image, local_path, scheme_of
 from detframe.web import without_password
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
     from detframe.data.scaled import SizeHW, Wanted
 
-IMAGE_EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+ARRAY_EXTENSION = ".npy"
+IMAGE_EXTENSIONS = (".bmp", ".jpeg", ".jpg", ARRAY_EXTENSION, ".png", ".tif", ".tiff", ".webp")
 VIDEO_EXTENSIONS = (
     *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts"),
     *(".webm", ".wmv"),
@@ -34,13 +36,19 @@ ACCEPTED = (
     "(H, W, 3) of uint8, or an RGB tensor (3, H, W), uint8 or float in [0, 1]; several come as a list, a generator, a "
     "folder or a pattern"
 )
+_STORED = (
+    "this detector sees {0} channels in the values of their files: an image is a path or address, the bytes of a file, "
+    "an array (H, W, {0}) or a tensor ({0}, H, W), uint8, uint16 or floating-point; several come as a list, a "
+    "generator, a folder or a pattern"
+)
 _BYTES = (bytes, bytearray, memoryview)
 
 
 def list_images(pattern: str | Path) -> list[Path]:
     """The image files that a path, a folder or a glob pattern ("a/*.jpg", "a/**/*.png") names, sorted.
 
-    A file named directly is taken whatever its extension; a folder counts without its sub-folders.
+    A file named directly is taken whatever its extension; a folder counts without its sub-folders. Arrays (.npy) count
+    where there are no images beside them.
 
     Raises:
         FileNotFoundError: nothing there, or no image in it.
@@ -73,7 +81,7 @@ def _list_files(pattern: str | Path, extensions: tuple[str, ...], kind: str) -> 
         raise MissingFileError(
             f"no {kind} in {what}: {len(candidates)} entries, none of which is a file ending in {', '.join(extensions)}"
         )
-    return files
+    return [file for file in files if file.suffix.lower() != ARRAY_EXTENSION] or files
 
 
 def expand(inputs: ImageLike | Iterable[ImageLike], keep_missing: bool = False) -> Iterator[ImageLike]:
@@ -105,7 +113,7 @@ def _files_of(item: ImageLike) -> Sequence[ImageLike]:
     return list_images(item)
 
 
-def as_small_tensor(image: ImageLike, wanted: Wanted | None) -> tuple[Tensor, SizeHW]:
+def as_small_tensor(image: ImageLike, wanted: Wanted | None, form: PixelForm = COLOURS) -> tuple[Tensor, SizeHW]:
     """As `as_tensor`, but a JPEG file decoded small where that is enough; and (height, width) of the whole image.
 
     Args and errors: as of `as_small_array`.
@@ -113,15 +121,16 @@ def as_small_tensor(image: ImageLike, wanted: Wanted | None) -> tuple[Tensor, Si
     import torch
 
     if isinstance(image, torch.Tensor):
-        return as_tensor(image), (int(image.shape[-2]), int(image.shape[-1]))
-    pixels, size_hw = as_small_array(image, wanted)
+        return as_tensor(image, form), (int(image.shape[-2]), int(image.shape[-1]))
+    pixels, size_hw = as_small_array(image, wanted, form)
     return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1), size_hw
 
 
-def as_tensor(image: ImageLike) -> Tensor:
-    """One image as an RGB tensor (3, H, W), uint8 or float in [0, 1]; files are decoded with their EXIF orientation.
+def as_tensor(image: ImageLike, form: PixelForm = COLOURS) -> Tensor:
+    """One image as an RGB tensor (3, H, W), uint8 or float in [0, 1], or as channels (C, H, W), as `form` says;
+    files are decoded with their EXIF orientation.
 
-    The memory lies as (H, W, 3) whatever came in, because resizing rounds a little differently in another order.
+    The memory lies as (H, W, C) whatever came in, because resizing rounds a little differently in another order.
 
     Raises:
         TypeError, ValueError: something else, with what came. FileNotFoundError: no such file. ConnectionError: an
@@ -130,30 +139,31 @@ def as_tensor(image: ImageLike) -> Tensor:
     import torch
 
     if not isinstance(image, torch.Tensor):
-        return as_small_tensor(image, None)[0]
-    check_pixels(image)
+        return as_small_tensor(image, None, form)[0]
+    check_pixels(image, form)
     return image[None].contiguous(memory_format=torch.channels_last)[0]
 
 
-def as_small_array(image: ImageLike, wanted: Wanted | None) -> tuple[np.ndarray, SizeHW]:
+def as_small_array(image: ImageLike, wanted: Wanted | None, form: PixelForm = COLOURS) -> tuple[np.ndarray, SizeHW]:
     """As `as_array`, but a JPEG file decoded small where that is enough; and (height, width) of the whole image.
 
     Args:
-        wanted: how large an image has to be at least, by its size; None: as it is.
+        wanted: how large an image has to be at least, by its size; None: as it is, as stored channels are always.
+        form: what images are.
 
     Raises:
         TypeError, ValueError, FileNotFoundError, ConnectionError: as `as_tensor`.
     """
-    if wanted is None or not isinstance(image, (str, Path, *_BYTES)):
-        pixels = as_array(image)
+    if wanted is None or form.as_stored or not isinstance(image, (str, Path, *_BYTES)):
+        pixels = as_array(image, form)
         return pixels, (pixels.shape[0], pixels.shape[1])
     from detframe.data.scaled import decode_scaled
 
     return decode_scaled(*_content(image), wanted)
 
 
-def as_array(image: ImageLike) -> np.ndarray:
-    """One image as an RGB array (H, W, 3) of uint8, as `as_tensor` reads it. Imports no torch.
+def as_array(image: ImageLike, form: PixelForm = COLOURS) -> np.ndarray:
+    """One image as an RGB array (H, W, 3) of uint8, or as channels (H, W, C), as `as_tensor` reads it; without torch.
 
     Raises:
         TypeError, ValueError, FileNotFoundError, ConnectionError: as `as_tensor`.
@@ -161,29 +171,38 @@ def as_array(image: ImageLike) -> np.ndarray:
     from detframe.data.images import decode_pixels, pillow_pixels
 
     if isinstance(image, (str, Path, *_BYTES)):
-        return decode_pixels(*_content(image))
-    if isinstance(image, PIL.Image.Image):
+        return decode_pixels(*_content(image), form=form)
+    if isinstance(image, PIL.Image.Image) and not form.as_stored:
         return pillow_pixels(image)
     if isinstance(image, np.ndarray):
-        check_pixels(image)
-        return np.ascontiguousarray(image)
+        check_pixels(image, form)
+        return np.ascontiguousarray(as_values(image) if form.as_stored else image)
     if is_tensor(image):
-        pixels = as_tensor(image).detach().permute(1, 2, 0).cpu()
+        pixels = as_tensor(image, form).detach().permute(1, 2, 0).cpu()
+        if form.as_stored:
+            return np.ascontiguousarray(as_values((pixels.float() if pixels.is_floating_point() else pixels).numpy()))
         pixels = (pixels.clamp(0, 1) * 255).round().byte() if pixels.is_floating_point() else pixels
         return np.ascontiguousarray(pixels.numpy())
-    raise InvalidTypeError(f"cannot predict on a {type(image).__name__}; {ACCEPTED}")
+    raise InvalidTypeError(f"cannot predict on a {type(image).__name__}; {_accepted(form)}")
 
 
-def check_pixels(image: Any) -> None:
+def check_pixels(image: Any, form: PixelForm = COLOURS) -> None:
     """Raises ValueError: an array or a tensor that is no image."""
     if isinstance(image, np.ndarray):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise InvalidValueError(f"got an array of shape {image.shape} and type {image.dtype}; {ACCEPTED}")
+        stored = form.as_stored and (image.dtype == np.uint16 or image.dtype.kind == "f")
+        known = image.dtype == np.uint8 or stored
+        if image.ndim != 3 or image.shape[2] != form.channels or 0 in image.shape or not known:
+            raise InvalidValueError(f"got an array of shape {image.shape} and type {image.dtype}; {_accepted(form)}")
         return
     import torch
 
-    if image.ndim != 3 or image.shape[0] != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
-        raise InvalidValueError(f"got a tensor of shape {tuple(image.shape)} and type {image.dtype}; {ACCEPTED}")
+    known = image.dtype == torch.uint8 or image.is_floating_point() or (form.as_stored and image.dtype == torch.uint16)
+    if image.ndim != 3 or image.shape[0] != form.channels or not known:
+        raise InvalidValueError(f"got a tensor of shape {tuple(image.shape)} and type {image.dtype}; {_accepted(form)}")
+
+
+def _accepted(form: PixelForm) -> str:
+    return _STORED.format(form.channels) if form.as_stored else ACCEPTED
 
 
 def is_tensor(value: Any) -> bool:

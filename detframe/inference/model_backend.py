@@ -40,6 +40,7 @@ class ModelBackend:
         self.meta = meta
         self.device: torch.device = model.device
         self.amp_dtype = resolve_amp(amp, self.device)
+        self.form = model.preprocessor.form
 
     @classmethod
     def load(cls, path: str | Path, device: str, amp: str, allow_custom_imports: bool) -> ModelBackend:
@@ -95,18 +96,19 @@ class ModelBackend:
 
 
 class ModelWay:
-    """Images through a model; see `Way`. Images are tensors (3, H, W)."""
+    """Images through a model; see `Way`. Images are tensors (C, H, W)."""
 
     def __init__(
         self, backend: ModelBackend, augmented: AugmentedModel | None, nms: str | None, score_threshold: float
     ) -> None:
         self.backend, self.augmented, self.nms, self.score_threshold = backend, augmented, nms, score_threshold
+        self.form = backend.form
         self.view = View(backend.cfg.INPUT.MIN_SIZE_TEST, backend.cfg.INPUT.MAX_SIZE_TEST)
         self.wanted = self.view.size if backend.cfg.INPUT.DECODE == "scaled" and augmented is None else None
 
     def load(self, source: ImageLike) -> tuple[Tensor, SizeHW]:
         """See `Way`; several views resize an image themselves."""
-        image, size_hw = as_small_tensor(source, self.wanted)
+        image, size_hw = as_small_tensor(source, self.wanted, self.form)
         return self.view.of(image, size_hw) if self.augmented is None else image, size_hw
 
     def shape(self, image: Tensor, size_hw: SizeHW) -> Hashable:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from detframe.arrays.pixels import PixelForm
 from detframe.arrays.tiles import tile_grid
 from detframe.errors import InvalidTypeError, InvalidValueError, UnknownNameError, shown
 from detframe.inference.backend import SizeHW, Way
@@ -111,10 +112,10 @@ class _Picture:
         self.broken = False  # a part could not be read
 
 
-def _open(tiling: Tiling, skip: bool, source: ImageLike) -> _Picture | None:
+def _open(tiling: Tiling, form: PixelForm, skip: bool, source: ImageLike) -> _Picture | None:
     """An image, decoded where it cannot be read in parts; None where it cannot be read and is to be left out."""
     try:
-        size_hw, read = _parts(source)
+        size_hw, read = _parts(source, form)
         return _Picture(size_hw, name_of(source), tiling.tiles_of(size_hw), read)
     except image_faults() as error:
         if not skip:
@@ -123,7 +124,7 @@ def _open(tiling: Tiling, skip: bool, source: ImageLike) -> _Picture | None:
         return None
 
 
-def _parts(source: ImageLike) -> tuple[SizeHW, Callable[[tuple[int, ...]], ImageLike]]:
+def _parts(source: ImageLike, form: PixelForm) -> tuple[SizeHW, Callable[[tuple[int, ...]], ImageLike]]:
     from detframe.data.regions import load_region, reads_regions, region_size
 
     path = file_of(source)
@@ -131,15 +132,15 @@ def _parts(source: ImageLike) -> tuple[SizeHW, Callable[[tuple[int, ...]], Image
         size_hw = region_size(path)
         whole = (0, 0, size_hw[1], size_hw[0])
         # a whole image has the limits of whole images
-        return size_hw, lambda tile: path if tile == whole else load_region(path, tile)
+        return size_hw, lambda tile: path if tile == whole else load_region(path, tile, form=form)
     if is_tensor(source):
-        check_pixels(source)
+        check_pixels(source, form)
         tensor: Any = source
         return (int(tensor.shape[1]), int(tensor.shape[2])), lambda tile: tensor[
             :, tile[1] : tile[3], tile[0] : tile[2]
         ]
-    pixels = source if isinstance(source, np.ndarray) else as_array(source)
-    check_pixels(pixels)
+    pixels = source if isinstance(source, np.ndarray) else as_array(source, form)
+    check_pixels(pixels, form)
     return (pixels.shape[0], pixels.shape[1]), lambda tile: pixels[tile[1] : tile[3], tile[0] : tile[2]]
 
 
@@ -195,7 +196,7 @@ def predicted_in_tiles(
 def _tile_jobs(
     way: Way, inputs: ImageLike | Iterable[ImageLike], skip: bool, tiling: Tiling
 ) -> Iterator[Callable[[], Item]]:
-    opening = (partial(_open, tiling, skip, source) for source in expand(inputs, keep_missing=skip))
+    opening = (partial(_open, tiling, way.form, skip, source) for source in expand(inputs, keep_missing=skip))
     place = 0
     for picture in ahead(opening, _IMAGES_AHEAD, threads=_IMAGES_AHEAD):
         if picture is None:
