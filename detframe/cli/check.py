@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from detframe.arrays.pixels import PixelForm
 from detframe.cli.arguments import add_config_arguments, base_parser, parse
 from detframe.cli.common import load_config, print_config
 from detframe.cli.errors import EXIT_FAILED, guard
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from detframe.data import CatalogEntry, Records
     from detframe.data.findings import Finding
     from detframe.data.folder import FolderData
-    from detframe.data.screen import Screened
+    from detframe.data.screen import Screened, Split
 
 EPILOG = """\
 Reads every image and every annotation, and says all that is odd about them: errors,
@@ -40,6 +41,7 @@ examples:
   detframe check --config-file my_config.yaml          the data sets of a config
 """
 
+_MEASURED = ("INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD")
 _OF_DATA = ("DATASETS.TRAIN", "DATASETS.TEST", "DATASETS.CATALOG", "OUTPUT_DIR")  # no choices of a model
 
 
@@ -91,9 +93,11 @@ def _run(args: argparse.Namespace) -> int:
     with shown_on(terminal):
         progress = partial(show_progress, "reading images")
         tiles = cfg.INPUT.TILES.SIZE > 0
-        screened = examine(subject.sets, listing, not args.quick, subject.findings, skip, progress, tiles)
+        form = PixelForm.of(cfg)
+        screened = examine(subject.sets, listing, not args.quick, subject.findings, skip, progress, tiles, form)
     model = _model(args, subject, screened)
-    screened = screened.with_findings([*_of_tiles(cfg, subject), *(model.findings if model else ())])
+    more = [*_of_tiles(cfg, subject), *_of_channels(cfg, screened, args.quick), *(model.findings if model else ())]
+    screened = screened.with_findings(more)
     written = _write(subject, screened, expanded(args.write).absolute()) if args.write else None
     if args.json:
         text = json.dumps(as_dict(subject.name, subject.folder, screened, model, written), indent=1) + "\n"
@@ -112,6 +116,37 @@ def _of_tiles(cfg: ConfigNode, subject: Subject) -> list[Finding]:
     return [f for name, tiles in cut.items() if isinstance(tiles, TiledRecords) for f in check_tiles(tiles, name)]
 
 
+def _of_channels(cfg: ConfigNode, screened: Screened, quick: bool) -> list[Finding]:
+    """How the mean and the deviation of a config fit the training images; nothing of 8-bit RGB, for which weights know
+    both."""
+    from detframe.data.findings import ERROR, sentence
+    from detframe.data.screen.channels import check_mean
+
+    form, train = PixelForm.of(cfg), _train(screened)
+    if not form.as_stored or train is None:
+        return []
+    if quick and len(cfg.INPUT.PIXEL_MEAN) != form.channels:
+        text = "INPUT.PIXEL_MEAN and PIXEL_STD are not set; without --quick those of the images are measured"
+        return [sentence("pixel-mean", ERROR, text, where=train.name)]
+    pictures = [train.pictures[path] for path in train.paths]
+    return check_mean(pictures, train.name, cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD)
+
+
+def _train(screened: Screened) -> Split | None:
+    return next((split for split in screened.splits if split.name == "train"), None)
+
+
+def _with_mean(cfg: ConfigNode, screened: Screened) -> ConfigNode:
+    """The config with the mean and the deviation that were measured, where it has none of so many channels."""
+    from detframe.data.screen.channels import measured
+
+    train = _train(screened)
+    if train is None or len(cfg.INPUT.PIXEL_MEAN) == cfg.INPUT.CHANNELS:
+        return cfg
+    found = measured(train.pictures[path] for path in train.paths)
+    return cfg if found is None else cfg.changed([("INPUT.PIXEL_MEAN", found[0]), ("INPUT.PIXEL_STD", found[1])])
+
+
 def _model(args: argparse.Namespace, subject: Subject, screened: Screened) -> ModelCheck | None:
     """The model against the data; None where there is nothing to learn from, and that is said already."""
     from detframe.cli.check_model import check_model, chosen_config
@@ -120,17 +155,20 @@ def _model(args: argparse.Namespace, subject: Subject, screened: Screened) -> Mo
     if train is None or not train.num_objects.any() or _cannot_be_read(screened):
         return None
     if args.config_file:
-        return check_model(load_config(args), subject.sets, f"the model of {args.config_file}", not args.quick)
+        cfg = _with_mean(load_config(args), screened)
+        return check_model(cfg, subject.sets, f"the model of {args.config_file}", not args.quick)
     cfg = load_config(args)
     given = {key: value for key, value in cfg.leaves() if cfg.source(key) == "an override"}
+    measured = _with_mean(cfg, screened)
+    given |= {key: measured.at(key) for key in _MEASURED if measured.at(key) != cfg.at(key)}
     chosen = chosen_config(subject.sets, {key: value for key, value in given.items() if key not in _OF_DATA})
     return check_model(chosen, subject.sets, "the model that `detframe train --data` chooses", not args.quick)
 
 
 def _cannot_be_read(screened: Screened) -> bool:
     """Whether no image of the training data is there to try a model with."""
-    train = next(split for split in screened.splits if split.name == "train")
-    return all(train.pictures[path].fault for path in train.paths)
+    train = _train(screened)
+    return train is None or all(train.pictures[path].fault for path in train.paths)
 
 
 def _of_path(args: argparse.Namespace) -> Subject:

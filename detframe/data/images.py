@@ -193,10 +193,11 @@ def read_structure(file: BinaryIO, path: str | Path) -> tuple[Header, Layout | N
 # ------------------------------------------------------------------ decoding
 def _decode(data: bytes, header: Header, path: str | Path, factor: int = 1) -> np.ndarray:
     """uint8 (H, W, 3), RGB, upright; `factor` as of `decode_image`."""
-    if header.format == "NPY":
+    if header.format == "NPY" or header.channels > max(_OF_PICTURES):
+        kind = "a NumPy array" if header.format == "NPY" else f"a {header.format}"
         raise ImageReadError(
-            f"{path} is a NumPy array of {header.channels} channels, which are no colours. Set INPUT.CHANNELS "
-            f"{header.channels} and INPUT.DEPTH file to read arrays as they are (docs/channels.md), or save it as PNG"
+            f"{path} is {kind} of {header.channels} channels, which are no colours. Set INPUT.CHANNELS "
+            f"{header.channels} and INPUT.DEPTH file to read it as it is (docs/channels.md), or save it as RGB"
         )
     if not header.is_integer or header.bits > 16:
         raise ImageReadError(

@@ -14,6 +14,7 @@ from detframe.errors import InvalidValueError
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".gif", ".jp2", ".ppm", ".pgm",
 )  # fmt: skip
+ARRAY_SUFFIX = ".npy"  # of an image as channels
 MOST_FILES = 5_000_000  # of a data set; a folder with more is probably a whole disk
 # Folders that programs leave behind, and that hold no data of the user's
 _IGNORED = ("__MACOSX", "__pycache__")
@@ -64,8 +65,8 @@ class Listing:
         return self._paths[suffix]
 
     def images(self) -> list[Path]:
-        """The files with the suffix of an image."""
-        return self.with_suffix(*IMAGE_SUFFIXES)
+        """The files with the suffix of an image; where there are none, arrays (.npy), which else may be anything."""
+        return self.with_suffix(*IMAGE_SUFFIXES) or self.with_suffix(ARRAY_SUFFIX)
 
     def suffixes(self) -> dict[str, int]:
         """How many files have each suffix, the most frequent first."""

@@ -7,10 +7,35 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from detframe.arrays.pixels import COLOURS, PixelForm
+from detframe.arrays.pixels import COLOURS, PixelForm, picture_of
+from detframe.data.image_files import open_image
+from detframe.data.image_headers import read_header
+from detframe.data.images import load_pixels
 from detframe.data.regions import load_region, region_size
 
+_WITH_ALPHA = 4  # channels
 _BAND_PIXELS = 2**24  # that are in memory at once, at least a row of the small image
+
+
+def form_to_show(path: str | Path) -> PixelForm:
+    """What an image file is read as for a picture to look at: RGB, or its channels where these are no colours of 8 bits.
+
+    Raises:
+        FileNotFoundError, PermissionError, OSError, ImageReadError: as `load_region`.
+    """
+    with open_image(path) as file:
+        header = read_header(file, path)
+    is_picture = header.format != "NPY" and header.values == "uint8" and header.channels <= _WITH_ALPHA
+    return COLOURS if is_picture else PixelForm(header.channels, as_stored=True)
+
+
+def load_picture(path: str | Path) -> np.ndarray:
+    """A picture of an image file to look at, uint8 RGB (H, W, 3), whatever the file holds; see `picture_of`.
+
+    Raises:
+        FileNotFoundError, PermissionError, OSError, ImageReadError: as `load_pixels`.
+    """
+    return picture_of(load_pixels(path, form=form_to_show(path)))
 
 
 def load_reduced(path: str | Path, longest: int, form: PixelForm = COLOURS) -> np.ndarray:

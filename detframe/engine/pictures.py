@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from detframe.data.image_files import max_pixels
-from detframe.data.reduced import load_reduced
+from detframe.data.reduced import form_to_show, load_reduced
 from detframe.data.regions import load_region
 from detframe.engine.metrics_writer import MetricsWriter
 from detframe.engine.trainer import Hook, Trainer, is_due
@@ -106,12 +106,13 @@ class EvaluationPictures:
             name, (height, width) = Path(path).name, target["orig_size_hw"]
             shown: list[Mapping[str, Any]]
             if height * width <= max_pixels():
-                image = load_reduced(path, _LONGEST_SIDE)
+                image = load_reduced(path, _LONGEST_SIDE, form_to_show(path))
                 small_hw = (image.shape[0], image.shape[1])
                 shown = [reduced(instances, (height, width), small_hw) for instances in (target, prediction)]
             else:
                 tile = fullest_tile(target, tiles)
-                image, name = load_region(path, tile), f"{name} {list(tile)}, the tile with most objects"
+                image = load_region(path, tile, form=form_to_show(path))
+                name = f"{name} {list(tile)}, the tile with most objects"
                 shown = [within(instances, tile) for instances in (target, prediction)]
             self._show(image, shown[0], shown[1], name)
         self._number += 1

@@ -134,8 +134,9 @@ def _form(cfg: ConfigNode) -> PixelForm:
         if len(cfg.INPUT[key]) != form.channels:
             raise InvalidValueError(
                 f"INPUT.{key} has {len(cfg.INPUT[key])} numbers, and INPUT.CHANNELS is {form.channels}: images of "
-                "other channels than RGB have no mean and deviation by default. `detframe check --config-file FILE` "
-                "measures those of the training images, and says how to set them"
+                "other channels than RGB have no mean and deviation by default. `detframe check`, with the same "
+                f"--config-file or --data and INPUT.CHANNELS {form.channels}, measures those of the training images "
+                "and says how to set them"
             )
     return form
 

@@ -11,7 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from detframe.data.images import IMAGE_FAULTS, load_image
+from detframe.data.images import IMAGE_FAULTS
+from detframe.data.reduced import load_picture
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ def _by_image(items: Sequence[Item]) -> dict[Any, list[int]]:
 def _read(file: str) -> tuple[np.ndarray | None, str]:
     """The image, RGB (H, W, 3), or why there is none."""
     try:
-        return load_image(file).permute(1, 2, 0).numpy(), ""
+        return load_picture(file), ""
     except IMAGE_FAULTS as error:
         return None, f"the image cannot be read now: {error}"
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detframe.arrays.pixels import picture_of
 from detframe.data import ImageReadError
 from detframe.data import reduced as reduced_module
-from detframe.data.reduced import load_reduced
+from detframe.data.reduced import load_picture, load_reduced
 
 
 def saved(path: Path, height: int, width: int) -> np.ndarray:
@@ -50,3 +51,11 @@ def test_what_is_no_image(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(b"nothing")
     with pytest.raises(ImageReadError, match=r"a\.tif"):
         load_reduced(tmp_path / "a.tif", 40)
+
+
+def test_a_picture_of_whatever_a_file_holds(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 3000, (20, 30, 5)).astype(np.uint16)
+    np.save(tmp_path / "a.npy", pixels)
+    np.testing.assert_array_equal(load_picture(tmp_path / "a.npy"), picture_of(pixels))
+    save_image(tmp_path / "a.png", pixels[..., :3].astype(np.uint8))
+    np.testing.assert_array_equal(load_picture(tmp_path / "a.png"), pixels[..., :3].astype(np.uint8))

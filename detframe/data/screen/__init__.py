@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from detframe.arrays.pixels import COLOURS, PixelForm
 from detframe.data.findings import ERROR, SEVERITIES, WARNING, Finding
 from detframe.data.listing import Listing
 from detframe.data.records import Records
@@ -61,6 +62,7 @@ def examine(
     skip: bool = True,
     progress: Progress | None = None,
     tiles: bool = False,
+    form: PixelForm = COLOURS,
 ) -> Screened:
     """As `screen`, with all that was looked at.
 
@@ -69,14 +71,20 @@ def examine(
         skip: images that cannot be used are left out, as with DATALOADER.ON_ERROR skip; else each stops a training.
         progress: called now and then with the number of images done, and of all.
         tiles: the images are cut into tiles, so that a TIFF may have more pixels than an image.
+        form: what the training reads images as.
     """
     paths = {name: [records.file_name(i) for i in range(len(records))] for name, records in sets.items()}
     every = [path for some in paths.values() for path in some]
-    names, pictures = short_names(every), look_at(every, decode, progress, tiles)
+    names, pictures = short_names(every), look_at(every, decode, progress, tiles, form)
     splits = tuple(Split(name, records, paths[name], names, pictures) for name, records in sets.items())
     out = [*findings]
     for split in splits:
-        out += [*_of_the_reader(split, skip), *check_counts(split), *check_files(split, skip), *check_boxes(split)]
+        out += [
+            *_of_the_reader(split, skip),
+            *check_counts(split),
+            *check_files(split, skip, form),
+            *check_boxes(split),
+        ]
     if splits:
         out += [*check_classes(splits), *check_repeats(splits), *check_sample(splits, decode)]
         out += check_not_used(splits, listing) if listing is not None else []

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from detframe.arrays.pixels import COLOURS, PixelForm
 from detframe.data.findings import ERROR, NOTE, WARNING, Finding, Kind
 from detframe.data.listing import Listing
 from detframe.data.screen.pictures import HEADERS_AT_MOST
@@ -49,6 +50,7 @@ DEEP = Kind(
     "images have 16 bits a channel, of which the upper 8 are kept",
     code="16-bit-image",
     severity=NOTE,
+    remedy="INPUT.DEPTH file keeps them all, with as many INPUT.CHANNELS as the images have (docs/channels.md)",
 )
 SEVERAL = Kind(
     "image file holds several frames or pages, of which the first is read",
@@ -83,11 +85,12 @@ SAMPLE = Kind(
 )
 
 
-def check_files(split: Split, skip: bool = True) -> list[Finding]:
+def check_files(split: Split, skip: bool = True, form: PixelForm = COLOURS) -> list[Finding]:
     """What is odd about the image files of a split.
 
     Args:
         skip: those that cannot be used are left out, which spoils a training if they are many; else one of them does.
+        form: what the training reads images as.
     """
     pictures = [split.pictures[path] for path in split.paths]
     missing = [i for i, p in enumerate(pictures) if not p.exists]
@@ -102,7 +105,7 @@ def check_files(split: Split, skip: bool = True) -> list[Finding]:
         *split.found(OTHER_SIZE, _stated(split, other_size), len(other_size), severity),
         *split.found(SIDES_EXCHANGED, _stated(split, exchanged), len(exchanged), severity),
         *split.found_images(ORIENTATION, [i for i, p in enumerate(pictures) if p.orientation > 1]),
-        *split.found_images(DEEP, [i for i, p in enumerate(pictures) if p.bits > 8]),
+        *split.found_images(DEEP, [i for i, p in enumerate(pictures) if p.bits > 8 and not form.as_stored]),
         *split.found_images(SEVERAL, [i for i, p in enumerate(pictures) if p.several]),
         *split.found_images(ONE_COLOUR, [i for i, p in enumerate(pictures) if p.is_one_colour]),
     ]

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from detframe.arrays.pixels import COLOURS, PixelForm, picture_of
 from detframe.data.image_files import check_size, max_pixels, open_image
-from detframe.data.images import IMAGE_FAULTS, load_image, read_structure
+from detframe.data.images import IMAGE_FAULTS, load_pixels, read_structure
 from detframe.data.regions import load_region, region_size
 from detframe.data.source_groups import equal_files
 from detframe.errors import MissingFileError
@@ -42,6 +43,7 @@ class Picture:
     bytes: int = 0
     thumbnail: np.ndarray | None = None  # uint8 (SIDE, SIDE)
     is_grey: bool = False
+    moments: np.ndarray | None = None  # of stored channels: number, sum and sum of squares of values, float64 (3, C)
 
     @property
     def is_one_colour(self) -> bool:
@@ -50,7 +52,11 @@ class Picture:
 
 
 def look_at(
-    paths: Sequence[str], decode: bool, progress: Progress | None = None, tiles: bool = False
+    paths: Sequence[str],
+    decode: bool,
+    progress: Progress | None = None,
+    tiles: bool = False,
+    form: PixelForm = COLOURS,
 ) -> dict[str, Picture]:
     """The images of these files, each path once.
 
@@ -59,6 +65,7 @@ def look_at(
             `HEADERS_AT_MOST` files, evenly among them.
         progress: called now and then.
         tiles: the training reads regions, so that a TIFF may have more pixels than an image.
+        form: what the training reads images as.
     """
     unique = list(dict.fromkeys(paths))
     sizes = dict(zip(unique, _in_threads(_size_of, unique), strict=True))
@@ -67,7 +74,7 @@ def look_at(
     done: dict[str, Picture] = {}
 
     def look(path: str) -> Picture:
-        return _look(path, sizes[path], path in wanted, decode, tiles)
+        return _look(path, sizes[path], path in wanted, decode, tiles, form)
 
     for path, picture in zip(unique, _in_threads(look, unique), strict=True):
         done[path] = picture
@@ -98,12 +105,12 @@ def _size_of(path: str) -> int:
         return -1
 
 
-def _look(path: str, size: int, header: bool, decode: bool, tiles: bool) -> Picture:
+def _look(path: str, size: int, header: bool, decode: bool, tiles: bool, form: PixelForm) -> Picture:
     if size < 0:
         return Picture(fault="does not exist", exists=False)
     try:
         facts = _header(path, tiles) if header else {}
-        pixels = _pixels(path, tiles) if decode else {}
+        pixels = _pixels(path, tiles, form) if decode else {}
         return Picture(bytes=size, **facts, **pixels)
     except MissingFileError:
         return Picture(fault="does not exist", exists=False)
@@ -124,32 +131,47 @@ def _header(path: str, tiles: bool) -> dict[str, Any]:
     }
 
 
-def _pixels(path: str, tiles: bool) -> dict[str, Any]:
-    """The size and the thumbnail of an image, decoded as a training does it."""
+def _pixels(path: str, tiles: bool, form: PixelForm) -> dict[str, Any]:
+    """The size and the thumbnail of an image, decoded as a training does it; of stored channels their moments."""
     import cv2
 
     size_hw = region_size(path) if tiles else (0, 0)
+    sums: list[np.ndarray] = []
     if size_hw[0] * size_hw[1] > max_pixels():
-        small = _by_regions(path, size_hw)
+        small = _by_regions(path, size_hw, form, sums)
     else:
-        small = cv2.resize(load_image(path).permute(1, 2, 0).numpy(), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+        small = _small(load_pixels(path, form=form), SIDE, form, sums)
+    small = picture_of(small)
     thumbnail = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
     spread = small.max(axis=2).astype(np.int16) - small.min(axis=2)
-    return {"thumbnail": thumbnail, "is_grey": bool(spread.max() <= _GREY)}
+    is_grey = not form.as_stored and bool(spread.max() <= _GREY)
+    return {"thumbnail": thumbnail, "is_grey": is_grey, "moments": np.sum(sums, axis=0) if sums else None}
 
 
-def _by_regions(path: str, size_hw: tuple[int, int]) -> np.ndarray:
-    """uint8 (SIDE, SIDE, 3): an image that is too large to be decoded at once, made small region by region."""
+def _small(pixels: np.ndarray, side: int, form: PixelForm, sums: list[np.ndarray]) -> np.ndarray:
+    """Pixels as a square of `side`; the moments of stored channels are added to `sums`."""
     import cv2
+
+    if form.as_stored:
+        sums.append(_moments(pixels))
+    small = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
+    return small.reshape(side, side, -1)
+
+
+def _moments(pixels: np.ndarray) -> np.ndarray:
+    """Number, sum and sum of squares of the values of each channel of (H, W, C): float64 (3, C)."""
+    rows = pixels.reshape(-1, pixels.shape[2]).astype(np.float64)
+    return np.stack([np.full(rows.shape[1], len(rows), np.float64), rows.sum(0), np.einsum("nc,nc->c", rows, rows)])
+
+
+def _by_regions(path: str, size_hw: tuple[int, int], form: PixelForm, sums: list[np.ndarray]) -> np.ndarray:
+    """(SIDE, SIDE, C): an image that is too large to be decoded at once, made small region by region."""
 
     rows, columns = (np.linspace(0, side, _REGIONS + 1).round().astype(int).tolist() for side in size_hw)
     small = SIDE // _REGIONS
     bands = [
         np.concatenate(
-            [
-                cv2.resize(load_region(path, (x1, y1, x2, y2)), (small, small), interpolation=cv2.INTER_AREA)
-                for x1, x2 in pairwise(columns)
-            ],
+            [_small(load_region(path, (x1, y1, x2, y2), form=form), small, form, sums) for x1, x2 in pairwise(columns)],
             axis=1,
         )
         for y1, y2 in pairwise(rows)
