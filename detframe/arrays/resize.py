@@ -53,13 +53,15 @@ def fitting_shape(size_hw: tuple[int, int], plane_hw: tuple[int, int]) -> tuple[
 def resize_image(
     image: np.ndarray, size_hw: tuple[int, int], shown_hw: tuple[float, float] | None = None
 ) -> np.ndarray:
-    """An image, uint8 (H, W, C), in another size: uint8 (*size_hw, C).
+    """An image (H, W, C) in another size, (*size_hw, C), of its own type: uint8, uint16 or float32.
 
     Args:
         shown_hw: how many of its rows and columns are to fill the result, counted from the first, where the last one
             counts only in part; all of them.
     """
     height, width = size_hw
+    if image.dtype == np.uint16:
+        return resize_image(image.astype(np.float32), size_hw, shown_hw).round().astype(np.uint16)
     rows, columns = shown_hw or image.shape[:2]
     if columns != width:
         image = _resize_rows(image.transpose(1, 0, 2), width, columns).transpose(1, 0, 2)
@@ -69,8 +71,10 @@ def resize_image(
 
 
 def _resize_rows(image: np.ndarray, count: int, shown: float) -> np.ndarray:
-    """uint8 (H, W, C), of which the first `shown` rows count -> uint8 (count, W, C)."""
+    """(H, W, C), of which the first `shown` rows count -> (count, W, C)."""
     rows = np.ascontiguousarray(image).reshape(len(image), -1)
+    if rows.dtype != np.uint8:
+        return _mean_rows(rows, count, shown).reshape(count, *image.shape[1:])
     first, weights, bits = _weights(len(rows), count, shown)
     out = np.empty((count, rows.shape[1]), dtype=np.uint8)
     step = max(1, _CHUNK // max(1, rows.shape[1]))
@@ -84,9 +88,27 @@ def _resize_rows(image: np.ndarray, count: int, shown: float) -> np.ndarray:
     return out.reshape(count, *image.shape[1:])
 
 
+def _mean_rows(rows: np.ndarray, count: int, shown: float) -> np.ndarray:
+    """(H, W) -> float32 (count, W), each row a mean with weights of those below it."""
+    first, weights = _shares(len(rows), count, shown)
+    out = np.zeros((count, rows.shape[1]), dtype=np.float32)
+    for tap in range(weights.shape[1]):
+        out += rows[np.minimum(first + tap, len(rows) - 1)] * weights[:, tap, None].astype(np.float32)
+    return out
+
+
 def _weights(old: int, new: int, shown: float) -> tuple[np.ndarray, np.ndarray, int]:
-    """For each of `new` pixels: the first of the `old` ones below it (new,), of which `shown` count, their weights
-    (new, T), int32, and the bits by which these are shifted."""
+    """As `_shares`, with the weights as int32, and the bits by which these are shifted."""
+    first, weights = _shares(old, new, shown)
+    bits = 0
+    while bits < _MOST_BITS and int(0.5 + weights.max() * 2 ** (bits + 1)) < 2**_WEIGHT_BITS:
+        bits += 1
+    return first, np.floor(weights * 2**bits + 0.5).astype(np.int32), bits
+
+
+def _shares(old: int, new: int, shown: float) -> tuple[np.ndarray, np.ndarray]:
+    """For each of `new` pixels: the first of the `old` ones below it (new,), of which `shown` count, and their weights
+    (new, T), float64."""
     scale = shown / new
     support = max(scale, 1.0)
     centre = scale * (np.arange(new) + 0.5)
@@ -96,8 +118,4 @@ def _weights(old: int, new: int, shown: float) -> tuple[np.ndarray, np.ndarray, 
     weights = np.maximum(1 - np.abs((taps + first[:, None] - centre[:, None] + 0.5) * (1 / support)), 0)
     weights[taps >= count[:, None]] = 0
     weights /= np.cumsum(weights, axis=1)[:, -1:]  # added one after another, as PyTorch does
-    bits = 0
-    while bits < _MOST_BITS and int(0.5 + weights.max() * 2 ** (bits + 1)) < 2**_WEIGHT_BITS:
-        bits += 1
-    used = weights[:, : int(count.max())]
-    return first, np.floor(used * 2**bits + 0.5).astype(np.int32), bits
+    return first, weights[:, : int(count.max())]

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from detframe.arrays.pixels import PixelForm
 from detframe.errors import InvalidValueError, shown
 
 KEY = "detframe"
@@ -27,6 +28,8 @@ class InputCard:
         min_size, max_size: where H and W are free, an image is resized as INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST
             say; where they are fixed, to the largest size that fits into the plane with its aspect ratio kept.
         divisor: the network works on planes of multiples of this; padding to them is inside.
+        channels: of an image.
+        values: "uint8", RGB from 0 to 255, or "float32", channels in the values of their files.
     """
 
     height: int | None
@@ -35,6 +38,13 @@ class InputCard:
     min_size: int
     max_size: int
     divisor: int
+    channels: int = 3
+    values: str = "uint8"
+
+    @property
+    def form(self) -> PixelForm:
+        """What images are."""
+        return PixelForm(self.channels, as_stored=self.values != "uint8")
 
     @property
     def static_hw(self) -> tuple[int, int] | None:
@@ -103,7 +113,10 @@ class ModelCard:
                 "update detframe"
             )
         taken = _arguments(cls, values, source)
-        return cls(**{**taken, "input": InputCard(**_arguments(InputCard, values["input"], source))})
+        limits = values["input"]
+        if isinstance(limits, dict):  # files from before images could be anything but RGB do not say it
+            limits = {"channels": InputCard.channels, "values": InputCard.values, **limits}
+        return cls(**{**taken, "input": InputCard(**_arguments(InputCard, limits, source))})
 
 
 def _arguments(kind: type, values: Any, source: str) -> dict[str, Any]:

@@ -25,15 +25,17 @@ def wanted_shape(size_hw: SizeHW, form: InputCard) -> SizeHW:
 
 
 def stacked(images: Sequence[np.ndarray], form: InputCard) -> tuple[np.ndarray, np.ndarray]:
-    """Images (H, W, 3) of uint8 as a batch, (N, 3, *plane), each at the top left; and their sizes, int64 (N, 2)."""
-    return on_planes([image.transpose(2, 0, 1) for image in images], form.static_hw)
+    """Images (H, W, C) as a batch, (N, C, *plane), each at the top left; and their sizes, int64 (N, 2)."""
+    return on_planes([image.transpose(2, 0, 1) for image in images], form.static_hw, form.values)
 
 
-def on_planes(images: Sequence[np.ndarray], plane_hw: SizeHW | None) -> tuple[np.ndarray, np.ndarray]:
-    """`stacked`, of images (3, H, W); without `plane_hw` on planes of the largest sides."""
+def on_planes(
+    images: Sequence[np.ndarray], plane_hw: SizeHW | None, values: str = InputCard.values
+) -> tuple[np.ndarray, np.ndarray]:
+    """`stacked`, of images (C, H, W) in the values of a card; without `plane_hw` on planes of the largest sides."""
     sizes = np.array([image.shape[-2:] for image in images], dtype=np.int64)
     height, width = plane_hw or tuple(sizes.max(0).tolist())
-    planes = np.zeros((len(images), 3, height, width), dtype=np.uint8)
+    planes = np.zeros((len(images), images[0].shape[0], height, width), dtype=values)
     for plane, image, (h, w) in zip(planes, images, sizes.tolist(), strict=True):
         plane[:, :h, :w] = image
     return planes, sizes

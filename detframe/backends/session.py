@@ -55,7 +55,7 @@ class Session(ABC):
         Fewer images than a file of a fixed batch takes are filled up with blank ones, more are run in turn.
 
         Args:
-            images: uint8 (N, 3, H, W), RGB, each image at the top left of its plane.
+            images: (N, C, H, W), uint8 RGB or float32 channels, as the card says, each at the top left of its plane.
             sizes: int64 (N, 2), height and width of each image within the plane.
 
         Returns:
@@ -85,7 +85,8 @@ class Session(ABC):
         """What the runtime gives for a batch of the right shape."""
 
     def _check(self, images: np.ndarray, sizes: np.ndarray) -> None:
-        if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8 or 0 in images.shape:
+        form = self.card.input
+        if images.ndim != 4 or images.shape[1] != form.channels or images.dtype != form.values or 0 in images.shape:
             raise InvalidValueError(f"got images of shape {images.shape} and type {images.dtype}; {self._takes()}")
         plane_hw = images.shape[2:]
         if self.card.input.static_hw not in (None, plane_hw):
@@ -106,7 +107,9 @@ class Session(ABC):
         plane = self.card.input.static_hw
         height, width = plane if plane is not None else ("H", "W")
         batch = self.card.input.batch if self.card.input.batch is not None else "N"
-        return f"{self.path} takes images as uint8 ({batch}, 3, {height}, {width}), RGB"
+        form = self.card.input
+        meaning = "in the values of the files that it was trained on" if form.form.as_stored else "RGB"
+        return f"{self.path} takes images as {form.values} ({batch}, {form.channels}, {height}, {width}), {meaning}"
 
 
 def filled(images: np.ndarray, sizes: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:

@@ -50,7 +50,7 @@ def _run(args: argparse.Namespace) -> int:
         logger.info("MODEL.NUM_CLASSES is 0; counted with %d, as COCO has", COCO_CLASSES)
     torch.manual_seed(0)
     model = build_detection_model(cfg)
-    image = torch.randint(0, 256, (3, *args.size), dtype=torch.uint8).to(model.device)
+    image = torch.randint(0, 256, (cfg.INPUT.CHANNELS, *args.size), dtype=torch.uint8).to(model.device)
     rows = analyze(model, [image], args.depth, args.runs)
     sys.stdout.write(table(rows) + "\n")
     if args.json:

@@ -196,11 +196,12 @@ def _run(
     warm_up: int,
 ) -> None:
     """One batch in one process, timed and scored."""
-    from detframe.evaluation.exported import in_files, on_plane, predictions
+    from detframe.backends.detections import on_planes
+    from detframe.evaluation.exported import in_files, predictions
 
     plane_hw = entry.facts.static_hw or size_hw
     resized = [_resized(image, entry.facts, plane_hw) for image in images]
-    planes, sizes = on_plane(resized, plane_hw)
+    planes, sizes = on_planes([image.numpy() for image in resized], plane_hw)
     for _ in range(warm_up):
         entry.worker.run(planes, sizes)
     time.sleep(_PAUSE_S)

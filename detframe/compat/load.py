@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from detframe.arrays.pixels import COLOURS
 from detframe.compat.channels import inflated
 from detframe.compat.class_rows import ClassRows, coco_names, count_classes, rows_by_name
 from detframe.compat.files import read_weights
@@ -72,7 +73,9 @@ def load_weights(
     program, kind, cleaned = recognised(found.tensors, model)
     state = _extended_head_from_shared(res5_where_it_stands(program.read(cleaned, model), target), target)
     report = LoadReport(source, kind, notes=list(found.notes))
-    state, widened = inflated(state, target, model.preprocessor.form.channels if hasattr(model, "preprocessor") else 3)
+    preprocessor: Any = getattr(model, "preprocessor", None)
+    channels = COLOURS.channels if preprocessor is None else preprocessor.form.channels
+    state, widened = inflated(state, target, channels)
     report.notes += [widened] if widened else []
     rows = None if class_names is None else _class_rows(program, found, state, target, class_names)
     if rows is not None:

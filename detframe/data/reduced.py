@@ -18,7 +18,7 @@ _BAND_PIXELS = 2**24  # that are in memory at once, at least a row of the small 
 
 
 def form_to_show(path: str | Path) -> PixelForm:
-    """What an image file is read as for a picture to look at: RGB, or its channels where these are no colours of 8 bits.
+    """What an image file is read as for a picture to look at: RGB, or channels that are no colours of 8 bits.
 
     Raises:
         FileNotFoundError, PermissionError, OSError, ImageReadError: as `load_region`.

@@ -20,21 +20,24 @@ from detframe.structures import BoxMasks, Prediction, Target, rescale_prediction
 
 
 def fit(image: Tensor, limits: InputCard) -> Tensor:
-    """An image (3, H, W) in the size that a file of a fixed size takes; as it is where sizes are free."""
+    """An image (C, H, W) in the size that a file of a fixed size takes; as it is where sizes are free."""
     if limits.static_hw is None:
         return image
     wanted = fitting_shape((image.shape[-2], image.shape[-1]), limits.static_hw)
-    resized: Tensor = transforms.resize(image, list(wanted), antialias=True)
+    floats = image.float() if image.dtype == torch.uint16 else image
+    resized: Tensor = transforms.resize(floats, list(wanted), antialias=True)
     return resized
 
 
-def on_plane(images: Sequence[Tensor], plane_hw: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Images, uint8 (3, H, W), as what a file takes: uint8 (N, 3, H, W), each at the top left, and int64 (N, 2).
+def on_plane(
+    images: Sequence[Tensor], limits: InputCard, plane_hw: tuple[int, int] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images (C, H, W) as what a file takes: (N, C, H, W), each at the top left, and int64 (N, 2).
 
     Args:
-        plane_hw: (H, W); None: the largest sides.
+        plane_hw: (H, W) of a file of any size; None: the largest sides.
     """
-    return on_planes([image.numpy() for image in images], plane_hw)
+    return on_planes([image.numpy() for image in images], limits.static_hw or plane_hw, limits.values)
 
 
 def predictions(found: dict[str, np.ndarray], sizes: np.ndarray) -> list[Prediction]:
@@ -82,9 +85,9 @@ class FileModel(nn.Module):
         return [size_hw if form.static_hw is None else fitting_shape(size_hw, form.static_hw)]
 
     def forward(self, images: Sequence[Tensor], paste_masks: bool = True) -> list[Prediction]:
-        """Predictions of images (3, H, W) of uint8; masks on their boxes without `paste_masks`."""
+        """Predictions of images (C, H, W); masks on their boxes without `paste_masks`."""
         form = self.session.card.input
-        planes, sizes = on_plane([fit(image.cpu(), form) for image in images], form.static_hw)
+        planes, sizes = on_plane([fit(image.cpu(), form) for image in images], form)
         out = []
         for image, size, one in zip(
             images, sizes.tolist(), predictions(self.session.run(planes, sizes), sizes), strict=True

@@ -86,7 +86,7 @@ class Prover:
             self.on_records(cfg, records)
         else:
             fixed = self.session.card.input.static_hw
-            made = noise_images(_SYNTHETIC if fixed is None else [fixed] * len(_SYNTHETIC), 7)
+            made = self._made(_SYNTHETIC if fixed is None else [fixed] * len(_SYNTHETIC), 7)
             self._compare("images that the exporter made", [made[i : i + 2] for i in range(0, len(made), 2)])
         if self._times:
             pytorch, file = zip(*self._times, strict=True)
@@ -102,15 +102,15 @@ class Prover:
         cell = max(strides.values())
         usual = hw or (4 * cell + 3, 5 * cell + 10)
         number = 3 if card.batch is None else card.batch + 1
-        self._compare("another batch", [noise_images([usual] * number, 1), noise_images([usual], 2)])
+        self._compare("another batch", [self._made([usual] * number, 1), self._made([usual], 2)])
         if hw is None:
             sizes = [(3 * cell + 5, 7 * cell + 1), (6 * cell + 7, 2 * cell + 9)]
-            self._compare("another size", [noise_images([size], 3) for size in sizes])
+            self._compare("another size", [self._made([size], 3) for size in sizes])
         else:
             self.evidence.checks.append(Tally("another size", skipped=f"{_NOT_PROVED}: {hw[0]}x{hw[1]}"))
-        self._compare("a blank image", [[image * 0 for image in noise_images([usual], 4)]])
+        self._compare("a blank image", [[image * 0 for image in self._made([usual], 4)]])
         small = (usual[0] // 2 + 1, usual[1] * 2 // 3)
-        self._compare("images smaller than their plane", [noise_images([usual, small], 5)], plane=usual)
+        self._compare("images smaller than their plane", [self._made([usual, small], 5)], plane=usual)
 
     def on_records(self, cfg: ConfigNode, records: Records) -> None:
         """Validation images, with the scores of both."""
@@ -136,6 +136,9 @@ class Prover:
         self.evidence.metrics = {key: (scores[0][key], scores[1].get(key, float("nan"))) for key in scores[0]}
 
     # ------------------------------------------------------------------ inside
+    def _made(self, sizes_hw: Sequence[tuple[int, int]], seed: int) -> list[Tensor]:
+        return noise_images(sizes_hw, seed, self.reference.model.preprocessor)
+
     def _compare(self, name: str, batches: Sequence[list[Tensor]], plane: tuple[int, int] | None = None) -> None:
         tally = Tally(name)
         self.evidence.checks.append(tally)
@@ -146,7 +149,7 @@ class Prover:
         self, tally: Tally, images: list[Tensor], names: Sequence[str], plane: tuple[int, int] | None = None
     ) -> tuple[list[Prediction], list[Prediction]]:
         """The predictions of PyTorch and of the file, compared."""
-        planes, sizes = on_plane(images, self.session.card.input.static_hw or plane)
+        planes, sizes = on_plane(images, self.session.card.input, plane)
         plane_hw = (planes.shape[2], planes.shape[3])
         start = time.perf_counter()
         pytorch = self.reference.predict(images, plane_hw)

@@ -1,4 +1,4 @@
-"""The graph of a detector: from a batch of uint8 images to a fixed number of detections, everything inside.
+"""The graph of a detector: from a batch of images to a fixed number of detections, everything inside.
 
 Legend: N images, H and W sides of their plane, D detections of an image, S side of a mask, P keypoints.
 """
@@ -40,7 +40,8 @@ _ASSERTING = "prefer_deferred_runtime_asserts_over_guards"
 class ExportableDetector(nn.Module):
     """A detector whose forward pass takes and gives tensors of fixed meaning, whatever the family.
 
-    `forward(images, sizes)` takes uint8 (N, 3, H, W), RGB, and int64 (N, 2): height and width of each image, which
+    `forward(images, sizes)` takes uint8 (N, 3, H, W), RGB, or float32 (N, C, H, W), channels in the values of their
+    files, and int64 (N, 2): height and width of each image, which
     stands at the top left of its plane. It gives, in this order, boxes float32 (N, D, 4), scores float32 (N, D),
     labels int64 (N, D) and count int64 (N,), then what else the model finds: masks float32 (N, D, S, S),
     probabilities on the boxes; keypoints float32 (N, D, P, 3). Rows from `count` on are zeros.
@@ -98,14 +99,16 @@ def trace(
     coarsest = max(strides.values())
     height, width = (cells * coarsest - 1 for cells in _TRACED_CELLS) if size is None else size
     number = 2 if batch is None else batch
-    images = torch.zeros((number, 3, height, width), dtype=torch.uint8)
+    form = model.preprocessor.form
+    dtype = torch.float32 if form.as_stored else torch.uint8
+    images = torch.zeros((number, form.channels, height, width), dtype=dtype)
     inputs = (images, torch.tensor([[height, width]] * number))
     n = Dim("batch", min=1, max=_MOST) if batch is None else None
     free = {axis: Dim(name, min=2 * coarsest + 1, max=_LONGEST) for axis, name in ((2, "height"), (3, "width"))}
     sides = {} if size else free
     first = {} if n is None else {0: n}
     shapes: dict[str, Any] = {"images": {**first, **sides}, "sizes": first}
-    small = torch.zeros((1, 3, *(size or (2 * coarsest, 2 * coarsest))), dtype=torch.uint8)
+    small = torch.zeros((1, form.channels, *(size or (2 * coarsest, 2 * coarsest))), dtype=dtype)
     with without_graphs(model):
         whole = folded(ExportableDetector(model), small, torch.tensor([small.shape[-2:]]))
     with torch.no_grad(), naming_culprit(whole):

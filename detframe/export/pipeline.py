@@ -158,7 +158,10 @@ def _limits(model: GeneralizedRCNN, cfg: ConfigNode, plan: Plan) -> InputCard:
     """How the file takes images."""
     height, width = plan.size or (None, None)
     keys = cfg.INPUT
-    return InputCard(height, width, plan.batch, keys.MIN_SIZE_TEST, keys.MAX_SIZE_TEST, model.preprocessor.divisor)
+    preprocessor = model.preprocessor
+    values = "float32" if preprocessor.form.as_stored else InputCard.values
+    sizes = (keys.MIN_SIZE_TEST, keys.MAX_SIZE_TEST)
+    return InputCard(height, width, plan.batch, *sizes, preprocessor.divisor, preprocessor.form.channels, values)
 
 
 def _write(

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from detframe.modeling import GeneralizedRCNN
+from detframe.modeling.preprocessor import Preprocessor
 from detframe.structures import ImageList, Prediction
 
 # Relative disturbances of the normalised pixels, of the size of float32's rounding, each with noise of its own
@@ -33,7 +34,7 @@ class Reference:
         """Detections; masks on their boxes.
 
         Args:
-            images: uint8 (3, H, W).
+            images: (C, H, W).
             plane_hw: what they lie in; PyTorch pads as much.
         """
         with torch.no_grad():
@@ -75,17 +76,19 @@ def _other_kernels() -> Iterator[None]:
             yield
 
 
-def noise_images(sizes_hw: Sequence[tuple[int, int]], seed: int) -> list[Tensor]:
-    """Pictures of soft noise with rectangles in it, uint8 (3, H, W), always the same for a seed."""
-    generator = np.random.default_rng(seed)
-    out = []
+def noise_images(sizes_hw: Sequence[tuple[int, int]], seed: int, preprocessor: Preprocessor) -> list[Tensor]:
+    """Pictures of soft noise with rectangles in it, always the same for a seed: uint8 (3, H, W), or channels (C, H, W),
+    float32, spread around the mean of a model by its deviation."""
+    generator, out = np.random.default_rng(seed), []
+    form, mean, std = preprocessor.form, preprocessor.mean.cpu(), preprocessor.std.cpu()
     for height, width in sizes_hw:
-        coarse = torch.from_numpy(generator.uniform(0, 255, (1, 3, 6, 8)).astype(np.float32))
+        coarse = torch.from_numpy(generator.uniform(0, 255, (1, form.channels, 6, 8)).astype(np.float32))
         image = F.interpolate(coarse, size=(height, width), mode="bilinear")[0]
         for _ in range(6):
             y, x = generator.integers(0, height), generator.integers(0, width)
             h, w = 1 + generator.integers(0, max(1, height // 2)), 1 + generator.integers(0, max(1, width // 2))
-            colour = torch.from_numpy(generator.uniform(0, 255, (3, 1, 1)).astype(np.float32))
+            colour = torch.from_numpy(generator.uniform(0, 255, (form.channels, 1, 1)).astype(np.float32))
             image[:, y : y + h, x : x + w] = colour
-        out.append(image.round().clamp(0, 255).to(torch.uint8))
+        image = image.round().clamp(0, 255)
+        out.append(mean + (image - 128) / 64 * std if form.as_stored else image.to(torch.uint8))
     return out

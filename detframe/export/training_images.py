@@ -98,5 +98,5 @@ class TrainingImages:
         return float(np.mean([metrics[name] for name in _METRICS if name in metrics] or list(metrics.values())))
 
     def _add(self, images: list[Tensor], targets: Sequence[Target], limits: InputCard) -> None:
-        self.batches.append(on_plane(images, limits.static_hw))
+        self.batches.append(on_plane(images, limits))
         self._targets.append(targets)

@@ -136,7 +136,8 @@ class FileWay:
         image, size_hw = as_small_array(source, self._wanted if self.scaled else None, self.form)
         small_hw = (image.shape[0], image.shape[1])
         shown = None if small_hw == size_hw else shown_hw(small_hw, size_hw)
-        return resize_image(image, self._wanted(size_hw), shown), size_hw
+        resized = resize_image(image, self._wanted(size_hw), shown)
+        return resized.astype(self.session.card.input.values, copy=False), size_hw
 
     def shape(self, image: np.ndarray, size_hw: SizeHW) -> Hashable:
         """See `Way`."""

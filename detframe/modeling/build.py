@@ -160,7 +160,7 @@ def build_outline(cfg: ConfigNode) -> GeneralizedRCNN:
 def _build_rpn(cfg: ConfigNode, backbone: Any) -> nn.Module:
     """MODEL.RPN; where it assigns by receptive fields that nobody wrote down, by those of the backbone."""
     if cfg.MODEL.RPN.ASSIGNER == "rfla" and not cfg.MODEL.RPN.ASSIGNMENT.RFLA_FIELDS:
-        fields = receptive_fields(backbone, _strides_for(cfg, backbone, "RPN"))
+        fields = receptive_fields(backbone, _strides_for(cfg, backbone, "RPN"), cfg.INPUT.CHANNELS)
         cfg = cfg.changed([("MODEL.RPN.ASSIGNMENT.RFLA_FIELDS", fields)])
     return _build(RPN_HEADS.get(cfg.MODEL.RPN.NAME), cfg, backbone, "RPN")
 

@@ -35,7 +35,7 @@ class _UnboundedError(Exception):
     """The network attends."""
 
 
-def receptive_fields(extractor: nn.Module, strides: Mapping[str, int]) -> list[float]:
+def receptive_fields(extractor: nn.Module, strides: Mapping[str, int], channels: int = 3) -> list[float]:
     """Theoretical receptive fields of the levels of an extractor, finest first, in pixels: side + (k - 1) * step for
     each convolution or pooling over k cells on the longest way (RFLA, arXiv:2208.08738, section 3.2).
 
@@ -46,12 +46,13 @@ def receptive_fields(extractor: nn.Module, strides: Mapping[str, int]) -> list[f
         extractor: its method `bottom_up`, images to the bottom-up map of each level that has one, or else its `forward`
             is looked at.
         strides: of the levels that are asked for.
+        channels: of the images.
 
     Raises:
         ValueError: a network that attends, or whose steps cannot be followed.
     """
     try:
-        fields = _fields_of_maps(extractor)
+        fields = _fields_of_maps(extractor, channels)
     except _UnboundedError:
         raise _underivable("the network attends, so that a cell sees the whole image") from None
     except Exception as error:  # whatever a network of others does not bear
@@ -73,9 +74,9 @@ def _underivable(why: str) -> InvalidValueError:
     )
 
 
-def _fields_of_maps(extractor: Any) -> dict[str, Field]:
+def _fields_of_maps(extractor: Any, channels: int) -> dict[str, Field]:
     side = 2 * max(max(extractor.strides.values()), int(getattr(extractor, "size_divisibility", 1)))
-    image = torch.zeros((1, 3, side, side), device="cpu")
+    image = torch.zeros((1, channels, side, side), device="cpu")
     network = _BottomUp(extractor)
     members = [*network.named_parameters(), *network.named_buffers()]
     # without memory: nothing of them is read

@@ -64,3 +64,15 @@ def test_the_same_size_is_the_same_image():
 )
 def test_the_largest_size_that_fits_into_a_plane(size_hw, plane_hw, expected):
     assert fitting_shape(size_hw, plane_hw) == expected
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+@pytest.mark.parametrize("to_hw", [(20, 31), (97, 140), (61, 40), (33, 61)])
+def test_other_values_as_torch_resizes_floats(dtype: str, to_hw: tuple[int, int]):
+    image = (np.random.default_rng(0).random((61, 61, 5)) * 60000).astype(dtype)
+    theirs = torch.nn.functional.interpolate(
+        torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None], to_hw, mode="bilinear", antialias=True
+    )[0].permute(1, 2, 0)
+    ours = resize_image(image, to_hw)
+    assert ours.dtype == image.dtype and ours.shape == (*to_hw, 5)
+    np.testing.assert_allclose(ours, theirs.numpy(), atol=1.01 if dtype == "uint16" else 0.2, rtol=1e-5)
