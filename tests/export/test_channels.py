@@ -14,6 +14,7 @@ from detframe.modeling import build_detection_model
 from tests.data.channel_sets import MEANS, scene, write_channels
 from tests.engine.ranks import tiny_config
 
+pytestmark = pytest.mark.slow  # an export takes half a minute
 CHANNELS = 4
 
 
@@ -25,14 +26,14 @@ def detector() -> Detector:
     torch.manual_seed(0)
     model = build_detection_model(cfg)
     torch.nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=0.05)
-    return Detector(model.eval(), cfg, {"class_names": ["odd", "even"], "category_ids": [1, 2]})
+    return Detector(model.eval(), cfg, {"class_names": ["odd", "even"], "category_ids": [1, 2]}, "off")
 
 
 @pytest.fixture(scope="module", params=["onnx", "xml"])
 def exported(request, detector, tmp_path_factory) -> Detector:
     pytest.importorskip({"onnx": "onnxruntime", "xml": "openvino"}[request.param])
     path = tmp_path_factory.mktemp("exported") / f"model.{request.param}"
-    detector.export(path)  # proves it on images around the mean of the model
+    detector.export(path, size=(64, 64), batch=1)  # proves it on images around the mean of the model
     return Detector.load(path)
 
 
