@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
-from torch.fx.experimental.symbolic_shapes import has_free_unbacked_symbols
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 SYMBOLS = (torch.SymInt, torch.SymBool, torch.SymFloat)
 
@@ -28,10 +28,10 @@ def sizes_of_example(program: ExportedProgram) -> Iterator[None]:
     outputs = set(program.graph.output_node().all_input_nodes)
     inner = [node for node in program.graph.nodes if node.op == "call_function" and node not in outputs]
     before = {node: node.meta["val"] for node in inner if "val" in node.meta}
-    found = _Recorded(program).values
+    found, known = _Recorded(program).values, set[Any]()
     try:
         for node, value in before.items():
-            node.meta["val"] = _as_in(value, found.get(node))
+            node.meta["val"] = _as_in(value, found.get(node), known)
         yield
     finally:
         for node, value in before.items():
@@ -73,12 +73,21 @@ def _described(result: Any) -> Any:
     return [_described(part) for part in result] if isinstance(result, (list, tuple)) else result
 
 
-def _as_in(value: Any, found: Any) -> Any:
-    """What a graph says of a value, with the sizes of the example; those that depend on numbers in tensors stay."""
+def _as_in(value: Any, found: Any, known: set[Any]) -> Any:
+    """What a graph says of a value, with the sizes of the example.
+
+    Sizes that depend on numbers in tensors stay where they first come up, and in what is computed of sizes.
+
+    Args:
+        known: the symbols of those that have come up; new ones are added.
+    """
     if isinstance(value, (list, tuple)):
-        return type(value)(_as_in(part, of_example) for part, of_example in zip(value, found, strict=True))
-    if isinstance(value, SYMBOLS):
-        return value if has_free_unbacked_symbols(value) else found
-    if not isinstance(value, Tensor) or has_free_unbacked_symbols(value):
+        return type(value)(_as_in(part, of_example, known) for part, of_example in zip(value, found, strict=True))
+    if not isinstance(value, (Tensor, *SYMBOLS)):
         return value
-    return value.new_empty_strided(*found)
+    symbols = set(free_unbacked_symbols(value))
+    new = symbols - known
+    known.update(symbols)
+    if isinstance(value, Tensor):
+        return value if new else value.new_empty_strided(*found)
+    return value if symbols else found

@@ -114,7 +114,25 @@ def trace(
     with torch.no_grad(), naming_culprit(whole):
         options: dict[str, Any] = {"strict": False, _ASSERTING: True}
         program = torch.export.export(whole, inputs, dynamic_shapes=shapes, **options)
+    _without_idle_casts(program)
     return program, inputs
+
+
+def _without_idle_casts(program: ExportedProgram) -> None:
+    """Take out casts to the dtype that a tensor has, and the checks of dtypes that torch.export puts before each cast.
+
+    They compute nothing; of a PointRend they are every twelfth node of a graph, which takes its time to load.
+    """
+    outputs = set(program.graph.output_node().all_input_nodes)
+    for node in program.graph.nodes:
+        if node.target is torch.ops.aten._assert_tensor_metadata.default:
+            program.graph.erase_node(node)
+        elif node.target is torch.ops.aten.to.dtype and len(node.args) == 2 and not node.kwargs and node not in outputs:
+            source, dtype = node.args
+            if source.meta["val"].dtype == dtype:
+                node.replace_all_uses_with(source)
+                program.graph.erase_node(node)
+    program.graph_module.recompile()
 
 
 def check_exporter() -> None:

@@ -105,7 +105,15 @@ def test_a_program_keeps_its_free_sizes_and_says_of_others_what_the_example_has(
             assert list(map(str, one.meta["val"].shape)) == list(map(str, other.meta["val"].shape))
     with zipfile.ZipFile(path) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith("models/model.json")]
-        assert archive.read(name).count(b"expr_str") < 300
+        assert archive.read(name).count(b"expr_str") < 40
+
+
+def test_a_program_holds_no_idle_casts(program):
+    aten = torch.ops.aten
+    casts = [node for node in program.graph.nodes if node.target is aten.to.dtype]
+    assert casts
+    assert all(node.args[0].meta["val"].dtype != node.args[1] for node in casts if node.args[0].op == "call_function")
+    assert not [node for node in program.graph.nodes if node.target is aten._assert_tensor_metadata.default]
 
 
 def test_a_program_loads_in_seconds(written):

@@ -8,7 +8,7 @@ import torch
 
 from detframe.ops.compacting import fixed_shapes
 from detframe.ops.exportable import exporting
-from detframe.ops.points import regular_grid, sample_level, sample_regions, to_image
+from detframe.ops.points import level_sampler, regular_grid, sample_regions, to_image
 
 
 def bilinear(grid, x, y):
@@ -45,7 +45,7 @@ def test_values_of_a_level():
     feature = torch.randn(2, 3, 6, 8)
     points = torch.rand(4, 5, 2) * torch.tensor([34.0, 26]) - 1
     image = torch.tensor([0, 0, 0, 1])
-    found = sample_level(feature, 4, points, image)
+    found = level_sampler(feature, 4, image)(points)
     for r in range(4):
         for p in range(5):
             x, y = (points[r, p] / 4).tolist()
@@ -59,10 +59,10 @@ def test_values_of_a_level_are_the_same_in_a_graph():
     points = torch.rand(4, 40, 2) * torch.tensor([50.0, 40]) - 9
     points[:, :4] = torch.tensor([[-2.0, -2], [32, 24], [34, 26], [1e6, -1e6]])
     image = torch.tensor([0, 0, 1, 1])
-    wanted = sample_level(feature, 4, points, image)
+    wanted = level_sampler(feature, 4, image)(points)
     with exporting():
-        torch.testing.assert_close(sample_level(feature, 4, points, image), wanted, atol=1e-5, rtol=1e-5)
-        assert sample_level(feature, 4, points[:0], image[:0]).shape == (0, 3, 40)
+        torch.testing.assert_close(level_sampler(feature, 4, image)(points), wanted, atol=1e-5, rtol=1e-5)
+        assert level_sampler(feature, 4, image[:0])(points[:0]).shape == (0, 3, 40)
 
 
 def test_values_of_a_level_are_the_same_in_fixed_shapes():
@@ -72,12 +72,12 @@ def test_values_of_a_level_are_the_same_in_fixed_shapes():
     points[:, :6] = torch.tensor([[-2.0, -2], [32, 24], [34, 26], [1e6, -1e6], [16, 25.9], [16, -1.9]])
     image = torch.tensor([0, 0, 1, 2, 2])
     factor = torch.randn(5, 3, 40)
-    wanted = sample_level(feature, 4, points, image)
+    wanted = level_sampler(feature, 4, image)(points)
     (wanted * factor).sum().backward()
     gradient, feature.grad = feature.grad, None
     with fixed_shapes():
-        found = sample_level(feature, 4, points, image)
-        assert sample_level(feature, 4, points[:0], image[:0]).shape == (0, 3, 40)
+        found = level_sampler(feature, 4, image)(points)
+        assert level_sampler(feature, 4, image[:0])(points[:0]).shape == (0, 3, 40)
     (found * factor).sum().backward()
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(feature.grad, gradient, atol=1e-5, rtol=1e-5)
@@ -89,5 +89,5 @@ def test_places_keep_their_digits_in_half_precision(shapes):
     feature = torch.arange(300.0).expand(1, 1, 4, 300).to(torch.bfloat16)
     points = torch.tensor([[[4 * 255.5, 8.0], [4 * 100.5, 8.0]]])
     with shapes():
-        found = sample_level(feature, 4, points, torch.tensor([0]))
+        found = level_sampler(feature, 4, torch.tensor([0]))(points)
     assert found.dtype == torch.bfloat16 and found.flatten().tolist() == [255, 100]

@@ -5,7 +5,7 @@ Legend: R RoIs over all images, C channels of the pyramid, K classes, P points, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -21,7 +21,7 @@ from detframe.modeling.proposals import Regions
 from detframe.modeling.roi_heads.box_head import class_rows
 from detframe.modeling.roi_heads.mask import mask_targets
 from detframe.ops import random_keys
-from detframe.ops.points import regular_grid, sample_level, sample_regions, to_image
+from detframe.ops.points import level_sampler, regular_grid, sample_regions, to_image
 from detframe.ops.ragged import places
 from detframe.registry import MASK_HEADS
 from detframe.structures.mask_targets import sample_on_host
@@ -129,7 +129,8 @@ class PointRendBranch(nn.Module):
         self, features: Mapping[str, Tensor], regions: Regions, gt: GroundTruth, pooled: Tensor | None = None
     ) -> dict[str, Tensor]:
         """`loss_mask` of the coarse masks, `loss_mask_point` at sampled points. Foreground RoIs only."""
-        maps = self._coarse(features, regions.boxes, regions.image)
+        fine = level_sampler(features[self.feature], self.stride, regions.image)
+        maps = self._coarse(fine, regions.boxes)
         coarse = class_rows(maps, regions.labels)
         count = global_normalizer(regions.count())
         wanted = mask_targets(gt, regions, coarse.shape[-1], self.target_mode)
@@ -138,7 +139,7 @@ class PointRendBranch(nn.Module):
         mask = F.binary_cross_entropy_with_logits(coarse, wanted, weights[0], reduction="sum")
         mask = mask / (count * coarse.shape[-1] ** 2)
         points = self._training_points(coarse.detach(), regions, gt)
-        logits = class_rows(self._at(features, maps, points, regions.boxes, regions.image), regions.labels)
+        logits = class_rows(self._at(fine, maps, points, regions.boxes), regions.labels)
         truth = self._truth(gt, regions, to_image(points, regions.boxes))
         point = F.binary_cross_entropy_with_logits(logits, truth, weights[1], reduction="sum")
         point = point / (count * self.num_points)
@@ -148,32 +149,33 @@ class PointRendBranch(nn.Module):
         self, features: Mapping[str, Tensor], boxes: Tensor, labels: Tensor, image: Tensor, pooled: Tensor | None = None
     ) -> Tensor:
         """Probability of the object within each box: (R, S, S)."""
-        maps = self._coarse(features, boxes, image)
+        fine = level_sampler(features[self.feature], self.stride, image)
+        maps = self._coarse(fine, boxes)
         side, steps = maps.shape[-1], self.steps
         while steps and 4 * side**2 <= self.step_points:  # all cells would be predicted anew: begin there
             side, steps = 2 * side, steps - 1
         points = regular_grid(boxes.shape[0], side, boxes.device)
-        logits = class_rows(self._at(features, maps, points, boxes, image), labels).reshape(-1, 1, side, side)
+        logits = class_rows(self._at(fine, maps, points, boxes), labels).reshape(-1, 1, side, side)
         for _ in range(steps):
             logits = F.interpolate(logits, scale_factor=2.0, mode="bilinear")
             side *= 2
             flat = logits.flatten(1)
             cells = flat.abs().topk(min(self.step_points, side**2), 1, largest=False, sorted=False).indices
             points = (torch.stack([cells % side, cells // side], -1) + 0.5) / side
-            anew = class_rows(self._at(features, maps, points, boxes, image), labels)
+            anew = class_rows(self._at(fine, maps, points, boxes), labels)
             logits = flat.scatter(1, cells, anew).reshape(-1, 1, side, side)
         return logits[:, 0].sigmoid()
 
-    def _coarse(self, features: Mapping[str, Tensor], boxes: Tensor, image: Tensor) -> Tensor:
+    def _coarse(self, fine: Callable[[Tensor], Tensor], boxes: Tensor) -> Tensor:
         side = 2 * self.coarse.side
         points = to_image(regular_grid(boxes.shape[0], side, boxes.device), boxes)
-        sampled = sample_level(features[self.feature], self.stride, points, image)
+        sampled = fine(points)
         return self.coarse(sampled.reshape(boxes.shape[0], sampled.shape[1], side, side))
 
-    def _at(self, features: Mapping[str, Tensor], maps: Tensor, points: Tensor, boxes: Tensor, image: Tensor) -> Tensor:
+    def _at(self, fine: Callable[[Tensor], Tensor], maps: Tensor, points: Tensor, boxes: Tensor) -> Tensor:
         """Logits of the point head at points (R, P, 2) of the boxes: (R, K, P)."""
-        fine = sample_level(features[self.feature], self.stride, to_image(points, boxes), image)
-        return self.point_head(fine, sample_regions(maps, points))
+        logits: Tensor = self.point_head(fine(to_image(points, boxes)), sample_regions(maps, points))
+        return logits
 
     @torch.no_grad()
     def _training_points(self, coarse: Tensor, regions: Regions, gt: GroundTruth) -> Tensor:
