@@ -60,8 +60,9 @@ class TrainingState(TypedDict):
     images_seen: NotRequired[int]
     max_images: NotRequired[int]
     place: NotRequired[dict[str, Any]]  # in the data
-    model: NotRequired[dict[str, Tensor]]  # the weights that are trained, where "model" is their moving average
+    model: NotRequired[dict[str, Tensor]]  # the weights that are trained, where "model" is their average
     ema_updates: NotRequired[int]
+    swa_updates: NotRequired[int]
     statistics: NotRequired[dict[str, Tensor]]  # running ones of training, where "model" has others (TEST.PRECISE_BN)
 
 

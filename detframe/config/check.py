@@ -93,6 +93,11 @@ def doubts(cfg: ConfigNode) -> list[str]:
             f"SOLVER.WARMUP_ITERS {solver.WARMUP_ITERS} is longer than SOLVER.MAX_ITER {solver.MAX_ITER}: the learning "
             "rate never reaches BASE_LR"
         )
+    if 0 < solver.SWA_START <= solver.MAX_ITER < solver.SWA_START + solver.SWA_PERIOD:
+        out.append(
+            f"SOLVER.SWA_START {solver.SWA_START} and SWA_PERIOD {solver.SWA_PERIOD} leave one iteration alone before "
+            f"SOLVER.MAX_ITER {solver.MAX_ITER}: the mean is its weights"
+        )
     if cfg.TEST.EVAL_PERIOD and not cfg.DATASETS.TEST:
         out.append(f"TEST.EVAL_PERIOD is {cfg.TEST.EVAL_PERIOD}, but DATASETS.TEST is empty: nothing is evaluated")
     return [*out, *without_effect(cfg)]
@@ -109,6 +114,10 @@ def _solver(cfg: ConfigNode) -> Findings:
         yield "SOLVER.ACCUMULATE_STEPS", f"a divisor of SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH}"
     if solver.OPTIMIZER == "SGD" and solver.NESTEROV and solver.MOMENTUM == 0:
         yield "SOLVER.MOMENTUM", "above 0, as SOLVER.NESTEROV is on"
+    if solver.SWA_START and solver.EMA_DECAY:
+        yield "SOLVER.EMA_DECAY", "0 with SOLVER.SWA_START: one of two averages is evaluated and saved"
+    if solver.SWA_START and parse_duration(solver.SWA_PERIOD, 1, 1) == 0:
+        yield "SOLVER.SWA_PERIOD", "above 0 with SOLVER.SWA_START"
     if solver.EARLY_STOP_PATIENCE and parse_duration(cfg.TEST.EVAL_PERIOD, 1, 1) == 0:
         yield "SOLVER.EARLY_STOP_PATIENCE", "0, or it needs evaluations during training: set TEST.EVAL_PERIOD"
     if solver.EARLY_STOP_PATIENCE and not cfg.DATASETS.TEST:

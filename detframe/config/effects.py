@@ -56,6 +56,9 @@ def without_effect(cfg: ConfigNode) -> Iterator[str]:
     yield from _sampling(cfg, set_keys)
     yield from _schedule(cfg, set_keys)
     yield from _losses(cfg, set_keys)
+    averaged = [key for key in set_keys if key in ("SOLVER.SWA_PERIOD", "SOLVER.SWA_LR_FACTOR")]
+    if averaged and not cfg.SOLVER.SWA_START:
+        yield _said(averaged, "SOLVER.SWA_START is 0")
     regions = [key for key in set_keys if key in _OF_REGIONS]
     if regions and not cfg.MODEL.ROI_HEADS.NAME:
         yield _said(regions, "MODEL.ROI_HEADS.NAME is empty, so that there are no ROI heads")

@@ -33,11 +33,12 @@ from detframe.engine.step import StepSettings
 from detframe.engine.teaching import give_teacher
 from detframe.engine.trainer import Hook, Trainer
 from detframe.errors import InvalidValueError, listed
+from detframe.layers import training_norms
 from detframe.modeling import build_detection_model
 from detframe.parallel.collectives import rank, world_size
 from detframe.parallel.device import resolve_amp, resolve_device
 from detframe.solver import (
-    ModelEMA,
+    build_average,
     build_lr_schedule,
     build_optimizer,
     check_schedule,
@@ -64,7 +65,7 @@ def build_trainer(inputs: RunInputs, folder: Path, weights: str, checkpoint: Che
     cfg = inputs.cfg
     model = build_detection_model(cfg)
     log_model(model, parameter_groups(cfg, model))
-    for line in idle_patterns(cfg, model):
+    for line in [*idle_patterns(cfg, model), *averaged_norms(cfg, model)]:
         logger.warning("%s", line)
     if checkpoint is not None:
         check_resumable(model, checkpoint.model)
@@ -95,13 +96,22 @@ def build_trainer(inputs: RunInputs, folder: Path, weights: str, checkpoint: Che
         device=device,
         guard=FiniteGuard(folder, cfg, meta, file_names(inputs.records)),
         hooks=build_hooks(inputs, model, Checkpointer(folder, meta, cfg.SOLVER.KEEP_LAST), start),
-        ema=ModelEMA(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY > 0 else None,
+        ema=build_average(cfg, model),
         place=place,
         norms=build_precise_norms(cfg, model, inputs.records, settings.autocast(device)),
     )
     if checkpoint is not None:
         trainer.load_training_state(checkpoint if comparable(inputs.changes) else without_measures(checkpoint))
     return trainer
+
+
+def averaged_norms(cfg: ConfigNode, model: nn.Module) -> Iterator[str]:
+    """What becomes of the statistics of batch norms where SOLVER.SWA_START averages weights far from each other."""
+    if cfg.SOLVER.SWA_START and not cfg.TEST.PRECISE_BN.ENABLED and training_norms(model):
+        yield (
+            "SOLVER.SWA_START averages the running statistics of batch norms like weights, and not what the averaged "
+            "weights would give; TEST.PRECISE_BN.ENABLED True measures them for these weights before each evaluation"
+        )
 
 
 def step_settings(cfg: ConfigNode, device: torch.device) -> StepSettings:

@@ -65,7 +65,7 @@ def _plain(value: Any) -> Any:
 
 def held_tensors(trainer: Trainer, saved: bool) -> Iterator[tuple[str, Tensor]]:
     """What must stay finite in a training, by name: parameters, and with `saved` all else that a checkpoint takes over:
-    running statistics, the moving average, the states of the optimizer."""
+    running statistics, the average of the weights, the states of the optimizer."""
     named = dict(trainer.model.named_parameters())
     yield from named.items()
     if not saved:
@@ -75,7 +75,7 @@ def held_tensors(trainer: Trainer, saved: bool) -> Iterator[tuple[str, Tensor]]:
         if name not in named and name not in exempt:
             yield name, value
     if trainer.ema is not None:
-        yield from ((f"{n} (moving average)", v) for n, v in trainer.ema.average.items() if n not in exempt)
+        yield from ((f"{n} (average)", v) for n, v in trainer.ema.average.items() if n not in exempt)
     names = {id(parameter): name for name, parameter in named.items()}
     for parameter, entries in trainer.optimizer.state.items():
         owner = names.get(id(parameter), "a parameter")

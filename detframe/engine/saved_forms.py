@@ -87,6 +87,7 @@ TRAINING = {
     "max_images?": COUNT,
     "model?": TENSORS,
     "ema_updates?": COUNT,
+    "swa_updates?": COUNT,
     "statistics?": TENSORS,
     "place?": {
         "stretches": [Kind("three whole numbers", lambda value: isinstance(value, list | tuple))],

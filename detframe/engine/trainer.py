@@ -37,7 +37,7 @@ from detframe.errors import ProcessFailedError
 from detframe.parallel.collectives import any_rank, gather_objects, max_over_ranks, rank, world_size
 from detframe.parallel.joining import wrap
 from detframe.parallel.stopping import RunStopped, StopSignals
-from detframe.solver import ModelEMA, learning_rate, load_optimizer_state, parameter_names, set_learning_rate
+from detframe.solver import WeightAverage, learning_rate, load_optimizer_state, parameter_names, set_learning_rate
 from detframe.solver.schedules import Schedule
 from detframe.structures import Target
 
@@ -128,7 +128,7 @@ class Trainer:
         device: torch.device,
         guard: Guard,
         hooks: Sequence[Hook] = (),
-        ema: ModelEMA | None = None,
+        ema: WeightAverage | None = None,
         place: Place | None = None,
         norms: PreciseNorms | None = None,
     ) -> None:
@@ -275,9 +275,9 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.ema is not None:
-            self.ema.update(self.model)
         self.iteration += 1
+        if self.ema is not None:
+            self.ema.update(self.model, self.iteration)
         self.recent.append(Trace(lr, torch.stack(list(losses.values())).sum(), step.grad_norm))
         step.seconds = time.perf_counter() - start
         self.last_step = step

@@ -1,4 +1,4 @@
-"""The weights of a training in their three forms: those that are trained, their moving average, and those for use."""
+"""The weights of a training in their three forms: those that are trained, their average, and those for use."""
 
 from __future__ import annotations
 
@@ -12,25 +12,30 @@ from torch import Tensor, nn
 from detframe.checkpoint import Checkpoint
 from detframe.engine.precise_norms import PreciseNorms, filled
 from detframe.parallel.collectives import world_size
-from detframe.solver import ModelEMA
+from detframe.solver import WeightAverage
 from detframe.structures.forms import check_fit
 
 
 class Weights:
-    """What is evaluated and saved for use: the moving average of the model's weights where there is one, else these;
-    with statistics of batch norms that are measured for them, where they are.
+    """What is evaluated and saved for use: the average of the model's weights where it has begun, else these; with
+    statistics of batch norms that are measured for them, where they are.
 
     Args:
-        ema: the moving average, or None.
+        ema: the average, moving or plain, or None.
         norms: what measures the statistics of batch norms; None keeps their moving averages.
     """
 
-    def __init__(self, model: nn.Module, ema: ModelEMA | None, norms: PreciseNorms | None) -> None:
+    def __init__(self, model: nn.Module, ema: WeightAverage | None, norms: PreciseNorms | None) -> None:
         self.model, self.ema, self.norms = model, ema, norms
 
+    @property
+    def _begun(self) -> WeightAverage | None:
+        """The average, where it is what is used."""
+        return self.ema if self.ema is not None and self.ema.begun else None
+
     def averaged(self) -> dict[str, Tensor]:
-        """The moving average of the weights where there is one, else the weights; with the statistics of training."""
-        return self.model.state_dict() if self.ema is None else self.ema.average
+        """The average of the weights where it has begun, else the weights; with the statistics of training."""
+        return self.model.state_dict() if self._begun is None else self._begun.average
 
     def statistics(self, iteration: int) -> dict[str, Tensor]:
         """Statistics that are measured for the weights after so many iterations, by name; or {}."""
@@ -66,14 +71,14 @@ class Weights:
                 yield
 
     def _averaged(self) -> AbstractContextManager[Any]:
-        return nullcontext() if self.ema is None else self.ema.applied_to(self.model)
+        return nullcontext() if self._begun is None else self._begun.applied_to(self.model)
 
     # ------------------------------------------------------------------ checkpoints
     def state(self, iteration: int) -> dict[str, Any]:
         """The part of a TrainingState that going on needs beside `for_use`."""
         state: dict[str, Any] = {}
-        if self.ema is not None:
-            state["model"], state["ema_updates"] = self.model.state_dict(), self.ema.updates
+        if self._begun is not None:
+            state["model"], state[self._begun.counter] = self.model.state_dict(), self._begun.updates
         averaged, measured = self.averaged(), self.statistics(iteration)
         if measured:
             state["statistics"] = {name: averaged[name] for name in measured}
@@ -91,7 +96,9 @@ class Weights:
             check_fit(weights, self.model.state_dict(), "--resume: the weights in the checkpoint")
         self.model.load_state_dict(trained)
         if self.ema is not None:
-            self.ema.load_state_dict({"average": averaged, "updates": state.get("ema_updates", 0)})
+            updates: Any = state.get(self.ema.counter)  # None: an average of the other kind, or none so far
+            average = trained if updates is None else averaged
+            self.ema.load_state_dict({"average": average, "updates": updates or 0})
         measured = state.get("statistics", {})
         average_dropped = "model" in state and self.ema is None
         if self.norms is not None and measured and not average_dropped:

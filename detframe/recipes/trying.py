@@ -22,7 +22,7 @@ from detframe.engine.trainer import Trainer
 from detframe.errors import NonFiniteError, UserError
 from detframe.parallel.device import resolve_amp
 from detframe.recipes.memory import MemoryWatch, is_out_of_memory
-from detframe.solver import ModelEMA, build_optimizer
+from detframe.solver import build_average, build_optimizer
 from detframe.structures import select
 
 HERE = (("DATALOADER.NUM_WORKERS", 0), ("DATALOADER.CACHE_RAM", 0.0))  # images are read by this process, once
@@ -107,7 +107,7 @@ class Run:
             max_iter=2**31,
             device=self.device,
             guard=_Refusal(),
-            ema=ModelEMA(self.model, self.cfg.SOLVER.EMA_DECAY) if self.cfg.SOLVER.EMA_DECAY > 0 else None,
+            ema=build_average(self.cfg, self.model),
         )
         ordinary = build_train_loader(self.cfg.changed(HERE), self.records)
         plan: list[tuple[str, Callable[[], Batch]]] = [("empty", self._empty)]

@@ -1,12 +1,15 @@
-"""Optimizers with parameter groups, learning-rate schedules, and the moving average of the weights."""
+"""Optimizers with parameter groups, learning-rate schedules, and averages of the weights."""
 
-from detframe.solver.ema import ModelEMA
+from detframe.solver.ema import ModelEMA, ModelSWA, WeightAverage, build_average
 from detframe.solver.lr_factors import idle_patterns
 from detframe.solver.optimizers import build_optimizer, load_optimizer_state, parameter_groups, parameter_names
 from detframe.solver.schedules import build_lr_schedule, check_schedule, learning_rate, set_learning_rate
 
 __all__ = [
     "ModelEMA",
+    "ModelSWA",
+    "WeightAverage",
+    "build_average",
     "build_lr_schedule",
     "build_optimizer",
     "check_schedule",

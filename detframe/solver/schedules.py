@@ -105,7 +105,8 @@ def build_one_cycle(cfg: ConfigNode) -> Schedule:
 
 
 def build_lr_schedule(cfg: ConfigNode, pace: Pace | None = None, by_images: Collection[str] = ()) -> Schedule:
-    """The function iteration -> factor of SOLVER.LR_SCHEDULE with its warm-up; "one_cycle" rises by itself.
+    """The function iteration -> factor of SOLVER.LR_SCHEDULE with its warm-up; "one_cycle" rises by itself. From
+    SWA_START on it is SWA_LR_FACTOR, where that is given.
 
     A member of LR_SCHEDULES is called as `member(cfg)` and returns a function iteration -> factor. Durations must be
     whole numbers by now (`detframe.config.resolve_durations`).
@@ -120,7 +121,7 @@ def build_lr_schedule(cfg: ConfigNode, pace: Pace | None = None, by_images: Coll
     iters = 0 if solver.LR_SCHEDULE in _RISES else solver.WARMUP_ITERS
     start, method = solver.WARMUP_FACTOR, solver.WARMUP_METHOD
     if pace is None or len(pace.stretches) == 1:
-        return lambda iteration: main(iteration) * warmup_factor(iteration, iters, start, method)
+        return _constant_at_last(lambda i: main(i) * warmup_factor(i, iters, start, method), cfg)
     main_end = solver.MAX_ITER if "SOLVER.MAX_ITER" in by_images and solver.LR_SCHEDULE in _OVER_THE_RUN else 0
     warm_end = iters if "SOLVER.WARMUP_ITERS" in by_images else 0
 
@@ -128,7 +129,15 @@ def build_lr_schedule(cfg: ConfigNode, pace: Pace | None = None, by_images: Coll
         warm = warmup_factor(pace.by_images(int(iteration), warm_end), iters, start, method)
         return main(pace.by_images(int(iteration), main_end)) * warm
 
-    return factor
+    return _constant_at_last(factor, cfg)
+
+
+def _constant_at_last(schedule: Schedule, cfg: ConfigNode) -> Schedule:
+    """The schedule until SOLVER.SWA_START, and SWA_LR_FACTOR from there on, where both are given."""
+    start, factor = cfg.SOLVER.SWA_START, cfg.SOLVER.SWA_LR_FACTOR
+    if start == 0 or factor < 0:
+        return schedule
+    return lambda iteration: schedule(iteration) if iteration < start else factor
 
 
 def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
@@ -161,7 +170,7 @@ def check_schedule(cfg: ConfigNode, schedule: Schedule) -> None:
     solver = cfg.SOLVER
     if solver.LR_SCHEDULE not in _OWN:
         return
-    top = round(solver.ONE_CYCLE_RISE * solver.MAX_ITER)
+    top = round(solver.ONE_CYCLE_RISE * solver.MAX_ITER) if solver.LR_SCHEDULE == "one_cycle" else 0
     marks = {0, top, solver.WARMUP_ITERS - 1, solver.WARMUP_ITERS, *solver.STEPS, solver.MAX_ITER - 1}
     for iteration in sorted(mark for mark in marks if 0 <= mark < solver.MAX_ITER):
         lr = learning_rate(solver.BASE_LR, schedule, iteration)

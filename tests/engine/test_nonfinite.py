@@ -126,7 +126,7 @@ def test_all_that_a_checkpoint_holds_must_be_finite(tmp_path, what):
 
     message = failure(tmp_path, model=Normed(), hooks=[Spoil()], ema=0.9)
     wanted = {
-        "average": "layer.bias (moving average)",
+        "average": "layer.bias (average)",
         "momentum": "layer.bias (optimizer's momentum_buffer)",
         "statistics": "norm.running_var",
     }

@@ -7,6 +7,9 @@ from detframe.config.key import CONTINUES, REFUSED, Key, Resume, section
 from detframe.config.keys.common import BATCH, HOW, MEASURES, NEXT_STEP, OR_NONE, SCHEDULE, STRENGTH, WEIGHT
 from detframe.config.pairs import Pair
 
+AVERAGED = Resume(CONTINUES, "what has been averaged so far stays in the mean, and from here on weights are taken in "
+    "by the new rule; switched off, the raw weights are trained on and saved")
+
 SOLVER = section(
     resume=SCHEDULE,
     OPTIMIZER=Key("SGD", "The optimizer; detframe has SGD and AdamW", registry="OPTIMIZERS", resume=Resume(REFUSED,
@@ -64,6 +67,11 @@ SOLVER = section(
         "and saved; 0 is off", at_least=0, below=1, resume=Resume(CONTINUES, "switched on, the average starts from the "
         "current weights; switched off, the raw weights are trained on and saved; another decay holds from the next "
         "step on")),
+    SWA_START=Key(0, "From here on, the plain mean of the weights is evaluated and saved (stochastic weight averaging, "
+        "arXiv:1803.05407; docs/solver.md); 0 is off", duration=True, place=True, resume=AVERAGED),
+    SWA_PERIOD=Key("1ep", "From one of the weights that are averaged to the next", duration=True, resume=AVERAGED),
+    SWA_LR_FACTOR=Key(-1.0, "Learning rate from SWA_START on, as a fraction of BASE_LR; -1: the schedule goes on",
+        like=OR_NONE),
     CHECKPOINT_PERIOD=Key(5000, "How often a training checkpoint is saved; 0: only at the end", duration=True,
         resume=HOW),
     KEEP_LAST=Key(3, "Training checkpoints kept (the newest); 0 keeps all. model_best.pth and model_final.pth, weights "
