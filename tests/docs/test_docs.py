@@ -56,6 +56,8 @@ def test_keys_that_a_page_names_exist(page: Path):
     theirs = {key for program in PROGRAMS for key in program.defaults} if page.name == "moving.md" else set()
     if page.name == "own_keys.md":
         theirs = {"MODEL.MY_BACKBONE", *re.findall(r"MODEL\.MY_BACKBONE\.(?:WIDTH|ACTIVATION)", text)}
+    if page.name == "adding_a_loss.md":
+        theirs = {"MODEL.MY_LOSSES", "MODEL.MY_LOSSES.EPSILON"}
     assert not {key for key in named if key not in KEYS | SECTIONS | theirs}
 
 
