@@ -8,18 +8,22 @@ from detframe.config.keys.dense import OWN_RULES
 from detframe.config.tree import ConfigNode
 
 _BY_FCOS = {"BOX_LOSS_TYPE": "MODEL.FCOS.IOU_LOSS_TYPE", "NMS_METRIC": "TEST.NMS_METRIC"}
+_BY_GIOU = {"BOX_LOSS_TYPE": "the GIoU", "NMS_METRIC": "TEST.NMS_METRIC"}
 _DENSE = {  # what a dense detector takes in place of keys of the RPN
     "FCOS": _BY_FCOS,
     "ATSS": _BY_FCOS,
-    "GFL": {"BOX_LOSS_TYPE": "the GIoU", "NMS_METRIC": "TEST.NMS_METRIC"},
+    "GFL": _BY_GIOU,
+    "TOOD": _BY_GIOU,
     "RetinaNet": {"BOX_LOSS_TYPE": "MODEL.RETINANET.BOX_LOSS_TYPE", "NMS_METRIC": "TEST.NMS_METRIC"},
 }
 _PLACES = ("SIZES_OF_INTEREST", "RANGE_INCLUSIVE", "CENTER_SAMPLING_RADIUS")
 _CLASSES = ("CLS_LOSS", "LOSS_ALPHA", "LOSS_GAMMA", "VARIFOCAL_ALPHA")
 _LOSSES = ("BOX_QUALITY", "IOU_LOSS_TYPE", "IOU_SMOOTHING", "WEIGHT_BY_CENTERNESS", *_CLASSES)
+_OTHERWISE = (*_PLACES, *_LOSSES, "NORM_REG_TARGETS", "CENTERNESS_ON_REG", "THRESH_WITH_CTR")
 _OF_FCOS = {  # keys of MODEL.FCOS that its kin do not read
     "ATSS": _PLACES,
-    "GFL": (*_PLACES, *_LOSSES, "NORM_REG_TARGETS", "CENTERNESS_ON_REG", "THRESH_WITH_CTR"),
+    "GFL": _OTHERWISE,
+    "TOOD": (*_OTHERWISE, "NUM_CONVS"),
 }
 _ON_LOCATIONS = ("FCOS", *_OF_FCOS)
 _ASSIGNMENT = {"ATSS": "atss", "NWD": "nwd", "RFLA": "rfla"}  # whose parameters begin so

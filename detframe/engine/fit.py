@@ -149,6 +149,8 @@ def reach_keys(cfg: ConfigNode) -> str:
     own = f"MODEL.{section}.ANCHOR_SIZES" if section else "MODEL.FCOS.SIZES_OF_INTEREST or CENTER_SAMPLING_RADIUS"
     if cfg.MODEL.RPN.NAME in OWN_RULES:
         own = "MODEL.RPN.ASSIGNMENT.FCOS_PRIOR"
+    if cfg.MODEL.RPN.NAME == "TOOD":  # which takes any location in an object
+        return "INPUT.MIN_SIZE_TRAIN, or a pyramid with a finer level"
     return f"{own}, INPUT.MIN_SIZE_TRAIN, or a pyramid with a finer level"
 
 

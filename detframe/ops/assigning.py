@@ -122,15 +122,28 @@ def most_similar(
         similarity: of boxes (N, G, 1, 4) and (a, 4): (N, G, a).
         usable: bool (N, A), anchors that may be wanted at all; None: all.
     """
-    fused = anchors.device.type != "cpu" or torch.compiler.is_compiling()
+
+    def of(rows: slice) -> Tensor:
+        found = similarity(gt_boxes[:, :, None], anchors[rows])
+        return found if usable is None else found.masked_fill_(~usable[:, None, rows], -math.inf)
+
+    return most_suitable(of, len(anchors), gt_valid, count)
+
+
+def most_suitable(suits_of: Callable[[slice], Tensor], length: int, gt_valid: Tensor, count: int) -> Wanted:
+    """The `count` anchors that suit each object most, looked at part by part.
+
+    Args:
+        suits_of: how well some rows of the anchors suit the objects, (N, G, a).
+        length: of all anchors.
+        gt_valid: bool (N, G); padding wants nothing.
+    """
+    fused = gt_valid.device.type != "cpu" or torch.compiler.is_compiling()
     pairs = MAX_PAIRS if fused else CACHE_PAIRS
     step = max(1, pairs // gt_valid.numel() // BLOCK) * BLOCK
     suits, anchor = [], []
-    for start in range(0, len(anchors), step):
-        found = similarity(gt_boxes[:, :, None], anchors[start : start + step])
-        if usable is not None:
-            found.masked_fill_(~usable[:, None, start : start + step], -math.inf)
-        values, index = first_of_largest(found, count)
+    for start in range(0, length, step):
+        values, index = first_of_largest(suits_of(slice(start, min(start + step, length))), count)
         suits.append(values)
         anchor.append(index + start)
     values, place = first_of_largest(torch.cat(suits, -1), count)
@@ -138,7 +151,7 @@ def most_similar(
     return Wanted(torch.cat(anchor, -1).gather(-1, place), values)
 
 
-def _owners(wanted: Wanted, num_anchors: int) -> tuple[Tensor, Tensor]:
+def owners(wanted: Wanted, num_anchors: int) -> tuple[Tensor, Tensor]:
     """Of the objects that want an anchor the one that it suits best, the first of equal ones, int64 (N, A), 0 where
     there is none; and whether there is one, bool (N, A)."""
     num_images, num_objects, _ = wanted.anchor.shape
@@ -170,7 +183,7 @@ def assign_by_distance(
         gt_boxes, gt_valid, anchors, usable: see `most_similar`.
     """
     wanted = most_similar(gt_boxes, gt_valid, anchors, lambda a, b: -wasserstein_squared(a, b), count, usable)
-    return _matches(*_owners(wanted, len(anchors)), gt_boxes, anchors)
+    return _matches(*owners(wanted, len(anchors)), gt_boxes, anchors)
 
 
 @torch.no_grad()
@@ -194,7 +207,7 @@ def assign_by_fields(
         def similarity(boxes: Tensor, others: Tensor) -> Tensor:
             return field_divergence(boxes, others, scale).neg_()
 
-        return _owners(most_similar(gt_boxes, gt_valid, fields, similarity, count, free), len(fields))
+        return owners(most_similar(gt_boxes, gt_valid, fields, similarity, count, free), len(fields))
 
     first, taken = round_of(1.0, counts[0], usable)
     left = ~taken if usable is None else usable & ~taken
@@ -229,7 +242,7 @@ def assign_by_statistics(
     inside = distances(centre, boxes).amin(-1) > 0
     fits = there & inside & (iou >= outstanding_overlap(iou, there))
     wanted = Wanted(anchor, iou.masked_fill(~fits, -math.inf))
-    return _matches(*_owners(wanted, len(all_anchors)), gt_boxes, all_anchors)
+    return _matches(*owners(wanted, len(all_anchors)), gt_boxes, all_anchors)
 
 
 def _near(

@@ -252,6 +252,7 @@ EFPN = ("MODEL.BACKBONE.CONV_BODY", "R-18-EFPN", "MODEL.EFPN.WIDTH", 8)
 EFPN += ("MODEL.RPN.IN_FEATURES", ("p2", "p3", "p4", "p5", "p6"))
 KINDS = {
     "FCOS": (*DENSE, "MODEL.RPN.NAME", "FCOS"),
+    "TOOD": (*DENSE, "MODEL.RPN.NAME", "TOOD", "MODEL.TOOD.NUM_CONVS", 2),
     "GFL": (*DENSE, "MODEL.RPN.NAME", "GFL"),
     "RetinaNet": (*DENSE, "MODEL.RPN.NAME", "RetinaNet"),
     "masks and keypoints": (

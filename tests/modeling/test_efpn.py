@@ -76,7 +76,7 @@ def test_small_regions_are_pooled_from_the_extended_level():
     assert pooled[1:].tolist() == [0.0, 0.0, 0.0]
 
 
-@pytest.mark.parametrize("rpn", ["FCOS", "GFL", "RetinaNet"])
+@pytest.mark.parametrize("rpn", ["FCOS", "GFL", "TOOD", "RetinaNet"])
 def test_dense_detectors_stand_on_the_extended_level(rpn):
     sizes = ((8,), (16,), (32,), (64,), (128,), (256,))
     model = make(

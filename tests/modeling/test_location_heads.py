@@ -1,4 +1,4 @@
-"""ATSS and GFL: losses against plain Python, which objects they take, the contract of a detector."""
+"""ATSS, GFL and TOOD: losses against plain Python, which objects they take, the contract of a detector."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ from detframe.config.effects import without_effect
 from detframe.errors import UserError
 from detframe.modeling import build_detection_model
 from detframe.modeling.ground_truth import pack_targets
-from detframe.modeling.rpn import ATSS, FCOS, GFL
+from detframe.modeling.rpn import ATSS, FCOS, GFL, TOOD
 from detframe.modeling.rpn.fcos_head import HeadOutputs
+from detframe.modeling.rpn.tood_head import aligned_logits, moved_sides
 from detframe.ops.compacting import fixed_shapes
 from detframe.structures import ImageList
 from tests.modeling.tiny import DENSE, EMPTY, FULL, make_images, make_target, tiny_config
 
-HEADS = {"ATSS": ("cls", "box", "quality"), "GFL": ("cls", "box", "dfl")}
+HEADS = {"ATSS": ("cls", "box", "quality"), "GFL": ("cls", "box", "dfl"), "TOOD": ("cls", "box")}
+NARROW = ("MODEL.FCOS.NUM_CONVS", 1, "MODEL.TOOD.NUM_CONVS", 2)
 STRIDES = {"p3": 8, "p4": 16, "p5": 32}
 FIELDS = ("MODEL.RPN.ASSIGNMENT.RFLA_FIELDS", (24, 64, 128))
 
 
 def model_of(name, *opts):
     torch.manual_seed(0)
-    keys = {**DENSE, "MODEL.RPN.NAME": name, "MODEL.FCOS.NUM_CONVS": 1, "MODEL.FCOS.INFERENCE_TH": 0.001}
-    return build_detection_model(tiny_config(keys, *opts))
+    keys = {**DENSE, "MODEL.RPN.NAME": name, "MODEL.FCOS.INFERENCE_TH": 0.001}
+    return build_detection_model(tiny_config(keys, *NARROW, *opts))
 
 
 def head_of(entry, *opts):
     torch.manual_seed(0)
-    options = ("MODEL.RPN.NAME", entry.__name__, "MODEL.FCOS.NUM_CONVS", 1, *opts)
+    options = ("MODEL.RPN.NAME", entry.__name__, *NARROW, *opts)
     return entry.from_config(tiny_config({}, *options), out_channels=8, strides=STRIDES)
 
 
@@ -142,6 +144,12 @@ def test_gfl_takes_every_rule(rule):
     assert head.assigner.kind == rule and all(torch.isfinite(loss) for loss in losses.values())
 
 
+@pytest.mark.parametrize("rule", ["atss", "nwd", "rfla"])
+def test_tood_knows_its_own_rule_alone(rule):
+    with pytest.raises(UserError, match=rf"ASSIGNER cannot be '{rule}' with .*'TOOD', .*: leave it 'iou', or take"):
+        head_of(TOOD, "MODEL.RPN.ASSIGNER", rule, *FIELDS)
+
+
 @pytest.mark.parametrize("rule", ["nwd", "rfla"])
 def test_atss_by_another_rule_would_be_something_else(rule):
     with pytest.raises(UserError, match=rf"ASSIGNER cannot be '{rule}' with .*'ATSS', .*'iou' or 'atss'.*NAME 'FCOS'"):
@@ -216,16 +224,20 @@ def test_gfl_distances_are_means_of_the_distributions():
     torch.testing.assert_close(head.distances(shares.log().flatten()), torch.tensor([2.0, 0, 3, 1.5]))
 
 
-def test_gfl_learns_no_background_in_ignored_regions():
-    head = head_of(GFL)
+@pytest.mark.parametrize("entry", [GFL, TOOD])
+def test_no_background_is_learned_in_ignored_regions(entry):
+    head = head_of(entry)
     locations, outputs = head._locations(maps(), batch()), outputs_of(head)
     logits = [level.detach().requires_grad_() for level in outputs.logits]
     given = HeadOutputs(logits, outputs.regression.detach(), None)
     gt = truth(("ignore_boxes", torch.tensor([[0.0, 0, 30, 64]])))
-    cls = head._losses(locations, given, gt)["loss_gfl_cls"]
+    cls = head._losses(locations, given, gt)[f"loss_{entry.__name__.lower()}_cls"]
     gradient = torch.cat(torch.autograd.grad(cls, logits), 1).abs().sum(-1)
     inside = ((locations.xy > 0) & (locations.xy < torch.tensor([30, 64]))).all(-1)
-    background = head._assign(locations, [level.shape[1] for level in logits], gt) < 0
+    if entry is TOOD:
+        background = ~head._align(locations, torch.cat(logits, 1), given.regression, gt).found
+    else:
+        background = head._assign(locations, [level.shape[1] for level in logits], gt) < 0
     assert not gradient[0, inside & background[0]].any()
     assert gradient[0, ~inside].all() and gradient[1].all() and gradient[0, ~background[0]].all()
 
@@ -242,6 +254,81 @@ def test_what_gfl_says_of_boxes_without_an_object_does_not_count():
             losses = head._losses(locations, strange, gt)
         gradient = torch.autograd.grad(losses["loss_gfl_box"] + losses["loss_gfl_dfl"], given)[0]
         assert torch.isfinite(gradient).all() and gradient[0].any() and not gradient[1].any()
+
+
+# ---------------------------------------------------------------------------------------------- TOOD
+def test_tood_losses_against_plain_python():
+    """With what `TaskAlignment` wants, which has a test of its own."""
+    head, gt = head_of(TOOD), truth()
+    outputs, locations = outputs_of(head), head._locations(maps(), batch())
+    logits = torch.cat(outputs.logits, 1)
+    aligned = head._align(locations, logits, outputs.regression, gt)
+    assert aligned.found[0].any() and not aligned.found[1].any() and (aligned.target[aligned.found] > 0).all()
+    cls = box = 0.0
+    for image in range(2):
+        for at in range(len(locations.xy)):
+            label, target = None, float(aligned.target[image, at])
+            if aligned.found[image, at]:
+                row = int(aligned.gt_index[image, at])
+                label, wanted = int(gt.labels[image, row]) - 1, gt.boxes[image, row].tolist()
+                (x, y), stride = locations.xy[at].tolist(), float(locations.stride[at])
+                left, top, right, bottom = (stride * d for d in outputs.regression[image, at].tolist())
+                box += target * (1 - plain_overlap([x - left, y - top, x + right, y + bottom], wanted)[1])
+            for entry, logit in enumerate(logits[image, at].double().tolist()):
+                score, wanted_score = 1 / (1 + math.exp(-logit)), target if entry == label else 0.0
+                entropy = wanted_score * math.log(score) + (1 - wanted_score) * math.log(1 - score)
+                cls -= abs(wanted_score - score) ** 2 * entropy
+    share = max(1.0, float(aligned.target.sum()))
+    losses = head._losses(locations, outputs, gt)
+    assert float(losses["loss_tood_cls"].detach()) == pytest.approx(cls / share, rel=1e-4)
+    assert float(losses["loss_tood_box"].detach()) == pytest.approx(2 * box / share, rel=1e-4)
+
+
+def test_aligned_logits_are_those_of_the_geometric_mean():
+    a, b = torch.tensor([[0.0], [2], [-3], [60], [-60]]), torch.tensor([[0.0], [-1], [4], [60], [-70]])
+    found = aligned_logits(a, b)
+    score = (a.double().sigmoid() * b.double().sigmoid()).sqrt()
+    torch.testing.assert_close(found[:3].double(), (score / (1 - score)).log()[:3], atol=1e-5, rtol=1e-5)
+    assert torch.isfinite(found).all() and found[3] > 50 and found[4] == pytest.approx(-65)
+    extreme = torch.tensor([200.0, -200], requires_grad=True)
+    gradient = torch.autograd.grad(aligned_logits(extreme, extreme).sum(), extreme)[0]
+    assert torch.isfinite(gradient).all()
+
+
+def test_sides_are_taken_from_where_the_offsets_say():
+    """Each side of a box, as a number of cells from the corner of the map, interpolated between four places."""
+    generator = torch.Generator().manual_seed(0)
+    distance = torch.rand(2, 4, 5, 7, generator=generator) * 4 + 3
+    offsets = torch.randn(2, 8, 5, 7, generator=generator) * 1.5
+    found = moved_sides(distance, offsets)
+    signs = (-1, -1, 1, 1)
+    moved_any = 0.0
+    for image in range(2):
+        for i in range(5):
+            for j in range(7):
+                sides = []
+                for side in range(4):
+                    down, right = offsets[image, 2 * side : 2 * side + 2, i, j].tolist()
+                    row, column = min(max(i + down, 0.0), 4.0), min(max(j + right, 0.0), 6.0)
+                    value = 0.0
+                    for r in range(5):
+                        for c in range(7):
+                            weight = max(0.0, 1 - abs(row - r)) * max(0.0, 1 - abs(column - c))
+                            place = c if side % 2 == 0 else r
+                            value += weight * (place + signs[side] * float(distance[image, side, r, c]))
+                    sides.append(signs[side] * (value - (j if side % 2 == 0 else i)))
+                assert sides[0] + sides[2] > 0 and sides[1] + sides[3] > 0
+                assert found[image, :, i, j].tolist() == pytest.approx(sides, abs=1e-4)
+                moved_any += abs(sides[0] - float(distance[image, 0, i, j]))
+    assert moved_any > 1
+
+
+def test_boxes_that_would_end_before_they_begin_stay():
+    distance, offsets = torch.full((1, 4, 3, 3), 0.2), torch.zeros(1, 8, 3, 3)
+    offsets[0, 1, :, 0] = 2.0  # the left side from two cells further right
+    found = moved_sides(distance, offsets)
+    torch.testing.assert_close(found, distance)
+    torch.testing.assert_close(moved_sides(distance * 10, offsets)[0, 0, :, 0], torch.zeros(3))
 
 
 # ---------------------------------------------------------------------------------------------- keys

@@ -19,7 +19,7 @@ from detframe.config.keys.common import (
     TRAINED,
 )
 from detframe.config.keys.data import DATALOADER, DATASETS
-from detframe.config.keys.dense import ATSS, FCOS, GFL, RETINANET, RPN
+from detframe.config.keys.dense import ATSS, FCOS, GFL, RETINANET, RPN, TOOD
 from detframe.config.keys.input import INPUT
 from detframe.config.keys.pyramids import DISTILL, EFPN, FPN
 from detframe.config.keys.roi import (
@@ -89,6 +89,7 @@ MODEL = section(
     FCOS=FCOS,
     ATSS=ATSS,
     GFL=GFL,
+    TOOD=TOOD,
     RETINANET=RETINANET,
     ROI_HEADS=ROI_HEADS,
     ROI_BOX_HEAD=ROI_BOX_HEAD,

@@ -91,7 +91,7 @@ RPN = section(
     ASSIGNER=Key("iou", "Which anchors or locations are to find an object: of the RPN, or of a dense detector in "
         "its place", choices={
         "iou": "by overlap, FG_IOU_THRESHOLD and BG_IOU_THRESHOLD; FCOS: by size and place, MODEL.FCOS; ATSS and GFL: "
-        "as `atss`",
+        "as `atss`; TOOD: by task alignment",
         "atss": "of the nearest anchors those whose overlap stands out, arXiv:1912.02424",
         "nwd": "the nearest anchors by Wasserstein distance, however far, NWD-RKA, arXiv:2206.13996",
         "rfla": "the receptive fields most like the object, arXiv:2208.08738; they are the anchors, one a cell, in "
@@ -193,6 +193,19 @@ GFL = section(
         "entropy", like=STRENGTH),
     BOX_LOSS_WEIGHT=Key(2.0, "Weight of the GIoU loss", like=WEIGHT),
     DFL_WEIGHT=Key(0.25, "Weight of the distribution focal loss", like=WEIGHT),
+)
+
+TOOD = section(
+    resume=TARGETS,
+    NUM_CONVS=Key(6, "Convolutions of the tower, which both tasks share", like=Whole(above=0, ceiling=100),
+        resume=ARCHITECTURE),
+    ALPHA=Key(1.0, "Alignment of a location with an object, score^ALPHA * IoU^BETA: the power of the score",
+        like=STRENGTH),
+    BETA=Key(6.0, "The power of the IoU", like=STRENGTH),
+    TOPK=Key(13, "Locations that an object takes: those in it of the largest alignment", like=_FEW),
+    GAMMA=Key(2.0, "Class loss: gamma, how far entries that are nearly right are down-weighted; 0 is cross entropy",
+        like=STRENGTH),
+    BOX_LOSS_WEIGHT=Key(2.0, "Weight of the GIoU loss", like=WEIGHT),
 )
 
 RETINANET = section(

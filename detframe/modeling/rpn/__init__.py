@@ -5,5 +5,6 @@ from detframe.modeling.rpn.atss import ATSS
 from detframe.modeling.rpn.fcos import FCOS
 from detframe.modeling.rpn.gfl import GFL
 from detframe.modeling.rpn.retinanet import RetinaNet
+from detframe.modeling.rpn.tood import TOOD
 
-__all__ = ["ATSS", "FCOS", "GFL", "AnchorRPN", "RetinaNet"]
+__all__ = ["ATSS", "FCOS", "GFL", "TOOD", "AnchorRPN", "RetinaNet"]

@@ -19,7 +19,7 @@ from detframe.ops.assigning import Assigner, scaled
 from detframe.ops.ignoring import without_ignored
 
 # Detectors that are what they are by their rule, and what MODEL.RPN.ASSIGNER may say then
-_NO_OTHER_RULE = {"ATSS": ("iou", "atss")}
+_NO_OTHER_RULE = {"ATSS": ("iou", "atss"), "TOOD": ("iou",)}
 
 
 def rule_of(cfg: ConfigNode) -> str:

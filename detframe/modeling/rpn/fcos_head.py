@@ -156,14 +156,14 @@ def _outputs(tower: nn.Module, convs: Sequence[nn.Conv2d], features: Sequence[Te
     """What each of the convolutions makes of a tower's maps: (N, A, C) of each level."""
     maps = [tower(feature) for feature in features]
     if len(convs) == 1 or is_traced():  # whose runtimes want their weights as constants
-        return [[_rows(conv(x)) for x in maps] for conv in convs]
+        return [[to_rows(conv(x)) for x in maps] for conv in convs]
     # one for all, which reads the maps once
     weight, bias = (torch.cat([getattr(conv, name) for conv in convs]) for name in ("weight", "bias"))
     widths = [conv.out_channels for conv in convs]
-    parts = [torch.split(_rows(F.conv2d(x, weight, bias, padding=1)), widths, -1) for x in maps]
+    parts = [torch.split(to_rows(F.conv2d(x, weight, bias, padding=1)), widths, -1) for x in maps]
     return [list(of_conv) for of_conv in zip(*parts, strict=True)]
 
 
-def _rows(x: Tensor) -> Tensor:
+def to_rows(x: Tensor) -> Tensor:
     """(N, C, H, W) -> (N, H * W, C); a view where the map is channels_last."""
     return x.permute(0, 2, 3, 1).flatten(1, 2)

@@ -171,8 +171,8 @@ class LocationDetector(nn.Module):
                 indexing="ij",
             )
             xy = torch.stack([x, y], -1).reshape(-1, 2).float()
-            # filled there, since the host would wait for a copy
-            level = [xy.new_full((len(xy), 1), v) for v in (stride, *self.ranges[i])]
+            # filled there, since the host would wait for a copy; a length that Python asks for is no symbol any more
+            level = [torch.full_like(xy[:, :1], v) for v in (stride, *self.ranges[i])]
             parts.append(torch.cat([xy, *level], 1))
         xy, stride_of, low, high = torch.split(torch.cat(parts), [2, 1, 1, 1], 1)
         return Locations(xy, stride_of[:, 0], low[:, 0], high[:, 0])
