@@ -46,8 +46,12 @@ class Preprocessor(nn.Module):
     ) -> None:
         super().__init__()
         self.form = form
-        self.register_buffer("mean", torch.tensor(mean).reshape(form.channels, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).reshape(form.channels, 1, 1), persistent=False)
+        self.register_buffer(
+            "mean", torch.tensor(mean, dtype=torch.float32).reshape(form.channels, 1, 1), persistent=False
+        )
+        self.register_buffer(
+            "std", torch.tensor(std, dtype=torch.float32).reshape(form.channels, 1, 1), persistent=False
+        )
         self.bgr, self.divisor, self.channels_last = bgr, divisor, channels_last
         self.canvases = Canvases.of(buckets, divisor)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from detframe.arrays.pixels import COLOURS
 from detframe.cli import predictor
 from detframe.cli.crops import CropNames
 from detframe.cli.overlap import Behind, map_ahead, read_ahead
@@ -96,7 +97,7 @@ def test_an_error_behind_comes_at_the_latest_at_the_end():
 class SlowDetector:
     """Takes 30 ms for an image, and finds nothing."""
 
-    class_names, category_ids, meta = ("cat",), (1,), {}
+    class_names, category_ids, meta, form = ("cat",), (1,), {}, COLOURS
 
     def predict_iter(self, images: Iterator[np.ndarray], **how: object) -> Iterator[ImagePrediction]:
         for image in images:
@@ -108,7 +109,7 @@ class SlowDetector:
 def test_predicting_overlaps_with_reading_and_drawing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Each of the three takes 30 ms for an image."""
 
-    def slow_image(place: str) -> np.ndarray:
+    def slow_image(place: str, *_: object) -> np.ndarray:
         time.sleep(0.03)
         return np.zeros((8, 8, 3), np.uint8)
 

@@ -104,8 +104,10 @@ def test_tiles_of_channels(many):
             np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), whole[y1:y2, x1:x2])
 
 
-def test_the_preprocessor_normalises_in_the_units_of_the_file(many):
+@pytest.mark.parametrize("kind", [float, int])
+def test_the_preprocessor_normalises_in_the_units_of_the_file(many, kind):
     cfg = many(".tif", 4, "uint16").changed([("MODEL.NUM_CLASSES", 2)])
+    cfg = cfg.changed([(f"INPUT.{key}", [kind(v) for v in cfg.INPUT[key]]) for key in ("PIXEL_MEAN", "PIXEL_STD")])
     pixels = scene(0, 4, "uint16")[0]
     model = build_detection_model(cfg)
     expected = (pixels.astype(np.float64) - MEANS) / DEVIATIONS

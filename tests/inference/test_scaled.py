@@ -43,8 +43,8 @@ def seen_by(detector, monkeypatch) -> list[tuple[int, int]]:
         name = "as_small_tensor" if module == "model_backend" else "as_small_array"
         read = getattr(inputs, name)
 
-        def noted(source, wanted, read=read):
-            image, size_hw = read(source, wanted)
+        def noted(source, wanted, *form, read=read):
+            image, size_hw = read(source, wanted, *form)
             sizes.append(tuple(sorted(image.shape)[1:]))
             return image, size_hw
 

@@ -244,10 +244,10 @@ def test_an_image_of_which_a_part_cannot_be_read_is_left_out_whole(monkeypatch, 
     PIL.Image.fromarray(image).save(tmp_path / "a.tif")
     PIL.Image.fromarray(image).save(tmp_path / "b.tif")
 
-    def load_region(path, tile, *args, original=regions.load_region):
+    def load_region(path, tile, *args, original=regions.load_region, **how):
         if path.name == "a.tif" and tile[0] > 0:
             raise ImageReadError(f"{path} is truncated")
-        return original(path, tile, *args)
+        return original(path, tile, *args, **how)
 
     monkeypatch.setattr(regions, "load_region", load_region)
     spots, _ = spotter()
