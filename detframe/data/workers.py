@@ -133,15 +133,14 @@ class WorkerPool:
 
     # ------------------------------------------------------------------ receiving
     def _receive_pinned(self, number: int) -> tuple[Any, Tensor]:
-        made, data = self._receive(number % self.num_workers)
-        return made, data.pin_memory()
+        return self._receive(number % self.num_workers, _page_locked)
 
-    def _receive(self, worker: int) -> tuple[Any, Tensor]:
+    def _receive(self, worker: int, into: Callable[[int], Tensor] | None = None) -> tuple[Any, Tensor]:
         end, process = self._ends[worker], self._processes[worker]
         self._wait(end, process)
         try:
             made, messages, size, in_memory = end.recv()
-            data = _receive_bytes(end, size, in_memory)
+            data = _receive_bytes(end, size, in_memory, into)
             end.send_bytes(b"1")
         except (EOFError, OSError) as error:
             raise self._failure(process, error) from None
@@ -300,19 +299,30 @@ def _in_memory(arrays: Sequence[np.ndarray]) -> int | None:
     return handle
 
 
-def _receive_bytes(end: Connection, size: int, in_memory: bool) -> Tensor:
-    """What `_send` sent, uint8 (size,)."""
+def _page_locked(size: int) -> Tensor:
+    return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+
+
+def _receive_bytes(end: Connection, size: int, in_memory: bool, into: Callable[[int], Tensor] | None) -> Tensor:
+    """What `_send` sent, uint8 (size,).
+
+    Args:
+        into: makes the memory that it is read into; None: whatever needs no copy.
+    """
     if not size:
         return torch.empty(0, dtype=torch.uint8)
-    if in_memory:
-        handle = reduction.recv_handle(end)
-        try:
-            memory = mmap.mmap(handle, size)
-        finally:
-            os.close(handle)
-        return torch.frombuffer(memory, dtype=torch.uint8)
-    data = torch.empty(size, dtype=torch.uint8)
-    view, start = data.numpy().data, 0
-    while start < size:
-        start += end.recv_bytes_into(view, start)
-    return data
+    if not in_memory:
+        data = torch.empty(size, dtype=torch.uint8) if into is None else into(size)
+        view, start = data.numpy().data, 0
+        while start < size:
+            start += end.recv_bytes_into(view, start)
+        return data
+    with os.fdopen(reduction.recv_handle(end), "rb", buffering=0) as file:
+        if into is None:
+            return torch.frombuffer(mmap.mmap(file.fileno(), size), dtype=torch.uint8)
+        data = into(size)
+        rest = data.numpy().data
+        file.seek(0)
+        while rest:
+            rest = rest[file.readinto(rest) :]
+        return data

@@ -29,8 +29,9 @@ def env_number(name: str, default: int, env: Mapping[str, str] | None = None) ->
 
 
 def cpu_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores that this process may use: those that it is bound to, or as many as its container may keep busy."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min([bound, *_quotas()])
 
 
 def share_of_cores(processes: int) -> int:
@@ -53,16 +54,33 @@ def free_memory() -> int:
 
 
 def _limits() -> Iterator[int]:
-    """The limits of memory of the control groups that this process is in, of version 2 and 1."""
+    """The limits of memory of the control groups that this process is in."""
+    for folder, version in _control_groups("memory"):
+        limit = _text(folder / ("memory.max" if version == 2 else "memory.limit_in_bytes")).strip()
+        if limit.isdigit():
+            yield int(limit)
+
+
+def _quotas() -> Iterator[int]:
+    """The time of processors that the control groups of this process get, in whole processors."""
+    for folder, version in _control_groups("cpu"):
+        names = ("cpu.max",) if version == 2 else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        quota, period, *_ = [*" ".join(_text(folder / name) for name in names).split(), "", ""]
+        if quota.isdigit() and period.isdigit() and int(period):  # else "max", or -1: no limit
+            yield max(1, -(-int(quota) // int(period)))
+
+
+def _control_groups(controller: str) -> Iterator[tuple[Path, int]]:
+    """The folders of the control groups that this process is in, from the innermost on, and their version, 2 or 1."""
     for line in _text(_PROC / "self" / "cgroup").splitlines():
         _, controllers, group = line.split(":", 2)
-        home, name = (_CGROUPS, "memory.max") if not controllers else (_CGROUPS / "memory", "memory.limit_in_bytes")
-        if controllers and "memory" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
+        home = _CGROUPS / controller if controllers else _CGROUPS
         place = home / group.lstrip("/")
         for folder in (place, *place.parents):  # in a container its own group is the root of all
-            if folder.is_relative_to(home) and (limit := _text(folder / name).strip()).isdigit():
-                yield int(limit)
+            if folder.is_relative_to(home):
+                yield folder, 1 if controllers else 2
 
 
 def _text(path: Path) -> str:

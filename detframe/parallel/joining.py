@@ -128,22 +128,39 @@ def process_group(device_name: str) -> Iterator[None]:
     Without such an environment, or inside a group that somebody else made, nothing happens. NCCL serves CUDA tensors,
     Gloo those on the CPU.
     """
-    member = None if dist.is_initialized() else find_membership(os.environ)
-    if member is None:
+    if dist.is_initialized():
         yield
         return
+    member = find_membership(os.environ)
+    if member is None:
+        with _share_of_threads(1):
+            yield
+        return
     _export(member)
-    device = resolve_device(device_name)
-    threads = torch.get_num_threads()
-    _join(member, device)
-    try:
+    with _share_of_threads(member.local_world_size):
+        _join(member, resolve_device(device_name))
         yield
         # Not after an error: the other ranks may never get here, and leaving the group would make them fail before this
         # rank has told its error, which would then look like a consequence of theirs
         dist.barrier()
         dist.destroy_process_group()
+
+
+@contextmanager
+def _share_of_threads(processes: int) -> Iterator[None]:
+    """Inside the `with`, PyTorch computes with as many threads as each of some processes on this machine has cores.
+
+    By itself it knows nothing of the other processes, nor of what a container may use. OMP_NUM_THREADS comes before;
+    but with several processes it is torchrun that sets it to 1. A number that is smaller already stays.
+    """
+    before, said = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS", "")
+    if not said or (processes > 1 and said == "1"):
+        share = share_of_cores(processes)
+        torch.set_num_threads(share if said else min(before, share))
+    try:
+        yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def _export(member: Membership) -> None:
@@ -163,8 +180,6 @@ def _join(member: Membership, device: torch.device) -> None:
         torch.cuda.set_device(device)
         dist.init_process_group("cpu:gloo,cuda:nccl", timeout=TIMEOUT, device_id=device)
         return
-    if member.local_world_size > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":  # 1 is torchrun's own choice
-        torch.set_num_threads(share_of_cores(member.local_world_size))
     dist.init_process_group("gloo", timeout=TIMEOUT)
 
 

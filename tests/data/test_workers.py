@@ -192,15 +192,25 @@ def pinning(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     threads: list[str] = []
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
-    monkeypatch.setattr(
-        torch.Tensor, "pin_memory", lambda data: (threads.append(threading.current_thread().name), data.clone())[1]
-    )
+
+    def page_locked(size: int) -> torch.Tensor:
+        threads.append(threading.current_thread().name)
+        return torch.zeros(size, dtype=torch.uint8)
+
+    monkeypatch.setattr(workers, "_page_locked", page_locked)
     return threads
 
 
-def test_pinned_batches(pinning: list[str]) -> None:
-    with closing(WorkerPool(double, range(7), 2, 7, pin=True)) as pool:
-        assert [number for (number, _), _ in pool] == list(range(7))
+@pytest.mark.parametrize("by_pipe", [False, True])
+def test_pinned_batches(pinning: list[str], by_pipe: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if by_pipe:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    with (
+        closing(WorkerPool(double, range(7), 2, 7)) as plain,
+        closing(WorkerPool(double, range(7), 2, 7, pin=True)) as pool,
+    ):
+        for ((number, _), data), ((wanted, _), pixels) in zip(pool, plain, strict=True):
+            assert number == wanted and data.numel() and torch.equal(data, pixels)
     assert len(pinning) == 7 and all(name.startswith("detframe-pin") for name in pinning)
     with closing(WorkerPool(partial(failing, "user"), Numbers(), 2, pin=True)) as pool:
         with pytest.raises(InvalidValueError, match="a mistake"):

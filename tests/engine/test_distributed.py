@@ -9,6 +9,7 @@ import time
 import pytest
 import torch
 
+from detframe.parallel.environment import share_of_cores
 from detframe.parallel.joining import Membership, check_gpus, expand_counts, find_membership, first_host
 from detframe.parallel.launching import RankTraceback, launch
 from tests.engine import light, ranks
@@ -178,7 +179,7 @@ def test_two_ranks_see_each_other(together):
     found = together[1]
     assert found["world"] == 2
     assert found["any"] is True
-    assert found["threads"] == max(1, len(os.sched_getaffinity(0)) // 2)
+    assert found["threads"] == share_of_cores(2)
 
 
 @pytest.mark.parametrize("steps", [1, 2])
