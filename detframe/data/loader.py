@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from detframe.data.bucketing import build_sampler, group_of
-from detframe.data.copy_paste import paste_objects
 from detframe.data.images import IMAGE_FAULTS, ImageReadError
 from detframe.data.ram_cache import RamCache
 from detframe.data.reading import ImageReader, check_colours, records_form
@@ -25,6 +24,7 @@ from detframe.data.samples import Failure, Parcel, Sample
 from detframe.data.scaled import Wanted
 from detframe.data.tiles import TiledRecords, tiled
 from detframe.data.transforms import Compose, build_test_transforms, build_train_transforms, wanted_size
+from detframe.data.transforms.copy_paste import paste_objects
 from detframe.data.workers import Made, WorkerPool
 from detframe.errors import InvalidValueError
 from detframe.parallel.environment import share_of_batch

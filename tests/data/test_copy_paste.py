@@ -10,7 +10,7 @@ import torch
 
 from detframe.config import ConfigNode, get_cfg
 from detframe.data import ImageReadError, Records, build_train_loader, load_records
-from detframe.data.copy_paste import paste_objects
+from detframe.data.transforms.copy_paste import paste_objects
 from detframe.structures import LazyMasks
 from tests.data.sets import annotation, coco_records, write_catalog
 from tests.data.test_make_shapes import script, shapes  # noqa: F401  (fixtures)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detframe.data.transforms import bounds, clip_and_drop, crop_target
+from detframe.data.transforms.targets import bounds, clip_and_drop, crop_target
 from detframe.errors import InvalidValueError
 from detframe.structures import LazyMasks, Target, select
 from detframe.structures.lazy_masks import encode

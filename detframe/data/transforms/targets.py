@@ -1,0 +1,125 @@
+"""What transforms share: targets that are moved, cut and clipped, and random numbers of a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from detframe.structures import LazyMasks, Target, select
+from detframe.structures.lazy_masks import draw_window
+
+
+class Transform(Protocol):
+    """What stands in a pipeline."""
+
+    def __call__(self, image: Tensor, target: Target, generator: Generator) -> tuple[Tensor, Target]: ...
+
+
+def clip_and_drop(target: Target, size_hw: tuple[int, int]) -> Target:
+    """Boxes inside the image; what has no area there is removed, objects with all their rows. Ignored regions may reach
+    beyond it."""
+    boxes, keep = _clipped(target["boxes"], size_hw)
+    target = {**target, "boxes": boxes}
+    if "ignore_boxes" in target:
+        target["ignore_boxes"] = target["ignore_boxes"][_clipped(target["ignore_boxes"], size_hw)[1]]
+    return target if bool(keep.all()) else select(target, keep)
+
+
+def _clipped(boxes: Tensor, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Boxes (N, 4) inside the image, and which of them have an area there, bool (N,)."""
+    height, width = size_hw
+    inside = np.maximum(np.minimum(boxes.numpy(), np.array([width, height, width, height], np.float32)), np.float32(0))
+    return torch.from_numpy(inside), torch.from_numpy((inside[:, 2:] > inside[:, :2]).all(1))
+
+
+def moved(
+    target: Target,
+    boxes: Callable[[Tensor], Tensor],
+    points_xy: Callable[[Tensor], Tensor],
+    masks: Callable[[LazyMasks], LazyMasks],
+) -> Target:
+    """The target after a geometric transform, which is given for each kind of coordinates.
+
+    Absent keypoints (0, 0, 0) stay so.
+    """
+    out: Target = {**target, "boxes": boxes(target["boxes"])}
+    if "ignore_boxes" in target:
+        out["ignore_boxes"] = boxes(target["ignore_boxes"])
+    if "keypoints" in target:
+        keypoints = target["keypoints"]
+        labelled = keypoints[..., 2:] > 0
+        xy = torch.where(labelled, points_xy(keypoints[..., :2]), keypoints[..., :2])
+        out["keypoints"] = torch.cat([xy, keypoints[..., 2:]], dim=-1)
+    if isinstance(target.get("masks"), LazyMasks):
+        out["masks"] = masks(target["masks"])  # type: ignore[arg-type]
+    return out
+
+
+def exchange_sides(target: Target, pairs: Sequence[tuple[int, int]]) -> Target:
+    if "keypoints" not in target or not pairs:
+        return target
+    order = torch.arange(target["keypoints"].shape[1])
+    for left, right in pairs:
+        order[left], order[right] = right, left
+    return {**target, "keypoints": target["keypoints"][:, order]}
+
+
+def crop_target(target: Target, window: tuple[int, int, int, int]) -> Target:
+    """The target of the part x1, y1, x2, y2 of an image; boxes may still leave it. Keypoints outside become absent."""
+    left, top, right, bottom = window
+    corner = target["boxes"].new_tensor([left, top, left, top])
+    out: Target = {**target, "boxes": target["boxes"] - corner}
+    if "ignore_boxes" in target:
+        out["ignore_boxes"] = target["ignore_boxes"] - corner
+    if "keypoints" in target:
+        keypoints = target["keypoints"] - target["keypoints"].new_tensor([left, top, 0])
+        xy, size = keypoints[..., :2], keypoints.new_tensor([right - left, bottom - top])
+        there = (target["keypoints"][..., 2:] > 0) & ((xy >= 0) & (xy <= size)).all(-1, keepdim=True)
+        out["keypoints"] = keypoints * there
+    masks = target.get("masks")
+    if isinstance(masks, LazyMasks):
+        out["masks"] = masks.crop(window)
+    return out
+
+
+def bounds(pixels: Tensor) -> Tensor | None:
+    """x1, y1, x2, y2 of what is True in a mask, bool (H, W), int64; None where nothing is."""
+    rows, columns = pixels.any(1).nonzero(), pixels.any(0).nonzero()
+    return torch.cat([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) if len(rows) else None
+
+
+def tightened(target: Target, size_hw: tuple[int, int]) -> Target:
+    """The target of a cut image of `size_hw`, where an object that reaches over its border gets the box of its mask.
+
+    Objects without a mask keep their box.
+    """
+    masks, boxes = target.get("masks"), target["boxes"].clone()
+    if not isinstance(masks, LazyMasks):
+        return target
+    limit = boxes.new_tensor([size_hw[1], size_hw[0]] * 2)
+    inside = torch.minimum(boxes, limit).clamp(min=0)
+    keep = (inside[:, 2:] > inside[:, :2]).all(1)
+    for row in ((inside != boxes).any(1) & keep).nonzero().flatten().tolist():
+        if len(masks.segmentations[row]) == 0:
+            continue
+        left, top = (int(v) for v in inside[row, :2].floor())
+        right, bottom = (int(v) for v in inside[row, 2:].ceil())
+        part = draw_window(masks.segmentations[row], size_hw, (left, top, right, bottom))
+        found = bounds(torch.from_numpy(np.ascontiguousarray(part)))
+        keep[row] = found is not None
+        if found is not None:
+            boxes[row] = found + found.new_tensor([left, top] * 2)
+    tightened: Target = select({**target, "boxes": boxes}, keep)
+    return tightened
+
+
+def happens(probability: float, generator: Generator) -> bool:
+    return float(torch.rand((), generator=generator)) < probability
+
+
+def integer(count: int, generator: Generator) -> int:
+    return int(torch.randint(count, (), generator=generator))
