@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from detframe.cli.arguments import add_config_arguments, base_parser, positive
 from detframe.cli.common import load_config, log_to_terminal, run_command
 from detframe.cli.media import check_output, write_image
 from detframe.files import safe_name
 
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from detframe.data.transforms import Stage
+    from detframe.structures import Target
+
 logger = logging.getLogger(__name__)
 
 EPILOG = """\
 The images are resized, flipped and jittered as in training; boxes, masks and keypoints are those that the losses get.
+
+With --steps, each picture shows one image as it is read and after every transform that happened to it.
 
 example: tools/visualize_data.py --config-file configs/faster_rcnn/faster_rcnn_R_50_FPN_1x.yaml --output look
 """
@@ -28,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = base_parser("visualize-data", "Draw augmented training images with their targets.", EPILOG)
     add_config_arguments(parser)
     parser.add_argument("--output", metavar="DIR", default="", help="folder for the drawings (OUTPUT_DIR/data)")
+    parser.add_argument("--steps", action="store_true", help="each image after every transform, side by side")
     parser.add_argument("--num-images", type=positive, default=16, metavar="N", help="how many (16)")
     return run_command(parser, argv, _run)
 
@@ -39,15 +50,39 @@ def _run(args: argparse.Namespace) -> int:
     check_output(output)
     from detframe.data import build_train_loader
     from detframe.engine.inputs import file_names, load_train_records
-    from detframe.visualization import training_image
 
     records = load_train_records(cfg)
-    find = file_names(records)
-    with closing(build_train_loader(cfg.changed([("DATALOADER.CACHE_RAM", 0.0)]), records)) as loader:
-        samples = chain.from_iterable(zip(images, targets, strict=True) for images, targets in loader)
-        for number, (image, target) in enumerate(islice(samples, args.num_images), 1):
-            file = Path(find(target["image_id"]))
-            picture = training_image(image, target, records.metadata.class_names, file.name)
-            write_image(output / f"{number:04d}_{safe_name(file.stem)}.jpg", picture)
+    find, names = file_names(records), records.metadata.class_names
+    alone = cfg.changed([("DATALOADER.CACHE_RAM", 0.0), ("INPUT.DECODE", "exact" if args.steps else cfg.INPUT.DECODE)])
+    with closing(build_train_loader(alone, records)) as loader:
+        if args.steps:
+            pictures = (_steps(loader.dataset.stages(position), names, find) for position in count())
+        else:
+            samples = chain.from_iterable(zip(images, targets, strict=True) for images, targets in loader)
+            pictures = (_whole(image, target, names, find) for image, target in samples)
+        for number, (name, picture) in enumerate(islice(pictures, args.num_images), 1):
+            write_image(output / f"{number:04d}_{safe_name(name)}.jpg", picture)
     logger.info("%d drawings are in %s", args.num_images, output)
     return 0
+
+
+def _whole(image: Tensor, target: Target, names: Sequence[str], find: Callable[[Any], str]) -> tuple[str, np.ndarray]:
+    """The name of a drawing, and an image with what the losses get."""
+    from detframe.visualization import training_image
+
+    file = Path(find(target["image_id"]))
+    return file.stem, training_image(image, target, names, file.name)
+
+
+def _steps(stages: Iterator[Stage], names: Sequence[str], find: Callable[[Any], str]) -> tuple[str, np.ndarray]:
+    """The name of a drawing, and an image as it is read and after each transform that happened, side by side."""
+    from detframe.visualization import contact_sheet, training_image
+
+    drawn = list(stages)
+    file = Path(find(drawn[0].target["image_id"]))
+    captions = [f"{number} {stage.name}" if stage.name else file.name for number, stage in enumerate(drawn)]
+    pictures = [
+        training_image(stage.image, stage.target, names, caption)
+        for stage, caption in zip(drawn, captions, strict=True)
+    ]
+    return file.stem, contact_sheet(pictures, columns=3)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from detframe.config.bounds import Duration, Each
+from detframe.config.entries import Moment
 from detframe.config.tree import ConfigNode
 
 
@@ -102,6 +103,12 @@ def resolve_durations(cfg: ConfigNode, num_images: int, pace: Pace | None = None
             out.at(section)[name] = whole(value, key, rule)
         elif isinstance(rule, Each) and isinstance(rule.member, Duration):
             out.at(section)[name] = tuple(whole(item, key, rule.member) for item in value)
+        elif isinstance(rule, Moment) and not Moment.is_share(value):
+            out.at(section)[name] = whole(value, key, Duration(place=True))
+    for key, statement, value in cfg.statements():
+        if isinstance(statement.rule, Moment) and Moment.is_share(value):  # of a length that is known by now
+            section, _, name = key.rpartition(".")
+            out.at(section)[name] = pace.iteration_at(value * pace.images_at(out.SOLVER.MAX_ITER))
     if cfg.is_frozen():
         out.freeze()
     return out

@@ -26,6 +26,16 @@ _OF_FCOS = {  # keys of MODEL.FCOS that its kin do not read
     "TOOD": (*_OTHERWISE, "NUM_CONVS"),
 }
 _ON_LOCATIONS = ("FCOS", *_OF_FCOS)
+_IN_PLACE_OF_A_LIST = (
+    "FLIP_PROB",
+    "VERTICAL_FLIP_PROB",
+    "LSJ.ON",
+    "COPY_PASTE_PROB",
+    "BRIGHTNESS",
+    "CONTRAST",
+    "SATURATION",
+    "HUE",
+)
 _ASSIGNMENT = {"ATSS": "atss", "NWD": "nwd", "RFLA": "rfla"}  # whose parameters begin so
 _SCHEDULES = {  # what keys of other schedules begin with, of which some were there before and stand in many configs
     "step": ("POLYNOMIAL_", "ONE_CYCLE_"),
@@ -54,6 +64,7 @@ def without_effect(cfg: ConfigNode) -> Iterator[str]:
     """A sentence for each reason why keys that are not as by default change nothing; of those for small objects."""
     set_keys = [key for key, statement, value in cfg.statements() if value != statement.default]
     yield from _tiles(cfg, set_keys)
+    yield from _transforms(cfg, set_keys)
     yield from _dense(cfg, set_keys)
     yield from _assignment(cfg, set_keys)
     yield from _extended(cfg, set_keys)
@@ -93,6 +104,15 @@ def _schedule(cfg: ConfigNode, set_keys: list[str]) -> Iterator[str]:
     others = [key for key in set_keys if any(key.startswith(f"SOLVER.{head}") for head in _SCHEDULES.get(name, ()))]
     if others:
         yield _said(others, f"SOLVER.LR_SCHEDULE is {name!r}")
+
+
+def _transforms(cfg: ConfigNode, set_keys: list[str]) -> Iterator[str]:
+    """Keys of training images that a list of transforms stands in place of."""
+    listed = bool(cfg.INPUT.TRANSFORMS)
+    why = "INPUT.TRANSFORMS is the list of all that is done with a training image"
+    keys = [key for key in set_keys if key.removeprefix("INPUT.") in (_IN_PLACE_OF_A_LIST if listed else ("CLOSE_AT",))]
+    if keys:
+        yield _said(keys, why if listed else "INPUT.TRANSFORMS is empty")
 
 
 def _dense(cfg: ConfigNode, set_keys: list[str]) -> Iterator[str]:

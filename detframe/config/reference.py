@@ -50,6 +50,8 @@ def format_value(value: Any) -> str:
         return f'"{value}"'
     if isinstance(value, tuple):
         return "[" + ", ".join(format_value(v) for v in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {format_value(v)}" for name, v in value.items()) + "}"
     if isinstance(value, float):
         return f"{value:.6g}"
     return str(value)

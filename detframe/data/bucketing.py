@@ -11,11 +11,12 @@ from detframe.arrays.canvases import Canvases, SizeHW
 from detframe.arrays.resize import size_of_each
 from detframe.data.records import Records
 from detframe.data.samplers import START, Beginning, Draw, GroupOf, TrainSampler, sample_seed
-from detframe.data.transforms import Compose, build_train_transforms
+from detframe.data.transforms import Pipeline, build_train_transforms
 
 # What the bucket of a training image follows from, beside the image
 BUCKET_KEYS = (
     "INPUT.BUCKETS",
+    "INPUT.TRANSFORMS",
     "INPUT.MIN_SIZE_TRAIN",
     "INPUT.MIN_SIZE_TRAIN_SAMPLING",
     "INPUT.MAX_SIZE_TRAIN",
@@ -33,7 +34,7 @@ class SampleSizes:
         seed: of the training, from which the randomness of a sample follows.
     """
 
-    def __init__(self, records: Records, transforms: Compose, seed: int) -> None:
+    def __init__(self, records: Records, transforms: Pipeline, seed: int) -> None:
         self.records, self.transforms, self.seed = records, transforms, seed
         self.sizes_hw = records.sizes_hw
         if not transforms.resizes_at_random:

@@ -21,10 +21,16 @@ from detframe.data.repeats import image_repeats
 from detframe.data.resources import num_workers, pins_memory
 from detframe.data.samplers import START, Beginning, Draw, TrainSampler, sample_seed, shard
 from detframe.data.samples import Failure, Parcel, Sample
-from detframe.data.scaled import Wanted
+from detframe.data.scaled import SizeHW, Wanted
 from detframe.data.tiles import TiledRecords, tiled
-from detframe.data.transforms import Compose, build_test_transforms, build_train_transforms, wanted_size
-from detframe.data.transforms.copy_paste import paste_objects
+from detframe.data.transforms import (
+    Pipeline,
+    Stage,
+    build_test_transforms,
+    build_train_transforms,
+    paste_objects,
+    wanted_size,
+)
 from detframe.data.workers import Made, WorkerPool
 from detframe.errors import InvalidValueError
 from detframe.parallel.environment import share_of_batch
@@ -54,7 +60,7 @@ class TrainDataset(ImageReader):
     def __init__(
         self,
         records: Records,
-        transforms: Compose,
+        transforms: Pipeline,
         sampler: TrainSampler,
         skip: bool,
         num_classes: int,
@@ -65,8 +71,9 @@ class TrainDataset(ImageReader):
         self.records, self.transforms, self.sampler, self.skip = records, transforms, sampler, skip
         self.num_classes, self.wanted = num_classes, wanted
         self.copy_paste, self.ignore_regions = copy_paste, ignore_regions
-        # of tiles, most of which may show nothing, those that have something to paste
-        self.sources = np.flatnonzero(records.num_objects) if copy_paste and isinstance(records, TiledRecords) else None
+        # of tiles, most of which may show nothing, those that have something to paste, or to mix
+        mixes = copy_paste or transforms.mixes
+        self.sources = np.flatnonzero(records.num_objects) if mixes and isinstance(records, TiledRecords) else None
 
     def __getitem__(self, draw: Draw) -> Sample:
         """The sampled image; with `skip`, the next readable one of the stream in its place."""
@@ -85,7 +92,8 @@ class TrainDataset(ImageReader):
     def _read(self, draw: Draw, failures: list[Failure]) -> tuple[Tensor, Target]:
         key, turn = self.records.sample_key(draw.record), self.sampler.turn(draw.position)
         seeds = [sample_seed(self.sampler.seed, draw.epoch, key, turn, purpose) for purpose in range(4)]
-        image, target = self._transformed(draw.record, seeds[0])
+        others = partial(self._drawn, failures)
+        image, target = self.transforms(*self._as_read(draw.record, seeds[0]), others, draw.position)
         if self.copy_paste > 0:
             generator = torch.Generator().manual_seed(seeds[2])
             if float(torch.rand((), generator=generator)) < self.copy_paste:
@@ -93,23 +101,39 @@ class TrainDataset(ImageReader):
         target["seed"] = seeds[1]
         return self.sent(image), checked_target(target, self.num_classes, (image.shape[-2], image.shape[-1]))
 
+    def stages(self, position: int) -> Iterator[Stage]:
+        """The sample at a position as it is read, and after each transform that happens (but for COPY_PASTE_PROB)."""
+        draw = self.sampler.draw(position)
+        key, turn = self.records.sample_key(draw.record), self.sampler.turn(draw.position)
+        seed = sample_seed(self.sampler.seed, draw.epoch, key, turn, 0)
+        return self.transforms.stages(*self._as_read(draw.record, seed), partial(self._drawn, []), draw.position)
+
     def _pasted(
         self, image: Tensor, target: Target, seed: int, generator: torch.Generator, failures: list[Failure]
     ) -> tuple[Tensor, Target]:
         """The image with some objects of another one, which goes through transforms of its own."""
+        drawn = self._drawn(failures, generator)
+        if drawn is None:
+            return image, target
+        other, objects = self.transforms(*drawn[:2], torch.Generator().manual_seed(seed), drawn[2])
+        chosen = torch.rand(len(objects["labels"]), generator=generator) < 0.5
+        return paste_objects(image, target, other, select(objects, chosen))
+
+    def _drawn(self, failures: list[Failure], generator: torch.Generator) -> tuple[Tensor, Target, SizeHW] | None:
+        """A further image, its target and its size in the file; None where it cannot be read and may be left out."""
         sources = range(len(self.records)) if self.sources is None else self.sources
         index = int(sources[int(torch.randint(len(sources), (), generator=generator))])
         try:
-            other, objects = self._transformed(index, seed)
+            image, target, _, size_hw = self._as_read(index, 0)
         except IMAGE_FAULTS as error:
             if not self.skip:
                 raise
             failures.append(Failure(self.records.file_name(index), error))
-            return image, target
-        chosen = torch.rand(len(objects["labels"]), generator=generator) < 0.5
-        return paste_objects(image, target, other, select(objects, chosen))
+            return None
+        return image, target, size_hw
 
-    def _transformed(self, index: int, seed: int) -> tuple[Tensor, Target]:
+    def _as_read(self, index: int, seed: int) -> tuple[Tensor, Target, torch.Generator, SizeHW]:
+        """What the transforms take: image, target, random numbers, and the image's size in the file."""
         record: Record = self.records[index]
         image, target = self.read(index, record), cast(Any, make_target(record))
         if bool(record["iscrowd"].any()):
@@ -119,14 +143,14 @@ class TrainDataset(ImageReader):
         ignored = ignored_boxes(record, self.ignore_regions)
         if len(ignored):
             target["ignore_boxes"] = ignored
-        return self.transforms(image, target, torch.Generator().manual_seed(seed), record["size_hw"])
+        return image, target, torch.Generator().manual_seed(seed), record["size_hw"]
 
 
 class TestDataset(ImageReader):
     """Reads and resizes the images, or tiles of images, of one rank's shard."""
 
     def __init__(
-        self, records: Records, transforms: Compose, wanted: Wanted | None = None, ignore_regions: str = "off"
+        self, records: Records, transforms: Pipeline, wanted: Wanted | None = None, ignore_regions: str = "off"
     ) -> None:
         self.records, self.transforms, self.wanted, self.ignore_regions = records, transforms, wanted, ignore_regions
 
@@ -225,6 +249,7 @@ class TrainLoader(_Loader):
 
     def __init__(self, dataset: TrainDataset, start: int, num_workers: int, skip: bool, pin_memory: bool) -> None:
         super().__init__(dataset, _BatchesFrom(dataset.sampler, start), num_workers, skip, pin_memory)
+        self.dataset = dataset
         self._iterator: Generator[list[Sample]] | None = None
 
     def __iter__(self) -> TrainLoader:
@@ -311,6 +336,7 @@ def build_train_loader(
     rank: int = 0,
     world_size: int = 1,
     beginning: Beginning = START,
+    closes_at: int | None = None,
 ) -> TrainLoader:
     """The training batches of one rank from `start_iteration` on, counted from the `beginning`; each holds
     IMS_PER_BATCH / world_size images.
@@ -319,30 +345,32 @@ def build_train_loader(
     with INPUT.TILES tiles of images. Targets carry boxes, labels, masks and keypoints where the data has them,
     ignore_boxes where there are some (MODEL.IGNORE_REGIONS), image_id, orig_size_hw and seed; crowds are left out.
 
+    Args:
+        closes_at: as of `build_train_transforms`.
+
     Raises:
-        ValueError: the processes and accumulation steps do not divide the batch, COPY_PASTE_PROB meets data without
-            masks, transforms of colours other images than
-            8-bit RGB, or no tile shows an object.
+        ValueError: the processes and accumulation steps do not divide the batch, copy-paste meets data without masks,
+            transforms of colours other images than 8-bit RGB, no tile shows an object, or as `build_list`.
     """
     check_colours(cfg)
     records = tiled(cfg, records)
     batch_size = cfg.SOLVER.IMS_PER_BATCH
     share_of_batch(batch_size, world_size, cfg.SOLVER.ACCUMULATE_STEPS)
-    if cfg.INPUT.COPY_PASTE_PROB > 0 and not records.has_masks:
+    transforms = build_train_transforms(cfg, records.metadata.keypoint_flip_pairs, closes_at)
+    pasting = 0.0 if cfg.INPUT.TRANSFORMS else cfg.INPUT.COPY_PASTE_PROB
+    cutting = f"INPUT.COPY_PASTE_PROB is {pasting}" if pasting else transforms.needs_masks
+    if cutting and not records.has_masks:
         raise InvalidValueError(
-            f"INPUT.COPY_PASTE_PROB is {cfg.INPUT.COPY_PASTE_PROB}, which cuts objects out along their masks, but "
-            f"{records.metadata.name} has no masks"
+            f"{cutting}, which cuts objects out along their masks, but {records.metadata.name} has no masks"
         )
     grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
     repeats = image_repeats(cfg, records)
     sampler = build_sampler(
         records, batch_size, cfg.SEED, grouped, rank, world_size, beginning, repeats, group_of(cfg, records)
     )
-    transforms = build_train_transforms(cfg, records.metadata.keypoint_flip_pairs)
     skip, wanted = cfg.DATALOADER.ON_ERROR == "skip", wanted_size(cfg, transforms)
     num_classes = cfg.MODEL.NUM_CLASSES or records.metadata.num_classes
-    pasting, ignoring = cfg.INPUT.COPY_PASTE_PROB, cfg.MODEL.IGNORE_REGIONS
-    dataset = TrainDataset(records, transforms, sampler, skip, num_classes, wanted, pasting, ignoring)
+    dataset = TrainDataset(records, transforms, sampler, skip, num_classes, wanted, pasting, cfg.MODEL.IGNORE_REGIONS)
     dataset.form = records_form(cfg, records)
     dataset.cache = RamCache.of(cfg, records, world_size, dataset.form)
     return TrainLoader(dataset, start_iteration, num_workers(cfg, world_size), skip, pins_memory(cfg))

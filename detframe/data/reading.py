@@ -63,7 +63,11 @@ def read_image(record: Record, wanted: Wanted | None = None, form: PixelForm = C
 def check_colours(cfg: Any) -> None:
     """Raises ValueError: transforms of colours on what is not 8-bit RGB."""
     form = PixelForm.of(cfg)
-    wrong = [f"INPUT.{name}" for name in _OF_COLOURS if cfg.INPUT[name]] if form.as_stored else []
+    wrong = (
+        [f"INPUT.{name}" for name in _OF_COLOURS if cfg.INPUT[name]]
+        if form.as_stored and not cfg.INPUT.TRANSFORMS
+        else []
+    )
     if wrong:
         raise InvalidValueError(
             f"{', '.join(wrong)}: colours are changed of 8-bit RGB alone, and with INPUT.CHANNELS {form.channels} and "

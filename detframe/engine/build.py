@@ -88,7 +88,15 @@ def build_trainer(inputs: RunInputs, folder: Path, weights: str, checkpoint: Che
         model=model,
         optimizer=build_optimizer(cfg, model),
         data=iter(
-            build_train_loader(cfg, inputs.records, start - place.begun_at, rank(), world_size(), place.beginning)
+            build_train_loader(
+                cfg,
+                inputs.records,
+                start - place.begun_at,
+                rank(),
+                world_size(),
+                place.beginning,
+                place.pace.images_at(cfg.INPUT.CLOSE_AT) if cfg.INPUT.CLOSE_AT else None,
+            )
         ),
         schedule=schedule,
         settings=settings,

@@ -27,6 +27,7 @@ from detframe.config import (
 from detframe.config.check import doubts
 from detframe.config.paths import expanded
 from detframe.data import Records, check_same_names, tiled
+from detframe.data.transforms import build_train_transforms
 from detframe.engine.batch_shapes import check_shapes
 from detframe.engine.build import build_trainer
 from detframe.engine.checkpoint import FULL_DISK
@@ -64,6 +65,7 @@ from detframe.engine.resuming import is_finished, keep_best
 from detframe.engine.sampling import sampling_warnings
 from detframe.engine.summary import summarise
 from detframe.engine.trainer import Trainer
+from detframe.engine.transform_trial import transform_lines
 from detframe.errors import InvalidValueError
 from detframe.evaluation.exported import FileModel
 from detframe.files import write_text
@@ -164,6 +166,7 @@ def _check(cfg: ConfigNode) -> None:
     """What a config can tell by itself, and with the names of data sets and classes that are known."""
     import_modules(cfg)
     check_names(cfg)
+    build_train_transforms(cfg)  # which names what is wrong with a list of them
     check_data_sets(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
     if cfg.DATASETS.TEST:
         choose_metric(cfg)
@@ -173,6 +176,7 @@ def _build(inputs: RunInputs, folder: Path, checkpoint: Checkpoint | None, held:
     """The trainer, with its first batch."""
     logger.info("%s", describe_ranks(inputs.cfg, resolve_device(inputs.cfg.MODEL.DEVICE)))
     logger.info("%s", describe_data(inputs))
+    logger.info("%s", transform_lines(inputs.cfg, inputs.records))
     seen = {name: tiled(inputs.cfg, records) for name, records in inputs.test_sets.items()}
     trained = {", ".join(inputs.cfg.DATASETS.TRAIN): inputs.records}
     found = [*tile_warnings({**seen, **trained}), *sampling_warnings(inputs.cfg, trained)]

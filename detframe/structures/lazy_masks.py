@@ -72,6 +72,34 @@ class LazyMasks:
 
         return self._moved(lambda points: points - [x1, y1], cut, (y2 - y1, x2 - x1))
 
+    def warp(self, matrix: np.ndarray, size_hw: tuple[int, int]) -> LazyMasks:
+        """The masks of an image of (H, W) into which the affine map `matrix` (2, 3) takes each point (x, y)."""
+        import cv2
+
+        # OpenCV counts from the centres of pixels, coordinates here from the corner of the first one
+        centred = matrix.astype(np.float64).copy()
+        centred[:, 2] += centred[:, :2].sum(1) / 2 - 0.5
+
+        def warped(pixels: np.ndarray) -> np.ndarray:
+            size_wh = (size_hw[1], size_hw[0])
+            return cv2.warpAffine(pixels.astype(np.uint8), centred, size_wh, flags=cv2.INTER_NEAREST).astype(bool)
+
+        return self._moved(lambda points: points @ matrix[:, :2].T + matrix[:, 2], warped, size_hw)
+
+    def bounds(self) -> Tensor:
+        """float32 (N, 4): the boxes around the masks, polygons as far as they reach; NaN where there is no mask."""
+        boxes = np.full((len(self), 4), np.nan, dtype=np.float32)
+        for row, segmentation in enumerate(self.segmentations):
+            if isinstance(segmentation, dict):
+                pixels = draw(segmentation, self.size_hw)
+                rows, columns = np.flatnonzero(pixels.any(1)), np.flatnonzero(pixels.any(0))
+                if len(rows):
+                    boxes[row] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+            elif len(segmentation):
+                points = np.concatenate([np.asarray(p, dtype=np.float64).reshape(-1, 2) for p in segmentation])
+                boxes[row] = *points.min(0), *points.max(0)
+        return torch.from_numpy(boxes)
+
     def _moved(
         self,
         move_points: Callable[[np.ndarray], np.ndarray],

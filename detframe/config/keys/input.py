@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from detframe.config.bounds import Each, Number
+from detframe.config.entries import Entry, Moment
 from detframe.config.key import CONTINUES, REFUSED, Key, Resume, section
 from detframe.config.keys.common import HOW, IMAGES, LATER_IMAGES, LENGTH, LONGER_SIDE, MEASURES, SIDE, STRENGTH, Whole
 
@@ -68,6 +69,13 @@ INPUT = section(
         "scaled": "at 1/2, 1/4 or 1/8 of the sides where that is still as large as the image is resized to at most: "
         "faster, with pixels that differ a little (docs/benchmarks.md); images cut into tiles or predicted in several "
         "views (TEST.AUG), and other formats, are decoded exactly"}, resume=MEASURES),
+    TRANSFORMS=Key((), "What is done with a training image, in this order: names of detframe's own transforms, of "
+        "torchvision.transforms.v2 as v2.Name and of Albumentations as albumentations.Name, each with arguments where "
+        "needed (docs/augmentation.md); []: resizing, flips and colours as the other keys say", each=Entry()),
+    CLOSE_AT=Key(0, "From here on, the entries of TRANSFORMS with `close: true` are left out, which is the default of "
+        "those that mix images; 0: never", like=Moment()),
+    MIN_VISIBLE=Key(0.0, "An object of whose box a transform leaves less than this part within the image is removed",
+        within=(0, 1)),
     FLIP_PROB=Key(0.5, "Probability of a horizontal flip, which also swaps left and right keypoints", within=(0, 1)),
     VERTICAL_FLIP_PROB=Key(0.0, "Probability of a vertical flip", within=(0, 1)),
     BUCKETS=Key((), "Shapes of batches, in training, evaluation and prediction: pairs [height, width], to the smallest "

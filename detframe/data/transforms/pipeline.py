@@ -1,45 +1,132 @@
-"""Transforms one after another, and which of them a config asks for."""
+"""Transforms one after another."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Generator, Tensor
 
 from detframe.data.scaled import SizeHW, Wanted
-from detframe.data.transforms.colour import ColorJitter
-from detframe.data.transforms.geometry import HorizontalFlip, LargeScaleJitter, Resize, VerticalFlip
+from detframe.data.transforms.geometry import LargeScaleJitter, Resize
 from detframe.data.transforms.targets import Transform, clip_and_drop
 from detframe.structures import Target
 
+# Draws a further sample: an image as it was read, its target, and its size in the file; None where it cannot be read
+Others = Callable[[Generator], "tuple[Tensor, Target, SizeHW] | None"]
 
-class Compose:
-    """Transforms one after another; afterwards boxes are clipped to the image, and objects without area are removed."""
 
-    def __init__(self, transforms: Sequence[Transform]) -> None:
-        self.transforms = tuple(transforms)
+@dataclass
+class Stage:
+    """An image on its way through transforms, after the one of that name."""
+
+    name: str
+    image: Tensor
+    target: Target
+
+
+class Pipeline:
+    """Transforms one after another."""
+
+    min_visible = 0.0
 
     @property
     def wanted(self) -> Wanted | None:
         """How large an image has to be at least, by its size in the file; None: as it is there."""
-        first = self._first()
+        first = self.first()
         return None if first is None else first.largest
 
+    @property
+    def mixes(self) -> bool:
+        """Whether further samples are needed."""
+        return False
+
+    @property
+    def needs_masks(self) -> str:
+        """The transform that cuts along masks, as a message names it; "" where none does."""
+        return ""
+
+    @property
+    def resizes_at_random(self) -> bool:
+        """Whether images of one size come in several."""
+        raise NotImplementedError
+
+    def first(self) -> Resize | LargeScaleJitter | None:
+        """The first transform, where it resizes every image."""
+        raise NotImplementedError
+
+    def size_after(self, size_hw: SizeHW, generator: Generator) -> SizeHW:
+        """The size of an image of `size_hw` afterwards, from a generator in the state that a call gets it in."""
+        raise NotImplementedError
+
+    def largest_after(self, size_hw: SizeHW) -> SizeHW:
+        """The largest size in which an image of `size_hw` comes out."""
+        raise NotImplementedError
+
+    def lines(self) -> list[str]:
+        """What the log says of each transform."""
+        raise NotImplementedError
+
+    def stages(
+        self,
+        image: Tensor,
+        target: Target,
+        generator: Generator,
+        size_hw: SizeHW | None = None,
+        others: Others | None = None,
+        position: int = 0,
+    ) -> Iterator[Stage]:
+        """What comes in, with no name, and image and target after each transform that happens; see `__call__`."""
+        raise NotImplementedError
+
     def __call__(
-        self, image: Tensor, target: Target, generator: Generator, size_hw: SizeHW | None = None
+        self,
+        image: Tensor,
+        target: Target,
+        generator: Generator,
+        size_hw: SizeHW | None = None,
+        others: Others | None = None,
+        position: int = 0,
     ) -> tuple[Tensor, Target]:
         """Image and target, transformed; the arguments are not changed.
 
         Args:
             size_hw: the size of the image in the file, of which `image` may show fewer pixels, as `wanted` allows.
+            others: for transforms that mix images; without it they are left out.
+            position: of the sample in the stream of training images.
         """
-        first = self._first()
-        if first is not None:
-            image, target = first(image, target, generator, size_hw)
-        for transform in self.transforms[first is not None :]:
-            image, target = transform(image, target, generator)
-        return image, clip_and_drop(target, (image.shape[-2], image.shape[-1]))
+        *_, last = self.stages(image, target, generator, size_hw, others, position)
+        return last.image, last.target
+
+
+class Compose(Pipeline):
+    """Transforms one after another; afterwards boxes are clipped to the image, and objects without area are removed."""
+
+    def __init__(self, transforms: Sequence[Transform], min_visible: float = 0.0) -> None:
+        self.transforms, self.min_visible = tuple(transforms), min_visible
+
+    def stages(
+        self,
+        image: Tensor,
+        target: Target,
+        generator: Generator,
+        size_hw: SizeHW | None = None,
+        others: Others | None = None,
+        position: int = 0,
+    ) -> Iterator[Stage]:
+        """See `Pipeline`; boxes are clipped after the last one."""
+        first = self.first()
+        yield Stage("", image, target)
+        for transform in self.transforms:
+            given = (size_hw,) if transform is first else ()
+            image, target = transform(image, target, generator, *given)
+            yield Stage(type(transform).__name__, image, target)
+        yield Stage("clip_and_drop", image, clip_and_drop(target, (image.shape[-2], image.shape[-1]), self.min_visible))
+
+    def lines(self) -> list[str]:
+        """What the log says of each transform."""
+        return [written(type(transform).__name__, vars(transform)) for transform in self.transforms]
 
     @property
     def resizes_at_random(self) -> bool:
@@ -62,36 +149,18 @@ class Compose:
         """Those that change sizes, which stand before all others: no other has drawn random numbers by then."""
         return [transform for transform in self.transforms if isinstance(transform, Resize | LargeScaleJitter)]
 
-    def _first(self) -> Resize | LargeScaleJitter | None:
+    def first(self) -> Resize | LargeScaleJitter | None:
         """The first transform, where it resizes."""
         first = self.transforms[0] if self.transforms else None
         return first if isinstance(first, Resize | LargeScaleJitter) else None
 
 
-def build_train_transforms(cfg: Any, keypoint_flip_pairs: Sequence[tuple[int, int]] = ()) -> Compose:
-    """The transforms of the training images, from cfg.INPUT. What is off is left out."""
-    c = cfg.INPUT
-    transforms: list[Transform] = []
-    if c.LSJ.ON:
-        transforms.append(LargeScaleJitter(c.LSJ.SIZE, c.LSJ.MIN_SCALE, c.LSJ.MAX_SCALE))
-    elif tuple(c.MIN_SIZE_TRAIN) != (0,):
-        transforms.append(Resize(c.MIN_SIZE_TRAIN, c.MAX_SIZE_TRAIN, c.MIN_SIZE_TRAIN_SAMPLING))
-    if c.FLIP_PROB > 0:
-        transforms.append(HorizontalFlip(c.FLIP_PROB, keypoint_flip_pairs))
-    if c.VERTICAL_FLIP_PROB > 0:
-        transforms.append(VerticalFlip(c.VERTICAL_FLIP_PROB, keypoint_flip_pairs))
-    strengths = (c.BRIGHTNESS, c.CONTRAST, c.SATURATION, c.HUE)
-    if any(strengths):
-        transforms.append(ColorJitter(*strengths))
-    return Compose(transforms)
+def written(name: str, arguments: Mapping[str, Any]) -> str:
+    """A transform as a log shows it: `Resize(min_sizes=[800], max_size=1333)`."""
+    return f"{name}({', '.join(f'{key}={_shown(value)}' for key, value in arguments.items())})"
 
 
-def build_test_transforms(cfg: Any) -> Compose:
-    """The transforms of the test images: resizing alone."""
-    size = cfg.INPUT.MIN_SIZE_TEST
-    return Compose([Resize((size,), cfg.INPUT.MAX_SIZE_TEST)] if size else [])
-
-
-def wanted_size(cfg: Any, transforms: Compose) -> Wanted | None:
-    """How large an image has to be at least that goes through `transforms`, as INPUT.DECODE says; None: as it is."""
-    return transforms.wanted if cfg.INPUT.DECODE == "scaled" else None
+def _shown(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_shown, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,6 +12,8 @@ from torch import Generator, Tensor
 from detframe.structures import LazyMasks, Target, select
 from detframe.structures.lazy_masks import draw_window
 
+FILL = 114.0  # of pixels that no image shows, as in YOLO
+
 
 class Transform(Protocol):
     """What stands in a pipeline."""
@@ -19,14 +21,24 @@ class Transform(Protocol):
     def __call__(self, image: Tensor, target: Target, generator: Generator) -> tuple[Tensor, Target]: ...
 
 
-def clip_and_drop(target: Target, size_hw: tuple[int, int]) -> Target:
+def clip_and_drop(target: Target, size_hw: tuple[int, int], min_visible: float = 0.0, tighten: bool = False) -> Target:
     """Boxes inside the image; what has no area there is removed, objects with all their rows. Ignored regions may reach
-    beyond it."""
+    beyond it.
+
+    Args:
+        min_visible: an object of whose box less than this part is inside is removed too.
+        tighten: the box of an object that reaches beyond the image becomes that of what is left of its mask.
+    """
     boxes, keep = _clipped(target["boxes"], size_hw)
-    target = {**target, "boxes": boxes}
+    if min_visible > 0:
+        keep &= _area(boxes) >= min_visible * _area(target["boxes"])
+    target = target if bool(keep.all()) else select(target, keep)
+    if tighten:
+        target = tightened(target, size_hw)
+    target = {**target, "boxes": _clipped(target["boxes"], size_hw)[0]}
     if "ignore_boxes" in target:
         target["ignore_boxes"] = target["ignore_boxes"][_clipped(target["ignore_boxes"], size_hw)[1]]
-    return target if bool(keep.all()) else select(target, keep)
+    return target
 
 
 def _clipped(boxes: Tensor, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -34,6 +46,10 @@ def _clipped(boxes: Tensor, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
     height, width = size_hw
     inside = np.maximum(np.minimum(boxes.numpy(), np.array([width, height, width, height], np.float32)), np.float32(0))
     return torch.from_numpy(inside), torch.from_numpy((inside[:, 2:] > inside[:, :2]).all(1))
+
+
+def _area(boxes: Tensor) -> Tensor:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
 def moved(
@@ -60,6 +76,7 @@ def moved(
 
 
 def exchange_sides(target: Target, pairs: Sequence[tuple[int, int]]) -> Target:
+    """The target with the rows of left and right keypoints exchanged."""
     if "keypoints" not in target or not pairs:
         return target
     order = torch.arange(target["keypoints"].shape[1])
@@ -117,9 +134,50 @@ def tightened(target: Target, size_hw: tuple[int, int]) -> Target:
     return tightened
 
 
+def joined(parts: Sequence[Target], size_hw: tuple[int, int]) -> Target:
+    """The target of one image of `size_hw` that shows the objects of several; all else is of the first one.
+
+    An object without a mask, or without keypoints, where another has some, has an empty one.
+    """
+    out: dict[str, Any] = {
+        **parts[0],
+        "boxes": torch.cat([part["boxes"] for part in parts]),
+        "labels": torch.cat([part["labels"] for part in parts]),
+    }
+    ignored = [part["ignore_boxes"] for part in parts if "ignore_boxes" in part]
+    if ignored:
+        out["ignore_boxes"] = torch.cat(ignored)
+    shapes = [part["keypoints"].shape[1:] for part in parts if "keypoints" in part]
+    if shapes:
+        absent = [torch.zeros(len(part["labels"]), *shapes[0]) for part in parts]
+        out["keypoints"] = torch.cat([part.get("keypoints", none) for part, none in zip(parts, absent, strict=True)])
+    if any(isinstance(part.get("masks"), LazyMasks) for part in parts):
+        masks = [getattr(part.get("masks"), "segmentations", [[]] * len(part["labels"])) for part in parts]
+        out["masks"] = LazyMasks([segmentation for some in masks for segmentation in some], size_hw)
+    return out  # type: ignore[return-value]
+
+
 def happens(probability: float, generator: Generator) -> bool:
+    """True with a probability."""
     return float(torch.rand((), generator=generator)) < probability
 
 
 def integer(count: int, generator: Generator) -> int:
+    """A whole number from 0 to `count` - 1."""
     return int(torch.randint(count, (), generator=generator))
+
+
+def uniform(between: tuple[float, float], generator: Generator) -> float:
+    """A number between two others."""
+    low, high = between
+    return low + (high - low) * float(torch.rand((), generator=generator))
+
+
+def to_rows(image: Tensor) -> np.ndarray:
+    """An image (C, H, W) as OpenCV has it: (H, W, C), contiguous."""
+    return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+
+
+def to_image(rows: np.ndarray) -> Tensor:
+    """What `to_rows` gave as an image (C, H, W)."""
+    return torch.from_numpy(rows if rows.ndim == 3 else rows[..., None]).permute(2, 0, 1)

@@ -1,0 +1,336 @@
+"""Transforms of torchvision.transforms.v2 and of Albumentations, by name, as transforms of detframe.
+
+They draw from random numbers of their own; these are seeded from the sample's generator, and put back. They know
+nothing of left and right keypoints, nor of masks as polygons: some points that go along tell what became of the image,
+so that rows are exchanged where it was mirrored, and masks are drawn only where something moved.
+
+Legend: N objects, I ignored regions, M = N + I boxes, Q points.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from detframe.data.scaled import SizeHW
+from detframe.data.transforms.arguments import check_arguments, parameters
+from detframe.data.transforms.targets import exchange_sides, to_image, to_rows
+from detframe.errors import InvalidValueError, MissingModuleError, UnknownNameError
+from detframe.registry import nearest
+from detframe.structures import LazyMasks, Target, select
+from detframe.structures.lazy_masks import encode
+
+TORCHVISION, ALBUMENTATIONS = "v2.", "albumentations."
+_REFUSED = {  # of torchvision
+    "SanitizeBoundingBoxes": "objects without area are removed after every entry; see INPUT.MIN_VISIBLE",
+    "SanitizeKeyPoints": "keypoints outside become absent by themselves",
+    "ClampBoundingBoxes": "boxes are clipped after every entry",
+    "ClampKeyPoints": "keypoints outside become absent by themselves",
+    "SetClampingMode": "boxes are clipped after every entry",
+    "ConvertBoundingBoxFormat": "boxes have one form everywhere",
+    "MixUp": "it mixes batches for classification; the entry MixUp mixes objects",
+    "CutMix": "it mixes batches for classification; the entry Mosaic mixes objects",
+    "Normalize": "the model does it (INPUT.PIXEL_MEAN, PIXEL_STD)",
+    "FiveCrop": "it makes several images of one",
+    "TenCrop": "it makes several images of one",
+    "UniformTemporalSubsample": "it is for videos",
+    "LinearTransformation": "it gives numbers that are no pixels",
+    **dict.fromkeys(("ToTensor", "ToImage", "ToDtype", "ConvertImageDtype"), "images keep their type"),
+    **dict.fromkeys(("ToPILImage", "PILToTensor", "ToPureTensor"), "images keep their type"),
+    **dict.fromkeys(
+        ("AutoAugment", "RandAugment", "TrivialAugmentWide", "AugMix"), "it moves the image and not its boxes"
+    ),
+}
+_KEEP_SIZE = {  # transforms of torchvision after which an image is as large as before
+    *("ColorJitter", "ElasticTransform", "GaussianBlur", "GaussianNoise", "Grayscale", "Identity", "JPEG", "RGB"),
+    *("RandomAdjustSharpness", "RandomAffine", "RandomAutocontrast", "RandomChannelPermutation", "RandomEqualize"),
+    *("RandomErasing", "RandomGrayscale", "RandomHorizontalFlip", "RandomInvert", "RandomPerspective"),
+    *("RandomPhotometricDistort", "RandomPosterize", "RandomRotation", "RandomSolarize", "RandomVerticalFlip"),
+}
+_OWN_P = ("RandomPhotometricDistort",)  # whose p is that of each of its changes, and stays as it is by default
+_GRID = 8  # points along each side of a box, which tell how much of it is left
+_PROBE = np.array([[0.3, 0.3], [0.7, 0.3], [0.3, 0.7]])  # corners of a triangle, as parts of the sides
+
+
+@dataclass(frozen=True)
+class Found:
+    """A transform of another library, made, and what is to be known of it."""
+
+    transform: ForeignTransform
+    arguments: dict[str, Any]
+    default_p: float
+
+
+@dataclass
+class _Moved:
+    """What a transform of another library made of an image, and of all that lies in it."""
+
+    image: Tensor
+    boxes: Tensor  # float32 (K, 4)
+    rows: Tensor  # int64 (K,): which of the M boxes are left
+    points: Tensor  # float32 (Q, 2)
+    masks: np.ndarray | None  # (N, H, W), as many as there were
+
+
+class ForeignTransform:
+    """A transform of another library. Errors in it say which entry failed on which image."""
+
+    cuts = True
+    min_visible = 0.0  # INPUT.MIN_VISIBLE; other libraries clip boxes themselves, so that it is counted here
+
+    def __init__(self, name: str, keeps_size: bool, pairs: Sequence[tuple[int, int]]) -> None:
+        self.name, self.keeps_size, self.pairs = name, keeps_size, tuple(pairs)
+
+    def run(self, image: Tensor, boxes: Tensor, points: Tensor, masks: np.ndarray | None, seed: int) -> _Moved:
+        """Image (C, H, W), boxes (M, 4), points (Q, 2) and masks (N, H, W) after the transform, seeded by `seed`."""
+        raise NotImplementedError
+
+    def __call__(self, image: Tensor, target: Target, generator: Generator) -> tuple[Tensor, Target]:
+        """See the module."""
+        seed = int(torch.randint(2**31, (), generator=generator))
+        size_hw = (image.shape[-2], image.shape[-1])
+        ignored = target.get("ignore_boxes", torch.zeros(0, 4))
+        boxes = torch.cat([target["boxes"], ignored]).clamp(min=0)
+        boxes = torch.minimum(boxes, boxes.new_tensor([size_hw[1], size_hw[0]] * 2))
+        probe = torch.from_numpy(_PROBE * [size_hw[1], size_hw[0]]).float()
+        keypoints = target.get("keypoints", torch.zeros(0, 0, 3))
+        points = torch.cat([probe, keypoints[..., :2].reshape(-1, 2)])
+        if self.min_visible > 0:
+            points = torch.cat([points, _grid(target["boxes"])])
+        masks = target.get("masks")
+        done = self._checked(image, lambda: self.run(image, boxes, points, None, seed), target)
+        moved = done.image.shape != image.shape or not torch.allclose(done.points[:3], probe, atol=1e-3)
+        if not moved:
+            return done.image, target
+        if isinstance(masks, LazyMasks):
+            drawn = masks.decode().numpy()
+            done = self._checked(image, lambda: self.run(image, boxes, points, drawn, seed), target)
+        return done.image, self._target(target, done)
+
+    def _checked(self, image: Tensor, run: Callable[[], _Moved], target: Target) -> _Moved:
+        shape = f"{tuple(image.shape)} {image.dtype}"
+        where = f"INPUT.TRANSFORMS: {self.name}, on image {target.get('image_id', '?')} of {shape}"
+        try:
+            done = run()
+        except Exception as error:  # of any class, as the library likes
+            raise InvalidValueError(f"{where}: {type(error).__name__}: {error}") from error
+        if done.image.dtype != image.dtype or done.image.ndim != 3 or done.image.shape[0] != image.shape[0]:
+            raise InvalidValueError(
+                f"{where}: it gives {tuple(done.image.shape)} {done.image.dtype}, and must keep type and channels"
+            )
+        return done
+
+    def _target(self, target: Target, done: _Moved) -> Target:
+        size_hw = (done.image.shape[-2], done.image.shape[-1])
+        count = len(target["labels"])
+        objects = done.rows < count
+        if self.min_visible > 0:
+            inside = _inside(done.points[len(done.points) - count * _GRID**2 :], size_hw).reshape(count, -1)
+            enough = inside.float().mean(1) >= self.min_visible
+            objects &= torch.cat([enough, enough.new_zeros(len(done.rows))])[done.rows.clamp(max=count)]
+        out: Target = {**target}
+        if "keypoints" in target:
+            out["keypoints"] = self._keypoints(target["keypoints"], done, size_hw)
+        if isinstance(target.get("masks"), LazyMasks) and done.masks is not None:
+            old = target["masks"].segmentations  # type: ignore[union-attr]
+            drawn = [encode(mask) if len(before) else [] for before, mask in zip(old, done.masks, strict=True)]
+            out["masks"] = LazyMasks(drawn, size_hw)
+        out = select(out, done.rows[objects])
+        out["boxes"] = done.boxes[objects]
+        if "ignore_boxes" in target:
+            out["ignore_boxes"] = done.boxes[done.rows >= count]
+        (first, second, third) = done.points[:3].double()
+        along, down = second - first, third - first
+        mirrored = bool(along[0] * down[1] - along[1] * down[0] < 0)
+        return exchange_sides(out, self.pairs) if mirrored else out
+
+    @staticmethod
+    def _keypoints(before: Tensor, done: _Moved, size_hw: SizeHW) -> Tensor:
+        """Keypoints (N, P, 3) after; those that have left become absent."""
+        xy = done.points[3 : 3 + before[..., 0].numel()].reshape(*before.shape[:2], 2)
+        there = _inside(xy, size_hw)[..., None] & (before[..., 2:] > 0)
+        return torch.cat([xy, before[..., 2:]], -1) * there
+
+
+def _grid(boxes: Tensor) -> Tensor:
+    """Points spread evenly in each box, float32 (N * _GRID**2, 2)."""
+    steps = (torch.arange(_GRID) + 0.5) / _GRID
+    parts = torch.cartesian_prod(steps, steps)
+    return (boxes[:, None, :2] + (boxes[:, None, 2:] - boxes[:, None, :2]) * parts).reshape(-1, 2)
+
+
+def _inside(xy: Tensor, size_hw: SizeHW) -> Tensor:
+    """bool (...): which points (..., 2) lie inside an image; those on its border are taken for clipped there."""
+    return ((xy > 0) & (xy < xy.new_tensor([size_hw[1], size_hw[0]]))).all(-1)
+
+
+class FromTorchvision(ForeignTransform):
+    """A transform of torchvision.transforms.v2."""
+
+    def __init__(self, name: str, transform: v2.Transform, keeps_size: bool, pairs: Sequence[tuple[int, int]]) -> None:
+        super().__init__(name, keeps_size, pairs)
+        self.transform = transform
+
+    def __call__(self, image: Tensor, target: Target, generator: Generator) -> tuple[Tensor, Target]:
+        """See the module."""
+        if isinstance(self.transform, v2.RandomIoUCrop) and not len(target["boxes"]):
+            return image, target  # which would look for an object without end
+        return super().__call__(image, target, generator)
+
+    def run(self, image: Tensor, boxes: Tensor, points: Tensor, masks: np.ndarray | None, seed: int) -> _Moved:
+        """See `ForeignTransform`; points go along as boxes without an area."""
+        if isinstance(self.transform, v2.RandomErasing):  # which warns of everything but images
+            with _seeded(seed):
+                erased = self.transform(tv_tensors.Image(image)).as_subclass(Tensor)
+            return _Moved(erased, boxes, torch.arange(len(boxes)), points, masks)
+        size_hw = (image.shape[-2], image.shape[-1])
+        rows = torch.cat([boxes, points.repeat(1, 2)])
+        sample: dict[str, Any] = {
+            "image": tv_tensors.Image(image),
+            "boxes": tv_tensors.BoundingBoxes(rows, format="XYXY", canvas_size=size_hw),
+        }
+        if masks is not None:
+            sample["masks"] = tv_tensors.Mask(torch.from_numpy(masks))
+        with _seeded(seed):
+            done = self.transform(sample)
+        out = done["boxes"].as_subclass(Tensor).float()
+        drawn = done["masks"].numpy() if masks is not None else None
+        pixels = done["image"].as_subclass(Tensor)
+        count = len(boxes)
+        return _Moved(pixels, out[:count], torch.arange(count), out[count:, :2], drawn)
+
+
+class FromAlbumentations(ForeignTransform):
+    """A transform of Albumentations."""
+
+    def __init__(self, name: str, transform: Any, keeps_size: bool, pairs: Sequence[tuple[int, int]]) -> None:
+        import albumentations
+
+        super().__init__(name, keeps_size, pairs)
+        self.pixels_alone = isinstance(transform, albumentations.ImageOnlyTransform)
+        boxes = albumentations.BboxParams(format="pascal_voc", label_fields=["rows"], clip=True)
+        points = albumentations.KeypointParams(format="xy", remove_invisible=False)
+        along = {} if self.pixels_alone else {"bbox_params": boxes, "keypoint_params": points}
+        self.transform = albumentations.Compose([transform], **along)
+
+    def run(self, image: Tensor, boxes: Tensor, points: Tensor, masks: np.ndarray | None, seed: int) -> _Moved:
+        """See `ForeignTransform`. Points count from the centre of the first pixel there, and boxes from its corner."""
+        self.transform.set_random_seed(seed)
+        if self.pixels_alone:
+            changed = to_image(np.ascontiguousarray(self.transform(image=to_rows(image))["image"]))
+            return _Moved(changed, boxes, torch.arange(len(boxes)), points, masks)
+        sample: dict[str, Any] = {
+            "image": to_rows(image),
+            "bboxes": boxes.numpy(),
+            "rows": np.arange(len(boxes)),
+            "keypoints": points.numpy() - 0.5,
+        }
+        if masks is not None and len(masks):
+            sample["masks"] = masks.astype(np.uint8)
+        done = self.transform(**sample)
+        rows = torch.as_tensor(np.asarray(done["rows"], dtype=np.int64))
+        kept = torch.as_tensor(np.asarray(done["bboxes"], dtype=np.float32).reshape(-1, 4))
+        pixels = to_image(np.ascontiguousarray(done["image"]))
+        drawn = np.asarray(done["masks"]) if "masks" in sample else masks
+        moved = torch.as_tensor(np.asarray(done["keypoints"], dtype=np.float32)) + 0.5
+        return _Moved(pixels, kept, rows, moved, drawn)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Inside, the random numbers of the CPU begin at a seed; afterwards they go on as before."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
+def find_foreign(where: str, name: str, given: Mapping[str, Any], pairs: Sequence[tuple[int, int]]) -> Found:
+    """The transform that an entry names with "v2." or "albumentations." in front.
+
+    Args:
+        where: what is said first in an error.
+        given: the arguments, without `p` and `close`.
+
+    Raises:
+        KeyError: there is none of that name; the nearest are named. ValueError: an argument that it does not take, or
+        one that does not fit among transforms of training images. ImportError: Albumentations is not installed.
+    """
+    family = TORCHVISION if name.startswith(TORCHVISION) else ALBUMENTATIONS
+    short = name.removeprefix(family)
+    known = _torchvision() if family == TORCHVISION else _albumentations(where)
+    if short not in known:
+        raise UnknownNameError(f"{where} is no transform of {_library(family)}; {nearest(short, list(known))}")
+    factory = known[short]
+    takes = parameters(factory)
+    reason = _REFUSED.get(short, "") if family == TORCHVISION else ""
+    if "transforms" in takes or "lambd" in takes:
+        reason = "it is made of other transforms or functions; name those one by one"
+    if reason:
+        raise InvalidValueError(f"{where} does not belong into this list: {reason}")
+    default = takes["p"].default if "p" in takes else 1.0
+    own_p = short in _OWN_P
+    free = {key: one for key, one in takes.items() if key != "p"}
+    check_arguments(where, free, given)
+    arguments = {**given, **({"p": 1.0} if "p" in takes and not own_p else {})}
+    try:
+        made = factory(**arguments)
+    except Exception as error:  # of any class, as the library likes
+        raise InvalidValueError(f"{where}({_written(given)}): {error}") from error
+    keeps = _keeps_size(family, short, made, given)
+    kind = FromTorchvision if family == TORCHVISION else FromAlbumentations
+    shown = {key: given.get(key, one.default) for key, one in free.items()}
+    return Found(kind(name, made, keeps, pairs), shown, 1.0 if own_p else float(default))
+
+
+def _library(family: str) -> str:
+    return "torchvision.transforms.v2" if family == TORCHVISION else "Albumentations"
+
+
+def _written(given: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value!r}" for key, value in given.items())
+
+
+def _torchvision() -> dict[str, Any]:
+    return {
+        name: one
+        for name, one in vars(v2).items()
+        if inspect.isclass(one) and issubclass(one, v2.Transform) and one is not v2.Transform
+    }
+
+
+def _albumentations(where: str) -> dict[str, Any]:
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks the network for a newer one
+    try:
+        import albumentations
+    except ImportError as error:
+        raise MissingModuleError(
+            f"{where} needs Albumentations, which cannot be imported ({error}): pip install 'detframe[albumentations]'"
+        ) from error
+    base = albumentations.BasicTransform
+    return {
+        name: one
+        for name, one in vars(albumentations).items()
+        if inspect.isclass(one) and issubclass(one, (base, albumentations.BaseCompose)) and one is not base
+    }
+
+
+def _keeps_size(family: str, name: str, made: Any, given: Mapping[str, Any]) -> bool:
+    if family == TORCHVISION:
+        return name in _KEEP_SIZE and not given.get("expand", False)
+    import albumentations
+
+    flips = (albumentations.HorizontalFlip, albumentations.VerticalFlip)
+    return isinstance(made, (albumentations.ImageOnlyTransform, *flips))
