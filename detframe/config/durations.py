@@ -99,14 +99,14 @@ def resolve_durations(cfg: ConfigNode, num_images: int, pace: Pace | None = None
     for key, statement, value in cfg.statements():
         rule = statement.rule
         section, _, name = key.rpartition(".")
+        if isinstance(rule, Moment) and Moment.is_share(value):
+            continue  # of a length that is known when all is resolved
         if isinstance(rule, Duration):
             out.at(section)[name] = whole(value, key, rule)
         elif isinstance(rule, Each) and isinstance(rule.member, Duration):
             out.at(section)[name] = tuple(whole(item, key, rule.member) for item in value)
-        elif isinstance(rule, Moment) and not Moment.is_share(value):
-            out.at(section)[name] = whole(value, key, Duration(place=True))
     for key, statement, value in cfg.statements():
-        if isinstance(statement.rule, Moment) and Moment.is_share(value):  # of a length that is known by now
+        if isinstance(statement.rule, Moment) and Moment.is_share(value):
             section, _, name = key.rpartition(".")
             out.at(section)[name] = pace.iteration_at(value * pace.images_at(out.SOLVER.MAX_ITER))
     if cfg.is_frozen():

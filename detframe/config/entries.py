@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from detframe.config.bounds import Duration, Number, number_of, text_of
+from detframe.config.bounds import Duration, number_of, shown, text_of
 from detframe.config.yaml_text import Written, read_tree
 from detframe.errors import InvalidValueError
-
-_SHARE = Number(above=0, below=1)
 
 
 @dataclass(frozen=True)
@@ -76,25 +74,31 @@ def name_and_arguments(entry: str | Mapping[str, Mapping[str, Any]]) -> tuple[st
 
 
 @dataclass(frozen=True)
-class Moment:
+class Moment(Duration):
     """A moment of a training: a share of it (0.85), iterations (9000) or epochs ("10ep"); 0 is never."""
 
-    kind = "a share of the training, iterations or epochs"
+    place: bool = True
 
-    def convert(self, value: Any) -> int | float | str | None:
+    def convert(self, value: Any) -> int | float | str | None:  # type: ignore[override]
         number = number_of(value)
         if isinstance(number, float) and not number.is_integer():
             return number
-        return Duration().convert(value)
+        return super().convert(value)
 
-    def wrong(self, value: Any) -> str:
+    @staticmethod
+    def parts(value: int | float | str, key: str) -> tuple[float, str]:
+        """As of `Duration`, with the unit "share" for a part of the training."""
+        if isinstance(value, float) and 0 < value < 1:
+            return value, "share"
+        wanted = (
+            f'{key} must be a share of the training (0.85), iterations (9000) or epochs ("10ep"), not {shown(value)}'
+        )
         if isinstance(value, float):
-            return _SHARE.wrong(value) and "a share between 0 and 1, whole iterations, or epochs as 12ep"
+            raise InvalidValueError(wanted)
         try:
-            Duration.parts(value, "it")
+            return Duration.parts(value, key)
         except InvalidValueError:
-            return "a share of the training (0.85), iterations (9000) or epochs (10ep)"
-        return ""
+            raise InvalidValueError(wanted) from None
 
     def describe(self) -> str:
         return "a share of the training as 0.85, iterations, or epochs as `12ep`"
