@@ -37,6 +37,7 @@ class Meta(TypedDict):
     keypoint_flip_pairs: NotRequired[list[list[int]]]
     keypoint_sigmas: NotRequired[list[float]]
     input_format: NotRequired[str]
+    input_values: NotRequired[str]  # the type of stored channels, as "uint16"; "" of 8-bit RGB
     iteration: NotRequired[int]
     metrics: NotRequired[dict[str, float]]
     format: NotRequired[int]
@@ -211,12 +212,13 @@ class Checkpoint:
         return self.meta[key]  # type: ignore[literal-required]
 
 
-def describe(cfg: ConfigNode, metadata: Metadata) -> Meta:
+def describe(cfg: ConfigNode, metadata: Metadata, input_values: str = "") -> Meta:
     """What the checkpoints of a training say about themselves.
 
     Args:
         cfg: the effective config.
         metadata: the training data's (class names, ids, keypoints).
+        input_values: the type of the channels of its images, where these are stored ones.
     """
     import detframe
 
@@ -230,6 +232,7 @@ def describe(cfg: ConfigNode, metadata: Metadata) -> Meta:
         "keypoint_flip_pairs": [[int(a), int(b)] for a, b in metadata.keypoint_flip_pairs],
         "keypoint_sigmas": [float(sigma) for sigma in metadata.keypoint_sigmas],
         "input_format": cfg.INPUT.FORMAT,
+        "input_values": input_values,
     }
 
 

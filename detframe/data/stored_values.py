@@ -61,8 +61,8 @@ def checked_form(pixels: np.ndarray, form: PixelForm, path: str | Path) -> np.nd
         )
     if form.dtype and dtype != form.dtype:
         raise ImageReadError(
-            f"{path} holds {dtype}, and the images of this data set {form.dtype} (as its first one): their values are "
-            "in different units. Convert the files to one type"
+            f"{path} holds {dtype}, and {form.dtype} was expected, as of the first training image: values of other "
+            "types are in other units. Convert the files to one type"
         )
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         count = int((~np.isfinite(pixels)).sum())

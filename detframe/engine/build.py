@@ -15,6 +15,7 @@ from detframe.checkpoint import Checkpoint, describe
 from detframe.compat import load_weights
 from detframe.config import ConfigNode
 from detframe.data import build_train_loader
+from detframe.data.reading import records_form
 from detframe.engine.checkpoint import Checkpointer
 from detframe.engine.compiling import CompileHook
 from detframe.engine.evaluating import TestSets
@@ -77,7 +78,7 @@ def build_trainer(inputs: RunInputs, folder: Path, weights: str, checkpoint: Che
     start = checkpoint.iteration if checkpoint is not None else 0
     place = inputs.place
     device = resolve_device(cfg.MODEL.DEVICE)
-    meta = describe(cfg, inputs.records.metadata)
+    meta = describe(cfg, inputs.records.metadata, records_form(cfg, inputs.records).dtype)
     schedule = build_lr_schedule(cfg, place.pace, inputs.in_epochs)
     check_schedule(cfg, schedule)
     settings = step_settings(cfg, device)

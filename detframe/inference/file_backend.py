@@ -6,6 +6,7 @@ Legend: N images, M detections of an image.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ class FileBackend:
         self.device = session.device
         self.torch_native = session.format == "torch"
         self.source = str(session.path)
-        self.form = self.card.input.form
+        self.form = replace(self.card.input.form, dtype=self.card.meta.get("input_values", ""))
 
     @property
     def model(self) -> Any:
@@ -126,7 +127,7 @@ class FileWay:
 
     def __init__(self, session: Session, score_threshold: float = 0.0, scaled: bool = False) -> None:
         self.session, self.score_threshold, self.scaled = session, score_threshold, scaled
-        self.form = session.card.input.form
+        self.form = replace(session.card.input.form, dtype=session.card.meta.get("input_values", ""))
 
     def _wanted(self, size_hw: SizeHW) -> SizeHW:
         return wanted_shape(size_hw, self.session.card.input)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class ModelBackend:
         self.meta = meta
         self.device: torch.device = model.device
         self.amp_dtype = resolve_amp(amp, self.device)
-        self.form = model.preprocessor.form
+        self.form = replace(model.preprocessor.form, dtype=meta.get("input_values", ""))
 
     @classmethod
     def load(cls, path: str | Path, device: str, amp: str, allow_custom_imports: bool) -> ModelBackend:

@@ -177,7 +177,7 @@ def test_tiff_files_whose_numbers_mean_something_else_are_refused(tmp_path: Path
 
 def test_another_type_than_that_of_the_data_set_is_refused(tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "a.tif", values(4, "uint16"))
-    with pytest.raises(ImageReadError, match="holds uint16, and the images of this data set float32"):
+    with pytest.raises(ImageReadError, match="holds uint16, and float32 was expected"):
         load_pixels(path, form=stored(4, "float32"))
 
 

@@ -12,9 +12,11 @@ import pytest
 import torch
 import yaml
 
+from detframe.arrays.pixels import PixelForm
 from detframe.data import build_test_loader, build_train_loader, load_records
 from detframe.engine import train
 from detframe.errors import InvalidValueError
+from detframe.inference import Detector
 from detframe.modeling import build_detection_model
 from tests.data.channel_sets import MEANS, channel_set, scene
 from tests.engine.ranks import tiny_config
@@ -67,6 +69,7 @@ def test_a_training_and_one_that_goes_on_in_workers_are_the_same(many, tmp_path,
     assert len(losses) == 4 and all(map(math.isfinite, losses)) and losses[-1] < losses[0]
     assert weights(out)["backbone.body.conv1.weight"].shape[1] == channels
     assert "could not be drawn" not in (out / "log.txt").read_text()
+    assert Detector.load(out / "model_final.pth", device="cpu").form == PixelForm(channels, True, dtype)
     assert list((out / "images").glob("predictions_*.png"))
     parts.mkdir()
     shutil.copy(out / "model_0000004.pth", parts)
@@ -137,7 +140,7 @@ def test_files_of_several_types_are_refused(many, tmp_path):
     cfg = many(".npy", 2, "uint16")
     np.save(tmp_path / "data" / "images" / "003.npy", scene(3, 2, "uint8")[0])
     records = load_records(("toy",), cfg.DATASETS.CATALOG, True)
-    with pytest.raises(InvalidValueError, match=r"003\.npy holds uint8, and the images of this data set uint16"):
+    with pytest.raises(InvalidValueError, match=r"003\.npy holds uint8, and uint16 was expected"):
         list(build_test_loader(cfg, records))
 
 

@@ -90,6 +90,15 @@ def test_a_picture_of_pillow_and_a_jpeg_are_refused(detector, tmp_path):
         detector.predict(tmp_path / "a.jpg")
 
 
+def test_a_file_of_another_type_than_in_training_is_refused(detector, tmp_path):
+    learned = Detector(detector.model, detector.cfg, {**detector.meta, "input_values": "uint16"})
+    np.save(tmp_path / "a.npy", scene(0, CHANNELS, "uint8")[0])
+    for how in ({}, {"tiles": 40}):
+        with pytest.raises(InvalidValueError, match=r"a\.npy holds uint8, and uint16 was expected"):
+            learned.predict(tmp_path / "a.npy", **how)
+    assert learned.predict(scene(0, CHANNELS, "float32")[0])  # of an array the units are its owner's affair
+
+
 def test_the_command_draws_them(detector, pixels, tmp_path):
     (tmp_path / "in").mkdir()
     for name in ("a.tif", "b.tif"):
