@@ -45,6 +45,7 @@ MORE_AP = {
     "fcos/fcos_imprv_dcnv2_X_101_64x4d_FPN_2x.yaml": {"box AP, FCOS (test-dev)": "49.0 (several scales)"},
     # the READMEs of mmdetection, whose recipe is the same schedule
     "atss/atss_R_50_FPN_1x.yaml": {"box AP, mmdetection": "39.3"},
+    "atss/atss_R_50_FPN_dyhead_1x.yaml": {"box AP, mmdetection": "43.3"},
     "gfl/gfl_R_50_FPN_1x.yaml": {"box AP, mmdetection": "40.2"},
     "tood/tood_R_50_FPN_1x.yaml": {"box AP, mmdetection": "42.4"},
     "mask_rcnn/mask_rcnn_R_50_FPN_lsj_100ep.yaml": {

@@ -123,6 +123,7 @@ def _dense(cfg: ConfigNode, set_keys: list[str]) -> Iterator[str]:
             yield _said([f"MODEL.RPN.{key}"], f"MODEL.RPN.NAME is {name!r}, which takes {own}")
     unread = [f"MODEL.FCOS.{key}" for key in _OF_FCOS.get(name, ())]
     others = tuple(f"MODEL.{head}." for head in _OF_FCOS if head != name)
+    others += ("MODEL.DYHEAD.",) if name not in _ON_LOCATIONS else ()
     keys = [key for key in set_keys if key in unread or key.startswith(others)]
     if keys:
         yield _said(keys, f"MODEL.RPN.NAME is {name!r}")

@@ -75,20 +75,46 @@ class DeformConv(nn.Conv2d):
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`forward` with another weight and bias, for a norm that is folded into them."""
-        moves = self.offset(x)
-        if is_traced():  # whose symbols cannot tell that parts of maps in channels_last lie as they do
-            moves = moves.contiguous()
-        points = moves.shape[1] * 2 // 3 if self.modulated else moves.shape[1]
-        wide = torch.promote_types(x.dtype, torch.float32)
-        with torch.autocast(x.device.type, enabled=False):
-            y = deform_conv2d(
-                x.to(wide),
-                moves[:, :points].to(wide),
-                weight.to(wide),
-                None if bias is None else bias.to(wide),
-                stride=(self.stride[0], self.stride[1]),
-                padding=self.padding_hw,
-                dilation=(self.dilation[0], self.dilation[1]),
-                mask=moves[:, points:].to(wide).sigmoid() if self.modulated else None,
-            )
-        return y.to(moves.dtype)
+        return deformed(
+            x,
+            self.offset(x),
+            weight,
+            bias,
+            self.modulated,
+            stride=(self.stride[0], self.stride[1]),
+            padding=self.padding_hw,
+            dilation=(self.dilation[0], self.dilation[1]),
+        )
+
+
+def deformed(
+    x: Tensor,
+    moves: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    modulated: bool = True,
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (1, 1),
+    dilation: tuple[int, int] = (1, 1),
+) -> Tensor:
+    """A deformable convolution of (N, C, H, W) in float32, in the dtype of `moves`.
+
+    Args:
+        moves: displacements and, if modulated, weights of the sampling points, in the order of DeformConv.
+    """
+    if is_traced():  # whose symbols cannot tell that parts of maps in channels_last lie as they do
+        moves = moves.contiguous()
+    points = moves.shape[1] * 2 // 3 if modulated else moves.shape[1]
+    wide = torch.promote_types(x.dtype, torch.float32)
+    with torch.autocast(x.device.type, enabled=False):
+        y = deform_conv2d(
+            x.to(wide),
+            moves[:, :points].to(wide),
+            weight.to(wide),
+            None if bias is None else bias.to(wide),
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            mask=moves[:, points:].to(wide).sigmoid() if modulated else None,
+        )
+    return y.to(moves.dtype)

@@ -113,6 +113,7 @@ FAMILIES = {
     "fcos": {**FCOS, "MODEL.FCOS.THRESH_WITH_CTR": True, "MODEL.FCOS.INFERENCE_TH": 0.2},
     "fcos improved": {**FCOS, "MODEL.FCOS.NORM_REG_TARGETS": True, "MODEL.FCOS.CENTERNESS_ON_REG": True},
     "fcos deformable": {**FCOS, "MODEL.FCOS.USE_DCN_IN_TOWER": True},
+    "gfl dynamic, deformable": {**FCOS, "MODEL.RPN.NAME": "GFL", "MODEL.DYHEAD.NUM_BLOCKS": 1},
     "tood": {**FCOS, "MODEL.RPN.NAME": "TOOD", "MODEL.TOOD.NUM_CONVS": 2},
     "gfl": {**FCOS, "MODEL.RPN.NAME": "GFL"},
     "retinanet": RETINA,

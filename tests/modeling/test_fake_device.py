@@ -58,6 +58,7 @@ WEIGHTS = (("a", 2.0), ("b", 1.0), ("c", 0.5))
 DETECTORS = {
     "fcos": FCOS,
     "atss": {**DENSE, "MODEL.RPN.NAME": "ATSS", "MODEL.FCOS.NUM_CONVS": 1},
+    "dynamic": {**FCOS, "MODEL.RPN.NAME": "ATSS", "MODEL.DYHEAD.NUM_BLOCKS": 1},
     "tood": {**DENSE, "MODEL.RPN.NAME": "TOOD", "MODEL.TOOD.NUM_CONVS": 2},
     "gfl": {**DENSE, "MODEL.RPN.NAME": "GFL", "MODEL.FCOS.NUM_CONVS": 1},
     "retinanet": RETINANET,
@@ -84,7 +85,17 @@ TRAINING = {
     "point_rend": (*MASK, "modeling/roi_heads/point_rend.py"),
     "efpn_on_crops": CROPS,
 }
-WITHOUT_PROPOSALS = ("fcos", "fcos_quality", "atss", "gfl", "tood", "retinanet", "retinanet_varifocal", "rpn")
+WITHOUT_PROPOSALS = (
+    "fcos",
+    "fcos_quality",
+    "atss",
+    "gfl",
+    "dynamic",
+    "tood",
+    "retinanet",
+    "retinanet_varifocal",
+    "rpn",
+)
 # in inference, beside the NMS of proposals and that of detections
 INFERENCE = {"keypoint_rcnn": ("ops/keypoints.py",), "efpn_on_crops": CROPS}
 

@@ -19,7 +19,7 @@ from detframe.config.keys.common import (
     TRAINED,
 )
 from detframe.config.keys.data import DATALOADER, DATASETS
-from detframe.config.keys.dense import ATSS, FCOS, GFL, RETINANET, RPN, TOOD
+from detframe.config.keys.dense import ATSS, DYHEAD, FCOS, GFL, RETINANET, RPN, TOOD
 from detframe.config.keys.input import INPUT
 from detframe.config.keys.pyramids import DISTILL, EFPN, FPN
 from detframe.config.keys.roi import (
@@ -90,6 +90,7 @@ MODEL = section(
     ATSS=ATSS,
     GFL=GFL,
     TOOD=TOOD,
+    DYHEAD=DYHEAD,
     RETINANET=RETINANET,
     ROI_HEADS=ROI_HEADS,
     ROI_BOX_HEAD=ROI_BOX_HEAD,

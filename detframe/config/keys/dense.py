@@ -208,6 +208,12 @@ TOOD = section(
     BOX_LOSS_WEIGHT=Key(2.0, "Weight of the GIoU loss", like=WEIGHT),
 )
 
+DYHEAD = section(
+    resume=ARCHITECTURE,
+    NUM_BLOCKS=Key(0, "Blocks of a dynamic head (arXiv:2106.08322) between the pyramid and the towers of FCOS, ATSS, "
+        "GFL or TOOD, with the norm of MODEL.FCOS.NORM; 0: none, the paper: 6", like=LAYERS),
+)
+
 RETINANET = section(
     ANCHOR_SIZES=Key(tuple(tuple(s * 2 ** (i / 3) for i in range(3)) for s in (32, 64, 128, 256, 512)), "Anchor sizes "
         "(square root of the area), one list per level from the finest: three per octave, from 4 strides on",

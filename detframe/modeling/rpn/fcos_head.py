@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from detframe.config import ConfigNode
 from detframe.layers import DeformConv, init_normal, make_norm
 from detframe.modeling.rpn.dense import class_prior_bias
+from detframe.modeling.rpn.dyhead import DyHead, dyhead_of
 from detframe.ops.exportable import is_traced
 
 
@@ -97,6 +98,7 @@ class FCOSHead(nn.Module):
         num_levels: levels with a learned scale each; 0 for none.
         quality_on_regression: the quality reads the regression tower instead of the classification tower.
         normalised: distances through ReLU instead of exp.
+        dyhead: what the maps go through before the towers; None: nothing.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class FCOSHead(nn.Module):
         num_levels: int,
         quality_on_regression: bool,
         normalised: bool,
+        dyhead: DyHead | None = None,
     ) -> None:
         super().__init__()
         self.classification_head = classification
@@ -113,6 +116,7 @@ class FCOSHead(nn.Module):
         self.scales = nn.Parameter(torch.ones(num_levels)) if num_levels else None
         self.quality_on_regression = quality_on_regression
         self.normalised = normalised
+        self.dyhead = dyhead
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, channels: int, num_levels: int) -> Self:
@@ -125,10 +129,12 @@ class FCOSHead(nn.Module):
             num_levels=num_levels if keys.USE_SCALE else 0,
             quality_on_regression=keys.CENTERNESS_ON_REG,
             normalised=keys.NORM_REG_TARGETS,
+            dyhead=dyhead_of(cfg, channels, num_levels),
         )
 
     def forward(self, features: Sequence[Tensor]) -> HeadOutputs:
         cls, box = self.classification_head, self.regression_head
+        features = features if self.dyhead is None else self.dyhead(features)
         distances, extra = box.outputs()
         if self.quality_on_regression:
             (logits,), (regression, *quality) = (

@@ -15,6 +15,7 @@ from torch import Tensor
 from detframe.config import ConfigNode
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.rpn.dense import Scoring, plain_scores, rows_of
+from detframe.modeling.rpn.dyhead import DyHead, dyhead_of
 from detframe.modeling.rpn.fcos_head import ClassificationHead, DistributionHead, FCOSHead, HeadOutputs, towers_of
 from detframe.modeling.rpn.locations import LocationDetector, LocationSettings, Placing
 from detframe.ops import distribution_focal, quality_focal
@@ -41,9 +42,14 @@ class GFLHead(FCOSHead):
     """
 
     def __init__(
-        self, classification: ClassificationHead, regression: DistributionHead, num_levels: int, bins: int
+        self,
+        classification: ClassificationHead,
+        regression: DistributionHead,
+        num_levels: int,
+        bins: int,
+        dyhead: DyHead | None = None,
     ) -> None:
-        super().__init__(classification, regression, num_levels, quality_on_regression=False, normalised=True)
+        super().__init__(classification, regression, num_levels, False, True, dyhead)
         self.bins = bins
 
     @classmethod
@@ -55,6 +61,7 @@ class GFLHead(FCOSHead):
             DistributionHead(towers[1], channels, bins),
             num_levels=num_levels if keys.USE_SCALE else 0,
             bins=bins,
+            dyhead=dyhead_of(cfg, channels, num_levels),
         )
 
     def distances(self, regression: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from detframe.config import ConfigNode
 from detframe.layers import DeformConv, init_normal, make_norm
 from detframe.modeling.rpn.dense import class_prior_bias
+from detframe.modeling.rpn.dyhead import DyHead, dyhead_of
 from detframe.modeling.rpn.fcos_head import HeadOutputs, make_tower, to_rows
 
 # Channels of the layer attention are a part of those of all layers, and channels of the two maps of those of one
@@ -72,10 +73,18 @@ class TOODHead(nn.Module):
 
     Args:
         num_levels: levels with a learned scale each; 0 for none.
+        dyhead: what the maps go through before the tower; None: nothing.
     """
 
     def __init__(
-        self, tower: Sequence[nn.Module], channels: int, num_classes: int, norm: str, prior: float, num_levels: int
+        self,
+        tower: Sequence[nn.Module],
+        channels: int,
+        num_classes: int,
+        norm: str,
+        prior: float,
+        num_levels: int,
+        dyhead: DyHead | None = None,
     ) -> None:
         super().__init__()
         layers = len(tower)
@@ -89,6 +98,7 @@ class TOODHead(nn.Module):
             init_normal(part)
         for last in (self.classification_head.get_submodule("cls_logits"), self.probability[-1]):
             nn.init.constant_(last.bias, class_prior_bias(prior))  # type: ignore[arg-type]
+        self.dyhead = dyhead
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, channels: int, num_levels: int) -> Self:
@@ -97,10 +107,12 @@ class TOODHead(nn.Module):
         deformable = partial(DeformConv, channels, channels, 3) if keys.USE_DCN_IN_TOWER else None
         tower = [make_tower(channels, 1, keys.NORM, deformable if i == layers - 1 else None) for i in range(layers)]
         levels = num_levels if keys.USE_SCALE else 0
-        return cls(tower, channels, cfg.MODEL.NUM_CLASSES, keys.NORM, keys.PRIOR_PROB, levels)
+        dyhead = dyhead_of(cfg, channels, num_levels)
+        return cls(tower, channels, cfg.MODEL.NUM_CLASSES, keys.NORM, keys.PRIOR_PROB, levels, dyhead)
 
     def forward(self, features: Sequence[Tensor]) -> HeadOutputs:
         logits, distances = [], []
+        features = features if self.dyhead is None else self.dyhead(features)
         for level, feature in enumerate(features):
             joined = self._through(feature)
             said = to_rows(self.classification_head(joined)), to_rows(self.probability(joined))
