@@ -84,6 +84,17 @@ def test_repeat_factor_sampling_of_detectron2():
         d2(name, "DATALOADER.SAMPLER_TRAIN", "MySampler")
 
 
+def test_losses_of_detectron2():
+    name = "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"
+    box = "MODEL.ROI_BOX_HEAD"
+    both = (f"{box}.USE_SIGMOID_CE", True, f"{box}.USE_FED_LOSS", True, f"{box}.FED_LOSS_NUM_CLASSES", 20)
+    keys = d2(name, *both, f"{box}.BBOX_REG_LOSS_TYPE", "diou").MODEL.ROI_BOX_HEAD
+    assert (keys.CLS_LOSS, keys.FEDERATED_CLASSES, keys.FEDERATED_POWER) == ("federated", 20, 0.5)
+    assert keys.BOX_LOSS_TYPE == "diou" and d2(name).MODEL.ROI_BOX_HEAD.CLS_LOSS == "cross_entropy"
+    with pytest.raises(ValueError, match=r"USE_SIGMOID_CE True with USE_FED_LOSS False, only both or neither"):
+        d2(name, f"{box}.USE_SIGMOID_CE", True)
+
+
 def test_the_files_under_it_and_the_expression_in_them():
     cfg = d2("COCO-Detection/retinanet_R_50_FPN_3x.yaml")
     assert cfg.MODEL.RPN.NAME == "RetinaNet" and cfg.MODEL.ROI_HEADS.NAME == ""

@@ -107,6 +107,12 @@ FAMILIES = {
         "MODEL.LEGACY_BOXES": True,
         "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True,
     },
+    "scores of the federated loss": {**ROI, "MODEL.ROI_BOX_HEAD.CLS_LOSS": "federated"},
+    "cascade, scores of Seesaw": {
+        **ROI,
+        "MODEL.ROI_HEADS.NAME": "CascadeROIHeads",
+        "MODEL.ROI_BOX_HEAD.CLS_LOSS": "seesaw",
+    },
     "mask": MASK,
     "keypoint": KEYPOINTS,
     "cascade with masks": {**MASK, "MODEL.ROI_HEADS.NAME": "CascadeROIHeads"},
@@ -141,7 +147,7 @@ def build(keys):
         if last in SPREAD and hasattr(module, "weight"):
             nn.init.normal_(module.weight)
             module.register_forward_hook(partial(scale, SPREAD[last]))
-        if last == "cls_score":
+        if last == "cls_score" and not module.bias.any():  # else all classes begin low
             nn.init.constant_(module.bias[:1], 3.2)  # of the background, which is all that a grey image shows
     with torch.no_grad():
         ExportableDetector(model)(*batch(2, 64, 96))

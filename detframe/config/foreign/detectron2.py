@@ -15,8 +15,6 @@ DETECTRON2 = Program(
     implied={
         "VERSION": "it numbers detectron2's own configs",
         "MODEL.ANCHOR_GENERATOR.ANGLES": "boxes are not rotated",
-        "MODEL.ROI_BOX_HEAD.FED_LOSS_FREQ_WEIGHT_POWER": "belongs to the federated loss",
-        "MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES": "belongs to the federated loss",
         "MODEL.SEM_SEG_HEAD.": "belongs to semantic segmentation",
         "MODEL.PANOPTIC_FPN.": "belongs to panoptic segmentation",
         "MODEL.IMPLICIT_POINTREND.": "belongs to implicit PointRend",
@@ -125,8 +123,6 @@ DETECTRON2.only({
     "MODEL.RPN.IOU_LABELS": ((0, -1, 1),),
     "MODEL.ROI_HEADS.IOU_LABELS": ((0, 1),),
     "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT": (True,),
-    "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": (False,),
-    "MODEL.ROI_BOX_HEAD.USE_FED_LOSS": (False,),
     "MODEL.ROI_KEYPOINT_HEAD.NAME": ("KRCNNConvDeconvUpsampleHead",),
     "MODEL.ROI_BOX_HEAD.NAME": ("", "FastRCNNConvFCHead"),
     "MODEL.RETINANET.IOU_LABELS": ((0, -1, 1),),
@@ -268,6 +264,24 @@ def _pooling(box: str, mask: str, keypoint: str, mask_on: bool, keypoints_on: bo
 @DETECTRON2.rule("MODEL.ROI_KEYPOINT_HEAD.NORMALIZE_LOSS_BY_VISIBLE_KEYPOINTS")
 def _keypoint_loss(visible: bool) -> dict[str, Any]:
     return {"MODEL.ROI_KEYPOINT_HEAD.NORMALIZER": "visible" if visible else "static"}
+
+
+@DETECTRON2.rule(
+    *(f"MODEL.ROI_BOX_HEAD.{key}" for key in ("USE_SIGMOID_CE", "USE_FED_LOSS")),
+    *(f"MODEL.ROI_BOX_HEAD.FED_LOSS_{key}" for key in ("NUM_CLASSES", "FREQ_WEIGHT_POWER")),
+)
+def _class_loss(sigmoid: bool, federated: bool, classes: int, power: float) -> dict[str, Any]:
+    if sigmoid != federated:
+        raise UntranslatableError(
+            f"MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE {sigmoid} with USE_FED_LOSS {federated}, only both or neither"
+        )
+    if not federated:
+        return {"MODEL.ROI_BOX_HEAD.CLS_LOSS": "cross_entropy"}
+    return {
+        "MODEL.ROI_BOX_HEAD.CLS_LOSS": "federated",
+        "MODEL.ROI_BOX_HEAD.FEDERATED_CLASSES": classes,
+        "MODEL.ROI_BOX_HEAD.FEDERATED_POWER": power,
+    }
 
 
 @DETECTRON2.rule("INPUT.RANDOM_FLIP")
