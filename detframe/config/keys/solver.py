@@ -69,7 +69,8 @@ SOLVER = section(
         "step on")),
     SWA_START=Key(0, "From here on, the plain mean of the weights is evaluated and saved (stochastic weight averaging, "
         "arXiv:1803.05407; docs/solver.md); 0 is off", duration=True, place=True, resume=AVERAGED),
-    SWA_PERIOD=Key("1ep", "From one of the weights that are averaged to the next", duration=True, resume=AVERAGED),
+    SWA_PERIOD=Key(1, "From one of the weights that are averaged to the next; the paper takes 1ep", duration=True,
+        resume=AVERAGED),
     SWA_LR_FACTOR=Key(-1.0, "Learning rate from SWA_START on, as a fraction of BASE_LR; -1: the schedule goes on",
         like=OR_NONE),
     CHECKPOINT_PERIOD=Key(5000, "How often a training checkpoint is saved; 0: only at the end", duration=True,
