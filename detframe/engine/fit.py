@@ -18,6 +18,7 @@ from detframe.arrays.resize import resize_shapes
 from detframe.config import ConfigNode
 from detframe.config.keys.dense import OWN_RULES
 from detframe.data import Records
+from detframe.data.transforms import LargeScaleJitter, Resize, build_train_transforms
 from detframe.modeling import GeneralizedRCNN
 from detframe.modeling.rpn.assigner import rule_of
 from detframe.ops.reach import Objects, Reached
@@ -58,16 +59,18 @@ class View:
 
 def training_views(cfg: ConfigNode) -> list[View]:
     """The resizings of the training: the middle one, then, where there are several, the smallest and the largest."""
-    keys = cfg.INPUT
-    if keys.LSJ.ON:
-        scales = (keys.LSJ.MIN_SCALE, (keys.LSJ.MIN_SCALE + keys.LSJ.MAX_SCALE) / 2, keys.LSJ.MAX_SCALE)
-        limits = [max(1, round(keys.LSJ.SIZE * scale)) for scale in scales]
+    resizing = next(iter(build_train_transforms(cfg).resizing()), None)
+    if isinstance(resizing, LargeScaleJitter):
+        scales = (resizing.min_scale, (resizing.min_scale + resizing.max_scale) / 2, resizing.max_scale)
+        limits = [max(1, round(resizing.size * scale)) for scale in scales]
         sizes, names = [(limit, limit) for limit in limits], "INPUT.LSJ"
     else:
-        given = sorted(keys.MIN_SIZE_TRAIN)
-        middle = sum(given) // 2 if keys.MIN_SIZE_TRAIN_SAMPLING == "range" else given[len(given) // 2]
-        sizes = [(size, keys.MAX_SIZE_TRAIN) for size in (given[0], middle, given[-1])]
+        resizing = resizing or Resize(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN)
+        given = sorted(resizing.min_sizes)
+        middle = sum(given) // 2 if resizing.sampling == "range" else given[len(given) // 2]
+        sizes = [(size, resizing.max_size) for size in (given[0], middle, given[-1])]
         names = "INPUT.MIN_SIZE_TRAIN, MAX_SIZE_TRAIN"
+    names = "INPUT.TRANSFORMS" if cfg.INPUT.TRANSFORMS else names
     views = [View("training", names, *sizes[1])]
     if sizes[0] != sizes[2]:
         views += [View("smallest training", names, *sizes[0]), View("largest training", names, *sizes[2])]

@@ -92,6 +92,18 @@ def test_visualize_data_shows_tiles_as_the_training_sees_them(workplace: Path, m
     assert all(re.search(r"\.\w+ \[\d+, \d+, \d+, \d+\]: 64 x 64, \d+ objects", text) for text in captions)
 
 
+def test_visualize_data_shows_every_transform_of_an_image(workplace: Path, monkeypatch: pytest.MonkeyPatch):
+    captions = []
+    draw = drawing.with_caption
+    monkeypatch.setattr(drawing, "with_caption", lambda picture, text: captions.append(text) or draw(picture, text))
+    words = ["--config-file", "c.yaml", "--num-images", "2", "--output", "look", "--steps"]
+    listed = "[{Mosaic: {p: 1}}, {RandomCropWithObjects: {p: 1}}, {HorizontalFlip: {p: 0}}]"
+    assert visualize_data.main([*words, "INPUT.TRANSFORMS", listed]) == 0
+    assert len(list((workplace / "look").glob("*.jpg"))) == 2
+    names = [text.partition(":")[0] for text in captions]
+    assert names[1:4] == names[5:8] == ["1 Resize", "2 Mosaic", "3 RandomCropWithObjects"] and len(names) == 8
+
+
 def test_benchmark_data_reads_the_images_that_a_training_takes(workplace: Path, monkeypatch: pytest.MonkeyPatch):
     taken = []
     loader = data.build_train_loader

@@ -159,3 +159,14 @@ def test_an_outline_draws_no_random_number_and_equals_the_model():
     }
     assert outline.backbone.strides == model.backbone.strides
     assert cfg.MODEL.DEVICE == "cpu"
+
+
+def test_the_sizes_of_a_list_of_transforms_are_those_that_it_resizes_to() -> None:
+    cfg = config("INPUT.TRANSFORMS", ["HorizontalFlip", {"Resize": {"min_sizes": [50, 90], "max_size": 100}}])
+    views = [(view.name, view.keys, view.min_size, view.max_size) for view in training_views(cfg)]
+    assert views[1:] == [
+        ("smallest training", "INPUT.TRANSFORMS", 50, 100),
+        ("largest training", "INPUT.TRANSFORMS", 90, 100),
+    ]
+    cfg = config("INPUT.TRANSFORMS", [{"LargeScaleJitter": {"size": 64, "max_scale": 1.5}}])
+    assert training_views(cfg)[-1].max_size == 96

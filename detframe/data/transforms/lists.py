@@ -160,6 +160,10 @@ class TransformList(Pipeline):
             return step.transform  # type: ignore[union-attr]
         return None
 
+    def resizing(self) -> list[Resize | LargeScaleJitter]:
+        """See `Pipeline`."""
+        return [step.transform for step in self.steps if isinstance(step.transform, Resize | LargeScaleJitter)]
+
     @property
     def resizes_at_random(self) -> bool:
         """See `Pipeline`."""

@@ -56,6 +56,10 @@ class Pipeline:
         """The first transform, where it resizes every image."""
         raise NotImplementedError
 
+    def resizing(self) -> list[Resize | LargeScaleJitter]:
+        """The transforms that are for resizing."""
+        raise NotImplementedError
+
     def size_after(self, size_hw: SizeHW, generator: Generator) -> SizeHW:
         """The size of an image of `size_hw` afterwards, from a generator in the state that a call gets it in."""
         raise NotImplementedError
@@ -131,21 +135,21 @@ class Compose(Pipeline):
     @property
     def resizes_at_random(self) -> bool:
         """Whether images of one size come in several."""
-        return any(transform.is_random for transform in self._resizing())
+        return any(transform.is_random for transform in self.resizing())
 
     def size_after(self, size_hw: SizeHW, generator: Generator) -> SizeHW:
         """The size of an image of `size_hw` afterwards, from a generator in the state that `__call__` gets it in."""
-        for transform in self._resizing():
+        for transform in self.resizing():
             size_hw = transform.size_after(size_hw, generator)
         return size_hw
 
     def largest_after(self, size_hw: SizeHW) -> SizeHW:
         """The largest size in which an image of `size_hw` comes out."""
-        for transform in self._resizing():
+        for transform in self.resizing():
             size_hw = transform.largest_after(size_hw)
         return size_hw
 
-    def _resizing(self) -> list[Resize | LargeScaleJitter]:
+    def resizing(self) -> list[Resize | LargeScaleJitter]:
         """Those that change sizes, which stand before all others: no other has drawn random numbers by then."""
         return [transform for transform in self.transforms if isinstance(transform, Resize | LargeScaleJitter)]
 
