@@ -343,4 +343,9 @@ def _rebuild(values: dict[str, Any], closed: bool, frozen: bool, state: dict[str
 
 def _unknown_anywhere(root: ConfigNode, key: str, where: str) -> ConfigKeyError:
     known = [name for name, _ in root.leaves()]
+    above = next((name for name in known if key.startswith(f"{name}.")), "")
+    if above:
+        return ConfigKeyError(
+            f"{above} has a value, and no key {key} below it ({where}); a list has dashes or brackets"
+        )
     return ConfigKeyError(f"unknown config key {key} ({where}); {word_of(key) or nearest(key, known)}")

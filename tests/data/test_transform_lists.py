@@ -88,6 +88,20 @@ def test_arguments_beside_a_name_are_told_from_those_below_it() -> None:
         get_cfg().merge_from_text("INPUT:\n  TRANSFORMS:\n  - Mosaic:\n    p: 0.5\n", "a.yaml")
 
 
+def test_a_mapping_in_place_of_a_list_is_named() -> None:
+    with pytest.raises(KeyError, match=r"INPUT.TRANSFORMS has a value, and no key INPUT.TRANSFORMS.Mosaic.p below it"):
+        get_cfg().merge_from_text("INPUT:\n  TRANSFORMS:\n    Mosaic:\n      p: 0.5\n", "a.yaml")
+
+
+def test_what_can_do_nothing_is_no_transform(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Idle:
+        pass
+
+    monkeypatch.setattr(TRANSFORMS, "_members", {**TRANSFORMS._members, "Idle": Idle})
+    with pytest.raises(ValueError, match="entry 1: Idle: Idle must have __call__"):
+        build_train_transforms(config("Idle"))
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [

@@ -283,4 +283,9 @@ def _own_transform(
         made = factory(cfg, pairs, **arguments) if factory is not member else factory(**arguments)
     except ValueError as error:
         raise InvalidValueError(f"{where}: {error}") from None
+    if not callable(made) and not isinstance(made, Mixing):
+        raise InvalidValueError(
+            f"{where}: {type(made).__name__} must have __call__(image, target, generator), or partners and "
+            "mix(image, target, others, generator)"
+        )
     return made, {key: getattr(made, key, arguments.get(key, one.default)) for key, one in known_arguments.items()}
