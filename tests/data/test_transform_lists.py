@@ -245,6 +245,17 @@ def test_close_at_leaves_out_what_mixes_and_nothing_else(tmp_path: Path) -> None
     assert same(batches(config(*MIXED, INPUT__CLOSE_AT=3), records, 2, start_iteration=4), closing[4:])
 
 
+def test_a_partner_that_cannot_be_read_leaves_the_image_as_it_is(tmp_path: Path) -> None:
+    records = data(tmp_path, 3)
+    (tmp_path / "images" / "2.png").write_bytes(b"no image")
+    loader = build_train_loader(config("Mosaic", DATALOADER__ON_ERROR="skip"), records)
+    for images, targets in islice(loader, 6):
+        assert len(images) == 4 and all(len(target["labels"]) for target in targets)
+    assert loader.skipped > 6  # of those that were drawn to be mixed too
+    with pytest.raises(ValueError, match=r"2\.png"):
+        batches(config("Mosaic"), records, 6)
+
+
 def test_partners_of_tiles_show_objects(tmp_path: Path) -> None:
     cfg = config({"Mosaic": {"scale": [1, 1], "min_visible": 0}}, INPUT__TILES__SIZE=30, INPUT__TILES__MAX_EMPTY=0.9)
     dataset = build_train_loader(cfg, data(tmp_path)).dataset
