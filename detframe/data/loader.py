@@ -15,7 +15,7 @@ from torch import Tensor
 from detframe.data.bucketing import build_sampler, group_of
 from detframe.data.images import IMAGE_FAULTS, ImageReadError
 from detframe.data.ram_cache import RamCache
-from detframe.data.reading import ImageReader, check_colours, records_form
+from detframe.data.reading import ImageReader, records_form
 from detframe.data.records import Record, Records, ignored_boxes
 from detframe.data.repeats import image_repeats
 from detframe.data.resources import num_workers, pins_memory
@@ -352,7 +352,6 @@ def build_train_loader(
         ValueError: the processes and accumulation steps do not divide the batch, copy-paste meets data without masks,
             transforms of colours other images than 8-bit RGB, no tile shows an object, or as `build_list`.
     """
-    check_colours(cfg)
     records = tiled(cfg, records)
     batch_size = cfg.SOLVER.IMS_PER_BATCH
     share_of_batch(batch_size, world_size, cfg.SOLVER.ACCUMULATE_STEPS)

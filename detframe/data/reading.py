@@ -16,9 +16,8 @@ from detframe.data.ram_cache import RamCache
 from detframe.data.records import Record, Records
 from detframe.data.regions import load_region
 from detframe.data.scaled import Wanted, load_scaled
-from detframe.errors import InvalidValueError, UserError
+from detframe.errors import UserError
 
-_OF_COLOURS = ("BRIGHTNESS", "CONTRAST", "SATURATION", "HUE")
 _LARGEST = 2**16 - 1  # of 16 bits
 
 
@@ -58,21 +57,6 @@ def read_image(record: Record, wanted: Wanted | None = None, form: PixelForm = C
     if wanted is None or form.as_stored:
         return load_image(path, size_hw, form)
     return as_tensor(load_scaled(path, wanted, size_hw))
-
-
-def check_colours(cfg: Any) -> None:
-    """Raises ValueError: transforms of colours on what is not 8-bit RGB."""
-    form = PixelForm.of(cfg)
-    wrong = (
-        [f"INPUT.{name}" for name in _OF_COLOURS if cfg.INPUT[name]]
-        if form.as_stored and not cfg.INPUT.TRANSFORMS
-        else []
-    )
-    if wrong:
-        raise InvalidValueError(
-            f"{', '.join(wrong)}: colours are changed of 8-bit RGB alone, and with INPUT.CHANNELS {form.channels} and "
-            f"INPUT.DEPTH {cfg.INPUT.DEPTH} images are the channels of their files; set it to 0"
-        )
 
 
 def records_form(cfg: Any, records: Records) -> PixelForm:

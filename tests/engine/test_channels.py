@@ -157,8 +157,36 @@ def test_values_that_are_not_finite_are_refused(many, tmp_path):
 def test_colours_are_not_changed_of_channels(many):
     cfg = many(".tif", 4, "uint16", "INPUT.HUE", 0.1)
     records = load_records(("toy",), cfg.DATASETS.CATALOG, True)
-    with pytest.raises(InvalidValueError, match=r"INPUT\.HUE: colours are changed of 8-bit RGB alone"):
+    with pytest.raises(InvalidValueError, match=r"INPUT\.HUE changes the colours of 8-bit RGB alone"):
         build_train_loader(cfg, records)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["PhotometricDistort", {"v2.ColorJitter": {"brightness": 0.2}}, "v2.GaussianNoise", "albumentations.ToGray"],
+)
+def test_transforms_of_colours_are_refused_by_name(many, entry):
+    if str(entry).startswith("albumentations"):
+        pytest.importorskip("albumentations")
+    cfg = many(".npy", 5, "float32", "INPUT.TRANSFORMS", [entry])
+    records = load_records(("toy",), cfg.DATASETS.CATALOG, True)
+    name = entry if isinstance(entry, str) else next(iter(entry))
+    with pytest.raises(InvalidValueError, match=rf"INPUT\.TRANSFORMS: {name} changes the colours of 8-bit RGB alone"):
+        build_train_loader(cfg, records)
+
+
+@pytest.mark.parametrize(("suffix", "channels", "dtype"), [(".tif", 4, "uint16"), (".npy", 6, "float32")])
+def test_a_list_of_transforms_on_channels(many, suffix, channels, dtype):
+    """What is not filled keeps the values that the files have."""
+    moves = [{"Mosaic": {"p": 1.0, "fill": 5000.0}}, {"RandomAffine": {"degrees": 10, "fill": 5000.0}}]
+    more = ["HorizontalFlip", {"CutOut": {"fill": 5000.0}}, "GaussianBlur", "v2.RandomVerticalFlip", "MixUp"]
+    cfg = many(suffix, channels, dtype, "INPUT.TRANSFORMS", ["Resize", *moves, *more])
+    records = load_records(("toy",), cfg.DATASETS.CATALOG, True)
+    images, targets = next(iter(build_train_loader(cfg, records)))
+    for image, target in zip(images, targets, strict=True):
+        assert str(image.dtype) == f"torch.{dtype}" and image.shape[0] == channels
+        means = image.float().mean((1, 2)).tolist()
+        assert all(500 < mean < 40000 for mean in means) and len(target["boxes"]) == len(target["labels"])
 
 
 def test_an_array_is_not_read_as_colours(many):

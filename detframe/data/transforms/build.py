@@ -9,7 +9,7 @@ from detframe.data.scaled import Wanted
 from detframe.data.transforms.colour import ColorJitter
 from detframe.data.transforms.geometry import HorizontalFlip, LargeScaleJitter, Resize, VerticalFlip
 from detframe.data.transforms.lists import build_list
-from detframe.data.transforms.pipeline import Compose, Pipeline
+from detframe.data.transforms.pipeline import Compose, Pipeline, check_channels
 from detframe.data.transforms.targets import Transform
 
 
@@ -40,9 +40,10 @@ def build_train_transforms(
         transforms.append(HorizontalFlip(c.FLIP_PROB, keypoint_flip_pairs))
     if c.VERTICAL_FLIP_PROB > 0:
         transforms.append(VerticalFlip(c.VERTICAL_FLIP_PROB, keypoint_flip_pairs))
-    strengths = (c.BRIGHTNESS, c.CONTRAST, c.SATURATION, c.HUE)
-    if any(strengths):
-        transforms.append(ColorJitter(*strengths))
+    strengths = {name: c[name] for name in ("BRIGHTNESS", "CONTRAST", "SATURATION", "HUE")}
+    if any(strengths.values()):
+        transforms.append(ColorJitter(*strengths.values()))
+        check_channels(cfg, ", ".join(f"INPUT.{name}" for name, value in strengths.items() if value), transforms[-1])
     return Compose(transforms, c.MIN_VISIBLE)
 
 

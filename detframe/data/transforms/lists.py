@@ -14,14 +14,13 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from detframe.arrays.pixels import PixelForm
 from detframe.config.entries import name_and_arguments
 from detframe.data.samplers import mix
 from detframe.data.scaled import SizeHW
 from detframe.data.transforms.arguments import check_arguments, fitted, parameters
 from detframe.data.transforms.geometry import LargeScaleJitter, Resize
 from detframe.data.transforms.mixing import Mixing
-from detframe.data.transforms.pipeline import Others, Pipeline, Stage, written
+from detframe.data.transforms.pipeline import Others, Pipeline, Stage, check_channels, written
 from detframe.data.transforms.targets import clip_and_drop, happens
 from detframe.data.transforms.third_party import ALBUMENTATIONS, TORCHVISION, find_foreign
 from detframe.errors import InvalidValueError, UnknownNameError
@@ -218,13 +217,8 @@ def build_list(cfg: Any, pairs: Sequence[tuple[int, int]], closes_at: int | None
     """
     entries = [name_and_arguments(entry) for entry in cfg.INPUT.TRANSFORMS]
     steps = [build_step(cfg, pairs, number, *entry) for number, entry in enumerate(entries, 1)]
-    form = PixelForm.of(cfg)
     for step in steps:
-        if form.as_stored and getattr(step.transform, "of_colours", False):
-            raise InvalidValueError(
-                f"INPUT.TRANSFORMS: {step.name} changes the colours of 8-bit RGB alone, and with INPUT.CHANNELS "
-                f"{form.channels} and INPUT.DEPTH {cfg.INPUT.DEPTH} images are the channels of their files"
-            )
+        check_channels(cfg, f"INPUT.TRANSFORMS: {step.name}", step.transform)
         if cfg.MODEL.MASK_ON and getattr(step.transform, "no_masks", False):
             raise InvalidValueError(
                 f"INPUT.TRANSFORMS: {step.name} blends two images, so that a pixel belongs to objects of both, and "

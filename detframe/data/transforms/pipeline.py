@@ -8,9 +8,11 @@ from typing import Any
 
 from torch import Generator, Tensor
 
+from detframe.arrays.pixels import PixelForm
 from detframe.data.scaled import SizeHW, Wanted
 from detframe.data.transforms.geometry import LargeScaleJitter, Resize
 from detframe.data.transforms.targets import Transform, clip_and_drop
+from detframe.errors import InvalidValueError
 from detframe.structures import Target
 
 # Draws a further sample: an image as it was read, its target, and its size in the file; None where it cannot be read
@@ -157,6 +159,16 @@ class Compose(Pipeline):
         """The first transform, where it resizes."""
         first = self.transforms[0] if self.transforms else None
         return first if isinstance(first, Resize | LargeScaleJitter) else None
+
+
+def check_channels(cfg: Any, name: str, transform: Any) -> None:
+    """Raises ValueError: a transform of colours (`of_colours`), as `name` calls it, of images that have none."""
+    form = PixelForm.of(cfg)
+    if form.as_stored and getattr(transform, "of_colours", False):
+        raise InvalidValueError(
+            f"{name} changes the colours of 8-bit RGB alone, and with INPUT.CHANNELS {form.channels} and INPUT.DEPTH "
+            f"{cfg.INPUT.DEPTH} images are the channels of their files; leave it out"
+        )
 
 
 def written(name: str, arguments: Mapping[str, Any]) -> str:

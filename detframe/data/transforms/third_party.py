@@ -57,6 +57,11 @@ _KEEP_SIZE = {  # transforms of torchvision after which an image is as large as 
     *("RandomErasing", "RandomGrayscale", "RandomHorizontalFlip", "RandomInvert", "RandomPerspective"),
     *("RandomPhotometricDistort", "RandomPosterize", "RandomRotation", "RandomSolarize", "RandomVerticalFlip"),
 }
+_OF_COLOURS = {  # transforms of torchvision that take the values of pixels for colours from 0 to 255, or from 0 to 1
+    *("ColorJitter", "GaussianNoise", "Grayscale", "JPEG", "RGB", "RandomAdjustSharpness", "RandomAutocontrast"),
+    *("RandomEqualize", "RandomGrayscale", "RandomInvert", "RandomPhotometricDistort", "RandomPosterize"),
+    "RandomSolarize",
+}
 _OWN_P = ("RandomPhotometricDistort",)  # whose p is that of each of its changes, and stays as it is by default
 _GRID = 8  # points along each side of a box, which tell how much of it is left
 _PROBE = np.array([[0.3, 0.3], [0.7, 0.3], [0.3, 0.7]])  # corners of a triangle, as parts of the sides
@@ -179,7 +184,7 @@ class FromTorchvision(ForeignTransform):
 
     def __init__(self, name: str, transform: v2.Transform, keeps_size: bool, pairs: Sequence[tuple[int, int]]) -> None:
         super().__init__(name, keeps_size, pairs)
-        self.transform = transform
+        self.transform, self.of_colours = transform, name.removeprefix(TORCHVISION) in _OF_COLOURS
 
     def __call__(self, image: Tensor, target: Target, generator: Generator) -> tuple[Tensor, Target]:
         """See the module."""
@@ -217,7 +222,7 @@ class FromAlbumentations(ForeignTransform):
         import albumentations
 
         super().__init__(name, keeps_size, pairs)
-        self.pixels_alone = isinstance(transform, albumentations.ImageOnlyTransform)
+        self.pixels_alone = self.of_colours = isinstance(transform, albumentations.ImageOnlyTransform)
         boxes = albumentations.BboxParams(format="pascal_voc", label_fields=["rows"], clip=True)
         points = albumentations.KeypointParams(format="xy", remove_invisible=False)
         along = {} if self.pixels_alone else {"bbox_params": boxes, "keypoint_params": points}
