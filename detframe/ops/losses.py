@@ -211,7 +211,7 @@ def _negatives(x: Tensor, factors: Tensor, gamma: float) -> tuple[Tensor, Tensor
 
 # ------------------------------------------------------------------ scores that say how well a box fits
 def quality_focal(logits: Tensor, targets: Tensor, weights: Tensor, beta: float = 2.0) -> Tensor:
-    """The quality focal loss of each entry, float32 (..., K) (GFL, arXiv:2006.04388, equation 5).
+    """The quality focal loss of each entry, float32 (..., K) (GFL, arXiv:2006.04388, section 3).
 
         |y - s|^beta * -((1 - y) log(1 - s) + y log(s)),   s = sigmoid(logit)
 

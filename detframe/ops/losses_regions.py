@@ -29,7 +29,7 @@ def softmax_focal(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
 
 
 def seesaw(logits: Tensor, columns: Tensor, counts: Tensor, p: float, q: float) -> Tensor:
-    """The Seesaw loss of each row, float32 (R,) (arXiv:2008.10032, equations 5 to 8).
+    """The Seesaw loss of each row, float32 (R,) (arXiv:2008.10032).
 
         -log(exp(z_i) / (sum over j != i of M_ij C_ij exp(z_j) + exp(z_i))),   i the right class,
         M_ij = min(1, N_j / N_i)^p,   C_ij = max(1, s_j / s_i)^q,   s = softmax(z)
@@ -54,7 +54,7 @@ def seesaw(logits: Tensor, columns: Tensor, counts: Tensor, p: float, q: float) 
 def draw_classes(present: Tensor, chances: Tensor, uniform: Tensor, number: int) -> Tensor:
     """The classes of each image that are taken part in its loss: those present and, up to `number`, others at random.
 
-    Source: arXiv:2103.07461 (CenterNet2), section 4, the federated loss: negatives are drawn without replacement by
+    Source: arXiv:2103.07461 (CenterNet2), the federated loss: negatives are drawn without replacement by
     `chances`. Here by the Gumbel-max trick (arXiv:1903.06059), which no value decides the shapes of.
 
     Args:

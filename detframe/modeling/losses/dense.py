@@ -35,7 +35,7 @@ class Focal(DenseLoss):
 
 @LOSSES.register("quality_focal")
 class QualityFocal(DenseLoss):
-    """The quality focal loss (arXiv:2006.04388, equation 5): the score of an object's class is to be the IoU of the
+    """The quality focal loss (arXiv:2006.04388): the score of an object's class is to be the IoU of the
     predicted box with the object."""
 
     def __init__(self, beta: float) -> None:

@@ -125,7 +125,7 @@ class Federated(RegionLoss):
 class Seesaw(RegionLoss):
     """The Seesaw loss (arXiv:2008.10032): rare classes are punished less by the objects of frequent ones.
 
-    Background has a logit of its own, as the paper's objectness has (section 3.3): it is decided first whether there is
+    Background has a logit of its own, as the paper's objectness has: it is decided first whether there is
     an object, and then of which class. How often each class was seen is counted from step to step, over all ranks and
     accumulated parts, the step in work included; the paper's normalised linear layer is left out.
 
