@@ -72,11 +72,12 @@ def draw_instances(
     colours = _colours(rows, numbers, crowd, len(class_names) == 1)
     _draw_masks(picture, instances.get("masks"), colours, crowd, style)
     boxes = as_numpy(instances["boxes"]).astype(np.float32).reshape(-1, 4) * zoom
+    line = _line_of(boxes[[row for row in rows if not crowd[row]]], style)
     for row in rows:
         if crowd[row]:
             _hatched_box(picture, boxes[row], style)
         else:
-            _box(picture, boxes[row], colours[row], style)
+            _box(picture, boxes[row], colours[row], line, line == style.line)
     if "iscrowd" not in instances:
         for box in as_numpy(instances.get("ignore_boxes", np.zeros((0, 4)))).astype(np.float32) * zoom:
             _hatched_box(picture, box, style)
@@ -220,12 +221,19 @@ def _colours(rows: Sequence[int], labels: np.ndarray, crowd: np.ndarray, one_cla
     return {row: _CROWD_COLOUR if crowd[row] else class_colour(numbers[row]) for row in rows}
 
 
-def _box(picture: np.ndarray, box: np.ndarray, colour: Colour, style: _Style) -> None:
-    """A rectangle in its colour on a dark outline, which keeps it visible on any ground."""
+def _line_of(boxes: np.ndarray, style: _Style) -> int:
+    """The width of the lines of boxes (N, 4) in one picture: that of the style, or less where many are small."""
+    shorter = (boxes[:, 2:] - boxes[:, :2]).min(1)
+    usual = float(np.quantile(shorter, 0.25)) if len(shorter) else np.inf  # most are larger than that
+    return int(max(1, min(style.line, usual // _SIDES_PER_LINE)))
+
+
+def _box(picture: np.ndarray, box: np.ndarray, colour: Colour, line: int, outlined: bool) -> None:
+    """A rectangle in its colour, where it is outlined on a dark ground, which keeps it visible on any other."""
     corner, other = _corners(box)
     shorter = min(other[0] - corner[0], other[1] - corner[1])
-    line = max(1, min(style.line, shorter // _SIDES_PER_LINE))
-    if line == style.line:
+    line = max(1, min(line, shorter // _SIDES_PER_LINE))
+    if outlined and line > 1:
         cv2.rectangle(picture, corner, other, (20, 20, 20), line + 2)
     cv2.rectangle(picture, corner, other, colour, line)
 

@@ -216,6 +216,15 @@ def test_lines_are_wide_on_large_pictures_and_thin_around_small_objects():
     assert width((600, 800), small) == 1 < width((600, 800), usual) < width((3000, 4000), large)
 
 
+def test_small_objects_of_one_picture_have_equal_lines_whether_a_little_larger_or_not():
+    sides = [20.0, 22.0, 26.0, 30.0]  # a line of two pixels would suit the last two
+    boxes = torch.tensor([[100.0 * i, 100.0, 100.0 * i + side, 100.0 + side] for i, side in enumerate(sides, 1)])
+    target = {"boxes": boxes, "labels": torch.full((4,), 2)}
+    picture = draw_instances(grey(600, 800), target, NAMES, labels=False)
+    row = (picture[110] == np.array(class_colour(2))).all(axis=1)
+    assert row.sum() == 2 * len(sides) and (picture[110][~row] == picture[0, 0]).all()
+
+
 def test_pictures_bear_the_name_of_their_file():
     image = torch.full((3, 600, 800), 90, dtype=torch.uint8)
     named, numbered = (training_image(image, {**one_box(), "image_id": 12}, NAMES, name) for name in ("street.jpg", ""))
