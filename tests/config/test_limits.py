@@ -9,6 +9,7 @@ import pytest
 
 from detframe.config import get_cfg, validate
 from detframe.config.bounds import Choice, Duration, Each, Name, Number, Rule, Text, Truth
+from detframe.config.by_class import ByClass
 from detframe.config.key import Key
 from detframe.config.keys import all_keys
 from detframe.errors import UserError
@@ -83,7 +84,7 @@ def test_the_rule_is_of_the_type_of_the_default(key: str):
     if isinstance(default, tuple):
         assert isinstance(rule, Each) and members(rule)
     elif isinstance(default, str):
-        assert isinstance(rule, (Choice, Text, Name))
+        assert isinstance(rule, (Choice, Text, Name, ByClass))
     elif isinstance(rule, Number):
         assert rule.whole == isinstance(default, int)
     else:
@@ -107,7 +108,9 @@ OUT_OF_RANGE = (-1e39, 1e39, math.nan, math.inf, -math.inf, 10**400, -(10**400),
 def test_nonsense_is_refused(key: str):
     default, rule = DEFAULTS[key], RULES[key]
     for value in OF_ANOTHER_TYPE[type(default)]:
-        if not (isinstance(value, str) and isinstance(rule, Duration)):
+        if value == {} and isinstance(rule, ByClass):  # numbers of no class
+            assert set_to(key, value) == ""
+        elif not (isinstance(value, str) and isinstance(rule, Duration)):
             assert len(refused(key, value)) < 1200
     numbers = [found for found in (rule, *members(rule)) if isinstance(found, (Number, Duration))]
     for value in OUT_OF_RANGE if numbers else ():

@@ -28,7 +28,7 @@ def test_the_defaults_are_valid():
         ("SOLVER.MAX_ITER", "12 apples", "epochs"),
         ("SOLVER.STEPS", ("8ep", "x"), "SOLVER.STEPS"),
         ("INPUT.MIN_SIZE_TRAIN", (), "whole numbers"),
-        ("INPUT.PIXEL_MEAN", (1.0, 2.0), "three numbers"),
+        ("INPUT.PIXEL_MEAN", (1.0, 2.0), "a number for each of the 3 INPUT.CHANNELS"),
         ("INPUT.PIXEL_STD", (1.0, 0.0, 1.0), "above 0"),
         ("MODEL.EFPN.EXTRACTOR", "vit", "one of 'residual', 'swin', 'hat'"),
         ("MODEL.EFPN.ATTENTION.HEADS", 0, "above 0"),
