@@ -101,7 +101,7 @@ def test_parameters_of_a_prediction(served, detector, photos):
 
 def test_large_pictures_in_tiles(detector, saved, photos):
     paths = [str(path) for path in photos]
-    cut = mlflow.pyfunc.load_model(str(saved), model_config={"tiles": 48}).predict(paths)
+    cut = mlflow.pyfunc.load_model(str(saved), model_config={"tiles": 48, "device": "cpu", "amp": "off"}).predict(paths)
     wanted = detector.predict(paths, tiles=48)
     assert len(cut) == sum(len(prediction["scores"]) for prediction in wanted)
     np.testing.assert_allclose(cut["score"], np.concatenate([np.asarray(p["scores"]) for p in wanted]), atol=1e-5)

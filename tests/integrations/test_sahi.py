@@ -70,6 +70,7 @@ def test_a_prediction_is_the_detectors(detector, checkpoint_path, given):
     made = {"path": {"model_path": checkpoint_path, "device": "cpu"}, "detector": {"model": detector}}[given]
     model = DetframeDetectionModel(**made, confidence_threshold=0.4)
     result = get_prediction(IMAGE, model)
+    detector = model.model  # of a path in the precision of this machine
     (prediction,) = detector.predict(IMAGE, score_threshold=0.4)
     assert 0 < len(prediction["scores"]) < len(detector.predict(IMAGE)[0]["scores"])
     assert_rows(rows(result), expected(prediction))
