@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from detframe.config import get_cfg
+from detframe.config import get_cfg, resolve_durations
 from detframe.config.check import doubts
 from detframe.config.effects import without_effect
 
@@ -85,3 +85,10 @@ def test_every_shipped_config_does_what_it_says(folder):
         cfg = get_cfg()
         cfg.merge_from_file(str(path))
         assert list(without_effect(cfg)) == [], path
+        assert list(without_effect(resolve_durations(cfg, num_images=123))) == [], path  # as a run's log says it
+
+
+def test_a_default_stays_one_when_durations_are_resolved():
+    """Else a run is warned of a key that nobody has set, as of a default in epochs."""
+    resolved = resolve_durations(get_cfg(), num_images=123)
+    assert [key for key, statement, value in resolved.statements() if value != statement.default] == []

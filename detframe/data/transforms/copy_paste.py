@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detframe.data.transforms.targets import bounds, clip_and_drop, crop_target
+from detframe.data.transforms.targets import bounds, clip_and_drop, crop_target, judged_together
 from detframe.errors import InvalidValueError
 from detframe.structures import LazyMasks, Target, select
 from detframe.structures.lazy_masks import encode
@@ -116,4 +116,6 @@ def _joined(below: Target, above: Target) -> Target:
             out[key] = torch.cat([below[key], above[key]])
     first, second = out["masks"], above["masks"]
     out["masks"] = LazyMasks([*first.segmentations, *second.segmentations], first.size_hw)  # type: ignore[union-attr]
-    return out  # type: ignore[return-value]
+    # of the other image nothing but whole objects is shown: whatever was looked for in it says nothing of this one
+    pasted: Any = {"labels": above["labels"]}
+    return {**out, **judged_together([below, pasted])}  # type: ignore[typeddict-item]

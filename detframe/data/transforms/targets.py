@@ -154,7 +154,28 @@ def joined(parts: Sequence[Target], size_hw: tuple[int, int]) -> Target:
     if any(isinstance(part.get("masks"), LazyMasks) for part in parts):
         masks = [getattr(part.get("masks"), "segmentations", [[]] * len(part["labels"])) for part in parts]
         out["masks"] = LazyMasks([segmentation for some in masks for segmentation in some], size_hw)
-    return out  # type: ignore[return-value]
+    return {**out, **judged_together(parts)}  # type: ignore[typeddict-item]
+
+
+def judged_together(parts: Sequence[Target]) -> dict[str, Tensor]:
+    """`negative_labels` and `partial_labels` of one image that shows what several do; {} where none of them has any.
+
+    A class stays judged only where each image that has them judged it: shows it and all its objects are annotated, or
+    is known not to show it. An image without them was searched for every class. Of a class that some image did not
+    judge, the objects that are shown are some of those there are: it is partial.
+    """
+    said = [part for part in parts if "negative_labels" in part]
+    if not said:
+        return {}
+    shown = _classes([part["labels"] for part in parts])
+    partial = _classes([part["partial_labels"] for part in said if "partial_labels" in part])
+    judged = set.intersection(*(_classes([part["labels"], part["negative_labels"]]) for part in said)) - partial
+    found = {"negative_labels": judged - shown, "partial_labels": partial | (shown - judged)}
+    return {key: torch.tensor(sorted(classes), dtype=torch.int64) for key, classes in found.items()}
+
+
+def _classes(labels: Sequence[Tensor]) -> set[int]:
+    return {label for some in labels for label in some.tolist()}
 
 
 def happens(probability: float, generator: Generator) -> bool:
