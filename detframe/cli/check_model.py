@@ -38,6 +38,7 @@ def check_model(cfg: ConfigNode, sets: Mapping[str, Records], what: str, trial: 
         what: the model is, for the heading: "the model that `detframe train --data` chooses".
         trial: make a few steps too.
     """
+    from detframe.data.transforms import build_train_transforms
     from detframe.engine.inputs import with_classes
     from detframe.modeling.build import build_outline
     from detframe.recipes.batch_shapes import batch_shapes
@@ -50,22 +51,58 @@ def check_model(cfg: ConfigNode, sets: Mapping[str, Records], what: str, trial: 
     try:
         reached = reach(cfg, train)
         divisor = build_outline(with_classes(cfg, train.metadata)).preprocessor.divisor
-        shapes = batch_shapes(cfg, divisor, sets)
+        sized = cfg.INPUT.BUCKETS or not build_train_transforms(cfg).unsized
+        shapes = batch_shapes(cfg, divisor, sets) if sized else None
         tried = try_model(cfg, train, others[0] if others else None, seconds=SECONDS) if trial else None
     except UserError as error:
         refused = sentence("model-refused", ERROR, f"it cannot be made: {error}", where="model")
         return ModelCheck(heading, (refused,), {})
-    lines = [*heading, "", *reached.lines(), "", *shapes.lines(), *(["", *tried.lines()] if tried is not None else [])]
+    said, found = _of_training(cfg, train, trial)
+    parts = [reached.lines(), *(part.lines() for part in (shapes, tried) if part is not None), said]
+    lines = [*heading, *(line for part in map(list, parts) if part for line in ("", *part))]
     idle = [sentence("no-effect", WARNING, text) for text in without_effect(cfg)]
-    findings = [*idle, *reached.findings(), *shapes.findings(), *(tried.findings() if tried is not None else ())]
+    findings = [
+        *idle,
+        *found,
+        *reached.findings(),
+        *(shapes.findings() if shapes is not None else ()),
+        *(tried.findings() if tried is not None else ()),
+    ]
     facts = {
         "body": body,
         "weights": cfg.MODEL.WEIGHTS,
         "reach": _of_reach(reached),
-        "batch_shapes": _of_shapes(shapes),
+        "batch_shapes": _of_shapes(shapes) if shapes is not None else None,
         "trial": _of_trial(tried),
     }
     return ModelCheck(tuple(lines), tuple(replace(f, where="model") for f in findings), facts)
+
+
+def _of_training(cfg: ConfigNode, records: Records, trial: bool) -> tuple[list[str], list[Finding]]:
+    """What the log of a training says of how often its images come, of weights of classes and of INPUT.TRANSFORMS.
+
+    Args:
+        trial: try the transforms on some images.
+    """
+    from detframe.config import resolve_durations
+    from detframe.data import tiled
+    from detframe.data.class_balance import describe_weights, weight_warnings
+    from detframe.data.repeats import images_per_epoch
+    from detframe.engine.sampling import describe_sampling, sampling_warnings
+    from detframe.engine.transform_trial import try_transforms
+
+    kept = records if cfg.DATALOADER.EMPTY == "keep" else records.select(records.num_objects > 0)
+    trained = tiled(cfg, kept)
+    try:
+        lines = [*describe_sampling(cfg, trained).splitlines(), describe_weights(cfg, kept)]
+        doubtful = [sentence("sampling", WARNING, text) for text in sampling_warnings(cfg, {"train": trained})]
+        doubtful += [sentence("class-weights", WARNING, text) for text in weight_warnings(cfg, kept)]
+        if cfg.INPUT.TRANSFORMS and trial:
+            timed = resolve_durations(cfg.changed([("SEED", max(cfg.SEED, 0))]), images_per_epoch(cfg, trained))
+            lines.append(f"INPUT.TRANSFORMS, {try_transforms(timed, trained)}")
+    except UserError as error:
+        return [], [sentence("training-refused", ERROR, f"a training of it would stop at its beginning: {error}")]
+    return [line for line in lines if line], doubtful
 
 
 def chosen_config(sets: Mapping[str, Records], overrides: Mapping[str, Any]) -> ConfigNode:

@@ -33,7 +33,10 @@ def resolve_class_weights(cfg: Any, metadata: Metadata, records: Records | None)
     """
     weights, names = cfg.MODEL.CLASS_WEIGHTS, metadata.class_names
     if weights == "auto" and records is not None:
-        return _balanced(names, records.class_counts())
+        for line in weight_warnings(cfg, records):
+            logger.warning("%s", line)
+        logger.info("%s", describe_weights(cfg, records))
+        return _balanced(records)
     if not weights or weights == "auto":
         return ""
     given = dict(weights)
@@ -46,15 +49,27 @@ def resolve_class_weights(cfg: Any, metadata: Metadata, records: Records | None)
     return tuple((name, float(given.get(name, 1.0))) for name in names)
 
 
-def _balanced(names: tuple[str, ...], counts: np.ndarray) -> Weights:
-    absent = [name for name, count in zip(names, counts.tolist(), strict=True) if not count]
-    if absent:
-        logger.warning("MODEL.CLASS_WEIGHTS auto: no object is a %s; weight 1", listed(absent, 8))
+def describe_weights(cfg: Any, records: Records) -> str:
+    """A line for a log: what MODEL.CLASS_WEIGHTS "auto" makes of the data; "" where it is not that."""
+    if cfg.MODEL.CLASS_WEIGHTS != "auto":
+        return ""
+    return f"MODEL.CLASS_WEIGHTS auto: {listed([f'{name} {weight:g}' for name, weight in _balanced(records)], 20)}"
+
+
+def weight_warnings(cfg: Any, records: Records) -> list[str]:
+    """What of the data MODEL.CLASS_WEIGHTS "auto" has nothing to count in."""
+    names, counts = records.metadata.class_names, records.class_counts().tolist()
+    absent = [name for name, count in zip(names, counts, strict=True) if not count]
+    if cfg.MODEL.CLASS_WEIGHTS != "auto" or not absent:
+        return []
+    return [f"MODEL.CLASS_WEIGHTS auto: no object is a {listed(absent, 8)}; weight 1"]
+
+
+def _balanced(records: Records) -> Weights:
+    names, counts = records.metadata.class_names, records.class_counts()
     some = max(1, int((counts > 0).sum()))
     weights = np.where(counts > 0, counts.sum() / (some * np.maximum(counts, 1)), 1.0)
-    found = tuple((name, float(f"{weight:.6g}")) for name, weight in zip(names, weights.tolist(), strict=True))
-    logger.info("MODEL.CLASS_WEIGHTS auto: %s", listed([f"{name} {weight:g}" for name, weight in found], 20))
-    return found
+    return tuple((name, float(f"{weight:.6g}")) for name, weight in zip(names, weights.tolist(), strict=True))
 
 
 def resolve_frequencies(cfg: Any, records: Records | None) -> tuple[float, ...]:

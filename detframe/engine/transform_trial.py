@@ -27,9 +27,18 @@ def transform_lines(cfg: ConfigNode, records: Records) -> str:
         return "\n".join([heading, *(lines or ["  as they are"])])
     closes = cfg.INPUT.CLOSE_AT
     lines += [f"  those with close=True are left out from iteration {closes} on"] if closes else []
+    return "\n".join([heading, *lines, f"  {try_transforms(cfg, records)}"])
+
+
+def try_transforms(cfg: ConfigNode, records: Records) -> str:
+    """What is left of the objects in a few training images; durations of the config are whole numbers by now.
+
+    Raises:
+        ValueError: nothing.
+    """
     alone = cfg.changed([("DATALOADER.CACHE_RAM", 0.0), ("DATALOADER.NUM_WORKERS", 0)])
     with closing(build_train_loader(alone, records)) as loader:
-        return "\n".join([heading, *lines, f"  {_tried(loader)}"])
+        return _tried(loader)
 
 
 def _tried(loader: TrainLoader) -> str:

@@ -56,6 +56,29 @@ def test_mobilenet_learns_detection_and_distillation_at_once(norm):
     )
 
 
+@pytest.mark.parametrize("head", ["FCOS", "ATSS", "GFL", "TOOD"])
+@pytest.mark.parametrize("joint", [True, False])
+def test_heads_without_anchors_learn_by_distillation(head, joint):
+    """Beside the detection every parameter learns; without it the extension alone, and the head stays as it is."""
+    alone = (
+        *("MODEL.DISTILL.DETECTION", False, "MODEL.DISTILL.RUNNING_NORMS", False, "MODEL.MOBILENET.NORM", "FrozenBN"),
+        *("MODEL.FREEZE", ("backbone.body.*", "backbone.fpn.*", "rpn.*")),
+    )
+    dense = ("MODEL.RPN.NAME", head, "MODEL.ROI_HEADS.NAME", "", "MODEL.RPN.FINEST_LEVEL", "p1")
+    model = make(JOINT, *dense, *(() if joint else alone))
+    teacher = make(TEACHER, "MODEL.RPN.NAME", head, "MODEL.ROI_HEADS.NAME", "", "MODEL.RPN.FINEST_LEVEL", "p2")
+    model.teach(teacher, "t.pth")
+    losses = model.train()(make_images(), [FULL, EMPTY])
+    sum(losses.values()).backward()
+    assert {"loss_distill_p2", "loss_distill_p3"} <= set(losses)
+    assert (f"loss_{head.lower()}_cls" in losses) == joint
+    assert all(torch.isfinite(value) for value in losses.values())
+    learn = {name for name, p in model.named_parameters() if p.grad is not None}
+    wanted = {name for name, _ in model.named_parameters() if joint or name.startswith("backbone.extension")}
+    assert learn == wanted
+    assert len(model.eval()(make_images())) == 2
+
+
 def test_statistics_are_those_of_the_detection_alone():
     """Batch norms see the images once a step, in their own size, and not what the distillation makes of them."""
     joint = make(JOINT).train()

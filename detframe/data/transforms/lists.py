@@ -169,6 +169,13 @@ class TransformList(Pipeline):
         sized = [step for step in self.steps if hasattr(step.transform, "size_after")]
         return any(step.p < 1 or getattr(step.transform, "is_random", False) for step in sized)
 
+    @property
+    def unsized(self) -> str:
+        """See `Pipeline`."""
+        known = ("largest_after", "keeps_size")
+        names = [step.name for step in self.steps if not any(getattr(step.transform, name, False) for name in known)]
+        return names[0] if names else ""
+
     def size_after(self, size_hw: SizeHW, generator: Generator) -> SizeHW:
         """The size of an image of `size_hw` afterwards, before CLOSE_AT; where it is cut as its objects lie, and with
         transforms of other libraries, the size before that."""
@@ -184,18 +191,18 @@ class TransformList(Pipeline):
         Raises:
             ValueError: a transform of another library changes sizes.
         """
+        if self.unsized:
+            raise InvalidValueError(
+                f"INPUT.BUCKETS needs to know the largest size of images, and what becomes of it in {self.unsized} of "
+                "INPUT.TRANSFORMS is not known; let Resize stand for it, give a transform of your own "
+                "`keeps_size = True` or `largest_after`, or set INPUT.BUCKETS []"
+            )
         for step in self.steps:
             transform = step.transform
             if hasattr(transform, "largest_after"):
                 after = transform.largest_after(size_hw)
                 sure = step.p == 1 and not step.close
                 size_hw = after if sure else (max(size_hw[0], after[0]), max(size_hw[1], after[1]))
-            elif not getattr(transform, "keeps_size", False):
-                raise InvalidValueError(
-                    f"INPUT.BUCKETS needs to know the largest size of images, and what becomes of it in {step.name} of "
-                    "INPUT.TRANSFORMS is not known; let Resize stand for it, give a transform of your own "
-                    "`keeps_size = True` or `largest_after`, or set INPUT.BUCKETS []"
-                )
         return size_hw
 
 

@@ -50,6 +50,11 @@ class Pipeline:
         return ""
 
     @property
+    def unsized(self) -> str:
+        """The first transform that does not say how large images can be after it; "" where all do."""
+        return ""
+
+    @property
     def resizes_at_random(self) -> bool:
         """Whether images of one size come in several."""
         raise NotImplementedError

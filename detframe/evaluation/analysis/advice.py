@@ -130,7 +130,9 @@ def _never_found(objects: t.Objects, class_names: Sequence[str], counted: int) -
         name, number = class_names[index], int(total[index])
         text = (
             f"Not one of the {number} objects of {name} is found at the best threshold: does the training set have "
-            "enough of them, under the same name? Repeat images that have them more often: DATALOADER.REPEAT_THRESHOLD."
+            "enough of them, under the same name? Show rare classes more often (DATALOADER.SAMPLER class_balanced, or "
+            "repeat_factor with REPEAT_THRESHOLD, which is milder), or let their objects count more "
+            "(MODEL.CLASS_WEIGHTS auto)."
         )
         yield 100 / int((total > 0).sum()), t.Advice("class_never_found", text, {"class": name, "objects": number})
 

@@ -67,6 +67,8 @@ def test_class_never_found_and_few_objects():
     boxes = grid(24)
     told = advice(boxes, [1] * 21 + [2] * 3, boxes[:21], [1] * 21, [0.9] * 21)
     assert told["class_never_found"].numbers == {"class": "b", "objects": 3}
+    for key in ("DATALOADER.SAMPLER class_balanced", "repeat_factor with REPEAT_THRESHOLD", "MODEL.CLASS_WEIGHTS auto"):
+        assert key in told["class_never_found"].text
     assert told["few_objects"].numbers == {"classes": {"b": 3}}
 
 
