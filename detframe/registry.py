@@ -41,6 +41,12 @@ def nearest(name: str, known: list[str], count: int = 3) -> str:
     return "known: " + (", ".join(some) or "none") + (f" and {more} more" if more else "")
 
 
+def nearest_sentence(name: str, known: list[str]) -> str:
+    """`nearest` with its full stop, for what another sentence follows."""
+    phrase = nearest(name, known)
+    return phrase if phrase.endswith("?") else f"{phrase}."
+
+
 class Registry:
     """A mapping from names to classes or functions, filled by decorators.
 
@@ -94,8 +100,9 @@ class Registry:
         """The object called `name`. Raises KeyError that lists the nearest names."""
         key = self._key(name)
         if key is None:
+            found = nearest_sentence(name, list(self._members))
             raise UnknownNameError(
-                f"{self.name} has no {name!r} (chosen by {self.chosen_by}); {nearest(name, list(self._members))} "
+                f"{self.name} has no {name!r} (chosen by {self.chosen_by}); {found} "
                 f"A module of your own must be named in CUSTOM_IMPORTS to be found."
             )
         return self._members[key]

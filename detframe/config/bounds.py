@@ -340,6 +340,8 @@ def _plural(rule: Each) -> str:
         return "lists"
     if isinstance(member, Number):
         return "whole numbers" if member.whole else "numbers"
+    if member.kind.startswith("a pair"):
+        return "pairs"
     return "words" if member.kind == "a string" else "values"
 
 

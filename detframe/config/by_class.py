@@ -26,7 +26,7 @@ class ByClass:
 
     @property
     def kind(self) -> str:
-        return " or ".join([*map(repr, self.words), "numbers by the names of classes, as {car: 2, bus: 0.5},"])
+        return " or ".join([*map(repr, self.words), "numbers by the names of classes, as {car: 2, bus: 0.5}"])
 
     def convert(self, value: Any) -> str | tuple[tuple[str, float], ...] | None:
         """A word as it is; pairs of a mapping, of a list of pairs, or of the text of a mapping.
@@ -46,13 +46,13 @@ class ByClass:
 
     def wrong(self, value: str | tuple[tuple[str, float], ...]) -> str:
         if isinstance(value, str):
-            return "" if not value or value in self.words else self.kind.rstrip(",")
+            return "" if not value or value in self.words else self.kind
         names = [name for name, _ in value]
         twice = [name for name in names if names.count(name) > 1]
         if twice:
             return f"a number once for each class, {twice[0]!r} among them"
-        bad = [name for name, number in value if not 0 <= number <= self.ceiling]
-        return f"numbers from 0 to {self.ceiling:g}, that of {bad[0]!r} as well" if bad else ""
+        bad = [f"that of {name!r} is {number:g}" for name, number in value if not 0 <= number <= self.ceiling]
+        return f"numbers from 0 to {self.ceiling:g} ({bad[0]})" if bad else ""
 
     def describe(self) -> str:
         return " or ".join([*(f'"{word}"' for word in self.words), "{name: number}"])

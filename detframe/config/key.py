@@ -121,7 +121,10 @@ class Key:
         value = _plain(value)
         if isinstance(self.default, tuple):
             return self._tuple(name, value, now)
-        converted = self.rule.convert(value)
+        try:
+            converted = self.rule.convert(value)
+        except InvalidValueError as error:
+            raise InvalidValueError(f"{name}: {error}") from None
         if converted is not None and isinstance(self.default, float):
             converted = _float(converted)
         if converted is None:

@@ -25,8 +25,7 @@ def transform_lines(cfg: ConfigNode, records: Records) -> str:
     heading = f"training images ({'INPUT.TRANSFORMS' if cfg.INPUT.TRANSFORMS else 'INPUT'}):"
     if not cfg.INPUT.TRANSFORMS:
         return "\n".join([heading, *(lines or ["  as they are"])])
-    closes = cfg.INPUT.CLOSE_AT
-    lines += [f"  those with close=True are left out from iteration {closes} on"] if closes else []
+    lines += _closing(cfg.INPUT.CLOSE_AT, cfg.SOLVER.MAX_ITER)
     return "\n".join([heading, *lines, f"  {try_transforms(cfg, records)}"])
 
 
@@ -39,6 +38,13 @@ def try_transforms(cfg: ConfigNode, records: Records) -> str:
     alone = cfg.changed([("DATALOADER.CACHE_RAM", 0.0), ("DATALOADER.NUM_WORKERS", 0)])
     with closing(build_train_loader(alone, records)) as loader:
         return _tried(loader)
+
+
+def _closing(closes: int, end: int) -> list[str]:
+    """What INPUT.CLOSE_AT, an iteration or 0, does in a training of `end` iterations."""
+    if closes > end:
+        return [f"  none is left out: INPUT.CLOSE_AT is iteration {closes}, and the training ends at {end}"]
+    return [f"  those with close=True are left out from iteration {closes} on"] if closes else []
 
 
 def _tried(loader: TrainLoader) -> str:

@@ -62,8 +62,8 @@ def test_a_file_puts_its_own_in_place_of_those_of_its_base(tmp_path):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("{car: -1}", r"MODEL\.CLASS_WEIGHTS must be numbers from 0 to 1e\+06, that of 'car' as well, not .*override"),
-        ("{car: .nan}", r"numbers from 0 to 1e\+06, that of 'car' as well"),
+        ("{car: -1}", r"MODEL\.CLASS_WEIGHTS must be numbers from 0 to 1e\+06 \(that of 'car' is -1\), not .*override"),
+        ("{car: .nan}", r"numbers from 0 to 1e\+06 \(that of 'car' is nan\)"),
         ("autom", r"MODEL\.CLASS_WEIGHTS must be 'auto' or numbers by the names of classes, as \{car: 2.*not 'autom'"),
         ("[[car, 2], [car, 3]]", r"a number once for each class, 'car' among them"),
     ],
@@ -78,8 +78,9 @@ def test_wrong_values_are_refused(value, message):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("{car: much}", r"the number of class 'car' must be a number, not 'much'"),
+        ("{car: much}", r"MODEL\.CLASS_WEIGHTS: the number of class 'car' must be a number, not 'much'"),
         ("[car, bus]", r"MODEL\.CLASS_WEIGHTS must be 'auto' or numbers by the names .*not \['car', 'bus'\]"),
+        ("[1, 2]", r"as \{car: 2, bus: 0\.5\} \(it is '' now\), not \[1, 2\]"),
         (3, r"MODEL\.CLASS_WEIGHTS must be 'auto' or numbers"),
     ],
 )

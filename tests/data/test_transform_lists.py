@@ -171,6 +171,31 @@ def test_colours_are_changed_of_rgb_alone() -> None:
         build_train_transforms(config("GaussianBlur", "JPEGNoise", INPUT__CHANNELS=5))
 
 
+def test_pixels_of_8_bits_are_filled_with_what_they_can_hold() -> None:
+    for name in ("Mosaic", "MixUp", "RandomAffine", "CutOut"):
+        with pytest.raises(ValueError, match=rf"INPUT.TRANSFORMS: {name}: fill must lie between 0 and 255.*not 300"):
+            build_train_transforms(config({name: {"fill": 300}}))
+        build_train_transforms(config({name: {"fill": 300}}, INPUT__CHANNELS=4))
+    with pytest.raises(ValueError, match="fill must lie between 0 and 255, as images have 8 bits, not -1"):
+        build_train_transforms(config({"Mosaic": {"fill": -1}}))
+
+
+def test_unknown_names_are_answered_in_whole_sentences() -> None:
+    with pytest.raises(KeyError, match=r"Resize, VerticalFlip\. Those of torchvision"):
+        build_train_transforms(config("xyz"))
+    with pytest.raises(KeyError, match=r"did you mean 'Mosaic'\? Those of torchvision"):
+        build_train_transforms(config("Mosiac"))
+
+
+def test_the_log_says_when_nothing_is_closed_before_the_end(tmp_path: Path) -> None:
+    for close_at, said in [
+        (9, "none is left out: INPUT.CLOSE_AT is iteration 9, and the training ends at 8"),
+        (8, "are left out from iteration 8 on"),
+    ]:
+        cfg = config("Mosaic", SOLVER__MAX_ITER=8, INPUT__CLOSE_AT=close_at)
+        assert said in transform_lines(cfg, data(tmp_path))
+
+
 def test_keys_beside_a_list_have_no_effect_and_are_named() -> None:
     cfg = config("Resize", INPUT__FLIP_PROB=0.1, INPUT__COPY_PASTE_PROB=0.5)
     assert any("INPUT.FLIP_PROB, INPUT.COPY_PASTE_PROB have no effect" in line for line in without_effect(cfg))

@@ -180,7 +180,7 @@ def test_pairs_are_checked_written_and_read_again():
     again.merge_from_list(["SOLVER.LR_FACTORS", cfg.dump().split("LR_FACTORS: ")[1].split("\n  LAYER_DECAY")[0]])
     assert again.SOLVER.LR_FACTORS == cfg.SOLVER.LR_FACTORS
     with pytest.raises(
-        ValueError, match=r"LR_FACTORS must be a list of values, each with a factor that is 0 or more, n"
+        ValueError, match=r"LR_FACTORS must be a list of pairs, each with a factor that is 0 or more, n"
     ):
         validate(config(("LR_FACTORS", [["backbone.*", -1]])))
     with pytest.raises(ValueError, match=r"each with a pattern that is a name"):

@@ -20,11 +20,11 @@ from detframe.data.scaled import SizeHW
 from detframe.data.transforms.arguments import check_arguments, fitted, parameters
 from detframe.data.transforms.geometry import LargeScaleJitter, Resize
 from detframe.data.transforms.mixing import Mixing
-from detframe.data.transforms.pipeline import Others, Pipeline, Stage, check_channels, written
+from detframe.data.transforms.pipeline import Others, Pipeline, Stage, check_channels, check_fill, written
 from detframe.data.transforms.targets import clip_and_drop, happens
 from detframe.data.transforms.third_party import ALBUMENTATIONS, TORCHVISION, find_foreign
 from detframe.errors import InvalidValueError, UnknownNameError
-from detframe.registry import TRANSFORMS, nearest
+from detframe.registry import TRANSFORMS, nearest_sentence
 from detframe.structures import Target
 
 _HIDDEN = ("self", "cfg", "pairs")
@@ -226,6 +226,7 @@ def build_list(cfg: Any, pairs: Sequence[tuple[int, int]], closes_at: int | None
     steps = [build_step(cfg, pairs, number, *entry) for number, entry in enumerate(entries, 1)]
     for step in steps:
         check_channels(cfg, f"INPUT.TRANSFORMS: {step.name}", step.transform)
+        check_fill(cfg, f"INPUT.TRANSFORMS: {step.name}", step.transform)
         if cfg.MODEL.MASK_ON and getattr(step.transform, "no_masks", False):
             raise InvalidValueError(
                 f"INPUT.TRANSFORMS: {step.name} blends two images, so that a pixel belongs to objects of both, and "
@@ -270,8 +271,8 @@ def _own_transform(
     if name not in TRANSFORMS:
         known = [known for known, _ in TRANSFORMS]
         raise UnknownNameError(
-            f"{where} is not there; {nearest(name, known)} Those of torchvision are v2.Name, those of Albumentations "
-            "albumentations.Name; a module of your own must be named in CUSTOM_IMPORTS to be found."
+            f"{where} is not there; {nearest_sentence(name, known)} Those of torchvision are v2.Name, those of "
+            "Albumentations albumentations.Name; a module of your own must be named in CUSTOM_IMPORTS to be found."
         )
     member = TRANSFORMS.get(name)
     factory: Callable[..., Any] = getattr(member, "from_config", member)

@@ -176,6 +176,13 @@ def check_channels(cfg: Any, name: str, transform: Any) -> None:
         )
 
 
+def check_fill(cfg: Any, name: str, transform: Any) -> None:
+    """Raises ValueError: a transform, as `name` calls it, fills 8-bit images with a value that they cannot hold."""
+    fill = getattr(transform, "fill", None)
+    if isinstance(fill, (int, float)) and not PixelForm.of(cfg).as_stored and not 0 <= fill <= 255:
+        raise InvalidValueError(f"{name}: fill must lie between 0 and 255, as images have 8 bits, not {fill:g}")
+
+
 def written(name: str, arguments: Mapping[str, Any]) -> str:
     """A transform as a log shows it: `Resize(min_sizes=[800], max_size=1333)`."""
     return f"{name}({', '.join(f'{key}={_shown(value)}' for key, value in arguments.items())})"
