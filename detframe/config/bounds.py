@@ -340,9 +340,8 @@ def _plural(rule: Each) -> str:
         return "lists"
     if isinstance(member, Number):
         return "whole numbers" if member.whole else "numbers"
-    if member.kind.startswith("a pair"):
-        return "pairs"
-    return "words" if member.kind == "a string" else "values"
+    words = {"a string": "words", "a pair": "pairs"}
+    return words.get(member.kind.partition(" of ")[0], "values")
 
 
 def _items(value: Any) -> Sequence[Any] | None:
