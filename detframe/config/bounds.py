@@ -340,8 +340,7 @@ def _plural(rule: Each) -> str:
         return "lists"
     if isinstance(member, Number):
         return "whole numbers" if member.whole else "numbers"
-    words = {"a string": "words", "a pair": "pairs"}
-    return words.get(member.kind.partition(" of ")[0], "values")
+    return {"a string": "words", "a pair": "pairs"}.get(member.kind.partition(" of ")[0], "values")
 
 
 def _items(value: Any) -> Sequence[Any] | None:
