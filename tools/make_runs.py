@@ -16,8 +16,8 @@ from xml.sax.saxutils import escape
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 RUNS = DOCS / "runs.json"
-COLUMNS = {"config": "config", "steps": "steps", "time": "time, s", "cost": "step / FPN's", "AP": "AP", "AP50": "AP50",
-           "APs": "AP small"}  # fmt: skip
+COLUMNS = {"what": "what", "config": "config", "steps": "steps", "time": "time, s", "cost": "step / FPN's", "AP": "AP",
+           "AP50": "AP50", "AP75": "AP75", "APs": "AP small"}  # fmt: skip
 WIDTH, HEIGHT, MARGIN = 640, 400, 60
 
 Row = dict[str, Any]
@@ -46,15 +46,16 @@ def filled(page: str, groups: dict[str, Any]) -> str:
     """The page with the table of each group in its place."""
 
     def made(found: re.Match[str]) -> str:
-        return f"{found[1]}\n{table(groups[found[2]]['rows'])}\n{found[3]}"
+        group = groups[found[2]]
+        return f"{found[1]}\n{table(group['rows'], group.get('columns', {}))}\n{found[3]}"
 
     return re.sub(r"(<!-- runs: (\S+) -->)\n.*?(<!-- end -->)", made, page, flags=re.DOTALL)
 
 
-def table(rows: list[Row]) -> str:
-    """Markdown; columns that no run has a value for are left out."""
+def table(rows: list[Row], titles: dict[str, str]) -> str:
+    """Markdown; columns that no run has a value for are left out, and some have titles of the group's own."""
     columns = [name for name in COLUMNS if any(name in row for row in rows)]
-    lines = [[COLUMNS[name] for name in columns], ["---"] * len(columns)]
+    lines = [[titles.get(name, COLUMNS[name]) for name in columns], ["---"] * len(columns)]
     lines += [[cell(row.get(name, "")) for name in columns] for row in rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
