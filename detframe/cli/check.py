@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detframe.arrays.pixels import PixelForm
 from detframe.cli.arguments import add_config_arguments, base_parser, parse
 from detframe.cli.common import load_config, print_config
 from detframe.cli.errors import EXIT_FAILED, guard
@@ -82,6 +81,7 @@ def _run(args: argparse.Namespace) -> int:
     logging.getLogger("detframe").addHandler(logging.NullHandler())  # what is logged of the data is in the findings
     # no lines of OpenCV's own about tags of TIFF files among ours; what it cannot read becomes a finding
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+    from detframe.arrays.pixels import PixelForm
     from detframe.cli.check_text import as_dict, report
     from detframe.data.screen import examine
 
@@ -119,6 +119,7 @@ def _of_tiles(cfg: ConfigNode, subject: Subject) -> list[Finding]:
 def _of_channels(cfg: ConfigNode, screened: Screened, quick: bool) -> list[Finding]:
     """How the mean and the deviation of a config fit the training images; nothing of 8-bit RGB, for which weights know
     both."""
+    from detframe.arrays.pixels import PixelForm
     from detframe.data.findings import ERROR, sentence
     from detframe.data.screen.channels import check_mean
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detframe.arrays.pixels import COLOURS, PixelForm
 from detframe.cli.sources import Source
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from detframe.arrays.pixels import PixelForm
+
 # Of a file that is read by region, what has more is drawn smaller, with no side longer than that
 WHOLE_PIXELS, REDUCED_SIDE = 2**27, 4096
+
+
+def _colours() -> PixelForm:
+    from detframe.arrays.pixels import COLOURS
+
+    return COLOURS
 
 
 @dataclass
@@ -31,21 +38,22 @@ class Picture:
     source: Source
     frame: int | None = None
     time: Fraction = Fraction(0)
-    form: PixelForm = COLOURS
+    form: PixelForm = field(default_factory=_colours)
 
     @classmethod
-    def of(cls, source: Source, by_region: bool, form: PixelForm = COLOURS) -> Picture:
+    def of(cls, source: Source, by_region: bool, form: PixelForm | None = None) -> Picture:
         """That of an image file or address.
 
         Args:
             by_region: leave it in its file, where that is of a format that can be read by region.
-            form: what the detector takes.
+            form: what the detector takes; None: RGB of 8 bits.
 
         Raises:
             FileNotFoundError, ValueError, ConnectionError: it cannot be read.
         """
         from detframe.inference.inputs import as_array
 
+        form = form or _colours()
         in_parts = by_region and source.kind == "image" and _in_parts(Path(source.place))
         return cls(None if in_parts else as_array(source.place, form), source, form=form)
 

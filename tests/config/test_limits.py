@@ -289,7 +289,7 @@ def test_a_truth_is_no_number_and_a_number_no_truth():
         (["SOLVR.BASE_LR", "3"], "did you mean 'SOLVER.BASE_LR'"),
         (["", "3"], "unknown config key"),
         ([None, "3"], "unknown config key"),
-        (["SOLVER.BASE_LR.X", "3"], "unknown config key"),
+        (["SOLVER.BASE_LR.X", "3"], "no key SOLVER.BASE_LR.X below it"),
         (["." * 5000, "3"], "unknown config key"),
     ],
 )

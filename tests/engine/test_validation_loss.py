@@ -17,6 +17,7 @@ from detframe.engine.validation_loss import ValidationLosses, check_can_measure,
 from detframe.errors import InvalidValueError
 from detframe.evaluation.loop import evaluating
 from detframe.modeling import build_detection_model
+from detframe.modeling.losses.regions import Seesaw
 from tests.engine.fakes import Regressor, make_batch
 from tests.engine.parts import DETECTORS, RETINANET, image_with
 from tests.engine.ranks import KINDS, kind_config, tiny_config
@@ -48,10 +49,10 @@ def measured(model, images, targets, size=8, images_per_step=1):
 
 
 def in_training_mode(model, image, target):
-    """What a training step would compute, with running statistics as they stand."""
+    """What a training step would compute, with running statistics and counts as they stand."""
     model.train()
     for module in model.modules():
-        if isinstance(module, (*NORMS, nn.Dropout)):
+        if isinstance(module, (*NORMS, nn.Dropout, Seesaw)):
             module.eval()
     with torch.no_grad():
         return model([image], [target])

@@ -11,6 +11,11 @@ from detframe.config import ConfigNode, get_cfg, validate
 from tests.malformed.contract import READ, Case, NonsenseError, check_apart
 from tests.malformed.mutations import DEPTH, FEWEST, TEXTS, byte_changes, clear, lines_changed, no_files, text_changes
 
+# Whose values may be of another type than the default: iterations, or epochs or a share in words or as a number
+DURATIONS = (
+    *("MAX_ITER", "WARMUP_ITERS", "CHECKPOINT_PERIOD", "IMAGE_PERIOD", "EVAL_PERIOD"),
+    *("SWA_START", "SWA_PERIOD", "CLOSE_AT"),
+)
 LARGE = ("long text", "long list", "900 lists", "100000 lists", "100000 dicts")
 SOUND = """\
 _BASE_: base.yaml
@@ -106,7 +111,7 @@ def checked(cfg: ConfigNode) -> str:
     validate(cfg)
     defaults = get_cfg()
     for (key, value), (_, default) in zip(cfg.leaves(), defaults.leaves(), strict=True):
-        if key.split(".")[-1] in ("MAX_ITER", "WARMUP_ITERS", "CHECKPOINT_PERIOD", "IMAGE_PERIOD", "EVAL_PERIOD"):
+        if key.split(".")[-1] in DURATIONS:
             continue
         if type(value) is not type(default) or not all(map(_sane, _flat(value))):
             raise NonsenseError(f"{key} is {str(value)[:200]!r}")

@@ -1,5 +1,6 @@
 """The pyramids: levels of every option, parameters of every ablation, PANet's and BiFPN's nodes by hand, errors."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -9,6 +10,7 @@ from detframe.config.paths import shipped_folder
 from detframe.modeling import build_detection_model
 from detframe.modeling.backbones import FPN, PAFPN, BiFPN
 from detframe.modeling.backbones.bifpn import BiFPNLayer, FusionNode
+from detframe.modeling.backbones.fpn import P6P7Top
 from detframe.modeling.build import build_backbone
 from tests.modeling.tiny import EMPTY, FULL, make_images, tiny_config
 
@@ -252,3 +254,29 @@ def test_every_ablation_trains(path):
 
 def test_every_ablation_file_is_trained_here():
     assert set((CONFIGS / "fpn_ablations").glob("*.yaml")) <= set(ABLATIONS)
+
+
+# ---------------------------------------------------------------- maps of one column
+def gradients_of_p6(dtype: torch.dtype) -> torch.Tensor:
+    """Of P6's weights, for a map of one column, where freed memory is full of NaN."""
+    torch.manual_seed(0)
+    top = P6P7Top(16, 16, "P5").to(dtype)
+    pyramid = torch.randn(2, 16, 3, 1).to(dtype)
+    for power in range(4, 18):  # what a kernel would read that takes memory as it is
+        torch.full((2**power,), float("nan"), dtype=torch.bfloat16)
+    top(pyramid, pyramid)[0].float().square().sum().backward()
+    return top.p6.weight.grad.float()
+
+
+def test_weights_learn_from_one_column_in_bf16_as_in_float32():
+    wanted = gradients_of_p6(torch.float32)
+    for _ in range(20):
+        np.testing.assert_allclose(gradients_of_p6(torch.bfloat16), wanted, atol=0.02 * float(wanted.abs().max()))
+
+
+def test_a_column_of_zeros_is_what_the_padding_has():
+    torch.manual_seed(0)
+    top, pyramid = P6P7Top(8, 8, "P5"), torch.randn(1, 8, 5, 1)
+    for found, wanted in zip(top.train()(pyramid, pyramid), top.eval()(pyramid, pyramid), strict=True):
+        assert found.shape == wanted.shape
+        np.testing.assert_allclose(found.detach(), wanted.detach(), rtol=1e-5, atol=1e-6)

@@ -233,7 +233,6 @@ def test_anchors_that_do_not_fit_the_pyramid_are_named(change, message):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("BOX_LOSS_TYPE", "ciou", "'smooth_l1', 'giou', 'nwd'"),
         ("LOSS_NORMALIZER", "mean", "'batch', 'image', 'ema'"),
         ("NORM", "LN", "'GN'"),
         ("BG_IOU_THRESHOLD", 0.6, "at most FG_IOU_THRESHOLD 0.5"),

@@ -155,8 +155,16 @@ class P6P7Top(nn.Module):
 
     def forward(self, body: Tensor, pyramid: Tensor) -> list[Tensor]:
         """`body` and `pyramid` are the coarsest maps of each."""
-        p6 = self.p6(body if self.reads_body else pyramid)
-        return [p6, self.p7(F.relu(p6))]
+        p6 = self.p6(self._two_columns(body if self.reads_body else pyramid))
+        return [p6, self.p7(self._two_columns(F.relu(p6)))]
+
+    def _two_columns(self, x: Tensor) -> Tensor:
+        """`x` with a column of zeros beside its only one, as the padding has it: the result is the same.
+
+        In bf16, PyTorch's CPU kernel for the weights' gradient reads memory that nothing has written where a
+        convolution of stride 2 has one column (seen with 2.6 and 2.14).
+        """
+        return F.pad(x, (0, 1)) if self.training and x.shape[-1] == 1 else x
 
 
 class PyramidBackbone(nn.Module):
