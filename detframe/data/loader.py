@@ -24,6 +24,7 @@ from detframe.data.samples import Failure, Parcel, Sample
 from detframe.data.scaled import SizeHW, Wanted
 from detframe.data.tiles import TiledRecords, tiled
 from detframe.data.transforms import (
+    Given,
     Pipeline,
     Stage,
     build_test_transforms,
@@ -106,7 +107,7 @@ class TrainDataset(ImageReader):
         draw = self.sampler.draw(position)
         key, turn = self.records.sample_key(draw.record), self.sampler.turn(draw.position)
         seed = sample_seed(self.sampler.seed, draw.epoch, key, turn, 0)
-        return self.transforms.stages(*self._as_read(draw.record, seed), partial(self._drawn, []), draw.position)
+        return self.transforms.stages(Given(*self._as_read(draw.record, seed), partial(self._drawn, []), draw.position))
 
     def _pasted(
         self, image: Tensor, target: Target, seed: int, generator: torch.Generator, failures: list[Failure]

@@ -27,6 +27,16 @@ def annotation(number: int, image: int, bbox: Any, category: int = 1, **more: An
     return {"id": number, "image_id": image, "category_id": category, "bbox": bbox, "iscrowd": 0, "area": 1.0, **more}
 
 
+def annotations_of(classes: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
+    """Entries for the classes of the objects of each image; a negative one is that of a crowd."""
+    rows: list[dict[str, Any]] = []
+    for image, labels in enumerate(classes, 1):
+        for label in labels:
+            crowd = {"iscrowd": 1, "segmentation": {"size": [60, 40], "counts": [0, 2400]}} if label < 0 else {}
+            rows.append(annotation(len(rows) + 1, image, [2, 3, 12, 10], abs(label), **crowd))
+    return rows
+
+
 def write_coco(
     folder: Path,
     annotations: list[dict[str, Any]] | None,

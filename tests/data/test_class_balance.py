@@ -10,7 +10,7 @@ import pytest
 from detframe.config import get_cfg
 from detframe.data import Records
 from detframe.data.class_balance import resolve_class_weights, resolve_frequencies
-from tests.data.sets import annotation, coco_records
+from tests.data.sets import annotation, annotations_of, coco_records
 
 # Objects of each image; "d" is nobody's, and a crowd (negative) does not count
 CLASSES = [[1, 1, 1], [1, 2], [1, 1], [], [1, -3], [2, 3]]
@@ -19,12 +19,7 @@ CATEGORIES = [{"id": i, "name": name} for i, name in enumerate("abcd", 1)]
 
 @pytest.fixture
 def records(tmp_path: Path) -> Records:
-    rows = []
-    for image, labels in enumerate(CLASSES, 1):
-        for label in labels:
-            crowd = {"iscrowd": 1, "segmentation": {"size": [60, 40], "counts": [0, 2400]}} if label < 0 else {}
-            rows.append(annotation(len(rows) + 1, image, [2, 3, 12, 10], abs(label), **crowd))
-    return coco_records(tmp_path, rows, [(60, 40)] * len(CLASSES), categories=CATEGORIES)
+    return coco_records(tmp_path, annotations_of(CLASSES), [(60, 40)] * len(CLASSES), categories=CATEGORIES)
 
 
 def config(*words):

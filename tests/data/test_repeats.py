@@ -24,7 +24,7 @@ from detframe.data import (
 )
 from detframe.data.repeats import class_balanced_factors, images_with_class
 from detframe.data.samplers import Draw, TrainSampler, mix
-from tests.data.sets import annotation, coco_records
+from tests.data.sets import annotation, annotations_of, coco_records
 
 # Classes of the objects of each image; class 4 is nobody's, and a crowd (negative) does not count
 CLASSES = [[1], [1, 1], [1, 2], [1], [], [1, -3], [1, 1, 1], [3, 1], [1], [2]]
@@ -35,13 +35,8 @@ FACTORS = np.array([1, 1, 2.25, 1, 1, 1, 1.5, 3.0, 1, 2.25])
 @pytest.fixture
 def records(tmp_path: Path) -> Records:
     """Ten images, every third of them wide."""
-    rows = []
-    for image, labels in enumerate(CLASSES, 1):
-        for label in labels:
-            crowd = {"iscrowd": 1, "segmentation": {"size": [60, 40], "counts": [0, 2400]}} if label < 0 else {}
-            rows.append(annotation(len(rows) + 1, image, [2, 3, 12, 10], abs(label), **crowd))
     sizes = [(40, 60) if i % 3 == 0 else (60, 40) for i in range(len(CLASSES))]
-    return coco_records(tmp_path, rows, sizes, categories=CATEGORIES)
+    return coco_records(tmp_path, annotations_of(CLASSES), sizes, categories=CATEGORIES)
 
 
 def reference(threshold: float, square_root: bool) -> tuple[list[float], list[float]]:

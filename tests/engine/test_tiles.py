@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 
 import pytest
 import torch
@@ -16,17 +15,10 @@ from detframe.engine.validation_loss import ValidationLosses
 from detframe.errors import InvalidValueError
 from detframe.evaluation.loop import evaluating
 from detframe.modeling import build_detection_model
+from tests.engine.continued import goes_on_equally
 
 # Pictures of 64 pixels in four tiles of 40 each, and the whole; some of the 24 are smaller
 TILES = ("INPUT.TILES.SIZE", 40, "INPUT.TILES.OVERLAP", 0.3, "INPUT.TILES.WHOLE_IMAGE_TOO", True)
-
-
-def weights(folder, name="model_final.pth"):
-    return torch.load(folder / name, weights_only=True)["model"]
-
-
-def same(one, two):
-    return one.keys() == two.keys() and all(torch.equal(value, two[key]) for key, value in one.items())
 
 
 @pytest.mark.parametrize("kind", ["faster_rcnn", "fcos"])
@@ -41,13 +33,7 @@ def test_a_training_on_tiles_learns_and_goes_on_bit_for_bit(tiny, tmp_path, kind
     log = (out / "log.txt").read_text()
     assert "24 images in 108 tiles of 40 pixels (INPUT.TILES):" in log
     assert "which come in an epoch (MAX_EMPTY 0.4)" in log
-    parts = tmp_path / "parts"
-    parts.mkdir()
-    shutil.copy(out / "model_0000004.pth", parts)
-    (parts / "last_checkpoint").write_text("model_0000004.pth")
-    shutil.copy(out / "config.yaml", parts)
-    train(tiny(*words, "OUTPUT_DIR", str(parts), "DATALOADER.NUM_WORKERS", 2), resume=True)
-    assert same(weights(out), weights(parts))
+    assert goes_on_equally(tiny, words, out, tmp_path / "parts")
 
 
 @pytest.mark.parametrize(

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
-import torch
 
 from detframe.engine import train
+from tests.engine.continued import goes_on_equally
 
 LIST = ["Resize", {"Mosaic": {"p": 0.7}}, "RandomAffine", {"MixUp": {"p": 0.5}}, "v2.RandomHorizontalFlip", "CutOut"]
-
-
-def weights(folder, name="model_final.pth"):
-    return torch.load(folder / name, weights_only=True)["model"]
-
-
-def same(one, two):
-    return one.keys() == two.keys() and all(torch.equal(value, two[key]) for key, value in one.items())
 
 
 @pytest.mark.parametrize("close_at", [0.8, 3])
@@ -28,13 +18,7 @@ def test_a_training_with_a_list_goes_on_bit_for_bit(tiny, tmp_path, close_at):
     log = (out / "log.txt").read_text()
     assert "training images (INPUT.TRANSFORMS):" in log and "  2. Mosaic(size=0, scale=[0.4, 1]" in log
     assert "those with close=True are left out from iteration" in log and "tried on 8 images with" in log
-    parts = tmp_path / "parts"
-    parts.mkdir()
-    shutil.copy(out / "model_0000004.pth", parts)
-    (parts / "last_checkpoint").write_text("model_0000004.pth")
-    shutil.copy(out / "config.yaml", parts)
-    train(tiny(*words, "OUTPUT_DIR", str(parts), "DATALOADER.NUM_WORKERS", 2), resume=True)
-    assert same(weights(out), weights(parts))
+    assert goes_on_equally(tiny, words, out, tmp_path / "parts")
 
 
 def test_a_misspelt_transform_stops_a_run_before_it_touches_the_disk(tiny, tmp_path):

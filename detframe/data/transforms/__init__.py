@@ -24,7 +24,7 @@ from detframe.data.transforms.geometry import (
     VerticalFlip,
 )
 from detframe.data.transforms.mixing import CopyPaste, Mixing, MixUp, Mosaic
-from detframe.data.transforms.pipeline import Compose, Pipeline, Stage
+from detframe.data.transforms.pipeline import Compose, Given, Pipeline, Stage
 from detframe.data.transforms.targets import Transform, bounds, clip_and_drop, crop_target
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "CopyPaste",
     "CutOut",
     "GaussianBlur",
+    "Given",
     "HorizontalFlip",
     "JPEGNoise",
     "LargeScaleJitter",

@@ -20,7 +20,7 @@ from detframe.data.scaled import SizeHW
 from detframe.data.transforms.arguments import check_arguments, fitted, parameters
 from detframe.data.transforms.geometry import LargeScaleJitter, Resize
 from detframe.data.transforms.mixing import Mixing
-from detframe.data.transforms.pipeline import Others, Pipeline, Stage, check_channels, check_fill, written
+from detframe.data.transforms.pipeline import Given, Others, Pipeline, Stage, check_channels, check_fill, written
 from detframe.data.transforms.targets import clip_and_drop, happens
 from detframe.data.transforms.third_party import ALBUMENTATIONS, TORCHVISION, find_foreign
 from detframe.errors import InvalidValueError, UnknownNameError
@@ -82,21 +82,13 @@ class TransformList(Pipeline):
         names = [step.name for step in self.steps if getattr(step.transform, "needs_masks", False)]
         return f"INPUT.TRANSFORMS has {names[0]}" if names else ""
 
-    def stages(
-        self,
-        image: Tensor,
-        target: Target,
-        generator: Generator,
-        size_hw: SizeHW | None = None,
-        others: Others | None = None,
-        position: int = 0,
-    ) -> Iterator[Stage]:
+    def stages(self, given: Given) -> Iterator[Stage]:
         """See `Pipeline`."""
-        inside = clip_and_drop(target, size_hw or (image.shape[-2], image.shape[-1]))
-        yield Stage("", image, inside)
-        yield from self._stages(
-            self._open(position), Stage("", image, inside), generator.initial_seed(), size_hw, others
-        )
+        shown_hw = (given.image.shape[-2], given.image.shape[-1])
+        begin = Stage("", given.image, clip_and_drop(given.target, given.size_hw or shown_hw))
+        yield begin
+        seed = given.generator.initial_seed()
+        yield from self._stages(self._open(given.position), begin, seed, given.size_hw, given.others)
 
     def _open(self, position: int) -> list[tuple[int, Step]]:
         """The steps at a position of the stream, with their places in the list."""

@@ -28,6 +28,25 @@ class Stage:
     target: Target
 
 
+@dataclass(frozen=True)
+class Given:
+    """A sample that transforms are to be done with.
+
+    Args:
+        generator: what all that is random comes from.
+        size_hw: the size of the image in the file, of which `image` may show fewer pixels, as `Pipeline.wanted` allows.
+        others: for transforms that mix images; without it they are left out.
+        position: of the sample in the stream of training images.
+    """
+
+    image: Tensor
+    target: Target
+    generator: Generator
+    size_hw: SizeHW | None = None
+    others: Others | None = None
+    position: int = 0
+
+
 class Pipeline:
     """Transforms one after another."""
 
@@ -79,16 +98,8 @@ class Pipeline:
         """What the log says of each transform."""
         raise NotImplementedError
 
-    def stages(
-        self,
-        image: Tensor,
-        target: Target,
-        generator: Generator,
-        size_hw: SizeHW | None = None,
-        others: Others | None = None,
-        position: int = 0,
-    ) -> Iterator[Stage]:
-        """What comes in, with no name, and image and target after each transform that happens; see `__call__`."""
+    def stages(self, given: Given) -> Iterator[Stage]:
+        """What comes in, with no name, and image and target after each transform that happens."""
         raise NotImplementedError
 
     def __call__(
@@ -100,14 +111,8 @@ class Pipeline:
         others: Others | None = None,
         position: int = 0,
     ) -> tuple[Tensor, Target]:
-        """Image and target, transformed; the arguments are not changed.
-
-        Args:
-            size_hw: the size of the image in the file, of which `image` may show fewer pixels, as `wanted` allows.
-            others: for transforms that mix images; without it they are left out.
-            position: of the sample in the stream of training images.
-        """
-        *_, last = self.stages(image, target, generator, size_hw, others, position)
+        """Image and target, transformed; the arguments are those of `Given`, and are not changed."""
+        *_, last = self.stages(Given(image, target, generator, size_hw, others, position))
         return last.image, last.target
 
 
@@ -117,21 +122,13 @@ class Compose(Pipeline):
     def __init__(self, transforms: Sequence[Transform], min_visible: float = 0.0) -> None:
         self.transforms, self.min_visible = tuple(transforms), min_visible
 
-    def stages(
-        self,
-        image: Tensor,
-        target: Target,
-        generator: Generator,
-        size_hw: SizeHW | None = None,
-        others: Others | None = None,
-        position: int = 0,
-    ) -> Iterator[Stage]:
+    def stages(self, given: Given) -> Iterator[Stage]:
         """See `Pipeline`; boxes are clipped after the last one."""
-        first = self.first()
+        first, image, target = self.first(), given.image, given.target
         yield Stage("", image, target)
         for transform in self.transforms:
-            given = (size_hw,) if transform is first else ()
-            image, target = transform(image, target, generator, *given)
+            more = (given.size_hw,) if transform is first else ()
+            image, target = transform(image, target, given.generator, *more)
             yield Stage(type(transform).__name__, image, target)
         yield Stage("clip_and_drop", image, clip_and_drop(target, (image.shape[-2], image.shape[-1]), self.min_visible))
 
