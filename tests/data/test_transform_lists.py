@@ -137,6 +137,7 @@ def test_what_may_not_stand_there_is_named(entry: Any, message: str) -> None:
         ("albumentations.Afine", "did you mean 'Affine'"),
         ({"albumentations.Affine": {"rot": 3}}, "no argument 'rot'; did you mean 'rotate'"),
         ({"albumentations.Affine": {"scale": "a"}}, "albumentations.Affine.*scale"),
+        ({"albumentations.RandomCrop": {"height": -1, "width": 2}}, "height: [^\\n]* greater than or equal to 1$"),
         ("albumentations.OneOf", "name those one by one"),
     ],
     ids=str,

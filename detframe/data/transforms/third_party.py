@@ -293,7 +293,7 @@ def find_foreign(where: str, name: str, given: Mapping[str, Any], pairs: Sequenc
     try:
         made = factory(**arguments)
     except Exception as error:  # of any class, as the library likes
-        raise InvalidValueError(f"{where}({_written(given)}): {error}") from error
+        raise InvalidValueError(f"{where}({_written(given)}): {_complaint(error)}") from error
     keeps = _keeps_size(family, short, made, given)
     kind = FromTorchvision if family == TORCHVISION else FromAlbumentations
     shown = {key: given.get(key, one.default) for key, one in free.items()}
@@ -302,6 +302,17 @@ def find_foreign(where: str, name: str, given: Mapping[str, Any], pairs: Sequenc
 
 def _library(family: str) -> str:
     return "torchvision.transforms.v2" if family == TORCHVISION else "Albumentations"
+
+
+def _complaint(error: Exception) -> str:
+    """What a library says of arguments; of pydantic, which Albumentations asks, sentences without types and links."""
+    checked = next((one for one in (error, error.__cause__, error.__context__) if hasattr(one, "errors")), None)
+    if checked is None:
+        return str(error)
+    said: dict[str, list[str]] = {}
+    for row in checked.errors():
+        said.setdefault(str(row["loc"][0]) if row["loc"] else "arguments", []).append(str(row["msg"]))
+    return "; ".join(f"{argument}: {', or: '.join(dict.fromkeys(texts))}" for argument, texts in said.items())
 
 
 def _written(given: Mapping[str, Any]) -> str:
