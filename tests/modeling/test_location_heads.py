@@ -18,7 +18,7 @@ from detframe.modeling.rpn.fcos_head import HeadOutputs
 from detframe.modeling.rpn.tood_head import aligned_logits, moved_sides
 from detframe.ops.compacting import fixed_shapes
 from detframe.structures import ImageList
-from tests.modeling.tiny import DENSE, EMPTY, FULL, make_images, make_target, tiny_config
+from tests.modeling.tiny import DENSE, EMPTY, FULL, assert_finds_what_it_learned, make_images, make_target, tiny_config
 
 HEADS = {"ATSS": ("cls", "box", "quality"), "GFL": ("cls", "box", "dfl"), "TOOD": ("cls", "box")}
 NARROW = ("MODEL.FCOS.NUM_CONVS", 1, "MODEL.TOOD.NUM_CONVS", 2)
@@ -100,21 +100,8 @@ def test_padded_rows_change_nothing(name):
 
 @pytest.mark.parametrize("name", HEADS)
 def test_an_object_is_found_where_it_is(name):
-    """A model that is overfitted to one picture puts its boxes onto the objects: no offset between grid and image."""
     opts = ("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0, "MODEL.RESNETS.NORM", "GN", "MODEL.FCOS.NORM_REG_TARGETS", True)
-    model = model_of(name, *opts)
-    image = torch.full((3, 96, 128), 30, dtype=torch.uint8)
-    image[:, 40:72, 80:112] = 220
-    target = make_target([[80.0, 40, 112, 72]], [2])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(100):
-        optimizer.zero_grad()
-        sum(model([image], [target]).values()).backward()
-        optimizer.step()
-    with torch.inference_mode():
-        best = model.eval()([image])[0]
-    assert best["labels"][0] == 2 and best["scores"][0] > 0.3
-    assert (best["boxes"][0] - target["boxes"][0]).abs().max() < 4
+    assert_finds_what_it_learned(model_of(name, *opts))
 
 
 # ---------------------------------------------------------------------------------------------- which objects

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from detframe.config import get_cfg
 
@@ -37,3 +38,19 @@ def make_images():
     """Two uint8 images of noise, 70x90 and 64x51, always the same."""
     generator = torch.Generator().manual_seed(0)
     return [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator) for size in ((70, 90), (64, 51))]
+
+
+def assert_finds_what_it_learned(model: nn.Module) -> None:
+    """Overfitted to one picture, a model puts its box onto the object: no offset between grid and image."""
+    image = torch.full((3, 96, 128), 30, dtype=torch.uint8)
+    image[:, 40:72, 80:112] = 220
+    target = make_target([[80.0, 40, 112, 72]], [2])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(100):
+        optimizer.zero_grad()
+        sum(model([image], [target]).values()).backward()
+        optimizer.step()
+    with torch.inference_mode():
+        best = model.eval()([image])[0]
+    assert best["labels"][0] == 2 and best["scores"][0] > 0.3
+    assert (best["boxes"][0] - target["boxes"][0]).abs().max() < 4
