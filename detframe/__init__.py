@@ -16,6 +16,7 @@ _LAZY = {
     "load_weights": "detframe.compat",
     "Detector": "detframe.inference",
     "finetune": "detframe.recipes.finetune",
+    "Hook": "detframe.engine",
     "train": "detframe.engine",
     "evaluate": "detframe.engine",
 }

@@ -16,6 +16,7 @@ from detframe.compat import load_weights
 from detframe.config import ConfigNode
 from detframe.data import build_train_loader
 from detframe.data.reading import records_form
+from detframe.engine.callbacks import StopTogether, check_own_names
 from detframe.engine.checkpoint import Checkpointer
 from detframe.engine.compiling import CompileHook
 from detframe.engine.evaluating import TestSets
@@ -30,7 +31,7 @@ from detframe.engine.preflight import choose_metric
 from detframe.engine.random_numbers import seed_all
 from detframe.engine.reporting import ReportHook
 from detframe.engine.resuming import comparable, without_measures
-from detframe.engine.step import StepSettings
+from detframe.engine.step import Batch, StepSettings
 from detframe.engine.teaching import give_teacher
 from detframe.engine.trainer import Hook, Trainer
 from detframe.errors import InvalidValueError, listed
@@ -52,12 +53,15 @@ _FAR_APART = 1_000_003  # seeds of one iteration from those of the next; more th
 _DEEPER = ("backbone.body",)  # of this part, the parts get rows of their own
 
 
-def build_trainer(inputs: RunInputs, folder: Path, weights: str, checkpoint: Checkpoint | None) -> Trainer:
+def build_trainer(
+    inputs: RunInputs, folder: Path, weights: str, checkpoint: Checkpoint | None, callbacks: Sequence[Hook] = ()
+) -> Trainer:
     """The trainer of a run, ready for its first step or, with a checkpoint, for the step after that.
 
     Args:
         folder: OUTPUT_DIR.
         weights: initial weights, as MODEL.WEIGHTS; "" keeps the random ones. Not read when going on.
+        callbacks: hooks of the user's.
 
     Raises:
         ValueError: the weights or the checkpoint belong to another architecture, or there are no weights for a part of
@@ -88,23 +92,13 @@ def build_trainer(inputs: RunInputs, folder: Path, weights: str, checkpoint: Che
     trainer = Trainer(
         model=model,
         optimizer=build_optimizer(cfg, model),
-        data=iter(
-            build_train_loader(
-                cfg,
-                inputs.records,
-                start - place.begun_at,
-                rank(),
-                world_size(),
-                place.beginning,
-                place.pace.images_at(cfg.INPUT.CLOSE_AT) if cfg.INPUT.CLOSE_AT else None,
-            )
-        ),
+        data=_batches(inputs, start),
         schedule=schedule,
         settings=settings,
         max_iter=cfg.SOLVER.MAX_ITER,
         device=device,
         guard=FiniteGuard(folder, cfg, meta, file_names(inputs.records)),
-        hooks=build_hooks(inputs, model, Checkpointer(folder, meta, cfg.SOLVER.KEEP_LAST), start),
+        hooks=build_hooks(inputs, model, Checkpointer(folder, meta, cfg.SOLVER.KEEP_LAST), start, callbacks),
         ema=build_average(cfg, model),
         place=place,
         norms=build_precise_norms(cfg, model, inputs.records, settings.autocast(device)),
@@ -112,6 +106,14 @@ def build_trainer(inputs: RunInputs, folder: Path, weights: str, checkpoint: Che
     if checkpoint is not None:
         trainer.load_training_state(checkpoint if comparable(inputs.changes) else without_measures(checkpoint))
     return trainer
+
+
+def _batches(inputs: RunInputs, start: int) -> Iterator[Batch]:
+    """This rank's batches from an iteration on."""
+    cfg, place = inputs.cfg, inputs.place
+    close_at = place.pace.images_at(cfg.INPUT.CLOSE_AT) if cfg.INPUT.CLOSE_AT else None
+    since = start - place.begun_at
+    return iter(build_train_loader(cfg, inputs.records, since, rank(), world_size(), place.beginning, close_at))
 
 
 def averaged_norms(cfg: ConfigNode, model: nn.Module) -> Iterator[str]:
@@ -134,8 +136,16 @@ def step_settings(cfg: ConfigNode, device: torch.device) -> StepSettings:
     )
 
 
-def build_hooks(inputs: RunInputs, model: nn.Module, checkpointer: Checkpointer, start: int) -> list[Hook]:
-    """The hooks of a run, in their order: a checkpoint comes after the evaluation of the same iteration."""
+def build_hooks(
+    inputs: RunInputs, model: nn.Module, checkpointer: Checkpointer, start: int, callbacks: Sequence[Hook] = ()
+) -> list[Hook]:
+    """The hooks of a run, in their order: a checkpoint comes after the evaluation of the same iteration.
+
+    Callbacks come before both, so that every checkpoint has their state after the step that it holds.
+
+    Raises:
+        ValueError: a metric that these data do not have, or a callback with the name of another hook.
+    """
     cfg, names = inputs.cfg, inputs.records.metadata.class_names
     writer = MetricsWriter(checkpointer.folder, start, active=rank() == 0)
     tests = _test_sets(inputs, writer) if inputs.test_sets else None
@@ -145,15 +155,20 @@ def build_hooks(inputs: RunInputs, model: nn.Module, checkpointer: Checkpointer,
         PictureHook(writer, names, cfg.SOLVER.IMAGE_PERIOD, file_names(inputs.records)),
         LogHook(writer, cfg.SOLVER.LOG_PERIOD, cfg.SOLVER.IMS_PER_BATCH, inputs.place.images_per_epoch, cfg.dump()),
     ]
+    own = len(hooks)
     if tests is not None:
         hooks += evaluation_hooks(inputs, model, checkpointer, writer, tests)
     else:
         logger.info("DATASETS.TEST is empty: nothing is evaluated, and there will be no model_best.pth")
-    return [
-        *hooks,
+    hooks += [
         CheckpointHook(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD),
         ReportHook(cfg, checkpointer.folder, tests),
     ]
+    if not callbacks:
+        return hooks
+    together = StopTogether()
+    check_own_names(callbacks, [*hooks, together])
+    return [*hooks[:own], *callbacks, together, *hooks[own:]]
 
 
 def _test_sets(inputs: RunInputs, writer: MetricsWriter) -> TestSets:

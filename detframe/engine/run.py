@@ -30,6 +30,7 @@ from detframe.data import Records, check_same_names, tiled
 from detframe.data.transforms import build_train_transforms
 from detframe.engine.batch_shapes import check_shapes
 from detframe.engine.build import build_trainer
+from detframe.engine.callbacks import check_callbacks
 from detframe.engine.checkpoint import FULL_DISK
 from detframe.engine.evaluating import TestSets
 from detframe.engine.exported import open_exported
@@ -64,7 +65,7 @@ from detframe.engine.reporting import log_start, report_tests
 from detframe.engine.resuming import is_finished, keep_best
 from detframe.engine.sampling import sampling_warnings
 from detframe.engine.summary import summarise
-from detframe.engine.trainer import Trainer
+from detframe.engine.trainer import Hook, Trainer
 from detframe.engine.transform_trial import transform_lines
 from detframe.errors import InvalidValueError
 from detframe.evaluation.exported import FileModel
@@ -80,7 +81,7 @@ logger = logging.getLogger(__name__)
 
 
 # ---------------------------------------------------------------------------------------------- training
-def train(cfg: ConfigNode | str | Path, resume: bool = False) -> dict[str, float]:
+def train(cfg: ConfigNode | str | Path, resume: bool = False, callbacks: Sequence[Hook] = ()) -> dict[str, float]:
     """Train a detector as the config says, evaluate it, and write everything into OUTPUT_DIR.
 
     Works in one process, and in each of several that torchrun, srun or `launch` started. An older run in OUTPUT_DIR is
@@ -90,29 +91,32 @@ def train(cfg: ConfigNode | str | Path, resume: bool = False) -> dict[str, float
     Args:
         cfg: a config, or the YAML file of one ("x.yaml"; shipped ones are found by name).
         resume: go on from the last checkpoint in OUTPUT_DIR.
+        callbacks: hooks of your own, the same on every rank; their state is saved under their names. See
+            docs/experiments.md.
 
     Returns:
         The metrics of the final evaluation, the same on every rank; {} where DATASETS.TEST is empty.
 
     Raises:
-        ValueError, KeyError, FileNotFoundError: a mistake in the config or the data.
+        ValueError, KeyError, FileNotFoundError: a mistake in the config, the data or the callbacks.
         InUseError: another run works in OUTPUT_DIR.
         RunStopped: SIGTERM, SIGUSR1 or SIGINT (then also a KeyboardInterrupt) has ended the run between two steps, and
             it is saved. Only the main thread of a process can handle signals.
         FloatingPointError: a loss or gradient that is not finite.
         OSError: OUTPUT_DIR cannot be written, or its disk is full.
     """
-    return train_checked(as_config(cfg), resume)
+    return train_checked(as_config(cfg), resume, callbacks)
 
 
-def train_checked(cfg: ConfigNode, resume: bool = False) -> dict[str, float]:
+def train_checked(cfg: ConfigNode, resume: bool = False, callbacks: Sequence[Hook] = ()) -> dict[str, float]:
     """`train` with a config that `validate` has seen, as `read_config` gives it."""
+    callbacks = check_callbacks(callbacks)
     folder = expanded(cfg.OUTPUT_DIR)
     stop = StopSignals(cfg.SOLVER.REQUEUE_EXIT_CODE)
     with stop.handled(), ExitStack() as held:
         try:
             with stop.at_once(nothing_to_save=True):
-                start = _start(cfg, folder, resume, held)
+                start = _start(cfg, folder, resume, callbacks, held)
         except RunStopped as stopped:
             text = (
                 f"stopped by {signal_name(stopped.signum)} before the training began; OUTPUT_DIR {folder} is as it was"
@@ -142,7 +146,7 @@ class _Start:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-def _start(cfg: ConfigNode, folder: Path, resume: bool, held: ExitStack) -> _Start:
+def _start(cfg: ConfigNode, folder: Path, resume: bool, callbacks: Sequence[Hook], held: ExitStack) -> _Start:
     """Everything up to the first batch, on every rank; `held` closes what it has opened. The disk is only read."""
     _check(cfg)
     held.enter_context(process_group(cfg.MODEL.DEVICE))
@@ -156,7 +160,7 @@ def _start(cfg: ConfigNode, folder: Path, resume: bool, held: ExitStack) -> _Sta
     if checkpoint is not None and is_finished(inputs.cfg, checkpoint.state, inputs.place):
         return _Start(inputs, files, log, [_nothing_to_do(inputs.cfg, checkpoint)], metrics=checkpoint.metrics)
     held.enter_context(reproducible(inputs.cfg))
-    trainer = _build(inputs, folder, checkpoint, held)
+    trainer = _build(inputs, folder, checkpoint, callbacks, held)
     trainer.saved = Path(checkpoint.source) if checkpoint is not None else None
     barrier()  # rank 0 touches the disk only when every rank stands
     return _Start(inputs, files, log, [nothing_to_resume(folder)] if resume and checkpoint is None else [], trainer)
@@ -172,7 +176,9 @@ def _check(cfg: ConfigNode) -> None:
         choose_metric(cfg)
 
 
-def _build(inputs: RunInputs, folder: Path, checkpoint: Checkpoint | None, held: ExitStack) -> Trainer:
+def _build(
+    inputs: RunInputs, folder: Path, checkpoint: Checkpoint | None, callbacks: Sequence[Hook], held: ExitStack
+) -> Trainer:
     """The trainer, with its first batch."""
     logger.info("%s", describe_ranks(inputs.cfg, resolve_device(inputs.cfg.MODEL.DEVICE)))
     logger.info("%s", describe_data(inputs))
@@ -182,7 +188,7 @@ def _build(inputs: RunInputs, folder: Path, checkpoint: Checkpoint | None, held:
     found = [*tile_warnings({**seen, **trained}), *sampling_warnings(inputs.cfg, trained)]
     for line in [*doubts(inputs.cfg), *found]:
         logger.warning("%s", line)
-    trainer = build_trainer(inputs, folder, inputs.cfg.MODEL.WEIGHTS, checkpoint)
+    trainer = build_trainer(inputs, folder, inputs.cfg.MODEL.WEIGHTS, checkpoint, callbacks)
     held.callback(trainer.close_data)
     model = cast(GeneralizedRCNN, trainer.model)  # as build_trainer makes it
     shapes = check_shapes(inputs.cfg, model.preprocessor.divisor, seen, trained)

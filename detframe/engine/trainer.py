@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 class Hook:
     """The points at which the trainer calls; override what is needed. `name` marks its part of a checkpoint.
 
-    Every rank has the same hooks and calls all of them.
+    Every rank has the same hooks and calls all of them. docs/experiments.md shows how to write one.
     """
 
     name = "hook"
@@ -74,7 +74,7 @@ class Hook:
         """After the last step and all that followed it; what is still to be done makes the run complete."""
 
     def after_train(self, trainer: Trainer) -> None:
-        """When the run is complete, if no error ended it."""
+        """When the run is complete, if no error ended it. The hooks are called from the last to the first here."""
 
     def close(self) -> None:
         """At the end, also after an error."""
@@ -179,7 +179,7 @@ class Trainer:
             for hook in self.hooks:
                 hook.after_last_step(self)
             self.finished = True
-            for hook in self.hooks:
+            for hook in reversed(self.hooks):
                 hook.after_train(self)
         except BaseException as error:
             self._close_hooks(failing=True)

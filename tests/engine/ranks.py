@@ -12,6 +12,7 @@ import torch
 
 from detframe.config import get_cfg
 from detframe.engine import newest
+from detframe.engine.callbacks import StopTogether
 from detframe.engine.hooks import CheckpointHook
 from detframe.engine.newest import open_newest
 from detframe.engine.step import check_losses
@@ -322,3 +323,18 @@ def batch_with(objects):
     middles = torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, torch.full((objects, 1), 2.0)], 1)
     keypoints = middles[:, None].repeat(1, 4, 1)
     return image, {**target, "orig_size_hw": (64, 64), "masks": masks, "keypoints": keypoints}
+
+
+def callbacks_on_rank_one(folder):
+    """A callback of rank 1 alone ends the run; rank 0 returns where each rank stopped, and why."""
+
+    class Enough(Hook):
+        def after_step(self, trainer):
+            if rank() == 1 and trainer.iteration == 3:
+                trainer.stop_reason = "enough of it"
+
+    with process_group("cpu"):
+        hooks = [Enough(), StopTogether(), CheckpointHook(make_checkpointer(Path(folder)), 0)]
+        trainer = make_trainer(Path(folder), data=make_data(0, 4, rank(), world_size()), hooks=hooks)
+        trainer.train()
+        return gather_objects((trainer.iteration, trainer.stop_reason))
