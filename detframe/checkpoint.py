@@ -18,7 +18,7 @@ from detframe.config import ConfigNode, carried_config
 from detframe.config.yaml_text import safe_yaml
 from detframe.errors import InvalidValueError, MissingFileError, shown
 from detframe.structures.forms import COUNT, NAME, NUMBERS, TEXT, WHOLE, check_form
-from detframe.torch_files import read_torch_file, write_torch_file
+from detframe.torch_files import read_torch_file, to_cpu, write_torch_file
 
 if TYPE_CHECKING:
     from detframe.data import Metadata
@@ -147,6 +147,10 @@ class Checkpoint:
         if self.training is not None:
             content["training"] = self.training
         write_torch_file(content, Path(path), remedy)
+
+    def copied(self) -> Checkpoint:
+        """The same as it is now, in memory of its own on the CPU."""
+        return replace(self, model=to_cpu(self.model, copy=True), training=to_cpu(self.training, copy=True))
 
     def for_use(self) -> Checkpoint:
         """The same without what only a training needs."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from detframe.checkpoint import Checkpoint, describe
+from detframe.checkpoint import Checkpoint, Meta, describe
 from detframe.compat import load_weights
 from detframe.config import ConfigNode
 from detframe.data import build_train_loader
@@ -20,7 +20,7 @@ from detframe.engine.callbacks import StopTogether, check_own_names
 from detframe.engine.checkpoint import Checkpointer
 from detframe.engine.compiling import CompileHook
 from detframe.engine.evaluating import TestSets
-from detframe.engine.hooks import BestHook, CheckpointHook, EvaluationHook, LogHook
+from detframe.engine.hooks import EvaluationHook, LogHook
 from detframe.engine.inputs import RunInputs, file_names
 from detframe.engine.metrics_writer import MetricsWriter
 from detframe.engine.nonfinite import FiniteGuard, FiniteHook
@@ -31,6 +31,7 @@ from detframe.engine.preflight import choose_metric
 from detframe.engine.random_numbers import seed_all
 from detframe.engine.reporting import ReportHook
 from detframe.engine.resuming import comparable, without_measures
+from detframe.engine.saving import BestHook, CheckpointHook
 from detframe.engine.step import Batch, StepSettings
 from detframe.engine.teaching import give_teacher
 from detframe.engine.trainer import Hook, Trainer
@@ -98,7 +99,7 @@ def build_trainer(
         max_iter=cfg.SOLVER.MAX_ITER,
         device=device,
         guard=FiniteGuard(folder, cfg, meta, file_names(inputs.records)),
-        hooks=build_hooks(inputs, model, Checkpointer(folder, meta, cfg.SOLVER.KEEP_LAST), start, callbacks),
+        hooks=build_hooks(inputs, model, build_checkpointer(cfg, folder, meta), start, callbacks),
         ema=build_average(cfg, model),
         place=place,
         norms=build_precise_norms(cfg, model, inputs.records, settings.autocast(device)),
@@ -114,6 +115,11 @@ def _batches(inputs: RunInputs, start: int) -> Iterator[Batch]:
     close_at = place.pace.images_at(cfg.INPUT.CLOSE_AT) if cfg.INPUT.CLOSE_AT else None
     since = start - place.begun_at
     return iter(build_train_loader(cfg, inputs.records, since, rank(), world_size(), place.beginning, close_at))
+
+
+def build_checkpointer(cfg: ConfigNode, folder: Path, meta: Meta) -> Checkpointer:
+    """What writes the checkpoints of a run into its folder."""
+    return Checkpointer(folder, meta, cfg.SOLVER.KEEP_LAST, cfg.SOLVER.CHECKPOINT_ASYNC)
 
 
 def averaged_norms(cfg: ConfigNode, model: nn.Module) -> Iterator[str]:

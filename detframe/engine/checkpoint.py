@@ -16,6 +16,7 @@ from pathlib import Path
 from torch import Tensor
 
 from detframe.checkpoint import Checkpoint, Meta, TrainingState
+from detframe.engine.background import Background
 from detframe.files import write_text
 
 logger = logging.getLogger(__name__)
@@ -35,13 +36,15 @@ class Checkpointer:
         folder: OUTPUT_DIR.
         meta: what all of them say about themselves, from `detframe.checkpoint.describe`.
         keep_last: training checkpoints to keep; 0 keeps all.
+        background: `save` copies what it is given, and a thread writes it; without this, `save` writes it.
     """
 
-    def __init__(self, folder: Path, meta: Meta, keep_last: int) -> None:
+    def __init__(self, folder: Path, meta: Meta, keep_last: int, background: bool = False) -> None:
         self.folder = folder
         self.meta = meta
         self.keep_last = keep_last
         self.interim: Path | None = None  # a checkpoint of which the next one takes the place
+        self._background = Background() if background else None
 
     def save(
         self,
@@ -57,22 +60,49 @@ class Checkpointer:
             name: model_best.pth and model_final.pth are for use and hold no `training`.
             interim: it is removed when the next one is there, and supersedes none of the others.
 
+        Returns:
+            where it is, or in the background will be: `wait` says when.
+
         Raises:
-            OSError: as `Checkpoint.write`; the earlier checkpoints are then untouched.
+            OSError: as `Checkpoint.write`, of this one or, in the background, of the one before; the earlier
+                checkpoints are then untouched.
         """
         path = self.folder / name
         meta: Meta = {**self.meta, "iteration": training["iteration"], "metrics": dict(metrics)}
-        if name in FOR_USE:
-            Checkpoint(model, meta).write(path, FULL_DISK)
+        checkpoint = Checkpoint(model, meta, None if name in FOR_USE else training)
+        if self._background is None:
+            self._write(checkpoint, path, interim)
             return path
-        Checkpoint(model, meta, training).write(path, FULL_DISK)
-        write_text(self.folder / LAST, name + "\n", FULL_DISK)
+        self._background.wait()  # before there is a second copy
+        copied = checkpoint.copied()
+        self._background.start(lambda: self._write(copied, path, interim))
+        return path
+
+    def check(self) -> None:
+        """Raise OSError if the checkpoint that was written last in the background has failed."""
+        if self._background is not None:
+            self._background.check()
+
+    def wait(self) -> None:
+        """Wait until everything that was saved is on the disk; raises OSError if it cannot be written."""
+        if self._background is not None:
+            self._background.wait()
+
+    def close(self) -> None:
+        """`wait`, and end the thread."""
+        if self._background is not None:
+            self._background.close()
+
+    def _write(self, checkpoint: Checkpoint, path: Path, interim: bool) -> None:
+        checkpoint.write(path, FULL_DISK)
+        if checkpoint.training is None:
+            return
+        write_text(self.folder / LAST, path.name + "\n", FULL_DISK)
         if self.interim is not None and self.interim != path:
             self.interim.unlink(missing_ok=True)
         self.interim = path if interim else None
         if not interim and self.keep_last > 0:
             self._remove_old(path)
-        return path
 
     def _remove_old(self, newest: Path) -> None:
         """Remove training checkpoints older than the newest one, but for KEEP_LAST - 1 that are whole.

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
+from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
+from torch.optim import Optimizer
 from torchvision.ops import FrozenBatchNorm2d
 
 from detframe.engine.random_numbers import rng_state, set_rng_state
@@ -101,6 +102,17 @@ def unchanged(model: nn.Module) -> Iterator[None]:
         for name, buffer in model.named_buffers():
             if name in before:
                 buffer.copy_(before[name])
+
+
+def clip_gradients(optimizer: Optimizer, settings: StepSettings) -> Tensor:
+    """Clip as the settings say; returns the global norm before that."""
+    params = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    norm = get_total_norm([p.grad for p in params])
+    if settings.clip_norm > 0:
+        clip_grads_with_norm_(params, settings.clip_norm, norm)
+    if settings.clip_value > 0:
+        clip_grad_value_(params, settings.clip_value)
+    return norm
 
 
 def check_losses(losses: dict[str, Tensor]) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from detframe.engine.checkpoint import BEST, FINAL, best_weights, periodic_name
 from detframe.engine.commands import program_name
-from detframe.engine.hooks import BestHook
 from detframe.engine.inputs import RunInputs
+from detframe.engine.saving import BestHook
 from detframe.engine.terminal import RESULT
 from detframe.engine.trainer import Trainer
 from detframe.parallel.collectives import gather_objects

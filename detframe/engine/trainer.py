@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from detframe.checkpoint import Checkpoint, TrainingState
@@ -28,6 +27,7 @@ from detframe.engine.step import (
     StepSettings,
     Trace,
     check_losses,
+    clip_gradients,
     count_parts,
     infinite_buffers,
     split_batch,
@@ -54,6 +54,12 @@ class Hook:
 
     def before_train(self, trainer: Trainer) -> None:
         """Before the first step of this process."""
+
+    def check(self) -> None:
+        """Before every step: raise what has failed beside the training since the last one, on this rank alone.
+
+        All ranks then stop and save, as for data that cannot be read.
+        """
 
     def after_step(self, trainer: Trainer) -> None:
         """After every step; `trainer.iteration` counts it already."""
@@ -189,13 +195,16 @@ class Trainer:
         self._close_hooks(failing=False)
 
     def _agree_to_go_on(self) -> None:
-        """Read the next batch; if a signal came to a rank, or one cannot read its batch, all stop here and save.
+        """Read the next batch; if a signal came to a rank, or one cannot go on, all stop here and save.
 
         Raises:
-            RunStopped: a signal came. Exception: why the batch could not be read; on the other ranks RuntimeError.
+            RunStopped: a signal came. Exception: why the batch could not be read, or what a hook's `check` raised; on
+                the other ranks RuntimeError.
         """
         failure: Exception | None = None
         try:
+            for hook in self.hooks:
+                hook.check()
             with self.stop.at_once():  # the wait may be long
                 self.fetch()
         except RunStopped:
@@ -218,7 +227,7 @@ class Trainer:
                 failure.add_note(f"{self.saved} holds everything up to iteration {self.iteration}.")
             raise failure
         failed = ", ".join(f"rank {index} ({text})" for index, text in enumerate(texts) if text is not None)
-        raise ProcessFailedError(f"another process could not read its batch: {failed}")
+        raise ProcessFailedError(f"another process could not go on: {failed}")
 
     def stopped(self, signum: int) -> RunStopped:
         """The end by a signal: says what is saved and how to go on, in the log too."""
@@ -270,7 +279,7 @@ class Trainer:
         rng, buffers = rng_state(), self.running.copy()
         losses = self._forward_backward(*batch)
         self.scaler.unscale_(self.optimizer)
-        step = Step(batch, lr, rng, losses, self._clip_gradients(), buffers, data_seconds)
+        step = Step(batch, lr, rng, losses, clip_gradients(self.optimizer, self.settings), buffers, data_seconds)
         self._stop_unless_finite(step)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -304,16 +313,6 @@ class Trainer:
         if isinstance(self.wrapped, DistributedDataParallel) and not last:
             return self.wrapped.no_sync()
         return nullcontext()
-
-    def _clip_gradients(self) -> Tensor:
-        """Clip as the settings say; returns the global norm before that."""
-        params = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = get_total_norm([p.grad for p in params])
-        if self.settings.clip_norm > 0:
-            clip_grads_with_norm_(params, self.settings.clip_norm, norm)
-        if self.settings.clip_value > 0:
-            clip_grad_value_(params, self.settings.clip_value)
-        return norm
 
     def _stop_unless_finite(self, step: Step) -> None:
         """All ranks stop before the update when a loss or a gradient of any rank is not finite.

@@ -5,6 +5,7 @@ from detframe.torch_files.archive import (
     beginning,
     is_torch_file,
     read_torch_file,
+    to_cpu,
     write_torch_file,
 )
 from detframe.torch_files.limits import check_content
@@ -17,5 +18,6 @@ __all__ = [
     "check_pickle",
     "is_torch_file",
     "read_torch_file",
+    "to_cpu",
     "write_torch_file",
 ]

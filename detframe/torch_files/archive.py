@@ -56,14 +56,18 @@ def tensor_bytes(content: Any) -> int:
     return sum(tensor_bytes(value) for value in values)
 
 
-def to_cpu(content: Any) -> Any:
-    """Nested dicts, lists and tuples with every tensor on the CPU, so that a file loads where there is no GPU."""
+def to_cpu(content: Any, copy: bool = False) -> Any:
+    """Nested dicts, lists and tuples with every tensor on the CPU, so that a file loads where there is no GPU.
+
+    Args:
+        copy: copy tensors that are there already, so that what is done with them later does not show.
+    """
     if isinstance(content, Tensor):
-        return content.detach().cpu()
+        return content.detach().to("cpu", copy=copy)
     if isinstance(content, Mapping):
-        return {key: to_cpu(value) for key, value in content.items()}
+        return {key: to_cpu(value, copy) for key, value in content.items()}
     if isinstance(content, (list, tuple)):
-        return type(content)(to_cpu(value) for value in content)
+        return type(content)(to_cpu(value, copy) for value in content)
     return content
 
 

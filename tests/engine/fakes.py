@@ -95,8 +95,8 @@ def make_trainer(
     )
 
 
-def make_checkpointer(folder: Path, keep_last=3):
-    return Checkpointer(folder, META, keep_last)
+def make_checkpointer(folder: Path, keep_last=3, background=False):
+    return Checkpointer(folder, META, keep_last, background)
 
 
 STATE = {"max_iter": 8, "finished": False, "stop_reason": "", "optimizer": {}, "scaler": {}, "rng": [], "hooks": {}}

@@ -13,8 +13,8 @@ import torch
 from detframe.config import get_cfg
 from detframe.engine import newest
 from detframe.engine.callbacks import StopTogether
-from detframe.engine.hooks import CheckpointHook
 from detframe.engine.newest import open_newest
+from detframe.engine.saving import CheckpointHook
 from detframe.engine.step import check_losses
 from detframe.engine.trainer import Hook
 from detframe.errors import InvalidValueError
@@ -222,8 +222,23 @@ def stop_on_rank_one(folder):
             raise
 
 
+def full_disk_on_rank_zero(folder):
+    """Rank 0 finds the disk full while it writes a checkpoint in the background. Each rank notes what it saw."""
+    from detframe.engine.saving import CheckpointHook
+    from tests.engine.test_background import full_disk
+
+    with process_group("cpu"), full_disk():
+        hooks = [CheckpointHook(make_checkpointer(Path(folder), background=True), 2)]
+        try:
+            make_trainer(Path(folder), data=make_data(0, 4, rank(), world_size()), hooks=hooks).train()
+        except OSError as error:
+            return gather_objects(f"{type(error).__name__} {error}")
+        except RuntimeError as error:
+            return gather_objects(f"{type(error).__name__} {error}")
+
+
 def _stoppable(folder, data, hooks):
-    from detframe.engine.hooks import CheckpointHook
+    from detframe.engine.saving import CheckpointHook
 
     folder.mkdir(exist_ok=True)
     trainer = make_trainer(folder, data=data, hooks=[*hooks, CheckpointHook(make_checkpointer(folder), 0)])

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from detframe.checkpoint import Checkpoint
-from detframe.engine.hooks import BestHook, CheckpointHook, EvaluationHook, LogHook
+from detframe.engine.hooks import EvaluationHook, LogHook
 from detframe.engine.metrics_writer import MetricsWriter
 from detframe.engine.pictures import PictureHook
+from detframe.engine.saving import BestHook, CheckpointHook
 from detframe.engine.trainer import is_due
 from tests.engine.fakes import last_state, make_checkpointer, make_config, make_trainer
 

@@ -9,10 +9,11 @@ from detframe.checkpoint import Checkpoint
 from detframe.cli.errors import user_message
 from detframe.engine import evaluate, train
 from detframe.engine.evaluating import TestSets
-from detframe.engine.hooks import BestHook, CheckpointHook, EvaluationHook
+from detframe.engine.hooks import EvaluationHook
 from detframe.engine.lock import locked
 from detframe.engine.metrics_writer import MetricsWriter
 from detframe.engine.output_dir import claimed, nothing_to_resume, older_runs
+from detframe.engine.saving import BestHook, CheckpointHook
 from detframe.engine.trainer import Hook, Trainer
 from detframe.errors import InUseError, InvalidValueError
 from tests.engine.fakes import last_state, make_checkpointer, make_config, make_data, make_trainer, weights

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from detframe.engine.causes import STEP_CAUSES, UPDATE_CAUSES
-from detframe.engine.hooks import BestHook, CheckpointHook, EvaluationHook
+from detframe.engine.hooks import EvaluationHook
 from detframe.engine.metrics_writer import MetricsWriter
 from detframe.engine.nonfinite import FiniteHook
 from detframe.engine.replaying import run_step
+from detframe.engine.saving import BestHook, CheckpointHook
 from detframe.engine.step import RunningBuffers, all_finite, infinite_buffers
 from detframe.errors import NonFiniteError
 from detframe.solver import build_lr_schedule, check_schedule

@@ -12,11 +12,12 @@ from detframe.checkpoint import Checkpoint
 from detframe.data import build_train_loader, load_records
 from detframe.engine import train
 from detframe.engine.checkpoint import FINAL
-from detframe.engine.hooks import CheckpointHook, EvaluationHook
+from detframe.engine.hooks import EvaluationHook
 from detframe.engine.metrics_writer import MetricsWriter
 from detframe.engine.precise_norms import Moments, PreciseNorms, build_precise_norms, filled
 from detframe.engine.random_numbers import rng_state
 from detframe.engine.resuming import without_measures
+from detframe.engine.saving import CheckpointHook
 from detframe.engine.trainer import Hook
 from detframe.layers import training_norms
 from detframe.modeling import build_detection_model

@@ -16,8 +16,9 @@ from detframe.checkpoint import Checkpoint
 from detframe.config import get_cfg, validate
 from detframe.engine import train
 from detframe.engine.evaluating import TestSets
-from detframe.engine.hooks import CheckpointHook, EvaluationHook
+from detframe.engine.hooks import EvaluationHook
 from detframe.engine.metrics_writer import MetricsWriter
+from detframe.engine.saving import CheckpointHook
 from detframe.engine.trainer import Hook
 from detframe.parallel import launching, stopping
 from detframe.parallel.launching import _Forwarding, launch
@@ -331,7 +332,7 @@ def test_ranks_agree_where_they_stop_whoever_has_the_reason(tmp_path):
         launch(ranks.stop_on_rank_one, 2, (str(tmp_path),))
     assert caught.value.exit_code == 138
     notes = sorted(path.read_text() for path in tmp_path.glob("rank*.txt"))
-    other = "ProcessFailedError another process could not read its batch: rank 1 (OSError: no more pictures)"
+    other = "ProcessFailedError another process could not go on: rank 1 (OSError: no more pictures)"
     assert notes == ["2 OSError no more pictures\n3 RunTerminated", f"2 {other}\n3 RunTerminated"]
     for iteration in (2, 3):
         state = read(tmp_path / str(iteration), f"model_000000{iteration}.pth")["training"]

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from detframe.engine.hooks import BestHook
+from detframe.engine.saving import BestHook
 from detframe.engine.summary import next_commands, summarise
 
 

@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 from detframe.checkpoint import Checkpoint
-from detframe.engine.hooks import CheckpointHook, LogHook
+from detframe.engine.hooks import LogHook
 from detframe.engine.metrics_writer import MetricsWriter
 from detframe.engine.replaying import run_step
+from detframe.engine.saving import CheckpointHook
 from detframe.engine.step import check_losses
 from detframe.engine.trainer import Hook
 from tests.engine.fakes import Regressor, make_batch, make_checkpointer, make_config, make_data, make_trainer, weights

@@ -12,11 +12,12 @@ import torch
 from detframe.checkpoint import describe
 from detframe.engine.build import check_resumable
 from detframe.engine.checkpoint import LAST
-from detframe.engine.hooks import BestHook, EvaluationHook, LogHook
+from detframe.engine.hooks import EvaluationHook, LogHook
 from detframe.engine.inputs import resolve_seed
 from detframe.engine.metrics_writer import MetricsFile, MetricsWriter
 from detframe.engine.newest import find_newest
 from detframe.engine.resuming import saved_leaves
+from detframe.engine.saving import BestHook
 from detframe.engine.trainer import Trainer
 from detframe.torch_files import write_torch_file
 from tests.engine.fakes import METADATA, make_checkpointer, make_config, make_trainer

@@ -77,6 +77,8 @@ SOLVER = section(
         resume=HOW),
     KEEP_LAST=Key(3, "Training checkpoints kept (the newest); 0 keeps all. model_best.pth and model_final.pth, weights "
         "alone, always stay", at_least=0, ceiling=1_000_000_000, resume=HOW),
+    CHECKPOINT_ASYNC=Key(True, "Steps go on while a checkpoint is written: its state is copied into memory of the CPU "
+        "(as much as the file is large, once), and a thread writes it; False: a step waits for the file", resume=HOW),
     REQUEUE_EXIT_CODE=Key(0, "Exit code of a run that SIGTERM or SIGUSR1 has stopped, saved, so that a script can "
         "queue it again; 0: 143 and 138", within=(0, 255), resume=HOW),
     LOG_PERIOD=Key(20, "Iterations from one log line to the next, and so between synchronisations with the device",
