@@ -3,6 +3,7 @@
 #   make test         what a change must pass: lint, types, tests (no GPU, no network once set up)
 #   make test-all     the same with the slow tests and those that need a GPU
 #   make docs         write docs/config_reference.md and the tables of MODEL_ZOO.md anew
+#   make site         build the documentation as web pages: site/index.html
 # Another Python: make setup PYTHON=python3.12
 PYTHON ?= python3
 VENV := .venv
@@ -13,7 +14,7 @@ WORKERS ?= 2
 # A worker that dies ends the run, with the name of its test: pytest-xdist would wait for it at the end
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --max-worker-restart 0
 
-.PHONY: help setup test test-all lint format quickstart docs clean
+.PHONY: help setup test test-all lint format quickstart docs site clean
 .DEFAULT_GOAL := help
 
 help:
@@ -55,5 +56,9 @@ docs: $(STAMP)
 	$(BIN)/python tools/make_model_zoo.py
 	$(BIN)/python tools/make_runs.py
 
+site: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "To read it: $(BIN)/python -m http.server --directory site"
+
 clean:
-	rm -rf $(VENV) build dist detframe.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) site build dist detframe.egg-info .mypy_cache .pytest_cache .ruff_cache

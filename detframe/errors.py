@@ -15,7 +15,8 @@ import reprlib
 from collections.abc import Sequence
 from typing import Any
 
-LONGEST_LINE = 2000  # of a message; what a file holds may be longer
+LONGEST_LINE = 2000
+"""Characters of a line of a message; what a file holds may be longer."""
 _UNSHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 

@@ -26,7 +26,9 @@ from detframe.modeling import GeneralizedRCNN, build_detection_model
 logger = logging.getLogger(__name__)
 
 Pretrained = bool | str
+"""Whose weights: True for the first owner that has some, or the owner's name, as "torchvision"; False for none."""
 COCO_KEYPOINTS = 17
+"""Keypoints of a person in COCO."""
 # What the data sets that shipped configs name have: how the name begins -> classes, keypoints
 _DATA = {
     "keypoints_coco_": (1, COCO_KEYPOINTS),

@@ -146,14 +146,25 @@ def _describe(obj: Any) -> str:
     return f"{getattr(obj, '__module__', '?')}.{getattr(obj, '__qualname__', repr(obj))} ({where})"
 
 
-META_ARCHITECTURES = Registry("META_ARCHITECTURES", "MODEL.DISTILL.ON")  # whole detectors
+META_ARCHITECTURES = Registry("META_ARCHITECTURES", "MODEL.DISTILL.ON")
+"""Whole detectors."""
 BACKBONES = Registry("BACKBONES", "MODEL.BACKBONE.CONV_BODY")
+"""What turns a batch of images into feature maps, finest first."""
 RPN_HEADS = Registry("RPN_HEADS", "MODEL.RPN.NAME")
+"""What stands on the pyramid and proposes or detects."""
 ROI_HEADS = Registry("ROI_HEADS", "MODEL.ROI_HEADS.NAME")
+"""What refines proposals."""
 MASK_HEADS = Registry("MASK_HEADS", "MODEL.ROI_MASK_HEAD.NAME")
+"""The branch of the ROI heads that finds masks."""
 LOSSES = Registry("LOSSES", "the keys CLS_LOSS, BOX_LOSS_TYPE and IOU_LOSS_TYPE of MODEL")
+"""Losses of classes and boxes."""
 DATASET_FORMATS = Registry("DATASET_FORMATS", "format in datasets/catalog.yaml")
+"""Readers of annotation files."""
 EVALUATORS = Registry("EVALUATORS", "TEST.EVALUATOR")
+"""From predictions to metrics."""
 OPTIMIZERS = Registry("OPTIMIZERS", "SOLVER.OPTIMIZER")
+"""Optimizers."""
 LR_SCHEDULES = Registry("LR_SCHEDULES", "SOLVER.LR_SCHEDULE")
+"""The learning rate as a part of the base, step by step."""
 TRANSFORMS = Registry("TRANSFORMS", "INPUT.TRANSFORMS")
+"""What is done with training images."""

@@ -13,9 +13,10 @@ import numpy as np
 
 # A pixel belongs to a mask from this probability on
 MASK_THRESHOLD = 0.5
-# What label 1 means where a model does not tell classes apart
 ANY_CLASS = "object"
+"""What label 1 means where a model does not tell classes apart."""
 INSTANCE_KEYS = ("boxes", "labels", "scores", "masks", "keypoints", "iscrowd", "area", "ann_ids", "names")
+"""The keys of a target or prediction that have a row for each object."""
 
 
 @dataclass

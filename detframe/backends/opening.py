@@ -7,8 +7,8 @@ from pathlib import Path
 from detframe.backends.session import Session
 from detframe.errors import FileAccessError, InvalidValueError, MissingFileError
 
-# Endings of exported files, and what each is
 FORMATS = {".onnx": "ONNX", ".xml": "OpenVINO", ".pt2": "torch.export"}
+"""Endings of exported files, and what each is."""
 
 
 def is_exported(path: str | Path) -> bool:

@@ -23,7 +23,12 @@ from detframe.config.yaml_text import Written, read_word
 from detframe.errors import InvalidTypeError, InvalidValueError, UnknownNameError
 from detframe.registry import Registry
 
-FREE, CONTINUES, REFUSED = "free", "continues", "refused"
+FREE = "free"
+"""Of a change of a key at `--resume`: nothing that is learned changes."""
+CONTINUES = "continues"
+"""Of a change of a key at `--resume`: it holds from here on."""
+REFUSED = "refused"
+"""Of a change of a key at `--resume`: it is an error."""
 _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 
 

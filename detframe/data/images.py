@@ -33,9 +33,12 @@ __all__ = ["IMAGE_FAULTS", "ImageReadError", "image_size", "load_image", "load_p
 
 logger = logging.getLogger(__name__)
 
-# What reading or fetching one image raises. Other errors are of the config, of the annotations or of the process: they
-# would come back with the next image, and are never skipped
 IMAGE_FAULTS = (ImageReadError, MissingFileError, NoPermissionError, FileAccessError, DownloadError)
+"""What reading or fetching one image raises.
+
+Other errors are of the config, of the annotations or of the process: they would come back with the next image, and are
+never skipped.
+"""
 
 JPEG_END, PNG_END = b"\xff\xd9", b"IEND"
 FULL_BITS = 15  # an image of 16 bits per channel whose brightest value needs fewer holds 10, 12 or 14 bits

@@ -148,6 +148,7 @@ FORMATS = {
         Format("torch", ".pt2", (), write_program),
     )
 }
+"""What can be written, by the name of a format: onnx, openvino and torch."""
 
 
 def format_of(path: Path, name: str | None) -> Format:

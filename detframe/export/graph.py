@@ -28,6 +28,7 @@ from detframe.structures import ImageList
 
 INPUTS = ("images", "sizes")
 OUTPUTS = ("boxes", "scores", "labels", "count")
+"""What every exported file gives, masks and keypoints left aside; rows from `count` on are padding."""
 # Sides of the traced plane, in cells of the coarsest map: odd and unequal, so that no size is taken for another
 _TRACED_CELLS = (5, 7)
 # The longest side of a plane, and the largest batch: with bounds, PyTorch need not think of numbers beyond 2**63

@@ -44,8 +44,8 @@ from detframe.modeling import GeneralizedRCNN
 
 logger = logging.getLogger(__name__)
 
-# What a file may lose by default: AP, and pixels and scores where the numbers are those of float32
 TOLERANCES = {"fp32": Tolerance(0.1, 1e-3), "fp16": Tolerance(1.0, None), "int8": Tolerance(1.0, None)}
+"""What a file may lose by default: AP, and pixels and scores where the numbers are those of float32."""
 NUM_IMAGES = 100
 _LARGEST = 16_384  # pixels of a side
 _MOST = 4_096  # images of a batch

@@ -21,6 +21,7 @@ from detframe.export.layers import QUANTIZABLE, Layer, Network
 logger = logging.getLogger(__name__)
 
 PRECISIONS = ("fp32", "fp16", "int8")
+"""What an exported file may compute in."""
 # AP (0 to 100) that the search for int8 layers may lose on the calibration images
 TOLERANCE = 0.5
 # Error over signal of a layer's own output (10 dB) from which on integers are not tried at all

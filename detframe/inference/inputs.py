@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 
 ARRAY_EXTENSION = ".npy"
 IMAGE_EXTENSIONS = (".bmp", ".jpeg", ".jpg", ARRAY_EXTENSION, ".png", ".tif", ".tiff", ".webp")
+"""Endings of images."""
 VIDEO_EXTENSIONS = (
     *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts"),
     *(".webm", ".wmv"),
 )
+"""Endings of videos."""
 
 # An image, or where it lies; ACCEPTED says it in words
 ImageLike = Union[str, Path, bytes, bytearray, memoryview, np.ndarray, "Tensor", PIL.Image.Image]

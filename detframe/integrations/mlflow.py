@@ -40,6 +40,7 @@ except ImportError as error:
     raise missing_library("detframe.integrations.mlflow", "mlflow", error) from error
 
 FLAVOR_NAME = "detframe"
+"""The name of the flavour in an MLmodel file."""
 # The backend of each kind of exported file; what reads a checkpoint is torch
 _NEEDED = {".onnx": ["onnxruntime"], ".xml": ["openvino"]}
 _TORCH = ["torch", "torchvision"]

@@ -92,8 +92,8 @@ def _per_axis(operation: Callable[[Tensor, float], Tensor], xy: Tensor, factors:
     return torch.stack([operation(xy[..., i], factors[i]) for i in (0, 1)], -1)
 
 
-# Boxes that begin and end between pixels
 CONTINUOUS = BoxCoder()
+"""The coder of boxes that begin and end between pixels."""
 
 
 def distances(xy: Tensor, boxes: Tensor) -> Tensor:

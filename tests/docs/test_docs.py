@@ -47,6 +47,15 @@ def test_links_lead_somewhere(page: Path):
     assert not missing
 
 
+def test_the_index_lists_every_page_once():
+    """It is the navigation of the site as well (tools/docs_site.py)."""
+    listed = re.findall(
+        r"^- \[[^\]]+\]\(([^)]+)\)", (ROOT / "docs" / "index.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    pages = [page.name for page in (ROOT / "docs").glob("*.md") if page.name != "index.md"]
+    assert sorted(listed) == sorted([*pages, "../MODEL_ZOO.md", "../CHANGELOG.md"])
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_keys_that_a_page_names_exist(page: Path):
     text = page.read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ import pytest
 
 from detframe.engine.report_run import collect_report, report_run
 from detframe.report.compare import compare_runs, write_comparison
-from tests.report.browser import Browser, browser, find_chromium
+from tests.browser import Browser, browser, find_chromium
 from tests.report.runs import FOUND, TRUTH, make_run
 
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason="no Chromium on this machine")

@@ -38,7 +38,6 @@ class Program:
 
 
 OWN = Program("detframe", lambda state: "detframe", lambda state, model: dict(state))
-# in order of recognition; what nobody recognises is detframe's own
 PROGRAMS: list[Program] = [
     Program("timm", timm.recognise, timm.read, into=timm.BODY),
     Program("maskrcnn-benchmark", maskrcnn_benchmark.recognise, maskrcnn_benchmark.read),
@@ -46,6 +45,7 @@ PROGRAMS: list[Program] = [
     Program("torchvision", torchvision.recognise, torchvision.read, torchvision.write, category_ids=True),
     Program("Detectron", detectron.recognise, detectron.read),
 ]
+"""In order of recognition; what nobody recognises is detframe's own."""
 
 
 def translate(state: Mapping[str, Tensor], model: nn.Module | None = None) -> tuple[str, State]:

@@ -15,8 +15,8 @@ from detframe.modeling.backbones.pafpn import PAFPN
 from detframe.modeling.backbones.resnet import RESNETS, STAGES, ResNet, ResNetSpec
 from detframe.registry import BACKBONES
 
-# "B" is registered as "B-<suffix>" with each of these: FPN and PAFPN from P2 with a max-pooled level, the others P3..P7
 PYRAMIDS = ("FPN", "FPN-RETINANET", "PAFPN", "BIFPN")
+"""A body "B" is registered as "B-" and each: FPN and PAFPN from P2 with a max-pooled level, the others P3..P7."""
 FROM_P3 = ("FPN-RETINANET", "BIFPN")
 # What a BiFPN, which has its own fusion and top, cannot be combined with
 FPN_ONLY = {

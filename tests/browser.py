@@ -26,7 +26,7 @@ def find_chromium() -> str | None:
 class Browser:
     """One page; `errors` are what it wrote to the console as errors, and `requests` what it asked for beyond itself."""
 
-    def __init__(self, process: subprocess.Popen[bytes], read: int, write: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], read: int, write: int, offline: bool) -> None:
         self.process, self.read, self.write = process, read, write
         self.buffer, self.number, self.session = b"", 0, ""
         self.errors: list[str] = []
@@ -35,7 +35,9 @@ class Browser:
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
-        self.call("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0)
+        if offline:
+            none = {"latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+            self.call("Network.emulateNetworkConditions", offline=True, **none)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Call a method of the DevTools protocol and wait for its answer."""
@@ -72,13 +74,13 @@ class Browser:
             url = values["request"]["url"]
             self.requests += [] if url.startswith(("data:", "blob:")) else [url]
 
-    def open(self, path: Path, width: int = 1280, height: int = 900) -> None:
-        """Open a file at the size of a screen, and wait until it stands."""
+    def open(self, page: Path | str, width: int = 1280, height: int = 900) -> None:
+        """Open a file or an address at the size of a screen, and wait until it stands."""
         mobile = width < 600
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
         self.errors.clear()
         self.requests.clear()
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         self.wait("document.readyState === 'complete'")
 
     def ask(self, expression: str) -> Any:
@@ -108,7 +110,7 @@ class Browser:
 
 
 @contextlib.contextmanager
-def browser(folder: Path) -> Iterator[Browser]:
+def browser(folder: Path, offline: bool = True) -> Iterator[Browser]:
     """A browser with an empty profile in a folder; ended at the end of the `with`."""
     chromium = find_chromium()
     assert chromium is not None
@@ -125,7 +127,7 @@ def browser(folder: Path) -> Iterator[Browser]:
     os.close(commands)
     os.close(answers)
     try:
-        yield Browser(process, own_read, own_write)
+        yield Browser(process, own_read, own_write, offline)
     finally:
         os.close(own_write)  # it ends with its pipe
         os.close(own_read)

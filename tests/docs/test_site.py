@@ -1,0 +1,120 @@
+"""The documentation as web pages: it builds without a warning, and each page opens in a browser as it should."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import http.server
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.browser import Browser, browser, find_chromium
+
+ROOT = Path(__file__).resolve().parents[2]
+pytest.importorskip("mkdocs", reason="the extra `docs` is not installed")
+pytest.importorskip("mkdocstrings", reason="the extra `docs` is not installed")
+
+# In a page: what it links to and what can be linked to; pictures that are not there; code without colours
+LINKS = "[...document.querySelectorAll('a[href]')].map((a) => a.href)"
+TARGETS = "[...document.querySelectorAll('[id], a[name]')].map((e) => e.id || e.name)"
+BROKEN = "[...document.images].filter((i) => i.complete && !i.naturalWidth).map((i) => i.src)"
+PLAIN = (
+    "[...document.querySelectorAll('.language-python code, .language-yaml code')]"
+    ".filter((c) => c.textContent.trim() && !c.querySelector('span[class]')).map((c) => c.textContent)"
+)
+SIDEWAYS = "document.documentElement.scrollWidth - window.innerWidth"
+
+pytestmark = pytest.mark.slow
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """A server of files that writes no log."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a folder on a port of this machine."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    assert "WARNING -" not in built.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if find_chromium() is None:
+        pytest.skip("no Chromium on this machine")
+    with browser(tmp_path_factory.mktemp("profile"), offline=False) as found:
+        yield found
+
+
+def pages(site: Path) -> list[str]:
+    return sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html"))
+
+
+def test_every_page_opens_and_every_link_leads_somewhere(chromium: Browser, site: Path):
+    links: dict[str, str] = {}
+    targets: dict[str, set[str]] = {}
+    wrong = []
+    with served(site) as address:
+        for page in pages(site):
+            chromium.open(address + page)
+            links |= dict.fromkeys(chromium.ask(LINKS), page)
+            targets[address + page] = set(chromium.ask(TARGETS))
+            found = {"errors": chromium.errors, "pictures": chromium.ask(BROKEN), "code": chromium.ask(PLAIN)}
+            found["others"] = [url for url in chromium.requests if not url.startswith(address)]
+            wrong += [(page, what, values[:]) for what, values in found.items() if values]
+        for link, page in links.items():
+            place, _, anchor = link.partition("#")
+            if not place.startswith(address):
+                continue
+            if not (site / place.removeprefix(address)).is_file():
+                wrong.append((page, "dead link", link))
+            elif anchor and anchor not in targets.get(place, {anchor}):
+                wrong.append((page, "dead anchor", link))
+    assert not wrong
+    assert len(targets) > 100
+
+
+@pytest.mark.parametrize(
+    "page", ["index.html", "benchmarks.html", "MODEL_ZOO.html", "config_reference.html", "api/detframe.data.html"]
+)
+def test_a_telephone_needs_no_scrolling_sideways(chromium: Browser, site: Path, page: str):
+    with served(site) as address:
+        chromium.open(address + page, width=390)
+        assert chromium.ask(SIDEWAYS) <= 0
+
+
+def test_search_finds_a_page(chromium: Browser, site: Path):
+    with served(site) as address:
+        chromium.open(address + "index.html")
+        chromium.ask("document.querySelector('[data-md-component=search-query]').focus()")
+        chromium.call("Input.insertText", text="SOLVER.BASE_LR")
+        chromium.wait("document.querySelectorAll('.md-search-result__link').length > 0")
+        assert "config_reference.html" in str(
+            chromium.ask("[...document.querySelectorAll('.md-search-result__link')].map((a) => a.href)")
+        )
+        assert chromium.errors == []

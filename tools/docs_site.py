@@ -1,0 +1,210 @@
+"""What MkDocs is told about this repository (mkdocs.yml names this file as a hook); `make site` builds the pages.
+
+docs/*.md stay plain Markdown that reads well where it lies. Of them the site makes:
+
+- the navigation, from the headings and lists of docs/index.md, so that the order of pages stands in one place;
+- a page for every file outside docs/ that a page links to: Markdown as Markdown, all else as highlighted text;
+- the API reference: a page for every module that docs/api.md links to, with all that is public in it.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import posixpath
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = "docs/"
+LANGUAGES = {".yaml": "yaml", ".py": "python", ".json": "json", ".toml": "toml", ".sh": "bash", ".sbatch": "bash"}
+_FENCE = re.compile(r"^ *(```|~~~)")
+_LINK = re.compile(r"(?<=\]\()(?![a-z+]+:|#)([^)\s#]+)(?=[)#\s])")
+_ENTRY = re.compile(r"^- \[([^\]]+)\]\(([^)#]+)\)")
+_ITEM = re.compile(r"^(?:[-*+]|\d+\.) ")
+
+
+def prose(text: str) -> Iterator[tuple[bool, str]]:
+    """(whether it is prose and not code in a fence, line) of each line of Markdown."""
+    fence = ""
+    for line in text.splitlines():
+        mark = _FENCE.match(line)
+        if fence:
+            yield False, line
+            fence = "" if mark and mark[1] == fence else fence
+        else:
+            fence = mark[1] if mark else ""
+            yield not mark, line
+
+
+def links(path: str) -> Iterator[str]:
+    """What a Markdown file links to in the repository: paths from its root."""
+    for is_prose, line in prose((ROOT / path).read_text(encoding="utf-8")):
+        for target in _LINK.findall(line) if is_prose else ():
+            yield posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+
+
+def linked_files() -> list[str]:
+    """All files outside docs/ that pages link to, and those that these link to."""
+    found: dict[str, None] = {}
+    waiting = [f"{DOCS}{page.relative_to(ROOT / 'docs').as_posix()}" for page in sorted((ROOT / "docs").rglob("*.md"))]
+    while waiting:
+        for target in links(waiting.pop()):
+            if target.startswith(DOCS) or target in found:
+                continue
+            if not (ROOT / target).is_file():
+                raise PluginError(f"a page links to {target}, which is not a file of the repository")
+            found[target] = None
+            waiting += [target] if target.endswith(".md") else []
+    return list(found)
+
+
+def modules() -> list[str]:
+    """The modules of the API reference, in the order of docs/api.md: paths from the root."""
+    return [path for path in dict.fromkeys(links("docs/api.md")) if path.startswith("detframe/")]
+
+
+def dotted(path: str) -> str:
+    """The name of a module by its path."""
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def page_of(path: str) -> str:
+    """Where the site has a file of the repository, as the path of the Markdown of its page."""
+    if path.startswith(DOCS):
+        return path.removeprefix(DOCS)
+    if path in modules():
+        return f"api/{dotted(path)}.md"
+    return path if "/" not in path and path.endswith(".md") else f"files/{path.removesuffix('.md')}.md"
+
+
+def public_names(path: str) -> dict[str, str]:
+    """Of a module, its public names and where each is described: {"train": "detframe.engine.run.train"}."""
+    module = dotted(path)
+    body = ast.parse((ROOT / path).read_text(encoding="utf-8")).body
+    values = {
+        target.id: node.value
+        for node in body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    if "_LAZY" in values:
+        places = ast.literal_eval(values["_LAZY"])
+        return {name: _described(place, name) for name, place in places.items()}
+    if "__all__" in values:
+        names = ast.literal_eval(values["__all__"])
+    else:
+        defined = [node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+        constants = [name for name in values if len(name) > 1 and name != "logger"]
+        names = [name for name in [*constants, *defined] if not name.startswith("_")]
+    folders = {item.name for item in (ROOT / path).parent.iterdir() if item.is_dir()}
+    return {name: f"{module}.{name}" for name in names if name not in folders}
+
+
+def _described(module: str, name: str) -> str:
+    """Through packages that load their parts when they are asked for them, to the module that has the name."""
+    package = f"{module.replace('.', '/')}/__init__.py"
+    return public_names(package)[name] if (ROOT / package).is_file() else f"{module}.{name}"
+
+
+def reference(path: str) -> str:
+    """The page of a module in the API reference."""
+    module = dotted(path)
+    lines = [f"# {module}", "", f"::: {module}", "    options: {members: false, show_root_heading: false}", ""]
+    elsewhere = {place for other in modules() if other != path for place in public_names(other).values()}
+    for name, place in public_names(path).items():
+        if module == "detframe" and place in elsewhere:
+            lines += [f"- [`{module}.{name}`][{place}]"]
+    lines += [""]
+    for name, place in public_names(path).items():
+        if module != "detframe" or place not in elsewhere:
+            lines += [f"::: {place}", f'    options: {{heading: "{module}.{name}", toc_label: "{name}"}}', ""]
+    return "\n".join(lines)
+
+
+def shown_file(path: str) -> str:
+    """The page of a file: Markdown as it is, anything else as a block of code."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    if path.endswith(".md"):
+        return text
+    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`{3,}", text))])
+    language = LANGUAGES.get(Path(path).suffix, "text")
+    return f"---\nsearch: {{exclude: true}}\n---\n# {path}\n\n{fence}{language}\n{text.rstrip()}\n{fence}\n"
+
+
+def navigation() -> list[Any]:
+    """The `nav` of MkDocs: the sections of docs/index.md with the pages that their lists name."""
+    nav: list[Any] = [{"Home": "index.md"}]
+    section: list[Any] = []
+    for is_prose, line in prose((ROOT / "docs" / "index.md").read_text(encoding="utf-8")):
+        if is_prose and line.startswith("## "):
+            section = []
+            nav.append({line[3:].strip(): section})
+        elif is_prose and (entry := _ENTRY.match(line)):
+            page = page_of(posixpath.normpath(f"{DOCS}{entry[2]}"))
+            section.append({entry[1].replace("`", ""): page if page != "api.md" else _api_navigation()})
+    return [part for part in nav if all(part.values())]
+
+
+def _api_navigation() -> list[dict[str, str]]:
+    return [{"Overview": "api.md"}, *({dotted(path): page_of(path)} for path in modules())]
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """The navigation; and the choice of versions where `mike` builds one of several."""
+    config.nav = navigation()
+    if "MIKE_DOCS_VERSION" in os.environ:
+        config.extra["version"] = {"provider": "mike"}
+        config.site_description = f"{config.site_description} ({json.loads(os.environ['MIKE_DOCS_VERSION'])['title']})"
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that are made."""
+    for path in linked_files():
+        if path not in modules():
+            files.append(File.generated(config, page_of(path), content=shown_file(path)))
+    for path in modules():
+        files.append(File.generated(config, page_of(path), content=reference(path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Lead links to where the site has their files, and begin lists as CommonMark reads them."""
+    source = repository_path(page.file.src_uri)
+    if source is None:
+        return markdown
+
+    def moved(match: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(source), match[1]))
+        return posixpath.relpath(page_of(target), posixpath.dirname(page.file.src_uri) or ".")
+
+    return with_lists(markdown, lambda line: _LINK.sub(moved, line))
+
+
+def repository_path(src_uri: str) -> str | None:
+    """The Markdown file that a page is made of; None for pages that are made of no Markdown."""
+    for path in (f"{DOCS}{src_uri}", src_uri, src_uri.removeprefix("files/")):
+        if (ROOT / path).is_file():
+            return path
+    return None
+
+
+def with_lists(text: str, change: Callable[[str], str]) -> str:
+    """Markdown with a change of each line of prose, and an empty line before a list that follows upon a paragraph."""
+    lines: list[str] = []
+    for is_prose, line in prose(text):
+        begins = is_prose and bool(_ITEM.match(line)) and bool(lines) and bool(lines[-1])
+        if begins and not _ITEM.match(lines[-1]) and not lines[-1].startswith(" "):
+            lines.append("")
+        lines.append(change(line) if is_prose else line)
+    return "\n".join(lines) + "\n"
