@@ -21,7 +21,7 @@ def guard(body: Callable[[], int], debug: bool = False) -> int:
     `debug` or DETFRAME_DEBUG=1, keep their traceback.
     """
     try:
-        return body()
+        return _told_launcher(body)
     except RunStopped as stop:  # the log has said what is saved
         return stop.exit_code
     except KeyboardInterrupt:
@@ -37,6 +37,15 @@ def guard(body: Callable[[], int], debug: bool = False) -> int:
         sys.stderr.write(f"{_prefix()}error: {message}\n")
         sys.stderr.flush()
         return error.exit_code if isinstance(error, UserError) else EXIT_USER_ERROR
+
+
+def _told_launcher(body: Callable[[], int]) -> int:
+    """`body()`, whose error is written down where torchrun, if it started this process, shows the first one of all."""
+    if "TORCHELASTIC_ERROR_FILE" not in os.environ:
+        return body()
+    from torch.distributed.elastic.multiprocessing.errors import record
+
+    return record(body)() or 0
 
 
 def user_message(error: BaseException) -> str | None:

@@ -21,7 +21,8 @@ from detframe.cli.recipe import (
     request_of,
     resumed_recipe,
 )
-from detframe.config import ConfigNode, read_config
+from detframe.config import ConfigNode, get_cfg, read_config
+from detframe.config.paths import expanded
 from detframe.engine.commands import program_name
 from detframe.errors import InvalidValueError
 
@@ -103,21 +104,24 @@ def train_on_data(args: argparse.Namespace) -> None:
         first_word(args)
         _choose_and_train(args, 1 if member is None else member.world_size)
         return
-    with process_group(_device(args)):
+    with process_group(*_joining(args)):
         _follow(args)
 
 
 def _choose_and_train(args: argparse.Namespace, ranks: int) -> None:
     """Rank 0, before it joins the others, who wait for it: they would hang if it asked them for something alone."""
+    from detframe.engine.relaunch import earlier_attempt
     from detframe.parallel.collectives import broadcast_object
-    from detframe.parallel.joining import process_group
+    from detframe.parallel.joining import attempt_in_work, process_group
     from detframe.recipes.plan import make_plan, output_folder
     from detframe.recipes.writing import check_output, written
 
     request = request_of(args, ranks)
-    old = resumed_recipe(request) if args.resume else None
-    check_output(output_folder(request))
-    with written(make_plan(request)) if old is None else nullcontext(old) as recipe, process_group(_device(args)):
+    folder = output_folder(request)
+    again = earlier_attempt(expanded(folder), attempt_in_work()) is not None
+    old = resumed_recipe(request) if args.resume or again else None
+    check_output(folder)
+    with written(make_plan(request)) if old is None else nullcontext(old) as recipe, process_group(*_joining(args)):
         broadcast_object((str(recipe), old is not None))
         _train(args, recipe, going_on=old is not None)
 
@@ -134,7 +138,10 @@ def _train(args: argparse.Namespace, recipe: Path, going_on: bool) -> None:
     train_process(read_config(recipe, args.opts if going_on else ()), args.resume)
 
 
-def _device(args: argparse.Namespace) -> str:
-    """MODEL.DEVICE of the overrides."""
-    given = dict(zip(args.opts[::2], args.opts[1::2], strict=False))
-    return str(given.get("MODEL.DEVICE", "auto"))
+def _joining(args: argparse.Namespace) -> tuple[str, float]:
+    """MODEL.DEVICE and PROCESS_GROUP_TIMEOUT with the overrides."""
+    cfg, given = get_cfg(), zip(args.opts[::2], args.opts[1::2], strict=False)
+    cfg.merge_from_list(
+        [word for pair in given if pair[0] in ("MODEL.DEVICE", "PROCESS_GROUP_TIMEOUT") for word in pair]
+    )
+    return cfg.MODEL.DEVICE, cfg.PROCESS_GROUP_TIMEOUT

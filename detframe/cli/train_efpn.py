@@ -51,7 +51,7 @@ def train_process(stages: list[ConfigNode], resume: bool) -> None:
     from detframe.engine.run import train_checked
     from detframe.parallel.joining import process_group
 
-    with process_group(stages[0].MODEL.DEVICE):
+    with process_group(stages[0].MODEL.DEVICE, stages[0].PROCESS_GROUP_TIMEOUT):
         for cfg in stages:
             train_checked(cfg, resume)
 

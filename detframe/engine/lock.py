@@ -15,6 +15,7 @@ from pathlib import Path
 
 from detframe.errors import InUseError
 from detframe.files import open_lock
+from detframe.parallel.environment import process_identity
 
 try:
     import fcntl
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 LOCK_FILE = ".lock"
 _ATTEMPTS = 5  # somebody who only looks holds the lock for a moment
 _PAUSE_SECONDS = 0.05
+_WAIT_SECONDS = 1.0
 _HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 _open_handles: set[int] = set()
 
@@ -77,6 +79,27 @@ def refuse_if_locked(folder: Path) -> None:
         os.close(handle)
 
 
+def wait_until_free(folder: Path, seconds: float) -> None:
+    """Wait for the end of a process of an earlier attempt of this run, which may hang for a while on a lost host.
+
+    Raises:
+        InUseError: it has not ended in that time.
+    """
+    deadline, said = time.monotonic() + seconds, False
+    while True:
+        try:
+            return refuse_if_locked(folder)
+        except InUseError:
+            if time.monotonic() > deadline:
+                raise
+            if not said:
+                logger.warning(
+                    "OUTPUT_DIR %s is held by %s; waiting for its end", folder, read_holder(folder / LOCK_FILE)
+                )
+                said = True
+        time.sleep(_WAIT_SECONDS)
+
+
 def _acquire(path: Path) -> int:
     for attempt in range(_ATTEMPTS):
         if attempt:
@@ -116,7 +139,7 @@ def _is_same_file(handle: int, path: Path) -> bool:
 
 def _write_holder(handle: int) -> None:
     now = time.strftime("%Y-%m-%d %H:%M:%S")
-    holder = Holder(socket.gethostname(), os.getpid(), now, _identity(os.getpid()))
+    holder = Holder(socket.gethostname(), os.getpid(), now, process_identity(os.getpid()))
     os.ftruncate(handle, 0)
     os.write(handle, json.dumps(asdict(holder)).encode())  # it was opened just now, so it is at the start
 
@@ -163,17 +186,7 @@ def _lives(holder: Holder) -> bool:
         return False
     except PermissionError:
         pass  # it is somebody else's, and alive
-    return _identity(holder.pid) == holder.identity
-
-
-def _identity(pid: int) -> str:
-    """When the machine and the process were started, as numbers that no other process shares; "" where unknown."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        start = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
-    return f"{boot} {start}"
+    return process_identity(holder.pid) == holder.identity
 
 
 def _close_in_child() -> None:

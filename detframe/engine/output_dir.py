@@ -18,6 +18,7 @@ from detframe.engine.nonfinite import FOLDER as NONFINITE_FOLDER
 from detframe.errors import InUseError, NoPermissionError, NotAFolderError
 from detframe.files import remove_dead_temporaries
 
+LAUNCH_FILE = ".launch"  # who trains here, for attempts to come
 EVALUATION_FILE = "evaluation.json"
 REPORT_FILE = "report.html"  # report.json lies beside it
 # What a run makes, and what was measured of it; everything else in the folder is the user's and stays where it is
@@ -103,6 +104,8 @@ def claimed(folder: Path, resume: bool, found: Mapping[str, int], weights: str =
                 "nothing was changed. Start again"
             )
         notes = remove_leftovers(folder)
+        if not resume:
+            (folder / LAUNCH_FILE).unlink(missing_ok=True)  # what it says is of the run that is set aside
         if not resume and holds_run(folder):
             target = set_aside(folder)
             notes.append(

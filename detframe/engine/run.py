@@ -47,6 +47,7 @@ from detframe.engine.inputs import (
     tile_warnings,
     with_classes,
 )
+from detframe.engine.lock import wait_until_free
 from detframe.engine.logs import RunLog, run_log
 from detframe.engine.metrics_writer import MetricsFile, MetricsWriter
 from detframe.engine.newest import open_newest
@@ -61,6 +62,7 @@ from detframe.engine.output_dir import (
 )
 from detframe.engine.preflight import check_data_sets, check_names, choose_metric
 from detframe.engine.random_numbers import reproducible
+from detframe.engine.relaunch import Standing, standing
 from detframe.engine.reporting import log_start, report_tests
 from detframe.engine.resuming import is_finished, keep_best
 from detframe.engine.sampling import sampling_warnings
@@ -128,8 +130,9 @@ def train_checked(cfg: ConfigNode, resume: bool = False, callbacks: Sequence[Hoo
             logger.info("%s", "\n".join(start.notes))
             return start.metrics
         start.trainer.stop = stop
-        claim = claimed(folder, resume, start.files, cfg.MODEL.WEIGHTS)
+        claim = claimed(folder, start.resume, start.files, cfg.MODEL.WEIGHTS)
         start.notes += on_rank_zero(lambda: held.enter_context(claim), "to prepare OUTPUT_DIR")
+        on_rank_zero(lambda: start.standing.write(folder, start.inputs.cfg), "to write into OUTPUT_DIR")
         start.log.begin()
         return _train(start, start.trainer, folder)
 
@@ -141,6 +144,8 @@ class _Start:
     inputs: RunInputs
     files: dict[str, int]  # the checkpoints that were there
     log: RunLog
+    standing: Standing
+    resume: bool  # as asked for, or since torchrun has started the processes anew
     notes: list[str]
     trainer: Trainer | None = None  # with its first batch; None where there is nothing to do
     metrics: dict[str, float] = field(default_factory=dict)
@@ -149,21 +154,26 @@ class _Start:
 def _start(cfg: ConfigNode, folder: Path, resume: bool, callbacks: Sequence[Hook], held: ExitStack) -> _Start:
     """Everything up to the first batch, on every rank; `held` closes what it has opened. The disk is only read."""
     _check(cfg)
-    held.enter_context(process_group(cfg.MODEL.DEVICE))
-    share_of_batch(cfg.SOLVER.IMS_PER_BATCH, world_size(), cfg.SOLVER.ACCUMULATE_STEPS)
-    files = on_rank_zero(lambda: _look_at(folder), "to look at OUTPUT_DIR")
+    held.enter_context(process_group(cfg.MODEL.DEVICE, cfg.PROCESS_GROUP_TIMEOUT))
     log = held.enter_context(run_log(folder, rank(), at_once=False))
+    here = standing(folder)
+    resume, cfg = resume or here.goes_on, here.fitted(cfg)
+    share_of_batch(cfg.SOLVER.IMS_PER_BATCH, world_size(), cfg.SOLVER.ACCUMULATE_STEPS)
+    files = on_rank_zero(lambda: _look_at(folder, cfg, here), "to look at OUTPUT_DIR")
     log_start("training")
+    here.tell()
     _log_translation(cfg)
     checkpoint = open_newest(folder) if resume else None
     inputs = load_inputs(cfg, checkpoint)
     if checkpoint is not None and is_finished(inputs.cfg, checkpoint.state, inputs.place):
-        return _Start(inputs, files, log, [_nothing_to_do(inputs.cfg, checkpoint)], metrics=checkpoint.metrics)
+        notes = [_nothing_to_do(inputs.cfg, checkpoint)]
+        return _Start(inputs, files, log, here, resume, notes, metrics=checkpoint.metrics)
     held.enter_context(reproducible(inputs.cfg))
     trainer = _build(inputs, folder, checkpoint, callbacks, held)
     trainer.saved = Path(checkpoint.source) if checkpoint is not None else None
     barrier()  # rank 0 touches the disk only when every rank stands
-    return _Start(inputs, files, log, [nothing_to_resume(folder)] if resume and checkpoint is None else [], trainer)
+    notes = [nothing_to_resume(folder)] if resume and checkpoint is None else []
+    return _Start(inputs, files, log, here, resume, notes, trainer)
 
 
 def _check(cfg: ConfigNode) -> None:
@@ -200,7 +210,9 @@ def _build(
     return trainer
 
 
-def _look_at(folder: Path) -> dict[str, int]:
+def _look_at(folder: Path, cfg: ConfigNode, here: Standing) -> dict[str, int]:
+    if here.goes_on:  # a process of the attempt before waits as long, on a host that is cut off
+        wait_until_free(folder, 60 * (cfg.PROCESS_GROUP_TIMEOUT + 1))
     check_place(folder)
     return checkpoint_files(folder)
 
@@ -276,7 +288,7 @@ def evaluate(cfg: ConfigNode | str | Path, allow_custom_imports: bool = False) -
     elif not allow_custom_imports:  # else the checkpoint's modules come first
         check_names(cfg)
         check_data_sets(cfg, cfg.DATASETS.TEST)
-    with process_group(cfg.MODEL.DEVICE if exported is None else "cpu"):
+    with process_group(cfg.MODEL.DEVICE if exported is None else "cpu", cfg.PROCESS_GROUP_TIMEOUT):
         folder = expanded(cfg.OUTPUT_DIR)
         on_rank_zero(lambda: check_writable(folder), "to look at OUTPUT_DIR")
         with run_log(folder, rank(), at_once=False) as log:

@@ -91,6 +91,29 @@ def _text(path: Path) -> str:
         return ""
 
 
+def process_identity(pid: int) -> str:
+    """When the machine and a process were started, as numbers that no other process shares; "" where unknown."""
+    boot = _text(_PROC / "sys/kernel/random/boot_id").strip()
+    start = _text(_PROC / str(pid) / "stat").rpartition(")")[2].split()
+    return f"{boot} {start[19]}" if boot and len(start) > 19 else ""
+
+
+def parent_without(variable: str) -> int:
+    """The nearest process above this one that was started without a variable in its environment; 0 where unknown.
+
+    A launcher sets variables for those whom it starts, perhaps by way of a script, and has none of them itself.
+    """
+    pid = os.getppid()
+    while pid > 1 and f"\0{variable}=" in f"\0{_text(_PROC / str(pid) / 'environ')}":
+        pid = _parent(pid)
+    return pid
+
+
+def _parent(pid: int) -> int:
+    fields = _text(_PROC / str(pid) / "stat").rpartition(")")[2].split()
+    return int(fields[1]) if len(fields) > 1 else 0
+
+
 def share_of_batch(batch: int, ranks: int, accumulate: int = 1) -> int:
     """Images per rank and forward pass.
 

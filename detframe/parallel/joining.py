@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from detframe.errors import InvalidValueError
-from detframe.parallel.collectives import world_size
+from detframe.errors import InvalidValueError, ProcessFailedError, UserError
+from detframe.parallel.collectives import gather_objects, world_size
 from detframe.parallel.device import resolve_device
+from detframe.parallel.elastic import Attempt, attempt_of, is_elastic, muster, own_names
 from detframe.parallel.environment import env_number, share_of_cores
 
-TIMEOUT = timedelta(minutes=60)  # an evaluation keeps the other ranks waiting for rank 0
+MINUTES = 60.0  # an evaluation keeps the other ranks waiting for rank 0
+_LOST = re.compile("Connection (closed|reset) by peer|Broken pipe|Timed out|timed out")
+_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_joins = itertools.count()
 _SPECIAL_STEPS = 0xFFFFFFF0  # ids from here on are SLURM's own: the batch script, an interactive shell, "extern"
 
 
@@ -122,11 +130,17 @@ def expand_counts(tasks_per_node: str) -> list[int]:
 
 
 @contextmanager
-def process_group(device_name: str) -> Iterator[None]:
+def process_group(device_name: str, minutes: float = MINUTES) -> Iterator[None]:
     """Join the group that the environment describes, if there is one, and leave it at the end.
 
     Without such an environment, or inside a group that somebody else made, nothing happens. NCCL serves CUDA tensors,
     Gloo those on the CPU.
+
+    Args:
+        minutes: how long a process waits for the others (PROCESS_GROUP_TIMEOUT).
+
+    Raises:
+        ProcessFailedError: inside the `with`, another process was lost, or did not answer in that time.
     """
     if dist.is_initialized():
         yield
@@ -136,14 +150,59 @@ def process_group(device_name: str) -> Iterator[None]:
         with _share_of_threads(1):
             yield
         return
+    before = {name: os.environ.get(name) for name in _VARIABLES}
     _export(member)
-    with _share_of_threads(member.local_world_size):
-        _join(member, resolve_device(device_name))
+    try:
+        with _share_of_threads(member.local_world_size), _losses_told(member, minutes):
+            _join(member, resolve_device(device_name), timedelta(minutes=minutes))
+            yield
+            # Not after an error: the other ranks may never get here, and leaving the group would make them fail before
+            # this rank has told its error, which would then look like a consequence of theirs
+            dist.barrier()
+            dist.destroy_process_group()
+    finally:
+        _put_back(before)
+
+
+def attempt_in_work() -> Attempt | None:
+    """Who works together here by torchrun's doing; None where torchrun has not started this process.
+
+    Inside a group it is called by every rank, and outside of one by every process that is going to join.
+    """
+    if not is_elastic():
+        return None
+    member = find_membership(os.environ)
+    if member is None:
+        return attempt_of([own_names()])
+    if dist.is_initialized() and not _mustered.cache_info().currsize:  # a group that somebody else made
+        return attempt_of(gather_objects(own_names()))
+    return _mustered(member)[0]
+
+
+@cache
+def _mustered(member: Membership) -> tuple[Attempt, dist.Store]:
+    """As `muster`, once in the life of a process."""
+    return muster(member.rank, member.world_size, member.master_addr, member.master_port)
+
+
+@contextmanager
+def _losses_told(member: Membership, minutes: float) -> Iterator[None]:
+    """What PyTorch says of a connection becomes the news that a process is lost."""
+    try:
         yield
-        # Not after an error: the other ranks may never get here, and leaving the group would make them fail before this
-        # rank has told its error, which would then look like a consequence of theirs
-        dist.barrier()
-        dist.destroy_process_group()
+    except RuntimeError as error:
+        found = _LOST.search(str(error))
+        if isinstance(error, UserError) or found is None:
+            raise
+        who = f"rank {member.rank} of {member.world_size} on host {socket.gethostname()}"
+        if found[0].lower() == "timed out":
+            text = (
+                f"{who} waited {minutes:g} minutes for another process, which may be lost or at other work "
+                "(PROCESS_GROUP_TIMEOUT, in minutes, is how long it waits)"
+            )
+        else:
+            text = f"{who} lost another process, which has ended or cannot be reached"
+        raise ProcessFailedError(f"{text}: {error}") from error
 
 
 @contextmanager
@@ -174,13 +233,27 @@ def _export(member: Membership) -> None:
     )
 
 
-def _join(member: Membership, device: torch.device) -> None:
+def _put_back(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _join(member: Membership, device: torch.device, timeout: timedelta) -> None:
+    where: dict[str, Any] = {"timeout": timeout}
+    if is_elastic():
+        store = dist.PrefixStore(
+            str(next(_joins)), _mustered(member)[1]
+        )  # those of an earlier group hold its addresses
+        where |= {"store": store, "rank": member.rank, "world_size": member.world_size}
     if device.type == "cuda":
         check_gpus(member.local_world_size, torch.cuda.device_count(), bound="SLURM_LOCALID" in os.environ)
         torch.cuda.set_device(device)
-        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=TIMEOUT, device_id=device)
+        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device, **where)
         return
-    dist.init_process_group("gloo", timeout=TIMEOUT)
+    dist.init_process_group("gloo", **where)
 
 
 def check_gpus(local_ranks: int, gpus: int, bound: bool) -> None:

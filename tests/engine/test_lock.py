@@ -13,6 +13,7 @@ import pytest
 from detframe.engine import lock
 from detframe.engine.lock import LOCK_FILE, locked, refuse_if_locked
 from detframe.errors import InUseError
+from detframe.parallel.environment import process_identity
 
 HOLD = """
 import os, sys, time
@@ -107,7 +108,7 @@ def no_locks(monkeypatch):
 
 
 def test_without_locks_a_living_process_counts(tmp_path, no_locks):
-    says(tmp_path, identity=lock._identity(os.getpid()))
+    says(tmp_path, identity=process_identity(os.getpid()))
     with pytest.raises(InUseError, match=f"process {os.getpid()} on host"), locked(tmp_path):
         pass
 

@@ -15,4 +15,6 @@ RUN = section(
         "each follow from it; -1 keeps that of the run")),
     DETERMINISTIC=Key(False, "Ask PyTorch for deterministic algorithms everywhere (slower on a GPU; the CPU is "
         "deterministic anyway)"),
+    PROCESS_GROUP_TIMEOUT=Key(60.0, "Minutes that a process waits for the others, also through an evaluation, before "
+        "it takes one for lost and ends (docs/many_machines.md)", at_least=0.05, ceiling=10080),
 )
