@@ -119,6 +119,10 @@ class DownloadError(UserError, ConnectionError):
     """A file that could not be fetched."""
 
 
+class UnreachableError(UserError, TimeoutError):
+    """A store or server that does not answer, after it was asked many times: no single file is at fault."""
+
+
 class NonFiniteError(UserError, FloatingPointError):
     """A loss, a gradient or weights that are infinite or not a number."""
 

@@ -24,6 +24,7 @@ LAYERS = (
         "arrays",
         "lazy",
         "web",
+        "storage",
     },
     {"layers"},
     {"modeling", "data", "evaluation"},
@@ -52,6 +53,7 @@ KNOWN: dict[str, set[str]] = {
     "structures": {"errors", "ops", "arrays", "lazy"},
     "torch_files": {"errors", "files"},
     "web": {"errors"},
+    "storage": {"errors", "files", "config"},
     "backends": {"errors", "files", "texts", "arrays", "structures", "ops"},
     "config": {"errors", "files", "registry"},
 }

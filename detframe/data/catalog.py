@@ -23,6 +23,7 @@ from detframe.data.records import Records, join
 from detframe.errors import InvalidValueError, MissingFileError, UnknownNameError, UserError
 from detframe.files import read_text
 from detframe.registry import DATASET_FORMATS, nearest
+from detframe.storage import forget, is_remote, place_of, stamp
 
 logger = logging.getLogger(__name__)
 COMMON_FIELDS = ("format", "images", "annotations")
@@ -71,6 +72,7 @@ def records_of(entries: Sequence[CatalogEntry], keep_empty: bool = True, on_miss
     Args, raises: as `load_records`.
     """
     loaded = [_load(entry, keep_empty, look=on_missing != "") for entry in entries]
+    forget()  # what stores listed; the next to read asks anew
     parts = [packed for packed, _ in loaded]
     absent = np.concatenate([rows for _, rows in loaded])
     if on_missing != "skip" or absent.all():
@@ -82,12 +84,13 @@ def records_of(entries: Sequence[CatalogEntry], keep_empty: bool = True, on_miss
 
 def _load(entry: CatalogEntry, keep_empty: bool, look: bool) -> tuple[PackedDataset, np.ndarray]:
     """The packed data set of an entry, and which of its images do not exist, bool (I,); none without `look`."""
+    entry = entry.fetched()
     entry.check_exists()
     packed = _read(entry)
-    absent = absent_images(packed) if look else np.zeros(len(packed), dtype=bool)
+    absent = absent_images(packed, entry.images) if look else np.zeros(len(packed), dtype=bool)
     if packed.missing or absent.any():  # they may be there by now, or elsewhere
-        packed = _read(entry, folder_stamp(entry.images))
-        absent = absent_images(packed) if look else np.zeros(len(packed), dtype=bool)
+        packed = _read(entry, images_stamp(entry) or folder_stamp(entry.images))
+        absent = absent_images(packed, entry.images) if look else np.zeros(len(packed), dtype=bool)
     needed = absent if keep_empty else absent & (np.diff(packed.arrays["object_start"]) > 0)
     return with_missing(packed, needed, entry.images), absent
 
@@ -128,6 +131,7 @@ def _key_fields(entry: CatalogEntry, options: Mapping[str, Any], stamp: str) -> 
     reader = DATASET_FORMATS.get(entry.format)
     return {
         "images": entry.images,
+        "files": images_stamp(entry) if entry.annotations.is_dir() else "",
         "annotations": entry.annotations,
         "catalog": entry.catalog.parent if options else "",
         "format": (entry.format, getattr(reader, "__module__", ""), getattr(reader, "__qualname__", "")),
@@ -135,6 +139,11 @@ def _key_fields(entry: CatalogEntry, options: Mapping[str, Any], stamp: str) -> 
         "options": options,
         "stamp": stamp,
     }
+
+
+def images_stamp(entry: CatalogEntry) -> str:
+    """A word that changes with the images of an entry which lie on another machine; "" of those here."""
+    return stamp(entry.images) if is_remote(entry.images) else ""
 
 
 def _sources(entry: CatalogEntry, options: Mapping[str, Any]) -> list[Path]:
@@ -157,6 +166,7 @@ def _classes_elsewhere(entry: CatalogEntry) -> set[str] | None:
         if other.name == entry.name or other.options.get("classes") != entry.options["classes"]:
             continue
         try:
+            other = other.fetched()
             other.check_exists()
             known.update(_read_whole(other, Fields.of(other, root_of(entry.catalog)).options, "").metadata.class_names)
         except (UserError, OSError):  # nobody asked for it: its faults are told when somebody does
@@ -222,7 +232,7 @@ def _entry(name: str, fields: Any, path: Path) -> CatalogEntry:
                 raise InvalidValueError(f"{where} has an unknown field {key!r} (format {name_of_format}); {hint}")
         options = {key: _option(value, known[key]) for key, value in options.items()}
     root = root_of(path)
-    images, annotations = (root / expanded(name) for name in paths)
+    images, annotations = (place_of(name) if is_remote(name) else root / expanded(name) for name in paths)
     return CatalogEntry(name, name_of_format, images, annotations, values(options), path)
 
 

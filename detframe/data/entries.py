@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from detframe.config.paths import PACKAGE, expanded, shipped_folder
 from detframe.data.listing import IMAGE_SUFFIXES, Listing
 from detframe.errors import InvalidValueError, MissingFileError, shown
+from detframe.storage import here, is_remote
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class CatalogEntry:
         """Raises FileNotFoundError for a missing image folder or annotation file, ValueError for a pipe or a device."""
         # functions of os.path, since methods of Path raise for names that are too long
         for what, path, there in (
-            ("image folder", self.images, os.path.isdir(self.images)),
+            ("image folder", self.images, is_remote(self.images) or os.path.isdir(self.images)),
             ("annotations", self.annotations, os.path.exists(self.annotations)),
         ):
             if not there:
@@ -50,7 +51,17 @@ class CatalogEntry:
 
     def path_of(self, written: str | Path) -> Path:
         """What a field of the entry names: relative paths start where those of its catalog do."""
-        return root_of(self.catalog) / expanded(str(written))
+        return here(str(written)) if is_remote(written) else root_of(self.catalog) / expanded(str(written))
+
+    def fetched(self) -> CatalogEntry:
+        """The entry with annotations that lie here: those on another machine are copied, where they have changed.
+
+        Raises:
+            UserError: they do not exist, or cannot be read.
+        """
+        if not is_remote(self.annotations):
+            return self
+        return replace(self, annotations=here(self.annotations, leave_out=IMAGE_SUFFIXES))
 
     def named_file(self, field: str) -> list[Path]:
         """The file that a field names, alone in a list; none where it names none."""
@@ -66,7 +77,8 @@ class CatalogEntry:
         files += [listing.root / folder for folder in listing.folders()]  # whose time changes with their files
         # A folder of XML files goes with lists of image names, and with a folder that says which images there are.
         lists = self.annotations.parent / "ImageSets" / "Main" / f"{self.options.get('split', '')}.txt"
-        return [*files, self.images, *([lists] if os.path.isfile(lists) else [])]
+        images = [] if is_remote(self.images) else [self.images]
+        return [*files, *images, *([lists] if os.path.isfile(lists) else [])]
 
 
 def root_of(catalog: Path) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from detframe.errors import FileAccessError, InvalidValueError, MissingFileError, NoPermissionError, UserError
+from detframe.storage import address_of, exists, is_remote, opened
 
 # 23,170 x 23,170: an aerial image of 20,000 x 20,000 passes. As RGB that is 1.6 GB; OpenCV's own limit is 2^30.
 MAX_PIXELS = 2**29
@@ -50,11 +51,11 @@ def open_image(path: str | Path) -> Iterator[BinaryIO]:
 
     Raises:
         FileNotFoundError: there is no such file. PermissionError: it may not be read. OSError: reading fails.
+        UnreachableError: it is on another machine, which does not answer.
         ImageReadError: it is a folder, a named pipe (opening one waits for ever), a socket, a device, or empty.
     """
     try:
-        _check_file(os.stat(path), path)
-        with open(path, "rb") as file:
+        with _opened(path) as file:
             yield file
     except UserError:
         raise
@@ -68,6 +69,22 @@ def open_image(path: str | Path) -> Iterator[BinaryIO]:
         raise FileAccessError(f"the image {path} cannot be read: {error.strerror or error}") from None
     except ValueError as error:  # a name with a zero byte, or one that the system cannot write
         raise ImageReadError(f"{str(path)!r} cannot be the name of an image: {error}") from None
+
+
+def _opened(path: str | Path) -> BinaryIO:
+    if is_remote(path):
+        file = opened(path)
+        if not os.fstat(file.fileno()).st_size:
+            file.close()
+            raise ImageReadError(f"{address_of(path)} is empty")
+        return file
+    _check_file(os.stat(path), path)
+    return open(path, "rb")
+
+
+def image_exists(path: str | Path) -> bool:
+    """Whether there is a file of this name; one on a web server is taken to be there."""
+    return exists(path) if is_remote(path) else os.path.exists(path)
 
 
 def _check_file(facts: os.stat_result, path: str | Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detframe.errors import InvalidValueError
+from detframe.storage import is_remote, names_in
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".gif", ".jp2", ".ppm", ".pgm",
@@ -21,7 +22,7 @@ _IGNORED = ("__MACOSX", "__pycache__")
 
 
 class Listing:
-    """The regular files below a folder, or one file alone; hidden ones are left out.
+    """The regular files below a folder, or one file alone; hidden ones are left out. A folder may be elsewhere.
 
     Links to folders are followed, each folder once, so that links in a circle end.
 
@@ -35,6 +36,8 @@ class Listing:
 
     def __init__(self, path: Path, names: Sequence[str] | None = None) -> None:
         """List a path; `names` are its files where they are known already."""
+        if names is None and is_remote(path):
+            names = names_in(path)
         self.root = path if names is not None or path.is_dir() else path.parent
         self.unreadable: list[Path] = []
         self.unnamed: list[Path] = []

@@ -35,6 +35,7 @@ from detframe.data.transforms import (
 from detframe.data.workers import Made, WorkerPool
 from detframe.errors import InvalidValueError
 from detframe.parallel.environment import share_of_batch
+from detframe.storage import Knowledge, knowledge, take
 from detframe.structures import LazyMasks, Target, checked_target, select
 
 logger = logging.getLogger(__name__)
@@ -184,10 +185,12 @@ def make_target(record: Record) -> Target:
     return target  # type: ignore[return-value]
 
 
-def start_worker() -> None:
-    """One thread per worker: many workers with many threads each slow one another down."""
+def start_worker(known: Knowledge) -> None:
+    """One thread per worker: many workers with many threads each slow one another down; and files on other machines
+    are read as in the main process."""
     import cv2
 
+    take(known)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
@@ -209,8 +212,8 @@ class _Loader:
         if self._num_workers == 0:
             yield from ([self._dataset[part] for part in batch] for batch in self._batches)
             return
-        pack = partial(_packed, self._dataset)
-        with closing(WorkerPool(pack, self._batches, self._num_workers, count, start_worker, self._pin)) as pool:
+        pack, start = partial(_packed, self._dataset), partial(start_worker, knowledge())
+        with closing(WorkerPool(pack, self._batches, self._num_workers, count, start, self._pin)) as pool:
             for parcel, pixels in pool:
                 yield parcel.unpack(pixels)
 

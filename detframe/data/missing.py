@@ -6,7 +6,9 @@ file may vanish after it was packed; those are found here, by listing each folde
 
 from __future__ import annotations
 
+import hashlib
 import os
+import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -17,26 +19,56 @@ from detframe.data.image_names import ImageNames
 from detframe.data.listing import Listing
 from detframe.data.packing import MISSING_IMAGE, PackedDataset, missing_example
 from detframe.errors import MissingFileError
+from detframe.storage import TRUSTED_SECONDS, address_of, can_list, is_remote, names_in, storage_folder
 
 
 class MissingImagesError(MissingFileError):
     """Annotated images that do not exist, of one data set or of several."""
 
 
-def absent_images(packed: PackedDataset) -> np.ndarray:
-    """bool (I,): the images of which there is no file."""
+def absent_images(packed: PackedDataset, folder: Path) -> np.ndarray:
+    """bool (I,): the images of which there is no file.
+
+    Args:
+        folder: where the images lie. Of one on another machine a list is asked for, once a day while none is absent; a
+            web server has no list, and what it lacks is found when it is fetched.
+    """
+    if is_remote(folder):
+        return _absent_elsewhere(packed, address_of(folder))
     starts = packed.arrays["file_start"].tolist()
     paths = bytes(packed.arrays["file_bytes"])
     folders: dict[str, set[str]] = {}
     absent = np.zeros(len(packed), dtype=bool)
     for row in range(len(packed)):
         path = paths[starts[row] : starts[row + 1]].decode()
-        folder, name = os.path.split(path)
-        if folder not in folders:
-            folders[folder] = _names_in(folder)
+        parent, name = os.path.split(path)
+        if parent not in folders:
+            folders[parent] = _names_in(parent)
         # a file system may know a name in other letters, and a link may lead nowhere
-        absent[row] = name not in folders[folder] and not os.path.exists(path)
+        absent[row] = name not in folders[parent] and not os.path.exists(path)
     return absent
+
+
+def _absent_elsewhere(packed: PackedDataset, folder: str) -> np.ndarray:
+    absent = np.zeros(len(packed), dtype=bool)
+    digest = hashlib.sha256(packed.arrays["file_bytes"].tobytes() + folder.encode()).hexdigest()[:32]
+    mark = storage_folder() / "complete" / digest
+    if not can_list(folder) or _is_fresh(mark):
+        return absent
+    names = set(names_in(folder))
+    for row in range(len(packed)):
+        absent[row] = packed.file_name(row).removeprefix(f"{folder}/") not in names
+    if not absent.any():
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    return absent
+
+
+def _is_fresh(mark: Path) -> bool:
+    try:
+        return time.time() - mark.stat().st_mtime < TRUSTED_SECONDS
+    except OSError:
+        return False
 
 
 def _names_in(folder: str) -> set[str]:
@@ -73,8 +105,8 @@ def with_these_missing(packed: PackedDataset, missing: Sequence[str]) -> PackedD
 
 def name_in(path: str, folder: Path) -> str:
     """The path of an image relative to a folder that it lies in; elsewhere it stays as it is."""
-    inside = path.startswith(f"{folder}{os.sep}")
-    return path[len(str(folder)) + 1 :] if inside else path
+    start = address_of(folder)
+    return path[len(start) + 1 :] if path.startswith((f"{start}/", f"{start}{os.sep}")) else path
 
 
 def _finding(examples: Sequence[str], missing: Collection[str], folder: Path, count: int) -> Finding:
@@ -98,10 +130,11 @@ def check_none_missing(parts: Sequence[tuple[PackedDataset, Path]]) -> None:
 
 def _message(packed: PackedDataset, folder: Path) -> str:
     found = next(f for f in packed.findings if f.code == MISSING_IMAGE.code)
+    where = address_of(folder)
     what = "annotated image does" if found.count == 1 else "annotated images do"
     more = f" ... ({found.count} in all)" if found.count > len(found.examples) else ""
     return (
         f"data set {packed.metadata.name!r}: {found.count} {what} not exist; there is no image called "
-        f"{', '.join(found.examples)}{more} in {folder}. Copy them there or delete their annotations; "
+        f"{', '.join(found.examples)}{more} in {where}. Copy them there or delete their annotations; "
         f"DATALOADER.ON_ERROR skip leaves them out"
     )

@@ -23,6 +23,7 @@ from detframe.data.findings import ERROR, NOTE, Finding, Findings, Kind, from_li
 from detframe.data.metadata import Metadata
 from detframe.data.segmentations import PackedMask, is_finite_area, no_mask_message, pack_segmentation
 from detframe.errors import InvalidValueError
+from detframe.storage import address_of
 
 logger = logging.getLogger(__name__)
 ARRAYS = {
@@ -30,7 +31,7 @@ ARRAYS = {
     "image_ids": np.int64,  # (I,)
     "object_start": np.int64,  # (I + 1,): the objects of image i are object_start[i] to object_start[i + 1]
     "file_start": np.int64,  # (I + 1,) into file_bytes
-    "file_bytes": np.uint8,  # absolute paths, UTF-8
+    "file_bytes": np.uint8,  # absolute paths or addresses, UTF-8
     "boxes": np.float32,  # (N, 4), xyxy, inside the image
     "labels": np.int32,  # (N,), 1..K
     "iscrowd": np.bool_,  # (N,)
@@ -207,7 +208,7 @@ class RecordBuilder:
 
     def add_image(self, file_name: str | Path, image_id: int, size_hw: tuple[int, int]) -> None:
         """Begin the next image; the objects that follow belong to it."""
-        c, path = self._columns, str(file_name)
+        c, path = self._columns, address_of(file_name)
         if path in self._files:
             self.findings.add(SAME_FILE, path)
         self._files.add(path)

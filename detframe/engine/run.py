@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from detframe import storage
 from detframe.backends import Session, is_exported
 from detframe.checkpoint import Checkpoint
 from detframe.compat import load_weights, read_weights
@@ -155,6 +156,7 @@ def _start(cfg: ConfigNode, folder: Path, resume: bool, callbacks: Sequence[Hook
     """Everything up to the first batch, on every rank; `held` closes what it has opened. The disk is only read."""
     _check(cfg)
     held.enter_context(process_group(cfg.MODEL.DEVICE, cfg.PROCESS_GROUP_TIMEOUT))
+    held.enter_context(storage.using(storage.Settings.of(cfg)))
     log = held.enter_context(run_log(folder, rank(), at_once=False))
     here = standing(folder)
     resume, cfg = resume or here.goes_on, here.fitted(cfg)
@@ -288,7 +290,8 @@ def evaluate(cfg: ConfigNode | str | Path, allow_custom_imports: bool = False) -
     elif not allow_custom_imports:  # else the checkpoint's modules come first
         check_names(cfg)
         check_data_sets(cfg, cfg.DATASETS.TEST)
-    with process_group(cfg.MODEL.DEVICE if exported is None else "cpu", cfg.PROCESS_GROUP_TIMEOUT):
+    device = cfg.MODEL.DEVICE if exported is None else "cpu"
+    with process_group(device, cfg.PROCESS_GROUP_TIMEOUT), storage.using(storage.Settings.of(cfg)):
         folder = expanded(cfg.OUTPUT_DIR)
         on_rank_zero(lambda: check_writable(folder), "to look at OUTPUT_DIR")
         with run_log(folder, rank(), at_once=False) as log:

@@ -137,7 +137,7 @@ def test_links_count_by_what_they_lead_to(tmp_path: Path) -> None:
     names = ("real.png", "sound.png", "dangling.png", "none.png", "no/folder.png", "x" * 3000, "../" + tmp_path.name)
     for number, name in enumerate(names, 1):
         builder.add_image(tmp_path / name, number, (9, 9))
-    assert absent_images(builder.build()).tolist() == [False, False, True, True, True, True, False]
+    assert absent_images(builder.build(), tmp_path).tolist() == [False, False, True, True, True, True, False]
 
 
 def test_a_hundred_thousand_images_are_looked_for_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +148,7 @@ def test_a_hundred_thousand_images_are_looked_for_in_seconds(tmp_path: Path, mon
     names = {str(f): {f"{n}.png" for n in range(f, 99_999, 3)} for f in range(3)}
     monkeypatch.setattr("detframe.data.missing._names_in", lambda f: listed.append(f) or names[f[1:]])
     begun = time.perf_counter()
-    absent = absent_images(builder.build())
+    absent = absent_images(builder.build(), tmp_path)
     assert np.flatnonzero(absent).tolist() == [99_999]
     assert listed == ["/0", "/1", "/2"]  # each folder once
     assert time.perf_counter() - begun < 10

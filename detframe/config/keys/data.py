@@ -27,6 +27,13 @@ DATALOADER = section(
     CACHE_RAM=Key(0.0, "Keep decoded training images in memory, up to so many GB on a machine, for all workers: "
         "an image takes 3 bytes a pixel of the file, less with INPUT.DECODE scaled. 0: each is read and decoded anew",
         at_least=0, ceiling=1e5),
+    CACHE_DIR=Key("", "The folder for copies of images and annotations from other machines (s3://, gs://, hf://, "
+        "https://); processes share it. Empty: `remote` in DETFRAME_CACHE, or in ~/.cache/detframe"),
+    CACHE_GB=Key(50.0, "How many GB copies of images from other machines take at most, those used longest ago going "
+        "first; an image larger than that, or any with 0, is fetched anew each time", at_least=0, ceiling=1e7),
+    RETRY_SECONDS=Key(300.0, "For how long a store or server that has answered before is asked again after a lost "
+        "connection, with pauses of up to 20 s, before the run ends; the step waits, and none is lost", at_least=0,
+        ceiling=1e6),
     ASPECT_RATIO_GROUPING=Key(True, "Batch images of similar aspect ratio (wide or tall) together, which saves "
         "padding; with INPUT.BUCKETS, images of one bucket",
         resume=Resume(CONTINUES, "the images that are left of the window come in the new order; none comes twice or is "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from detframe.data.formats.json_and_xml import read_json
 from detframe.data.formats.locate import ImageFinder
 from detframe.data.formats.lvis import JUDGED, frequencies, judged_labels, with_file_name
 from detframe.data.formats.shapes import BoxForm
+from detframe.data.image_files import image_exists
 from detframe.data.metadata import Metadata, pairs_by_name, with_keypoint_facts
 from detframe.data.packing import PackedDataset, RecordBuilder
 from detframe.data.recognition import recognised_by
@@ -72,7 +72,7 @@ def read_coco(
         place = Entry(path, f"image {image_id}", findings)
         file_name = files.find(image["file_name"], place)
         size_hw = place.size_hw(image.get("height"), image.get("width"))
-        if size_hw is None and not os.path.exists(file_name):
+        if size_hw is None and not image_exists(file_name):
             builder.add_missing(image["file_name"], files.near(image["file_name"]))
             continue
         size_hw = size_hw or size_of_file(file_name, place)

@@ -22,6 +22,7 @@ from detframe.data.image_names import ImageNames, base_of, stem_of
 from detframe.data.listing import IMAGE_SUFFIXES, Listing, folders_in
 from detframe.data.packing import MISSING_IMAGE, RecordBuilder
 from detframe.errors import UserError
+from detframe.storage import can_list, is_remote
 
 ELSEWHERE = Kind(
     "image lies in another folder than its annotation says, and was found by its name",
@@ -114,8 +115,10 @@ class ImageFinder:
         if name in self._known:
             return self.folder / name
         has_suffix = name.lower().endswith(IMAGE_SUFFIXES)
-        if has_suffix and "/" not in name and os.sep not in name:
+        if has_suffix and "/" not in name and os.sep not in name and not is_remote(self.folder):
             return None
+        if is_remote(self.folder) and not can_list(self.folder):
+            return self.folder / name if has_suffix else None
         path = os.path.join(self.folder, name)
         # os.path has an answer for names that are too long or hold a zero byte, and methods of Path raise
         if not os.path.isfile(path) or not (has_suffix or _is_picture(path)):
@@ -207,7 +210,7 @@ def _rank(folder: Path) -> tuple[int, str]:
 
 def _images_below(folder: Path, deep: bool) -> list[str]:
     """Paths of images relative to the folder, with slashes."""
-    if deep:
+    if deep or is_remote(folder):
         return sorted(file.as_posix() for file in Listing(folder).images())
     try:
         names = os.listdir(folder)

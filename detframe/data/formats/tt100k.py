@@ -6,7 +6,6 @@ first part is the split, and its objects.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ from detframe.data.entries import CatalogEntry, check_names, check_text
 from detframe.data.findings import Findings
 from detframe.data.formats.fields import Entry, image_file, size_of_file
 from detframe.data.formats.json_and_xml import read_json
+from detframe.data.image_files import image_exists
 from detframe.data.metadata import Metadata
 from detframe.data.packing import PackedDataset, RecordBuilder
 from detframe.errors import InvalidValueError, shown
@@ -57,7 +57,7 @@ def read_tt100k(entry: CatalogEntry, *, split: str = "", classes: Sequence[str] 
     for key, image in chosen.items():
         place = Entry(path, f"image {shown(key)}", findings)
         file_name = image_file(entry.images, image["path"], place)
-        if not os.path.exists(file_name):
+        if not image_exists(file_name):
             builder.add_missing(image["path"])
             continue
         builder.add_image(file_name, int(image["id"]), size_of_file(file_name, place))

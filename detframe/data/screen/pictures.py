@@ -18,6 +18,7 @@ from detframe.data.regions import load_region, region_size
 from detframe.data.source_groups import equal_files
 from detframe.errors import MissingFileError
 from detframe.parallel.environment import cpu_cores
+from detframe.storage import is_remote, opened
 
 SIDE = 32  # of a thumbnail
 _REGIONS = 8  # along each side of an image that is read in parts; a divisor of SIDE
@@ -99,10 +100,23 @@ def _in_threads(work: Callable[[str], Result], paths: Sequence[str]) -> Iterator
 
 def _size_of(path: str) -> int:
     """Bytes of a file; -1 where there is none."""
+    if is_remote(path):
+        return _size_elsewhere(path)
     try:
         return os.stat(path).st_size
     except (OSError, ValueError):
         return -1
+
+
+def _size_elsewhere(path: str) -> int:
+    """As `_size_of`, of a file on another machine, which is fetched; 0 of one that cannot be: reading it says why."""
+    try:
+        with opened(path) as file:
+            return os.fstat(file.fileno()).st_size
+    except MissingFileError:
+        return -1
+    except IMAGE_FAULTS:
+        return 0
 
 
 def _look(path: str, size: int, header: bool, decode: bool, tiles: bool, form: PixelForm) -> Picture:

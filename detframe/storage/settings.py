@@ -1,0 +1,92 @@
+"""How this process reads from other machines: where copies are kept, how many, and how long a store may be away."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from detframe.config.paths import cache_is_off, cache_root, expanded
+from detframe.storage.addresses import Secret, keep_secrets, secrets
+
+GB = 10**9
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The keys of DATALOADER that are about files on other machines, with their defaults."""
+
+    cache_dir: str = ""
+    cache_gb: float = 50.0
+    retry_seconds: float = 300.0
+
+    @classmethod
+    def of(cls, cfg: Any) -> Settings:
+        """Those of a config."""
+        return cls(cfg.DATALOADER.CACHE_DIR, cfg.DATALOADER.CACHE_GB, cfg.DATALOADER.RETRY_SECONDS)
+
+    @property
+    def folder(self) -> Path:
+        """Where copies lie: `cache_dir`, else below the cache of packed annotations."""
+        if self.cache_dir:
+            return expanded(self.cache_dir).absolute()
+        if cache_is_off():
+            user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
+            return Path(tempfile.gettempdir()) / f"detframe-{user}" / "remote"
+        return (cache_root() or Path.home() / ".cache" / "detframe").absolute() / "remote"
+
+    @property
+    def limit(self) -> int:
+        """Bytes."""
+        return int(self.cache_gb * GB)
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What a worker process has to know to read as its parent does."""
+
+    settings: Settings
+    secrets: dict[str, Secret]
+    answered: frozenset[str]
+
+
+_settings = Settings()
+answered: set[str] = set()  # the buckets and servers that have answered this process or its parent
+
+
+def storage_folder() -> Path:
+    """Where this process keeps what it has from other machines."""
+    return _settings.folder
+
+
+def current() -> Settings:
+    """The settings of this process."""
+    return _settings
+
+
+@contextlib.contextmanager
+def using(settings: Settings) -> Iterator[None]:
+    """Read with other settings for a while."""
+    global _settings
+    before, _settings = _settings, settings
+    try:
+        yield
+    finally:
+        _settings = before
+
+
+def knowledge() -> Knowledge:
+    """What to send to a worker process."""
+    return Knowledge(_settings, secrets(), frozenset(answered))
+
+
+def take(known: Knowledge) -> None:
+    """In a worker process: read as the parent does."""
+    global _settings
+    _settings = known.settings
+    keep_secrets(known.secrets)
+    answered.update(known.answered)

@@ -1,0 +1,179 @@
+"""Asking stores through fsspec: a whole object, a part of one, what is known of it, and which there are.
+
+Every process has clients of its own: their connections and threads do not survive a fork. They are made with settings
+under which they give up soon, since `persistently` tries again and says so. What they need beyond the address
+(endpoints, accounts) they take from the environment and from fsspec's own configuration, as they do elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+
+from detframe.errors import InvalidValueError, MissingFileError
+from detframe.storage.addresses import bucket_of, can_list, private, scheme_of
+from detframe.storage.faults import missing_bucket
+from detframe.storage.retrying import persistently
+
+_CONNECT_SECONDS, _READ_SECONDS = 10, 30
+_CHANGED = ("LastModified", "mtime", "last_modified", "updated", "Last-Modified")  # as libraries call it
+_clients: dict[tuple[int, str], Any] = {}
+_making = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a store says of an object without sending it."""
+
+    size: int  # bytes; -1 where it does not say
+    version: str  # changes with the content; "" where it does not say
+    modified: float = 0.0  # seconds since 1970; 0: not said
+
+
+def fetch(address: str, path: Path) -> None:
+    """Write a whole object to a file.
+
+    Raises:
+        OSError, ValueError, ImportError: as `persistently`.
+    """
+
+    def act() -> None:
+        _client(address).get_file(_named(address), str(path))
+
+    persistently(address, act)
+
+
+def fetch_part(address: str, start: int, size: int) -> bytes:
+    """Bytes of an object from `start` on.
+
+    Raises:
+        OSError, ValueError, ImportError: as `persistently`; also where the server sends something else.
+    """
+
+    def act() -> bytes:
+        data = _client(address).cat_file(_named(address), start=start, end=start + size)
+        if len(data) > size:
+            raise InvalidValueError(
+                f"{address}: the server sends the whole file where a part is asked for; shards need one that knows "
+                f"the header Range"
+            )
+        if len(data) < size:
+            raise InvalidValueError(f"{address} ends {size - len(data)} bytes before what its index says")
+        return bytes(data)
+
+    return persistently(address, act)
+
+
+def facts_of(address: str, patience: float | None = None) -> Facts:
+    """What a store says of an object; errors, and `patience`, as of `persistently`."""
+
+    def act() -> Facts:
+        client = _client(address)
+        try:
+            return _facts(client.info(_named(address)))
+        except FileNotFoundError:
+            _check_bucket(client, address)
+            raise
+
+    return persistently(address, act, patience)
+
+
+def objects_below(address: str, deep: bool = True) -> dict[str, Facts]:
+    """The objects whose names start with that of a folder, by what follows, with slashes.
+
+    Args:
+        deep: those in folders below it too.
+
+    Raises:
+        ValueError: a web server, which cannot be asked.
+        FileNotFoundError: there is no such bucket, or nothing in the folder. OSError: as `persistently`.
+    """
+    if not can_list(address):
+        raise InvalidValueError(
+            f"{address}: a web server cannot be asked which files it has; name them in the annotations (coco, csv, …), "
+            f"or make shards, which have an index"
+        )
+
+    def act() -> dict[str, Facts]:
+        client = _client(address)
+        found = client.find(_named(address), maxdepth=None if deep else 1, detail=True)
+        if not found:
+            _check_bucket(client, address)
+            raise MissingFileError(f"{address} does not exist, or nothing is in it")
+        start = len(str(client._strip_protocol(_named(address))).rstrip("/")) + 1
+        return {name[start:]: _facts(info) for name, info in found.items() if info["type"] == "file" and name[start:]}
+
+    return persistently(address, act)
+
+
+@contextmanager
+def opened_by_parts(address: str, block: int) -> Iterator[Any]:
+    """An object as a file that can be sought, read in blocks of so many bytes."""
+    with _client(address).open(_named(address), "rb", block_size=block, cache_type="readahead") as file:
+        yield file
+
+
+def _check_bucket(client: Any, address: str) -> None:
+    """Raises FileNotFoundError where not the object but the whole bucket is missing."""
+    if can_list(address) and not client.exists(bucket_of(address)):
+        raise missing_bucket(address)
+
+
+def _client(address: str) -> Any:
+    """The client of this process for a store."""
+    import fsspec
+
+    scheme = scheme_of(address)
+    key = (os.getpid(), scheme)
+    with _making:
+        if key not in _clients:
+            _clients[key] = fsspec.filesystem(scheme, skip_instance_cache=True, **_options(scheme))
+            if hasattr(_clients[key], "retries"):
+                _clients[key].retries = 1
+        return _clients[key]
+
+
+def _options(scheme: str) -> dict[str, Any]:
+    """Settings under which a client does not wait for minutes, and forgets what it has listed."""
+    options: dict[str, Any] = {"use_listings_cache": False}
+    if scheme in ("s3", "s3a"):
+        limits = {"connect_timeout": _CONNECT_SECONDS, "read_timeout": _READ_SECONDS, "retries": {"max_attempts": 1}}
+        options["config_kwargs"] = limits
+    if scheme in ("http", "https"):
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_READ_SECONDS)
+        options["client_kwargs"] = {"timeout": timeout, "trust_env": True}
+    return options
+
+
+def _named(address: str) -> str:
+    """An address as the client takes it."""
+    return private(address)
+
+
+def _facts(info: dict[str, Any]) -> Facts:
+    size = info.get("size")
+    words = (info.get(key) for key in ("ETag", "etag", "md5Hash", "blob_id", "generation", "Content-MD5"))
+    version = next((str(word).strip('"') for word in words if word), "")
+    changed = next((info[key] for key in _CHANGED if info.get(key)), "")
+    return Facts(-1 if size is None else int(size), version or str(changed), _seconds(changed))
+
+
+def _seconds(moment: Any) -> float:
+    """A time as a store says it, in seconds since 1970; 0 where it cannot be read."""
+    if isinstance(moment, datetime):
+        return moment.timestamp()
+    if not isinstance(moment, str):
+        return 0.0
+    try:
+        return parsedate_to_datetime(moment).timestamp()
+    except ValueError:
+        return 0.0

@@ -1,0 +1,180 @@
+"""Files in buckets: opened by their addresses, kept, compared, and fetched in spite of lost connections."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from detframe import storage
+from detframe.errors import FileAccessError, MissingFileError, MissingModuleError, NoPermissionError, UnreachableError
+from detframe.storage import Settings, opened, reading
+from detframe.storage.stores import fetch_part
+from tests.bucket_server import Bucket, Cable
+
+
+def content(path: str) -> bytes:
+    with opened(path) as file:
+        return file.read()
+
+
+def test_a_file_is_fetched_once(bucket: Bucket) -> None:
+    bucket.put("a/1.jpg", b"one")
+    assert content(f"{bucket.address}/a/1.jpg") == b"one"
+    bucket.client.delete_object(Bucket=bucket.name, Key="a/1.jpg")
+    assert content(f"{bucket.address}/a/1.jpg") == b"one"
+    assert content(str(Path(f"{bucket.address}/a/1.jpg"))) == b"one"  # as a path, with one slash
+
+
+def test_a_copy_is_compared_after_a_day(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket.put("1.jpg", b"one")
+    bucket.put("2.jpg", b"same")
+    assert (content(f"{bucket.address}/1.jpg"), content(f"{bucket.address}/2.jpg")) == (b"one", b"same")
+    bucket.put("1.jpg", b"two")  # of the same size
+    monkeypatch.setattr(reading, "TRUSTED_SECONDS", -1.0)
+    fetched: list[str] = []
+    monkeypatch.setattr(reading, "fetch", lambda *args: fetched.append(args[0]) or storage.stores.fetch(*args))
+    assert (content(f"{bucket.address}/1.jpg"), content(f"{bucket.address}/2.jpg")) == (b"two", b"same")
+    assert fetched == [f"{bucket.address}/1.jpg"]
+    bucket.client.delete_object(Bucket=bucket.name, Key="2.jpg")
+    with pytest.raises(MissingFileError, match=r"2\.jpg does not exist"):
+        content(f"{bucket.address}/2.jpg")
+
+
+def test_copies_do_without_a_store_that_is_away(
+    bucket: Bucket, cable: Cable, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in "123":
+        bucket.put(f"{name}.jpg", name.encode())
+        content(f"{bucket.address}/{name}.jpg")
+    monkeypatch.setattr(reading, "TRUSTED_SECONDS", -1.0)
+    cable.cut()
+    begun = time.monotonic()
+    assert [content(f"{bucket.address}/{name}.jpg") for name in "123"] == [b"1", b"2", b"3"]
+    assert time.monotonic() - begun < 6  # it is asked once, not for each
+    assert caplog.text.count("used as they are") == 1
+
+
+def test_a_store_that_comes_back_costs_nothing(bucket: Bucket, cable: Cable) -> None:
+    bucket.put("1.jpg", b"1" * 10_000)
+    bucket.put("2.jpg", b"2" * 10_000)
+    content(f"{bucket.address}/1.jpg")
+    cable.cut()
+    threading.Timer(2.0, cable.mend).start()
+    begun = time.monotonic()
+    assert content(f"{bucket.address}/2.jpg") == b"2" * 10_000
+    assert 1.5 < time.monotonic() - begun < 15
+
+
+def test_connections_that_break_within_the_answer(bucket: Bucket, cable: Cable) -> None:
+    cable.drop_every = 2
+    for number in range(8):
+        bucket.put(f"{number}.jpg", bytes([number]) * 50_000)
+    for number in range(8):
+        storage.stores._clients.clear()  # a connection for each
+        assert content(f"{bucket.address}/{number}.jpg") == bytes([number]) * 50_000
+    assert cable.connections >= 12
+
+
+def test_a_store_that_stays_away(bucket: Bucket, cable: Cable) -> None:
+    bucket.put("1.jpg", b"1")
+    content(f"{bucket.address}/1.jpg")
+    cable.cut()
+    begun = time.monotonic()
+    with storage.using(Settings(retry_seconds=1.5)), pytest.raises(UnreachableError) as error:
+        content(f"{bucket.address}/2.jpg")
+    assert time.monotonic() - begun < 5
+    assert f"{bucket.address}/2.jpg cannot be reached: " in str(error.value)
+    assert "tries in" in str(error.value) and "--resume" in str(error.value)
+
+
+def test_a_store_that_never_answered_is_not_waited_for(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    begun = time.monotonic()
+    with pytest.raises(UnreachableError, match="Is this machine on the network, and is the address right"):
+        content("s3://anything/1.jpg")
+    assert time.monotonic() - begun < 12
+
+
+def test_what_does_not_exist(bucket: Bucket) -> None:
+    with pytest.raises(MissingFileError, match=rf"^s3://{bucket.name}/no\.jpg does not exist; is its name right"):
+        content(f"{bucket.address}/no.jpg")
+    with pytest.raises(MissingFileError, match="the bucket s3://nobodys does not exist"):
+        content("s3://nobodys/no.jpg")
+    with pytest.raises(MissingFileError, match="the bucket s3://nobodys does not exist"):
+        storage.names_in(Path("s3://nobodys/a")) or storage.files_in("s3://nobodys/a")
+
+
+def test_credentials(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    begun = time.monotonic()
+    with pytest.raises(NoPermissionError, match=r"no credentials were found\. Credentials are taken from AWS_ACCESS"):
+        content(f"{bucket.address}/1.jpg")
+    assert time.monotonic() - begun < 5
+
+
+def test_access_that_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from botocore.exceptions import ClientError
+
+    answer = {"Error": {"Code": "InvalidAccessKeyId"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+
+    def refuse(*args: object) -> None:
+        raise PermissionError("The key AKIASECRET…") from ClientError(answer, "GetObject")
+
+    monkeypatch.setattr(storage.stores, "_client", refuse)
+    with pytest.raises(NoPermissionError) as error:
+        content("s3://private/1.jpg")
+    assert str(error.value).startswith("s3://private/1.jpg may not be read: access was refused (HTTP 403, InvalidAcc")
+    assert "AKIASECRET" not in str(error.value)
+
+
+def test_a_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "gcsfs", None)
+    with pytest.raises(MissingModuleError, match=r'gs:// is read with gcsfs, .*: pip install "detframe\[remote\]"'):
+        content("gs://bucket/1.jpg")
+
+
+def read_in_child(address: str, known: storage.Knowledge | None, out: multiprocessing.Queue) -> None:
+    if known is not None:
+        storage.take(known)
+    out.put(content(address))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_processes_have_clients_of_their_own(bucket: Bucket, method: str) -> None:
+    for name in "12":
+        bucket.put(f"{name}.jpg", name.encode())
+    content(f"{bucket.address}/1.jpg")  # this process has a client with threads and connections
+    context = multiprocessing.get_context(method)
+    out = context.Queue()
+    known = storage.knowledge() if method == "spawn" else None
+    process = context.Process(target=read_in_child, args=(f"{bucket.address}/2.jpg", known, out))
+    process.start()
+    assert out.get(timeout=60) == b"2"
+    process.join()
+
+
+def test_parts(bucket: Bucket) -> None:
+    bucket.put("a.tar", bytes(range(100)))
+    assert fetch_part(f"{bucket.address}/a.tar", 10, 5) == bytes(range(10, 15))
+    with pytest.raises(ValueError, match=r"a\.tar ends 3 bytes before what its index says"):
+        fetch_part(f"{bucket.address}/a.tar", 98, 5)
+
+
+def test_a_full_disk_is_this_machines(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket.put("1.jpg", b"1")
+
+    def full(*args: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr("detframe.storage.cache.os.fsync", full)
+    with pytest.raises(FileAccessError, match=r"No space left on device\. Make room, set DATALOADER\.CACHE_GB lower"):
+        content(f"{bucket.address}/1.jpg")
