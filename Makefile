@@ -4,6 +4,7 @@
 #   make test-all     the same with the slow tests and those that need a GPU
 #   make docs         write docs/config_reference.md and the tables of MODEL_ZOO.md anew
 #   make site         build the documentation as web pages: site/index.html
+#   make release-check  build a release, install it into an empty environment and train three steps (TAG=v0.2.0)
 # Another Python: make setup PYTHON=python3.12
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +15,7 @@ WORKERS ?= 2
 # A worker that dies ends the run, with the name of its test: pytest-xdist would wait for it at the end
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --max-worker-restart 0
 
-.PHONY: help setup test test-all lint format quickstart docs site clean
+.PHONY: help setup test test-all lint format quickstart docs site release-check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -42,6 +43,7 @@ test-all: lint
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 
 format: $(STAMP)
@@ -59,6 +61,9 @@ docs: $(STAMP)
 site: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "To read it: $(BIN)/python -m http.server --directory site"
+
+release-check: $(STAMP)
+	$(BIN)/python tools/release.py --tag "$(TAG)"
 
 clean:
 	rm -rf $(VENV) site build dist detframe.egg-info .mypy_cache .pytest_cache .ruff_cache

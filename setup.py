@@ -1,7 +1,12 @@
-"""What pyproject.toml cannot say: configs/ and datasets/ travel inside the package, as detframe/shipped/."""
+"""What pyproject.toml cannot say.
+
+configs/ and datasets/ travel inside the package, as detframe/shipped/. The addresses of the project are those of the
+repository that a release is made in (DETFRAME_REPOSITORY, which the release workflow sets).
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -40,4 +45,20 @@ class BuildWithConfigs(build_py):
         return pairs
 
 
-setup(cmdclass={"build_py": BuildWithConfigs})
+def project_urls(repository: str) -> dict[str, str]:
+    """The links of a release, below the address of its repository; none where that is not known."""
+    if not repository:
+        return {}
+    page = f"{repository}/blob/main"
+    return {
+        "Homepage": repository,
+        "Documentation": f"{page}/docs/index.md",
+        "Changelog": f"{page}/CHANGELOG.md",
+        "Issues": f"{repository}/issues",
+    }
+
+
+setup(
+    cmdclass={"build_py": BuildWithConfigs},
+    project_urls=project_urls(os.environ.get("DETFRAME_REPOSITORY", "").rstrip("/")),
+)

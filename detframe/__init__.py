@@ -6,9 +6,14 @@ Importing it is light: the parts (and torch with them) are loaded when they are 
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from typing import Any
 
 __version__ = "0.1.0"
+
+if sys.platform == "darwin":  # PyTorch reads it when it is loaded: what Apple's GPUs cannot compute, the CPU does
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 _LAZY = {
     "get_cfg": "detframe.config",

@@ -13,6 +13,7 @@ from torch import Tensor
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
 from detframe.ops import CONTINUOUS, BoxCoder, soft_scores
+from detframe.ops.boxes import widened
 from detframe.ops.compacting import Rows, drops_padding, keep_rows
 from detframe.ops.exportable import is_traced
 from detframe.ops.nms import best_of_images, counted_nms, nms, nms_in_graph
@@ -238,8 +239,8 @@ class NMS:
             kept = nwd_nms(boxes, scores, group, self.iou, self.nwd_constant)
             return torch.where(kept, scores, -1.0)
         soft = soft_scores(
-            boxes.double(),
-            scores.double(),
+            widened(boxes),
+            widened(scores),
             group,
             sigma=self.sigma,
             linear_from=self.iou if self.kind == "soft_linear" else None,

@@ -26,6 +26,13 @@ CACHE_PAIRS = 2**20
 MAX_PAIRS = 2**22
 
 
+def widened(values: Tensor) -> Tensor:
+    """Numbers in double precision, where their device has it: Apple's GPUs and some of Intel's have none."""
+    kind = values.device.type
+    narrow = kind == "mps" or (kind == "xpu" and not torch.xpu.get_device_properties(values.device).has_fp64)
+    return values if narrow else values.double()
+
+
 @dataclass(frozen=True)
 class BoxCoder:
     """How boxes are written as deltas (dx, dy, dw, dh) to reference boxes, and where boxes end.

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 from torchvision.ops import nms as plain_nms
 
+from detframe.ops.boxes import widened
 from detframe.ops.compacting import drops_padding
 from detframe.ops.exportable import is_exporting
 from detframe.ops.operators import define
@@ -68,13 +69,13 @@ def _nms(
     # in double precision, since the boxes of each group are moved to a place of their own: far out, float32 has too few
     # digits left for their overlaps, which would then depend on how many images and boxes come along
     if 0 < len(scores) <= _AT_ONCE and not drops_padding(boxes.device):
-        apart = torch.where(scores[:, None] >= 0, boxes, 0).double()
+        apart = widened(torch.where(scores[:, None] >= 0, boxes, 0))
         apart = apart + (group * (apart.max() + 1))[:, None]
-        kept = plain_nms(apart, scores.double(), iou)
+        kept = plain_nms(apart, scores.to(apart), iou)
         left = torch.full_like(scores, _NOTHING).index_put((kept,), scores[kept])
         return best_of_images(left, image, num_images, keep)
     there = (scores >= 0).nonzero().flatten()
-    kept = there[batched_nms(boxes[there].double(), scores[there].double(), group[there], iou)].sort().values
+    kept = there[batched_nms(widened(boxes[there]), widened(scores[there]), group[there], iou)].sort().values
     if not len(kept):
         rows = torch.zeros((num_images, keep), dtype=torch.int64, device=boxes.device)
         return rows, torch.zeros_like(rows, dtype=torch.bool)
@@ -126,7 +127,7 @@ def counted_nms(
 
 def _beaten(boxes: Tensor, group: Tensor, there: Tensor, iou: float) -> Tensor:
     """1 where a row would go if the column stayed, which is better, else 0: float32 (N, K, K)."""
-    boxes = boxes.double()  # as `nms`, which of two boxes that overlap by just so much goes
+    boxes = widened(boxes)  # as `nms`, which of two boxes that overlap by just so much goes
     start, end = torch.split(boxes, 2, -1)
     area = (end - start).prod(-1)
     low, high = torch.maximum(start[:, :, None], start[:, None]), torch.minimum(end[:, :, None], end[:, None])

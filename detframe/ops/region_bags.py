@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from detframe.ops.boxes import widened
 from detframe.ops.ragged import starts
 
 # Taps that are laid out at once: what bounds the memory of large regions
@@ -180,7 +181,7 @@ def _parts(rois: RoIs, maps: Maps) -> Iterator[RoIs]:
     grid = _grid(rois, maps)
     most = grid.points + 1 if grid.adaptive else 2 * grid.points
     along = (most * rois.output_size).minimum(grid.size + 2.0 * rois.output_size)
-    total = along.prod(1).double().cumsum(0).tolist()
+    total = widened(along.prod(1)).cumsum(0).tolist()
     start, before = 0, 0.0
     for end in range(1, len(total) + 1):
         if end == len(total) or total[end] - before > _TAPS_AT_ONCE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -9,15 +10,19 @@ import torch
 from detframe.errors import InvalidValueError
 from detframe.parallel.environment import env_number
 
+WITH_FALLBACK = ("mps", "xpu")  # devices that lack some operations, which the CPU then does
+FALLBACK = r".*(not currently supported on the MPS backend|fall ?back.* (to|on) the CPU)"
+
 
 def resolve_device(name: str) -> torch.device:
-    """The device of MODEL.DEVICE: "auto" is the local rank's GPU where CUDA works, else the CPU.
+    """The device of MODEL.DEVICE: "auto" is the local rank's GPU where CUDA works, else one of Apple (mps) or Intel
+    (xpu), else the CPU. What such a device cannot compute, the CPU does, with a warning for each operation.
 
     Raises:
         ValueError: an unknown name, or a device that this PyTorch or this machine does not have.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = _best()
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -33,7 +38,23 @@ def resolve_device(name: str) -> torch.device:
             device = torch.device("cuda", env_number("LOCAL_RANK", 0) % torch.cuda.device_count())
     elif device.type != "cpu":
         _check_works(name, device)
+    if device.type in WITH_FALLBACK:
+        _tell_fallbacks()
     return device
+
+
+def _best() -> str:
+    """The kind of device of "auto"."""
+    if torch.cuda.is_available():
+        return "cuda"
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found.type if found is not None and found.type in WITH_FALLBACK else "cpu"
+
+
+def _tell_fallbacks() -> None:
+    """PyTorch warns once of operations that the CPU has to do in place of the device; this makes it once for each."""
+    torch.set_warn_always(True)
+    warnings.filterwarnings("once", message=FALLBACK)
 
 
 def _check_works(name: str, device: torch.device) -> None:

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from detframe.errors import InvalidValueError, ProcessFailedError, UserError
 from detframe.parallel.collectives import gather_objects, world_size
-from detframe.parallel.device import resolve_device
+from detframe.parallel.device import WITH_FALLBACK, resolve_device
 from detframe.parallel.elastic import Attempt, attempt_of, is_elastic, muster, own_names
 from detframe.parallel.environment import env_number, share_of_cores
 
@@ -242,6 +242,10 @@ def _put_back(variables: Mapping[str, str | None]) -> None:
 
 
 def _join(member: Membership, device: torch.device, timeout: timedelta) -> None:
+    if device.type in WITH_FALLBACK and member.world_size > 1:
+        raise InvalidValueError(
+            f"{member.world_size} processes cannot train together on {device.type}; start one, or set MODEL.DEVICE cpu"
+        )
     where: dict[str, Any] = {"timeout": timeout}
     if is_elastic():
         store = dist.PrefixStore(

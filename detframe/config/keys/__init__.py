@@ -44,7 +44,8 @@ COMPILED = {
 
 MODEL = section(
     resume=ARCHITECTURE,
-    DEVICE=Key("auto", '"auto" (CUDA where there is one, else CPU), "cpu", "cuda" or "cuda:1"', resume=HOW),
+    DEVICE=Key("auto", '"auto" (CUDA where there is one, else mps or xpu, else the CPU), "cpu", "cuda", "cuda:1", '
+        '"mps" or "xpu"', resume=HOW),
     WEIGHTS=Key("", 'Checkpoint to start from: a file, an http(s) address (with "#sha256=..." to have it checked), '
         '"torchvision://ResNet50_Weights.IMAGENET1K_V1", "msra://R-50" and others (docs/weights.md), or "" (random)',
         resume=FIRST_WEIGHTS),
