@@ -34,7 +34,7 @@ LAYERS = (
     {"export"},
     {"inference", "model_zoo", "report"},
     {"engine", "integrations"},
-    {"recipes"},
+    {"recipes", "tuning"},
     {"cli"},
     {"__main__"},
 )

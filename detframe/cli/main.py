@@ -14,6 +14,7 @@ COMMANDS = {
     "train": ("detframe.cli.train", "train a detector on your data, or by a YAML config"),
     "configure": ("detframe.cli.configure", "write the config that a training on your data would choose"),
     "train-efpn": ("detframe.cli.train_efpn", "train EFPN in stages"),
+    "tune": ("detframe.cli.tune", "find the best values of some config keys by many short trainings"),
     "check": ("detframe.cli.check", "look at a data set before training on it"),
     "evaluate": ("detframe.cli.evaluate", "AP of trained weights on a test set"),
     "report": ("detframe.cli.report", "the page of a run: how good it is, where it fails, what to try next"),

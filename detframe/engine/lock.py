@@ -45,16 +45,19 @@ class Holder:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, name: str = LOCK_FILE) -> Iterator[None]:
     """Be the only run in a folder, which must exist.
 
     The system frees the lock when the process ends, however that happens: the file that is then left blocks nobody.
     Where the file system knows no locks, the process named in the file counts, and a warning says so.
 
+    Args:
+        name: of the file; those of other names are other locks.
+
     Raises:
         InUseError: another run holds it; says which.
     """
-    path = folder / LOCK_FILE
+    path = folder / name
     handle = _acquire(path)
     _open_handles.add(handle)
     try:
@@ -67,14 +70,19 @@ def locked(folder: Path) -> Iterator[None]:
 
 def refuse_if_locked(folder: Path) -> None:
     """Raise InUseError where another run works in the folder; changes nothing, and promises nothing for later."""
-    path = folder / LOCK_FILE
+    if is_locked(folder):
+        raise InUseError(_message(folder / LOCK_FILE))
+
+
+def is_locked(folder: Path, name: str = LOCK_FILE) -> bool:
+    """Whether another run holds a lock of the folder now; changes nothing."""
+    path = folder / name
     try:
         handle = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
-        return
+        return False
     try:
-        if _is_held(handle, path, shared=True):
-            raise InUseError(_message(path))
+        return _is_held(handle, path, shared=True)
     finally:
         os.close(handle)
 

@@ -22,6 +22,7 @@ RESULT = {"result": True}  # it is shown to those who want nothing else
 _REDRAW_SECONDS = 0.1
 _YELLOW, _RED, _PLAIN = "\033[33m", "\033[31m", "\033[0m"
 _current: Terminal | None = None
+_least = logging.NOTSET  # of what runs show, whatever the user has asked for
 
 
 def verbosity() -> int:
@@ -33,7 +34,18 @@ def verbosity() -> int:
     word = os.environ.get(VERBOSITY_VARIABLE) or "normal"
     if word not in LEVELS:
         raise InvalidValueError(f"{VERBOSITY_VARIABLE} must be one of {', '.join(LEVELS)}, not {word!r}")
-    return LEVELS[word]
+    return max(LEVELS[word], _least)
+
+
+@contextmanager
+def errors_alone() -> Iterator[None]:
+    """Inside the `with`, runs show errors and nothing else on the terminal; their logs have all of it."""
+    global _least
+    before, _least = _least, logging.ERROR
+    try:
+        yield
+    finally:
+        _least = before
 
 
 def has_colours(stream: Any) -> bool:
