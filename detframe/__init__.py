@@ -21,6 +21,7 @@ _LAZY = {
     "load_weights": "detframe.compat",
     "Detector": "detframe.inference",
     "finetune": "detframe.recipes.finetune",
+    "tune": "detframe.tuning",
     "Hook": "detframe.engine",
     "train": "detframe.engine",
     "evaluate": "detframe.engine",

@@ -6,12 +6,11 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from detframe.config import ConfigNode, read_config
 from detframe.engine.commands import program_name
 from detframe.evaluation.table import text_table
-from detframe.files import write_text
+from detframe.files import read_text, write_text
 from detframe.texts import counted, format_share
 from detframe.tuning.place import StudyPlace
 from detframe.tuning.study import FINISHED, PRUNED, TrialRow, best_row
@@ -30,7 +29,7 @@ def write_results(
     write_text(place.folder / MARKDOWN_FILE, _markdown(place, cfg, ranked, importances))
     best = best_row(rows)
     if best is not None:
-        write_text(place.folder / BEST_FILE, _best_config(place, cfg, best))
+        _write_best(place, cfg, best)
 
 
 def ranking(rows: Sequence[TrialRow]) -> list[TrialRow]:
@@ -51,9 +50,7 @@ def _csv(cfg: ConfigNode, rows: Sequence[TrialRow]) -> str:
     return out.getvalue()
 
 
-def _markdown(
-    place: StudyPlace, cfg: ConfigNode, rows: Sequence[TrialRow], importances: Mapping[str, float]
-) -> str:
+def _markdown(place: StudyPlace, cfg: ConfigNode, rows: Sequence[TrialRow], importances: Mapping[str, float]) -> str:
     table = _cells(cfg, rows, reasons=True)
     lines = [f"# Study {place.name}", "", summary(rows), ""]
     lines += [_markdown_row(table[0]), _markdown_row(["---"] * len(table[0])), *map(_markdown_row, table[1:])]
@@ -98,9 +95,7 @@ def summary(rows: Sequence[TrialRow]) -> str:
     return f"{counted(len(rows), 'trial')}: {', '.join(f'{number} {state}' for state, number in states.most_common())}"
 
 
-def as_text(
-    place: StudyPlace, cfg: ConfigNode, rows: Sequence[TrialRow], importances: Mapping[str, float]
-) -> str:
+def as_text(place: StudyPlace, cfg: ConfigNode, rows: Sequence[TrialRow], importances: Mapping[str, float]) -> str:
     """The results for the terminal."""
     ranked = ranking(rows)
     cells = [[_cut(cell) for cell in line] for line in _cells(cfg, ranked[:_MOST_ROWS], reasons=False)]
@@ -124,9 +119,11 @@ def _cut(cell: str) -> str:
     return cell if len(cell) <= _WIDEST else f"{cell[: _WIDEST - 3]}..."
 
 
-def _best_config(place: StudyPlace, cfg: ConfigNode, best: TrialRow) -> str:
+def _write_best(place: StudyPlace, cfg: ConfigNode, best: TrialRow) -> None:
     """The config of the best trial, as its own config.yaml has it, for a folder of its own."""
-    config: Path = place.folder / best.name / "config.yaml"
-    own = read_config(config).changed([("OUTPUT_DIR", str(place.folder / "best"))])
-    head = f"# {best.name} of the study {place.name}: {cfg.SOLVER.BEST_METRIC} {best.value:.2f}"
-    return f"{head}\n{own.dump()}"
+    path = place.folder / BEST_FILE
+    head = f"# {best.name} of the study {place.name}: {cfg.SOLVER.BEST_METRIC} {best.value:.2f}\n"
+    if path.is_file() and read_text(path).startswith(head):
+        return
+    own = read_config(place.folder / best.name / "config.yaml")
+    write_text(path, head + own.changed([("OUTPUT_DIR", str(place.folder / "best"))]).dump())

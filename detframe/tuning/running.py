@@ -29,7 +29,7 @@ from detframe.parallel.stopping import SIGNALS, RunStopped, exit_code, stopped
 from detframe.texts import counted
 from detframe.tuning.place import StudyPlace, open_place
 from detframe.tuning.results import BEST_FILE, as_text, write_results
-from detframe.tuning.space import Space, read_space
+from detframe.tuning.space import Options, Space, read_space
 from detframe.tuning.study import (
     FAILED,
     FINISHED,
@@ -39,6 +39,7 @@ from detframe.tuning.study import (
     check_pruner,
     import_optuna,
     quiet_optuna,
+    shown_setting,
     store_errors,
 )
 from detframe.tuning.trial import run_trial
@@ -116,6 +117,7 @@ def tune(
     check_pruner(pruner)
     _check(cfg)
     found = read_space(space, cfg)
+    _check_names_of(found, cfg)
     deadline = time.time() + 60 * minutes if minutes else 0.0
     with study_log(), quiet_optuna():
         place = open_place(cfg, found, expanded(cfg.OUTPUT_DIR), storage, study)
@@ -129,7 +131,8 @@ def tune(
                 else:
                     _start(work, processes)
             except (RunStopped, KeyboardInterrupt):
-                logger.warning("%s", f"{_result(work, shared).text}interrupted; the same command goes on with the study")
+                text = _result(work, shared).text
+                logger.warning("interrupted; the same command goes on with the study\n%s", text.rstrip())
                 raise
             return _result(work, shared)
 
@@ -138,8 +141,8 @@ def _check(cfg: ConfigNode) -> None:
     """What a study needs of its config, before anything is on the disk."""
     if find_membership(os.environ) is not None:
         raise InvalidValueError(
-            "a study is not started by torchrun or srun with several tasks: each trial is one process. Start it plainly, "
-            "with --processes N for several trials side by side"
+            "a study is not started by torchrun, or by srun with several tasks: each trial is one process. Start it "
+            "plainly, with --processes N for several trials side by side"
         )
     if "://" in cfg.OUTPUT_DIR:
         raise InvalidValueError(f"the OUTPUT_DIR of a study must be a folder of this machine, not {cfg.OUTPUT_DIR}")
@@ -153,6 +156,17 @@ def _check(cfg: ConfigNode) -> None:
     build_train_transforms(cfg)
     check_data_sets(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
     choose_metric(cfg)
+
+
+def _check_names_of(space: Space, cfg: ConfigNode) -> None:
+    """Every name among the values of the space is known, as that of an optimizer or a head.
+
+    Raises:
+        KeyError: one is not; names its key and the nearest.
+    """
+    for key, dimension in space.items():
+        for value in dimension.values.values() if isinstance(dimension, Options) else ():
+            check_names(cfg.changed([(key, value)]))
 
 
 def _announce(work: _Work, shared: Trials) -> None:
@@ -187,7 +201,7 @@ def _run_trials(work: _Work, shared: Trials) -> None:
         taken = shared.take()
         if taken is None:
             return
-        settings = ", ".join(f"{key} {value}" for key, value in taken.settings.items())
+        settings = ", ".join(f"{key} {shown_setting(value)}" for key, value in taken.settings.items())
         what = "the config as it is" if taken.as_it_is else settings
         logger.info("%s: %s%s", taken.folder.name, "goes on: " if taken.again else "", what)
         try:
@@ -268,13 +282,13 @@ def _start(work: _Work, processes: int) -> None:
             process = context.Process(target=_process, args=(work,))
             process.start()
             started.append(process)
-        for process in started:
-            process.join()
+        for one in started:
+            one.join()
     if received:
         raise stopped("", received[0], exit_code(received[0]))
-    failed = [process for process in started if process.exitcode]
+    failed = [one for one in started if one.exitcode]
     if failed:
-        codes = ", ".join(f"process {process.pid} with code {process.exitcode}" for process in failed)
+        codes = ", ".join(f"process {one.pid} with code {one.exitcode}" for one in failed)
         raise ProcessFailedError(
             f"{len(failed)} of the study's {processes} processes failed: {codes}. The same command goes on, with the "
             "trials of those too"

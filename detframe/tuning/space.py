@@ -178,7 +178,9 @@ def _range(key: str, statement: Key, given: Mapping[str, Given], cfg: ConfigNode
             raise InvalidValueError(f"{key}: unknown word {word!r} ({where}); {nearest(word, list(WORDS))}")
     rule = statement.rule
     if not isinstance(rule, (Number, Duration)):
-        raise InvalidValueError(f"{key} is {rule.kind}, which has no range; list the values to try, as {key}: [..., ...]")
+        raise InvalidValueError(
+            f"{key} is {rule.kind}, which has no range; list the values to try, as {key}: [..., ...]"
+        )
     missing = [word for word in ("low", "high") if word not in given]
     if missing:
         raise InvalidValueError(f"{key}: a range needs low and high; {' and '.join(missing)} is missing")
@@ -207,7 +209,8 @@ def _bound(key: str, statement: Key, given: Given, word: str, cfg: ConfigNode) -
 def _step(key: str, given: Given, whole: bool) -> float:
     value = Number(at_least=0, whole=whole).convert(given[0])
     if value is None or not 0 <= value < float("inf") or (given[1] and value == 0):
-        raise InvalidValueError(f"{key}: step must be {'a whole number' if whole else 'a number'} above 0, not {given[0]}")
+        kind = "a whole number" if whole else "a number"
+        raise InvalidValueError(f"{key}: step must be {kind} above 0, not {given[0]}")
     return value
 
 
@@ -225,7 +228,8 @@ def _options(key: str, statement: Key, values: Sequence[Any], cfg: ConfigNode) -
     if twice is not None:
         raise InvalidValueError(f"{key}: {twice} is given twice")
     if len(read) < 2:
-        raise InvalidValueError(f"{key}: one value is no choice ({', '.join(texts) or 'none'}); set it in the config instead")
+        alone = ", ".join(texts) or "none"
+        raise InvalidValueError(f"{key}: one value is no choice ({alone}); set it in the config instead")
     return Options(key, dict(zip(texts, read, strict=True)))
 
 

@@ -23,7 +23,8 @@ logger = logging.getLogger(__name__)
 PRUNERS = ("median", "hyperband", "none")
 MOST_ATTEMPTS = 3  # of a trial whose process dies: it may be the trial that ends it
 _LOCK_SECONDS = 60  # that SQLite waits for another process
-_STARTUP = 10  # trials whose values are drawn by chance, before the sampler learns from them
+_STARTUP = 5  # trials whose values are drawn by chance, before the sampler learns from them
+_FEWEST_FINISHED = 20  # of which it is said which keys matter
 # What the store knows of a trial beside its values
 FOLDER = "folder"  # its name; of the study, the full path where the store is not in it
 STATE, REASON, SECONDS = "state", "reason", "seconds"
@@ -182,10 +183,8 @@ class Trials:
         # try the same values twice
         number = len(self.study.get_trials(deepcopy=False))
         digest = hashlib.sha256(f"{max(self.cfg.SEED, 0)} {number}".encode()).digest()
-        startup = max(3, min(_STARTUP, self.trials // 3))
-        self.study.sampler = self.optuna.samplers.TPESampler(
-            seed=int.from_bytes(digest[:4], "big"), n_startup_trials=startup
-        )
+        seed = int.from_bytes(digest[:4], "big")
+        self.study.sampler = self.optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP)
         forms = {key: _distribution(self.optuna, dimension) for key, dimension in self.space.items()}
         return self.study.ask(fixed_distributions=forms)
 
@@ -257,7 +256,7 @@ class Trials:
             evaluations=len(measured),
             seconds=float(attrs.get(SECONDS, 0.0)),
             reason=str(attrs.get(REASON, "")),
-            settings={key: _shown(trial.params[key]) for key in self.space if key in trial.params},
+            settings={key: shown_setting(trial.params[key]) for key in self.space if key in trial.params},
         )
 
     def importances(self) -> dict[str, float]:
@@ -266,7 +265,7 @@ class Trials:
         {} where too few have finished to say so.
         """
         finished = [row for row in self.rows() if row.state == FINISHED]
-        if len(finished) < 2 * _STARTUP or len(self.space) < 2 or len({row.value for row in finished}) < 2:
+        if len(finished) < _FEWEST_FINISHED or len(self.space) < 2 or len({row.value for row in finished}) < 2:
             return {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -301,7 +300,8 @@ def best_row(rows: Sequence[TrialRow]) -> TrialRow | None:
     return max(finished, key=lambda row: row.value or 0.0, default=None)
 
 
-def _shown(value: Any) -> str:
+def shown_setting(value: Any) -> str:
+    """A value that is tried, for logs and tables."""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
