@@ -2,7 +2,7 @@
 #   make quickstart   train a small detector on generated pictures, on the CPU, and look at what it finds
 #   make test         what a change must pass: lint, types, tests (no GPU, no network once set up)
 #   make test-all     the same with the slow tests and those that need a GPU
-#   make docs         write docs/config_reference.md and the tables of MODEL_ZOO.md anew
+#   make docs         write docs/config_reference.md, the tables of MODEL_ZOO.md and drawings anew
 #   make site         build the documentation as web pages: site/index.html
 #   make release-check  build a release, install it into an empty environment and train three steps (TAG=v0.2.0)
 # Another Python: make setup PYTHON=python3.12
@@ -57,6 +57,7 @@ docs: $(STAMP)
 	$(BIN)/python tools/make_docs.py
 	$(BIN)/python tools/make_model_zoo.py
 	$(BIN)/python tools/make_runs.py
+	$(BIN)/python tools/draw_architecture.py
 
 site: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

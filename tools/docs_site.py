@@ -183,6 +183,8 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     source = repository_path(page.file.src_uri)
     if source is None:
         return markdown
+    if source == "docs/config_reference.md":
+        page.meta["search"] = {"boost": 4}  # who looks for a key wants to read of it first
 
     def moved(match: re.Match[str]) -> str:
         target = posixpath.normpath(posixpath.join(posixpath.dirname(source), match[1]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.server
+import re
 import subprocess
 import sys
 import threading
@@ -73,6 +74,16 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 def pages(site: Path) -> list[str]:
     return sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html"))
+
+
+def test_the_reference_shows_every_public_name(site: Path):
+    from tests.docs.site_tool import SITE
+
+    for path in SITE.modules():
+        page = (site / SITE.page_of(path)).with_suffix(".html").read_text(encoding="utf-8")
+        assert not [
+            name for name in SITE.public_names(path) if not re.search(rf"{SITE.dotted(path)}\.{name}\s*<", page)
+        ]
 
 
 def test_every_page_opens_and_every_link_leads_somewhere(chromium: Browser, site: Path):

@@ -22,6 +22,7 @@ _CLASSES = {
     "labelstudio": ("label_studio", "LabelStudioWriter"),
 }
 FORMATS = tuple(_CLASSES)
+"""Names of the formats."""
 
 
 def open_writer(
