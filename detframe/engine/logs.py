@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,7 +98,9 @@ def run_log(folder: Path, rank: int, at_once: bool = True) -> Iterator[RunLog]:
     for handler in log.handlers:
         warned.addHandler(handler)
     own.setLevel(min(logging.INFO, verbosity()))
+    shows = warnings.showwarning
     logging.captureWarnings(True)
+    captured = warnings.showwarning is not shows  # by this, and not by the program around
     try:
         with shown_on(log.terminal):
             if at_once:
@@ -110,7 +113,8 @@ def run_log(folder: Path, rank: int, at_once: bool = True) -> Iterator[RunLog]:
         log.file.handle(record)
         raise
     finally:
-        logging.captureWarnings(False)
+        if captured:
+            logging.captureWarnings(False)
         log.file.close()
         own.level, own.propagate, own.handlers = before
         for handler in log.handlers:

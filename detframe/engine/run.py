@@ -68,6 +68,7 @@ from detframe.engine.reporting import log_start, report_tests
 from detframe.engine.resuming import is_finished, keep_best
 from detframe.engine.sampling import sampling_warnings
 from detframe.engine.summary import summarise
+from detframe.engine.surroundings import own_surroundings
 from detframe.engine.trainer import Hook, Trainer
 from detframe.engine.transform_trial import transform_lines
 from detframe.errors import InvalidValueError
@@ -116,7 +117,7 @@ def train_checked(cfg: ConfigNode, resume: bool = False, callbacks: Sequence[Hoo
     callbacks = check_callbacks(callbacks)
     folder = expanded(cfg.OUTPUT_DIR)
     stop = StopSignals(cfg.SOLVER.REQUEUE_EXIT_CODE)
-    with stop.handled(), ExitStack() as held:
+    with stop.handled(), own_surroundings(), ExitStack() as held:
         try:
             with stop.at_once(nothing_to_save=True):
                 start = _start(cfg, folder, resume, callbacks, held)
@@ -291,7 +292,8 @@ def evaluate(cfg: ConfigNode | str | Path, allow_custom_imports: bool = False) -
         check_names(cfg)
         check_data_sets(cfg, cfg.DATASETS.TEST)
     device = cfg.MODEL.DEVICE if exported is None else "cpu"
-    with process_group(device, cfg.PROCESS_GROUP_TIMEOUT), storage.using(storage.Settings.of(cfg)):
+    group = process_group(device, cfg.PROCESS_GROUP_TIMEOUT)
+    with own_surroundings(), group, storage.using(storage.Settings.of(cfg)):
         folder = expanded(cfg.OUTPUT_DIR)
         on_rank_zero(lambda: check_writable(folder), "to look at OUTPUT_DIR")
         with run_log(folder, rank(), at_once=False) as log:

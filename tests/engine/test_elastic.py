@@ -21,7 +21,7 @@ def launched(root: Path, folder: Path, options=(), words=(), **env):
     return subprocess.run(
         [*LAUNCH, *options, str(root / "tests/engine/elastic_run.py"), str(folder), *map(str, words)],
         env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", **env},
-        timeout=120,
+        timeout=300,
         capture_output=True,
         text=True,
     )
