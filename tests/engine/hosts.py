@@ -93,7 +93,11 @@ class Hosts:
         launch = [
             *(sys.executable, "-m", "torch.distributed.run", f"--nnodes={least}:{len(self.names)}"),
             *("--nproc-per-node=1", "--max-restarts=5", "--rdzv-backend=c10d", f"--rdzv-conf={conf}"),
-            *(f"--rdzv-endpoint={MEETING}:{PORT}", f"--local-addr=10.77.0.{11 + self.names.index(name)}"),
+            *(
+                f"--rdzv-endpoint={MEETING}:{PORT}",
+                f"--rdzv-id={log.parent.name}",
+                f"--local-addr=10.77.0.{11 + self.names.index(name)}",
+            ),
         ]
         service = 'for attempt in 1 2 3 4 5 6 7 8; do "$@" && exit 0; echo "SERVICE again"; sleep 1; done; exit 1'
         own = {"GLOO_SOCKET_IFNAME": "eth0", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "OMP_NUM_THREADS": "1"}
