@@ -168,3 +168,5 @@ LR_SCHEDULES = Registry("LR_SCHEDULES", "SOLVER.LR_SCHEDULE")
 """The learning rate as a part of the base, step by step."""
 TRANSFORMS = Registry("TRANSFORMS", "INPUT.TRANSFORMS")
 """What is done with training images."""
+LOGGERS = Registry("LOGGERS", "LOGGERS")
+"""Where the numbers of a training go."""

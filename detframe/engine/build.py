@@ -22,6 +22,7 @@ from detframe.engine.compiling import CompileHook
 from detframe.engine.evaluating import TestSets
 from detframe.engine.hooks import EvaluationHook, LogHook
 from detframe.engine.inputs import RunInputs, file_names
+from detframe.engine.loggers.processes import BOARD, LoggersHook
 from detframe.engine.metrics_writer import MetricsWriter
 from detframe.engine.nonfinite import FiniteGuard, FiniteHook
 from detframe.engine.pictures import PictureHook
@@ -153,9 +154,10 @@ def build_hooks(
         ValueError: a metric that these data do not have, or a callback with the name of another hook.
     """
     cfg, names = inputs.cfg, inputs.records.metadata.class_names
-    writer = MetricsWriter(checkpointer.folder, start, active=rank() == 0)
+    writer = MetricsWriter(checkpointer.folder, start, active=rank() == 0, board=BOARD in cfg.LOGGERS)
     tests = _test_sets(inputs, writer) if inputs.test_sets else None
     hooks: list[Hook] = [
+        LoggersHook(checkpointer.folder, cfg.LOGGERS),
         FiniteHook(cfg.SOLVER.LOG_PERIOD, cfg.TEST.EVAL_PERIOD),
         CompileHook(),
         PictureHook(writer, names, cfg.SOLVER.IMAGE_PERIOD, file_names(inputs.records)),

@@ -20,6 +20,7 @@ from detframe.engine.terminal import PROGRESS, clear_progress, show_progress
 from detframe.engine.trainer import Hook, Trainer, is_due
 from detframe.parallel.collectives import mean_over_ranks
 from detframe.parallel.stopping import RunStopped
+from detframe.solver import group_rates
 from detframe.texts import format_seconds
 
 logger = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ class LogHook(Hook):
             "loss": sum(means),
             **losses,
             "lr": lr,
+            **group_rates(trainer.optimizer),
             "images_per_s": self.images_per_step / per_step,
             "data_wait": waiting,
             "memory_mb": memory_mb(trainer.device),

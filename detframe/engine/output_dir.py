@@ -13,7 +13,10 @@ from pathlib import Path
 from detframe.config.paths import expanded
 from detframe.engine.checkpoint import LAST
 from detframe.engine.lock import locked, refuse_if_locked
-from detframe.engine.metrics_writer import IMAGES_FOLDER, METRICS_FILE, TENSORBOARD_FOLDER
+from detframe.engine.loggers import CSV_FILE
+from detframe.engine.loggers import FOLDER as LOGGERS_FOLDER
+from detframe.engine.metrics_file import METRICS_FILE
+from detframe.engine.metrics_writer import IMAGES_FOLDER, TENSORBOARD_FOLDER
 from detframe.engine.nonfinite import FOLDER as NONFINITE_FOLDER
 from detframe.errors import InUseError, NoPermissionError, NotAFolderError
 from detframe.files import remove_dead_temporaries
@@ -34,6 +37,8 @@ _OWN = (
     "model_*.pth",
     IMAGES_FOLDER,
     TENSORBOARD_FOLDER,
+    LOGGERS_FOLDER,
+    CSV_FILE,
     NONFINITE_FOLDER,
 )
 _PREVIOUS = re.compile(r"previous_(\d{8}-\d{6})(?:-(\d+))?")

@@ -15,7 +15,13 @@ from detframe.evaluation.tt100k import MEASURES, SIZES
 from detframe.registry import nearest
 
 # What fills the registries with detframe's own members
-_MEMBERS = ("detframe.modeling", "detframe.data.formats", "detframe.evaluation", "detframe.solver")
+_MEMBERS = (
+    "detframe.modeling",
+    "detframe.data.formats",
+    "detframe.evaluation",
+    "detframe.solver",
+    "detframe.engine.loggers.processes",
+)
 _COCO_METRICS = ("bbox/AP", "bbox/AP50", "bbox/AP-<class name>", "segm/AP", "keypoints/AP")
 # By evaluator, examples of its metrics; those of others are only known once they have run
 _EXAMPLES = {

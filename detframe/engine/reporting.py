@@ -15,7 +15,7 @@ from detframe.data import MissingImagesError, Records, load_records
 from detframe.engine.commands import given_command
 from detframe.engine.evaluating import TestSets
 from detframe.engine.logs import log_file
-from detframe.engine.metrics_writer import MetricsFile
+from detframe.engine.metrics_file import MetricsFile
 from detframe.engine.output_dir import EVALUATION_FILE, REPORT_FILE
 from detframe.engine.terminal import RESULT
 from detframe.engine.trainer import Hook, Trainer

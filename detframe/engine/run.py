@@ -49,8 +49,10 @@ from detframe.engine.inputs import (
     with_classes,
 )
 from detframe.engine.lock import wait_until_free
+from detframe.engine.loggers.processes import check_loggers
 from detframe.engine.logs import RunLog, run_log
-from detframe.engine.metrics_writer import MetricsFile, MetricsWriter
+from detframe.engine.metrics_file import MetricsFile
+from detframe.engine.metrics_writer import MetricsWriter
 from detframe.engine.newest import open_newest
 from detframe.engine.output_dir import (
     EVALUATION_FILE,
@@ -183,6 +185,7 @@ def _check(cfg: ConfigNode) -> None:
     """What a config can tell by itself, and with the names of data sets and classes that are known."""
     import_modules(cfg)
     check_names(cfg)
+    check_loggers(cfg.LOGGERS)
     build_train_transforms(cfg)  # which names what is wrong with a list of them
     check_data_sets(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
     if cfg.DATASETS.TEST:

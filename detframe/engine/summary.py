@@ -10,6 +10,8 @@ from pathlib import Path
 from detframe.engine.checkpoint import BEST, FINAL, best_weights, periodic_name
 from detframe.engine.commands import program_name
 from detframe.engine.inputs import RunInputs
+from detframe.engine.loggers import CSV_FILE
+from detframe.engine.metrics_writer import TENSORBOARD_FOLDER
 from detframe.engine.saving import BestHook
 from detframe.engine.terminal import RESULT
 from detframe.engine.trainer import Trainer
@@ -25,7 +27,8 @@ _FILES = {
     "report.html": "how good it is, where it fails, likely label errors and what to try next; open it in a browser",
     "config.yaml": "the effective config",
     "metrics.jsonl": "losses and metrics, one JSON object a line",
-    "tensorboard": "the same as curves and pictures",
+    TENSORBOARD_FOLDER: "the same as curves and pictures",
+    CSV_FILE: "the same as a table",
     "images": "training images with their targets; predictions beside ground truth",
     "log.txt": "this log",
 }
@@ -56,7 +59,7 @@ def summarise(trainer: Trainer, inputs: RunInputs, folder: Path, seconds: float,
 
 
 def next_commands(inputs: RunInputs, folder: Path) -> list[str]:
-    """Three commands that a user of this run may want next, ready to be copied."""
+    """Some commands that a user of this run may want next, ready to be copied."""
     weights = best_weights(folder)
     predict = ["--weights", str(weights), "--input", _pictures(inputs), "--output", str(folder / "found")]
     commands = [f"{program_name('predict', 'predict.py')} {shlex.join(predict)}"]
@@ -66,7 +69,8 @@ def next_commands(inputs: RunInputs, folder: Path) -> list[str]:
     else:
         longer = [*config, "--resume", "SOLVER.MAX_ITER", str(2 * inputs.cfg.SOLVER.MAX_ITER)]
         commands.append(f"{program_name('train', 'train_net.py')} {shlex.join(longer)}")
-    return [*commands, f"tensorboard --logdir {shlex.quote(str(folder / 'tensorboard'))}"]
+    board = folder / TENSORBOARD_FOLDER
+    return [*commands, *([f"tensorboard --logdir {shlex.quote(str(board))}"] if board.is_dir() else [])]
 
 
 def _pictures(inputs: RunInputs) -> str:

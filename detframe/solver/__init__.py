@@ -3,7 +3,7 @@
 from detframe.solver.ema import ModelEMA, ModelSWA, WeightAverage, build_average
 from detframe.solver.lr_factors import idle_patterns
 from detframe.solver.optimizers import build_optimizer, load_optimizer_state, parameter_groups, parameter_names
-from detframe.solver.schedules import build_lr_schedule, check_schedule, learning_rate, set_learning_rate
+from detframe.solver.schedules import build_lr_schedule, check_schedule, group_rates, learning_rate, set_learning_rate
 
 __all__ = [
     "ModelEMA",
@@ -13,6 +13,7 @@ __all__ = [
     "build_lr_schedule",
     "build_optimizer",
     "check_schedule",
+    "group_rates",
     "idle_patterns",
     "learning_rate",
     "load_optimizer_state",

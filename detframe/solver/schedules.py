@@ -146,6 +146,12 @@ def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
         group["lr"] = lr * group.get("lr_factor", 1.0)
 
 
+def group_rates(optimizer: Optimizer) -> dict[str, float]:
+    """The rates of the groups whose factor is not 1: {"lr_x0.1": 0.002}."""
+    factors = {group.get("lr_factor", 1.0): group["lr"] for group in optimizer.param_groups}
+    return {f"lr_x{factor:g}": rate for factor, rate in factors.items() if factor != 1}
+
+
 def learning_rate(base_lr: float, schedule: Schedule, iteration: int) -> float:
     """The rate at an iteration; infinite where the schedule's numbers overflow."""
     try:

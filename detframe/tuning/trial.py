@@ -14,7 +14,7 @@ import torch
 
 from detframe.config import ConfigNode
 from detframe.engine.checkpoint import last_checkpoint
-from detframe.engine.metrics_writer import MetricsFile
+from detframe.engine.metrics_file import MetricsFile
 from detframe.engine.preflight import choose_metric
 from detframe.engine.run import train
 from detframe.engine.terminal import errors_alone

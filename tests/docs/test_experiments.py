@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import http.server
+import json
 import re
+import threading
+
+import pytest
 
 import detframe
+from detframe.engine.loggers.__main__ import main
+from detframe.engine.metrics_file import MetricsFile
+from detframe.registry import LOGGERS
 from tests.docs.test_docs import blocks
 from tests.docs.test_tutorial import BLOCK, ROOT
 from tests.engine.conftest import datasets, tiny
@@ -31,4 +39,38 @@ def test_the_callback_of_the_page(tiny, tmp_path, monkeypatch):
 def test_every_point_is_in_the_table():
     named = set(re.findall(r"^\| `(\w+)\(", TEXT, flags=re.MULTILINE))
     own = {name for name in vars(detframe.Hook) if not name.startswith("_")}
-    assert named == own - {"name", "state_dict", "load_state_dict", "after_measuring"}
+    assert named == own - {"name", "state_dict", "load_state_dict", "after_measuring", "check"}
+
+
+@pytest.fixture
+def hook():
+    """A server that takes texts: its port, and what it got."""
+    got = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1], got
+        server.shutdown()
+        LOGGERS._members.pop("chat", None)
+
+
+def test_the_logger_of_the_page(tmp_path, hook):
+    port, got = hook
+    source = dict(BLOCK.findall(TEXT))["my_logger.py"]
+    (tmp_path / "my_logger.py").write_text(source.replace(":8000/", f":{port}/"), encoding="utf-8")
+    run = tmp_path / "cells"
+    run.mkdir()
+    (run / "config.yaml").write_text("SOLVER: {BASE_LR: 0.1}\n")
+    for iteration, values in ((1, {"loss": 1.0}), (2, {"loss": 1.0}), (2, {"bbox/AP": 31.25})):
+        MetricsFile(run).append(iteration, values)
+    assert main([str(run), "chat", "--import", str(tmp_path / "my_logger.py")]) == 0
+    assert got == ["cells: AP 31.2 after 2 iterations", "cells has finished"]

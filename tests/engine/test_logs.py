@@ -7,7 +7,7 @@ import pytest
 
 from detframe.cli.common import log_to_terminal
 from detframe.engine.logs import run_log
-from detframe.engine.metrics_writer import MetricsFile
+from detframe.engine.metrics_file import MetricsFile
 
 
 def test_trim_makes_the_file_as_if_nothing_had_happened(tmp_path):

@@ -15,7 +15,8 @@ import pytest
 
 from detframe.engine import metrics_writer
 from detframe.engine.logs import run_log
-from detframe.engine.metrics_writer import Board, MetricsFile, MetricsWriter
+from detframe.engine.metrics_file import MetricsFile
+from detframe.engine.metrics_writer import Board, MetricsWriter
 from detframe.engine.pictures import PictureHook
 from tests.engine.fakes import make_checkpointer, make_trainer
 

@@ -29,6 +29,7 @@ def installed(monkeypatch):
 
 def test_three_commands_to_copy(tmp_path):
     (tmp_path / "model_best.pth").touch()
+    (tmp_path / "tensorboard").mkdir()
     assert next_commands(inputs(test_sets=True), tmp_path) == [
         f"detframe predict --weights {tmp_path}/model_best.pth --input '/data/my photos' --output {tmp_path}/found",
         f"detframe evaluate --config-file {tmp_path}/config.yaml",
@@ -37,7 +38,7 @@ def test_three_commands_to_copy(tmp_path):
 
 
 def test_without_an_evaluation_there_is_no_best_model(tmp_path):
-    predict, train, _ = next_commands(inputs(test_sets=False), tmp_path)
+    predict, train = next_commands(inputs(test_sets=False), tmp_path)
     assert f"--weights {tmp_path}/model_final.pth" in predict
     assert train == f"detframe train --config-file {tmp_path}/config.yaml --resume SOLVER.MAX_ITER 200"
 

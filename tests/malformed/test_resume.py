@@ -14,7 +14,8 @@ from detframe.engine.build import check_resumable
 from detframe.engine.checkpoint import LAST
 from detframe.engine.hooks import EvaluationHook, LogHook
 from detframe.engine.inputs import resolve_seed
-from detframe.engine.metrics_writer import MetricsFile, MetricsWriter
+from detframe.engine.metrics_file import MetricsFile
+from detframe.engine.metrics_writer import MetricsWriter
 from detframe.engine.newest import find_newest
 from detframe.engine.resuming import saved_leaves
 from detframe.engine.saving import BestHook

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-from detframe.engine.metrics_writer import MetricsFile
+from detframe.engine.metrics_file import MetricsFile
 
 METRIC = "bbox/AP"
 
