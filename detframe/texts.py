@@ -1,6 +1,8 @@
-"""Quantities in words, as logs and terminals show them."""
+"""Quantities in words and rows as tables, as logs and terminals show them."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 def format_seconds(seconds: float, short: bool = False) -> str:
@@ -26,3 +28,13 @@ def format_share(share: float) -> str:
 def counted(number: int, one: str, many: str = "") -> str:
     """A number with its noun: "1 image", "2 images"."""
     return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of words as aligned columns, the first row as header; the first column is flush left, the others right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(w.rjust(width) for w, width in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+    return "\n".join([lines[0].rstrip(), "-" * len(lines[0]), *(line.rstrip() for line in lines[1:])])

@@ -61,7 +61,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def as_text(comparison: Comparison) -> str:
     """What differs, as tables for the terminal."""
-    from detframe.evaluation.table import text_table
+    from detframe.texts import text_table
 
     parts = []
     if comparison.config:

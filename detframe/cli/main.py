@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": ("detframe.cli.evaluate", "AP of trained weights on a test set"),
     "report": ("detframe.cli.report", "the page of a run: how good it is, where it fails, what to try next"),
     "compare": ("detframe.cli.compare", "two or more runs side by side"),
+    "runs": ("detframe.cli.runs", "a table of all runs below a folder"),
     "predict": ("detframe.cli.predict", "draw and save what is found in images or a video"),
     "visualize-data": ("detframe.cli.visualize_data", "draw training images as the model sees them"),
     "shrink-data": ("detframe.cli.shrink_data", "a copy of a data set with smaller images"),

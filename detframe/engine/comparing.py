@@ -17,10 +17,11 @@ from detframe.config import ConfigNode
 from detframe.data.image_files import max_pixels
 from detframe.evaluation.exported import FileModel
 from detframe.evaluation.loop import takes_paste_masks
-from detframe.evaluation.table import format_metric, text_table
+from detframe.evaluation.table import format_metric
 from detframe.parallel.collectives import gather_objects
 from detframe.report.whole_images import EQUAL, WHOLE, ways
 from detframe.structures import Prediction, rescale_prediction
+from detframe.texts import text_table
 
 SizeHW = tuple[int, int]
 

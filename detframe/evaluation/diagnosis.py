@@ -13,8 +13,8 @@ from detframe.arrays.results import ImageResult
 from detframe.evaluation.box_fit import Fit, Pairing, best_fit, best_reading, pair_up
 from detframe.evaluation.ground_truth import GroundTruth
 from detframe.evaluation.scores import score
-from detframe.evaluation.table import format_metric, text_table
-from detframe.texts import counted
+from detframe.evaluation.table import format_metric
+from detframe.texts import counted, text_table
 
 # Below this AP (of 100) something may be wrong rather than weak, and the evaluator says what it saw
 DIAGNOSE_BELOW = 5.0

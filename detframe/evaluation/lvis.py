@@ -17,9 +17,10 @@ from detframe.evaluation.coco import COCOEvaluator, Share
 from detframe.evaluation.ground_truth import GroundTruth, ImageTruth
 from detframe.evaluation.scorer import Protocol, Tally, match, tally
 from detframe.evaluation.scores import mean_percent, metrics_of
-from detframe.evaluation.table import format_metric, text_table
+from detframe.evaluation.table import format_metric
 from detframe.registry import EVALUATORS
 from detframe.structures.lazy_masks import areas_of
+from detframe.texts import text_table
 
 # Detections of an image that count, of all classes together
 LIMIT = 300

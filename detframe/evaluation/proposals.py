@@ -13,9 +13,10 @@ from torchvision.ops import box_iou
 from detframe.arrays.results import ImageResult
 from detframe.evaluation.coco import COCOEvaluator, Share
 from detframe.evaluation.ground_truth import GroundTruth, ImageTruth
-from detframe.evaluation.table import format_metric, text_table
+from detframe.evaluation.table import format_metric
 from detframe.registry import EVALUATORS
 from detframe.structures import Prediction, Target, select
+from detframe.texts import text_table
 
 # How many of the best proposals of an image count
 LIMITS = (100, 1000)

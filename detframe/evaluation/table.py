@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 
+from detframe.texts import text_table
+
 # COCO's ranges of areas, in pixels of the original image
 _SIZES = {"APs": "small (below 32x32)", "APm": "medium (32x32 to 96x96)", "APl": "large (above 96x96)"}
 _MOST_NAMES = 5
@@ -62,16 +64,6 @@ def _some(names: Sequence[str]) -> str:
     if len(names) == 1:
         return f"class {names[0]!r}"
     return f"{len(names)} classes ({', '.join(names[:_MOST_NAMES])}{', ...' if len(names) > _MOST_NAMES else ''})"
-
-
-def text_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of words as aligned columns, the first row as header; the first column is flush left, the others right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(w.rjust(width) for w, width in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]
-    return "\n".join([lines[0].rstrip(), "-" * len(lines[0]), *(line.rstrip() for line in lines[1:])])
 
 
 def _folded(header: list[str], rows: list[list[str]]) -> str:

@@ -15,8 +15,9 @@ from detframe.arrays.results import ImageResult
 from detframe.errors import InvalidValueError
 from detframe.evaluation.coco import COCOEvaluator, Share
 from detframe.evaluation.ground_truth import GroundTruth, ImageTruth
-from detframe.evaluation.table import format_metric, text_table
+from detframe.evaluation.table import format_metric
 from detframe.registry import EVALUATORS
+from detframe.texts import text_table
 
 # From above the first to the second, sides in pixels of the original image: square roots of areas of boxes
 SIZES = {"": (0.0, math.inf), "-small": (0.0, 32.0), "-medium": (32.0, 96.0), "-large": (96.0, 400.0)}

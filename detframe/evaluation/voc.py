@@ -16,8 +16,9 @@ from detframe.errors import InvalidValueError
 from detframe.evaluation.coco import COCOEvaluator, Share
 from detframe.evaluation.ground_truth import GroundTruth, ImageTruth
 from detframe.evaluation.scores import interpolated_ap
-from detframe.evaluation.table import format_metric, text_table
+from detframe.evaluation.table import format_metric
 from detframe.registry import EVALUATORS
+from detframe.texts import text_table
 
 IOU_THRESHOLD = 0.5
 RULES = ("07", "10")

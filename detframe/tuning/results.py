@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 
 from detframe.config import ConfigNode, read_config
 from detframe.engine.commands import program_name
-from detframe.evaluation.table import text_table
+from detframe.engine.run_configs import short_names
 from detframe.files import read_text, write_text
-from detframe.texts import counted, format_share
+from detframe.texts import counted, format_share, text_table
 from detframe.tuning.place import StudyPlace
 from detframe.tuning.study import FINISHED, PRUNED, TrialRow, best_row
 
@@ -77,16 +77,6 @@ def _cells(cfg: ConfigNode, rows: Sequence[TrialRow], reasons: bool) -> list[lis
 
 def _keys(rows: Sequence[TrialRow]) -> list[str]:
     return list(dict.fromkeys(key for row in rows for key in row.settings))
-
-
-def short_names(keys: Sequence[str]) -> list[str]:
-    """Each key by its last words, as many as tell it from the others: BASE_LR, FCOS.NUM_CONVS."""
-    out = []
-    for key in keys:
-        words = key.split(".")
-        tails = [".".join(words[start:]) for start in reversed(range(len(words)))]
-        out.append(next(tail for tail in tails if sum(f".{other}".endswith(f".{tail}") for other in keys) == 1))
-    return out
 
 
 def summary(rows: Sequence[TrialRow]) -> str:

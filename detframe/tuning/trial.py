@@ -24,6 +24,7 @@ from detframe.parallel.stopping import RunStopped
 from detframe.tuning.study import DIVERGED, FAILED, FINISHED, INTERRUPTED, PRUNED, Taken, Trials
 
 logger = logging.getLogger(__name__)
+_own_log = logging.getLogger("detframe.trial")  # that of the training, not of the study
 
 
 class TrialHook(Hook):
@@ -62,8 +63,10 @@ class TrialHook(Hook):
         if not trainer.is_over and self.trial.should_prune():
             self.pruned = True
             trainer.stop_reason = (
-                f"pruned at iteration {trainer.iteration}: {self.metric} {value:.2f} is too far below the other trials"
+                f"stopped early at iteration {trainer.iteration}: pruned, as {self.metric} {value:.2f} is too far "
+                "below the other trials"
             )
+            _own_log.info("%s", trainer.stop_reason)
 
     def _report(self, value: float) -> None:
         self._reported += 1
