@@ -264,12 +264,20 @@ def read_bytes(path: Path, what: str = "") -> bytes:
     Raises:
         ValueError: it is a folder, a pipe or a device. OSError: it cannot be read.
     """
+    with open_regular(path, what) as file:
+        return file.read()
+
+
+def open_regular(path: Path, what: str = "") -> BinaryIO:
+    """A file with content, open for reading. Args, raises: as `read_bytes`."""
     if os.path.isdir(path):
         raise InvalidValueError(f"{_named(path, what)} is a folder; a file was expected")
-    with _opened(path, what) as file:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(_opened(path, what))
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise InvalidValueError(f"{_named(path, what)} is no file with content, but a pipe or a device")
-        return file.read()
+        stack.pop_all()
+    return file
 
 
 def _opened(path: Path, what: str) -> BinaryIO:
@@ -307,9 +315,12 @@ def decoded(data: bytes, name: str, encoding: str = "utf-8-sig") -> str:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        byte = f"0x{data[error.start]:02x}"
-        raise InvalidValueError(
-            f"{name} is not {words} text: line {line} holds the byte {byte}; save it as UTF-8"
-        ) from None
+        raise InvalidValueError(not_in_encoding(name, words, line, error)) from None
     except (LookupError, UnicodeError):
         raise InvalidValueError(f"{name} says that it is in {words!r}, which is no encoding of text") from None
+
+
+def not_in_encoding(name: str, words: str, line: int, error: UnicodeDecodeError) -> str:
+    """What is said of bytes that are no text; `words` name the encoding."""
+    byte = f"0x{error.object[error.start]:02x}"
+    return f"{name} is not {words} text: line {line} holds the byte {byte}; save it as UTF-8"

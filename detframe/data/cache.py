@@ -28,7 +28,7 @@ from detframe.errors import InvalidValueError, MissingFileError
 from detframe.files import open_lock, safe_name
 
 logger = logging.getLogger(__name__)
-FORMAT_VERSION = 8  # raise it when the layout of the cache changes; a change of a reader's code is seen by itself
+FORMAT_VERSION = 9  # raise it when the layout of the cache changes; a change of a reader's code is seen by itself
 _BLOCK = 2**20  # bytes read at a time
 
 
@@ -38,8 +38,12 @@ def cache_folder() -> Path:
 
 
 def cache_key(fields: dict[str, Any], files: Sequence[Path]) -> str:
-    """A name that changes with the catalog entry and with path, size or time of any file it was read from."""
-    stats = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    """A name that changes with the catalog entry and with path, size or times of any file it was read from.
+
+    The time of a file's last change cannot be set back, as that of its content can.
+    """
+    facts = ((file, os.stat(file)) for file in files)
+    stats = [(str(file), f.st_size, f.st_mtime_ns, f.st_ctime_ns, f.st_ino) for file, f in facts]
     text = json.dumps([FORMAT_VERSION, fields, stats], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 

@@ -6,7 +6,7 @@ import bisect
 import functools
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from detframe.errors import InvalidValueError
@@ -19,6 +19,92 @@ ARRAY_SUFFIX = ".npy"  # of an image as channels
 MOST_FILES = 5_000_000  # of a data set; a folder with more is probably a whole disk
 # Folders that programs leave behind, and that hold no data of the user's
 _IGNORED = ("__MACOSX", "__pycache__")
+
+
+class Walk:
+    """The regular files below a folder, one by one, by their names relative to it; hidden ones are left out.
+
+    Links to folders are followed, each folder once, so that links in a circle end: real folders first, and then what
+    links lead to and was not seen yet.
+
+    Attributes:
+        unreadable, unnamed, dangling: as of `Listing`; complete at the end.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.unreadable: list[Path] = []
+        self.unnamed: list[Path] = []
+        self.dangling: list[Path] = []
+        self._linked: list[tuple[str, str]] = []
+        self._visited: set[tuple[int, int]] = set()
+        self._count = 0
+
+    def __iter__(self) -> Iterator[str]:
+        """Raises ValueError where there are more than MOST_FILES."""
+        yield from self._files_of(str(self.root), "")
+        while self._linked:
+            yield from self._files_of(*self._linked.pop(0))
+        self.unnamed.sort()
+        self.dangling.sort()
+
+    def _files_of(self, folder: str, below: str) -> Iterator[str]:
+        """The files of a folder and of those in it, by their names after `below`, the folder's own name here."""
+        todo = [(folder, below)]
+        while todo:
+            folder, below = todo.pop()
+            if not self._is_new(folder):
+                continue
+            folders: list[tuple[str, str]] = []
+            linked: list[tuple[str, str]] = []
+            try:
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        name = os.path.join(below, entry.name)
+                        if self._is_file(entry, name, folders, linked):
+                            yield name
+            except OSError:
+                self.unreadable.append(Path(below))
+                continue
+            todo += sorted(folders)
+            self._linked += sorted(linked)
+
+    def _is_file(
+        self, entry: os.DirEntry[str], below: str, folders: list[tuple[str, str]], linked: list[tuple[str, str]]
+    ) -> bool:
+        """Whether an entry of a folder is a file; what else it is goes where it belongs."""
+        if entry.name.startswith(".") or entry.name in _IGNORED:
+            return False
+        is_link = entry.is_symlink()
+        is_folder = os.path.isdir(entry.path) if is_link else entry.is_dir()
+        is_file = os.path.isfile(entry.path) if is_link else entry.is_file()  # of a link in a circle, no error
+        if not _is_text(entry.name):
+            self.unnamed.append(Path(below))
+        elif is_folder:
+            (linked if is_link else folders).append((entry.path, below))
+        elif is_file:
+            self._counted()
+            return True
+        elif is_link:
+            self.dangling.append(Path(below))
+        return False
+
+    def _counted(self) -> None:
+        self._count += 1
+        if self._count > MOST_FILES:
+            raise InvalidValueError(
+                f"{self.root} has more than {MOST_FILES} files below it; name the folder of the data set itself"
+            )
+
+    def _is_new(self, folder: str) -> bool:
+        try:
+            stat = os.stat(folder)
+        except OSError:
+            return True  # listing it says why
+        key = (stat.st_dev, stat.st_ino)
+        seen = key in self._visited
+        self._visited.add(key)
+        return not seen
 
 
 class Listing:
@@ -39,13 +125,10 @@ class Listing:
         if names is None and is_remote(path):
             names = names_in(path)
         self.root = path if names is not None or path.is_dir() else path.parent
-        self.unreadable: list[Path] = []
-        self.unnamed: list[Path] = []
-        self.dangling: list[Path] = []
-        self._linked: list[tuple[str, str]] = []
-        self._visited: set[tuple[int, int]] = set()
+        walk = Walk(path)
         if names is None:
-            names = self._walk() if path.is_dir() else [path.name]
+            names = sorted(walk) if path.is_dir() else [path.name]
+        self.unreadable, self.unnamed, self.dangling = walk.unreadable, walk.unnamed, walk.dangling
         self.names = list(names)
         self._paths: dict[str, list[tuple[str, Path]]] = {}
         self._by_suffix: dict[str, list[str]] = defaultdict(list)
@@ -88,62 +171,6 @@ class Listing:
         first = bisect.bisect_left(self.names, start)
         last = bisect.bisect_left(self.names, f"{start}\U0010ffff", lo=first)
         return Listing(folder, [name[len(start) :] for name in self.names[first:last]])
-
-    def _walk(self) -> list[str]:
-        """All files; real folders first, then what links lead to and was not seen yet."""
-        found = self._walk_from(str(self.root), "")
-        while self._linked:
-            target, below = self._linked.pop(0)
-            found += self._walk_from(target, below)
-        return sorted(found)
-
-    def _walk_from(self, folder: str, below: str) -> list[str]:
-        """The files of a folder, by their names after `below`, the folder's own name in this listing."""
-        found: list[str] = []
-        todo = [(folder, below)]
-        while todo:
-            folder, below = todo.pop()
-            if not self._is_new(folder):
-                continue
-            try:
-                with os.scandir(folder) as entries:
-                    listed = sorted(entries, key=lambda entry: entry.name)
-            except OSError:
-                self.unreadable.append(Path(below))
-                continue
-            for entry in listed:
-                self._sort(entry, os.path.join(below, entry.name), found, todo)
-            if len(found) > MOST_FILES:
-                raise InvalidValueError(
-                    f"{self.root} has more than {MOST_FILES} files below it; name the folder of the data set itself"
-                )
-        return found
-
-    def _sort(self, entry: os.DirEntry[str], below: str, found: list[str], todo: list[tuple[str, str]]) -> None:
-        """Put one entry of a folder where it belongs."""
-        if entry.name.startswith(".") or entry.name in _IGNORED:
-            return
-        is_link = entry.is_symlink()
-        is_folder = os.path.isdir(entry.path) if is_link else entry.is_dir()
-        is_file = os.path.isfile(entry.path) if is_link else entry.is_file()  # of a link in a circle, no error
-        if not _is_text(entry.name):
-            self.unnamed.append(Path(below))
-        elif is_folder:
-            (self._linked if is_link else todo).append((entry.path, below))
-        elif is_file:
-            found.append(below)
-        elif is_link:
-            self.dangling.append(Path(below))
-
-    def _is_new(self, folder: str) -> bool:
-        try:
-            stat = os.stat(folder)
-        except OSError:
-            return True  # listing it says why
-        key = (stat.st_dev, stat.st_ino)
-        seen = key in self._visited
-        self._visited.add(key)
-        return not seen
 
 
 def _is_text(name: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,10 @@ import numpy as np
 from detframe.data.findings import Finding
 from detframe.data.image_names import ImageNames
 from detframe.data.listing import Listing
-from detframe.data.packing import MISSING_IMAGE, PackedDataset, missing_example
+from detframe.data.name_hashes import NameHashes
+from detframe.data.object_findings import MISSING_IMAGE
+from detframe.data.packing import PackedDataset, missing_example
+from detframe.data.present import known_present, note_present, stamps_of
 from detframe.errors import MissingFileError
 from detframe.storage import TRUSTED_SECONDS, address_of, can_list, is_remote, names_in, storage_folder
 
@@ -35,18 +38,30 @@ def absent_images(packed: PackedDataset, folder: Path) -> np.ndarray:
     """
     if is_remote(folder):
         return _absent_elsewhere(packed, address_of(folder))
-    starts = packed.arrays["file_start"].tolist()
-    paths = bytes(packed.arrays["file_bytes"])
-    folders: dict[str, set[str]] = {}
-    absent = np.zeros(len(packed), dtype=bool)
+    if packed.folder is not None and known_present(packed.folder):
+        return np.zeros(len(packed), dtype=bool)
+    numbers: dict[str, int] = {}  # of the folders that images lie in
+    folder_of, hashes = np.empty(len(packed), dtype=np.int32), np.empty(len(packed), dtype=np.int64)
     for row in range(len(packed)):
-        path = paths[starts[row] : starts[row + 1]].decode()
-        parent, name = os.path.split(path)
-        if parent not in folders:
-            folders[parent] = _names_in(parent)
-        # a file system may know a name in other letters, and a link may lead nowhere
-        absent[row] = name not in folders[parent] and not os.path.exists(path)
+        parent, name = os.path.split(packed.file_name(row))
+        folder_of[row], hashes[row] = numbers.setdefault(parent, len(numbers)), hash(name)
+    stamps = stamps_of(numbers)
+    absent = ~_listed(list(numbers), folder_of, hashes)
+    if packed.folder is not None and not absent.any():
+        note_present(packed.folder, stamps)
+    for row in np.flatnonzero(absent).tolist():  # a file system may know a name in other letters, or it is a link
+        absent[row] = not os.path.exists(packed.file_name(row))
     return absent
+
+
+def _listed(folders: Sequence[str], folder_of: np.ndarray, hashes: np.ndarray) -> np.ndarray:
+    """bool (I,): the images whose names, by their hashes, stand in the lists of their folders; each is listed once."""
+    found = np.zeros(len(hashes), dtype=bool)
+    order = np.argsort(folder_of, kind="stable")
+    ends = np.cumsum(np.bincount(folder_of, minlength=len(folders)))
+    for folder, rows in zip(folders, np.split(order, ends)[:-1], strict=True):
+        found[rows] = NameHashes.of(_names_in(folder)).holds(hashes[rows])
+    return found
 
 
 def _absent_elsewhere(packed: PackedDataset, folder: str) -> np.ndarray:
@@ -71,13 +86,13 @@ def _is_fresh(mark: Path) -> bool:
         return False
 
 
-def _names_in(folder: str) -> set[str]:
+def _names_in(folder: str) -> Iterator[str]:
     """What lies in a folder, but for links; nothing where it cannot be listed."""
     try:
         with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if not entry.is_symlink()}
+            yield from (entry.name for entry in entries if not entry.is_symlink())
     except (OSError, ValueError):
-        return set()
+        return
 
 
 def with_missing(packed: PackedDataset, absent: np.ndarray, folder: Path) -> PackedDataset:

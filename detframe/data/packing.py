@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import os
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -19,8 +20,19 @@ from typing import Any
 
 import numpy as np
 
-from detframe.data.findings import ERROR, NOTE, Finding, Findings, Kind, from_line
+from detframe.data.findings import ERROR, NOTE, Finding, Findings, from_line
 from detframe.data.metadata import Metadata
+from detframe.data.object_findings import (
+    CLIPPED,
+    INFINITE,
+    MISSING_IMAGE,
+    NO_AREA,
+    NO_POSITION,
+    OVERHANG,
+    SAME_FILE,
+    SAME_ID,
+    SAME_OBJECT,
+)
 from detframe.data.segmentations import PackedMask, is_finite_area, no_mask_message, pack_segmentation
 from detframe.errors import InvalidValueError
 from detframe.storage import address_of
@@ -50,52 +62,6 @@ ARRAYS = {
 }
 MIN_SIDE = 0.01  # pixels; a narrower box is degenerate (and could lose its width in float32)
 FAR_KEYPOINT = 2.0**24  # pixels; what lies farther away is no position
-OVERHANG = 2.0  # pixels by which a box may reach beyond its image without a word
-
-NO_AREA = Kind(
-    "box has no area inside the image and was left out",
-    "boxes have no area inside the image and were left out",
-    examples=1,
-    code="box-without-area",
-)
-INFINITE = Kind(
-    "box has an infinite number and was left out", "boxes have infinite numbers and were left out", code="infinite-box"
-)
-CLIPPED = Kind(
-    f"box reaches more than {OVERHANG:.0f} pixels beyond its image and was clipped to it",
-    f"boxes reach more than {OVERHANG:.0f} pixels beyond their images and were clipped to them",
-    code="clipped-box",
-)
-NO_POSITION = Kind(
-    "keypoint has no finite position, and counts as not annotated",
-    "keypoints have no finite position, and count as not annotated",
-    code="infinite-keypoint",
-)
-SAME_ID = Kind(
-    "annotation has an id that another one has; all were numbered anew",
-    "annotations have an id that another one has; all were numbered anew",
-    code="annotation-id-twice",
-)
-SAME_OBJECT = Kind(
-    "object has the box and the class of another one of its image, and both are kept",
-    "objects have the box and the class of others of their images, and all are kept",
-    code="object-twice",
-    remedy="each counts in training and evaluation: delete what was annotated twice",
-)
-SAME_FILE = Kind(
-    "image file is listed under several ids, and counts as several images",
-    "image files are listed under several ids, and count as several images each",
-    code="image-listed-twice",
-    remedy="list each image once, with all its objects",
-)
-MISSING_IMAGE = Kind(
-    "annotated image does not exist and was left out",
-    "annotated images do not exist and were left out",
-    examples=5,
-    code="missing-image",
-    severity=ERROR,
-    remedy="copy the images to where the annotations name them, or delete their annotations",
-)
 
 
 def missing_example(name: str, near: str) -> str:
@@ -148,8 +114,7 @@ class PackedDataset:
 
     def file_name(self, row: int) -> str:
         """Absolute path of image `row`."""
-        start, end = self.arrays["file_start"][row : row + 2]
-        return self.arrays["file_bytes"][start:end].tobytes().decode()
+        return path_of(self.arrays, row)
 
     def judged(self, row: int) -> tuple[np.ndarray, np.ndarray] | None:
         """Labels absent from image `row`, and those not annotated exhaustively, int64; None where it is not known."""
@@ -168,6 +133,17 @@ class PackedDataset:
         first, last = a["polygon_start"][obj : obj + 2]
         cuts = a["point_start"][first : last + 1]
         return [np.array(a["points"][s:e]) for s, e in itertools.pairwise(cuts)]
+
+
+def path_of(arrays: Mapping[str, np.ndarray], row: int) -> str:
+    """Absolute path of image `row`."""
+    start, end = arrays["file_start"][row : row + 2]
+    return arrays["file_bytes"][start:end].tobytes().decode()
+
+
+def _as_array(column: array[Any], dtype: Any) -> np.ndarray:
+    """A column as it lies in memory, without copying it."""
+    return np.frombuffer(column, dtype=dtype) if len(column) else np.zeros(0, dtype=dtype)
 
 
 def map_folder(
@@ -195,38 +171,39 @@ class RecordBuilder:
         self.findings = findings if findings is not None else Findings()
         codes = {np.int32: "i", np.int64: "q", np.float32: "f", np.float64: "d", np.bool_: "B", np.uint8: "B"}
         self._columns: dict[str, array[Any]] = {key: array(codes[dtype]) for key, dtype in ARRAYS.items()}
-        for key in ("object_start", "file_start", "polygon_start", "point_start", "rle_start", "judged_start"):
+        for key in ("object_start", "file_start"):
             self._columns[key].append(0)
         self._size_hw = (0, 0)
         self._file_name = ""
         self._has_masks = self._judged = False
         self._without_mask, self._first_without = 0, ""
         self._fractions = self._boxes = 0
-        self._files: set[str] = set()
+        self._paths = array("q")  # the hashes of the images' paths
         self._missing: list[str] = []
         self._objects: set[tuple[float, ...]] = set()  # of the image begun last
 
     def add_image(self, file_name: str | Path, image_id: int, size_hw: tuple[int, int]) -> None:
         """Begin the next image; the objects that follow belong to it."""
         c, path = self._columns, address_of(file_name)
-        if path in self._files:
-            self.findings.add(SAME_FILE, path)
-        self._files.add(path)
+        self._paths.append(hash(path))
         self._objects.clear()
         c["file_bytes"].frombytes(path.encode())
         c["file_start"].append(len(c["file_bytes"]))
         c["image_ids"].append(image_id)
         c["sizes_hw"].extend(size_hw)
         c["object_start"].append(len(c["labels"]))
-        c["judged_start"].append(len(c["judged"]))
-        self._size_hw, self._file_name = size_hw, Path(file_name).name
+        if self._judged:
+            c["judged_start"].append(len(c["judged"]))
+        self._size_hw, self._file_name = size_hw, os.path.basename(path)
 
     def add_judgement(self, negative: Iterable[int], partial: Iterable[int]) -> None:
         """Say of the image begun last which labels are known to be absent, and which are not annotated exhaustively."""
         c = self._columns
+        if not self._judged:
+            c["judged_start"].extend(itertools.repeat(0, len(c["image_ids"]) + 1))
+            self._judged = True
         c["judged"].extend([*negative, *(-label for label in partial)])
         c["judged_start"][-1] = len(c["judged"])
-        self._judged = True
 
     def add_missing(self, name: str, near: str = "") -> None:
         """Note an annotated image that does not exist; nothing of it is packed.
@@ -307,12 +284,19 @@ class RecordBuilder:
         return x1, y1, x2, y2
 
     def _add_mask(self, mask: PackedMask) -> None:
+        """The mask of the next object; before the first one that is something, nothing is kept."""
         c = self._columns
+        if not mask and not self._has_masks:
+            return
+        if not self._has_masks:
+            for key in ("polygon_start", "rle_start"):
+                c[key].extend(itertools.repeat(0, len(c["labels"]) + 1))
+            c["point_start"].append(0)
+            self._has_masks = True
         for points in mask.polygons:
             c["points"].frombytes(points.tobytes())
             c["point_start"].append(len(c["points"]))
         c["rle_bytes"].frombytes(mask.code)
-        self._has_masks |= bool(mask)
         c["polygon_start"].append(len(c["point_start"]) - 1)
         c["rle_start"].append(len(c["rle_bytes"]))
 
@@ -340,24 +324,20 @@ class RecordBuilder:
 
     def build(self) -> PackedDataset:
         """The packed arrays. `.warnings` says what was left out; whoever reads the data set shows them once."""
-        arrays: dict[str, np.ndarray] = {
-            key: np.array(column, dtype=ARRAYS[key]) for key, column in self._columns.items()
-        }
+        arrays = {key: _as_array(column, ARRAYS[key]) for key, column in self._columns.items()}
         arrays["sizes_hw"] = arrays["sizes_hw"].reshape(-1, 2)
         arrays["boxes"] = arrays["boxes"].reshape(-1, 4)
         points = len(self.metadata.keypoint_names)
         arrays["keypoints"] = arrays["keypoints"].reshape(-1, points, 3) if points else arrays["keypoints"]
-        if not self._has_masks:
-            for key in ("polygon_start", "point_start", "points", "rle_start", "rle_bytes"):
-                arrays[key] = arrays[key][:0]
-        if not self._judged:
-            arrays["judged_start"] = arrays["judged_start"][:0]
+        self._count_same_files(arrays)
         arrays["ann_ids"] = self._unique_ids(arrays["ann_ids"])
         self._add_sentences()
         return PackedDataset(self.metadata, arrays, (), None, self.findings.found(), self._missing)
 
     def _unique_ids(self, ids: np.ndarray) -> np.ndarray:
         """The file's ids, or new ones where pycocotools would be misled: it takes id 0 for "no match"."""
+        if not len(ids) or (ids[0] > 0 and (ids[1:] > ids[:-1]).all()):
+            return ids
         given, counts = np.unique(ids[ids != 0], return_counts=True)
         for number in given[counts > 1]:
             self.findings.add(SAME_ID, f"annotation {number}")
@@ -365,6 +345,21 @@ class RecordBuilder:
             logger.debug("%s: annotation ids are not unique or not positive; numbered anew", self.metadata.name)
             return np.arange(1, len(ids) + 1)
         return ids
+
+    def _count_same_files(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Find the images whose file was listed before."""
+        hashes = np.array(self._paths, dtype=np.int64)
+        order = np.argsort(hashes, kind="stable")
+        same = hashes[order[1:]] == hashes[order[:-1]]
+        if not same.any():
+            return
+        suspects = np.unique(np.concatenate([order[1:][same], order[:-1][same]]))
+        seen: set[str] = set()
+        for row in suspects.tolist():
+            path = path_of(arrays, row)
+            if path in seen:
+                self.findings.add(SAME_FILE, path)
+            seen.add(path)
 
     def _add_sentences(self) -> None:
         if self._has_masks and self._without_mask:

@@ -134,7 +134,7 @@ def test_the_cache_is_used_and_renewed(tmp_path: Path, monkeypatch: pytest.Monke
     catalog = str(write_coco(tmp_path, [annotation(1, 1, [0, 0, 9, 9])]))
     first = load_records(["mine"], catalog)
     assert first._parts[0].folder is not None
-    monkeypatch.setattr("detframe.data.formats.coco._read_json", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr("detframe.data.formats.coco.read_tables", lambda file: pytest.fail("read again"))
     again = load_records(["mine"], catalog)
     assert again.metadata == first.metadata
     assert again[0]["boxes"].tolist() == first[0]["boxes"].tolist()

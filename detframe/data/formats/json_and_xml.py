@@ -6,6 +6,7 @@ import codecs
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -39,21 +40,54 @@ def read_json(path: Path, unread: str = "") -> Any:
 def parse_json(text: str, where: str) -> Any:
     """What a JSON text says; `where` is for messages. Raises ValueError as `read_json`."""
     try:
-        return json.loads(text, object_pairs_hook=_object)
-    except _RepeatedKeyError as error:
-        raise InvalidValueError(f"malformed JSON in {where}: {error}") from None
-    except json.JSONDecodeError as error:
-        raise InvalidValueError(
-            f"malformed JSON in {where}, line {error.lineno}, column {error.colno}: {error.msg}"
-        ) from None
-    except RecursionError:
-        raise InvalidValueError(
-            f"malformed JSON in {where}: its lists and objects lie thousands deep in one another"
-        ) from None
-    except ValueError:
-        found = _LONG_NUMBER.search(text)
-        line = text.count("\n", 0, found.start()) + 1 if found else 1
-        raise InvalidValueError(f"malformed JSON in {where}, line {line}: a number of thousands of digits") from None
+        return json.loads(text, object_pairs_hook=unique_keys)
+    except REFUSALS as error:
+        raise fault_of(error, where, text, lambda at: _place(text, at)) from None
+
+
+class RepeatedKeyError(Exception):
+    """An object has a key twice, and which of the values was meant cannot be known."""
+
+    def __init__(self, pairs: Sequence[tuple[str, Any]]) -> None:
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        super().__init__(f"an object has the key {shown(twice)} twice; it begins with {shown(dict(pairs[:3]))}")
+
+
+# What Python's parser raises with `unique_keys`
+REFUSALS = (RepeatedKeyError, RecursionError, ValueError)
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a JSON file. Raises RepeatedKeyError where a key stands twice in it."""
+    out = dict(pairs)
+    if len(out) < len(pairs):
+        raise RepeatedKeyError(pairs)
+    return out
+
+
+def fault_of(error: Exception, where: str, text: str, place: Callable[[int], tuple[int, int]]) -> InvalidValueError:
+    """What to raise for one of REFUSALS.
+
+    Args:
+        text: what was parsed.
+        place: gives the line and the column of a character of it.
+    """
+    start = f"malformed JSON in {where}"
+    if isinstance(error, json.JSONDecodeError):
+        return InvalidValueError("{}, line {}, column {}: {}".format(start, *place(error.pos), error.msg))
+    if isinstance(error, RepeatedKeyError):
+        return InvalidValueError(f"{start}: {error}")
+    if isinstance(error, RecursionError):
+        return InvalidValueError(f"{start}: its lists and objects lie thousands deep in one another")
+    found = _LONG_NUMBER.search(text)
+    return InvalidValueError(
+        f"{start}, line {place(found.start() if found else 0)[0]}: a number of thousands of digits"
+    )
+
+
+def _place(text: str, at: int) -> tuple[int, int]:
+    return text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
 
 
 def _without(data: bytes, key: str) -> bytes:
@@ -65,19 +99,6 @@ def _without(data: bytes, key: str) -> bytes:
             kept += [data[at : found.end()], b"null"]
             at = end + 1
     return b"".join([*kept, data[at:]])
-
-
-class _RepeatedKeyError(Exception):
-    """An object has a key twice, and which of the values was meant cannot be known."""
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    out = dict(pairs)
-    if len(out) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise _RepeatedKeyError(f"an object has the key {shown(twice)} twice; it begins with {shown(dict(pairs[:3]))}")
-    return out
 
 
 # ------------------------------------------------------------------ XML, in the encoding that it declares

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from detframe.data.findings import ERROR, Findings
-from detframe.data.packing import OVERHANG
+from detframe.data.object_findings import OVERHANG
 from detframe.structures.lazy_masks import draw, encode
 
 Box = tuple[float, float, float, float]  # xyxy, in pixels
