@@ -19,7 +19,7 @@ from detframe.data.formats.lvis import with_file_name
 from detframe.errors import InvalidValueError, shown
 
 EXAMPLES = 5  # how many of the same finding a message lists
-_CHUNK = 2**20  # annotations that are looked up at a time
+_CHUNK = 2**16  # annotations that are looked up at a time
 
 
 class Members:

@@ -21,7 +21,7 @@ from detframe.data.formats.json_and_xml import REFUSALS, RepeatedKeyError, fault
 from detframe.errors import InvalidValueError
 from detframe.files import decoded, not_in_encoding, open_regular
 
-_BLOCK = 2**20  # bytes read at a time
+_BLOCK = 2**18  # bytes read at a time
 _NEAR_END = 32  # characters; nearer to the end of what was read, a fault may be that the rest is missing
 _PREVIEW = 13  # members of a list that a message may show
 _BLANK = " \t\n\r\v\f"  # what bytes.strip() takes away
