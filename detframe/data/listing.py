@@ -53,21 +53,24 @@ class Walk:
         todo = [(folder, below)]
         while todo:
             folder, below = todo.pop()
-            if not self._is_new(folder):
-                continue
-            folders: list[tuple[str, str]] = []
-            linked: list[tuple[str, str]] = []
-            try:
-                with os.scandir(folder) as entries:
-                    for entry in entries:
-                        name = os.path.join(below, entry.name)
-                        if self._is_file(entry, name, folders, linked):
-                            yield name
-            except OSError:
-                self.unreadable.append(Path(below))
-                continue
-            todo += sorted(folders)
-            self._linked += sorted(linked)
+            if self._is_new(folder):
+                yield from self._files_in(folder, below, todo)
+
+    def _files_in(self, folder: str, below: str, todo: list[tuple[str, str]]) -> Iterator[str]:
+        """The files right in a folder; the folders in it go to `todo`."""
+        folders: list[tuple[str, str]] = []
+        linked: list[tuple[str, str]] = []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    name = os.path.join(below, entry.name)
+                    if self._is_file(entry, name, folders, linked):
+                        yield name
+        except OSError:
+            self.unreadable.append(Path(below))
+            return
+        todo += sorted(folders)
+        self._linked += sorted(linked)
 
     def _is_file(
         self, entry: os.DirEntry[str], below: str, folders: list[tuple[str, str]], linked: list[tuple[str, str]]
