@@ -107,7 +107,8 @@ def public_names(path: str) -> dict[str, str]:
         constants = [name for name in values if len(name) > 1 and name != "logger"]
         names = [name for name in [*constants, *defined] if not name.startswith("_")]
     folders = {item.name for item in (ROOT / path).parent.iterdir() if item.is_dir()}
-    return {name: f"{module}.{name}" for name in names if name not in folders}
+    in_order = sorted(names, key=str.isupper)  # constants at the end
+    return {name: f"{module}.{name}" for name in in_order if name not in folders}
 
 
 def _described(module: str, name: str) -> str:
@@ -119,7 +120,13 @@ def _described(module: str, name: str) -> str:
 def reference(path: str) -> str:
     """The page of a module in the API reference."""
     module = dotted(path)
-    lines = [f"# {module}", "", f"::: {module}", "    options: {members: false, show_root_heading: false}", ""]
+    lines = [
+        f"# {module}",
+        "",
+        f"::: {module}",
+        "    options: {members: false, show_root_heading: false, show_root_toc_entry: false}",
+        "",
+    ]
     elsewhere = {place for other in modules() if other != path for place in public_names(other).values()}
     for name, place in public_names(path).items():
         if module == "detframe" and place in elsewhere:
