@@ -1,4 +1,4 @@
-"""Every command and program of README.md is run, in the order of the page, in a folder with the data that it speaks of."""
+"""Every command and program of README.md is run, in the order of the page, on data such as it speaks of."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(raccoons / name, folder / "cells" / name)
         shutil.copy(raccoons / "annotations" / f"{name}.json", folder / "cells")
     shutil.copytree(raccoons / "val", folder / "photos")
-    for name, picture in zip(("a.jpg", "b.jpg"), sorted((raccoons / "val").iterdir())):
+    for name, picture in zip(("a.jpg", "b.jpg"), sorted((raccoons / "val").iterdir()), strict=False):
         shutil.copy(picture, folder / name)
     for kind, text in BLOCKS:
         if kind == "yaml":
