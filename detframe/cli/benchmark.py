@@ -7,7 +7,6 @@ import contextlib
 import json
 import logging
 import statistics
-import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from detframe.cli.arguments import add_config_arguments, add_consent_argument, base_parser, natural, positive
 from detframe.cli.benchmark_compile import benchmark_compile
+from detframe.cli.benchmark_data import benchmark_data
 from detframe.cli.benchmark_evaluation import benchmark_evaluation
 from detframe.cli.benchmark_operations import benchmark_operations, targets_for
 from detframe.cli.benchmark_roofline import benchmark_roofline
+from detframe.cli.benchmark_scaling import add_scaling_arguments, benchmark_scaling
 from detframe.cli.benchmark_steps import (
     autocast,
     benchmark_folding,
@@ -29,7 +30,6 @@ from detframe.cli.benchmark_steps import (
 )
 from detframe.cli.benchmark_weights import benchmark_weights, without_overrides
 from detframe.cli.common import load_config, log_to_terminal, run_command
-from detframe.errors import InvalidValueError
 from detframe.files import write_text
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from detframe.config import ConfigNode
-    from detframe.data import Records
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +54,8 @@ of a training step (forward and backward) and of inference. Without --config-fil
 torchvision's, else the config's detector; with --verbose it names the lines that most of them come from.
 --what roofline runs the convolutions and matrix products of a step alone, in turn with the step, and prints their share
 of its time; of which models and of what size as --what ops; with --verbose it names what takes the rest.
+--what scaling computes a step on many GPUs from the measured parts of one, from what links and processors are said to
+do, and, with a --config-file, from what the loader gives; it names what holds each up. --ranks 2 takes real steps too.
 --what evaluation times AP by detframe and by pycocotools for the same predictions, 100 an image.
 
 --weights A B C times files instead, each in a process of its own, with the same images in turn, so that a slow machine
@@ -65,7 +66,7 @@ the data of the first file's config or of --data.
 
 example: detframe benchmark --weights model_best.pth model.onnx model_int8.onnx --threads 2
 """
-CHOICES = ("train", "inference", "stages", "data", "folding", "evaluation", "ops", "roofline", "compile")
+CHOICES = ("train", "inference", "stages", "data", "folding", "evaluation", "ops", "roofline", "compile", "scaling")
 NUM_CLASSES = 90
 # name -> torchvision's class, the config with which we compute the same
 MODELS = {
@@ -76,7 +77,6 @@ MODELS = {
 }
 DENSE = ("fcos", "retinanet")
 BOXES_PER_IMAGE = 10
-PLAIN_READING = (("INPUT.DECODE", "exact"), ("DATALOADER.CACHE_RAM", 0.0))
 # Random weights give every class a score of 1/91; with larger ones, some pass the threshold: 100 detections an image
 SURE = 12.0
 
@@ -114,6 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=positive, default=7, help="measured rounds, after two not counted (7)")
     parser.add_argument("--threads", type=natural, default=0, help="CPU threads; 0 leaves PyTorch's choice")
     parser.add_argument("--json", "--output", metavar="FILE", help="also write the results here")
+    add_scaling_arguments(parser)
     add_consent_argument(parser)
     return run_command(parser, argv, _run)
 
@@ -144,6 +145,8 @@ def _run(args: argparse.Namespace) -> int:
         results["ops"] = _operations(args, cfg)
     if "roofline" in args.what:
         results["roofline"] = _roofline(args, cfg)
+    if "scaling" in args.what:
+        results["scaling"] = _scaling(args, cfg)
     if "data" in args.what:
         results["data"] = benchmark_data(cfg, args.rounds)
     if "evaluation" in args.what:
@@ -196,6 +199,16 @@ def _roofline(args: argparse.Namespace, cfg: ConfigNode) -> dict[str, Any]:
         measure = partial(interleave, rounds=args.rounds, device=device)
         out |= benchmark_roofline(name, model, batch, args.precision, measure, device)
     return out
+
+
+def _scaling(args: argparse.Namespace, cfg: ConfigNode) -> dict[str, Any]:
+    from detframe.parallel.device import resolve_device
+
+    device = resolve_device(cfg.MODEL.DEVICE)
+    args.model = args.model or "faster_rcnn"
+    rows, images, targets = _models_and_batch(args, cfg, device)
+    ((name, models),) = rows
+    return {name: benchmark_scaling(args, cfg, name, models[-1], (images, targets), device)}
 
 
 def _models_and_batch(
@@ -357,44 +370,3 @@ def _timed(parts: dict[str, nn.Module], rows: dict[str, list[float]], device: to
     finally:
         for handle in handles:
             handle.remove()
-
-
-def benchmark_data(cfg: ConfigNode, rounds: int) -> dict[str, float]:
-    """Images per second of the training loader alone, over `rounds` times 20 batches after a warm-up.
-
-    Where the config decodes small or keeps images in memory, also of one that does neither, 20 batches in turn.
-    """
-    from detframe.engine.inputs import load_train_records
-
-    if not cfg.DATASETS.TRAIN:
-        raise InvalidValueError(
-            "--what data needs a data set: give a --config-file, or the override DATASETS.TRAIN NAME"
-        )
-    records, plain = load_train_records(cfg), cfg.changed(PLAIN_READING)
-    ways = {"images_per_s": cfg} | ({"plain_images_per_s": plain} if plain != cfg else {})
-    loaders = {name: _warm_loader(of, records) for name, of in ways.items()}
-    rates: dict[str, list[float]] = {name: [] for name in ways}
-    clock = time.perf_counter if cfg.DATALOADER.NUM_WORKERS else time.process_time  # other programs do not count
-    for _ in range(rounds):
-        for name, loader in loaders.items():
-            start = clock()
-            count = sum(len(next(loader)[0]) for _ in range(20))
-            rates[name].append(count / (clock() - start))
-    out = {name: statistics.median(row) for name, row in rates.items()}
-    for name, row in rates.items():
-        how = f"INPUT.DECODE {ways[name].INPUT.DECODE}, DATALOADER.CACHE_RAM {ways[name].DATALOADER.CACHE_RAM:g}"
-        numbers = ", ".join(cfg.DATASETS.TRAIN), how, out[name], min(row), max(row)
-        logger.info("data      %s (%s): %.0f images/s (spread %.0f-%.0f)", *numbers)
-    return out
-
-
-def _warm_loader(cfg: ConfigNode, records: Records) -> Iterator[Any]:
-    """A training loader that has given some batches; an epoch, where it keeps the images."""
-    from detframe.config import resolve_durations
-    from detframe.data import build_train_loader, images_per_epoch
-
-    epoch = images_per_epoch(cfg, records)
-    loader = iter(build_train_loader(resolve_durations(cfg, epoch), records))
-    for _ in range(5 + (epoch // cfg.SOLVER.IMS_PER_BATCH if cfg.DATALOADER.CACHE_RAM else 0)):
-        next(loader)
-    return loader

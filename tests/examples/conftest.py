@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 from collections.abc import Iterable, Iterator
 from types import ModuleType
 
@@ -25,6 +26,13 @@ def load_example(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         pytest.skip(f"{name}.py needs {error.name}")
     return module
+
+
+def free_port() -> int:
+    """A port of the loopback on which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 class ColourDetector:

@@ -1,0 +1,90 @@
+"""A training in the real Ray: a worker that is killed costs nothing but the steps since the newest checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import ROOT
+from tests.engine.conftest import datasets
+from tests.engine.ranks import tiny_config
+
+__all__ = ["datasets"]
+MEASURED = ("images_per_s", "data_wait", "memory_mb")
+SECONDS = 300  # a busy machine starts Ray's processes slowly
+
+
+@pytest.fixture
+def config(datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    pytest.importorskip("ray.train", reason="ray_train.py needs ray")
+    for name, value in {
+        "DETFRAME_DATASETS": datasets,
+        "DETFRAME_CACHE": datasets / "cache",
+        "PYTHONPATH": ROOT,
+        "PYTHONUNBUFFERED": 1,
+        "OMP_NUM_THREADS": 1,
+        "RAY_worker_niceness": 0,
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_USAGE_STATS_ENABLED": 0,
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": SECONDS,
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    words = ("SOLVER.MAX_ITER", 40, "SOLVER.STEPS", (30,), "SOLVER.CHECKPOINT_PERIOD", 10, "TEST.EVAL_PERIOD", 20)
+    path = tmp_path / "tiny.yaml"
+    path.write_text(tiny_config(words).dump())
+    return path
+
+
+def wait_for(what, process: subprocess.Popen, log: Path):
+    """What `what()` returns, when it returns something."""
+    for _ in range(10 * SECONDS):
+        found = what()
+        if found:
+            return found
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.1)
+    raise AssertionError(log.read_text())
+
+
+def rows(folder: Path) -> list[dict]:
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key not in MEASURED} for row in found]
+
+
+@pytest.mark.slow
+def test_a_run_with_a_killed_worker_ends_as_an_undisturbed_one(config: Path, tmp_path: Path):
+    alone, storage, log = tmp_path / "alone", tmp_path / "ray", tmp_path / "ray.log"
+    command = [sys.executable, ROOT / "tools" / "train_net.py", "--num-gpus", "2", "--config-file", config]
+    subprocess.run([*map(str, command), "OUTPUT_DIR", str(alone)], check=True, capture_output=True)
+
+    example = [ROOT / "examples" / "ray_train.py", "--config-file", config, "--storage", storage, "--name", "killed"]
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, *map(str, example)], stdout=file, stderr=file, cwd=tmp_path, start_new_session=True
+        )
+    try:
+        snapshot = storage / "killed" / "checkpoint_manager_snapshot.json"
+        wait_for(lambda: snapshot.is_file() and "checkpoint_" in snapshot.read_text(), process, log)
+        os.kill(int(re.findall(r"pid=(\d+)\) world_rank=1", log.read_text())[-1]), signal.SIGKILL)
+        assert process.wait(timeout=2 * SECONDS) == 0, log.read_text()
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+    kept = sorted((storage / "killed").glob("checkpoint_*/model_final.pth"))[-1].parent
+    gone_on = re.findall(r"going on from \S+model_(\d+)\.pth at iteration \d+ of 40", (kept / "log.txt").read_text())
+    assert [int(number) for number in gone_on] in ([10], [20], [30])
+    one, two = (torch.load(folder / "model_final.pth", weights_only=True)["model"] for folder in (alone, kept))
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+    assert rows(kept) == rows(alone)
+    assert "'iteration': 40" in log.read_text() and "bbox/AP" in log.read_text()
+    assert not Path("/tmp/detframe_killed").exists()
