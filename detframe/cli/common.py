@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from detframe.cli.arguments import parse
 from detframe.cli.errors import guard
 from detframe.config import ConfigNode, read_config
-from detframe.config.paths import expanded
 from detframe.config.reference import explain
 from detframe.engine.terminal import Terminal, verbosity
 from detframe.errors import MissingFileError
@@ -88,15 +87,14 @@ def trained_weights(cfg: ConfigNode) -> str:
     """
     if cfg.source("MODEL.WEIGHTS") == "an override" and cfg.MODEL.WEIGHTS:
         return str(cfg.MODEL.WEIGHTS)
-    from detframe.engine.checkpoint import best_weights
+    from detframe.engine.output_place import weights_in
 
-    folder = expanded(cfg.OUTPUT_DIR)
-    found = best_weights(folder)
-    if found.is_file():
-        return str(found)
+    found = weights_in(cfg.OUTPUT_DIR)
+    if found:
+        return found
     if cfg.MODEL.WEIGHTS:
         return str(cfg.MODEL.WEIGHTS)
     raise MissingFileError(
-        f"nothing to evaluate: OUTPUT_DIR {folder} holds no checkpoint, and MODEL.WEIGHTS is empty; "
+        f"nothing to evaluate: OUTPUT_DIR {cfg.OUTPUT_DIR} holds no checkpoint, and MODEL.WEIGHTS is empty; "
         f"add the override MODEL.WEIGHTS path/to/model_final.pth"
     )

@@ -11,6 +11,8 @@ from pathlib import Path
 from detframe.cli.arguments import base_parser
 from detframe.cli.common import log_to_terminal, run_command
 from detframe.config.paths import expanded
+from detframe.errors import InvalidValueError
+from detframe.storage.folders import is_store
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +37,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     log_to_terminal()
+    from detframe.engine.output_place import OF_REPORT, borrowed
     from detframe.engine.report_run import report_run
     from detframe.engine.terminal import RESULT
 
     output = html_file(args.output) if args.output else None
-    path = report_run(expanded(args.folder), output)
-    logger.info("report written to %s", path, extra=RESULT)
+    if args.open and output is None and is_store(args.folder):
+        raise InvalidValueError(
+            f"--open shows a page of this machine; name one with --output, as {args.folder} is none"
+        )
+    with borrowed(args.folder, OF_REPORT) as folder:
+        path = report_run(folder, output)
+    logger.info("report written to %s", path if output or not is_store(args.folder) else args.folder, extra=RESULT)
     if args.open:
         webbrowser.open(path.resolve().as_uri())
     return 0
@@ -52,8 +60,6 @@ def html_file(name: str) -> Path:
     Raises:
         ValueError: it is no HTML file.
     """
-    from detframe.errors import InvalidValueError
-
     path = expanded(name)
     if path.suffix.lower() not in (".html", ".htm"):
         raise InvalidValueError(f"--output {name} must be the name of an HTML file, as report.html")

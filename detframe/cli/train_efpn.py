@@ -14,6 +14,7 @@ from detframe.cli.errors import run_processes
 from detframe.config import ConfigNode, shipped_folder
 from detframe.config.paths import expanded
 from detframe.errors import MissingFileError
+from detframe.storage.folders import joined
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +69,9 @@ def load_stages(args: argparse.Namespace) -> list[ConfigNode]:
     rest = [word for pair in overrides.items() for word in pair] + args.opts[len(args.opts) // 2 * 2 :]
     stages: list[ConfigNode] = []
     for file in stage_files(args.stages):
-        words = [*rest, "OUTPUT_DIR", str(Path(output) / file.stem)] if output else list(rest)
+        words = [*rest, "OUTPUT_DIR", joined(output, file.stem)] if output else list(rest)
         if stages:
-            words += ["MODEL.WEIGHTS", str(Path(stages[-1].OUTPUT_DIR) / "model_final.pth")]
+            words += ["MODEL.WEIGHTS", joined(stages[-1].OUTPUT_DIR, "model_final.pth")]
         elif first_weights:
             words += ["MODEL.WEIGHTS", first_weights]
         stages.append(load_config(argparse.Namespace(config_file=str(file), opts=words), custom_imports=False))

@@ -20,6 +20,7 @@ from detframe.compat.download import download
 from detframe.compat.pickles import numpy_globals, read_pickle, reason_of
 from detframe.config.paths import expanded
 from detframe.errors import InvalidValueError
+from detframe.storage.folders import local_file
 from detframe.torch_files import DAMAGE, beginning, is_torch_file, read_torch_file
 
 _PICKLE = b"\x80"  # of protocol 2 or newer
@@ -31,7 +32,8 @@ def read_weights(path_or_url: str | Path) -> Any:
 
     Args:
         path_or_url: a local file, an http(s) address (with "#sha256=..." to have it checked; kept in a cache),
-            "torchvision://ResNet50_Weights.IMAGENET1K_V1", or another name of `body_weights`, as "msra://R-50".
+            an object in a store ("s3://bucket/run/model_best.pth"), "torchvision://ResNet50_Weights.IMAGENET1K_V1", or
+            another name of `body_weights`, as "msra://R-50".
 
     Raises:
         FileNotFoundError: no such file, or one that is not in the cache while DETFRAME_OFFLINE is set.
@@ -40,7 +42,7 @@ def read_weights(path_or_url: str | Path) -> Any:
         ConnectionError: a failed download.
     """
     name = address_of_weights(str(path_or_url))
-    path = download(name) if name.startswith(("http://", "https://")) else expanded(name)
+    path = download(name) if name.startswith(("http://", "https://")) else expanded(local_file(name))
     return read_checkpoint(path)
 
 

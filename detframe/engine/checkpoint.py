@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -120,16 +120,22 @@ def periodic_name(iteration: int) -> str:
     return f"model_{iteration:07d}.pth"
 
 
-def iteration_of(periodic: Path) -> int:
-    """The iteration in the name of a training checkpoint."""
-    match = _PERIODIC.fullmatch(periodic.name)
+def iteration_of(periodic: Path | str) -> int:
+    """The iteration in the name of a training checkpoint; -1 for any other name."""
+    match = _PERIODIC.fullmatch(Path(periodic).name)
     return int(match[1]) if match is not None else -1
 
 
 def periodic_checkpoints(folder: Path) -> list[Path]:
     """The training checkpoints of a run, whole or not, the newest first."""
-    found = [path for path in folder.glob("model_*.pth") if _PERIODIC.fullmatch(path.name) and path.is_file()]
-    return sorted(found, key=iteration_of, reverse=True)
+    return [
+        folder / name for name in periodic_names(path.name for path in folder.glob("model_*.pth") if path.is_file())
+    ]
+
+
+def periodic_names(names: Iterable[str]) -> list[str]:
+    """Those of some names that training checkpoints have, the newest first."""
+    return sorted((name for name in names if _PERIODIC.fullmatch(name)), key=iteration_of, reverse=True)
 
 
 def best_weights(folder: Path) -> Path:
@@ -137,8 +143,12 @@ def best_weights(folder: Path) -> Path:
 
     Where there is none of these, the path of model_final.pth.
     """
-    found = [folder / name for name in FOR_USE if (folder / name).is_file()]
-    return next(iter([*found, *periodic_checkpoints(folder)]), folder / FINAL)
+    return folder / (best_name({path.name for path in folder.glob("model_*.pth") if path.is_file()}) or FINAL)
+
+
+def best_name(names: Collection[str]) -> str:
+    """The one of a run's files that `best_weights` means; "" where there is none."""
+    return next(iter([*(name for name in FOR_USE if name in names), *periodic_names(names)]), "")
 
 
 def read_pointer(folder: Path) -> tuple[Path | None, str]:

@@ -9,6 +9,7 @@ from detframe.backends import Session, open_model
 from detframe.config import ConfigNode, carried_config, get_cfg
 from detframe.config.paths import expanded
 from detframe.errors import InvalidValueError, listed
+from detframe.storage.folders import local_file
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def open_exported(cfg: ConfigNode) -> tuple[Session, ConfigNode]:
     Raises:
         ValueError: an override of what the file holds, or of what it cannot do. Otherwise as `open_model`.
     """
-    session = open_model(expanded(cfg.MODEL.WEIGHTS), cfg.MODEL.DEVICE)
+    session = open_model(expanded(local_file(cfg.MODEL.WEIGHTS)), cfg.MODEL.DEVICE)
     carried = carried_config(session.card.config, session.path, session.card.version)
     defaults = dict(get_cfg().leaves())
     given = {key: value for key, value in cfg.leaves() if cfg.source(key) != "the default" or value != defaults[key]}

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from detframe.errors import InUseError
 from detframe.files import open_lock
@@ -146,18 +147,29 @@ def _is_same_file(handle: int, path: Path) -> bool:
 
 
 def _write_holder(handle: int) -> None:
-    now = time.strftime("%Y-%m-%d %H:%M:%S")
-    holder = Holder(socket.gethostname(), os.getpid(), now, process_identity(os.getpid()))
     os.ftruncate(handle, 0)
-    os.write(handle, json.dumps(asdict(holder)).encode())  # it was opened just now, so it is at the start
+    os.write(handle, json.dumps(asdict(this_process())).encode())  # it was opened just now, so it is at the start
+
+
+def this_process() -> Holder:
+    """This process, as a holder from now on."""
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    return Holder(socket.gethostname(), os.getpid(), now, process_identity(os.getpid()))
 
 
 def read_holder(path: Path) -> Holder | None:
     """What a lock file says; None if it says nothing (yet)."""
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        return holder_of(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+
+
+def holder_of(fields: Any) -> Holder | None:
+    """The holder in the content of a lock; None where there is none."""
+    try:
         return Holder(str(fields["host"]), int(fields["pid"]), str(fields["since"]), str(fields.get("identity", "")))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -174,7 +186,7 @@ def _is_held_by_word(path: Path) -> bool:
     """On a file system without locks: whether the process named in the file still runs here."""
     holder = read_holder(path)
     here = holder is not None and holder.host == socket.gethostname()
-    if holder is not None and here and _lives(holder):
+    if holder is not None and here and lives(holder):
         return True
     past = f"; {path} names {holder}" if holder is not None and not here else ""
     logger.warning(
@@ -185,7 +197,8 @@ def _is_held_by_word(path: Path) -> bool:
     return False
 
 
-def _lives(holder: Holder) -> bool:
+def lives(holder: Holder) -> bool:
+    """Whether a process of this machine still runs."""
     if os.name != "posix":  # there is no harmless signal elsewhere
         return False
     try:

@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,7 +25,7 @@ LAUNCH_FILE = ".launch"  # who trains here, for attempts to come
 EVALUATION_FILE = "evaluation.json"
 REPORT_FILE = "report.html"  # report.json lies beside it
 # What a run makes, and what was measured of it; everything else in the folder is the user's and stays where it is
-_OWN = (
+OWN = (
     "log*.txt",
     METRICS_FILE,
     EVALUATION_FILE,
@@ -140,16 +140,26 @@ def nothing_to_resume(folder: Path) -> str:
     older = older_runs(folder)
     if not older:
         return text
-    whole = [path for path in older if any(path.glob("model_*.pth"))]
-    names = ", ".join(str(path) if path in whole else f"{path} (without a checkpoint)" for path in older)
-    how = f"; to go on with one, set OUTPUT_DIR to its folder, as OUTPUT_DIR {whole[0]}" if whole else ""
-    return f"{text}. Older runs lie in {names}{how}"
+    return f"{text}. {where_older({str(path): any(path.glob('model_*.pth')) for path in older})}"
+
+
+def where_older(runs: Mapping[str, bool]) -> str:
+    """Which older runs there are, by their places, the newest first, and whether each has a checkpoint."""
+    names = ", ".join(place if whole else f"{place} (without a checkpoint)" for place, whole in runs.items())
+    first = next((place for place, whole in runs.items() if whole), "")
+    how = f"; to go on with one, set OUTPUT_DIR to its folder, as OUTPUT_DIR {first}" if first else ""
+    return f"Older runs lie in {names}{how}"
 
 
 def older_runs(folder: Path) -> list[Path]:
     """The folders into which `set_aside` has moved runs, the newest first."""
-    found = [(match, path) for path in folder.glob("previous_*") if (match := _PREVIOUS.fullmatch(path.name))]
-    return [path for match, path in sorted(found, key=lambda f: (f[0][1], int(f[0][2] or 1)), reverse=True)]
+    return [folder / name for name in older_names(path.name for path in folder.glob("previous_*"))]
+
+
+def older_names(names: Iterable[str]) -> list[str]:
+    """Those of some names that `previous_name` has given, the newest first."""
+    found = [match for name in names if (match := _PREVIOUS.fullmatch(name))]
+    return [match[0] for match in sorted(found, key=lambda match: (match[1], int(match[2] or 1)), reverse=True)]
 
 
 def holds_run(folder: Path) -> bool:
@@ -165,17 +175,20 @@ def set_aside(folder: Path, also: Sequence[str] = ()) -> Path:
     Args:
         also: names of more files to move.
     """
-    name = f"previous_{time.strftime('%Y%m%d-%H%M%S')}"
-    target = folder / name
-    number = 1
-    while target.exists():
-        number += 1
-        target = folder / f"{name}-{number}"
+    target = folder / previous_name(path.name for path in folder.iterdir())
     target.mkdir()
-    for pattern in (*_OWN, *also):
+    for pattern in (*OWN, *also):
         for path in sorted(folder.glob(pattern)):
             os.replace(path, target / path.name)
     return target
+
+
+def previous_name(taken: Iterable[str]) -> str:
+    """A name for an older run of now, other than those that are taken."""
+    name, there, number = f"previous_{time.strftime('%Y%m%d-%H%M%S')}", set(taken), 1
+    while (found := name if number == 1 else f"{name}-{number}") in there:
+        number += 1
+    return found
 
 
 def moved_path(path: str, folder: Path, target: Path) -> str:

@@ -48,7 +48,6 @@ from detframe.engine.inputs import (
     tile_warnings,
     with_classes,
 )
-from detframe.engine.lock import wait_until_free
 from detframe.engine.loggers.processes import check_loggers
 from detframe.engine.logs import RunLog, run_log
 from detframe.engine.metrics_file import MetricsFile
@@ -56,13 +55,10 @@ from detframe.engine.metrics_writer import MetricsWriter
 from detframe.engine.newest import open_newest
 from detframe.engine.output_dir import (
     EVALUATION_FILE,
-    check_place,
     check_writable,
-    checkpoint_files,
-    claimed,
-    nothing_to_resume,
     prepare,
 )
+from detframe.engine.output_place import OutputPlace, borrowed, output_place
 from detframe.engine.preflight import check_data_sets, check_names, choose_metric
 from detframe.engine.random_numbers import reproducible
 from detframe.engine.relaunch import Standing, standing
@@ -117,28 +113,29 @@ def train(cfg: ConfigNode | str | Path, resume: bool = False, callbacks: Sequenc
 def train_checked(cfg: ConfigNode, resume: bool = False, callbacks: Sequence[Hook] = ()) -> dict[str, float]:
     """`train` with a config that `validate` has seen, as `read_config` gives it."""
     callbacks = check_callbacks(callbacks)
-    folder = expanded(cfg.OUTPUT_DIR)
+    place = output_place(cfg.OUTPUT_DIR)
     stop = StopSignals(cfg.SOLVER.REQUEUE_EXIT_CODE)
-    with stop.handled(), own_surroundings(), ExitStack() as held:
+    with stop.handled(), own_surroundings(), place, ExitStack() as held:
         try:
             with stop.at_once(nothing_to_save=True):
-                start = _start(cfg, folder, resume, callbacks, held)
+                start = _start(cfg, place, resume, callbacks, held)
         except RunStopped as stopped:
-            text = (
-                f"stopped by {signal_name(stopped.signum)} before the training began; OUTPUT_DIR {folder} is as it was"
-            )
+            name = signal_name(stopped.signum)
+            text = f"stopped by {name} before the training began; OUTPUT_DIR {place} is as it was"
             logger.warning("%s", text)
             raise stop.error(stopped.signum, text) from None
         if start.trainer is None:
             start.log.begin()
             logger.info("%s", "\n".join(start.notes))
+            on_rank_zero(place.complete, "to complete OUTPUT_DIR")
             return start.metrics
         start.trainer.stop = stop
-        claim = claimed(folder, start.resume, start.files, cfg.MODEL.WEIGHTS)
+        start.trainer.hooks += place.hooks()
+        claim = place.claimed(start.resume, start.files, cfg.MODEL.WEIGHTS, cfg.SOLVER.KEEP_LAST)
         start.notes += on_rank_zero(lambda: held.enter_context(claim), "to prepare OUTPUT_DIR")
-        on_rank_zero(lambda: start.standing.write(folder, start.inputs.cfg), "to write into OUTPUT_DIR")
+        on_rank_zero(lambda: start.standing.write(place.folder, start.inputs.cfg), "to write into OUTPUT_DIR")
         start.log.begin()
-        return _train(start, start.trainer, folder)
+        return _train(start, start.trainer, place.folder)
 
 
 @dataclass
@@ -155,16 +152,19 @@ class _Start:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-def _start(cfg: ConfigNode, folder: Path, resume: bool, callbacks: Sequence[Hook], held: ExitStack) -> _Start:
+def _start(cfg: ConfigNode, place: OutputPlace, resume: bool, callbacks: Sequence[Hook], held: ExitStack) -> _Start:
     """Everything up to the first batch, on every rank; `held` closes what it has opened. The disk is only read."""
     _check(cfg)
     held.enter_context(process_group(cfg.MODEL.DEVICE, cfg.PROCESS_GROUP_TIMEOUT))
     held.enter_context(storage.using(storage.Settings.of(cfg)))
+    folder = place.folder
     log = held.enter_context(run_log(folder, rank(), at_once=False))
+    on_rank_zero(place.bring_launch, "to look at OUTPUT_DIR")
     here = standing(folder)
     resume, cfg = resume or here.goes_on, here.fitted(cfg)
     share_of_batch(cfg.SOLVER.IMS_PER_BATCH, world_size(), cfg.SOLVER.ACCUMULATE_STEPS)
-    files = on_rank_zero(lambda: _look_at(folder, cfg, here), "to look at OUTPUT_DIR")
+    # a process of the attempt before waits as long, on a host that is cut off
+    files = place.look(resume, 60 * (cfg.PROCESS_GROUP_TIMEOUT + 1) if here.goes_on else 0.0)
     log_start("training")
     here.tell()
     _log_translation(cfg)
@@ -176,8 +176,8 @@ def _start(cfg: ConfigNode, folder: Path, resume: bool, callbacks: Sequence[Hook
     held.enter_context(reproducible(inputs.cfg))
     trainer = _build(inputs, folder, checkpoint, callbacks, held)
     trainer.saved = Path(checkpoint.source) if checkpoint is not None else None
+    notes = on_rank_zero(place.notes, "to look at OUTPUT_DIR") if resume and checkpoint is None else []
     barrier()  # rank 0 touches the disk only when every rank stands
-    notes = [nothing_to_resume(folder)] if resume and checkpoint is None else []
     return _Start(inputs, files, log, here, resume, notes, trainer)
 
 
@@ -214,13 +214,6 @@ def _build(
         logger.log(level, "%s", line)
     trainer.fetch()
     return trainer
-
-
-def _look_at(folder: Path, cfg: ConfigNode, here: Standing) -> dict[str, int]:
-    if here.goes_on:  # a process of the attempt before waits as long, on a host that is cut off
-        wait_until_free(folder, 60 * (cfg.PROCESS_GROUP_TIMEOUT + 1))
-    check_place(folder)
-    return checkpoint_files(folder)
 
 
 def _log_translation(cfg: ConfigNode) -> None:
@@ -296,8 +289,8 @@ def evaluate(cfg: ConfigNode | str | Path, allow_custom_imports: bool = False) -
         check_data_sets(cfg, cfg.DATASETS.TEST)
     device = cfg.MODEL.DEVICE if exported is None else "cpu"
     group = process_group(device, cfg.PROCESS_GROUP_TIMEOUT)
-    with own_surroundings(), group, storage.using(storage.Settings.of(cfg)):
-        folder = expanded(cfg.OUTPUT_DIR)
+    settings = storage.using(storage.Settings.of(cfg))
+    with own_surroundings(), group, settings, borrowed(cfg.OUTPUT_DIR) as folder:
         on_rank_zero(lambda: check_writable(folder), "to look at OUTPUT_DIR")
         with run_log(folder, rank(), at_once=False) as log:
             log_start("evaluation")

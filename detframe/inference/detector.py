@@ -21,6 +21,7 @@ from detframe.inference.kinds import KINDS, ArrayKind, as_kind, kind_wanted
 from detframe.inference.prediction import ImagePrediction
 from detframe.inference.sharing import Shared
 from detframe.inference.tiling import Progress, Tiles, Tiling, predicted_in_tiles, tiling_of
+from detframe.storage.folders import local_file
 
 if TYPE_CHECKING:
     from detframe.config import ConfigNode
@@ -62,7 +63,7 @@ class Detector(Shared):
         An ONNX file needs onnxruntime and an .xml openvino, and neither imports torch. What a file was exported with is
         fixed: its precision, its NMS, its thresholds. A .pt2 is a program: load those that you trust.
 
-        A folder of `save_pretrained` is one, too.
+        A folder of `save_pretrained` is one, too; and any of them may lie in an object store ("s3://bucket/model.pth").
 
         Args:
             device: "auto", "cpu", "cuda" or "cuda:1"; for OpenVINO "auto", "cpu" or "gpu".
@@ -81,6 +82,7 @@ class Detector(Shared):
         """
         if arrays not in KINDS:
             raise InvalidValueError(f"arrays is {arrays!r}; it must be one of {', '.join(KINDS)}")
+        path = local_file(path)
         if is_exported(path):
             if amp != "auto":
                 raise InvalidValueError(f"amp is {amp!r}, but {path} has the precision that it was exported with")

@@ -37,6 +37,7 @@ from detframe.recipes.trial import DoesNotFit, Measure, measure
 from detframe.recipes.weights import find_weights
 from detframe.recipes.wish import NEEDS, SIZES, Choice, Wish
 from detframe.registry import nearest
+from detframe.storage.folders import is_store
 from detframe.texts import counted
 
 logger = logging.getLogger(__name__)
@@ -106,6 +107,12 @@ def output_folder(request: Request) -> str:
     given = _given(request.overrides).get("OUTPUT_DIR", "")
     if given and request.output and Path(given) != Path(request.output):
         raise InvalidValueError(f"--output {request.output} and OUTPUT_DIR {given} are two folders; name one of them")
+    if is_store(given or request.output):
+        raise InvalidValueError(
+            f"{given or request.output}: what is chosen for data is written into a folder of this machine first. "
+            f"`detframe configure --data {request.path} --output DIR` writes it there, and `detframe train "
+            f"--config-file DIR/recipe.yaml OUTPUT_DIR {given or request.output}` trains into the store"
+        )
     return str(given or request.output or Path("output") / name_of(expanded(request.path)))
 
 

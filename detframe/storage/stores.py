@@ -45,7 +45,7 @@ def fetch(address: str, path: Path) -> None:
     """
 
     def act() -> None:
-        _client(address).get_file(_named(address), str(path))
+        client_of(address).get_file(_named(address), str(path))
 
     persistently(address, act)
 
@@ -58,7 +58,7 @@ def fetch_part(address: str, start: int, size: int) -> bytes:
     """
 
     def act() -> bytes:
-        data = _client(address).cat_file(_named(address), start=start, end=start + size)
+        data = client_of(address).cat_file(_named(address), start=start, end=start + size)
         if len(data) > size:
             raise InvalidValueError(
                 f"{address}: the server sends the whole file where a part is asked for; shards need one that knows "
@@ -75,7 +75,7 @@ def facts_of(address: str, patience: float | None = None) -> Facts:
     """What a store says of an object; errors, and `patience`, as of `persistently`."""
 
     def act() -> Facts:
-        client = _client(address)
+        client = client_of(address)
         try:
             return _facts(client.info(_named(address)))
         except FileNotFoundError:
@@ -102,7 +102,7 @@ def objects_below(address: str, deep: bool = True) -> dict[str, Facts]:
         )
 
     def act() -> dict[str, Facts]:
-        client = _client(address)
+        client = client_of(address)
         found = client.find(_named(address), maxdepth=None if deep else 1, detail=True)
         if not found:
             _check_bucket(client, address)
@@ -116,7 +116,7 @@ def objects_below(address: str, deep: bool = True) -> dict[str, Facts]:
 @contextmanager
 def opened_by_parts(address: str, block: int) -> Iterator[Any]:
     """An object as a file that can be sought, read in blocks of so many bytes."""
-    with _client(address).open(_named(address), "rb", block_size=block, cache_type="readahead") as file:
+    with client_of(address).open(_named(address), "rb", block_size=block, cache_type="readahead") as file:
         yield file
 
 
@@ -126,7 +126,7 @@ def _check_bucket(client: Any, address: str) -> None:
         raise missing_bucket(address)
 
 
-def _client(address: str) -> Any:
+def client_of(address: str) -> Any:
     """The client of this process for a store."""
     import fsspec
 

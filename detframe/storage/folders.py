@@ -1,0 +1,163 @@
+"""A folder on an object store into which a run writes: s3://bucket/run, gs://…, or what else fsspec writes to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from detframe.errors import FileAccessError, UserError
+from detframe.storage.addresses import LISTED, scheme_of
+from detframe.storage.faults import explained, reason
+from detframe.storage.materialised import here
+from detframe.storage.retrying import persistently
+from detframe.storage.stores import client_of
+
+WRITABLE = (*LISTED, "file", "memory")
+T = TypeVar("T")
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+", re.ASCII)
+
+
+def is_store(path: str | Path) -> bool:
+    """Whether a text, or the path made of one, is an address into which a run can write."""
+    found = _ADDRESS.match(str(path))
+    return found is not None and found[1].lower() in WRITABLE
+
+
+def local_file(path: str | Path) -> str | Path:
+    """A file in a store as one of this machine, which is fetched where it is not here as it is there; others as given.
+
+    Raises:
+        UserError: it does not exist, or cannot be read.
+    """
+    if not is_store(path):
+        return path
+    address = address_with_slashes(path)
+    if address.endswith(".xml"):  # OpenVINO's, whose weights are in a file beside it
+        here(f"{address.removesuffix('.xml')}.bin")
+    return here(address)
+
+
+def address_with_slashes(path: str | Path) -> str:
+    """The address in a text, or in the path made of one, in which a slash is lost."""
+    found = _ADDRESS.match(str(path))
+    if found is None:
+        return str(path)
+    slashes = ":///" if found[1].lower() == "file" else "://"
+    return f"{found[1].lower()}{slashes}{str(path)[found.end() :]}"
+
+
+def joined(folder: str | Path, name: str) -> str:
+    """The path or address of a name in a folder, which may lie in a store."""
+    return f"{address_with_slashes(folder).rstrip('/')}/{name}" if is_store(folder) else str(Path(folder) / name)
+
+
+class StoreFolder:
+    """The objects below an address. Each is put as a whole: until that has ended there is the one before, or none.
+
+    What reads asks again after a lost connection, and what writes does not: its callers go on meanwhile.
+
+    Args:
+        address: with or without a slash at its end, or as a path, in which one of its slashes is lost.
+    """
+
+    def __init__(self, address: str | Path) -> None:
+        self.address = address_with_slashes(address).rstrip("/")
+
+    def __str__(self) -> str:
+        return self.address
+
+    def at(self, name: str) -> str:
+        """The address of an object."""
+        return f"{self.address}/{name}"
+
+    # ------------------------------------------------------------------ reading
+    def names(self) -> set[str]:
+        """The names of all objects, with slashes; none where there is no such folder.
+
+        Raises:
+            OSError, ValueError, ImportError: as `persistently`.
+        """
+
+        def act() -> set[str]:
+            store = client_of(self.address)
+            start = len(self._path(store)) + 1
+            return {str(name)[start:] for name in store.find(self.address)} - {""}
+
+        return persistently(self.address, act)
+
+    def read(self, name: str, patience: float | None = None) -> bytes | None:
+        """What an object holds; None where there is none. Errors as of `names`.
+
+        Args:
+            patience: seconds for which to ask again; None: as the settings say.
+        """
+
+        def act() -> bytes | None:
+            try:
+                return bytes(client_of(self.address).cat_file(self.at(name)))
+            except FileNotFoundError:
+                return None
+
+        return persistently(self.address, act, patience)
+
+    def fetch(self, name: str, path: Path) -> None:
+        """Write an object to a file; errors as of `names`."""
+        persistently(self.address, lambda: client_of(self.address).get_file(self.at(name), str(path)))
+
+    # ------------------------------------------------------------------ writing
+    def put(self, path: Path, name: str) -> None:
+        """Make an object of a file, in parts where it is large; raises what the store's library does."""
+        client_of(self.address).put_file(str(path), self.at(name))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Make an object of some bytes; errors as of `put`."""
+        self._make_place(name)
+        client_of(self.address).pipe_file(self.at(name), data)
+
+    def remove(self, name: str) -> None:
+        """Take an object away, if there is one; errors as of `put`."""
+        try:
+            client_of(self.address).rm_file(self.at(name))
+        except FileNotFoundError:
+            return
+
+    def move(self, name: str, target: str) -> None:
+        """Give an object another name, without sending it; errors as of `put`."""
+        self._make_place(target)
+        store = client_of(self.address)
+        store.cp_file(self.at(name), self.at(target))
+        store.rm_file(self.at(name))
+
+    def surely(self, act: Callable[[], T]) -> T:
+        """What an action on the store gives, which is tried again after a lost connection; errors as of `names`."""
+        return persistently(self.address, act)
+
+    def check_writable(self) -> None:
+        """Write a small object and take it away again.
+
+        Raises:
+            OSError, ValueError, ImportError: it cannot be written; says why and what to do.
+        """
+        name = f".probe-{uuid4().hex[:12]}"
+        try:
+            self.surely(lambda: self.write(name, b"x"))
+            self.surely(lambda: self.remove(name))
+        except UserError as error:
+            raise type(error)(f"OUTPUT_DIR {self} cannot be written. {error}") from None
+
+    def refusal(self, error: Exception) -> UserError:
+        """An error of the store, in words for the user."""
+        known = explained(error, self.address)
+        return known or FileAccessError(f"{self.address} does not answer: {reason(error)}")
+
+    def _make_place(self, name: str) -> None:
+        """The folder in which an object lies, where the store has folders: of others this would make a bucket."""
+        if scheme_of(self.address) in ("file", "memory"):
+            store = client_of(self.address)
+            store.makedirs(store._parent(self.at(name)), exist_ok=True)
+
+    def _path(self, store: Any) -> str:
+        return str(store._strip_protocol(self.address)).rstrip("/")
