@@ -140,6 +140,12 @@ def client_of(address: str) -> Any:
         return _clients[key]
 
 
+def forget_client(address: str) -> None:
+    """Make a new client for a store when one is needed again."""
+    with _making:
+        _clients.pop((os.getpid(), scheme_of(address)), None)
+
+
 def _options(scheme: str) -> dict[str, Any]:
     """Settings under which a client does not wait for minutes, and forgets what it has listed."""
     options: dict[str, Any] = {"use_listings_cache": False}

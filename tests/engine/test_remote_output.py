@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from detframe.checkpoint import Checkpoint
+from detframe.cli import report
 from detframe.cli.errors import guard
 from detframe.engine import evaluate, output_place, remote_lock, train
 from detframe.engine.output_place import local_folder, weights_in
 from detframe.engine.trainer import Hook
 from detframe.errors import InUseError, UserError
 from detframe.inference import Detector
-from detframe.storage import mirror, settings, stores
+from detframe.storage import folders, mirror, settings, stores
 from detframe.storage.folders import StoreFolder
 from tests.bucket_server import KEYS, cable_to, make_bucket, s3_server
 
@@ -27,6 +28,7 @@ def quick(monkeypatch):
     """Looks and beats that tests need not wait for."""
     monkeypatch.setattr(mirror, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr(remote_lock, "BEAT_SECONDS", 0.2)
+    monkeypatch.setattr(folders, "_CALL_SECONDS", 5.0)
     monkeypatch.setattr(remote_lock, "_SETTLE_SECONDS", 0.0)
 
 
@@ -124,8 +126,11 @@ def test_a_run_its_evaluation_its_report_and_its_detector(remote, server, tmp_pa
     metrics = evaluate(remote("run", "MODEL.WEIGHTS", "s3://runs/run/model_final.pth"))
     assert json.loads(server.content("run/evaluation.json"))["metrics"].keys() == metrics.keys()
     assert b"training data" in server.content("run/log.txt")
+    server.client.delete_object(Bucket="runs", Key="run/report.html")
+    assert report.main(["s3://runs/run"]) == 0
+    assert b"<html" in server.content("run/report.html")
     detector = Detector.load("s3://runs/run/model_best.pth", "cpu")
-    assert len(detector.meta["class_names"]) == 5 or detector.meta["class_names"]
+    assert detector.meta["iteration"] == 4 and len(detector.meta["class_names"]) == 5
 
 
 def test_a_bare_machine_goes_on_bit_for_bit(remote, server, tiny, tmp_path):

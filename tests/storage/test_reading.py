@@ -129,7 +129,7 @@ def test_access_that_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> None:
         raise PermissionError("The key AKIASECRET…") from ClientError(answer, "GetObject")
 
-    monkeypatch.setattr(storage.stores, "_client", refuse)
+    monkeypatch.setattr(storage.stores, "client_of", refuse)
     with pytest.raises(NoPermissionError) as error:
         content("s3://private/1.jpg")
     assert str(error.value).startswith("s3://private/1.jpg may not be read: access was refused (HTTP 403, InvalidAcc")

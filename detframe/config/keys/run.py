@@ -9,8 +9,8 @@ RUN = section(
     resume=HOW,
     CUSTOM_IMPORTS=Key((), 'Python modules or files that register classes or add keys of your own (docs/own_keys.md), '
         'e.g. ["my_pkg.my_backbone", "path/to/file.py"]', like=NAMES),
-    OUTPUT_DIR=Key("output", "Where a run writes its log, metrics, checkpoints and pictures: a folder, or one on an object "
-        "store, as s3://bucket/run (docs/storage.md)"),
+    OUTPUT_DIR=Key("output", "Where a run writes its log, metrics, checkpoints and pictures: a folder, or one on an "
+        "object store, as s3://bucket/run (docs/storage.md)"),
     LOGGERS=Key(("tensorboard",), "Where the numbers and pictures of a training go beside metrics.jsonl and images/: "
         "some of [tensorboard, wandb, mlflow, csv], or one of your own; [] nowhere. None of them can stop or slow a "
         "run (docs/experiments.md)", registry="LOGGERS"),
