@@ -25,7 +25,7 @@ from detframe.engine.checkpoint import (
     periodic_names,
 )
 from detframe.engine.lock import refuse_if_locked, wait_until_free
-from detframe.engine.metrics_writer import METRICS_FILE
+from detframe.engine.metrics_file import METRICS_FILE
 from detframe.engine.newest import read_training_checkpoint
 from detframe.engine.nonfinite import FOLDER as NONFINITE_FOLDER
 from detframe.engine.output_dir import (
