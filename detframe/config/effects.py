@@ -74,6 +74,8 @@ def without_effect(cfg: ConfigNode) -> Iterator[str]:
     averaged = [key for key in set_keys if key in ("SOLVER.SWA_PERIOD", "SOLVER.SWA_LR_FACTOR")]
     if averaged and not cfg.SOLVER.SWA_START:
         yield _said(averaged, "SOLVER.SWA_START is 0")
+    if "TEST.ASYNC" in set_keys and not cfg.TEST.EVAL_PERIOD:
+        yield _said(["TEST.ASYNC"], "TEST.EVAL_PERIOD is 0, so that only the last weights are evaluated")
     regions = [key for key in set_keys if key in _OF_REGIONS]
     if regions and not cfg.MODEL.ROI_HEADS.NAME:
         yield _said(regions, "MODEL.ROI_HEADS.NAME is empty, so that there are no ROI heads")

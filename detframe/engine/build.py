@@ -33,6 +33,8 @@ from detframe.engine.random_numbers import seed_all
 from detframe.engine.reporting import ReportHook
 from detframe.engine.resuming import comparable, without_measures
 from detframe.engine.saving import BestHook, CheckpointHook
+from detframe.engine.side_evaluation import SideEvaluationHook
+from detframe.engine.side_process import SideProcess
 from detframe.engine.step import Batch, StepSettings
 from detframe.engine.teaching import give_teacher
 from detframe.engine.trainer import Hook, Trainer
@@ -169,7 +171,7 @@ def build_hooks(
     else:
         logger.info("DATASETS.TEST is empty: nothing is evaluated, and there will be no model_best.pth")
     hooks += [
-        CheckpointHook(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD),
+        CheckpointHook(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, waits=not cfg.TEST.ASYNC),
         ReportHook(cfg, checkpointer.folder, tests),
     ]
     if not callbacks:
@@ -193,14 +195,28 @@ def evaluation_hooks(
         ValueError: a metric that these data do not have.
     """
     cfg = inputs.cfg
-    patience, period = cfg.SOLVER.EARLY_STOP_PATIENCE, cfg.TEST.EVAL_PERIOD
-    metric = choose_metric(cfg, inputs.test_sets)
+    patience, metric = cfg.SOLVER.EARLY_STOP_PATIENCE, choose_metric(cfg, inputs.test_sets)
     return [
-        EvaluationHook(
-            lambda iteration: tests.evaluate(model, iteration), writer, period, lambda: tests.compare(model)
-        ),
+        _evaluation_hook(cfg, model, checkpointer, writer, tests),
         BestHook(checkpointer, metric, patience, cfg.SOLVER.EARLY_STOP_MIN_DELTA),
     ]
+
+
+def _evaluation_hook(
+    cfg: ConfigNode, model: nn.Module, checkpointer: Checkpointer, writer: MetricsWriter, tests: TestSets
+) -> EvaluationHook:
+    period = cfg.TEST.EVAL_PERIOD
+
+    def evaluate(iteration: int) -> dict[str, float]:
+        return tests.evaluate(model, iteration)
+
+    def compare() -> dict[str, float]:
+        return tests.compare(model)
+
+    if not (cfg.TEST.ASYNC and period):
+        return EvaluationHook(evaluate, writer, period, compare)
+    side = SideProcess(cfg, checkpointer.folder) if rank() == 0 else None
+    return SideEvaluationHook(evaluate, writer, period, compare, cfg.SOLVER.LOG_PERIOD, checkpointer, side)
 
 
 # ---------------------------------------------------------------------------------------------- weights

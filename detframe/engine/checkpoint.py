@@ -10,8 +10,10 @@ import logging
 import os
 import re
 import zipfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from torch import Tensor
 
@@ -23,6 +25,7 @@ logger = logging.getLogger(__name__)
 LAST = "last_checkpoint"
 FINAL = "model_final.pth"
 BEST = "model_best.pth"
+EVALUATING = "model_evaluating.pth"  # with TEST.ASYNC, the weights that are evaluated beside the training
 FOR_USE = (BEST, FINAL)
 _PERIODIC = re.compile(r"model_(\d{7,})\.pth")
 _LONGEST_NAME = 4096  # bytes of `last_checkpoint` that are looked at
@@ -70,13 +73,33 @@ class Checkpointer:
         path = self.folder / name
         meta: Meta = {**self.meta, "iteration": training["iteration"], "metrics": dict(metrics)}
         checkpoint = Checkpoint(model, meta, None if name in FOR_USE else training)
+        self._do(checkpoint, lambda copied: self._write(copied, path, interim))
+        return path
+
+    def save_for_evaluation(self, model: Mapping[str, Tensor], iteration: int, then: Callable[[], object]) -> None:
+        """Write weights that another process is to evaluate, then call `then`; errors as of `save`."""
+        path, meta = self.folder / EVALUATING, {**self.meta, "iteration": iteration}
+
+        def work(copied: Checkpoint) -> None:
+            copied.write(path, FULL_DISK)
+            then()
+
+        self._do(Checkpoint(model, cast(Meta, meta)), work)
+
+    def keep_evaluated(self, metrics: Mapping[str, float]) -> None:
+        """Make model_best.pth of the weights that were evaluated beside the training; errors as of `save`."""
+        found = Checkpoint.read(self.folder / EVALUATING)
+        found = replace(found, meta=cast(Meta, {**found.meta, "metrics": dict(metrics)}))
+        self._do(found, lambda copied: copied.write(self.folder / BEST, FULL_DISK))
+
+    def _do(self, checkpoint: Checkpoint, work: Callable[[Checkpoint], None]) -> None:
+        """Write a checkpoint, or copy it and have a thread write it."""
         if self._background is None:
-            self._write(checkpoint, path, interim)
-            return path
+            work(checkpoint)
+            return
         self._background.wait()  # before there is a second copy
         copied = checkpoint.copied()
-        self._background.start(lambda: self._write(copied, path, interim))
-        return path
+        self._background.start(lambda: work(copied))
 
     def check(self) -> None:
         """Raise OSError if the checkpoint that was written last in the background has failed."""

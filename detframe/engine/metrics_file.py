@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,16 @@ class MetricsFile:
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
         return [row for row in map(parse_row, lines) if row is not None]
 
-    def trim(self, iteration: int, evaluated: bool = True) -> int:
+    def trim(self, iteration: int, evaluated: bool = True, again: Collection[int] = ()) -> int:
         """Drop the rows after an iteration, from which the run now goes on; returns how many. Whole or not at all.
 
         Args:
             evaluated: keep the metrics of the iteration itself; False where its evaluation is made again.
+            again: earlier iterations of which that is so, too.
         """
         rows = self.rows()
         kept = [row for row in rows if row["iteration"] < iteration + (evaluated or "loss" in row)]
+        kept = [row for row in kept if row["iteration"] not in again or "loss" in row]
         if self.path.is_file():
             lines = (json.dumps({key: _json_value(value) for key, value in row.items()}) for row in kept)
             write_text(self.path, "".join(f"{line}\n" for line in lines))

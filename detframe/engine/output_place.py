@@ -17,6 +17,7 @@ from typing import Self
 from detframe.config.paths import cache_root, expanded
 from detframe.engine.checkpoint import (
     BEST,
+    EVALUATING,
     FINAL,
     LAST,
     best_name,
@@ -190,7 +191,7 @@ class RemotePlace(OutputPlace):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         mirror = Mirror(self.folder, self.store)
-        bring(mirror, names, (*_TEXTS, LAST, BEST))
+        bring(mirror, names, (*_TEXTS, LAST, BEST, EVALUATING))
         for name in _candidates(self.folder, names):
             mirror.take(name)
             if _is_whole(self.folder / name):

@@ -65,6 +65,7 @@ from detframe.engine.relaunch import Standing, standing
 from detframe.engine.reporting import log_start, report_tests
 from detframe.engine.resuming import is_finished, keep_best
 from detframe.engine.sampling import sampling_warnings
+from detframe.engine.side_evaluation import SideEvaluationHook
 from detframe.engine.summary import summarise
 from detframe.engine.surroundings import own_surroundings
 from detframe.engine.trainer import Hook, Trainer
@@ -237,7 +238,8 @@ def _write_start(inputs: RunInputs, folder: Path, trainer: Trainer) -> None:
     keep_best(folder, inputs.changes, trainer.iteration)
     write_text(folder / "config.yaml", inputs.cfg.dump(), FULL_DISK)
     repeated = any(hook.is_pending(trainer) for hook in trainer.hooks if isinstance(hook, EvaluationHook))
-    dropped = MetricsFile(folder).trim(trainer.iteration, evaluated=not repeated)
+    again = {hook.under_way for hook in trainer.hooks if isinstance(hook, SideEvaluationHook)}
+    dropped = MetricsFile(folder).trim(trainer.iteration, not repeated, again)
     if dropped:
         logger.info(
             "dropped %d rows after iteration %d from metrics.jsonl; they are made again", dropped, trainer.iteration

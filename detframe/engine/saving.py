@@ -25,12 +25,16 @@ class CheckpointHook(Hook):
     case that it fails; the next checkpoint takes its place.
 
     Steps go on while a checkpoint is written; an evaluation, a stop and the end wait for it.
+
+    Args:
+        waits: an evaluation before the end does so, too; False where it is made beside the steps.
     """
 
     name = "checkpoint"
 
-    def __init__(self, checkpointer: Checkpointer, period: int) -> None:
+    def __init__(self, checkpointer: Checkpointer, period: int, waits: bool = True) -> None:
         self.checkpointer = checkpointer
+        self.waits = waits
         self.period = period
         self._unsaved = False  # something has happened since the last checkpoint
         self._interim = False  # the last checkpoint only stands in for the next one
@@ -45,7 +49,8 @@ class CheckpointHook(Hook):
         self._save(trainer, interim=not trainer.is_over)
         if trainer.is_over:
             save_checkpoint(trainer, self.checkpointer, FINAL)
-        self._wait()
+        if trainer.is_over or self.waits:
+            self._wait()
 
     def after_measuring(self, trainer: Trainer) -> None:
         """Save the final weights with the statistics that they are evaluated with."""
@@ -173,13 +178,16 @@ class BestHook(Hook):
         value = -math.inf if math.isnan(value) else value
         self._count(value)
         if value > self.best or self.best_iteration < 0:
-            self.best, self.best_iteration = value, trainer.iteration
-            save_checkpoint(trainer, self.checkpointer, BEST)
-            logger.info("best %s so far: %.2f at iteration %d", self.metric, metrics[self.metric], trainer.iteration)
+            self.best, self.best_iteration = value, trainer.evaluated
+            if trainer.evaluated == trainer.iteration:
+                save_checkpoint(trainer, self.checkpointer, BEST)
+            else:
+                on_rank_zero(lambda: self.checkpointer.keep_evaluated(metrics), f"to save {BEST}")
+            logger.info("best %s so far: %.2f at iteration %d", self.metric, metrics[self.metric], trainer.evaluated)
         stop = broadcast_object(0 < self.patience <= self._waited)
         if stop and trainer.iteration < trainer.max_iter:
             trainer.stop_reason = (
-                f"stopped early at iteration {trainer.iteration}: {self.metric} has not risen above "
+                f"stopped early at iteration {trainer.evaluated}: {self.metric} has not risen above "
                 f"{self._reference:.2f} by more than {self.min_delta:g} in {self._waited} evaluations"
             )
             logger.info(trainer.stop_reason)

@@ -159,6 +159,7 @@ class Trainer:
         self.iteration = 0  # steps done
         self.last_step: Step | None = None
         self.metrics: dict[str, float] = {}  # of the latest evaluation
+        self.evaluated = 0  # the iteration whose weights it was of: with TEST.ASYNC an earlier one than `iteration`
         self.stop_reason = ""
         self.finished = False
         self.saved: Path | None = None  # the newest checkpoint to go on from that this process wrote
@@ -326,9 +327,9 @@ class Trainer:
             self.guard.stop(self, step)
 
     # ------------------------------------------------------------------ evaluation, state
-    def publish(self, metrics: dict[str, float]) -> None:
-        """Hand the metrics of an evaluation at this iteration to every hook."""
-        self.metrics = metrics
+    def publish(self, metrics: dict[str, float], iteration: int | None = None) -> None:
+        """Hand the metrics of an evaluation to every hook; that of an earlier iteration than this says which."""
+        self.metrics, self.evaluated = metrics, self.iteration if iteration is None else iteration
         for hook in self.hooks:
             hook.after_evaluation(self, metrics)
 

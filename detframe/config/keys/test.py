@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from detframe.config.key import Key, section
+from detframe.config.key import FREE, Key, Resume, section
 from detframe.config.keys.common import BATCH, COUNT, HOW, LONGER_SIDE, MEASURES, SIDE
 
 AUG = section(
@@ -42,6 +42,9 @@ TEST = section(
     TT100K_SCORE_THRESH=Key(0.5, '"tt100k": recall and accuracy are those of the detections from this score on',
         within=(0, 1)),
     EVAL_PERIOD=Key(0, "How often to evaluate during training; 0: only at the end", duration=True, resume=HOW),
+    ASYNC=Key(False, "Evaluations during training are made by a process with a model of its own, on the same device, "
+        "while the steps go on (docs/evaluation.md); the last one is not", resume=Resume(FREE, "an evaluation "
+        "that is under way is made again, and left out where it is switched off")),
     IMS_PER_BATCH=Key(8, "Images per forward pass over all ranks", like=BATCH, resume=HOW),
     LOSS=Key(False, "Also compute the losses of training on the evaluated images, as val/loss and val/loss_*: with the "
         "targets of training, running statistics as they stand, no augmentation, no dropout; costs a second forward "
