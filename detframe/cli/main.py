@@ -23,6 +23,7 @@ COMMANDS = {
     "predict": ("detframe.cli.predict", "draw and save what is found in images or a video"),
     "visualize-data": ("detframe.cli.visualize_data", "draw training images as the model sees them"),
     "shrink-data": ("detframe.cli.shrink_data", "a copy of a data set with smaller images"),
+    "shard-data": ("detframe.cli.shard_data", "pack images into tar files with an index, for buckets"),
     "quickstart": ("detframe.cli.quickstart", "train on generated pictures, in minutes, on the CPU"),
     "benchmark": ("detframe.cli.benchmark", "time detframe beside torchvision"),
     "analyze": ("detframe.cli.analyze", "parameters, multiply-adds and time of a detector's parts"),

@@ -23,7 +23,7 @@ from detframe.data.records import Records, join
 from detframe.errors import InvalidValueError, MissingFileError, UnknownNameError, UserError
 from detframe.files import read_text
 from detframe.registry import DATASET_FORMATS, nearest
-from detframe.storage import forget, is_remote, place_of, stamp
+from detframe.storage import forget, is_remote, place_of, prepare, stamp, stamp_of
 
 logger = logging.getLogger(__name__)
 COMMON_FIELDS = ("format", "images", "annotations")
@@ -86,6 +86,7 @@ def _load(entry: CatalogEntry, keep_empty: bool, look: bool) -> tuple[PackedData
     """The packed data set of an entry, and which of its images do not exist, bool (I,); none without `look`."""
     entry = entry.fetched()
     entry.check_exists()
+    prepare(entry.images)
     packed = _read(entry)
     absent = absent_images(packed, entry.images) if look else np.zeros(len(packed), dtype=bool)
     if packed.missing or absent.any():  # they may be there by now, or elsewhere
@@ -131,7 +132,7 @@ def _key_fields(entry: CatalogEntry, options: Mapping[str, Any], stamp: str) -> 
     reader = DATASET_FORMATS.get(entry.format)
     return {
         "images": entry.images,
-        "files": images_stamp(entry) if entry.annotations.is_dir() else "",
+        "files": stamp_of(entry.images) or (images_stamp(entry) if entry.annotations.is_dir() else ""),
         "annotations": entry.annotations,
         "catalog": entry.catalog.parent if options else "",
         "format": (entry.format, getattr(reader, "__module__", ""), getattr(reader, "__qualname__", "")),

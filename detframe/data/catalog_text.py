@@ -11,6 +11,7 @@ import yaml
 
 from detframe.data.entries import CatalogEntry
 from detframe.data.findings import Finding
+from detframe.storage import address_of, is_remote
 
 _WIDTH = 100  # columns of a comment
 _ABOUT = {
@@ -63,6 +64,8 @@ def _entry_text(entry: CatalogEntry, start: Path) -> str:
 
 def path_text(path: Path, start: Path) -> str:
     """A path as a catalog in the folder `start` names it."""
+    if is_remote(path):
+        return address_of(path)
     if not path.is_relative_to(start):
         return path.absolute().as_posix()
     text = path.relative_to(start).as_posix()

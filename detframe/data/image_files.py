@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from detframe.errors import FileAccessError, InvalidValueError, MissingFileError, NoPermissionError, UserError
-from detframe.storage import address_of, exists, is_remote, opened
+from detframe.storage import address_of, exists, is_remote, located, opened, read_here
 
 # 23,170 x 23,170: an aerial image of 20,000 x 20,000 passes. As RGB that is 1.6 GB; OpenCV's own limit is 2^30.
 MAX_PIXELS = 2**29
@@ -72,19 +72,21 @@ def open_image(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def _opened(path: str | Path) -> BinaryIO:
-    if is_remote(path):
-        file = opened(path)
-        if not os.fstat(file.fileno()).st_size:
-            file.close()
-            raise ImageReadError(f"{address_of(path)} is empty")
-        return file
-    _check_file(os.stat(path), path)
-    return open(path, "rb")
+    elsewhere = opened(path) if is_remote(path) else None
+    if elsewhere is None and not os.path.exists(path):
+        elsewhere = read_here(path)
+    if elsewhere is None:
+        _check_file(os.stat(path), path)
+        return open(path, "rb")
+    if not length_of(elsewhere):
+        elsewhere.close()
+        raise ImageReadError(f"{address_of(path)} is empty")
+    return elsewhere
 
 
 def image_exists(path: str | Path) -> bool:
-    """Whether there is a file of this name; one on a web server is taken to be there."""
-    return exists(path) if is_remote(path) else os.path.exists(path)
+    """Whether there is a file of this name, by itself or in a shard; one on a web server is taken to be there."""
+    return (exists(path) if is_remote(path) else os.path.exists(path)) or located(path) is not None
 
 
 def _check_file(facts: os.stat_result, path: str | Path) -> None:
@@ -95,13 +97,20 @@ def _check_file(facts: os.stat_result, path: str | Path) -> None:
         raise ImageReadError(f"{path} is empty")
 
 
+def length_of(file: BinaryIO) -> int:
+    """The bytes of an open file; it then stands at its start."""
+    length = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return length
+
+
 def check_length(file: BinaryIO, path: str | Path) -> None:
     """Refuse a file that has more bytes than any image may have; not for one of which only parts are read.
 
     Raises:
         ImageReadError: it has.
     """
-    length = os.fstat(file.fileno()).st_size
+    length = length_of(file)
     limit = _BYTES_PER_PIXEL * max_pixels() + _BYTES_BESIDE
     if length > limit:
         raise ImageReadError(

@@ -22,7 +22,7 @@ from detframe.data.object_findings import MISSING_IMAGE
 from detframe.data.packing import PackedDataset, missing_example
 from detframe.data.present import known_present, note_present, stamps_of
 from detframe.errors import MissingFileError
-from detframe.storage import TRUSTED_SECONDS, address_of, can_list, is_remote, names_in, storage_folder
+from detframe.storage import TRUSTED_SECONDS, address_of, can_list, is_remote, member_names, names_in, storage_folder
 
 
 class MissingImagesError(MissingFileError):
@@ -36,6 +36,11 @@ def absent_images(packed: PackedDataset, folder: Path) -> np.ndarray:
         folder: where the images lie. Of one on another machine a list is asked for, once a day while none is absent; a
             web server has no list, and what it lacks is found when it is fetched.
     """
+    members = member_names(folder)
+    if members is not None:
+        names, start = set(members), f"{address_of(folder)}/"
+        paths_in = (packed.file_name(row) for row in range(len(packed)))
+        return np.array([path.removeprefix(start) not in names and not os.path.exists(path) for path in paths_in], bool)
     if is_remote(folder):
         return _absent_elsewhere(packed, address_of(folder))
     if packed.folder is not None and known_present(packed.folder):

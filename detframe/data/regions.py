@@ -10,6 +10,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -143,6 +144,8 @@ def _stored(tile: Window, stored_hw: tuple[int, int], orientation: int) -> Windo
 # ------------------------------------------------------------------ what is kept
 def _stamp(file: BinaryIO, path: str | Path) -> tuple[Any, ...]:
     """What tells a file, as it is now, from others."""
+    if isinstance(file, BytesIO):  # a member of a shard
+        return str(path), len(file.getbuffer())
     facts = os.fstat(file.fileno())
     return str(path), facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
 

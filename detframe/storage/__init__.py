@@ -3,27 +3,38 @@
 from detframe.storage.addresses import address_of, can_list, is_remote, place_of, public, scheme_of
 from detframe.storage.listings import exists, files_in, forget, names_in, stamp
 from detframe.storage.materialised import here
-from detframe.storage.reading import TRUSTED_SECONDS, opened
-from detframe.storage.settings import Knowledge, Settings, knowledge, storage_folder, take, using
+from detframe.storage.reading import opened
+from detframe.storage.settings import TRUSTED_SECONDS, Knowledge, Settings, knowledge, storage_folder, take, using
+from detframe.storage.shards import located, member_names, prepare, read_here, stamp_of
+from detframe.storage.tars import INDEX, Shard, index_line, read_headers
 
 __all__ = [
+    "INDEX",
     "TRUSTED_SECONDS",
     "Knowledge",
     "Settings",
+    "Shard",
     "address_of",
     "can_list",
     "exists",
     "files_in",
     "forget",
     "here",
+    "index_line",
     "is_remote",
     "knowledge",
+    "located",
+    "member_names",
     "names_in",
     "opened",
     "place_of",
+    "prepare",
     "public",
+    "read_headers",
+    "read_here",
     "scheme_of",
     "stamp",
+    "stamp_of",
     "storage_folder",
     "take",
     "using",

@@ -12,12 +12,12 @@ from typing import BinaryIO
 from detframe.errors import MissingFileError, UserError
 from detframe.storage.addresses import address_of, bucket_of
 from detframe.storage.cache import Copy, FileCache, Note
-from detframe.storage.settings import current
-from detframe.storage.stores import Facts, facts_of, fetch
+from detframe.storage.settings import TRUSTED_SECONDS, current
+from detframe.storage.shards import located
+from detframe.storage.stores import Facts, facts_of, fetch, fetch_part
 
 logger = logging.getLogger(__name__)
 
-TRUSTED_SECONDS = 24 * 3600.0  # after which a copy is compared with the original
 _SILENCE = 60.0  # seconds for which a store that could not be asked for a comparison is not asked again
 _MD5 = re.compile(r"[0-9a-f]{32}", re.IGNORECASE)
 _silent: dict[str, float] = {}  # store -> when it last could not be asked
@@ -34,11 +34,27 @@ def opened(path: str | Path) -> BinaryIO:
         OSError: this machine is at fault.
     """
     address, cache = address_of(path), kept()
+    part = located(address)
+    if part is not None:
+        return _part(cache, *part)
     file = _from_copy(cache, address, TRUSTED_SECONDS)
     if file is not None:
         return file
     with cache.one_at_a_time(address):
         return _from_copy(cache, address, TRUSTED_SECONDS) or cache.put(address, lambda to: _fetched(address, to))
+
+
+def _part(cache: FileCache, shard: str, start: int, size: int, stamp: str) -> BinaryIO:
+    """A member of a shard, open; of other shards under the same name, the stamp is another."""
+    key = f"{shard}#{stamp}:{start}+{size}"
+
+    def write(to: Path) -> Note:
+        to.write_bytes(fetch_part(shard, start, size))
+        return Note(key, size, stamp, time.time())
+
+    copy = cache.find(key)
+    file = cache.open(copy) if copy is not None else None
+    return file or cache.put(key, write)
 
 
 def kept() -> FileCache:

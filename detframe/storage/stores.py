@@ -68,7 +68,7 @@ def fetch_part(address: str, start: int, size: int) -> bytes:
             raise InvalidValueError(f"{address} ends {size - len(data)} bytes before what its index says")
         return bytes(data)
 
-    return persistently(address, act)
+    return persistently(address, act) if size else b""  # of nothing the range is the whole
 
 
 def facts_of(address: str, patience: float | None = None) -> Facts:

@@ -50,6 +50,7 @@ NEEDED = {
     "train-efpn": ["--stages", "x"],
     "predict": ["--weights", "x", "--input", "x", "--output", "x"],
     "shrink-data": ["--datasets", "x", "--output", "x"],
+    "shard-data": ["--datasets", "x", "--output", "x"],
     "translate-config": ["x"],
     "import-weights": ["--output", "x"],
     "export-weights": ["--weights", "x", "--to", "torchvision", "--output", "x"],
@@ -68,6 +69,7 @@ READS = {
     "import-weights": ["--output", "out.pth", "--classes", "a", "b", "--weights"],
     "train-efpn": ["--stages"],
     "shrink-data": ["--datasets", "x", "--output", "out", "--catalog"],
+    "shard-data": ["--datasets", "x", "--output", "out", "--catalog"],
 }
 CONTENTS = {"empty": b"", "text": b"some text\n", "bytes": bytes(range(256)), "NULs": b"\0" * 99}
 IMPORTED = ("detframe.engine.run", "detframe.engine.replaying", "detframe.inference", "detframe.compat.export")

@@ -23,7 +23,7 @@ from detframe.data.listing import IMAGE_SUFFIXES, Listing, folders_in
 from detframe.data.object_findings import MISSING_IMAGE
 from detframe.data.packing import RecordBuilder
 from detframe.errors import UserError
-from detframe.storage import can_list, is_remote
+from detframe.storage import can_list, is_remote, member_names
 
 ELSEWHERE = Kind(
     "image lies in another folder than its annotation says, and was found by its name",
@@ -118,7 +118,7 @@ class ImageFinder:
         has_suffix = name.lower().endswith(IMAGE_SUFFIXES)
         if has_suffix and "/" not in name and os.sep not in name and not is_remote(self.folder):
             return None
-        if is_remote(self.folder) and not can_list(self.folder):
+        if is_remote(self.folder) and not self.files and not can_list(self.folder):
             return self.folder / name if has_suffix else None
         path = os.path.join(self.folder, name)
         # os.path has an answer for names that are too long or hold a zero byte, and methods of Path raise
@@ -211,6 +211,9 @@ def _rank(folder: Path) -> tuple[int, str]:
 
 def _images_below(folder: Path, deep: bool) -> list[str]:
     """Paths of images relative to the folder, with slashes."""
+    members = member_names(folder)
+    if members is not None:
+        return [file.as_posix() for file in Listing(folder, members).images()]
     if deep or is_remote(folder):
         return sorted(file.as_posix() for file in Listing(folder).images())
     try:

@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from detframe.arrays.pixels import COLOURS, PixelForm, picture_of
-from detframe.data.image_files import check_size, max_pixels, open_image
+from detframe.data.image_files import check_size, length_of, max_pixels, open_image
 from detframe.data.images import IMAGE_FAULTS, load_pixels, read_structure
 from detframe.data.regions import load_region, region_size
 from detframe.data.source_groups import equal_files
 from detframe.errors import MissingFileError
 from detframe.parallel.environment import cpu_cores
-from detframe.storage import is_remote, opened
+from detframe.storage import is_remote, located
 
 SIDE = 32  # of a thumbnail
 _REGIONS = 8  # along each side of an image that is read in parts; a divisor of SIDE
@@ -100,7 +100,7 @@ def _in_threads(work: Callable[[str], Result], paths: Sequence[str]) -> Iterator
 
 def _size_of(path: str) -> int:
     """Bytes of a file; -1 where there is none."""
-    if is_remote(path):
+    if is_remote(path) or located(path) is not None:
         return _size_elsewhere(path)
     try:
         return os.stat(path).st_size
@@ -111,8 +111,8 @@ def _size_of(path: str) -> int:
 def _size_elsewhere(path: str) -> int:
     """As `_size_of`, of a file on another machine, which is fetched; 0 of one that cannot be: reading it says why."""
     try:
-        with opened(path) as file:
-            return os.fstat(file.fileno()).st_size
+        with open_image(path) as file:
+            return length_of(file)
     except MissingFileError:
         return -1
     except IMAGE_FAULTS:

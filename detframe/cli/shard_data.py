@@ -1,0 +1,156 @@
+"""Pack the images of data sets into tar files with an index, or index tar files that are there: tools/shard_data.py."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import tarfile
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detframe.cli.arguments import base_parser
+from detframe.cli.common import log_to_terminal, run_command
+from detframe.config.paths import expanded
+from detframe.errors import InvalidValueError, MissingFileError
+from detframe.files import GrowingFile, replacing
+from detframe.storage import INDEX, Shard, address_of, index_line, read_headers
+
+if TYPE_CHECKING:
+    from detframe.data import Records
+
+logger = logging.getLogger(__name__)
+
+MB = 10**6
+EPILOG = """\
+Tar files that are not compressed, named 00000.tar and so on, hold the images under the names that the annotations give
+them, so that the annotations stay as they are; index.jsonl says where in them each image lies. The folder, here or
+copied to a bucket or web server, then is what `images` of a catalog entry names. docs/storage.md says more.
+
+examples: tools/shard_data.py --datasets bccd_trainval --output shards/bccd
+          tools/shard_data.py --index shards/of/somebody/else
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = base_parser("shard-data", "Pack images into tar files with an index.", EPILOG)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--datasets", nargs="+", metavar="NAME", help="names in the catalog, whose images are packed")
+    what.add_argument("--index", metavar="DIR", help="write the index of a folder with tar files, and nothing else")
+    parser.add_argument("--catalog", default="", metavar="FILE", help="your own catalog, read before the shipped one")
+    parser.add_argument("--output", metavar="DIR", help="a new folder for the tar files of --datasets")
+    parser.add_argument("--megabytes", type=_megabytes, default=256, metavar="N", help="size of a tar file (256)")
+    return run_command(parser, argv, _run)
+
+
+def _megabytes(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+    return number
+
+
+def _run(args: argparse.Namespace) -> int:
+    log_to_terminal()
+    if args.index:
+        folder = expanded(args.index)
+        count, members = write_index(folder)
+        logger.info("%s: %d shards with %d images", folder / INDEX, count, members)
+        return 0
+    from detframe.data import load_records
+    from detframe.data.catalog import find_entry, read_catalogs
+
+    if not args.output:
+        raise InvalidValueError("--datasets needs --output, a new folder for the tar files")
+    entries = read_catalogs(args.catalog)
+    for name in args.datasets:
+        entry = find_entry(name, entries, args.catalog)
+        folder = expanded(args.output) if len(args.datasets) == 1 else expanded(args.output) / name
+        records = load_records([name], args.catalog, on_missing="raise")
+        shards = pack(records, address_of(entry.images), folder, args.megabytes * MB)
+        logger.info("%s: %d images in %d shards", folder, len(records), shards)
+        logger.info("for the catalog: the entry %s with\n  images: %s", name, folder)
+    return 0
+
+
+def pack(records: Records, root: str, folder: Path, size: int) -> int:
+    """Write the images of `records` as tar files and their index; returns how many.
+
+    Args:
+        root: the folder of the images; members are called as the images are below it.
+        folder: new, or empty.
+        size: bytes after which another tar file begins.
+
+    Raises:
+        ValueError: the folder holds something, or an image lies outside of `root`. OSError: reading or writing fails.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise InvalidValueError(
+            f"{folder} is not empty; name a new folder, so that shards of different data do not mix"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    count = 0
+    with GrowingFile(folder / INDEX) as index:  # which appears last, and whole
+        images = _images(records, root)
+        for number, part in enumerate(_parts(images, size)):
+            path = folder / f"{number:05d}.tar"
+            with replacing(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
+                for name, data in part:
+                    member = tarfile.TarInfo(name)
+                    member.size = len(data)
+                    archive.addfile(member, BytesIO(data))
+            index.write(index_line(read_headers(str(path), path.name, path.stat().st_size)))
+            count = number + 1
+    return count
+
+
+def _images(records: Records, root: str) -> Iterator[tuple[str, bytes]]:
+    """(name below root, content) of each image file, once."""
+    from detframe.data.image_files import read_image_bytes
+
+    done: set[str] = set()
+    for index in range(len(records)):
+        path = records.file_name(index)
+        name = os.path.relpath(path, root) if not path.startswith(f"{root}/") else path[len(root) + 1 :]
+        if name.startswith(".."):
+            raise InvalidValueError(
+                f"{path} lies outside of {root}, the folder of the images: shards have no name for it"
+            )
+        if name not in done:
+            done.add(name)
+            yield name.replace(os.sep, "/"), read_image_bytes(path)
+
+
+def _parts(images: Iterator[tuple[str, bytes]], size: int) -> Iterator[Iterator[tuple[str, bytes]]]:
+    """The images in stretches of about so many bytes."""
+    for first in images:
+
+        def stretch(first: tuple[str, bytes] = first) -> Iterator[tuple[str, bytes]]:
+            total = len(first[1])
+            yield first
+            while total < size and (more := next(images, None)) is not None:
+                total += len(more[1])
+                yield more
+
+        yield stretch()
+
+
+def write_index(folder: Path) -> tuple[int, int]:
+    """Write the index of the tar files in a folder; returns how many there are, and how many members they have.
+
+    Raises:
+        FileNotFoundError: there is none. ValueError: one is damaged, or compressed.
+    """
+    paths = sorted(folder.glob("*.tar")) if folder.is_dir() else []
+    if not paths:
+        raise MissingFileError(f"{folder} holds no file whose name ends in .tar")
+    members = 0
+    with GrowingFile(folder / INDEX) as index:
+        for path in paths:
+            shard: Shard = read_headers(str(path), path.name, path.stat().st_size)
+            members += len(shard.members)
+            index.write(index_line(shard))
+    return len(paths), members

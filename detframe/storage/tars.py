@@ -1,0 +1,123 @@
+"""What is in a tar file and where: its members' names, first bytes and sizes; from an index beside it, or its headers.
+
+The index of a folder is one file, a line of JSON for each shard, so that a million members are read line by line:
+{"shard": "00000.tar", "bytes": 1048576, "members": {"a/1.jpg": [512, 90210], …}}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from detframe.errors import InvalidValueError, shown
+from detframe.storage.addresses import is_remote
+from detframe.storage.stores import opened_by_parts
+
+INDEX, SUFFIX = "index.jsonl", ".tar"
+_HEADER_BLOCK = 2**16  # bytes that are fetched for a header: of small members, the next one is in it too
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar file; members are name -> (first byte, bytes)."""
+
+    name: str
+    size: int
+    members: dict[str, tuple[int, int]]
+
+
+def index_line(shard: Shard) -> str:
+    """A line of the index."""
+    return json.dumps({"shard": shard.name, "bytes": shard.size, "members": shard.members}, ensure_ascii=False) + "\n"
+
+
+def read_index(path: Path, name: str) -> Iterator[Shard]:
+    """The shards of an index file.
+
+    Args:
+        name: of the file, for messages.
+
+    Raises:
+        ValueError: a line is not what `index_line` writes.
+    """
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            yield _of_line(line, f"line {number} of the index {name}")
+
+
+def _of_line(line: str, place: str) -> Shard:
+    try:
+        row = json.loads(line)
+        members = {str(key): (int(start), int(size)) for key, (start, size) in row["members"].items()}
+        shard = Shard(str(row["shard"]), int(row["bytes"]), members)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InvalidValueError(
+            f"{place} is damaged ({type(error).__name__}); `detframe shard-data --index` writes it anew"
+        ) from None
+    _checked_name(shard.name, place)
+    for key, (start, size) in members.items():
+        _checked_name(key, place)
+        if not (0 <= start and 0 <= size and start + size <= shard.size):
+            raise InvalidValueError(f"{place}: {shown(key)} lies outside of {shard.name}, which has {shard.size} bytes")
+    return shard
+
+
+def read_headers(path: str, name: str, size: int) -> Shard:
+    """A shard by its own headers.
+
+    Args:
+        path: a file, or an address, of which only parts are fetched.
+        name: what the shard is called.
+        size: its bytes.
+
+    Raises:
+        ValueError: it is no tar file, it is compressed, cut off, or holds names that lead out of it.
+        OSError: it cannot be read.
+    """
+    members: dict[str, tuple[int, int]] = {}
+    with _file(path) as file:
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as archive:
+                for member in archive:
+                    if member.isreg() and not _is_hidden(member.name):
+                        members[_checked_name(member.name, path)] = _place(member, path, size)
+        except (tarfile.TarError, EOFError) as error:
+            raise InvalidValueError(
+                f"{path} is no whole tar file ({error}); shards are tar files that are not compressed"
+            ) from None
+    return Shard(name, size, members)
+
+
+def _place(member: tarfile.TarInfo, path: str, size: int) -> tuple[int, int]:
+    if member.sparse is not None:
+        raise InvalidValueError(f"{path}: {member.name} is stored with gaps; make the tar file without --sparse")
+    if member.offset_data + member.size > size:
+        raise InvalidValueError(f"{path} ends within {member.name}: it was cut off; copy it anew")
+    return member.offset_data, member.size
+
+
+@contextlib.contextmanager
+def _file(path: str) -> Iterator[BinaryIO | Any]:
+    with opened_by_parts(path, _HEADER_BLOCK) if is_remote(path) else open(path, "rb") as file:
+        yield file
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
+
+
+def _checked_name(name: str, place: str) -> str:
+    clean = name.removeprefix("./")
+    if (
+        clean.startswith(("/", "\\"))
+        or ".." in clean.split("/")
+        or not clean
+        or any(letter in clean for letter in "\0\n\r")
+    ):
+        raise InvalidValueError(f"{place} holds {shown(name)}, a name that no image can have")
+    return clean

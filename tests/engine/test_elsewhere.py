@@ -1,0 +1,77 @@
+"""Trainings whose images lie in a bucket: the weights of local ones, also over a cut connection and a resumption."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from detframe.cli import shard_data
+from detframe.config import ConfigNode
+from detframe.engine import train
+from detframe.errors import UnreachableError
+from tests.bucket_server import Bucket, Cable
+from tests.engine.continued import goes_on_equally
+from tests.storage.conftest import bucket, cable, endpoint  # noqa: F401  (fixtures)
+
+WORDS = ("DATASETS.TEST", (), "SOLVER.MAX_ITER", 8, "SOLVER.CHECKPOINT_PERIOD", 4)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "model_final.pth", weights_only=True)["model"]
+
+
+def assert_equal(one: Path, two: Path) -> None:
+    first, second = weights(one), weights(two)
+    assert first.keys() == second.keys() and all(torch.equal(value, second[key]) for key, value in first.items())
+
+
+def far_catalog(bucket: Bucket, datasets: Path, folder: Path, images: str) -> tuple[str, ...]:  # noqa: F811
+    """The words of a config whose images and annotations are in the bucket, and its cache in a folder of its own."""
+    bucket.put_folder(datasets / "shapes/annotations", "annotations")
+    catalog = folder / "catalog.yaml"
+    catalog.write_text(
+        f"far: {{format: coco, images: {bucket.address}/{images}, annotations: {bucket.address}/annotations/train.json}}"
+    )
+    own = ("DATALOADER.CACHE_DIR", str(folder / "copies"), "DATASETS.CATALOG", str(catalog))
+    return (*WORDS, "DATASETS.TRAIN", "far", *own)
+
+
+def test_weights_are_those_of_local_files(
+    bucket: Bucket, cable: Cable, datasets: Path, tmp_path: Path, tiny: Callable[..., ConfigNode]  # noqa: F811
+) -> None:
+    train(tiny(*WORDS, "DATASETS.TRAIN", "shapes_train", "OUTPUT_DIR", str(tmp_path / "near")))
+    bucket.put_folder(datasets / "shapes/train", "images")
+    words = far_catalog(bucket, datasets, tmp_path, "images")
+    cable.drop_every = 3
+    train(tiny(*words, "OUTPUT_DIR", str(tmp_path / "far"), "DATALOADER.NUM_WORKERS", 2))
+    assert_equal(tmp_path / "near", tmp_path / "far")
+    assert goes_on_equally(tiny, words, tmp_path / "far", tmp_path / "parts")
+
+
+def test_from_shards_over_an_outage(
+    bucket: Bucket, cable: Cable, datasets: Path, tmp_path: Path, tiny: Callable[..., ConfigNode]  # noqa: F811
+) -> None:
+    near = tiny(*WORDS, "DATASETS.TRAIN", "shapes_train", "OUTPUT_DIR", str(tmp_path / "near"))
+    train(near)
+    assert shard_data.main(["--datasets", "shapes_train", "--output", str(tmp_path / "shards")]) == 0
+    bucket.put_folder(tmp_path / "shards", "shards")
+    words = far_catalog(bucket, datasets, tmp_path, "shards")
+
+    class Outage:
+        """Cuts the cable after the second step, for some seconds."""
+
+        def after_step(self, trainer: object) -> None:
+            if trainer.iteration == 2:  # type: ignore[attr-defined]
+                cable.cut()
+                threading.Timer(2.0, cable.mend).start()
+
+    begun = time.monotonic()
+    train(tiny(*words, "OUTPUT_DIR", str(tmp_path / "far"), "DATALOADER.CACHE_GB", 0.0, "DATALOADER.NUM_WORKERS", 0),
+          callbacks=[outage(cable)])
+    assert time.monotonic() - begun > 2
+    assert_equal(tmp_path / "near", tmp_path / "far")
