@@ -26,11 +26,14 @@ class CatalogEntry:
     catalog: Path
 
     def check_exists(self) -> None:
-        """Raises FileNotFoundError for a missing image folder or annotation file, ValueError for a pipe or a device."""
+        """Raises FileNotFoundError for a missing image folder or annotation file, ValueError for a pipe or a device.
+
+        What lies on another machine is not asked for.
+        """
         # functions of os.path, since methods of Path raise for names that are too long
         for what, path, there in (
             ("image folder", self.images, is_remote(self.images) or os.path.isdir(self.images)),
-            ("annotations", self.annotations, os.path.exists(self.annotations)),
+            ("annotations", self.annotations, is_remote(self.annotations) or os.path.exists(self.annotations)),
         ):
             if not there:
                 root = os.environ.get("DETFRAME_DATASETS")
@@ -43,7 +46,7 @@ class CatalogEntry:
                 raise MissingFileError(
                     f"data set {self.name!r}: the {what} {path} does not exist (entry in {self.catalog}; {moved}){hint}"
                 )
-        if not (self.annotations.is_file() or self.annotations.is_dir()):
+        if not (is_remote(self.annotations) or self.annotations.is_file() or self.annotations.is_dir()):
             raise InvalidValueError(
                 f"data set {self.name!r}: the annotations {self.annotations} are neither a file nor a folder, "
                 f"but a pipe or a device (entry in {self.catalog})"

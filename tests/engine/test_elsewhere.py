@@ -13,6 +13,7 @@ import torch
 from detframe.cli import shard_data
 from detframe.config import ConfigNode
 from detframe.engine import train
+from detframe.engine.trainer import Hook, Trainer
 from detframe.errors import UnreachableError
 from tests.bucket_server import Bucket, Cable
 from tests.engine.continued import goes_on_equally
@@ -34,15 +35,18 @@ def far_catalog(bucket: Bucket, datasets: Path, folder: Path, images: str) -> tu
     """The words of a config whose images and annotations are in the bucket, and its cache in a folder of its own."""
     bucket.put_folder(datasets / "shapes/annotations", "annotations")
     catalog = folder / "catalog.yaml"
-    catalog.write_text(
-        f"far: {{format: coco, images: {bucket.address}/{images}, annotations: {bucket.address}/annotations/train.json}}"
-    )
+    annotations = f"{bucket.address}/annotations/train.json"
+    catalog.write_text(f"far: {{format: coco, images: {bucket.address}/{images}, annotations: {annotations}}}")
     own = ("DATALOADER.CACHE_DIR", str(folder / "copies"), "DATASETS.CATALOG", str(catalog))
     return (*WORDS, "DATASETS.TRAIN", "far", *own)
 
 
 def test_weights_are_those_of_local_files(
-    bucket: Bucket, cable: Cable, datasets: Path, tmp_path: Path, tiny: Callable[..., ConfigNode]  # noqa: F811
+    bucket: Bucket,  # noqa: F811
+    cable: Cable,  # noqa: F811
+    datasets: Path,
+    tmp_path: Path,
+    tiny: Callable[..., ConfigNode],
 ) -> None:
     train(tiny(*WORDS, "DATASETS.TRAIN", "shapes_train", "OUTPUT_DIR", str(tmp_path / "near")))
     bucket.put_folder(datasets / "shapes/train", "images")
@@ -53,25 +57,46 @@ def test_weights_are_those_of_local_files(
     assert goes_on_equally(tiny, words, tmp_path / "far", tmp_path / "parts")
 
 
-def test_from_shards_over_an_outage(
-    bucket: Bucket, cable: Cable, datasets: Path, tmp_path: Path, tiny: Callable[..., ConfigNode]  # noqa: F811
+class Outage(Hook):
+    """Cuts the cable after the second step, for some seconds or for good."""
+
+    def __init__(self, cable: Cable, seconds: float) -> None:  # noqa: F811
+        self.cable, self.seconds = cable, seconds
+
+    def after_step(self, trainer: Trainer) -> None:
+        if trainer.iteration == 2:
+            self.cable.cut()
+            if self.seconds:
+                threading.Timer(self.seconds, self.cable.mend).start()
+
+
+def test_shards_over_an_outage(
+    bucket: Bucket,  # noqa: F811
+    cable: Cable,  # noqa: F811
+    datasets: Path,
+    tmp_path: Path,
+    tiny: Callable[..., ConfigNode],
 ) -> None:
-    near = tiny(*WORDS, "DATASETS.TRAIN", "shapes_train", "OUTPUT_DIR", str(tmp_path / "near"))
-    train(near)
+    train(tiny(*WORDS, "DATASETS.TRAIN", "shapes_train", "OUTPUT_DIR", str(tmp_path / "near")))
     assert shard_data.main(["--datasets", "shapes_train", "--output", str(tmp_path / "shards")]) == 0
     bucket.put_folder(tmp_path / "shards", "shards")
-    words = far_catalog(bucket, datasets, tmp_path, "shards")
-
-    class Outage:
-        """Cuts the cable after the second step, for some seconds."""
-
-        def after_step(self, trainer: object) -> None:
-            if trainer.iteration == 2:  # type: ignore[attr-defined]
-                cable.cut()
-                threading.Timer(2.0, cable.mend).start()
-
+    words = (*far_catalog(bucket, datasets, tmp_path, "shards"), "DATALOADER.CACHE_GB", 0.0)
     begun = time.monotonic()
-    train(tiny(*words, "OUTPUT_DIR", str(tmp_path / "far"), "DATALOADER.CACHE_GB", 0.0, "DATALOADER.NUM_WORKERS", 0),
-          callbacks=[outage(cable)])
+    train(tiny(*words, "OUTPUT_DIR", str(tmp_path / "far")), callbacks=[Outage(cable, 2.0)])
     assert time.monotonic() - begun > 2
     assert_equal(tmp_path / "near", tmp_path / "far")
+
+    words = (
+        *words,
+        "OUTPUT_DIR",
+        str(tmp_path / "ends"),
+        "DATALOADER.RETRY_SECONDS",
+        1.0,
+        "DATALOADER.ON_ERROR",
+        "skip",
+    )
+    with pytest.raises(UnreachableError, match="answered before: go on with --resume when it is back"):
+        train(tiny(*words, "DATALOADER.NUM_WORKERS", 1), callbacks=[Outage(cable, 0.0)])
+    cable.mend()
+    train(tiny(*words), resume=True)
+    assert_equal(tmp_path / "near", tmp_path / "ends")

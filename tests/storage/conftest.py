@@ -32,7 +32,8 @@ def endpoint() -> Iterator[str]:
 
 @pytest.fixture
 def bucket(endpoint: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    """An empty bucket, with the environment that reads it."""
+    """An empty bucket, with the environment that reads it and no client from before."""
+    stores._clients.clear()
     for key, value in {**KEYS, "AWS_ENDPOINT_URL": endpoint}.items():
         monkeypatch.setenv(key, value)
     return make_bucket(endpoint, f"b{abs(hash(request.node.nodeid)):x}")
@@ -42,5 +43,6 @@ def bucket(endpoint: str, request: pytest.FixtureRequest, monkeypatch: pytest.Mo
 def cable(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cable]:
     """A cable to the bucket's server, which the environment leads through."""
     with cable_to(bucket.endpoint) as found:
+        stores._clients.clear()
         monkeypatch.setenv("AWS_ENDPOINT_URL", found.endpoint)
         yield found
