@@ -79,17 +79,14 @@ def read_headers(path: str, name: str, size: int) -> Shard:
         ValueError: it is no tar file, it is compressed, cut off, or holds names that lead out of it.
         OSError: it cannot be read.
     """
-    members: dict[str, tuple[int, int]] = {}
-    with _file(path) as file:
-        try:
-            with tarfile.open(fileobj=file, mode="r:") as archive:
-                for member in archive:
-                    if member.isreg() and not _is_hidden(member.name):
-                        members[_checked_name(member.name, path)] = _place(member, path, size)
-        except (tarfile.TarError, EOFError) as error:
-            raise InvalidValueError(
-                f"{path} is no whole tar file ({error}); shards are tar files that are not compressed"
-            ) from None
+    try:
+        with _file(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+            wanted = (member for member in archive if member.isreg() and not _is_hidden(member.name))
+            members = {_checked_name(member.name, path): _place(member, path, size) for member in wanted}
+    except (tarfile.TarError, EOFError) as error:
+        raise InvalidValueError(
+            f"{path} is no whole tar file ({error}); shards are tar files that are not compressed"
+        ) from None
     return Shard(name, size, members)
 
 
