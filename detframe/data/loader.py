@@ -47,7 +47,7 @@ MAX_FAILURES = 64  # unreadable images in a row after which training stops: the 
 
 def _packed(dataset: TrainDataset | TestDataset, batch: Sequence[Any]) -> Made:
     """A batch, made in a worker and ready to be sent."""
-    samples = [dataset[part] for part in batch]
+    samples = dataset.samples(batch)
     images = [s.image.permute(1, 2, 0).reshape(-1) for s in samples if s.image is not None]
     return Parcel(samples), [image.view(torch.uint8).numpy() for image in images]
 
@@ -210,7 +210,7 @@ class _Loader:
     def _samples(self, count: int | None = None) -> Generator[list[Sample]]:
         """The samples of one batch after another, `count` in all (None: no end)."""
         if self._num_workers == 0:
-            yield from ([self._dataset[part] for part in batch] for batch in self._batches)
+            yield from (self._dataset.samples(batch) for batch in self._batches)
             return
         pack, start = partial(_packed, self._dataset), partial(start_worker, knowledge())
         with closing(WorkerPool(pack, self._batches, self._num_workers, count, start, self._pin)) as pool:

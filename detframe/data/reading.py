@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from detframe.data.records import Record, Records
 from detframe.data.regions import load_region
 from detframe.data.scaled import Wanted, load_scaled
 from detframe.errors import UserError
+from detframe.storage import fetch_ahead
 
 _LARGEST = 2**16 - 1  # of 16 bits
 
@@ -26,9 +28,20 @@ class ImageReader:
     is there. `cache` keeps images; None: none is kept. `form` says what images are; uint16, of which PyTorch knows
     little, is float32 to transforms."""
 
+    records: Records
     wanted: Wanted | None
     cache: RamCache | None = None
     form: PixelForm = COLOURS
+
+    def samples(self, batch: Sequence[Any]) -> list[Any]:
+        """The samples of a batch, of draws or of numbers; of images on other machines all are fetched at once."""
+        rows = [int(getattr(part, "record", part)) for part in batch]
+        fetch_ahead([self.records.file_name(row) for row in rows if self.cache is None or self.cache.get(row) is None])
+        return [self[part] for part in batch]
+
+    def __getitem__(self, part: Any) -> Any:
+        """One sample."""
+        raise NotImplementedError
 
     def read(self, index: int, record: Record) -> Tensor:
         """The image of a record, as transforms take it."""

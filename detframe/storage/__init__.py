@@ -3,7 +3,7 @@
 from detframe.storage.addresses import address_of, can_list, is_remote, place_of, public, scheme_of
 from detframe.storage.listings import exists, files_in, forget, names_in, stamp
 from detframe.storage.materialised import here
-from detframe.storage.reading import opened
+from detframe.storage.reading import each_fetched, fetch_ahead, opened
 from detframe.storage.settings import TRUSTED_SECONDS, Knowledge, Settings, knowledge, storage_folder, take, using
 from detframe.storage.shards import located, member_names, prepare, read_here, stamp_of
 from detframe.storage.tars import INDEX, Shard, index_line, read_headers
@@ -16,7 +16,9 @@ __all__ = [
     "Shard",
     "address_of",
     "can_list",
+    "each_fetched",
     "exists",
+    "fetch_ahead",
     "files_in",
     "forget",
     "here",

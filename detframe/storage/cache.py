@@ -83,6 +83,10 @@ class FileCache:
             return None
         return Copy(path, note, checked)
 
+    def has(self, key: str) -> bool:
+        """Whether there seems to be a copy."""
+        return self._path(key).is_file()
+
     def put(self, key: str, write: Callable[[Path], Note]) -> BinaryIO:
         """Have a copy written, keep it unless it is larger than all together may be, and open it.
 

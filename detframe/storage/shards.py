@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -105,8 +105,17 @@ def stamp_of(folder: str | Path) -> str:
     return "" if found is None else found.stamp
 
 
-def located(path: str | Path) -> tuple[str, int, int, str] | None:
-    """(shard, first byte, bytes, stamp) of a path that is a member of a shard; None of another one."""
+class Part(NamedTuple):
+    """Where a member of a shard lies."""
+
+    shard: str  # path or address
+    start: int
+    size: int  # bytes
+    stamp: str  # of all shards of the folder
+
+
+def located(path: str | Path) -> Part | None:
+    """Where a path lies that is a member of a shard; None of another one."""
     address = address_of(path)
     root = address.rpartition("/")[0]
     passed = []
@@ -114,7 +123,7 @@ def located(path: str | Path) -> tuple[str, int, int, str] | None:
         found = _of(root)
         if found is not None:
             place = found.find(address[len(root) + 1 :])
-            return None if place is None else (*place, found.stamp)
+            return None if place is None else Part(*place, found.stamp)
         passed.append(root)
         root = root.rpartition("/")[0]
     _without.update(passed)
@@ -124,14 +133,13 @@ def located(path: str | Path) -> tuple[str, int, int, str] | None:
 def read_here(path: str | Path) -> BinaryIO | None:
     """A member of a shard on this machine, open for reading; None where the path is none."""
     place = located(path)
-    if place is None or is_remote(place[0]):
+    if place is None or is_remote(place.shard):
         return None
-    shard, start, size, _ = place
-    with open(shard, "rb") as file:
-        file.seek(start)
-        data = file.read(size)
-    if len(data) < size:
-        raise FileAccessError(f"{shard} ends before {path}: it was cut off after its index was made")
+    with open(place.shard, "rb") as file:
+        file.seek(place.start)
+        data = file.read(place.size)
+    if len(data) < place.size:
+        raise FileAccessError(f"{place.shard} ends before {path}: it was cut off after its index was made")
     return BytesIO(data)
 
 

@@ -37,8 +37,8 @@ class Facts:
     modified: float = 0.0  # seconds since 1970; 0: not said
 
 
-def fetch(address: str, path: Path) -> None:
-    """Write a whole object to a file.
+def fetch(address: str, path: Path, patience: float | None = None) -> None:
+    """Write a whole object to a file; `patience` as of `persistently`.
 
     Raises:
         OSError, ValueError, ImportError: as `persistently`.
@@ -47,10 +47,10 @@ def fetch(address: str, path: Path) -> None:
     def act() -> None:
         client_of(address).get_file(_named(address), str(path))
 
-    persistently(address, act)
+    persistently(address, act, patience)
 
 
-def fetch_part(address: str, start: int, size: int) -> bytes:
+def fetch_part(address: str, start: int, size: int, patience: float | None = None) -> bytes:
     """Bytes of an object from `start` on.
 
     Raises:
@@ -68,7 +68,7 @@ def fetch_part(address: str, start: int, size: int) -> bytes:
             raise InvalidValueError(f"{address} ends {size - len(data)} bytes before what its index says")
         return bytes(data)
 
-    return persistently(address, act) if size else b""  # of nothing the range is the whole
+    return persistently(address, act, patience) if size else b""  # of nothing the range is the whole
 
 
 def facts_of(address: str, patience: float | None = None) -> Facts:

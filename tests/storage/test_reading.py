@@ -13,7 +13,7 @@ import pytest
 from detframe import storage
 from detframe.errors import FileAccessError, MissingFileError, MissingModuleError, NoPermissionError, UnreachableError
 from detframe.storage import Settings, opened, reading
-from detframe.storage.stores import fetch_part
+from detframe.storage.stores import fetch, fetch_part
 from tests.bucket_server import Bucket, Cable
 
 
@@ -37,7 +37,7 @@ def test_a_copy_is_compared_after_a_day(bucket: Bucket, monkeypatch: pytest.Monk
     bucket.put("1.jpg", b"two")  # of the same size
     monkeypatch.setattr(reading, "TRUSTED_SECONDS", -1.0)
     fetched: list[str] = []
-    monkeypatch.setattr(reading, "fetch", lambda *args: fetched.append(args[0]) or storage.stores.fetch(*args))
+    monkeypatch.setattr(reading, "fetch", lambda *args: fetched.append(args[0]) or fetch(*args))
     assert (content(f"{bucket.address}/1.jpg"), content(f"{bucket.address}/2.jpg")) == (b"two", b"same")
     assert fetched == [f"{bucket.address}/1.jpg"]
     bucket.client.delete_object(Bucket=bucket.name, Key="2.jpg")
@@ -160,6 +160,21 @@ def test_processes_have_clients_of_their_own(bucket: Bucket, method: str) -> Non
     process.start()
     assert out.get(timeout=60) == b"2"
     process.join()
+
+
+def test_many_are_fetched_at_once(cable: Cable, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"{bucket.address}/{number}.jpg" for number in range(40)]
+    for number in range(40):
+        bucket.put(f"{number}.jpg", bytes([number]))
+    at_once: set[str] = set()
+    monkeypatch.setattr(reading, "fetch", lambda *args: at_once.add(threading.current_thread().name) or fetch(*args))
+    assert [content(name) for name in storage.each_fetched(names, str)] == [bytes([number]) for number in range(40)]
+    assert len(at_once) > 4 and "MainThread" not in at_once
+    storage.fetch_ahead([*names, f"{bucket.address}/none.jpg", "/local.jpg"])  # nobody asked for it yet
+    cable.cut()
+    begun = time.monotonic()
+    storage.fetch_ahead([f"{bucket.address}/{name}.jpg" for name in "abc"])
+    assert time.monotonic() - begun < 3
 
 
 def test_parts(bucket: Bucket) -> None:

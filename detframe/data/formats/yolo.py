@@ -31,6 +31,7 @@ from detframe.data.packing import PackedDataset, RecordBuilder
 from detframe.data.recognition import recognised_by
 from detframe.errors import InvalidValueError, MissingFileError, UserError, listed, shown
 from detframe.registry import DATASET_FORMATS
+from detframe.storage import each_fetched
 
 UNREADABLE = Kind(
     "image cannot be read, so that its labels have no size, and was left out",
@@ -76,7 +77,7 @@ def read_yolo(
     classes.check(entry.name, images)
     masks = _with_masks(images, findings)
     builder = RecordBuilder(classes.metadata(entry.name), findings)
-    for image in images:
+    for image in each_fetched(images, lambda image: image.path):
         _add_image(builder, image, classes, masks)
     for name, near in pairs.missing:
         builder.add_missing(name, near)
