@@ -78,6 +78,7 @@ class Cable:
     target: int
     connections: int = 0
     drop_every: int = 0  # ends each n-th connection within the answer
+    delay: float = 0.0  # seconds that a request takes to the server
     _whole: bool = True
     _open: list[socket.socket] = field(default_factory=list)
 
@@ -103,12 +104,13 @@ class Cable:
         far = socket.create_connection(("127.0.0.1", self.target))
         self._open += [near, far]
         drops = self.drop_every and self.connections % self.drop_every == 0
-        threading.Thread(target=self.pump, args=(near, far, -1), daemon=True).start()
+        threading.Thread(target=self.pump, args=(near, far, -1, self.delay), daemon=True).start()
         threading.Thread(target=self.pump, args=(far, near, 700 if drops else -1), daemon=True).start()
 
-    def pump(self, source: socket.socket, sink: socket.socket, most: int) -> None:
+    def pump(self, source: socket.socket, sink: socket.socket, most: int, delay: float = 0.0) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                time.sleep(delay)
                 sink.sendall(data if most < 0 else data[:most])
                 most = most - len(data) if most > len(data) else -1 if most < 0 else 0
                 if most == 0:
