@@ -230,7 +230,7 @@ class Trials:
                 logger.warning("%s: its process died, so it is tried again", name)
                 self._try_again(frozen, attempt + 1)
             else:
-                logger.warning("%s: its process died for the %dth time; it is given up", name, attempt)
+                logger.warning("%s: its process died %d times; it is given up", name, attempt)
 
     def _try_again(self, frozen: Any, attempt: int) -> None:
         kept = {key: value for key, value in frozen.user_attrs.items() if key in (FOLDER, FIRST)}

@@ -11,9 +11,6 @@ import pytest
 from tests.engine.conftest import datasets, one_thread, tiny  # noqa: F401 - fixtures
 from tests.tuning.pretended import Pretended
 
-pytest.importorskip("optuna", reason="Optuna (the extra tune) is not installed")
-sqlalchemy = pytest.importorskip("sqlalchemy")
-
 
 @pytest.fixture
 def cfg(tiny):  # noqa: F811 - the fixture
@@ -30,6 +27,9 @@ def folder(cfg) -> Path:
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretended]:
     """Trainings of a study are pretended: the metric follows from the learning rate."""
+    pytest.importorskip("optuna", reason="Optuna (the extra tune) is not installed")
+    import sqlalchemy
+
     made = Pretended()
     monkeypatch.setattr("detframe.tuning.trial._free_memory", lambda: None)
     monkeypatch.setattr("detframe.files.os.fsync", lambda handle: None)

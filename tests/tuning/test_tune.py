@@ -7,7 +7,6 @@ import json
 import sys
 from pathlib import Path
 
-import optuna
 import pytest
 
 import detframe
@@ -20,6 +19,7 @@ from detframe.tuning.space import read_space
 from detframe.tuning.study import INTERRUPTED, Trials
 from tests.tuning.pretended import Pretended, peak_at_three_hundredths
 
+optuna = pytest.importorskip("optuna", reason="Optuna (the extra tune) is not installed")
 SPACE = {"SOLVER.BASE_LR": {"low": 1e-4, "high": 1.0, "log": True}, "SOLVER.OPTIMIZER": ["SGD", "AdamW"]}
 
 
@@ -226,7 +226,7 @@ def test_a_trial_whose_process_died_is_tried_again_but_not_for_ever(cfg, folder:
             assert first.again and first.folder.name == "trial_0000"
     assert first.folder.name != "trial_0000" and not first.again
     first.held.close()
-    assert "its process died for the 3th time; it is given up" in said()
+    assert "its process died 3 times; it is given up" in said()
     found = tune(cfg, SPACE, trials=2)
     assert [row.state for row in found.trials] == ["died", "finished"]
 
@@ -341,10 +341,20 @@ def test_without_optuna_the_extra_is_named(cfg, monkeypatch):
         detframe.tune(cfg, SPACE)
 
 
-def test_a_test_set_and_evaluations_that_are_missing_are_warned_of(cfg, pretended: Pretended, said, tmp_path: Path):
-    catalog = tmp_path / "catalog.yaml"
-    catalog.write_text("my_test: {format: coco, images: shapes/val, annotations: shapes/val.json}\n")
-    named = cfg.clone()
-    named.merge_from_list(["TEST.EVAL_PERIOD", 0])
+def test_a_test_set_and_evaluations_that_are_missing_are_warned_of(
+    cfg, folder: Path, tmp_path: Path, pretended: Pretended, said, monkeypatch
+):
+    entry = "{format: coco, image_root: shapes/val, annotations: shapes/val.json}"
+    (tmp_path / "catalog.yaml").write_text(f"my_test: {entry}\n", encoding="utf-8")
+    named = cfg.changed(
+        [("TEST.EVAL_PERIOD", 0), ("DATASETS.CATALOG", str(tmp_path / "catalog.yaml")), ("DATASETS.TEST", "my_test")]
+    )
+    monkeypatch.setattr(running, "check_data_sets", lambda cfg, names: None)
     tune(named, SPACE, trials=1)
-    assert "none can be ended early" in said() and "by its name a test set" not in said()
+    assert "DATASETS.TEST is my_test, by its name a test set" in said()
+    assert "none can be ended early" in said()
+
+
+def test_neither_is_said_of_a_validation_set_with_evaluations(cfg, pretended: Pretended, said):
+    tune(cfg, SPACE, trials=1)
+    assert "test set" not in said() and "ended early" not in said()
