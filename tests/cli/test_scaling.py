@@ -11,8 +11,11 @@ import torch
 from torch import nn
 
 from detframe.cli.benchmark import main
-from detframe.cli.benchmark_scaling import StepMeter, _real, fit_link
+from detframe.cli.benchmark_scaling import SMALL_SUMS, StepMeter, _real, fit_link
 from detframe.cli.scaling import Bucket, Cluster, Link, StepTimes, fill_buckets, predict, step_seconds, summed_at
+from detframe.layers import normalizers
+from detframe.modeling import build_detection_model
+from tests.engine.ranks import DENSE, batch_with, tiny_config
 
 FAST = Link(200e9, 10e-6)
 SLOW = Link(10e9, 20e-6)
@@ -156,6 +159,16 @@ def test_gradients_come_from_the_last_layer_to_the_first():
 def test_a_link_is_found_from_its_own_sums():
     link = fit_link(SLOW.ring(0, 4), SLOW.ring(2**25, 4), 4)
     assert (link.bandwidth, link.latency) == pytest.approx((SLOW.bandwidth, SLOW.latency))
+
+
+@pytest.mark.parametrize("words", [(), (*DENSE, "MODEL.RPN.NAME", "FCOS"), (*DENSE, "MODEL.RPN.NAME", "RetinaNet")])
+def test_a_step_waits_for_as_few_small_sums_as_assumed(words, monkeypatch):
+    """What losses are divided by; beside it, whether the step is finite, and the buffers."""
+    counts = []
+    monkeypatch.setattr(normalizers, "sum_over_ranks", lambda value: counts.append(1) or value)
+    model = build_detection_model(tiny_config((*words, "MODEL.NUM_CLASSES", 5)))
+    model.train()(*map(list, zip(batch_with(2), batch_with(0), strict=True)))
+    assert 0 < len(counts) + 2 <= SMALL_SUMS
 
 
 @pytest.mark.slow
