@@ -86,5 +86,8 @@ def test_a_run_with_a_killed_worker_ends_as_an_undisturbed_one(config: Path, tmp
     one, two = (torch.load(folder / "model_final.pth", weights_only=True)["model"] for folder in (alone, kept))
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
     assert rows(kept) == rows(alone)
+    for row in json.loads(snapshot.read_text())["checkpoint_results"]:
+        newest = (storage / "killed" / row["checkpoint_dir_name"] / "last_checkpoint").read_text().strip()
+        assert newest == f"model_{row['metrics']['iteration']:07d}.pth"
     assert "'iteration': 40" in log.read_text() and "bbox/AP" in log.read_text()
     assert not Path("/tmp/detframe_killed").exists()
