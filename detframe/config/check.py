@@ -122,6 +122,10 @@ def _solver(cfg: ConfigNode) -> Findings:
         yield "SOLVER.EARLY_STOP_PATIENCE", "0, or it needs evaluations during training: set TEST.EVAL_PERIOD"
     if solver.EARLY_STOP_PATIENCE and not cfg.DATASETS.TEST:
         yield "SOLVER.EARLY_STOP_PATIENCE", "0, or it needs data to evaluate on: set DATASETS.TEST"
+    if solver.MAX_MINUTES and solver.SWA_START:
+        yield "SOLVER.SWA_START", "0 with SOLVER.MAX_MINUTES: at which iteration the last part begins is not known"
+    if solver.MAX_MINUTES and cfg.INPUT.CLOSE_AT:
+        yield "INPUT.CLOSE_AT", "0 with SOLVER.MAX_MINUTES: at which iteration the last part begins is not known"
     steps = solver.STEPS
     alike = all(isinstance(step, int) for step in steps)
     if alike and any(a >= b for a, b in pairwise(steps)):

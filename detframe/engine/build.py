@@ -37,6 +37,7 @@ from detframe.engine.side_evaluation import SideEvaluationHook
 from detframe.engine.side_process import SideProcess
 from detframe.engine.step import Batch, StepSettings
 from detframe.engine.teaching import give_teacher
+from detframe.engine.time_budget import TimeBudget, keep_to_minutes
 from detframe.engine.trainer import Hook, Trainer
 from detframe.errors import InvalidValueError, listed
 from detframe.layers import training_norms
@@ -107,6 +108,7 @@ def build_trainer(
         place=place,
         norms=build_precise_norms(cfg, model, inputs.records, settings.autocast(device)),
     )
+    keep_to_minutes(trainer, inputs, checkpoint)
     if checkpoint is not None:
         trainer.load_training_state(checkpoint if comparable(inputs.changes) else without_measures(checkpoint))
     return trainer
@@ -177,7 +179,7 @@ def build_hooks(
     if not callbacks:
         return hooks
     together = StopTogether()
-    check_own_names(callbacks, [*hooks, together])
+    check_own_names(callbacks, {TimeBudget.name, *(hook.name for hook in [*hooks, together])})
     return [*hooks[:own], *callbacks, together, *hooks[own:]]
 
 

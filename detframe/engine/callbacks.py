@@ -53,13 +53,12 @@ def _check_names(names: Sequence[str]) -> None:
             )
 
 
-def check_own_names(callbacks: Sequence[Hook], hooks: Sequence[Hook]) -> None:
-    """No callback has the name of one of detframe's hooks, whose state it would take.
+def check_own_names(callbacks: Sequence[Hook], taken: Collection[str]) -> None:
+    """No callback has the name of one of detframe's hooks, those in `taken`: it would take its state.
 
     Raises:
         ValueError: one has.
     """
-    taken = {hook.name for hook in hooks}
     for callback in callbacks:
         if callback.name in taken:
             raise InvalidValueError(

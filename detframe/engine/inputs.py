@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import random
 import socket
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,7 @@ class RunInputs:
         place: where the run stands in its data.
         in_epochs: which of MAX_ITER and WARMUP_ITERS were given in epochs.
         changes: since the checkpoint from which the run goes on.
+        begun: when the reading of the data began, by `time.monotonic`.
     """
 
     cfg: ConfigNode
@@ -59,6 +61,7 @@ class RunInputs:
     place: Place
     in_epochs: frozenset[str]
     changes: list[Change]
+    begun: float = field(default_factory=time.monotonic)
 
 
 def load_inputs(cfg: ConfigNode, checkpoint: Checkpoint | None) -> RunInputs:
@@ -70,7 +73,7 @@ def load_inputs(cfg: ConfigNode, checkpoint: Checkpoint | None) -> RunInputs:
     """
     if not cfg.DATASETS.TRAIN:
         raise InvalidValueError("DATASETS.TRAIN is empty; name at least one data set of the catalog")
-    trained = ", ".join(cfg.DATASETS.TRAIN)
+    begun, trained = time.monotonic(), ", ".join(cfg.DATASETS.TRAIN)
     records, test_sets = _load_sets(cfg)
     if len(records) == 0:
         raise InvalidValueError(f"DATASETS.TRAIN {trained} holds no image to train with")
@@ -91,7 +94,7 @@ def load_inputs(cfg: ConfigNode, checkpoint: Checkpoint | None) -> RunInputs:
     timed = resolve_durations(seeded, place.images_per_epoch, place.pace)
     effective = effective_config(timed, records.metadata, records=records)
     changes = _changes(effective, state, before, place)
-    return RunInputs(effective, records, test_sets, place, given_in_epochs(cfg), changes)
+    return RunInputs(effective, records, test_sets, place, given_in_epochs(cfg), changes, begun)
 
 
 def effective_config(
@@ -228,8 +231,13 @@ def describe_data(inputs: RunInputs) -> str:
         f"training data {', '.join(cfg.DATASETS.TRAIN)}: {_describe_images(cfg, records)}; objects of {len(counts)} "
         f"classes: {classes}\n"
         f"{describe_sampling(cfg, records)}"
-        f"{cfg.SOLVER.MAX_ITER} iterations are {epochs:.2f} epochs"
+        f"{cfg.SOLVER.MAX_ITER} iterations are {epochs:.2f} epochs{_timed(cfg)}"
     )
+
+
+def _timed(cfg: ConfigNode) -> str:
+    minutes = cfg.SOLVER.MAX_MINUTES
+    return f"; by SOLVER.MAX_MINUTES it will be as many as fit into {minutes:g} minutes" if minutes else ""
 
 
 def _describe_images(cfg: ConfigNode, records: Records) -> str:

@@ -113,10 +113,12 @@ def log_changes(changes: list[Change], state: TrainingState, place: Place, cfg: 
 
 
 def is_finished(cfg: ConfigNode, state: TrainingState, place: Place) -> bool:
-    """Whether the checkpoint is the end of a run that SOLVER.MAX_ITER does not make longer.
+    """Whether the checkpoint is the end of a run that SOLVER.MAX_ITER, or SOLVER.MAX_MINUTES, does not make longer.
 
     With another batch, the same number of epochs may be more iterations; those are not more.
     """
+    if cfg.SOLVER.MAX_MINUTES and state["finished"]:
+        return 60.0 * cfg.SOLVER.MAX_MINUTES <= state["hooks"].get("time_budget", {}).get("seconds", 0.0)
     if not state["finished"] or cfg.SOLVER.MAX_ITER <= state["max_iter"]:
         return bool(state["finished"])
     return place.pace.images_at(cfg.SOLVER.MAX_ITER) < planned_images(state, place) + place.pace.batch

@@ -249,9 +249,10 @@ def _write_start(inputs: RunInputs, folder: Path, trainer: Trainer) -> None:
 def _nothing_to_do(cfg: ConfigNode, checkpoint: Checkpoint) -> str:
     state = checkpoint.state
     why = f" ({state['stop_reason']})" if state["stop_reason"] else ""
+    key = "MAX_MINUTES" if cfg.SOLVER.MAX_MINUTES else "MAX_ITER"
     return (
-        f"nothing to do: {checkpoint.source} is at iteration {state['iteration']} of SOLVER.MAX_ITER "
-        f"{cfg.SOLVER.MAX_ITER}{why}; raise SOLVER.MAX_ITER to go on"
+        f"nothing to do: {checkpoint.source} is at iteration {state['iteration']} of SOLVER.{key} "
+        f"{cfg.SOLVER[key]}{why}; raise SOLVER.{key} to go on"
     )
 
 

@@ -18,6 +18,7 @@ _LINE = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (.*)$")
 _START = re.compile(r"^(training|evaluation) started with (.*?); command: (.*)$")
 _BEST = re.compile(r"^best \S+ so far: .* at iteration (\d+)$")
 _EARLY = re.compile(r"^stopped early at iteration \d+: .*$")
+_TIMED = re.compile(r"^SOLVER\.MAX_MINUTES \S+: the last iteration was (\d+),")
 _SIGNAL = re.compile(r"^stopped by \w+ at iteration \d+ of \d+")
 _DATA = re.compile(r"^training data (.*)$")
 _MODEL = re.compile(r"^model: (.*)$")
@@ -149,7 +150,8 @@ def _iteration(rows: Sequence[Mapping[str, Any]]) -> int:
 def _status(
     cfg: ConfigNode, rows: Sequence[Mapping[str, Any]], lines: Sequence[tuple[datetime, str]], evaluated: str
 ) -> tuple[str, str]:
-    done, wanted = _iteration(rows), int(cfg.SOLVER.MAX_ITER)
+    timed = _last(_TIMED, lines)  # a length that is known at the end
+    done, wanted = _iteration(rows), int(timed[1] if timed else cfg.SOLVER.MAX_ITER)
     early = _last(_EARLY, lines)
     if not done and evaluated:
         return "evaluation", f"an evaluation of {evaluated}"

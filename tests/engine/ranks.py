@@ -22,6 +22,7 @@ from detframe.modeling.compiling import compile_model
 from detframe.parallel.collectives import any_rank, barrier, gather_objects, on_rank_zero, rank, world_size
 from detframe.parallel.joining import process_group
 from detframe.parallel.stopping import StopSignals
+from tests.engine.budgets import Clock, budgeted
 from tests.engine.fakes import Regressor, make_checkpointer, make_config, make_data, make_trainer, weights
 from tests.modeling.compiled import SAMPLED, Counter, images_of, made
 from tests.modeling.tiny import EMPTY, FULL
@@ -353,3 +354,12 @@ def callbacks_on_rank_one(folder):
         trainer = make_trainer(Path(folder), data=make_data(0, 4, rank(), world_size()), hooks=hooks)
         trainer.train()
         return gather_objects((trainer.iteration, trainer.stop_reason))
+
+
+def budget_on_two_ranks(folder):
+    """Rates of both ranks, whose clocks run at different speeds; rank 0 returns them."""
+    with process_group("cpu"):
+        clock = Clock(2.0 if rank() == 0 else 7.0, now=100.0 * rank())
+        trainer, rates = budgeted(clock, Path(folder), 100.0, data=make_data(0, 4, rank(), world_size()))
+        trainer.train()
+        return gather_objects(rates.seen)

@@ -17,7 +17,7 @@ from detframe.engine.loggers import processes
 from detframe.engine.loggers.__main__ import Replay, main
 from detframe.engine.loggers.base import LoggedRun, RunLogger
 from detframe.engine.loggers.processes import check_loggers
-from detframe.engine.loggers.sent import Sent, Tail, numbered
+from detframe.engine.loggers.sent import Sent, Tail, placed
 from detframe.engine.metrics_file import MetricsFile
 from detframe.registry import LOGGERS
 from tests.engine.away import OWN, closed_port, silent_server
@@ -326,7 +326,19 @@ def test_a_tail_reads_whole_lines_as_they_come(tmp_path):
     assert tail.read() == [{"iteration": 1}, {"iteration": 2}]
     with file.open("a") as more:
         more.write('{"iteration": 2, "a": null}\n')
-    assert [(i, number) for i, number, _ in numbered(tail.read())] == [(1, 1), (2, 1), (2, 2)]
+    assert [place for place, _ in placed(tail.read())] == [(1, 1), (2, 1), (2, 2)]
+
+
+def test_an_evaluation_that_comes_late_is_sent_as_well(tmp_path):
+    (tmp_path / "loggers").mkdir()
+    file, logger = MetricsFile(tmp_path), Flaky(None)
+    logger.row = lambda iteration, values: logger.taken.append((iteration, *values))
+    replay = Replay(LoggedRun(tmp_path, "x", {}), "late", lambda run: logger, str)
+    for iteration, name in ((2, "loss"), (4, "loss"), (2, "bbox/AP"), (2, "compared/AP"), (6, "loss"), (4, "bbox/AP")):
+        file.append(iteration, {name: 1.0})
+        assert replay.send()
+    assert logger.taken[2:] == [(2, "bbox/AP"), (2, "compared/AP"), (6, "loss"), (4, "bbox/AP")]
+    assert Sent.read(tmp_path, "late") == Sent.everything(tmp_path) == Sent([6, 1], [4, 1], [])
 
 
 class Flaky(RunLogger):
@@ -352,6 +364,6 @@ def test_what_fails_is_tried_again_and_said_once(tmp_path):
     assert [replay.send() for _ in range(4)] == [False, False, False, True]
     assert logger.taken == [(1, {"loss": 1.0}), (2, {"loss": 2.0}), (3, {"loss": 3.0})]
     assert said == ["ConnectionError: away"]
-    assert Sent.read(tmp_path, "flaky") == Sent(3, 1, [])
+    assert Sent.read(tmp_path, "flaky") == Sent([3, 1], [-1, 0], [])
     (tmp_path / "loggers" / "flaky.json").write_text("[]")
     assert Sent.read(tmp_path, "flaky") is None

@@ -22,6 +22,10 @@ SOLVER = section(
         "without gradients", like=BATCH, resume=HOW),
     MAX_ITER=Key(90000, "Length of the training", duration=True, place=True, resume=Resume(CONTINUES,
         "the run ends there")),
+    MAX_MINUTES=Key(0.0, "End the run, final evaluation included, after so many minutes, on whatever machine; "
+        "MAX_ITER, STEPS and WARMUP_ITERS then say the shape of the learning rate, which is as long as the time "
+        "(docs/experiments.md). 0 is off", at_least=0, ceiling=1_000_000, resume=Resume(CONTINUES, "the time used so "
+        "far counts, and the learning rate is that of its part of the new time; it cannot be switched on or off")),
     BASE_LR=Key(0.02, "Learning rate after warm-up", above=0),
     BIAS_LR_FACTOR=Key(1.0, "Learning rate of biases over that of weights (maskrcnn-benchmark: 2)", like=WEIGHT),
     BACKBONE_LR_FACTOR=Key(1.0, "Learning rate of the backbone over that of the rest", like=WEIGHT),

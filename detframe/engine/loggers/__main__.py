@@ -21,7 +21,7 @@ import yaml
 from detframe.config.imports import import_custom_modules
 from detframe.engine.loggers import members
 from detframe.engine.loggers.base import LoggedRun, RunLogger
-from detframe.engine.loggers.sent import Sent, Tail, finite, numbered, pictures, run_id
+from detframe.engine.loggers.sent import Sent, Tail, finite, pictures, placed, run_id
 from detframe.registry import LOGGERS
 
 __all__ = ["members"]
@@ -73,10 +73,10 @@ class Replay:
     def _send(self) -> None:
         logger, anything = self._made(), False
         try:
-            for iteration, number, row in numbered(self.tail.read()):
-                if not self.sent.has(iteration, number):
-                    logger.row(iteration, finite(row))
-                    self.sent.iteration, self.sent.rows = iteration, number
+            for place, row in placed(self.tail.read()):
+                if not self.sent.has(place, row):
+                    logger.row(row["iteration"], finite(row))
+                    self.sent.note(place, row)
                     anything = True
             for iteration, name, path in pictures(self.run.folder):
                 if path.name not in self.sent.pictures:

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from detframe.engine.loggers import FOLDER, members
 from detframe.engine.loggers.base import RunLogger
-from detframe.engine.loggers.sent import Sent, numbered, run_id
+from detframe.engine.loggers.sent import Sent, placed, run_id
 from detframe.engine.metrics_file import MetricsFile
 from detframe.engine.metrics_writer import Board
 from detframe.engine.trainer import Hook, Trainer
@@ -131,9 +131,9 @@ class LoggerProcess:
             self._say_missing(why)
 
     def _say_missing(self, why: str) -> None:
-        rows = list(numbered(MetricsFile(self.folder).rows()))
+        rows = list(placed(MetricsFile(self.folder).rows()))
         sent = Sent.read(self.folder, self.name) or Sent()
-        missing = sum(not sent.has(iteration, number) for iteration, number, _ in rows)
+        missing = sum(not sent.has(place, row) for place, row in rows)
         logger.warning(
             "LOGGERS %s %s: %d of %d rows of metrics.jsonl are missing there (%s says more). Send them with: "
             "python -m detframe.engine.loggers %s %s",

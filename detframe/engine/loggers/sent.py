@@ -17,19 +17,22 @@ from detframe.files import write_text
 
 _PICTURE = re.compile(r"(.+)_(\d{7,})\.png")
 _IMAGES = "images"
+Place = tuple[int, int]
 
 
 @dataclass
 class Sent:
-    """How far a logger is: the place of its last row, which a resume does not move, and the pictures.
+    """How far a logger is: the places of its last rows, which a resume does not move, and the pictures.
+
+    Rows of steps and of evaluations come in order each; an evaluation beside the training may come late (TEST.ASYNC).
 
     Attributes:
-        iteration: of the last row that was sent, and
-        rows: which of the rows of that iteration it was, from 1.
+        steps: the iteration of the last row of steps that was sent, and which of that iteration it was, from 1.
+        evaluations: the same of the last row of an evaluation.
     """
 
-    iteration: int = -1
-    rows: int = 0
+    steps: list[int] = field(default_factory=lambda: [-1, 0])
+    evaluations: list[int] = field(default_factory=lambda: [-1, 0])
     pictures: list[str] = field(default_factory=list)
 
     @classmethod
@@ -55,22 +58,33 @@ class Sent:
     def everything(cls, folder: Path) -> Sent:
         """All that is there now."""
         out = cls(pictures=[path.name for _, _, path in pictures(folder)])
-        for iteration, number, _ in numbered(MetricsFile(folder).rows()):
-            out.iteration, out.rows = iteration, number
+        for place, row in placed(MetricsFile(folder).rows()):
+            out.note(place, row)
         return out
 
-    def has(self, iteration: int, number: int) -> bool:
+    def _last(self, row: dict[str, Any]) -> list[int]:
+        return self.steps if _of_steps(row) else self.evaluations
+
+    def has(self, place: Place, row: dict[str, Any]) -> bool:
         """Whether a row was sent, or one that had its place before the run went on from an earlier iteration."""
-        return (iteration, number) <= (self.iteration, self.rows)
+        return list(place) <= self._last(row)
+
+    def note(self, place: Place, row: dict[str, Any]) -> None:
+        """A row was sent."""
+        self._last(row)[:] = place
 
 
-def numbered(rows: list[dict[str, Any]]) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """(iteration, which row of this iteration, row)."""
-    last, number = -1, 0
+def _of_steps(row: dict[str, Any]) -> bool:
+    return "loss" in row
+
+
+def placed(rows: list[dict[str, Any]]) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """(place, row): its iteration, and which row of its kind it is there, from 1."""
+    counts: dict[tuple[int, bool], int] = {}
     for row in rows:
-        number = number + 1 if row["iteration"] == last else 1
-        last = row["iteration"]
-        yield last, number, row
+        kind = (row["iteration"], _of_steps(row))
+        counts[kind] = counts.get(kind, 0) + 1
+        yield (row["iteration"], counts[kind]), row
 
 
 def finite(row: dict[str, Any]) -> dict[str, float]:
