@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.reliability.bench import ROOT, STEPS, Bench
 
@@ -139,6 +140,78 @@ def disk(bench: Bench, times: int) -> Row:
     )
 
 
+def bucket(bench: Bench, times: int) -> Row:
+    """OUTPUT_DIR on an S3 server that is away for some seconds in mid-run: the training does not wait for it."""
+    from tests.bucket_server import KEYS, cable_to, make_bucket, s3_server
+
+    with s3_server() as endpoint, cable_to(endpoint) as cable:
+        made = make_bucket(endpoint, "runs")
+        bench.env |= {**KEYS, "AWS_ENDPOINT_URL": cable.endpoint}
+        words = ["OUTPUT_DIR", "s3://runs/run"]
+        process = subprocess.Popen(
+            [*bench.command("unused"), *words], cwd=bench.folder, env=bench.env, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        local = bench.folder / "cache" / "runs"
+        log = _until(lambda: next(local.glob("*/run/log.txt"), None))
+        _until(lambda: "iter 4/" in log.read_text(encoding="utf-8"))
+        cable.cut()
+        cut = time.monotonic()
+        _until(lambda: "takes nothing at the moment" in log.read_text(encoding="utf-8") or process.poll() is not None)
+        away = time.monotonic() - cut
+        cable.mend()
+        process.communicate(timeout=200)
+        out = bench.folder / "bucket"
+        for entry in made.client.list_objects_v2(Bucket="runs", Prefix="run/")["Contents"]:
+            path = out / entry["Key"].removeprefix("run/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            made.client.download_file("runs", entry["Key"], str(path))
+    same = process.returncode == 0 and bench.equal("whole", "bucket")
+    return Row(
+        "a bucket that is down costs no step",
+        "OUTPUT_DIR on an S3 server, whose connections are cut in mid-run and come back",
+        f"exit code {process.returncode}; cut off for {away:.0f} s, in which the training went on; what the bucket has "
+        f"is {_unless(same)}equal to the undisturbed run",
+        same,
+    )
+
+
+def stall(bench: Bench, times: int) -> Row:
+    """How long a step waits for a checkpoint as large as Faster R-CNN's with ResNet-50, written by a thread or not."""
+    import torch
+
+    from detframe.engine.checkpoint import Checkpointer
+
+    model = {f"w{i}": torch.zeros(1_000_000) for i in range(41)}
+    state = {"iteration": 1, "max_iter": 2, "finished": False, "stop_reason": "", "scaler": {}, "rng": [], "hooks": {}}
+    state["optimizer"] = {"state": {i: {"momentum_buffer": value} for i, value in enumerate(model.values())}}
+    seconds = {}
+    for background in (False, True):
+        checkpointer = Checkpointer(bench.folder, {"config": "", "class_names": []}, 1, background)
+        found = []
+        for iteration in range(3):
+            begun = time.perf_counter()
+            checkpointer.save(f"model_{iteration:07d}.pth", model, {**state, "iteration": iteration}, {})
+            found.append(time.perf_counter() - begun)
+            checkpointer.wait()
+        checkpointer.close()
+        seconds[background] = sorted(found)[1]
+    return Row(
+        "steps go on while a checkpoint is written",
+        "the wait of a step for a checkpoint of 328 MB, median of three, with `SOLVER.CHECKPOINT_ASYNC` and without",
+        f"{seconds[True]:.2f} s with, {seconds[False]:.2f} s without; 328 MB of memory until it is written",
+        seconds[True] < seconds[False],
+    )
+
+
+def _until(found: Callable[[], Any], seconds: float = 120.0) -> Any:
+    """What a function gives, when it is something."""
+    deadline = time.monotonic() + seconds
+    while not (value := found()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return value
+
+
 def shm(bench: Bench, times: int) -> Row:
     """A shared memory too small for a batch: another way is taken, with the same outcome."""
     start = time.monotonic()
@@ -239,7 +312,7 @@ def _listing(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 EXPERIMENTS: dict[str, Callable[[Bench, int], Row]] = {
-    run.__name__: run for run in (kills, signals, ranks, disk, shm, damage, lock, evaluation, start)
+    run.__name__: run for run in (kills, signals, ranks, disk, bucket, stall, shm, damage, lock, evaluation, start)
 }
 
 
@@ -270,7 +343,8 @@ def main() -> int:
     rows = {}
     with tempfile.TemporaryDirectory(prefix="reliability-") as folder:
         bench = Bench(Path(folder))
-        for out, words in (("whole", []), ("whole2", ["--num-gpus", 2])):
+        undisturbed = (("whole", []), ("whole2", ["--num-gpus", 2])) if args.names != ["stall"] else ()
+        for out, words in undisturbed:
             code, said = bench.run(out, *words)
             if code:
                 sys.stderr.write(said)
