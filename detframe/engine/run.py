@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import math
@@ -76,7 +77,8 @@ from detframe.files import write_text
 from detframe.modeling import GeneralizedRCNN, build_detection_model
 from detframe.parallel.collectives import barrier, on_rank_zero, rank, world_size
 from detframe.parallel.device import resolve_amp, resolve_device
-from detframe.parallel.environment import share_of_batch
+from detframe.parallel.elastic import StoodBy
+from detframe.parallel.environment import ranks_that_share, share_of_batch
 from detframe.parallel.joining import process_group
 from detframe.parallel.stopping import RunStopped, StopSignals, signal_name
 
@@ -98,7 +100,8 @@ def train(cfg: ConfigNode | str | Path, resume: bool = False, callbacks: Sequenc
             docs/experiments.md.
 
     Returns:
-        The metrics of the final evaluation, the same on every rank; {} where DATASETS.TEST is empty.
+        The metrics of the final evaluation, the same on every rank; {} where DATASETS.TEST is empty, and on a rank that
+        torchrun started again beside as many as can share the batch.
 
     Raises:
         ValueError, KeyError, FileNotFoundError: a mistake in the config, the data or the callbacks.
@@ -125,6 +128,8 @@ def train_checked(cfg: ConfigNode, resume: bool = False, callbacks: Sequence[Hoo
             text = f"stopped by {name} before the training began; OUTPUT_DIR {place} is as it was"
             logger.warning("%s", text)
             raise stop.error(stopped.signum, text) from None
+        except StoodBy:  # the others have had the batch to themselves
+            return {}
         if start.trainer is None:
             start.log.begin()
             logger.info("%s", "\n".join(start.notes))
@@ -156,7 +161,8 @@ class _Start:
 def _start(cfg: ConfigNode, place: OutputPlace, resume: bool, callbacks: Sequence[Hook], held: ExitStack) -> _Start:
     """Everything up to the first batch, on every rank; `held` closes what it has opened. The disk is only read."""
     _check(cfg)
-    held.enter_context(process_group(cfg.MODEL.DEVICE, cfg.PROCESS_GROUP_TIMEOUT))
+    usable = functools.partial(ranks_that_share, cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE_STEPS)
+    held.enter_context(process_group(cfg.MODEL.DEVICE, cfg.PROCESS_GROUP_TIMEOUT, usable))
     held.enter_context(storage.using(storage.Settings.of(cfg)))
     folder = place.folder
     log = held.enter_context(run_log(folder, rank(), at_once=False))

@@ -14,7 +14,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -27,6 +27,7 @@ from detframe.parallel.environment import env_number, parent_without, process_id
 RUN_ID = "TORCHELASTIC_RUN_ID"
 _PLACE = "detframe"
 _PAUSE_SECONDS = 0.1
+_STANDING_SECONDS, _PARTING_SECONDS = 0.5, 10.0
 TIMEOUT = timedelta(minutes=10)  # torchrun starts them together; what differs is how long they take to import
 
 
@@ -148,3 +149,37 @@ def _answer(store: dist.Store, rank: int, deadline: float) -> list[tuple[str, st
 def _names(store: dist.Store, key: str) -> tuple[str, str]:
     launcher, worker = json.loads(store.get(key))
     return launcher, worker
+
+
+# ---------------------------------------------------------------------------------------------- more than are needed
+class StoodBy(Exception):  # noqa: N818 - the end of a process that was not needed is no error
+    """The others have finished the run."""
+
+
+def may_stand_by(env: Mapping[str, str] | None = None) -> bool:
+    """Whether torchrun starts processes again, so that their number is what was left of the hosts."""
+    return is_elastic(env) and env_number("TORCHELASTIC_MAX_RESTARTS", 0, env) > 0
+
+
+def stand_by(store: dist.Store, rank: int) -> None:
+    """Wait until the others have finished: they are as many as can share the batch evenly, and this one is left over.
+
+    Raises:
+        StoodBy: they have.
+        ProcessFailedError: the store is gone, and with it the others.
+    """
+    try:
+        while not store.check(["finished"]):
+            time.sleep(_STANDING_SECONDS)
+        store.set(f"seen/{rank}", "1")
+    except RuntimeError as error:  # a class of PyTorch's own, of which it is one
+        raise ProcessFailedError(f"rank {rank} stood by, and the others are gone: {error}") from error
+    raise StoodBy
+
+
+def finish(store: dist.Store, spare: Sequence[int]) -> None:
+    """Tell those who stand by that they can go; rank 0 does, and waits a little, as the store may end with it."""
+    store.set("finished", "1")
+    deadline = time.monotonic() + _PARTING_SECONDS
+    while time.monotonic() < deadline and not all(store.check([f"seen/{rank}"]) for rank in spare):
+        time.sleep(_PAUSE_SECONDS)

@@ -114,6 +114,11 @@ def _parent(pid: int) -> int:
     return int(fields[1]) if len(fields) > 1 else 0
 
 
+def ranks_that_share(batch: int, accumulate: int, ranks: int) -> int:
+    """The largest number up to `ranks` that times the accumulation steps divides a batch; 0 where none does."""
+    return next((number for number in range(ranks, 0, -1) if batch % (number * accumulate) == 0), 0)
+
+
 def share_of_batch(batch: int, ranks: int, accumulate: int = 1) -> int:
     """Images per rank and forward pass.
 

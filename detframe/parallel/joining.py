@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,9 +22,10 @@ from torch.nn.parallel import DistributedDataParallel
 from detframe.errors import InvalidValueError, ProcessFailedError, UserError
 from detframe.parallel.collectives import gather_objects, world_size
 from detframe.parallel.device import WITH_FALLBACK, resolve_device
-from detframe.parallel.elastic import Attempt, attempt_of, is_elastic, muster, own_names
+from detframe.parallel.elastic import Attempt, attempt_of, finish, is_elastic, may_stand_by, muster, own_names, stand_by
 from detframe.parallel.environment import env_number, share_of_cores
 
+logger = logging.getLogger(__name__)
 MINUTES = 60.0  # an evaluation keeps the other ranks waiting for rank 0
 _LOST = re.compile("Connection (closed|reset) by peer|Broken pipe|Timed out|timed out")
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -130,7 +132,9 @@ def expand_counts(tasks_per_node: str) -> list[int]:
 
 
 @contextmanager
-def process_group(device_name: str, minutes: float = MINUTES) -> Iterator[None]:
+def process_group(
+    device_name: str, minutes: float = MINUTES, usable: Callable[[int], int] | None = None
+) -> Iterator[None]:
     """Join the group that the environment describes, if there is one, and leave it at the end.
 
     Without such an environment, or inside a group that somebody else made, nothing happens. NCCL serves CUDA tensors,
@@ -138,9 +142,11 @@ def process_group(device_name: str, minutes: float = MINUTES) -> Iterator[None]:
 
     Args:
         minutes: how long a process waits for the others (PROCESS_GROUP_TIMEOUT).
+        usable: how many of some ranks can work together; where torchrun starts processes again, the others stand by.
 
     Raises:
         ProcessFailedError: inside the `with`, another process was lost, or did not answer in that time.
+        StoodBy: this process was left over, and the others have finished.
     """
     if dist.is_initialized():
         yield
@@ -154,14 +160,33 @@ def process_group(device_name: str, minutes: float = MINUTES) -> Iterator[None]:
     _export(member)
     try:
         with _share_of_threads(member.local_world_size), _losses_told(member, minutes):
-            _join(member, resolve_device(device_name), timedelta(minutes=minutes))
+            ranks = usable(member.world_size) if usable is not None and may_stand_by() else 0
+            store = _store_of(member, ranks or member.world_size)
+            _join(member, ranks or member.world_size, store, resolve_device(device_name), timedelta(minutes=minutes))
             yield
             # Not after an error: the other ranks may never get here, and leaving the group would make them fail before
             # this rank has told its error, which would then look like a consequence of theirs
             dist.barrier()
             dist.destroy_process_group()
+            if store is not None and member.rank == 0:
+                finish(store, range(ranks or member.world_size, member.world_size))
     finally:
         _put_back(before)
+
+
+def _store_of(member: Membership, ranks: int) -> dist.Store | None:
+    """Where this group of torchrun's processes meets, and nobody was before; who is left over stays here."""
+    if not is_elastic():
+        return None
+    store = dist.PrefixStore(str(next(_joins)), _mustered(member)[1])  # an earlier group has left its addresses
+    if ranks < member.world_size and member.rank in (0, ranks):
+        logger.warning(
+            "%d processes cannot share the batch evenly: %d of them train, the others stand by until a host is lost",
+            *(member.world_size, ranks),
+        )
+    if member.rank >= ranks:
+        stand_by(store, member.rank)
+    return store
 
 
 def attempt_in_work() -> Attempt | None:
@@ -241,17 +266,14 @@ def _put_back(variables: Mapping[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def _join(member: Membership, device: torch.device, timeout: timedelta) -> None:
+def _join(member: Membership, ranks: int, store: dist.Store | None, device: torch.device, timeout: timedelta) -> None:
     if device.type in WITH_FALLBACK and member.world_size > 1:
         raise InvalidValueError(
             f"{member.world_size} processes cannot train together on {device.type}; start one, or set MODEL.DEVICE cpu"
         )
     where: dict[str, Any] = {"timeout": timeout}
-    if is_elastic():
-        store = dist.PrefixStore(
-            str(next(_joins)), _mustered(member)[1]
-        )  # those of an earlier group hold its addresses
-        where |= {"store": store, "rank": member.rank, "world_size": member.world_size}
+    if store is not None:
+        where |= {"store": store, "rank": member.rank, "world_size": ranks}
     if device.type == "cuda":
         check_gpus(member.local_world_size, torch.cuda.device_count(), bound="SLURM_LOCALID" in os.environ)
         torch.cuda.set_device(device)

@@ -52,3 +52,25 @@ def test_a_killed_rank_costs_the_steps_since_the_newest_checkpoint(root, tiny, t
     assert not list((tmp_path / "out").glob("previous_*"))
     for name, value in final(tmp_path).items():
         assert torch.equal(value, undisturbed[name]), name
+
+
+@pytest.mark.slow
+def test_a_rank_too_many_stands_by(root, tiny, tmp_path, undisturbed):
+    harm = {"5": {"rank": 1, "what": "fail"}}
+    done = launched(root, tmp_path, ["--nproc-per-node=3"], HARM=json.dumps(harm))
+    assert done.returncode == 0, done.stderr
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert "2 ranks" in log
+    assert "3 processes cannot share the batch evenly: 2 of them train" in done.stderr
+    for name, value in final(tmp_path).items():
+        assert torch.equal(value, undisturbed[name]), name
+
+
+@pytest.mark.slow
+def test_the_summary_of_torchrun_shows_what_failed_first(root, tiny, tmp_path):
+    harm = {"3": {"rank": 1, "what": "fail"}}
+    done = launched(root, tmp_path, ["--nproc-per-node=2", "--max-restarts=0"], HARM=json.dumps(harm))
+    assert done.returncode == 1
+    summary = done.stderr.partition("Root Cause (first observed failure)")[2]
+    assert "rank      : 1" in summary
+    assert "RuntimeError: this rank fails in its own words" in summary
