@@ -46,6 +46,26 @@ class Harm(Hook):
             raise RuntimeError("this rank fails in its own words")
 
 
+def steps(folder: Path, rank: int = 0) -> list[tuple[int, float]]:
+    """The iterations that a rank has done, in the order in which it did them, and when."""
+    path = folder / f"steps_rank{rank}.txt"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [(int(number), float(when)) for number, _, when in (line.partition(" ") for line in lines)]
+
+
+def repeated(folder: Path) -> int:
+    """The steps that were done again."""
+    numbers = [number for number, _ in steps(folder)]
+    return len(numbers) - len(set(numbers))
+
+
+def pauses(folder: Path, count: int) -> list[float]:
+    """Seconds without a step, the longest, in the order in which they were."""
+    times = sorted(time for _, time in steps(folder))
+    longest = sorted(range(1, len(times)), key=lambda index: times[index] - times[index - 1])[-count:]
+    return [round(times[index] - times[index - 1], 1) for index in sorted(longest)]
+
+
 def main() -> int:
     torch.set_num_threads(1)
     folder, words = Path(sys.argv[1]), sys.argv[2:]

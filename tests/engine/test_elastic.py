@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.engine.elastic_run import pauses, repeated
+
 LAUNCH = (
     *(sys.executable, "-m", "torch.distributed.run", "--max-restarts=2"),
     *("--rdzv-backend=c10d", "--rdzv-conf=last_call_timeout=1", "--rdzv-endpoint=localhost:0"),
@@ -50,6 +52,8 @@ def test_a_killed_rank_costs_the_steps_since_the_newest_checkpoint(root, tiny, t
     assert "restart 1 of this run (a process failed or was lost): 2 processes -> 2" in log
     assert "restarts for failures: 1 of 2" in log
     assert not list((tmp_path / "out").glob("previous_*"))
+    sys.stdout.write(f"steps again {repeated(tmp_path)}, pause {pauses(tmp_path, 1)} s\n")
+    assert repeated(tmp_path) <= 4  # CHECKPOINT_PERIOD
     for name, value in final(tmp_path).items():
         assert torch.equal(value, undisturbed[name]), name
 
