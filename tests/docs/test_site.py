@@ -40,10 +40,16 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
+class Server(http.server.ThreadingHTTPServer):
+    """With room for all that a page asks for at once."""
+
+    request_queue_size = 128
+
+
 @contextlib.contextmanager
 def served(folder: Path) -> Iterator[str]:
     """The address of a folder on a port of this machine."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
+    server = Server(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -128,4 +134,22 @@ def test_search_finds_a_page(chromium: Browser, site: Path):
         assert "config_reference.html" in str(
             chromium.ask("[...document.querySelectorAll('.md-search-result__link')].map((a) => a.href)")
         )
+        assert chromium.errors == []
+
+
+def test_versions_can_be_chosen(chromium: Browser, tmp_path: Path):
+    """As .github/workflows/site.yml deploys them, into a clone."""
+    clone = tmp_path / "clone"
+    git = ["git", "-C", str(clone), "-c", "user.name=detframe", "-c", "user.email=detframe@localhost"]
+    subprocess.run(["git", "clone", "-q", "--shared", str(ROOT), str(clone)], check=True)
+    for setting in ("user.name", "user.email"):
+        subprocess.run([*git, "config", setting, "detframe"], check=True)
+    for version in (["main"], ["1.0", "latest"]):
+        command = [sys.executable, "-m", "mike.driver", "deploy", *version]
+        deployed = subprocess.run(command, cwd=clone, capture_output=True, text=True)
+        assert deployed.returncode == 0, deployed.stderr
+    subprocess.run([*git, "checkout", "-q", "gh-pages"], check=True)
+    with served(clone) as address:
+        chromium.open(address + "latest/index.html")
+        chromium.wait("document.querySelectorAll('.md-version__link').length === 2")
         assert chromium.errors == []
