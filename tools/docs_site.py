@@ -114,7 +114,7 @@ def public_names(path: str) -> dict[str, str]:
 def _described(module: str, name: str) -> str:
     """Through packages that load their parts when they are asked for them, to the module that has the name."""
     package = f"{module.replace('.', '/')}/__init__.py"
-    return public_names(package)[name] if (ROOT / package).is_file() else f"{module}.{name}"
+    return public_names(package).get(name, f"{module}.{name}") if (ROOT / package).is_file() else f"{module}.{name}"
 
 
 def reference(path: str) -> str:
