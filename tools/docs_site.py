@@ -83,7 +83,10 @@ def page_of(path: str) -> str:
         return path.removeprefix(DOCS)
     if path in modules():
         return f"api/{dotted(path)}.md"
-    return path if "/" not in path and path.endswith(".md") else f"files/{path.removesuffix('.md')}.md"
+    if path in links("docs/index.md"):
+        return path
+    shown = "/".join(part.removeprefix(".") for part in path.split("/"))  # MkDocs leaves out what begins with a dot
+    return f"files/{shown.removesuffix('.md')}.md"
 
 
 def public_names(path: str) -> dict[str, str]:

@@ -53,7 +53,8 @@ def test_the_index_lists_every_page_once():
         r"^- \[[^\]]+\]\(([^)]+)\)", (ROOT / "docs" / "index.md").read_text(encoding="utf-8"), re.MULTILINE
     )
     pages = [page.name for page in (ROOT / "docs").glob("*.md") if page.name != "index.md"]
-    assert sorted(listed) == sorted([*pages, "../MODEL_ZOO.md", "../CHANGELOG.md"])
+    assert sorted(target for target in listed if not target.startswith("../")) == sorted(pages)
+    assert {"../MODEL_ZOO.md", "../CHANGELOG.md"} <= set(listed)
 
 
 def test_keys_that_pages_name_exist():

@@ -145,7 +145,7 @@ def test_versions_can_be_chosen(chromium: Browser, tmp_path: Path):
     for setting in ("user.name", "user.email"):
         subprocess.run([*git, "config", setting, "detframe"], check=True)
     for version in (["main"], ["1.0", "latest"]):
-        command = [sys.executable, "-m", "mike.driver", "deploy", *version]
+        command = [str(Path(sys.executable).parent / "mike"), "deploy", *version]
         deployed = subprocess.run(command, cwd=clone, capture_output=True, text=True)
         assert deployed.returncode == 0, deployed.stderr
     subprocess.run([*git, "checkout", "-q", "gh-pages"], check=True)
