@@ -10,7 +10,6 @@ docs/*.md stay plain Markdown that reads well where it lies. Of them the site ma
 from __future__ import annotations
 
 import ast
-import json
 import os
 import posixpath
 import re
@@ -174,7 +173,6 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     config.nav = navigation()
     if "MIKE_DOCS_VERSION" in os.environ:
         config.extra["version"] = {"provider": "mike"}
-        config.site_description = f"{config.site_description} ({json.loads(os.environ['MIKE_DOCS_VERSION'])['title']})"
     return config
 
 
