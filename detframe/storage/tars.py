@@ -18,7 +18,9 @@ from detframe.errors import InvalidValueError, shown
 from detframe.storage.addresses import is_remote
 from detframe.storage.stores import opened_by_parts
 
-INDEX, SUFFIX = "index.jsonl", ".tar"
+INDEX = "index.jsonl"
+"""The name of the file beside shards that says where each member lies."""
+SUFFIX = ".tar"
 _HEADER_BLOCK = 2**16  # bytes that are fetched for a header: of small members, the next one is in it too
 
 
