@@ -14,7 +14,8 @@ from detframe.config.paths import cache_is_off, cache_root, expanded
 from detframe.storage.addresses import Secret, keep_secrets, secrets
 
 GB = 10**9
-TRUSTED_SECONDS = 24 * 3600.0  # after which what was seen elsewhere is looked at again
+TRUSTED_SECONDS = 24 * 3600.0
+"""Seconds after which what was seen elsewhere is looked at again."""
 
 
 @dataclass(frozen=True)
