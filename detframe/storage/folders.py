@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import uuid4
 
 from detframe.errors import FileAccessError, UserError
@@ -13,13 +13,10 @@ from detframe.storage.addresses import LISTED, scheme_of
 from detframe.storage.faults import explained, reason
 from detframe.storage.materialised import here
 from detframe.storage.retrying import persistently
-from detframe.storage.stores import client_of, forget_client
+from detframe.storage.stores import LARGE_SECONDS, ask, client_of, seconds_for
 
 WRITABLE = (*LISTED, "file", "memory")
 T = TypeVar("T")
-_CALL_SECONDS = 60.0  # for an answer to what is small
-_SLOWEST = 200_000.0  # bytes a second, below which a connection counts as lost
-_LARGE_SECONDS = 3600.0  # for what is as large as it likes
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+", re.ASCII)
 
 
@@ -86,7 +83,7 @@ class StoreFolder:
 
         def act() -> set[str]:
             start = len(str(client_of(self.address)._strip_protocol(self.address)).rstrip("/")) + 1
-            return {str(name)[start:] for name in self._call("find", self.address)} - {""}
+            return {str(name)[start:] for name in ask(self.address, "find", self.address)} - {""}
 
         return persistently(self.address, act)
 
@@ -99,7 +96,7 @@ class StoreFolder:
 
         def act() -> bytes | None:
             try:
-                return bytes(self._call("cat_file", self.at(name)))
+                return bytes(ask(self.address, "cat_file", self.at(name)))
             except FileNotFoundError:
                 return None
 
@@ -107,31 +104,32 @@ class StoreFolder:
 
     def fetch(self, name: str, path: Path) -> None:
         """Write an object to a file; errors as of `names`."""
-        persistently(self.address, lambda: self._call("get_file", self.at(name), str(path), patience=_LARGE_SECONDS))
+        persistently(
+            self.address, lambda: ask(self.address, "get_file", self.at(name), str(path), seconds=LARGE_SECONDS)
+        )
 
     # ------------------------------------------------------------------ writing
     def put(self, path: Path, name: str) -> None:
         """Make an object of a file, in parts where it is large; raises what the store's library does."""
-        seconds = _CALL_SECONDS + path.stat().st_size / _SLOWEST
-        self._call("put_file", str(path), self.at(name), patience=seconds)
+        ask(self.address, "put_file", str(path), self.at(name), seconds=seconds_for(path.stat().st_size))
 
     def write(self, name: str, data: bytes) -> None:
         """Make an object of some bytes; errors as of `put`."""
         self._make_place(name)
-        self._call("pipe_file", self.at(name), data)
+        ask(self.address, "pipe_file", self.at(name), data)
 
     def remove(self, name: str) -> None:
         """Take an object away, if there is one; errors as of `put`."""
         try:
-            self._call("rm_file", self.at(name))
+            ask(self.address, "rm_file", self.at(name))
         except FileNotFoundError:
             return
 
     def move(self, name: str, target: str) -> None:
         """Give an object another name, without sending it; errors as of `put`."""
         self._make_place(target)
-        self._call("cp_file", self.at(name), self.at(target), patience=_LARGE_SECONDS)
-        self._call("rm_file", self.at(name))
+        ask(self.address, "cp_file", self.at(name), self.at(target), seconds=LARGE_SECONDS)
+        ask(self.address, "rm_file", self.at(name))
 
     def surely(self, act: Callable[[], T]) -> T:
         """What an action on the store gives, which is tried again after a lost connection; errors as of `names`."""
@@ -160,18 +158,3 @@ class StoreFolder:
         if scheme_of(self.address) in ("file", "memory"):
             store = client_of(self.address)
             store.makedirs(store._parent(self.at(name)), exist_ok=True)
-
-    def _call(self, method: str, *args: Any, patience: float = 0.0) -> Any:
-        """What a method of the client gives.
-
-        Connections that were cut can leave a client of which no call ever ends: each has a limit, and a client that
-        failed makes place for a new one.
-        """
-        store = client_of(self.address)
-        try:
-            return getattr(store, method)(*args, **({"timeout": patience or _CALL_SECONDS} if store.async_impl else {}))
-        except FileNotFoundError:
-            raise
-        except Exception:
-            forget_client(self.address)
-            raise

@@ -69,7 +69,7 @@ def _bring(address: str, place: Path, facts: Facts) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     mark.unlink(missing_ok=True)
     with replacing(place) as file:
-        fetch(address, Path(file.name))
+        fetch(address, Path(file.name), size=facts.size)
     mark.write_text(version, encoding="utf-8")
     logger.info("fetched %s (%.1f MB)", address, place.stat().st_size / 2**20)
 

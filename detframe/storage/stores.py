@@ -7,6 +7,7 @@ under which they give up soon, since `persistently` tries again and says so. Wha
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ from detframe.storage.addresses import bucket_of, can_list, private, scheme_of
 from detframe.storage.faults import missing_bucket
 from detframe.storage.retrying import persistently
 
+CALL_SECONDS = 60.0  # for an answer to what is small
+LARGE_SECONDS = 3600.0  # for what is as large as it likes
+_SLOWEST = 200_000.0  # bytes a second, below which a connection counts as lost
 _CONNECT_SECONDS, _READ_SECONDS = 10, 30
 _CHANGED = ("LastModified", "mtime", "last_modified", "updated", "Last-Modified")  # as libraries call it
 _clients: dict[tuple[int, str], Any] = {}
@@ -37,15 +41,19 @@ class Facts:
     modified: float = 0.0  # seconds since 1970; 0: not said
 
 
-def fetch(address: str, path: Path, patience: float | None = None) -> None:
+def fetch(address: str, path: Path, patience: float | None = None, size: int = -1) -> None:
     """Write a whole object to a file; `patience` as of `persistently`.
+
+    Args:
+        size: its bytes; -1: not known, and each try may take twice as long as the one before.
 
     Raises:
         OSError, ValueError, ImportError: as `persistently`.
     """
+    limits = iter(seconds_for(size) * (2**tries if size < 0 else 1) for tries in itertools.count())
 
     def act() -> None:
-        client_of(address).get_file(_named(address), str(path))
+        ask(address, "get_file", _named(address), str(path), seconds=min(next(limits), LARGE_SECONDS))
 
     persistently(address, act, patience)
 
@@ -58,7 +66,7 @@ def fetch_part(address: str, start: int, size: int, patience: float | None = Non
     """
 
     def act() -> bytes:
-        data = client_of(address).cat_file(_named(address), start=start, end=start + size)
+        data = ask(address, "cat_file", _named(address), seconds=seconds_for(size), start=start, end=start + size)
         if len(data) > size:
             raise InvalidValueError(
                 f"{address}: the server sends the whole file where a part is asked for; shards need one that knows "
@@ -75,11 +83,10 @@ def facts_of(address: str, patience: float | None = None) -> Facts:
     """What a store says of an object; errors, and `patience`, as of `persistently`."""
 
     def act() -> Facts:
-        client = client_of(address)
         try:
-            return _facts(client.info(_named(address)))
+            return _facts(ask(address, "info", _named(address)))
         except FileNotFoundError:
-            _check_bucket(client, address)
+            _check_bucket(address)
             raise
 
     return persistently(address, act, patience)
@@ -102,12 +109,11 @@ def objects_below(address: str, deep: bool = True) -> dict[str, Facts]:
         )
 
     def act() -> dict[str, Facts]:
-        client = client_of(address)
-        found = client.find(_named(address), maxdepth=None if deep else 1, detail=True)
+        found = ask(address, "find", _named(address), seconds=LARGE_SECONDS, maxdepth=None if deep else 1, detail=True)
         if not found:
-            _check_bucket(client, address)
+            _check_bucket(address)
             raise MissingFileError(f"{address} does not exist, or nothing is in it")
-        start = len(str(client._strip_protocol(_named(address))).rstrip("/")) + 1
+        start = len(str(client_of(address)._strip_protocol(_named(address))).rstrip("/")) + 1
         return {name[start:]: _facts(info) for name, info in found.items() if info["type"] == "file" and name[start:]}
 
     return persistently(address, act)
@@ -120,10 +126,33 @@ def opened_by_parts(address: str, block: int) -> Iterator[Any]:
         yield file
 
 
-def _check_bucket(client: Any, address: str) -> None:
+def _check_bucket(address: str) -> None:
     """Raises FileNotFoundError where not the object but the whole bucket is missing."""
-    if can_list(address) and not client.exists(bucket_of(address)):
+    if can_list(address) and not ask(address, "exists", bucket_of(address)):
         raise missing_bucket(address)
+
+
+def ask(address: str, method: str, *args: Any, seconds: float = 0.0, **options: Any) -> Any:
+    """What a method of the client of an address gives; raises what the store's library does.
+
+    Connections that were cut can leave a client of which no call ever ends: each has a limit, and a client that
+    failed makes place for a new one.
+    """
+    client = client_of(address)
+    if client.async_impl:
+        options["timeout"] = seconds or CALL_SECONDS
+    try:
+        return getattr(client, method)(*args, **options)
+    except FileNotFoundError:
+        raise
+    except Exception:
+        forget_client(address)
+        raise
+
+
+def seconds_for(size: int) -> float:
+    """How long it may take to send so many bytes; what is not known (-1) counts as small."""
+    return CALL_SECONDS + max(size, 0) / _SLOWEST
 
 
 def client_of(address: str) -> Any:

@@ -16,7 +16,7 @@ from detframe.engine.output_place import local_folder, weights_in
 from detframe.engine.trainer import Hook
 from detframe.errors import InUseError, UserError
 from detframe.inference import Detector
-from detframe.storage import folders, mirror, settings, stores
+from detframe.storage import mirror, settings, stores
 from detframe.storage.folders import StoreFolder
 from tests.bucket_server import KEYS, cable_to, make_bucket, s3_server
 
@@ -28,7 +28,7 @@ def quick(monkeypatch):
     """Looks and beats that tests need not wait for."""
     monkeypatch.setattr(mirror, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr(remote_lock, "BEAT_SECONDS", 0.2)
-    monkeypatch.setattr(folders, "_CALL_SECONDS", 5.0)
+    monkeypatch.setattr(stores, "CALL_SECONDS", 5.0)
     monkeypatch.setattr(remote_lock, "_SETTLE_SECONDS", 0.0)
 
 

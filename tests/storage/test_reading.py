@@ -13,7 +13,7 @@ import pytest
 from detframe import storage
 from detframe.errors import FileAccessError, MissingFileError, MissingModuleError, NoPermissionError, UnreachableError
 from detframe.storage import Settings, opened, reading
-from detframe.storage.stores import fetch, fetch_part
+from detframe.storage.stores import facts_of, fetch, fetch_part
 from tests.bucket_server import Bucket, Cable
 
 
@@ -78,6 +78,26 @@ def test_connections_that_break_within_the_answer(bucket: Bucket, cable: Cable) 
         storage.stores._clients.clear()  # a connection for each
         assert content(f"{bucket.address}/{number}.jpg") == bytes([number]) * 50_000
     assert cable.connections >= 12
+
+
+def test_a_call_that_never_ends_is_given_up_and_tried_again(
+    bucket: Bucket, cable: Cable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "1234":
+        bucket.put(f"{name}.tar", b"0123456789")
+    content(f"{bucket.address}/1.tar")  # the store has answered
+    monkeypatch.setattr(storage.stores, "CALL_SECONDS", 1.0)
+    begun = time.monotonic()
+    for name, read in (
+        ("2", lambda address: content(address)),
+        ("3", lambda address: fetch_part(address, 2, 3)),
+        ("4", lambda address: facts_of(address).size),
+    ):
+        storage.stores._clients.clear()  # the next connection is a new one
+        cable.delay = 600.0  # what is asked over it arrives after the test
+        threading.Timer(0.7, setattr, (cable, "delay", 0.0)).start()
+        assert read(f"{bucket.address}/{name}.tar") == {"2": b"0123456789", "3": b"234", "4": 10}[name]
+    assert time.monotonic() - begun < 20
 
 
 def test_a_store_that_stays_away(bucket: Bucket, cable: Cable) -> None:
