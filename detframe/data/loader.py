@@ -19,7 +19,7 @@ from detframe.data.reading import ImageReader, records_form
 from detframe.data.records import Record, Records, ignored_boxes
 from detframe.data.repeats import image_repeats
 from detframe.data.resources import num_workers, pins_memory
-from detframe.data.samplers import START, Beginning, Draw, TrainSampler, sample_seed, shard
+from detframe.data.samplers import START, BatchesFrom, Beginning, Chunks, Draw, TrainSampler, sample_seed, shard
 from detframe.data.samples import Failure, Parcel, Sample
 from detframe.data.scaled import SizeHW, Wanted
 from detframe.data.tiles import TiledRecords, tiled
@@ -80,8 +80,9 @@ class TrainDataset(ImageReader):
     def __getitem__(self, draw: Draw) -> Sample:
         """The sampled image; with `skip`, the next readable one of the stream in its place."""
         failures: list[Failure] = []
-        for position in range(draw.position, draw.position + MAX_FAILURES):
-            draw = self.sampler.draw(position)
+        for further in range(MAX_FAILURES):
+            if further:  # the order of an epoch is asked for here, and with it held in a worker, in this case alone
+                draw = self.sampler.draw(draw.position + 1)
             try:
                 image, target = self._read(draw, failures)
                 return Sample(image, target, failures)
@@ -92,8 +93,8 @@ class TrainDataset(ImageReader):
         return Sample(None, {}, failures)
 
     def _read(self, draw: Draw, failures: list[Failure]) -> tuple[Tensor, Target]:
-        key, turn = self.records.sample_key(draw.record), self.sampler.turn(draw.position)
-        seeds = [sample_seed(self.sampler.seed, draw.epoch, key, turn, purpose) for purpose in range(4)]
+        key = self.records.sample_key(draw.record)
+        seeds = [sample_seed(self.sampler.seed, draw.epoch, key, draw.turn, purpose) for purpose in range(4)]
         others = partial(self._drawn, failures)
         image, target = self.transforms(*self._as_read(draw.record, seeds[0]), others, draw.position)
         if self.copy_paste > 0:
@@ -106,8 +107,8 @@ class TrainDataset(ImageReader):
     def stages(self, position: int) -> Iterator[Stage]:
         """The sample at a position as it is read, and after each transform that happens (but for COPY_PASTE_PROB)."""
         draw = self.sampler.draw(position)
-        key, turn = self.records.sample_key(draw.record), self.sampler.turn(draw.position)
-        seed = sample_seed(self.sampler.seed, draw.epoch, key, turn, 0)
+        key = self.records.sample_key(draw.record)
+        seed = sample_seed(self.sampler.seed, draw.epoch, key, draw.turn, 0)
         return self.transforms.stages(Given(*self._as_read(draw.record, seed), partial(self._drawn, []), draw.position))
 
     def _pasted(
@@ -238,21 +239,11 @@ class _Loader:
         return [image for image, _ in read], [target for _, target in read]
 
 
-class _BatchesFrom:
-    """The batches of a sampler from one iteration on; unlike the iterator itself, it can be sent to a worker."""
-
-    def __init__(self, sampler: TrainSampler, start: int) -> None:
-        self.sampler, self.start = sampler, start
-
-    def __iter__(self) -> Iterator[list[Draw]]:
-        return self.sampler.batches(self.start)
-
-
 class TrainLoader(_Loader):
     """Endless iterator over this rank's batches: lists of images (C, H, W) and of their targets."""
 
     def __init__(self, dataset: TrainDataset, start: int, num_workers: int, skip: bool, pin_memory: bool) -> None:
-        super().__init__(dataset, _BatchesFrom(dataset.sampler, start), num_workers, skip, pin_memory)
+        super().__init__(dataset, BatchesFrom(dataset.sampler, start), num_workers, skip, pin_memory)
         self.dataset = dataset
         self._iterator: Generator[list[Sample]] | None = None
 
@@ -291,8 +282,7 @@ class TestLoader(_Loader):
     __test__ = False  # for pytest, to which the name looks like a test
 
     def __init__(self, dataset: TestDataset, batch_size: int, num_workers: int, skip: bool, pin_memory: bool) -> None:
-        starts = range(0, len(dataset), batch_size)
-        batches = [list(range(start, min(start + batch_size, len(dataset)))) for start in starts]
+        batches = Chunks(len(dataset), batch_size)
         super().__init__(dataset, batches, min(num_workers, len(batches)), skip, pin_memory)
         self._num_batches = len(batches)
         self.batch_size = batch_size

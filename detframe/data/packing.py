@@ -338,6 +338,9 @@ class RecordBuilder:
         """The file's ids, or new ones where pycocotools would be misled: it takes id 0 for "no match"."""
         if not len(ids) or (ids[0] > 0 and (ids[1:] > ids[:-1]).all()):
             return ids
+        ordered = np.sort(ids)
+        if ordered[0] > 0 and (ordered[1:] > ordered[:-1]).all():
+            return ids
         given, counts = np.unique(ids[ids != 0], return_counts=True)
         for number in given[counts > 1]:
             self.findings.add(SAME_ID, f"annotation {number}")

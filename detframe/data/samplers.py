@@ -30,6 +30,7 @@ class Draw(NamedTuple):
     position: int
     epoch: int
     record: int  # its number in the records
+    turn: int = 0  # how many places before this one, in the numbering of its epoch, hold the same image
 
 
 # Draw and turn of an image -> what is equal for images that come together, and orders them
@@ -211,13 +212,9 @@ class TrainSampler:
         """The image at a position of the stream."""
         if self.repeated is not None:
             epoch, place = self.repeated.locate(position)
-            return Draw(position, epoch, self.repeated.at(epoch, place)[0])
+            return Draw(position, epoch, *self.repeated.at(epoch, place))
         epoch, place = divmod(position, self.length)
         return Draw(position, epoch, int(_permutation(self.seed, epoch, self.length)[place]))
-
-    def turn(self, position: int) -> int:
-        """How many places before this one, in the numbering of its epoch, hold the same image: 0 without repeats."""
-        return 0 if self.repeated is None else self.repeated.at(*self.repeated.locate(position))[1]
 
     def positions(self, number: int) -> Sequence[int]:
         """The positions of a window. What was pending at the beginning is a window of its own, with the number -1."""
@@ -231,7 +228,7 @@ class TrainSampler:
         draws = [self.draw(position) for position in self.positions(number)]
         if self.group_of is not None:
             group_of = self.group_of
-            draws.sort(key=lambda d: group_of(d, self.turn(d.position)))  # sorting is stable
+            draws.sort(key=lambda d: group_of(d, d.turn))  # sorting is stable
         elif self.is_wide is not None:
             draws.sort(key=lambda d: bool(self.is_wide[d.record]))  # type: ignore[index]
         batches = [draws[i : i + self.batch_size] for i in range(0, len(draws), self.batch_size)]
@@ -263,6 +260,29 @@ class TrainSampler:
             for batch in self.window(number)[offset:]:
                 yield batch[self.slice]
             number, offset = number + 1, 0
+
+
+class BatchesFrom:
+    """A rank's share of the batches of a sampler from one of them on, anew each time that one iterates over it."""
+
+    def __init__(self, sampler: TrainSampler, start: int) -> None:
+        self.sampler, self.start = sampler, start
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        return self.sampler.batches(self.start)
+
+
+class Chunks:
+    """The numbers below `total` in lists of `size`, the last one shorter."""
+
+    def __init__(self, total: int, size: int) -> None:
+        self._starts, self._size, self._total = range(0, total, size), size, total
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (list(range(start, min(start + self._size, self._total))) for start in self._starts)
 
 
 def shard(length: int, rank: int, world_size: int) -> range:

@@ -16,7 +16,7 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from multiprocessing import connection, reduction, util
@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detframe.data.shared_arrays import SharedArrays
 from detframe.errors import ProcessFailedError, portable
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class WorkerPool:
 
     Args:
         make: called in a worker with one member of `batches`.
-        batches: iterated in every worker, which takes each n-th member.
+        batches: iterated here, ahead of what is received, so that no worker need know of more than its own.
         num_workers: n, at least 1.
         count: how many batches there are; None is no end.
         start: called in every worker before the first batch.
@@ -66,6 +67,7 @@ class WorkerPool:
     ) -> None:
         self.num_workers = num_workers
         self._count = count
+        self._batches = iter(batches)
         self._asked = 0
         self._said: set[str] = set()
         self._processes: list[Any] = []
@@ -75,7 +77,7 @@ class WorkerPool:
         # At the end of the program at the latest, and before multiprocessing waits for the workers: they ignore SIGTERM
         self._end = util.Finalize(self, _end_all, (self._processes,), exitpriority=10)
         try:
-            self._start((make, batches, start))
+            self._start(SharedArrays((make, start)))
         except OSError as error:
             started = len(self._processes)
             self.close()
@@ -87,20 +89,22 @@ class WorkerPool:
             device = torch.cuda.current_device()
             self._thread = ThreadPoolExecutor(1, "detframe-pin", torch.cuda.set_device, (device,))
 
-    def _start(self, work: tuple[Any, Any, Any]) -> None:
+    def _start(self, work: SharedArrays) -> None:
         context = multiprocessing.get_context()
+        first = list(islice(self._batches, PREFETCH * self.num_workers))
         for number in range(self.num_workers):
             here, there = context.Pipe(duplex=True)
             self._ends.append(here)
-            args = (there, here, number, self.num_workers, *work)
-            process = context.Process(target=_work, args=args, daemon=True, name=f"detframe-loader-{number}")
+            process = context.Process(
+                target=_work, args=(there, here, work), daemon=True, name=f"detframe-loader-{number}"
+            )
             try:
                 process.start()
             finally:
                 there.close()
             self._processes.append(process)
-            for _ in range(PREFETCH):
-                here.send_bytes(b"1")
+            for batch in first[number :: self.num_workers]:
+                here.send(batch)
 
     def __iter__(self) -> WorkerPool:
         return self
@@ -141,7 +145,8 @@ class WorkerPool:
         try:
             made, messages, size, in_memory = end.recv()
             data = _receive_bytes(end, size, in_memory, into)
-            end.send_bytes(b"1")
+            for batch in islice(self._batches, 1):
+                end.send(batch)
         except (EOFError, OSError) as error:
             raise self._failure(process, error) from None
         for level, name, template, text in messages:
@@ -226,16 +231,8 @@ class _Collector(logging.Handler):
         return messages
 
 
-def _work(
-    end: Connection,
-    parents_end: Connection,
-    number: int,
-    step: int,
-    make: Callable[[Any], Made],
-    batches: Iterable[Any],
-    start: Callable[[], None] | None,
-) -> None:
-    """Make every `step`-th batch from `number` on, each when it is asked for, until the main process hangs up."""
+def _work(end: Connection, parents_end: Connection, work: SharedArrays) -> None:
+    """Make each batch that comes, until the main process hangs up."""
     parents_end.close()  # a copy, which would keep the pipe open after the main process has died
     for name in _IGNORED:
         if hasattr(signal, name):
@@ -243,25 +240,19 @@ def _work(
     collector = _Collector()
     root = logging.getLogger("detframe")
     root.handlers, root.propagate = [collector], False
+    make, start = work.value
     if start is not None:
         start()
     try:
-        for batch in _asked_for(end, islice(iter(batches), number, None, step)):
+        while True:
+            batch = end.recv()
             try:
                 made, arrays = make(batch)
             except Exception as error:
                 made, arrays = _Failed(error), ()
             _send(end, made, collector.taken(), arrays)
-        while end.recv_bytes():  # stay until the main process hangs up: it may still ask
-            pass
     except (EOFError, OSError):  # the main process is gone
         return
-
-
-def _asked_for(end: Connection, batches: Iterator[Any]) -> Iterator[Any]:
-    for batch in batches:
-        end.recv_bytes()
-        yield batch
 
 
 def _send(end: Connection, made: Any, messages: list[Message], arrays: Sequence[np.ndarray]) -> None:

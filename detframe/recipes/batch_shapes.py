@@ -147,7 +147,7 @@ def _drawn(cfg: ConfigNode, records: Records) -> tuple[list[list[Draw]], list[Si
     sampler = build_sampler(records, batch, cfg.SEED, grouped, repeats=repeats, group=group)
     sizes = SampleSizes(records, build_train_transforms(cfg), cfg.SEED)
     batches = list(islice(sampler.batches(), max(1, min(length, MOST_IMAGES) // batch)))
-    return batches, [sizes(draw, sampler.turn(draw.position)) for of_batch in batches for draw in of_batch]
+    return batches, [sizes(draw, draw.turn) for of_batch in batches for draw in of_batch]
 
 
 def _choice(cfg: ConfigNode, divisor: int, sets: Mapping[str, Records]) -> Choice:

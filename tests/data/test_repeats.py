@@ -194,7 +194,7 @@ def test_ones_are_the_order_without_repeats() -> None:
     for is_wide in (None, WIDE):
         plain = drawn(sampler(None, is_wide=is_wide), 60)
         assert drawn(sampler(np.ones(10), is_wide=is_wide), 60) == plain
-    assert {sampler(None).turn(position) for position in range(30)} == {0}
+    assert {sampler(None).draw(position).turn for position in range(30)} == {0}
 
 
 @pytest.mark.parametrize("is_wide", [None, WIDE])
@@ -225,7 +225,7 @@ def test_turns_count_the_places_of_an_image() -> None:
     places: dict[tuple[int, int], list[int]] = {}
     for position in range(600):
         draw = of.draw(position)
-        places.setdefault((draw.epoch, draw.record), []).append(of.turn(position))
+        places.setdefault((draw.epoch, draw.record), []).append(draw.turn)
     last = of.draw(599).epoch
     assert all(sorted(turns) == list(range(len(turns))) for (epoch, _), turns in places.items() if epoch < last)
 

@@ -39,12 +39,12 @@ def test_every_image_once_per_epoch(is_wide: np.ndarray | None) -> None:
     total = windows * WINDOW * 4
     assert sorted(d.position for d in draws) == list(range(total))  # type: ignore[attr-defined]
     for epoch in range(total // 50):
-        assert sorted(r for _, e, r in draws if e == epoch) == list(range(50))
+        assert sorted(r for _, e, r, _ in draws if e == epoch) == list(range(50))
 
 
 def test_grouping_makes_nearly_all_batches_pure() -> None:
     batches = take(10 * WINDOW)
-    mixed = sum(len({bool(WIDE[record]) for _, _, record in batch}) > 1 for batch in batches)
+    mixed = sum(len({bool(WIDE[record]) for _, _, record, _ in batch}) > 1 for batch in batches)
     assert mixed <= 10
     order = [bool(WIDE[batch[0][2]]) for batch in batches[:WINDOW]]
     assert sum(a != b for a, b in pairwise(order)) > 2  # the two kinds alternate
@@ -53,18 +53,18 @@ def test_grouping_makes_nearly_all_batches_pure() -> None:
 def test_windows_of_a_large_set() -> None:
     wide = np.arange(1000) % 3 == 0
     batches = take(128, length=1000, is_wide=wide)
-    mixed = [i for i, batch in enumerate(batches) if len({bool(wide[record]) for _, _, record in batch}) > 1]
+    mixed = [i for i, batch in enumerate(batches) if len({bool(wide[record]) for _, _, record, _ in batch}) > 1]
     assert len(mixed) <= 2
-    assert sorted(p for batch in batches[:64] for p, _, _ in batch) == list(range(256))
+    assert sorted(p for batch in batches[:64] for p, *_ in batch) == list(range(256))
 
 
 def test_epochs_and_seeds_differ() -> None:
-    first = [r for batch in take(12, is_wide=None) for _, _, r in batch]
-    later = [r for batch in take(12, start=25, is_wide=None) for _, _, r in batch]
-    other = [r for batch in take(12, is_wide=None, seed=8) for _, _, r in batch]
+    first = [r for batch in take(12, is_wide=None) for _, _, r, _ in batch]
+    later = [r for batch in take(12, start=25, is_wide=None) for _, _, r, _ in batch]
+    other = [r for batch in take(12, is_wide=None, seed=8) for _, _, r, _ in batch]
     assert first != later
     assert first != other
-    assert first == [r for batch in take(12, is_wide=None) for _, _, r in batch]
+    assert first == [r for batch in take(12, is_wide=None) for _, _, r, _ in batch]
 
 
 def test_fewer_images_than_a_batch() -> None:

@@ -52,6 +52,13 @@ def read_coco(
             image id, an annotation whose image or category does not exist, a segmentation or keypoints of a wrong form.
             The message names the file and the entry in it.
     """
+    return _packed(entry, keypoint_sigmas, keypoint_flip_pairs).build()
+
+
+def _packed(
+    entry: CatalogEntry, sigmas: Sequence[float] | None, flip_pairs: Sequence[Sequence[str]] | None
+) -> RecordBuilder:
+    """All images with their annotations; what was needed to find them is let go."""
     findings = Findings()
     with JsonFile(entry.annotations) as file:
         tables = read_tables(file)
@@ -63,10 +70,9 @@ def read_coco(
         points = _keypoint_names(tables, findings)
         metadata = Metadata(entry.name, categories.names, categories.ids, points, pairs_by_name(points))
         metadata = replace(metadata, frequencies=frequencies(tables.categories, categories.ids))
-        metadata = with_keypoint_facts(metadata, keypoint_sigmas, keypoint_flip_pairs)
-        builder = RecordBuilder(metadata, findings)
+        builder = RecordBuilder(with_keypoint_facts(metadata, sigmas, flip_pairs), findings)
         _pack(builder, tables, categories, entry.images)
-    return builder.build()
+    return builder
 
 
 def _pack(builder: RecordBuilder, tables: Tables, categories: Categories, folder: Path) -> None:

@@ -1,0 +1,72 @@
+"""Values on their way to worker processes, whose large arrays lie once in memory for all of them.
+
+A process that is forked shares the pages of its parent anyway. One that is spawned, or comes from a fork server, gets
+everything as a pickle: of a million images, tens of megabytes for each. Here the arrays go into memory without a name
+(memfd) that each process maps, and the pickle holds the rest.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pickle
+from multiprocessing import reduction
+from typing import Any
+
+_LARGE = 2**16  # bytes of an array, from which on it is shared
+
+
+class SharedArrays:
+    """A value to be sent to several processes with their arguments; arrays that were shared may not be written to.
+
+    Attributes:
+        value: what was handed in.
+    """
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self._handle = -1
+        self._ends: list[int] = []
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # anew for each process: a handle in the value is handed to one alone
+        buffers: list[pickle.PickleBuffer] = []
+
+        def take(buffer: pickle.PickleBuffer) -> bool:
+            """Whether an array is to travel in the pickle; else it is kept."""
+            is_small = not hasattr(os, "memfd_create") or buffer.raw().nbytes < _LARGE
+            if not is_small:
+                buffers.append(buffer)
+            return is_small
+
+        text = pickle.dumps(self.value, protocol=5, buffer_callback=take)
+        if not buffers:
+            return _unpickled, (text, None, [])
+        if self._handle < 0:
+            self._fill(buffers)
+        return _unpickled, (text, reduction.DupFd(self._handle), self._ends)
+
+    def _fill(self, buffers: list[pickle.PickleBuffer]) -> None:
+        self._handle = os.memfd_create("detframe-arrays")
+        with os.fdopen(self._handle, "wb", buffering=0, closefd=False) as file:
+            for buffer in buffers:
+                rest = buffer.raw()
+                while rest:
+                    rest = rest[file.write(rest) :]
+                self._ends.append(file.tell())
+
+    def __del__(self) -> None:
+        if self._handle >= 0:
+            os.close(self._handle)
+
+
+def _unpickled(text: bytes, handle: Any, ends: list[int]) -> SharedArrays:
+    if handle is None:
+        return SharedArrays(reduction.ForkingPickler.loads(text))
+    number = handle.detach()
+    try:
+        memory = memoryview(mmap.mmap(number, ends[-1], prot=mmap.PROT_READ))
+    finally:
+        os.close(number)
+    buffers = [memory[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    return SharedArrays(reduction.ForkingPickler.loads(text, buffers=buffers))
