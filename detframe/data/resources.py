@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import sys
 from typing import Any
 
 import torch
@@ -37,3 +39,11 @@ def num_workers(cfg: Any, world_size: int) -> int:
 def pins_memory(cfg: Any) -> bool:
     """Whether batches come in page-locked memory, from which a GPU copies them while it computes."""
     return torch.cuda.is_available() and cfg.MODEL.DEVICE != "cpu"
+
+
+def give_back_memory() -> None:
+    """Return to the system what lies free between the memory in use, as arrays that grow leave it; on Linux alone."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+        if trim is not None:
+            trim(0)

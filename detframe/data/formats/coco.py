@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from detframe.data.entries import CatalogEntry
 from detframe.data.findings import Findings, Kind
 from detframe.data.formats.coco_classes import Categories, read_categories
@@ -22,9 +24,11 @@ from detframe.data.image_files import image_exists
 from detframe.data.metadata import Metadata, pairs_by_name, with_keypoint_facts
 from detframe.data.packing import PackedDataset, RecordBuilder
 from detframe.data.recognition import recognised_by
+from detframe.data.resources import give_back_memory
 from detframe.errors import InvalidValueError, shown
 from detframe.registry import DATASET_FORMATS
 
+_TRIMMED = 2**15  # images, after which memory is given back
 NEW_ID = Kind(
     "annotation has an id that is no whole number above 0 of 64 bits; all were numbered anew",
     "annotations have ids that are no whole numbers above 0 of 64 bits; all were numbered anew",
@@ -81,8 +85,10 @@ def _pack(builder: RecordBuilder, tables: Tables, categories: Categories, folder
     tables.annotations.check(findings)
     by_image = tables.annotations.by_image(images.ids, categories.label_of, categories.ids)
     files, label_of = ImageFiles(folder, images.names, findings), categories.label_of
-    images.names = images.names[:0]
+    images.names = np.zeros(0, dtype=np.int64)
     for row in range(len(images)):
+        if row % _TRIMMED == 0:
+            give_back_memory()
         image, image_id = images[row], int(images.ids[row])
         place = Entry(path, f"image {image_id}", findings)
         file_name = files.find(image["file_name"], place)
