@@ -25,10 +25,10 @@ class Prune(detframe.Hook):
     def after_evaluation(self, trainer, metrics) -> None:
         """Count the evaluations that are too low; the second one ends the run."""
         value = metrics[self.metric]
-        too_low = trainer.iteration >= self.after and (math.isnan(value) or value < self.least)
+        too_low = trainer.evaluated >= self.after and (math.isnan(value) or value < self.least)
         self.low = self.low + 1 if too_low else 0
         if self.low == 2:
-            trainer.stop_reason = f"pruned at iteration {trainer.iteration}: {self.metric} {value:.2f} < {self.least:g}"
+            trainer.stop_reason = f"pruned at iteration {trainer.evaluated}: {self.metric} {value:.2f} < {self.least:g}"
 
     def state_dict(self):
         """What `--resume` needs to go on counting."""

@@ -47,7 +47,7 @@ from detframe.files import safe_name, write_text
 from detframe.parallel.collectives import on_every_rank, on_rank_zero
 from detframe.parallel.environment import env_number
 from detframe.parallel.joining import attempt_in_work
-from detframe.storage.folders import StoreFolder, is_store
+from detframe.storage.folders import StoreFolder, store_of
 from detframe.storage.mirror import Mirror
 
 logger = logging.getLogger(__name__)
@@ -297,13 +297,13 @@ class _Watch(Hook):
 
 def output_place(output_dir: str) -> OutputPlace:
     """The place that OUTPUT_DIR names."""
-    return RemotePlace(output_dir) if is_store(output_dir) else OutputPlace(expanded(output_dir))
+    return RemotePlace(output_dir) if store_of(output_dir) else OutputPlace(expanded(output_dir))
 
 
 def weights_in(output_dir: str | Path) -> str:
     """What a run offers for use, as `best_weights`: its path or address; "" where there is nothing."""
-    if is_store(output_dir):
-        store = StoreFolder(output_dir)
+    store = store_of(output_dir)
+    if store is not None:
         name = best_name(store.names())
         return store.at(name) if name else ""
     found = best_weights(expanded(output_dir))
@@ -329,10 +329,10 @@ def borrowed(output_dir: str | Path, wanted: Sequence[str] = _TEXTS) -> Iterator
     Raises:
         OSError, ValueError: the store cannot be read or written.
     """
-    if not is_store(output_dir):
+    store = store_of(output_dir)
+    if store is None:
         yield expanded(output_dir)
         return
-    store = StoreFolder(output_dir)
     folder = on_rank_zero(lambda: _borrow(store, wanted), "to look at OUTPUT_DIR")
     try:
         yield folder

@@ -16,6 +16,7 @@ from detframe.engine.metrics_file import METRICS_FILE, parse_row
 from detframe.engine.run_configs import differing_keys, flat_config, with_defaults
 from detframe.errors import InvalidValueError, MissingFileError, UnknownNameError
 from detframe.registry import nearest
+from detframe.storage.folders import address_with_slashes, is_store
 
 RUNNING, FINISHED, EARLY, STOPPED, FAILED, DIED = "running", "finished", "early", "stopped", "failed", "died"
 EVALUATION = "evaluation"
@@ -75,8 +76,13 @@ def list_runs(folder: Path, metric: str = "") -> list[RunRow]:
         metric: by which all are judged, as "bbox/AP50"; "" takes each run's SOLVER.BEST_METRIC.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no run in it.
+        FileNotFoundError: there is no such folder, or no run in it. ValueError: it is on an object store.
     """
+    if is_store(folder):
+        raise InvalidValueError(
+            f"{address_with_slashes(folder)} is on an object store, and runs are listed in folders of this machine; "
+            f"copy metrics.jsonl, config.yaml and log.txt of each run here, as with `aws s3 sync --exclude '*.pth'`"
+        )
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise MissingFileError(f"{folder} {what}; name a folder with runs, as output")

@@ -73,6 +73,11 @@ def explained(error: Exception, address: str) -> UserError | None:
     status, code = _status(chain), _code(chain)
     if isinstance(error, ImportError):
         return missing_package(address, error)
+    if any(isinstance(one, ValueError) and "invalid endpoint" in str(one).lower() for one in chain):
+        return FileAccessError(
+            f"{address}: the endpoint is no address (AWS_ENDPOINT_URL, or endpoint_url in ~/.aws/config); it must be "
+            f"as https://host or http://host:port"
+        )
     if any(isinstance(one, ssl.SSLCertVerificationError) for one in chain):
         return FileAccessError(
             f"{address}: the certificate of {bucket_of(address)} is not trusted on this machine. SSL_CERT_FILE names "
@@ -117,7 +122,7 @@ def missing_package(address: str, error: ImportError) -> UserError:
 def _refused(address: str, why: str) -> UserError:
     scheme = scheme_of(address)
     where = _CREDENTIALS[_ALIKE.get(scheme, scheme)]
-    return NoPermissionError(f"{address} may not be read: {why}. Credentials are taken from {where}")
+    return NoPermissionError(f"{address} may not be used: {why}. Credentials are taken from {where}")
 
 
 def reason(error: BaseException) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
 
-from detframe.errors import FileAccessError, UserError
-from detframe.storage.addresses import LISTED, scheme_of
+from detframe.errors import FileAccessError, InvalidValueError, UserError
+from detframe.storage.addresses import LISTED, public, scheme_of
 from detframe.storage.faults import explained, reason
 from detframe.storage.materialised import here
 from detframe.storage.retrying import persistently
@@ -18,12 +18,29 @@ from detframe.storage.stores import LARGE_SECONDS, ask, client_of, seconds_for
 WRITABLE = (*LISTED, "file", "memory")
 T = TypeVar("T")
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+", re.ASCII)
+_OTHER = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://", re.ASCII)
 
 
 def is_store(path: str | Path) -> bool:
     """Whether a text, or the path made of one, is an address into which a run can write."""
     found = _ADDRESS.match(str(path))
     return found is not None and found[1].lower() in WRITABLE
+
+
+def store_of(output_dir: str | Path) -> StoreFolder | None:
+    """The store that OUTPUT_DIR names; None of a folder of this machine.
+
+    Raises:
+        ValueError: it is an address into which no run can write.
+    """
+    if is_store(output_dir):
+        return StoreFolder(output_dir)
+    if _OTHER.match(str(output_dir)):
+        raise InvalidValueError(
+            f"OUTPUT_DIR {public(str(output_dir))} is an address into which no run can write; take a folder of this "
+            f"machine, or {', '.join(f'{scheme}://' for scheme in WRITABLE)}"
+        )
+    return None
 
 
 def local_file(path: str | Path) -> str | Path:
@@ -61,10 +78,16 @@ class StoreFolder:
 
     Args:
         address: with or without a slash at its end, or as a path, in which one of its slashes is lost.
+
+    Raises:
+        ValueError: it names no bucket.
     """
 
     def __init__(self, address: str | Path) -> None:
         self.address = address_with_slashes(address).rstrip("/")
+        scheme = scheme_of(self.address)
+        if scheme in LISTED and self.address == f"{scheme}:":
+            raise InvalidValueError(f"{address} names no bucket; an address is {scheme}://bucket/folder")
 
     def __str__(self) -> str:
         return self.address

@@ -58,13 +58,13 @@ class TrialHook(Hook):
         self._report(value)
         logger.info(
             "%s: %s %.2f after %d of %d iterations",
-            *(self.title, self.metric, value, trainer.iteration, trainer.max_iter),
+            *(self.title, self.metric, value, trainer.evaluated, trainer.max_iter),
         )
         if not trainer.is_over and self.trial.should_prune():
             self.pruned = True
             trainer.stop_reason = (
-                f"stopped early at iteration {trainer.iteration}: pruned, as {self.metric} {value:.2f} is too far "
-                "below the other trials"
+                f"stopped early at iteration {trainer.iteration}: pruned, as {self.metric} {value:.2f} after "
+                f"{trainer.evaluated} iterations is too far below the other trials"
             )
             _own_log.info("%s", trainer.stop_reason)
 

@@ -13,7 +13,7 @@ from detframe.config import get_cfg
 from detframe.engine import run_list
 from detframe.engine.lock import locked
 from detframe.engine.run_list import list_runs, run_folders, sorted_runs
-from detframe.errors import MissingFileError, UnknownNameError
+from detframe.errors import InvalidValueError, MissingFileError, UnknownNameError
 
 START = "2026-01-01 10:00:00 training started with detframe 0.1.0, torch 2.14; command: detframe train"
 TRAINED = "2026-01-01 10:30:00 trained 6 iterations in 30.0 minutes\nfinal model: bbox/AP 20.00"
@@ -158,6 +158,8 @@ def test_what_is_no_folder_of_runs(tmp_path: Path):
         list_runs(tmp_path / "file")
     with pytest.raises(MissingFileError, match="there is no run in"):
         list_runs(tmp_path)
+    with pytest.raises(InvalidValueError, match=r"^s3://bucket/runs is on an object store, and runs are"):
+        list_runs(Path("s3://bucket/runs"))
 
 
 def test_a_thousand_runs_take_seconds(tmp_path: Path):

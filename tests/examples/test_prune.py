@@ -24,6 +24,7 @@ def judged(callback, trainer, *values):
     """After evaluations every hundred steps."""
     for value in values:
         trainer.iteration += 100
+        trainer.evaluated = trainer.iteration
         callback.after_evaluation(trainer, {"bbox/AP50": value})
     return trainer.stop_reason
 

@@ -141,6 +141,12 @@ def test_credentials(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert time.monotonic() - begun < 5
 
 
+def test_an_endpoint_that_is_no_address(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "minio.local")
+    with pytest.raises(FileAccessError, match=r"the endpoint is no address \(AWS_ENDPOINT_URL.* http://host:port"):
+        content(f"{bucket.address}/1.jpg")
+
+
 def test_access_that_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from botocore.exceptions import ClientError
 
@@ -152,7 +158,7 @@ def test_access_that_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage.stores, "client_of", refuse)
     with pytest.raises(NoPermissionError) as error:
         content("s3://private/1.jpg")
-    assert str(error.value).startswith("s3://private/1.jpg may not be read: access was refused (HTTP 403, InvalidAcc")
+    assert str(error.value).startswith("s3://private/1.jpg may not be used: access was refused (HTTP 403, InvalidAcc")
     assert "AKIASECRET" not in str(error.value)
 
 

@@ -358,3 +358,11 @@ def test_a_test_set_and_evaluations_that_are_missing_are_warned_of(
 def test_neither_is_said_of_a_validation_set_with_evaluations(cfg, pretended: Pretended, said):
     tune(cfg, SPACE, trials=1)
     assert "test set" not in said() and "ended early" not in said()
+
+
+def test_messages_name_the_iteration_that_was_evaluated(cfg, pretended: Pretended, said):
+    """With TEST.ASYNC the training is further by the time that metrics come in."""
+    pretended.late = 1
+    tune(cfg, SPACE, trials=14)
+    assert "trial_0000: bbox/AP 13.58 after 2 of 6 iterations" in said()
+    assert "after 3 of 6 iterations" not in said()
