@@ -85,6 +85,7 @@ def own_log() -> Iterator[None]:
 
 
 def _reset_logs() -> None:
+    os.environ.pop("DETFRAME_VERBOSITY", None)  # as a command with --quiet leaves it
     for name in ("detframe", "py.warnings"):
         log = logging.getLogger(name)
         log.handlers, log.propagate = [], True

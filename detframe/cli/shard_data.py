@@ -46,10 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(parser, argv, _run)
 
 
+_MOST_MEGABYTES = 10**6
+
+
 def _megabytes(text: str) -> int:
     number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+    if not 1 <= number <= _MOST_MEGABYTES:
+        raise argparse.ArgumentTypeError(f"must be from 1 to {_MOST_MEGABYTES}, not {text}")
     return number
 
 

@@ -7,6 +7,7 @@ is in, so annotations name images as before they were packed, and packed again o
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -77,7 +78,8 @@ def prepare(folder: str | Path) -> Shards | None:
     found = _found_elsewhere(root) if is_remote(root) else _found_here(root)
     if found is None:
         _known.pop(root, None)
-        (_place(root) / _NEWEST).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # a cache that cannot be written has none
+            (_place(root) / _NEWEST).unlink()
         return None
     index, stamps = found
     stamp = _hashed([_FORMAT, root, index[1] if index is not None else "", sorted(stamps.items())])
