@@ -16,7 +16,7 @@ from detframe.cli.common import log_to_terminal, run_command
 from detframe.config.paths import expanded
 from detframe.errors import InvalidValueError, MissingFileError
 from detframe.files import GrowingFile, replacing
-from detframe.storage import INDEX, Shard, address_of, index_line, read_headers
+from detframe.storage import INDEX, Shard, address_of, index_line, is_remote, read_headers
 
 if TYPE_CHECKING:
     from detframe.data import Records
@@ -58,6 +58,8 @@ def _megabytes(text: str) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     log_to_terminal()
+    for given in (name for name in (args.index, args.output) if name and is_remote(name)):
+        raise InvalidValueError(f"{given} is on another machine; make shards in a folder here, and copy that there")
     if args.index:
         folder = expanded(args.index)
         count, members = write_index(folder)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from detframe.cli import shard_data
 from detframe.engine.output_place import output_place, weights_in
 from detframe.errors import InvalidValueError
 from detframe.storage.folders import StoreFolder, store_of
@@ -35,3 +36,10 @@ def test_folders_and_stores() -> None:
     found = store_of("S3://bucket/run/")
     assert isinstance(found, StoreFolder) and str(found) == "s3://bucket/run"
     assert str(store_of("file:///tmp/run")) == "file:///tmp/run"
+
+
+@pytest.mark.parametrize("words", [["--datasets", "bccd_val", "--output", "s3://b/c"], ["--index", "s3://b/c"]])
+def test_shards_are_made_here(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert shard_data.main(words) == 2
+    assert "error: s3://b/c is on another machine; make shards in a folder here" in capsys.readouterr().err
+    assert not Path("s3:").exists()
