@@ -68,8 +68,10 @@ _MOST = 1e15  # of any amount here; beyond it is a slip
 def amount(text: str) -> float:
     """An argument that is a number above 0."""
     number = float(text)  # argparse words the ValueError
-    if not 0 < number <= _MOST:
-        raise argparse.ArgumentTypeError(f"must be a number above 0 and at most {_MOST:g}, not {text}")
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text}")
+    if number > _MOST:
+        raise argparse.ArgumentTypeError(f"must be at most {_MOST:g}, not {text}")
     return number
 
 

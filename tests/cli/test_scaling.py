@@ -204,6 +204,7 @@ def test_the_command_writes_every_number_of_gpus(tmp_path, root, caplog):
         (["--network", "12.5", "--threads", "1"], "--network: expected 2 arguments"),
         (["--node", "-1", "10"], "--node: must be a number above 0, not -1"),
         (["--host-latency", "nan"], "--host-latency: must be a number above 0, not nan"),
+        (["--storage", "9223372036854775808"], "--storage: must be at most 1e+15, not 9223372036854775808"),
         (["--step-ms", "90", "--ranks", "2"], "--ranks takes real steps here, --step-ms says how long they are"),
     ],
 )
