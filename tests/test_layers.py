@@ -54,7 +54,7 @@ KNOWN: dict[str, set[str]] = {
     "structures": {"errors", "ops", "arrays", "lazy"},
     "torch_files": {"errors", "files"},
     "web": {"errors"},
-    "storage": {"errors", "files", "config"},
+    "storage": {"lazy", "errors", "files", "config"},
     "backends": {"errors", "files", "texts", "arrays", "structures", "ops"},
     "config": {"errors", "files", "registry"},
 }

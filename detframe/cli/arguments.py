@@ -68,20 +68,21 @@ def add_consent_argument(parser: argparse._ActionsContainer) -> None:
 
 def positive(text: str) -> int:
     """An argument that is a whole number above 0."""
-    return _whole(text, 1, LARGEST)
+    return whole(text, 1, LARGEST)
 
 
 def natural(text: str) -> int:
     """An argument that is a whole number, 0 or more."""
-    return _whole(text, 0, LARGEST)
+    return whole(text, 0, LARGEST)
 
 
 def processes(text: str) -> int:
     """An argument that is a number of processes of one machine."""
-    return _whole(text, 1, 1024)
+    return whole(text, 1, 1024)
 
 
-def _whole(text: str, low: int, high: int) -> int:
+def whole(text: str, low: int, high: int) -> int:
+    """An argument that is a whole number between two others."""
     number = int(text)  # argparse words the ValueError
     if not low <= number <= high:
         bound = f"{low} or more" if number < low else f"at most {high}"

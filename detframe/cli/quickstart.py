@@ -20,6 +20,7 @@ from detframe.cli.media import write_image
 from detframe.config import read_config, shipped_folder
 from detframe.config.paths import with_docs
 from detframe.errors import InvalidValueError, MissingFileError
+from detframe.storage.folders import is_store
 from detframe.texts import format_minutes
 
 if TYPE_CHECKING:
@@ -53,8 +54,6 @@ def _run(args: argparse.Namespace) -> int:
     start = time.monotonic()
     log_to_terminal()
     cfg = load_config(args)
-    from detframe.storage.folders import is_store
-
     if is_store(cfg.OUTPUT_DIR):
         raise InvalidValueError(f"OUTPUT_DIR {cfg.OUTPUT_DIR}: the quickstart works in a folder of this machine")
     output = Path(cfg.OUTPUT_DIR)

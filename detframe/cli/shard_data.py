@@ -11,7 +11,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detframe.cli.arguments import base_parser
+from detframe.cli.arguments import base_parser, whole
 from detframe.cli.common import log_to_terminal, run_command
 from detframe.config.paths import expanded
 from detframe.errors import InvalidValueError, MissingFileError
@@ -46,14 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(parser, argv, _run)
 
 
-_MOST_MEGABYTES = 10**6
-
-
 def _megabytes(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= _MOST_MEGABYTES:
-        raise argparse.ArgumentTypeError(f"must be from 1 to {_MOST_MEGABYTES}, not {text}")
-    return number
+    return whole(text, 1, 10**6)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -30,10 +30,16 @@ class Secret(NamedTuple):
 _secrets: dict[str, Secret] = {}  # of this process, by the start of the addresses that they are for
 
 
+def split_address(path: str | Path) -> tuple[str, str]:
+    """("s3", "bucket/key") of s3://bucket/key, with one slash too; ("", the text) of what is no address."""
+    text = str(path)
+    found = _ADDRESS.match(text)
+    return (found[1].lower(), text[found.end() :]) if found is not None else ("", text)
+
+
 def is_remote(path: str | Path) -> bool:
     """Whether a text or path is an address that can be read."""
-    found = _ADDRESS.match(str(path))
-    return found is not None and found[1].lower() in SCHEMES
+    return split_address(path)[0] in SCHEMES
 
 
 def scheme_of(address: str | Path) -> str:
@@ -48,11 +54,8 @@ def can_list(address: str | Path) -> bool:
 
 def address_of(path: str | Path) -> str:
     """The address that a path stands for, with both slashes; another text or path as it is."""
-    text = str(path)
-    found = _ADDRESS.match(text)
-    if found is None or found[1].lower() not in SCHEMES:
-        return text
-    return f"{found[1].lower()}://{text[found.end() :]}"
+    scheme, rest = split_address(path)
+    return f"{scheme}://{rest}" if scheme in SCHEMES else str(path)
 
 
 def place_of(text: str) -> Path:

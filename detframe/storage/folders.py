@@ -9,7 +9,7 @@ from typing import TypeVar
 from uuid import uuid4
 
 from detframe.errors import FileAccessError, InvalidValueError, UserError
-from detframe.storage.addresses import LISTED, public, scheme_of
+from detframe.storage.addresses import LISTED, public, scheme_of, split_address
 from detframe.storage.faults import explained, reason
 from detframe.storage.materialised import here
 from detframe.storage.retrying import persistently
@@ -17,14 +17,12 @@ from detframe.storage.stores import LARGE_SECONDS, ask, client_of, seconds_for
 
 WRITABLE = (*LISTED, "file", "memory")
 T = TypeVar("T")
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+", re.ASCII)
 _OTHER = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://", re.ASCII)
 
 
 def is_store(path: str | Path) -> bool:
     """Whether a text, or the path made of one, is an address into which a run can write."""
-    found = _ADDRESS.match(str(path))
-    return found is not None and found[1].lower() in WRITABLE
+    return split_address(path)[0] in WRITABLE
 
 
 def store_of(output_dir: str | Path) -> StoreFolder | None:
@@ -59,11 +57,10 @@ def local_file(path: str | Path) -> str | Path:
 
 def address_with_slashes(path: str | Path) -> str:
     """The address in a text, or in the path made of one, in which a slash is lost."""
-    found = _ADDRESS.match(str(path))
-    if found is None:
-        return str(path)
-    slashes = ":///" if found[1].lower() == "file" else "://"
-    return f"{found[1].lower()}{slashes}{str(path)[found.end() :]}"
+    scheme, rest = split_address(path)
+    if not scheme:
+        return rest
+    return f"{scheme}{':///' if scheme == 'file' else '://'}{rest}"
 
 
 def joined(folder: str | Path, name: str) -> str:

@@ -5,18 +5,14 @@ The parts are loaded when they are first asked for, so that a command's help nee
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
-_LAZY = {
-    "StudyResult": "detframe.tuning.running",
-    "read_space": "detframe.tuning.space",
-    "tune": "detframe.tuning.running",
-}
-__all__ = list(_LAZY)
+from detframe.lazy import lazily
 
+if TYPE_CHECKING:
+    from detframe.tuning.running import StudyResult, tune
+    from detframe.tuning.space import read_space
+else:
+    __getattr__ = lazily(__name__, {"running": "StudyResult tune", "space": "read_space"})
 
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'detframe.tuning' has no attribute {name!r}; it offers {', '.join(__all__)}")
+__all__ = ["StudyResult", "read_space", "tune"]

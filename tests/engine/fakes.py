@@ -14,7 +14,7 @@ from detframe.config import get_cfg
 from detframe.engine.checkpoint import Checkpointer, last_checkpoint
 from detframe.engine.nonfinite import FiniteGuard
 from detframe.engine.step import StepSettings
-from detframe.engine.trainer import Trainer
+from detframe.engine.trainer import Hook, Trainer
 from detframe.solver import ModelEMA, build_optimizer
 
 METADATA = SimpleNamespace(
@@ -25,6 +25,19 @@ METADATA = SimpleNamespace(
     keypoint_sigmas=(0.025,),
 )
 META = {"format": 1, "class_names": ["cat", "dog"], "config": "SEED: 0\n"}
+
+
+class At(Hook):
+    """Calls something after a step."""
+
+    name = "at"
+
+    def __init__(self, iteration, call):
+        self.iteration, self.call = iteration, call
+
+    def after_step(self, trainer):
+        if trainer.iteration == self.iteration:
+            self.call(trainer)
 
 
 class Regressor(nn.Module):

@@ -14,12 +14,11 @@ import torch
 from detframe.checkpoint import Checkpoint
 from detframe.engine.background import Background
 from detframe.engine.saving import CheckpointHook
-from detframe.engine.trainer import Hook
 from detframe.errors import FileAccessError
 from detframe.parallel.launching import launch
 from detframe.parallel.stopping import RunStopped, StopSignals
 from tests.engine import ranks
-from tests.engine.fakes import last_state, make_checkpointer, make_config, make_trainer
+from tests.engine.fakes import At, last_state, make_checkpointer, make_config, make_trainer
 
 SECONDS = 20  # after which a test that waits has failed
 
@@ -53,17 +52,6 @@ class Slow:
             write(checkpoint, path, remedy)
 
         monkeypatch.setattr(Checkpoint, "write", slow)
-
-
-class At(Hook):
-    """Calls something after a step."""
-
-    def __init__(self, iteration, call):
-        self.iteration, self.call = iteration, call
-
-    def after_step(self, trainer):
-        if trainer.iteration == self.iteration:
-            self.call(trainer)
 
 
 def trainer_of(folder, *hooks, period=2, background=True, **settings):

@@ -43,6 +43,11 @@ def undisturbed(root, datasets, tmp_path_factory):
     return final(folder)
 
 
+def assert_final(folder, undisturbed):
+    for name, value in final(folder).items():
+        assert torch.equal(value, undisturbed[name]), name
+
+
 @pytest.mark.slow
 def test_a_killed_rank_costs_the_steps_since_the_newest_checkpoint(root, tiny, tmp_path, undisturbed):
     harm = {"6": {"rank": 1, "what": "kill"}}
@@ -54,8 +59,7 @@ def test_a_killed_rank_costs_the_steps_since_the_newest_checkpoint(root, tiny, t
     assert not list((tmp_path / "out").glob("previous_*"))
     sys.stdout.write(f"steps again {repeated(tmp_path)}, pause {pauses(tmp_path, 1)} s\n")
     assert repeated(tmp_path) <= 4  # CHECKPOINT_PERIOD
-    for name, value in final(tmp_path).items():
-        assert torch.equal(value, undisturbed[name]), name
+    assert_final(tmp_path, undisturbed)
 
 
 @pytest.mark.slow
@@ -66,8 +70,7 @@ def test_a_rank_too_many_stands_by(root, tiny, tmp_path, undisturbed):
     log = (tmp_path / "out" / "log.txt").read_text()
     assert "2 ranks" in log
     assert "3 processes cannot share the batch evenly: 2 of them train" in done.stderr
-    for name, value in final(tmp_path).items():
-        assert torch.equal(value, undisturbed[name]), name
+    assert_final(tmp_path, undisturbed)
 
 
 @pytest.mark.slow

@@ -41,19 +41,27 @@ def far_catalog(bucket: Bucket, datasets: Path, folder: Path, images: str) -> tu
     return (*WORDS, "DATASETS.TRAIN", "far", *own)
 
 
+@pytest.fixture
+def near(tiny: Callable[..., ConfigNode], tmp_path: Path) -> Path:
+    """OUTPUT_DIR of the run of local files."""
+    folder = tmp_path / "near"
+    train(tiny(*WORDS, "DATASETS.TRAIN", "shapes_train", "OUTPUT_DIR", str(folder)))
+    return folder
+
+
 def test_weights_are_those_of_local_files(
     bucket: Bucket,  # noqa: F811
     cable: Cable,  # noqa: F811
     datasets: Path,
     tmp_path: Path,
     tiny: Callable[..., ConfigNode],
+    near: Path,
 ) -> None:
-    train(tiny(*WORDS, "DATASETS.TRAIN", "shapes_train", "OUTPUT_DIR", str(tmp_path / "near")))
     bucket.put_folder(datasets / "shapes/train", "images")
     words = far_catalog(bucket, datasets, tmp_path, "images")
     cable.drop_every = 3
     train(tiny(*words, "OUTPUT_DIR", str(tmp_path / "far"), "DATALOADER.NUM_WORKERS", 2))
-    assert_equal(tmp_path / "near", tmp_path / "far")
+    assert_equal(near, tmp_path / "far")
     assert goes_on_equally(tiny, words, tmp_path / "far", tmp_path / "parts")
 
 
@@ -76,15 +84,15 @@ def test_shards_over_an_outage(
     datasets: Path,
     tmp_path: Path,
     tiny: Callable[..., ConfigNode],
+    near: Path,
 ) -> None:
-    train(tiny(*WORDS, "DATASETS.TRAIN", "shapes_train", "OUTPUT_DIR", str(tmp_path / "near")))
     assert shard_data.main(["--datasets", "shapes_train", "--output", str(tmp_path / "shards")]) == 0
     bucket.put_folder(tmp_path / "shards", "shards")
     words = (*far_catalog(bucket, datasets, tmp_path, "shards"), "DATALOADER.CACHE_GB", 0.0)
     begun = time.monotonic()
     train(tiny(*words, "OUTPUT_DIR", str(tmp_path / "far")), callbacks=[Outage(cable, 2.0)])
     assert time.monotonic() - begun > 2
-    assert_equal(tmp_path / "near", tmp_path / "far")
+    assert_equal(near, tmp_path / "far")
 
     words = (
         *words,
@@ -99,4 +107,4 @@ def test_shards_over_an_outage(
         train(tiny(*words, "DATALOADER.NUM_WORKERS", 1), callbacks=[Outage(cable, 0.0)])
     cable.mend()
     train(tiny(*words), resume=True)
-    assert_equal(tmp_path / "near", tmp_path / "ends")
+    assert_equal(near, tmp_path / "ends")

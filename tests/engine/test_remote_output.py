@@ -13,12 +13,12 @@ from detframe.cli import report
 from detframe.cli.errors import guard
 from detframe.engine import evaluate, output_place, remote_lock, train
 from detframe.engine.output_place import local_folder, weights_in
-from detframe.engine.trainer import Hook
 from detframe.errors import InUseError, UserError
 from detframe.inference import Detector
 from detframe.storage import mirror, settings, stores
 from detframe.storage.folders import StoreFolder
 from tests.bucket_server import KEYS, cable_to, make_bucket, s3_server
+from tests.engine.fakes import At
 
 SHORT = ("SOLVER.MAX_ITER", 4, "SOLVER.CHECKPOINT_PERIOD", 2, "SOLVER.STEPS", (3,), "SOLVER.LOG_PERIOD", 1)
 
@@ -82,19 +82,6 @@ def remote(tiny, server, tmp_path, monkeypatch):
         return tiny(*SHORT, *words, "OUTPUT_DIR", f"s3://runs/{name}")
 
     return make
-
-
-class At(Hook):
-    """Calls something after a step."""
-
-    name = "at"
-
-    def __init__(self, iteration, call):
-        self.iteration, self.call = iteration, call
-
-    def after_step(self, trainer):
-        if trainer.iteration == self.iteration:
-            self.call(trainer)
 
 
 def forget(name):

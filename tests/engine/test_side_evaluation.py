@@ -15,9 +15,8 @@ from detframe.engine.metrics_writer import MetricsWriter
 from detframe.engine.saving import BestHook, CheckpointHook
 from detframe.engine.side_evaluation import SideEvaluationHook
 from detframe.engine.side_process import Outcome, SideProcess, Task
-from detframe.engine.trainer import Hook
 from detframe.errors import InvalidValueError, ProcessFailedError
-from tests.engine.fakes import last_state, make_checkpointer, make_config, make_trainer
+from tests.engine.fakes import At, last_state, make_checkpointer, make_config, make_trainer
 
 WORDS = ("SOLVER.MAX_ITER", 6, "TEST.EVAL_PERIOD", 2, "SOLVER.CHECKPOINT_PERIOD", 3, "SOLVER.STEPS", (5,))
 
@@ -44,17 +43,6 @@ class Fake:
 
     def close(self):
         pass
-
-
-class At(Hook):
-    name = "at"
-
-    def __init__(self, iteration, call):
-        self.iteration, self.call = iteration, call
-
-    def after_step(self, trainer):
-        if trainer.iteration == self.iteration:
-            self.call(trainer)
 
 
 def trainer_of(folder, side, *hooks, patience=0, max_iter=8, look=1, final=50.0, start=0):
