@@ -4,12 +4,15 @@ docs/*.md stay plain Markdown that reads well where it lies. Of them the site ma
 
 - the navigation, from the headings and lists of docs/index.md, so that the order of pages stands in one place;
 - a page for every file outside docs/ that a page links to: Markdown as Markdown, all else as highlighted text;
-- the API reference: a page for every module that docs/api.md links to, with all that is public in it.
+- the API reference: a page for every module that docs/api.md links to, with all that is public in it;
+- for each page a description, its first paragraph, which search engines and links to the page show.
 """
 
 from __future__ import annotations
 
 import ast
+import html
+import json
 import os
 import posixpath
 import re
@@ -26,9 +29,12 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = "docs/"
 LANGUAGES = {".yaml": "yaml", ".py": "python", ".json": "json", ".toml": "toml", ".sh": "bash", ".sbatch": "bash"}
 _FENCE = re.compile(r"^ *(```|~~~)")
+_FENCE_WORDS = re.compile(r"^( *```\w+) .*$", re.MULTILINE)  # beside the language: words for a test that runs the code
 _LINK = re.compile(r"(?<=\]\()(?![a-z+]+:|#)([^)\s#]+)(?=[)#\s])")
 _ENTRY = re.compile(r"^- \[([^\]]+)\]\(([^)#]+)\)")
 _ITEM = re.compile(r"^(?:[-*+]|\d+\.) ")
+_MARK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)|[`*]")
+_DESCRIBED = 200  # characters of a description, about what is shown of one
 
 
 def prose(text: str) -> Iterator[tuple[bool, str]]:
@@ -122,7 +128,9 @@ def _described(module: str, name: str) -> str:
 def reference(path: str) -> str:
     """The page of a module in the API reference."""
     module = dotted(path)
+    text = ast.get_docstring(ast.parse((ROOT / path).read_text(encoding="utf-8"))) or ""
     lines = [
+        *("---", f"description: {json.dumps(description(text))}", "---"),
         f"# {module}",
         "",
         f"::: {module}",
@@ -193,12 +201,26 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
         return markdown
     if source == "docs/config_reference.md":
         page.meta["search"] = {"boost": 4}  # who looks for a key wants to read of it first
+    if words := description(markdown):
+        page.meta["description"] = words
 
     def moved(match: re.Match[str]) -> str:
         target = posixpath.normpath(posixpath.join(posixpath.dirname(source), match[1]))
         return posixpath.relpath(page_of(target), posixpath.dirname(page.file.src_uri) or ".")
 
-    return with_lists(markdown, lambda line: _LINK.sub(moved, line))
+    return with_lists(_FENCE_WORDS.sub(r"\1", markdown), lambda line: _LINK.sub(moved, line))
+
+
+def description(text: str) -> str:
+    """The first paragraph of a page for an attribute of HTML, without marks: whole sentences where they are short enough."""
+    lines = [line if is_prose else "" for is_prose, line in prose(text)]
+    paragraphs = " ".join(line or "\n" for line in lines).split("\n")
+    first = next((part for part in map(str.strip, paragraphs) if part and part[0] not in "#|-<!>"), "")
+    words = " ".join(_MARK.sub(r"\1", first).split())
+    if len(words) > _DESCRIBED:
+        end = words.rfind(". ", 0, _DESCRIBED)
+        words = words[: end + 1] if end > 0 else words[: words.rfind(" ", 0, _DESCRIBED)] + " …"
+    return html.escape(words)
 
 
 def repository_path(src_uri: str) -> str | None:

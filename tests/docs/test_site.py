@@ -6,6 +6,7 @@ import contextlib
 import functools
 import http.server
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -28,6 +29,17 @@ PLAIN = (
     "[...document.querySelectorAll('.language-python code, .language-yaml code')]"
     ".filter((c) => c.textContent.trim() && !c.querySelector('span[class]')).map((c) => c.textContent)"
 )
+# Markdown that was not understood: its marks in the text
+RAW = """(() => {
+    const walker = document.createTreeWalker(document.querySelector('article'), NodeFilter.SHOW_TEXT), found = [];
+    while (walker.nextNode()) {
+        const node = walker.currentNode;
+        if (!node.parentElement.closest('code, pre, script, style') && /<!--|`|\\]\\(|\\*\\*/.test(node.textContent))
+            found.push(node.textContent);
+    }
+    return found;
+})()"""
+LANGUAGES = "document.querySelectorAll('.language-python code, .language-yaml code').length"
 SIDEWAYS = "document.documentElement.scrollWidth - window.innerWidth"
 
 pytestmark = pytest.mark.slow
@@ -63,7 +75,10 @@ def served(folder: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    alone = ["unshare", "--map-root-user", "--net"]  # without any network, where the system lets us
+    if not shutil.which("unshare") or subprocess.run([*alone, "true"], capture_output=True).returncode != 0:
+        alone = []
+    command = [*alone, sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     assert "WARNING -" not in built.stderr
@@ -82,6 +97,42 @@ def pages(site: Path) -> list[str]:
     return sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html"))
 
 
+def loads(text: str) -> list[str]:
+    """The other machines' addresses that a page or a stylesheet would load something from."""
+    tags = r"<(?:script|link|img|iframe|source|video|audio|object|embed)\b[^>]*>"
+    places = r"\b(?:src|srcset|href|data)=[\"']?((?:https?:)?//[^\"' >]+)"
+    loaded = [place for tag in re.findall(tags, text) for place in re.findall(places, tag)]
+    return loaded + re.findall(r"(?:@import\s+|url\()[\"']?((?:https?:)?//[^\"') ]+)", text)
+
+
+def test_what_a_page_would_load_is_seen():
+    assert loads('<script defer src="https://a.org/b.js"></script>') == ["https://a.org/b.js"]
+    assert loads("<link rel=stylesheet href=//a.org/b.css>") == ["//a.org/b.css"]
+    assert loads("@import url(https://a.org/b.css)") and loads("src: url('https://a.org/f.woff')")
+    assert loads('<a href="https://a.org">') == loads('<img src="images/a.jpg">') == loads("url(data:image/svg)") == []
+
+
+def test_nothing_is_loaded_from_elsewhere(site: Path):
+    files = [path for path in site.rglob("*") if path.suffix in (".html", ".css")]
+    wrong = {path.name: found for path in files if (found := loads(path.read_text(encoding="utf-8")))}
+    assert not wrong
+    assert len(files) > 100
+
+
+def test_pages_say_what_they_are(site: Path):
+    """For search engines, and where somebody links to a page: a title and a description of its own."""
+    said: dict[str, str] = {}
+    for page in sorted(site.glob("*.html")):
+        text = page.read_text(encoding="utf-8")
+        (title,) = re.findall(r"<title>([^<]+)</title>", text)
+        (words,) = re.findall(r'<meta name="description" content="([^"]+)">', text)
+        assert f'<meta property="og:description" content="{words}">' in text
+        assert page.name == "404.html" or (title not in said and words not in said.values()), page.name
+        assert not re.search(r"[`\[\]]|\*\*", words) and 20 < len(words) < 300, (page.name, words)
+        said[title] = words
+    assert len(said) > 40
+
+
 def test_the_reference_shows_every_public_name(site: Path):
     from tests.docs.site_tool import SITE
 
@@ -96,12 +147,15 @@ def test_every_page_opens_and_every_link_leads_somewhere(chromium: Browser, site
     links: dict[str, str] = {}
     targets: dict[str, set[str]] = {}
     wrong = []
+    colours = 0
     with served(site) as address:
         for page in pages(site):
             chromium.open(address + page)
             links |= dict.fromkeys(chromium.ask(LINKS), page)
             targets[address + page] = set(chromium.ask(TARGETS))
             found = {"errors": chromium.errors, "pictures": chromium.ask(BROKEN), "code": chromium.ask(PLAIN)}
+            found["Markdown"] = chromium.ask(RAW)
+            colours += chromium.ask(LANGUAGES)
             found["others"] = [url for url in chromium.requests if not url.startswith(address)]
             wrong += [(page, what, values[:]) for what, values in found.items() if values]
         for link, page in links.items():
@@ -114,6 +168,7 @@ def test_every_page_opens_and_every_link_leads_somewhere(chromium: Browser, site
                 wrong.append((page, "dead anchor", link))
     assert not wrong
     assert len(targets) > 100
+    assert colours > 100
 
 
 @pytest.mark.parametrize(
