@@ -212,7 +212,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 
 def description(text: str) -> str:
-    """The first paragraph of a page for an attribute of HTML, without marks: whole sentences where they are short enough."""
+    """The first paragraph of a page without marks, for an attribute of HTML; whole sentences where they are short."""
     lines = [line if is_prose else "" for is_prose, line in prose(text)]
     paragraphs = " ".join(line or "\n" for line in lines).split("\n")
     first = next((part for part in map(str.strip, paragraphs) if part and part[0] not in "#|-<!>"), "")

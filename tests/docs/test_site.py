@@ -99,7 +99,7 @@ def pages(site: Path) -> list[str]:
 
 def loads(text: str) -> list[str]:
     """The other machines' addresses that a page or a stylesheet would load something from."""
-    tags = r"<(?:script|link|img|iframe|source|video|audio|object|embed)\b[^>]*>"
+    tags = r"<(?:script|link(?! rel=.canonical)|img|iframe|source|video|audio|object|embed)\b[^>]*>"
     places = r"\b(?:src|srcset|href|data)=[\"']?((?:https?:)?//[^\"' >]+)"
     loaded = [place for tag in re.findall(tags, text) for place in re.findall(places, tag)]
     return loaded + re.findall(r"(?:@import\s+|url\()[\"']?((?:https?:)?//[^\"') ]+)", text)
@@ -110,6 +110,7 @@ def test_what_a_page_would_load_is_seen():
     assert loads("<link rel=stylesheet href=//a.org/b.css>") == ["//a.org/b.css"]
     assert loads("@import url(https://a.org/b.css)") and loads("src: url('https://a.org/f.woff')")
     assert loads('<a href="https://a.org">') == loads('<img src="images/a.jpg">') == loads("url(data:image/svg)") == []
+    assert loads('<link rel="canonical" href="https://a.org/index.html">') == []
 
 
 def test_nothing_is_loaded_from_elsewhere(site: Path):
