@@ -1,7 +1,9 @@
 # Every target does the set-up that it needs: a virtual environment in .venv with detframe and its tools.
 #   make quickstart   train a small detector on generated pictures, on the CPU, and look at what it finds
-#   make test         what a change must pass: lint, types, tests (no GPU, no network once set up)
-#   make test-all     the same with the slow tests and those that need a GPU
+#   make test         lint, types and the first tests of every part, in minutes (no GPU, no network once set up)
+#   make test-medium  the further tests that a change must pass; .ci/run runs these after `make test`
+#   make test-all     lint, types and all tests, the slow ones and those that need a GPU among them
+#   make test-times   measure how long tests take (tests/times.json), from which follows which ones `make test` runs
 #   make docs         write docs/config_reference.md, the tables of MODEL_ZOO.md and drawings anew
 #   make site         build the documentation as web pages: site/index.html
 #   make release-check  build a release, install it into an empty environment and train three steps (TAG=v0.2.0)
@@ -13,9 +15,11 @@ STAMP := $(VENV)/.set-up
 # Two test processes of one thread each; more where there are cores: make test WORKERS=8
 WORKERS ?= 2
 # A worker that dies ends the run, with the name of its test: pytest-xdist would wait for it at the end
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --max-worker-restart 0
+# Byte code is kept whatever the shell says, or every process would compile everything anew
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
+	--max-worker-restart 0
 
-.PHONY: help setup test test-all lint format quickstart docs site release-check clean
+.PHONY: help setup test test-medium test-all test-times lint format quickstart docs site release-check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -35,10 +39,17 @@ $(STAMP): setup.py pyproject.toml
 	@touch $@
 
 test: lint
-	$(PYTEST) -m "not slow and not gpu"
+	$(PYTEST) -m "not medium and not slow and not gpu"
+
+test-medium: $(STAMP)
+	$(PYTEST) -m "medium and not slow and not gpu"
 
 test-all: lint
 	$(PYTEST)
+
+test-times: $(STAMP)
+	$(PYTEST) -m "not slow and not gpu" --write-times
+	@head -41 tests/times.json
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tiers import pytest_addoption, pytest_collection_modifyitems, pytest_configure  # noqa: F401
+
 ROOT = Path(__file__).resolve().parent.parent
 
 Site = tuple[dict[str, tuple[bytes, int]], list[str], str]
