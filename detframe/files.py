@@ -262,7 +262,8 @@ def read_bytes(path: Path, what: str = "") -> bytes:
         what: what the file is, for the message ("the catalog").
 
     Raises:
-        ValueError: it is a folder, a pipe or a device. OSError: it cannot be read.
+        ValueError: it is a folder, a pipe or a device.
+        OSError: it cannot be read.
     """
     with open_regular(path, what) as file:
         return file.read()
@@ -299,7 +300,8 @@ def read_text(path: Path, what: str = "") -> str:
         what: what the file is, for the message ("the catalog").
 
     Raises:
-        ValueError: it is in another encoding; names the file and the line. OSError: it cannot be read.
+        ValueError: it is in another encoding; names the file and the line.
+        OSError: it cannot be read.
     """
     return decoded(read_bytes(path, what), _named(path, what))
 

@@ -30,6 +30,7 @@ DOCS = "docs/"
 LANGUAGES = {".yaml": "yaml", ".py": "python", ".json": "json", ".toml": "toml", ".sh": "bash", ".sbatch": "bash"}
 _FENCE = re.compile(r"^ *(```|~~~)")
 _FENCE_WORDS = re.compile(r"^( *```\w+) .*$", re.MULTILINE)  # beside the language: words for a test that runs the code
+_NAMED = re.compile(r"^<!-- file: (\S+) -->\n( *```\w+)[^\n]*$", re.MULTILINE)
 _LINK = re.compile(r"(?<=\]\()(?![a-z+]+:|#)([^)\s#]+)(?=[)#\s])")
 _ENTRY = re.compile(r"^- \[([^\]]+)\]\(([^)#]+)\)")
 _ITEM = re.compile(r"^(?:[-*+]|\d+\.) ")
@@ -208,7 +209,8 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
         target = posixpath.normpath(posixpath.join(posixpath.dirname(source), match[1]))
         return posixpath.relpath(page_of(target), posixpath.dirname(page.file.src_uri) or ".")
 
-    return with_lists(_FENCE_WORDS.sub(r"\1", markdown), lambda line: _LINK.sub(moved, line))
+    shown = _NAMED.sub(r'\2 title="\1"', _FENCE_WORDS.sub(r"\1", markdown))  # code of a file under the file's name
+    return with_lists(shown, lambda line: _LINK.sub(moved, line))
 
 
 def description(text: str) -> str:

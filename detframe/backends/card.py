@@ -23,10 +23,12 @@ class InputCard:
     """How an image becomes an input. Legend: H, W sides of the plane that images lie in, N images of a batch.
 
     Args:
-        height, width: H and W; None where any will do.
+        height: H; None where any will do.
+        width: W; None where any will do.
         batch: N; None where any will do.
-        min_size, max_size: where H and W are free, an image is resized as INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST
-            say; where they are fixed, to the largest size that fits into the plane with its aspect ratio kept.
+        min_size: of an image's shorter side, in pixels, as INPUT.MIN_SIZE_TEST, where H and W are free. Where they are
+            fixed, an image gets the largest size that fits into the plane with its aspect ratio kept.
+        max_size: of its longer side, as INPUT.MAX_SIZE_TEST.
         divisor: the network works on planes of multiples of this; padding to them is inside.
         channels: of an image.
         values: "uint8", RGB from 0 to 255, or "float32", channels in the values of their files.

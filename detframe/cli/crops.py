@@ -42,7 +42,8 @@ def write_crops(picture: Picture, prediction: ImagePrediction, names: CropNames)
     """Cut every detection out of its image and save it; numbers begin with the best score.
 
     Raises:
-        OSError: a file cannot be written. ValueError: the image cannot be read any more.
+        OSError: a file cannot be written.
+        ValueError: the image cannot be read any more.
     """
     target, frame = picture.source.target, picture.frame
     for number, (box, class_name) in enumerate(zip(prediction["boxes"].tolist(), prediction["names"], strict=True), 1):

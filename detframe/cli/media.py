@@ -31,7 +31,8 @@ def check_output(folder: Path) -> None:
     """Whether files can be made in a folder that may not exist yet; makes nothing.
 
     Raises:
-        NotADirectoryError: a file stands there, or above it. PermissionError: it may not be written.
+        NotADirectoryError: a file stands there, or above it.
+        PermissionError: it may not be written.
     """
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
     if not existing.is_dir():

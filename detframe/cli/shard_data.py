@@ -84,7 +84,8 @@ def pack(records: Records, root: str, folder: Path, size: int) -> int:
         size: bytes after which another tar file begins.
 
     Raises:
-        ValueError: the folder holds something, or an image lies outside of `root`. OSError: reading or writing fails.
+        ValueError: the folder holds something, or an image lies outside of `root`.
+        OSError: reading or writing fails.
     """
     if folder.exists() and any(folder.iterdir()):
         raise InvalidValueError(
@@ -141,7 +142,8 @@ def write_index(folder: Path) -> tuple[int, int]:
     """Write the index of the tar files in a folder; returns how many there are, and how many members they have.
 
     Raises:
-        FileNotFoundError: there is none. ValueError: one is damaged, or compressed.
+        FileNotFoundError: there is none.
+        ValueError: one is damaged, or compressed.
     """
     paths = sorted(folder.glob("*.tar")) if folder.is_dir() else []
     if not paths:

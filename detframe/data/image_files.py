@@ -50,7 +50,9 @@ def open_image(path: str | Path) -> Iterator[BinaryIO]:
     """A regular file, open for reading, that is not empty.
 
     Raises:
-        FileNotFoundError: there is no such file. PermissionError: it may not be read. OSError: reading fails.
+        FileNotFoundError: there is no such file.
+        PermissionError: it may not be read.
+        OSError: reading fails.
         UnreachableError: it is on another machine, which does not answer.
         ImageReadError: it is a folder, a named pipe (opening one waits for ever), a socket, a device, or empty.
     """

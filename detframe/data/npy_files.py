@@ -61,7 +61,8 @@ def read_npy(file: BinaryIO, window: tuple[int, int, int, int] | None = None) ->
         file: at its start.
 
     Raises:
-        ValueError: as `npy_layout`. EOFError: the file ends before its numbers do.
+        ValueError: as `npy_layout`.
+        EOFError: the file ends before its numbers do.
     """
     layout = npy_layout(file)
     (height, width, channels), itemsize = layout.shape, layout.dtype.itemsize

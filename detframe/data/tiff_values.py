@@ -53,7 +53,8 @@ def read_values(file: BinaryIO, layout: Layout, window: Window) -> np.ndarray:
     """The stored pixels of a window, x1, y1, x2, y2, as (y2 - y1, x2 - x1, C), in the type of the file.
 
     Raises:
-        ValueError: as `check_stored`, or cells that cannot be decoded. EOFError: the file ends before its pixels do.
+        ValueError: as `check_stored`, or cells that cannot be decoded.
+        EOFError: the file ends before its pixels do.
     """
     check_stored(layout)
     planes = [_plane(file, layout, plane, window) for plane in range(layout.planes)]

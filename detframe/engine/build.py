@@ -234,7 +234,8 @@ def load_initial_weights(cfg: ConfigNode, model: nn.Module, weights: str, class_
     """Fill the model from MODEL.WEIGHTS, class outputs by the names of the classes, and log what fitted.
 
     Raises:
-        ValueError: too little of it fits. FileNotFoundError: there is no such file.
+        ValueError: too little of it fits.
+        FileNotFoundError: there is no such file.
     """
     report = load_weights(model, weights, cfg.MODEL.ALLOW_PARTIAL_WEIGHTS, class_names)
     logger.info("%s", report.table())

@@ -54,7 +54,8 @@ def check_writable(folder: Path) -> None:
     """Try whether the folder is there and can be written, or can be made; changes nothing.
 
     Raises:
-        PermissionError: it cannot. NotADirectoryError: there is a file of that name.
+        PermissionError: it cannot.
+        NotADirectoryError: there is a file of that name.
     """
     with _explained(folder):
         there = folder
@@ -68,7 +69,8 @@ def prepare(folder: Path) -> None:
     """Create the folder and try whether files can be written into it.
 
     Raises:
-        PermissionError: they cannot. NotADirectoryError: there is a file of that name.
+        PermissionError: they cannot.
+        NotADirectoryError: there is a file of that name.
     """
     with _explained(folder):
         folder.mkdir(parents=True, exist_ok=True)

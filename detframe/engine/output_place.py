@@ -77,7 +77,8 @@ class OutputPlace:
             patience: seconds to wait for the end of another run there.
 
         Raises:
-            OSError, ValueError: it cannot be written. InUseError: another run works there.
+            OSError, ValueError: it cannot be written.
+            InUseError: another run works there.
         """
 
         def work() -> dict[str, int]:

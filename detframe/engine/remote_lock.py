@@ -88,7 +88,8 @@ class RemoteLock:
         """Be the run that works in the folder, until `release`; returns the record.
 
         Raises:
-            InUseError: another run was faster. OSError: the store does not take it.
+            InUseError: another run was faster.
+            OSError: the store does not take it.
         """
         self.token = uuid4().hex
         record = self._record(ended=False)

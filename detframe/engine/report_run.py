@@ -30,7 +30,8 @@ def report_run(folder: Path, output: Path | None = None) -> Path:
 
     Raises:
         FileNotFoundError: the folder does not exist, or holds no config.yaml.
-        ValueError, KeyError: its config.yaml cannot be read. OSError: the page cannot be written.
+        ValueError, KeyError: its config.yaml cannot be read.
+        OSError: the page cannot be written.
     """
     report = collect_report(folder)[1]
     for note in report.all_notes:

@@ -76,7 +76,8 @@ def list_runs(folder: Path, metric: str = "") -> list[RunRow]:
         metric: by which all are judged, as "bbox/AP50"; "" takes each run's SOLVER.BEST_METRIC.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no run in it. ValueError: it is on an object store.
+        FileNotFoundError: there is no such folder, or no run in it.
+        ValueError: it is on an object store.
     """
     if is_store(folder):
         raise InvalidValueError(

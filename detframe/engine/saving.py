@@ -131,7 +131,8 @@ def save_checkpoint(trainer: Trainer, checkpointer: Checkpointer, name: str, int
         interim: the next checkpoint takes its place.
 
     Raises:
-        FloatingPointError: the weights are not finite; nothing is written then. OSError: as `Checkpointer.save`.
+        FloatingPointError: the weights are not finite; nothing is written then.
+        OSError: as `Checkpointer.save`.
     """
     trainer.guard.check_weights(trainer)
     state = trainer.training_state()

@@ -13,7 +13,8 @@ def give_teacher(cfg: ConfigNode, model: nn.Module) -> None:
     """The detector of MODEL.DISTILL.TEACHER_WEIGHTS for a model that is trained by distillation, if it names one.
 
     Raises:
-        ValueError: it is no checkpoint of detframe, or no teacher for this model. FileNotFoundError: there is none.
+        ValueError: it is no checkpoint of detframe, or no teacher for this model.
+        FileNotFoundError: there is none.
     """
     path = cfg.MODEL.DISTILL.TEACHER_WEIGHTS
     if path and isinstance(model, DistilledRCNN):

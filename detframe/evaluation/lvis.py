@@ -37,7 +37,7 @@ class LVISEvaluator(COCOEvaluator):
     looked for there: those with objects, and those known to be absent (neg_category_ids). Where not all objects of a
     class are annotated (not_exhaustive_category_ids), a detection that finds none of them counts neither way.
 
-    `compute()` gives, for "bbox" and "segm", AP, AP50, AP75, APs, APm, APl, AP-<class>, as COCOEvaluator; APr, APc and
+    `compute()` gives, for "bbox" and "segm", AP, AP50, AP75, APs, APm, APl, AP-CLASS, as COCOEvaluator; APr, APc and
     APf, the means over the classes that are rare, common and frequent in training; and AR@300.
 
     Args:

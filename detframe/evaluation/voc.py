@@ -39,7 +39,7 @@ class VOCEvaluator(COCOEvaluator):
     The devkit takes corners as pixels that belong to the box, so that a side is xmax - xmin + 1. Data sets of format
     voc are read so (`one_based`), and a box's sides are what the devkit counts: the IoUs are the same.
 
-    `compute()` gives "voc/AP50", the mean over the classes with objects, and "voc/AP50-<class>", from 0 to 100, nan
+    `compute()` gives "voc/AP50", the mean over the classes with objects, and "voc/AP50-CLASS", from 0 to 100, nan
     without objects, beside COCOEvaluator's keys.
 
     Args:

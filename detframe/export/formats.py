@@ -155,7 +155,8 @@ def format_of(path: Path, name: str | None) -> Format:
     """The format called so, or the one of the file's ending.
 
     Raises:
-        KeyError: no such format. ValueError: the ending is that of another, or of none.
+        KeyError: no such format.
+        ValueError: the ending is that of another, or of none.
     """
     known = ", ".join(f"{entry.suffix} ({entry.name})" for entry in FORMATS.values())
     if name is None:

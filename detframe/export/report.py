@@ -38,7 +38,8 @@ class ExportReport:
     Args:
         path: the file.
         files: name -> (bytes, SHA-256) of what belongs to it.
-        format, runtime: what it is, and what has run it.
+        format: what it is.
+        runtime: what has run it.
         card: what it says of itself.
         data: what the validation images were; "" where there were none.
         warnings: what a reader must know.

@@ -29,7 +29,8 @@ class View:
     """One way to look at an image.
 
     Args:
-        min_size, max_size: as INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST.
+        min_size: as INPUT.MIN_SIZE_TEST.
+        max_size: as INPUT.MAX_SIZE_TEST.
         mirrored: the axis of (y, x) that runs backwards: -1 left to right, -2 top to bottom; None: neither does.
     """
 

@@ -47,7 +47,7 @@ _BYTES = (bytes, bytearray, memoryview)
 
 
 def list_images(pattern: str | Path) -> list[Path]:
-    """The image files that a path, a folder or a glob pattern ("a/*.jpg", "a/**/*.png") names, sorted.
+    """The image files that a path, a folder or a glob pattern (`a/*.jpg`, `a/**/*.png`) names, sorted.
 
     A file named directly is taken whatever its extension; a folder counts without its sub-folders. Arrays (.npy) count
     where there are no images beside them.
@@ -135,7 +135,9 @@ def as_tensor(image: ImageLike, form: PixelForm = COLOURS) -> Tensor:
     The memory lies as (H, W, C) whatever came in, because resizing rounds a little differently in another order.
 
     Raises:
-        TypeError, ValueError: something else, with what came. FileNotFoundError: no such file. ConnectionError: an
+        TypeError, ValueError: something else, with what came.
+        FileNotFoundError: no such file.
+        ConnectionError: an
             address that cannot be fetched.
     """
     import torch

@@ -151,7 +151,8 @@ class ImagePrediction(dict[str, Any]):
         """supervision's `KeyPoints`: xy, class_id from 0, detection_confidence, and `data["class_name"]`.
 
         Raises:
-            KeyError: the model has no keypoints. ImportError: supervision is not installed.
+            KeyError: the model has no keypoints.
+            ImportError: supervision is not installed.
         """
         if "keypoints" not in self:
             raise UnknownNameError("this prediction has no keypoints: the model was built without MODEL.KEYPOINT_ON")

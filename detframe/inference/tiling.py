@@ -55,7 +55,8 @@ def tiling_of(tiles: Tiles, own: Mapping[str, Any], source: str) -> Tiling | Non
         source: what messages call the detector.
 
     Raises:
-        TypeError, ValueError: no such tiles, or True where the config has none. KeyError: no such key.
+        TypeError, ValueError: no such tiles, or True where the config has none.
+        KeyError: no such key.
     """
     if tiles is False or (tiles is None and not own.get("SIZE", 0)):
         return None

@@ -91,7 +91,8 @@ class VideoReader:
         """A video file.
 
         Raises:
-            FileNotFoundError: there is none; ValueError: it cannot be read as a video.
+            FileNotFoundError: there is none.
+            ValueError: it cannot be read as a video.
         """
         if not Path(path).is_file():  # a pipe would wait for a writer
             if Path(path).exists():
@@ -185,7 +186,8 @@ def read_video(path: str | Path) -> Iterator[np.ndarray]:
     A video that ends long before the length in its header, or of which parts cannot be decoded, is warned of.
 
     Raises:
-        FileNotFoundError: no such file; ValueError: it cannot be read as a video, or not to its end.
+        FileNotFoundError: no such file.
+        ValueError: it cannot be read as a video, or not to its end.
     """
     with VideoReader.of_file(path) as reader:
         for frame in reader:

@@ -47,11 +47,13 @@ class DetframeDetectionModel(DetectionModel):
         category_mapping: other names of the categories, by their ids as strings: {"1": "tree"}.
         category_remapping: other ids of the categories, by their ids as strings: {"1": 7}.
         load_at_init: False: `load_model()` loads the file later.
-        config_path, image_size: SAHI's, of which a detector needs none, so anything but None is refused.
+        config_path: SAHI's; a detector needs none, so anything but None is refused.
+        image_size: the same.
 
     Raises:
         ValueError: neither `model_path` nor `model`, or both; a setting that has no meaning here; a category without a
-            name. TypeError: `model` is no Detector. And what `Detector.load` raises.
+            name; what `Detector.load` raises.
+        TypeError: `model` is no Detector.
     """
 
     category_mapping: dict[str, str]  # from the moment on that there is a detector

@@ -171,7 +171,7 @@ def _build(entry: Any, cfg: ConfigNode, backbone: Any, section: str) -> nn.Modul
 
 
 def _strides_for(cfg: ConfigNode, backbone: Any, section: str) -> dict[str, int]:
-    """Of the extractor's maps, finest first, those that MODEL.<section>.IN_FEATURES names."""
+    """Of the extractor's maps, finest first, those that MODEL.SECTION.IN_FEATURES names."""
     strides: dict[str, int] = dict(backbone.strides)
     wanted = list(cfg.MODEL[section].IN_FEATURES)
     if section == "RPN" and cfg.MODEL.RPN.FINEST_LEVEL:

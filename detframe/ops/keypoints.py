@@ -43,7 +43,8 @@ def keypoint_loss(logits: Tensor, cells: Tensor, valid: Tensor, normalizer: Tens
 
     Args:
         logits: (R, P, S, S).
-        cells, valid: (R, P), from `keypoints_to_cells`.
+        cells: (R, P), from `keypoints_to_cells`.
+        valid: (R, P), from there as well.
         normalizer: what the sum is divided by; None is the number of valid keypoints. Without any the loss is 0, and so
             is its gradient.
     """

@@ -234,7 +234,9 @@ def varifocal(logits: Tensor, targets: Tensor, weights: Tensor, alpha: float = 0
         q = 0:  -alpha p^gamma log(1 - p)
 
     Args:
-        logits, targets, weights: as those of `quality_focal`; q is the target.
+        logits: as those of `quality_focal`.
+        targets: as those of `quality_focal`, here q.
+        weights: as those of `quality_focal`.
         alpha: weight of the entries without an object.
         gamma: how fast the loss of such an entry falls as it becomes easy.
     """

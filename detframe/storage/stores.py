@@ -100,7 +100,8 @@ def objects_below(address: str, deep: bool = True) -> dict[str, Facts]:
 
     Raises:
         ValueError: a web server, which cannot be asked.
-        FileNotFoundError: there is no such bucket, or nothing in the folder. OSError: as `persistently`.
+        FileNotFoundError: there is no such bucket, or nothing in the folder.
+        OSError: as `persistently`.
     """
     if not can_list(address):
         raise InvalidValueError(

@@ -21,7 +21,8 @@ class BoxMasks:
     selects rows as a tensor would.
 
     Args:
-        probs, boxes: tensors, or both NumPy arrays; what comes out is of the same kind.
+        probs: a tensor or a NumPy array; what comes out is of the same kind.
+        boxes: of the same kind as `probs`.
     """
 
     probs: Any

@@ -21,7 +21,8 @@ class CheckedTarget(dict[str, Any]):
     It is not checked again, unless entries have changed since. A copy of it is a dict like any other.
 
     Args:
-        num_classes, size_hw: what it was checked for.
+        num_classes: for which it was checked.
+        size_hw: of the image for which it was checked, in pixels.
     """
 
     def __init__(self, target: Mapping[str, Any], num_classes: int, size_hw: tuple[int, int]) -> None:

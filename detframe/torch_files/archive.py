@@ -109,7 +109,8 @@ def beginning(path: Path) -> bytes:
     """The first bytes of a file.
 
     Raises:
-        FileNotFoundError: no such file. ValueError: it is empty, or no file with content.
+        FileNotFoundError: no such file.
+        ValueError: it is empty, or no file with content.
     """
     if size_of(path) == 0:
         raise InvalidValueError(f"{path} is empty; the process that wrote it was probably stopped")
@@ -121,7 +122,8 @@ def size_of(path: Path) -> int:
     """Bytes of a file.
 
     Raises:
-        FileNotFoundError: there is none. ValueError: it is a folder, a pipe or a device, which may have no end.
+        FileNotFoundError: there is none.
+        ValueError: it is a folder, a pipe or a device, which may have no end.
     """
     try:
         found = path.stat()

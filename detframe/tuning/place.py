@@ -77,7 +77,8 @@ class StudyPlace:
             again: the trial goes on from what another process has left there.
 
         Raises:
-            InUseError: another process works there. InvalidValueError: something is there that is not this trial's.
+            InUseError: another process works there.
+            InvalidValueError: something is there that is not this trial's.
         """
         if not again and folder.exists() and any(folder.iterdir()):
             raise InvalidValueError(

@@ -108,7 +108,8 @@ def tune(
 
     Raises:
         ValueError, KeyError, FileNotFoundError: a mistake in the config, the space or the data; another study in
-            OUTPUT_DIR. ImportError: Optuna is not there.
+            OUTPUT_DIR.
+        ImportError: Optuna is not there.
         RunStopped, KeyboardInterrupt: a signal has ended the study, which the same call goes on with.
         Exception: what the config as it is failed with, or three trials in a row.
     """

@@ -32,7 +32,9 @@ def draw_curves(metrics_path: str | Path, output_path: str | Path) -> Path:
     """Draw metrics.jsonl as a picture: losses, AP and learning rate over the iterations, one panel each.
 
     Raises:
-        FileNotFoundError: no metrics file; ValueError: nothing in it to draw; OSError: the picture cannot be written.
+        FileNotFoundError: no metrics file.
+        ValueError: nothing in it to draw.
+        OSError: the picture cannot be written.
     """
     series = read_metrics(metrics_path)
     groups = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,56 @@ def test_signatures_have_types(path: str, package: Any):
             untyped += [place] if thing.returns is None else []
             untyped += [f"{place}({p.name})" for p in thing.parameters if p.annotation is None and p.name != "self"]
     assert not untyped
+
+
+def described(path: str, package: Any) -> list[Any]:
+    """What a page of the reference describes: public names of a module, and the public members of its classes."""
+    found = []
+    for name, place in SITE.public_names(path).items():
+        if name == "__version__":
+            continue
+        thing = package[place.removeprefix("detframe.")]
+        thing = thing.final_target if thing.is_alias else thing
+        members = thing.members.values() if thing.is_class else ()
+        found += [thing, *(member for member in members if not member.name.startswith("_") and not member.is_alias)]
+    return [thing for thing in found if thing.docstring]
+
+
+def misread(thing: Any) -> list[str]:
+    """What of a docstring the reference would show as it is not meant."""
+    text = re.sub(r"`[^`]*`", "", thing.docstring.value)
+    found = (
+        ["`"] if "`" in text else re.findall(r"<\w+>|\*[^\s*](?:[^*]*[^\s*])?\*", text)
+    )  # tags and emphasis, which vanish
+    known = set()
+    if thing.is_function or thing.is_class:
+        known = {parameter.name for parameter in thing.parameters}
+    if thing.is_class:
+        known |= set(thing.all_members)
+    for section in thing.docstring.parse("google", warnings=False):
+        if section.kind.value == "parameters":
+            found += [parameter.name for parameter in section.value if parameter.name.lstrip("*") not in known]
+        elif section.kind.value == "raises":
+            rows = "\n".join(row.description for row in section.value)
+            found += re.findall(r"\b[A-Z]\w+Error: ", rows)  # a row of its own for each
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES)
+def test_descriptions_are_shown_as_they_are_meant(path: str, package: Any):
+    wrong = {thing.path: found for thing in described(path, package) if (found := misread(thing))}
+    assert not wrong
+
+
+def test_what_is_misread_is_seen(tmp_path: Path):
+    (tmp_path / "wrong.py").write_text(
+        'def thing(a: int, b: int) -> None:\n    """Of MODEL.<section>, "a/*.jpg" and "b/*.jpg".\n\n'
+        "    Args:\n        a, b: two.\n        c: none.\n\n"
+        '    Raises:\n        KeyError: one. ValueError: two.\n    """\n'
+    )
+    module = griffe.GriffeLoader(search_paths=[tmp_path]).load("wrong")
+    tag, emphasis, both, absent, error = misread(module["thing"])
+    assert (tag, both, absent, error) == ("<section>", "a, b", "c", "ValueError: ") and emphasis.startswith("*.jpg")
 
 
 def test_names_of_a_module_without_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

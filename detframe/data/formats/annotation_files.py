@@ -63,7 +63,8 @@ def files_of(entry: CatalogEntry, split: str, suffixes: Sequence[str], is_own: C
         split: of a folder, only those whose path names this split; "" is all.
 
     Raises:
-        FileNotFoundError: there is none in the folder. ValueError: none is of the split.
+        FileNotFoundError: there is none in the folder.
+        ValueError: none is of the split.
     """
     if not entry.annotations.is_dir():
         return [entry.annotations]

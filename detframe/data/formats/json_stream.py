@@ -44,7 +44,8 @@ class JsonFile:
     """A JSON file, open for a `with`, in UTF-8; one in UTF-16 or UTF-32 is held in memory.
 
     Raises:
-        ValueError: it is no file with content. OSError: it cannot be read.
+        ValueError: it is no file with content.
+        OSError: it cannot be read.
     """
 
     def __init__(self, path: Path) -> None:

@@ -73,7 +73,8 @@ def listed_images(path: Path) -> list[str]:
     """The names in a list of images, one a line.
 
     Raises:
-        ValueError: it is no text in UTF-8. OSError: it cannot be read.
+        ValueError: it is no text in UTF-8.
+        OSError: it cannot be read.
     """
     return [line.strip() for line in read_text(path, "the list of images").splitlines() if line.strip()]
 

@@ -143,7 +143,8 @@ class LabelReader:
         """The rows of a label file; an empty one has none.
 
         Raises:
-            ValueError: it is no text in UTF-8, or no regular file. OSError: it cannot be read.
+            ValueError: it is no text in UTF-8, or no regular file.
+            OSError: it cannot be read.
         """
         text = read_text(path, "the label file")
         plain, before = _PLAIN.fullmatch(text) is not None, len(self._wrong)

@@ -25,7 +25,8 @@ def paste_objects(image: Tensor, target: Target, other: Tensor, objects: Target)
     covered counts as hidden (visibility 1).
 
     Args:
-        image, other: uint8 (3, H, W), of any sizes; the result has that of `image`.
+        image: uint8 (3, H, W), of any size, which the result has too.
+        other: uint8 (3, H, W), of any size.
 
     Raises:
         ValueError: objects without masks.

@@ -212,7 +212,8 @@ def build_list(cfg: Any, pairs: Sequence[tuple[int, int]], closes_at: int | None
         closes_at: as of `TransformList`.
 
     Raises:
-        KeyError: a name that nobody has registered. ValueError: arguments that do not fit. Both name the nearest.
+        KeyError: a name that nobody has registered.
+        ValueError: arguments that do not fit. Both name the nearest.
     """
     entries = [name_and_arguments(entry) for entry in cfg.INPUT.TRANSFORMS]
     steps = [build_step(cfg, pairs, number, *entry) for number, entry in enumerate(entries, 1)]

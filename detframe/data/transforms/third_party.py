@@ -270,7 +270,8 @@ def find_foreign(where: str, name: str, given: Mapping[str, Any], pairs: Sequenc
         given: the arguments, without `p` and `close`.
 
     Raises:
-        KeyError: there is none of that name; the nearest are named. ValueError: an argument that it does not take, or
+        KeyError: there is none of that name; the nearest are named.
+        ValueError: an argument that it does not take, or
         one that does not fit among transforms of training images. ImportError: Albumentations is not installed.
     """
     family = TORCHVISION if name.startswith(TORCHVISION) else ALBUMENTATIONS

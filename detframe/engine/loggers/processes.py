@@ -38,7 +38,8 @@ def check_loggers(names: Sequence[str]) -> None:
     """Whether what LOGGERS names can be started; nothing is imported for that.
 
     Raises:
-        ImportError: the library of one is not installed. TypeError: something registered is no logger, or lies where
+        ImportError: the library of one is not installed.
+        TypeError: something registered is no logger, or lies where
             another process cannot import it.
     """
     for name in dict.fromkeys(names):

@@ -39,11 +39,13 @@ def open_writer(
 
     Args:
         folder: for the files of this format; is made.
-        class_names, category_ids: of the detector.
+        class_names: of the detector, in the order of the labels.
+        category_ids: of the detector, one for each class.
         options: root, frames, keypoint_names, confidence, version; see `Writer`.
 
     Raises:
-        KeyError: no such format. OSError: the folder cannot be written.
+        KeyError: no such format.
+        OSError: the folder cannot be written.
     """
     names = distinct(class_names)
     ids = tuple(int(number) for number in category_ids) or tuple(range(1, len(names) + 1))
@@ -55,7 +57,8 @@ def check_names(format: str, names: Iterable[str]) -> None:
     """Refuse images, by their names as `image_name` gives them, that a format could not tell apart; writes nothing.
 
     Raises:
-        ValueError: two would share one file. KeyError: no such format.
+        ValueError: two would share one file.
+        KeyError: no such format.
     """
     _writer(format).check_names(names)
 

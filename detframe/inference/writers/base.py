@@ -111,7 +111,8 @@ class Writer:
             frame: its number in the video.
 
         Raises:
-            ValueError: another image has the same name in this format. OSError: a file cannot be written.
+            ValueError: another image has the same name in this format.
+            OSError: a file cannot be written.
         """
         name = image_name(file_name, frame, self.root)
         self._take(name, self._taken)

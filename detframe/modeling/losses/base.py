@@ -97,7 +97,7 @@ class RegionLoss(nn.Module):
 
 
 def loss_of(cfg: ConfigNode, section: str, name: str, *kinds: str) -> Any:
-    """The member of LOSSES that the key MODEL.<section>.<name> chooses: `member.from_config(cfg, section)` or, of a
+    """The member of LOSSES that the key MODEL.SECTION.NAME chooses: `member.from_config(cfg, section)` or, of a
     function, `member(cfg, section)`.
 
     Args:

@@ -27,6 +27,6 @@ for _kind in ("iou", "linear_iou", "giou", "diou", "ciou", "nwd"):
 
 
 def box_loss_of(cfg: ConfigNode, section: str) -> BoxLoss:
-    """The loss of boxes of anchors or RoIs that MODEL.<section>.BOX_LOSS_TYPE chooses; errors of `loss_of`."""
+    """The loss of boxes of anchors or RoIs that MODEL.SECTION.BOX_LOSS_TYPE chooses; errors of `loss_of`."""
     kind = loss_of(cfg, section, "BOX_LOSS_TYPE", DELTAS, BOXES)
     return BoxLoss(kind, cfg.MODEL[section].SMOOTH_L1_BETA, cfg.MODEL.NWD_CONSTANT)

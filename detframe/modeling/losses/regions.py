@@ -130,7 +130,8 @@ class Seesaw(RegionLoss):
     accumulated parts, the step in work included; the paper's normalised linear layer is left out.
 
     Args:
-        p, q: exponents of mitigation and compensation.
+        p: exponent of the mitigation.
+        q: exponent of the compensation.
     """
 
     follows_steps = True

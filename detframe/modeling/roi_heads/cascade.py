@@ -39,7 +39,9 @@ class CascadeROIHeads(StandardROIHeads):
     """StandardROIHeads with several stages. `box_head.0`, `box_predictor.0` are the first; masks see its RoIs.
 
     Args:
-        heads, predictors, cls_losses: one a stage; the predictors are class-agnostic.
+        heads: one a stage.
+        predictors: one a stage, class-agnostic.
+        cls_losses: one a stage.
         stages: one for each of them.
         standard: the arguments of StandardROIHeads, without `head`, `predictor`, `matching`, `coder` and `cls_loss`.
 

@@ -26,8 +26,9 @@ class ExtendedROIHeads(StandardROIHeads):
     """StandardROIHeads with the choices that the extended level leaves open.
 
     Args:
-        extended_head, extended_predictor: a box head for the finest level alone; None shares that of the other levels.
-            Where the shared one is frozen, the loss is that of the finest level's RoIs (the authors' third stage).
+        extended_head: a box head for the finest level alone; None shares that of the other levels. Where the shared one
+            is frozen, the loss is that of the finest level's RoIs (the authors' third stage).
+        extended_predictor: the predictor upon it, or None as well.
         duplicate_up_to: in evaluation, RoIs of this level (log2 of the stride) or finer are pooled twice, from the
             finest level and from the level that they would have without it, and NMS chooses; 0 pools each RoI
             once.

@@ -70,7 +70,8 @@ class PointRendBranch(nn.Module):
     """A mask branch as MaskBranch is one; masks come in S = side * 2^steps of the coarse ones.
 
     Args:
-        feature, stride: the level of the pyramid that points are looked up in.
+        feature: the level of the pyramid that points are looked up in.
+        stride: of that level, in pixels.
         num_points: points per RoI in training, of which the fraction `importance` is chosen among
             `oversample * num_points` random ones for their uncertainty.
         steps: how often the mask is doubled in inference.

@@ -87,9 +87,11 @@ class StandardROIHeads(nn.Module):
     for masks and keypoints, theirs as well, and their predictions in `extras` of the detections.
 
     Args:
-        matching, sampling: what proposals are, and how many enter the loss.
+        matching: says what each proposal is: an object or background.
+        sampling: how many proposals enter the loss.
         cls_loss: of the classes, which also says what their scores are.
-        mask, keypoint: the heads of foreground RoIs, or None.
+        mask: the mask head of foreground RoIs, or None.
+        keypoint: the keypoint head of foreground RoIs, or None.
         train_on_pred_boxes: these branches train on the boxes that the box head predicts.
     """
 

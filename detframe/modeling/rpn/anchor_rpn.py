@@ -88,7 +88,8 @@ class AnchorRPN(nn.Module):
     `loss_rpn_cls` (binary cross entropy) and `loss_rpn_box`, empty without ground truth.
 
     Args:
-        assigner, sampling: what anchors are, and how many enter the loss.
+        assigner: says what each anchor is: an object or background.
+        sampling: how many anchors enter the loss.
         boundary_thresh: anchors that cross the image border by more are not sampled for the loss; below 0 all may be.
     """
 

@@ -56,7 +56,7 @@ class AnchorGenerator(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, section: str, strides: Mapping[str, int]) -> AnchorGenerator:
-        """The anchors that ANCHOR_SIZES, ASPECT_RATIOS, ANCHOR_STYLE, _STEP and _OFFSET of MODEL.<section> describe.
+        """The anchors that ANCHOR_SIZES, ASPECT_RATIOS, ANCHOR_STYLE, _STEP and _OFFSET of MODEL.SECTION describe.
 
         With MODEL.RPN.ASSIGNER "rfla" they are the effective receptive fields, one a cell, whatever the sizes and
         ratios are, and never rounded.
@@ -114,7 +114,7 @@ class AnchorGenerator(nn.Module):
 
 
 def size_rows(cfg: ConfigNode, section: str, strides: Mapping[str, int]) -> list[tuple[float, ...]]:
-    """ANCHOR_SIZES of MODEL.<section> as rows: a single one for all levels, or one for each of them, which the coarsest
+    """ANCHOR_SIZES of MODEL.SECTION as rows: a single one for all levels, or one for each of them, which the coarsest
     levels decide where MODEL.RPN.FINEST_LEVEL chooses the levels."""
     rows = _as_rows(cfg.MODEL[section].ANCHOR_SIZES)
     if not cfg.MODEL.RPN.FINEST_LEVEL or len(rows) == 1:
