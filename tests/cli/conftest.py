@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+
+from tests.recipes.conftest import squares  # noqa: F401
 
 TINY = [
     "MODEL.BACKBONE.CONV_BODY", "R-18-FPN",
@@ -76,3 +80,15 @@ def photos(tmp_path: Path) -> Path:
     for name, shape in (("a.png", (48, 64, 3)), ("b.jpg", (64, 48, 3)), ("c.png", (48, 64, 3))):
         cv2.imwrite(str(folder / name), rng.integers(0, 255, shape, dtype=np.uint8))
     return folder
+
+
+def run(checkpoint: Path, output: Path, *words: object) -> int:
+    """`detframe predict` with that detector on the CPU; gives the exit code."""
+    from detframe.cli import predict
+
+    return predict.main(["--weights", str(checkpoint), "--output", str(output), "--device", "cpu", *map(str, words)])
+
+
+def load(path: Path) -> Any:
+    """What a JSON file holds."""
+    return json.loads(path.read_text(encoding="utf-8"))

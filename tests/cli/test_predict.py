@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from pathlib import Path
 
@@ -12,19 +11,12 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from detframe.cli import predict, predictor
+from detframe.cli import predictor
 from detframe.cli.media import find_inputs, output_paths, write_image
 from detframe.cli.video_writer import VideoWriter
 from detframe.files import JsonList
 from detframe.inference import read_video
-
-
-def run(checkpoint: Path, output: Path, *words: object) -> int:
-    return predict.main(["--weights", str(checkpoint), "--output", str(output), "--device", "cpu", *map(str, words)])
-
-
-def load(path: Path):
-    return json.loads(path.read_text(encoding="utf-8"))
+from tests.cli.conftest import load, run
 
 
 def test_a_folder(checkpoint: Path, photos: Path, tmp_path: Path):

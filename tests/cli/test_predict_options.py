@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
@@ -23,15 +22,8 @@ from detframe.cli.video_writer import VideoWriter
 from detframe.inference import Detector
 from detframe.inference.videos import VideoReader
 from tests.backends import handmade
+from tests.cli.conftest import load, run
 from tests.media_server import Site, serving
-
-
-def run(checkpoint: Path, output: Path, *words: object) -> int:
-    return predict.main(["--weights", str(checkpoint), "--output", str(output), "--device", "cpu", *map(str, words)])
-
-
-def load(path: Path):
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,8 @@ from detframe.cli.video_writer import VideoWriter
 from detframe.data import ImageReadError
 from detframe.inference import Detector
 from detframe.visualization import draw_instances
-from tests.inference.spots import drawn, spots_in, spotter
-
-
-def load(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+from tests.cli.conftest import load
+from tests.inference.spots import drawn, spotter, wanted
 
 
 @pytest.fixture
@@ -45,10 +41,6 @@ def save(path: Path, image: np.ndarray) -> Path:
 def found_boxes(output: Path, image_id: int = 1) -> list[list[float]]:
     rows = [row["bbox"] for row in load(output / "predictions.json") if row["image_id"] == image_id]
     return sorted([x, y, x + w, y + h] for x, y, w, h in rows)
-
-
-def wanted(image: np.ndarray) -> list[list[float]]:
-    return sorted([float(side) for side in box] for _, box in spots_in(image[..., 0]))
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])

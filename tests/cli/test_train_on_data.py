@@ -16,16 +16,6 @@ from tests.recipes.test_plan import TINY
 WORDS = [str(word) for word in TINY]
 
 
-@pytest.fixture
-def squares(tmp_path: Path, monkeypatch) -> Path:
-    """A working folder with the data set squares, without weights and network."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DETFRAME_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("DETFRAME_OFFLINE", "1")
-    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "hub"))
-    return make_squares(tmp_path / "squares")
-
-
 def iterations(folder: str) -> list[int]:
     rows = [json.loads(line) for line in Path(folder, "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [row["iteration"] for row in rows if "loss" in row]

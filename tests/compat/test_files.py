@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from detframe.compat import read_checkpoint, read_weights
+from tests.compat.pickled import Call
 
 
 @pytest.fixture
@@ -96,16 +97,6 @@ def test_damaged_in_the_middle(checkpoint):
     checkpoint.write_bytes(content)
     with pytest.raises(ValueError, match="cannot be read"):
         read_checkpoint(checkpoint)
-
-
-class Call:
-    """Pickles as the call of a function."""
-
-    def __init__(self, function, *args):
-        self.call = function, args
-
-    def __reduce__(self):
-        return self.call
 
 
 def as_zip(content, path):

@@ -11,16 +11,7 @@ import pytest
 import torch
 
 from detframe.compat import read_checkpoint
-
-
-class Call:
-    """Pickles as the call of a function."""
-
-    def __init__(self, function, *args):
-        self.call = function, args
-
-    def __reduce__(self):
-        return self.call
+from tests.compat.pickled import Call
 
 
 def written(tmp_path, value, protocol=2):

@@ -10,14 +10,9 @@ from detframe.data import join, load_records
 from detframe.data.catalog import load_entry
 from detframe.data.folder import FolderData, read_folder
 from detframe.errors import InvalidValueError, UnknownNameError
-from tests.data.toy_formats import only_toys, write_toy
+from tests.data.toy_formats import only_toys, write_toy  # noqa: F401
 
 BOX = (4, 4, 40, 40)
-
-
-@pytest.fixture(autouse=True)
-def _only_toys(monkeypatch: pytest.MonkeyPatch) -> None:
-    only_toys(monkeypatch)
 
 
 def make(folder: Path, train: tuple[str, ...], val: tuple[str, ...]) -> None:

@@ -12,12 +12,7 @@ import pytest
 from detframe.data import load_records
 from detframe.data.folder import name_of, read_folder
 from detframe.errors import InvalidValueError, MissingFileError, UnknownNameError, UserError
-from tests.data.toy_formats import only_toys, pictures, write_toy
-
-
-@pytest.fixture(autouse=True)
-def _only_toys(monkeypatch: pytest.MonkeyPatch) -> None:
-    only_toys(monkeypatch)
+from tests.data.toy_formats import only_toys, pictures, write_toy  # noqa: F401
 
 
 # -------------------------------------------------------------------------------- splits that are there

@@ -10,12 +10,7 @@ from detframe.data import load_records
 from detframe.data.folder import FolderData, read_folder
 from detframe.errors import InvalidValueError
 from detframe.registry import DATASET_FORMATS
-from tests.data.toy_formats import only_toys, pictures, write_toy
-
-
-@pytest.fixture(autouse=True)
-def _only_toys(monkeypatch: pytest.MonkeyPatch) -> None:
-    only_toys(monkeypatch)
+from tests.data.toy_formats import only_toys, pictures, write_toy  # noqa: F401
 
 
 def sizes(data: FolderData) -> dict[str, int]:

@@ -39,6 +39,7 @@ def read_toy(entry) -> object:
     return builder.build()
 
 
+@pytest.fixture(autouse=True)
 def only_toys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two formats that know .toy and .top files; the real ones are away."""
     monkeypatch.setattr(DATASET_FORMATS, "_members", {})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from pathlib import Path
 
@@ -18,9 +17,9 @@ from detframe.data import load_records
 from detframe.data.folder import read_folder
 from detframe.errors import InvalidValueError
 from detframe.registry import DATASET_FORMATS
+from tests.docs.blocks import BLOCK
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "adding_a_format.md"
-BLOCK = re.compile(r"^<!-- file: (\S+) -->\n```\w+\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
 HEADER = "image species x y width height"
 
 

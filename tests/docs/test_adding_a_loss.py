@@ -13,18 +13,11 @@ from torchvision.ops import box_iou
 
 from detframe.modeling.ground_truth import pack_targets
 from detframe.modeling.losses import RegionTargets
-from tests.docs.test_tutorial import BLOCK, ROOT, SMALL
+from tests.docs.blocks import BLOCK
+from tests.docs.test_tutorial import ROOT, SMALL
 from tests.modeling.tiny import EMPTY
 
 PAGE = ROOT / "docs" / "adding_a_loss.md"
-
-
-@pytest.fixture
-def tutorial(tmp_path: Path) -> Path:
-    """A folder with the files of the tutorial."""
-    for name, text in BLOCK.findall(PAGE.read_text(encoding="utf-8")):
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    return tmp_path
 
 
 @pytest.fixture(scope="module")

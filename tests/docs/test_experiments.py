@@ -13,8 +13,9 @@ import detframe
 from detframe.engine.loggers.__main__ import main
 from detframe.engine.metrics_file import MetricsFile
 from detframe.registry import LOGGERS
+from tests.docs.blocks import BLOCK
 from tests.docs.test_docs import blocks
-from tests.docs.test_tutorial import BLOCK, ROOT
+from tests.docs.test_tutorial import ROOT
 from tests.engine.conftest import datasets, tiny
 from tests.engine.fakes import last_state
 

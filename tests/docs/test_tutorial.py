@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "adding_a_module.md"
-BLOCK = re.compile(r"^<!-- file: (\S+) -->\n```\w+\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
 # The same run on fewer and smaller images, with fewer proposals
 SMALL = ["SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 2, "SOLVER.LOG_PERIOD", 1, "DATALOADER.NUM_WORKERS", 0]
 SMALL += ["INPUT.MIN_SIZE_TRAIN", 64, "INPUT.MIN_SIZE_TEST", 64, "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM", 32]
@@ -24,14 +20,6 @@ SMALL += [
     "TEST.REPORT",
     False,
 ]
-
-
-@pytest.fixture
-def tutorial(tmp_path: Path) -> Path:
-    """A folder with the files of the tutorial."""
-    for name, text in BLOCK.findall(PAGE.read_text(encoding="utf-8")):
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    return tmp_path
 
 
 def test_the_module_stands_alone(tutorial: Path, run_python):

@@ -128,3 +128,10 @@ def last_state(folder: Path):
 
 def weights(trainer):
     return {name: value.detach().clone() for name, value in trainer.model.state_dict().items()}
+
+
+def config(*overrides):
+    """The defaults with some keys changed: config("SEED", 7)."""
+    cfg = get_cfg()
+    cfg.merge_from_list(list(overrides))
+    return cfg

@@ -22,6 +22,7 @@ from detframe.inference import Detector
 from detframe.modeling import build_detection_model
 from detframe.modeling.backbones.pyramids import PyramidBackbone
 from tests.engine.test_resuming import LEAVES, Images
+from tests.engine.written import weights
 
 BUCKETS = ((64, 96), (96, 64), (96, 96))
 SCALES = ("INPUT.MIN_SIZE_TRAIN", (48, 56, 64), "INPUT.MAX_SIZE_TRAIN", 96, "INPUT.MIN_SIZE_TEST", 60)
@@ -51,10 +52,6 @@ def shapes(monkeypatch):
 
     monkeypatch.setattr(PyramidBackbone, "forward", noted)
     return seen
-
-
-def weights(folder):
-    return torch.load(folder / "model_final.pth", weights_only=True)["model"]
 
 
 @pytest.mark.parametrize("more", [(), TILES, VIEWS], ids=["scales", "tiles", "views"])

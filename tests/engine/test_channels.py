@@ -20,6 +20,7 @@ from detframe.inference import Detector
 from detframe.modeling import build_detection_model
 from tests.data.channel_sets import MEANS, channel_set, scene
 from tests.engine.ranks import tiny_config
+from tests.engine.written import weights
 
 DEVIATIONS = tuple(mean / 10 for mean in MEANS)
 
@@ -52,10 +53,6 @@ def many(tmp_path):
 def rows(folder: Path, key: str) -> list[float]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [line[key] for line in lines if key in line]
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "model_final.pth", weights_only=True)["model"]
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,10 @@ from detframe.engine.trainer import Hook, Trainer
 from detframe.errors import UnreachableError
 from tests.bucket_server import Bucket, Cable
 from tests.engine.continued import goes_on_equally
+from tests.engine.written import weights
 from tests.storage.conftest import bucket, cable, endpoint  # noqa: F401  (fixtures)
 
 WORDS = ("DATASETS.TEST", (), "SOLVER.MAX_ITER", 8, "SOLVER.CHECKPOINT_PERIOD", 4)
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "model_final.pth", weights_only=True)["model"]
 
 
 def assert_equal(one: Path, two: Path) -> None:

@@ -1,6 +1,5 @@
 """Hooks: log, evaluation, best model, early stop."""
 
-import json
 import math
 from types import SimpleNamespace
 
@@ -14,6 +13,7 @@ from detframe.engine.pictures import PictureHook
 from detframe.engine.saving import BestHook, CheckpointHook
 from detframe.engine.trainer import is_due
 from tests.engine.fakes import last_state, make_checkpointer, make_config, make_trainer
+from tests.engine.written import rows
 
 NAN = math.nan
 
@@ -28,10 +28,6 @@ def test_one_slow_window_does_not_move_the_time_left(tmp_path):
         )
         hook.after_step(trainer)
     assert hook.seconds_left(trainer) == 96 * 2.0
-
-
-def rows(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def evaluating_trainer(folder, values, period=2, patience=0, min_delta=0.0, max_iter=8):

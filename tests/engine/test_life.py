@@ -17,6 +17,7 @@ from detframe.engine.saving import BestHook, CheckpointHook
 from detframe.engine.trainer import Hook, Trainer
 from detframe.errors import InUseError, InvalidValueError
 from tests.engine.fakes import last_state, make_checkpointer, make_config, make_data, make_trainer, weights
+from tests.engine.written import checkpoints, load, rows
 
 SHORT = ("SOLVER.MAX_ITER", 1, "DATASETS.TEST", ())
 
@@ -24,14 +25,6 @@ SHORT = ("SOLVER.MAX_ITER", 1, "DATASETS.TEST", ())
 def everything(folder):
     """What lies below a folder: names and contents."""
     return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
-
-
-def rows(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def read(folder, name="model_final.pth"):
-    return torch.load(folder / name, weights_only=True)
 
 
 # ---------------------------------------------------------------------------------------------- starts that fail
@@ -174,7 +167,7 @@ def test_a_failed_final_evaluation_loses_nothing(tiny, tmp_path, monkeypatch, pe
     assert message.startswith("a.png cannot be decoded\nThe training is done, only its evaluation failed: the weights ")
     assert f"evaluate --config-file {out}/config.yaml --weights {final}" in message
     assert "--resume" in message
-    assert set(read(out)) == {"model", "meta"} and last_state(out)["finished"] is False
+    assert set(load(out)) == {"model", "meta"} and last_state(out)["finished"] is False
     assert (out / "last_checkpoint").read_text() == "model_0000002.pth\n"
 
     with pytest.raises(ValueError, match="cannot be decoded"):
@@ -183,7 +176,7 @@ def test_a_failed_final_evaluation_loses_nothing(tiny, tmp_path, monkeypatch, pe
     monkeypatch.setattr(Trainer, "step", None)  # it is not trained again
     metrics = train(tiny(*words), resume=True)
     assert metrics == pytest.approx(expected, nan_ok=True)
-    content = read(out)
+    content = load(out)
     assert last_state(out)["finished"] and content["meta"]["metrics"] == pytest.approx(metrics, nan_ok=True)
     assert [row.keys() for row in rows(out)] == [row.keys() for row in rows(whole)]
     assert sorted(p.name for p in out.glob("*.pth")) == sorted(p.name for p in whole.glob("*.pth"))
@@ -209,10 +202,6 @@ def fails(iteration):
     raise RuntimeError("out of memory")
 
 
-def checkpoints(folder):
-    return sorted(path.name for path in folder.glob("model_*.pth"))
-
-
 def test_a_test_set_of_which_no_image_can_be_read_is_an_error_also_where_single_ones_may_be_left_out(
     tiny, tmp_path, broken_picture
 ):
@@ -236,7 +225,7 @@ def test_a_failed_evaluation_in_mid_run_loses_no_step(tmp_path):
     (note,) = caught.value.__notes__
     path = tmp_path / "model_0000003.pth"
     assert f"Only the evaluation failed: {path} holds everything up to iteration 3 of 8" in note
-    assert all(torch.equal(value, weights(trainer)[key]) for key, value in read(tmp_path, path.name)["model"].items())
+    assert all(torch.equal(value, weights(trainer)[key]) for key, value in load(tmp_path, path.name)["model"].items())
 
 
 def test_going_on_after_it_makes_the_evaluation_first_and_the_rest_is_the_same(tmp_path):
@@ -260,7 +249,7 @@ def test_going_on_after_it_makes_the_evaluation_first_and_the_rest_is_the_same(t
     assert seen["parts"] == seen["whole"] == [3, 6, 8]
     assert all(torch.equal(weights(whole)[key], value) for key, value in weights(parts).items())
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
-    best = [read(tmp_path / name, "model_best.pth")["meta"]["iteration"] for name in ("whole", "parts")]
+    best = [load(tmp_path / name, "model_best.pth")["meta"]["iteration"] for name in ("whole", "parts")]
     assert best == [3, 3]
 
 
@@ -286,7 +275,7 @@ def test_what_is_saved_before_an_evaluation_gives_way_to_the_next_checkpoint(tmp
     best, final = "model_best.pth", "model_final.pth"
     assert seen == [[two], [four, best], [six, best], [six, eight, best, final]]
     assert checkpoints(tmp_path) == [six, eight, best, final]
-    assert read(tmp_path, six)["meta"]["metrics"] == {"bbox/AP": 0.0}
+    assert load(tmp_path, six)["meta"]["metrics"] == {"bbox/AP": 0.0}
 
 
 @pytest.mark.parametrize("where", ["after_evaluation", "after_last_step", "metric"])
@@ -304,7 +293,7 @@ def test_whatever_fails_after_the_last_step_finds_the_weights_saved(tmp_path, wh
     trainer = evaluating(tmp_path, lambda i: {"bbox/AP": 1.0}, period=0, hooks=[Breaks()], metric=metric)
     with pytest.raises((TypeError, ValueError)):
         trainer.train()
-    assert read(tmp_path)["meta"]["iteration"] == 8
+    assert load(tmp_path)["meta"]["iteration"] == 8
     assert last_state(tmp_path)["iteration"] == 8 and not last_state(tmp_path)["finished"]
 
 

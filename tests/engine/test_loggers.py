@@ -21,6 +21,7 @@ from detframe.engine.loggers.sent import Sent, Tail, placed
 from detframe.engine.metrics_file import MetricsFile
 from detframe.registry import LOGGERS
 from tests.engine.away import OWN, closed_port, silent_server
+from tests.engine.written import rows
 
 RUN = ("TEST.EVAL_PERIOD", 4, "SOLVER.BACKBONE_LR_FACTOR", 0.5, "SOLVER.MAX_ITER", 6, "SOLVER.IMAGE_PERIOD", 4)
 RUN += ("TEST.LOSS", True, "TEST.REPORT", True)
@@ -30,15 +31,11 @@ def with_loggers(*names, more=()):
     return (*RUN, "LOGGERS", names, *more)
 
 
-def rows_of(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
 def points(folder):
     """(iteration, quantity, value) of metrics.jsonl, in order."""
     return [
         (row["iteration"], key, value)
-        for row in rows_of(folder)
+        for row in rows(folder)
         for key, value in row.items()
         if key != "iteration" and value is not None
     ]
@@ -77,10 +74,10 @@ def test_the_table_has_every_row_over_a_resume(tiny, tmp_path, caplog):
     train(cfg, resume=True)
     with open(tmp_path / "out" / "metrics.csv", newline="") as file:
         found = list(csv.DictReader(file))
-    rows = rows_of(tmp_path / "out")
-    assert [row["iteration"] for row in rows if "loss" in row] == [1, 2, 3, 4, 5, 6]
-    assert len(found) == len(rows)
-    for row, line in zip(rows, found, strict=True):
+    written = rows(tmp_path / "out")
+    assert [row["iteration"] for row in written if "loss" in row] == [1, 2, 3, 4, 5, 6]
+    assert len(found) == len(written)
+    for row, line in zip(written, found, strict=True):
         assert {key: float(value) for key, value in line.items() if value} == pytest.approx(
             {key: value for key, value in row.items() if value is not None}
         )
@@ -89,7 +86,7 @@ def test_the_table_has_every_row_over_a_resume(tiny, tmp_path, caplog):
 
 def test_rates_of_groups_are_in_every_row(tiny, tmp_path):
     train(tiny(*with_loggers(), "DATASETS.TEST", ()))
-    for row in rows_of(tmp_path / "out"):
+    for row in rows(tmp_path / "out"):
         assert row["lr_x0.5"] == pytest.approx(row["lr"] / 2)
     assert not (tmp_path / "out" / "tensorboard").exists() and not (tmp_path / "out" / "loggers").exists()
 
@@ -105,7 +102,7 @@ def test_a_logger_of_ones_own_hears_each_thing_once_over_a_crash(tiny, tmp_path,
     (identity,) = {line for line in lines if line.startswith("run")}
     assert identity.endswith(" out 6") and len(identity.split()[1]) == 12
     heard = [line for line in lines if line.startswith("row")]
-    assert heard == [f"row {row['iteration']} {'loss' in row}" for row in rows_of(out)]
+    assert heard == [f"row {row['iteration']} {'loss' in row}" for row in rows(out)]
     shown = [line for line in lines if line.startswith("picture")]
     assert len(shown) == len(set(shown)) == len(list((out / "images").glob("*.png"))) > 4
     assert not warned(caplog)

@@ -9,12 +9,9 @@ import torch
 
 from detframe.engine import train
 from detframe.engine.inputs import load_inputs
+from tests.engine.written import load
 
 KEYS = ("MODEL.CLASS_WEIGHTS", "auto", "TEST.VISUALIZE", 0, "TEST.REPORT", False)
-
-
-def load(folder, name):
-    return torch.load(folder / name, weights_only=True)
 
 
 @pytest.mark.parametrize("loss", ["seesaw", "federated"])

@@ -11,6 +11,7 @@ from detframe.engine.newest import find_newest, open_newest
 from detframe.torch_files import write_torch_file
 from tests.engine.fakes import STATE, make_checkpointer
 from tests.engine.fakes import save_state as save
+from tests.engine.written import checkpoints
 
 
 def run(folder):
@@ -174,16 +175,12 @@ def test_infinite_buffers_of_the_model_are_no_damage(tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------- removing old ones
-def names(folder):
-    return sorted(path.name for path in folder.glob("model_*.pth"))
-
-
 def test_a_damaged_later_file_does_not_push_out_whole_ones(tmp_path):
     save(tmp_path, "model_0000008.pth", 8)
     (tmp_path / "model_0000008.pth").write_bytes(b"")
     save(tmp_path, "model_0000004.pth", 4)
     save(tmp_path, "model_0000006.pth", 6, keep_last=1)  # another period, so the damaged one is not written again
-    assert names(tmp_path) == ["model_0000006.pth", "model_0000008.pth"]
+    assert checkpoints(tmp_path) == ["model_0000006.pth", "model_0000008.pth"]
     assert find_newest(tmp_path).iteration == 6
 
 
@@ -192,12 +189,12 @@ def test_a_damaged_earlier_file_is_not_counted(tmp_path):
         save(tmp_path, f"model_{iteration:07d}.pth", iteration)
     (tmp_path / "model_0000008.pth").write_bytes(b"half")
     save(tmp_path, "model_0000012.pth", 12, keep_last=2)
-    assert names(tmp_path) == ["model_0000004.pth", "model_0000008.pth", "model_0000012.pth"]
+    assert checkpoints(tmp_path) == ["model_0000004.pth", "model_0000008.pth", "model_0000012.pth"]
     save(tmp_path, "model_0000016.pth", 16, keep_last=2)
-    assert names(tmp_path) == ["model_0000008.pth", "model_0000012.pth", "model_0000016.pth"]
+    assert checkpoints(tmp_path) == ["model_0000008.pth", "model_0000012.pth", "model_0000016.pth"]
 
 
 def test_iterations_count_as_numbers(tmp_path):
     save(tmp_path, "model_9999999.pth", 9_999_999)
     save(tmp_path, "model_10000000.pth", 10_000_000, keep_last=1)
-    assert names(tmp_path) == ["model_10000000.pth"]
+    assert checkpoints(tmp_path) == ["model_10000000.pth"]

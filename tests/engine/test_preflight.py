@@ -18,12 +18,7 @@ from detframe.errors import InvalidValueError, MissingFileError, UnknownNameErro
 from detframe.parallel.environment import env_number
 from detframe.parallel.joining import find_membership
 from detframe.registry import LR_SCHEDULES
-
-
-def config(*overrides: Any):
-    cfg = get_cfg()
-    cfg.merge_from_list(list(overrides))
-    return cfg
+from tests.engine.fakes import config
 
 
 # ---------------------------------------------------------------- registries

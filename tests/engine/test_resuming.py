@@ -1,6 +1,5 @@
 """Going on under changed settings: what has a right meaning continues exactly, the rest is refused by name."""
 
-import json
 import math
 from itertools import islice
 from types import SimpleNamespace
@@ -27,6 +26,7 @@ from detframe.engine.resuming import (
 )
 from detframe.engine.trainer import Trainer
 from tests.engine.fakes import last_state
+from tests.engine.written import rows
 
 LEAVES = dict(get_cfg().leaves())
 
@@ -250,10 +250,6 @@ def back_to(folder, iteration):
     """As after a kill: the run stands at an earlier checkpoint."""
     (folder / "model_final.pth").unlink(missing_ok=True)
     (folder / "last_checkpoint").write_text(f"model_{iteration:07d}.pth\n")
-
-
-def rows(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_a_doubled_batch_keeps_epochs_and_the_place_in_the_data(tiny, tmp_path, seen):

@@ -9,23 +9,17 @@ import pytest
 import torch
 
 from detframe.checkpoint import Checkpoint
-from detframe.config import get_cfg
 from detframe.data import load_records
 from detframe.engine import train
 from detframe.engine.sampling import describe_sampling, sampling_warnings
 from tests.data.sets import annotation, coco_records, write_coco
+from tests.engine.fakes import config
 
 QUICK = ("DATASETS.TEST", (), "SOLVER.CHECKPOINT_PERIOD", 3, "SOLVER.KEEP_LAST", 0, "SOLVER.MAX_ITER", 7)
 KEYS = {
     "class_balanced": ("DATALOADER.SAMPLER", "class_balanced"),
     "shares": ("DATASETS.TRAIN", ("shapes_train", "shapes_val"), "DATASETS.TRAIN_WEIGHTS", (1, 2)),
 }
-
-
-def config(*overrides):
-    cfg = get_cfg()
-    cfg.merge_from_list(list(overrides))
-    return cfg
 
 
 @pytest.mark.parametrize("keys", KEYS.values(), ids=list(KEYS))

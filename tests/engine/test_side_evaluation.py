@@ -1,6 +1,5 @@
 """TEST.ASYNC: evaluations beside the training count for their own iteration, and change nothing else."""
 
-import json
 import math
 import os
 import signal
@@ -17,6 +16,7 @@ from detframe.engine.side_evaluation import SideEvaluationHook
 from detframe.engine.side_process import Outcome, SideProcess, Task
 from detframe.errors import InvalidValueError, ProcessFailedError
 from tests.engine.fakes import At, last_state, make_checkpointer, make_config, make_trainer
+from tests.engine.written import rows
 
 WORDS = ("SOLVER.MAX_ITER", 6, "TEST.EVAL_PERIOD", 2, "SOLVER.CHECKPOINT_PERIOD", 3, "SOLVER.STEPS", (5,))
 
@@ -50,10 +50,6 @@ def trainer_of(folder, side, *hooks, patience=0, max_iter=8, look=1, final=50.0,
     evaluation = SideEvaluationHook(lambda _: {"bbox/AP": final}, writer, 2, None, look, checkpointer, side)
     own = [evaluation, BestHook(checkpointer, "bbox/AP", patience), CheckpointHook(checkpointer, 3, waits=False)]
     return make_trainer(folder, make_config(MAX_ITER=max_iter), hooks=[*hooks, *own], start=start)
-
-
-def rows(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def values(folder):

@@ -10,7 +10,6 @@ import time
 from unittest import mock
 
 import pytest
-import torch
 
 from detframe.checkpoint import Checkpoint
 from detframe.config import get_cfg, validate
@@ -25,6 +24,7 @@ from detframe.parallel.launching import _Forwarding, launch
 from detframe.parallel.stopping import RunInterrupted, RunStopped, RunTerminated, StopSignals, exit_code
 from tests.engine import light, ranks
 from tests.engine.fakes import last_state, make_checkpointer, make_config, make_data, make_trainer, weights
+from tests.engine.written import load, same
 
 pytestmark = pytest.mark.usefixtures("heard_signals")
 
@@ -62,14 +62,6 @@ def run(trainer):
     return trainer
 
 
-def read(folder, name):
-    return torch.load(folder / name, weights_only=True)
-
-
-def same(a, b):
-    return all(torch.equal(a[key], b[key]) for key in a)
-
-
 # ---------------------------------------------------------------------------------------------- one process
 def test_codes():
     assert {number: exit_code(number) for number in CODES} == CODES
@@ -84,7 +76,7 @@ def test_a_signal_ends_the_run_after_the_step_and_nothing_is_lost(tmp_path, sign
     assert trainer.iteration == 3 and caught.value.exit_code == CODES[signum]
     assert isinstance(caught.value, KeyboardInterrupt if signum == signal.SIGINT else SystemExit)
     path = tmp_path / "model_0000003.pth"
-    assert same(read(tmp_path, path.name)["model"], weights(trainer))
+    assert same(load(tmp_path, path.name)["model"], weights(trainer))
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000003.pth\n"
     name = signal.Signals(signum).name
     assert f"stopped by {name} at iteration 3 of 8; {path} holds everything up to there. Go on with\n" in caplog.text
@@ -120,7 +112,7 @@ def test_a_wait_for_data_is_broken_off(tmp_path):
     with pytest.raises(RunStopped):
         run(trainer)
     assert time.monotonic() - start < 30
-    assert trainer.iteration == 2 and read(tmp_path, "model_0000002.pth")["training"]["iteration"] == 2
+    assert trainer.iteration == 2 and load(tmp_path, "model_0000002.pth")["training"]["iteration"] == 2
 
 
 def test_a_checkpoint_that_is_there_already_is_not_written_again(tmp_path):
@@ -161,7 +153,7 @@ def test_in_an_evaluation_the_run_ends_at_the_next_batch(tmp_path, caplog):
     trainer = stoppable(tmp_path, evaluate=evaluate)
     with pytest.raises(RunTerminated):
         run(trainer)
-    content = read(tmp_path, "model_0000004.pth")
+    content = load(tmp_path, "model_0000004.pth")
     assert same(content["model"], weights(trainer))
     assert content["training"]["hooks"]["evaluation"] == {"last": -1, "begun": 4}
     assert "at iteration 4 of 8" in caplog.text
@@ -177,7 +169,7 @@ def test_batch_that_cannot_be_read_loses_no_step(tmp_path):
     trainer = stoppable(tmp_path, data=broken())
     with pytest.raises(OSError, match="the disk is gone") as caught:
         run(trainer)
-    assert read(tmp_path, "model_0000003.pth")["training"]["iteration"] == 3
+    assert load(tmp_path, "model_0000003.pth")["training"]["iteration"] == 3
     assert "model_0000003.pth holds everything up to iteration 3" in caught.value.__notes__[0]
 
 
@@ -335,7 +327,7 @@ def test_ranks_agree_where_they_stop_whoever_has_the_reason(tmp_path):
     other = "ProcessFailedError another process could not go on: rank 1 (OSError: no more pictures)"
     assert notes == ["2 OSError no more pictures\n3 RunTerminated", f"2 {other}\n3 RunTerminated"]
     for iteration in (2, 3):
-        state = read(tmp_path / str(iteration), f"model_000000{iteration}.pth")["training"]
+        state = load(tmp_path / str(iteration), f"model_000000{iteration}.pth")["training"]
         assert state["iteration"] == iteration and len(state["rng"]) == 2
 
 

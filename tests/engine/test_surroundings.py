@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import warnings
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,6 +16,7 @@ import pytest
 import torch
 
 from detframe.engine import evaluate, train
+from tests.engine.written import weights
 
 SHORT = ("SOLVER.MAX_ITER", 3, "SOLVER.WARMUP_ITERS", 1, "SOLVER.STEPS", "(2,)", "SOLVER.CHECKPOINT_PERIOD", 2)
 
@@ -62,10 +62,6 @@ def open_files():
     return out
 
 
-def trained(folder: Path):
-    return torch.load(folder / "model_final.pth", weights_only=True)["model"]
-
-
 def check_equal(before, after):
     for what, value in before.items():
         if what in ("handlers", "environment"):  # loggers of modules that were imported meanwhile are none of a run's
@@ -86,7 +82,7 @@ def test_two_runs_leave_nothing_behind_and_end_alike(tiny, tmp_path):
     check_equal(before, surroundings())
     assert metrics.keys() == again.keys()
     np.testing.assert_equal(list(metrics.values()), list(again.values()))
-    one, two = trained(tmp_path / "one"), trained(tmp_path / "two")
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
@@ -122,7 +118,7 @@ def test_the_choices_of_the_program_around_change_nothing(tiny, tmp_path):
         torch.set_default_device(None)
         logging.captureWarnings(False)
     check_equal(before, after)
-    one, two = trained(tmp_path / "plain"), trained(tmp_path / "odd")
+    one, two = weights(tmp_path / "plain"), weights(tmp_path / "odd")
     assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
@@ -173,7 +169,7 @@ def test_a_group_of_somebody_else_serves_several_runs_and_stays(tiny, root, tmp_
     ]
     said = [process.communicate(timeout=120)[1] for process in started]
     assert [process.returncode for process in started] == [0, 0], said
-    one, two, alone = (trained(tmp_path / name) for name in ("one", "two", "alone"))
+    one, two, alone = (weights(tmp_path / name) for name in ("one", "two", "alone"))
     for name, value in one.items():
         assert torch.equal(value, two[name]), name
         torch.testing.assert_close(value, alone[name], atol=1e-4, rtol=1e-3)

@@ -12,10 +12,7 @@ from detframe.engine.saving import CheckpointHook
 from detframe.engine.step import check_losses
 from detframe.engine.trainer import Hook
 from tests.engine.fakes import Regressor, make_batch, make_checkpointer, make_config, make_data, make_trainer, weights
-
-
-def same(a, b):
-    return all(torch.equal(a[key], b[key]) for key in a)
+from tests.engine.written import same
 
 
 def test_equals_a_plain_loop(tmp_path):

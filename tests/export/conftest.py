@@ -82,3 +82,10 @@ class _Rows(torch.nn.Module):
 
     def forward(self, rows):
         return (rows + 0, rows[..., 0] + 0, rows[..., 0] + 1, rows[:, 0, 0] + 0)
+
+
+def batch(number: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images of noise of unlike sizes on planes of one, and those sizes."""
+    generator = torch.Generator().manual_seed(number)
+    sizes = torch.tensor([[height - 7 * i, width - 5 * i] for i in range(number)])
+    return torch.randint(0, 256, (number, 3, height, width), dtype=torch.uint8, generator=generator), sizes

@@ -21,6 +21,7 @@ from detframe.export.precision import to_fp16
 from detframe.layers import ConvNorm
 from detframe.modeling import build_detection_model
 from detframe.registry import BACKBONES
+from tests.export.conftest import batch
 from tests.modeling.tiny import tiny_config
 
 # How far the outputs of the last layers spread, so that detections are many and differ
@@ -201,12 +202,6 @@ def compare(model, session, images, sizes):
         for values in (boxes, scores, labels, *more):
             assert not values[i, count[i] :].any()
     return count
-
-
-def batch(number: int, height: int, width: int):
-    generator = torch.Generator().manual_seed(number)
-    sizes = torch.tensor([[height - 7 * i, width - 5 * i] for i in range(number)])
-    return torch.randint(0, 256, (number, 3, height, width), dtype=torch.uint8, generator=generator), sizes
 
 
 class Graph:

@@ -20,6 +20,7 @@ from detframe.modeling import build_detection_model
 from detframe.ops import exportable
 from detframe.ops.keypoints import heatmaps_to_keypoints
 from tests.backends import handmade
+from tests.export.conftest import batch
 from tests.modeling.tiny import tiny_config
 
 
@@ -41,13 +42,6 @@ def session(program, tmp_path_factory):
         program, f=path, dynamo=True, custom_translation_table=translations(), opset_version=18, verbose=False
     )
     return onnxruntime.InferenceSession(path)
-
-
-def batch(number: int, height: int, width: int):
-    """Images of noise of unlike sizes on planes of one, and those sizes."""
-    generator = torch.Generator().manual_seed(number)
-    sizes = torch.tensor([[height - 7 * i, width - 5 * i] for i in range(number)])
-    return torch.randint(0, 256, (number, 3, height, width), dtype=torch.uint8, generator=generator), sizes
 
 
 @pytest.mark.parametrize("shape", [(1, 128, 160), (3, 97, 230), (2, 33, 40)])

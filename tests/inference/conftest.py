@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from detframe.config import get_cfg
+from detframe.inference import Detector
 from detframe.modeling import build_detection_model
+from tests.threads import one_thread  # noqa: F401
 
 NAMES = ("circle", "square", "star")
 
@@ -58,15 +60,6 @@ def tiny_checkpoint():
     return {"model": model.state_dict(), "meta": meta}
 
 
-@pytest.fixture(autouse=True, scope="package")
-def one_thread():
-    """So small a model is faster without threads, above all where the tests share the processor."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
 def checkpoint_path(tmp_path_factory):
     path = tmp_path_factory.mktemp("checkpoint") / "model_best.pth"
@@ -82,3 +75,9 @@ def picture(height, width, seed):
         y, x = rng.integers(0, height - 10), rng.integers(0, width - 10)
         image[y : y + rng.integers(8, height), x : x + rng.integers(8, width)] = rng.integers(0, 255, 3)
     return image
+
+
+@pytest.fixture(scope="module")
+def detector(checkpoint_path):
+    """The tiny detector, loaded."""
+    return Detector.load(checkpoint_path, device="cpu", amp="off")

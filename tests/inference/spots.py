@@ -78,3 +78,8 @@ def drawn(seed: int, height: int, width: int, count: int, longest: int) -> np.nd
             grey[y : y + h, x : x + w] = value
             value += 1
     return np.repeat(grey[..., None], 3, 2)
+
+
+def wanted(image: np.ndarray) -> list[list[float]]:
+    """The boxes that a spotter finds in the image."""
+    return sorted([float(side) for side in box] for _, box in spots_in(image[..., 0]))

@@ -20,11 +20,6 @@ SIZES = [(60, 90), (60, 91), (120, 80), (60, 90), (200, 120), (96, 96), (60, 88)
 
 
 @pytest.fixture(scope="module")
-def detector(checkpoint_path):
-    return Detector.load(checkpoint_path, device="cpu", amp="off")
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
     for index, size in enumerate(SIZES[:4]):

@@ -39,11 +39,6 @@ def hub(monkeypatch, tmp_path):
     server.close()
 
 
-@pytest.fixture(scope="module")
-def detector(checkpoint_path):
-    return Detector.load(checkpoint_path, device="cpu", amp="off")
-
-
 def same_predictions(a, b):
     image = picture(60, 90, seed=0)
     (ours,), (theirs,) = a.predict(image), b.predict(image)

@@ -11,27 +11,17 @@ import pytest
 import torch
 
 from detframe.config import get_cfg
-from detframe.inference import Detector
 from detframe.structures import BoxMasks
 from tests.backends import handmade
 from tests.data.tiffs import write_huge_tiff
 from tests.inference.conftest import picture
-from tests.inference.spots import drawn, spots_in, spotter
+from tests.inference.spots import drawn, spotter, wanted
 
 TILES = {"size": 64, "overlap": 0.5}
 
 
 def boxes(prediction):
     return sorted(np.asarray(prediction["boxes"]).tolist())
-
-
-def wanted(image):
-    return sorted([float(side) for side in box] for _, box in spots_in(image[..., 0]))
-
-
-@pytest.fixture(scope="module")
-def detector(checkpoint_path):
-    return Detector.load(checkpoint_path, device="cpu", amp="off")
 
 
 # ---------------------------------------------------------------------- what comes in, and what comes out

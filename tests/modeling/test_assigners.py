@@ -17,8 +17,7 @@ from detframe.modeling.rpn import FCOS, AnchorRPN, RetinaNet
 from detframe.modeling.rpn.fcos_head import HeadOutputs
 from detframe.ops import BoxCoder
 from detframe.ops.boxes import boxes_at, centerness, distance_iou, distances
-from detframe.structures import ImageList
-from tests.modeling.tiny import DENSE, EMPTY, FULL, make_images, make_target, tiny_config
+from tests.modeling.tiny import DENSE, EMPTY, FULL, batch, make_images, make_target, tiny_config
 
 ASSIGNERS = ("iou", "atss", "nwd", "rfla")
 HEADS = {
@@ -41,10 +40,6 @@ def head_of(entry, *opts, strides=STRIDES):
 
 def maps(strides=STRIDES):
     return [torch.zeros(2, 8, 64 // stride, 96 // stride) for stride in strides.values()]
-
-
-def batch():
-    return ImageList(torch.zeros(2, 3, 64, 96), [(64, 96), (50, 61)])
 
 
 @pytest.mark.parametrize("assigner", ASSIGNERS)

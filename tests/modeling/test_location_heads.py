@@ -17,8 +17,16 @@ from detframe.modeling.rpn import ATSS, FCOS, GFL, TOOD
 from detframe.modeling.rpn.fcos_head import HeadOutputs
 from detframe.modeling.rpn.tood_head import aligned_logits, moved_sides
 from detframe.ops.compacting import fixed_shapes
-from detframe.structures import ImageList
-from tests.modeling.tiny import DENSE, EMPTY, FULL, assert_finds_what_it_learned, make_images, make_target, tiny_config
+from tests.modeling.tiny import (
+    DENSE,
+    EMPTY,
+    FULL,
+    assert_finds_what_it_learned,
+    batch,
+    make_images,
+    make_target,
+    tiny_config,
+)
 
 HEADS = {"ATSS": ("cls", "box", "quality"), "GFL": ("cls", "box", "dfl"), "TOOD": ("cls", "box")}
 NARROW = ("MODEL.FCOS.NUM_CONVS", 1, "MODEL.TOOD.NUM_CONVS", 2)
@@ -41,10 +49,6 @@ def head_of(entry, *opts):
 def maps():
     generator = torch.Generator().manual_seed(1)
     return [torch.randn(2, 8, 64 // stride, 96 // stride, generator=generator) for stride in STRIDES.values()]
-
-
-def batch():
-    return ImageList(torch.zeros(2, 3, 64, 96), [(64, 96), (50, 61)])
 
 
 def truth(*more):

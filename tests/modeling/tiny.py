@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from detframe.config import get_cfg
+from detframe.structures import ImageList
 
 TINY = {
     "MODEL.DEVICE": "cpu",
@@ -54,3 +55,8 @@ def assert_finds_what_it_learned(model: nn.Module) -> None:
         best = model.eval()([image])[0]
     assert best["labels"][0] == 2 and best["scores"][0] > 0.3
     assert (best["boxes"][0] - target["boxes"][0]).abs().max() < 4
+
+
+def batch() -> ImageList:
+    """Two images of unlike sizes, all zeros."""
+    return ImageList(torch.zeros(2, 3, 64, 96), [(64, 96), (50, 61)])
