@@ -50,10 +50,10 @@ _SHOWN = 5
 def list_configs(pattern: str = "*") -> list[str]:
     """The shipped configs as "faster_rcnn/faster_rcnn_R_50_FPN_1x.yaml", sorted; those that fit `pattern`.
 
-    What others only build on (Base-*.yaml) is not among them.
+    What others only build on (`Base-*.yaml`) is not among them.
 
     Args:
-        pattern: of the shell, for the name with or without its folder and suffix: "fcos_*", "quick/*", "*_3x".
+        pattern: of the shell, for the name with or without its folder and suffix: `fcos_*`, `quick/*`, `*_3x`.
     """
     folder = shipped_folder("configs")
     names = sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/**/*.yaml"))

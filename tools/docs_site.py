@@ -234,11 +234,26 @@ def repository_path(src_uri: str) -> str | None:
 
 
 def with_lists(text: str, change: Callable[[str], str]) -> str:
-    """Markdown with a change of each line of prose, and an empty line before a list that follows upon a paragraph."""
+    """Markdown with a change of each line of prose, and lists as Python-Markdown reads them.
+
+    CommonMark, as on GitHub, has what belongs to an item below its first letter; Python-Markdown wants four spaces for
+    each level, and an empty line between a paragraph, a table or code and an item that follows.
+    """
     lines: list[str] = []
+    columns: list[int] = []  # of the items that are open: where their text begins
+    of_item = loose = False  # whether the block that goes on began with an item; whether its list has empty lines
     for is_prose, line in prose(text):
-        begins = is_prose and bool(_ITEM.match(line)) and bool(lines) and bool(lines[-1])
-        if begins and not _ITEM.match(lines[-1]) and not lines[-1].startswith(" "):
+        words = line.lstrip(" ")
+        indent, item = len(line) - len(words), _ITEM.match(words) if is_prose else None
+        after_blank = not lines or not lines[-1].strip()
+        outer = columns
+        if words and not (is_prose and not item and not after_blank):  # else a paragraph goes on, indented or not
+            outer = [column for column in columns if column <= indent]
+        if item and not after_blank and (not of_item or (loose and len(outer) < len(columns) - 1)):
             lines.append("")
-        lines.append(change(line) if is_prose else line)
+        of_item = bool(item) or (of_item and not after_blank)
+        loose = bool(outer) and (loose or after_blank)
+        deep = 4 * len(outer) + max(indent - outer[-1], 0) if outer else indent
+        lines.append(" " * deep * bool(words) + (change(words) if is_prose else words))
+        columns = [*outer, indent + len(item[0])] if item else outer
     return "\n".join(lines) + "\n"

@@ -18,6 +18,7 @@ import pytest
 from tests.browser import Browser, browser, find_chromium
 
 ROOT = Path(__file__).resolve().parents[2]
+markdown = pytest.importorskip("markdown", reason="the extra `docs` is not installed")
 pytest.importorskip("mkdocs", reason="the extra `docs` is not installed")
 pytest.importorskip("mkdocstrings", reason="the extra `docs` is not installed")
 
@@ -111,6 +112,51 @@ def test_what_a_page_would_load_is_seen():
     assert loads("@import url(https://a.org/b.css)") and loads("src: url('https://a.org/f.woff')")
     assert loads('<a href="https://a.org">') == loads('<img src="images/a.jpg">') == loads("url(data:image/svg)") == []
     assert loads('<link rel="canonical" href="https://a.org/index.html">') == []
+
+
+def test_lists_are_those_of_commonmark():
+    """Also for Python-Markdown, which the site is made with."""
+    from tests.docs.site_tool import SITE
+
+    text = """What is there:
+- one
+  of two lines:
+
+      code: 1
+
+  and a paragraph
+- two
+  - below two
+    1. below that
+
+       | a | b |
+       |---|---|
+       | 1 | 2 |
+    2. goes on
+- three:
+
+  ```yaml
+  key: 1
+  ```
+
+1. first
+2. second
+after it, of the same paragraph
+
+    of the second item as well
+
+what is of no item
+"""
+    shown = markdown.markdown(
+        SITE.with_lists(text, str.upper), extensions=["sane_lists", "tables", "pymdownx.superfences"]
+    )
+    flat = re.sub(r"\s+", " ", re.sub(r"<(div|span)[^>]*>|</(div|span)>", "", shown))
+    first, *_ = re.findall(r"<li>.*?</li>", flat)
+    assert re.search(r"<p>ONE OF TWO LINES:</p> <pre><code>code: 1 </code></pre> <p>AND A PARAGRAPH</p>", first, re.I)
+    assert re.search(r"<li> <p>BELOW THAT</p> <table>.*</table> </li> <li> <p>GOES ON</p> </li> </ol>", flat)
+    assert re.search(r"<p>THREE:</p> <pre>.*key: 1.*</pre> </li> </ul>", flat)
+    assert flat.count("<ol>") == 2 and flat.count("<ul>") == 2
+    assert "<p>OF THE SECOND ITEM AS WELL</p> </li> </ol> <p>WHAT IS OF NO ITEM</p>" in flat
 
 
 def test_nothing_is_loaded_from_elsewhere(site: Path):
