@@ -51,7 +51,7 @@ def names_in(path: Path) -> set[str]:
 
 
 def test_the_floors_are_the_layers_that_are_checked():
-    rows = table(section("Layers"), "floor")
+    rows = table(section("Layers"), "layer")
     assert [int(floor) for floor, *_ in rows] == list(range(len(LAYERS), 0, -1))
     assert [set(quoted(parts)) for _, parts, _ in reversed(rows)] == list(LAYERS)
 
