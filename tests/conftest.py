@@ -18,6 +18,7 @@ import pytest
 from tests.tiers import pytest_addoption, pytest_collection_modifyitems, pytest_configure  # noqa: F401
 
 ROOT = Path(__file__).resolve().parent.parent
+os.environ.pop("DETFRAME_DATASETS", None)  # the data of whoever runs the tests are none of theirs
 
 Site = tuple[dict[str, tuple[bytes, int]], list[str], str]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -175,6 +176,13 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 @pytest.fixture
 def own_sections() -> Iterator[None]:
     """Sections that outside code adds to the config during a test are gone after it, and its modules with them."""
+    with sections_as_before():
+        yield
+
+
+@contextmanager
+def sections_as_before() -> Iterator[None]:
+    """As `own_sections`, for fixtures of a module."""
     from detframe.config import imports
     from detframe.config.keys import SCHEMA, all_keys
 

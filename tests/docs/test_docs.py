@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -103,8 +104,12 @@ def test_commands_use_options_that_exist():
             script, rest = ROOT / command[0], command[1]
             options = re.findall(r"(?<!\S)--[\w-]+", rest)
             if options and script.is_file():
-                text = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True).stdout
-                assert not [o for o in options if o not in text], f"{name(page)}: {command}"
+                assert not [o for o in options if o not in help_of(script)], f"{name(page)}: {command}"
+
+
+@cache
+def help_of(script: Path) -> str:
+    return subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True).stdout
 
 
 def test_targets_of_make_that_pages_name_exist():

@@ -8,12 +8,14 @@ from torch.nn import functional as F
 
 from detframe.config import get_cfg
 from detframe.modeling.build import BACKBONES
+from tests.conftest import sections_as_before
 from tests.examples.conftest import load_example
 
 
 @pytest.fixture(scope="module")
 def example():
-    return load_example("replaced_p2_prime")
+    with sections_as_before():
+        yield load_example("replaced_p2_prime")
 
 
 @pytest.fixture(scope="module")
