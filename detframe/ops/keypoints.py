@@ -59,7 +59,7 @@ def heatmaps_to_keypoints(logits: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor
     Boxes of similar size are enlarged together, by two matrix products; memory does not grow with R.
 
     Returns:
-        float32 (R, P, 3): x, y in the coordinates of the boxes, and 1; scores (R, P), the logits at those peaks, as in
+        float32 (R, P, 3), x, y in the coordinates of the boxes, and 1; scores (R, P), the logits at those peaks, as in
         torchvision (detectron2 reports them after a softmax over the pixels of the box).
     """
     boxes = boxes.float()

@@ -101,12 +101,14 @@ def misread(thing: Any) -> list[str]:
         known = {parameter.name for parameter in thing.parameters}
     if thing.is_class:
         known |= set(thing.all_members)
-    for section in thing.docstring.parse("google", warnings=False):
+    for section in thing.docstring.parse("google", warnings=False, returns_multiple_items=False):
         if section.kind.value == "parameters":
             found += [parameter.name for parameter in section.value if parameter.name.lstrip("*") not in known]
         elif section.kind.value == "raises":
             rows = "\n".join(row.description for row in section.value)
             found += re.findall(r"\b[A-Z]\w+Error: ", rows)  # a row of its own for each
+        elif section.kind.value in ("returns", "yields"):
+            found += [row.name for row in section.value if row.name]  # the first words of a sentence
     return found
 
 
@@ -120,11 +122,13 @@ def test_what_is_misread_is_seen(tmp_path: Path):
     (tmp_path / "wrong.py").write_text(
         'def thing(a: int, b: int) -> None:\n    """Of MODEL.<section>, "a/*.jpg" and "b/*.jpg".\n\n'
         "    Args:\n        a, b: two.\n        c: none.\n\n"
+        "    Returns:\n        float32 (R, 2): something.\n\n"
         '    Raises:\n        KeyError: one. ValueError: two.\n    """\n'
     )
     module = griffe.GriffeLoader(search_paths=[tmp_path]).load("wrong")
-    tag, emphasis, both, absent, error = misread(module["thing"])
-    assert (tag, both, absent, error) == ("<section>", "a, b", "c", "ValueError: ") and emphasis.startswith("*.jpg")
+    tag, emphasis, *rows = misread(module["thing"])
+    assert tag == "<section>" and emphasis.startswith("*.jpg")
+    assert rows == ["a, b", "c", "float32", "ValueError: "]
 
 
 def test_names_of_a_module_without_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

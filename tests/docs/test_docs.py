@@ -8,8 +8,10 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import pytest
 import yaml
 
+from detframe.cli.main import COMMANDS, main
 from detframe.config import get_cfg
 from detframe.config.foreign import PROGRAMS
 from detframe.config.reference import reference_page
@@ -110,6 +112,26 @@ def test_commands_use_options_that_exist():
 @cache
 def help_of(script: Path) -> str:
     return subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True).stdout
+
+
+def test_commands_of_detframe_that_pages_name_exist(capsys: pytest.CaptureFixture[str]):
+    """Every `detframe COMMAND --option` in the docs is in the --help of that command."""
+    helps: dict[str, str] = {}
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        shell = "\n".join(blocks(page, "bash")).replace("\\\n", " ")
+        inline = "\n".join(re.findall(r"`(detframe [^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.M)))
+        for command, rest in re.findall(
+            r"^(?:\w+=\S+ |time )*detframe ([a-z][\w-]*)([^\n#|;]*)", f"{shell}\n{inline}", re.M
+        ):
+            assert command in COMMANDS, f"{name(page)}: detframe {command}"
+            if command not in helps:
+                with pytest.raises(SystemExit):
+                    main([command, "--help"])
+                helps[command] = capsys.readouterr().out
+            for option in re.findall(r"(?<!\S)--[\w-]+", rest):
+                assert re.search(rf"{option}(?![\w-])", helps[command]), f"{name(page)}: detframe {command} {option}"
+    assert len(helps) > 15
 
 
 def test_targets_of_make_that_pages_name_exist():
