@@ -60,6 +60,17 @@ def test_the_index_lists_every_page_once():
     assert {"../MODEL_ZOO.md", "../CHANGELOG.md"} <= set(listed)
 
 
+def test_nothing_in_pages_is_taken_for_a_tag():
+    """`<name>` outside code is HTML, and vanishes."""
+    wrong = []
+    for page in PAGES:
+        text = re.sub(
+            r"^( *)```.*?^\1```|<!--.*?-->|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.M
+        )
+        wrong += [f"{name(page)}: {tag}" for tag in re.findall(r"</?\w[^>\n]*>", text) if "://" not in tag]
+    assert not wrong
+
+
 def test_keys_that_pages_name_exist():
     assert not [f"{name(page)}: {key}" for page in PAGES for key in unknown_keys(page)]
 

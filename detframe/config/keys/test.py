@@ -64,6 +64,6 @@ TEST = section(
     PRECISE_BN=PRECISE_BN,
     VISUALIZE=Key(8, "Number of images of predictions beside ground truth that an evaluation draws", at_least=0,
         ceiling=1_000_000, resume=HOW),
-    REPORT=Key(True, "Write report.html, report.json and predictions_<data set>.json into OUTPUT_DIR at the end of a "
-        "training and of an evaluation (docs/report.md)", resume=HOW),
+    REPORT=Key(True, "Write report.html, report.json and predictions_NAME.json of each data set into OUTPUT_DIR at the "
+        "end of a training and of an evaluation (docs/report.md)", resume=HOW),
 )
