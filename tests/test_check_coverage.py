@@ -31,6 +31,7 @@ def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.fixture
 def measured(tmp_path: Path, run_python: Run) -> Path:
     """What coverage says of a run in which two of six lines of one file are not reached."""
+    pytest.importorskip("coverage")
     (tmp_path / "run.py").write_text("import detframe.part as p, detframe.whole\np.sign(-1)\n", encoding="utf-8")
     path = tmp_path / "report.json"
     for words in (["run", "--source=detframe", "run.py"], ["json", "-q", "-o", path]):

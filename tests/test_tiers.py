@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -67,9 +68,14 @@ def test_a_run_writes_the_table_and_the_next_one_goes_by_it(
 def test_every_test_of_the_table_exists() -> None:
     for test in read_times():
         file, *_, name = test.split("::")
-        tree = ast.parse((ROOT / file).read_text(encoding="utf-8")) if (ROOT / file).is_file() else ast.Module([], [])
-        names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-        assert name in names, f"tests/times.json has {test}, which is gone: rename or delete its row"
+        assert name in functions_of(file), f"tests/times.json has {test}, which is gone: rename or delete its row"
+
+
+@cache
+def functions_of(file: str) -> set[str]:
+    path = ROOT / file
+    tree = ast.parse(path.read_text(encoding="utf-8") if path.is_file() else "")
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 
 
 def test_cases_at_once_are_spread_and_fit_into_the_limit() -> None:
