@@ -146,7 +146,7 @@ def _describe(obj: Any) -> str:
     return f"{getattr(obj, '__module__', '?')}.{getattr(obj, '__qualname__', repr(obj))} ({where})"
 
 
-META_ARCHITECTURES = Registry("META_ARCHITECTURES", "MODEL.DISTILL.ON")
+META_ARCHITECTURES = Registry("META_ARCHITECTURES", "MODEL.DETECTOR")
 """Whole detectors."""
 BACKBONES = Registry("BACKBONES", "MODEL.BACKBONE.CONV_BODY")
 """What turns a batch of images into feature maps, finest first."""

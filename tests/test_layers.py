@@ -34,7 +34,7 @@ LAYERS = (
     {"export"},
     {"inference", "model_zoo", "report"},
     {"engine", "integrations"},
-    {"recipes", "tuning"},
+    {"recipes", "tuning", "contracts"},
     {"cli"},
     {"__main__"},
 )

@@ -31,6 +31,8 @@ COMMANDS = {
     "import-weights": ("detframe.cli.import_weights", "another program's checkpoint as one of detframe's"),
     "export": ("detframe.cli.export", "a detector as a file for onnxruntime, OpenVINO or torch, proved equal"),
     "export-weights": ("detframe.cli.export_weights", "a checkpoint for torchvision or detectron2"),
+    "new": ("detframe.cli.new", "the skeleton of a module of your own: backbone, head, loss, format, ..."),
+    "test-module": ("detframe.cli.test_module", "test a module of your own against the contract of its registry"),
     "replay": ("detframe.cli.replay", "run the step again that ended in a non-finite loss"),
 }
 

@@ -213,6 +213,10 @@ def _efpn(cfg: ConfigNode) -> Findings:
         yield "MODEL.EFPN.UPSAMPLE", f'the default "sub_pixel" (it has no place with {chosen})'
     if cfg.MODEL.DISTILL.RUNNING_NORMS and not cfg.MODEL.DISTILL.DETECTION:
         yield "MODEL.DISTILL.RUNNING_NORMS", "False without MODEL.DISTILL.DETECTION, whose images give the statistics"
+    if cfg.MODEL.DETECTOR != "GeneralizedRCNN" and cfg.MODEL.DISTILL.ON:
+        yield "MODEL.DETECTOR", "the default 'GeneralizedRCNN' with MODEL.DISTILL.ON, which has a detector of its own"
+    if cfg.MODEL.DETECTOR == "DistilledRCNN":
+        yield "MODEL.DETECTOR", "the default 'GeneralizedRCNN': MODEL.DISTILL.ON chooses 'DistilledRCNN'"
     if cfg.MODEL.DISTILL.TEACHER_WEIGHTS and not cfg.MODEL.DISTILL.ON:
         yield "MODEL.DISTILL.TEACHER_WEIGHTS", "empty without MODEL.DISTILL.ON, as nobody is taught"
     if efpn.ON_CROPS:

@@ -26,6 +26,7 @@ from detframe.evaluation.exported import FileModel
 from detframe.evaluation.loop import OnBatch
 from detframe.evaluation.tiled import TiledEvaluator, as_loaded
 from detframe.inference.augmentation import AugmentedModel
+from detframe.modeling.build import detector_class
 from detframe.parallel import stopping
 from detframe.parallel.collectives import gather_objects, rank, world_size
 from detframe.registry import RPN_HEADS
@@ -223,7 +224,8 @@ def _check_classes(cfg: ConfigNode, count: int) -> None:
         ValueError: it would meet an evaluator of classes.
     """
     rpn = RPN_HEADS.get(cfg.MODEL.RPN.NAME)
-    class_agnostic = not cfg.MODEL.ROI_HEADS.NAME and getattr(rpn, "class_agnostic", False)
+    proposes = not cfg.MODEL.ROI_HEADS.NAME and not detector_class(cfg).own_heads
+    class_agnostic = proposes and getattr(rpn, "class_agnostic", False)
     if class_agnostic and cfg.TEST.EVALUATOR in ("coco", "tt100k", "voc", "lvis") and count > 1:
         raise InvalidValueError(
             f"the evaluator {cfg.TEST.EVALUATOR!r} compares {count} classes, but without MODEL.ROI_HEADS.NAME the "

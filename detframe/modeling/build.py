@@ -10,7 +10,7 @@ from torch import nn
 from detframe.arrays.pixels import PixelForm
 from detframe.config import ConfigNode
 from detframe.config.check import check_values
-from detframe.errors import InvalidValueError
+from detframe.errors import InvalidTypeError, InvalidValueError
 from detframe.layers import freeze_matching, recompute
 from detframe.modeling.compiling import compile_model
 from detframe.modeling.detector import GeneralizedRCNN, check_extractor
@@ -62,6 +62,23 @@ def recompute_stages(cfg: ConfigNode, backbone: Any) -> None:
             recompute(block)
 
 
+def detector_class(cfg: ConfigNode) -> type[GeneralizedRCNN]:
+    """The class of the detector that MODEL.DETECTOR and MODEL.DISTILL.ON choose.
+
+    Raises:
+        KeyError: no such member of META_ARCHITECTURES; the nearest ones are named.
+        TypeError: it is no detector.
+    """
+    name = "DistilledRCNN" if cfg.MODEL.DISTILL.ON else cfg.MODEL.DETECTOR
+    entry = META_ARCHITECTURES.get(name)
+    if not (isinstance(entry, type) and issubclass(entry, GeneralizedRCNN)):
+        raise InvalidTypeError(
+            f"MODEL.DETECTOR {name!r} must be a subclass of detframe.modeling.GeneralizedRCNN, which brings what "
+            f"training, evaluation and export ask of a detector (docs/adding_a_detector.md), not {entry!r}"
+        )
+    return entry
+
+
 def build_detection_model(cfg: ConfigNode) -> GeneralizedRCNN:
     """The detector that the config describes, randomly initialised, on MODEL.DEVICE.
 
@@ -79,11 +96,11 @@ def build_detection_model(cfg: ConfigNode) -> GeneralizedRCNN:
             "(training takes it from the data set when it is 0)"
         )
     form = _form(cfg)
-    entry = META_ARCHITECTURES.get("DistilledRCNN" if cfg.MODEL.DISTILL.ON else "GeneralizedRCNN")
+    entry = detector_class(cfg)
     backbone: Any = build_backbone(cfg)
-    rpn = _build_rpn(cfg, backbone)
+    rpn = None if entry.own_heads else _build_rpn(cfg, backbone)
     roi_heads = None
-    if cfg.MODEL.ROI_HEADS.NAME:
+    if cfg.MODEL.ROI_HEADS.NAME and not entry.own_heads:
         roi_heads = _build(ROI_HEADS.get(cfg.MODEL.ROI_HEADS.NAME), cfg, backbone, "ROI_HEADS")
     preprocessor = Preprocessor(
         cfg.INPUT.PIXEL_MEAN,
@@ -153,7 +170,7 @@ def build_outline(cfg: ConfigNode) -> GeneralizedRCNN:
         model = build_detection_model(cfg)
     # tensors that say something, as anchors do, stand there
     with torch.random.fork_rng(devices=[]):
-        model.rpn = _build_rpn(cfg, model.backbone)
+        model.rpn = None if model.own_heads else _build_rpn(cfg, model.backbone)
     return model
 
 

@@ -52,6 +52,8 @@ class GeneralizedRCNN(nn.Module):
     divisor_factor: ClassVar[int] = 1
     # what has to be asked, since the signature of `forward` does not tell
     takes_paste_masks: ClassVar[bool] = True
+    # it makes its heads itself, in `from_config`, and is given neither `rpn` nor `roi_heads` (None)
+    own_heads: ClassVar[bool] = False
     # whether its losses come from one pass over the images
     trains_in_one_pass: ClassVar[bool] = True
     graphs: Any = None  # what torch.compile made, as `compiling.Graphs`
@@ -62,7 +64,7 @@ class GeneralizedRCNN(nn.Module):
         *,
         preprocessor: Preprocessor,
         backbone: nn.Module,
-        rpn: nn.Module,
+        rpn: nn.Module | None,
         roi_heads: nn.Module | None,
         num_classes: int,
         rpn_maps: Sequence[str],
@@ -75,7 +77,7 @@ class GeneralizedRCNN(nn.Module):
         self.rpn_maps, self.roi_maps = list(rpn_maps), list(roi_maps)
         self.preprocessor = preprocessor
         self.backbone = backbone
-        self.rpn = rpn
+        self.rpn: Any = rpn
         self.roi_heads = roi_heads
         self.num_classes = num_classes
         self.resting = RestingWeights()
@@ -114,12 +116,12 @@ class GeneralizedRCNN(nn.Module):
     @property
     def nms(self) -> NMS | None:
         """That of the detections; None where these are proposals, or of a head with an NMS of its own."""
-        found = getattr(self._last_head, "nms", None)
+        found = getattr(self.last_head, "nms", None)
         return found if isinstance(found, NMS) else None
 
     @property
-    def _last_head(self) -> Any:
-        """What gives the detections."""
+    def last_head(self) -> Any:
+        """What gives the detections; to be overridden by detectors with heads of their own."""
         return self.rpn if self.roi_heads is None else self.roi_heads
 
     @contextmanager
@@ -130,11 +132,11 @@ class GeneralizedRCNN(nn.Module):
             ValueError: no such kind, or the model has no NMS of detections.
         """
         before = self._nms_to_change(f"the NMS of the detections cannot be {changes.get('kind', changes)!r}")
-        self._last_head.nms = replace(before, **changes)
+        self.last_head.nms = replace(before, **changes)
         try:
             yield
         finally:
-            self._last_head.nms = before
+            self.last_head.nms = before
 
     def _nms_to_change(self, complaint: str) -> NMS:
         """The NMS of the detections. Raises ValueError, the complaint and its reason, where there is none."""
@@ -143,7 +145,7 @@ class GeneralizedRCNN(nn.Module):
         why = (
             "gives proposals, whose NMS is hard (MODEL.RPN.NMS_THRESH)"
             if self.class_agnostic
-            else f"has detections of {type(self._last_head).__name__}, which has no attribute `nms` (see detection_nms)"
+            else f"has detections of {type(self.last_head).__name__}, which has no attribute `nms` (see detection_nms)"
         )
         raise InvalidValueError(f"{complaint}: the model {why}")
 
@@ -219,7 +221,7 @@ class GeneralizedRCNN(nn.Module):
     def detect(self, batch: ImageList) -> Proposals:
         """What is found in a preprocessed batch, in evaluation mode; boxes as the model has them inside (`pixel`)."""
         with prepared_weights(self, self.resting, self.graphs is None):
-            found: Proposals = self._through(batch, None)[0]
+            found: Proposals = self.through(batch, None)[0]
         return found
 
     def predictions(self, batch: ImageList, paste_masks: bool = True) -> list[Prediction]:
@@ -231,7 +233,7 @@ class GeneralizedRCNN(nn.Module):
         if self.whole_step is not None and self.training and torch.is_grad_enabled():
             return self.whole_step(batch, ground_truth)
         with prepared_weights(self, self.resting, self.graphs is None):  # graphs fold their own
-            proposals, losses = self._through(batch, ground_truth)
+            proposals, losses = self.through(batch, ground_truth)
         if self.training:
             return losses
         detections = replace(proposals, boxes=BoxCoder(pixel=self.pixel).extend(proposals.boxes))
@@ -244,11 +246,20 @@ class GeneralizedRCNN(nn.Module):
             of_step: as `known_of_step` says it.
         """
         given = None if of_step is None else Given(*of_step)
-        losses: dict[str, Tensor] = with_given(given, self._through, ImageList(tensors, [], sizes), gt)[1]
+        losses: dict[str, Tensor] = with_given(given, self.through, ImageList(tensors, [], sizes), gt)[1]
         return losses
 
-    def _through(self, batch: ImageList, ground_truth: GroundTruth | None) -> tuple[Any, dict[str, Tensor]]:
-        """Detections (in training None, unless the RPN head stands alone) and losses."""
+    def through(self, batch: ImageList, ground_truth: GroundTruth | None) -> tuple[Any, dict[str, Tensor]]:
+        """What a detector with heads of its own overrides: from a preprocessed batch to detections and losses.
+
+        Args:
+            batch: images (N, C, H, W), normalised and padded.
+            ground_truth: in training the objects of the images; None in evaluation.
+
+        Returns:
+            Proposals with labels 1..K (in training anything), and the losses by names that begin with "loss_": the
+            same ones in every step, scalars divided by `global_normalizer`; none in evaluation.
+        """
         features = self.backbone(batch.tensors)
         if not is_traced():  # where sizes are symbols that would be compared for good
             check_maps(features, batch.padded_hw, self.backbone.strides)  # type: ignore[arg-type]

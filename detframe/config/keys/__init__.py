@@ -51,6 +51,9 @@ MODEL = section(
         resume=FIRST_WEIGHTS),
     ALLOW_PARTIAL_WEIGHTS=Key(False, "Accept WEIGHTS of another architecture, which fill less than 90 % of the "
         "backbone or only part of a head", resume=FIRST_WEIGHTS),
+    DETECTOR=Key("GeneralizedRCNN", "The whole detector: one of your own (docs/adding_a_detector.md), or backbone, RPN "
+        "and ROI heads as their keys choose them. MODEL.DISTILL.ON takes DistilledRCNN in place of the default",
+        registry="META_ARCHITECTURES"),
     NUM_CLASSES=Key(0, "Number of foreground classes K; 0 takes it from the training data", at_least=0,
         ceiling=100_000),
     CLASS_WEIGHTS=Key("", "How much an anchor, location or RoI with an object of a class counts in the loss of the "

@@ -1,0 +1,244 @@
+"""The contract of what is part of a detector: backbones, heads, whole detectors, losses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detframe.contracts.inputs import Place, images, with_objects, without_objects
+from detframe.contracts.ranks import ranks_agree
+from detframe.contracts.results import BrokenContractError, LeftOutError
+from detframe.contracts.words import listed, need, need_shape, shape_of
+from detframe.errors import InvalidValueError
+from detframe.export.graph import check_exporter, trace
+from detframe.modeling import GeneralizedRCNN
+from detframe.modeling.detector import check_maps
+from detframe.modeling.proposals import Proposals
+from detframe.registry import BACKBONES, RPN_HEADS
+from detframe.structures import Prediction
+
+Test = tuple[str, Callable[[], None]]
+
+
+def tests_of(place: Place) -> list[Test]:
+    """The tests of a member, in the order in which they are made."""
+    shapes = {BACKBONES.name: _maps, RPN_HEADS.name: _proposals}.get(place.registry, _predictions)
+    return [
+        ("it is built", lambda: _whole(place)),
+        ("shapes and types", lambda: shapes(place)),
+        ("losses", lambda: _losses(place)),
+        ("a gradient for every parameter", lambda: _gradients(place, with_objects())),
+        ("images without objects", lambda: _gradients(place, without_objects())),
+        ("two evaluations are equal", lambda: _deterministic(place)),
+        ("saved and loaded", lambda: _saved(place)),
+        ("two processes learn as one", lambda: ranks_agree(place)),
+        ("it can be exported", lambda: _exported(place)),
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------- what comes out
+def _whole(place: Place) -> None:
+    place.model()
+
+
+def _maps(place: Place) -> None:
+    backbone: Any = place.model().eval().backbone
+    coarsest = max(backbone.strides.values())
+    for number, cells in ((2, (3, 4)), (1, (2, 2))):
+        size = (cells[0] * coarsest, cells[1] * coarsest)
+        maps = backbone(torch.zeros((number, place.cfg().INPUT.CHANNELS, *size)))
+        need(isinstance(maps, Mapping), f"forward must return a dict of maps, not a {type(maps).__name__}")
+        check_maps(maps, size, backbone.strides)
+        for name, stride in backbone.strides.items():
+            wanted = (number, backbone.out_channels, size[0] // stride, size[1] // stride)
+            need_shape(f"the map {name!r} of images {(number, *size)}", maps[name], wanted, torch.float32)
+
+
+def _proposals(place: Place) -> None:
+    """What a head gives without ground truth; without ROI heads, also the predictions."""
+    model = place.model().eval()
+    batch = model.preprocessor(images(place.cfg()))
+    features = {name: maps for name, maps in model.backbone(batch.tensors).items() if name in model.rpn_maps}
+    found = model.rpn(batch, features, None, True)
+    need(
+        isinstance(found, tuple) and len(found) == 2,
+        f"forward must return (Proposals or None, dict of losses), not {type(found).__name__}",
+    )
+    proposals, losses = found
+    need(isinstance(proposals, Proposals), f"with propose=True, Proposals must come first, not {proposals!r}")
+    need(losses == {}, f"without ground truth there must be no losses, not {losses!r}")
+    number, rows = proposals.scores.shape
+    for name, dtype in (("scores", torch.float32), ("labels", torch.int64), ("valid", torch.bool)):
+        need_shape(f"Proposals.{name}", getattr(proposals, name), (len(batch), rows), dtype)
+    need_shape("Proposals.boxes", proposals.boxes, (number, rows, 4), torch.float32)
+    model.train()
+    need(model.rpn(batch, features, None, False)[0] is None, "with propose=False, None must come first")
+    _predictions(place)
+
+
+def _predictions(place: Place) -> None:
+    model, cfg = place.model().eval(), place.cfg()
+    shown = images(cfg)
+    with torch.no_grad():
+        predictions = model(shown)
+    need(len(predictions) == len(shown), f"{len(shown)} images gave {len(predictions)} predictions")
+    for image, prediction in zip(shown, predictions, strict=True):
+        _check_prediction(prediction, (image.shape[-2], image.shape[-1]), cfg.MODEL.NUM_CLASSES)
+
+
+def _check_prediction(prediction: Prediction, size_hw: tuple[int, int], classes: int) -> None:
+    boxes, labels, scores = prediction["boxes"], prediction["labels"], prediction["scores"]
+    need_shape("scores", scores, (len(boxes),), torch.float32)
+    need_shape("labels", labels, (len(boxes),), torch.int64)
+    need_shape("boxes", boxes, (len(boxes), 4), torch.float32)
+    if not len(boxes):
+        return
+    need(bool(((scores >= 0) & (scores <= 1)).all()), f"scores must be from 0 to 1, not up to {float(scores.max())}")
+    need(
+        bool(((labels >= 1) & (labels <= classes)).all()),
+        f"labels must be from 1 to {classes}, not from {int(labels.min())} to {int(labels.max())}",
+    )
+    largest = boxes.new_tensor([size_hw[1], size_hw[0]] * 2)
+    inside = bool(((boxes >= 0) & (boxes <= largest)).all())
+    need(inside, f"boxes must lie inside the image of {size_hw[0]}x{size_hw[1]} pixels: clip them")
+    need(bool((boxes[:, 2:] >= boxes[:, :2]).all()), "boxes must be x1, y1, x2, y2 with x2 >= x1 and y2 >= y1")
+
+
+# ---------------------------------------------------------------------------------------------------------- training
+def _losses(place: Place) -> None:
+    with_some, with_none = (
+        _losses_of(place.model(), place, targets) for targets in (with_objects(), without_objects())
+    )
+    if set(with_some) != set(with_none):
+        missing = sorted(set(with_some) ^ set(with_none))
+        raise BrokenContractError(
+            f"the losses are {sorted(with_some)} with objects and {sorted(with_none)} without: {missing} must be there "
+            "in every step, 0 if need be, or several processes would wait for each other"
+        )
+
+
+def _losses_of(model: GeneralizedRCNN, place: Place, targets: Sequence[Any]) -> dict[str, Tensor]:
+    """The losses of a training pass, after a look at them."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        losses: Any = model.train()(images(place.cfg(), len(targets)), targets)
+    need(isinstance(losses, dict) and bool(losses), f"training must give a dict of losses, not {losses!r}")
+    objects = sum(len(target["labels"]) for target in targets)
+    for name, loss in losses.items():
+        need(name.startswith("loss_"), f"the names of losses must begin with 'loss_', not {name!r}")
+        need(isinstance(loss, Tensor) and loss.ndim == 0, f"{name} must be a scalar tensor, not {shape_of(loss)}")
+        where = f"with {objects} objects" if objects else "for images without objects"
+        need(math.isfinite(loss.item()), f"{name} is {loss.item()} {where}")
+    return dict(losses)
+
+
+def _gradients(place: Place, targets: Sequence[Any]) -> None:
+    model = place.model()
+    part = place.part(model)
+    torch.stack(list(_losses_of(model, place, targets).values())).sum().backward()
+    trained = [(name, p) for name, p in part.named_parameters() if p.requires_grad]
+    without = [name for name, p in trained if p.grad is None]
+    if without:
+        objects = "" if len(targets[0]["labels"]) else " in a step without objects"
+        raise BrokenContractError(
+            f"no gradient{objects} for {listed(without)}: a parameter that no loss depends on stops a training in "
+            "several processes; use it, or remove it (a loss times 0 gives a gradient of 0)"
+        )
+    broken = [name for name, p in trained if p.grad is not None and not bool(torch.isfinite(p.grad).all())]
+    need(not broken, f"the gradient of {listed(broken)} is not finite")
+
+
+# ------------------------------------------------------------------------------------------- the same again, elsewhere
+def _deterministic(place: Place) -> None:
+    model = place.model().eval()
+    first, second = (_seen(model, place) for _ in range(2))
+    _compare(first, second, "two evaluations of the same images differ in {}: nothing may be drawn by chance there")
+
+
+def _saved(place: Place) -> None:
+    model = place.model()
+    model.train()
+    optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=1e-3)
+    for _ in range(2):
+        optimizer.zero_grad()
+        torch.stack(list(_losses_of(model, place, with_objects()).values())).sum().backward()
+        optimizer.step()
+    other = place.model(seed=1)
+    missing, unexpected = other.load_state_dict(model.state_dict(), strict=False)
+    odd = [*missing, *unexpected]
+    need(not odd, f"{listed(odd)} is in the state of one model of a config and not in that of another")
+    _compare(
+        _seen(model, place),
+        _seen(other, place),
+        "a model that was saved and loaded differs in {}: what changes, or is drawn by chance, must be a parameter "
+        "(nn.Parameter), a buffer (register_buffer) or a module of its own, nothing else is saved",
+    )
+    first, second = (_losses_of(m, place, with_objects()) for m in (model, other))
+    _compare(first, second, "after saving and loading {} differs: some state is neither parameter nor buffer")
+
+
+def _exported(place: Place) -> None:
+    try:
+        check_exporter()
+    except InvalidValueError as error:
+        raise LeftOutError(str(error)) from None
+    model = place.model().eval()
+    if not all(getattr(part, "exportable", True) for part in model.modules()):
+        raise LeftOutError("it says `exportable = False`")
+    trace(model)
+
+
+def _seen(model: GeneralizedRCNN, place: Place) -> dict[str, Tensor]:
+    """What every module of the member gives in an evaluation, by its name, and the predictions."""
+    with _watched(place.part(model)) as seen, torch.no_grad():
+        predictions = model.eval()(images(place.cfg()))
+    for i, prediction in enumerate(predictions):
+        rows: Any = {key: value for key, value in prediction.items() if isinstance(value, Tensor)}
+        seen |= {f"the {key} of image {i + 1}": value for key, value in rows.items()}
+    return seen
+
+
+@contextmanager
+def _watched(part: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Inside the `with`, the tensors that modules of a part give are put down under the names of the modules."""
+    seen: dict[str, Tensor] = {}
+    handles = []
+    for name, module in part.named_modules():
+
+        def note(_module: nn.Module, _given: Any, out: Any, name: str = name) -> None:
+            for tensor in _tensors(out):
+                seen[f"what {name or 'it'} gives ({len(seen) + 1})"] = tensor.detach().clone()
+
+        handles.append(module.register_forward_hook(note))
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in lists and dicts, one in another."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _tensors(one)
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _tensors(one)
+
+
+# ------------------------------------------------------------------------------------------------------------- words
+def _compare(first: Mapping[str, Tensor], second: Mapping[str, Tensor], complaint: str) -> None:
+    """Raises BrokenContractError where two runs gave other tensors; the first of them is named."""
+    if list(first) != list(second):
+        raise BrokenContractError(complaint.format("which modules are called"))
+    for name, value in first.items():
+        if not torch.equal(value.detach(), second[name].detach()):
+            raise BrokenContractError(complaint.format(name))

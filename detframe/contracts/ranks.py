@@ -1,0 +1,70 @@
+"""Two processes, one of them without objects, must give the gradients that one process with all images has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from detframe.contracts.inputs import Place, images, target
+from detframe.contracts.results import BrokenContractError
+from detframe.errors import ProcessFailedError
+from detframe.parallel.collectives import gather_objects, mean_over_ranks, rank
+from detframe.parallel.joining import process_group
+from detframe.parallel.launching import launch
+
+MINUTES = 0.5  # that a process waits for the other one
+TOLERANCE = 1e-4  # of the largest entry of a gradient
+
+
+def ranks_agree(place: Place) -> None:
+    """Raises BrokenContractError where a member learns something else in two processes."""
+    try:
+        complaint = launch(_on_rank, 2, [place])
+    except ProcessFailedError as error:
+        raise BrokenContractError(
+            "two processes, one of which has no objects, waited for each other in vain: every process must ask for the "
+            f"same normalisers (global_normalizer) and sums in the same order, also without objects. It says: {error}"
+        ) from None
+    if complaint:
+        raise BrokenContractError(complaint)
+
+
+def _on_rank(place: Place) -> str:
+    """In each of two processes: what is wrong, "" if nothing is; the answer of rank 0 counts."""
+    torch.set_num_threads(1)
+    shown = images(place.cfg())
+    targets = [target([[10, 12, 40, 44], [20, 10, 110, 90]], [1, 3], 5), target([], [], 6)]
+    model = place.model()
+    whole = _gradients(model, shown, targets)
+    with process_group("cpu", MINUTES):
+        i = rank()
+        model.zero_grad()
+        own = _gradients(model, shown[i : i + 1], targets[i : i + 1])
+        names = gather_objects(sorted(own))
+        if names[0] != names[1]:
+            only = sorted(set(names[0]) ^ set(names[1]))
+            return f"{only[0]} gets a gradient in one of two processes only, that with objects or that without"
+        shared = {name: mean_over_ranks(gradient) for name, gradient in own.items()}
+    for name, gradient in shared.items():
+        if not torch.allclose(
+            gradient, whole[name], rtol=0, atol=TOLERANCE * max(1e-3, float(whole[name].abs().max()))
+        ):
+            return (
+                f"the gradient of {name} in two processes is not that of one process with the same images: divide sums "
+                "by detframe.layers.global_normalizer(count), not by the count of the own images"
+            )
+    return ""
+
+
+def _gradients(model: nn.Module, shown: list[Tensor], targets: list[Any]) -> dict[str, Tensor]:
+    """Of every parameter that has one; batch norms use the statistics that they have, which are not shared here."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
+    torch.manual_seed(0)
+    torch.stack(list(model(shown, targets).values())).sum().backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}

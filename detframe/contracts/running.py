@@ -1,0 +1,93 @@
+"""Runs the tests of a contract on what a file registers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from detframe import registry
+from detframe.config import import_custom_modules
+from detframe.contracts import data_members, models
+from detframe.contracts.inputs import MODEL_REGISTRIES, Place
+from detframe.contracts.results import SKIPPED, Result, described, result_of
+from detframe.errors import InvalidValueError, MissingFileError, UserError
+from detframe.registry import Registry
+
+Progress = Callable[[Result], None]
+REGISTRIES = tuple(value for value in vars(registry).values() if isinstance(value, Registry))
+_OF_DATA = (registry.TRANSFORMS, registry.EVALUATORS, registry.DATASET_FORMATS)
+
+
+def test_file(
+    file: str | Path, config: str | Path = "", overrides: tuple[Any, ...] = (), progress: Progress | None = None
+) -> list[Result]:
+    """Import a file and test all that it registers.
+
+    Args:
+        config: a YAML file in which the members have a place; "": a small detector of detframe's.
+        overrides: of its keys, `("SOLVER.BASE_LR", 0.001, ...)`.
+        progress: called with each result as soon as it is there.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it registers nothing.
+    """
+    path = Path(file).resolve()
+    if not path.is_file():
+        raise MissingFileError(f"{file} is not there: name the Python file of your module")
+    before = {(r.name, name) for r in REGISTRIES for name, _ in r}
+    try:
+        import_custom_modules([str(path)])
+    except Exception as error:  # the file's own code
+        if isinstance(error, UserError) and type(error).__module__ != "detframe.errors":
+            raise
+        return _told([Result(path.name, "it can be imported", "FAILED", described(error, path))], progress)
+    found = [
+        (r, name) for r in REGISTRIES for name, member in r if _is_of(path, member) or (r.name, name) not in before
+    ]
+    if not found:
+        raise InvalidValueError(
+            f"{file} registers nothing: put a decorator such as @registry.BACKBONES.register('my-name') above the "
+            "class (from detframe import registry)"
+        )
+    out: list[Result] = []
+    for members, name in found:
+        for result in _results(Place(members.name, name, path, str(config), overrides), members):
+            out += _told([result], progress)
+    return out
+
+
+test_file.__test__ = False  # type: ignore[attr-defined]  # pytest takes its name for that of a test
+
+
+def _told(results: list[Result], progress: Progress | None) -> list[Result]:
+    for result in results if progress else ():
+        progress(result)  # type: ignore[misc]
+    return results
+
+
+def _is_of(path: Path, member: Any) -> bool:
+    """Whether a member is defined in a file."""
+    try:
+        source = inspect.getsourcefile(member)
+    except TypeError:  # an object: only what it is new by is known
+        return False
+    return source is not None and Path(source).resolve() == path
+
+
+def _results(place: Place, members: Registry) -> Iterator[Result]:
+    """The results of a member's tests; what cannot be built is not tested further."""
+    named = f"{members.name} {place.name}"
+    if members not in (*MODEL_REGISTRIES, *_OF_DATA):
+        yield Result(
+            named, "contract", SKIPPED, "there is no test of this registry yet; docs/contracts.md has its contract"
+        )
+        return
+    tests = models.tests_of(place) if members in MODEL_REGISTRIES else data_members.tests_of(place)
+    for i, (title, body) in enumerate(tests):
+        result = result_of(named, title, body, place.file)
+        yield result
+        if i == 0 and result.failed:
+            return
