@@ -14,13 +14,18 @@ from tests.conftest import ROOT, Run
 CODE = "def sign(x):\n    if x < 0:\n        return -1\n    if x > 0:\n        return 1\n    return 0\n"
 
 
-@pytest.fixture
-def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The tool, for a library of two files in the working folder."""
+def load() -> ModuleType:
     spec = importlib.util.spec_from_file_location("check_coverage", ROOT / "tools" / "check_coverage.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The tool, for a library of two files in the working folder."""
+    module = load()
     (tmp_path / "detframe").mkdir()
     (tmp_path / "detframe" / "part.py").write_text(CODE, encoding="utf-8")
     (tmp_path / "detframe" / "whole.py").write_text("A = 1\n", encoding="utf-8")
@@ -59,3 +64,15 @@ def test_a_file_that_was_not_measured_is_named(
     (tmp_path / "detframe" / "new.py").write_text("B = 2\n", encoding="utf-8")
     assert tool.main([str(measured)]) == 1
     assert "detframe/new.py is not in the report" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("library", "told"), [("nowhere_to_be_found", 0), ("json", 1)])
+def test_a_file_for_a_library_counts_where_the_library_is(
+    tool: ModuleType, measured: Path, monkeypatch: pytest.MonkeyPatch, library: str, told: int
+) -> None:
+    monkeypatch.setattr(tool, "NEEDS", {"detframe/part.py": library})
+    assert tool.main([str(measured)]) == told
+
+
+def test_files_for_libraries_exist() -> None:
+    assert all((ROOT / name).is_file() for name in load().NEEDS)

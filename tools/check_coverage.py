@@ -9,6 +9,7 @@ where a file is below, or where one was not measured at all.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 REPORT = ROOT / "output" / "coverage" / "coverage.json"
 LEAST = 80.0
 SHOWN = 15
+# a file that is nothing without a library that `make setup` leaves out: it counts where the library is there
+NEEDS = {"detframe/integrations/fiftyone.py": "fiftyone"}  # 350 MB, and older releases of plotly and OpenCV
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -57,10 +60,11 @@ def sources() -> list[str]:
 def problems(shares: dict[str, float], files: list[str]) -> list[str]:
     """A sentence for each file that the tests do not run enough of."""
     unmeasured = [f"{name} is not in the report" for name in files if name not in shares]
+    missing = {name for name, library in NEEDS.items() if importlib.util.find_spec(library) is None}
     return unmeasured + [
         f"{name}: {share:.1f} % of its lines run in the tests, at least {LEAST:.0f} % must"
         for name, share in sorted(shares.items())
-        if share < LEAST
+        if share < LEAST and name not in missing
     ]
 
 
