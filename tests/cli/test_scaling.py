@@ -180,6 +180,14 @@ def test_real_steps_of_two_processes_take_about_as_long_as_computed():
     assert found["measured_s"] > found["alone_s"]
 
 
+def test_two_processes_take_their_steps_and_sum_their_gradients():
+    """How long that takes is the slow test's; here, that each number is of what its name says."""
+    found = _real(argparse.Namespace(ranks=2, rounds=1), Small(), ([torch.ones(1200)], []), False)
+    assert found.keys() == {"computed_s", "measured_s", "alone_s", "bandwidth", "latency"}
+    assert min(found.values()) > 0 and all(math.isfinite(value) for value in found.values())
+    assert found["computed_s"] > found["alone_s"]  # 17 MB of gradients are summed beside the step
+
+
 # ---------------------------------------------------------------------------------------------- the command
 WORDS = ["--what", "scaling", "--size", "64", "64", "--batch", "1", "--rounds", "1", "--precision", "fp32"]
 TINY = ["MODEL.DEVICE", "cpu", "MODEL.NUM_CLASSES", "3"]
