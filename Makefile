@@ -4,7 +4,7 @@
 #   make test-medium  the further tests that a change must pass; .ci/run runs these after `make test`
 #   make test-all     lint, types and all tests, the slow ones and those that need a GPU among them
 #   make test-times   measure how long tests take (tests/times.json), from which follows which ones `make test` runs
-#   make coverage     run the tests that a change must pass and see which lines of detframe they run: 80 % of every file
+#   make coverage     run all tests but those for a GPU, and see which lines of detframe they run: 80 % of every file
 #   make docs         write docs/config_reference.md, the tables of MODEL_ZOO.md and drawings anew
 #   make site         build the documentation as web pages: site/index.html
 #   make release-check  build a release, install it into an empty environment and train three steps (TAG=v0.2.0)
@@ -53,7 +53,7 @@ test-times: $(STAMP)
 	@head -41 tests/times.json
 
 coverage: $(STAMP)
-	$(PYTEST) -m "not slow and not gpu" --cov --cov-report=json
+	$(PYTEST) -m "not gpu" --cov --cov-report=json
 	$(BIN)/python tools/check_coverage.py
 
 lint: $(STAMP)
