@@ -23,6 +23,7 @@ from detframe.registry import BACKBONES, RPN_HEADS
 from detframe.structures import Prediction
 
 Test = tuple[str, Callable[[], None]]
+STEPS, RATE = 30, 2e-3  # enough to learn two images by heart a little
 
 
 def tests_of(place: Place) -> list[Test]:
@@ -34,6 +35,7 @@ def tests_of(place: Place) -> list[Test]:
         ("losses", lambda: _losses(place)),
         ("a gradient for every parameter", lambda: _gradients(place, with_objects())),
         ("images without objects", lambda: _gradients(place, without_objects())),
+        ("two images are learned", lambda: _learned(place)),
         ("two evaluations are equal", lambda: _deterministic(place)),
         ("saved and loaded", lambda: _saved(place)),
         ("two processes learn as one", lambda: ranks_agree(place)),
@@ -82,10 +84,14 @@ def _proposals(place: Place) -> None:
 
 
 def _predictions(place: Place) -> None:
-    model, cfg = place.model().eval(), place.cfg()
+    _check_predictions(place.model(), place)
+
+
+def _check_predictions(model: GeneralizedRCNN, place: Place) -> None:
+    cfg = place.cfg()
     shown = images(cfg)
     with torch.no_grad():
-        predictions = model(shown)
+        predictions = model.eval()(shown)
     need(len(predictions) == len(shown), f"{len(shown)} images gave {len(predictions)} predictions")
     for image, prediction in zip(shown, predictions, strict=True):
         _check_prediction(prediction, (image.shape[-2], image.shape[-1]), cfg.MODEL.NUM_CLASSES)
@@ -151,6 +157,22 @@ def _gradients(place: Place, targets: Sequence[Any]) -> None:
         )
     broken = [name for name, p in trained if p.grad is not None and not bool(torch.isfinite(p.grad).all())]
     need(not broken, f"the gradient of {listed(broken)} is not finite")
+
+
+def _learned(place: Place) -> None:
+    """Some steps on two images: the losses fall, and what is found then, which may be nothing at first, is in order."""
+    model = place.model()
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=RATE)
+    sums = []
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        loss = torch.stack(list(_losses_of(model, place, with_objects()).values())).sum()
+        loss.backward()
+        optimizer.step()
+        sums.append(loss.item())
+    fallen = min(sums[STEPS // 2 :]) < sums[0]
+    need(fallen, f"{STEPS} steps on two images did not lower the sum of the losses, {sums[0]:.4g} at first")
+    _check_predictions(model, place)
 
 
 # ------------------------------------------------------------------------------------------- the same again, elsewhere

@@ -1,0 +1,223 @@
+"""`detframe test-module` on modules that are broken, each in one way: the fault is named in plain words."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from pathlib import Path
+
+import pytest
+
+from detframe.cli import test_module as command
+from detframe.config import import_custom_modules
+from detframe.contracts import data_members, models
+from detframe.contracts import test_file as run_contract_tests
+from detframe.contracts.inputs import MODEL_REGISTRIES, Place
+from detframe.contracts.results import Result, result_of
+from detframe.contracts.skeletons import KINDS, write_skeleton
+from detframe.errors import InvalidValueError, MissingFileError
+from detframe.registry import OPTIMIZERS
+
+
+@pytest.fixture(autouse=True)
+def own_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is gone at its end."""
+    for kind in KINDS.values():
+        monkeypatch.setattr(kind.members, "_members", dict(iter(kind.members)))
+
+
+def broken(kind: str, old: str, new: str, folder: Path) -> Path:
+    """The skeleton of a kind with one place changed; its name, of its own for each test, is that of its file."""
+    path = write_skeleton(kind, f"broken_{zlib.crc32((old + new).encode()):x}", folder)[0]
+    text = path.read_text(encoding="utf-8")
+    assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in the skeleton of a {kind}"
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    return path
+
+
+def found(kind: str, path: Path, test: str) -> Result:
+    """The result of one test, by its title."""
+    import_custom_modules([str(path)])
+    members = KINDS[kind].members
+    place = Place(members.name, path.stem, path)
+    tests = dict((models if members in MODEL_REGISTRIES else data_members).tests_of(place))
+    return result_of(f"{members.name} {path.stem}", test, tests[test], path)
+
+
+GRADIENT = "a gradient for every parameter"
+EMPTY = "images without objects"
+BROKEN = [
+    # what is built and what comes out
+    ("backbone", "super().__init__()", "super().__init__(); self.missing", "it is built", r"no attribute 'missing' \("),
+    (
+        "backbone",
+        '"p3": 8, "p4": 16',
+        '"p3": 4, "p4": 16',
+        "shapes and types",
+        "p3 has stride 4, but its map of 12x16 cells",
+    ),
+    (
+        "backbone",
+        "self.out_channels = out_channels",
+        "self.out_channels = 7",
+        "shapes and types",
+        r"p3.* must be float32 \(2, 7,.*not float32 \(2, 32,",
+    ),
+    ("backbone", "return dict(zip(self.strides, maps[2:]))", "return maps[2:]", "shapes and types", "a dict of maps"),
+    (
+        "rpn-head",
+        "return (self._detect(images, cells, logits, distances) if propose else None), losses",
+        "return self._detect(images, cells, logits, distances), losses",
+        "shapes and types",
+        "with propose=False, None must come first",
+    ),
+    (
+        "rpn-head",
+        "self.coder.clip(rows_of(boxes, pairs.row)",
+        "(lambda b, s: b + 90)(rows_of(boxes, pairs.row)",
+        "two images are learned",
+        "clip them",
+    ),
+    ("rpn-head", "nn.Conv2d(channels, 4, 1)", "nn.Conv2d(channels, 5, 1)", "losses", r"\(broken_\w+\.py, line \d+\)"),
+    # losses and gradients
+    ("rpn-head", '{"loss_rpn_cls": cls', '{"rpn_cls": cls', "losses", "must begin with 'loss_', not 'rpn_cls'"),
+    (
+        "rpn-head",
+        "cls / normalizer,",
+        "cls / normalizer * float('nan'),",
+        "losses",
+        "loss_rpn_cls is nan with 3 objects",
+    ),
+    (
+        "rpn-head",
+        'return {"loss_rpn_cls"',
+        'if not gt.valid.any(): return {"loss_rpn_cls": cls}\n        return {"loss_rpn_cls"',
+        "losses",
+        r"\['loss_rpn_box'\] must be there in every step",
+    ),
+    (
+        "rpn-head",
+        "global_normalizer(found.sum())",
+        "found.sum()",
+        EMPTY,
+        r"loss_rpn_\w+ is (nan|inf) for images without objects",
+    ),
+    (
+        "backbone",
+        "self.stages = nn",
+        "self.unused = nn.Linear(2, 2)\n        self.stages = nn",
+        GRADIENT,
+        "no gradient for unused.weight, unused.bias",
+    ),
+    ("roi-head", ".mean((2, 3))", ".mean((2, 3)).detach()", GRADIENT, "no gradient for .*convs"),
+    (
+        "rpn-head",
+        'return {"loss_rpn_cls": cls / normalizer, "loss_rpn_box": box / normalizer}',
+        'return {"loss_rpn_cls": cls * 0 + 1, "loss_rpn_box": box * 0 + 1}',
+        "two images are learned",
+        "steps on two images did not lower the sum of the losses, 2 at first",
+    ),
+    ("loss", "(areas - inner).clamp(min=1e-6)", "(areas - areas)", "losses", r"loss_roi_box is (nan|-?inf)"),
+    ("loss", "return 1 - (inner", "return pred - (inner", "losses", r"RuntimeError: .*\(broken_\w+\.py, line 29\)"),
+    # the same again
+    (
+        "roi-head",
+        "return self.convs(x)",
+        "return (self.convs(x) + x.new_empty(()).normal_())",
+        "two evaluations are equal",
+        "nothing may be drawn by chance",
+    ),
+    (
+        "roi-head",
+        "return self.convs(x).mean((2, 3))",
+        "import random; self.s = getattr(self, 's', random.random()); return self.s * self.convs(x).mean((2, 3))",
+        "saved and loaded",
+        "nothing else is saved",
+    ),
+    (
+        "rpn-head",
+        "normalizer = global_normalizer(found.sum())",
+        "normalizer = found.sum().clamp(min=1)",
+        "two processes learn as one",
+        "global_normalizer",
+    ),
+    # data
+    (
+        "transform",
+        "return (image * factors).to(image.dtype), target",
+        "return (image * factors)[:, 1:].to(image.dtype), target",
+        "images and targets",
+        r"keeps_size.*\(95, 128\) of \(96, 128\)",
+    ),
+    ("transform", "generator=generator) < 0.5", "generator=None) < 0.5", "the same seed gives the same", "generator"),
+    (
+        "transform",
+        "return (image * factors).to(image.dtype), target",
+        "image *= 0; return image, target",
+        "what came is left as it was",
+        "changed the image that it was given",
+    ),
+    (
+        "evaluator",
+        "self.counts = {}",
+        "self.counts = getattr(self, 'counts', {})",
+        "reset forgets, and an image counts once",
+        r"reset\(\) does not forget",
+    ),
+    (
+        "evaluator",
+        '/precision": precision}',
+        '/precision": str(precision)}',
+        "metrics",
+        r"a dict of numbers by name, not .*'100\.0'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "old", "new", "test", "says"), BROKEN)
+def test_what_is_broken_is_named(kind: str, old: str, new: str, test: str, says: str, tmp_path: Path):
+    result = found(kind, broken(kind, old, new, tmp_path), test)
+    assert result.failed and re.search(says, result.why), result
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("def half(:\n", r"SyntaxError: .*\(mine\.py, line 1\)"),
+        ("import no_such_library\n", r"ModuleNotFoundError: No module named 'no_such_library' \(mine\.py, line 1\)"),
+        ("x = 1\nx.y\n", r"AttributeError: .*\(mine\.py, line 2\)"),
+        (
+            "from detframe import registry\n\n@registry.LOSSES.register('giou')\nclass Mine:\n    pass\n",
+            r"'giou' .*LOSSES",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_imported(text: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "mine.py"
+    path.write_text(text, encoding="utf-8")
+    assert command.main([str(path)]) == 1
+    out, err = capsys.readouterr()
+    assert re.search(f"it can be imported +FAILED\n +.*{says}", out) and "1 tests, 1 failed" in out
+    assert "Traceback" not in out + err
+
+
+def test_a_file_that_registers_nothing(tmp_path: Path):
+    path = tmp_path / "mine.py"
+    path.write_text("class Mine:\n    pass\n", encoding="utf-8")
+    with pytest.raises(InvalidValueError, match=r"mine\.py registers nothing: put a decorator such as @registry"):
+        run_contract_tests(path)
+    with pytest.raises(MissingFileError, match=r"other\.py is not there"):
+        run_contract_tests(tmp_path / "other.py")
+
+
+def test_a_member_that_cannot_be_built_is_not_tested_further(tmp_path: Path):
+    path = broken("backbone", "super().__init__()", "super().__init__(); self.gone", tmp_path)
+    assert [(result.test, result.state) for result in run_contract_tests(path)] == [("it is built", "FAILED")]
+
+
+def test_a_registry_without_a_test_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(OPTIMIZERS, "_members", dict(iter(OPTIMIZERS)))
+    path = tmp_path / "mine.py"
+    path.write_text("from detframe import registry\nregistry.OPTIMIZERS.register('mine', lambda groups, cfg: None)\n")
+    (result,) = run_contract_tests(path)
+    assert result.state == "left out" and "no test of this registry yet" in result.why
