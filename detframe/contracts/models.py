@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from detframe.contracts.inputs import Place, images, with_objects, without_objects
+from detframe.contracts.losses import tests_of_loss
 from detframe.contracts.ranks import ranks_agree
 from detframe.contracts.results import BrokenContractError, LeftOutError
 from detframe.contracts.words import listed, need, need_shape, shape_of
 from detframe.errors import InvalidValueError
-from detframe.export.graph import check_exporter, trace
 from detframe.modeling import GeneralizedRCNN
 from detframe.modeling.detector import check_maps
 from detframe.modeling.proposals import Proposals
-from detframe.registry import BACKBONES, RPN_HEADS
+from detframe.registry import BACKBONES, LOSSES, RPN_HEADS
 from detframe.structures import Prediction
 
 Test = tuple[str, Callable[[], None]]
@@ -32,6 +32,7 @@ def tests_of(place: Place) -> list[Test]:
     return [
         ("it is built", lambda: _whole(place)),
         ("shapes and types", lambda: shapes(place)),
+        *(tests_of_loss(place) if place.registry == LOSSES.name else ()),
         ("losses", lambda: _losses(place)),
         ("a gradient for every parameter", lambda: _gradients(place, with_objects())),
         ("images without objects", lambda: _gradients(place, without_objects())),
@@ -206,7 +207,11 @@ def _saved(place: Place) -> None:
 
 def _exported(place: Place) -> None:
     try:
+        from detframe.export.graph import check_exporter, trace  # the packages of an extra
+
         check_exporter()
+    except ModuleNotFoundError as error:
+        raise LeftOutError(f'{error.name} is not installed: pip install "detframe[export]"') from None
     except InvalidValueError as error:
         raise LeftOutError(str(error)) from None
     model = place.model().eval()

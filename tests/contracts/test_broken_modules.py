@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import zlib
 from pathlib import Path
 
@@ -71,12 +72,13 @@ BROKEN = [
         "shapes and types",
         "with propose=False, None must come first",
     ),
-    (
+    pytest.param(
         "rpn-head",
         "self.coder.clip(rows_of(boxes, pairs.row)",
         "(lambda b, s: b + 90)(rows_of(boxes, pairs.row)",
         "two images are learned",
         "clip them",
+        marks=pytest.mark.slow,
     ),
     ("rpn-head", "nn.Conv2d(channels, 4, 1)", "nn.Conv2d(channels, 5, 1)", "losses", r"\(broken_\w+\.py, line \d+\)"),
     # losses and gradients
@@ -134,12 +136,13 @@ BROKEN = [
         "saved and loaded",
         "nothing else is saved",
     ),
-    (
+    pytest.param(
         "rpn-head",
         "normalizer = global_normalizer(found.sum())",
         "normalizer = found.sum().clamp(min=1)",
         "two processes learn as one",
         "global_normalizer",
+        marks=pytest.mark.slow,
     ),
     # data
     (
@@ -221,3 +224,12 @@ def test_a_registry_without_a_test_says_so(tmp_path: Path, monkeypatch: pytest.M
     path.write_text("from detframe import registry\nregistry.OPTIMIZERS.register('mine', lambda groups, cfg: None)\n")
     (result,) = run_contract_tests(path)
     assert result.state == "left out" and "no test of this registry yet" in result.why
+
+
+def test_without_the_packages_of_an_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "onnxscript" or "detframe.export" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    path = write_skeleton("loss", "plain_loss", tmp_path)[0]
+    result = found("loss", path, "it can be exported")
+    assert result.state == "left out" and 'pip install "detframe[export]"' in result.why
