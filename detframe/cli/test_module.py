@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from detframe.contracts import test_file
+    from detframe.contracts.results import FAILED, SKIPPED
 
     member = ""
 
@@ -49,6 +50,7 @@ def _run(args: argparse.Namespace) -> int:
         sys.stdout.flush()
 
     results = test_file(args.file, args.config_file, tuple(args.opts), show)
-    failed = sum(result.failed for result in results)
-    sys.stdout.write(f"{len(results)} tests, {failed} failed\n" if failed else f"{len(results)} tests, all is well\n")
-    return 1 if failed else 0
+    numbers = {state: sum(result.state == state for result in results) for state in (FAILED, SKIPPED)}
+    told = ", ".join(f"{number} {state.lower()}" for state, number in numbers.items() if number)
+    sys.stdout.write(f"{len(results)} tests, {told or 'all is well'}\n")
+    return 1 if numbers[FAILED] else 0

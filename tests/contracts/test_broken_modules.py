@@ -226,6 +226,12 @@ def test_a_registry_without_a_test_says_so(tmp_path: Path, monkeypatch: pytest.M
     assert result.state == "left out" and "no test of this registry yet" in result.why
 
 
+def test_what_is_left_out_is_not_called_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = write_skeleton("format", "plain_format", tmp_path)[0]
+    assert command.main([str(path)]) == 0
+    assert capsys.readouterr().out.endswith("2 tests, 2 left out\n")
+
+
 def test_without_the_packages_of_an_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "onnxscript" or "detframe.export" in name]:
         monkeypatch.delitem(sys.modules, name)
