@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -132,6 +133,22 @@ def test_anchors_reach_the_largest_objects_and_never_begin_below_what_trains():
     assert sizes == sorted(sizes) and len(sizes) == 5
     assert 16 <= sizes[0] <= 32 and sizes[-1] >= 400
     assert made["MODEL.ROI_BOX_HEAD.POOLER_CANONICAL_SIZE"] == 7 * sizes[0]
+
+
+@pytest.mark.parametrize(("side", "task", "cascade"), [(100, "box", True), (100, "mask", True), (20, "box", False)])
+def test_large_objects_get_a_cascade(side: float, task: str, cascade: bool):
+    made = {choice.key: choice for choice in choose(facts(side=side, has_masks=True), TWO_CORES, wish(task=task))}
+    assert ("MODEL.ROI_HEADS.NAME" in made) == ("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG" in made) == cascade
+    if cascade:
+        assert made["MODEL.ROI_HEADS.NAME"].value == "CascadeROIHeads"
+        assert re.search(r"large enough \(\d+ pixels at this size\)", made["MODEL.ROI_HEADS.NAME"].reason)
+
+
+def test_no_cascade_where_none_is_wanted():
+    made = values(facts(), TWO_CORES, wish(overrides={"MODEL.ROI_HEADS.NAME": "StandardROIHeads"}))
+    assert made["MODEL.ROI_HEADS.NAME"] == "StandardROIHeads"
+    assert "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG" not in made
+    assert "MODEL.ROI_HEADS.NAME" not in values(facts(keypoints=("nose",)), TWO_CORES, wish(task="keypoint"))
 
 
 def test_ratios_follow_the_objects():
