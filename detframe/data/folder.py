@@ -24,6 +24,7 @@ from detframe.data.recognition import Recognised
 from detframe.data.records import Records
 from detframe.data.splits import make_entries, validating
 from detframe.errors import InvalidValueError, MissingFileError, listed
+from detframe.storage import refuse_address
 
 # Names that say nothing about a data set: that of the folder above it says more
 _NO_NAMES = re.compile(
@@ -118,6 +119,7 @@ def _found(path: str | Path, format: str, needs: str) -> tuple[str, Path, Candid
     if not shown_path.strip():
         raise InvalidValueError("no path is given; a folder, a data.yaml, a file of annotations or an archive is one")
     if not os.path.exists(path):
+        refuse_address(shown_path, "name its images and annotations in a catalog (docs/storage.md), or download it")
         raise _missing(path, shown_path)
     if not (os.path.isdir(path) or os.path.isfile(path)):
         raise InvalidValueError(f"{shown_path} is neither a file nor a folder, but a pipe or a device")

@@ -13,6 +13,7 @@ from detframe.engine.run import evaluate
 from detframe.errors import MissingFileError, UserError
 from detframe.report import Report, write_report
 from detframe.report.predictions import predictions_file
+from detframe.storage import refuse_address
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ def run_config(folder: Path) -> ConfigNode:
     if folder.exists() and not folder.is_dir():
         raise MissingFileError(f"{folder} is a file; name the folder of a run (its OUTPUT_DIR), as {folder.parent}")
     if not folder.is_dir():
+        refuse_address(folder, "download the folder of the run, and name the copy")
         raise MissingFileError(f"there is no folder {folder}; name the OUTPUT_DIR of a run")
     path = folder / CONFIG_FILE
     if not path.is_file():

@@ -15,6 +15,7 @@ import PIL.Image
 from detframe.arrays.pixels import COLOURS, PixelForm, as_values
 from detframe.errors import InvalidTypeError, InvalidValueError, MissingFileError
 from detframe.inference.addresses import WEB_SCHEMES, fetch_image, local_path, scheme_of
+from detframe.storage import refuse_address
 from detframe.web import without_password
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def _list_files(pattern: str | Path, extensions: tuple[str, ...], kind: str) -> 
     elif glob.has_magic(str(path)):
         candidates, what = [Path(name) for name in glob.glob(str(path), recursive=True)], f"pattern {str(pattern)!r}"
     else:
+        refuse_address(pattern, "download it, or give the http(s) address of one image")
         raise MissingFileError(f"no such image, folder or pattern: {path} (working folder {Path.cwd()})")
     files = sorted(p for p in candidates if p.suffix.lower() in extensions and p.is_file())
     if not files:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from detframe.lazy import lazily
 
 if TYPE_CHECKING:
-    from detframe.storage.addresses import address_of, can_list, is_remote, place_of, public, scheme_of
+    from detframe.storage.addresses import address_of, can_list, is_remote, place_of, public, refuse_address, scheme_of
     from detframe.storage.listings import exists, files_in, forget, names_in, stamp
     from detframe.storage.materialised import here
     from detframe.storage.reading import each_fetched, fetch_ahead, opened
@@ -18,7 +18,7 @@ else:
     __getattr__ = lazily(
         __name__,
         {
-            "addresses": "address_of can_list is_remote place_of public scheme_of",
+            "addresses": "address_of can_list is_remote place_of public refuse_address scheme_of",
             "listings": "exists files_in forget names_in stamp",
             "materialised": "here",
             "reading": "each_fetched fetch_ahead opened",
@@ -54,6 +54,7 @@ __all__ = [
     "public",
     "read_headers",
     "read_here",
+    "refuse_address",
     "scheme_of",
     "stamp",
     "stamp_of",

@@ -42,6 +42,23 @@ def is_remote(path: str | Path) -> bool:
     return split_address(path)[0] in SCHEMES
 
 
+def refuse_address(path: str | Path, instead: str) -> None:
+    """For what reads files of this machine alone.
+
+    Args:
+        instead: what can be done in its place, as a clause.
+
+    Raises:
+        ValueError: the path is an address, of whatever kind.
+    """
+    scheme, rest = split_address(path)
+    if scheme:
+        address = public(str(path)) if scheme in SCHEMES else f"{scheme}://{rest}"
+        raise InvalidValueError(
+            f"{address} lies on another machine, and only files of this one can be read here: {instead}"
+        )
+
+
 def scheme_of(address: str | Path) -> str:
     """ "s3" of s3://bucket/key."""
     return str(address).partition(":")[0].lower()

@@ -92,6 +92,19 @@ class StudyPlace:
         return held
 
 
+@contextmanager
+def begun(folder: Path) -> Iterator[None]:
+    """Where a study that has no file yet cannot begin inside of the `with`, it leaves none: a corrected start may."""
+    path = folder / STUDY_FILE
+    fresh = not path.is_file()
+    try:
+        yield
+    except BaseException:
+        if fresh:
+            path.unlink(missing_ok=True)
+        raise
+
+
 def is_at_work(folder: Path) -> bool:
     """Whether a process works on the trial in a folder."""
     return is_locked(folder, _TRIAL_LOCK)

@@ -27,7 +27,7 @@ from detframe.parallel.environment import share_of_cores
 from detframe.parallel.joining import find_membership
 from detframe.parallel.stopping import SIGNALS, RunStopped, exit_code, stopped
 from detframe.texts import counted
-from detframe.tuning.place import StudyPlace, open_place
+from detframe.tuning.place import StudyPlace, begun, open_place
 from detframe.tuning.results import BEST_FILE, as_text, write_results
 from detframe.tuning.space import Options, Space, read_space
 from detframe.tuning.study import (
@@ -121,10 +121,13 @@ def tune(
     _check_names_of(found, cfg)
     deadline = time.time() + 60 * minutes if minutes else 0.0
     with study_log(), quiet_optuna():
-        place = open_place(cfg, found, expanded(cfg.OUTPUT_DIR), storage, study)
+        folder = expanded(cfg.OUTPUT_DIR)
+        with begun(folder):
+            place = open_place(cfg, found, folder, storage, study)
+            with store_errors(place):
+                shared = Trials(place, found, cfg, trials, pruner)
         work = _Work(place, cfg, found, trials, pruner, deadline)
         with store_errors(place):
-            shared = Trials(place, found, cfg, trials, pruner)
             _announce(work, shared)
             try:
                 if processes == 1:

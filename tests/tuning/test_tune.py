@@ -11,7 +11,7 @@ import pytest
 
 import detframe
 from detframe.config import read_config
-from detframe.errors import MissingModuleError
+from detframe.errors import MissingModuleError, UserError
 from detframe.parallel.stopping import RunInterrupted
 from detframe.tuning import running, tune
 from detframe.tuning.place import StudyPlace, open_place
@@ -306,6 +306,17 @@ def test_two_trials_with_one_folder(cfg, folder: Path, pretended: Pretended):
 def test_stores_that_cannot_be_opened(cfg, pretended: Pretended, storage: str, told: str):
     with pytest.raises(ValueError, match=told):
         tune(cfg, SPACE, trials=1, storage=storage)
+
+
+def test_a_start_that_fails_leaves_nothing_that_forbids_the_corrected_one(cfg, folder: Path, pretended: Pretended):
+    with pytest.raises(UserError):
+        tune(cfg, SPACE, trials=1, storage="nonsense")
+    assert not (folder / "study.json").exists()
+    assert len(tune(cfg, SPACE, trials=1).trials) == 1
+    before = (folder / "study.json").read_bytes()
+    with pytest.raises(UserError):
+        tune(cfg, SPACE, trials=2, storage="nonsense")
+    assert (folder / "study.json").read_bytes() == before
 
 
 def test_a_password_is_written_nowhere(cfg, folder: Path):
