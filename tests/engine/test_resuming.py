@@ -38,9 +38,9 @@ def test_every_key_says_what_a_change_means():
 
 
 def test_the_docs_show_the_table(root):
-    text = (root / "docs" / "many_gpus.md").read_text(encoding="utf-8")
+    text = (root / "docs" / "many_gpus.md").read_text(encoding="utf-8").replace("`", "")
     for key, statement in all_keys().items():
-        assert statement.resume.meaning in text, key
+        assert statement.resume.meaning.replace("`", "") in text, key
 
 
 def other(value):

@@ -50,7 +50,7 @@ TARGETS = Resume(CONTINUES, "the same network, from here on with these targets, 
 MEASURES = Resume(
     CONTINUES,
     "metrics before and after cannot be compared: the best value so far is forgotten, and its model kept as "
-    "model_best_before_<iteration>.pth",
+    "model_best_before_ITERATION.pth",
     measures=True,
 )
 IMAGES = Resume(REFUSED, "the network has learned to see images in this form")
