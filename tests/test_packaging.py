@@ -97,7 +97,8 @@ def test_the_wheel_holds_package_configs_and_catalog_and_nothing_else(wheel: Pat
     modules = {str(p.relative_to(ROOT)) for p in (ROOT / "detframe").rglob("*.py") if "shipped" not in p.parts}
     configs = {f"detframe/shipped/{p.relative_to(ROOT)}" for p in (ROOT / "configs").rglob("*.yaml")}
     modules |= {str(p.relative_to(ROOT)) for p in (ROOT / "detframe/config/foreign").glob("*.yaml")}
-    modules |= {str(p.relative_to(ROOT)) for p in (ROOT / "detframe/report/templates").iterdir()}
+    for templates in ("report/templates", "contracts/templates"):
+        modules |= {str(p.relative_to(ROOT)) for p in (ROOT / "detframe" / templates).iterdir()}
     modules.add("detframe/py.typed")  # type checkers of those who use detframe read its annotations
     assert modules | configs <= names and "detframe/config/foreign/detectron2.yaml" in modules
     assert {"detframe/shipped/datasets/catalog.yaml", "detframe/shipped/datasets/make_shapes.py"} <= names
