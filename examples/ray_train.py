@@ -24,6 +24,7 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchTrainer
 
 import detframe
+import detframe.checkpoint
 from detframe.config import ConfigNode
 from detframe.engine import Hook, Trainer
 from detframe.engine.step import Step
@@ -63,6 +64,13 @@ def report(metrics: dict[str, float], folder: Path) -> None:
     ray.train.report(metrics, checkpoint=checkpoint)
 
 
+def reached(folder: Path) -> dict[str, float]:
+    """On rank 0, the iteration that the last weights are of: a run may end before SOLVER.MAX_ITER."""
+    if ray.train.get_context().get_world_rank() != 0:
+        return {}  # Ray keeps the numbers of rank 0, and the file may be on its machine alone
+    return {"iteration": detframe.checkpoint.Checkpoint.read(folder / "model_final.pth").iteration}
+
+
 def train_on_worker(settings: dict[str, Any]) -> None:
     """What each worker does; Ray has made the process group. `settings["cfg"]` is the config."""
     context, held = ray.train.get_context(), ray.train.get_checkpoint()
@@ -76,7 +84,7 @@ def train_on_worker(settings: dict[str, Any]) -> None:
     # a report takes the folder as it is, so no thread may still be writing a checkpoint
     cfg: ConfigNode = settings["cfg"].changed([("OUTPUT_DIR", str(folder)), ("SOLVER.CHECKPOINT_ASYNC", False)])
     metrics = detframe.train(cfg, resume=held is not None, callbacks=[ReportToRay(folder)])
-    report({"iteration": cfg.SOLVER.MAX_ITER, **metrics}, folder)  # with model_final.pth and the report of the run
+    report({**reached(folder), **metrics}, folder)  # with model_final.pth and the report of the run
     if context.get_local_rank() == 0:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -10,15 +10,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from tests.conftest import ROOT
-from tests.engine.conftest import datasets
+from tests.engine.conftest import datasets, tiny
 from tests.engine.ranks import tiny_config
+from tests.examples.conftest import load_example
 
-__all__ = ["datasets"]
+__all__ = ["datasets", "tiny"]
 MEASURED = ("images_per_s", "data_wait", "memory_mb")
 SECONDS = 300  # a busy machine starts Ray's processes slowly
 
@@ -91,3 +94,26 @@ def test_a_run_with_a_killed_worker_ends_as_an_undisturbed_one(config: Path, tmp
         assert newest == f"model_{row['metrics']['iteration']:07d}.pth"
     assert "'iteration': 40" in log.read_text() and "bbox/AP" in log.read_text()
     assert not Path("/tmp/detframe_killed").exists()
+
+
+def test_the_last_report_has_the_iteration_that_the_run_reached(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A run whose time is over at once takes one step of its eight; one that is finished already takes none."""
+    example, reports = load_example("ray_train"), []
+    worker = {"get_world_rank": lambda: 0, "get_local_rank": lambda: 0, "get_experiment_name": lambda: tmp_path.name}
+    monkeypatch.setattr(example.ray.train, "get_context", lambda: SimpleNamespace(**worker))
+    monkeypatch.setattr(example.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(example.ray.train, "get_checkpoint", lambda: reports[-1][1] if reports else None)
+
+    def report(metrics, checkpoint):
+        kept = example.Checkpoint.from_directory(tmp_path / f"kept_{len(reports)}")
+        checkpoint.to_directory(kept.path)
+        reports.append((metrics, kept))
+
+    monkeypatch.setattr(example.ray.train, "report", report)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        for _ in range(2):
+            example.train_on_worker({"cfg": tiny("SOLVER.MAX_MINUTES", 0.0001)})
+    finally:
+        dist.destroy_process_group()
+    assert [metrics["iteration"] for metrics, _ in reports] == [1, 1] and "bbox/AP" in reports[0][0]
