@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from detframe.config.keys.dense import OWN_RULES
 from detframe.config.tree import ConfigNode
 
+Idle = tuple[list[str], str]
+
 _BY_FCOS = {"BOX_LOSS_TYPE": "MODEL.FCOS.IOU_LOSS_TYPE", "NMS_METRIC": "TEST.NMS_METRIC"}
 _BY_GIOU = {"BOX_LOSS_TYPE": "the GIoU", "NMS_METRIC": "TEST.NMS_METRIC"}
 _DENSE = {  # what a dense detector takes in place of keys of the RPN
@@ -62,6 +64,12 @@ _BY_DISTANCE = (
 
 def without_effect(cfg: ConfigNode) -> Iterator[str]:
     """A sentence for each reason why keys that are not as by default change nothing; of those for small objects."""
+    for keys, reason in idle_keys(cfg):
+        yield f"{', '.join(keys)} {'has' if len(keys) == 1 else 'have'} no effect: {reason}"
+
+
+def idle_keys(cfg: ConfigNode) -> Iterator[Idle]:
+    """The keys that are not as by default and change nothing, with the reason that those of a pair have in common."""
     set_keys = [key for key, statement, value in cfg.statements() if value != statement.default]
     yield from _tiles(cfg, set_keys)
     yield from _transforms(cfg, set_keys)
@@ -73,65 +81,65 @@ def without_effect(cfg: ConfigNode) -> Iterator[str]:
     yield from _losses(cfg, set_keys)
     averaged = [key for key in set_keys if key in ("SOLVER.SWA_PERIOD", "SOLVER.SWA_LR_FACTOR")]
     if averaged and not cfg.SOLVER.SWA_START:
-        yield _said(averaged, "SOLVER.SWA_START is 0")
+        yield averaged, "SOLVER.SWA_START is 0"
     if "TEST.ASYNC" in set_keys and not cfg.TEST.EVAL_PERIOD:
-        yield _said(["TEST.ASYNC"], "TEST.EVAL_PERIOD is 0, so that only the last weights are evaluated")
+        yield ["TEST.ASYNC"], "TEST.EVAL_PERIOD is 0, so that only the last weights are evaluated"
     regions = [key for key in set_keys if key in _OF_REGIONS]
     if regions and not cfg.MODEL.ROI_HEADS.NAME:
-        yield _said(regions, "MODEL.ROI_HEADS.NAME is empty, so that there are no ROI heads")
+        yield regions, "MODEL.ROI_HEADS.NAME is empty, so that there are no ROI heads"
     if "MODEL.NWD_CONSTANT" in set_keys and all(cfg.at(key) != "nwd" for key in _BY_DISTANCE):
-        yield _said(["MODEL.NWD_CONSTANT"], "no loss, NMS or assigner that it is for is 'nwd'")
+        yield ["MODEL.NWD_CONSTANT"], "no loss, NMS or assigner that it is for is 'nwd'"
     taught = [key for key in set_keys if key.startswith("MODEL.DISTILL.")]
     if taught and not cfg.MODEL.DISTILL.ON:
-        yield _said(taught, "MODEL.DISTILL.ON is False")
+        yield taught, "MODEL.DISTILL.ON is False"
 
 
-def _tiles(cfg: ConfigNode, set_keys: list[str]) -> Iterator[str]:
+def _tiles(cfg: ConfigNode, set_keys: list[str]) -> Iterator[Idle]:
     keys = [key for key in set_keys if key.startswith("INPUT.TILES.")]
     if keys and not cfg.INPUT.TILES.SIZE:
-        yield _said(keys, "INPUT.TILES.SIZE is 0, so that images stay whole")
+        yield keys, "INPUT.TILES.SIZE is 0, so that images stay whole"
 
 
-def _sampling(cfg: ConfigNode, set_keys: list[str]) -> Iterator[str]:
+def _sampling(cfg: ConfigNode, set_keys: list[str]) -> Iterator[Idle]:
     keys = [key for key in set_keys if key.startswith("DATALOADER.REPEAT_")]
     name, threshold = cfg.DATALOADER.SAMPLER, cfg.DATALOADER.REPEAT_THRESHOLD
     if keys and (name not in ("auto", "repeat_factor") or threshold == 0):
         why = "REPEAT_THRESHOLD is 0" if name == "auto" else f"SAMPLER is {name!r}"
-        yield _said(keys, f"DATALOADER.{why}")
+        yield keys, f"DATALOADER.{why}"
 
 
-def _schedule(cfg: ConfigNode, set_keys: list[str]) -> Iterator[str]:
+def _schedule(cfg: ConfigNode, set_keys: list[str]) -> Iterator[Idle]:
     """Keys of another schedule than the one chosen. One of somebody's own may take them, whatever its name is."""
     name = cfg.SOLVER.LR_SCHEDULE
     others = [key for key in set_keys if any(key.startswith(f"SOLVER.{head}") for head in _SCHEDULES.get(name, ()))]
     if others:
-        yield _said(others, f"SOLVER.LR_SCHEDULE is {name!r}")
+        yield others, f"SOLVER.LR_SCHEDULE is {name!r}"
 
 
-def _transforms(cfg: ConfigNode, set_keys: list[str]) -> Iterator[str]:
+def _transforms(cfg: ConfigNode, set_keys: list[str]) -> Iterator[Idle]:
     """Keys of training images that a list of transforms stands in place of."""
     listed = bool(cfg.INPUT.TRANSFORMS)
     why = "INPUT.TRANSFORMS is the list of all that is done with a training image"
     keys = [key for key in set_keys if key.removeprefix("INPUT.") in (_IN_PLACE_OF_A_LIST if listed else ("CLOSE_AT",))]
     if keys:
-        yield _said(keys, why if listed else "INPUT.TRANSFORMS is empty")
+        yield keys, why if listed else "INPUT.TRANSFORMS is empty"
 
 
-def _dense(cfg: ConfigNode, set_keys: list[str]) -> Iterator[str]:
+def _dense(cfg: ConfigNode, set_keys: list[str]) -> Iterator[Idle]:
     """Keys of the RPN of a dense detector, which has others in their place."""
     name = cfg.MODEL.RPN.NAME
     for key, own in _DENSE.get(name, {}).items():
         if f"MODEL.RPN.{key}" in set_keys:
-            yield _said([f"MODEL.RPN.{key}"], f"MODEL.RPN.NAME is {name!r}, which takes {own}")
+            yield [f"MODEL.RPN.{key}"], f"MODEL.RPN.NAME is {name!r}, which takes {own}"
     unread = [f"MODEL.FCOS.{key}" for key in _OF_FCOS.get(name, ())]
     others = tuple(f"MODEL.{head}." for head in _OF_FCOS if head != name)
     others += ("MODEL.DYHEAD.",) if name not in _ON_LOCATIONS else ()
     keys = [key for key in set_keys if key in unread or key.startswith(others)]
     if keys:
-        yield _said(keys, f"MODEL.RPN.NAME is {name!r}")
+        yield keys, f"MODEL.RPN.NAME is {name!r}"
 
 
-def _assignment(cfg: ConfigNode, set_keys: list[str]) -> Iterator[str]:
+def _assignment(cfg: ConfigNode, set_keys: list[str]) -> Iterator[Idle]:
     kind, name = cfg.MODEL.RPN.ASSIGNER, cfg.MODEL.RPN.NAME
     kind = OWN_RULES.get(name, kind) if kind == "iou" else kind
     keys = []
@@ -145,10 +153,10 @@ def _assignment(cfg: ConfigNode, set_keys: list[str]) -> Iterator[str]:
             keys.append(key)
     if keys:
         head = f" of {name}" if name in _DENSE else ""
-        yield _said(keys, f"MODEL.RPN.ASSIGNER{head} is {kind!r}")
+        yield keys, f"MODEL.RPN.ASSIGNER{head} is {kind!r}"
 
 
-def _losses(cfg: ConfigNode, set_keys: list[str]) -> Iterator[str]:
+def _losses(cfg: ConfigNode, set_keys: list[str]) -> Iterator[Idle]:
     """Keys of losses that are not chosen. One of somebody's own may read them, whatever its name is."""
     loss = cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS if cfg.MODEL.ROI_HEADS.NAME else ""
     idle = [f"MODEL.ROI_BOX_HEAD.{key}" for name, keys in _OF_LOSSES.items() if name != loss for key in keys]
@@ -156,12 +164,12 @@ def _losses(cfg: ConfigNode, set_keys: list[str]) -> Iterator[str]:
     keys = [key for key in set_keys if key in idle]
     if keys and not cfg.CUSTOM_IMPORTS:
         why = f"MODEL.ROI_BOX_HEAD.CLS_LOSS is {loss!r}" if loss else "MODEL.ROI_HEADS.NAME is empty"
-        yield _said(keys, why)
+        yield keys, why
     if "MODEL.CLASS_WEIGHTS" in set_keys and not loss and cfg.MODEL.RPN.NAME == "AnchorRPN":
-        yield _said(["MODEL.CLASS_WEIGHTS"], "the RPN alone knows of no classes")
+        yield ["MODEL.CLASS_WEIGHTS"], "the RPN alone knows of no classes"
 
 
-def _extended(cfg: ConfigNode, set_keys: list[str]) -> Iterator[str]:
+def _extended(cfg: ConfigNode, set_keys: list[str]) -> Iterator[Idle]:
     """Keys of an extended pyramid without one. A body of somebody's own may take them, whatever its name is."""
     body = cfg.MODEL.BACKBONE.CONV_BODY
     if "EFPN" in body.upper() or cfg.CUSTOM_IMPORTS:
@@ -170,8 +178,4 @@ def _extended(cfg: ConfigNode, set_keys: list[str]) -> Iterator[str]:
     if cfg.MODEL.ROI_HEADS.NAME == "ExtendedROIHeads":
         keys.append("MODEL.ROI_HEADS.NAME")
     if keys:
-        yield _said(keys, f"MODEL.BACKBONE.CONV_BODY {body!r} is no extended pyramid, as 'R-50-EFPN' is")
-
-
-def _said(keys: list[str], reason: str) -> str:
-    return f"{', '.join(keys)} {'has' if len(keys) == 1 else 'have'} no effect: {reason}"
+        yield keys, f"MODEL.BACKBONE.CONV_BODY {body!r} is no extended pyramid, as 'R-50-EFPN' is"

@@ -6,7 +6,10 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from detframe.config import get_cfg
+from detframe.config import ConfigNode, get_cfg
+from detframe.config.effects import idle_keys
+from detframe.config.keys import all_keys
+from detframe.config.yaml_text import safe_yaml
 
 _LINE = re.compile(r"^( *)'?([A-Za-z_][\w.-]*)'?:(?: (.*))?$")
 _OPEN, _SHUT = "[{", "]}"
@@ -44,10 +47,36 @@ def _depth(text: str) -> int:
 
 
 def differing_keys(configs: Sequence[Mapping[str, str]]) -> list[str]:
-    """The keys in which some configs differ, in the order of detframe's; what one lacks has there its default."""
-    full = with_defaults(configs)
-    keys = dict.fromkeys(key for config in full for key in config)
-    return [key for key in keys if key not in _PLACES and len({config.get(key) for config in full}) > 1]
+    """The keys in which some configs differ, in the order of detframe's; what one lacks has there its default.
+
+    A value that another key of its config turns off (`effects.idle_keys`) counts as the default. Configs of which
+    nothing is known count for nothing.
+    """
+    full = [config for config in with_defaults(configs) if config]
+    keys = [key for key in dict.fromkeys(key for config in full for key in config) if key not in _PLACES]
+    differing = _differing(keys, full)
+    common, defaults = get_cfg(), flat_config(get_cfg().dump())
+    _set(common, {key: text for config in full[:1] for key, text in config.items() if key not in differing})
+    for config in full:
+        cfg = common.clone()
+        _set(cfg, {key: config[key] for key in differing if key in config})
+        config.update({key: defaults[key] for idle, _ in idle_keys(cfg) for key in idle})
+    return _differing(differing, full)
+
+
+def _differing(keys: Sequence[str], configs: Sequence[Mapping[str, str]]) -> list[str]:
+    return [key for key in keys if len({config.get(key) for config in configs}) > 1]
+
+
+def _set(cfg: ConfigNode, texts: Mapping[str, str]) -> None:
+    """Set what the texts of a config file stand for; what this version does not know or take stays as it was."""
+    known = all_keys()
+    for key in known.keys() & texts.keys():
+        section, _, name = key.rpartition(".")
+        try:
+            (cfg.at(section) if section else cfg)[name] = safe_yaml(texts[key], key)
+        except ValueError:
+            continue  # of another version, or cut off: it turns off nothing
 
 
 def with_defaults(configs: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:

@@ -56,3 +56,37 @@ def test_names_are_as_short_as_they_may_be():
         *("BASE_LR", "FPN.NORM", "RPN.NORM", "SEED"),
     ]
     assert short_names(["NORM", "A.NORM"]) == ["NORM", "A.NORM"]
+
+
+POLYNOMIAL, STEP = {"SOLVER.LR_SCHEDULE": "polynomial"}, {"SOLVER.LR_SCHEDULE": "step"}
+
+
+@pytest.mark.parametrize(
+    ("configs", "keys"),
+    [
+        # nobody's schedule has the power, or those that have it agree
+        ([{**STEP, "SOLVER.POLYNOMIAL_POWER": "2.0"}, {**STEP, "SOLVER.POLYNOMIAL_POWER": "3.0"}], []),
+        ([{**STEP, "SOLVER.POLYNOMIAL_POWER": "2.0"}, POLYNOMIAL], ["SOLVER.LR_SCHEDULE"]),
+        # one run has it, and with another value than by default
+        ([{**POLYNOMIAL, "SOLVER.POLYNOMIAL_POWER": "2.0"}, STEP], ["SOLVER.LR_SCHEDULE", "SOLVER.POLYNOMIAL_POWER"]),
+        ([{"INPUT.TILES.OVERLAP": "0.4"}, {}, {}], []),
+        (
+            [{"INPUT.TILES.OVERLAP": "0.4", "INPUT.TILES.SIZE": "64"}, {"INPUT.TILES.SIZE": "64"}],
+            ["INPUT.TILES.OVERLAP"],
+        ),
+        # what turns it off is the same in all
+        ([{"MODEL.ROI_HEADS.NAME": "''", "MODEL.ROI_BOX_HEAD.SEESAW_P": f"0.{i}"} for i in range(3)], []),
+        # somebody's own keys, values that nobody can read, and no config at all
+        ([{"MINE.OWN": "1"}, {"MINE.OWN": "2"}], ["MINE.OWN"]),
+        ([{"SOLVER.STEPS": "[1,"}, {"SOLVER.STEPS": "many"}], ["SOLVER.STEPS"]),
+        (
+            [{"INPUT.TILES.OVERLAP": "0.4", "INPUT.TILES": "x", "MODEL": "7"}, {"INPUT.TILES.OVERLAP": "0.3"}],
+            ["INPUT.TILES", "MODEL"],
+        ),
+        ([{"SEED": "3"}, {}], ["SEED"]),
+    ],
+)
+def test_a_key_that_another_one_turns_off_makes_no_difference(configs: list[dict[str, str]], keys: list[str]):
+    default = flat_config(get_cfg().dump())
+    assert differing_keys([{**default, **config} for config in configs]) == keys
+    assert differing_keys([{}, *({**default, **config} for config in configs)]) == keys  # one that cannot be read
