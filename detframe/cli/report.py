@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     log_to_terminal()
-    from detframe.engine.output_place import OF_REPORT, borrowed
     from detframe.engine.report_run import report_run
+    from detframe.engine.store_copies import OF_REPORT, borrowed
     from detframe.engine.terminal import RESULT
 
     output = html_file(args.output) if args.output else None

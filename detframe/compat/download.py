@@ -15,8 +15,8 @@ from typing import IO, Any, NamedTuple
 
 import torch
 
-from detframe.config.paths import cache_root
-from detframe.errors import DownloadError, InvalidValueError, MissingFileError
+from detframe.config.paths import cache_root, writing_cache
+from detframe.errors import DownloadError, FileAccessError, InvalidValueError, MissingFileError, NoPermissionError
 from detframe.files import replacing, safe_name
 from detframe.web import opened, pieces
 
@@ -60,6 +60,7 @@ def download(url: str, timeout: float = TIMEOUT) -> Path:
             there) has none.
         FileNotFoundError: the file is not in the cache, and DETFRAME_OFFLINE is set.
         ConnectionError: the download failed.
+        OSError: the cache cannot be written, or its disk is full.
     """
     address, expected = split_digest(url)
     path = cache_path(address)
@@ -73,14 +74,17 @@ def download(url: str, timeout: float = TIMEOUT) -> Path:
     sealed = expected.algorithm == "sha256" and len(expected.digits) == _SEAL
     if not sealed:
         _refuse_open_line(address, address)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    logger.info("downloading %s to %s", address, path)
     try:
-        _fetch(address, path, expected, sealed, timeout)
+        with writing_cache(path.parent, f"the folder to which {address} is downloaded"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            logger.info("downloading %s to %s", address, path)
+            _fetch(address, path, expected, sealed, timeout)
+    except (FileAccessError, NoPermissionError):
+        raise
     except (OSError, http.client.HTTPException) as error:
         raise DownloadError(
-            f"cannot download {address}: {error}. Put the file at {path}, or set MODEL.WEIGHTS to a local file, "
-            'or to "" to train from random weights'
+            f"cannot download {address}: {error}. Put the file at {path} (DETFRAME_CACHE names another folder), or set "
+            'MODEL.WEIGHTS to a local file, or to "" to train from random weights'
         ) from None
     return path
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import errno
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from detframe.errors import MissingFileError
+from detframe.errors import FileAccessError, MissingFileError, NoPermissionError, UserError
+from detframe.files import is_full_disk
 
 PACKAGE = Path(__file__).resolve().parent.parent
+_OF_A_PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG}
+_OF_A_PLACE |= {errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT, errno.ELOOP}  # what no other place would say
 _PAGE = re.compile(r" \((docs/\w+\.md)\)")
 
 
@@ -49,6 +55,39 @@ def cache_root() -> Path | None:
 def cache_is_off() -> bool:
     """Whether DETFRAME_CACHE is `off`: data sets are then read anew each time."""
     return os.environ.get("DETFRAME_CACHE", "").strip().lower() == "off"
+
+
+@contextlib.contextmanager
+def writing_cache(folder: Path, what: str, also: str = "") -> Iterator[None]:
+    """Around what writes below the cache: a disk that is full or read-only is told with what names another one.
+
+    Args:
+        folder: where it writes.
+        what: it is, for the message.
+        also: what else makes room, or leads elsewhere, as a clause.
+
+    Raises:
+        OSError: the folder cannot be written. Other errors, and those in words, pass as they are.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except OSError as error:
+        if error.errno not in _OF_A_PLACE:
+            raise
+        kind = NoPermissionError if isinstance(error, PermissionError) else FileAccessError
+        raise kind(cannot_write_cache(folder, what, error, also)) from error
+
+
+def cannot_write_cache(folder: Path, what: str, error: OSError, also: str = "") -> str:
+    """What is said of an error of `writing_cache`."""
+    room = "make room, or " if is_full_disk(error) else ""
+    more = f" ({also})" if also else ""
+    return (
+        f"{what}, {folder}, cannot be written: {error.strerror or error}. Its place is the cache: {room}set the "
+        f"environment variable DETFRAME_CACHE to a folder {'with room' if room else 'that can be written'}{more}"
+    )
 
 
 def find_config(path: str | Path) -> Path:

@@ -22,7 +22,16 @@ from detframe.data.object_findings import MISSING_IMAGE
 from detframe.data.packing import PackedDataset, missing_example
 from detframe.data.present import known_present, note_present, stamps_of
 from detframe.errors import MissingFileError
-from detframe.storage import TRUSTED_SECONDS, address_of, can_list, is_remote, member_names, names_in, storage_folder
+from detframe.storage import (
+    TRUSTED_SECONDS,
+    address_of,
+    can_list,
+    is_remote,
+    member_names,
+    names_in,
+    storage_folder,
+    writing_here,
+)
 
 
 class MissingImagesError(MissingFileError):
@@ -79,8 +88,9 @@ def _absent_elsewhere(packed: PackedDataset, folder: str) -> np.ndarray:
     for row in range(len(packed)):
         absent[row] = packed.file_name(row).removeprefix(f"{folder}/") not in names
     if not absent.any():
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        mark.touch()
+        with writing_here(mark.parent):
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
     return absent
 
 

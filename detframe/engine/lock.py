@@ -80,7 +80,7 @@ def is_locked(folder: Path, name: str = LOCK_FILE) -> bool:
     path = folder / name
     try:
         handle = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     try:
         return _is_held(handle, path, shared=True)

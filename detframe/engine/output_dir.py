@@ -58,11 +58,16 @@ def check_writable(folder: Path) -> None:
         NotADirectoryError: there is a file of that name.
     """
     with _explained(folder):
-        there = folder
-        while not there.exists() and there != there.parent:
-            there = there.parent
-        with tempfile.TemporaryFile(dir=there) as probe:
-            probe.write(b"x")
+        probe(folder)
+
+
+def probe(folder: Path) -> None:
+    """Write a file into the folder, or the one in which it would be made, and take it away; raises OSError."""
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    with tempfile.TemporaryFile(dir=there) as file:
+        file.write(b"x")
 
 
 def prepare(folder: Path) -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Self
 
-from detframe.config.paths import cache_root, expanded
+from detframe.config.paths import expanded
 from detframe.engine.checkpoint import (
     BEST,
     EVALUATING,
@@ -30,7 +28,6 @@ from detframe.engine.metrics_file import METRICS_FILE
 from detframe.engine.newest import read_training_checkpoint
 from detframe.engine.nonfinite import FOLDER as NONFINITE_FOLDER
 from detframe.engine.output_dir import (
-    EVALUATION_FILE,
     LAUNCH_FILE,
     OWN,
     check_place,
@@ -39,11 +36,13 @@ from detframe.engine.output_dir import (
     nothing_to_resume,
     older_names,
     previous_name,
+    probe,
     where_older,
 )
 from detframe.engine.remote_lock import RECORD, RemoteLock
+from detframe.engine.store_copies import PATIENCE_SECONDS, TEXTS, bring, local_folder, writing_local
 from detframe.engine.trainer import Hook
-from detframe.files import safe_name, write_text
+from detframe.files import write_text
 from detframe.parallel.collectives import on_every_rank, on_rank_zero
 from detframe.parallel.environment import env_number
 from detframe.parallel.joining import attempt_in_work
@@ -51,9 +50,7 @@ from detframe.storage.folders import StoreFolder, store_of
 from detframe.storage.mirror import Mirror
 
 logger = logging.getLogger(__name__)
-PATIENCE_SECONDS, _LAST_SECONDS = 120.0, 5.0  # at the end of a run, for a store that takes nothing
-OF_REPORT = ("config.yaml", METRICS_FILE, EVALUATION_FILE, "log.txt", "predictions_*.json")
-_TEXTS = ("config.yaml", METRICS_FILE, EVALUATION_FILE, "log.txt", "recipe.yaml", "catalog.yaml")
+_LAST_SECONDS = 5.0  # for the end of the log, at the end of a run
 
 
 class OutputPlace:
@@ -153,6 +150,8 @@ class RemotePlace(OutputPlace):
             self.store.check_writable()
             self.lock.wait_until_free(patience)
             wait_until_free(self.folder, patience)
+            with writing_local(self.store):
+                probe(self.folder)
             check_place(self.folder)
 
         on_rank_zero(check, "to look at OUTPUT_DIR")
@@ -183,6 +182,10 @@ class RemotePlace(OutputPlace):
         """Bring what going on needs into the local folder of each machine, unless it is there."""
         if env_number("LOCAL_RANK", 0):
             return
+        with writing_local(self.store):
+            self._bring_here()
+
+    def _bring_here(self) -> None:
         if self._is_current():
             logger.info("%s: the local folder %s has all of it", self.store, self.folder)
             return
@@ -192,7 +195,7 @@ class RemotePlace(OutputPlace):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         mirror = Mirror(self.folder, self.store)
-        bring(mirror, names, (*_TEXTS, LAST, BEST, EVALUATING))
+        bring(mirror, names, (*TEXTS, LAST, BEST, EVALUATING))
         for name in _candidates(self.folder, names):
             mirror.take(name)
             if _is_whole(self.folder / name):
@@ -309,61 +312,6 @@ def weights_in(output_dir: str | Path) -> str:
         return store.at(name) if name else ""
     found = best_weights(expanded(output_dir))
     return str(found) if found.is_file() else ""
-
-
-def local_folder(store: StoreFolder) -> Path:
-    """Where this machine works on a folder of a store: below the cache, always the same one."""
-    root = (cache_root() or Path.home() / ".cache" / "detframe") / "runs"
-    digest = hashlib.sha256(store.address.encode()).hexdigest()[:16]
-    return root / digest / safe_name(store.address.rpartition("/")[2] or "run")
-
-
-@contextmanager
-def borrowed(output_dir: str | Path, wanted: Sequence[str] = _TEXTS) -> Iterator[Path]:
-    """A folder in which something is added to what a run has left, as an evaluation does; called by every rank.
-
-    Of OUTPUT_DIR on a store it is a copy of some files for the time of the `with`; what has changed there is then sent.
-
-    Args:
-        wanted: names, or patterns of names, of the files that are needed.
-
-    Raises:
-        OSError, ValueError: the store cannot be read or written.
-    """
-    store = store_of(output_dir)
-    if store is None:
-        yield expanded(output_dir)
-        return
-    folder = on_rank_zero(lambda: _borrow(store, wanted), "to look at OUTPUT_DIR")
-    try:
-        yield folder
-        on_rank_zero(lambda: Mirror(folder, store).finish(PATIENCE_SECONDS), "to write into OUTPUT_DIR")
-    finally:
-        shutil.rmtree(folder.parent, ignore_errors=True)
-
-
-def _borrow(store: StoreFolder, wanted: Sequence[str]) -> Path:
-    store.check_writable()
-    place = local_folder(store)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="borrowed-", dir=place.parent)) / place.name
-    folder.mkdir()
-    names = store.names()
-    bring(Mirror(folder, store), names, wanted)
-    if (
-        not any(fnmatch(name, "predictions_*.json") for name in names)
-        and "predictions_*.json" in wanted
-        and best_name(names)
-    ):
-        Mirror(folder, store).take(best_name(names))
-    return folder
-
-
-def bring(mirror: Mirror, names: set[str], wanted: Sequence[str]) -> None:
-    """Fetch those of the names in a store that are, or are like, one that is wanted."""
-    for name in sorted(names):
-        if any(fnmatch(name, pattern) for pattern in wanted):
-            mirror.take(name)
 
 
 def _candidates(folder: Path, names: set[str]) -> list[str]:

@@ -59,7 +59,7 @@ from detframe.engine.output_dir import (
     check_writable,
     prepare,
 )
-from detframe.engine.output_place import OutputPlace, borrowed, output_place
+from detframe.engine.output_place import OutputPlace, output_place
 from detframe.engine.preflight import check_data_sets, check_names, choose_metric
 from detframe.engine.random_numbers import reproducible
 from detframe.engine.relaunch import Standing, standing
@@ -67,6 +67,7 @@ from detframe.engine.reporting import log_start, report_tests
 from detframe.engine.resuming import is_finished, keep_best
 from detframe.engine.sampling import sampling_warnings
 from detframe.engine.side_evaluation import SideEvaluationHook
+from detframe.engine.store_copies import borrowed
 from detframe.engine.summary import summarise
 from detframe.engine.surroundings import own_surroundings
 from detframe.engine.trainer import Hook, Trainer

@@ -11,7 +11,16 @@ if TYPE_CHECKING:
     from detframe.storage.listings import exists, files_in, forget, names_in, stamp
     from detframe.storage.materialised import here
     from detframe.storage.reading import each_fetched, fetch_ahead, opened
-    from detframe.storage.settings import TRUSTED_SECONDS, Knowledge, Settings, knowledge, storage_folder, take, using
+    from detframe.storage.settings import (
+        TRUSTED_SECONDS,
+        Knowledge,
+        Settings,
+        knowledge,
+        storage_folder,
+        take,
+        using,
+        writing_here,
+    )
     from detframe.storage.shards import located, member_names, prepare, read_here, stamp_of
     from detframe.storage.tars import INDEX, Shard, index_line, read_headers
 else:
@@ -22,7 +31,7 @@ else:
             "listings": "exists files_in forget names_in stamp",
             "materialised": "here",
             "reading": "each_fetched fetch_ahead opened",
-            "settings": "TRUSTED_SECONDS Knowledge Settings knowledge storage_folder take using",
+            "settings": "TRUSTED_SECONDS Knowledge Settings knowledge storage_folder take using writing_here",
             "shards": "located member_names prepare read_here stamp_of",
             "tars": "INDEX Shard index_line read_headers",
         },
@@ -61,4 +70,5 @@ __all__ = [
     "storage_folder",
     "take",
     "using",
+    "writing_here",
 ]

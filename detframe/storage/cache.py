@@ -8,7 +8,6 @@ as absent. Access times are set here, since most file systems no longer keep the
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import logging
@@ -20,8 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from detframe.errors import FileAccessError, NoPermissionError, UserError
-from detframe.files import is_full_disk, open_lock
+from detframe.files import open_lock
+from detframe.storage.settings import writing_here
 
 try:
     import fcntl
@@ -94,18 +93,16 @@ class FileCache:
             write: writes the whole file to a path and gives its note.
 
         Raises:
-            OSError: the folder cannot be written, or its disk is full; says which key names another one.
+            OSError: the folder cannot be written, or its disk is full; says what names another one.
         """
         path = self._path(key)
-        with self._named_errors(), self._new_file(path) as temporary:
+        with writing_here(self.folder), self._new_file(path) as temporary:
             note = write(temporary)
             file = open(temporary, "rb+")
             try:
                 if note.size <= self.limit:
                     os.fsync(file.fileno())
-                    self._make_room(note.size)
-                    self._write_note(path, note)
-                    os.replace(temporary, path)
+                    self._take_in(temporary, path, note)
             except BaseException:
                 file.close()
                 raise
@@ -113,7 +110,8 @@ class FileCache:
 
     def confirm(self, copy: Copy, version: str) -> None:
         """Note that a copy still is what the store has, in this version."""
-        self._write_note(copy.path, Note(**{**asdict(copy.note), "version": version}))
+        with writing_here(self.folder):
+            self._write_note(copy.path, Note(**{**asdict(copy.note), "version": version}))
 
     @contextlib.contextmanager
     def one_at_a_time(self, key: str) -> Iterator[None]:
@@ -149,33 +147,21 @@ class FileCache:
             temporary.write_text(json.dumps(asdict(note)), encoding="utf-8")
             os.replace(temporary, f"{path}{_NOTE}")
 
-    @contextlib.contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except UserError:
-            raise
-        except PermissionError as error:
-            raise NoPermissionError(self._complaint(error)) from None
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-                raise
-            raise FileAccessError(self._complaint(error)) from None
-
-    def _complaint(self, error: OSError) -> str:
-        text = f"the cache of files from other machines, {self.folder}, cannot be written: {error.strerror}"
-        if is_full_disk(error):
-            return f"{text}. Make room, set DATALOADER.CACHE_GB lower, or DATALOADER.CACHE_DIR to a folder elsewhere"
-        return f"{text}. DATALOADER.CACHE_DIR names another folder"
-
     # ------------------------------------------------------------------ size
-    def _make_room(self, size: int) -> None:
-        """Count a file that is about to come, and where the limit is passed, take the oldest away."""
+    def _take_in(self, temporary: Path, path: Path, note: Note) -> None:
+        """Give a new copy its place. Until it has that, nobody else may count: they would not find it."""
         with self._locked("size"):
-            total = self._total() + size
-            if total > self.limit:
-                total = self._take_away(max(0, min(self.limit - size, int(self.limit * _ENOUGH)))) + size
-            (self.folder / "size").write_text(str(total), encoding="ascii")
+            self._make_room(note.size, path)
+            self._write_note(path, note)
+            os.replace(temporary, path)
+
+    def _make_room(self, size: int, path: Path) -> None:
+        """Count a file that is about to come to `path`, and where the limit is passed, take the oldest away."""
+        total = self._total() + size - _size(path)
+        if total > self.limit:
+            most = max(0, min(self.limit - size, int(self.limit * _ENOUGH)))
+            total = self._take_away(most) + size - _size(path)
+        (self.folder / "size").write_text(str(total), encoding="ascii")
 
     def _total(self) -> int:
         try:
@@ -220,6 +206,14 @@ class FileCache:
                 except OSError as error:
                     logger.debug("no lock %s in %s: %s", name, self.folder, error)
             yield
+
+
+def _size(path: Path) -> int:
+    """The bytes of a copy; 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _digest(key: str) -> str:

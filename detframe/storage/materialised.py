@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Container
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
@@ -11,7 +12,7 @@ from detframe.errors import InvalidValueError, MissingFileError
 from detframe.files import replacing
 from detframe.storage.addresses import address_of, can_list
 from detframe.storage.listings import files_in
-from detframe.storage.settings import current
+from detframe.storage.settings import current, writing_here
 from detframe.storage.stores import Facts, facts_of, fetch
 
 logger = logging.getLogger(__name__)
@@ -45,19 +46,24 @@ def here(path: str | Path, leave_out: tuple[str, ...] = ()) -> Path:
 
 def _folder_here(address: str, place: Path, leave_out: tuple[str, ...]) -> Path:
     wanted = {name: facts for name, facts in files_in(address).items() if not name.lower().endswith(leave_out)}
-    if place.is_dir():
-        for folder, _, names in os.walk(place):
-            for name in names:
-                file = Path(folder, name)
-                below = file.relative_to(place).as_posix()
-                if not name.startswith(".") and below not in wanted:
-                    file.unlink()
+    with writing_here(place):
+        _remove_others(place, wanted)
     with ThreadPoolExecutor(_AT_ONCE, "detframe-fetch") as pool:
         tasks = [pool.submit(_bring, f"{address}/{name}", place / name, facts) for name, facts in wanted.items()]
         for task in tasks:
             task.result()
-    place.mkdir(parents=True, exist_ok=True)
+    with writing_here(place):
+        place.mkdir(parents=True, exist_ok=True)
     return place
+
+
+def _remove_others(place: Path, wanted: Container[str]) -> None:
+    """Remove the files below a folder, if there is one, that are not among the wanted ones."""
+    for folder, _, names in os.walk(place):
+        for name in names:
+            file = Path(folder, name)
+            if not name.startswith(".") and file.relative_to(place).as_posix() not in wanted:
+                file.unlink()
 
 
 def _bring(address: str, place: Path, facts: Facts) -> None:
@@ -66,11 +72,12 @@ def _bring(address: str, place: Path, facts: Facts) -> None:
     version = f"{facts.size} {facts.version}"
     if facts.version and place.is_file() and mark.is_file() and mark.read_text(encoding="utf-8") == version:
         return
-    place.parent.mkdir(parents=True, exist_ok=True)
-    mark.unlink(missing_ok=True)
-    with replacing(place) as file:
-        fetch(address, Path(file.name), size=facts.size)
-    mark.write_text(version, encoding="utf-8")
+    with writing_here(place.parent):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        mark.unlink(missing_ok=True)
+        with replacing(place) as file:
+            fetch(address, Path(file.name), size=facts.size)
+        mark.write_text(version, encoding="utf-8")
     logger.info("fetched %s (%.1f MB)", address, place.stat().st_size / 2**20)
 
 

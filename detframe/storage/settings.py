@@ -6,11 +6,12 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detframe.config.paths import cache_is_off, cache_root, expanded
+from detframe.config.paths import cache_is_off, cache_root, expanded, writing_cache
 from detframe.storage.addresses import Secret, keep_secrets, secrets
 
 GB = 10**9
@@ -63,6 +64,12 @@ answered: set[str] = set()  # the buckets and servers that have answered this pr
 def storage_folder() -> Path:
     """Where this process keeps what it has from other machines."""
     return _settings.folder
+
+
+def writing_here(folder: Path) -> AbstractContextManager[None]:
+    """Around what writes below `storage_folder`: an error says what names another one."""
+    also = "DATALOADER.CACHE_DIR moves these copies alone, and a lower DATALOADER.CACHE_GB keeps fewer of them"
+    return writing_cache(folder, "the folder of copies from other machines", also)
 
 
 def current() -> Settings:

@@ -24,11 +24,11 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from detframe.errors import FileAccessError, InvalidValueError, MissingFileError, listed
-from detframe.files import write_text
+from detframe.files import replacing
 from detframe.storage.addresses import address_of, can_list, is_remote
 from detframe.storage.listings import files_in
 from detframe.storage.materialised import here
-from detframe.storage.settings import TRUSTED_SECONDS, current
+from detframe.storage.settings import TRUSTED_SECONDS, current, writing_here
 from detframe.storage.stores import facts_of
 from detframe.storage.tars import INDEX, SUFFIX, Shard, read_headers, read_index
 
@@ -78,7 +78,7 @@ def prepare(folder: str | Path) -> Shards | None:
     found = _found_elsewhere(root) if is_remote(root) else _found_here(root)
     if found is None:
         _known.pop(root, None)
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # a cache that cannot be written has none
+        with writing_here(_place(root)), contextlib.suppress(FileNotFoundError, NotADirectoryError):
             (_place(root) / _NEWEST).unlink()
         return None
     index, stamps = found
@@ -88,7 +88,8 @@ def prepare(folder: str | Path) -> Shards | None:
         place = _place(root) / stamp
         if not (place / "table.npy").is_file():
             _build(root, place, index[0] if index is not None else None, {name: s[0] for name, s in stamps.items()})
-        write_text(_place(root) / _NEWEST, json.dumps({"root": root, "stamp": stamp}))
+        with writing_here(place.parent), replacing(place.parent / _NEWEST) as file:
+            file.write(json.dumps({"root": root, "stamp": stamp}).encode())
         known = _open(root, stamp)
         _known[root] = known
         _without.clear()
@@ -186,8 +187,9 @@ def _found_without_index(root: str) -> _Found | None:
     shards = {name: (facts.size, facts.version) for name, facts in found.items() if name.endswith(SUFFIX)}
     if shards and shards.keys() == found.keys():
         return None, shards
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.touch()
+    with writing_here(mark.parent):
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
     return None
 
 
@@ -195,13 +197,18 @@ def _found_without_index(root: str) -> _Found | None:
 def _build(root: str, place: Path, index: Path | None, sizes: dict[str, int]) -> None:
     """Write the table of a folder, whole or not at all."""
     shards = list(_shards(root, index, sizes))
+    members, table = _table(root, shards)
+    with writing_here(place.parent):
+        _write(place, [shard.name for shard in shards], members, table)
+
+
+def _write(place: Path, shards: Sequence[str], members: Sequence[str], table: np.ndarray) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix="new.", dir=place.parent))
     try:
-        members, table = _table(root, shards)
         np.save(temporary / "table.npy", table)
         (temporary / "members.txt").write_text("".join(f"{name}\n" for name in members), encoding="utf-8")
-        (temporary / "shards.json").write_text(json.dumps([shard.name for shard in shards]), encoding="utf-8")
+        (temporary / "shards.json").write_text(json.dumps(list(shards)), encoding="utf-8")
         if not place.is_dir():
             temporary.rename(place)
     except OSError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.server
 import threading
@@ -11,6 +12,7 @@ import torch
 
 from detframe.compat import read_weights
 from detframe.compat.download import cache_path, download, split_digest
+from detframe.errors import FileAccessError
 
 
 def put(files, path, content, promised=None):
@@ -79,7 +81,7 @@ def test_the_md5_in_the_names_of_detectron2(site, monkeypatch):
 def test_a_connection_that_ends_early_leaves_nothing(site, tmp_path):
     files, _, address = site
     put(files, "/w.pth", b"half", promised=8)
-    with pytest.raises(ConnectionError, match=r"Put the file at .*w\.pth, or set MODEL\.WEIGHTS"):
+    with pytest.raises(ConnectionError, match=r"Put the file at .*w\.pth \(DETFRAME_CACHE .*, or set MODEL\.WEIGHTS"):
         download(f"{address}/w.pth")
     assert leftovers(tmp_path) == []
 
@@ -162,6 +164,24 @@ def test_a_file_larger_than_the_disk_is_not_begun(site, tmp_path, monkeypatch):
     put(files, "/v.pth", b"content")
     with pytest.raises(ConnectionError, match="the file has 7 bytes"):
         download(f"{address}/v.pth")
+    assert leftovers(tmp_path) == []
+
+
+def test_a_cache_that_cannot_be_written_names_the_variable(site, tmp_path, monkeypatch):
+    files, _, address = site
+    put(files, "/w.pth", b"content")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DETFRAME_CACHE", str(tmp_path / "file"))
+    with pytest.raises(
+        FileAccessError, match="the environment variable DETFRAME_CACHE to a folder that can be written"
+    ):
+        download(f"{address}/w.pth")
+    monkeypatch.setenv("DETFRAME_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(
+        "detframe.compat.download._copy", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full"))
+    )
+    with pytest.raises(FileAccessError, match=r"w\.pth is downloaded.*full.*make room, or set .* DETFRAME_CACHE"):
+        download(f"{address}/w.pth")
     assert leftovers(tmp_path) == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -100,6 +101,34 @@ def test_the_count_survives_its_file(tmp_path: Path) -> None:
     (tmp_path / "size").write_text("")
     put(cache, "new", b"n" * 150)
     assert total(tmp_path) <= 1000
+
+
+class Slow(FileCache):
+    """Has been counted, and has no place yet, when somebody else puts something in."""
+
+    other: threading.Thread | None = None
+
+    def _write_note(self, path: Path, note: Note) -> None:
+        if self.other is None:
+            self.other = threading.Thread(target=put, args=(FileCache(self.folder, self.limit), "b", b"b" * 60))
+            self.other.start()
+            self.other.join(0.5)
+        super()._write_note(path, note)
+
+
+def test_the_limit_holds_though_another_comes_between(tmp_path: Path) -> None:
+    cache = Slow(tmp_path, 100)
+    put(cache, "a", b"a" * 60)
+    assert cache.other is not None
+    cache.other.join()
+    assert total(tmp_path) == 60 == int((tmp_path / "size").read_text())
+
+
+def test_what_takes_the_place_of_another_is_counted_once(tmp_path: Path) -> None:
+    cache = FileCache(tmp_path, 1000)
+    for size in (100, 300, 200):
+        put(cache, "a", b"a" * size)
+        assert total(tmp_path) == size == int((tmp_path / "size").read_text())
 
 
 def work(folder: Path, seed: int) -> None:
