@@ -185,9 +185,13 @@ def write_text(path: Path, text: str, remedy: str = "") -> None:
     atomic_write(path, lambda file: file.write(data), len(data), remedy)
 
 
-def is_full_disk(error: OSError) -> bool:
-    """Whether nothing more can be written, to this file or any other."""
-    return error.errno in _FULL
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, says that nothing more can be written, to this file or any other."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 class GrowingFile:

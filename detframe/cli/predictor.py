@@ -177,8 +177,9 @@ class Predictor:
             write()
             return True
         except (OSError, ImageReadError) as error:
-            if isinstance(error, OSError) and is_full_disk(error):
-                raise FileAccessError(f"cannot write {target}: {error.strerror}; make room, then repeat") from error
+            if is_full_disk(error):
+                reason = getattr(error, "strerror", None) or error
+                raise FileAccessError(f"cannot write {target}: {reason}; make room, then repeat") from error
             logger.warning("not drawn: %s", error)
             self.undrawn.append(target)
             return False

@@ -13,16 +13,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Protocol
 
+from detframe.config.spelling import number_of, text_of
 from detframe.config.yaml_text import Written
 from detframe.errors import InvalidTypeError, InvalidValueError
 from detframe.registry import Registry
 
 LARGEST_FLOAT = 1e38  # what a float32 holds
-_NUMBER = re.compile(
-    r"[+-]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(e[+-]?\d+)?|[+-]?\.?(inf|infinity|nan)", re.ASCII | re.IGNORECASE
-)
-# 010 and 1:30 are 8 and 90 by the letter of YAML 1.1, and not by that of anybody else
-_UNCLEAR = re.compile(r"[+-]?(0[0-9_]+|[0-9_]+(:[0-9_.]+)+)")
 _DURATION = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ep|it)\s*", re.ASCII)
 MOST_ITERATIONS, MOST_EPOCHS = 1_000_000_000, 1_000_000
 _LONGEST_SHOWN = 120
@@ -248,6 +244,7 @@ class Each:
         wrapped: the list may stand alone within another.
         bare: a member that is a list may also stand without its brackets, and then stays so.
         size_name: what to say of the wrong number of members.
+        once: none stands twice.
     """
 
     member: Rule
@@ -257,6 +254,7 @@ class Each:
     bare: bool = False
     wrapped: bool = False
     size_name: str = ""
+    once: bool = False
     kind = "a list"
 
     def convert(self, value: Any) -> tuple[Any, ...] | None:
@@ -295,6 +293,9 @@ class Each:
         found = next(filter(None, map(self.member.wrong, items)), "")
         if found:
             return f"a list of {_plural(self)}, each {found}"
+        twice = [item for item in value if value.count(item) > 1] if self.once else []
+        if twice:
+            return f"a list in which {shown(twice[0])} stands once"
         pairs = list(pairwise(value)) if self.order else []
         if any(a >= b if self.order == "rising" else a <= b for a, b in pairs):
             return f"a list that is {self.order}"
@@ -313,6 +314,7 @@ class Each:
             members = ["each one of " + ", ".join(f'"{value}"' for value in self.member.values)]
         own = [f"{' or '.join(map(str, self.sizes))} of them"] if self.sizes else []
         own += ["not empty"] if self.filled else []
+        own += ["none twice"] if self.once else []
         own += [self.order] if self.order else []
         if isinstance(self.member, Each):  # what is true of the inner lists comes last, behind a colon
             inner = f"each a list of {_plural(self.member)}"
@@ -351,36 +353,6 @@ def _items(value: Any) -> Sequence[Any] | None:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     return [] if value == "" else [value]
-
-
-def number_of(value: Any) -> int | float | None:
-    """The number that a value is or spells; None where it is none, or one that programs read differently, as 010."""
-    if isinstance(value, Written):
-        if _UNCLEAR.fullmatch(value.text):
-            return None
-        value = value.value
-    if isinstance(value, str):
-        return _spelled(value.strip())
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return int(value) if isinstance(value, int) else float(value)
-
-
-def _spelled(text: str) -> int | float | None:
-    if _UNCLEAR.fullmatch(text) or not _NUMBER.fullmatch(text):
-        return None
-    digits = text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan")
-    try:
-        return int(digits) if digits.lstrip("+-").isdigit() else float(digits)
-    except ValueError:  # more digits than Python reads
-        return None
-
-
-def text_of(value: Any) -> str | None:
-    """The text that a value is or was written as; None for nothing, for lists, and for numbers that were never text."""
-    if isinstance(value, Written):
-        return None if value.value is None or isinstance(value.value, (dict, set, bytes)) else value.text
-    return str(value) if isinstance(value, str) else None
 
 
 def shown(value: Any) -> str:

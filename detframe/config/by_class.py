@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from detframe.config.bounds import LARGEST_FLOAT, number_of, shown, text_of
+from detframe.config.bounds import LARGEST_FLOAT, shown
+from detframe.config.spelling import number_of, text_of
 from detframe.config.yaml_text import Written, read_tree
 from detframe.errors import InvalidValueError
 

@@ -52,6 +52,16 @@ def cache_root() -> Path | None:
     return expanded(text) if text and not cache_is_off() else None
 
 
+def cache_home() -> Path:
+    """The folder that DETFRAME_CACHE names, else ~/.cache/detframe."""
+    return cache_root() or Path.home() / ".cache" / "detframe"
+
+
+def runs_in_cache() -> Path:
+    """Where this machine works on runs whose OUTPUT_DIR is on a store."""
+    return cache_home() / "runs"
+
+
 def cache_is_off() -> bool:
     """Whether DETFRAME_CACHE is `off`: data sets are then read anew each time."""
     return os.environ.get("DETFRAME_CACHE", "").strip().lower() == "off"

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from detframe.config.paths import cache_is_off, cache_root
+from detframe.config.paths import cache_home, cache_is_off
 from detframe.data.findings import Finding
 from detframe.data.metadata import Metadata
 from detframe.data.packing import PackedDataset, map_folder
@@ -34,7 +34,7 @@ _BLOCK = 2**20  # bytes read at a time
 
 def cache_folder() -> Path:
     """DETFRAME_CACHE, else ~/.cache/detframe; packed annotations lie in `records` below it."""
-    return (cache_root() or Path.home() / ".cache" / "detframe") / "records"
+    return cache_home() / "records"
 
 
 def cache_key(fields: dict[str, Any], files: Sequence[Path]) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from detframe.checkpoint import Checkpoint, Meta, TrainingState
 from detframe.engine.background import Background
+from detframe.engine.commands import full_disk_remedy
 from detframe.files import write_text
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,6 @@ EVALUATING = "model_evaluating.pth"  # with TEST.ASYNC, the weights that are eva
 FOR_USE = (BEST, FINAL)
 _PERIODIC = re.compile(r"model_(\d{7,})\.pth")
 _LONGEST_NAME = 4096  # bytes of `last_checkpoint` that are looked at
-FULL_DISK = "Earlier files are as they were; make room or set another OUTPUT_DIR, then go on with --resume"
 
 
 class Checkpointer:
@@ -48,6 +48,7 @@ class Checkpointer:
         self.keep_last = keep_last
         self.interim: Path | None = None  # a checkpoint of which the next one takes the place
         self._background = Background() if background else None
+        self._remedy = full_disk_remedy(folder)  # here: the thread does not know whose run it is
 
     def save(
         self,
@@ -81,7 +82,7 @@ class Checkpointer:
         path, meta = self.folder / EVALUATING, {**self.meta, "iteration": iteration}
 
         def work(copied: Checkpoint) -> None:
-            copied.write(path, FULL_DISK)
+            copied.write(path, self._remedy)
             then()
 
         self._do(Checkpoint(model, cast(Meta, meta)), work)
@@ -90,7 +91,7 @@ class Checkpointer:
         """Make model_best.pth of the weights that were evaluated beside the training; errors as of `save`."""
         found = Checkpoint.read(self.folder / EVALUATING)
         found = replace(found, meta=cast(Meta, {**found.meta, "metrics": dict(metrics)}))
-        self._do(found, lambda copied: copied.write(self.folder / BEST, FULL_DISK))
+        self._do(found, lambda copied: copied.write(self.folder / BEST, self._remedy))
 
     def _do(self, checkpoint: Checkpoint, work: Callable[[Checkpoint], None]) -> None:
         """Write a checkpoint, or copy it and have a thread write it."""
@@ -117,10 +118,10 @@ class Checkpointer:
             self._background.close()
 
     def _write(self, checkpoint: Checkpoint, path: Path, interim: bool) -> None:
-        checkpoint.write(path, FULL_DISK)
+        checkpoint.write(path, self._remedy)
         if checkpoint.training is None:
             return
-        write_text(self.folder / LAST, path.name + "\n", FULL_DISK)
+        write_text(self.folder / LAST, path.name + "\n", self._remedy)
         if self.interim is not None and self.interim != path:
             self.interim.unlink(missing_ok=True)
         self.interim = path if interim else None

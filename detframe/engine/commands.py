@@ -6,13 +6,18 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
+from detframe.config.paths import runs_in_cache
 from detframe.parallel.stopping import signal_name
 
 _TRAIN_COMMANDS = ("train", "train-efpn")
 _TRAIN_SCRIPTS = ("train_net.py", "train_efpn.py")
 _SCRIPT = re.compile(r"(?:python )?tools/(\w+)\.py")
+_in_study: ContextVar[bool] = ContextVar("in_study", default=False)
 _COMMANDS = {"train_net": "train", "test_net": "evaluate", "check_data": "check"}  # where the names differ otherwise
 
 
@@ -33,11 +38,23 @@ def as_called(text: str) -> str:
     return _SCRIPT.sub(lambda match: f"detframe {_COMMANDS.get(match[1], match[1].replace('_', '-'))}", text)
 
 
+@contextmanager
+def part_of_study() -> Iterator[None]:
+    """Around the training of a trial, with which the study's own command goes on."""
+    before = _in_study.set(True)
+    try:
+        yield
+    finally:
+        _in_study.reset(before)
+
+
 def resume_command(folder: Path) -> str:
     """The command that goes on with the run in `folder`: the one that was given, with --resume.
 
-    A run that was not started by a command for training goes on by its own config.yaml.
+    A run that was not started by a command for training goes on by its own config.yaml, and a trial with its study.
     """
+    if _in_study.get():
+        return given_command()
     words = _given_command()
     if words is None:
         words = [*program_name("train", "train_net.py").split(), "--config-file", str(folder / "config.yaml")]
@@ -47,6 +64,18 @@ def resume_command(folder: Path) -> str:
     if launcher.startswith("torchrun") and words[1:] and words[1].endswith(".py"):
         words = words[1:]  # torchrun calls Python itself
     return " ".join(filter(None, (launcher, shlex.join(words))))
+
+
+def full_disk_remedy(folder: Path) -> str:
+    """What to do where the run that works in `folder` has filled its disk."""
+    kept = "Earlier files are as they were"
+    if _in_study.get():
+        return f"{kept}; make room, then run the same command again: it goes on with the study, this trial included"
+    if folder.is_relative_to(runs_in_cache()):
+        elsewhere = "set the environment variable DETFRAME_CACHE to a folder with room"
+    else:
+        elsewhere = "move the folder to another disk and set OUTPUT_DIR to it"
+    return f"{kept}; make room, or {elsewhere}, then go on with --resume"
 
 
 def given_command() -> str:

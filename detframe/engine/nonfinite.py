@@ -14,8 +14,8 @@ from torch import Tensor
 from detframe.checkpoint import Meta
 from detframe.config import ConfigNode
 from detframe.engine.causes import Evidence, cause_of_step, cause_of_update
-from detframe.engine.checkpoint import FULL_DISK, last_checkpoint
-from detframe.engine.commands import program_name
+from detframe.engine.checkpoint import last_checkpoint
+from detframe.engine.commands import full_disk_remedy, program_name
 from detframe.engine.step import Step, all_finite, infinite_names
 from detframe.engine.trainer import Hook, Trainer, is_due
 from detframe.errors import NonFiniteError, listed
@@ -121,7 +121,7 @@ class FiniteGuard:
         """Write the bundle; a failure to do so must not hide the failure that it is about."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_torch_file(self._bundle(trainer, step), path, FULL_DISK)
+            write_torch_file(self._bundle(trainer, step), path, full_disk_remedy(self.folder))
         except OSError as error:
             logger.error("the bundle was not written: %s", error)
             return f"{path} (not written: {error})"

@@ -33,7 +33,7 @@ from detframe.data.transforms import build_train_transforms
 from detframe.engine.batch_shapes import check_shapes
 from detframe.engine.build import build_trainer
 from detframe.engine.callbacks import check_callbacks
-from detframe.engine.checkpoint import FULL_DISK
+from detframe.engine.commands import full_disk_remedy
 from detframe.engine.evaluating import TestSets
 from detframe.engine.exported import open_exported
 from detframe.engine.fit import fit_lines
@@ -243,7 +243,7 @@ def _train(start: _Start, trainer: Trainer, folder: Path) -> dict[str, float]:
 
 def _write_start(inputs: RunInputs, folder: Path, trainer: Trainer) -> None:
     keep_best(folder, inputs.changes, trainer.iteration)
-    write_text(folder / "config.yaml", inputs.cfg.dump(), FULL_DISK)
+    write_text(folder / "config.yaml", inputs.cfg.dump(), full_disk_remedy(folder))
     repeated = any(hook.is_pending(trainer) for hook in trainer.hooks if isinstance(hook, EvaluationHook))
     again = {hook.under_way for hook in trainer.hooks if isinstance(hook, SideEvaluationHook)}
     dropped = MetricsFile(folder).trim(trainer.iteration, not repeated, again)

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
-from detframe.config.paths import cache_root, expanded, writing_cache
+from detframe.config.paths import expanded, runs_in_cache, writing_cache
 from detframe.engine.checkpoint import best_name
 from detframe.engine.metrics_file import METRICS_FILE
 from detframe.engine.output_dir import EVALUATION_FILE
@@ -26,9 +26,8 @@ TEXTS = ("config.yaml", METRICS_FILE, EVALUATION_FILE, "log.txt", "recipe.yaml",
 
 def local_folder(store: StoreFolder) -> Path:
     """Where this machine works on a folder of a store: below the cache, always the same one."""
-    root = (cache_root() or Path.home() / ".cache" / "detframe") / "runs"
     digest = hashlib.sha256(store.address.encode()).hexdigest()[:16]
-    return root / digest / safe_name(store.address.rpartition("/")[2] or "run")
+    return runs_in_cache() / digest / safe_name(store.address.rpartition("/")[2] or "run")
 
 
 def writing_local(store: StoreFolder) -> AbstractContextManager[None]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from detframe.config.paths import cache_is_off, cache_root
+from detframe.config.paths import cache_home, cache_is_off
 from detframe.errors import InvalidValueError
 
 _FOLDER = "TORCHINDUCTOR_CACHE_DIR"
@@ -26,7 +26,7 @@ def keep_cache() -> None:
     """
     if cache_is_off():
         return
-    os.environ.setdefault(_FOLDER, str((cache_root() or Path.home() / ".cache" / "detframe") / "compiled"))
+    os.environ.setdefault(_FOLDER, str(cache_home() / "compiled"))
     for name in _SWITCHES:
         os.environ.setdefault(name, "1")
 

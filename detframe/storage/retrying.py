@@ -69,7 +69,7 @@ def _given_up(address: str, error: Exception, tries: int, waited: float, known: 
     said = f"{address} cannot be reached: {reason(error)}, {tries} {'try' if tries == 1 else 'tries'} in {waited:.0f} s"
     if known:
         return (
-            f"{said}. {bucket_of(address)} answered before: go on with --resume when it is back, or raise "
-            "DATALOADER.RETRY_SECONDS"
+            f"{said}. {bucket_of(address)} answered before: go on with --resume when it is back (a study "
+            "with its own command), or raise DATALOADER.RETRY_SECONDS"
         )
     return f"{said}. Is this machine on the network, and is the address right, with the endpoint if it has one?"

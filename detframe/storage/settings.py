@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detframe.config.paths import cache_is_off, cache_root, expanded, writing_cache
+from detframe.config.paths import cache_home, cache_is_off, expanded, writing_cache
 from detframe.storage.addresses import Secret, keep_secrets, secrets
 
 GB = 10**9
@@ -40,7 +40,7 @@ class Settings:
         if cache_is_off():
             user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
             return Path(tempfile.gettempdir()) / f"detframe-{user}" / "remote"
-        return (cache_root() or Path.home() / ".cache" / "detframe").absolute() / "remote"
+        return cache_home().absolute() / "remote"
 
     @property
     def limit(self) -> int:

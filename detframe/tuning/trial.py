@@ -14,12 +14,14 @@ import torch
 
 from detframe.config import ConfigNode
 from detframe.engine.checkpoint import last_checkpoint
+from detframe.engine.commands import part_of_study
 from detframe.engine.metrics_file import MetricsFile
 from detframe.engine.preflight import choose_metric
 from detframe.engine.run import train
 from detframe.engine.terminal import errors_alone
 from detframe.engine.trainer import Hook, Trainer
-from detframe.errors import InvalidValueError
+from detframe.errors import InvalidValueError, UnreachableError
+from detframe.files import is_full_disk
 from detframe.parallel.stopping import RunStopped
 from detframe.tuning.study import DIVERGED, FAILED, FINISHED, INTERRUPTED, PRUNED, Taken, Trials
 
@@ -93,7 +95,8 @@ def run_trial(trials: Trials, taken: Taken) -> str:
 
     Raises:
         RunStopped, KeyboardInterrupt: it was interrupted, and is gone on with when the study is.
-        OSError: something that no other trial would find in order: a full disk, a folder in use.
+        OSError: something that no other trial would find in order: a full disk or a store that does not answer, after
+            which it is gone on with when the study is, a folder in use.
         Exception: what a trial of the config's own values failed with.
     """
     begun = time.perf_counter()
@@ -110,6 +113,8 @@ def run_trial(trials: Trials, taken: Taken) -> str:
         state, reason = DIVERGED, _first_line(error)
     except Exception as error:
         reason, failure = f"{type(error).__name__}: {_first_line(error)}", error
+        if is_full_disk(error) or isinstance(error, UnreachableError):  # which has nothing to do with its values
+            state = INTERRUPTED
     seconds = time.perf_counter() - begun
     trials.end(taken, state, reason, seconds, value)
     _free_memory()
@@ -129,7 +134,7 @@ def _train(cfg: ConfigNode, taken: Taken) -> tuple[str, str, float | None]:
     metric = choose_metric(cfg)
     hook = TrialHook(taken.trial, taken.folder.name, metric, taken.folder)
     resume = taken.again and last_checkpoint(taken.folder) is not None
-    with errors_alone():
+    with errors_alone(), part_of_study():
         train(cfg, resume, [hook])
     if hook.pruned:
         return PRUNED, f"{metric} was too far below the other trials", None

@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from detframe.engine.commands import after_failed_evaluation, after_signal, as_called, evaluate_command, resume_command
+from detframe.engine.commands import (
+    after_failed_evaluation,
+    after_signal,
+    as_called,
+    evaluate_command,
+    full_disk_remedy,
+    part_of_study,
+    resume_command,
+)
 
 OUT = Path("my out")
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
@@ -71,3 +79,21 @@ TEXT = "python tools/train_net.py, tools/test_net.py or tools/shrink_data.py --d
 def test_scripts_are_named_to_those_who_have_them(monkeypatch, running, shown):
     monkeypatch.setattr("sys.argv", [running])
     assert as_called(TEXT) == shown
+
+
+def test_the_remedy_of_a_full_disk_names_what_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("DETFRAME_CACHE", str(tmp_path / "cache"))
+    here, store = full_disk_remedy(tmp_path / "run"), full_disk_remedy(tmp_path / "cache" / "runs" / "a1" / "run")
+    assert "make room, or move the folder to another disk and set OUTPUT_DIR to it, then go on with --resume" in here
+    assert "make room, or set the environment variable DETFRAME_CACHE" in store and store.endswith("with --resume")
+    assert "OUTPUT_DIR" not in store
+    with part_of_study():
+        assert "make room, then run the same command again" in full_disk_remedy(tmp_path / "run")
+    assert full_disk_remedy(tmp_path / "run") == here
+
+
+def test_a_trial_goes_on_with_the_command_of_its_study(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/bin/detframe", "tune", "--config-file", "a.yaml", "--space", "s.yaml"])
+    assert resume_command(Path("out")) == "detframe train --config-file out/config.yaml --resume"
+    with part_of_study():
+        assert resume_command(Path("out")) == "detframe tune --config-file a.yaml --space s.yaml"

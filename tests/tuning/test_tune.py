@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from detframe.tuning import running, tune
 from detframe.tuning.place import StudyPlace, open_place
 from detframe.tuning.space import read_space
 from detframe.tuning.study import INTERRUPTED, Trials
+from tests.engine.fakes import make_checkpointer
 from tests.tuning.pretended import Pretended, peak_at_three_hundredths
 
 optuna = pytest.importorskip("optuna", reason="Optuna (the extra tune) is not installed")
@@ -180,13 +182,38 @@ def test_three_failures_in_a_row_end_the_study(cfg, pretended: Pretended):
     assert len(pretended.calls) == 5
 
 
-def test_a_full_disk_ends_the_study(cfg, pretended: Pretended):
+def test_a_full_disk_ends_the_study_and_the_same_command_goes_on_with_the_trial(
+    cfg, pretended: Pretended, monkeypatch: pytest.MonkeyPatch
+):
+    replace = os.replace
+
+    def full(source, target) -> None:
+        if Path(target).name == "model_0000002.pth":
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    def save(cfg) -> None:
+        if len(pretended.calls) == 2:
+            checkpointer = make_checkpointer(Path(cfg.OUTPUT_DIR), background=True)
+            checkpointer.save("model_0000002.pth", {}, {"iteration": 2}, {})
+            checkpointer.close()
+
+    pretended.before = save
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match=r"No space left.*make room, then run the same command again") as error:
+        tune(cfg, SPACE, trials=4)
+    assert "--resume" not in str(error.value) and "OUTPUT_DIR" not in str(error.value)
+    assert [row.state for row in tune(cfg, SPACE, trials=3).trials] == ["finished"] * 3
+    assert [name for name, _, _ in pretended.calls] == ["trial_0000", "trial_0001", "trial_0001", "trial_0003"]
+
+
+def test_another_error_of_a_file_ends_the_study_and_the_trial(cfg, pretended: Pretended):
     def fail(cfg) -> None:
         if len(pretended.calls) == 2:
-            raise OSError(28, "No space left on device")
+            raise OSError(13, "Permission denied")
 
     pretended.before = fail
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="Permission denied"):
         tune(cfg, SPACE, trials=4)
     assert [row.state for row in tune(cfg, SPACE, trials=3).trials] == ["finished", "failed", "finished"]
 

@@ -10,6 +10,7 @@ from detframe.config.keys.backbone import BACKBONE, MOBILENET, RESNETS
 from detframe.config.keys.common import (
     ARCHITECTURE,
     CLASS_WEIGHTS,
+    DIFFERENT_NAMES,
     FIRST_WEIGHTS,
     HOW,
     LENGTH,
@@ -78,7 +79,7 @@ MODEL = section(
         "and on tensor cores)", resume=HOW),
     CHECKPOINT_ACTIVATIONS=Key((), "Stages of the backbone, as [res2, res3], whose activations are computed again in "
         "the backward pass of training, and need no memory until then; losses and gradients stay the same. The finest "
-        "stages hold most (docs/solver.md)", like=NAMES, resume=HOW),
+        "stages hold most (docs/solver.md)", like=DIFFERENT_NAMES, resume=HOW),
     COMPILE=Key("off", "What torch.compile makes graphs of (docs/compiling.md); True is `dense`", choices=COMPILED,
         like=Choice(tuple(COMPILED), true="dense"), resume=HOW),
     BACKBONE=BACKBONE,

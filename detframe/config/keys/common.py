@@ -28,6 +28,7 @@ SAMPLING_RATIO = Whole(at_least=0, ceiling=64, also=(-1,))
 SIDE = Whole(at_least=0, ceiling=2**15)  # of an image, in pixels; 0 leaves it as it is
 LONGER_SIDE = Whole(at_least=0, ceiling=2**20)
 NAMES = Each(Text(empty=False))
+DIFFERENT_NAMES = Each(Text(empty=False), once=True)
 BOX_WEIGHTS = Each(LENGTH, sizes=(4,))
 RATIOS = Each(Number(above=0, ceiling=1e4), filled=True, wrapped=True)
 ANCHOR_SIZES = Each(Each(LENGTH, filled=True), filled=True, bare=True)

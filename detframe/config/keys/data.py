@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from detframe.config.key import CONTINUES, REFUSED, Key, Resume, section
-from detframe.config.keys.common import HOW, MEASURES, NAMES, SAME_IMAGES, WEIGHT
+from detframe.config.keys.common import DIFFERENT_NAMES, HOW, MEASURES, NAMES, SAME_IMAGES, WEIGHT
 
 ORDER = Resume(REFUSED, "the order of the images follows from it, and so what the place where the run stands means")
 
 DATASETS = section(
     resume=SAME_IMAGES,
     TRAIN=Key((), "Data sets to train on, by their names in the catalog; several are joined", like=NAMES),
-    TEST=Key((), "Data sets to evaluate on, by their names in the catalog, each by itself", like=NAMES,
+    TEST=Key((), "Data sets to evaluate on, by their names in the catalog, each by itself", like=DIFFERENT_NAMES,
         resume=MEASURES),
     TRAIN_WEIGHTS=Key((), "The share of each data set of TRAIN in an epoch, over the sum of these numbers; empty: each "
         "image comes as often as DATALOADER.SAMPLER says, wherever it is from. An epoch keeps its length, so images of "

@@ -10,11 +10,11 @@ from detframe.config.keys.common import (
     BOX_LOSS,
     BOX_WEIGHTS,
     COUNT,
+    DIFFERENT_NAMES,
     FIRST_WEIGHTS,
     LAYERS,
     LENGTH,
     MEASURES,
-    NAMES,
     OR_NONE,
     PROBABILITY,
     RATIOS,
@@ -74,7 +74,8 @@ ASSIGNMENT = section(
 RPN = section(
     resume=TARGETS,
     NAME=Key("AnchorRPN", "The RPN, or a dense detector in its place", registry="RPN_HEADS", resume=ARCHITECTURE),
-    IN_FEATURES=Key((), 'Feature maps that it takes, e.g. ["p2", "p3"]; empty is all', like=NAMES, resume=ARCHITECTURE),
+    IN_FEATURES=Key((), 'Feature maps that it takes, e.g. ["p2", "p3"]; empty is all', like=DIFFERENT_NAMES,
+        resume=ARCHITECTURE),
     FINEST_LEVEL=Key("", "The finest level that the RPN or the dense detector in its place stands on; the pyramid is "
         "built so far, and ANCHOR_SIZES (RPN, RETINANET) and SIZES_OF_INTEREST are those of the coarsest levels: finer "
         "ones get half of the next, again and again, and superfluous ones are left out", choices={"": "what CONV_BODY "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from detframe.config.bounds import Choice, Number
 from detframe.config.key import Key, section
-from detframe.config.keys.common import CHANNELS, LAYERS, NAMES, NORM, TARGETS, WEIGHT
+from detframe.config.keys.common import CHANNELS, DIFFERENT_NAMES, LAYERS, NORM, TARGETS, WEIGHT
 
 FPN = section(
     OUT_CHANNELS=Key(256, "Channels of every level of the pyramid", like=CHANNELS),
@@ -13,7 +13,7 @@ FPN = section(
         choices={"P5": "FCOS, torchvision", "C5": "RetinaNet's paper"}),
     IN_FEATURES=Key((), 'Feature maps of the backbone that the pyramid takes, consecutive, from fine to coarse, e.g. '
         '["res3", "res4"]; empty is all of stride 4 or more, and of 8 or more for "...-FPN-RETINANET" and "...-BIFPN"',
-        like=NAMES),
+        like=DIFFERENT_NAMES),
     TOP=Key("auto", "Extra levels above those of the backbone", choices={"auto": "what CONV_BODY says",
         "maxpool": "one", "p6p7": "two, by convolutions", "none": ""}),
     FUSE=Key("sum", "How a lateral and the level above are fused", choices={"sum": "", "avg": "average"}),
@@ -86,7 +86,7 @@ DISTILL = section(
     TEACHER=Key("full", "The image that the teacher sees", choices={"full": "the student sees it averaged 2x2",
         "enlarged": "twice as large as the student's"}),
     FEATURES=Key(("p2", "p3"), "Feature maps of the teacher to match: \"p2\" by P2', \"p3\" by P3'",
-        each=Choice(("p2", "p3")), filled=True),
+        each=Choice(("p2", "p3")), filled=True, once=True),
     POSITIVE_WEIGHT=Key(1.0, "Weight of the loss inside objects relative to that over the whole map: lambda in the "
         "paper", like=WEIGHT),
     DETECTION=Key(False, "Add the detection losses on the full image"),

@@ -13,7 +13,7 @@ RUN = section(
         "object store, as s3://bucket/run (docs/storage.md)"),
     LOGGERS=Key(("tensorboard",), "Where the numbers and pictures of a training go beside metrics.jsonl and images/: "
         "some of [tensorboard, wandb, mlflow, csv], or one of your own; [] nowhere. None of them can stop or slow a "
-        "run (docs/experiments.md)", registry="LOGGERS"),
+        "run (docs/experiments.md)", registry="LOGGERS", once=True),
     SEED=Key(0, "Seed of initial weights, data order and augmentation; -1 samples one and writes it into config.yaml",
         at_least=0, ceiling=2**53, also=(-1,), resume=Resume(REFUSED, "the order of the images and the augmentation of "
         "each follow from it; -1 keeps that of the run")),

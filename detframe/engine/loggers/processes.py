@@ -42,7 +42,7 @@ def check_loggers(names: Sequence[str]) -> None:
         TypeError: something registered is no logger, or lies where
             another process cannot import it.
     """
-    for name in dict.fromkeys(names):
+    for name in names:
         if name == BOARD:
             continue
         kind = LOGGERS.get(name)
@@ -165,7 +165,7 @@ class LoggersHook(Hook):
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self.folder = folder
-        self.names = [name for name in dict.fromkeys(names) if name != BOARD and rank() == 0]
+        self.names = [name for name in names if name != BOARD and rank() == 0]
         self._id = ""
         self._status = "failed"
         self._processes: list[LoggerProcess] = []
