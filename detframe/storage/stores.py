@@ -7,11 +7,10 @@ under which they give up soon, since `persistently` tries again and says so. Wha
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -73,7 +72,9 @@ def fetch_part(address: str, start: int, size: int, patience: float | None = Non
                 f"the header Range"
             )
         if len(data) < size:
-            raise InvalidValueError(f"{address} ends {size - len(data)} bytes before what its index says")
+            raise InvalidValueError(
+                f"{address} ends {size - len(data)} bytes before what its index says, or the list of its store"
+            )
         return bytes(data)
 
     return persistently(address, act, patience) if size else b""  # of nothing the range is the whole
@@ -120,11 +121,31 @@ def objects_below(address: str, deep: bool = True) -> dict[str, Facts]:
     return persistently(address, act)
 
 
-@contextmanager
-def opened_by_parts(address: str, block: int) -> Iterator[Any]:
-    """An object as a file that can be sought, read in blocks of so many bytes."""
-    with client_of(address).open(_named(address), "rb", block_size=block, cache_type="readahead") as file:
-        yield file
+class Parts(io.RawIOBase):
+    """An object as a file that can be sought; each read is a `fetch_part`, with its errors.
+
+    Args:
+        size: its bytes.
+    """
+
+    def __init__(self, address: str, size: int) -> None:
+        self.address, self.size, self._at = address, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        data = fetch_part(self.address, self._at, max(0, min(len(buffer), self.size - self._at)))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
 
 
 def _check_bucket(address: str) -> None:

@@ -6,17 +6,17 @@ The index of a folder is one file, a line of JSON for each shard, so that a mill
 
 from __future__ import annotations
 
-import contextlib
+import io
 import json
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from detframe.errors import InvalidValueError, shown
 from detframe.storage.addresses import is_remote
-from detframe.storage.stores import opened_by_parts
+from detframe.storage.stores import Parts
 
 INDEX = "index.jsonl"
 """The name of the file beside shards that says where each member lies."""
@@ -79,10 +79,10 @@ def read_headers(path: str, name: str, size: int) -> Shard:
 
     Raises:
         ValueError: it is no tar file, it is compressed, cut off, or holds names that lead out of it.
-        OSError: it cannot be read.
+        OSError: it cannot be read, or the store does not answer for as long as the settings say.
     """
     try:
-        with _file(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+        with _file(path, size) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             wanted = (member for member in archive if member.isreg() and not _is_hidden(member.name))
             members = {_checked_name(member.name, path): _place(member, path, size) for member in wanted}
     except (tarfile.TarError, EOFError) as error:
@@ -100,10 +100,8 @@ def _place(member: tarfile.TarInfo, path: str, size: int) -> tuple[int, int]:
     return member.offset_data, member.size
 
 
-@contextlib.contextmanager
-def _file(path: str) -> Iterator[BinaryIO | Any]:
-    with opened_by_parts(path, _HEADER_BLOCK) if is_remote(path) else open(path, "rb") as file:
-        yield file
+def _file(path: str, size: int) -> BinaryIO:
+    return io.BufferedReader(Parts(path, size), _HEADER_BLOCK) if is_remote(path) else open(path, "rb")
 
 
 def _is_hidden(name: str) -> bool:

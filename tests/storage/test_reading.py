@@ -206,7 +206,7 @@ def test_many_are_fetched_at_once(cable: Cable, bucket: Bucket, monkeypatch: pyt
 def test_parts(bucket: Bucket) -> None:
     bucket.put("a.tar", bytes(range(100)))
     assert fetch_part(f"{bucket.address}/a.tar", 10, 5) == bytes(range(10, 15))
-    with pytest.raises(ValueError, match=r"a\.tar ends 3 bytes before what its index says"):
+    with pytest.raises(ValueError, match=r"a\.tar ends 3 bytes before what its index says, or the list"):
         fetch_part(f"{bucket.address}/a.tar", 98, 5)
 
 

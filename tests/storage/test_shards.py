@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from detframe.errors import FileAccessError, InvalidValueError, MissingFileError
-from detframe.storage import INDEX, Shard, index_line, opened, read_headers, shards, stores
-from tests.bucket_server import Bucket
+from detframe.errors import FileAccessError, InvalidValueError, MissingFileError, UnreachableError
+from detframe.storage import INDEX, Settings, Shard, index_line, opened, read_headers, shards, stores, using
+from tests.bucket_server import Bucket, Cable
 
 
 @pytest.fixture(autouse=True)
@@ -175,6 +175,47 @@ def test_from_a_bucket_only_the_members_are_fetched(
     with pytest.raises(MissingFileError):
         monkeypatch.undo()
         opened(f"{root}/c.jpg")
+
+
+def test_headers_in_a_bucket_are_read_in_spite_of_lost_connections(
+    bucket: Bucket, cable: Cable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = {f"{number}.jpg": os.urandom(100_000) for number in range(6)}  # a request for each header
+    make_tar(tmp_path / "s/0.tar", members)
+    bucket.put_folder(tmp_path / "s", "s")
+    root, ask = f"{bucket.address}/s", stores.ask
+    asked: list[str] = []
+
+    def cut_first(address: str, method: str, *args: object, **options: object) -> object:
+        if method == "cat_file":
+            asked.append(address)
+            stores._clients.clear()
+            cable.delay = 600.0 if len(asked) == 3 else 0.0  # this one is never answered
+            cable.drop_every = cable.connections + 1 if len(asked) == 1 else 0
+        return ask(address, method, *args, **options)
+
+    monkeypatch.setattr(stores, "ask", cut_first)
+    monkeypatch.setattr(stores, "CALL_SECONDS", 1.0)
+    found = shards.prepare(root)
+    assert found is not None and found.members() == sorted(members)
+    assert len(asked) >= len(members) + 2  # two of them twice
+    for name, data in members.items():
+        assert fetched(f"{root}/{name}") == data
+
+
+def test_headers_of_a_store_that_goes_away_are_no_traceback(bucket: Bucket, cable: Cable, tmp_path: Path) -> None:
+    make_tar(tmp_path / "s/0.tar", {f"{number}.jpg": os.urandom(100_000) for number in range(3)})
+    bucket.put_folder(tmp_path / "s", "s")
+    address, size = f"{bucket.address}/s/0.tar", (tmp_path / "s/0.tar").stat().st_size
+    stores.facts_of(address)
+    cable.cut()
+    with using(Settings(retry_seconds=0.5)), pytest.raises(UnreachableError, match=r"0\.tar cannot be reached"):
+        read_headers(address, "0.tar", size)
+    cable.mend()
+    with pytest.raises(MissingFileError, match=r"1\.tar does not exist"):
+        read_headers(f"{bucket.address}/s/1.tar", "1.tar", size)
+    with pytest.raises(InvalidValueError, match="ends 1000 bytes before"):
+        read_headers(address, "0.tar", size + 1000)
 
 
 def test_changed_shards_in_a_bucket_are_other_members(bucket: Bucket, tmp_path: Path) -> None:
