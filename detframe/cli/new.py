@@ -11,7 +11,7 @@ from detframe.cli.arguments import base_parser
 from detframe.cli.common import run_command
 
 EPILOG = """\
-kinds: backbone, rpn-head (or head), roi-head, detector, loss, format, transform, evaluator
+kinds: backbone, rpn-head (or head), roi-head, detector, loss, format, transform, evaluator, optimizer, schedule, logger
 
 Writes NAME.py, which works as it is and says what it is given and must return; NAME.yaml, a config that uses it; and
 test_NAME.py for pytest. Nothing is written over. docs/contracts.md has the contracts of all registries.

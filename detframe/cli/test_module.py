@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 EPILOG = """\
 Imports the file (it runs its code), finds what it registers, and tries it in a small detector on the CPU: shapes and
 types, losses and gradients, images without objects, some steps on two images, two evaluations, saving and loading,
-two processes, export. Takes about a minute; the exit code is 1 where something is wrong. docs/contracts.md says what
-each registry asks for.
+two processes, export. Transforms, formats, evaluators, optimizers, schedules and loggers are tried by themselves.
+Takes about a minute; the exit code is 1 where something is wrong. docs/contracts.md says what each registry asks for.
 
 examples: detframe test-module my_head.py
           detframe test-module my_head.py --config-file my_head.yaml MODEL.FPN.OUT_CHANNELS 128

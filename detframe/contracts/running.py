@@ -9,15 +9,25 @@ from typing import Any
 
 from detframe import registry
 from detframe.config import import_custom_modules
-from detframe.contracts import data_members, models
+from detframe.contracts import data_members, logger_members, models, solver_members
 from detframe.contracts.inputs import MODEL_REGISTRIES, Place
-from detframe.contracts.results import SKIPPED, Result, described, result_of
+from detframe.contracts.results import OK, Result, described, result_of
 from detframe.errors import InvalidValueError, MissingFileError, UserError
 from detframe.registry import Registry
 
 Progress = Callable[[Result], None]
 REGISTRIES = tuple(value for value in vars(registry).values() if isinstance(value, Registry))
-_OF_DATA = (registry.TRANSFORMS, registry.EVALUATORS, registry.DATASET_FORMATS)
+BUILT = "it is built"  # the first test of what the others build
+Tests = list[tuple[str, Callable[[], None]]]
+_TESTS: dict[str, Callable[[Place], Tests]] = {
+    **{members.name: models.tests_of for members in MODEL_REGISTRIES},
+    registry.TRANSFORMS.name: data_members.tests_of,
+    registry.EVALUATORS.name: data_members.tests_of,
+    registry.DATASET_FORMATS.name: data_members.tests_of,
+    registry.OPTIMIZERS.name: solver_members.tests_of,
+    registry.LR_SCHEDULES.name: solver_members.tests_of,
+    registry.LOGGERS.name: logger_members.tests_of,
+}
 
 
 def test_file(
@@ -54,7 +64,7 @@ def test_file(
         )
     out: list[Result] = []
     for members, name in found:
-        for result in _results(Place(members.name, name, path, str(config), overrides), members):
+        for result in _results(Place(members.name, name, path, str(config), overrides)):
             out += _told([result], progress)
     return out
 
@@ -77,17 +87,15 @@ def _is_of(path: Path, member: Any) -> bool:
     return source is not None and Path(source).resolve() == path
 
 
-def _results(place: Place, members: Registry) -> Iterator[Result]:
+def tests_of(place: Place) -> Tests:
+    """The tests of a member by their titles, in the order in which they are made."""
+    return _TESTS[place.registry](place)
+
+
+def _results(place: Place) -> Iterator[Result]:
     """The results of a member's tests; what cannot be built is not tested further."""
-    named = f"{members.name} {place.name}"
-    if members not in (*MODEL_REGISTRIES, *_OF_DATA):
-        yield Result(
-            named, "contract", SKIPPED, "there is no test of this registry yet; docs/contracts.md has its contract"
-        )
-        return
-    tests = models.tests_of(place) if members in MODEL_REGISTRIES else data_members.tests_of(place)
-    for i, (title, body) in enumerate(tests):
-        result = result_of(named, title, body, place.file)
+    for title, body in tests_of(place):
+        result = result_of(f"{place.registry} {place.name}", title, body, place.file)
         yield result
-        if i == 0 and result.failed:
+        if title == BUILT and result.state != OK:
             return

@@ -39,8 +39,11 @@ KINDS = {
     "format": Kind(registry.DATASET_FORMATS, "detframe.data", {"my_name_catalog.yaml": "format_catalog.yaml"}),
     "transform": Kind(registry.TRANSFORMS, "detframe.data.transforms"),
     "evaluator": Kind(registry.EVALUATORS, "detframe.evaluation"),
+    "optimizer": Kind(registry.OPTIMIZERS, "detframe.solver"),
+    "schedule": Kind(registry.LR_SCHEDULES, "detframe.solver"),
+    "logger": Kind(registry.LOGGERS, "detframe.engine.loggers.processes"),
 }
-OTHER_WORDS = {"head": "rpn-head", "meta-architecture": "detector", "box-head": "roi-head"}
+OTHER_WORDS = {"head": "rpn-head", "meta-architecture": "detector", "box-head": "roi-head", "lr-schedule": "schedule"}
 
 
 def write_skeleton(kind: str, name: str, folder: Path) -> list[Path]:

@@ -18,13 +18,6 @@ from detframe.modeling import build_detection_model
 NAMES = {kind: f"my_{kind.replace('-', '_')}" for kind in KINDS}
 
 
-@pytest.fixture(autouse=True)
-def own_members(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is gone at its end."""
-    for kind in KINDS.values():
-        monkeypatch.setattr(kind.members, "_members", dict(iter(kind.members)))
-
-
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "format"])
 def test_a_skeleton_trains_as_it_is(kind: str, tmp_path: Path):
     written = write_skeleton(kind, NAMES[kind], tmp_path)
@@ -43,7 +36,9 @@ def test_the_test_of_a_skeleton_passes(kind: str, tmp_path: Path, run_python):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["backbone", "rpn-head", "roi-head", "detector", "loss", "evaluator"])
+@pytest.mark.parametrize(
+    "kind", ["backbone", "rpn-head", "roi-head", "detector", "loss", "evaluator", "optimizer", "schedule", "logger"]
+)
 def test_the_test_of_any_skeleton_passes(kind: str, tmp_path: Path, run_python):
     write_skeleton(kind, NAMES[kind], tmp_path)
     done = run_python("-m", "pytest", "-q", "-p", "no:cacheprovider", f"test_{NAMES[kind]}.py", cwd=tmp_path)
@@ -71,6 +66,9 @@ def test_other_words_for_a_kind(tmp_path: Path):
             r"the name 'giou' is taken in LOSSES \(by detframe\.modeling\.losses.*'my_giou'",
         ),
         ("format", "coco", InvalidValueError, "taken in DATASET_FORMATS"),
+        ("optimizer", "AdamW", InvalidValueError, r"taken in OPTIMIZERS.*'my_AdamW'"),
+        ("lr_schedule", "cosine", InvalidValueError, "taken in LR_SCHEDULES"),
+        ("logger", "tensorboard", InvalidValueError, "taken in LOGGERS"),
     ],
 )
 def test_what_is_refused(kind: str, name: str, error: type[Exception], says: str, tmp_path: Path):

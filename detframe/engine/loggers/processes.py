@@ -71,6 +71,14 @@ def _module(kind: type) -> str:
     return sys.modules[kind.__module__].__file__ or "" if kind.__module__.startswith(_CUSTOM_FILE) else kind.__module__
 
 
+def program(folder: Path, name: str) -> tuple[list[str], dict[str, str]]:
+    """The command that sends a run to a logger, and its environment."""
+    command = [sys.executable, "-m", "detframe.engine.loggers", str(folder), name]
+    module = _module(LOGGERS.get(name))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "CUDA_VISIBLE_DEVICES": ""}
+    return [*command, *(["--import", module] if module else [])], environment
+
+
 class LoggerProcess:
     """The process of one logger. What it complains of is a warning, the first time; nothing here raises."""
 
@@ -78,14 +86,12 @@ class LoggerProcess:
         self.folder, self.name = folder, name
         self.output = folder / FOLDER / f"{name}.log"  # what its library prints
         self._warned = False
-        command = [sys.executable, "-m", "detframe.engine.loggers", str(folder), name, "--follow"]
-        module = _module(LOGGERS.get(name))
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "CUDA_VISIBLE_DEVICES": ""}
+        command, environment = program(folder, name)
         self._process: subprocess.Popen[bytes] | None = None
         try:
             with self.output.open("ab") as output:
                 self._process = subprocess.Popen(
-                    [*command, *(["--import", module] if module else [])],
+                    [*command, "--follow"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=output,
