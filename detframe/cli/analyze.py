@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from detframe.cli.arguments import add_config_arguments, base_parser, natural, positive
+from detframe.cli.arguments import add_config_arguments, base_parser, local_path, natural, positive
 from detframe.cli.common import load_config, log_to_terminal, run_command
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--runs", type=positive, default=3, metavar="N", help="timed runs, of which the median counts (3)"
     )
-    parser.add_argument("--json", metavar="FILE", help="also write the rows here")
+    parser.add_argument("--json", type=local_path, metavar="FILE", help="also write the rows here")
     return run_command(parser, argv, _run)
 
 

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from detframe import __version__
 from detframe.engine.commands import as_called, program_name
 from detframe.engine.terminal import VERBOSITY_VARIABLE
+from detframe.errors import InvalidValueError
+from detframe.storage import refuse_address
 
 LARGEST = 2**31 - 1  # of any number among the arguments
 _NEGATIVE_NUMBER = re.compile(r"-(\d|\.\d)")
@@ -34,7 +36,9 @@ def base_parser(command: str, description: str, epilog: str = "") -> argparse.Ar
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """--config-file, --print-config and the overrides KEY VALUE."""
-    parser.add_argument("--config-file", metavar="FILE", default="", help="YAML file; shipped ones are found by name")
+    parser.add_argument(
+        "--config-file", type=local_path, metavar="FILE", default="", help="YAML file; shipped ones are found by name"
+    )
     parser.add_argument(
         "--print-config",
         metavar="KEY",
@@ -88,6 +92,15 @@ def whole(text: str, low: int, high: int) -> int:
         bound = f"{low} or more" if number < low else f"at most {high}"
         raise argparse.ArgumentTypeError(f"must be {bound}, not {text}")
     return number
+
+
+def local_path(text: str) -> str:
+    """An argument that is a path on this machine, and no address."""
+    try:
+        refuse_address(text, "name a path of this machine")
+    except InvalidValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:

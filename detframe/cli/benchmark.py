@@ -12,7 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detframe.cli.arguments import add_config_arguments, add_consent_argument, base_parser, natural, positive
+from detframe.cli.arguments import (
+    add_config_arguments,
+    add_consent_argument,
+    base_parser,
+    local_path,
+    natural,
+    positive,
+)
 from detframe.cli.benchmark_compile import benchmark_compile
 from detframe.cli.benchmark_data import benchmark_data
 from detframe.cli.benchmark_evaluation import benchmark_evaluation
@@ -113,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=positive, help="images of --what evaluation (500), of --weights (100)")
     parser.add_argument("--rounds", type=positive, default=7, help="measured rounds, after two not counted (7)")
     parser.add_argument("--threads", type=natural, default=0, help="CPU threads; 0 leaves PyTorch's choice")
-    parser.add_argument("--json", "--output", metavar="FILE", help="also write the results here")
+    parser.add_argument("--json", "--output", type=local_path, metavar="FILE", help="also write the results here")
     add_scaling_arguments(parser)
     add_consent_argument(parser)
     return run_command(parser, argv, _run)

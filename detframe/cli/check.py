@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detframe.cli.arguments import add_config_arguments, base_parser, parse
+from detframe.cli.arguments import add_config_arguments, base_parser, local_path, parse
 from detframe.cli.common import load_config, print_config
 from detframe.cli.errors import EXIT_FAILED, guard
 from detframe.cli.recipe import add_data_arguments, classes_of, recipe_arguments
@@ -62,7 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="look at the headers of images alone, and try no model")
     parser.add_argument("--json", action="store_true", help="write what was found to standard output as JSON")
     parser.add_argument(
-        "--write", metavar="FILE.json", default="", help="write a clean copy of the annotations, as COCO"
+        "--write",
+        type=local_path,
+        metavar="FILE.json",
+        default="",
+        help="write a clean copy of the annotations, as COCO",
     )
     args = recipe_arguments(parse(parser, argv))
     return guard(lambda: _run(args), args.debug)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detframe.cli.arguments import base_parser
+from detframe.cli.arguments import base_parser, local_path
 from detframe.cli.common import log_to_terminal, run_command
 from detframe.cli.report import html_file
 from detframe.config.paths import expanded
@@ -34,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = base_parser("compare", "Compare runs: configs, metrics, and the images that changed most.", EPILOG)
     parser.add_argument("folders", metavar="RUN", nargs="+", help="OUTPUT_DIR of a run; two or more")
-    parser.add_argument("--output", metavar="FILE", default="compare.html", help="the page (compare.html)")
+    parser.add_argument(
+        "--output", type=local_path, metavar="FILE", default="compare.html", help="the page (compare.html)"
+    )
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     return run_command(parser, argv, _run)
 

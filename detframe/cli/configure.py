@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from detframe.cli.arguments import base_parser, parse
+from detframe.cli.arguments import base_parser, local_path, parse
 from detframe.cli.errors import guard
 from detframe.cli.recipe import add_recipe_arguments, first_word, recipe_arguments, request_of
 
@@ -24,7 +24,9 @@ examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = base_parser("configure", "Choose a config for data and this machine, and write it.", EPILOG)
-    parser.add_argument("--config-file", metavar="FILE", default="", help="a config whose model is taken")
+    parser.add_argument(
+        "--config-file", type=local_path, metavar="FILE", default="", help="a config whose model is taken"
+    )
     add_recipe_arguments(parser, required=True)
     parser.add_argument("opts", metavar="KEY VALUE", nargs="*", help="overrides, which win over every choice")
     args = recipe_arguments(parse(parser, argv))

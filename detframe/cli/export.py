@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 
 from detframe.backends import is_exported
-from detframe.cli.arguments import add_consent_argument, base_parser, positive
+from detframe.cli.arguments import add_consent_argument, base_parser, local_path, positive
 from detframe.cli.common import log_to_terminal, run_command
 from detframe.config.paths import expanded
 from detframe.engine.terminal import RESULT
@@ -35,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = base_parser("export", "Write a detector as a file for onnxruntime, OpenVINO or torch.", EPILOG)
     parser.add_argument("--weights", required=True, metavar="FILE", help="a detframe checkpoint")
-    parser.add_argument("--output", required=True, metavar="FILE", help="the file to write: .onnx, .xml or .pt2")
+    parser.add_argument(
+        "--output", required=True, type=local_path, metavar="FILE", help="the file to write: .onnx, .xml or .pt2"
+    )
     parser.add_argument("--format", metavar="NAME", help="onnx, openvino or torch; left out: by the ending of FILE")
     parser.add_argument("--precision", default="fp32", metavar="NAME", help="fp32 (the default), fp16 or int8")
     parser.add_argument(

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from detframe.cli.arguments import add_consent_argument, base_parser
+from detframe.cli.arguments import add_consent_argument, base_parser, local_path
 from detframe.cli.common import log_to_terminal, run_command
 from detframe.config.paths import expanded
 from detframe.files import atomic_write
@@ -32,8 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--to", required=True, choices=["torchvision", "detectron2"], help="the program that will read it"
     )
-    parser.add_argument("--output", required=True, metavar="FILE", help="the file to write")
-    parser.add_argument("--like", default="", metavar="FILE", help="torchvision's own checkpoint (see below)")
+    parser.add_argument("--output", required=True, type=local_path, metavar="FILE", help="the file to write")
+    parser.add_argument(
+        "--like", default="", type=local_path, metavar="FILE", help="torchvision's own checkpoint (see below)"
+    )
     add_consent_argument(parser)
     return run_command(parser, argv, _run)
 

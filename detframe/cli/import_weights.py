@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from detframe.cli.arguments import add_config_arguments, base_parser
+from detframe.cli.arguments import add_config_arguments, base_parser, local_path
 from detframe.cli.common import load_config, log_to_terminal, run_command
 from detframe.config import ConfigNode
 from detframe.config.paths import expanded
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = base_parser("import-weights", "Make another program's checkpoint one of detframe's.", EPILOG)
     add_config_arguments(parser)
     parser.add_argument("--weights", default="", metavar="FILE", help="the checkpoint; left out, the config's")
-    parser.add_argument("--output", required=True, metavar="FILE", help="the file to write")
+    parser.add_argument("--output", required=True, type=local_path, metavar="FILE", help="the file to write")
     parser.add_argument("--classes", nargs="+", default=[], metavar="NAME", help="names of the classes, label 1 first")
     parser.add_argument("--data", default="", metavar="NAME", help="a data set of the catalog that has these classes")
     return run_command(parser, argv, _run)

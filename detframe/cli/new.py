@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from detframe.cli.arguments import base_parser
+from detframe.cli.arguments import base_parser, local_path
 from detframe.cli.common import run_command
 
 EPILOG = """\
@@ -27,7 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = base_parser("new", "Write the skeleton of a module of your own, with a config and a test.", EPILOG)
     parser.add_argument("kind", metavar="KIND", help="what it is to be, see below")
     parser.add_argument("name", metavar="NAME", help="what configs call it, and its file: letters, digits and _")
-    parser.add_argument("--output", metavar="DIR", default=".", help="where the files go (the working folder)")
+    parser.add_argument(
+        "--output", type=local_path, metavar="DIR", default=".", help="where the files go (the working folder)"
+    )
     return run_command(parser, argv, _run)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detframe.cli.arguments import add_consent_argument, base_parser, positive
+from detframe.cli.arguments import add_consent_argument, base_parser, local_path, positive
 from detframe.cli.common import log_to_terminal, run_command
 from detframe.cli.crops import CropNames
 from detframe.cli.media import check_output
@@ -105,7 +105,7 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_outputs(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--output", metavar="DIR", required=True, help="folder for all files")
+    group.add_argument("--output", type=local_path, metavar="DIR", required=True, help="folder for all files")
     group.add_argument(
         "--score",
         "--score-threshold",

@@ -19,8 +19,8 @@ from detframe.cli.errors import guard
 from detframe.cli.media import write_image
 from detframe.config import read_config, shipped_folder
 from detframe.config.paths import with_docs
-from detframe.errors import InvalidValueError, MissingFileError
-from detframe.storage.folders import is_store
+from detframe.errors import MissingFileError
+from detframe.storage import refuse_address
 from detframe.texts import format_minutes
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ def _run(args: argparse.Namespace) -> int:
     start = time.monotonic()
     log_to_terminal()
     cfg = load_config(args)
-    if is_store(cfg.OUTPUT_DIR):
-        raise InvalidValueError(f"OUTPUT_DIR {cfg.OUTPUT_DIR}: the quickstart works in a folder of this machine")
+    refuse_address(cfg.OUTPUT_DIR, "the quickstart works in one, which OUTPUT_DIR names")
     output = Path(cfg.OUTPUT_DIR)
     logger.info("1/4  generating the data set 'shapes'")
     shapes = import_make_shapes()()

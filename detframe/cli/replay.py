@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from detframe.cli.arguments import add_consent_argument, base_parser
+from detframe.cli.arguments import add_consent_argument, base_parser, local_path
 from detframe.cli.common import log_to_terminal, run_command
 
 EPILOG = """\
@@ -21,7 +21,7 @@ example: tools/replay.py out/nonfinite/iter_0000123_rank0.pth --device cpu
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = base_parser("replay", "Run the step again that ended in a non-finite loss.", EPILOG)
-    parser.add_argument("bundle", metavar="FILE", help="OUTPUT_DIR/nonfinite/iter_*_rank*.pth")
+    parser.add_argument("bundle", type=local_path, metavar="FILE", help="OUTPUT_DIR/nonfinite/iter_*_rank*.pth")
     parser.add_argument("--device", default="", help="cpu, cuda or cuda:1; the recorded one without it")
     add_consent_argument(parser)
     return run_command(parser, argv, _run)

@@ -8,7 +8,7 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
-from detframe.cli.arguments import base_parser
+from detframe.cli.arguments import base_parser, local_path
 from detframe.cli.common import log_to_terminal, run_command
 from detframe.config.paths import expanded
 from detframe.errors import InvalidValueError
@@ -30,7 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "report", "Write one HTML page about a run: how good it is, where it fails, what next.", EPILOG
     )
     parser.add_argument("folder", metavar="OUTPUT_DIR", help="of a training or an evaluation")
-    parser.add_argument("--output", metavar="FILE", default="", help="the page (OUTPUT_DIR/report.html)")
+    parser.add_argument(
+        "--output", type=local_path, metavar="FILE", default="", help="the page (OUTPUT_DIR/report.html)"
+    )
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     return run_command(parser, argv, _run)
 
@@ -38,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     log_to_terminal()
     from detframe.engine.report_run import report_run
+    from detframe.engine.reporting import CONFIG_FILE
     from detframe.engine.store_copies import OF_REPORT, borrowed
     from detframe.engine.terminal import RESULT
 
@@ -46,7 +49,7 @@ def _run(args: argparse.Namespace) -> int:
         raise InvalidValueError(
             f"--open shows a page of this machine; name one with --output, as {args.folder} is none"
         )
-    with borrowed(args.folder, OF_REPORT) as folder:
+    with borrowed(args.folder, OF_REPORT, CONFIG_FILE, writes=output is None) as folder:
         path = report_run(folder, output)
     logger.info("report written to %s", path if output or not is_store(args.folder) else args.folder, extra=RESULT)
     if args.open:

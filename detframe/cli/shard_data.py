@@ -11,12 +11,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detframe.cli.arguments import base_parser, whole
+from detframe.cli.arguments import base_parser, local_path, whole
 from detframe.cli.common import log_to_terminal, run_command
 from detframe.config.paths import expanded
 from detframe.errors import InvalidValueError, MissingFileError
 from detframe.files import GrowingFile, replacing
-from detframe.storage import INDEX, Shard, address_of, index_line, is_remote, read_headers
+from detframe.storage import INDEX, Shard, address_of, index_line, read_headers, refuse_address
 
 if TYPE_CHECKING:
     from detframe.data import Records
@@ -40,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--datasets", nargs="+", metavar="NAME", help="names in the catalog, whose images are packed")
     what.add_argument("--index", metavar="DIR", help="write the index of a folder with tar files, and nothing else")
-    parser.add_argument("--catalog", default="", metavar="FILE", help="your own catalog, read before the shipped one")
+    parser.add_argument(
+        "--catalog", default="", type=local_path, metavar="FILE", help="your own catalog, read before the shipped one"
+    )
     parser.add_argument("--output", metavar="DIR", help="a new folder for the tar files of --datasets")
     parser.add_argument("--megabytes", type=_megabytes, default=256, metavar="N", help="size of a tar file (256)")
     return run_command(parser, argv, _run)
@@ -52,8 +54,8 @@ def _megabytes(text: str) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     log_to_terminal()
-    for given in (name for name in (args.index, args.output) if name and is_remote(name)):
-        raise InvalidValueError(f"{given} is on another machine; make shards in a folder here, and copy that there")
+    for given in (args.index, args.output):
+        refuse_address(given or "", "make shards in a folder here, and copy that there")
     if args.index:
         folder = expanded(args.index)
         count, members = write_index(folder)

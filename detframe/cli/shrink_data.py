@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detframe.cli.arguments import base_parser
+from detframe.cli.arguments import base_parser, local_path
 from detframe.cli.common import log_to_terminal, run_command
 from detframe.config.paths import expanded
 from detframe.errors import FileAccessError
@@ -32,9 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = base_parser("shrink-data", "Write a copy of data sets with smaller images.", EPILOG)
     parser.add_argument("--datasets", nargs="+", required=True, metavar="NAME", help="names in the catalog")
-    parser.add_argument("--catalog", default="", metavar="FILE", help="your own catalog, read before the shipped one")
+    parser.add_argument(
+        "--catalog", default="", type=local_path, metavar="FILE", help="your own catalog, read before the shipped one"
+    )
     parser.add_argument("--factor", type=_factor, default=0.5, metavar="F", help="new sides over old ones (0.5)")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the images and annotations")
+    parser.add_argument(
+        "--output", required=True, type=local_path, metavar="DIR", help="folder for the images and annotations"
+    )
     return run_command(parser, argv, _run)
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from detframe.cli.arguments import base_parser
+from detframe.cli.arguments import base_parser, local_path
 from detframe.cli.common import run_command
 
 if TYPE_CHECKING:
@@ -27,8 +27,10 @@ examples: detframe test-module my_head.py
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = base_parser("test-module", "Test a module of your own against the contract of its registry.", EPILOG)
-    parser.add_argument("file", metavar="FILE.py", help="the file that registers it")
-    parser.add_argument("--config-file", metavar="FILE", default="", help="a config in which it stands")
+    parser.add_argument("file", type=local_path, metavar="FILE.py", help="the file that registers it")
+    parser.add_argument(
+        "--config-file", type=local_path, metavar="FILE", default="", help="a config in which it stands"
+    )
     parser.add_argument("opts", metavar="KEY VALUE", nargs="*", help="overrides, as in MODEL.FPN.OUT_CHANNELS 128")
     return run_command(parser, argv, _run)
 

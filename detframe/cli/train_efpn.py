@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from detframe.cli.arguments import add_launch_arguments, base_parser
+from detframe.cli.arguments import add_launch_arguments, base_parser, local_path
 from detframe.cli.common import load_config, run_command
 from detframe.cli.errors import run_processes
 from detframe.config import ConfigNode, shipped_folder
@@ -33,7 +33,9 @@ examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = base_parser("train-efpn", "Train EFPN: base detector, extension by distillation, head.", EPILOG)
-    parser.add_argument("--stages", metavar="DIR", required=True, help="folder with a YAML file for each stage")
+    parser.add_argument(
+        "--stages", type=local_path, metavar="DIR", required=True, help="folder with a YAML file for each stage"
+    )
     add_launch_arguments(parser)
     parser.add_argument(
         "--resume", action="store_true", help="go on in the stage, and at the checkpoint, of the last run"

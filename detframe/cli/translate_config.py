@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from detframe.cli.arguments import base_parser
+from detframe.cli.arguments import base_parser, local_path
 from detframe.cli.common import log_to_terminal, run_command
 from detframe.config import ConfigNode, get_cfg, validate
 from detframe.config.foreign import PROGRAMS
@@ -29,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     *others, last = (program.name for program in PROGRAMS)
     epilog = EPILOG.format(programs=f"{', '.join(others)} and {last}")
     parser = base_parser("translate-config", "Rewrite another program's config as detframe's.", epilog)
-    parser.add_argument("config_file", metavar="OLD.yaml", help=f"a config of {', '.join(others)} or {last}")
+    parser.add_argument(
+        "config_file", type=local_path, metavar="OLD.yaml", help=f"a config of {', '.join(others)} or {last}"
+    )
     parser.add_argument("opts", metavar="KEY VALUE", nargs="*", help="overrides")
     return run_command(parser, argv, _run)
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from detframe.cli.arguments import add_config_arguments, base_parser, positive, processes
+from detframe.cli.arguments import add_config_arguments, base_parser, local_path, positive, processes
 from detframe.cli.common import load_config, run_command
 from detframe.errors import InvalidValueError
 
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = base_parser("tune", "Find the best values of some keys of a config by many trainings (Optuna).", EPILOG)
     add_config_arguments(parser)
-    parser.add_argument("--space", metavar="FILE", help="YAML file with the keys to try")
+    parser.add_argument("--space", type=local_path, metavar="FILE", help="YAML file with the keys to try")
     parser.add_argument("--trials", type=positive, default=20, metavar="N", help="of the study in all (20)")
     parser.add_argument("--minutes", type=minutes, default=0.0, metavar="M", help="begin no trial that would end later")
     parser.add_argument("--processes", type=processes, default=1, metavar="N", help="trials side by side (1)")

@@ -10,10 +10,11 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detframe.cli.arguments import add_config_arguments, base_parser, positive
+from detframe.cli.arguments import add_config_arguments, base_parser, local_path, positive
 from detframe.cli.common import load_config, log_to_terminal, run_command
 from detframe.cli.media import check_output, write_image
 from detframe.files import safe_name
+from detframe.storage import refuse_address
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = base_parser("visualize-data", "Draw augmented training images with their targets.", EPILOG)
     add_config_arguments(parser)
-    parser.add_argument("--output", metavar="DIR", default="", help="folder for the drawings (OUTPUT_DIR/data)")
+    parser.add_argument(
+        "--output", type=local_path, metavar="DIR", default="", help="folder for the drawings (OUTPUT_DIR/data)"
+    )
     parser.add_argument("--steps", action="store_true", help="each image after every transform, side by side")
     parser.add_argument("--num-images", type=positive, default=16, metavar="N", help="how many (16)")
     return run_command(parser, argv, _run)
@@ -46,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     log_to_terminal()
     cfg = load_config(args)
+    if not args.output:
+        refuse_address(cfg.OUTPUT_DIR, "give one for the drawings (--output)")
     output = Path(args.output or Path(cfg.OUTPUT_DIR) / "data")
     check_output(output)
     from detframe.data import build_train_loader

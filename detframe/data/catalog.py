@@ -23,7 +23,7 @@ from detframe.data.records import Records, join
 from detframe.errors import InvalidValueError, MissingFileError, UnknownNameError, UserError
 from detframe.files import read_text
 from detframe.registry import DATASET_FORMATS, nearest
-from detframe.storage import forget, is_remote, place_of, prepare, stamp, stamp_of
+from detframe.storage import forget, is_remote, place_of, prepare, refuse_address, stamp, stamp_of
 
 logger = logging.getLogger(__name__)
 COMMON_FIELDS = ("format", "images", "annotations")
@@ -203,6 +203,7 @@ def _catalog_files(catalog: str) -> list[Path]:
         return [shipped]
     own = expanded(catalog).absolute()
     if not own.is_file():
+        refuse_address(catalog, "download it, and name the copy in DATASETS.CATALOG")
         raise MissingFileError(f"DATASETS.CATALOG names {own}, which does not exist")
     return [own, shipped]
 

@@ -14,6 +14,7 @@ from detframe.config.paths import expanded, runs_in_cache, writing_cache
 from detframe.engine.checkpoint import best_name
 from detframe.engine.metrics_file import METRICS_FILE
 from detframe.engine.output_dir import EVALUATION_FILE
+from detframe.errors import MissingFileError
 from detframe.files import safe_name
 from detframe.parallel.collectives import on_rank_zero
 from detframe.storage.folders import StoreFolder, store_of
@@ -36,40 +37,48 @@ def writing_local(store: StoreFolder) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def borrowed(output_dir: str | Path, wanted: Sequence[str] = TEXTS) -> Iterator[Path]:
+def borrowed(
+    output_dir: str | Path, wanted: Sequence[str] = TEXTS, needed: str = "", writes: bool = True
+) -> Iterator[Path]:
     """A folder in which something is added to what a run has left, as an evaluation does; called by every rank.
 
     Of OUTPUT_DIR on a store it is a copy of some files for the time of the `with`; what has changed there is then sent.
 
     Args:
         wanted: names, or patterns of names, of the files that are needed.
+        needed: the name of one without which it is no run.
+        writes: what has changed is sent; without it, the store is only read.
 
     Raises:
-        OSError, ValueError: the store cannot be read or written.
+        OSError, ValueError: the store cannot be read or written, or lacks what is needed.
     """
     store = store_of(output_dir)
     if store is None:
         yield expanded(output_dir)
         return
-    folder = on_rank_zero(lambda: _borrow(store, wanted), "to look at OUTPUT_DIR")
+    folder = on_rank_zero(lambda: _borrow(store, wanted, needed, writes), "to look at OUTPUT_DIR")
     try:
         yield folder
-        on_rank_zero(lambda: Mirror(folder, store).finish(PATIENCE_SECONDS), "to write into OUTPUT_DIR")
+        if writes:
+            on_rank_zero(lambda: Mirror(folder, store).finish(PATIENCE_SECONDS), "to write into OUTPUT_DIR")
     finally:
         shutil.rmtree(folder.parent, ignore_errors=True)
 
 
-def _borrow(store: StoreFolder, wanted: Sequence[str]) -> Path:
-    store.check_writable()
+def _borrow(store: StoreFolder, wanted: Sequence[str], needed: str, writes: bool) -> Path:
+    names = store.names()
+    if needed and needed not in names:
+        raise MissingFileError(f"{store} holds no {needed}, so it is not the OUTPUT_DIR of a run")
+    if writes:
+        store.check_writable()
     with writing_local(store):
-        return _borrow_into(local_folder(store), store, wanted)
+        return _borrow_into(local_folder(store), store, names, wanted)
 
 
-def _borrow_into(place: Path, store: StoreFolder, wanted: Sequence[str]) -> Path:
+def _borrow_into(place: Path, store: StoreFolder, names: set[str], wanted: Sequence[str]) -> Path:
     place.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="borrowed-", dir=place.parent)) / place.name
     folder.mkdir()
-    names = store.names()
     bring(Mirror(folder, store), names, wanted)
     if (
         not any(fnmatch(name, "predictions_*.json") for name in names)

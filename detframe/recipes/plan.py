@@ -37,6 +37,7 @@ from detframe.recipes.trial import DoesNotFit, Measure, measure
 from detframe.recipes.weights import find_weights
 from detframe.recipes.wish import NEEDS, SIZES, Choice, Wish
 from detframe.registry import nearest
+from detframe.storage import refuse_address
 from detframe.storage.folders import is_store
 from detframe.texts import counted
 
@@ -113,6 +114,7 @@ def output_folder(request: Request) -> str:
             f"`detframe configure --data {request.path} --output DIR` writes it there, and `detframe train "
             f"--config-file DIR/recipe.yaml OUTPUT_DIR {given or request.output}` trains into the store"
         )
+    refuse_address(given or request.output, "what is chosen for data is written into one")
     return str(given or request.output or Path("output") / name_of(expanded(request.path)))
 
 

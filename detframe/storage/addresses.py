@@ -43,7 +43,7 @@ def is_remote(path: str | Path) -> bool:
 
 
 def refuse_address(path: str | Path, instead: str) -> None:
-    """For what reads files of this machine alone.
+    """For what reads and writes files of this machine alone.
 
     Args:
         instead: what can be done in its place, as a clause.
@@ -55,7 +55,7 @@ def refuse_address(path: str | Path, instead: str) -> None:
     if scheme:
         address = public(str(path)) if scheme in SCHEMES else f"{scheme}://{rest}"
         raise InvalidValueError(
-            f"{address} lies on another machine, and only files of this one can be read here: {instead}"
+            f"{address} is an address, and what is wanted is a file or folder of this machine: {instead}"
         )
 
 

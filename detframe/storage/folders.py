@@ -9,7 +9,7 @@ from typing import TypeVar
 from uuid import uuid4
 
 from detframe.errors import FileAccessError, InvalidValueError, UserError
-from detframe.storage.addresses import LISTED, public, scheme_of, split_address
+from detframe.storage.addresses import LISTED, public, refuse_address, scheme_of, split_address
 from detframe.storage.faults import explained, reason
 from detframe.storage.materialised import here
 from detframe.storage.retrying import persistently
@@ -45,9 +45,10 @@ def local_file(path: str | Path) -> str | Path:
     """A file in a store as one of this machine, which is fetched where it is not here as it is there; others as given.
 
     Raises:
-        UserError: it does not exist, or cannot be read.
+        UserError: it does not exist, or cannot be read; an address of another kind.
     """
     if not is_store(path):
+        refuse_address(path, "download it, and name the copy")
         return path
     address = address_with_slashes(path)
     if address.endswith(".xml"):  # OpenVINO's, whose weights are in a file beside it

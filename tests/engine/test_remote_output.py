@@ -178,6 +178,20 @@ def test_an_older_run_is_moved_away(remote, server):
     assert f"held an older run, which is now in s3://runs/run/{place}" in server.content("run/log.txt").decode()
 
 
+def test_a_report_reads_before_it_writes(remote, server, tmp_path, capsys, monkeypatch):
+    assert report.main(["s3://runs/nothing"]) == 2
+    said = capsys.readouterr().err
+    assert "error: s3://runs/nothing holds no config.yaml, so it is not the OUTPUT_DIR of a run" in said
+    assert report.main(["s3://nobodys/run"]) == 2
+    said = capsys.readouterr().err
+    assert "error: s3://nobodys/run: the bucket s3://nobodys does not exist" in said and "written" not in said
+    train(remote("run"))
+    monkeypatch.setattr(StoreFolder, "write", None)  # a bucket that is only read
+    monkeypatch.setattr(StoreFolder, "put", None)
+    assert report.main(["s3://runs/run", "--output", str(tmp_path / "page.html")]) == 0
+    assert (tmp_path / "page.html").is_file()
+
+
 # ---------------------------------------------------------------------------------------------- two runs
 def test_a_second_run_is_refused_wherever_it_is(remote, server, monkeypatch):
     seen = []

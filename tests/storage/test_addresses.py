@@ -20,13 +20,13 @@ ASKERS: list[Callable[[str], Any]] = [read_folder, list_images, list_media, lamb
 @pytest.mark.parametrize("ask", ASKERS)
 @pytest.mark.parametrize("address", ["s3://bucket/cells", "gs://bucket/cells", "hf://datasets/me/cells"])
 def test_what_reads_this_machine_alone_says_so(ask: Callable[[str], Any], address: str):
-    with pytest.raises(InvalidValueError, match=rf"^{address} lies on another machine, and .*download"):
+    with pytest.raises(InvalidValueError, match=rf"^{address} is an address, and .*download"):
         ask(address)
 
 
 @pytest.mark.parametrize("address", ["s4://bucket/cells", "ftp://host/cells", "s3:/bucket/cells"])
 def test_schemes_of_any_kind_and_addresses_that_were_paths(address: str):
-    with pytest.raises(InvalidValueError, match=rf"^{address.partition(':')[0]}://\w+/cells lies on another machine"):
+    with pytest.raises(InvalidValueError, match=rf"^{address.partition(':')[0]}://\w+/cells is an address"):
         refuse_address(Path(address), "download it")
 
 
