@@ -27,7 +27,7 @@ from detframe.parallel.environment import env_number, share_of_cores
 
 logger = logging.getLogger(__name__)
 MINUTES = 60.0  # an evaluation keeps the other ranks waiting for rank 0
-_LOST = re.compile("Connection (closed|reset) by peer|Broken pipe|Timed out|timed out")
+_LOST = re.compile("Connection (closed|reset) by peer|Connection timed out|Broken pipe|Timed out|timed out")
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _joins = itertools.count()
 _SPECIAL_STEPS = 0xFFFFFFF0  # ids from here on are SLURM's own: the batch script, an interactive shell, "extern"

@@ -40,8 +40,8 @@ class Harm(Hook):
         if harm is None or harm["rank"] != rank() or done.exists():
             return
         done.touch()
-        if harm["what"] == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
+        if harm["what"] in ("kill", "stop"):
+            os.kill(os.getpid(), signal.SIGKILL if harm["what"] == "kill" else signal.SIGSTOP)
         if harm["what"] == "fail":
             raise RuntimeError("this rank fails in its own words")
 

@@ -67,6 +67,11 @@ class Hosts:
         """Pull a host's cable."""
         self._do("-n", self.space("meet"), "link", "set", f"to_{name}", "down")
 
+    def retry(self, name: str, times: int) -> None:
+        """So often a host's kernel sends again what is not answered, before the connection is broken."""
+        order = f"echo {times} > /proc/sys/net/ipv4/tcp_retries2"
+        self._do("netns", "exec", self.space(name), "sh", "-c", order)
+
     def mend(self, name: str) -> None:
         """Put it back."""
         self._do("-n", self.space("meet"), "link", "set", f"to_{name}", "up")

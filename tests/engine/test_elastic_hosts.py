@@ -29,8 +29,8 @@ def compared(folder, undisturbed):
     return max(float((one[n] - two[n]).abs().max() / two[n].abs().max().clamp(min=1e-6)) for n in one if two[n].numel())
 
 
-def train_on_hosts(root, datasets, folder, while_it_runs):
-    """Train on two hosts in a folder; `while_it_runs(hosts)` does something to them."""
+def train_on_hosts(root, datasets, folder, while_it_runs, whole=True, extra=()):
+    """Train on two hosts in a folder; `while_it_runs(hosts)` does something to them, and it is waited for the end."""
     environment = {
         "DETFRAME_DATASETS": str(datasets),
         "DETFRAME_CACHE": str(datasets / "cache"),
@@ -38,12 +38,13 @@ def train_on_hosts(root, datasets, folder, while_it_runs):
         "PAUSE": "0.2",
     }
     folder.mkdir()
-    words = [str(root / "tests/engine/elastic_run.py"), str(folder), *map(str, WORDS)]
+    words = [str(root / "tests/engine/elastic_run.py"), str(folder), *map(str, (*WORDS, *extra))]
     with hosts(2) as made:
         made.meet(folder / "meet.log")
         running = [made.torchrun(name, 1, words, folder / f"{name}.log", environment) for name in made.names]
         while_it_runs(made)
-        assert [process.wait(300) for process in running] == [0, 0]
+        if whole:
+            assert [process.wait(300) for process in running] == [0, 0]
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +84,22 @@ def check_cut_off(name, root, datasets, tmp_path, undisturbed):
     assert repeated(folder) <= 4  # CHECKPOINT_PERIOD
     assert difference < 1e-3
     assert losses(folder).keys() == losses(undisturbed).keys()
+
+
+@pytest.mark.slow
+def test_the_kernel_may_see_a_lost_host_long_before_the_timeout(root, datasets, tmp_path):
+    """tcp_retries2 5 instead of Linux' 15, and PROCESS_GROUP_TIMEOUT as it is by default, an hour."""
+    folder, found = tmp_path / "run", {}
+
+    def cut(made):
+        made.retry("a", 5)
+        wait_for(reached(folder, 10), 300)
+        made.cut("b")
+        found["seen"] = wait_for(lambda: "error: rank 0 of 2" in (folder / "a.log").read_text(), 100)
+        wait_for(lambda: repeated(folder) > 0, 100)
+
+    train_on_hosts(root, datasets, folder, cut, whole=False, extra=("PROCESS_GROUP_TIMEOUT", 60))
+    said = f"seen after {found['seen']:.1f} s, steps again {repeated(folder)} or more, pause {pauses(folder, 1)} s\n"
+    sys.stdout.write(said)
+    assert "lost another process, which has ended or cannot be reached" in (folder / "a.log").read_text()
+    assert 3 < found["seen"] < 60

@@ -18,6 +18,7 @@ MEMBER = Membership(1, 2, 1, 2, "localhost", 1)
 @pytest.mark.parametrize(
     ("said", "told"),
     [
+        ("[pair.cc:545] Read error [10.77.0.12]:51399: Connection timed out.", "which has ended or cannot be reached"),
         ("[unbound_buffer.cc:78] Timed out waiting 6000ms for recv", "waited 0.1 minutes for another process"),
         ("[pair.cc:545] Read error [10.0.0.1]:3: Connection reset by peer.", "lost another process"),
     ],
