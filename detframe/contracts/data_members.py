@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from detframe.config import import_custom_modules, read_config
+from detframe.config import ConfigNode, import_custom_modules, read_config
 from detframe.contracts.inputs import SIZE_HW, Place, target
 from detframe.contracts.results import BrokenContractError, LeftOutError
 from detframe.contracts.words import need, shape_of
-from detframe.data import load_records
-from detframe.data.catalog import find_entry, read_catalogs
+from detframe.data import CatalogEntry, PackedDataset, Records, load_records
+from detframe.data.catalog import find_entry, read_anew, read_catalogs
+from detframe.data.images import image_size
 from detframe.data.transforms.lists import build_step
 from detframe.evaluation import build_evaluator
 from detframe.registry import DATASET_FORMATS, EVALUATORS, TRANSFORMS
 
 Test = tuple[str, Callable[[], None]]
+FILES = 20  # of each data set, whose sizes are compared with what a format says
 
 
 def tests_of(place: Place) -> list[Test]:
@@ -224,7 +229,7 @@ def _of_format(place: Place) -> list[Test]:
     ]
 
 
-def _sets(place: Place) -> tuple[Any, list[str]]:
+def _sets(place: Place) -> tuple[ConfigNode, list[CatalogEntry]]:
     """The config, and the data sets of this format that it names.
 
     Raises:
@@ -234,20 +239,25 @@ def _sets(place: Place) -> tuple[Any, list[str]]:
     cfg = read_config(place.config, list(place.overrides))
     names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
     entries = read_catalogs(cfg.DATASETS.CATALOG)
-    found = [name for name in names if find_entry(name, entries).format == place.name] if place.config else []
+    chosen = [find_entry(name, entries) for name in names] if place.config else []
+    found = [entry for entry in chosen if entry.format == place.name]
     if not found:
         raise LeftOutError("there is no data of it: --config-file names a config whose catalog has a data set")
     return cfg, found
 
 
 def _reads(place: Place) -> None:
-    cfg, names = _sets(place)
-    for name in names:
+    cfg, entries = _sets(place)
+    for entry in entries:
+        made, name = read_anew(entry), entry.name
+        right = isinstance(made, PackedDataset)
+        need(right, f"it must return a PackedDataset, RecordBuilder(...).build(), not a {type(made).__name__}")
         records = load_records([name], cfg.DATASETS.CATALOG)
         need(len(records) > 0, f"{name} has no images")
         count = len(records.metadata.class_names)
         ids = [record["image_id"] for record in records]
         need(len(set(ids)) == len(ids), f"{name}: images have the same id")
+        _check_sizes(name, records)
         for record in records:
             height, width = record["size_hw"]
             boxes, labels = record["boxes"], record["labels"]
@@ -257,12 +267,21 @@ def _reads(place: Place) -> None:
             need(bool(((labels >= 1) & (labels <= count)).all()), f"{where}: a label is not from 1 to {count}")
 
 
+def _check_sizes(name: str, records: Records) -> None:
+    """Whether some images have the sizes that their files have; those on other machines are not fetched."""
+    for record in itertools.islice(records, FILES):
+        if Path(record["file_name"]).is_file():
+            (height, width), (own_height, own_width) = record["size_hw"], image_size(record["file_name"])
+            need(
+                (height, width) == (own_height, own_width),
+                f"{name}, {record['file_name']}: the file has height {own_height} and width {own_width}, and add_image "
+                f"was given ({height}, {width})",
+            )
+
+
 def _reads_again(place: Place) -> None:
-    cfg, names = _sets(place)
-    reader, entries = DATASET_FORMATS.get(place.name), read_catalogs(cfg.DATASETS.CATALOG)
-    for name in names:
-        entry = find_entry(name, entries)
-        first, second = (reader(entry) for _ in range(2))
+    for entry in _sets(place)[1]:
+        first, second = (read_anew(entry) for _ in range(2))
         same = first.metadata.class_names == second.metadata.class_names and set(first.arrays) == set(second.arrays)
-        same = same and all(bool((first.arrays[key] == second.arrays[key]).all()) for key in first.arrays)
-        need(same, f"{name} was read twice with different results: sort what comes from sets and folders")
+        same = same and all(np.array_equal(first.arrays[key], second.arrays[key]) for key in first.arrays)
+        need(same, f"{entry.name} was read twice with different results: sort what comes from sets and folders")

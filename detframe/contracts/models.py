@@ -19,7 +19,7 @@ from detframe.errors import InvalidValueError
 from detframe.modeling import GeneralizedRCNN
 from detframe.modeling.detector import check_maps
 from detframe.modeling.proposals import Proposals
-from detframe.registry import BACKBONES, LOSSES, RPN_HEADS
+from detframe.registry import BACKBONES, LOSSES, MASK_HEADS, RPN_HEADS
 from detframe.structures import Prediction
 
 Test = tuple[str, Callable[[], None]]
@@ -28,7 +28,9 @@ STEPS, RATE = 30, 2e-3  # enough to learn two images by heart a little
 
 def tests_of(place: Place) -> list[Test]:
     """The tests of a member, in the order in which they are made."""
-    shapes = {BACKBONES.name: _maps, RPN_HEADS.name: _proposals}.get(place.registry, _predictions)
+    shapes = {BACKBONES.name: _maps, RPN_HEADS.name: _proposals, MASK_HEADS.name: _masks}.get(
+        place.registry, _predictions
+    )
     return [
         ("it is built", lambda: _whole(place)),
         ("shapes and types", lambda: shapes(place)),
@@ -81,6 +83,28 @@ def _proposals(place: Place) -> None:
     need_shape("Proposals.boxes", proposals.boxes, (number, rows, 4), torch.float32)
     model.train()
     need(model.rpn(batch, features, None, False)[0] is None, "with propose=False, None must come first")
+    _predictions(place)
+
+
+def _masks(place: Place) -> None:
+    """What a mask head predicts on boxes of two images, and on none; then the predictions."""
+    model: Any = place.model().eval()
+    batch = model.preprocessor(images(place.cfg()))
+    boxes = torch.tensor([[10.0, 12, 40, 44], [20, 10, 110, 90], [60, 30, 100, 80]])
+    labels, image = torch.tensor([1, 1, model.num_classes]), torch.tensor([0, 0, 1])
+    side = None
+    for number in (len(boxes), 0):
+        with torch.no_grad():
+            maps = model.backbone(batch.tensors)
+            features = {name: maps[name] for name in model.roi_maps}
+            masks = model.roi_heads.maps_of(features, boxes[:number], labels[:number], image[:number])["masks"]
+        what = f"masks of {number or 'no'} boxes"
+        right = isinstance(masks, Tensor) and masks.ndim == 3 and masks.shape[1] == masks.shape[2] != 0
+        need(right, f"{what} must be float32 (R, S, S), one map for each box, not {shape_of(masks)}")
+        side = side or masks.shape[-1]
+        need_shape(what, masks, (number, side, side), torch.float32)
+        good = bool(((masks >= 0) & (masks <= 1)).all())
+        need(good, f"{what} must be probabilities from 0 to 1: is a sigmoid missing, or is something not finite?")
     _predictions(place)
 
 

@@ -121,11 +121,19 @@ def _read(entry: CatalogEntry, stamp: str = "") -> PackedDataset:
 
 def _read_whole(entry: CatalogEntry, options: Mapping[str, Any], stamp: str) -> PackedDataset:
     """What the reader of the entry's format gives; entries that share it have it once in the cache."""
-    reader = DATASET_FORMATS.get(entry.format)
-    own = replace(entry, options=options)
     key = cache_key(_key_fields(entry, options, stamp), _sources(entry, options))
-    packed = cached(entry.annotations.stem, key, lambda: reader(own, **options))
+    packed = cached(entry.annotations.stem, key, lambda: _called(entry, options))
     return packed.renamed(entry.name)
+
+
+def read_anew(entry: CatalogEntry) -> PackedDataset:
+    """What the reader of the entry's format gives, without the cache, and before `split` or `classes` narrow it."""
+    return _called(entry, Fields.of(entry, root_of(entry.catalog)).options)
+
+
+def _called(entry: CatalogEntry, options: Mapping[str, Any]) -> PackedDataset:
+    packed: PackedDataset = DATASET_FORMATS.get(entry.format)(replace(entry, options=options), **options)
+    return packed
 
 
 def _key_fields(entry: CatalogEntry, options: Mapping[str, Any], stamp: str) -> dict[str, Any]:

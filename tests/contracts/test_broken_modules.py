@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from detframe.cli import test_module as command
 from detframe.contracts import running
@@ -19,7 +20,7 @@ from detframe.registry import Registry
 from tests.contracts.faults import broken, found
 
 GRADIENT = "a gradient for every parameter"
-EMPTY = "images without objects"
+EMPTY, READS = "images without objects", "boxes, labels and names"
 BROKEN = [
     # what is built and what comes out
     ("backbone", "super().__init__()", "super().__init__(); self.missing", "it is built", r"no attribute 'missing' \("),
@@ -117,6 +118,43 @@ BROKEN = [
         "global_normalizer",
         marks=pytest.mark.slow,
     ),
+    # a whole detector
+    (
+        "detector",
+        "feature = feature + F.interpolate(other, size=feature.shape[-2:])",
+        "pass",
+        GRADIENT,
+        "no gradient for backbone",
+    ),
+    ("detector", "own_heads = True", "own_heads = False", GRADIENT, "no gradient for rpn"),
+    (
+        "detector",
+        "return None, self._losses(xy, feature.shape[-1], logits, distances, ground_truth)",
+        "return None, sum(self._losses(xy, feature.shape[-1], logits, distances, ground_truth).values())",
+        "losses",
+        "must give a dict of losses, not tensor",
+    ),
+    (
+        "detector",
+        "return detections(pairs, boxes, self.num_classes, self.head.nms), {}",
+        "return detections(pairs, boxes, self.num_classes, self.head.nms)",
+        "shapes and types",
+        r"TypeError: cannot unpack",
+    ),
+    (
+        "detector",
+        "best_pairs([logits], 1000",
+        "best_pairs([logits + torch.randn_like(logits)], 1000",
+        "two evaluations are equal",
+        "nothing may be drawn by chance",
+    ),
+    (
+        "detector",
+        "return cls(coder=coder,",
+        "return cls(coder=coder, colour='red',",
+        "it is built",
+        r"TypeError: .*unexpected keyword argument 'colour'",
+    ),
     # data
     (
         "transform",
@@ -154,6 +192,46 @@ BROKEN = [
 def test_what_is_broken_is_named(kind: str, old: str, new: str, test: str, says: str, tmp_path: Path):
     result = found(kind, broken(kind, old, new, tmp_path), test)
     assert result.failed and re.search(says, result.why), result
+
+
+FORMATS = [
+    (
+        "image_size(path))",
+        "image_size(path)[::-1])",
+        READS,
+        r"a\.png: the file has height 60 and width 80.* given \(80, 60\)",
+    ),
+    ("classes.index(name) + 1", "classes.index(name)", READS, r"a\.png: a label is not from 1 to 5"),
+    ("number, image_size", "7, image_size", READS, "images have the same id"),
+    ("return builder.build()", "return builder", READS, r"must return a PackedDataset, .* not a RecordBuilder"),
+    ("builder.add_image(path", "builder.add_picture(path", READS, r"AttributeError: .*\(broken_\w+\.py, line 28\)"),
+    ("*, smallest: float = 0", "*, least: float = 0", READS, "smallest"),
+    (
+        "for _, name, _ in rows if name})",
+        "for _, name, _ in rows if name}, reverse=bool(__import__('os').environ.pop('ODD', '')))",
+        "two readings are equal",
+        "was read twice with different results: sort what comes from sets and folders",
+    ),
+    ("enumerate(sorted(", "enumerate((", "two readings are equal", "ok$"),  # sets of one process keep their order
+]
+
+
+@pytest.mark.parametrize(("old", "new", "test", "says"), FORMATS)
+def test_a_broken_format(old: str, new: str, test: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DETFRAME_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ODD", "the first reading sees this")
+    path = broken("format", old, new, tmp_path)
+    data = tmp_path / f"{path.stem}_data"
+    data.mkdir()
+    names = [f"{letter}.png" for letter in "abcdefgh"]
+    for name in names:
+        Image.new("RGB", (80, 60)).save(data / name)
+    rows = "".join(f"{name} {kind} 10 10 50 45\n" for name in names for kind in ("cat", "dog", "owl", "emu", "fox"))
+    for part in ("train", "val"):
+        (data / f"{part}.txt").write_text(rows)
+    result = found("format", path, test, str(path.with_suffix(".yaml")))
+    assert re.search(says, str(result)), result
 
 
 @pytest.mark.parametrize(

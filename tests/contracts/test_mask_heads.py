@@ -46,10 +46,62 @@ class Chancy(MaskBranch):
         return torch.rand_like(super().predict(*args, **kwargs))
 
 
+class Logits(MaskBranch):
+    """Forgets the sigmoid."""
+
+    def predict(self, features, boxes, labels, image, pooled=None):
+        return self._logits(features, boxes, labels, image, pooled) - 1
+
+
+class EveryClass(MaskBranch):
+    """Predicts a map for each class."""
+
+    def predict(self, *args, **kwargs):
+        return super().predict(*args, **kwargs)[:, None].expand(-1, 3, -1, -1)
+
+
+class Tall(MaskBranch):
+    """Predicts maps that are higher than wide."""
+
+    def predict(self, *args, **kwargs):
+        return super().predict(*args, **kwargs)[:, :, 1:]
+
+
+class Binary(MaskBranch):
+    """Predicts what is decided already."""
+
+    def predict(self, *args, **kwargs):
+        return super().predict(*args, **kwargs) > 0.5
+
+
+class Whole(MaskBranch):
+    """Predicts one map for all boxes of an image."""
+
+    def predict(self, *args, **kwargs):
+        return super().predict(*args, **kwargs)[:2]
+
+
+class NeedsBoxes(MaskBranch):
+    """Fails where nothing was detected."""
+
+    def predict(self, features, boxes, labels, image, pooled=None):
+        assert len(boxes), "no boxes"
+        return super().predict(features, boxes, labels, image, pooled)
+
+
+SHAPES = "shapes and types"
+
+
 @pytest.mark.parametrize(
     ("head", "test", "says"),
     [
-        (MaskBranch, "shapes and types", "ok$"),
+        (MaskBranch, SHAPES, "ok$"),
+        (Logits, SHAPES, "masks of 3 boxes must be probabilities from 0 to 1: is a sigmoid missing"),
+        (EveryClass, SHAPES, r"must be float32 \(R, S, S\), one map for each box, not float32 \(3, 3, 28, 28\)"),
+        (Tall, SHAPES, r"must be float32 \(R, S, S\), one map for each box, not float32 \(3, 28, 27\)"),
+        (Binary, SHAPES, r"masks of 3 boxes must be float32 \(3, 28, 28\), not bool \(3, 28, 28\)"),
+        (Whole, SHAPES, r"masks of 3 boxes must be float32 \(3, 28, 28\), not float32 \(2, 28, 28\)"),
+        (NeedsBoxes, SHAPES, "AssertionError: no boxes"),
         (MaskBranch, "a gradient for every parameter", "ok$"),
         (MaskBranch, "images without objects", "ok$"),
         (Unused, "a gradient for every parameter", r"no gradient for unused\.weight, unused\.bias"),
