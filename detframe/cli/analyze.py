@@ -7,10 +7,11 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from detframe.cli.arguments import add_config_arguments, base_parser, local_path, natural, positive
 from detframe.cli.common import load_config, log_to_terminal, run_command
+from detframe.cli.media import file_to_write
+from detframe.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     log_to_terminal()
     cfg = load_config(args)
+    file = file_to_write(args.json, "--json") if args.json else None
     import torch
 
     from detframe.modeling import build_detection_model
@@ -53,6 +55,7 @@ def _run(args: argparse.Namespace) -> int:
     image = torch.randint(0, 256, (cfg.INPUT.CHANNELS, *args.size), dtype=torch.uint8).to(model.device)
     rows = analyze(model, [image], args.depth, args.runs)
     sys.stdout.write(table(rows) + "\n")
-    if args.json:
-        Path(args.json).write_text(json.dumps({"size_hw": args.size, "rows": as_dicts(rows)}, indent=1) + "\n")
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps({"size_hw": args.size, "rows": as_dicts(rows)}, indent=1) + "\n")
     return 0

@@ -37,6 +37,7 @@ from detframe.cli.benchmark_steps import (
 )
 from detframe.cli.benchmark_weights import benchmark_weights, without_overrides
 from detframe.cli.common import load_config, log_to_terminal, run_command
+from detframe.cli.media import file_to_write
 from detframe.files import write_text
 
 if TYPE_CHECKING:
@@ -135,9 +136,10 @@ def _run(args: argparse.Namespace) -> int:
     if args.weights:
         args.weights, args.opts = without_overrides(args.weights, args.opts)
     cfg = load_config(args)
+    file = file_to_write(args.json, "--json") if args.json else None
     if args.weights:
         args.batch = args.batch or 1
-        return _written({"machine": machine(), **benchmark_weights(args, cfg)}, args.json)
+        return _written({"machine": machine(), **benchmark_weights(args, cfg)}, file)
     small = set(args.what) <= {"ops", "roofline"}
     args.size, args.batch = args.size or ([320, 416] if small else [480, 640]), args.batch or 2
     results: dict[str, Any] = {"machine": machine(), "size_hw": args.size, "batch": args.batch, "rounds": args.rounds}
@@ -161,12 +163,13 @@ def _run(args: argparse.Namespace) -> int:
         results["evaluation"] = benchmark_evaluation(
             args.images or 500, lambda steps: interleave(steps, args.rounds, cpu)
         )
-    return _written(results, args.json)
+    return _written(results, file)
 
 
-def _written(results: dict[str, Any], file: str | None) -> int:
-    if file:
-        write_text(Path(file), json.dumps(results, indent=1) + "\n")
+def _written(results: dict[str, Any], file: Path | None) -> int:
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps(results, indent=1) + "\n")
     return 0
 
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from detframe.cli.arguments import add_config_arguments, base_parser, local_path, parse
 from detframe.cli.common import load_config, print_config
 from detframe.cli.errors import EXIT_FAILED, guard
+from detframe.cli.media import file_to_write
 from detframe.cli.recipe import add_data_arguments, classes_of, recipe_arguments
-from detframe.config.paths import expanded
 from detframe.engine.terminal import Terminal, show_progress, shown_on, verbosity
 from detframe.errors import InvalidValueError
 from detframe.files import safe_name, write_text
@@ -82,6 +82,7 @@ def _run(args: argparse.Namespace) -> int:
         )
     if args.write and not args.write.endswith(".json"):
         raise InvalidValueError(f"--write takes the name of a COCO file, which ends in .json, not {args.write!r}")
+    target = file_to_write(args.write, "--write").absolute() if args.write else None
     logging.getLogger("detframe").addHandler(logging.NullHandler())  # what is logged of the data is in the findings
     # no lines of OpenCV's own about tags of TIFF files among ours; what it cannot read becomes a finding
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
@@ -102,7 +103,7 @@ def _run(args: argparse.Namespace) -> int:
     model = _model(args, subject, screened)
     more = [*_of_tiles(cfg, subject), *_of_channels(cfg, screened, args.quick), *(model.findings if model else ())]
     screened = screened.with_findings(more)
-    written = _write(subject, screened, expanded(args.write).absolute()) if args.write else None
+    written = _write(subject, screened, target) if target is not None else None
     if args.json:
         text = json.dumps(as_dict(subject.name, subject.folder, screened, model, written), indent=1) + "\n"
     else:

@@ -9,7 +9,7 @@ from typing import Any
 
 from detframe.cli.arguments import add_consent_argument, base_parser, local_path
 from detframe.cli.common import log_to_terminal, run_command
-from detframe.config.paths import expanded
+from detframe.cli.media import file_to_write
 from detframe.files import atomic_write
 
 logger = logging.getLogger(__name__)
@@ -48,15 +48,15 @@ def _run(args: argparse.Namespace) -> int:
     from detframe.compat.export import to_detectron2, to_torchvision
     from detframe.inference import Detector
 
+    output = file_to_write(args.output)
     detector = Detector.load(args.weights, "cpu", allow_custom_imports=args.allow_custom_imports)
     model = detector.model
     state = model.state_dict()
-    output = expanded(args.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
     if args.to == "torchvision":
         content: Any = to_torchvision(state, read_weights(args.like) if args.like else None)
     else:
         content = {"model": to_detectron2(model), "__author__": "detframe"}
+    output.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(output, lambda file: torch.save(content, file))
     classes = detector.meta["class_names"]
     logger.info("%s holds %d tensors for %s; classes in order: %s", output, len(state), args.to, ", ".join(classes))

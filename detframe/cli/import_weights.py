@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from detframe.cli.arguments import add_config_arguments, base_parser, local_path
 from detframe.cli.common import load_config, log_to_terminal, run_command
+from detframe.cli.media import file_to_write
 from detframe.config import ConfigNode
-from detframe.config.paths import expanded
 from detframe.errors import InvalidValueError
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def _run(args: argparse.Namespace) -> int:
     from detframe.compat import load_weights
     from detframe.modeling import build_detection_model
 
+    output = file_to_write(args.output)
     cfg = load_config(args).clone()
     cfg.defrost()
     weights = args.weights or cfg.MODEL.WEIGHTS
@@ -61,7 +62,6 @@ def _run(args: argparse.Namespace) -> int:
     report = load_weights(model, weights)
     logger.info("%s", report.table())
     report.check_complete()
-    output = expanded(args.output)
     output.parent.mkdir(parents=True, exist_ok=True)
     Checkpoint(model.state_dict(), {**describe(cfg, metadata), "iteration": 0, "metrics": {}}).write(output)
     logger.info("%s is a checkpoint of detframe; its classes: %s", output, ", ".join(metadata.class_names[:10]))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detframe.config.paths import expanded
 from detframe.errors import FileAccessError, InvalidValueError, NoPermissionError, NotAFolderError
 
 if TYPE_CHECKING:
@@ -27,7 +28,20 @@ def find_inputs(inputs: Sequence[str]) -> list[Path]:
     return list(found)
 
 
-def check_output(folder: Path) -> None:
+def file_to_write(name: str, option: str = "--output") -> Path:
+    """The file that an option names; `check_output` of its folder, which is made when there is something to write.
+
+    Raises:
+        ValueError: it is a folder. Otherwise as `check_output`.
+    """
+    path = expanded(name)
+    if path.is_dir():
+        raise InvalidValueError(f"{option} {name} is a folder; name a file")
+    check_output(path.parent, option)
+    return path
+
+
+def check_output(folder: Path, option: str = "--output") -> None:
     """Whether files can be made in a folder that may not exist yet; makes nothing.
 
     Raises:
@@ -36,10 +50,10 @@ def check_output(folder: Path) -> None:
     """
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
     if not existing.is_dir():
-        raise NotAFolderError(f"--output {folder} cannot be a folder: {existing} is a file")
+        raise NotAFolderError(f"{option} {folder} cannot be a folder: {existing} is a file")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise NoPermissionError(
-            f"--output {folder} cannot be written: {existing} may not be written; name another folder"
+            f"{option} {folder} cannot be written: {existing} may not be written; name another folder"
         )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from detframe.cli.arguments import base_parser, local_path
 from detframe.cli.common import log_to_terminal, run_command
-from detframe.config.paths import expanded
+from detframe.cli.media import file_to_write
 from detframe.errors import InvalidValueError
 from detframe.storage.folders import is_store
 
@@ -58,13 +58,8 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def html_file(name: str) -> Path:
-    """The file that an argument names, with its folder made.
-
-    Raises:
-        ValueError: it is no HTML file.
-    """
-    path = expanded(name)
+    """The file that --output names. Raises ValueError where it is no HTML file, else as `file_to_write`."""
+    path = file_to_write(name)
     if path.suffix.lower() not in (".html", ".htm"):
         raise InvalidValueError(f"--output {name} must be the name of an HTML file, as report.html")
-    path.parent.mkdir(parents=True, exist_ok=True)
     return path

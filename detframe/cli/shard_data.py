@@ -7,12 +7,14 @@ import logging
 import os
 import tarfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detframe.cli.arguments import base_parser, local_path, whole
 from detframe.cli.common import log_to_terminal, run_command
+from detframe.cli.media import check_output
 from detframe.config.paths import expanded
 from detframe.errors import InvalidValueError, MissingFileError
 from detframe.files import GrowingFile, replacing
@@ -66,14 +68,19 @@ def _run(args: argparse.Namespace) -> int:
 
     if not args.output:
         raise InvalidValueError("--datasets needs --output, a new folder for the tar files")
-    entries = read_catalogs(args.catalog)
-    for name in args.datasets:
-        entry = find_entry(name, entries, args.catalog)
-        folder = expanded(args.output) if len(args.datasets) == 1 else expanded(args.output) / name
-        records = load_records([name], args.catalog, on_missing="raise")
-        shards = pack(records, address_of(entry.images), folder, args.megabytes * MB)
-        logger.info("%s: %d images in %d shards", folder, len(records), shards)
-        logger.info("for the catalog: the entry %s with\n  images: %s", name, folder)
+    entries, output = read_catalogs(args.catalog), expanded(args.output)
+    roots = {name: address_of(find_entry(name, entries, args.catalog).images) for name in args.datasets}
+    folders = {name: output / name if len(roots) > 1 else output for name in roots}
+    check_output(output)
+    for folder in folders.values():
+        _check_empty(folder)
+    read = {name: load_records([name], args.catalog, on_missing="raise") for name in roots}
+    for name, records in read.items():
+        _check_names(records, roots[name])
+    for name, records in read.items():  # nothing was written until here
+        shards = pack(records, roots[name], folders[name], args.megabytes * MB)
+        logger.info("%s: %d images in %d shards", folders[name], len(records), shards)
+        logger.info("for the catalog: the entry %s with\n  images: %s", name, folders[name])
     return 0
 
 
@@ -87,26 +94,53 @@ def pack(records: Records, root: str, folder: Path, size: int) -> int:
 
     Raises:
         ValueError: the folder holds something, or an image lies outside of `root`.
-        OSError: reading or writing fails.
+        OSError: reading or writing fails; what was written is then taken away.
     """
+    _check_empty(folder)
+    _check_names(records, root)
+    fresh, written = not folder.exists(), list[Path]()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with GrowingFile(folder / INDEX) as index:  # which appears last, and whole
+            for number, part in enumerate(_parts(_images(records, root), size)):
+                written.append(folder / f"{number:05d}.tar")
+                index.write(index_line(_write_shard(written[-1], part)))
+    except BaseException:  # an interruption, too
+        for path in written:
+            path.unlink(missing_ok=True)
+        if fresh:
+            with suppress(OSError):  # somebody has put something there
+                folder.rmdir()
+        raise
+    return len(written)
+
+
+def _write_shard(path: Path, part: Iterator[tuple[str, bytes]]) -> Shard:
+    with replacing(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name, data in part:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, BytesIO(data))
+    return read_headers(str(path), path.name, path.stat().st_size)
+
+
+def _check_empty(folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise InvalidValueError(
             f"{folder} is not empty; name a new folder, so that shards of different data do not mix"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    count = 0
-    with GrowingFile(folder / INDEX) as index:  # which appears last, and whole
-        images = _images(records, root)
-        for number, part in enumerate(_parts(images, size)):
-            path = folder / f"{number:05d}.tar"
-            with replacing(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
-                for name, data in part:
-                    member = tarfile.TarInfo(name)
-                    member.size = len(data)
-                    archive.addfile(member, BytesIO(data))
-            index.write(index_line(read_headers(str(path), path.name, path.stat().st_size)))
-            count = number + 1
-    return count
+
+
+def _check_names(records: Records, root: str) -> None:
+    for index in range(len(records)):
+        _name_below(records.file_name(index), root)
+
+
+def _name_below(path: str, root: str) -> str:
+    name = os.path.relpath(path, root) if not path.startswith(f"{root}/") else path[len(root) + 1 :]
+    if name.startswith(".."):
+        raise InvalidValueError(f"{path} lies outside of {root}, the folder of the images: shards have no name for it")
+    return name.replace(os.sep, "/")
 
 
 def _images(records: Records, root: str) -> Iterator[tuple[str, bytes]]:
@@ -116,14 +150,10 @@ def _images(records: Records, root: str) -> Iterator[tuple[str, bytes]]:
     done: set[str] = set()
     for index in range(len(records)):
         path = records.file_name(index)
-        name = os.path.relpath(path, root) if not path.startswith(f"{root}/") else path[len(root) + 1 :]
-        if name.startswith(".."):
-            raise InvalidValueError(
-                f"{path} lies outside of {root}, the folder of the images: shards have no name for it"
-            )
+        name = _name_below(path, root)
         if name not in done:
             done.add(name)
-            yield name.replace(os.sep, "/"), read_image_bytes(path)
+            yield name, read_image_bytes(path)
 
 
 def _parts(images: Iterator[tuple[str, bytes]], size: int) -> Iterator[Iterator[tuple[str, bytes]]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from detframe.cli.arguments import base_parser, local_path
 from detframe.cli.common import log_to_terminal, run_command
+from detframe.cli.media import check_output
 from detframe.config.paths import expanded
 from detframe.errors import FileAccessError
 from detframe.files import safe_name, write_text
@@ -55,8 +56,9 @@ def _run(args: argparse.Namespace) -> int:
 
     folder = expanded(args.output).absolute()
     rows = []
-    for name in args.datasets:
-        records = load_records([name], args.catalog, on_missing="raise")
+    check_output(folder)
+    read = {name: load_records([name], args.catalog, on_missing="raise") for name in args.datasets}
+    for name, records in read.items():
         images, annotations = folder / safe_name(name), folder / "annotations" / f"{safe_name(name)}.json"
         shrink(records, args.factor, images, annotations)
         rows.append(f"{name}_small: {{format: coco, images: {images}, annotations: {annotations}}}")

@@ -212,6 +212,7 @@ def _change(image_id: Any, rows: Sequence[dict[str, Any]]) -> tuple[ChangedImage
 # ---------------------------------------------------------------------------------------------- page
 def write_comparison(path: Path, comparison: Comparison) -> Path:
     """Write the page, and the same numbers as JSON beside it. Raises OSError where they cannot be written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path.with_suffix(".json"), json.dumps(comparison_numbers(comparison), allow_nan=False, indent=1) + "\n")
     write_text(path, render_comparison(comparison))
     return path

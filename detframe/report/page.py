@@ -30,6 +30,7 @@ def write_report(path: Path, report: Report) -> Path:
         OSError: they cannot be written.
     """
     page, numbers = render(report), json.dumps(report_numbers(report), allow_nan=False, indent=1)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path.with_suffix(".json"), numbers + "\n")
     write_text(path, page)
     return path

@@ -7,7 +7,7 @@ import random
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,14 +94,20 @@ class StudyPlace:
 
 @contextmanager
 def begun(folder: Path) -> Iterator[None]:
-    """Where a study that has no file yet cannot begin inside of the `with`, it leaves none: a corrected start may."""
+    """Where a study that has no file yet cannot begin inside of the `with`, it leaves none: a corrected start may.
+
+    Nor does it leave a folder that was not there.
+    """
     path = folder / STUDY_FILE
-    fresh = not path.is_file()
+    fresh, without_folder = not path.is_file(), not folder.exists()
     try:
         yield
     except BaseException:
         if fresh:
             path.unlink(missing_ok=True)
+        if without_folder:
+            with suppress(OSError):  # something else was put there meanwhile, or it was not made
+                folder.rmdir()
         raise
 
 
