@@ -52,7 +52,8 @@ class Command:
     def start(self, *words: str) -> subprocess.Popen[str]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        return subprocess.Popen([*self.words, *words], cwd=self.place, env=environment, **options)
+        command = [*self.words, *words]
+        return subprocess.Popen(command, cwd=self.place, env=environment, start_new_session=True, **options)
 
     def wait_for(self, pattern: str) -> None:
         for _ in range(1200):
@@ -95,3 +96,26 @@ def test_two_processes_share_a_study(tiny, tmp_path: Path):
     assert [row["state"] for row in rows] == ["finished"] * 4
     assert len({row["SOLVER.BASE_LR"] for row in rows}) == 4
     assert said.count("study in") == 1 and "4 trials: 4 finished" in said
+
+
+@pytest.mark.slow
+def test_a_shared_study_goes_on_after_control_c(tiny, tmp_path: Path):
+    """The terminal sends it to all processes at once; both trials go on, and their values are tried once."""
+    command = Command(tiny, tmp_path)
+    words = ("--trials", "3", "--processes", "2")
+    first = command.start(*words)
+    for name in ("trial_0000", "trial_0001"):
+        command.wait_for(f"{name}/model_0000004.pth")
+    os.killpg(first.pid, signal.SIGINT)
+    said, _ = first.communicate(timeout=120)
+    assert first.returncode == 130 and "Traceback" not in said and "the same command goes on with the study" in said, (
+        said
+    )
+    second = command.start(*words)
+    said, _ = second.communicate(timeout=280)
+    assert second.returncode == 0 and "Traceback" not in said, said
+    rows = command.rows()
+    assert [row["trial"] for row in rows][:2] == ["trial_0000", "trial_0001"], said  # the third's number may be higher
+    assert [row["state"] for row in rows] == ["finished"] * 3 and len({row["SOLVER.BASE_LR"] for row in rows}) == 3
+    for name in ("trial_0000", "trial_0001"):
+        assert "going on from" in (command.folder / name / "log.txt").read_text()
