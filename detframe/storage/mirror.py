@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from detframe.errors import InUseError, UnreachableError
+from detframe.errors import FileAccessError, InUseError, UnreachableError
 from detframe.files import write_text
 from detframe.storage.faults import reason
 from detframe.storage.folders import StoreFolder
@@ -60,7 +60,7 @@ class Mirror:
         self._marks = _read_notes(folder)
         self._pointed: dict[str, bytes] = {}  # the content of pointers that was sent
         self._sent_at: dict[str, float] = {}
-        self._failing = False  # which has been said
+        self._failing = self._noteless = False  # which have been said
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -248,7 +248,16 @@ class Mirror:
             return b""
 
     def _write_notes(self) -> None:
-        write_text(self.folder / NOTES, json.dumps({name: list(mark) for name, mark in self._marks.items()}))
+        """Note what was sent. Where that fails, as on a full disk, the store is not at fault: it is sent once more."""
+        try:
+            write_text(self.folder / NOTES, json.dumps({name: list(mark) for name, mark in self._marks.items()}))
+        except FileAccessError as error:
+            if not self._noteless:
+                logger.warning(
+                    "what was sent to %s cannot be noted in %s (%s), and is sent again when the run goes on",
+                    *(self.store, self.folder, reason(error)),
+                )
+            self._noteless = True
 
 
 def _mark(path: Path) -> Mark:

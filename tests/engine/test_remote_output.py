@@ -1,5 +1,6 @@
 """OUTPUT_DIR on an object store: a real server of S3's protocol on the loopback, and fsspec's memory."""
 
+import errno
 import json
 import shutil
 import threading
@@ -13,7 +14,7 @@ from detframe.cli import report
 from detframe.cli.errors import guard
 from detframe.engine import evaluate, output_place, remote_lock, train
 from detframe.engine.output_place import local_folder, weights_in
-from detframe.errors import InUseError, UserError
+from detframe.errors import FileAccessError, InUseError, UserError
 from detframe.inference import Detector
 from detframe.storage import mirror, settings, stores
 from detframe.storage.folders import StoreFolder
@@ -354,3 +355,16 @@ def test_a_refusal_at_the_end_is_told_in_words(in_memory, tmp_path, monkeypatch)
     monkeypatch.setattr(StoreFolder, "put", lambda *a: (_ for _ in ()).throw(ConnectionError("reset")))
     with pytest.raises(UserError, match=r"1 files of the run could not be sent to memory://.*all of it is in "):
         in_memory.finish(0.1)
+
+
+def test_a_full_disk_here_is_not_laid_on_the_store(in_memory, tmp_path, monkeypatch, caplog):
+    def full(*_):
+        raise FileAccessError("cannot write") from OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(mirror, "write_text", full)
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text(name)
+        in_memory.finish(0.1)
+    assert in_memory.store.names() == {"a.txt", "b.txt"}
+    assert "takes nothing" not in caplog.text
+    assert caplog.text.count(f"cannot be noted in {tmp_path} (No space left on device)") == 1
