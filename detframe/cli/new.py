@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,8 +37,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     from detframe.contracts.skeletons import write_skeleton
 
-    folder = Path(args.output)
-    paths = write_skeleton(args.kind, args.name, folder)
-    sys.stdout.write("".join(f"{path}\n" for path in paths))
-    sys.stdout.write(f"next: detframe test-module {folder / args.name}.py\n")
+    paths = write_skeleton(args.kind, args.name, Path(args.output))
+    sys.stdout.write("".join(f"{path}\n" for path in paths) + _following(paths))
     return 0
+
+
+def _following(paths: Sequence[Path]) -> str:
+    """The commands that test what was written; data of a format are first those that its test makes."""
+    module, config, *catalog, test = paths
+    if not catalog:
+        return f"next: detframe test-module {shlex.quote(str(module))}\n"
+    folder = (
+        "" if module.parent == Path() else f"cd {shlex.quote(str(module.parent))} && "
+    )  # catalogs are named from here
+    return (
+        f"next: python -m pytest {shlex.quote(str(test))}\n"
+        f"and once {catalog[0]} names your files: "
+        f"{folder}detframe test-module {module.name} --config-file {config.name}\n"
+    )

@@ -23,7 +23,7 @@ from detframe.registry import BACKBONES, LOSSES, MASK_HEADS, RPN_HEADS
 from detframe.structures import Prediction
 
 Test = tuple[str, Callable[[], None]]
-STEPS, RATE = 30, 2e-3  # enough to learn two images by heart a little
+STEPS, RATE = 30, 2e-3  # enough to begin to overfit two images
 
 
 def tests_of(place: Place) -> list[Test]:

@@ -11,7 +11,7 @@ from detframe.data import Records, TiledRecords, repeat_factors
 from detframe.data.repeats import image_repeats, images_with_class, sampler_name, tile_kinds
 
 _RAREST = 10  # classes that the log names
-_MANY = 20  # times an epoch that an image comes, from which on it is learned by heart
+_MANY = 20  # times an epoch that an image comes, from which on a model overfits it
 
 
 def describe_sampling(cfg: ConfigNode, records: Records) -> str:
@@ -84,6 +84,6 @@ def _warnings(cfg: ConfigNode, name: str, records: Records) -> Iterator[str]:
         count = int((factors > _MANY).sum())
         yield (
             f"{count} of the images of {name} come more than {_MANY} times an epoch, {records.file_name(most)} "
-            f"{often:.0f} times: a model learns these by heart. DATALOADER.SAMPLER repeat_factor is milder than "
+            f"{often:.0f} times: a model overfits these. DATALOADER.SAMPLER repeat_factor is milder than "
             "class_balanced; shares that few images fill can be smaller"
         )

@@ -73,7 +73,7 @@ MOST_DETECTIONS = 1000
 IMAGES_SEEN = 12_000  # of a training without --minutes and --epochs, from weights of ImageNet
 EPOCHS = (12.0, 60.0)  # at least and at most, then
 SCRATCH_FACTOR = 3.0  # from random weights a training needs more
-MOST_EPOCHS = 100.0  # that --minutes is filled with: more are learnt by heart
+MOST_EPOCHS = 100.0  # that --minutes is filled with: more overfit
 DEFAULT_MINUTES = {"cpu": 30.0, "gpu": 120.0}  # that a training without --minutes and --epochs may take
 KEPT = 2  # training checkpoints: one to go on from, one in case it is damaged
 
@@ -307,7 +307,7 @@ def _wanted_length(wish: Wish, facts: DataFacts, machine: Machine, batch: int, p
         note = " (what a training takes at most that neither --minutes nor --epochs limits)"
         return by_minutes(minutes, pace, facts.val_images, steps_of(epochs, facts.images, batch), why, note)
     most = MOST_EPOCHS * (1 if wish.weights.value else SCRATCH_FACTOR)
-    why = f"{most:g} epochs of {facts.images} {facts.views}: more would be learnt by heart, though there were time"
+    why = f"{most:g} epochs of {facts.images} {facts.views}: more would overfit, though there were time"
     return by_minutes(wish.minutes, pace, facts.val_images, steps_of(most, facts.images, batch), why)
 
 

@@ -77,20 +77,11 @@ def test_ten_lines_say_where_things_are():
     assert len(table(section("Where is ..."), "what")) == 10
 
 
-@pytest.mark.parametrize("row", table(section("How many files one opens"), "question"), ids=lambda row: row[0])
-def test_as_many_files_as_are_counted(row: list[str]):
-    _, before, after, listed = row
-    files = quoted(listed)
-    assert len(set(files)) == len(files) == int(after)
+@pytest.mark.parametrize("row", table(section("What to read for a change"), "question"), ids=lambda row: row[0])
+def test_files_that_answer_a_question_are_there(row: list[str]):
+    files = quoted(row[1])
+    assert files and len(set(files)) == len(files)
     assert not [file for file in files if not (PACKAGE / file).is_file()]
-    assert int(before) > 0
-
-
-def test_what_is_said_of_the_counts():
-    counts = [(int(row[1]), int(row[2])) for row in table(section("How many files one opens"), "question")]
-    fell, rose = sum(after < before for before, after in counts), sum(after > before for before, after in counts)
-    assert (len(counts), fell, rose) == (10, 5, 1)
-    assert "Five fell, four stayed, and one rose" in PAGE
 
 
 def test_files_and_folders_in_the_page_exist():

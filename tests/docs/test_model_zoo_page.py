@@ -77,3 +77,10 @@ def test_results_are_copied_with_links_from_the_root(tool):
         "[a](docs/b.md), [c](configs/d.yaml), [e](https://f.g)"
     )
     assert "68.4" in tool.results() and "python tools/train_efpn.py --stages" in tool.results()
+
+
+def test_a_config_in_no_table_is_an_error(tool):
+    text = PAGE.replace(" fcos/*dcnv2* fcos/* -->", " -->")
+    assert text != PAGE
+    with pytest.raises(SystemExit, match=r"MODEL_ZOO\.md has no table for fcos/fcos_\S+\.yaml.*: write a pattern"):
+        tool.page(text, tool.read_measured())

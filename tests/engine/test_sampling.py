@@ -63,7 +63,7 @@ def test_the_log_says_what_comes_of_the_keys(records):
 def test_images_that_come_too_often_are_warned_of(records):
     (line,) = sampling_warnings(config("DATALOADER.SAMPLER", "class_balanced"), {"mine": records})
     assert line.startswith("1 of the images of mine come more than 20 times an epoch, ")
-    assert "50.png 50 times: a model learns these by heart. DATALOADER.SAMPLER repeat_factor is milder" in line
+    assert "50.png 50 times: a model overfits these. DATALOADER.SAMPLER repeat_factor is milder" in line
     assert sampling_warnings(config("DATALOADER.REPEAT_THRESHOLD", 0.5), {"mine": records}) == []
 
 

@@ -266,7 +266,7 @@ def test_minutes_become_steps_by_the_pace():
 
 def test_time_beyond_use_is_not_filled():
     made = {choice.key: choice for choice in choose(facts(images=20), TWO_CORES, wish(minutes=600), Pace(step=0.1))}
-    assert made["SOLVER.MAX_ITER"].value == 1000 and "learnt by heart" in made["SOLVER.MAX_ITER"].reason
+    assert made["SOLVER.MAX_ITER"].value == 1000 and "more would overfit" in made["SOLVER.MAX_ITER"].reason
 
 
 def test_without_a_wish_the_length_is_chosen_and_said():

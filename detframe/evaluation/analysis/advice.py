@@ -58,7 +58,7 @@ def curve_advice(
     numbers = {"best_iteration": best, "lowest": lowest, "last_iteration": end, "last": last}
     if last >= lowest + _RISE * abs(lowest) and last > lowest and best <= end - _TAIL * (end - points[0][0]):
         falls = _falls(training, best)
-        why = "while the training loss falls on: the model learns the training images by heart" if falls else ""
+        why = "while the training loss falls on: the model overfits the training images" if falls else ""
         text = (
             f"The validation loss is lowest at iteration {best} ({lowest:.3g}) and rises to {last:.3g} at {end}"
             f"{', ' + why if why else ''}. Stop earlier, use the best checkpoint, or add data and augmentation."
