@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import math
 import shutil
@@ -20,7 +19,7 @@ from detframe.engine.loggers.processes import check_loggers
 from detframe.engine.loggers.sent import Sent, Tail, placed
 from detframe.engine.metrics_file import MetricsFile
 from detframe.registry import LOGGERS
-from tests.engine.away import OWN, closed_port, silent_server
+from tests.engine.away import OWN, closed_port, history, silent_server
 from tests.engine.written import rows
 
 RUN = ("TEST.EVAL_PERIOD", 4, "SOLVER.BACKBONE_LR_FACTOR", 0.5, "SOLVER.MAX_ITER", 6, "SOLVER.IMAGE_PERIOD", 4)
@@ -178,43 +177,6 @@ def test_mlflow_has_every_point_once_over_a_crash(tiny, tmp_path, monkeypatch, c
     assert {"config.yaml", "report.html", "images"} <= files
     assert len(client.list_artifacts(run.info.run_id, "images")) == len(list((tmp_path / "out/images").glob("*.png")))
     assert not warned(caplog)
-
-
-def records(path):
-    """The records of a file of wandb: protocol buffers, in LevelDB's log format behind a header of 7 bytes.
-
-    Blocks of 32 KiB hold pieces, each behind a checksum (4 bytes), its length (2) and its kind (1): a whole record, or
-    the first, a middle or the last part of one.
-    """
-    from wandb.proto import wandb_internal_pb2
-
-    data, at, whole = path.read_bytes(), 7, b""
-    while at + 7 <= len(data):
-        left = 32768 - at % 32768
-        if left < 7:  # the rest of the block is filled up
-            at += left
-            continue
-        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
-        whole = (b"" if kind in (1, 2) else whole) + data[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):
-            yield wandb_internal_pb2.Record.FromString(whole)
-
-
-def history(folder):
-    """All that is in the offline runs of a folder, in order: ids, config, rows, files."""
-    ids, config, rows, files = set(), {}, [], set()
-    for record in (r for path in sorted(folder.glob("wandb/offline-run-*/*.wandb")) for r in records(path)):
-        kind = record.WhichOneof("record_type")
-        if kind == "run":
-            ids.add(record.run.run_id)
-            config = {item.key: json.loads(item.value_json) for item in record.run.config.update}
-        elif kind == "history":
-            items = {(item.key or "/".join(item.nested_key)): item.value_json for item in record.history.item}
-            rows.append({key: json.loads(value) for key, value in items.items()})
-        elif kind == "files":
-            files |= {file.path for file in record.files.files}
-    return ids, config, rows, files
 
 
 @pytest.mark.slow
