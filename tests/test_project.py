@@ -136,3 +136,32 @@ def test_links_of_a_release_lead_into_its_repository(repository: str, expected: 
     words = {"env": {"DETFRAME_REPOSITORY": repository}, "capture_output": True, "text": True}
     done = subprocess.run([sys.executable, "-c", SETUP], cwd=ROOT, **words)
     assert expected in done.stdout and done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the workflow runs on Linux")
+def test_the_root_has_the_page_for_addresses_that_lead_nowhere(tmp_path: Path) -> None:
+    """The step of .github/workflows/site.yml: with main alone, again without a change, and after a release."""
+    script = _workflow("site")["jobs"]["deploy"]["steps"][-1]["run"]
+    remote, clone = tmp_path / "remote.git", tmp_path / "clone"
+    git = ["git", "-C", str(clone)]
+    subprocess.run(["git", "init", "-q", "--bare", str(remote)], check=True)
+    subprocess.run(["git", "init", "-q", "-b", "gh-pages", str(clone)], check=True)
+    for words in (
+        ["remote", "add", "origin", str(remote)],
+        ["config", "user.name", "a"],
+        ["config", "user.email", "a@b"],
+    ):
+        subprocess.run([*git, *words], check=True)
+    for text, version in (("of main", "main"), ("of main", "main"), ("of 1.0", "1.0")):
+        subprocess.run([*git, "checkout", "-q", "gh-pages"], check=version != "main")
+        (clone / version).mkdir(exist_ok=True)
+        (clone / version / "404.html").write_text(text)
+        if version == "1.0":
+            (clone / "latest").symlink_to("1.0")
+        subprocess.run([*git, "add", "-A"], check=True)
+        subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", version], check=True)
+        subprocess.run([*git, "checkout", "-q", "--detach"], check=True)
+        subprocess.run(["bash", "-e", "-c", script], cwd=clone, check=True, capture_output=True)
+        subprocess.run([*git, "worktree", "remove", "../pages"], check=True)
+        shown = subprocess.run(["git", "-C", str(remote), "show", "gh-pages:404.html"], capture_output=True, text=True)
+        assert shown.stdout == text

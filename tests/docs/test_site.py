@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.server
+import os
 import re
 import shutil
 import subprocess
@@ -248,9 +249,14 @@ def test_versions_can_be_chosen(chromium: Browser, tmp_path: Path):
         subprocess.run([*git, "config", setting, "detframe"], check=True)
     for version in (["main"], ["1.0", "latest"]):
         command = [str(Path(sys.executable).parent / "mike"), "deploy", *version]
-        deployed = subprocess.run(command, cwd=clone, capture_output=True, text=True)
+        environment = {**os.environ, "SITE_URL": "https://example.org/detframe/"}
+        deployed = subprocess.run(command, cwd=clone, capture_output=True, text=True, env=environment)
         assert deployed.returncode == 0, deployed.stderr
     subprocess.run([*git, "checkout", "-q", "gh-pages"], check=True)
+    missing = (clone / "main" / "404.html").read_text(encoding="utf-8")  # it is shown at any address
+    addresses = re.findall(r'(?:href|src)="([^"#]+)"', missing)
+    assert "/detframe/main/index.html" in addresses
+    assert all(re.match(r"/detframe/main/|https?://|data:", address) for address in addresses)
     with served(clone) as address:
         chromium.open(address + "latest/index.html")
         chromium.wait("document.querySelectorAll('.md-version__link').length === 2")
