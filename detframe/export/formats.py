@@ -19,7 +19,6 @@ from detframe.backends import ModelCard
 from detframe.backends.card import KEY
 from detframe.errors import InvalidValueError, MissingModuleError, UnknownNameError
 from detframe.export.example_sizes import sizes_of_example
-from detframe.export.onnx_ops import translations
 from detframe.registry import nearest
 
 OPSET = 18
@@ -57,6 +56,8 @@ def write_onnx(
     """
     import onnx
     from onnxscript import optimizer
+
+    from detframe.export.onnx_ops import translations
 
     with quiet():
         try:

@@ -6,6 +6,8 @@ import copy
 import errno
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import onnx
@@ -238,6 +240,21 @@ def test_packages_that_are_missing(tmp_path: Path, monkeypatch):
     with pytest.raises(MissingModuleError, match="pip install onnxscript onnxruntime"):
         Plan.of(tmp_path / "a.onnx")
     assert Plan.of(tmp_path / "a.pt2").format.name == "torch"
+
+
+def test_without_the_packages_of_onnx_the_command_says_what_to_install(tmp_path: Path):
+    code = (
+        "import sys; sys.modules.update(onnx=None, onnxscript=None)\n"
+        "from detframe.cli.main import main; sys.exit(main(['export', '--weights', 'w.pth', '--output', sys.argv[1]]))"
+    )
+    said = {}
+    for name in ("a.onnx", "a.pt2"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / name)], capture_output=True, text=True, check=False
+        )
+        said[name] = done.stderr
+        assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "pip install onnx onnxscript" in said["a.onnx"] and "w.pth does not exist" in said["a.pt2"]
 
 
 def test_a_size_that_the_network_cannot_see(tiny_model, tmp_path: Path):
