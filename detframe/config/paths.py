@@ -16,6 +16,7 @@ from detframe.files import is_full_disk
 PACKAGE = Path(__file__).resolve().parent.parent
 _OF_A_PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG}
 _OF_A_PLACE |= {errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT, errno.ELOOP}  # what no other place would say
+CACHE_VARIABLE = "the environment variable DETFRAME_CACHE"
 _PAGE = re.compile(r" \((docs/\w+\.md)\)")
 
 
@@ -68,13 +69,14 @@ def cache_is_off() -> bool:
 
 
 @contextlib.contextmanager
-def writing_cache(folder: Path, what: str, also: str = "") -> Iterator[None]:
+def writing_cache(folder: Path, what: str, also: str = "", named_by: str = CACHE_VARIABLE) -> Iterator[None]:
     """Around what writes below the cache: a disk that is full or read-only is told with what names another one.
 
     Args:
         folder: where it writes.
         what: it is, for the message.
         also: what else makes room, or leads elsewhere, as a clause.
+        named_by: what says where the folder is.
 
     Raises:
         OSError: the folder cannot be written. Other errors, and those in words, pass as they are.
@@ -87,16 +89,15 @@ def writing_cache(folder: Path, what: str, also: str = "") -> Iterator[None]:
         if error.errno not in _OF_A_PLACE:
             raise
         kind = NoPermissionError if isinstance(error, PermissionError) else FileAccessError
-        raise kind(cannot_write_cache(folder, what, error, also)) from error
+        raise kind(_cannot_write(folder, what, error, also, named_by)) from error
 
 
-def cannot_write_cache(folder: Path, what: str, error: OSError, also: str = "") -> str:
-    """What is said of an error of `writing_cache`."""
+def _cannot_write(folder: Path, what: str, error: OSError, also: str, named_by: str) -> str:
     room = "make room, or " if is_full_disk(error) else ""
     more = f" ({also})" if also else ""
     return (
-        f"{what}, {folder}, cannot be written: {error.strerror or error}. Its place is the cache: {room}set the "
-        f"environment variable DETFRAME_CACHE to a folder {'with room' if room else 'that can be written'}{more}"
+        f"{what}, {folder}, cannot be written: {error.strerror or error}; {room}set {named_by} to a folder "
+        f"{'with room' if room else 'that can be written'}{more}"
     )
 
 

@@ -68,8 +68,10 @@ def storage_folder() -> Path:
 
 def writing_here(folder: Path) -> AbstractContextManager[None]:
     """Around what writes below `storage_folder`: an error says what names another one."""
-    also = "DATALOADER.CACHE_DIR moves these copies alone, and a lower DATALOADER.CACHE_GB keeps fewer of them"
-    return writing_cache(folder, "the folder of copies from other machines", also)
+    what, fewer = "the folder of copies from other machines", "a lower DATALOADER.CACHE_GB keeps fewer of them"
+    if _settings.cache_dir:  # the variable would change nothing
+        return writing_cache(folder, what, fewer, "DATALOADER.CACHE_DIR")
+    return writing_cache(folder, what, f"DATALOADER.CACHE_DIR moves these copies alone, and {fewer}")
 
 
 def current() -> Settings:

@@ -15,7 +15,7 @@ from detframe.data import load_records
 from detframe.engine.output_place import output_place
 from detframe.engine.store_copies import borrowed
 from detframe.errors import FileAccessError, UserError
-from detframe.storage import here, opened, shards
+from detframe.storage import Settings, here, opened, shards, using
 from tests.bucket_server import Bucket
 from tests.storage.test_shards import _nothing_known as _nothing_known
 from tests.storage.test_shards import make_tar
@@ -90,7 +90,7 @@ for name, use in USERS.items():
 @pytest.mark.parametrize(
     ("options", "reason", "remedy"),
     [
-        ("ro,size=64k", "Read-only file system", ": set the environment variable DETFRAME_CACHE to"),
+        ("ro,size=64k", "Read-only file system", "; set the environment variable DETFRAME_CACHE to"),
         (
             "size=8k,nr_inodes=1",
             "No space left",
@@ -111,6 +111,15 @@ def test_a_real_disk(filled: Bucket, tmp_path: Path, options: str, reason: str, 
     assert said.keys() == USERS.keys(), done.stderr
     for name, text in said.items():
         assert reason in text and remedy in text, (name, text)
+
+
+def test_a_folder_of_copies_that_a_key_names(filled: Bucket, tmp_path: Path) -> None:
+    place = tmp_path / "copies"
+    place.write_text("a file")
+    with using(Settings(cache_dir=str(place))), pytest.raises(FileAccessError) as error:
+        opened(f"{filled.address}/images/1.jpg")
+    assert "set DATALOADER.CACHE_DIR to a folder that can be written" in str(error.value)
+    assert "DETFRAME_CACHE" not in str(error.value)
 
 
 def test_what_is_not_the_caches_fault_is_not_laid_on_it(
