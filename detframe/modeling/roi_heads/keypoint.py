@@ -79,7 +79,7 @@ class KeypointBranch(nn.Module):
         """`loss_keypoint`: cross entropy among the cells of each visible keypoint's heatmap. Foreground RoIs only.
 
         Raises:
-            ValueError: the targets have no keypoints.
+            ValueError: the targets have no keypoints, or another number of them than the model.
         """
         if gt.keypoints is None:
             raise InvalidValueError(
@@ -88,8 +88,8 @@ class KeypointBranch(nn.Module):
         logits = self.heatmaps(features, regions.boxes, regions.image)
         if gt.keypoints.shape[2] != logits.shape[1]:
             raise InvalidValueError(
-                f"the targets have {gt.keypoints.shape[2]} keypoints an object, the model has {logits.shape[1]} "
-                "(MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS)"
+                f"the targets have {gt.keypoints.shape[2]} keypoints an object, the model has {logits.shape[1]}: "
+                f"build it with MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS {gt.keypoints.shape[2]}"
             )
         keypoints = gt.keypoints[regions.image, regions.gt_index]
         cells, valid = keypoints_to_cells(keypoints, regions.boxes, logits.shape[-1])
