@@ -108,7 +108,8 @@ class Mirror:
     def left(self) -> list[str]:
         """The files that the store does not have as they are."""
         found = self._found()
-        late = [name for name in self.pointers if name in found and self._pointed.get(name) != self._content(name)]
+        pointed = {name: self._content(name) for name in self.pointers}
+        late = [name for name, content in pointed.items() if content and self._pointed.get(name) != content]
         gone = self._marks.keys() - found.keys()
         return [name for name in found if name not in self.pointers and self._marks.get(name) != found[name]] + [
             *late,

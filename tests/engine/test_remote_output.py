@@ -157,6 +157,37 @@ def test_a_cut_object_is_passed_over(remote, server, caplog):
     assert len(server.content("run/model_0000004.pth")) == len(whole)
 
 
+HALF = {
+    "the pointer came, its checkpoint did not": ("model_0000004.pth", None),
+    "bytes of the checkpoint are others": ("model_0000004.pth", lambda data: data[:-400] + b"?" * 300 + data[-100:]),
+    "the checkpoint is empty": ("model_0000004.pth", lambda data: b""),
+    "the pointer is cut": ("last_checkpoint", lambda data: data[:8]),
+    "the pointer is empty": ("last_checkpoint", lambda data: b""),
+    "the lock is cut": (".run.json", lambda data: data[:20]),
+    "the config is cut": ("config.yaml", lambda data: data[: len(data) // 2]),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", HALF)
+def test_what_was_uploaded_by_half_stops_no_run(remote, server, what):
+    """A bare machine goes on from what is whole there, and what it leaves is as if nothing had been."""
+    name, damage = HALF[what]
+    train(remote("run", "DATASETS.TEST", ()))
+    model, rows = final(server, "run")["model"], server.content("run/metrics.jsonl").splitlines()
+    if damage is None:
+        server.client.delete_object(Bucket="runs", Key=f"run/{name}")
+    else:
+        server.put(f"run/{name}", damage(server.content(f"run/{name}")))
+    forget("run")
+    train(remote("run", "DATASETS.TEST", ()), resume=True)
+    again = final(server, "run")["model"]
+    assert all(torch.equal(value, again[key]) for key, value in model.items())
+    steps = [json.loads(row)["iteration"] for row in server.content("run/metrics.jsonl").splitlines()]
+    assert steps == [json.loads(row)["iteration"] for row in rows]
+    assert Checkpoint.of(final(server, "run", "model_0000004.pth"), what).iteration == 4
+
+
 def test_an_upload_that_was_broken_off_leaves_nothing(remote, server, monkeypatch):
     """A part of a large object that was sent is not an object."""
     upload = server.client.create_multipart_upload(Bucket="runs", Key="run/model_0000002.pth")
@@ -327,6 +358,15 @@ def test_a_pointer_comes_after_what_it_names_and_goes_before_it(in_memory, tmp_p
         *(("put", "model_0000004.pth"), ("write", "last_checkpoint"), ("remove", "model_0000002.pth")),
     ]
     assert in_memory.store.names() == {"model_0000004.pth", "last_checkpoint"}
+
+
+def test_an_empty_pointer_names_nothing_and_keeps_nobody_waiting(in_memory, tmp_path, monkeypatch):
+    rounds = []
+    monkeypatch.setattr(in_memory, "check", lambda: rounds.append(1) if len(rounds) < 5 else pytest.fail("for ever"))
+    (tmp_path / "last_checkpoint").touch()
+    (tmp_path / "model_0000002.pth").write_bytes(b"x")
+    in_memory.finish(1)
+    assert in_memory.store.names() == {"model_0000002.pth"}
 
 
 def test_temporary_files_and_what_was_sent_already_are_left_out(in_memory, tmp_path, monkeypatch):
