@@ -85,7 +85,7 @@ BROKEN = [
         PROCESS,
         "as a training starts it, it ended with an error: the server said no",
     ),
-    ("self._write(status)", "__import__('time').sleep(60)", PROCESS, "it was not at its end after 4 seconds"),
+    ("self._write(status)", "__import__('time').sleep(60)", PROCESS, "it was not at its end after 2 seconds"),
     (
         "from pathlib import Path\n",
         "from pathlib import Path\nPath('began.txt').write_text('')\n",
@@ -105,7 +105,7 @@ BROKEN = [
 def test_what_is_broken_is_named(
     old: str, new: str, test: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(logger_members, "SECONDS", 4.0 if "sleep" in new else 60.0)
+    monkeypatch.setattr(logger_members, "SECONDS", 2.0 if "sleep" in new else 60.0)
     result = found("logger", broken("logger", old, new, tmp_path), test)
     assert re.search(says, str(result)), result
 
