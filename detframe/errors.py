@@ -107,6 +107,10 @@ class FileAccessError(UserError, OSError):
     """Reading or writing failed: a full disk, a device that is gone."""
 
 
+class CacheError(UserError, OSError):
+    """The cache of this machine cannot be written: none of the files that it is to hold is at fault."""
+
+
 class InUseError(UserError, BlockingIOError):
     """A folder in which another run is at work."""
 

@@ -16,7 +16,7 @@ from typing import IO, Any, NamedTuple
 import torch
 
 from detframe.config.paths import cache_root, writing_cache
-from detframe.errors import DownloadError, FileAccessError, InvalidValueError, MissingFileError, NoPermissionError
+from detframe.errors import CacheError, DownloadError, InvalidValueError, MissingFileError
 from detframe.files import replacing, safe_name
 from detframe.web import opened, pieces
 
@@ -79,7 +79,7 @@ def download(url: str, timeout: float = TIMEOUT) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             logger.info("downloading %s to %s", address, path)
             _fetch(address, path, expected, sealed, timeout)
-    except (FileAccessError, NoPermissionError):
+    except CacheError:
         raise
     except (OSError, http.client.HTTPException) as error:
         raise DownloadError(

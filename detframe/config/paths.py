@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from detframe.errors import FileAccessError, MissingFileError, NoPermissionError, UserError
+from detframe.errors import CacheError, MissingFileError, UserError
 from detframe.files import is_full_disk
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -79,7 +79,7 @@ def writing_cache(folder: Path, what: str, also: str = "", named_by: str = CACHE
         named_by: what says where the folder is.
 
     Raises:
-        OSError: the folder cannot be written. Other errors, and those in words, pass as they are.
+        CacheError: the folder cannot be written. Other errors, and those in words, pass as they are.
     """
     try:
         yield
@@ -88,8 +88,7 @@ def writing_cache(folder: Path, what: str, also: str = "", named_by: str = CACHE
     except OSError as error:
         if error.errno not in _OF_A_PLACE:
             raise
-        kind = NoPermissionError if isinstance(error, PermissionError) else FileAccessError
-        raise kind(_cannot_write(folder, what, error, also, named_by)) from error
+        raise CacheError(_cannot_write(folder, what, error, also, named_by)) from error
 
 
 def _cannot_write(folder: Path, what: str, error: OSError, also: str, named_by: str) -> str:

@@ -12,7 +12,7 @@ import torch
 
 from detframe.compat import read_weights
 from detframe.compat.download import cache_path, download, split_digest
-from detframe.errors import FileAccessError
+from detframe.errors import CacheError
 
 
 def put(files, path, content, promised=None):
@@ -172,15 +172,13 @@ def test_a_cache_that_cannot_be_written_names_the_variable(site, tmp_path, monke
     put(files, "/w.pth", b"content")
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DETFRAME_CACHE", str(tmp_path / "file"))
-    with pytest.raises(
-        FileAccessError, match="the environment variable DETFRAME_CACHE to a folder that can be written"
-    ):
+    with pytest.raises(CacheError, match="the environment variable DETFRAME_CACHE to a folder that can be written"):
         download(f"{address}/w.pth")
     monkeypatch.setenv("DETFRAME_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(
         "detframe.compat.download._copy", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full"))
     )
-    with pytest.raises(FileAccessError, match=r"w\.pth is downloaded.*full.*make room, or set .* DETFRAME_CACHE"):
+    with pytest.raises(CacheError, match=r"w\.pth is downloaded.*full.*make room, or set .* DETFRAME_CACHE"):
         download(f"{address}/w.pth")
     assert leftovers(tmp_path) == []
 

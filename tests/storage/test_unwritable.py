@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from detframe.data import load_records
+from detframe.data.images import IMAGE_FAULTS
 from detframe.engine.output_place import output_place
 from detframe.engine.store_copies import borrowed
-from detframe.errors import FileAccessError, UserError
+from detframe.errors import CacheError, UserError
 from detframe.storage import Settings, here, opened, shards, using
 from tests.bucket_server import Bucket
 from tests.storage.test_shards import _nothing_known as _nothing_known
@@ -35,6 +36,15 @@ def seek_missing(address: str) -> None:
     load_records(["cats"], str(catalog))
 
 
+def seek_sizes(address: str) -> None:
+    """Read the sizes of images that annotations do not say; one that cannot be read would be left out."""
+    folder = Path(os.environ["WORK"])
+    (folder / "unsized.json").write_text(ANNOTATIONS.replace(', "height": 9, "width": 9', ""))
+    catalog = folder / "catalog.yaml"
+    catalog.write_text(f"cats: {{format: coco, images: '{address}/images', annotations: '{folder}/unsized.json'}}")
+    load_records(["cats"], str(catalog), on_missing="skip")
+
+
 def borrow(address: str) -> None:
     with borrowed(f"{address}/run"):
         pass
@@ -47,6 +57,7 @@ USERS: dict[str, Callable[[str], object]] = {
     "shards": lambda address: shards.prepare(f"{address}/shards"),
     "folder without shards": lambda address: shards.prepare(f"{address}/images"),
     "missing images": seek_missing,
+    "sizes of images": seek_sizes,
     "run": lambda address: output_place(f"{address}/run").look(resume=False),
     "run that goes on": lambda address: output_place(f"{address}/run").look(resume=True),
     "evaluation of a run": borrow,
@@ -68,11 +79,12 @@ def test_a_cache_that_is_no_folder(filled: Bucket, tmp_path: Path, monkeypatch: 
     place = tmp_path / "cache"
     place.write_text("a file")
     monkeypatch.setenv("DETFRAME_CACHE", str(place))
-    with pytest.raises(FileAccessError, match=r"cannot be written: (Not a directory|File exists)") as error:
+    with pytest.raises(CacheError, match=r"cannot be written: (Not a directory|File exists)") as error:
         USERS[user](filled.address)
     said = str(error.value)
     assert str(place) in said and "variable DETFRAME_CACHE to a folder that can be written" in said
     assert "set another OUTPUT_DIR" not in said
+    assert not isinstance(error.value, IMAGE_FAULTS)  # with ON_ERROR skip, these leave images out
 
 
 MOUNTED = """
@@ -116,7 +128,7 @@ def test_a_real_disk(filled: Bucket, tmp_path: Path, options: str, reason: str, 
 def test_a_folder_of_copies_that_a_key_names(filled: Bucket, tmp_path: Path) -> None:
     place = tmp_path / "copies"
     place.write_text("a file")
-    with using(Settings(cache_dir=str(place))), pytest.raises(FileAccessError) as error:
+    with using(Settings(cache_dir=str(place))), pytest.raises(CacheError) as error:
         opened(f"{filled.address}/images/1.jpg")
     assert "set DATALOADER.CACHE_DIR to a folder that can be written" in str(error.value)
     assert "DETFRAME_CACHE" not in str(error.value)
