@@ -48,8 +48,11 @@ def silent_server():
                 except OSError:
                     return
 
-        threading.Thread(target=accept, daemon=True).start()
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
         yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)  # wakes the thread, which would else take one more connection and leave it
+        thread.join(10)
         for connection in held:
             connection.close()
 
