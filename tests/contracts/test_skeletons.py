@@ -17,6 +17,7 @@ from detframe.contracts.skeletons import KINDS, write_skeleton
 from detframe.errors import InvalidValueError, UnknownNameError
 from detframe.modeling import build_detection_model
 
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = {kind: f"my_{kind.replace('-', '_')}" for kind in KINDS}
 
 
@@ -44,6 +45,20 @@ def test_the_test_of_a_skeleton_passes(kind: str, tmp_path: Path, run_python):
 def test_the_test_of_any_skeleton_passes(kind: str, tmp_path: Path, run_python):
     write_skeleton(kind, NAMES[kind], tmp_path)
     done = run_python("-m", "pytest", "-q", "-p", "no:cacheprovider", f"test_{NAMES[kind]}.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_skeletons_keep_the_rules_of_detframe(tmp_path: Path, run_python):
+    """So that a module of one's own may move into detframe as it is: layout, lint, types."""
+    pytest.importorskip("mypy")
+    for kind, name in NAMES.items():
+        write_skeleton(kind, name, tmp_path)
+    config, modules = ROOT / "pyproject.toml", sorted(tmp_path.glob("my_*.py"))
+    assert len(modules) == len(KINDS)
+    for words in (("check",), ("format", "--check")):
+        done = run_python("-m", "ruff", *words, "--config", config, "--no-cache", tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+    done = run_python("-m", "mypy", "--config-file", config, *modules, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
