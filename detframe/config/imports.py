@@ -19,6 +19,7 @@ from pathlib import Path
 from detframe.config.paths import expanded
 from detframe.errors import InvalidValueError, MissingFileError, MissingModuleError
 
+_PACKAGE = Path(__file__).resolve().parents[1]
 _MODULE_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _imported: dict[Path, str] = {}  # files that were imported here, and the digests of what they held
 
@@ -27,7 +28,8 @@ def import_custom_modules(names: Sequence[str], beside: str | Path | None = None
     """Import modules ("my_pkg.my_backbone") and files ("path/to/file.py") for the sake of what they register.
 
     A file is looked for in the working folder, then in the folder `beside` (where the config file or the checkpoint
-    lies), and then by its bare name in both, so that a checkpoint and its module can move together.
+    lies), and then by its bare name in both, so that a checkpoint and its module can move together. What this process
+    has imported before, in whatever way, does not run again; a file of detframe is imported as the module that it is.
 
     Raises:
         FileNotFoundError: a file does not exist.
@@ -127,8 +129,11 @@ def _import_file(name: str, beside: str | Path | None) -> None:
     if path is None:
         looked = " or ".join(str(candidate) for candidate in _candidates(name, beside))
         raise MissingFileError(f"CUSTOM_IMPORTS names {name!r}; there is no such file at {looked}")
+    if path.is_relative_to(_PACKAGE):
+        importlib.import_module(".".join(path.relative_to(_PACKAGE.parent).with_suffix("").parts))
+        return
     module_name = f"detframe_custom_{path.stem}_{hashlib.sha1(str(path).encode()).hexdigest()[:8]}"
-    if module_name in sys.modules:
+    if module_name in sys.modules or path in _files_of_modules():
         return
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:

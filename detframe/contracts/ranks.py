@@ -16,7 +16,9 @@ from detframe.parallel.joining import process_group
 from detframe.parallel.launching import launch
 
 MINUTES = 0.5  # that a process waits for the other one
-TOLERANCE = 1e-4  # of the largest entry of a gradient
+# Of a gradient's length. Rounding moves single entries by more where a location lies at a kink (interpolation in TOOD);
+# a sum that is divided by the count of the own images is off by a third and more.
+TOLERANCE = 0.02
 
 
 def ranks_agree(place: Place) -> None:
@@ -49,9 +51,8 @@ def _on_rank(place: Place) -> str:
             return f"{only[0]} gets a gradient in one of two processes only, that with objects or that without"
         shared = {name: mean_over_ranks(gradient) for name, gradient in own.items()}
     for name, gradient in shared.items():
-        if not torch.allclose(
-            gradient, whole[name], rtol=0, atol=TOLERANCE * max(1e-3, float(whole[name].abs().max()))
-        ):
+        rounding = 1e-7 * gradient.numel() ** 0.5
+        if (gradient - whole[name]).norm() > TOLERANCE * whole[name].norm() + rounding:
             return (
                 f"the gradient of {name} in two processes is not that of one process with the same images: divide sums "
                 "by detframe.layers.global_normalizer(count), not by the count of the own images"
