@@ -38,7 +38,13 @@ BROKEN = [
         "shapes and types",
         r"p3.* must be float32 \(2, 7,.*not float32 \(2, 32,",
     ),
-    ("backbone", "return dict(zip(self.strides, maps[2:], strict=True))", "return maps[2:]", "shapes and types", "a dict of maps"),
+    (
+        "backbone",
+        "return dict(zip(self.strides, maps[2:], strict=True))",
+        "return maps[2:]",
+        "shapes and types",
+        "a dict of maps",
+    ),
     (
         "rpn-head",
         "return (self._detect(images, cells, logits, distances) if propose else None), losses",

@@ -84,7 +84,7 @@ class ExtendedROIHeads(StandardROIHeads):
         copies = keep_rows((copied if rows.valid is None else copied & rows.valid)[None])
         # an RoI's regular level, then its copy on the extended one
         finest = torch.full_like(copies.image, self.finest)
-        level, regular = torch.cat([level.clamp(min=self.finest + 1), finest]), len(level)
+        level, regular = torch.cat([level.clamp(min=self.finest + 1), finest]), level.shape[0]
         boxes, image = (torch.cat([x, copies.of(x[None])]) for x in (boxes, image))
         logits, deltas = self._predict_at(features, boxes, image, level)
         scores = self.cls_loss.scores(logits)
