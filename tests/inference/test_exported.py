@@ -303,9 +303,8 @@ def test_a_program_of_a_detector_finds_what_its_checkpoint_finds(checkpoint_path
     from detframe.export.graph import trace
 
     wanted = Detector.load(checkpoint_path, device="cpu", amp="off")
-    wanted = Detector(
-        wanted.model, wanted.cfg.changed([("INPUT.MIN_SIZE_TEST", 130), ("INPUT.MAX_SIZE_TEST", 0)]), wanted.meta
-    )
+    small = wanted.cfg.changed([("INPUT.MIN_SIZE_TEST", 130), ("INPUT.MAX_SIZE_TEST", 0)])
+    wanted = Detector(wanted.model, small, wanted.meta, amp="off")
     form = InputCard(None, None, None, min_size=130, max_size=0, divisor=32)
     names = {"class_names": wanted.class_names, "category_ids": wanted.category_ids}
     what = handmade.card(input=form, config=wanted.cfg.dump(), detections=20, **names)
