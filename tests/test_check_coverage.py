@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -10,22 +9,15 @@ from types import ModuleType
 import pytest
 
 from tests.conftest import ROOT, Run
+from tests.scripts import load_script
 
 CODE = "def sign(x):\n    if x < 0:\n        return -1\n    if x > 0:\n        return 1\n    return 0\n"
-
-
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("check_coverage", ROOT / "tools" / "check_coverage.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
 def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The tool, for a library of two files in the working folder."""
-    module = load()
+    module = load_script("tools/check_coverage.py")
     (tmp_path / "detframe").mkdir()
     (tmp_path / "detframe" / "part.py").write_text(CODE, encoding="utf-8")
     (tmp_path / "detframe" / "whole.py").write_text("A = 1\n", encoding="utf-8")
@@ -75,4 +67,4 @@ def test_a_file_for_a_library_counts_where_the_library_is(
 
 
 def test_files_for_libraries_exist() -> None:
-    assert all((ROOT / name).is_file() for name in load().NEEDS)
+    assert all((ROOT / name).is_file() for name in load_script("tools/check_coverage.py").NEEDS)

@@ -35,7 +35,7 @@ def test_notebooks_are_sources():
         notebook = nbformat.read(path, as_version=4)
         nbformat.validate(notebook)
         assert not [cell for cell in notebook.cells if cell.get("outputs") or cell.get("execution_count")], path.name
-        assert "%pip install --quiet detframe" in code_cells(path)[0], path.name
+        assert "%pip install --quiet {SOURCE}" in code_cells(path)[0], path.name
         for source in code_cells(path):
             for line in source.splitlines():
                 if line.startswith("!detframe "):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 from collections import defaultdict
@@ -18,22 +17,15 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from detframe.data import load_records
+from tests.scripts import load_script
 
 COUNTS = {"train": 60, "val": 10}
 
 
 @pytest.fixture(scope="module")
-def script(root: Path) -> ModuleType:
+def script() -> ModuleType:
     """datasets/make_shapes.py as a module."""
-    spec = importlib.util.spec_from_file_location("make_shapes", root / "datasets" / "make_shapes.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    import sys
-
-    sys.modules["make_shapes"] = module  # dataclasses look it up
-    spec.loader.exec_module(module)
-    return module
+    return load_script("datasets/make_shapes.py")
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from detframe import registry
+from detframe.compat.download import cache_folder as weights_folder
 from detframe.config import import_custom_modules
 from detframe.data import load_records
 from detframe.data.cache import cache_folder
@@ -125,8 +126,6 @@ def test_the_shipped_readers_go_by_the_code_of_the_package(monkeypatch: pytest.M
 
 @pytest.mark.parametrize("word", ["off", "OFF", " off "])
 def test_the_cache_can_be_switched_off(word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from detframe.compat.download import cache_folder as weights_folder
-
     monkeypatch.setenv("DETFRAME_CACHE", word)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import importlib.util
 import json
 import re
@@ -11,6 +12,7 @@ import pytest
 
 from detframe import model_zoo
 from detframe.compat.detector_weights import DETECTOR_WEIGHTS
+from tests.scripts import load_script
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "make_model_zoo.py"
@@ -20,10 +22,7 @@ PAGE = (ROOT / "MODEL_ZOO.md").read_text(encoding="utf-8")
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("make_model_zoo", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("tools/make_model_zoo.py")
 
 
 def test_every_config_was_measured_and_stands_on_the_page_once():
@@ -64,12 +63,13 @@ def test_every_checkpoint_stands_on_the_page_with_its_address():
 
 
 def test_a_new_config_comes_in_by_itself(tool, monkeypatch):
-    rows = {**MEASURED["models"], "rpn/rpn_R_50_FPN_1x.yaml": {"classes": 80, "parameters": 1, "gmac": 1.0}}
-    listed = model_zoo.list_configs()
-    monkeypatch.setattr(model_zoo, "list_configs", lambda pattern="*": [n for n in listed if pattern in ("*", n)])
+    new = "rpn/rpn_new.yaml"
+    listed = [*model_zoo.list_configs(), new]
+    monkeypatch.setattr(model_zoo, "list_configs", lambda pattern="*": fnmatch.filter(listed, pattern))
     monkeypatch.setattr(tool, "config_table", lambda names, _rows: ", ".join(names))
-    page = tool.page("<!-- configs: rest -->\n<!-- end -->\n", rows)
-    assert "rpn/rpn_R_50_FPN_1x.yaml" in page and page.endswith("<!-- end -->\n")
+    rows = {name: MEASURED["models"][name] for name in listed if name.startswith("rpn/") and name != new}
+    page = tool.page("<!-- configs: rpn/* -->\n<!-- end -->\n", {**rows, new: next(iter(rows.values()))})
+    assert new in page and len(rows) > 2 and all(name in page for name in rows) and page.endswith("<!-- end -->\n")
 
 
 def test_results_are_copied_with_links_from_the_root(tool):

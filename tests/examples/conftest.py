@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import socket
 from collections.abc import Iterable, Iterator
 from types import ModuleType
@@ -11,21 +10,17 @@ import numpy as np
 import pytest
 
 from detframe.inference.prediction import ImagePrediction
-from tests.conftest import ROOT
+from tests.scripts import load_script
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}
 
 
 def load_example(name: str) -> ModuleType:
     """examples/NAME.py; the test is skipped where a library that it shows is not installed."""
-    spec = importlib.util.spec_from_file_location(f"example_{name}", ROOT / "examples" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        return load_script(f"examples/{name}.py")
     except ModuleNotFoundError as error:
         pytest.skip(f"{name}.py needs {error.name}")
-    return module
 
 
 def free_port() -> int:

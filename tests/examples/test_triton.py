@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from concurrent import futures
 
@@ -10,8 +9,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from tests.conftest import ROOT
 from tests.inference.conftest import picture
+from tests.scripts import load_script
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 pytestmark = pytest.mark.filterwarnings(
@@ -24,10 +23,7 @@ CARD = (
 
 
 def load(name):
-    spec = importlib.util.spec_from_file_location(f"triton_{name}", ROOT / "examples" / "triton" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(f"examples/triton/{name}.py")
 
 
 @pytest.fixture(scope="module")
