@@ -135,7 +135,7 @@ def test_an_older_run_in_the_folder_is_another_run(tiny, tmp_path, own):
 def test_tensorboard_has_every_point(tiny, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    train(tiny(*with_loggers("tensorboard", "tensorboard")))
+    train(tiny(*with_loggers("tensorboard")))
     events = EventAccumulator(str(tmp_path / "out" / "tensorboard"), size_guidance={"scalars": 0, "images": 0})
     events.Reload()
     for iteration, key, value in points(tmp_path / "out"):
