@@ -232,12 +232,10 @@ def _saved(place: Place) -> None:
 
 
 def _exported(place: Place) -> None:
-    try:
-        from detframe.export.graph import check_exporter, trace  # the packages of an extra
+    from detframe.export.graph import check_exporter, trace
 
+    try:
         check_exporter()
-    except ModuleNotFoundError as error:
-        raise LeftOutError(f'{error.name} is not installed: pip install "detframe[export]"') from None
     except InvalidValueError as error:
         raise LeftOutError(str(error)) from None
     model = place.model().eval()

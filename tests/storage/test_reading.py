@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from detframe import storage
-from detframe.errors import FileAccessError, MissingFileError, MissingModuleError, NoPermissionError, UnreachableError
+from detframe.errors import (
+    CacheError,
+    FileAccessError,
+    MissingFileError,
+    MissingModuleError,
+    NoPermissionError,
+    UnreachableError,
+)
 from detframe.storage import Settings, opened, reading
 from detframe.storage.stores import facts_of, fetch, fetch_part
 from tests.bucket_server import Bucket, Cable
@@ -217,5 +224,5 @@ def test_a_full_disk_is_this_machines(bucket: Bucket, monkeypatch: pytest.Monkey
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr("detframe.storage.cache.os.fsync", full)
-    with pytest.raises(FileAccessError, match=r"No space left on device\. Make room, set DATALOADER\.CACHE_GB lower"):
+    with pytest.raises(CacheError, match=r"No space left on device; make room, or set .* DETFRAME_CACHE"):
         content(f"{bucket.address}/1.jpg")
