@@ -74,7 +74,13 @@ BROKEN = [
         "a convex loss falls",
         r"100 steps .* leave .* of a loss of .*does it step against the gradient\?",
     ),
-    ("optimizer", "closure=None)", "closure)", "a convex loss falls", "TypeError: .*'closure'"),
+    (
+        "optimizer",
+        "closure: Callable[[], float] | None = None)",
+        "closure)",
+        "a convex loss falls",
+        "TypeError: .*'closure'",
+    ),
     (
         "optimizer",
         '.sub_(group["lr"]',
@@ -162,14 +168,14 @@ BROKEN = [
         "left = max(length - iteration, 0)",
         "left = list(range(length, -1, -1))[iteration]",
         RANGE,
-        r"TypeError: list indices must be integers.*\(broken_\w+\.py, line 20\)",
+        r"TypeError: list indices must be integers.*\(broken_\w+\.py, line 21\)",
     ),
     (
         "schedule",
         "max(COOLDOWN * length, 1)",
         "(COOLDOWN * (length - 1))",
         "short runs",
-        r"ZeroDivisionError: .*\(broken_\w+\.py, line 21\)",
+        r"ZeroDivisionError: .*\(broken_\w+\.py, line 22\)",
     ),
     (
         "schedule",
@@ -192,7 +198,7 @@ BROKEN = [
 def test_what_is_broken_is_named(kind: str, old: str, new: str, test: str, says: str, tmp_path: Path):
     path = broken(kind, old, new, tmp_path)
     if "calls" in new:
-        path.write_text(path.read_text().replace("    length = cfg", "    calls = []\n    length = cfg"))
+        path.write_text(path.read_text().replace("    length: int = cfg", "    calls = []\n    length: int = cfg"))
     result = found(kind, path, test)
     assert re.search(says, str(result)), result
 
