@@ -15,10 +15,13 @@ def tool() -> ModuleType:
     return load_script("tools/walk.py")
 
 
-def test_every_command_of_the_page_is_a_step(tool: ModuleType):
+def test_every_command_of_the_page_is_a_step_and_has_its_time(tool: ModuleType):
     page = tool.PAGE.read_text(encoding="utf-8")
     commands = tool.steps(page)
     assert sum(text.count("\n") for text in commands.values()) > 20 and len(commands) == page.count("```bash\n")
+    rows = [line.split(" | ") for line in tool.TABLE.search(page)[0].splitlines() if line.startswith("| ")]
+    assert [row[0].removeprefix("| ") for row in rows] == ["step", *commands, "all"]
+    assert all(int(row[1].removesuffix(" |")) >= 0 for row in rows[1:])
 
 
 def test_steps_share_a_shell_and_the_first_that_fails_is_the_last(tool: ModuleType, tmp_path: Path):
