@@ -14,6 +14,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -183,6 +184,19 @@ def write_text(path: Path, text: str, remedy: str = "") -> None:
     """`atomic_write` of a text in UTF-8."""
     data = text.encode()
     atomic_write(path, lambda file: file.write(data), len(data), remedy)
+
+
+def write_json(path: Path, value: Any, indent: int | None = None, allow_nan: bool = True) -> Path:
+    """`atomic_write` of JSON, piece by piece, so that a long text is never whole in memory; makes the folder.
+
+    Args:
+        indent: spaces for each level; None: all in one line.
+        allow_nan: write NaN and infinities, which are no JSON for some readers; else they are a ValueError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pieces = json.JSONEncoder(indent=indent, allow_nan=allow_nan).iterencode(value)
+    atomic_write(path, lambda file: file.writelines(piece.encode() for piece in chain(pieces, "\n")))
+    return path
 
 
 def is_full_disk(error: BaseException | None) -> bool:

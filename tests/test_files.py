@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import BinaryIO
 
 import pytest
 
-from detframe.files import TEMPORARY, atomic_write, open_lock, read_text, replacing, safe_name, write_text
+from detframe.files import TEMPORARY, atomic_write, open_lock, read_text, replacing, safe_name, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path):
@@ -23,6 +24,19 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path):
     with pytest.raises(OSError, match=r"cannot write .*a.txt: No space left on device; .* MB are free .*Make room"):
         atomic_write(path, fail, remedy="Make room")
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_json_is_what_pythons_own_writes_and_whole(tmp_path: Path):
+    path, value = tmp_path / "new" / "a.json", {"names": ["Straße", 1, 2.5, None], "empty": [], "of": {"deep": True}}
+    assert write_json(path, value) == path
+    assert path.read_text() == json.dumps(value) + "\n"
+    write_json(path, value, indent=1)
+    assert path.read_text() == json.dumps(value, indent=1) + "\n"
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, [1.0, float("nan")], allow_nan=False)
+    with pytest.raises(TypeError):
+        write_json(path, [1, object()])
+    assert json.loads(path.read_text()) == value and list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")

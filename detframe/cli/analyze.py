@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from collections.abc import Sequence
 from detframe.cli.arguments import add_config_arguments, base_parser, local_path, natural, positive
 from detframe.cli.common import load_config, log_to_terminal, run_command
 from detframe.cli.media import file_to_write
-from detframe.files import write_text
+from detframe.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +55,5 @@ def _run(args: argparse.Namespace) -> int:
     rows = analyze(model, [image], args.depth, args.runs)
     sys.stdout.write(table(rows) + "\n")
     if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, json.dumps({"size_hw": args.size, "rows": as_dicts(rows)}, indent=1) + "\n")
+        write_json(file, {"size_hw": args.size, "rows": as_dicts(rows)}, indent=1)
     return 0

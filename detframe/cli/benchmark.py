@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import logging
 import statistics
 from collections.abc import Iterator, Sequence
@@ -38,7 +37,7 @@ from detframe.cli.benchmark_steps import (
 from detframe.cli.benchmark_weights import benchmark_weights, without_overrides
 from detframe.cli.common import load_config, log_to_terminal, run_command
 from detframe.cli.media import file_to_write
-from detframe.files import write_text
+from detframe.files import write_json
 
 if TYPE_CHECKING:
     import torch
@@ -168,8 +167,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _written(results: dict[str, Any], file: Path | None) -> int:
     if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, json.dumps(results, indent=1) + "\n")
+        write_json(file, results, indent=1)
     return 0
 
 

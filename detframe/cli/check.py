@@ -20,7 +20,7 @@ from detframe.cli.media import file_to_write
 from detframe.cli.recipe import add_data_arguments, classes_of, recipe_arguments
 from detframe.engine.terminal import Terminal, show_progress, shown_on, verbosity
 from detframe.errors import InvalidValueError
-from detframe.files import safe_name, write_text
+from detframe.files import safe_name, write_json
 
 if TYPE_CHECKING:
     from detframe.cli.check_model import ModelCheck
@@ -223,11 +223,10 @@ def _write(subject: Subject, screened: Screened, path: Path) -> dict[str, Any]:
 
     together = subject.folder is not None and len(subject.folder.recognised.parts) == 1
     cleaned = clean(screened, path.parent, together)
-    path.parent.mkdir(parents=True, exist_ok=True)
     files = []
     for split, file in cleaned.files.items():
         target = path.with_name(f"{path.stem}_{safe_name(split)}.json") if split else path
-        write_text(target, json.dumps(file))
+        write_json(target, file)
         crowds = sum(annotation["iscrowd"] for annotation in file["annotations"])
         objects = len(file["annotations"]) - crowds  # as everywhere in what is said of the data
         counts = {"images": len(file["images"]), "objects": objects, "crowds": crowds}

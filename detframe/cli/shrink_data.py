@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from detframe.cli.common import log_to_terminal, run_command
 from detframe.cli.media import check_output
 from detframe.config.paths import expanded
 from detframe.errors import FileAccessError
-from detframe.files import safe_name, write_text
+from detframe.files import safe_name, write_json
 
 if TYPE_CHECKING:
     from detframe.data import Records
@@ -74,7 +73,6 @@ def shrink(records: Records, factor: float, images: Path, annotations: Path) -> 
         OSError: an image cannot be read or written.
     """
     images.mkdir(parents=True, exist_ok=True)
-    annotations.parent.mkdir(parents=True, exist_ok=True)
     metadata = records.metadata
     categories = zip(metadata.category_ids, metadata.class_names, strict=True)
     data: dict[str, Any] = {
@@ -92,7 +90,7 @@ def shrink(records: Records, factor: float, images: Path, annotations: Path) -> 
         data["images"].append({"id": record["image_id"], "file_name": name, "height": height, "width": width})
         data["annotations"] += _annotations(record, (height, width), metadata.category_ids)
     # the JSON appears last and whole, so that an interrupted copy is not taken for a complete one
-    write_text(annotations, json.dumps(data))
+    write_json(annotations, data)
 
 
 def _write_smaller(source: str, factor: float, target: Path) -> tuple[int, int]:

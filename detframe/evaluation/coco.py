@@ -13,10 +13,10 @@ from detframe.arrays.results import ImageResult, coco_rows, nothing, pack
 from detframe.errors import InvalidValueError
 from detframe.evaluation.diagnosis import diagnose, never_found, poor_kinds
 from detframe.evaluation.ground_truth import GroundTruth
-from detframe.evaluation.results import write_json
 from detframe.evaluation.scorer import Protocol, match, tally
 from detframe.evaluation.scores import coco_protocol, metrics_of, score
 from detframe.evaluation.table import metrics_table
+from detframe.files import write_json
 from detframe.parallel.collectives import gather_objects, gather_on_rank_zero, on_every_rank, on_rank_zero, rank
 from detframe.registry import EVALUATORS
 from detframe.structures import Prediction, Target
@@ -104,7 +104,7 @@ class COCOEvaluator:
 
     def save_results(self, path: str | Path) -> Path:
         """Write `results()` as JSON (rank 0 only; the others do nothing)."""
-        return write_json(self.results(), path) if rank() == 0 else Path(path)
+        return write_json(Path(path), self.results()) if rank() == 0 else Path(path)
 
     @functools.cached_property
     def truth(self) -> GroundTruth:

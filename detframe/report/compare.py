@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from detframe.config import ConfigNode
-from detframe.files import write_text
+from detframe.files import write_json, write_text
 from detframe.report.changes import ConfigChange, differences
 from detframe.report.crops import Crop, Item, make_crops
 from detframe.report.curves import Curve
@@ -212,8 +211,7 @@ def _change(image_id: Any, rows: Sequence[dict[str, Any]]) -> tuple[ChangedImage
 # ---------------------------------------------------------------------------------------------- page
 def write_comparison(path: Path, comparison: Comparison) -> Path:
     """Write the page, and the same numbers as JSON beside it. Raises OSError where they cannot be written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path.with_suffix(".json"), json.dumps(comparison_numbers(comparison), allow_nan=False, indent=1) + "\n")
+    write_json(path.with_suffix(".json"), comparison_numbers(comparison), indent=1, allow_nan=False)
     write_text(path, render_comparison(comparison))
     return path
 

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from detframe import __version__
-from detframe.files import write_text
+from detframe.files import write_json, write_text
 from detframe.report.numbers import report_numbers
 from detframe.report.report import Report
 from detframe.report.views import page_view
@@ -29,9 +29,8 @@ def write_report(path: Path, report: Report) -> Path:
     Raises:
         OSError: they cannot be written.
     """
-    page, numbers = render(report), json.dumps(report_numbers(report), allow_nan=False, indent=1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path.with_suffix(".json"), numbers + "\n")
+    page = render(report)
+    write_json(path.with_suffix(".json"), report_numbers(report), indent=1, allow_nan=False)
     write_text(path, page)
     return path
 

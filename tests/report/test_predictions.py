@@ -9,7 +9,7 @@ import pytest
 
 from detframe.arrays.results import ImageResult, coco_rows
 from detframe.errors import InvalidValueError
-from detframe.evaluation.results import write_json
+from detframe.files import write_json
 from detframe.report.predictions import predictions_file, read_predictions
 
 ROW = {"image_id": 7, "category_id": 3, "bbox": [1.0, 2.0, 3.0, 4.0], "score": 0.5}
@@ -20,7 +20,7 @@ def test_what_an_evaluation_writes_is_read_back_exactly(tmp_path):
     corners = rng.uniform(0, 2000, (500, 2)).astype(np.float32)
     boxes = np.concatenate([corners, corners + rng.uniform(0.1, 900, (500, 2)).astype(np.float32)], axis=1)
     scores, labels = rng.uniform(0, 1, 500).astype(np.float32), rng.integers(1, 3, 500)
-    path = write_json(coco_rows(5, ImageResult(boxes, labels, scores), (10, 30)), tmp_path / "p.json")
+    path = write_json(tmp_path / "p.json", coco_rows(5, ImageResult(boxes, labels, scores), (10, 30)))
     result = read_predictions(path, (10, 30))[5]
     np.testing.assert_array_equal(result.boxes, boxes)
     np.testing.assert_array_equal(result.scores, scores)
