@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import itertools
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +13,9 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from detframe.config import ConfigNode, import_custom_modules, read_config
+from detframe.config import ConfigNode
 from detframe.contracts.inputs import SIZE_HW, Place, target
-from detframe.contracts.results import BrokenContractError, LeftOutError
+from detframe.contracts.results import BrokenContractError, LeftOutError, Test
 from detframe.contracts.words import need, shape_of
 from detframe.data import CatalogEntry, PackedDataset, Records, load_records
 from detframe.data.catalog import find_entry, read_anew, read_catalogs
@@ -25,7 +24,6 @@ from detframe.data.transforms.lists import build_step
 from detframe.evaluation import build_evaluator
 from detframe.registry import DATASET_FORMATS, EVALUATORS, TRANSFORMS
 
-Test = tuple[str, Callable[[], None]]
 FILES = 20  # of each data set, whose sizes are compared with what a format says
 
 
@@ -49,9 +47,7 @@ def _of_transform(place: Place) -> list[Test]:
 
 
 def _transform(place: Place) -> Any:
-    import_custom_modules([str(place.file)])
-    cfg = read_config(place.config, list(place.overrides))
-    return build_step(cfg, (), 1, place.name, {}).transform
+    return build_step(place.read({}), (), 1, place.name, {}).transform
 
 
 def _image() -> Tensor:
@@ -161,9 +157,7 @@ def _record(number: int, boxes: list[list[int]], labels: list[int]) -> dict[str,
 
 
 def _evaluator(place: Place) -> Any:
-    import_custom_modules([str(place.file)])
-    cfg = read_config(place.config, ["TEST.EVALUATOR", place.name, *place.overrides])
-    evaluator = build_evaluator(cfg, _Pictures())
+    evaluator = build_evaluator(place.read({"TEST.EVALUATOR": place.name}), _Pictures())
     lacking = [name for name in ("reset", "update", "compute", "table", "diagnosis") if not hasattr(evaluator, name)]
     need(not lacking, f"it has no method {' and no '.join(lacking)}")
     return evaluator
@@ -235,8 +229,7 @@ def _sets(place: Place) -> tuple[ConfigNode, list[CatalogEntry]]:
     Raises:
         LeftOutError: it names none.
     """
-    import_custom_modules([str(place.file)])
-    cfg = read_config(place.config, list(place.overrides))
+    cfg = place.read({})
     names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
     entries = read_catalogs(cfg.DATASETS.CATALOG)
     chosen = [find_entry(name, entries) for name in names] if place.config else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,11 +45,24 @@ class Place:
     config: str = ""
     overrides: tuple[Any, ...] = ()
 
+    def load(self) -> None:
+        """Import the member's file, which a process of its own begins without."""
+        import_custom_modules([str(self.file)])
+
+    def read(self, keys: Mapping[str, Any], base: str = "") -> ConfigNode:
+        """The config as it is written, with keys set that the overrides may set otherwise.
+
+        Args:
+            base: the YAML file of a place without a config; "": the defaults.
+        """
+        self.load()
+        return read_config(self.config or base, [*(word for pair in keys.items() for word in pair), *self.overrides])
+
     def cfg(self) -> ConfigNode:
         """The config of the detector."""
-        import_custom_modules([str(self.file)])  # a process of its own begins without it
+        self.load()
         keys = {**_SMALL} if self.config else {**_SMALL, **_OF_BASE, **self._chosen()}
-        cfg = read_config(self.config or BASE, [word for pair in keys.items() for word in pair] + [*self.overrides])
+        cfg = self.read(keys, BASE)
         if self.registry == BACKBONES.name and not self.config:
             sizes = [[16 * 2**i] for i in range(len(build_backbone(cfg).strides))]  # type: ignore[arg-type]
             cfg = cfg.changed([("MODEL.RPN.ANCHOR_SIZES", sizes)])

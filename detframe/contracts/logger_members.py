@@ -6,16 +6,15 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from detframe.config import import_custom_modules, read_config
 from detframe.contracts.inputs import BASE, Place
-from detframe.contracts.results import BrokenContractError, LeftOutError
+from detframe.contracts.results import BrokenContractError, LeftOutError, Test
 from detframe.contracts.words import listed, need
 from detframe.engine.loggers.__main__ import flat
 from detframe.engine.loggers.base import LoggedRun, RunLogger
@@ -25,7 +24,6 @@ from detframe.engine.metrics_file import METRICS_FILE, MetricsFile
 from detframe.errors import MissingModuleError
 from detframe.registry import LOGGERS
 
-Test = tuple[str, Callable[[], None]]
 SECONDS = 60.0  # that a logger has for a run of some rows; a training waits half as long
 PART = 30  # rows before a run is stopped, of 32
 KEPT = 0.5  # of the size of a file, that is left at least where it is added to, or made anew of all rows
@@ -49,8 +47,7 @@ def tests_of(place: Place) -> list[Test]:
 @contextmanager
 def _run(place: Place, rows: int | None = None) -> Iterator[LoggedRun]:
     """A run in a folder of its own, with some or all of its rows."""
-    import_custom_modules([str(place.file)])
-    config = read_config(place.config or BASE, ["LOGGERS", [place.name], *place.overrides])
+    config = place.read({"LOGGERS": [place.name]}, BASE)
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "some run"
         (folder / "images").mkdir(parents=True)
@@ -98,7 +95,7 @@ def _send(logger: RunLogger, run: LoggedRun, begin: int = 0, shown: bool = True)
 
 # --------------------------------------------------------------------------------------------------------------- tests
 def _built(place: Place) -> None:
-    import_custom_modules([str(place.file)])
+    place.load()
     try:
         check_loggers([place.name])
     except MissingModuleError as error:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from detframe.contracts.inputs import NUM_CLASSES, Place
-from detframe.contracts.results import LeftOutError
+from detframe.contracts.results import LeftOutError, Test
 from detframe.contracts.words import need, need_shape
 from detframe.modeling.ground_truth import GroundTruth
 from detframe.modeling.losses import DenseTargets, RegionTargets
@@ -26,7 +26,7 @@ _PAIRS = (
 )
 
 
-def tests_of_loss(place: Place) -> list[tuple[str, Callable[[], None]]]:
+def tests_of_loss(place: Place) -> list[Test]:
     """The tests of a loss outside of a detector, as it fits."""
     fits = getattr(LOSSES.get(place.name), "fits", "")
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from detframe.contracts.inputs import Place, images, with_objects, without_objects
 from detframe.contracts.losses import tests_of_loss
 from detframe.contracts.ranks import ranks_agree
-from detframe.contracts.results import BrokenContractError, LeftOutError
+from detframe.contracts.results import BrokenContractError, LeftOutError, Test
 from detframe.contracts.words import listed, need, need_shape, shape_of
 from detframe.errors import InvalidValueError
 from detframe.modeling import GeneralizedRCNN
@@ -22,7 +22,6 @@ from detframe.modeling.proposals import Proposals
 from detframe.registry import BACKBONES, LOSSES, MASK_HEADS, RPN_HEADS
 from detframe.structures import Prediction
 
-Test = tuple[str, Callable[[], None]]
 STEPS, RATE = 30, 2e-3  # enough to begin to overfit two images
 
 

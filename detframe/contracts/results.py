@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+Test = tuple[str, Callable[[], None]]  # its title and its body
 OK, FAILED, SKIPPED = "ok", "FAILED", "left out"
 
 

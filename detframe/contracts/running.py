@@ -11,15 +11,14 @@ from detframe import registry
 from detframe.config import import_custom_modules
 from detframe.contracts import data_members, logger_members, models, solver_members
 from detframe.contracts.inputs import MODEL_REGISTRIES, Place
-from detframe.contracts.results import OK, Result, described, result_of
+from detframe.contracts.results import OK, Result, Test, described, result_of
 from detframe.errors import InvalidValueError, MissingFileError, UserError
 from detframe.registry import Registry
 
 Progress = Callable[[Result], None]
 REGISTRIES = tuple(value for value in vars(registry).values() if isinstance(value, Registry))
 BUILT = "it is built"  # the first test of what the others build
-Tests = list[tuple[str, Callable[[], None]]]
-_TESTS: dict[str, Callable[[Place], Tests]] = {
+_TESTS: dict[str, Callable[[Place], list[Test]]] = {
     **{members.name: models.tests_of for members in MODEL_REGISTRIES},
     registry.TRANSFORMS.name: data_members.tests_of,
     registry.EVALUATORS.name: data_members.tests_of,
@@ -87,7 +86,7 @@ def _is_of(path: Path, member: Any) -> bool:
     return source is not None and Path(source).resolve() == path
 
 
-def tests_of(place: Place) -> Tests:
+def tests_of(place: Place) -> list[Test]:
     """The tests of a member by their titles, in the order in which they are made."""
     return _TESTS[place.registry](place)
 

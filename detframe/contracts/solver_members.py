@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from detframe.config import ConfigNode, import_custom_modules, read_config, resolve_durations
+from detframe.config import ConfigNode, resolve_durations
 from detframe.contracts.inputs import BASE, Place
+from detframe.contracts.results import Test
 from detframe.contracts.words import listed, need
 from detframe.registry import LR_SCHEDULES, OPTIMIZERS
 from detframe.solver import build_optimizer, load_optimizer_state, parameter_groups, set_learning_rate
 from detframe.torch_files import read_torch_file, write_torch_file
 
-Test = tuple[str, Callable[[], None]]
 STEPS = 100  # in which a convex loss must fall
 RATES = (0.1, 0.01, 0.001, 0.0001)  # with one of these, or with SOLVER.BASE_LR
 FALL = 0.9  # of the loss that may be left
@@ -32,12 +32,10 @@ def tests_of(place: Place) -> list[Test]:
     return {OPTIMIZERS.name: _of_optimizer, LR_SCHEDULES.name: _of_schedule}[place.registry](place)
 
 
-def _cfg(place: Place, *words: Any) -> ConfigNode:
+def _cfg(place: Place, *pairs: tuple[str, Any]) -> ConfigNode:
     """The config of the member's place, with durations in iterations, and some keys set for the test."""
-    import_custom_modules([str(place.file)])
     keys = {OPTIMIZERS.name: "SOLVER.OPTIMIZER", LR_SCHEDULES.name: "SOLVER.LR_SCHEDULE"}
-    cfg = read_config(place.config or BASE, [keys[place.registry], place.name, *place.overrides, *words])
-    return resolve_durations(cfg, IMAGES)
+    return resolve_durations(place.read({keys[place.registry]: place.name}, BASE).changed(pairs), IMAGES)
 
 
 # --------------------------------------------------------------------------------------------------------- optimizers
@@ -86,8 +84,7 @@ class _Problem(nn.Module):
 
 def _problem_cfg(place: Place) -> ConfigNode:
     """The config, whose backbone has a group of its own; patterns of a real model's names match nothing here."""
-    own = ["SOLVER.BACKBONE_LR_FACTOR", 0.5, "SOLVER.LR_FACTORS", [], "SOLVER.LAYER_DECAY", 1.0]
-    return _cfg(place, *own)
+    return _cfg(place, ("SOLVER.BACKBONE_LR_FACTOR", 0.5), ("SOLVER.LR_FACTORS", []), ("SOLVER.LAYER_DECAY", 1.0))
 
 
 def _optimizer(place: Place) -> None:
@@ -238,8 +235,8 @@ def _of_schedule(place: Place) -> list[Test]:
     ]
 
 
-def _schedule(place: Place, *words: Any) -> Callable[[float], Any]:
-    made = LR_SCHEDULES.get(place.name)(_cfg(place, *words))
+def _schedule(place: Place, *pairs: tuple[str, Any]) -> Callable[[float], Any]:
+    made = LR_SCHEDULES.get(place.name)(_cfg(place, *pairs))
     need(callable(made), f"it must return a function of the iteration, not a {type(made).__name__}")
     return made  # type: ignore[no-any-return]
 
@@ -277,8 +274,8 @@ def _in_range(place: Place) -> None:
 
 def _short(place: Place) -> None:
     for length in (1, 2, 7):
-        words = ["SOLVER.MAX_ITER", length]
-        _factors(_schedule(place, *words), _iterations(length), f" of a run of {length} iterations")
+        schedule = _schedule(place, ("SOLVER.MAX_ITER", length))
+        _factors(schedule, _iterations(length), f" of a run of {length} iterations")
 
 
 def _iteration_decides(place: Place) -> None:
