@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from detframe.engine.metrics_file import MetricsFile
 
 METRIC = "bbox/AP"
+SPACE = {"SOLVER.BASE_LR": {"low": 1e-4, "high": 1.0, "log": True}, "SOLVER.OPTIMIZER": ["SGD", "AdamW"]}
 
 
 def peak_at_three_hundredths(rate: float) -> float:
