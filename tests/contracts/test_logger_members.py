@@ -105,6 +105,7 @@ BROKEN = [
 def test_what_is_broken_is_named(
     old: str, new: str, test: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.chdir(tmp_path)  # where an import that writes does so
     monkeypatch.setattr(logger_members, "SECONDS", 2.0 if "sleep" in new else 60.0)
     result = found("logger", broken("logger", old, new, tmp_path), test)
     assert re.search(says, str(result)), result
