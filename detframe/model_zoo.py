@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import logging
+from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -58,6 +59,13 @@ def list_configs(pattern: str = "*") -> list[str]:
     folder = shipped_folder("configs")
     names = sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/**/*.yaml"))
     return [name for name in names if any(fnmatch.fnmatchcase(word, pattern) for word in _spellings(name))]
+
+
+def short_names() -> list[str]:
+    """The shortest name of each shipped config that stands for it alone: with its folder where others have the same."""
+    spelled = [_spellings(path)[1:-1] for path in list_configs()]
+    count = Counter(word for words in spelled for word in words)
+    return [next(word for word in reversed(words) if count[word] == 1) for words in spelled]
 
 
 def get_config(name: str, pretrained: Pretrained = False) -> ConfigNode:

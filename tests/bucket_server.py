@@ -1,40 +1,112 @@
-"""A real S3 server on this machine (moto's), and a cable before a server that can be cut."""
+"""Servers of buckets on this machine, S3's (moto) and Google's (gcp-storage-emulator), and a cable that can be cut."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from urllib.parse import quote
 
 KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
-@dataclass
-class Bucket:
-    """A bucket of its own; `endpoint` is that of the server."""
+class Store:
+    """A store with files by their names, which is filled without detframe."""
 
-    endpoint: str
+    scheme: ClassVar[str]
+    variable: ClassVar[str]  # of the environment, for the endpoint
+    environment: ClassVar[dict[str, str]] = {}  # what else its library needs
+    endpoint: str  # of the server
     name: str
-    client: Any
 
     @property
     def address(self) -> str:
-        return f"s3://{self.name}"
+        return f"{self.scheme}://{self.name}"
 
     def put(self, key: str, data: bytes | Path) -> None:
-        self.client.put_object(Bucket=self.name, Key=key, Body=data if isinstance(data, bytes) else data.read_bytes())
+        raise NotImplementedError
+
+    def remove(self, key: str) -> None:
+        raise NotImplementedError
+
+    def content(self, key: str) -> bytes:
+        raise NotImplementedError
+
+    def names(self, below: str = "") -> set[str]:
+        """The names that begin so, without that."""
+        raise NotImplementedError
 
     def put_folder(self, folder: Path, key: str) -> None:
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 self.put(f"{key}/{path.relative_to(folder).as_posix()}", path)
+
+
+@dataclass
+class Bucket(Store):
+    """A bucket of S3, of its own."""
+
+    endpoint: str
+    name: str
+    client: Any
+    scheme = "s3"
+    variable = "AWS_ENDPOINT_URL"
+    environment = KEYS
+
+    def put(self, key: str, data: bytes | Path) -> None:
+        self.client.put_object(Bucket=self.name, Key=key, Body=data if isinstance(data, bytes) else data.read_bytes())
+
+    def remove(self, key: str) -> None:
+        self.client.delete_object(Bucket=self.name, Key=key)
+
+    def content(self, key: str) -> bytes:
+        return bytes(self.client.get_object(Bucket=self.name, Key=key)["Body"].read())
+
+    def names(self, below: str = "") -> set[str]:
+        found = self.client.list_objects_v2(Bucket=self.name, Prefix=below).get("Contents", [])
+        return {entry["Key"].removeprefix(below) for entry in found}
+
+
+@dataclass
+class GoogleBucket(Store):
+    """A bucket of Google Cloud Storage, of its own, through its JSON API (cloud.google.com/storage/docs/json_api)."""
+
+    endpoint: str
+    name: str
+    scheme = "gs"
+    variable = "STORAGE_EMULATOR_HOST"
+    environment: ClassVar[dict[str, str]] = {"FSSPEC_GS_TOKEN": "anon"}
+
+    def put(self, key: str, data: bytes | Path) -> None:
+        head = b"--part\r\nContent-Type: application/json\r\n\r\n" + json.dumps({"name": key}).encode()
+        head += b"\r\n--part\r\nContent-Type: application/octet-stream\r\n\r\n"
+        body = head + (data if isinstance(data, bytes) else data.read_bytes()) + b"\r\n--part--"
+        self.ask("POST", f"upload/storage/v1/b/{self.name}/o?uploadType=multipart", body)
+
+    def remove(self, key: str) -> None:
+        self.ask("DELETE", f"storage/v1/b/{self.name}/o/{quote(key, safe='')}")
+
+    def content(self, key: str) -> bytes:
+        return self.ask("GET", f"storage/v1/b/{self.name}/o/{quote(key, safe='')}?alt=media")
+
+    def names(self, below: str = "") -> set[str]:
+        found = json.loads(self.ask("GET", f"storage/v1/b/{self.name}/o?prefix={quote(below, safe='')}"))
+        return {entry["name"].removeprefix(below) for entry in found.get("items", [])}
+
+    def ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        headers = {"Content-Type": "multipart/related; boundary=part"} if body else {}
+        request = urllib.request.Request(f"{self.endpoint}/{path}", body, headers, method=method)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return bytes(answer.read())
 
 
 def free_port() -> int:
@@ -43,12 +115,22 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+def s3_server() -> contextlib.AbstractContextManager[str]:
+    """The endpoint of an S3 server."""
+    return _own_process("moto.server")
+
+
+def google_server() -> contextlib.AbstractContextManager[str]:
+    """The endpoint of a server of Google Cloud Storage."""
+    return _own_process("gcp_storage_emulator", "start", "--in-memory", "--host", "127.0.0.1")
+
+
 @contextlib.contextmanager
-def s3_server() -> Iterator[str]:
-    """The endpoint of an S3 server, in a process of its own."""
+def _own_process(*module: str) -> Iterator[str]:
+    """The endpoint of a server that a module of Python is, which takes a port with "--port"."""
     port = free_port()
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen([sys.executable, "-m", "moto.server", "-p", str(port)], **quiet)
+    process = subprocess.Popen([sys.executable, "-m", *module, "--port", str(port)], **quiet)
     try:
         for _ in range(300):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
@@ -68,6 +150,18 @@ def make_bucket(endpoint: str, name: str) -> Bucket:
     client = session.client("s3", endpoint_url=endpoint)
     client.create_bucket(Bucket=name)
     return Bucket(endpoint, name, client)
+
+
+def make_google_bucket(endpoint: str, name: str) -> GoogleBucket:
+    """A new bucket on a server of Google's."""
+    bucket = GoogleBucket(endpoint, name)
+    request = urllib.request.Request(
+        f"{endpoint}/storage/v1/b?project=tests",
+        json.dumps({"name": name}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30):
+        return bucket
 
 
 @dataclass

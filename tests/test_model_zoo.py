@@ -56,6 +56,13 @@ def test_unknown_and_ambiguous_names_list_the_nearest():
         model_zoo.get_config("zzz")
 
 
+def test_short_names_stand_for_one_config_each():
+    names = model_zoo.short_names()
+    assert len(names) == len(set(names)) == len(model_zoo.list_configs())
+    assert [model_zoo.list_configs(name) for name in names] == [[path] for path in model_zoo.list_configs()]
+    assert "faster_rcnn_R_50_FPN_1x" in names and "faster_rcnn_R_50_EFPN_distilled/1_base" in names
+
+
 def test_listing():
     every = model_zoo.list_configs()
     assert FASTER in every and every == sorted(every)

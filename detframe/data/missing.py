@@ -27,10 +27,10 @@ from detframe.storage import (
     address_of,
     can_list,
     is_remote,
+    mark_seen,
     member_names,
     names_in,
     storage_folder,
-    writing_here,
 )
 
 
@@ -88,9 +88,7 @@ def _absent_elsewhere(packed: PackedDataset, folder: str) -> np.ndarray:
     for row in range(len(packed)):
         absent[row] = packed.file_name(row).removeprefix(f"{folder}/") not in names
     if not absent.any():
-        with writing_here(mark.parent):
-            mark.parent.mkdir(parents=True, exist_ok=True)
-            mark.touch()
+        mark_seen(mark)
     return absent
 
 

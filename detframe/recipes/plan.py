@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import shlex
 import time
@@ -27,7 +28,7 @@ from detframe.data.folder import FolderData, name_of, read_folder
 from detframe.data.screen import Screened, examine
 from detframe.engine.commands import program_name
 from detframe.errors import InvalidValueError, MissingFileError, UnknownNameError
-from detframe.model_zoo import list_configs
+from detframe.model_zoo import list_configs, short_names
 from detframe.recipes.budget import TOO_SHORT, Pace
 from detframe.recipes.choices import check_task, choose, size_of
 from detframe.recipes.facts import DataFacts, data_facts, facts_of_tiles
@@ -164,17 +165,25 @@ def _base(model: str) -> tuple[ConfigNode | None, str]:
     try:
         path = find_config(model)
     except MissingFileError:
-        found = [name for name in list_configs() if model in (Path(name).stem, name.removesuffix(".yaml"))]
-        if len(found) != 1:
-            known = [*SIZES, *(Path(name).stem for name in list_configs())]
-            raise UnknownNameError(
-                f"--model {model!r} is none of {', '.join(SIZES)}, and no config; {nearest(model, known)}"
-            ) from None
-        path = shipped_folder("configs") / found[0]
+        path = shipped_folder("configs") / _named(model)
     shipped = shipped_folder("configs")
     inside = path.resolve().is_relative_to(shipped.resolve())
     name = path.resolve().relative_to(shipped.resolve()).as_posix() if inside else str(path.absolute())
     return read_config(path), name
+
+
+def _named(model: str) -> str:
+    """The shipped config that --model names, as `list_configs` does. Raises KeyError: none, or several."""
+    found = list_configs(glob.escape(model))
+    if not found:
+        known = nearest(model, [*SIZES, *short_names()])
+        raise UnknownNameError(f"--model {model!r} is none of {', '.join(SIZES)}, and no config; {known}")
+    if len(found) > 1:
+        raise UnknownNameError(
+            f"--model {model!r} is the name of {len(found)} configs; with its folder it is one: {', '.join(found[:3])}"
+            + (", …" if len(found) > 3 else "")
+        )
+    return found[0]
 
 
 def _overrides(request: Request, base: ConfigNode | None) -> dict[str, Any]:

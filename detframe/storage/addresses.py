@@ -17,6 +17,7 @@ from detframe.errors import InvalidValueError
 LISTED = ("s3", "s3a", "gs", "gcs", "hf", "az", "abfs")  # whose objects can be listed
 WEB = ("http", "https")
 SCHEMES = (*LISTED, *WEB)
+_KINDS = ("datasets", "models", "spaces", "kernels", "buckets")  # of repositories of the Hugging Face Hub
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+", re.ASCII)  # a drive of Windows has one letter
 
 
@@ -116,8 +117,9 @@ def private(address: str) -> str:
 def bucket_of(address: str) -> str:
     """What an error about the whole of a store names: the bucket, the repository, the server."""
     scheme, _, rest = address.partition("://")
-    count = 3 if scheme == "hf" else 1
-    return f"{scheme}://{'/'.join(rest.split('/')[:count])}"
+    parts = rest.split("/")
+    count = 1 if scheme != "hf" else 3 if parts[0] in _KINDS else 2  # of a model, "owner/name"
+    return f"{scheme}://{'/'.join(parts[:count])}"
 
 
 def secrets() -> dict[str, Secret]:

@@ -73,13 +73,14 @@ class FileCache:
             facts = os.stat(path)
             checked = time.time() - os.stat(f"{path}{_NOTE}").st_mtime
             note = Note(**json.loads(Path(f"{path}{_NOTE}").read_bytes()))
-            if note.size != facts.st_size:
-                return None
-            now = time.time()
-            if now - facts.st_atime > _USED_AGAIN:
-                os.utime(path, ns=(int(now * 1e9), facts.st_mtime_ns))
         except (OSError, ValueError, TypeError):  # absent, taken away just now, or not what was written
             return None
+        if note.size != facts.st_size:
+            return None
+        now = time.time()
+        if now - facts.st_atime > _USED_AGAIN:
+            with contextlib.suppress(OSError):  # on a disk that can only be read, it is read all the same
+                os.utime(path, ns=(int(now * 1e9), facts.st_mtime_ns))
         return Copy(path, note, checked)
 
     def has(self, key: str) -> bool:
@@ -109,9 +110,11 @@ class FileCache:
         return file
 
     def confirm(self, copy: Copy, version: str) -> None:
-        """Note that a copy still is what the store has, in this version."""
-        with writing_here(self.folder):
+        """Note that a copy still is what the store has, in this version; what cannot be noted is compared again."""
+        try:
             self._write_note(copy.path, Note(**{**asdict(copy.note), "version": version}))
+        except OSError as error:
+            logger.debug("%s: not noted that %s is as in the store: %s", self.folder, copy.note.address, error)
 
     @contextlib.contextmanager
     def one_at_a_time(self, key: str) -> Iterator[None]:

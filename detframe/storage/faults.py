@@ -16,6 +16,7 @@ from typing import Any
 
 from detframe.errors import (
     FileAccessError,
+    InvalidValueError,
     MissingFileError,
     MissingModuleError,
     NoPermissionError,
@@ -45,7 +46,7 @@ _CREDENTIALS = {
 _ALIKE = {"s3a": "s3", "gcs": "gs", "abfs": "az", "https": "http"}
 _NONE_FOUND = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError"}
 _NONE_FOUND |= {"TokenRetrievalError", "LocalTokenNotFoundError", "NoRegionError"}
-_NO_BUCKET = {"NoSuchBucket", "RepositoryNotFoundError", "RevisionNotFoundError", "InvalidBucketName"}
+_NO_BUCKET = {"NoSuchBucket", "RepositoryNotFoundError", "InvalidBucketName"}
 _LOST = {
     *("ConnectionError", "TimeoutError", "FSTimeoutError", "gaierror", "HTTPClientError", "ClientConnectionError"),
     *("ClientPayloadError", "TransportError", "IncompleteRead", "IncompleteReadError", "ResponseParserError"),
@@ -83,12 +84,23 @@ def explained(error: Exception, address: str) -> UserError | None:
             f"{address}: the certificate of {bucket_of(address)} is not trusted on this machine. SSL_CERT_FILE names "
             f"the certificates that are; is it the right server?"
         )
+    if names & {"HfUriError", "HFValidationError"} or "must be 'namespace/name'" in str(error):
+        return InvalidValueError(
+            f"{address} names no repository of the Hugging Face Hub; an address is hf://datasets/owner/name/folder, or "
+            f"hf://owner/name/file of a model"
+        )
     if names & _NONE_FOUND:
         return _refused(address, "no credentials were found")
-    if status in (401, 403) or any(isinstance(one, PermissionError) for one in chain):
-        return _refused(address, f"access was refused{_bracketed(status, code)}")
+    if "RefreshError" in names:  # of Google's
+        return _refused(address, "the credentials are not accepted")
+    if "GatedRepoError" in names:
+        return _refused(address, f"the page of {bucket_of(address)} says how to ask for access")
+    if "RevisionNotFoundError" in names:
+        return MissingFileError(f"{address}: the repository has no such revision; it is what follows the @, else main")
     if names & _NO_BUCKET or code in _NO_BUCKET or "ParamValidationError" in names:
         return missing_bucket(address)
+    if status in (401, 403) or any(_refuses(one) for one in chain):
+        return _refused(address, f"access was refused{_bracketed(status, code)}")
     if status not in (404, 410) and _will_pass(chain, names, status, code):
         return None
     if status in (404, 410) or any(isinstance(one, FileNotFoundError) for one in chain):
@@ -103,9 +115,14 @@ def explained(error: Exception, address: str) -> UserError | None:
 
 def missing_bucket(address: str) -> UserError:
     """The error for a bucket, or a repository, that there is none of."""
-    what = "repository" if scheme_of(address) == "hf" else "bucket"
+    if scheme_of(address) == "hf":
+        return MissingFileError(
+            f"{address}: the repository {bucket_of(address)} does not exist, or is private; is its name right (data "
+            f"sets are at hf://datasets/owner/name)? A private one needs {_CREDENTIALS['hf']}, of an account that may "
+            f"read it"
+        )
     return MissingFileError(
-        f"{address}: the {what} {bucket_of(address)} does not exist; is its name right, and the account or endpoint "
+        f"{address}: the bucket {bucket_of(address)} does not exist; is its name right, and the account or endpoint "
         f"the one that has it?"
     )
 
@@ -149,7 +166,14 @@ def _will_pass(chain: list[BaseException], names: set[str], status: int, code: s
         return True
     if status:
         return False
+    if any(type(one) is OSError and str(one).startswith("Consistency check failed") for one in chain):
+        return True  # of the Hugging Face Hub: the file ended too early, or is another one than was listed
     return bool(names & _LOST) or any(isinstance(one, OSError) and one.errno in _BUSY_NUMBERS for one in chain)
+
+
+def _refuses(error: BaseException) -> bool:
+    """Whether an error says that access was refused; gcsfs has no other sign of it than a word."""
+    return isinstance(error, PermissionError) or (type(error) is OSError and str(error).startswith("Forbidden: "))
 
 
 def _bracketed(status: int, code: str) -> str:

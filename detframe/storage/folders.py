@@ -29,14 +29,14 @@ def store_of(output_dir: str | Path) -> StoreFolder | None:
     """The store that OUTPUT_DIR names; None of a folder of this machine.
 
     Raises:
-        ValueError: it is an address into which no run can write.
+        ValueError: it is an address at which no run can be.
     """
     if is_store(output_dir):
         return StoreFolder(output_dir)
     if _OTHER.match(str(output_dir)):
         raise InvalidValueError(
-            f"OUTPUT_DIR {public(str(output_dir))} is an address into which no run can write; take a folder of this "
-            f"machine, or {', '.join(f'{scheme}://' for scheme in WRITABLE)}"
+            f"OUTPUT_DIR {public(str(output_dir))} is an address at which no run can be; runs are in folders of this "
+            f"machine, and at {', '.join(f'{scheme}://' for scheme in WRITABLE)}"
         )
     return None
 

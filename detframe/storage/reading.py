@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from detframe.errors import MissingFileError, UserError
 from detframe.storage.addresses import address_of, bucket_of, is_remote
@@ -23,7 +23,13 @@ T = TypeVar("T")
 
 _AT_ONCE, _STRETCH = 16, 256  # files
 _SILENCE = 60.0  # seconds for which a store that could not be asked for a comparison is not asked again
-_MD5 = re.compile(r"[0-9a-f]{32}", re.IGNORECASE)
+_HEX = re.compile(r"[0-9a-f]+", re.IGNORECASE)
+# What digests of a file are its version in some store, by their digits: begun with its size in bytes
+_DIGESTS: dict[int, Callable[[int], Any]] = {
+    32: lambda size: hashlib.md5(usedforsecurity=False),  # of objects that S3 got in one piece
+    40: lambda size: hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False),  # git's, of the Hugging Face Hub
+    64: lambda size: hashlib.sha256(),  # of the Hub's large files
+}
 _silent: dict[str, float] = {}  # store -> when it last could not be asked
 
 
@@ -151,11 +157,8 @@ def _agrees(copy: Copy, facts: Facts) -> bool:
         return False
     if note.version:
         return note.version == facts.version
-    if _MD5.fullmatch(facts.version):  # as of objects that S3 got in one piece
-        return _md5(copy.path) == facts.version.lower()
+    if _HEX.fullmatch(facts.version) and len(facts.version) in _DIGESTS:
+        with open(copy.path, "rb") as file:
+            found = hashlib.file_digest(file, lambda: _DIGESTS[len(facts.version)](note.size))
+        return found.hexdigest() == facts.version.lower()
     return facts.modified <= note.fetched
-
-
-def _md5(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

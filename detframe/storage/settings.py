@@ -74,6 +74,23 @@ def writing_here(folder: Path) -> AbstractContextManager[None]:
     return writing_cache(folder, what, f"DATALOADER.CACHE_DIR moves these copies alone, and {fewer}")
 
 
+def mark_seen(mark: Path) -> None:
+    """Make an empty file that says by its time when something was seen.
+
+    Where it is there and cannot be changed, as in a cache that is only read, it stays, and the next start looks again.
+
+    Raises:
+        OSError: it cannot be made; says what names another folder.
+    """
+    if mark.is_file():
+        with contextlib.suppress(OSError):
+            mark.touch()
+        return
+    with writing_here(mark.parent):
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+
+
 def current() -> Settings:
     """The settings of this process."""
     return _settings

@@ -7,7 +7,6 @@ is in, so annotations name images as before they were packed, and packed again o
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -28,7 +27,7 @@ from detframe.files import replacing
 from detframe.storage.addresses import address_of, can_list, is_remote
 from detframe.storage.listings import files_in
 from detframe.storage.materialised import here
-from detframe.storage.settings import TRUSTED_SECONDS, current, writing_here
+from detframe.storage.settings import TRUSTED_SECONDS, current, mark_seen, writing_here
 from detframe.storage.stores import facts_of
 from detframe.storage.tars import INDEX, SUFFIX, Shard, read_headers, read_index
 
@@ -78,8 +77,9 @@ def prepare(folder: str | Path) -> Shards | None:
     found = _found_elsewhere(root) if is_remote(root) else _found_here(root)
     if found is None:
         _known.pop(root, None)
-        with writing_here(_place(root)), contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            (_place(root) / _NEWEST).unlink()
+        if (_place(root) / _NEWEST).exists():
+            with writing_here(_place(root)):
+                (_place(root) / _NEWEST).unlink(missing_ok=True)
         return None
     index, stamps = found
     stamp = _hashed([_FORMAT, root, index[1] if index is not None else "", sorted(stamps.items())])
@@ -88,12 +88,19 @@ def prepare(folder: str | Path) -> Shards | None:
         place = _place(root) / stamp
         if not (place / "table.npy").is_file():
             _build(root, place, index[0] if index is not None else None, {name: s[0] for name, s in stamps.items()})
-        with writing_here(place.parent), replacing(place.parent / _NEWEST) as file:
-            file.write(json.dumps({"root": root, "stamp": stamp}).encode())
+        _point_to(place.parent / _NEWEST, json.dumps({"root": root, "stamp": stamp}).encode())
         known = _open(root, stamp)
         _known[root] = known
         _without.clear()
     return known
+
+
+def _point_to(newest: Path, content: bytes) -> None:
+    """Say which table of a folder is the newest, unless it says so already: a cache may be one that is only read."""
+    if newest.is_file() and newest.read_bytes() == content:
+        return
+    with writing_here(newest.parent), replacing(newest) as file:
+        file.write(content)
 
 
 def member_names(folder: str | Path) -> list[str] | None:
@@ -187,9 +194,7 @@ def _found_without_index(root: str) -> _Found | None:
     shards = {name: (facts.size, facts.version) for name, facts in found.items() if name.endswith(SUFFIX)}
     if shards and shards.keys() == found.keys():
         return None, shards
-    with writing_here(mark.parent):
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        mark.touch()
+    mark_seen(mark)
     return None
 
 

@@ -21,12 +21,24 @@ from detframe.errors import InvalidValueError, MissingFileError
 from detframe.storage.addresses import bucket_of, can_list, private, scheme_of
 from detframe.storage.faults import missing_bucket
 from detframe.storage.retrying import persistently
+from detframe.storage.settings import answered
 
 CALL_SECONDS = 60.0  # for an answer to what is small
 LARGE_SECONDS = 3600.0  # for what is as large as it likes
 _SLOWEST = 200_000.0  # bytes a second, below which a connection counts as lost
 _CONNECT_SECONDS, _READ_SECONDS = 10, 30
 _CHANGED = ("LastModified", "mtime", "last_modified", "updated", "Last-Modified")  # as libraries call it
+_GOOGLE = ("gs", "gcs")
+_IN_ONE: dict[str, dict[str, Any]] = {"get_file": {"concurrency": 1}, "cat_file": {"concurrency": 1}}
+# What methods of some libraries are told beside: to ask once for what is wanted, and to list anew what was listed
+_MORE: dict[str, dict[str, dict[str, Any]]] = {
+    **dict.fromkeys(_GOOGLE, _IN_ONE),
+    "hf": {
+        "find": {"refresh": True},
+        "info": {"refresh": True, "expand_info": True},  # else it says no version
+        "cat_file": {"cache_type": "none"},
+    },
+}
 _clients: dict[tuple[int, str], Any] = {}
 _making = threading.Lock()
 
@@ -149,8 +161,8 @@ class Parts(io.RawIOBase):
 
 
 def _check_bucket(address: str) -> None:
-    """Raises FileNotFoundError where not the object but the whole bucket is missing."""
-    if can_list(address) and not ask(address, "exists", bucket_of(address)):
+    """Raises FileNotFoundError where not the object but the whole bucket is missing; errors of hf:// say that."""
+    if can_list(address) and scheme_of(address) != "hf" and not ask(address, "exists", bucket_of(address)):
         raise missing_bucket(address)
 
 
@@ -160,12 +172,18 @@ def ask(address: str, method: str, *args: Any, seconds: float = 0.0, **options: 
     Connections that were cut can leave a client of which no call ever ends: each has a limit, and a client that
     failed makes place for a new one.
     """
-    client = client_of(address)
+    scheme, client = scheme_of(address), client_of(address)
     if client.async_impl:
         options["timeout"] = seconds or CALL_SECONDS
+    more = _MORE.get(scheme, {}).get(method, {})
     try:
-        return getattr(client, method)(*args, **options)
+        return getattr(client, method)(*args, **options, **more)
     except FileNotFoundError:
+        if scheme == "hf" and client.dircache:  # what it listed before may be old
+            forget_client(address)
+            return getattr(client_of(address), method)(*args, **options, **more)
+        if scheme in _GOOGLE and method != "exists" and bucket_of(address) not in answered:
+            _check_bucket(address)  # of which gcsfs says nothing
         raise
     except Exception:
         forget_client(address)
@@ -179,16 +197,36 @@ def seconds_for(size: int) -> float:
 
 def client_of(address: str) -> Any:
     """The client of this process for a store."""
-    import fsspec
-
     scheme = scheme_of(address)
     key = (os.getpid(), scheme)
     with _making:
         if key not in _clients:
-            _clients[key] = fsspec.filesystem(scheme, skip_instance_cache=True, **_options(scheme))
-            if hasattr(_clients[key], "retries"):
-                _clients[key].retries = 1
+            _clients[key] = _google_client() if scheme in _GOOGLE else _client(scheme)
         return _clients[key]
+
+
+def _client(scheme: str) -> Any:
+    import fsspec
+
+    client = fsspec.filesystem(scheme, skip_instance_cache=True, **_options(scheme))
+    if hasattr(client, "retries"):
+        client.retries = 1
+    return client
+
+
+def _google_client() -> Any:
+    """The one that asks by HTTP alone: gRPC, by which gcsfs looks whether a bucket is zonal, does not survive a fork.
+
+    It would ask six times, which is written into the methods themselves.
+    """
+    from gcsfs.core import GCSFileSystem
+
+    client = GCSFileSystem(skip_instance_cache=True, **_options("gs"))
+    for name in ("_request", "_get_file_request"):
+        once = getattr(getattr(GCSFileSystem, name, None), "__wrapped__", None)
+        if once is not None:
+            setattr(client, name, once.__get__(client))
+    return client
 
 
 def forget_client(address: str) -> None:
@@ -218,7 +256,8 @@ def _named(address: str) -> str:
 
 def _facts(info: dict[str, Any]) -> Facts:
     size = info.get("size")
-    words = (info.get(key) for key in ("ETag", "etag", "md5Hash", "blob_id", "generation", "Content-MD5"))
+    large = getattr(info.get("lfs"), "sha256", "")  # of the Hub, where blob_id is that of what stands for the file
+    words = (large, *(info.get(key) for key in ("ETag", "etag", "md5Hash", "blob_id", "generation", "Content-MD5")))
     version = next((str(word).strip('"') for word in words if word), "")
     changed = next((info[key] for key in _CHANGED if info.get(key)), "")
     return Facts(-1 if size is None else int(size), version or str(changed), _seconds(changed))

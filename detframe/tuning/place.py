@@ -96,18 +96,18 @@ class StudyPlace:
 def begun(folder: Path) -> Iterator[None]:
     """Where a study that has no file yet cannot begin inside of the `with`, it leaves none: a corrected start may.
 
-    Nor does it leave a folder that was not there.
+    Nor does it leave folders that were not there.
     """
     path = folder / STUDY_FILE
-    fresh, without_folder = not path.is_file(), not folder.exists()
+    fresh, absent = not path.is_file(), [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         yield
     except BaseException:
         if fresh:
             path.unlink(missing_ok=True)
-        if without_folder:
-            with suppress(OSError):  # something else was put there meanwhile, or it was not made
-                folder.rmdir()
+        with suppress(OSError):  # something else was put there meanwhile, or it was not made
+            for place in absent:
+                place.rmdir()
         raise
 
 

@@ -32,6 +32,7 @@ REFUSED = [
     "predict --weights w.pth --input s3://b/x.jpg --output o",
     "quickstart OUTPUT_DIR https://b/o",
     "replay s3://b/bundle.pth",
+    "report https://b/run",
     "report s3x://b/run",
     "report run --output s3://b/o.html",
     "runs s3://b/runs",
@@ -73,6 +74,14 @@ def test_it_is_refused_as_it_was_typed(
         f"error: {given}" in said or f": {given} is" in said or f"OUTPUT_DIR {given}" in said or f"not {given}" in said
     )
     assert [path.name for path in tmp_path.iterdir()] == ["s.yaml"]
+
+
+def test_what_only_reads_does_not_speak_of_writing(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ("report https://b/run --output page.html", "report ftp://b/run"):
+        assert main(words.split()) == 2
+        said = capsys.readouterr().err
+        assert "at which no run can be; runs are in folders of this machine, and at s3://, " in said
+        assert "writ" not in said
 
 
 def test_a_secret_in_an_address_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:

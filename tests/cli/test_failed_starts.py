@@ -65,9 +65,13 @@ def test_a_study_whose_store_is_wrong(work: Path, capsys: pytest.CaptureFixture[
     (work / "space.yaml").write_text("SOLVER.BASE_LR: {low: 0.1, high: 1}\n")
     data = ["DATASETS.CATALOG", "../data/catalog.yaml", "DATASETS.TRAIN", "coco", "DATASETS.TEST", "coco"]
     words = ["tune", "--config-file", SHAPES, "--space", "space.yaml", "--storage", "nonsense", *data]
-    assert main([*words, "OUTPUT_DIR", "study"]) == 2
-    assert "the store 'nonsense' is not an address" in capsys.readouterr().err
-    assert left(work) == ["space.yaml"]
+    for folder in ("study", "a/b/study"):
+        assert main([*words, "OUTPUT_DIR", folder]) == 2
+        assert "the store 'nonsense' is not an address" in capsys.readouterr().err
+        assert left(work) == ["space.yaml"]
+    (work / "a").mkdir()
+    assert main([*words, "OUTPUT_DIR", "a/b/study"]) == 2
+    assert left(work) == ["a", "space.yaml"]  # which was there before
 
 
 @pytest.mark.parametrize(

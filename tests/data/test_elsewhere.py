@@ -18,10 +18,10 @@ from detframe.data import load_records
 from detframe.data.missing import MissingImagesError
 from detframe.data.reading import read_image
 from detframe.errors import MissingFileError
-from tests.bucket_server import Bucket
+from tests.bucket_server import Store
 from tests.media_server import Site, serving
+from tests.storage.conftest import EVERY_STORE, NOBODYS, bucket, endpoint, google_endpoint, hub  # noqa: F401  (fixtures)
 from tests.storage.conftest import _own_state as _own_state
-from tests.storage.conftest import bucket, endpoint  # noqa: F401  (fixtures)
 
 
 def make_set(folder: Path, count: int = 5) -> None:
@@ -86,14 +86,15 @@ def site(tmp_path: Path) -> Iterator[Site]:
         yield found
 
 
+@EVERY_STORE
 @pytest.mark.parametrize("name", ["coco", "unsized", "yolo"])
-def test_in_a_bucket(bucket: Bucket, tmp_path: Path, here: str, name: str) -> None:  # noqa: F811
+def test_in_a_bucket(bucket: Store, tmp_path: Path, here: str, name: str) -> None:  # noqa: F811
     bucket.put_folder(tmp_path / "set", "set")
     far = catalog_of(tmp_path, f"{bucket.address}/set/images", f"{bucket.address}/set")
     assert_same(name, far, here)
     assert load_records([name], far)[0]["file_name"].startswith(f"{bucket.address}/set/images/a/")
     for key in ("images/a/0.png", "images/b/1.png"):
-        bucket.client.delete_object(Bucket=bucket.name, Key=f"set/{key}")
+        bucket.remove(f"set/{key}")
     assert_same(name, far, here) if name != "yolo" else None  # a second start asks for nothing that it has
 
 
@@ -105,8 +106,9 @@ def test_in_shards(tmp_path: Path, here: str, shards: Path, name: str) -> None:
     assert_same(name, catalog_of(tmp_path, str(shards), str(tmp_path / "set")), here)
 
 
+@EVERY_STORE
 @pytest.mark.parametrize("index", [True, False])
-def test_in_shards_in_a_bucket(bucket: Bucket, tmp_path: Path, here: str, shards: Path, index: bool) -> None:  # noqa: F811
+def test_in_shards_in_a_bucket(bucket: Store, tmp_path: Path, here: str, shards: Path, index: bool) -> None:  # noqa: F811
     if not index:
         (shards / "index.jsonl").unlink()
     bucket.put_folder(shards, "shards")
@@ -124,7 +126,8 @@ def test_on_a_web_server(site: Site, tmp_path: Path, here: str, shards: Path) ->
         load_records(["yolo"], far)
 
 
-def test_images_that_a_bucket_lacks(bucket: Bucket, tmp_path: Path, here: str) -> None:  # noqa: F811
+@EVERY_STORE
+def test_images_that_a_bucket_lacks(bucket: Store, tmp_path: Path, here: str) -> None:  # noqa: F811
     (tmp_path / "set/images/a/0.png").unlink()
     bucket.put_folder(tmp_path / "set", "set")
     far = catalog_of(tmp_path, f"{bucket.address}/set/images", str(tmp_path / "set"))
@@ -139,7 +142,8 @@ def test_images_that_a_bucket_lacks(bucket: Bucket, tmp_path: Path, here: str) -
     assert len(load_records(["coco"], far, on_missing="raise")) == 5  # it came
 
 
-def test_annotations_that_change_are_read_anew(bucket: Bucket, tmp_path: Path, here: str) -> None:  # noqa: F811
+@EVERY_STORE
+def test_annotations_that_change_are_read_anew(bucket: Store, tmp_path: Path, here: str) -> None:  # noqa: F811
     bucket.put_folder(tmp_path / "set", "set")
     far = catalog_of(tmp_path, f"{bucket.address}/set/images", f"{bucket.address}/set")
     assert len(load_records(["coco"], far)) == 5
@@ -149,13 +153,15 @@ def test_annotations_that_change_are_read_anew(bucket: Bucket, tmp_path: Path, h
     assert len(load_records(["coco"], far)) == 3
 
 
-def test_what_does_not_exist_is_named_at_once(bucket: Bucket, tmp_path: Path) -> None:  # noqa: F811
-    far = catalog_of(tmp_path, "s3://nobodys/images", "s3://nobodys")
-    with pytest.raises(MissingFileError, match=r"s3://nobodys/coco\.json: the bucket s3://nobodys does not exist"):
+@EVERY_STORE
+def test_what_does_not_exist_is_named_at_once(bucket: Store, tmp_path: Path) -> None:  # noqa: F811
+    nobodys = NOBODYS[bucket.scheme]
+    far = catalog_of(tmp_path, f"{nobodys}/images", nobodys)
+    with pytest.raises(MissingFileError, match=rf"{nobodys}/coco\.json: the \w+ {nobodys} does not exist"):
         load_records(["coco"], far)
     make_set(tmp_path / "set")
-    far = catalog_of(tmp_path, "s3://nobodys/images", str(tmp_path / "set"))
-    with pytest.raises(MissingFileError, match=r"s3://nobodys/images: the bucket s3://nobodys does not exist"):
+    far = catalog_of(tmp_path, f"{nobodys}/images", str(tmp_path / "set"))
+    with pytest.raises(MissingFileError, match=rf"{nobodys}/images: the \w+ {nobodys} does not exist"):
         load_records(["coco"], far)
 
 

@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from detframe.engine import remote_lock
+from detframe.storage import mirror, stores
 from tests.engine.ranks import tiny_config
+from tests.engine.remote import SHORT
+from tests.storage.conftest import bucket, cable, endpoint, google_endpoint, hub  # noqa: F401  (fixtures)
 
 
 @pytest.fixture(autouse=True)
@@ -38,5 +42,26 @@ def tiny(datasets, tmp_path, monkeypatch):
 
     def make(*overrides):
         return tiny_config(("OUTPUT_DIR", str(tmp_path / "out"), *overrides))
+
+    return make
+
+
+@pytest.fixture
+def server(bucket, cable, monkeypatch):  # noqa: F811
+    """A bucket behind a cable, with looks and beats that tests need not wait for."""
+    monkeypatch.setattr(mirror, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(remote_lock, "BEAT_SECONDS", 0.2)
+    monkeypatch.setattr(stores, "CALL_SECONDS", 5.0)
+    monkeypatch.setattr(remote_lock, "_SETTLE_SECONDS", 0.0)
+    return bucket
+
+
+@pytest.fixture
+def remote(tiny, server, tmp_path, monkeypatch):
+    """A config of a short run into a folder of the bucket: remote("run", "SOLVER.MAX_ITER", 8)."""
+    monkeypatch.setenv("DETFRAME_CACHE", str(tmp_path / "cache"))
+
+    def make(name, *words):
+        return tiny(*SHORT, *words, "OUTPUT_DIR", f"{server.address}/{name}")
 
     return make

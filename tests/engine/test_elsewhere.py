@@ -18,7 +18,6 @@ from detframe.errors import UnreachableError
 from tests.bucket_server import Bucket, Cable
 from tests.engine.continued import goes_on_equally
 from tests.engine.written import weights
-from tests.storage.conftest import bucket, cable, endpoint  # noqa: F401  (fixtures)
 
 WORDS = ("DATASETS.TEST", (), "SOLVER.MAX_ITER", 8, "SOLVER.CHECKPOINT_PERIOD", 4)
 
@@ -28,7 +27,7 @@ def assert_equal(one: Path, two: Path) -> None:
     assert first.keys() == second.keys() and all(torch.equal(value, second[key]) for key, value in first.items())
 
 
-def far_catalog(bucket: Bucket, datasets: Path, folder: Path, images: str) -> tuple[str, ...]:  # noqa: F811
+def far_catalog(bucket: Bucket, datasets: Path, folder: Path, images: str) -> tuple[str, ...]:
     """The words of a config whose images and annotations are in the bucket, and its cache in a folder of its own."""
     bucket.put_folder(datasets / "shapes/annotations", "annotations")
     catalog = folder / "catalog.yaml"
@@ -47,8 +46,8 @@ def near(tiny: Callable[..., ConfigNode], tmp_path: Path) -> Path:
 
 
 def test_weights_are_those_of_local_files(
-    bucket: Bucket,  # noqa: F811
-    cable: Cable,  # noqa: F811
+    bucket: Bucket,
+    cable: Cable,
     datasets: Path,
     tmp_path: Path,
     tiny: Callable[..., ConfigNode],
@@ -65,7 +64,7 @@ def test_weights_are_those_of_local_files(
 class Outage(Hook):
     """Cuts the cable after the second step, for some seconds or for good."""
 
-    def __init__(self, cable: Cable, seconds: float) -> None:  # noqa: F811
+    def __init__(self, cable: Cable, seconds: float) -> None:
         self.cable, self.seconds = cable, seconds
 
     def after_step(self, trainer: Trainer) -> None:
@@ -76,8 +75,8 @@ class Outage(Hook):
 
 
 def test_shards_over_an_outage(
-    bucket: Bucket,  # noqa: F811
-    cable: Cable,  # noqa: F811
+    bucket: Bucket,
+    cable: Cable,
     datasets: Path,
     tmp_path: Path,
     tiny: Callable[..., ConfigNode],

@@ -14,13 +14,12 @@ from detframe.engine import train
 from tests.bucket_server import Bucket, Cable
 from tests.data.channel_sets import MEANS, channel_set
 from tests.engine.test_elsewhere import assert_equal
-from tests.storage.conftest import bucket, cable, endpoint  # noqa: F401  (fixtures)
 
 WORDS = ("SOLVER.MAX_ITER", 4, "TEST.EVAL_PERIOD", 0)
 TILES = ("INPUT.TILES.SIZE", 40, "INPUT.TILES.OVERLAP", 8)
 
 
-def near_and_far(bucket: Bucket, folder: Path, entry: dict[str, str]) -> tuple[str, ...]:  # noqa: F811
+def near_and_far(bucket: Bucket, folder: Path, entry: dict[str, str]) -> tuple[str, ...]:
     """The words of a config that knows a catalog's entry as "near", and as "far" with its files in the bucket."""
     bucket.put_folder(Path(entry["images"]), "images")
     bucket.put("instances.json", Path(entry["annotations"]))
@@ -39,7 +38,7 @@ def check_equal(make: Callable[..., ConfigNode], folder: Path, words: tuple[obje
 
 
 @pytest.mark.slow
-def test_tiles(bucket: Bucket, cable: Cable, datasets: Path, tmp_path: Path, tiny: Callable[..., ConfigNode]) -> None:  # noqa: F811
+def test_tiles(bucket: Bucket, cable: Cable, datasets: Path, tmp_path: Path, tiny: Callable[..., ConfigNode]) -> None:
     shapes = datasets / "shapes"
     entry = {"format": "coco", "images": str(shapes / "train"), "annotations": str(shapes / "annotations/train.json")}
     words = near_and_far(bucket, tmp_path, entry)
@@ -53,8 +52,8 @@ def test_tiles(bucket: Bucket, cable: Cable, datasets: Path, tmp_path: Path, tin
     ("suffix", "channels", "dtype", "more"), [(".tif", 4, "uint16", ()), (".npy", 5, "float32", TILES)]
 )
 def test_channels(
-    bucket: Bucket,  # noqa: F811
-    cable: Cable,  # noqa: F811
+    bucket: Bucket,
+    cable: Cable,
     tmp_path: Path,
     tiny: Callable[..., ConfigNode],
     suffix: str,

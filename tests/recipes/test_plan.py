@@ -159,6 +159,17 @@ def test_a_config_of_ones_own_and_one_by_its_bare_name(squares: Path):
 def test_an_unknown_model_names_the_sizes_and_the_nearest(squares: Path):
     with pytest.raises(UnknownNameError, match=r"'smal' is none of small, medium, large.*did you mean 'small'"):
         plan(model="smal")
+    with pytest.raises(UnknownNameError, match=r"'xyz' is none of .*known: (.*) and \d+ more$") as error:
+        plan(model="xyz")
+    known = str(error.value).rpartition("known: ")[2].partition(" and ")[0].split(", ")
+    assert len(known) == len(set(known)) and not any(name[:2] in ("1_", "2_") for name in known)
+
+
+def test_a_model_that_several_configs_are_called_is_one_with_its_folder(squares: Path):
+    with pytest.raises(UnknownNameError, match=r"'1_base' is the name of \d+ configs; with its folder it is one: \w+/"):
+        plan(model="1_base")
+    stage = "faster_rcnn_R_18_EFPN_distilled_bccd_half/1_base"
+    assert plan(minutes=2, model=stage, overrides=[]).base == f"efpn/{stage}.yaml"
 
 
 def test_missing_pictures_are_left_out_and_said(tmp_path: Path, squares: Path):

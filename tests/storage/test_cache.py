@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import threading
@@ -55,6 +56,22 @@ def test_what_is_larger_than_all_together_may_be_is_read_and_not_kept(tmp_path: 
         assert put(cache, "large", b"l" * 100) == b"l" * 100
         assert read(cache, "large") is None
     assert not [path for path in (tmp_path / "files").rglob("*") if path.is_file()]
+
+
+def test_where_nothing_can_be_written_copies_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = FileCache(tmp_path, 1000)
+    put(cache, "k", b"one")
+    used(cache, "k", 1000)
+
+    def refuse(*args: object, **more: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("detframe.storage.cache.os.utime", refuse)
+    monkeypatch.setattr("detframe.storage.cache.tempfile.mkstemp", refuse)
+    copy = cache.find("k")
+    assert copy is not None and copy.path.read_bytes() == b"one"
+    cache.confirm(copy, "v2")  # is asked again the next time
+    assert cache.find("k") is not None and cache.find("k").note.version == copy.note.version  # type: ignore[union-attr]
 
 
 def test_a_copy_that_is_not_as_its_note_says_is_absent(tmp_path: Path) -> None:

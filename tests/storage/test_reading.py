@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 import threading
@@ -21,7 +22,8 @@ from detframe.errors import (
 )
 from detframe.storage import Settings, opened, reading
 from detframe.storage.stores import facts_of, fetch, fetch_part
-from tests.bucket_server import Bucket, Cable
+from tests.bucket_server import Cable, Store
+from tests.storage.conftest import EVERY_BUCKET, EVERY_STORE, NOBODYS, new_connections
 
 
 def content(path: str) -> bytes:
@@ -29,15 +31,17 @@ def content(path: str) -> bytes:
         return file.read()
 
 
-def test_a_file_is_fetched_once(bucket: Bucket) -> None:
+@EVERY_STORE
+def test_a_file_is_fetched_once(bucket: Store) -> None:
     bucket.put("a/1.jpg", b"one")
     assert content(f"{bucket.address}/a/1.jpg") == b"one"
-    bucket.client.delete_object(Bucket=bucket.name, Key="a/1.jpg")
+    bucket.remove("a/1.jpg")
     assert content(f"{bucket.address}/a/1.jpg") == b"one"
     assert content(str(Path(f"{bucket.address}/a/1.jpg"))) == b"one"  # as a path, with one slash
 
 
-def test_a_copy_is_compared_after_a_day(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+@EVERY_STORE
+def test_a_copy_is_compared_after_a_day(bucket: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket.put("1.jpg", b"one")
     bucket.put("2.jpg", b"same")
     assert (content(f"{bucket.address}/1.jpg"), content(f"{bucket.address}/2.jpg")) == (b"one", b"same")
@@ -47,13 +51,13 @@ def test_a_copy_is_compared_after_a_day(bucket: Bucket, monkeypatch: pytest.Monk
     monkeypatch.setattr(reading, "fetch", lambda *args: fetched.append(args[0]) or fetch(*args))
     assert (content(f"{bucket.address}/1.jpg"), content(f"{bucket.address}/2.jpg")) == (b"two", b"same")
     assert fetched == [f"{bucket.address}/1.jpg"]
-    bucket.client.delete_object(Bucket=bucket.name, Key="2.jpg")
+    bucket.remove("2.jpg")
     with pytest.raises(MissingFileError, match=r"2\.jpg does not exist"):
         content(f"{bucket.address}/2.jpg")
 
 
 def test_copies_do_without_a_store_that_is_away(
-    bucket: Bucket, cable: Cable, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bucket: Store, cable: Cable, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in "123":
         bucket.put(f"{name}.jpg", name.encode())
@@ -66,7 +70,8 @@ def test_copies_do_without_a_store_that_is_away(
     assert caplog.text.count("used as they are") == 1
 
 
-def test_a_store_that_comes_back_costs_nothing(bucket: Bucket, cable: Cable) -> None:
+@EVERY_STORE
+def test_a_store_that_comes_back_costs_nothing(bucket: Store, cable: Cable) -> None:
     bucket.put("1.jpg", b"1" * 10_000)
     bucket.put("2.jpg", b"2" * 10_000)
     content(f"{bucket.address}/1.jpg")
@@ -77,18 +82,28 @@ def test_a_store_that_comes_back_costs_nothing(bucket: Bucket, cable: Cable) -> 
     assert 1.5 < time.monotonic() - begun < 15
 
 
-def test_connections_that_break_within_the_answer(bucket: Bucket, cable: Cable) -> None:
+def test_a_large_file_of_the_hub_is_known_by_its_content() -> None:
+    hub = pytest.importorskip("huggingface_hub.hf_api")
+    digest = hashlib.sha256(b"one").hexdigest()
+    lfs = {"size": 3, "oid": digest, "pointerSize": 99}
+    file = hub.RepoFile(path="1.jpg", size=3, oid="0" * 40, lfs=lfs)
+    facts = storage.stores._facts({"size": 3, "type": "file", "blob_id": file.blob_id, "lfs": file.lfs})
+    assert facts.version == digest
+
+
+@EVERY_STORE
+def test_connections_that_break_within_the_answer(bucket: Store, cable: Cable) -> None:
     cable.drop_every = 2
-    for number in range(8):
+    for number in range(5):
         bucket.put(f"{number}.jpg", bytes([number]) * 50_000)
-    for number in range(8):
-        storage.stores._clients.clear()  # a connection for each
+    for number in range(5):
+        new_connections()
         assert content(f"{bucket.address}/{number}.jpg") == bytes([number]) * 50_000
-    assert cable.connections >= 12
+    assert cable.connections >= 7
 
 
 def test_a_call_that_never_ends_is_given_up_and_tried_again(
-    bucket: Bucket, cable: Cable, monkeypatch: pytest.MonkeyPatch
+    bucket: Store, cable: Cable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in "1234":
         bucket.put(f"{name}.tar", b"0123456789")
@@ -107,7 +122,8 @@ def test_a_call_that_never_ends_is_given_up_and_tried_again(
     assert time.monotonic() - begun < 20
 
 
-def test_a_store_that_stays_away(bucket: Bucket, cable: Cable) -> None:
+@EVERY_STORE
+def test_a_store_that_stays_away(bucket: Store, cable: Cable) -> None:
     bucket.put("1.jpg", b"1")
     content(f"{bucket.address}/1.jpg")
     cable.cut()
@@ -119,7 +135,7 @@ def test_a_store_that_stays_away(bucket: Bucket, cable: Cable) -> None:
     assert "tries in" in str(error.value) and "--resume" in str(error.value)
 
 
-def test_a_store_that_never_answered_is_not_waited_for(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_never_answered_is_not_waited_for(bucket: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     begun = time.monotonic()
     with pytest.raises(UnreachableError, match="Is this machine on the network, and is the address right"):
@@ -127,16 +143,20 @@ def test_a_store_that_never_answered_is_not_waited_for(bucket: Bucket, monkeypat
     assert time.monotonic() - begun < 12
 
 
-def test_what_does_not_exist(bucket: Bucket) -> None:
-    with pytest.raises(MissingFileError, match=rf"^s3://{bucket.name}/no\.jpg does not exist; is its name right"):
+@EVERY_STORE
+def test_what_does_not_exist(bucket: Store) -> None:
+    bucket.put("1.jpg", b"1")
+    with pytest.raises(MissingFileError, match=rf"^{bucket.address}/no\.jpg does not exist; is its name right"):
         content(f"{bucket.address}/no.jpg")
-    with pytest.raises(MissingFileError, match="the bucket s3://nobodys does not exist"):
-        content("s3://nobodys/no.jpg")
-    with pytest.raises(MissingFileError, match="the bucket s3://nobodys does not exist"):
-        storage.names_in(Path("s3://nobodys/a")) or storage.files_in("s3://nobodys/a")
+    nobodys = NOBODYS[bucket.scheme]
+    with pytest.raises(MissingFileError, match=rf"^{nobodys}/no\.jpg: the \w+ {nobodys} does not exist"):
+        content(f"{nobodys}/no.jpg")
+    assert storage.names_in(Path(f"{nobodys}/a")) == []
+    with pytest.raises(MissingFileError, match=rf"^{nobodys}/a: the \w+ {nobodys} does not exist"):
+        storage.files_in(f"{nobodys}/a")
 
 
-def test_credentials(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_credentials(bucket: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
@@ -148,7 +168,7 @@ def test_credentials(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert time.monotonic() - begun < 5
 
 
-def test_an_endpoint_that_is_no_address(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_that_is_no_address(bucket: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "minio.local")
     with pytest.raises(FileAccessError, match=r"the endpoint is no address \(AWS_ENDPOINT_URL.* http://host:port"):
         content(f"{bucket.address}/1.jpg")
@@ -181,8 +201,9 @@ def read_in_child(address: str, known: storage.Knowledge | None, out: multiproce
     out.put(content(address))
 
 
+@EVERY_BUCKET
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_processes_have_clients_of_their_own(bucket: Bucket, method: str) -> None:
+def test_processes_have_clients_of_their_own(bucket: Store, method: str) -> None:
     for name in "12":
         bucket.put(f"{name}.jpg", name.encode())
     content(f"{bucket.address}/1.jpg")  # this process has a client with threads and connections
@@ -195,7 +216,8 @@ def test_processes_have_clients_of_their_own(bucket: Bucket, method: str) -> Non
     process.join()
 
 
-def test_many_are_fetched_at_once(cable: Cable, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+@EVERY_STORE
+def test_many_are_fetched_at_once(cable: Cable, bucket: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"{bucket.address}/{number}.jpg" for number in range(40)]
     for number in range(40):
         bucket.put(f"{number}.jpg", bytes([number]))
@@ -210,14 +232,15 @@ def test_many_are_fetched_at_once(cable: Cable, bucket: Bucket, monkeypatch: pyt
     assert time.monotonic() - begun < 3
 
 
-def test_parts(bucket: Bucket) -> None:
+@EVERY_STORE
+def test_parts(bucket: Store) -> None:
     bucket.put("a.tar", bytes(range(100)))
     assert fetch_part(f"{bucket.address}/a.tar", 10, 5) == bytes(range(10, 15))
     with pytest.raises(ValueError, match=r"a\.tar ends 3 bytes before what its index says, or the list"):
         fetch_part(f"{bucket.address}/a.tar", 98, 5)
 
 
-def test_a_full_disk_is_this_machines(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_this_machines(bucket: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket.put("1.jpg", b"1")
 
     def full(*args: object) -> None:

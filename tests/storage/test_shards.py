@@ -12,7 +12,8 @@ import pytest
 
 from detframe.errors import FileAccessError, InvalidValueError, MissingFileError, UnreachableError
 from detframe.storage import INDEX, Settings, Shard, index_line, opened, read_headers, shards, stores, using
-from tests.bucket_server import Bucket, Cable
+from tests.bucket_server import Cable, Store
+from tests.storage.conftest import EVERY_STORE
 
 
 @pytest.fixture(autouse=True)
@@ -160,9 +161,10 @@ def test_a_shard_that_is_cut_off_later(tmp_path: Path) -> None:
         content(tmp_path / "a/2.jpg")
 
 
+@EVERY_STORE
 @pytest.mark.parametrize("index", [True, False])
 def test_from_a_bucket_only_the_members_are_fetched(
-    bucket: Bucket, tmp_path: Path, index: bool, monkeypatch: pytest.MonkeyPatch
+    bucket: Store, tmp_path: Path, index: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     members = make_shards(tmp_path / "s", index)
     bucket.put_folder(tmp_path / "s", "s")
@@ -178,7 +180,7 @@ def test_from_a_bucket_only_the_members_are_fetched(
 
 
 def test_headers_in_a_bucket_are_read_in_spite_of_lost_connections(
-    bucket: Bucket, cable: Cable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: Store, cable: Cable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     members = {f"{number}.jpg": os.urandom(100_000) for number in range(6)}  # a request for each header
     make_tar(tmp_path / "s/0.tar", members)
@@ -203,7 +205,7 @@ def test_headers_in_a_bucket_are_read_in_spite_of_lost_connections(
         assert fetched(f"{root}/{name}") == data
 
 
-def test_headers_of_a_store_that_goes_away_are_no_traceback(bucket: Bucket, cable: Cable, tmp_path: Path) -> None:
+def test_headers_of_a_store_that_goes_away_are_no_traceback(bucket: Store, cable: Cable, tmp_path: Path) -> None:
     make_tar(tmp_path / "s/0.tar", {f"{number}.jpg": os.urandom(100_000) for number in range(3)})
     bucket.put_folder(tmp_path / "s", "s")
     address, size = f"{bucket.address}/s/0.tar", (tmp_path / "s/0.tar").stat().st_size
@@ -218,7 +220,7 @@ def test_headers_of_a_store_that_goes_away_are_no_traceback(bucket: Bucket, cabl
         read_headers(address, "0.tar", size + 1000)
 
 
-def test_changed_shards_in_a_bucket_are_other_members(bucket: Bucket, tmp_path: Path) -> None:
+def test_changed_shards_in_a_bucket_are_other_members(bucket: Store, tmp_path: Path) -> None:
     make_shards(tmp_path / "s")
     bucket.put_folder(tmp_path / "s", "s")
     shards.prepare(f"{bucket.address}/s")

@@ -87,6 +87,33 @@ def test_a_cache_that_is_no_folder(filled: Bucket, tmp_path: Path, monkeypatch: 
     assert not isinstance(error.value, IMAGE_FAULTS)  # with ON_ERROR skip, these leave images out
 
 
+READ_ONLY = """
+import sys
+from detframe.storage import opened, reading, shards
+reading.TRUSTED_SECONDS = float(sys.argv[2])
+shards.prepare(f"{sys.argv[1]}/shards")
+for name in ("images/1.jpg", "shards/1.jpg"):
+    print(opened(f"{sys.argv[1]}/{name}").read().decode())
+"""
+
+
+@pytest.mark.parametrize("trusted", [3600.0, -1.0])
+def test_a_filled_cache_that_is_read_only_is_read_from(filled: Bucket, tmp_path: Path, trusted: float) -> None:
+    place = tmp_path / "disk"
+    place.mkdir()
+    environment = {**os.environ, "DETFRAME_CACHE": str(place)}
+    command = [sys.executable, "-c", READ_ONLY, filled.address, str(trusted)]
+    assert subprocess.run(command, env=environment, capture_output=True, check=True).stdout == b"one\none\n"
+    for path in place.rglob("*"):
+        os.utime(path, (0, path.stat().st_mtime))  # used long ago: a use would be written down
+    mount = f"mount --bind {place} {place} && mount -o remount,bind,ro {place}"
+    if not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "sh", "-c", mount], check=False).returncode:
+        pytest.skip("this system lets nobody mount a folder read-only")
+    within = ["unshare", "-rm", "sh", "-c", f'{mount} && exec "$0" "$@"', *command]
+    done = subprocess.run(within, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "one\none\n"), done.stderr
+
+
 MOUNTED = """
 import sys
 from tests.storage.test_unwritable import USERS, UserError
