@@ -178,7 +178,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def send(self, status: int, data: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(data))}.items():
-            self.send_header(name, quote(value, safe=" \"/:;,.=<>?&-'"))
+            self.send_header(name, quote(value, safe=" \"/:;,.=<>?&-'%"))
         self.end_headers()
         if self.command != "HEAD":
             with contextlib.suppress(OSError):  # who asked went away

@@ -171,11 +171,11 @@ def test_from_a_bucket_only_the_members_are_fetched(
     root = f"{bucket.address}/s"
     found = shards.prepare(Path(root))
     assert found is not None and found.members() == sorted(members)
-    monkeypatch.setattr(stores, "fetch", None)  # no whole object is
-    for name, data in members.items():
-        assert fetched(f"{root}/{name}") == data
+    with monkeypatch.context() as patch:
+        patch.setattr(stores, "fetch", None)  # no whole object is
+        for name, data in members.items():
+            assert fetched(f"{root}/{name}") == data
     with pytest.raises(MissingFileError):
-        monkeypatch.undo()
         opened(f"{root}/c.jpg")
 
 
