@@ -334,7 +334,9 @@ def _kind(module: nn.Module) -> str:
     if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm)):
         name = "SyncBN" if isinstance(module, nn.SyncBatchNorm) else "BN"
         return f"{name} ({'batch statistics' if module.training else 'running statistics'})"
-    return {nn.GroupNorm: "GN", nn.LayerNorm: "LN"}.get(type(module), "")
+    if isinstance(module, nn.GroupNorm):
+        return "GN"
+    return "LN" if isinstance(module, nn.LayerNorm) else ""
 
 
 def _range(factors: list[float]) -> str:

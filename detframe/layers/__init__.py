@@ -13,6 +13,7 @@ from detframe.layers.conv_norm import (
     prepared_weights,
     training_norms,
 )
+from detframe.layers.cpu_gradients import use_quick_gradients
 from detframe.layers.deform_conv import DeformConv
 from detframe.layers.freezing import freeze, freeze_matching
 from detframe.layers.initialising import init_he, init_normal, init_uniform
@@ -60,5 +61,6 @@ __all__ = [
     "prepared_weights",
     "recompute",
     "training_norms",
+    "use_quick_gradients",
     "with_given",
 ]

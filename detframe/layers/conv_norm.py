@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torchvision.ops import FrozenBatchNorm2d
 
 from detframe.errors import InvalidTypeError, InvalidValueError
+from detframe.layers.cpu_gradients import conv2d
 from detframe.layers.deform_conv import DeformConv
 from detframe.layers.resting import RestingWeights, are_resting, at_rest, autocast_dtype, may_rest
 from detframe.ops.ambient import Ambient
@@ -233,7 +234,8 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module | None, relu: bool, re
         if isinstance(conv, DeformConv):
             y = conv.convolve(x, weight, bias)
         else:
-            y = F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+            how: Any = (conv.stride, conv.padding, conv.dilation, conv.groups)
+            y = conv2d(x, weight, bias, *how)
     else:
         y = conv(x)
         y = y if norm is None else norm(y)
