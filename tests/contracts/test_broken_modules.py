@@ -288,6 +288,7 @@ def test_what_is_left_out_is_not_called_well(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().out.endswith("2 tests, 2 left out\n")
 
 
+@pytest.mark.slow
 def test_without_the_packages_of_an_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A graph is traced by PyTorch alone."""
     packages = ("onnx", "onnxscript", "onnxruntime", "openvino")

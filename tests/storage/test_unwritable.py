@@ -126,6 +126,7 @@ for name, use in USERS.items():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "reason", "remedy"),
     [
