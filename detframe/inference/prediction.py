@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import PIL.Image
 
 from detframe.arrays.results import INSTANCE_KEYS, as_numpy, coco_rows, mask_pixels, pack, rows_of
-from detframe.errors import MissingModuleError, UnknownNameError
+from detframe.errors import InvalidValueError, MissingModuleError, UnknownNameError
+from detframe.inference.inputs import ImageLike, as_array, is_tensor
 from detframe.registry import nearest
 
 if TYPE_CHECKING:
@@ -92,6 +94,31 @@ class ImagePrediction(dict[str, Any]):
         return self.rows(np.isin(as_numpy(self["labels"]), labels))
 
     # ------------------------------------------------------------------ other forms
+    def draw(self, image: ImageLike | None = None, labels: bool = True) -> PIL.Image.Image:
+        """A picture of the image with the detections, as `detframe.visualization.draw_instances` draws them; in a
+        notebook, the last line of a cell shows it.
+
+        Args:
+            image: the image, where it did not come as a file, or holds other channels than colours (then its pixels).
+            labels: write names and scores.
+
+        Raises:
+            ValueError: neither `image` nor a file name; an image of another size.
+            FileNotFoundError, TypeError: as `Detector.predict`.
+        """
+        from detframe.visualization import draw_instances
+
+        source = self.file_name if image is None else image
+        if source is None:
+            raise InvalidValueError("this image came as pixels and is not kept: give it, as draw(image)")
+        pixels = source if isinstance(source, np.ndarray) or is_tensor(source) else as_array(source)
+        size_hw = tuple(pixels.shape[:2] if isinstance(pixels, np.ndarray) else pixels.shape[-2:])
+        if size_hw != self.size_hw:
+            raise InvalidValueError(
+                f"these are detections of an image of height and width {self.size_hw}, not of one of {size_hw}"
+            )
+        return PIL.Image.fromarray(draw_instances(pixels, self, self.class_names, labels=labels))
+
     def to_numpy(self) -> ImagePrediction:
         """The same as NumPy arrays on the CPU; masks on their boxes become float32 (M, 1, H, W)."""
         return self._with({key: as_numpy(_pasted(v)) if _is_array(v) else v for key, v in self.items()})

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import pickle
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from detframe.errors import MissingModuleError, UnknownNameError
@@ -212,6 +214,30 @@ def test_drawing_takes_them(kind: str):
     image = picture(*SIZE, seed=3)
     drawn = draw_instances(image, prediction(kind), NAMES, score_threshold=0.3)
     np.testing.assert_array_equal(drawn, draw_instances(torch.from_numpy(image).permute(2, 0, 1), values(), NAMES, 0.3))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_draws_itself(kind: str, tmp_path: Path):
+    image = picture(*SIZE, seed=3)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    wanted = draw_instances(image, values(), NAMES)
+    of_file = prediction(kind, file_name=str(tmp_path / "a.png"))
+    for given in (None, image, torch.from_numpy(image).permute(2, 0, 1), Image.fromarray(image), tmp_path / "a.png"):
+        np.testing.assert_array_equal(np.asarray(of_file.draw(given)), wanted)
+    bare = draw_instances(image, values(), NAMES, labels=False)
+    np.testing.assert_array_equal(np.asarray(of_file.draw(labels=False)), bare)
+    sure = of_file.above(0.4).draw()
+    np.testing.assert_array_equal(np.asarray(sure), draw_instances(image, values(), NAMES, 0.4))
+    assert nothing().draw(image).size == sure.size
+
+
+def test_what_cannot_be_drawn():
+    with pytest.raises(ValueError, match=r"came as pixels and is not kept: give it, as draw\(image\)"):
+        nothing().draw()
+    with pytest.raises(ValueError, match=r"of height and width \(40, 60\), not of one of \(60, 40\)"):
+        prediction().draw(picture(60, 40, seed=0))
+    with pytest.raises(FileNotFoundError, match=r"photos/a b\.jpg"):
+        prediction().draw()
 
 
 def test_without_category_ids_labels_are_counted():
