@@ -111,7 +111,7 @@ class ImagePrediction(dict[str, Any]):
         source = self.file_name if image is None else image
         if source is None:
             raise InvalidValueError("this image came as pixels and is not kept: give it, as draw(image)")
-        pixels = source if isinstance(source, np.ndarray) or is_tensor(source) else as_array(source)
+        pixels: Any = source if isinstance(source, np.ndarray) or is_tensor(source) else as_array(source)
         size_hw = tuple(pixels.shape[:2] if isinstance(pixels, np.ndarray) else pixels.shape[-2:])
         if size_hw != self.size_hw:
             raise InvalidValueError(
