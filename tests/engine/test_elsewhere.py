@@ -12,12 +12,14 @@ import torch
 
 from detframe.cli import shard_data
 from detframe.config import ConfigNode
-from detframe.engine import train
+from detframe.engine import evaluate, train
 from detframe.engine.trainer import Hook, Trainer
-from detframe.errors import UnreachableError
-from tests.bucket_server import Bucket, Cable
+from detframe.errors import MissingFileError, UnreachableError
+from detframe.inference import Detector
+from tests.bucket_server import Cable, Store
 from tests.engine.continued import goes_on_equally
 from tests.engine.written import weights
+from tests.storage.conftest import EVERY_STORE, NOBODYS
 
 WORDS = ("DATASETS.TEST", (), "SOLVER.MAX_ITER", 8, "SOLVER.CHECKPOINT_PERIOD", 4)
 
@@ -27,7 +29,7 @@ def assert_equal(one: Path, two: Path) -> None:
     assert first.keys() == second.keys() and all(torch.equal(value, second[key]) for key, value in first.items())
 
 
-def far_catalog(bucket: Bucket, datasets: Path, folder: Path, images: str) -> tuple[str, ...]:
+def far_catalog(bucket: Store, datasets: Path, folder: Path, images: str) -> tuple[str, ...]:
     """The words of a config whose images and annotations are in the bucket, and its cache in a folder of its own."""
     bucket.put_folder(datasets / "shapes/annotations", "annotations")
     catalog = folder / "catalog.yaml"
@@ -45,8 +47,9 @@ def near(tiny: Callable[..., ConfigNode], tmp_path: Path) -> Path:
     return folder
 
 
+@EVERY_STORE
 def test_weights_are_those_of_local_files(
-    bucket: Bucket,
+    bucket: Store,
     cable: Cable,
     datasets: Path,
     tmp_path: Path,
@@ -59,6 +62,22 @@ def test_weights_are_those_of_local_files(
     train(tiny(*words, "OUTPUT_DIR", str(tmp_path / "far"), "DATALOADER.NUM_WORKERS", 2))
     assert_equal(near, tmp_path / "far")
     assert goes_on_equally(tiny, words, tmp_path / "far", tmp_path / "parts")
+
+
+@EVERY_STORE
+def test_weights_in_a_store(bucket: Store, near: Path, tiny: Callable[..., ConfigNode], tmp_path: Path) -> None:
+    address = f"{bucket.address}/weights/model.pth"
+    bucket.put("weights/model.pth", near / "model_final.pth")
+    detector = Detector.load(address, "cpu")
+    given = weights(near)
+    assert all(torch.equal(value, given[key]) for key, value in detector.model.state_dict().items())
+    assert evaluate(tiny("MODEL.WEIGHTS", address, "OUTPUT_DIR", str(tmp_path / "evaluated"))).keys() >= {"bbox/AP"}
+    for wrong, words in (
+        (f"{bucket.address}/model.pth", "does not exist"),
+        (f"{NOBODYS[bucket.scheme]}/m.pth", "the "),
+    ):
+        with pytest.raises(MissingFileError, match=f"{wrong}:? {words}"):
+            Detector.load(wrong, "cpu")
 
 
 class Outage(Hook):
@@ -75,7 +94,7 @@ class Outage(Hook):
 
 
 def test_shards_over_an_outage(
-    bucket: Bucket,
+    bucket: Store,
     cable: Cable,
     datasets: Path,
     tmp_path: Path,
