@@ -37,6 +37,7 @@ from detframe.cli.benchmark_steps import (
 from detframe.cli.benchmark_weights import benchmark_weights, without_overrides
 from detframe.cli.common import load_config, log_to_terminal, run_command
 from detframe.cli.media import file_to_write
+from detframe.errors import InvalidValueError
 from detframe.files import write_json
 
 if TYPE_CHECKING:
@@ -309,7 +310,14 @@ def model_pair(
         cfg.merge_from_file(base)
     cfg.MODEL.NUM_CLASSES = NUM_CLASSES + 1 if dense else NUM_CLASSES
     ours = build_detection_model(cfg)
-    load_weights(ours, theirs.state_dict())
+    try:
+        load_weights(ours, theirs.state_dict())
+    except InvalidValueError as error:
+        raise InvalidValueError(
+            f"--what train, inference and stages give torchvision's {kind} R-50-FPN and detframe's the same weights, "
+            f"which a detector on {cfg.MODEL.BACKBONE.CONV_BODY!r} cannot take; --what roofline and --what ops measure "
+            "it alone"
+        ) from error
     return theirs.to(device), ours
 
 

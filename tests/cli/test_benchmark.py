@@ -78,3 +78,10 @@ def test_evaluation_is_timed_beside_pycocotools_with_the_same_result(tmp_path):
     assert 5 < row["AP"]["detframe"] < 95
     assert abs(row["AP"]["detframe"] - row["AP"]["pycocotools"]) < 1e-6
     assert set(row["memory_mb"]) == {"detframe", "pycocotools"}
+
+
+def test_a_detector_that_torchvisions_weights_do_not_fit_is_sent_elsewhere(tmp_path, caplog, capsys):
+    words = ["--what", "stages", "--size", "64", "64", "--config-file", "configs/quick/faster_rcnn_MNV2_FPN_bccd.yaml"]
+    assert main([*words, "MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", ""]) == 2
+    told = capsys.readouterr().err + caplog.text
+    assert "cannot take; --what roofline" in told and "'MNV2-FPN'" in told
