@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from detframe.ops.boxes import widened
+from detframe.ops.operators import define
 from detframe.ops.ragged import starts
 
 # Taps that are laid out at once: what bounds the memory of large regions
@@ -189,6 +190,22 @@ def _parts(rois: RoIs, maps: Maps) -> Iterator[RoIs]:
             start, before = end, total[end - 1]
 
 
+def _pooled(table: Tensor, parts: Sequence[RoIs], maps: Maps) -> Tensor:
+    """Pooled rows (B, C) of the table (M, C)."""
+    pooled = [_bag_sums(table, taps(part, maps)) for part in parts]
+    return torch.cat(pooled) if pooled else table.new_zeros((0, table.shape[1]))
+
+
+def _spread(grad: Tensor, parts: Sequence[RoIs], maps: Maps, table_rows: int) -> Tensor:
+    """The gradient of each table row: the weighted sum of the gradients (B, C) of the bags that use it."""
+    out = grad.new_zeros((table_rows, grad.shape[1]))
+    for part in parts:
+        bags = taps(part, maps)
+        own, grad = grad[: len(bags.counts)], grad[len(bags.counts) :]
+        out += _transposed_sums(own, bags, table_rows)
+    return out
+
+
 class _Pool(torch.autograd.Function):
     """Bag sums with a backward pass that is a bag sum as well, over the transposed incidence."""
 
@@ -200,21 +217,14 @@ class _Pool(torch.autograd.Function):
         if len(ctx.parts) == 1:
             ctx.kept = taps(ctx.parts[0], maps)
             return _bag_sums(table, ctx.kept)
-        pooled = [_bag_sums(table, taps(part, maps)) for part in ctx.parts]
-        return torch.cat(pooled) if pooled else table.new_zeros((0, table.shape[1]))
+        return _pooled(table, ctx.parts, maps)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        """The gradient of each table row: the weighted sum of the gradients of the bags that use it."""
         grad = grad.contiguous()
         if ctx.kept is not None:
             return _transposed_sums(grad, ctx.kept, ctx.table_rows), None, None
-        out = grad.new_zeros((ctx.table_rows, grad.shape[1]))
-        for part in ctx.parts:
-            bags = taps(part, ctx.maps)
-            own, grad = grad[: len(bags.counts)], grad[len(bags.counts) :]
-            out += _transposed_sums(own, bags, ctx.table_rows)
-        return out, None, None
+        return _spread(grad, ctx.parts, ctx.maps, ctx.table_rows), None, None
 
 
 def _bag_sums(table: Tensor, bags: Taps) -> Tensor:
@@ -236,7 +246,61 @@ def pool_as_bags(features: Sequence[Tensor], strides: Sequence[int], rois: RoIs)
     """ROIAlign of all levels at once, on a CPU: (R, C, S, S)."""
     channels, side = features[0].shape[1], rois.output_size
     table = torch.cat([f.permute(0, 2, 3, 1).reshape(-1, channels) for f in features])
-    sizes_hw = torch.tensor([f.shape[-2:] for f in features])
-    maps = Maps(sizes_hw, torch.tensor(strides, dtype=torch.float32), len(features[0]))
-    pooled: Tensor = _Pool.apply(table, rois, maps)
+    if torch.compiler.is_compiling():
+        sizes = [size for f in features for size in f.shape[-2:]]
+        where = (sizes, list(strides), len(features[0]), side, rois.sampling_ratio, rois.aligned)
+        pooled: Tensor = _POOL(table, rois.boxes, rois.image_index, rois.level, *where)
+    else:
+        pooled = _Pool.apply(table, rois, _maps([f.shape[-2:] for f in features], strides, len(features[0])))
     return pooled.reshape(-1, side, side, channels).permute(0, 3, 1, 2)
+
+
+def _maps(sizes_hw: Sequence[Any], strides: Sequence[int], num_images: int) -> Maps:
+    sizes = torch.tensor(sizes_hw, dtype=torch.int64).reshape(-1, 2)
+    return Maps(sizes, torch.tensor(strides, dtype=torch.float32), num_images)
+
+
+# In a graph, where only tensors and numbers go in, and what is between forward and backward pass is computed again
+_WHERE = "Tensor boxes, Tensor image_index, Tensor level, SymInt[] sizes, int[] strides, SymInt images, SymInt side"
+_HOW = "int ratio, bool aligned"
+
+
+def _read(where: Sequence[Any]) -> tuple[list[RoIs], Maps]:
+    boxes, image_index, level, sizes, strides, images, side, ratio, aligned = where
+    maps = _maps(sizes, strides, images)
+    return list(_parts(RoIs(boxes, image_index, level, side, ratio, aligned), maps)), maps
+
+
+def _pool_body(table: Tensor, *where: Any) -> Tensor:
+    return _pooled(table, *_read(where))
+
+
+def _spread_body(grad: Tensor, table_rows: int, *where: Any) -> Tensor:
+    return _spread(grad.contiguous(), *_read(where), table_rows)
+
+
+_POOL = define(
+    "detframe::pool_regions",
+    f"(Tensor table, {_WHERE}, {_HOW}) -> Tensor",
+    _pool_body,
+    lambda table, boxes, *where: table.new_empty((len(boxes) * where[5] ** 2, table.shape[1])),
+)
+_SPREAD = define(
+    "detframe::spread_regions",
+    f"(Tensor grad, SymInt table_rows, {_WHERE}, {_HOW}) -> Tensor",
+    _spread_body,
+    lambda grad, table_rows, *_: grad.new_empty((table_rows, grad.shape[1])),
+)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    table, *tensors, _, _, _, _, _, _ = inputs
+    ctx.save_for_backward(*tensors)
+    ctx.table_rows, ctx.where = table.shape[0], inputs[4:]
+
+
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return _SPREAD(grad, ctx.table_rows, *ctx.saved_tensors, *ctx.where), *(None,) * 9
+
+
+torch.library.register_autograd("detframe::pool_regions", _gradients, setup_context=_keep)

@@ -50,6 +50,33 @@ def test_values_and_gradients_agree_with_torchvision(pool, side, ratio, aligned)
         torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize("regions", [60, 0])
+@pytest.mark.parametrize("ratio", [0, 2])
+def test_a_compiled_graph_pools_the_very_values(regions, ratio):
+    features, boxes, image, level = _inputs(regions)
+
+    def pooled(*maps: torch.Tensor) -> torch.Tensor:
+        return roi_align_pyramid(maps, STRIDES, RoIs(boxes, image, level, 7, ratio, True))
+
+    eager, graph = pooled(*features), torch.compile(pooled, fullgraph=True, backend="aot_eager")(*features)
+    assert torch.equal(eager, graph)
+    weight = torch.randn_like(eager)
+    wanted = torch.autograd.grad((eager * weight).sum(), features)
+    for mine, right in zip(torch.autograd.grad((graph * weight).sum(), features), wanted, strict=True):
+        assert torch.equal(mine, right)
+
+
+def test_the_operators_of_a_graph_are_as_pytorch_wants_them():
+    features, boxes, image, level = _inputs(5)
+    table = torch.cat([f.permute(0, 2, 3, 1).reshape(-1, 8) for f in features]).detach().requires_grad_()
+    sizes = [size for f in features for size in f.shape[-2:]]
+    where = (boxes, image, level, sizes, list(STRIDES), 2, 7, 2, False)
+    parts = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(torch.ops.detframe.pool_regions.default, (table, *where), test_utils=parts)
+    grad = torch.randn(5 * 49, 8)
+    torch.library.opcheck(torch.ops.detframe.spread_regions.default, (grad, len(table), *where), test_utils=parts)
+
+
 def test_adaptive_sampling_keeps_the_order_of_the_regions():
     features, boxes, image, level = _inputs()
     ours = roi_align_pyramid(features, STRIDES, RoIs(boxes, image, level, 7, 0, True))
