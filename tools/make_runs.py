@@ -68,11 +68,11 @@ def cell(value: Any) -> str:
 
 
 def plot(group: dict[str, Any]) -> str:
-    """SVG: a point for each run whose cost is known."""
+    """SVG: a point for each run that has a label and whose cost is known."""
     points = [
-        (row["cost"], seeds if isinstance(seeds := row["APs"], list) else [seeds], row.get("label", row["config"]))
+        (row["cost"], seeds if isinstance(seeds := row["APs"], list) else [seeds], row["label"])
         for row in group["rows"]
-        if "cost" in row
+        if "cost" in row and "label" in row
     ]
     across = (0.0, max(x for x, _, _ in points) * 1.15)
     up = (min(min(ys) for _, ys, _ in points) - 1.0, max(max(ys) for _, ys, _ in points) + 1.0)
@@ -95,7 +95,7 @@ def plot(group: dict[str, Any]) -> str:
         parts.append(f'<circle cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="5" fill="#1f77b4"/>')
         parts.append(_text(at[0] + 9, at[1] + 4, label, "start"))
     parts.append(_text((left + right) / 2, HEIGHT - 14, "time of a training step, FPN = 1", "middle"))
-    parts.append(_text(left, top - 14, f"AP of small objects: {group['title']}", "start"))
+    parts.append(_text(left, top - 14, f"{group.get('measure', 'AP of small objects')}: {group['title']}", "start"))
     size = f'width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}"'
     body = "\n".join(parts)
     return (
