@@ -15,7 +15,9 @@ from detframe.storage.folders import StoreFolder, store_of
 @pytest.mark.parametrize("address", ["https://host/runs", "s4://bucket/run", "S33://b"])
 def test_an_address_into_which_no_run_writes_is_no_folder_of_that_name(address: str) -> None:
     for ask in (store_of, output_place, weights_in):
-        with pytest.raises(InvalidValueError, match=rf"^OUTPUT_DIR {address} is an address .* or s3://, s3a://, gs://"):
+        with pytest.raises(
+            InvalidValueError, match=rf"^OUTPUT_DIR {address} is an address .*, and at s3://, s3a://, gs://"
+        ):
             ask(address)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -190,7 +191,9 @@ def test_access_that_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "gcsfs", None)
+    for name in ("gcsfs", "gcsfs.core"):
+        monkeypatch.setitem(sys.modules, name, None)
+    new_connections()
     with pytest.raises(MissingModuleError, match=r'gs:// is read with gcsfs, .*: pip install "detframe\[remote\]"'):
         content("gs://bucket/1.jpg")
 
