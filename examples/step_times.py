@@ -23,6 +23,7 @@ from detframe.modeling import build_detection_model
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Time the configs that the arguments name, and print a line of each."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("height", type=int)
     parser.add_argument("width", type=int)

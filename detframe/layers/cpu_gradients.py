@@ -86,6 +86,7 @@ class _Gradients(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Of the output, which goes on to the convolution, of the input and of the weights, where these are wanted."""
         (grad,), (x, weight) = grads, ctx.saved_tensors
         of_input, of_weight = ctx.of_input and ctx.needs_input_grad[1], ctx.of_weight and ctx.needs_input_grad[2]
         with torch.autocast("cpu", enabled=False):

@@ -72,9 +72,11 @@ def test_the_operators_of_a_graph_are_as_pytorch_wants_them():
     sizes = [size for f in features for size in f.shape[-2:]]
     where = (boxes, image, level, sizes, list(STRIDES), 2, 7, 2, False)
     parts = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(torch.ops.detframe.pool_regions.default, (table, *where), test_utils=parts)
     grad = torch.randn(5 * 49, 8)
-    torch.library.opcheck(torch.ops.detframe.spread_regions.default, (grad, len(table), *where), test_utils=parts)
+    pooled = torch.library.opcheck(torch.ops.detframe.pool_regions.default, (table, *where), test_utils=parts)
+    back = (grad, len(table), *where)
+    spread = torch.library.opcheck(torch.ops.detframe.spread_regions.default, back, test_utils=parts)
+    assert pooled == spread == dict.fromkeys(parts, "SUCCESS")
 
 
 def test_adaptive_sampling_keeps_the_order_of_the_regions():
