@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from detframe.arrays.seams import Found, MaskOf, find_pairs, overlaps, ratio
+from detframe.arrays.seams import Found, MaskOf, find_pairs, overlaps, ratio, whole_overlaps
 from detframe.errors import InvalidValueError
 
 Method = Literal["ios", "nms"]
@@ -40,9 +40,10 @@ def merge_tiles(
 
     "ios": what two tiles have found of one object becomes one detection; two detections of one tile never do, which
     the model's own NMS has told apart. A detection that no border has cut stays as it is and takes in what others have
-    seen of it (of several such, which overlap by `threshold` over their union, the best remains). What was cut in
-    every tile is put together: the box around all parts, the union of their masks, and the best score. `threshold` is
-    also the part of a cut detection that has to lie in a whole one of no lower score.
+    seen of it (of several such, that share `threshold` of the smaller one, which has as large a part of the area of the
+    larger one, the best remains). What was cut in every tile is put together: the box around all parts, the union of
+    their masks, and the best score. `threshold` is also the part of a cut detection that has to lie in a whole one of
+    no lower score.
 
     "nms": of detections of one class that overlap by `threshold` over their union the best remains, as in one image;
     what borders have cut stays cut.
@@ -131,7 +132,7 @@ def _grouped(found: Found, threshold: float) -> _Groups:
         wholes = groups.best_whole[one], groups.best_whole[other]
         if min(wholes) < 0:
             groups.join(one, other, max(wholes))
-        elif found.whole[i] and found.whole[j] and _iou(found, *wholes) >= threshold:
+        elif found.whole[i] and found.whole[j] and _sameness(found, *wholes) >= threshold:
             groups.join(one, other, _better(found, *wholes))
     return groups
 
@@ -141,9 +142,9 @@ def _better(found: Found, one: int, other: int) -> int:
     return min((one, other), key=lambda row: (-float(found.scores[row]), row))
 
 
-def _iou(found: Found, one: int, other: int) -> float:
-    shared, first, second = overlaps(found.boxes[[one]], found.boxes[[other]])
-    return float(ratio(shared, first + second - shared)[0, 0])
+def _sameness(found: Found, one: int, other: int) -> float:
+    _, same = whole_overlaps(found.boxes[[one]], found.boxes[[other]])
+    return float(same[0, 0])
 
 
 class _Group(NamedTuple):

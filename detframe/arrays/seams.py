@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 # A detection that ends this near to a border that others go on behind has been cut there: in pixels, and as a part of
-# the length of its side, as boxes do not end at a border exactly
+# its longer side, as boxes do not end at a border exactly, the less so the larger the object is
 TOUCH_PIXELS, TOUCH_PART = 2.0, 0.08
 # Tiles that only touch share no pixel; so that they can be compared, their outermost pixels count on both sides
 _SEAM = 1.0
@@ -67,8 +67,8 @@ class Found:
     @cached_property
     def cut(self) -> np.ndarray:
         """bool (M, 4): the sides at which a border of its tile has cut a detection."""
-        sides = (self.boxes[:, 2:] - self.boxes[:, :2])[:, [0, 1, 0, 1]]
-        return np.asarray(self.inner[self.tile] & (self.gaps <= np.maximum(TOUCH_PIXELS, TOUCH_PART * sides)))
+        longer = (self.boxes[:, 2:] - self.boxes[:, :2]).max(1, initial=0, keepdims=True)
+        return np.asarray(self.inner[self.tile] & (self.gaps <= np.maximum(TOUCH_PIXELS, TOUCH_PART * longer)))
 
     @cached_property
     def whole(self) -> np.ndarray:
@@ -138,13 +138,25 @@ def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.zeros(np.broadcast(part, whole).shape), where=whole > 0)
 
 
+def whole_overlaps(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How much boxes (A, 4) and (B, 4) are the same: intersection over union, and the lesser of what they share of the
+    smaller one and of its part of the larger one's area; (A, B) twice.
+
+    The second is what two boxes of one object that are both a little off still have, but not a small one in a large
+    one.
+    """
+    shared, first, second = overlaps(one, other)
+    smaller, larger = np.minimum(first, second), np.maximum(first, second)
+    return ratio(shared, first + second - shared), np.minimum(ratio(shared, smaller), ratio(smaller, larger))
+
+
 def find_pairs(found: Found, threshold: float) -> list[Pair]:
     """The pairs, the surest first.
 
-    Two whole ones are a pair by the intersection over union of their boxes, so that a small object inside of a large
-    one stays. One that was cut is a pair with another that agrees with it where both tiles look; or with a whole one
-    that scores no less and covers it to `threshold`. Where there are masks they are compared, and not their boxes. The
-    surest are those that agree best; but two that were cut, of one of which another tile sees more, come last.
+    Two whole ones are a pair by `whole_overlaps`, so that a small object inside of a large one stays. One that was cut
+    is a pair with another that agrees with it where both tiles look; or with a whole one that scores no less and covers
+    it to `threshold`. Where there are masks they are compared, and not their boxes. The surest are those that agree
+    best; but two that were cut, of one of which another tile sees more, come last.
     """
     pairs: list[Pair] = []
     for region, one, other in _neighbours(found):
@@ -181,9 +193,8 @@ def _within(found: Found, rows: np.ndarray, region: np.ndarray) -> np.ndarray:
 
 def _whole_pairs(found: Found, one: np.ndarray, other: np.ndarray, threshold: float) -> list[Pair]:
     """Whole detections of two tiles."""
-    shared, first, second = overlaps(found.boxes[one], found.boxes[other])
-    iou = ratio(shared, first + second - shared)
-    fits = (iou >= threshold) & (found.labels[one][:, None] == found.labels[other][None])
+    iou, same = whole_overlaps(found.boxes[one], found.boxes[other])
+    fits = (same >= threshold) & (found.labels[one][:, None] == found.labels[other][None])
     return [Pair(float(iou[a, b]), int(one[a]), int(other[b])) for a, b in np.argwhere(fits).tolist()]
 
 

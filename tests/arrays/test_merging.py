@@ -72,6 +72,25 @@ def test_what_no_tile_holds_is_put_together(overlap, seed):
     assert_each_once(merged, kinds, boxes, labels)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_detector_whose_boxes_are_a_little_off_finds_nothing_twice(seed):
+    """Every side is off by a twentieth of its length (one standard deviation), in each tile by another one."""
+    tiles = tile_grid(SIZE_HW, SIZE, 0.4)
+    boxes, _ = world(seed, 200, 40)
+    apart = [row for row in range(200) if not any(_touch(boxes[row], other) for other in boxes[:row])]
+    boxes = boxes[apart][:60]
+    seen, scores, kinds, tile, row = look(boxes, np.ones(60, int), tiles, seed, min_visible=0.3)
+    sides = (seen[:, 2:] - seen[:, :2])[:, [0, 1, 0, 1]]
+    off = seen + np.random.default_rng(seed).normal(0, 0.05, seen.shape) * sides
+    off = clip_boxes(off, tiles[tile].astype(float))
+    merged = merge_tiles(off, scores, kinds, tile, tiles, SIZE_HW)
+    assert sorted(row[merged.lead].tolist()) == list(range(60))
+
+
+def _touch(one, other):
+    return (one[:2] < other[2:]).all() and (one[2:] > other[:2]).all()
+
+
 @pytest.mark.parametrize("overlap", [0.0, 0.2, 0.5])
 def test_the_whole_image_as_one_more_tile(overlap):
     """Large objects, of one class and overlapping, come from the whole image; small ones from both, once."""
@@ -106,6 +125,19 @@ def test_the_best_of_two_views_of_a_whole_object_remains_as_it_is():
     assert merged.boxes.tolist() == [[84, 20, 95, 30]]
     assert merged.scores.tolist() == [np.float32(0.7)] and merged.scores.dtype == np.float32
     assert merged.lead.tolist() == [1] and [part.tolist() for part in merged.parts] == [[1]]
+
+
+def test_two_views_that_share_half_of_the_smaller_one_are_one_object():
+    """Their intersection over union is 0.4; of boxes that differ as much in size it is not enough."""
+    merged = merge([[82, 10, 96, 40], [84, 20, 98, 50]], [0, 1], TWO)
+    assert merged.boxes.tolist() == [[82, 10, 96, 40]]
+    assert len(merge([[82, 10, 96, 40], [84, 20, 94, 34]], [0, 1], TWO).boxes) == 2
+
+
+def test_a_part_that_ends_before_the_border_by_an_error_of_its_long_side_is_cut():
+    """Ten pixels wide and 60 long: 3 pixels are much of the one and little of the other."""
+    merged = merge([[87, 20, 97, 80], [85, 20, 125, 81]], [0, 1], TWO, scores=[0.9, 0.6])
+    assert merged.boxes.tolist() == [[85, 20, 125, 81]]
 
 
 def test_a_small_object_inside_of_a_large_one_stays():
@@ -194,10 +226,10 @@ def test_nms_keeps_the_best_of_what_overlaps_and_cut_parts_as_they_are():
 
 
 def test_the_threshold_counts():
-    boxes = [[84, 20, 94, 30], [86, 20, 96, 30]]  # 80 / 120
-    for method in ("ios", "nms"):
-        assert len(merge(boxes, [0, 1], TWO, method=method, threshold=0.6).boxes) == 1
-        assert len(merge(boxes, [0, 1], TWO, method=method, threshold=0.7).boxes) == 2
+    boxes = [[84, 20, 94, 30], [86, 20, 96, 30]]  # 80 of 100, and of 120 together
+    for method, overlap in (("ios", 80 / 100), ("nms", 80 / 120)):
+        assert len(merge(boxes, [0, 1], TWO, method=method, threshold=overlap - 0.05).boxes) == 1
+        assert len(merge(boxes, [0, 1], TWO, method=method, threshold=overlap + 0.05).boxes) == 2
 
 
 @pytest.mark.parametrize("method", ["ios", "nms"])
