@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
 
 import cv2
 import numpy as np
@@ -58,7 +59,7 @@ def serving(folder: Path) -> Iterator[Site]:
                 time.sleep(1 / site.rate)
 
         def file(self) -> None:
-            path = site.folder / self.path.partition("?")[0].lstrip("/")
+            path = site.folder / unquote(self.path.partition("?")[0]).lstrip("/")
             if not path.is_file():
                 self.send_error(404)
                 return

@@ -105,13 +105,12 @@ def private(address: str) -> str:
     """The address to ask for: with the account and the query that came with the longest start of it."""
     if scheme_of(address) not in WEB:
         return address
-    parts = urlsplit(address)
+    parts = _without_query(address)  # that was taken out: what looks like one is of the name of a file
+    path = parts.path.replace("?", "%3F").replace("#", "%23")
     starts = [start for start in _secrets if address == start or address.startswith(f"{start}/")]
-    if not starts:
-        return address
-    secret = _secrets[max(starts, key=len)]
+    secret = _secrets[max(starts, key=len)] if starts else Secret("", "")
     host = f"{secret.account}@{parts.netloc}" if secret.account else parts.netloc
-    return f"{parts.scheme}://{host}{parts.path}" + (f"?{secret.query}" if secret.query else "")
+    return f"{parts.scheme}://{host}{path}" + (f"?{secret.query}" if secret.query else "")
 
 
 def bucket_of(address: str) -> str:

@@ -126,6 +126,39 @@ def test_on_a_web_server(site: Site, tmp_path: Path, here: str, shards: Path) ->
         load_records(["yolo"], far)
 
 
+SIGNS = ("a b", "ü/日本", "p#1", "q?x=1", "50%", "a+b", "[1]", "@2x")
+
+
+def with_signs(folder: Path) -> None:
+    """Give the images of a set names with signs that mean something in an address."""
+    data = json.loads((folder / "coco.json").read_text())
+    for row, sign in zip(data["images"], SIGNS, strict=True):
+        new = folder / "images" / f"{sign}.png"
+        new.parent.mkdir(exist_ok=True)
+        (folder / "images" / row["file_name"]).rename(new)
+        row["file_name"] = f"{sign}.png"
+    (folder / "coco.json").write_text(json.dumps(data))
+
+
+@EVERY_STORE
+def test_names_with_signs_in_a_bucket(bucket: Store, tmp_path: Path) -> None:  # noqa: F811
+    make_set(tmp_path / "set", len(SIGNS))
+    with_signs(tmp_path / "set")
+    bucket.put_folder(tmp_path / "set", "my set")
+    here = catalog_of(tmp_path, str(tmp_path / "set/images"), str(tmp_path / "set"))
+    assert_same("coco", catalog_of(tmp_path, f"{bucket.address}/my set/images", f"{bucket.address}/my set"), here)
+
+
+@pytest.mark.parametrize("more", ["", "?sig=h1dd3n"])
+def test_names_with_signs_on_a_web_server(site: Site, tmp_path: Path, more: str) -> None:
+    pytest.importorskip("aiohttp")
+    make_set(tmp_path / "my set", len(SIGNS))
+    with_signs(tmp_path / "my set")
+    here = catalog_of(tmp_path, str(tmp_path / "my set/images"), str(tmp_path / "my set"))
+    far = catalog_of(tmp_path, f"{site.address}/my%20set/images{more}", f"{site.address}/my%20set")
+    assert_same("coco", far, here)
+
+
 @EVERY_STORE
 def test_images_that_a_bucket_lacks(bucket: Store, tmp_path: Path, here: str) -> None:  # noqa: F811
     (tmp_path / "set/images/a/0.png").unlink()
