@@ -100,6 +100,15 @@ class LazyMasks:
                 boxes[row] = *points.min(0), *points.max(0)
         return torch.from_numpy(boxes)
 
+    def clip(self) -> LazyMasks:
+        """The masks with no polygon beyond the image, where a later move could bring back what was cut off."""
+        width_height = self.size_hw[::-1]
+        out = [
+            segmentation if isinstance(segmentation, dict) else _clipped(segmentation, width_height)
+            for segmentation in self.segmentations
+        ]
+        return LazyMasks(out, self.size_hw)
+
     def _moved(
         self,
         move_points: Callable[[np.ndarray], np.ndarray],
@@ -114,6 +123,37 @@ class LazyMasks:
                 polygons = [np.asarray(p, dtype=np.float64).reshape(-1, 2) for p in segmentation]
                 out.append([move_points(points).reshape(-1) for points in polygons])
         return LazyMasks(out, size_hw)
+
+
+def _clipped(polygons: Sequence[Any], size_wh: tuple[int, int]) -> list[Any]:
+    """What is left of polygons inside an image."""
+    out = []
+    for polygon in polygons:
+        points = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
+        if (points >= 0).all() and (points <= size_wh).all():
+            out.append(polygon)
+            continue
+        for axis, size in enumerate(size_wh):
+            points = _cut(_cut(points, axis, 0.0, 1), axis, float(size), -1)
+        if len(points) >= 3:
+            out.append(points.reshape(-1))
+    return out
+
+
+def _cut(points: np.ndarray, axis: int, limit: float, side: int) -> np.ndarray:
+    """The polygon (N, 2) on one side of a line: that of larger coordinates (`side` 1) or of smaller ones (-1).
+
+    Sutherland and Hodgman, "Reentrant polygon clipping" (1974).
+    """
+    if not len(points):
+        return points
+    following = np.roll(points, -1, axis=0)
+    distance, further = (side * (ends[:, axis] - limit) for ends in (points, following))
+    inside, crosses = distance >= 0, (distance >= 0) != (further >= 0)
+    share = np.divide(distance, distance - further, out=np.zeros_like(distance), where=crosses)
+    crossings = points + share[:, None] * (following - points)
+    crossings[:, axis] = limit
+    return np.stack([points, crossings], axis=1)[np.stack([inside, crosses], axis=1)]
 
 
 def _nearest(pixels: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:

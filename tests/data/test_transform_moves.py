@@ -265,3 +265,44 @@ def test_min_visible_of_a_transform_of_detframe_counts_the_box() -> None:
             assert len(target["labels"]) == (share > 0.6), (seed, share)
             outcomes.add(share > 0.6)
     assert outcomes == {True, False}
+
+
+CUTTING: list[Any] = [
+    {"LargeScaleJitter": {"size": 60, "min_scale": 1.2, "max_scale": 2}},
+    {"RandomCropWithObjects": {"scale": [0.2, 0.4]}},
+    {"RandomAffine": {"translate": 0.5, "scale": [1, 1]}},
+    {"v2.RandomCrop": {"size": [40, 50]}},
+]
+
+
+@pytest.mark.parametrize("cut", CUTTING, ids=str)
+def test_what_was_cut_off_does_not_come_back(cut: Any) -> None:
+    """A polygon that reached beyond the image stays cut where a later entry shows what is beyond."""
+    away = {"RandomAffine": {"degrees": 5, "scale": [0.5, 0.6], "translate": 0}}
+    wide, seen = (12.0, 20.0, 90.0, 60.0), 0
+    for seed in range(8):
+        image, target = pipeline(cut, away)(*painted(wide), Generator().manual_seed(seed), None, others)
+        bright = image[0].numpy() > 180
+        if not len(target["labels"]):
+            continue
+        mask = masks_of(target)[0]
+        assert (mask & ~bright).sum() <= 0.25 * bright.sum(), (seed, cut)
+        assert target["boxes"][0].tolist() == pytest.approx(around(mask), abs=1.6), (seed, cut)
+        seen += 1
+    assert seen > 4
+
+
+def test_a_crop_by_overlap_goes_by_objects_alone() -> None:
+    """RandomIoUCrop sees neither keypoints nor ignored regions: an object stays, sides keep their rows, and a region
+    stays of which a part is shown."""
+    cropped = False
+    for seed in range(40):
+        image, target = painted()
+        target["ignore_boxes"] = torch.tensor([[0.0, 0.0, WIDTH, HEIGHT], list(BOX)])
+        image, target = pipeline("v2.RandomIoUCrop")(image, target, Generator().manual_seed(seed))
+        cropped = cropped or image.shape[-2:] != (HEIGHT, WIDTH)
+        assert target["labels"].tolist() == [2]
+        assert target["keypoints"][0, :, 2].tolist() in ([2, 1], [2, 0], [0, 1], [0, 0])
+        height, width = image.shape[-2:]
+        assert target["ignore_boxes"][0].tolist() == [0, 0, width, height]
+    assert cropped

@@ -172,6 +172,8 @@ class LargeScaleJitter:
     left of its mask, where the data set has masks, and an object of which nothing is left is removed.
     """
 
+    cuts = True
+
     def __init__(self, size: int, min_scale: float, max_scale: float) -> None:
         self.size, self.min_scale, self.max_scale = size, min_scale, max_scale
 

@@ -85,7 +85,7 @@ class TransformList(Pipeline):
     def stages(self, given: Given) -> Iterator[Stage]:
         """See `Pipeline`."""
         shown_hw = (given.image.shape[-2], given.image.shape[-1])
-        begin = Stage("", given.image, clip_and_drop(given.target, given.size_hw or shown_hw))
+        begin = Stage("", given.image, clip_and_drop(given.target, given.size_hw or shown_hw, tighten=True))
         yield begin
         seed = given.generator.initial_seed()
         yield from self._stages(self._open(given.position), begin, seed, given.size_hw, given.others)
@@ -137,7 +137,7 @@ class TransformList(Pipeline):
                 return None
             image, target, file_hw = drawn
             seed = int(torch.randint(2**62, (), generator=own))
-            begin = Stage("", image, clip_and_drop(target, file_hw))
+            begin = Stage("", image, clip_and_drop(target, file_hw, tighten=True))
             *_, last = begin, *self._stages(before, begin, seed, file_hw, None)
             partners.append((last.image, last.target))
         return transform.mix(stage.image, stage.target, partners, own)

@@ -154,7 +154,7 @@ class MixUp:
         blended = torch.lerp(canvas, image.float(), share)
         if not image.dtype.is_floating_point:
             blended = blended.round()
-        above = clip_and_drop(crop_target(objects, (0, 0, width, height)), (height, width))
+        above = clip_and_drop(crop_target(objects, (0, 0, width, height)), (height, width), tighten=True)
         return blended.to(image.dtype), joined([target, above], (height, width))
 
 

@@ -27,7 +27,8 @@ def clip_and_drop(target: Target, size_hw: tuple[int, int], min_visible: float =
 
     Args:
         min_visible: an object of whose box less than this part is inside is removed too.
-        tighten: the box of an object that reaches beyond the image becomes that of what is left of its mask.
+        tighten: the box of an object that reaches beyond the image becomes that of what is left of its mask, and its
+            polygons end at the border, so that nothing that comes later brings back what was cut off.
     """
     boxes, keep = _clipped(target["boxes"], size_hw)
     if min_visible > 0:
@@ -35,6 +36,8 @@ def clip_and_drop(target: Target, size_hw: tuple[int, int], min_visible: float =
     target = target if bool(keep.all()) else select(target, keep)
     if tighten:
         target = tightened(target, size_hw)
+        if isinstance(target.get("masks"), LazyMasks):
+            target = {**target, "masks": target["masks"].clip()}
     target = {**target, "boxes": _clipped(target["boxes"], size_hw)[0]}
     if "ignore_boxes" in target:
         target["ignore_boxes"] = target["ignore_boxes"][_clipped(target["ignore_boxes"], size_hw)[1]]

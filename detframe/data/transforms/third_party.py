@@ -4,16 +4,16 @@ They draw from random numbers of their own; these are seeded from the sample's g
 nothing of left and right keypoints, nor of masks as polygons: some points that go along tell what became of the image,
 so that rows are exchanged where it was mirrored, and masks are drawn only where something moved.
 
-Legend: N objects, I ignored regions, M = N + I boxes, Q points.
+Legend: N objects, I ignored regions, M = N + I boxes, K of them left, Q points.
 """
 
 from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,9 @@ _OF_COLOURS = {  # transforms of torchvision that take the values of pixels for 
 }
 _OWN_P = ("RandomPhotometricDistort",)  # whose p is that of each of its changes, and stays as it is by default
 _GRID = 8  # points along each side of a box, which tell how much of it is left
-_PROBE = np.array([[0.3, 0.3], [0.7, 0.3], [0.3, 0.7]])  # corners of a triangle, as parts of the sides
+# Corners of small triangles all over the image, each with legs to the right and down, as parts of the sides
+_CORNERS = torch.cartesian_prod(*[(torch.arange(6) + 0.5) / 6] * 2)
+_PROBE = (_CORNERS[:, None] + torch.tensor([[0.0, 0.0], [0.02, 0.0], [0.0, 0.02]])).reshape(-1, 2)
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,21 @@ class Found:
     transform: ForeignTransform
     arguments: dict[str, Any]
     default_p: float
+
+
+@dataclass(frozen=True)
+class _Given:
+    """An image, and all that lies in it."""
+
+    image: Tensor
+    boxes: Tensor  # float32 (M, 4): of objects, and after them ignored regions
+    objects: int  # N
+    points: Tensor  # float32 (Q, 2)
+    masks: np.ndarray | None = None  # (N, H, W)
+
+    @property
+    def size_hw(self) -> SizeHW:
+        return self.image.shape[-2], self.image.shape[-1]
 
 
 @dataclass
@@ -96,8 +113,8 @@ class ForeignTransform:
     def __init__(self, name: str, keeps_size: bool, pairs: Sequence[tuple[int, int]]) -> None:
         self.name, self.keeps_size, self.pairs = name, keeps_size, tuple(pairs)
 
-    def run(self, image: Tensor, boxes: Tensor, points: Tensor, masks: np.ndarray | None, seed: int) -> _Moved:
-        """Image (C, H, W), boxes (M, 4), points (Q, 2) and masks (N, H, W) after the transform, seeded by `seed`."""
+    def run(self, given: _Given, seed: int) -> _Moved:
+        """What the transform makes of an image (C, H, W), seeded by `seed`."""
         raise NotImplementedError
 
     def __call__(self, image: Tensor, target: Target, generator: Generator) -> tuple[Tensor, Target]:
@@ -107,26 +124,27 @@ class ForeignTransform:
         ignored = target.get("ignore_boxes", torch.zeros(0, 4))
         boxes = torch.cat([target["boxes"], ignored]).clamp(min=0)
         boxes = torch.minimum(boxes, boxes.new_tensor([size_hw[1], size_hw[0]] * 2))
-        probe = torch.from_numpy(_PROBE * [size_hw[1], size_hw[0]]).float()
+        probe = _PROBE * boxes.new_tensor([size_hw[1], size_hw[0]])
         keypoints = target.get("keypoints", torch.zeros(0, 0, 3))
         points = torch.cat([probe, keypoints[..., :2].reshape(-1, 2)])
         if self.min_visible > 0:
             points = torch.cat([points, _grid(target["boxes"])])
         masks = target.get("masks")
-        done = self._checked(image, lambda: self.run(image, boxes, points, None, seed), target)
-        moved = done.image.shape != image.shape or not torch.allclose(done.points[:3], probe, atol=1e-3)
+        given = _Given(image, boxes, len(target["boxes"]), points)
+        done = self._checked(given, seed, target)
+        moved = done.image.shape != image.shape or not torch.allclose(done.points[: len(probe)], probe, atol=1e-3)
         if not moved:
             return done.image, target
         if isinstance(masks, LazyMasks):
-            drawn = masks.decode().numpy()
-            done = self._checked(image, lambda: self.run(image, boxes, points, drawn, seed), target)
+            done = self._checked(replace(given, masks=masks.decode().numpy()), seed, target)
         return done.image, self._target(target, done)
 
-    def _checked(self, image: Tensor, run: Callable[[], _Moved], target: Target) -> _Moved:
+    def _checked(self, given: _Given, seed: int, target: Target) -> _Moved:
+        image = given.image
         shape = f"{tuple(image.shape)} {image.dtype}"
         where = f"INPUT.TRANSFORMS: {self.name}, on image {target.get('image_id', '?')} of {shape}"
         try:
-            done = run()
+            done = self.run(given, seed)
         except Exception as error:  # of any class, as the library likes
             raise InvalidValueError(f"{where}: {type(error).__name__}: {error}") from error
         if done.image.dtype != image.dtype or done.image.ndim != 3 or done.image.shape[0] != image.shape[0]:
@@ -154,15 +172,13 @@ class ForeignTransform:
         out["boxes"] = done.boxes[objects]
         if "ignore_boxes" in target:
             out["ignore_boxes"] = done.boxes[done.rows >= count]
-        (first, second, third) = done.points[:3].double()
-        along, down = second - first, third - first
-        mirrored = bool(along[0] * down[1] - along[1] * down[0] < 0)
-        return exchange_sides(out, self.pairs) if mirrored else out
+        return exchange_sides(out, self.pairs) if _mirrored(done.points[: len(_PROBE)], size_hw) else out
 
     @staticmethod
     def _keypoints(before: Tensor, done: _Moved, size_hw: SizeHW) -> Tensor:
         """Keypoints (N, P, 3) after; those that have left become absent."""
-        xy = done.points[3 : 3 + before[..., 0].numel()].reshape(*before.shape[:2], 2)
+        first = len(_PROBE)
+        xy = done.points[first : first + before[..., 0].numel()].reshape(*before.shape[:2], 2)
         there = _inside(xy, size_hw)[..., None] & (before[..., 2:] > 0)
         return torch.cat([xy, before[..., 2:]], -1) * there
 
@@ -172,6 +188,15 @@ def _grid(boxes: Tensor) -> Tensor:
     steps = (torch.arange(_GRID) + 0.5) / _GRID
     parts = torch.cartesian_prod(steps, steps)
     return (boxes[:, None, :2] + (boxes[:, None, 2:] - boxes[:, None, :2]) * parts).reshape(-1, 2)
+
+
+def _mirrored(probe: Tensor, size_hw: SizeHW) -> bool:
+    """Whether most of the triangles of `_PROBE` that are still whole turn the other way."""
+    first, second, third = probe.double().reshape(-1, 3, 2).unbind(1)
+    along, down = second - first, third - first
+    whole = _inside(probe, size_hw).reshape(-1, 3).all(1)
+    turns = torch.sign(along[:, 0] * down[:, 1] - along[:, 1] * down[:, 0])
+    return bool(turns[whole].sum() < 0)
 
 
 def _inside(xy: Tensor, size_hw: SizeHW) -> Tensor:
@@ -186,33 +211,48 @@ class FromTorchvision(ForeignTransform):
         super().__init__(name, keeps_size, pairs)
         self.transform, self.of_colours = transform, name.removeprefix(TORCHVISION) in _OF_COLOURS
 
-    def __call__(self, image: Tensor, target: Target, generator: Generator) -> tuple[Tensor, Target]:
-        """See the module."""
-        if isinstance(self.transform, v2.RandomIoUCrop) and not len(target["boxes"]):
-            return image, target  # which would look for an object without end
-        return super().__call__(image, target, generator)
-
-    def run(self, image: Tensor, boxes: Tensor, points: Tensor, masks: np.ndarray | None, seed: int) -> _Moved:
+    def run(self, given: _Given, seed: int) -> _Moved:
         """See `ForeignTransform`; points go along as boxes without an area."""
-        if isinstance(self.transform, v2.RandomErasing):  # which warns of everything but images
-            with _seeded(seed):
-                erased = self.transform(tv_tensors.Image(image)).as_subclass(Tensor)
-            return _Moved(erased, boxes, torch.arange(len(boxes)), points, masks)
-        size_hw = (image.shape[-2], image.shape[-1])
-        rows = torch.cat([boxes, points.repeat(1, 2)])
-        sample: dict[str, Any] = {
-            "image": tv_tensors.Image(image),
-            "boxes": tv_tensors.BoundingBoxes(rows, format="XYXY", canvas_size=size_hw),
-        }
-        if masks is not None:
-            sample["masks"] = tv_tensors.Mask(torch.from_numpy(masks))
         with _seeded(seed):
-            done = self.transform(sample)
+            if isinstance(self.transform, v2.RandomErasing):  # which warns of everything but images
+                erased = self.transform(tv_tensors.Image(given.image)).as_subclass(Tensor)
+                return _Moved(erased, given.boxes, torch.arange(len(given.boxes)), given.points, given.masks)
+            if isinstance(self.transform, v2.RandomIoUCrop):
+                return _cropped(self.transform, given)
+            return self._moved(given)
+
+    def _moved(self, given: _Given) -> _Moved:
+        rows = torch.cat([given.boxes, given.points.repeat(1, 2)])
+        sample: dict[str, Any] = {
+            "image": tv_tensors.Image(given.image),
+            "boxes": tv_tensors.BoundingBoxes(rows, format="XYXY", canvas_size=given.size_hw),
+        }
+        if given.masks is not None:
+            sample["masks"] = tv_tensors.Mask(torch.from_numpy(given.masks))
+        done = self.transform(sample)
         out = done["boxes"].as_subclass(Tensor).float()
-        drawn = done["masks"].numpy() if masks is not None else None
+        drawn = done["masks"].numpy() if given.masks is not None else None
         pixels = done["image"].as_subclass(Tensor)
-        count = len(boxes)
+        count = len(given.boxes)
         return _Moved(pixels, out[:count], torch.arange(count), out[count:, :2], drawn)
+
+
+def _cropped(transform: v2.RandomIoUCrop, given: _Given) -> _Moved:
+    """RandomIoUCrop: by the objects alone it chooses a part of the image, in which those stay whose centre it shows."""
+    objects = tv_tensors.BoundingBoxes(given.boxes[: given.objects], format="XYXY", canvas_size=given.size_hw)
+    rows = torch.arange(len(given.boxes))
+    # without any object it would look for one without end
+    chosen = transform.make_params([tv_tensors.Image(given.image), objects]) if given.objects else {}
+    if not chosen:
+        return _Moved(given.image, given.boxes, rows, given.points, given.masks)
+    left, top = chosen["left"], chosen["top"]
+    right, bottom = left + chosen["width"], top + chosen["height"]
+    kept = torch.cat([rows[: given.objects][chosen["is_within_crop_area"]], rows[given.objects :]])
+    corner = given.points.new_tensor([left, top])
+    limit = corner.new_tensor([right - left, bottom - top]).repeat(2)
+    boxes = torch.minimum((given.boxes[kept] - corner.repeat(2)).clamp(min=0), limit)
+    masks = None if given.masks is None else given.masks[:, top:bottom, left:right]
+    return _Moved(given.image[:, top:bottom, left:right].contiguous(), boxes, kept, given.points - corner, masks)
 
 
 class FromAlbumentations(ForeignTransform):
@@ -228,25 +268,25 @@ class FromAlbumentations(ForeignTransform):
         along = {} if self.pixels_alone else {"bbox_params": boxes, "keypoint_params": points}
         self.transform = albumentations.Compose([transform], **along)
 
-    def run(self, image: Tensor, boxes: Tensor, points: Tensor, masks: np.ndarray | None, seed: int) -> _Moved:
+    def run(self, given: _Given, seed: int) -> _Moved:
         """See `ForeignTransform`. Points count from the centre of the first pixel there, and boxes from its corner."""
         self.transform.set_random_seed(seed)
         if self.pixels_alone:
-            changed = to_image(np.ascontiguousarray(self.transform(image=to_rows(image))["image"]))
-            return _Moved(changed, boxes, torch.arange(len(boxes)), points, masks)
+            changed = to_image(np.ascontiguousarray(self.transform(image=to_rows(given.image))["image"]))
+            return _Moved(changed, given.boxes, torch.arange(len(given.boxes)), given.points, given.masks)
         sample: dict[str, Any] = {
-            "image": to_rows(image),
-            "bboxes": boxes.numpy(),
-            "rows": np.arange(len(boxes)),
-            "keypoints": points.numpy() - 0.5,
+            "image": to_rows(given.image),
+            "bboxes": given.boxes.numpy(),
+            "rows": np.arange(len(given.boxes)),
+            "keypoints": given.points.numpy() - 0.5,
         }
-        if masks is not None and len(masks):
-            sample["masks"] = masks.astype(np.uint8)
+        if given.masks is not None and len(given.masks):
+            sample["masks"] = given.masks.astype(np.uint8)
         done = self.transform(**sample)
         rows = torch.as_tensor(np.asarray(done["rows"], dtype=np.int64))
         kept = torch.as_tensor(np.asarray(done["bboxes"], dtype=np.float32).reshape(-1, 4))
         pixels = to_image(np.ascontiguousarray(done["image"]))
-        drawn = np.asarray(done["masks"]) if "masks" in sample else masks
+        drawn = np.asarray(done["masks"]) if "masks" in sample else given.masks
         moved = torch.as_tensor(np.asarray(done["keypoints"], dtype=np.float32)) + 0.5
         return _Moved(pixels, kept, rows, moved, drawn)
 
