@@ -28,7 +28,15 @@ from detframe.layers.normalizers import (
     with_given,
 )
 from detframe.layers.recomputing import Recomputed, recompute
-from detframe.layers.resting import RestingWeights, are_resting, at_rest, autocast_dtype
+from detframe.layers.resting import (
+    RestingWeights,
+    are_resting,
+    at_rest,
+    autocast_dtype,
+    joined_weights,
+    weight_and_bias,
+)
+from detframe.layers.resting_layers import use_resting_layers
 
 __all__ = [
     "ByShape",
@@ -54,6 +62,7 @@ __all__ = [
     "init_he",
     "init_normal",
     "init_uniform",
+    "joined_weights",
     "known_of_step",
     "make_norm",
     "measuring",
@@ -62,5 +71,7 @@ __all__ = [
     "recompute",
     "training_norms",
     "use_quick_gradients",
+    "use_resting_layers",
+    "weight_and_bias",
     "with_given",
 ]

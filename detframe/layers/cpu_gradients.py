@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
-from detframe.layers.resting import autocast_dtype
+from detframe.layers.resting import autocast_dtype, weight_and_bias
 from detframe.ops.exportable import is_traced
 
 Pair = tuple[int, int]
@@ -49,7 +49,7 @@ class DepthwiseConv2d(nn.Conv2d):
         if isinstance(self.padding, str) or self.padding_mode != "zeros":
             return super().forward(x)
         how: Any = (self.stride, self.padding, self.dilation, self.groups)
-        return conv2d(x, self.weight, self.bias, *how)
+        return conv2d(x, *weight_and_bias(self), *how)
 
 
 def conv2d(

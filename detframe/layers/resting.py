@@ -5,7 +5,7 @@ With small batches, reading and casting the weights costs as much as the convolu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -44,6 +44,34 @@ def autocast_dtype(weight: Tensor) -> torch.dtype:
     kind = weight.device.type
     casts = weight.dtype == torch.float32 and torch.is_autocast_enabled(kind)
     return torch.get_autocast_dtype(kind) if casts else weight.dtype
+
+
+def weight_and_bias(layer: Any) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of a convolution or product in the dtype that it takes them in; while weights rest, cast once."""
+    return _in_dtype_taken((layer,))
+
+
+def joined_weights(layers: Sequence[Any]) -> tuple[Tensor, Tensor | None]:
+    """As `weight_and_bias`, of one layer in place of several that read the same: its output holds theirs in a row."""
+    return _in_dtype_taken(tuple(layers))
+
+
+def _in_dtype_taken(layers: tuple[Any, ...]) -> tuple[Tensor, Tensor | None]:
+    if not are_resting():
+        return _one_of(layers)
+    dtype = autocast_dtype(layers[0].weight)
+
+    def make() -> tuple[Tensor, Tensor | None]:
+        weight, bias = _one_of(layers)
+        return weight.to(dtype), None if bias is None else bias.to(dtype)
+
+    return at_rest(("in dtype", layers, dtype), make)
+
+
+def _one_of(layers: tuple[Any, ...]) -> tuple[Tensor, Tensor | None]:
+    if len(layers) == 1:
+        return layers[0].weight, layers[0].bias
+    return torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
 
 
 class RestingWeights:

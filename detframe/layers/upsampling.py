@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detframe.errors import InvalidValueError
+from detframe.layers.resting_layers import Conv2d
 
 SCALE = 2  # from one level of a pyramid to the next
 LEARNED = ("dysample", "carafe")  # of the names that a pyramid may choose, those with parameters
@@ -31,7 +32,7 @@ class Interpolate(nn.Module):
         return F.interpolate(x, size=like.shape[-2:], mode=self.mode)
 
 
-class SubPixel(nn.Conv2d):
+class SubPixel(Conv2d):
     """A convolution to s² times the channels, whose values become the s x s cells of each (arXiv:1609.05158).
 
     (N, C, h, w) to (N, `out_channels` / s², s * h, s * w); weight and bias are those of the convolution.

@@ -11,7 +11,7 @@ from detframe.arrays.pixels import PixelForm
 from detframe.config import ConfigNode
 from detframe.config.check import check_values
 from detframe.errors import InvalidTypeError, InvalidValueError
-from detframe.layers import freeze_matching, recompute, use_quick_gradients
+from detframe.layers import freeze_matching, recompute, use_quick_gradients, use_resting_layers
 from detframe.modeling.compiling import compile_model
 from detframe.modeling.detector import GeneralizedRCNN, check_extractor
 from detframe.modeling.preprocessor import Preprocessor
@@ -124,6 +124,7 @@ def build_detection_model(cfg: ConfigNode) -> GeneralizedRCNN:
         ignore_crowds=cfg.MODEL.IGNORE_REGIONS in ("crowd", "all"),
     )
     use_quick_gradients(model)
+    use_resting_layers(model)
     freeze_matching(model, cfg.MODEL.FREEZE)
     recompute_stages(cfg, backbone)
     model.check(cfg)

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from detframe.config import get_cfg
-from detframe.layers import folding
+from detframe.layers import RestingWeights, folding, resting_layers, use_resting_layers
 from detframe.layers.resting import _sum_of_bits
 from detframe.modeling import build_detection_model
+from tests.modeling.tiny import DENSE, tiny_config
 
 IMAGES = [torch.randint(0, 256, (3, 64, 96), generator=torch.Generator().manual_seed(2), dtype=torch.uint8)]
 
@@ -128,6 +129,91 @@ def test_the_second_inference_makes_nothing_of_the_weights(model):
         model(IMAGES)
     weights = {tuple(p.shape) for p in model.parameters() if p.ndim == 4}
     assert not [shapes for shapes in products if shapes and shapes[0] in weights]
+
+
+MASKS = {"MODEL.MASK_ON": True, "MODEL.ROI_MASK_HEAD.CONV_DIM": 8}
+POINTS = {
+    "MODEL.KEYPOINT_ON": True,
+    "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS": 4,
+    "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS": (8,),
+}
+KINDS = {
+    "faster_rcnn": {},
+    "norm_in_the_box_head": {"MODEL.ROI_BOX_HEAD.NORM": "GN", "MODEL.ROI_BOX_HEAD.NUM_CONV": 1},
+    "masks": MASKS,
+    "points_of_masks": {**MASKS, "MODEL.ROI_MASK_HEAD.NAME": "PointRend", "MODEL.POINT_HEAD.FC_DIM": 12},
+    "keypoints": POINTS,
+    "cascade": {"MODEL.ROI_HEADS.NAME": "CascadeROIHeads"},
+    "efpn": {"MODEL.BACKBONE.CONV_BODY": "R-18-EFPN", "MODEL.ROI_HEADS.NAME": "ExtendedROIHeads", "MODEL.EFPN.WIDTH": 8,
+             "MODEL.RPN.FINEST_LEVEL": "p2"},
+    "depthwise": {"MODEL.BACKBONE.CONV_BODY": "MNV2-FPN", "MODEL.FPN.NORM": "GN"},
+    "fcos": {**DENSE, "MODEL.RPN.NAME": "FCOS"},
+    "dynamic": {**DENSE, "MODEL.RPN.NAME": "ATSS", "MODEL.DYHEAD.NUM_BLOCKS": 1},
+    "gfl": {**DENSE, "MODEL.RPN.NAME": "GFL"},
+    "tood": {**DENSE, "MODEL.RPN.NAME": "TOOD"},
+    "retinanet": {**DENSE, "MODEL.RPN.NAME": "RetinaNet"},
+}  # fmt: skip
+
+
+class Casts(torch.utils._python_dispatch.TorchDispatchMode):
+    """The shapes of what is brought from fp32 to bf16 inside of the `with`."""
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if func.name().startswith("aten::_to_copy") and (args[0].dtype, out.dtype) == (torch.float32, torch.bfloat16):
+            self.shapes.append(tuple(out.shape))
+        return out
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_are_cast_once(kind):
+    """Each inference has an autocast of its own, as each prediction of a Detector; results are those of any pass."""
+    torch.manual_seed(0)
+    small = {"MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM": 16, "MODEL.ROI_HEADS.SCORE_THRESH": 0.0, "MODEL.FCOS.INFERENCE_TH": 0.0}
+    small["TEST.DETECTIONS_PER_IMG"] = 8
+    cfg = tiny_config({**small, "MODEL.RETINANET.INFERENCE_TH": 0.0, **KINDS[kind]})
+    model = build_detection_model(cfg).eval()
+    weights = {tuple(p.shape) for p in model.parameters()}  # of five images, no other value has such a shape
+    found, casts = [], []
+    for _ in range(2):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), Casts() as counted:
+            found.append(model(IMAGES * 5)[0])
+        casts.append([shape for shape in counted.shapes if shape in weights])
+    assert casts[0] and not casts[1]
+    assert all(torch.equal(value, found[1][key]) for key, value in found[0].items())
+    for module in model.modules():  # PyTorch's own layers, which cast at every call
+        module.__class__ = {own: plain for plain, own in resting_layers._OWN.items()}.get(type(module), type(module))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        plain = copy.deepcopy(model)(IMAGES * 5)[0]
+    assert len(plain["scores"]) > 0 and all(torch.equal(value, found[0][key]) for key, value in plain.items())
+
+
+def test_a_layer_whose_forward_pass_is_its_own_stays_what_it_is():
+    class Own(torch.nn.Linear):
+        pass
+
+    layers = torch.nn.Sequential(Own(2, 2), torch.nn.Linear(2, 2))
+    use_resting_layers(layers)
+    assert type(layers[0]) is Own and type(layers[1]) is resting_layers.Linear
+
+
+@pytest.mark.parametrize("how", [{"padding": "same"}, {"padding": 1, "padding_mode": "reflect"}, {"padding": (2, 0)}])
+def test_convolutions_of_any_padding_give_what_pytorchs_do(how):
+    torch.manual_seed(0)
+    plain = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, **how), torch.nn.ConvTranspose2d(4, 2, 2, 2, bias=False)
+    ).eval()
+    own, x, resting = copy.deepcopy(plain), torch.rand(1, 3, 9, 8), RestingWeights()
+    use_resting_layers(own)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), resting.of(own):
+        for _ in range(2):
+            assert torch.equal(own(x), plain(x))
+        size = plain[0](x).shape[2] * 2 + 1, plain[0](x).shape[3] * 2
+        assert torch.equal(own[1](own[0](x), size), plain[1](plain[0](x), size))
 
 
 def test_copies_and_files_hold_nothing_and_training_lets_go(model):

@@ -55,11 +55,12 @@ def fully_connected(x: Tensor, layer: nn.Module) -> Tensor:
         return F.conv2d(x, weight, layer.bias).flatten(1)
     if are_resting() and x.ndim == 4 and isinstance(layer, nn.Linear):
         dtype = autocast_dtype(layer.weight)
-        weight = at_rest((layer, dtype, x.shape[1:]), partial(_as_maps_lie, layer.weight, x.shape[1:], dtype))
-        return F.linear(x.permute(0, 2, 3, 1).flatten(1), weight, layer.bias)
+        weight, bias = at_rest((layer, dtype, x.shape[1:]), partial(_as_maps_lie, layer, x.shape[1:], dtype))
+        return F.linear(x.permute(0, 2, 3, 1).flatten(1), weight, bias)
     return layer(x.flatten(1))
 
 
-def _as_maps_lie(weight: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-    """A weight (D, C * S * S) over maps (C, S, S) for their memory, in which the channels of a cell are neighbours."""
-    return weight.reshape(-1, *shape).permute(0, 2, 3, 1).flatten(1).to(dtype)
+def _as_maps_lie(layer: nn.Linear, shape: torch.Size, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """Weight (D, C * S * S) and bias for maps (C, S, S) as they lie in memory: channels of a cell are neighbours."""
+    weight = layer.weight.reshape(-1, *shape).permute(0, 2, 3, 1).flatten(1)
+    return weight.to(dtype), None if layer.bias is None else layer.bias.to(dtype)

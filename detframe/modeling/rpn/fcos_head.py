@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detframe.config import ConfigNode
-from detframe.layers import DeformConv, init_normal, make_norm
+from detframe.layers import DeformConv, init_normal, joined_weights, make_norm
 from detframe.modeling.rpn.dense import class_prior_bias
 from detframe.modeling.rpn.dyhead import DyHead, dyhead_of
 from detframe.ops.exportable import is_traced
@@ -164,7 +164,7 @@ def _outputs(tower: nn.Module, convs: Sequence[nn.Conv2d], features: Sequence[Te
     if len(convs) == 1 or is_traced():  # whose runtimes want their weights as constants
         return [[to_rows(conv(x)) for x in maps] for conv in convs]
     # one for all, which reads the maps once
-    weight, bias = (torch.cat([getattr(conv, name) for conv in convs]) for name in ("weight", "bias"))
+    weight, bias = joined_weights(convs)
     widths = [conv.out_channels for conv in convs]
     parts = [torch.split(to_rows(F.conv2d(x, weight, bias, padding=1)), widths, -1) for x in maps]
     return [list(of_conv) for of_conv in zip(*parts, strict=True)]

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detframe.layers import ConvNorm, init_normal
+from detframe.layers import ConvNorm, init_normal, joined_weights
 from detframe.ops.exportable import is_traced
 
 Outputs = tuple[Tensor, Tensor]
@@ -47,10 +46,9 @@ class RPNHead(nn.Module):
         """T."""
         return self.cls_logits.out_channels
 
-    def _outputs(self) -> Outputs:
+    def _outputs(self) -> tuple[Tensor, Tensor | None]:
         """Weight and bias of one convolution for both outputs, which reads the widest maps once instead of twice."""
-        outputs: list[Any] = [self.cls_logits, self.bbox_pred]
-        return torch.cat([o.weight for o in outputs]), torch.cat([o.bias for o in outputs])
+        return joined_weights([self.cls_logits, self.bbox_pred])
 
     def pays_off_at(self, features: Sequence[Tensor], per_image: int) -> bool:
         """Whether `at` costs less than the backward pass of `forward`, for so many anchors per image.
