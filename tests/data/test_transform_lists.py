@@ -139,6 +139,7 @@ def test_what_may_not_stand_there_is_named(entry: Any, message: str) -> None:
         ({"albumentations.Affine": {"scale": "a"}}, "albumentations.Affine.*scale"),
         ({"albumentations.RandomCrop": {"height": -1, "width": 2}}, "height: [^\\n]* greater than or equal to 1$"),
         ("albumentations.OneOf", "name those one by one"),
+        ("albumentations.Mosaic", "does not belong into this list: it needs mosaic_metadata"),
     ],
     ids=str,
 )

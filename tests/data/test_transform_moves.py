@@ -43,6 +43,8 @@ TURNING: list[Any] = [  # boxes around turned corners are larger than what they 
     {"v2.RandomRotation": {"degrees": 30}},
     {"v2.RandomPerspective": {"distortion_scale": 0.3, "p": 1}},
     pytest.param({"albumentations.Affine": {"rotate": [-30, 30], "p": 1}}, marks=ALBUMENTATIONS),
+    pytest.param({"albumentations.GridDistortion": {"p": 1}}, marks=ALBUMENTATIONS),  # which may lose points
+    pytest.param({"albumentations.ElasticTransform": {"alpha": 60, "sigma": 8, "p": 1}}, marks=ALBUMENTATIONS),
 ]
 STILL: list[Any] = [
     {"ColorJitter": {"brightness": 0.3, "hue": 0.1}},

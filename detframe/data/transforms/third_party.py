@@ -62,6 +62,7 @@ _OF_COLOURS = {  # transforms of torchvision that take the values of pixels for 
     *("RandomEqualize", "RandomGrayscale", "RandomInvert", "RandomPhotometricDistort", "RandomPosterize"),
     "RandomSolarize",
 }
+_HANDED = {"image", "bboxes", "keypoints"}  # what transforms of Albumentations are always given
 _OWN_P = ("RandomPhotometricDistort",)  # whose p is that of each of its changes, and stays as it is by default
 _GRID = 8  # points along each side of a box, which tell how much of it is left
 # Corners of small triangles all over the image, each with legs to the right and down, as parts of the sides
@@ -264,7 +265,7 @@ class FromAlbumentations(ForeignTransform):
         super().__init__(name, keeps_size, pairs)
         self.pixels_alone = self.of_colours = isinstance(transform, albumentations.ImageOnlyTransform)
         boxes = albumentations.BboxParams(format="pascal_voc", label_fields=["rows"], clip=True)
-        points = albumentations.KeypointParams(format="xy", remove_invisible=False)
+        points = albumentations.KeypointParams(format="xy", remove_invisible=False, label_fields=["numbers"])
         along = {} if self.pixels_alone else {"bbox_params": boxes, "keypoint_params": points}
         self.transform = albumentations.Compose([transform], **along)
 
@@ -279,6 +280,7 @@ class FromAlbumentations(ForeignTransform):
             "bboxes": given.boxes.numpy(),
             "rows": np.arange(len(given.boxes)),
             "keypoints": given.points.numpy() - 0.5,
+            "numbers": np.arange(len(given.points)),
         }
         if given.masks is not None and len(given.masks):
             sample["masks"] = given.masks.astype(np.uint8)
@@ -287,7 +289,9 @@ class FromAlbumentations(ForeignTransform):
         kept = torch.as_tensor(np.asarray(done["bboxes"], dtype=np.float32).reshape(-1, 4))
         pixels = to_image(np.ascontiguousarray(done["image"]))
         drawn = np.asarray(done["masks"]) if "masks" in sample else given.masks
-        moved = torch.as_tensor(np.asarray(done["keypoints"], dtype=np.float32)) + 0.5
+        moved = torch.full_like(given.points, -1.0)  # where a distortion loses a point, it has left the image
+        found = torch.as_tensor(np.asarray(done["numbers"], dtype=np.int64))
+        moved[found] = torch.as_tensor(np.asarray(done["keypoints"], dtype=np.float32).reshape(-1, 2)) + 0.5
         return _Moved(pixels, kept, rows, moved, drawn)
 
 
@@ -335,6 +339,9 @@ def find_foreign(where: str, name: str, given: Mapping[str, Any], pairs: Sequenc
         made = factory(**arguments)
     except Exception as error:  # of any class, as the library likes
         raise InvalidValueError(f"{where}({_written(given)}): {_complaint(error)}") from error
+    needed = set(getattr(made, "targets_as_params", ())) - _HANDED
+    if needed:
+        raise InvalidValueError(f"{where} does not belong into this list: it needs {', '.join(sorted(needed))}")
     keeps = _keeps_size(family, short, made, given)
     kind = FromTorchvision if family == TORCHVISION else FromAlbumentations
     shown = {key: given.get(key, one.default) for key, one in free.items()}
