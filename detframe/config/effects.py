@@ -38,6 +38,7 @@ _IN_PLACE_OF_A_LIST = (
     "SATURATION",
     "HUE",
 )
+_THRESHOLDS = {"AnchorRPN": "MODEL.RPN", "RetinaNet": "MODEL.RETINANET"}  # where those of "iou" stand
 _ASSIGNMENT = {"ATSS": "atss", "NWD": "nwd", "RFLA": "rfla"}  # whose parameters begin so
 _SCHEDULES = {  # what keys of other schedules begin with, of which some were there before and stand in many configs
     "step": ("POLYNOMIAL_", "ONE_CYCLE_"),
@@ -51,6 +52,10 @@ _OF_LOSSES = {  # keys of MODEL.ROI_BOX_HEAD that one of its CLS_LOSS reads
     "federated": ("FEDERATED_CLASSES", "FEDERATED_POWER", "CLASS_FREQUENCIES"),
     "seesaw": ("SEESAW_P", "SEESAW_Q"),
 }
+_OF_EXTENDED_HEADS = ("SEPARATE_HEAD", "ROI_ASSIGNMENT", "DUPLICATE_UP_TO")  # keys of MODEL.EFPN, as all of these
+_OF_CROPS = ("CROP_SIZE", "CROP_MARGIN")
+_OF_BLOCKS = ("CONTENT_BLOCKS", "TEXTURE_BLOCKS")
+_OF_EXTRACTORS = {"residual": ("ATTENTION.",), "pointwise": ("ATTENTION.", *_OF_BLOCKS), "swin": ("ATTENTION.HAT_",)}
 _BY_DISTANCE = (
     "MODEL.RPN.BOX_LOSS_TYPE",
     "MODEL.RPN.NMS_METRIC",
@@ -75,6 +80,7 @@ def idle_keys(cfg: ConfigNode) -> Iterator[Idle]:
     yield from _transforms(cfg, set_keys)
     yield from _dense(cfg, set_keys)
     yield from _assignment(cfg, set_keys)
+    yield from _overlap(cfg, set_keys)
     yield from _extended(cfg, set_keys)
     yield from _sampling(cfg, set_keys)
     yield from _schedule(cfg, set_keys)
@@ -156,6 +162,19 @@ def _assignment(cfg: ConfigNode, set_keys: list[str]) -> Iterator[Idle]:
         yield keys, f"MODEL.RPN.ASSIGNER{head} is {kind!r}"
 
 
+def _overlap(cfg: ConfigNode, set_keys: list[str]) -> Iterator[Idle]:
+    """Keys of the rule "iou" where anchors or locations are ranked."""
+    kind, name = cfg.MODEL.RPN.ASSIGNER, cfg.MODEL.RPN.NAME
+    if kind == "iou":
+        return
+    unread = [f"MODEL.FCOS.{key}" for key in _PLACES] if name == "FCOS" else []
+    if name in _THRESHOLDS:
+        unread = [f"{_THRESHOLDS[name]}.{bound}_IOU_THRESHOLD" for bound in ("FG", "BG")]
+    keys = [key for key in set_keys if key in unread]
+    if keys:
+        yield keys, f"MODEL.RPN.ASSIGNER is {kind!r}, which ranks {'locations' if name == 'FCOS' else 'anchors'}"
+
+
 def _losses(cfg: ConfigNode, set_keys: list[str]) -> Iterator[Idle]:
     """Keys of losses that are not chosen. One of somebody's own may read them, whatever its name is."""
     loss = cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS if cfg.MODEL.ROI_HEADS.NAME else ""
@@ -170,12 +189,34 @@ def _losses(cfg: ConfigNode, set_keys: list[str]) -> Iterator[Idle]:
 
 
 def _extended(cfg: ConfigNode, set_keys: list[str]) -> Iterator[Idle]:
-    """Keys of an extended pyramid without one. A body of somebody's own may take them, whatever its name is."""
-    body = cfg.MODEL.BACKBONE.CONV_BODY
-    if "EFPN" in body.upper() or cfg.CUSTOM_IMPORTS:
+    """Keys of an extended pyramid without one, or without the part of it that they are about. A body of somebody's own
+    may take them, whatever its name is."""
+    body, heads, efpn = cfg.MODEL.BACKBONE.CONV_BODY, cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.EFPN
+    if cfg.CUSTOM_IMPORTS:
         return
-    keys = [key for key in set_keys if key.startswith("MODEL.EFPN.")]
-    if cfg.MODEL.ROI_HEADS.NAME == "ExtendedROIHeads":
-        keys.append("MODEL.ROI_HEADS.NAME")
-    if keys:
-        yield keys, f"MODEL.BACKBONE.CONV_BODY {body!r} is no extended pyramid, as 'R-50-EFPN' is"
+    if "EFPN" not in body.upper():
+        keys = [key for key in set_keys if key.startswith("MODEL.EFPN.")]
+        keys += ["MODEL.ROI_HEADS.NAME"] if heads == "ExtendedROIHeads" else []
+        if keys:
+            yield keys, f"MODEL.BACKBONE.CONV_BODY {body!r} is no extended pyramid, as 'R-50-EFPN' is"
+        return
+    for unread, reason in (
+        (_OF_EXTENDED_HEADS if heads != "ExtendedROIHeads" else (), "MODEL.ROI_HEADS.NAME is not 'ExtendedROIHeads'"),
+        (_OF_CROPS if not efpn.ON_CROPS else (), "MODEL.EFPN.ON_CROPS is False"),
+        _unread_of_transfer(efpn),
+        (
+            ("DUPLICATE_UP_TO",) if heads == "ExtendedROIHeads" and efpn.ROI_ASSIGNMENT != "duplicate" else (),
+            f"MODEL.EFPN.ROI_ASSIGNMENT is {efpn.ROI_ASSIGNMENT!r}",
+        ),
+    ):
+        keys = [key for key in set_keys if key.startswith(tuple(f"MODEL.EFPN.{head}" for head in unread))]
+        if keys:
+            yield keys, reason
+
+
+def _unread_of_transfer(efpn: ConfigNode) -> tuple[tuple[str, ...], str]:
+    """What keys of the texture transfer begin with that its kind does not read, and why. WIDTH is not among them: with
+    "plain" and "pointwise" it comes most often from the config that these are laid over."""
+    if efpn.TRANSFER == "plain":
+        return (*_OF_BLOCKS, "SKIP", "ATTENTION."), "MODEL.EFPN.TRANSFER is 'plain'"
+    return _OF_EXTRACTORS.get(efpn.EXTRACTOR, ()), f"MODEL.EFPN.EXTRACTOR is {efpn.EXTRACTOR!r}"

@@ -12,6 +12,7 @@ from detframe.config.effects import without_effect
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 DENSE = ("MODEL.ROI_HEADS.NAME", "", "MODEL.RPN.NAME")
+EXTENDED = ("MODEL.BACKBONE.CONV_BODY", "R-50-EFPN")
 IDLE = {
     "tiles": (("INPUT.TILES.OVERLAP", 0.4), "INPUT.TILES.OVERLAP has no effect: INPUT.TILES.SIZE is 0, so that"),
     "loss of FCOS": (
@@ -36,6 +37,39 @@ IDLE = {
         ("MODEL.EFPN.TRANSFER", "plain", "MODEL.ROI_HEADS.NAME", "ExtendedROIHeads"),
         "MODEL.EFPN.TRANSFER, MODEL.ROI_HEADS.NAME have no effect: MODEL.BACKBONE.CONV_BODY 'R-50-FPN' is no extended",
     ),
+    "no extended heads": (
+        (*EXTENDED, "MODEL.EFPN.SEPARATE_HEAD", True, "MODEL.EFPN.DUPLICATE_UP_TO", 1),
+        "DUPLICATE_UP_TO, MODEL.EFPN.SEPARATE_HEAD have no effect: MODEL.ROI_HEADS.NAME is not 'ExtendedROIHeads'",
+    ),
+    "pooled once": (
+        (*EXTENDED, "MODEL.ROI_HEADS.NAME", "ExtendedROIHeads", "MODEL.EFPN.DUPLICATE_UP_TO", 1),
+        "MODEL.EFPN.DUPLICATE_UP_TO has no effect: MODEL.EFPN.ROI_ASSIGNMENT is 'exclusive'",
+    ),
+    "no crops": ((*EXTENDED, "MODEL.EFPN.CROP_MARGIN", 8), "CROP_MARGIN has no effect: MODEL.EFPN.ON_CROPS is False"),
+    "no transfer": (
+        (*EXTENDED, "MODEL.EFPN.TRANSFER", "plain", "MODEL.EFPN.SKIP", False, "MODEL.EFPN.TEXTURE_BLOCKS", 1),
+        "MODEL.EFPN.TEXTURE_BLOCKS, MODEL.EFPN.SKIP have no effect: MODEL.EFPN.TRANSFER is 'plain'",
+    ),
+    "no blocks": (
+        (*EXTENDED, "MODEL.EFPN.EXTRACTOR", "pointwise", "MODEL.EFPN.CONTENT_BLOCKS", 2),
+        "MODEL.EFPN.CONTENT_BLOCKS has no effect: MODEL.EFPN.EXTRACTOR is 'pointwise'",
+    ),
+    "no attention": (
+        (*EXTENDED, "MODEL.EFPN.ATTENTION.HEADS", 2),
+        "MODEL.EFPN.ATTENTION.HEADS has no effect: MODEL.EFPN.EXTRACTOR is 'residual'",
+    ),
+    "thresholds of ranked anchors": (
+        ("MODEL.RPN.ASSIGNER", "nwd", "MODEL.RPN.BG_IOU_THRESHOLD", 0.2, "MODEL.RETINANET.FG_IOU_THRESHOLD", 0.6),
+        "MODEL.RPN.BG_IOU_THRESHOLD has no effect: MODEL.RPN.ASSIGNER is 'nwd', which ranks anchors",
+    ),
+    "thresholds of RetinaNet": (
+        (*DENSE, "RetinaNet", "MODEL.RPN.ASSIGNER", "rfla", "MODEL.RETINANET.FG_IOU_THRESHOLD", 0.6),
+        "MODEL.RETINANET.FG_IOU_THRESHOLD has no effect: MODEL.RPN.ASSIGNER is 'rfla', which ranks anchors",
+    ),
+    "places of FCOS": (
+        (*DENSE, "FCOS", "MODEL.RPN.ASSIGNER", "rfla", "MODEL.FCOS.CENTER_SAMPLING_RADIUS", 1.5),
+        "MODEL.FCOS.CENTER_SAMPLING_RADIUS has no effect: MODEL.RPN.ASSIGNER is 'rfla', which ranks locations",
+    ),
     "of another loss": (
         ("MODEL.ROI_BOX_HEAD.SEESAW_P", 0.5, "MODEL.ROI_BOX_HEAD.CLS_LOSS", "federated", "MODEL.LABEL_SMOOTHING", 0.1),
         "LABEL_SMOOTHING, MODEL.ROI_BOX_HEAD.SEESAW_P have no effect: MODEL.ROI_BOX_HEAD.CLS_LOSS is 'federated'",
@@ -52,6 +86,15 @@ ACTIVE = {
     "prior of FCOS": (*DENSE, "FCOS", "MODEL.RPN.ASSIGNER", "atss", "MODEL.RPN.ASSIGNMENT.FCOS_PRIOR", 4.0),
     "rfla": ("MODEL.RPN.ASSIGNER", "rfla", "MODEL.RPN.ASSIGNMENT.RFLA_K", (2, 1)),
     "extended": ("MODEL.BACKBONE.CONV_BODY", "timm/resnet18-EFPN", "MODEL.EFPN.TRANSFER", "plain"),
+    "duplicate": (
+        *(*EXTENDED, "MODEL.ROI_HEADS.NAME", "ExtendedROIHeads", "MODEL.EFPN.SEPARATE_HEAD", True),
+        *("MODEL.EFPN.ROI_ASSIGNMENT", "duplicate", "MODEL.EFPN.DUPLICATE_UP_TO", 1),
+    ),
+    "attention": (*EXTENDED, "MODEL.EFPN.EXTRACTOR", "hat", "MODEL.EFPN.ATTENTION.HAT_DEPTH", 1),
+    "shifted windows": (*EXTENDED, "MODEL.EFPN.EXTRACTOR", "swin", "MODEL.EFPN.ATTENTION.WINDOW", 4),
+    "blocks": (*EXTENDED, "MODEL.EFPN.TEXTURE_BLOCKS", 1, "MODEL.EFPN.SKIP", False),
+    "thresholds": ("MODEL.RPN.BG_IOU_THRESHOLD", 0.2),
+    "places": (*DENSE, "FCOS", "MODEL.FCOS.CENTER_SAMPLING_RADIUS", 1.5),
     "a body of one's own": ("CUSTOM_IMPORTS", ("own.py",), "MODEL.EFPN.WIDTH", 64, "MODEL.BACKBONE.CONV_BODY", "OWN"),
     "smoothing": ("MODEL.LABEL_SMOOTHING", 0.1, "MODEL.CLASS_WEIGHTS", "{car: 2}"),
     "weights of FCOS": (*DENSE, "FCOS", "MODEL.CLASS_WEIGHTS", "auto"),
