@@ -159,7 +159,31 @@ def plain_overlap(a, b):
     return iou, iou - (around - union) / around
 
 
-def plain_gfl(head, locations, outputs, gt, assigned):
+def plain_giou_loss(a, b):
+    return 1 - plain_overlap(a, b)[1]
+
+
+def plain_ciou_loss(a, b):
+    """arXiv:1911.08287, equations 7 to 11."""
+    iou = plain_overlap(a, b)[0]
+    apart = sum(((a[i] + a[i + 2] - b[i] - b[i + 2]) / 2) ** 2 for i in (0, 1))
+    diagonal = sum((max(a[i + 2], b[i + 2]) - min(a[i], b[i])) ** 2 for i in (0, 1))
+    angles = [math.atan((box[2] - box[0]) / (box[3] - box[1])) for box in (a, b)]
+    v = 4 / math.pi**2 * (angles[1] - angles[0]) ** 2
+    return 1 - iou + apart / diagonal + v * v / (1 - iou + v)
+
+
+def plain_nwd_loss(a, b):
+    """arXiv:2110.13389, equations 4 to 8, with the constant 12.8: half the sides stand for standard deviations."""
+    centres = sum(((a[i] + a[i + 2] - b[i] - b[i + 2]) / 2) ** 2 for i in (0, 1))
+    sides = sum(((a[i + 2] - a[i] - b[i + 2] + b[i]) / 2) ** 2 for i in (0, 1))
+    return 1 - math.exp(-math.sqrt(centres + sides) / 12.8)
+
+
+BOX_LOSSES = {"giou": plain_giou_loss, "ciou": plain_ciou_loss, "nwd": plain_nwd_loss}
+
+
+def plain_gfl(head, locations, outputs, gt, assigned, box_loss):
     """The losses by the formulas of the paper, entry by entry."""
     logits = torch.cat(outputs.logits, 1).double().tolist()
     regression = outputs.regression.double().tolist()
@@ -185,8 +209,8 @@ def plain_gfl(head, locations, outputs, gt, assigned):
                     dfl -= best * (left + 1 - target[side]) * math.log(shares[left]) / 4
                     dfl -= best * (target[side] - left) * math.log(shares[left + 1]) / 4
                 moved = [x - found[0] * stride, y - found[1] * stride, x + found[2] * stride, y + found[3] * stride]
-                quality, giou = plain_overlap(moved, wanted)
-                box += best * (1 - giou)
+                quality = plain_overlap(moved, wanted)[0]
+                box += best * box_loss(moved, wanted)
                 best_scores += best
             for entry, score in enumerate(scores):
                 y = quality if entry == label else 0.0
@@ -199,12 +223,13 @@ def plain_gfl(head, locations, outputs, gt, assigned):
     }
 
 
-def test_gfl_losses_against_plain_python():
-    head, gt = head_of(GFL), truth()
+@pytest.mark.parametrize("kind", BOX_LOSSES)
+def test_gfl_losses_against_plain_python(kind):
+    head, gt = head_of(GFL, "MODEL.GFL.BOX_LOSS_TYPE", kind), truth()
     outputs, locations = outputs_of(head), head._locations(maps(), batch())
     assigned = head._assign(locations, [level.shape[1] for level in outputs.logits], gt)
     assert (assigned == 0).any() and (assigned == 1).any()
-    wanted = plain_gfl(head, locations, outputs, gt, assigned)
+    wanted = plain_gfl(head, locations, outputs, gt, assigned, BOX_LOSSES[kind])
     for key, loss in head._losses(locations, outputs, gt).items():
         assert float(loss.detach()) == pytest.approx(wanted[key], rel=1e-4), key
 
@@ -248,9 +273,10 @@ def test_what_gfl_says_of_boxes_without_an_object_does_not_count():
 
 
 # ---------------------------------------------------------------------------------------------- TOOD
-def test_tood_losses_against_plain_python():
+@pytest.mark.parametrize("kind", BOX_LOSSES)
+def test_tood_losses_against_plain_python(kind):
     """With what `TaskAlignment` wants, which has a test of its own."""
-    head, gt = head_of(TOOD), truth()
+    head, gt = head_of(TOOD, "MODEL.TOOD.BOX_LOSS_TYPE", kind), truth()
     outputs, locations = outputs_of(head), head._locations(maps(), batch())
     logits = torch.cat(outputs.logits, 1)
     aligned = head._align(locations, logits, outputs.regression, gt)
@@ -264,7 +290,7 @@ def test_tood_losses_against_plain_python():
                 label, wanted = int(gt.labels[image, row]) - 1, gt.boxes[image, row].tolist()
                 (x, y), stride = locations.xy[at].tolist(), float(locations.stride[at])
                 left, top, right, bottom = (stride * d for d in outputs.regression[image, at].tolist())
-                box += target * (1 - plain_overlap([x - left, y - top, x + right, y + bottom], wanted)[1])
+                box += target * BOX_LOSSES[kind]([x - left, y - top, x + right, y + bottom], wanted)
             for entry, logit in enumerate(logits[image, at].double().tolist()):
                 score, wanted_score = 1 / (1 + math.exp(-logit)), target if entry == label else 0.0
                 entropy = wanted_score * math.log(score) + (1 - wanted_score) * math.log(1 - score)

@@ -150,7 +150,7 @@ def test_nwd_of_fcos_is_in_pixels(in_strides):
     head = FCOS.from_config(tiny_config({}, *options), 8, {"p3": 8, "p4": 16})
     stride = torch.tensor([[8.0], [16.0]]) if in_strides else 1.0
     pred, target = torch.tensor([[16.0, 8, 8, 16], [4, 4, 4, 4]]), torch.tensor([[8.0, 8, 8, 8], [8, 8, 8, 8]])
-    loss = head._box_loss(pred / stride, target / stride, stride)
+    loss = head.box_loss(pred / stride, target / stride, stride)
     expected = [
         plain_nwd_loss((-16, -8, 8, 16), (-8,) * 2 + (8,) * 2, 10),
         plain_nwd_loss((-4, -4, 4, 4), (-8, -8, 8, 8), 10),

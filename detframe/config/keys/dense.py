@@ -47,6 +47,9 @@ _CLASSES = Key("focal", "Loss of the classes (docs/losses.md)", registry="LOSSES
     "quality_focal": "scores are to be the IoU of the box, with LOSS_GAMMA (arXiv:2006.04388)",
     "varifocal": "the same, weighted by it, with VARIFOCAL_ALPHA and LOSS_GAMMA (arXiv:2008.13367)"}, resume=TARGETS)
 _VARIFOCAL = Key(0.75, '"varifocal": alpha, the weight of entries without an object', like=WEIGHT, resume=TARGETS)
+_OVERLAP = {"iou": "-ln IoU", "linear_iou": "1 - IoU", "giou": "1 - GIoU", "diou": "with the distance of the centres",
+    "ciou": "with that and the aspect ratio (arXiv:1911.08287)", "nwd": "1 - NWD, with MODEL.NWD_CONSTANT"}
+_BOXES = Key("giou", "Box regression loss", registry="LOSSES", choices=_OVERLAP)
 _CANDIDATES = Key(1000, "Candidates kept per level before NMS", like=COUNT, resume=MEASURES)
 
 _FEW = Whole(above=0, ceiling=1000)
@@ -161,9 +164,7 @@ FCOS = section(
         "(improved FCOS: True)"),
     BOX_QUALITY=Key("centerness", "What the extra output beside class and box predicts", choices={"centerness": "",
         "iou": "the IoU of the predicted box"}),
-    IOU_LOSS_TYPE=Key("iou", "Box regression loss", registry="LOSSES", choices={"iou": "-ln IoU",
-        "linear_iou": "1 - IoU", "giou": "1 - GIoU", "diou": "with the distance of the centres", "ciou": "with that "
-        "and the aspect ratio (arXiv:1911.08287)", "nwd": "1 - NWD, with MODEL.NWD_CONSTANT"}, resume=TARGETS),
+    IOU_LOSS_TYPE=Key("iou", "Box regression loss", registry="LOSSES", choices=_OVERLAP, resume=TARGETS),
     IOU_SMOOTHING=Key(1.0, "Added to intersection and union in the box loss (the original: 1, torchvision: 0)",
         like=WEIGHT, resume=TARGETS),
     WEIGHT_BY_CENTERNESS=Key(True, 'Weight the box loss by centerness (the original with "centerness": True, '
@@ -192,7 +193,8 @@ GFL = section(
         "REG_MAX", like=Whole(above=0, ceiling=256), resume=ARCHITECTURE),
     QFL_BETA=Key(2.0, "Quality focal loss: beta, how far entries that are nearly right are down-weighted; 0 is cross "
         "entropy", like=STRENGTH),
-    BOX_LOSS_WEIGHT=Key(2.0, "Weight of the GIoU loss", like=WEIGHT),
+    BOX_LOSS_TYPE=_BOXES,
+    BOX_LOSS_WEIGHT=Key(2.0, "Weight of the box loss", like=WEIGHT),
     DFL_WEIGHT=Key(0.25, "Weight of the distribution focal loss", like=WEIGHT),
 )
 
@@ -206,7 +208,8 @@ TOOD = section(
     TOPK=Key(13, "Locations that an object takes: those in it of the largest alignment", like=_FEW),
     GAMMA=Key(2.0, "Class loss: gamma, how far entries that are nearly right are down-weighted; 0 is cross entropy",
         like=STRENGTH),
-    BOX_LOSS_WEIGHT=Key(2.0, "Weight of the GIoU loss", like=WEIGHT),
+    BOX_LOSS_TYPE=_BOXES,
+    BOX_LOSS_WEIGHT=Key(2.0, "Weight of the box loss", like=WEIGHT),
 )
 
 DYHEAD = section(

@@ -16,13 +16,12 @@ from torch.nn import functional as F
 
 from detframe.config import ConfigNode
 from detframe.modeling.ground_truth import GroundTruth
-from detframe.modeling.losses import DenseLoss, DenseTargets, loss_of
-from detframe.modeling.losses.base import BOXES, DENSE
+from detframe.modeling.losses import DenseLoss, DenseTargets, LocationBoxLoss, loss_of
+from detframe.modeling.losses.base import DENSE
 from detframe.modeling.rpn.dense import Scoring, rows_of
 from detframe.modeling.rpn.fcos_head import FCOSHead, HeadOutputs
 from detframe.modeling.rpn.locations import LocationDetector, LocationSettings, Placing
 from detframe.ops.boxes import Locations, boxes_at, centerness, distance_iou, distances
-from detframe.ops.losses import Kind, distance_iou_loss, distance_nwd_loss
 from detframe.registry import RPN_HEADS
 
 
@@ -44,20 +43,16 @@ class FCOS(LocationDetector):
 
     Args:
         cls_loss: of the classes.
-        box_kind: of the box loss.
+        box_loss: of the boxes.
         box_weight: of the box loss.
-        nwd_constant: of the box loss "nwd", in pixels.
         parts: see LocationDetector.
     """
 
     stage: ClassVar[str] = "fcos"  # in the names of the losses
 
-    def __init__(
-        self, *, cls_loss: DenseLoss, box_kind: Kind, box_weight: float, nwd_constant: float, **parts: Any
-    ) -> None:
+    def __init__(self, *, cls_loss: DenseLoss, box_loss: LocationBoxLoss, box_weight: float, **parts: Any) -> None:
         super().__init__(**parts)
-        self.cls_loss, self.box_kind = cls_loss, box_kind
-        self.box_weight, self.nwd_constant = box_weight, nwd_constant
+        self.cls_loss, self.box_loss, self.box_weight = cls_loss, box_loss, box_weight
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, out_channels: int, strides: Mapping[str, int]) -> FCOS:
@@ -80,8 +75,7 @@ class FCOS(LocationDetector):
         return {
             **super().parts(cfg),
             "cls_loss": loss_of(cfg, "FCOS", "CLS_LOSS", DENSE),
-            "box_kind": loss_of(cfg, "FCOS", "IOU_LOSS_TYPE", BOXES),
-            "nwd_constant": cfg.MODEL.NWD_CONSTANT,
+            "box_loss": LocationBoxLoss.from_config(cfg, "FCOS", "IOU_LOSS_TYPE", cfg.MODEL.FCOS.IOU_SMOOTHING),
         }
 
     # ------------------------------------------------------------------ training
@@ -120,7 +114,7 @@ class FCOS(LocationDetector):
         """
         keys = self.settings
         target = wanted / scale
-        loss = self._box_loss(distance, target.clamp(min=0), scale) * (self.box_weight * weights)
+        loss = self.box_loss(distance, target.clamp(min=0), scale) * (self.box_weight * weights)
         if keys.box_quality == "iou":
             wanted_quality = distance_iou(distance.detach(), target, keys.iou_smoothing)[0]
         else:
@@ -130,14 +124,6 @@ class FCOS(LocationDetector):
             centre = (wanted_quality * weights).sum()
             return (loss * wanted_quality).sum() / self._normalizer(centre, 1e-6), quality_loss
         return loss.sum() / positives, quality_loss
-
-    def _box_loss(self, distance: Tensor, target: Tensor, scale: Tensor | float) -> Tensor:
-        """Of distances (..., 4) that are pixels over `scale`: (...)."""
-        if self.box_kind == "nwd":
-            return distance_nwd_loss(distance * scale, target * scale, self.nwd_constant)
-        if not isinstance(self.box_kind, str):
-            distance, target = distance * scale, target * scale
-        return distance_iou_loss(distance, target, self.box_kind, self.settings.iou_smoothing)
 
     # ------------------------------------------------------------------ detection
     def _boxes(self, locations: Locations, outputs: HeadOutputs, row: Tensor) -> Tensor:

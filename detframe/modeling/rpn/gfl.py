@@ -14,6 +14,7 @@ from torch import Tensor
 
 from detframe.config import ConfigNode
 from detframe.modeling.ground_truth import GroundTruth
+from detframe.modeling.losses import LocationBoxLoss
 from detframe.modeling.rpn.dense import Scoring, plain_scores, rows_of
 from detframe.modeling.rpn.dyhead import DyHead, dyhead_of
 from detframe.modeling.rpn.fcos_head import ClassificationHead, DistributionHead, FCOSHead, HeadOutputs, towers_of
@@ -21,7 +22,6 @@ from detframe.modeling.rpn.locations import LocationDetector, LocationSettings, 
 from detframe.ops import distribution_focal, quality_focal
 from detframe.ops.boxes import Locations, boxes_at, distance_iou, distances
 from detframe.ops.compacting import keep_rows
-from detframe.ops.losses import distance_iou_loss
 from detframe.registry import RPN_HEADS
 
 
@@ -30,6 +30,7 @@ class GFLLoss:
     """What makes up the losses; the names are those of MODEL.GFL."""
 
     beta: float
+    box: LocationBoxLoss
     box_weight: float
     distribution_weight: float
 
@@ -76,7 +77,7 @@ class GFLHead(FCOSHead):
 
 @RPN_HEADS.register("GFL")
 class GFL(LocationDetector):
-    """A LocationDetector with the losses `loss_gfl_cls` (quality focal), `loss_gfl_box` (GIoU) and `loss_gfl_dfl`
+    """A LocationDetector with the losses `loss_gfl_cls` (quality focal), `loss_gfl_box` (of LOSSES) and `loss_gfl_dfl`
     (distribution focal).
 
     The score of a location's class is to be the IoU of its box with the object, and all other scores 0. As in section
@@ -95,12 +96,12 @@ class GFL(LocationDetector):
         Raises:
             ValueError: receptive fields that do not match the levels.
         """
-        keys = cfg.MODEL.GFL
+        keys, box = cfg.MODEL.GFL, LocationBoxLoss.from_config(cfg, "GFL", "BOX_LOSS_TYPE", 0.0)
         return cls(
             head=GFLHead.from_config(cfg, out_channels, len(strides)),
             placing=Placing.anywhere(cfg, strides),
             settings=LocationSettings.from_config(cfg),
-            loss=GFLLoss(keys.QFL_BETA, keys.BOX_LOSS_WEIGHT, keys.DFL_WEIGHT),
+            loss=GFLLoss(keys.QFL_BETA, box, keys.BOX_LOSS_WEIGHT, keys.DFL_WEIGHT),
             **cls.parts(cfg),
         )
 
@@ -113,7 +114,8 @@ class GFL(LocationDetector):
         wanted = distances(locations.xy, gt.boxes.gather(1, row[..., None].expand(-1, -1, 4)))
         target = positive.of((wanted / locations.stride[:, None]).clamp(min=0))
         # what stands in rows that do not count may be no number
-        box, dfl, iou = self._box_losses(positive.masked(positive.of(outputs.regression)), target, best)
+        regression, stride = positive.masked(positive.of(outputs.regression)), locations.stride.expand_as(assigned)
+        box, dfl, iou = self._box_losses(regression, target, positive.of(stride), best)
         quality = positive.back(iou)
         column = torch.where(found, gt.labels.gather(1, row) - 1, 0)[..., None]
         scores = torch.zeros_like(logits, dtype=torch.float32).scatter(-1, column, quality[..., None])
@@ -121,16 +123,19 @@ class GFL(LocationDetector):
         count, share = self._normalizer(found.sum(), 1.0), self._normalizer(best.sum(), 1.0)
         return {"loss_gfl_cls": cls / count, "loss_gfl_box": box / share, "loss_gfl_dfl": dfl / share}
 
-    def _box_losses(self, regression: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _box_losses(
+        self, regression: Tensor, target: Tensor, stride: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The sums of both box losses, and the IoU of each box (R,), without gradient.
 
         Args:
             regression: (R, 4 * B).
             target: (R, 4), distances in strides.
+            stride: (R,), in pixels.
             weights: (R,).
         """
         distance = self.head.distances(regression)
-        box = (distance_iou_loss(distance, target, "giou", 0.0) * weights).sum()
+        box = (self.loss.box(distance, target, stride[:, None]) * weights).sum()
         dfl = distribution_focal(self.head.per_distance(regression), target, weights[:, None]).sum() / 4
         iou = distance_iou(distance.detach(), target, 0.0)[0]
         return self.loss.box_weight * box, self.loss.distribution_weight * dfl, iou

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from detframe.config import ConfigNode
 from detframe.modeling.ground_truth import GroundTruth
+from detframe.modeling.losses import LocationBoxLoss
 from detframe.modeling.rpn.dense import Scoring, plain_scores, rows_of
 from detframe.modeling.rpn.fcos_head import HeadOutputs
 from detframe.modeling.rpn.locations import LocationDetector, LocationSettings, Placing
@@ -19,7 +20,6 @@ from detframe.ops import quality_focal
 from detframe.ops.alignment import Aligned, Predicted, TaskAlignment
 from detframe.ops.boxes import Locations, boxes_at, distances
 from detframe.ops.compacting import keep_rows
-from detframe.ops.losses import distance_iou_loss
 from detframe.registry import RPN_HEADS
 
 
@@ -28,13 +28,14 @@ class TOODLoss:
     """What makes up the losses; the names are those of MODEL.TOOD."""
 
     gamma: float
+    box: LocationBoxLoss
     box_weight: float
 
 
 @RPN_HEADS.register("TOOD")
 class TOOD(LocationDetector):
-    """A LocationDetector with the losses `loss_tood_cls` and `loss_tood_box` (GIoU), both divided by the sum of the
-    scores that are wanted.
+    """A LocationDetector with the losses `loss_tood_cls` and `loss_tood_box` (of LOSSES), both divided by the sum of
+    the scores that are wanted.
 
     The class loss is the quality focal loss of these scores (equation 8), and the box loss of a location counts by its
     own (equation 9).
@@ -51,13 +52,13 @@ class TOOD(LocationDetector):
         Raises:
             ValueError: another MODEL.RPN.ASSIGNER.
         """
-        keys = cfg.MODEL.TOOD
+        keys, box = cfg.MODEL.TOOD, LocationBoxLoss.from_config(cfg, "TOOD", "BOX_LOSS_TYPE", 0.0)
         return cls(
             head=TOODHead.from_config(cfg, out_channels, len(strides)),
             placing=Placing.anywhere(cfg, strides),
             settings=LocationSettings.from_config(cfg),
             alignment=TaskAlignment(keys.ALPHA, keys.BETA, keys.TOPK),
-            loss=TOODLoss(keys.GAMMA, keys.BOX_LOSS_WEIGHT),
+            loss=TOODLoss(keys.GAMMA, box, keys.BOX_LOSS_WEIGHT),
             **cls.parts(cfg),
         )
 
@@ -86,7 +87,8 @@ class TOOD(LocationDetector):
         rows = keep_rows(aligned.found)
         # what stands in rows that do not count may be no number
         found, target = (rows.masked(rows.of(x)) for x in (distance, wanted / locations.stride[:, None]))
-        return (distance_iou_loss(found, target, "giou", 0.0) * rows.of(aligned.target)).sum()
+        stride = rows.of(locations.stride.expand_as(aligned.found))[:, None]
+        return (self.loss.box(found, target, stride) * rows.of(aligned.target)).sum()
 
     # ------------------------------------------------------------------ detection
     def _scoring(self, outputs: HeadOutputs) -> Scoring:

@@ -14,6 +14,8 @@ HEADS = {
     "RPN": ("MODEL.RPN.BOX_LOSS_TYPE", {"MODEL.ROI_HEADS.NAME": ""}, "loss_rpn_box"),
     "RoIs": ("MODEL.ROI_BOX_HEAD.BOX_LOSS_TYPE", {}, "loss_roi_box"),
     "FCOS": ("MODEL.FCOS.IOU_LOSS_TYPE", {**DENSE, "MODEL.RPN.NAME": "FCOS"}, "loss_fcos_box"),
+    "GFL": ("MODEL.GFL.BOX_LOSS_TYPE", {**DENSE, "MODEL.RPN.NAME": "GFL"}, "loss_gfl_box"),
+    "TOOD": ("MODEL.TOOD.BOX_LOSS_TYPE", {**DENSE, "MODEL.RPN.NAME": "TOOD"}, "loss_tood_box"),
     "RetinaNet": ("MODEL.RETINANET.BOX_LOSS_TYPE", {**DENSE, "MODEL.RPN.NAME": "RetinaNet"}, "loss_retinanet_box"),
 }
 
@@ -59,7 +61,7 @@ def test_its_boxes_of_fcos_are_in_pixels(registered):
     cfg = tiny_config(keys, "MODEL.FCOS.IOU_LOSS_TYPE", "tests-corners", "MODEL.FCOS.NORM_REG_TARGETS", True)
     head = build_detection_model(cfg).rpn
     pred, target = torch.tensor([[2.0, 1, 1, 2]]), torch.ones(1, 4)
-    assert head._box_loss(pred, target, 8.0).item() == pytest.approx(8 * 0.5)
+    assert head.box_loss(pred, target, 8.0).item() == pytest.approx(8 * 0.5)
 
 
 @pytest.mark.parametrize("kind", ["iou", "linear_iou"])
