@@ -170,3 +170,9 @@ TRANSFORMS = Registry("TRANSFORMS", "INPUT.TRANSFORMS")
 """What is done with training images."""
 LOGGERS = Registry("LOGGERS", "LOGGERS")
 """Where the numbers of a training go."""
+
+
+def program_has_members() -> bool:
+    """Whether the program's own file has registered something, which a new process has to run to know it."""
+    registries = [found for found in globals().values() if isinstance(found, Registry)]
+    return any(getattr(member, "__module__", "") == "__main__" for found in registries for _, member in found)

@@ -28,10 +28,20 @@ from detframe.errors import InvalidValueError, ProcessFailedError, portable
 from detframe.modeling import build_detection_model
 from detframe.parallel.device import resolve_amp, resolve_device
 from detframe.parallel.environment import share_of_cores
+from detframe.parallel.launching import program_left_out
 from detframe.parallel.stopping import SIGNALS
+from detframe.registry import program_has_members
 
 logger = logging.getLogger(__name__)
 _DEATHS = 2  # of the process during one evaluation, which end the training
+_KILLED = (
+    "Too little memory is the usual reason (SIGKILL): it needs as much as an evaluation, beside the training; "
+    "TEST.IMS_PER_BATCH makes it smaller"
+)
+_UNGUARDED = (
+    "It runs the program's own file for what that registers. The file must do everything else below "
+    '`if __name__ == "__main__":`, or leave what it registers to a file that CUSTOM_IMPORTS names'
+)
 
 
 @dataclass(frozen=True)
@@ -126,12 +136,8 @@ class SideProcess:
             self._send()
             return None
         self._task = None
-        return Outcome(
-            error=ProcessFailedError(
-                f"{text}, twice. Too little memory is the usual reason (SIGKILL): it needs as much as an evaluation, "
-                "beside the training. TEST.ASYNC False evaluates between the steps; TEST.IMS_PER_BATCH makes it smaller"
-            )
-        )
+        why = _KILLED if killed else _UNGUARDED if program_has_members() else "What it said is on the standard error"
+        return Outcome(error=ProcessFailedError(f"{text}, twice. {why}. TEST.ASYNC False evaluates between the steps"))
 
     def _send(self) -> None:
         if self._process is None:
@@ -139,7 +145,8 @@ class SideProcess:
             self._connection, theirs = context.Pipe()
             arguments = (theirs, self.cfg, self.folder, max(1, torch.get_num_threads() // 2), storage.knowledge())
             self._process = context.Process(target=_serve, args=arguments, name="detframe-evaluation")
-            self._process.start()
+            with program_left_out(unless=program_has_members()):
+                self._process.start()
             theirs.close()
         if self._connection is not None:
             with contextlib.suppress(BrokenPipeError):  # `poll` finds that it has died

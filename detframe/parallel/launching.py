@@ -7,14 +7,16 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 from detframe.errors import ProcessFailedError, portable
@@ -91,6 +93,25 @@ def launch(main: Callable[..., Any], num_processes: int, args: Sequence[Any] = (
             raise
         finally:
             _end(processes)
+
+
+@contextmanager
+def program_left_out(unless: bool) -> Iterator[None]:
+    """Processes that are spawned inside the `with` do not run the program's own file again.
+
+    Python has them do so, for what it defines; a program that trains outside of `if __name__ == "__main__":` would
+    begin its training once more there.
+
+    Args:
+        unless: they need what it defines, and run it.
+    """
+    program = sys.modules["__main__"]
+    if not unless:
+        sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = program
 
 
 class _Forwarding:

@@ -25,7 +25,9 @@ from detframe.engine.terminal import Terminal, verbosity
 from detframe.errors import InvalidValueError, ProcessFailedError, UserError
 from detframe.parallel.environment import share_of_cores
 from detframe.parallel.joining import find_membership
+from detframe.parallel.launching import program_left_out
 from detframe.parallel.stopping import SIGNALS, RunStopped, exit_code, stopped
+from detframe.registry import program_has_members
 from detframe.texts import counted
 from detframe.tuning.place import StudyPlace, begun, open_place
 from detframe.tuning.results import BEST_FILE, as_text, write_results
@@ -284,7 +286,8 @@ def _start(work: _Work, processes: int) -> None:
         for index in range(processes):
             index_of(index)
             process = context.Process(target=_process, args=(work,))
-            process.start()
+            with program_left_out(unless=program_has_members()):
+                process.start()
             started.append(process)
         for one in started:
             one.join()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,3 +86,49 @@ def test_each_task_has_its_outcome_and_a_failure_ends_nothing(tmp_path: Path, mo
     assert texts[0] == ["evaluates 1.pth"] and texts[2] == ["evaluates 3.pth"]
     assert texts[1][0] == "evaluates 2.pth" and "Traceback" in texts[1][1]  # for the training's log
     assert all(signal.getsignal(number) == signal.SIG_IGN for number in SIGNALS)  # the training ends it
+
+
+# ---------------------------------------------------------------------------------------------- programs of one's own
+PROGRAM = """
+import sys
+from pathlib import Path
+from detframe.engine.side_process import SideProcess, Task
+from detframe.registry import LOSSES
+from tests.engine.fakes import make_config
+{more}
+def work():
+    side = SideProcess(make_config(), Path("out"))
+    side.submit(Task(1, Path("absent.pth")))
+    outcome = None
+    while outcome is None:
+        outcome = side.poll(1.0)
+    side.close()
+    print("outcome:", outcome.error)
+{start}
+"""
+REGISTERS = "LOSSES.register('of-the-program', type('OfTheProgram', (), {'__module__': '__main__'}))"
+GUARDED, UNGUARDED = "if __name__ == '__main__':\n    work()", "work()"
+
+
+def said(folder: Path, more: str, start: str, root: Path) -> str:
+    """What a program that has something evaluated was told."""
+    file = folder / "my program.py"
+    file.write_text(PROGRAM.format(more=more, start=start))
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [sys.executable, file], cwd=folder, env=environment, capture_output=True, text=True, timeout=120
+    )
+    return next(line for line in done.stdout.splitlines() if line.startswith("outcome: "))
+
+
+def test_the_program_is_not_run_again(tmp_path: Path, root: Path):
+    assert "process" not in said(tmp_path, "", UNGUARDED, root)  # what failed is the evaluation
+
+
+@pytest.mark.slow
+def test_but_for_what_it_has_registered(tmp_path: Path, root: Path):
+    assert "process" not in said(tmp_path, f"{REGISTERS}\nopen('runs', 'a').write('x')", GUARDED, root)
+    assert (tmp_path / "runs").read_text() == "xx"
+    text = said(tmp_path, REGISTERS, UNGUARDED, root)
+    assert "(TEST.ASYNC) ended with code 1, twice" in text and 'below `if __name__ == "__main__":`' in text
+    assert "memory" not in text
