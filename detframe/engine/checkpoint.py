@@ -21,6 +21,7 @@ from detframe.checkpoint import Checkpoint, Meta, TrainingState
 from detframe.engine.background import Background
 from detframe.engine.commands import full_disk_remedy
 from detframe.files import write_text
+from detframe.torch_files import check_plain
 
 logger = logging.getLogger(__name__)
 LAST = "last_checkpoint"
@@ -70,6 +71,7 @@ class Checkpointer:
         Raises:
             OSError: as `Checkpoint.write`, of this one or, in the background, of the one before; the earlier
                 checkpoints are then untouched.
+            TypeError: a state, as of a callback, holds what could not be read again.
         """
         path = self.folder / name
         meta: Meta = {**self.meta, "iteration": training["iteration"], "metrics": dict(metrics)}
@@ -95,6 +97,7 @@ class Checkpointer:
 
     def _do(self, checkpoint: Checkpoint, work: Callable[[Checkpoint], None]) -> None:
         """Write a checkpoint, or copy it and have a thread write it."""
+        check_plain({**(checkpoint.training or {}), "metrics": checkpoint.metrics}, "the state of the training")
         if self._background is None:
             work(checkpoint)
             return

@@ -46,7 +46,7 @@ def run_evaluation(
             image tensors, as pictures need them.
 
     Returns:
-        What `evaluator.compute()` gives.
+        What `evaluator.compute()` gives, as floats of Python: a checkpoint holds them.
     """
     evaluator.reset()
     progress, predict = _Progress(loader), _with_masks_on_boxes(model)
@@ -59,8 +59,7 @@ def run_evaluation(
                 on_batch(images, targets, to_cpu(predictions))
             progress.step(len(images), "tiles" if any("tile" in target for target in targets) else "images")
     progress.close()
-    metrics: dict[str, float] = evaluator.compute()
-    return metrics
+    return {name: float(value) for name, value in evaluator.compute().items()}
 
 
 @contextlib.contextmanager

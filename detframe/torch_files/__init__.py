@@ -10,12 +10,14 @@ from detframe.torch_files.archive import (
 )
 from detframe.torch_files.limits import check_content
 from detframe.torch_files.pickle_scan import check_pickle
+from detframe.torch_files.plain import check_plain
 
 __all__ = [
     "DAMAGE",
     "beginning",
     "check_content",
     "check_pickle",
+    "check_plain",
     "is_torch_file",
     "read_torch_file",
     "to_cpu",

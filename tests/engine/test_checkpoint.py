@@ -1,14 +1,17 @@
 """Checkpoints: whole or absent, readable safely, and the right ones kept."""
 
+import collections
 import os
 import random
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torchvision.tv_tensors import Image
 
 from detframe.checkpoint import Checkpoint, describe
 from detframe.engine.checkpoint import best_weights, last_checkpoint
@@ -36,6 +39,39 @@ def test_layout_loads_with_weights_only(tmp_path):
     assert content["meta"]["iteration"] == content["training"]["iteration"] == 16
     assert content["meta"]["metrics"] == {"bbox/AP": 12.5}
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000016.pth\n"
+
+
+class Derived(float):
+    pass
+
+
+Pair = collections.namedtuple("Pair", "x")
+FOREIGN = [
+    *(np.float64(1), np.zeros(2), {1: np.int64(2)}, [{"y": (1, {Derived(1)})}], Path("x"), object(), Pair(1)),
+    *(collections.deque([1]), {np.int64(1): 2}, Image(torch.zeros(3, 2, 2)), range(3), frozenset({1})),
+]
+
+
+@pytest.mark.parametrize("value", FOREIGN, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("background", [False, True])
+def test_a_state_that_could_not_be_read_again_is_refused_before_anything_is_written(tmp_path, value, background):
+    checkpointer = make_checkpointer(tmp_path, 3, background=background)
+    state = {**STATE, "iteration": 2, "hooks": {"mine": {"seen": value}}}
+    with pytest.raises(TypeError, match=r"it holds (the key )?hooks\.mine\.seen.*, a \w+.*Give numbers"):
+        checkpointer.save("model_0000002.pth", MODEL, state, {})
+    assert names(tmp_path) == []
+
+
+def test_a_state_of_plain_values_is_the_same_when_it_is_read(tmp_path):
+    plain = {"a": [1, 2.5, 10**400, True, None], "b": (b"x", "\ud800"), 3: {1j}, "c": torch.Size([2]), "d": torch.int8}
+    state = {
+        **STATE,
+        "iteration": 2,
+        "hooks": {"mine": {**plain, "w": torch.nn.Parameter(torch.ones(2)), "e": collections.Counter("ab")}},
+    }
+    path = make_checkpointer(tmp_path, 3).save("model_0000002.pth", MODEL, state, {})
+    found = Checkpoint.read(path).state["hooks"]["mine"]
+    assert found.pop("w").tolist() == [1, 1] and found == {**plain, "e": {"a": 1, "b": 1}}
 
 
 def test_meta_holds_all_that_inference_needs():
