@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from detframe.errors import InvalidTypeError
+from detframe.torch_files.limits import MAX_BITS
 
 _VALUES = (type(None), bool, int, float, complex, str, bytes, bytearray, torch.dtype, torch.device, torch.Size)
 _REMEDY = "numbers (float(x), x.item()), texts, bytes, tensors (torch.as_tensor(x)), and lists, tuples, sets and dicts"
@@ -32,14 +33,15 @@ def _foreign(value: Any, place: str) -> str:
     """The first value that is not plain, with the keys that lead to it; "" where there is none."""
     kind = type(value)
     if isinstance(value, Tensor):
-        plain = type(value.detach()) is Tensor  # of a parameter, too
+        plain = type(value.detach()) is Tensor and value.layout == torch.strided and not value.is_quantized
     elif isinstance(value, Mapping):
         return next(filter(None, (_foreign_item(key, item, place) for key, item in value.items())), "")
     elif kind in (list, tuple, set):
         places = (f"{place}[{number}]" for number in range(len(value)))
         return next(filter(None, map(_foreign, value, places)), "")
     else:
-        plain = kind in _VALUES  # and not derived from one of them, as numpy.float64 is from float
+        # not what is derived from one of them, as numpy.float64 is from float
+        plain = kind in _VALUES and not (kind is int and value.bit_length() > MAX_BITS)
     return "" if plain else f"{place}, a {kind.__module__}.{kind.__qualname__}".removeprefix(", ")
 
 
