@@ -20,6 +20,7 @@ from detframe.modeling import GeneralizedRCNN
 from detframe.modeling.proposals import NMS, Candidates
 from detframe.ops import CONTINUOUS, BoxCoder, heatmaps_to_keypoints, weighted_boxes
 from detframe.structures import BoxMasks, Prediction, rescale_prediction
+from detframe.structures.transfer import move_together
 
 SizeHW = tuple[int, int]
 
@@ -159,10 +160,10 @@ class AugmentedModel(nn.Module):
 
     def _merged(self, seen: Sequence[Sequence[Prediction]]) -> list[Prediction]:
         """Of V views with N predictions each, one prediction for each image."""
-        device = seen[0][0]["boxes"].device
         per_image = list(zip(*seen, strict=True))
         counts = [sum(len(prediction["scores"]) for prediction in of_image) for of_image in per_image]
-        image = torch.repeat_interleave(torch.arange(len(counts), device=device), torch.tensor(counts, device=device))
+        image = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts), output_size=sum(counts))
+        (image,) = move_together([image], seen[0][0]["boxes"].device)
         boxes, scores, labels = (
             torch.cat([prediction[key] for of_image in per_image for prediction in of_image])
             for key in ("boxes", "scores", "labels")
@@ -174,8 +175,8 @@ class AugmentedModel(nn.Module):
         elif self.merging == "soft":
             nms = replace(nms, kind="soft")
         kept = nms(found, len(counts))
-        rows = zip(kept.boxes, kept.labels, kept.scores, kept.valid, strict=True)
-        return [{"boxes": b[v], "labels": label[v], "scores": s[v]} for b, label, s, v in rows]
+        rows = zip(kept.boxes, kept.labels, kept.scores, kept.known_counts(), strict=True)
+        return [{"boxes": b[:n], "labels": label[:n], "scores": s[:n]} for b, label, s, n in rows]
 
     def _fused(self, found: Candidates) -> Candidates:
         boxes, scores, first = weighted_boxes(

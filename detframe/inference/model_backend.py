@@ -125,11 +125,10 @@ class ModelWay:
         model = backend.model if self.augmented is None else self.augmented
         suppressed = nullcontext() if self.nms is None else backend.model.with_nms(kind=self.nms)
         with evaluating(backend.model, backend.amp_dtype), suppressed:
-            predictions = model(images, paste_masks=False)
+            predictions = to_cpu(model(images, paste_masks=False))  # what follows asks for values
             if self.score_threshold > 0:
                 predictions = [select(p, p["scores"] >= self.score_threshold) for p in predictions]
-            predictions = [
+            return [
                 rescale_prediction(prediction, (image.shape[-2], image.shape[-1]), size_hw, model.pixel)
                 for prediction, image, size_hw in zip(predictions, images, sizes_hw, strict=True)
             ]
-            return to_cpu(predictions)

@@ -27,6 +27,7 @@ from detframe.ops import BoxCoder
 from detframe.ops.exportable import is_traced
 from detframe.registry import META_ARCHITECTURES
 from detframe.structures import BoxMasks, ImageList, Pasting, Prediction, Target
+from detframe.structures.transfer import move_together
 
 
 @META_ARCHITECTURES.register
@@ -193,7 +194,8 @@ class GeneralizedRCNN(nn.Module):
         features = self.backbone(self.preprocessor(images).tensors)
         read = {name: features[name] for name in self.roi_maps}
         counts = [len(of_image) for of_image in boxes]
-        image = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(boxes[0].device)
+        image = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts), output_size=sum(counts))
+        (image,) = move_together([image], boxes[0].device)
         inner = BoxCoder(pixel=self.pixel).shrink(torch.cat(list(boxes)))
         maps = heads.maps_of(read, inner, torch.cat(list(labels)), image)
         parts = {key: torch.split(value, counts) for key, value in maps.items()}

@@ -65,7 +65,9 @@ class BoxMasks:
         factors = [x, y, x, y]
         if isinstance(self.boxes, np.ndarray):
             return BoxMasks(self.probs, self.boxes * np.array(factors, dtype=self.boxes.dtype), to_hw)
-        return BoxMasks(self.probs, self.boxes * self.boxes.new_tensor(factors), to_hw)
+        from detframe.structures.transfer import numbers_like
+
+        return BoxMasks(self.probs, self.boxes * numbers_like(self.boxes, factors), to_hw)
 
     def paste(self) -> Any:
         """float32 (M, 1, H, W), probabilities."""

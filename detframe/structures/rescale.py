@@ -12,6 +12,7 @@ from detframe.errors import InvalidValueError
 from detframe.ops.boxes import BoxCoder
 from detframe.structures.box_masks import BoxMasks
 from detframe.structures.instances import Prediction
+from detframe.structures.transfer import numbers_like
 
 # Bounds the memory of resizing the masks of one image: rows at a time
 _MASK_CHUNK = 32
@@ -40,7 +41,7 @@ def rescale_prediction(
     out["boxes"] = _rescale_boxes(prediction["boxes"], scale_x, scale_y, to_hw, pixel)
     if "keypoints" in prediction:
         keypoints = prediction["keypoints"]
-        out["keypoints"] = keypoints * keypoints.new_tensor([scale_x, scale_y, 1.0])
+        out["keypoints"] = keypoints * numbers_like(keypoints, [scale_x, scale_y, 1.0])
     if "masks" in prediction:
         masks = prediction["masks"]
         if isinstance(masks, BoxMasks):
@@ -64,11 +65,11 @@ def to_cpu(predictions: Sequence[Prediction]) -> list[Prediction]:
 
 
 def _rescale_boxes(boxes: Tensor, scale_x: float, scale_y: float, to_hw: tuple[int, int], pixel: float) -> Tensor:
-    scale = boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])
+    scale = numbers_like(boxes, [scale_x, scale_y, scale_x, scale_y])
     coder = BoxCoder(pixel=pixel)
     boxes = coder.extend(coder.shrink(boxes) * scale)
     height, width = to_hw
-    limit = boxes.new_tensor([width, height, width, height])
+    limit = numbers_like(boxes, [width, height, width, height])
     return torch.minimum(boxes.clamp(min=0), limit)
 
 

@@ -26,3 +26,8 @@ def move_together(tensors: Sequence[Tensor], device: torch.device) -> list[Tenso
     for i, part in zip(order, moved, strict=True):
         out[i] = part.view(tensors[i].dtype).view(tensors[i].shape)
     return out
+
+
+def numbers_like(tensor: Tensor, numbers: Sequence[float]) -> Tensor:
+    """A few numbers as a tensor of the type and on the device of another, for which the device has not to be waited."""
+    return move_together([torch.tensor(numbers, dtype=tensor.dtype)], tensor.device)[0]

@@ -6,12 +6,18 @@ Anywhere else, what needs a value is an error, and so is a tensor on another dev
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from detframe.engine.step import StepSettings
 from detframe.engine.trainer import Trainer
+from detframe.evaluation import run_evaluation
+from detframe.inference import model_backend
+from detframe.inference.augmentation import AugmentedModel
+from detframe.inference.model_backend import ModelBackend
 from detframe.modeling import build_detection_model, proposals
 from detframe.modeling.ground_truth import pack_targets
 from detframe.solver import ModelEMA
@@ -215,6 +221,77 @@ def test_an_inference(name, waits):
         assert all(value.device.type == CUDA.type for prediction in found for value in prediction.values())
     last = ("modeling/proposals.py", NMS) if name in ("rpn", "retinanet", "retinanet_varifocal") else ("ops/nms.py",)
     assert waits.counts == waits_of(name, INFERENCE, *last)
+
+
+class Found:
+    """An evaluator that keeps what comes."""
+
+    def reset(self):
+        self.predictions = []
+
+    def update(self, targets, predictions):
+        self.predictions += predictions
+
+    def compute(self):
+        return {}
+
+
+@pytest.fixture
+def cuda_waits(monkeypatch):
+    """The waits for the whole device, which is not there: one 1 each. PyTorch says that there is no autocast for it."""
+    counted = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: counted.append(1))
+    monkeypatch.setattr(torch, "autocast", lambda *args, **how: nullcontext())
+    return counted
+
+
+WHOLE = ["faster_rcnn", "mask_rcnn", "keypoint_rcnn", "fcos", "retinanet"]
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_an_evaluation(name, waits, cuda_waits):
+    """In the original size of images, on the host: it waits once more, when all that it wants is on its way there."""
+    model, images, evaluator = made(name).eval(), make_images(), Found()
+    targets = [{"image_id": i, "orig_size_hw": (140, 180)} for i in range(2)]
+    with fake_device() as mode, waits, NoSlowCopies():
+        model = to_device(model)
+        run_evaluation(model, [(on_host(mode, images), targets)], evaluator)
+        values = [value for prediction in evaluator.predictions for value in prediction.values()]
+    assert values and {value.device.type for value in values} == {"cpu"}
+    last = "modeling/proposals.py" if name == "retinanet" else "ops/nms.py"
+    assert waits.counts == waits_of(name, INFERENCE, last, *([NMS] if name == "retinanet" else []))
+    assert cuda_waits == [1]
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_prediction_of_a_detector(name, waits, cuda_waits, monkeypatch):
+    """A threshold of its own is applied on the host."""
+    chosen = []
+
+    def select(prediction, keep):
+        chosen.append(keep.device.type)
+        return prediction
+
+    monkeypatch.setattr(model_backend, "select", select)
+    backend = ModelBackend(made(name).eval(), tiny_config(DETECTORS[name]), {}, "off")
+    with fake_device() as mode, waits, NoSlowCopies():
+        to_device(backend.model)
+        found = backend.way(None, False, 0.3).run(on_host(mode, make_images()), [(140, 180), (128, 102)])
+        assert {value.device.type for prediction in found for value in prediction.values()} == {"cpu"}
+    assert chosen == ["cpu", "cpu"] and cuda_waits == [1]
+
+
+@pytest.mark.parametrize("name", ["faster_rcnn", "mask_rcnn", "fcos"])
+def test_several_views_of_an_image_are_merged_there(name, waits):
+    """Beside those of each view, it is waited for what stays of the merged ones."""
+    cfg = tiny_config({**DETECTORS[name], "TEST.AUG.ENABLED": True, "TEST.AUG.MIN_SIZES": (64,), "TEST.AUG.FLIP": True})
+    model, images = made(name).eval(), make_images()
+    augmented = AugmentedModel(model, cfg)
+    with fake_device() as mode, torch.no_grad(), waits, NoSlowCopies():
+        to_device(model)
+        found = augmented(on_host(mode, images), paste_masks=False)
+        assert all(value.device.type == CUDA.type for prediction in found for value in prediction.values())
+    assert set(waits.counts) <= {"ops/nms.py", NMS} and waits.counts["ops/nms.py"] == 1 + len(augmented.views)
 
 
 def test_what_needs_a_value_fails_here():
