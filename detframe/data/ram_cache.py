@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import mmap
-import multiprocessing
 import os
 from multiprocessing import reduction
 from typing import Any
@@ -89,14 +88,13 @@ class RamCache:
         self._table = np.frombuffer(self._memory or b"", np.int32, 2 * self.count).reshape(-1, 2)
 
     def get(self, index: int) -> Tensor | None:
-        """An image, if it is kept. In a worker process it is the memory itself, which nobody may change."""
+        """An image, if it is kept: a copy, since transforms of other libraries may write into what they are given."""
         if index >= self.count or self._memory is None or not self._table[index].all():
             return None
         height, width = self._table[index].tolist()
         count = self._channels * height * width
         pixels = np.frombuffer(self._memory, self._dtype, count, int(self._starts[index]))
-        image = as_tensor(pixels.reshape(height, width, self._channels))
-        return image.clone() if multiprocessing.parent_process() is None else image
+        return as_tensor(pixels.reshape(height, width, self._channels)).clone()
 
     def put(self, index: int, image: Tensor) -> None:
         """Keep an image where there is a place for it; without memory for it, it is read again the next time."""

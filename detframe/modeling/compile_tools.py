@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import shutil
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 
 import torch
@@ -14,6 +16,7 @@ import torch
 from detframe.config.paths import cache_home, cache_is_off
 from detframe.errors import InvalidValueError
 
+logger = logging.getLogger(__name__)
 _FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 # Of graphs, and of their forward and backward parts before code is made of them; PyTorch reads these once
 _SWITCHES = ("TORCHINDUCTOR_FX_GRAPH_CACHE", "TORCHINDUCTOR_AUTOGRAD_CACHE")
@@ -22,13 +25,30 @@ _SWITCHES = ("TORCHINDUCTOR_FX_GRAPH_CACHE", "TORCHINDUCTOR_AUTOGRAD_CACHE")
 def keep_cache() -> None:
     """From now on graphs are kept in `compiled` below DETFRAME_CACHE, else ~/.cache/detframe.
 
-    What the user has said with PyTorch's own variables stays, and with DETFRAME_CACHE "off" nothing is said.
+    What the user has said with PyTorch's own variables stays, and with DETFRAME_CACHE "off" nothing is said. Where the
+    folder cannot be made, graphs lie where PyTorch puts them, and the log says so.
     """
     if cache_is_off():
         return
-    os.environ.setdefault(_FOLDER, str(cache_home() / "compiled"))
+    folder = cache_home() / "compiled"
+    if _FOLDER not in os.environ or _is_pytorchs(os.environ[_FOLDER]):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            logger.warning(
+                "MODEL.COMPILE: graphs cannot be kept in %s (%s); see DETFRAME_CACHE", folder, error.strerror
+            )
+        else:
+            os.environ[_FOLDER] = str(folder)
     for name in _SWITCHES:
         os.environ.setdefault(name, "1")
+
+
+def _is_pytorchs(folder: str) -> bool:
+    """Whether nobody but PyTorch itself chose a folder: where it is imported, some versions set the variable to that of
+    their own, for each user a folder among the temporary files."""
+    path = Path(folder)
+    return path.name.startswith("torchinductor_") and path.parent == Path(tempfile.gettempdir())
 
 
 class CompileCache:

@@ -53,6 +53,13 @@ def test_the_same_images(records: Records, workers: int, size: tuple[int, ...]) 
     assert all(torch.equal(a, b) for a, b in zip(images(records, *more), kept, strict=True))
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_transforms_may_write_into_images(records: Records, workers: int) -> None:
+    erasing = ("INPUT.TRANSFORMS", [{"v2.RandomErasing": {"p": 1.0, "inplace": True}}])
+    kept = images(records, *erasing, "DATALOADER.NUM_WORKERS", workers, "DATALOADER.CACHE_RAM", 0.01)
+    assert all(torch.equal(a, b) for a, b in zip(images(records, *erasing), kept, strict=True))
+
+
 def test_a_file_is_read_once(records: Records) -> None:
     expected = images(records)
     kept = images(records, "DATALOADER.CACHE_RAM", 0.01, unlink=True)
