@@ -93,23 +93,29 @@ class TrainDataset(ImageReader):
         return Sample(None, {}, failures)
 
     def _read(self, draw: Draw, failures: list[Failure]) -> tuple[Tensor, Target]:
-        key = self.records.sample_key(draw.record)
-        seeds = [sample_seed(self.sampler.seed, draw.epoch, key, draw.turn, purpose) for purpose in range(4)]
-        others = partial(self._drawn, failures)
-        image, target = self.transforms(*self._as_read(draw.record, seeds[0]), others, draw.position)
-        if self.copy_paste > 0:
-            generator = torch.Generator().manual_seed(seeds[2])
-            if float(torch.rand((), generator=generator)) < self.copy_paste:
-                image, target = self._pasted(image, target, seeds[3], generator, failures)
-        target["seed"] = seeds[1]
-        return self.sent(image), checked_target(target, self.num_classes, (image.shape[-2], image.shape[-1]))
+        *_, last = self._stages(draw, failures)
+        target: Any = {**last.target, "seed": self._seed(draw, 1)}
+        size_hw = (last.image.shape[-2], last.image.shape[-1])
+        return self.sent(last.image), checked_target(target, self.num_classes, size_hw)
 
     def stages(self, position: int) -> Iterator[Stage]:
-        """The sample at a position as it is read, and after each transform that happens (but for COPY_PASTE_PROB)."""
-        draw = self.sampler.draw(position)
+        """The sample at a position as it is read, and after each transform that happens."""
+        return self._stages(self.sampler.draw(position), [])
+
+    def _stages(self, draw: Draw, failures: list[Failure]) -> Iterator[Stage]:
+        read, others = self._as_read(draw.record, self._seed(draw, 0)), partial(self._drawn, failures)
+        for stage in self.transforms.stages(Given(*read, others, draw.position)):
+            yield stage
+        if self.copy_paste > 0:
+            generator = torch.Generator().manual_seed(self._seed(draw, 2))
+            if float(torch.rand((), generator=generator)) < self.copy_paste:
+                pasted = self._pasted(stage.image, stage.target, self._seed(draw, 3), generator, failures)
+                yield Stage("COPY_PASTE_PROB", *pasted)
+
+    def _seed(self, draw: Draw, purpose: int) -> int:
+        """See `sample_seed`."""
         key = self.records.sample_key(draw.record)
-        seed = sample_seed(self.sampler.seed, draw.epoch, key, draw.turn, 0)
-        return self.transforms.stages(Given(*self._as_read(draw.record, seed), partial(self._drawn, []), draw.position))
+        return sample_seed(self.sampler.seed, draw.epoch, key, draw.turn, purpose)
 
     def _pasted(
         self, image: Tensor, target: Target, seed: int, generator: torch.Generator, failures: list[Failure]

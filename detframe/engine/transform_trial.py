@@ -20,13 +20,15 @@ def transform_lines(cfg: ConfigNode, records: Records) -> str:
     Raises:
         ValueError: it left nothing of them.
     """
-    pairs = records.metadata.keypoint_flip_pairs
-    lines = [f"  {number}. {line}" for number, line in enumerate(build_train_transforms(cfg, pairs).lines(), 1)]
-    heading = f"training images ({'INPUT.TRANSFORMS' if cfg.INPUT.TRANSFORMS else 'INPUT'}):"
-    if not cfg.INPUT.TRANSFORMS:
-        return "\n".join([heading, *(lines or ["  as they are"])])
-    lines += _closing(cfg.INPUT.CLOSE_AT, cfg.SOLVER.MAX_ITER)
-    return "\n".join([heading, *lines, f"  {try_transforms(cfg, records)}"])
+    pipeline = build_train_transforms(cfg, records.metadata.keypoint_flip_pairs)
+    done, listed = pipeline.lines(), bool(cfg.INPUT.TRANSFORMS)
+    if cfg.INPUT.COPY_PASTE_PROB > 0 and not listed:
+        done.append(f"copy-paste of some objects of another image (COPY_PASTE_PROB={cfg.INPUT.COPY_PASTE_PROB:g})")
+    lines = [f"  {number}. {line}" for number, line in enumerate(done, 1)] or ["  as they are"]
+    if listed:
+        lines += _closing(cfg.INPUT.CLOSE_AT, cfg.SOLVER.MAX_ITER, pipeline.closes)
+        lines.append(f"  {try_transforms(cfg, records)}")
+    return "\n".join([f"training images ({'INPUT.TRANSFORMS' if listed else 'INPUT'}):", *lines])
 
 
 def try_transforms(cfg: ConfigNode, records: Records) -> str:
@@ -40,8 +42,10 @@ def try_transforms(cfg: ConfigNode, records: Records) -> str:
         return _tried(loader)
 
 
-def _closing(closes: int, end: int) -> list[str]:
-    """What INPUT.CLOSE_AT, an iteration or 0, does in a training of `end` iterations."""
+def _closing(closes: int, end: int, some: bool) -> list[str]:
+    """What INPUT.CLOSE_AT, an iteration or 0, does in a training of `end` iterations, where `some` entries close."""
+    if closes and not some:
+        return [f"  none is left out: INPUT.CLOSE_AT is iteration {closes}, and no entry has close=True"]
     if closes > end:
         return [f"  none is left out: INPUT.CLOSE_AT is iteration {closes}, and the training ends at {end}"]
     return [f"  those with close=True are left out from iteration {closes} on"] if closes else []

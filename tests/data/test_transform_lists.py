@@ -190,11 +190,12 @@ def test_unknown_names_are_answered_in_whole_sentences() -> None:
 
 
 def test_the_log_says_when_nothing_is_closed_before_the_end(tmp_path: Path) -> None:
-    for close_at, said in [
-        (9, "none is left out: INPUT.CLOSE_AT is iteration 9, and the training ends at 8"),
-        (8, "are left out from iteration 8 on"),
+    for name, close_at, said in [
+        ("Mosaic", 9, "none is left out: INPUT.CLOSE_AT is iteration 9, and the training ends at 8"),
+        ("Mosaic", 8, "are left out from iteration 8 on"),
+        ("CutOut", 8, "none is left out: INPUT.CLOSE_AT is iteration 8, and no entry has close=True"),
     ]:
-        cfg = config("Mosaic", SOLVER__MAX_ITER=8, INPUT__CLOSE_AT=close_at)
+        cfg = config(name, SOLVER__MAX_ITER=8, INPUT__CLOSE_AT=close_at)
         assert said in transform_lines(cfg, data(tmp_path))
 
 
@@ -225,6 +226,17 @@ def test_the_log_names_every_argument_and_what_was_tried(tmp_path: Path) -> None
     assert "tried on 8 images with 8 objects: " in transform_lines(cfg, data(tmp_path))
     lines = transform_lines(config(), data(tmp_path)).splitlines()
     assert lines[:2] == ["training images (INPUT):", "  1. Resize(min_sizes=[40], max_size=1333, sampling=choice)"]
+    pasting = transform_lines(config(INPUT__COPY_PASTE_PROB=0.25), data(tmp_path)).splitlines()
+    assert pasting[-1] == "  3. copy-paste of some objects of another image (COPY_PASTE_PROB=0.25)"
+
+
+@pytest.mark.parametrize("keys", [{}, {"INPUT__TRANSFORMS": ["Resize", {"CopyPaste": {"p": 1}}, "CutOut"]}])
+def test_the_last_step_that_is_shown_is_what_is_trained_on(tmp_path: Path, keys: dict[str, Any]) -> None:
+    dataset = build_train_loader(config(INPUT__COPY_PASTE_PROB=1.0, **keys), data(tmp_path)).dataset
+    stages, sample = list(dataset.stages(0)), dataset[dataset.sampler.draw(0)]
+    assert any("paste" in stage.name.lower() for stage in stages)
+    assert sample.image is not None and torch.equal(sample.image, stages[-1].image)
+    assert torch.equal(sample.target["boxes"], stages[-1].target["boxes"])
 
 
 def test_a_list_that_removes_every_object_is_refused(tmp_path: Path) -> None:

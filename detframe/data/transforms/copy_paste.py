@@ -49,8 +49,8 @@ def _with_masks(target: Target, size_hw: tuple[int, int]) -> Target:
         return target
     if len(target["labels"]):
         raise InvalidValueError(
-            f"INPUT.COPY_PASTE_PROB cuts objects out along their masks, but those of image "
-            f"{target.get('image_id', '?')} have none"
+            "copy-paste (INPUT.COPY_PASTE_PROB, or CopyPaste in INPUT.TRANSFORMS) cuts objects out along their masks, "
+            f"but those of image {target.get('image_id', '?')} have none"
         )
     return {**target, "masks": LazyMasks([], size_hw)}
 

@@ -77,6 +77,11 @@ class TransformList(Pipeline):
         return any(step.partners() for step in self.steps)
 
     @property
+    def closes(self) -> bool:
+        """See `Pipeline`."""
+        return any(step.close for step in self.steps)
+
+    @property
     def needs_masks(self) -> str:
         """See `Pipeline`."""
         names = [step.name for step in self.steps if getattr(step.transform, "needs_masks", False)]

@@ -64,6 +64,11 @@ class Pipeline:
         return False
 
     @property
+    def closes(self) -> bool:
+        """Whether some transform is left out from INPUT.CLOSE_AT on."""
+        return False
+
+    @property
     def needs_masks(self) -> str:
         """The transform that cuts along masks, as a message names it; "" where none does."""
         return ""
