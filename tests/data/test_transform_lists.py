@@ -140,6 +140,9 @@ def test_what_may_not_stand_there_is_named(entry: Any, message: str) -> None:
         ({"albumentations.RandomCrop": {"height": -1, "width": 2}}, "height: [^\\n]* greater than or equal to 1$"),
         ("albumentations.OneOf", "name those one by one"),
         ("albumentations.Mosaic", "does not belong into this list: it needs mosaic_metadata"),
+        ("albumentations.Pad3D", "it is for volumes"),  # else it would move keypoints alone
+        ("albumentations.Normalize", "does not belong into this list: the model does it"),
+        ("albumentations.DualTransform", "is no transform of Albumentations; did you mean"),
     ],
     ids=str,
 )

@@ -18,11 +18,11 @@ from detframe.config.entries import name_and_arguments
 from detframe.data.samplers import mix
 from detframe.data.scaled import SizeHW
 from detframe.data.transforms.arguments import check_arguments, fitted, parameters
+from detframe.data.transforms.finding import ALBUMENTATIONS, TORCHVISION, find_foreign
 from detframe.data.transforms.geometry import LargeScaleJitter, Resize
 from detframe.data.transforms.mixing import Mixing
 from detframe.data.transforms.pipeline import Given, Others, Pipeline, Stage, check_channels, check_fill, written
 from detframe.data.transforms.targets import clip_and_drop, happens
-from detframe.data.transforms.third_party import ALBUMENTATIONS, TORCHVISION, find_foreign
 from detframe.errors import InvalidValueError, UnknownNameError
 from detframe.registry import TRANSFORMS, nearest_sentence
 from detframe.structures import Target

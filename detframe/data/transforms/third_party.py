@@ -9,9 +9,7 @@ Legend: N objects, I ignored regions, M = N + I boxes, K of them left, Q points.
 
 from __future__ import annotations
 
-import inspect
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,60 +21,20 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from detframe.data.scaled import SizeHW
-from detframe.data.transforms.arguments import check_arguments, parameters
 from detframe.data.transforms.targets import exchange_sides, to_image, to_rows
-from detframe.errors import InvalidValueError, MissingModuleError, UnknownNameError
-from detframe.registry import nearest
+from detframe.errors import InvalidValueError
 from detframe.structures import LazyMasks, Target, select
 from detframe.structures.lazy_masks import encode
 
-TORCHVISION, ALBUMENTATIONS = "v2.", "albumentations."
-_REFUSED = {  # of torchvision
-    "SanitizeBoundingBoxes": "objects without area are removed after every entry; see INPUT.MIN_VISIBLE",
-    "SanitizeKeyPoints": "keypoints outside become absent by themselves",
-    "ClampBoundingBoxes": "boxes are clipped after every entry",
-    "ClampKeyPoints": "keypoints outside become absent by themselves",
-    "SetClampingMode": "boxes are clipped after every entry",
-    "ConvertBoundingBoxFormat": "boxes have one form everywhere",
-    "MixUp": "it mixes batches for classification; the entry MixUp mixes objects",
-    "CutMix": "it mixes batches for classification; the entry Mosaic mixes objects",
-    "Normalize": "the model does it (INPUT.PIXEL_MEAN, PIXEL_STD)",
-    "FiveCrop": "it makes several images of one",
-    "TenCrop": "it makes several images of one",
-    "UniformTemporalSubsample": "it is for videos",
-    "LinearTransformation": "it gives numbers that are no pixels",
-    **dict.fromkeys(("ToTensor", "ToImage", "ToDtype", "ConvertImageDtype"), "images keep their type"),
-    **dict.fromkeys(("ToPILImage", "PILToTensor", "ToPureTensor"), "images keep their type"),
-    **dict.fromkeys(
-        ("AutoAugment", "RandAugment", "TrivialAugmentWide", "AugMix"), "it moves the image and not its boxes"
-    ),
-}
-_KEEP_SIZE = {  # transforms of torchvision after which an image is as large as before
-    *("ColorJitter", "ElasticTransform", "GaussianBlur", "GaussianNoise", "Grayscale", "Identity", "JPEG", "RGB"),
-    *("RandomAdjustSharpness", "RandomAffine", "RandomAutocontrast", "RandomChannelPermutation", "RandomEqualize"),
-    *("RandomErasing", "RandomGrayscale", "RandomHorizontalFlip", "RandomInvert", "RandomPerspective"),
-    *("RandomPhotometricDistort", "RandomPosterize", "RandomRotation", "RandomSolarize", "RandomVerticalFlip"),
-}
 _OF_COLOURS = {  # transforms of torchvision that take the values of pixels for colours from 0 to 255, or from 0 to 1
     *("ColorJitter", "GaussianNoise", "Grayscale", "JPEG", "RGB", "RandomAdjustSharpness", "RandomAutocontrast"),
     *("RandomEqualize", "RandomGrayscale", "RandomInvert", "RandomPhotometricDistort", "RandomPosterize"),
     "RandomSolarize",
 }
-_HANDED = {"image", "bboxes", "keypoints"}  # what transforms of Albumentations are always given
-_OWN_P = ("RandomPhotometricDistort",)  # whose p is that of each of its changes, and stays as it is by default
 _GRID = 8  # points along each side of a box, which tell how much of it is left
 # Corners of small triangles all over the image, each with legs to the right and down, as parts of the sides
 _CORNERS = torch.cartesian_prod(*[(torch.arange(6) + 0.5) / 6] * 2)
 _PROBE = (_CORNERS[:, None] + torch.tensor([[0.0, 0.0], [0.02, 0.0], [0.0, 0.02]])).reshape(-1, 2)
-
-
-@dataclass(frozen=True)
-class Found:
-    """A transform of another library, made, and what is to be known of it."""
-
-    transform: ForeignTransform
-    arguments: dict[str, Any]
-    default_p: float
 
 
 @dataclass(frozen=True)
@@ -210,7 +168,7 @@ class FromTorchvision(ForeignTransform):
 
     def __init__(self, name: str, transform: v2.Transform, keeps_size: bool, pairs: Sequence[tuple[int, int]]) -> None:
         super().__init__(name, keeps_size, pairs)
-        self.transform, self.of_colours = transform, name.removeprefix(TORCHVISION) in _OF_COLOURS
+        self.transform, self.of_colours = transform, type(transform).__name__ in _OF_COLOURS
 
     def run(self, given: _Given, seed: int) -> _Moved:
         """See `ForeignTransform`; points go along as boxes without an area."""
@@ -304,97 +262,3 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
     finally:
         torch.set_rng_state(state)
-
-
-def find_foreign(where: str, name: str, given: Mapping[str, Any], pairs: Sequence[tuple[int, int]]) -> Found:
-    """The transform that an entry names with "v2." or "albumentations." in front.
-
-    Args:
-        where: what is said first in an error.
-        given: the arguments, without `p` and `close`.
-
-    Raises:
-        KeyError: there is none of that name; the nearest are named.
-        ValueError: an argument that it does not take, or
-        one that does not fit among transforms of training images. ImportError: Albumentations is not installed.
-    """
-    family = TORCHVISION if name.startswith(TORCHVISION) else ALBUMENTATIONS
-    short = name.removeprefix(family)
-    known = _torchvision() if family == TORCHVISION else _albumentations(where)
-    if short not in known:
-        raise UnknownNameError(f"{where} is no transform of {_library(family)}; {nearest(short, list(known))}")
-    factory = known[short]
-    takes = parameters(factory)
-    reason = _REFUSED.get(short, "") if family == TORCHVISION else ""
-    if "transforms" in takes or "lambd" in takes:
-        reason = "it is made of other transforms or functions; name those one by one"
-    if reason:
-        raise InvalidValueError(f"{where} does not belong into this list: {reason}")
-    default = takes["p"].default if "p" in takes else 1.0
-    own_p = short in _OWN_P
-    free = {key: one for key, one in takes.items() if key != "p"}
-    check_arguments(where, free, given)
-    arguments = {**given, **({"p": 1.0} if "p" in takes and not own_p else {})}
-    try:
-        made = factory(**arguments)
-    except Exception as error:  # of any class, as the library likes
-        raise InvalidValueError(f"{where}({_written(given)}): {_complaint(error)}") from error
-    needed = set(getattr(made, "targets_as_params", ())) - _HANDED
-    if needed:
-        raise InvalidValueError(f"{where} does not belong into this list: it needs {', '.join(sorted(needed))}")
-    keeps = _keeps_size(family, short, made, given)
-    kind = FromTorchvision if family == TORCHVISION else FromAlbumentations
-    shown = {key: given.get(key, one.default) for key, one in free.items()}
-    return Found(kind(name, made, keeps, pairs), shown, 1.0 if own_p else float(default))
-
-
-def _library(family: str) -> str:
-    return "torchvision.transforms.v2" if family == TORCHVISION else "Albumentations"
-
-
-def _complaint(error: Exception) -> str:
-    """What a library says of arguments; of pydantic, which Albumentations asks, sentences without types and links."""
-    checked = next((one for one in (error, error.__cause__, error.__context__) if hasattr(one, "errors")), None)
-    if checked is None:
-        return str(error)
-    said: dict[str, list[str]] = {}
-    for row in checked.errors():
-        said.setdefault(str(row["loc"][0]) if row["loc"] else "arguments", []).append(str(row["msg"]))
-    return "; ".join(f"{argument}: {', or: '.join(dict.fromkeys(texts))}" for argument, texts in said.items())
-
-
-def _written(given: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}={value!r}" for key, value in given.items())
-
-
-def _torchvision() -> dict[str, Any]:
-    return {
-        name: one
-        for name, one in vars(v2).items()
-        if inspect.isclass(one) and issubclass(one, v2.Transform) and one is not v2.Transform
-    }
-
-
-def _albumentations(where: str) -> dict[str, Any]:
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks the network for a newer one
-    try:
-        import albumentations
-    except ImportError as error:
-        raise MissingModuleError(
-            f"{where} needs Albumentations, which cannot be imported ({error}): pip install 'detframe[albumentations]'"
-        ) from error
-    base = albumentations.BasicTransform
-    return {
-        name: one
-        for name, one in vars(albumentations).items()
-        if inspect.isclass(one) and issubclass(one, (base, albumentations.BaseCompose)) and one is not base
-    }
-
-
-def _keeps_size(family: str, name: str, made: Any, given: Mapping[str, Any]) -> bool:
-    if family == TORCHVISION:
-        return name in _KEEP_SIZE and not given.get("expand", False)
-    import albumentations
-
-    flips = (albumentations.HorizontalFlip, albumentations.VerticalFlip)
-    return isinstance(made, (albumentations.ImageOnlyTransform, *flips))
