@@ -75,7 +75,7 @@ the data of the first file's config or of --data.
 example: detframe benchmark --weights model_best.pth model.onnx model_int8.onnx --threads 2
 """
 CHOICES = ("train", "inference", "stages", "data", "folding", "evaluation", "ops", "roofline", "compile", "scaling")
-NUM_CLASSES = 90
+NUM_CLASSES, NUM_KEYPOINTS = 90, 17  # COCO's, where a config leaves them to the data set
 # name -> torchvision's class, the config with which we compute the same
 MODELS = {
     "faster_rcnn": ("FasterRCNN", ""),
@@ -230,10 +230,12 @@ def _models_and_batch(
 
     height, width = args.size
     torch.manual_seed(0)
-    images, targets = make_batch(args.batch, height, width, device)
-    cfg = cfg.changed([("MODEL.DEVICE", str(device))])
+    images, targets = make_batch(args.batch, height, width, device, cfg.INPUT.CHANNELS)
+    # in graphs of torch.compile nothing could be counted
+    cfg = cfg.changed([("MODEL.DEVICE", str(device)), ("MODEL.COMPILE", "off")])
     if args.config_file:
-        cfg = cfg.changed([("MODEL.NUM_CLASSES", cfg.MODEL.NUM_CLASSES or NUM_CLASSES)])
+        known = ("MODEL.NUM_CLASSES", NUM_CLASSES), ("MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", NUM_KEYPOINTS)
+        cfg = cfg.changed([(key, cfg.at(key) or number) for key, number in known])
         own = (Path(args.config_file).stem, [build_detection_model(cfg)])
         return iter([own]), images, targets_for(cfg, targets)
     names = [args.model] if args.model else MODELS
@@ -322,7 +324,7 @@ def model_pair(
 
 
 def make_batch(
-    batch: int, height: int, width: int, device: torch.device
+    batch: int, height: int, width: int, device: torch.device, channels: int = 3
 ) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     """Images of noise with random boxes and masks that fill them, on the device; the models do no resizing."""
     import torch
@@ -334,7 +336,7 @@ def make_batch(
         corner = torch.rand(BOXES_PER_IMAGE, 2, generator=generator) * limit * 0.6
         side = (torch.rand(BOXES_PER_IMAGE, 2, generator=generator) * 0.35 + 0.03) * limit
         labels = torch.randint(1, NUM_CLASSES + 1, (BOXES_PER_IMAGE,), generator=generator)
-        images.append(torch.rand(3, height, width, generator=generator).to(device))
+        images.append(torch.rand(channels, height, width, generator=generator).to(device))
         boxes = torch.cat([corner, corner + side], 1)
         masks = torch.zeros(BOXES_PER_IMAGE, height, width, dtype=torch.uint8)
         for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist(), strict=True):

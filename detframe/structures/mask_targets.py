@@ -129,7 +129,7 @@ def sample_on_host(masks: LazyMasks | Tensor, rows: np.ndarray, points: np.ndarr
         if right <= left or bottom <= top:
             continue
         segmentation = masks.segmentations[row] if isinstance(masks, LazyMasks) else masks[row]
-        pixels = _pixels(segmentation, size_hw, (left, top, right, bottom)).cpu()
+        pixels = _pixels(segmentation, size_hw, (left, top, right, bottom)).to(out.device)
         corner, extent = ([left, top], [right - left, bottom - top])
         relative = (own - np.array(corner, dtype=own.dtype)) / np.array(extent, dtype=own.dtype)
         values = sample_regions(pixels.expand(len(at), 1, -1, -1), torch.from_numpy(relative))

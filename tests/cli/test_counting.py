@@ -103,18 +103,20 @@ def test_lines_of_detframe_are_named():
     assert counter.wait_lines.total() == counter.waits.total()
 
 
-@pytest.mark.parametrize("config", ["fcos_R_18_FPN_shapes", "keypoint_rcnn_R_18_FPN_shapes"])
-def test_the_benchmark_counts_a_config(config, tmp_path):
+SMALL = ["MODEL.RESNETS.STEM_OUT_CHANNELS", "8", "MODEL.FPN.OUT_CHANNELS", "16", "MODEL.WEIGHTS", ""]
+
+
+@pytest.mark.parametrize(
+    ("config", "more"),
+    [
+        ("fcos_R_18_FPN_shapes", ["MODEL.COMPILE", "dense"]),  # whose graphs would hide what is in them
+        ("fcos_R_18_FPN_shapes", ["INPUT.CHANNELS", "2", "INPUT.PIXEL_MEAN", "(9, 9)", "INPUT.PIXEL_STD", "(5, 5)"]),
+        ("keypoint_rcnn_R_18_FPN_shapes", []),  # of as many keypoints as COCO's persons have
+    ],
+)
+def test_the_benchmark_counts_a_config(config, more, tmp_path):
     words = ["--what", "ops", "--config-file", f"configs/quick/{config}.yaml", "--size", "64", "96"]
-    small = [
-        "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS",
-        "3",
-        "MODEL.RESNETS.STEM_OUT_CHANNELS",
-        "8",
-        "MODEL.FPN.OUT_CHANNELS",
-        "16",
-    ]
-    assert main([*words, "--json", str(tmp_path / "out.json"), *small]) == 0
+    assert main([*words, "--json", str(tmp_path / "out.json"), *SMALL, *more]) == 0
     rows = json.loads((tmp_path / "out.json").read_text())["ops"]
     assert set(rows) == {f"{config}/train", f"{config}/inference"}
     assert all(row["detframe"]["operations"] > 100 for row in rows.values())

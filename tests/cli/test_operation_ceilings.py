@@ -24,6 +24,10 @@ CEILINGS = {
     "mask_rcnn/mask_rcnn_R_50_FPN_1x": ((1130, 2), (690, 2)),
     "fcos/fcos_R_50_FPN_1x": ((1040, 0), (490, 1)),
     "retinanet/retinanet_R_50_FPN_1x": ((860, 0), (420, 2)),
+    "atss/atss_R_50_FPN_1x": ((1230, 0), (490, 1)),
+    "gfl/gfl_R_50_FPN_1x": ((1180, 0), (490, 1)),
+    "cascade_rcnn/cascade_rcnn_R_50_FPN_1x": ((1280, 1), (660, 2)),
+    "quick/point_rend_R_18_FPN_shapes": ((1250, 3), (740, 2)),
 }
 
 

@@ -130,4 +130,4 @@ def mask_targets(gt: GroundTruth, regions: Regions, size: int, mode: str) -> Ten
 def _spread(values: Tensor, rows: np.ndarray) -> Tensor:
     """Values (R, ...) at their rows, which rise, with zeros between them."""
     out = torch.zeros((int(rows[-1]) + 1, *values.shape[1:]))
-    return out.index_copy(0, torch.from_numpy(rows), values.cpu())
+    return out.index_copy(0, torch.from_numpy(rows), values.to(out.device))
