@@ -144,6 +144,20 @@ WRONG = {
     "inputs": ("FCOS", "R-18-FPN-RETINANET", "p2", ("MODEL.FPN.IN_FEATURES", ("res3", "res4")), r"gives \['p3'.*reach"),
     "twice": ("FCOS", "R-18-FPN", "p2", ("MODEL.RPN.IN_FEATURES", ("p2", "p3")), r"RPN\.IN_FEATURES must be empty"),
     "unread": ("FCOS", "R-18-EFPN", "p2", (), r"nothing would read the extended level p1 .* CONV_BODY 'R-18-FPN'"),
+    "unread features": (
+        "GFL",
+        "R-18-EFPN",
+        "",
+        ("MODEL.RPN.IN_FEATURES", ("p2", "p3", "p4", "p5", "p6")),
+        r"RPN\.IN_FEATURES is \['p2', .* would read the extended level p1 .* no ROI heads either; add 'p1'",
+    ),
+    "unpooled": (
+        "AnchorRPN",
+        "R-18-EFPN",
+        "",
+        ("MODEL.RPN.IN_FEATURES", ("p2", "p3", "p4"), "MODEL.ROI_HEADS.IN_FEATURES", ("p2", "p3")),
+        r"would read the extended level p1 .* MODEL.ROI_HEADS.IN_FEATURES \['p2', 'p3'\] lacks it too",
+    ),
     "no level": ("FCOS", "R-18-FPN", "p9", (), r"FINEST_LEVEL must be one of .*not 'p9'"),
     "one map": (
         "AnchorRPN",

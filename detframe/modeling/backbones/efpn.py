@@ -169,14 +169,9 @@ def efpn_inputs(cfg: ConfigNode) -> list[str]:
     """The bottom-up maps that an extended pyramid reads.
 
     Raises:
-        ValueError: not res2 and res3 among them, of which the finer level is made.
+        ValueError: not res2 and res3 among them, of which the finer level is made; or nothing reads that level.
     """
-    level, name = cfg.MODEL.RPN.FINEST_LEVEL, cfg.MODEL.BACKBONE.CONV_BODY
-    if level not in ("", "p1") and not cfg.MODEL.ROI_HEADS.NAME:
-        raise InvalidValueError(
-            f"MODEL.RPN.FINEST_LEVEL is {level!r}, so that nothing would read the extended level p1 of {name!r}: there "
-            f"are no ROI heads either; take 'p1', or the CONV_BODY {name.removesuffix('EFPN') + 'FPN'!r}"
-        )
+    _check_read(cfg)
     names = pyramid_inputs(cfg, STAGE_STRIDES)
     if names[:2] != ["res2", "res3"]:
         raise InvalidValueError(
@@ -184,6 +179,26 @@ def efpn_inputs(cfg: ConfigNode) -> list[str]:
             "levels of res2 and res3; leave it empty, or begin with these"
         )
     return names
+
+
+def _check_read(cfg: ConfigNode) -> None:
+    """Raises ValueError: neither the RPN nor ROI heads read the extended level, whose weights would learn nothing."""
+    rpn, heads, name = cfg.MODEL.RPN, cfg.MODEL.ROI_HEADS, cfg.MODEL.BACKBONE.CONV_BODY
+    read = (rpn.FINEST_LEVEL,) if rpn.FINEST_LEVEL else rpn.IN_FEATURES
+    pooled = heads.NAME and (not heads.IN_FEATURES or "p1" in heads.IN_FEATURES)
+    if not read or "p1" in read or pooled:
+        return
+    said = f"FINEST_LEVEL is {read[0]!r}" if rpn.FINEST_LEVEL else f"IN_FEATURES is {list(read)}"
+    other = (
+        f"MODEL.ROI_HEADS.IN_FEATURES {list(heads.IN_FEATURES)} lacks it too"
+        if heads.NAME
+        else ("there are no ROI heads either")
+    )
+    wanted = "take 'p1'" if rpn.FINEST_LEVEL else "add 'p1', or leave it empty"
+    raise InvalidValueError(
+        f"MODEL.RPN.{said}, so that nothing would read the extended level p1 of {name!r}: {other}; {wanted}, or take "
+        f"the CONV_BODY {name.removesuffix('EFPN') + 'FPN'!r}"
+    )
 
 
 def _parts(cfg: ConfigNode, body: Any, c2_channels: int) -> tuple[FPN, Extension]:
