@@ -70,7 +70,7 @@ def _within(split: Split, equal: Sequence[Sequence[str]], alike: Sequence[tuple[
 
 def _objects(split: Split, image: int) -> frozenset[tuple[int, ...]]:
     """Class and box, in whole pixels, of the objects of an image."""
-    rows = split.objects.image == image
+    rows = slice(*np.searchsorted(split.objects.image, [image, image + 1]))
     boxes, labels = split.objects.boxes[rows].round().astype(int).tolist(), split.objects.labels[rows].tolist()
     return frozenset((label, *box) for label, box in zip(labels, boxes, strict=True))
 
@@ -81,7 +81,8 @@ def _across(
     """Images of the second split that are in the first one too: as the same file, looking the same, or as a copy."""
     there, here = set(first.paths), set(second.paths)
     same = {path: path for path in second.paths if path in there}
-    same |= _partners(((a, b) for group in equal for a in group for b in group), there, here)
+    ends = ((group, [path for path in group if path in there][-2:]) for group in equal)  # two: nobody is his own
+    same |= _partners(((a, b) for group, some in ends for a in some for b in group), there, here)
     similar = _partners(itertools.chain(alike, ((b, a) for a, b in alike)), there, here)
     sources: dict[str, str] = {source: path for path in first.paths if (source := source_of(path))}
     copies = {path: sources[source] for path in second.paths if (source := source_of(path)) in sources and source}
