@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from detframe.config.keys import all_keys
 from detframe.engine.lock import LOCK_FILE, is_locked
 from detframe.engine.metrics_file import METRICS_FILE, parse_row
 from detframe.engine.run_configs import differing_keys, flat_config, with_defaults
@@ -47,6 +48,7 @@ class RunRow:
             "failed" (by an error), "died" (nothing says how), "evaluation" (of weights, without a training).
         note: why it failed or ended early, or what is wrong with its files.
         iteration: the last one that metrics.jsonl has.
+        max_iter: with which it ends; None where its time ends it (SOLVER.MAX_MINUTES).
         seconds: that its trainings took, as its log says.
         metric: the name of that by which it is judged.
         best, last: its values, and `best_iteration` where the best was measured.
@@ -142,9 +144,11 @@ def differences(rows: Sequence[RunRow]) -> tuple[list[str], list[RunRow]]:
 # ---------------------------------------------------------------------------------------------- one run
 def _row(folder: Path, name: str, metric: str) -> RunRow:
     config = flat_config(_text(folder / _CONFIG))
+    config = config if config.keys() & all_keys().keys() else {}
     log = _text(folder / _LOG)
     metric = metric or config.get("SOLVER.BEST_METRIC", "bbox/AP")
-    max_iter = config.get("SOLVER.MAX_ITER", "")
+    minutes = _plain(config.get("SOLVER.MAX_MINUTES", "0.0"))
+    max_iter = config.get("SOLVER.MAX_ITER", "") if minutes == 0 else ""
     row = RunRow(
         name=name if name != "." else folder.resolve().name,
         folder=folder,

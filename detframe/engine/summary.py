@@ -67,7 +67,8 @@ def next_commands(inputs: RunInputs, folder: Path) -> list[str]:
     if inputs.test_sets:
         commands.append(f"{program_name('evaluate', 'test_net.py')} {shlex.join(config)}")
     else:
-        longer = [*config, "--resume", "SOLVER.MAX_ITER", str(2 * inputs.cfg.SOLVER.MAX_ITER)]
+        key = "MAX_MINUTES" if inputs.cfg.SOLVER.MAX_MINUTES else "MAX_ITER"
+        longer = [*config, "--resume", f"SOLVER.{key}", str(2 * inputs.cfg.SOLVER[key])]
         commands.append(f"{program_name('train', 'train_net.py')} {shlex.join(longer)}")
     board = folder / TENSORBOARD_FOLDER
     return [*commands, *([f"tensorboard --logdir {shlex.quote(str(board))}"] if board.is_dir() else [])]

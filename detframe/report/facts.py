@@ -151,18 +151,19 @@ def _status(
     cfg: ConfigNode, rows: Sequence[Mapping[str, Any]], lines: Sequence[tuple[datetime, str]], evaluated: str
 ) -> tuple[str, str]:
     timed = _last(_TIMED, lines)  # a length that is known at the end
-    done, wanted = _iteration(rows), int(timed[1] if timed else cfg.SOLVER.MAX_ITER)
+    done, wanted = _iteration(rows), int(timed[1]) if timed else 0 if cfg.SOLVER.MAX_MINUTES else cfg.SOLVER.MAX_ITER
     early = _last(_EARLY, lines)
     if not done and evaluated:
         return "evaluation", f"an evaluation of {evaluated}"
     if not done:
         return "cut", "no step of this run is in metrics.jsonl: it ended before its first line, or the file is gone"
-    if done >= wanted:
+    if done >= wanted > 0:
         return "finished", f"trained {done} of {wanted} iterations"
     if early:
         return "stopped early", early[0]
     how = "a signal ended it" if _last(_SIGNAL, lines) else "its process ended, or still runs"
-    return "cut", f"cut after iteration {done} of {wanted}: {how}; all numbers are of what it did until then"
+    length = f"of {wanted}" if wanted else f"of a run of {cfg.SOLVER.MAX_MINUTES:g} minutes"
+    return "cut", f"cut after iteration {done} {length}: {how}; all numbers are of what it did until then"
 
 
 def _facts(cfg: ConfigNode, lines: Sequence[tuple[datetime, str]]) -> list[tuple[str, str]]:

@@ -186,3 +186,16 @@ def test_runs_of_many_values_are_compared_in_seconds(tmp_path: Path):
     keys, rows = run_list.differences([replace(row, config=config) for config in rates])
     assert time.process_time() - begun < 10
     assert keys == ["SOLVER.BASE_LR"] and rows[7].config["INPUT.TILES.OVERLAP"] == "0.007"
+
+
+def test_a_run_that_its_time_ends_has_no_last_iteration(tmp_path: Path):
+    make(tmp_path / "a", SOLVER__MAX_MINUTES=30)
+    assert [(row.state, row.iteration, row.max_iter) for row in list_runs(tmp_path)] == [("finished", 6, None)]
+
+
+@pytest.mark.parametrize("text", ["x: [", "", "%", "SOLVERS:\n  MAX_ITER: 3\n"])
+def test_a_config_of_which_nothing_is_known_is_not_one_of_defaults(tmp_path: Path, text: str):
+    make(tmp_path / "a")
+    (make(tmp_path / "b") / "config.yaml").write_text(text)
+    keys, rows = run_list.differences(list_runs(tmp_path))
+    assert keys == [] and rows[1].config == {} and rows[1].note == "config.yaml is missing or cannot be read"

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from detframe.config import get_cfg
 from detframe.engine.saving import BestHook
 from detframe.engine.summary import next_commands, summarise
 
@@ -17,8 +18,9 @@ class Files:
         return "/data/my photos/a.jpg"
 
 
-def inputs(test_sets):
-    cfg = SimpleNamespace(SOLVER=SimpleNamespace(MAX_ITER=100))
+def inputs(test_sets, minutes=0.0):
+    cfg = get_cfg()
+    cfg.merge_from_list(["SOLVER.MAX_ITER", 100, "SOLVER.MAX_MINUTES", minutes])
     return SimpleNamespace(cfg=cfg, records=Files(), test_sets={"val": Files()} if test_sets else {})
 
 
@@ -41,6 +43,8 @@ def test_without_an_evaluation_there_is_no_best_model(tmp_path):
     predict, train = next_commands(inputs(test_sets=False), tmp_path)
     assert f"--weights {tmp_path}/model_final.pth" in predict
     assert train == f"detframe train --config-file {tmp_path}/config.yaml --resume SOLVER.MAX_ITER 200"
+    _, train = next_commands(inputs(test_sets=False, minutes=0.5), tmp_path)
+    assert train.endswith("--resume SOLVER.MAX_MINUTES 1.0")  # MAX_ITER is not what ends it
 
 
 @pytest.mark.parametrize(("iteration", "named"), [(60, True), (100, False)])

@@ -75,6 +75,25 @@ def test_how_a_run_ended(rows, log, status, word):
 
 
 @pytest.mark.parametrize(
+    ("more", "status", "text"),
+    [
+        ("", "cut", "cut after iteration 60 of a run of 30 minutes: its process ended"),
+        (
+            "SOLVER.MAX_MINUTES 30: the last iteration was 60, and the run took 0:29:50\n",
+            "finished",
+            "trained 60 of 60",
+        ),
+    ],
+)
+def test_a_run_whose_time_ends_it_is_finished_when_it_says_so(more, status, text):
+    stamp = "2026-11-26 09:02:00 " if more else ""
+    known = facts(
+        [train_row(60)], f"{LOG}{stamp}{more}", overrides=("SOLVER.MAX_MINUTES", 30)
+    )  # beyond MAX_ITER, its schedule's unit
+    assert known.status == status and known.status_text.startswith(text)
+
+
+@pytest.mark.parametrize(
     "log", ["", "no stamp at all\n", "2026-11-26 09:00:00", "2026-99-99 09:00:00 x\n", "\x00\udcff"]
 )
 def test_a_log_that_says_nothing(log):
