@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,7 +65,13 @@ class CatalogEntry:
         """
         if not is_remote(self.annotations):
             return self
-        return replace(self, annotations=here(self.annotations, leave_out=IMAGE_SUFFIXES))
+        place = here(self.annotations, leave_out=IMAGE_SUFFIXES)
+        if place.is_dir() and self.options.get("split"):
+            try:
+                here(_lists(self.annotations), leave_out=IMAGE_SUFFIXES)
+            except MissingFileError:  # the reader says so, if it needs one
+                shutil.rmtree(_lists(place), ignore_errors=True)
+        return replace(self, annotations=place)
 
     def named_file(self, field: str) -> list[Path]:
         """The file that a field names, alone in a list; none where it names none."""
@@ -79,9 +86,14 @@ class CatalogEntry:
         files = [listing.root / file for file in listing.files if file.suffix.lower() not in IMAGE_SUFFIXES]
         files += [listing.root / folder for folder in listing.folders()]  # whose time changes with their files
         # A folder of XML files goes with lists of image names, and with a folder that says which images there are.
-        lists = self.annotations.parent / "ImageSets" / "Main" / f"{self.options.get('split', '')}.txt"
+        lists = _lists(self.annotations) / f"{self.options.get('split', '')}.txt"
         images = [] if is_remote(self.images) else [self.images]
         return [*files, *images, *([lists] if os.path.isfile(lists) else [])]
+
+
+def _lists(annotations: Path) -> Path:
+    """The folder with VOC's lists of image names, which go with a folder of XML files."""
+    return annotations.parent / "ImageSets" / "Main"
 
 
 def root_of(catalog: Path) -> Path:

@@ -18,6 +18,7 @@ from detframe.data import load_records
 from detframe.data.missing import MissingImagesError
 from detframe.data.reading import read_image
 from detframe.errors import MissingFileError
+from detframe.storage import forget
 from tests.bucket_server import Store
 from tests.media_server import Site, serving
 from tests.storage.conftest import EVERY_STORE, NOBODYS, bucket, endpoint, google_endpoint, hub  # noqa: F401  (fixtures)
@@ -59,7 +60,7 @@ def catalog_of(folder: Path, images: str, annotations: str) -> str:
 
 def assert_same(name: str, catalog: str, expected: str) -> None:
     found, wanted = (load_records([name], path, on_missing="raise") for path in (catalog, expected))
-    assert len(found) == len(wanted) > 0 and found.findings == wanted.findings == ()
+    assert len(found) == len(wanted) > 0 and found.findings == wanted.findings
     for one, two in zip(found, wanted, strict=True):
         assert torch.equal(read_image(one), read_image(two))
         assert torch.equal(one["boxes"], two["boxes"]) and one["image_id"] == two["image_id"]
@@ -124,6 +125,37 @@ def test_on_a_web_server(site: Site, tmp_path: Path, here: str, shards: Path) ->
     assert_same("unsized", far, here)
     with pytest.raises(MissingFileError, match=r"/set/labels does not exist"):  # it has no folders
         load_records(["yolo"], far)
+
+
+XML = """<annotation><filename>{0}.png</filename><size><width>30</width><height>{1}</height><depth>3</depth></size>
+<object><name>cat</name><bndbox><xmin>2</xmin><ymin>3</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>"""
+
+
+def catalog_of_voc(folder: Path, place: str) -> str:
+    fields = f"images: '{place}/images', annotations: '{place}/Annotations', split: train"
+    path = folder / f"voc{len(list(folder.glob('voc*')))}.yaml"
+    path.write_text(f"voc: {{format: voc, {fields}}}")
+    return str(path)
+
+
+@EVERY_STORE
+def test_the_lists_of_voc_lie_beside_its_annotations(bucket: Store, tmp_path: Path) -> None:  # noqa: F811
+    make_set(tmp_path / "set")
+    lists = tmp_path / "set/ImageSets/Main"
+    for made in (lists, tmp_path / "set/Annotations"):
+        made.mkdir(parents=True)
+    for number in range(5):
+        (tmp_path / f"set/Annotations/{number}.xml").write_text(XML.format(number, 20 + number))
+    here, far = (catalog_of_voc(tmp_path, place) for place in (str(tmp_path / "set"), f"{bucket.address}/my set"))
+    for split in ("0\n1\n3\n", "2\n"):  # changed, it is read anew
+        (lists / "train.txt").write_text(split)
+        bucket.put_folder(tmp_path / "set", "my set")
+        forget()  # as a new process
+        assert_same("voc", far, here)
+    bucket.remove("my set/ImageSets/Main/train.txt")
+    forget()
+    with pytest.raises(MissingFileError, match=r"the split \S+/my set/ImageSets/Main/train\.txt does not exist"):
+        load_records(["voc"], far)
 
 
 SIGNS = ("a b", "ü/日本", "p#1", "q?x=1", "50%", "a+b", "[1]", "@2x")
