@@ -117,7 +117,8 @@ def around(pixels: np.ndarray) -> list[int] | None:
 
 
 def masks_of(target: Target) -> np.ndarray:
-    return target["masks"].decode().numpy()  # type: ignore[union-attr]
+    masks = target["masks"]
+    return (masks.decode() if isinstance(masks, LazyMasks) else masks).numpy()
 
 
 @pytest.mark.parametrize("entry", MOVING, ids=str)
@@ -267,6 +268,25 @@ def test_min_visible_of_a_transform_of_detframe_counts_the_box() -> None:
             assert len(target["labels"]) == (share > 0.6), (seed, share)
             outcomes.add(share > 0.6)
     assert outcomes == {True, False}
+
+
+@pytest.mark.parametrize("entry", [*MOVING, {"Mosaic": {"min_visible": 0}}, {"CopyPaste": {"p": 1}}], ids=str)
+def test_masks_of_pixels_and_whatever_else_is_known_of_objects_go_along(entry: Any) -> None:
+    """As targets of a model may have them: bool (N, H, W), and entries of each object."""
+
+    def known(generator: Generator | None = None) -> Any:
+        image, target = others(generator)[:2] if generator else painted()  # type: ignore[misc]
+        more: Any = {"masks": target["masks"].decode(), "iscrowd": torch.tensor([True]), "area": torch.tensor([5.0])}  # type: ignore[union-attr]
+        return image, {**target, **more}
+
+    for seed in range(3):
+        image, target = pipeline(entry)(
+            *known(), Generator().manual_seed(seed), None, lambda generator: (*known(generator), (HEIGHT, WIDTH))
+        )
+        count = len(target["labels"])
+        assert len(masks_of(target)) == len(target["iscrowd"]) == len(target["area"]) == count, (seed, entry)
+        bright = (image[0].numpy() > 127) & (count > 0)
+        assert (masks_of(target).any(0) != bright).sum() <= 0.2 * bright.sum() + 2, (seed, entry)
 
 
 CUTTING: list[Any] = [

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detframe.data.transforms.targets import bounds, clip_and_drop, crop_target, judged_together
+from detframe.data.transforms.targets import bounds, clip_and_drop, crop_target, joined, with_lazy_masks
 from detframe.errors import InvalidValueError
-from detframe.structures import LazyMasks, Target, select
+from detframe.structures import INSTANCE_KEYS, LazyMasks, Target, select
 from detframe.structures.lazy_masks import encode
 
 # The paper's code counts an object as covered entirely when a side of its box moved by more than 10 pixels and no more
@@ -41,10 +41,13 @@ def paste_objects(image: Tensor, target: Target, other: Tensor, objects: Target)
     image = image.clone()
     corner = image[:, :rows, :columns]
     corner.copy_(torch.where(cover[:rows, :columns], other[:, :rows, :columns], corner))
-    return image, _joined(_uncovered(below, cover), above)
+    # of the other image nothing but whole objects is shown: whatever was looked for in it says nothing of this one
+    pasted: Any = {key: value for key, value in above.items() if key in INSTANCE_KEYS}
+    return image, joined([_uncovered(below, cover), pasted], (height, width))
 
 
 def _with_masks(target: Target, size_hw: tuple[int, int]) -> Target:
+    target = with_lazy_masks(target)
     if isinstance(target.get("masks"), LazyMasks):
         return target
     if len(target["labels"]):
@@ -108,15 +111,3 @@ def _hidden(keypoints: Tensor, cover: Tensor) -> Tensor:
     column, row = (keypoints[..., i].long().clamp(0, cover.shape[1 - i] - 1) for i in (0, 1))
     seen = torch.where(cover[row, column], keypoints[..., 2].clamp(max=1), keypoints[..., 2])
     return torch.cat([keypoints[..., :2], seen[..., None]], -1)
-
-
-def _joined(below: Target, above: Target) -> Target:
-    out: dict[str, Any] = dict(below)
-    for key in ("boxes", "labels", "keypoints"):
-        if key in below and key in above:
-            out[key] = torch.cat([below[key], above[key]])
-    first, second = out["masks"], above["masks"]
-    out["masks"] = LazyMasks([*first.segmentations, *second.segmentations], first.size_hw)  # type: ignore[union-attr]
-    # of the other image nothing but whole objects is shown: whatever was looked for in it says nothing of this one
-    pasted: Any = {"labels": above["labels"]}
-    return {**out, **judged_together([below, pasted])}  # type: ignore[typeddict-item]

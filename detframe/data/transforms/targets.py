@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from detframe.structures import LazyMasks, Target, select
-from detframe.structures.lazy_masks import draw_window
+from detframe.structures import INSTANCE_KEYS, LazyMasks, Target, select
+from detframe.structures.lazy_masks import draw_window, encode
 
 FILL = 114.0  # of pixels that no image shows, as in YOLO
 
@@ -65,6 +65,7 @@ def moved(
 
     Absent keypoints (0, 0, 0) stay so.
     """
+    target = with_lazy_masks(target)
     out: Target = {**target, "boxes": boxes(target["boxes"])}
     if "ignore_boxes" in target:
         out["ignore_boxes"] = boxes(target["ignore_boxes"])
@@ -76,6 +77,15 @@ def moved(
     if isinstance(target.get("masks"), LazyMasks):
         out["masks"] = masks(target["masks"])  # type: ignore[arg-type]
     return out
+
+
+def with_lazy_masks(target: Target) -> Target:
+    """The target; masks that are a tensor, bool or uint8 (N, H, W), as LazyMasks."""
+    masks = target.get("masks")
+    if not isinstance(masks, Tensor):
+        return target
+    size_hw = (masks.shape[-2], masks.shape[-1])
+    return {**target, "masks": LazyMasks([encode(pixels) for pixels in masks.numpy()], size_hw)}
 
 
 def exchange_sides(target: Target, pairs: Sequence[tuple[int, int]]) -> Target:
@@ -90,6 +100,7 @@ def exchange_sides(target: Target, pairs: Sequence[tuple[int, int]]) -> Target:
 
 def crop_target(target: Target, window: tuple[int, int, int, int]) -> Target:
     """The target of the part x1, y1, x2, y2 of an image; boxes may still leave it. Keypoints outside become absent."""
+    target = with_lazy_masks(target)
     left, top, right, bottom = window
     corner = target["boxes"].new_tensor([left, top, left, top])
     out: Target = {**target, "boxes": target["boxes"] - corner}
@@ -140,13 +151,15 @@ def tightened(target: Target, size_hw: tuple[int, int]) -> Target:
 def joined(parts: Sequence[Target], size_hw: tuple[int, int]) -> Target:
     """The target of one image of `size_hw` that shows the objects of several; all else is of the first one.
 
-    An object without a mask, or without keypoints, where another has some, has an empty one.
+    An object without a mask, or without keypoints, where another has some, has an empty one; what else is known of some
+    objects alone is left out.
     """
-    out: dict[str, Any] = {
-        **parts[0],
-        "boxes": torch.cat([part["boxes"] for part in parts]),
-        "labels": torch.cat([part["labels"] for part in parts]),
-    }
+    parts = [with_lazy_masks(part) for part in parts]
+    out: dict[str, Any] = {key: value for key, value in parts[0].items() if key not in INSTANCE_KEYS}
+    for key in INSTANCE_KEYS:
+        values: list[Any] = [part.get(key) for part in parts]
+        if all(isinstance(value, Tensor) for value in values):
+            out[key] = torch.cat(values)
     ignored = [part["ignore_boxes"] for part in parts if "ignore_boxes" in part]
     if ignored:
         out["ignore_boxes"] = torch.cat(ignored)

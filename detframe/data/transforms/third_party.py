@@ -21,7 +21,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from detframe.data.scaled import SizeHW
-from detframe.data.transforms.targets import exchange_sides, to_image, to_rows
+from detframe.data.transforms.targets import exchange_sides, to_image, to_rows, with_lazy_masks
 from detframe.errors import InvalidValueError
 from detframe.structures import LazyMasks, Target, select
 from detframe.structures.lazy_masks import encode
@@ -78,6 +78,7 @@ class ForeignTransform:
 
     def __call__(self, image: Tensor, target: Target, generator: Generator) -> tuple[Tensor, Target]:
         """See the module."""
+        target = with_lazy_masks(target)
         seed = int(torch.randint(2**31, (), generator=generator))
         size_hw = (image.shape[-2], image.shape[-1])
         ignored = target.get("ignore_boxes", torch.zeros(0, 4))
