@@ -120,6 +120,7 @@ def test_what_can_do_nothing_is_no_transform(monkeypatch: pytest.MonkeyPatch) ->
         ({"v2.ColorJitter": {"brightness": "a"}}, "v2.ColorJitter.*should be a single number"),
         ("v2.RandomCrop", "needs the argument 'size'"),
         ("v2.Normalize", "does not belong into this list: the model does it"),
+        ({"v2.Grayscale": {"p": 0.1}}, "it leaves one channel, .* give it num_output_channels: 3"),
         ("v2.RandAugment", "moves the image and not its boxes"),
         ("v2.RandomApply", "name those one by one"),
         ("v2.MixUp", "the entry MixUp mixes objects"),

@@ -90,6 +90,8 @@ def find_foreign(where: str, name: str, given: Mapping[str, Any], pairs: Sequenc
     needed = set(getattr(made, "targets_as_params", ())) - _HANDED
     if needed:
         raise _misfit(where, f"it needs {', '.join(sorted(needed))}")
+    if getattr(made, "num_output_channels", 3) == 1:
+        raise _misfit(where, "it leaves one channel, and images keep theirs; give it num_output_channels: 3")
     keeps = _keeps_size(family, short, made, given)
     kind = FromTorchvision if family == TORCHVISION else FromAlbumentations
     shown = {key: given.get(key, one.default) for key, one in free.items()}
