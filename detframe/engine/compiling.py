@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 class CompileHook(Hook):
-    """Says of each step in which graphs were made how long it took, and at the end what all of them cost."""
+    """Says of each step and evaluation in which graphs were made how long that took, and at the end what all cost."""
 
     name = "compile"
 
@@ -19,14 +19,20 @@ class CompileHook(Hook):
         self._seen = 0
 
     def after_step(self, trainer: Trainer) -> None:
+        if trainer.last_step is not None:
+            self._say(trainer, "step %d took %.1f s:", trainer.iteration, trainer.last_step.seconds)
+
+    def after_evaluation(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        self._say(trainer, "the evaluation after step %d:", trainer.evaluated)
+
+    def _say(self, trainer: Trainer, what: str, *values: float) -> None:
         graphs: Any = getattr(trainer.model, "graphs", None)
-        if graphs is None or len(graphs.made) == self._seen or trainer.last_step is None:
+        if graphs is None or len(graphs.made) == self._seen:
             return
         new, self._seen = graphs.made[self._seen :], len(graphs.made)
         logger.info(
-            "step %d took %.1f s: %d new graphs, %.1f s until they had run (MODEL.COMPILE; %d graphs so far)",
-            trainer.iteration,
-            trainer.last_step.seconds,
+            f"{what} %d new graphs, %.1f s until they had run (MODEL.COMPILE; %d graphs so far)",
+            *values,
             len(new),
             sum(graph.seconds for graph in new),
             len(graphs.made),

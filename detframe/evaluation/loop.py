@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detframe.layers import weights_stay
 from detframe.parallel.collectives import rank
 from detframe.structures import Prediction, Target, rescale_prediction, to_cpu
 from detframe.texts import format_seconds
@@ -50,7 +51,7 @@ def run_evaluation(
     """
     evaluator.reset()
     progress, predict = _Progress(loader), _with_masks_on_boxes(model)
-    with evaluating(model, amp_dtype):
+    with evaluating(model, amp_dtype), weights_stay():
         for images, targets in loader:
             predictions = predict(images)
             pixel = getattr(model, "pixel", 0.0)

@@ -35,6 +35,7 @@ from detframe.layers.resting import (
     autocast_dtype,
     joined_weights,
     weight_and_bias,
+    weights_stay,
 )
 from detframe.layers.resting_layers import use_resting_layers
 
@@ -73,5 +74,6 @@ __all__ = [
     "use_quick_gradients",
     "use_resting_layers",
     "weight_and_bias",
+    "weights_stay",
     "with_given",
 ]

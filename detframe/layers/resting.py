@@ -21,6 +21,15 @@ T = TypeVar("T")
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the size of a value in bytes
 
 _kept: Ambient[dict[Hashable, Any] | None] = Ambient("kept", None)
+# Whose weights have been looked at, while they stay as they are
+_looked_at: Ambient[set[RestingWeights] | None] = Ambient("looked at", None)
+
+
+@contextmanager
+def weights_stay() -> Iterator[None]:
+    """Inside the `with` no weights change, but by training: whether they have is asked in a model's first inference."""
+    with _looked_at.being(set()):
+        yield
 
 
 def are_resting() -> bool:
@@ -102,11 +111,20 @@ class RestingWeights:
         if not all(type(x) in (Tensor, nn.Parameter) and x.layout == torch.strided for x in tensors):
             yield
             return
+        self._look(tensors)
+        with _kept.being(self._kept):
+            yield
+
+    def _look(self, tensors: list[Tensor]) -> None:
+        """Keep nothing of other weights than these."""
+        known = _looked_at.get()
+        if known is not None and self in known and self._seen is not None:
+            return
         state = _State(tensors)
         if self._seen is None or not state.equals(self._seen):
             self._kept, self._seen = {}, state
-        with _kept.being(self._kept):
-            yield
+        if known is not None:
+            known.add(self)
 
 
 def may_rest(model: nn.Module) -> bool:

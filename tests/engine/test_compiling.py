@@ -10,7 +10,7 @@ import torch
 
 from detframe.checkpoint import Checkpoint
 from detframe.engine.compiling import CompileHook
-from detframe.modeling.compiling import compile_model
+from detframe.modeling.compiling import Graph, Graphs, compile_model
 from tests.engine.fakes import make_checkpointer, make_config, make_trainer, weights
 from tests.modeling.compiled import CPU, images_of, made, pair
 from tests.modeling.tiny import EMPTY, FULL
@@ -73,6 +73,19 @@ def test_the_log_says_what_graphs_cost(tmp_path, caplog):
     assert [line.split(" took")[0] for line in lines[:-1]] == ["step 1", "step 2"]
     assert "(MODEL.COMPILE; 1 graphs so far)" in lines[0]
     assert lines[-1].startswith("MODEL.COMPILE: 2 graphs were made, in ")
+
+
+def test_graphs_of_an_evaluation_are_no_graphs_of_the_next_step(tmp_path, caplog):
+    trainer = trainer_of(tmp_path, made("retinanet"), 2, hooks=[CompileHook()])
+    trainer.model.graphs = Graphs()
+    trainer.step()
+    trainer.model.graphs.made += [Graph("backbone", "inference, 1x3x32x32", 2.5)] * 2
+    with caplog.at_level(logging.INFO, logger="detframe.engine.compiling"):
+        trainer.publish({})
+        trainer.step()
+        trainer.hooks[0].after_step(trainer)
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "detframe.engine.compiling"]
+    assert line.startswith("the evaluation after step 1: 2 new graphs, 5.0 s until they had run")
 
 
 def test_without_graphs_the_log_says_nothing_of_them(tmp_path, caplog):

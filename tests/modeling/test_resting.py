@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from detframe.config import get_cfg
-from detframe.layers import RestingWeights, folding, resting_layers, use_resting_layers
+from detframe.evaluation import run_evaluation
+from detframe.layers import RestingWeights, folding, resting, resting_layers, use_resting_layers, weights_stay
 from detframe.layers.resting import _sum_of_bits
 from detframe.modeling import build_detection_model
 from tests.modeling.tiny import DENSE, tiny_config
@@ -214,6 +215,45 @@ def test_convolutions_of_any_padding_give_what_pytorchs_do(how):
             assert torch.equal(own(x), plain(x))
         size = plain[0](x).shape[2] * 2 + 1, plain[0](x).shape[3] * 2
         assert torch.equal(own[1](own[0](x), size), plain[1](plain[0](x), size))
+
+
+class NoChange:
+    """An evaluator of nothing."""
+
+    def reset(self):
+        pass
+
+    def update(self, targets, predictions):
+        pass
+
+    def compute(self):
+        return {}
+
+
+def test_an_evaluation_looks_at_the_weights_once(model, monkeypatch):
+    looked, plain = [], resting._State
+
+    def state(tensors):
+        looked.append(1)
+        return plain(tensors)
+
+    monkeypatch.setattr(resting, "_State", state)
+    batches = [(IMAGES, [{"image_id": 1, "orig_size_hw": (64, 96)}])] * 3
+    for number in (1, 2):
+        run_evaluation(model, batches, NoChange())
+        assert len(looked) == number
+    with torch.no_grad():
+        model(IMAGES)
+        model(IMAGES)
+    assert len(looked) == 4
+
+
+def test_what_is_trained_while_weights_stay_is_seen(model):
+    with weights_stay():
+        before = assert_true(model)
+        _step(model)
+        after = assert_true(model)
+    assert before.shape != after.shape or not torch.equal(before, after)
 
 
 def test_copies_and_files_hold_nothing_and_training_lets_go(model):
