@@ -233,10 +233,10 @@ def _crops(cfg: ConfigNode) -> Findings:
     if efpn.EXTRACTOR in ("swin", "hat"):
         yield "MODEL.EFPN.EXTRACTOR", f"without windows {why}, which would cut them"
     if model.ROI_HEADS.NAME != "ExtendedROIHeads":
-        yield "MODEL.ROI_HEADS.NAME", f"'ExtendedROIHeads' {why}"
+        yield "MODEL.ROI_HEADS.NAME", f"'ExtendedROIHeads' {why}, as only they ask for what they pool"
     for key in ("MASK_ON", "KEYPOINT_ON"):
         if model[key]:
-            yield f"MODEL.{key}", f"False {why}"
+            yield f"MODEL.{key}", f"False {why}, whose P2' the box head alone asks for where it pools"
     if model.COMPILE != "off":
         yield "MODEL.COMPILE", f"off {why}"
     if model.RPN.FINEST_LEVEL == "p1" or "p1" in model.RPN.IN_FEATURES:

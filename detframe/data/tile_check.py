@@ -102,7 +102,7 @@ def check_tiles(records: TiledRecords, where: str = "") -> list[Finding]:
         )
         enough = int(np.ceil(fit.longest_split))
         remedy = f"INPUT.TILES.OVERLAP {enough}, in pixels, would be enough for all of them"
-        if enough >= size:
+        if 2 * enough > size:  # the next tile would begin so near that there were many times as many
             remedy = "a larger INPUT.TILES.SIZE, and an overlap of it as long as the objects are, would show them whole"
         out.append(_finding("object-cut-by-tiles", NOTE, text, remedy, where, fit.split))
     return out

@@ -74,9 +74,10 @@ def test_objects_that_seams_cut_are_a_note_that_names_the_overlap(tmp_path: Path
     assert not check_tiles(tiles_of(tmp_path, [[45, 2, 30, 10]], (64, 200), "INPUT.TILES.OVERLAP", 30))
 
 
-def test_no_overlap_is_proposed_that_would_be_refused(tmp_path: Path) -> None:
-    """An object as long as a tile is, for which the overlap would have to be the tile."""
-    (found,) = check_tiles(tiles_of(tmp_path, [[45, 2, 64, 10]], (64, 200)))
+@pytest.mark.parametrize("side", [33, 64])
+def test_no_overlap_is_proposed_that_would_be_refused_or_take_very_many_tiles(tmp_path: Path, side: int) -> None:
+    """Of an object as long as a tile the overlap would have to be the tile, of another more than half of it."""
+    (found,) = check_tiles(tiles_of(tmp_path, [[45, 2, side, 10]], (64, 200)))
     assert found.code == "object-cut-by-tiles" and "a larger INPUT.TILES.SIZE" in found.remedy
 
 
