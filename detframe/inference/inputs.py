@@ -94,7 +94,8 @@ def expand(inputs: ImageLike | Iterable[ImageLike], keep_missing: bool = False) 
     Args:
         keep_missing: give a path behind which there is nothing as it is, for the reader to name.
     """
-    if isinstance(inputs, (str, Path, PIL.Image.Image, *_BYTES)) or getattr(inputs, "ndim", 0) == 3:
+    one = isinstance(inputs, (str, Path, PIL.Image.Image, *_BYTES))
+    if one or 0 < getattr(inputs, "ndim", 0) <= 3:  # a grey array too, whose rows are no images
         inputs = [cast(ImageLike, inputs)]
     if not isinstance(inputs, Iterable):
         raise InvalidTypeError(f"cannot predict on a {type(inputs).__name__}; {ACCEPTED}")
@@ -203,7 +204,7 @@ def check_pixels(image: Any, form: PixelForm = COLOURS) -> None:
     import torch
 
     known = image.dtype == torch.uint8 or image.is_floating_point() or (form.as_stored and image.dtype == torch.uint16)
-    if image.ndim != 3 or image.shape[0] != form.channels or not known:
+    if image.ndim != 3 or image.shape[0] != form.channels or 0 in image.shape or not known:
         raise InvalidValueError(f"got a tensor of shape {tuple(image.shape)} and type {image.dtype}; {_accepted(form)}")
 
 

@@ -248,11 +248,23 @@ def test_an_image_of_which_a_part_cannot_be_read_is_left_out_whole(monkeypatch, 
         spots.predict(tmp_path / "a.tif", tiles={"size": 50, "overlap": 25})
 
 
-@pytest.mark.parametrize("wrong", [np.zeros((70, 70), np.uint8), np.zeros((70, 70, 3)), torch.zeros(70, 70, 3)])
-def test_pixels_that_are_no_image_are_named_with_their_own_shape(wrong):
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize(
+    ("wrong", "shape"),
+    [
+        (np.zeros((70, 70), np.uint8), "70, 70"),
+        (np.zeros((70, 70, 3)), "70, 70, 3"),
+        (torch.zeros(70, 70, 3), "70, 70, 3"),
+        (torch.zeros(70, 70), "70, 70"),
+        (torch.zeros(3, 0, 70), "3, 0, 70"),
+        (np.zeros(70, np.uint8), "70,"),
+    ],
+)
+def test_pixels_that_are_no_image_are_named_with_their_own_shape(wrong, shape, alone):
     spots, _ = spotter()
-    with pytest.raises((ValueError, TypeError), match=r"70, 70"):
-        spots.predict([wrong], tiles=TILES)
+    for tiles in (TILES, False):
+        with pytest.raises((ValueError, TypeError), match=rf"of shape \({shape}\)"):
+            spots.predict(wrong if alone else [wrong], tiles=tiles)
 
 
 # ---------------------------------------------------------------------- without torch
