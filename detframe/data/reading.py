@@ -16,7 +16,7 @@ from detframe.data.images import as_tensor, load_image
 from detframe.data.ram_cache import RamCache
 from detframe.data.records import Record, Records
 from detframe.data.regions import load_region
-from detframe.data.scaled import Wanted, load_scaled
+from detframe.data.scaled import Wanted, is_read_in_bands, load_banded, load_scaled
 from detframe.errors import UserError
 from detframe.storage import fetch_ahead
 
@@ -61,12 +61,15 @@ def read_image(record: Record, wanted: Wanted | None = None, form: PixelForm = C
     """The image of a record, or the tile of one, (C, H, W) as `form` says; errors of `load_image`.
 
     Args:
-        wanted: as of `load_scaled`; None: the image as it is in the file, as a tile and stored channels are always.
+        wanted: as of `load_scaled`; None: the image as it is in the file, as a tile is always, and stored channels are
+            but for those of very large images.
     """
     tile, path = record.get("tile"), record["file_name"]
     size_hw = record.get("image_size_hw", record["size_hw"])
     if tile is not None and tile != (0, 0, size_hw[1], size_hw[0]):
         return as_tensor(load_region(path, tile, size_hw, form))
+    if wanted is not None and is_read_in_bands(path, size_hw):
+        return as_tensor(load_banded(path, wanted, size_hw, form))
     if wanted is None or form.as_stored:
         return load_image(path, size_hw, form)
     return as_tensor(load_scaled(path, wanted, size_hw))

@@ -41,18 +41,32 @@ def load_picture(path: str | Path) -> np.ndarray:
 def load_reduced(path: str | Path, longest: int, form: PixelForm = COLOURS) -> np.ndarray:
     """An image, made smaller by a whole factor so that no side is longer than `longest`: (h, w, C), as `load_region`.
 
-    A file that can be read by region is read in bands of rows, others as a whole. An image that is small enough comes
-    as it is.
+    An image that is small enough comes as it is.
+
+    Raises:
+        FileNotFoundError, PermissionError, OSError, ImageReadError: as `load_region`.
+    """
+    return load_divided(path, max(1, -(-max(region_size(path)) // longest)), form)
+
+
+def load_divided(path: str | Path, factor: int, form: PixelForm = COLOURS) -> np.ndarray:
+    """An image whose sides are shorter by a whole factor, rounded up: the means of its squares of so many pixels, the
+    last of a row or column filled up where the factor does not divide the side; (h, w, C), as `load_region`.
+
+    A file that can be read by region is read in bands of rows, others as a whole.
 
     Raises:
         FileNotFoundError, PermissionError, OSError, ImageReadError: as `load_region`.
     """
     height, width = region_size(path)
-    factor = max(1, -(-max(height, width) // longest))
     parts = []
     rows = max(1, _BAND_PIXELS // (width * factor)) * factor
     for top in range(0, height, rows):
         band = load_region(path, (0, top, width, min(top + rows, height)), form=form)
-        small = cv2.resize(band, (-(-width // factor), -(-len(band) // factor)), interpolation=cv2.INTER_AREA)
+        short = (-len(band) % factor, -width % factor)
+        if any(short):
+            band = np.pad(band, ((0, short[0]), (0, short[1]), (0, 0)), mode="edge")
+        small_wh = (band.shape[1] // factor, band.shape[0] // factor)
+        small = cv2.resize(band, small_wh, interpolation=cv2.INTER_AREA)
         parts.append(small.reshape(*small.shape[:2], band.shape[2]))  # OpenCV drops the axis of one channel
     return np.concatenate(parts)

@@ -1,5 +1,6 @@
 """JPEG files decoded small (INPUT.DECODE scaled): where an image is resized to half its sides or less, the decoder
-leaves out what would be averaged away, and gives 1/2, 1/4 or 1/8 of them in less time.
+leaves out what would be averaged away, and gives 1/2, 1/4 or 1/8 of them in less time. Files that can be read by region
+and have very many pixels are made as small while they are read, in little memory.
 
 Legend: f the factor, 1, 2, 4 or 8; (H, W) the size of the image in the file. Decoded small it has ceil(H / f) rows and
 ceil(W / f) columns, the last of which show the image only in part where f does not divide its side.
@@ -13,9 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from detframe.arrays.pixels import COLOURS, PixelForm
 from detframe.data.image_files import ImageReadError, read_image_bytes
 from detframe.data.image_headers import Header
 from detframe.data.images import decode_image, size_message
+from detframe.data.reduced import load_divided
+from detframe.data.regions import reads_regions, region_size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 SizeHW = tuple[int, int]
 Wanted = Callable[[SizeHW], SizeHW]  # from the size of an image to the largest to which it will be resized
 
+LARGE_PIXELS = 2**27  # 11,585 x 11,585: what has more is not read whole where that can be avoided
 _FACTORS = (8, 4, 2)
 
 
@@ -42,6 +47,28 @@ def load_scaled(path: str | Path, wanted: Wanted, expected_hw: SizeHW | None = N
     return pixels
 
 
+def is_read_in_bands(path: str | Path, size_hw: SizeHW) -> bool:
+    """Whether an image of that size is `load_banded`: it is large, and can be read by region."""
+    return size_hw[0] * size_hw[1] > LARGE_PIXELS and reads_regions(path)
+
+
+def load_banded(path: str | Path, wanted: Wanted, expected_hw: SizeHW, form: PixelForm = COLOURS) -> np.ndarray:
+    """`load_scaled` of an image that can be read by region, of which a few rows are in memory, as `form` says.
+
+    Raises:
+        FileNotFoundError, PermissionError, OSError, ImageReadError: as `load_region`.
+    """
+    size_hw = region_size(path)
+    if size_hw != tuple(expected_hw):
+        raise ImageReadError(size_message(path, size_hw, expected_hw))
+    enough = [factor for factor in _FACTORS if _is_enough(size_hw, wanted(size_hw), factor)]
+    return load_divided(path, max(enough, default=1), form)
+
+
+def _is_enough(size_hw: SizeHW, wanted_hw: SizeHW, factor: int) -> bool:
+    return all(-(-side // factor) >= wanted for side, wanted in zip(size_hw, wanted_hw, strict=True))
+
+
 def decode_scaled(data: bytes, path: str | Path, wanted: Wanted) -> tuple[np.ndarray, SizeHW]:
     """The content of an image file as `load_scaled` gives it, and the size of the image in the file, upright.
 
@@ -57,10 +84,9 @@ def _factor(header: Header, wanted_hw: SizeHW) -> int:
     if header.format != "JPEG" or header.bits != 8:
         return 1
     for factor in _FACTORS:
-        enough = all(-(-side // factor) >= wanted for side, wanted in zip(header.size_hw, wanted_hw, strict=True))
         whole = all(side % factor == 0 for side in header.stored_hw)
         # turned, a column that shows the image in part would be its first one, and all others would be moved
-        if enough and (whole or header.orientation == 1):
+        if _is_enough(header.size_hw, wanted_hw, factor) and (whole or header.orientation == 1):
             return factor
     return 1
 

@@ -15,6 +15,7 @@ from detframe.arrays.resize import resize_shape
 from detframe.arrays.tiles import tile_grid
 from detframe.config import ConfigNode
 from detframe.data.image_files import max_pixels
+from detframe.data.scaled import LARGE_PIXELS
 from detframe.evaluation.exported import FileModel
 from detframe.evaluation.loop import takes_paste_masks
 from detframe.evaluation.table import format_metric
@@ -128,6 +129,8 @@ def why_not(kind: str, cfg: ConfigNode, model: Any, sizes_hw: np.ndarray) -> str
     largest = tuple(int(side) for side in sizes_hw[sizes_hw.prod(1).argmax()])
     if largest[0] * largest[1] > max_pixels():
         return f"an image of {_size(largest)} is larger than DETFRAME_MAX_IMAGE_PIXELS allows"
+    if largest[0] * largest[1] > LARGE_PIXELS and (kind == EQUAL or cfg.TEST.AUG.ENABLED):
+        return f"all of an image of {_size(largest)} would have to be in memory"
     if kind == WHOLE:
         seen = resize_shape((largest[0], largest[1]), cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
     elif kind == EQUAL and cfg.TEST.AUG.ENABLED:

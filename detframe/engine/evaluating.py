@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from detframe.config import ConfigNode
 from detframe.data import Records, TestLoader, build_test_loader
+from detframe.data.scaled import LARGE_PIXELS
 from detframe.engine.batch_shapes import FullBatches
 from detframe.engine.comparing import EqualPixels, Watched, comparison_table, costs, why_not
 from detframe.engine.inputs import file_names
@@ -108,6 +109,8 @@ class TestSets:
             logger.warning("%s is not evaluated as whole images (%s): %s", name, kind, reason)
             return {}
         settings: list[tuple[str, Any]] = [("INPUT.TILES.SIZE", 0)]
+        if records.sizes_hw.prod(1).max() > LARGE_PIXELS:  # no such image is in memory, here no more than in tiles
+            settings.append(("INPUT.DECODE", "scaled"))
         if kind == WHOLE:
             seen, loader = _views(self.cfg.changed(settings), model, records)
             watched = seen = Watched(seen, spare=True)

@@ -11,7 +11,7 @@ from PIL import Image
 from detframe.arrays.pixels import picture_of
 from detframe.data import ImageReadError
 from detframe.data import reduced as reduced_module
-from detframe.data.reduced import load_picture, load_reduced
+from detframe.data.reduced import load_divided, load_picture, load_reduced
 
 
 def saved(path: Path, height: int, width: int) -> np.ndarray:
@@ -40,6 +40,17 @@ def test_sides_that_do_not_divide(
 ) -> None:
     saved(tmp_path / "a.tif", *size_hw)
     assert load_reduced(tmp_path / "a.tif", longest).shape == (*small_hw, 3)
+
+
+@pytest.mark.parametrize("band", [1, 300, 2**24])
+def test_the_last_square_of_a_row_or_column_is_filled_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, band: int
+) -> None:
+    monkeypatch.setattr(reduced_module, "_BAND_PIXELS", band)
+    image = saved(tmp_path / "a.tif", 29, 42)
+    filled = np.pad(image, ((0, 3), (0, 6), (0, 0)), mode="edge")
+    wanted = filled.reshape(4, 8, 6, 8, 3).mean((1, 3))
+    assert np.abs(load_divided(tmp_path / "a.tif", 8) - wanted).max() <= 1
 
 
 def test_a_small_image_comes_as_it_is(tmp_path: Path) -> None:

@@ -16,13 +16,16 @@ from torch import Generator, Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as transforms
 
+from detframe.arrays.pixels import PixelForm
 from detframe.arrays.resize import resize_image
 from detframe.config import ConfigNode, get_cfg
 from detframe.data import ImageReadError, Records, build_test_loader, build_train_loader, load_records
 from detframe.data.images import as_tensor, load_pixels
+from detframe.data.reading import read_image
 from detframe.data.scaled import decode_scaled, load_scaled, resize_pixels, shown_hw
 from detframe.data.transforms import Compose, HorizontalFlip, LargeScaleJitter, Resize, VerticalFlip
 from tests.data.sets import annotation, pixels, write_catalog, write_coco
+from tests.data.tiffs import write_tiff
 
 ON_AVX2 = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 
@@ -263,3 +266,32 @@ def test_faults_are_named_as_ever(records: Records) -> None:
     path.write_bytes(path.read_bytes()[:-3000])
     with pytest.raises(ImageReadError, match="truncated or damaged"):
         load_scaled(path, lambda _: (24, 32))
+
+
+@pytest.mark.parametrize("channels", [3, 5])
+@pytest.mark.parametrize(("wanted_hw", "factor"), [((1, 1), 8), ((30, 50), 4), ((31, 50), 2), ((119, 201), 1)])
+def test_a_large_file_that_is_read_by_region_is_made_small_in_bands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int, wanted_hw: tuple[int, int], factor: int
+) -> None:
+    monkeypatch.setattr("detframe.data.scaled.LARGE_PIXELS", 119 * 201 - 1)
+    monkeypatch.setattr("detframe.data.reduced._BAND_PIXELS", 5000)
+    image = np.random.default_rng(0).integers(0, 60_000, (119, 201, channels)).astype(np.uint16)
+    image = image.astype(np.uint8) if channels == 3 else image
+    path = write_tiff(tmp_path / "a.tif", image, tile=32)
+    record: Any = {"file_name": str(path), "size_hw": (119, 201)}
+    form = PixelForm(3) if channels == 3 else PixelForm(channels, as_stored=True)
+    found = read_image(record, lambda _: wanted_hw, form).permute(1, 2, 0).numpy()
+    rows, columns = -(-119 // factor), -(-201 // factor)
+    filled = np.pad(image, ((0, rows * factor - 119), (0, columns * factor - 201), (0, 0)), mode="edge")
+    blocks = filled.reshape(rows, factor, columns, factor, channels)
+    assert found.dtype == image.dtype
+    assert np.abs(found - blocks.mean((1, 3))).max() <= 1
+    monkeypatch.setattr("detframe.data.scaled.LARGE_PIXELS", 119 * 201)
+    assert np.array_equal(read_image(record, lambda _: wanted_hw, form).permute(1, 2, 0).numpy(), image)
+
+
+def test_a_large_file_of_another_size_than_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detframe.data.scaled.LARGE_PIXELS", 100)
+    path = write_tiff(tmp_path / "a.tif", np.zeros((20, 30, 3), np.uint8), rows=4)
+    with pytest.raises(ImageReadError, match=r"a\.tif is 30x20 pixels .* but the annotations say 20x30"):
+        read_image({"file_name": str(path), "size_hw": (30, 20)}, lambda _: (5, 5))  # type: ignore[typeddict-item]

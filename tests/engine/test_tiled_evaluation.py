@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from detframe.arrays.resize import resize_shape
+from detframe.data import reading
 from detframe.engine import launch
-from detframe.engine.comparing import equal_shape
+from detframe.engine.comparing import equal_shape, why_not
 from detframe.evaluation.exported import FileModel
 from tests.engine.tiles import SIZES, Spots, config, evaluated, on_a_rank, stable, write_squares
 from tests.inference.spots import SpotSession
@@ -107,6 +109,35 @@ def test_what_whole_images_take_too_much_memory_for_is_left_out(
     monkeypatch.setattr("detframe.engine.comparing.MOST_PIXELS", 1000)
     metrics, _ = evaluated(squares)
     assert metrics["bbox/AP"] == pytest.approx(100) and not [key for key in metrics if key.startswith("whole")]
+
+
+def test_no_large_image_is_read_whole_beside_its_tiles(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("DETFRAME_CACHE", str(tmp_path / "cache"))
+    squares, whole = write_squares(tmp_path, "tif"), []
+    for module in ("data.scaled", "engine.comparing", "engine.evaluating"):
+        monkeypatch.setattr(f"detframe.{module}.LARGE_PIXELS", 10_000)
+    for name in ("load_image", "load_scaled"):
+        monkeypatch.setattr(f"detframe.data.reading.{name}", _noting(whole, getattr(reading, name)))
+    overrides = ("INPUT.MIN_SIZE_TEST", 32, "INPUT.MAX_SIZE_TEST", 64)
+    model = Spots()
+    metrics, _ = evaluated(squares, *overrides, model=model)
+    assert {"1.tif", "3.tif"} >= set(whole)  # the others have more pixels
+    assert metrics["whole/pixels"] == sum(h * w for h, w in model.sizes[-5:]) / 5
+    assert model.sizes[-5:] == [resize_shape(size_hw, 32, 64) for size_hw in SIZES]
+    assert "whole_equal_pixels/pixels" not in metrics
+    assert "(whole_equal_pixels): all of an image of 210x150 pixels (width x height) would have to be" in caplog.text
+    views = config(squares, *overrides, "TEST.AUG.ENABLED", True)  # which take images as they are in the files
+    assert "would have to be in memory" in why_not("whole", views, model, np.array(SIZES))
+
+
+def _noting(names: list[str], read):
+    def noted(path, *args, **how):
+        names.append(Path(path).name)
+        return read(path, *args, **how)
+
+    return noted
 
 
 def test_images_that_cannot_be_read_are_missed(squares: Path, caplog: pytest.LogCaptureFixture):

@@ -68,7 +68,8 @@ INPUT = section(
         "exact": "every pixel, and then resized",
         "scaled": "at 1/2, 1/4 or 1/8 of the sides where that is still as large as the image is resized to at most: "
         "faster, with pixels that differ a little (docs/benchmarks.md); images cut into tiles or predicted in several "
-        "views (TEST.AUG), and other formats, are decoded exactly"}, resume=MEASURES),
+        "views (TEST.AUG), and other formats, are decoded exactly; but TIFF and .npy of more than 2^27 pixels are made "
+        "smaller while they are read"}, resume=MEASURES),
     TRANSFORMS=Key((), "What is done with a training image, in this order: names of detframe's own transforms, of "
         "torchvision.transforms.v2 as v2.Name and of Albumentations as albumentations.Name, each with arguments where "
         "needed (docs/augmentation.md); []: resizing, flips and colours as the other keys say", each=Entry()),
