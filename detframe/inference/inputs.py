@@ -94,8 +94,8 @@ def expand(inputs: ImageLike | Iterable[ImageLike], keep_missing: bool = False) 
     Args:
         keep_missing: give a path behind which there is nothing as it is, for the reader to name.
     """
-    one = isinstance(inputs, (str, Path, PIL.Image.Image, *_BYTES))
-    if one or 0 < getattr(inputs, "ndim", 0) <= 3:  # a grey array too, whose rows are no images
+    is_one = 0 < getattr(inputs, "ndim", 0) <= 3  # a grey array too, whose rows are no images
+    if isinstance(inputs, (str, Path, PIL.Image.Image, *_BYTES)) or is_one:
         inputs = [cast(ImageLike, inputs)]
     if not isinstance(inputs, Iterable):
         raise InvalidTypeError(f"cannot predict on a {type(inputs).__name__}; {ACCEPTED}")
