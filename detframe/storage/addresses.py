@@ -80,8 +80,12 @@ def place_of(text: str) -> Path:
     """The path that stands for an address which a user wrote; its secrets are kept for this process.
 
     Raises:
-        ValueError: credentials in the address of a store that takes them elsewhere. They are not shown.
+        ValueError: credentials in the address of a store that takes them elsewhere, which are not shown; no bucket.
     """
+    scheme, rest = split_address(text)
+    if scheme and not rest:
+        first = "host" if scheme in WEB else "bucket"
+        raise InvalidValueError(f"{scheme}:// names no {first}: an address is {scheme}://{first}/folder")
     return Path(public(text))
 
 

@@ -12,7 +12,7 @@ from detframe.data.folder import read_folder
 from detframe.engine.report_run import run_config
 from detframe.errors import InvalidValueError
 from detframe.inference.inputs import list_images, list_media
-from detframe.storage import refuse_address
+from detframe.storage import place_of, refuse_address
 
 ASKERS: list[Callable[[str], Any]] = [read_folder, list_images, list_media, lambda text: run_config(Path(text))]
 
@@ -28,6 +28,14 @@ def test_what_reads_this_machine_alone_says_so(ask: Callable[[str], Any], addres
 def test_schemes_of_any_kind_and_addresses_that_were_paths(address: str):
     with pytest.raises(InvalidValueError, match=rf"^{address.partition(':')[0]}://\w+/cells is an address"):
         refuse_address(Path(address), "download it")
+
+
+@pytest.mark.parametrize("address", ["s3://", "gs:///", "https://"])
+def test_an_address_that_ends_where_it_begins(address: str):
+    with pytest.raises(
+        InvalidValueError, match=rf"^{address.partition('/')[0]}// names no (bucket|host): an address is "
+    ):
+        place_of(address)
 
 
 @pytest.mark.parametrize("path", ["cells", "/data/cells", "C:/cells", "C:\\cells", "a:b", ""])
