@@ -112,9 +112,10 @@ def chosen_config(sets: Mapping[str, Records], overrides: Mapping[str, Any]) -> 
         overrides: values that win over every choice, by key.
     """
     from detframe.recipes.choices import choose, size_of
-    from detframe.recipes.facts import data_facts, facts_of_tiles
+    from detframe.recipes.facts import data_facts
     from detframe.recipes.machine import this_machine
     from detframe.recipes.plan import config_of
+    from detframe.recipes.tiles import facts_seen
     from detframe.recipes.weights import find_weights
     from detframe.recipes.wish import Wish
 
@@ -124,7 +125,7 @@ def chosen_config(sets: Mapping[str, Records], overrides: Mapping[str, Any]) -> 
     named = str(overrides.get("MODEL.WEIGHTS", "")) or ("none" if "MODEL.WEIGHTS" in overrides else "")
     rest = {key: value for key, value in overrides.items() if key != "MODEL.WEIGHTS"}
     wish = Wish(weights=find_weights(body, named, fetch=False), overrides=rest)
-    facts = facts_of_tiles(data_facts(train, val, len(train.missing)), rest, train, val)
+    facts = facts_seen(data_facts(train, val, len(train.missing)), wish, machine, train, val)
     return config_of(choose(facts, machine, wish))
 
 

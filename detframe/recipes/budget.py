@@ -7,7 +7,12 @@ times that were measured on this machine; a part of the time is kept in hand (`M
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from detframe.config import parse_duration
+from detframe.recipes.facts import DataFacts
+from detframe.recipes.machine import Machine
+from detframe.recipes.wish import Picks, Wish
 
 MARGIN = 0.05  # of the time left: the last steps are not always as fast as the first
 EVALUATION_SHARE = 0.12  # of the time left that evaluations on the way may take
@@ -15,6 +20,14 @@ MOST_EVALUATIONS = 8  # on the way and at the end
 FEWEST_STEPS = 10
 TOO_SHORT = "the fewest steps that make sense"  # how the reason of a length begins that takes more time than there is
 STEPS_BETWEEN = 50  # evaluations closer than this tell little
+
+IMAGES_SEEN = 12_000  # of a training without --minutes and --epochs, from weights of ImageNet
+EPOCHS = (12.0, 60.0)  # at least and at most, then
+SCRATCH_FACTOR = 3.0  # from random weights a training needs more
+MOST_EPOCHS = 100.0  # that --minutes is filled with: more overfit
+DEFAULT_MINUTES = {"cpu": 30.0, "gpu": 120.0}  # that a training without --minutes and --epochs may take
+COMPARISON = 1.25  # of an evaluation in tiles: whole images as usual, and once more with as many pixels as the tiles
+COMPARE = "INPUT.TILES.COMPARE"
 
 
 @dataclass(frozen=True)
@@ -93,3 +106,60 @@ def _every(steps: int, count: int) -> int:
     """The period at which an evaluation comes `count` times, the last one at the end; 0 is only at the end."""
     count = min(count, steps // STEPS_BETWEEN)
     return math.ceil(steps / count) if count > 1 else 0
+
+
+def choose_length(picks: Picks, facts: DataFacts, machine: Machine, batch: int, pace: Pace | None) -> Length:
+    """The length of the training, which an override of SOLVER.MAX_ITER states."""
+    if picks.is_given("SOLVER.MAX_ITER"):
+        steps = parse_duration(picks.get("SOLVER.MAX_ITER"), facts.images, batch)
+        found = by_epochs(steps * batch / facts.images, facts.images, batch, "")
+        length = Length(max(1, steps), found.evaluate_every, "")
+    else:
+        pace = _with_comparison(picks, facts, machine, pace)
+        length = _wanted_length(picks.wish, facts, machine, batch, pace)
+    picks.set("SOLVER.MAX_ITER", length.steps, length.reason)
+    why = (
+        "often enough to see the progress" if length.evaluate_every else "evaluations would take time from the training"
+    )
+    picks.set("TEST.EVAL_PERIOD", length.evaluate_every, why)
+    return length
+
+
+def _with_comparison(picks: Picks, facts: DataFacts, machine: Machine, pace: Pace | None) -> Pace | None:
+    """The pace with the time that tiles are compared with whole images in, or without where that takes too much."""
+    if pace is None or facts.views != "tiles" or not picks.get(COMPARE):
+        return pace
+    seconds = COMPARISON * facts.val_images * pace.image
+    minutes = picks.wish.minutes or _default_minutes(machine)
+    if picks.wish.epochs is None and seconds > EVALUATION_SHARE * 60 * minutes:
+        why = f"whole images beside tiles would take {seconds:.0f} s, too much of {minutes:g} minutes"
+        if not picks.set(COMPARE, False, why):
+            return pace
+    return replace(pace, start=pace.start + seconds)
+
+
+def _default_minutes(machine: Machine) -> float:
+    return DEFAULT_MINUTES["gpu" if machine.gpu else "cpu"]
+
+
+def _wanted_length(wish: Wish, facts: DataFacts, machine: Machine, batch: int, pace: Pace | None) -> Length:
+    if wish.epochs is not None:
+        return by_epochs(wish.epochs, facts.images, batch, ", as --epochs says")
+    epochs = default_epochs(facts.images, bool(wish.weights.value))
+    if pace is None:
+        return by_epochs(epochs, facts.images, batch, f", as {IMAGES_SEEN} images seen, or more, suffice")
+    if wish.minutes is None:
+        minutes = _default_minutes(machine)
+        why = f"{epochs:g} epochs of {facts.images} {facts.views}, as neither --minutes nor --epochs is given"
+        note = " (what a training takes at most that neither --minutes nor --epochs limits)"
+        return by_minutes(minutes, pace, facts.val_images, steps_of(epochs, facts.images, batch), why, note)
+    most = MOST_EPOCHS * (1 if wish.weights.value else SCRATCH_FACTOR)
+    why = f"{most:g} epochs of {facts.images} {facts.views}: more would overfit, though there were time"
+    return by_minutes(wish.minutes, pace, facts.val_images, steps_of(most, facts.images, batch), why)
+
+
+def default_epochs(images: int, has_weights: bool) -> float:
+    """Epochs of a training for which neither minutes nor epochs were named."""
+    low, high = EPOCHS
+    epochs = min(max(IMAGES_SEEN / images, low), high)
+    return float(f"{epochs * (1 if has_weights else SCRATCH_FACTOR):.2g}")

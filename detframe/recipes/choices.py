@@ -10,7 +10,7 @@ import numpy as np
 
 from detframe.config import parse_duration
 from detframe.errors import InvalidValueError
-from detframe.recipes.budget import Length, Pace, by_epochs, by_minutes, steps_of
+from detframe.recipes.budget import Length, Pace, choose_length
 from detframe.recipes.facts import DataFacts, resize_scales
 from detframe.recipes.flips import horizontal, vertical
 from detframe.recipes.geometry import anchors, canonical_size, input_size
@@ -70,11 +70,6 @@ SMOOTH_L1_BETA = 0.0  # plain L1: boxes become exact in few steps
 DETECTIONS = (100, 1.5)  # at least; times the most objects of an image
 MOST_DETECTIONS = 1000
 
-IMAGES_SEEN = 12_000  # of a training without --minutes and --epochs, from weights of ImageNet
-EPOCHS = (12.0, 60.0)  # at least and at most, then
-SCRATCH_FACTOR = 3.0  # from random weights a training needs more
-MOST_EPOCHS = 100.0  # that --minutes is filled with: more overfit
-DEFAULT_MINUTES = {"cpu": 30.0, "gpu": 120.0}  # that a training without --minutes and --epochs may take
 KEPT = 2  # training checkpoints: one to go on from, one in case it is damaged
 
 
@@ -102,7 +97,7 @@ def choose(facts: DataFacts, machine: Machine, wish: Wish, pace: Pace | None = N
         batch, rate, why = _on_base(picks, facts, machine)
     _detections(picks, facts)
     _data(picks, facts)
-    length = _length(picks, facts, machine, batch, pace)
+    length = choose_length(picks, facts, machine, batch, pace)
     _solver(picks, length, rate, why)
     return picks.all()
 
@@ -186,7 +181,9 @@ def _task(picks: Picks, channels: int) -> None:
 
 
 def _input(picks: Picks, facts: DataFacts, size: Size) -> None:
-    """Input size, and the anchors and regions that follow from it."""
+    """Tiles and input size, and the anchors and regions that follow from them."""
+    if facts.cut is not None:
+        picks.set(facts.cut.key, facts.cut.value, facts.cut.reason)
     chosen = input_size(facts, *size.shorter)
     shorter = max(picks.set("INPUT.MIN_SIZE_TRAIN", (chosen.shorter,), chosen.reason))
     aspect = chosen.longer / chosen.shorter
@@ -278,46 +275,7 @@ def _data(picks: Picks, facts: DataFacts) -> None:
         picks.set("DATALOADER.ON_ERROR", "skip", why)
 
 
-# ------------------------------------------------------------------------------------------------- length and solver
-def _length(picks: Picks, facts: DataFacts, machine: Machine, batch: int, pace: Pace | None) -> Length:
-    """The length of the training, which an override of SOLVER.MAX_ITER states."""
-    if picks.is_given("SOLVER.MAX_ITER"):
-        steps = parse_duration(picks.get("SOLVER.MAX_ITER"), facts.images, batch)
-        found = by_epochs(steps * batch / facts.images, facts.images, batch, "")
-        length = Length(max(1, steps), found.evaluate_every, "")
-    else:
-        length = _wanted_length(picks.wish, facts, machine, batch, pace)
-    picks.set("SOLVER.MAX_ITER", length.steps, length.reason)
-    why = (
-        "often enough to see the progress" if length.evaluate_every else "evaluations would take time from the training"
-    )
-    picks.set("TEST.EVAL_PERIOD", length.evaluate_every, why)
-    return length
-
-
-def _wanted_length(wish: Wish, facts: DataFacts, machine: Machine, batch: int, pace: Pace | None) -> Length:
-    if wish.epochs is not None:
-        return by_epochs(wish.epochs, facts.images, batch, ", as --epochs says")
-    epochs = default_epochs(facts.images, bool(wish.weights.value))
-    if pace is None:
-        return by_epochs(epochs, facts.images, batch, f", as {IMAGES_SEEN} images seen, or more, suffice")
-    if wish.minutes is None:
-        minutes = DEFAULT_MINUTES["gpu" if machine.gpu else "cpu"]
-        why = f"{epochs:g} epochs of {facts.images} {facts.views}, as neither --minutes nor --epochs is given"
-        note = " (what a training takes at most that neither --minutes nor --epochs limits)"
-        return by_minutes(minutes, pace, facts.val_images, steps_of(epochs, facts.images, batch), why, note)
-    most = MOST_EPOCHS * (1 if wish.weights.value else SCRATCH_FACTOR)
-    why = f"{most:g} epochs of {facts.images} {facts.views}: more would overfit, though there were time"
-    return by_minutes(wish.minutes, pace, facts.val_images, steps_of(most, facts.images, batch), why)
-
-
-def default_epochs(images: int, has_weights: bool) -> float:
-    """Epochs of a training for which neither minutes nor epochs were named."""
-    low, high = EPOCHS
-    epochs = min(max(IMAGES_SEEN / images, low), high)
-    return float(f"{epochs * (1 if has_weights else SCRATCH_FACTOR):.2g}")
-
-
+# ------------------------------------------------------------------------------------------------- solver
 def _solver(picks: Picks, length: Length, rate: float, why: str) -> None:
     """Rate, schedule and periods."""
     steps = length.steps

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from detframe.config import ConfigNode, get_cfg
-from detframe.data.repeats import images_per_epoch
-from detframe.data.tiles import TiledRecords, tiled
 from detframe.errors import InvalidValueError
+from detframe.recipes.wish import Choice
 
 FEWEST_OF_A_CLASS = 10  # objects; sizes of fewer say little
 MOST_OBJECTS = 200_000  # that are looked at, evenly spaced; quantiles need no more
@@ -35,6 +32,7 @@ class DataFacts:
         missing: images of the training set that the labels name and that do not exist.
         unusable: images of both sets that exist, and cannot be read or are not those that were annotated.
         views: what "images" are here: "images", or "tiles" of them.
+        cut: the choice of tiles, where they were not asked for.
     """
 
     classes: tuple[str, ...]
@@ -53,6 +51,7 @@ class DataFacts:
     missing: int = 0
     unusable: int = 0
     views: str = "images"
+    cut: Choice | None = None
 
     @property
     def images(self) -> int:
@@ -133,35 +132,3 @@ def data_facts(train: Any, val: Any, missing: int = 0, unusable: int = 0) -> Dat
         missing=missing,
         unusable=unusable,
     )
-
-
-def facts_of_tiles(
-    whole: DataFacts, overrides: Mapping[str, Any], train: Any, val: Any, base: ConfigNode | None = None
-) -> DataFacts:
-    """The facts of what a training sees of the images of `whole`: of tiles where INPUT.TILES asks for some.
-
-    Empty tiles count as far as an epoch has them. The most objects stay those of an image, since detections are merged;
-    what is up and down is told by images as well.
-
-    Args:
-        overrides: values by key.
-        train, val: the `detframe.data.Records` of `whole`.
-        base: the config that the overrides stand on; None: the default.
-
-    Raises:
-        ValueError: no object of a tile shows enough to be learnt.
-    """
-    cfg = (base if base is not None else get_cfg()).clone()
-    cfg.defrost()
-    cfg.merge_from_list([word for pair in overrides.items() for word in pair])
-    tiles = tiled(cfg, train)
-    if not isinstance(tiles, TiledRecords):
-        return whole
-    full = tiles.num_objects > 0
-    empty = np.flatnonzero(~full)[: max(0, images_per_epoch(cfg, tiles) - int(full.sum()))]
-    tiles = tiles.select(np.sort(np.concatenate([np.flatnonzero(full), empty])))
-    facts = data_facts(tiles, tiled(cfg, val), whole.missing, whole.unusable)
-    tops = tiles.tiles.windows[tiles.chosen, 1][facts.owners]
-    heights = train.sizes_hw[tiles.tiles.image[tiles.chosen], 0][facts.owners]
-    centres = (facts.centres_y * facts.sizes_hw[facts.owners, 0] + tops) / heights
-    return replace(facts, centres_y=centres, most_objects=whole.most_objects, views="tiles")

@@ -31,9 +31,10 @@ from detframe.errors import InvalidValueError, MissingFileError, UnknownNameErro
 from detframe.model_zoo import list_configs, short_names
 from detframe.recipes.budget import TOO_SHORT, Pace
 from detframe.recipes.choices import check_task, choose, size_of
-from detframe.recipes.facts import DataFacts, data_facts, facts_of_tiles
+from detframe.recipes.facts import DataFacts, data_facts
 from detframe.recipes.machine import Machine, this_machine
 from detframe.recipes.text import recipe_text
+from detframe.recipes.tiles import facts_seen
 from detframe.recipes.trial import DoesNotFit, Measure, measure
 from detframe.recipes.weights import find_weights
 from detframe.recipes.wish import NEEDS, SIZES, Choice, Wish
@@ -141,7 +142,7 @@ def make_plan(request: Request, measured: Measure = measure) -> Plan:
     if not wish.weights.value:
         remedy = wish.weights.remedy
         logger.warning("%s%s", wish.weights.reason, f". {remedy[0].upper()}{remedy[1:]}" if remedy else "")
-    seen = facts_of_tiles(facts, overrides, train, val, base)
+    seen = facts_seen(facts, wish, machine, train, val)
     wish, pace = _measured(request, seen, machine, wish, (train, val), measured)
     choices = [*_of_data(data, folder), *choose(seen, machine, wish, pace)]
     choices = _in_order(choices, base)
@@ -352,7 +353,9 @@ def _tell_choices(choices: Sequence[Choice], wish: Wish) -> None:
         sizes = picked["MODEL.RPN.ANCHOR_SIZES"].value
         shorter, longer = max(picked["INPUT.MIN_SIZE_TRAIN"].value), picked["INPUT.MAX_SIZE_TRAIN"].value
         body, span = picked["MODEL.BACKBONE.CONV_BODY"].value, (min(sizes[0]), max(sizes[-1]))
-        logger.info("  model %s, images of %s x %s, anchors from %g to %g", body, shorter, longer, *span)
+        cut = picked.get("INPUT.TILES.SIZE")
+        what = f"tiles of {cut.value} pixels as" if cut and cut.value else "images of"
+        logger.info("  model %s, %s %s x %s, anchors from %g to %g", body, what, shorter, longer, *span)
     else:
         logger.info("  model of %s", wish.base_name)
     logger.info("  weights: %s", picked["MODEL.WEIGHTS"].value or "random")

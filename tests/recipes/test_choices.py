@@ -11,8 +11,8 @@ import pytest
 
 from detframe.config import get_cfg, read_config, validate
 from detframe.errors import InvalidValueError
-from detframe.recipes.budget import Pace
-from detframe.recipes.choices import MODELS, choose, default_epochs, size_of
+from detframe.recipes.budget import Pace, default_epochs
+from detframe.recipes.choices import MODELS, choose, size_of
 from detframe.recipes.machine import GIGABYTE, Machine
 from detframe.recipes.weights import FoundWeights
 from detframe.recipes.wish import GIVEN
