@@ -90,8 +90,8 @@ def photographs(side: float, spread: float = 1.01, **others):
     [
         (10, 224),  # enlarged twice, no more: 448 pixels for 224
         (20, 448),
-        (40, 896),  # 40 pixels of 896 are 20 of 448
-        (60, 0),  # whole images show 14
+        (30, 672),  # 30 pixels of 672 are 20 of 448
+        (40, 0),  # whole images show 9
         (300, 0),
     ],
 )
@@ -101,8 +101,8 @@ def test_images_are_cut_where_resizing_makes_objects_too_small(side: float, size
 
 
 def test_a_larger_input_needs_no_tiles():
-    assert chosen_tiles(photographs(40), 192, 448).value == 896
-    assert chosen_tiles(photographs(40), 480, 800) is None  # 40 pixels become 17
+    assert chosen_tiles(photographs(30), 192, 448).value == 672
+    assert chosen_tiles(photographs(30), 480, 800) is None  # 30 pixels become 13
 
 
 def test_tiles_hold_the_largest_object_or_images_stay_whole():
@@ -119,8 +119,8 @@ def test_small_images_are_not_cut():
 
 
 def test_the_reason_says_what_whole_images_would_show():
-    assert chosen_tiles(photographs(40), 192, 448).reason == (
-        "in whole images, at 448 pixels, the usual object of the smallest class has 9, and in tiles of 896 pixels of "
+    assert chosen_tiles(photographs(30), 192, 448).reason == (
+        "in whole images, at 448 pixels, the usual object of the smallest class has 7, and in tiles of 672 pixels of "
         "the file up to 20; 0 leaves images whole"
     )
 
