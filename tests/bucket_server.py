@@ -175,6 +175,8 @@ class Cable:
     delay: float = 0.0  # seconds that a request takes to the server
     _whole: bool = True
     _open: list[socket.socket] = field(default_factory=list)
+    _carriers: list[threading.Thread] = field(default_factory=list)
+    _removed: threading.Event = field(default_factory=threading.Event)
 
     @property
     def endpoint(self) -> str:
@@ -198,13 +200,28 @@ class Cable:
         far = socket.create_connection(("127.0.0.1", self.target))
         self._open += [near, far]
         drops = self.drop_every and self.connections % self.drop_every == 0
-        threading.Thread(target=self.pump, args=(near, far, -1, self.delay), daemon=True).start()
-        threading.Thread(target=self.pump, args=(far, near, 700 if drops else -1), daemon=True).start()
+        carrier = threading.Thread(target=self._carry, args=(near, far, 700 if drops else -1), daemon=True)
+        carrier.start()
+        self._carriers.append(carrier)
 
-    def pump(self, source: socket.socket, sink: socket.socket, most: int, delay: float = 0.0) -> None:
+    def remove(self) -> None:
+        """Cut, and wait until nothing of the cable runs any more."""
+        self.cut()
+        self._removed.set()
+        for carrier in self._carriers:
+            carrier.join()
+
+    def _carry(self, near: socket.socket, far: socket.socket, most: int) -> None:
+        with near, far:  # closed after both ways have ended: the number of a closed socket may be another's soon
+            back = threading.Thread(target=self._pump, args=(far, near, most), daemon=True)
+            back.start()
+            self._pump(near, far, -1, self.delay)
+            back.join()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, most: int, delay: float = 0.0) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                time.sleep(delay)
+                self._removed.wait(delay)
                 sink.sendall(data if most < 0 else data[:most])
                 most = most - len(data) if most > len(data) else -1 if most < 0 else 0
                 if most == 0:
@@ -212,7 +229,6 @@ class Cable:
         for sock in (source, sink):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
 
 
 @contextlib.contextmanager
@@ -226,9 +242,11 @@ def cable_to(endpoint: str) -> Iterator[Cable]:
                 while True:
                     cable.take(server.accept()[0])
 
-        threading.Thread(target=serve, daemon=True).start()
+        serving = threading.Thread(target=serve, daemon=True)
+        serving.start()
         try:
             yield cable
         finally:
             server.shutdown(socket.SHUT_RDWR)
-            cable.cut()
+            serving.join()  # it may be taking a connection
+            cable.remove()

@@ -1,7 +1,9 @@
 """A program that trains finds everything afterwards as it was, and the same result again."""
 
+import contextlib
 import gc
 import logging
+import multiprocessing
 import os
 import random
 import signal
@@ -9,6 +11,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections import Counter
 
 import cv2
 import numpy as np
@@ -33,9 +36,9 @@ def surroundings():
         "root": (list(logging.root.handlers), logging.root.level, logging.root.manager.disable),
         "warnings": (list(warnings.filters), warnings.showwarning),
         "hooks": (sys.excepthook, threading.excepthook, sys.stdout, sys.stderr),
-        "threads": {thread.name for thread in threading.enumerate()},
-        "children": [thread.name for thread in __import__("multiprocessing").active_children()],
-        "files": sorted(os.readlink(f"/proc/self/fd/{fd}") for fd in open_files()),
+        "threads": Counter(thread.name for thread in threading.enumerate()),
+        "children": Counter(process.name for process in multiprocessing.active_children()),
+        "files": open_files(),
         "signals": {number: signal.getsignal(number) for number in signal.valid_signals()},
         "alarm": signal.set_wakeup_fd(-1),
         "torch": (
@@ -52,14 +55,11 @@ def surroundings():
     }
 
 
-def open_files():
-    out = []
+def open_files() -> Counter[str]:
+    out = Counter()
     for fd in os.listdir("/proc/self/fd"):
-        try:
-            os.readlink(f"/proc/self/fd/{fd}")
-        except FileNotFoundError:  # the one that listed them
-            continue
-        out.append(fd)
+        with contextlib.suppress(FileNotFoundError):  # the one that listed them, and what another thread closed
+            out[os.readlink(f"/proc/self/fd/{fd}")] += 1
     return out
 
 
@@ -69,6 +69,8 @@ def check_equal(before, after):
             assert {key: after[what].get(key) for key in value} == value, what
             new = {key: value for key, value in after[what].items() if key not in before[what]}
             assert what != "environment" or not new, new
+        elif isinstance(value, Counter):  # what others left may end meanwhile
+            assert not after[what] - value, what
         else:
             assert after[what] == value, what
 
