@@ -137,9 +137,21 @@ def _run(args: argparse.Namespace) -> int:
         args.weights, args.opts = without_overrides(args.weights, args.opts)
     cfg = load_config(args)
     file = file_to_write(args.json, "--json") if args.json else None
-    if args.weights:
-        args.batch = args.batch or 1
-        return _written({"machine": machine(), **benchmark_weights(args, cfg)}, file)
+    results = _of_weights(args, cfg) if args.weights else _of_what(args, cfg)
+    if file is not None:
+        write_json(file, results, indent=1)
+    return 0
+
+
+def _of_weights(args: argparse.Namespace, cfg: ConfigNode) -> dict[str, Any]:
+    args.batch = args.batch or 1
+    return {"machine": machine(), **benchmark_weights(args, cfg)}
+
+
+def _of_what(args: argparse.Namespace, cfg: ConfigNode) -> dict[str, Any]:
+    """What --what names, one after another."""
+    import torch
+
     small = set(args.what) <= {"ops", "roofline"}
     args.size, args.batch = args.size or ([320, 416] if small else [480, 640]), args.batch or 2
     results: dict[str, Any] = {"machine": machine(), "size_hw": args.size, "batch": args.batch, "rounds": args.rounds}
@@ -163,13 +175,7 @@ def _run(args: argparse.Namespace) -> int:
         results["evaluation"] = benchmark_evaluation(
             args.images or 500, lambda steps: interleave(steps, args.rounds, cpu)
         )
-    return _written(results, file)
-
-
-def _written(results: dict[str, Any], file: Path | None) -> int:
-    if file is not None:
-        write_json(file, results, indent=1)
-    return 0
+    return results
 
 
 def _folding(args: argparse.Namespace, cfg: ConfigNode) -> dict[str, Any]:

@@ -37,7 +37,7 @@ _IN_PLACE_OF_A_LIST = (
     "SATURATION",
     "HUE",
 )
-_THRESHOLDS = {"AnchorRPN": "MODEL.RPN", "RetinaNet": "MODEL.RETINANET"}  # where those of "iou" stand
+_ON_ANCHORS = {"AnchorRPN": "MODEL.RPN", "RetinaNet": "MODEL.RETINANET"}  # where their anchors and thresholds stand
 _ASSIGNMENT = {"ATSS": "atss", "NWD": "nwd", "RFLA": "rfla"}  # whose parameters begin so
 _SCHEDULES = {  # what keys of other schedules begin with, of which some were there before and stand in many configs
     "step": ("POLYNOMIAL_", "ONE_CYCLE_"),
@@ -54,7 +54,8 @@ _OF_LOSSES = {  # keys of MODEL.ROI_BOX_HEAD that one of its CLS_LOSS reads
 _OF_EXTENDED_HEADS = ("SEPARATE_HEAD", "ROI_ASSIGNMENT", "DUPLICATE_UP_TO")  # keys of MODEL.EFPN, as all of these
 _OF_CROPS = ("CROP_SIZE", "CROP_MARGIN")
 _OF_BLOCKS = ("CONTENT_BLOCKS", "TEXTURE_BLOCKS")
-_OF_EXTRACTORS = {"residual": ("ATTENTION.",), "pointwise": ("ATTENTION.", *_OF_BLOCKS), "swin": ("ATTENTION.HAT_",)}
+_OF_TRANSFER = ("WIDTH", "UPSAMPLE", *_OF_BLOCKS, "ATTENTION.")
+_OF_EXTRACTORS = {"residual": ("ATTENTION.",), "pointwise": _OF_TRANSFER, "swin": ("ATTENTION.HAT_",)}
 _BY_DISTANCE = (
     "MODEL.RPN.BOX_LOSS_TYPE",
     "MODEL.RPN.NMS_METRIC",
@@ -68,10 +69,24 @@ _BY_DISTANCE = (
 )
 
 
+_LAID_OVER = {  # what a config sets that others are laid over, by the keys with which these do without it
+    "MODEL.EFPN.WIDTH": ("MODEL.EFPN.TRANSFER", "MODEL.EFPN.EXTRACTOR"),
+    "MODEL.RPN.ANCHOR_SIZES": ("MODEL.RPN.ASSIGNER",),
+    "MODEL.RPN.ASPECT_RATIOS": ("MODEL.RPN.ASSIGNER",),
+    "MODEL.RETINANET.ANCHOR_SIZES": ("MODEL.RPN.ASSIGNER",),
+    "MODEL.RETINANET.ASPECT_RATIOS": ("MODEL.RPN.ASSIGNER",),
+}
+
+
 def without_effect(cfg: ConfigNode) -> Iterator[str]:
-    """A sentence for each reason why keys that are not as by default change nothing; of those for small objects."""
-    for keys, reason in idle_keys(cfg):
-        yield f"{', '.join(keys)} {'has' if len(keys) == 1 else 'have'} no effect: {reason}"
+    """A sentence for each reason why keys that are not as by default change nothing.
+
+    Not of those that every config of a kind sets, where another one, laid over it, does without them.
+    """
+    for idle, reason in idle_keys(cfg):
+        keys = [key for key in idle if not any(cfg.overlaid(key, by) for by in _LAID_OVER.get(key, ()))]
+        if keys:
+            yield f"{', '.join(keys)} {'has' if len(keys) == 1 else 'have'} no effect: {reason}"
 
 
 def idle_keys(cfg: ConfigNode) -> Iterator[Idle]:
@@ -169,11 +184,15 @@ def _overlap(cfg: ConfigNode, set_keys: list[str]) -> Iterator[Idle]:
     if kind == "iou":
         return
     unread = [f"MODEL.FCOS.{key}" for key in _PLACES] if name == "FCOS" else []
-    if name in _THRESHOLDS:
-        unread = [f"{_THRESHOLDS[name]}.{bound}_IOU_THRESHOLD" for bound in ("FG", "BG")]
+    if name in _ON_ANCHORS:
+        unread = [f"{_ON_ANCHORS[name]}.{bound}_IOU_THRESHOLD" for bound in ("FG", "BG")]
     keys = [key for key in set_keys if key in unread]
     if keys:
         yield keys, f"MODEL.RPN.ASSIGNER is {kind!r}, which ranks {'locations' if name == 'FCOS' else 'anchors'}"
+    shapes = [f"{_ON_ANCHORS.get(name)}.{key}" for key in ("ANCHOR_SIZES", "ASPECT_RATIOS")] if kind == "rfla" else []
+    keys = [key for key in set_keys if key in shapes]
+    if keys:
+        yield keys, "MODEL.RPN.ASSIGNER is 'rfla', whose receptive fields are the anchors"
 
 
 def _losses(cfg: ConfigNode, set_keys: list[str]) -> Iterator[Idle]:
@@ -216,8 +235,7 @@ def _extended(cfg: ConfigNode, set_keys: list[str]) -> Iterator[Idle]:
 
 
 def _unread_of_transfer(efpn: ConfigNode) -> tuple[tuple[str, ...], str]:
-    """What keys of the texture transfer begin with that its kind does not read, and why. WIDTH is not among them: with
-    "plain" and "pointwise" it comes most often from the config that these are laid over."""
+    """What keys of the texture transfer begin with that its kind does not read, and why."""
     if efpn.TRANSFER == "plain":
-        return (*_OF_BLOCKS, "SKIP", "ATTENTION."), "MODEL.EFPN.TRANSFER is 'plain'"
+        return (*_OF_TRANSFER, "EXTRACTOR", "SKIP"), "MODEL.EFPN.TRANSFER is 'plain'"
     return _OF_EXTRACTORS.get(efpn.EXTRACTOR, ()), f"MODEL.EFPN.EXTRACTOR is {efpn.EXTRACTOR!r}"

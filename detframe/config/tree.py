@@ -271,7 +271,9 @@ class ConfigNode(CfgNode):
             node[last] = value
         except ValueError as error:
             raise InvalidValueError(f"{error} ({where})") from None
-        self.__dict__["_sources"][key] = where
+        sources = self.__dict__["_sources"]
+        sources.pop(key, None)  # so that their order is that in which keys were last set
+        sources[key] = where
 
     def at(self, key: str) -> Any:
         """The value or the section of a dotted key.
@@ -289,6 +291,14 @@ class ConfigNode(CfgNode):
     def source(self, key: str) -> str:
         """Where the value of a key was last set from: "path.yaml:12", "an override" or "the default"."""
         return self.__dict__["_sources"].get(key, "the default")
+
+    def overlaid(self, key: str, by: str) -> bool:
+        """Whether `by` was set later than `key`, and in another file or by an override."""
+        sources: dict[str, str] = self.__dict__["_sources"]
+        if key not in sources or by not in sources or _place(sources[key]) == _place(sources[by]):
+            return False
+        order = list(sources)
+        return order.index(key) < order.index(by)
 
     # ------------------------------------------------------------------ output
     def to_dict(self) -> dict[str, Any]:
@@ -317,6 +327,11 @@ class ConfigNode(CfgNode):
         for key, _, where in self.__dict__["_waiting"]:
             raise _unknown_anywhere(self, key, where)
         return write_yaml(self.to_dict(), **kwargs)
+
+
+def _place(source: str) -> str:
+    """The file of "path.yaml:12"; an override is a place of its own."""
+    return source.rpartition(":")[0] or source
 
 
 def _add_missing(node: ConfigNode, section: Section) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any, cast
@@ -93,29 +93,31 @@ class TrainDataset(ImageReader):
         return Sample(None, {}, failures)
 
     def _read(self, draw: Draw, failures: list[Failure]) -> tuple[Tensor, Target]:
-        *_, last = self._stages(draw, failures)
-        target: Any = {**last.target, "seed": self._seed(draw, 1)}
+        seed = self._seeds(draw)
+        *_, last = self._stages(draw, seed, failures)
+        target: Any = {**last.target, "seed": seed(1)}
         size_hw = (last.image.shape[-2], last.image.shape[-1])
         return self.sent(last.image), checked_target(target, self.num_classes, size_hw)
 
     def stages(self, position: int) -> Iterator[Stage]:
         """The sample at a position as it is read, and after each transform that happens."""
-        return self._stages(self.sampler.draw(position), [])
+        draw = self.sampler.draw(position)
+        return self._stages(draw, self._seeds(draw), [])
 
-    def _stages(self, draw: Draw, failures: list[Failure]) -> Iterator[Stage]:
-        read, others = self._as_read(draw.record, self._seed(draw, 0)), partial(self._drawn, failures)
+    def _stages(self, draw: Draw, seed: Callable[[int], int], failures: list[Failure]) -> Iterator[Stage]:
+        read, others = self._as_read(draw.record, seed(0)), partial(self._drawn, failures)
         for stage in self.transforms.stages(Given(*read, others, draw.position)):
             yield stage
         if self.copy_paste > 0:
-            generator = torch.Generator().manual_seed(self._seed(draw, 2))
+            generator = torch.Generator().manual_seed(seed(2))
             if float(torch.rand((), generator=generator)) < self.copy_paste:
-                pasted = self._pasted(stage.image, stage.target, self._seed(draw, 3), generator, failures)
+                pasted = self._pasted(stage.image, stage.target, seed(3), generator, failures)
                 yield Stage("COPY_PASTE_PROB", *pasted)
 
-    def _seed(self, draw: Draw, purpose: int) -> int:
-        """See `sample_seed`."""
+    def _seeds(self, draw: Draw) -> Callable[[int], int]:
+        """The seed of each purpose; see `sample_seed`."""
         key = self.records.sample_key(draw.record)
-        return sample_seed(self.sampler.seed, draw.epoch, key, draw.turn, purpose)
+        return partial(sample_seed, self.sampler.seed, draw.epoch, key, draw.turn)
 
     def _pasted(
         self, image: Tensor, target: Target, seed: int, generator: torch.Generator, failures: list[Failure]

@@ -29,6 +29,7 @@ Progress = Callable[[int, int], None]
 
 _IMAGES_AHEAD = 2  # that are decoded before the one in work is done
 _LOG_SECONDS = 10.0
+_OF_TRAINING = ("MIN_VISIBLE", "MAX_EMPTY", "COMPARE")  # keys of INPUT.TILES that no prediction reads
 
 
 class Tiling(NamedTuple):
@@ -81,10 +82,18 @@ def _checked(own: Mapping[str, Any], changes: Mapping[str, Any], source: str) ->
     for key in changes:
         if key not in known:
             raise UnknownNameError(f"tiles: there is no {key!r} in INPUT.TILES; {nearest(key, list(known))}")
-    settings, own_size = {**own, **changes}, own.get("SIZE", 0)
-    cfg = get_cfg().changed([(f"INPUT.TILES.{key}", value) for key, value in settings.items() if key in known])
+    own_size = own.get("SIZE", 0)
+    before = get_cfg().changed([(f"INPUT.TILES.{key}", value) for key, value in own.items() if key in known])
+    cfg = before.changed([(f"INPUT.TILES.{key}", value) for key, value in changes.items()])
     validate(cfg)
     keys = cfg.INPUT.TILES
+    idle = [key for key in changes if key in _OF_TRAINING and keys[key] != before.INPUT.TILES[key]]
+    if idle:
+        raise InvalidValueError(
+            f"tiles: {', '.join(idle)} {'says' if len(idle) == 1 else 'say'} what is trained and scored, and "
+            "nothing of how images are predicted; leave it out (SIZE, OVERLAP, WHOLE_IMAGE_TOO, MERGE and MERGE_THRESH "
+            "do)"
+        )
     if keys.SIZE == 0 and own_size:
         raise InvalidValueError(
             f"tiles: SIZE is a side in pixels above 0, not 0; {source} was trained on tiles of {own_size} pixels, "

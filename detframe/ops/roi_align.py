@@ -54,7 +54,12 @@ _AWAY = -1e4
 
 
 def roi_align_everywhere(features: Sequence[Tensor], strides: Sequence[int], rois: RoIs) -> Tensor:
-    """`roi_align_by_level` with a number of RoIs a level that no value decides: those of other levels pool zeros."""
+    """`roi_align_by_level` with a number of RoIs a level that no value decides: those of other levels pool zeros.
+
+    A graph that is compiled for a CPU holds one operator for all levels in their place.
+    """
+    if features[0].device.type == "cpu" and torch.compiler.is_compiling():
+        return pool_as_bags(features, strides, rois)
     image = rois.image_index[:, None].to(features[0].dtype)
     pooled: Any = 0
     for i, (feature, stride) in enumerate(zip(features, strides, strict=True)):

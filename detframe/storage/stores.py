@@ -64,7 +64,7 @@ def fetch(address: str, path: Path, patience: float | None = None, size: int = -
     limits = iter(seconds_for(size) * (2**tries if size < 0 else 1) for tries in itertools.count())
 
     def act() -> None:
-        ask(address, "get_file", _named(address), str(path), seconds=min(next(limits), LARGE_SECONDS))
+        ask(address, "get_file", private(address), str(path), seconds=min(next(limits), LARGE_SECONDS))
 
     persistently(address, act, patience)
 
@@ -77,7 +77,7 @@ def fetch_part(address: str, start: int, size: int, patience: float | None = Non
     """
 
     def act() -> bytes:
-        data = ask(address, "cat_file", _named(address), seconds=seconds_for(size), start=start, end=start + size)
+        data = ask(address, "cat_file", private(address), seconds=seconds_for(size), start=start, end=start + size)
         if len(data) > size:
             raise InvalidValueError(
                 f"{address}: the server sends the whole file where a part is asked for; shards need one that knows "
@@ -97,7 +97,7 @@ def facts_of(address: str, patience: float | None = None) -> Facts:
 
     def act() -> Facts:
         try:
-            return _facts(ask(address, "info", _named(address)))
+            return _facts(ask(address, "info", private(address)))
         except FileNotFoundError:
             _check_bucket(address)
             raise
@@ -123,11 +123,11 @@ def objects_below(address: str, deep: bool = True) -> dict[str, Facts]:
         )
 
     def act() -> dict[str, Facts]:
-        found = ask(address, "find", _named(address), seconds=LARGE_SECONDS, maxdepth=None if deep else 1, detail=True)
+        found = ask(address, "find", private(address), seconds=LARGE_SECONDS, maxdepth=None if deep else 1, detail=True)
         if not found:
             _check_bucket(address)
             raise MissingFileError(f"{address} does not exist, or nothing is in it")
-        start = len(str(client_of(address)._strip_protocol(_named(address))).rstrip("/")) + 1
+        start = len(str(client_of(address)._strip_protocol(private(address))).rstrip("/")) + 1
         return {name[start:]: _facts(info) for name, info in found.items() if info["type"] == "file" and name[start:]}
 
     return persistently(address, act)
@@ -247,11 +247,6 @@ def _options(scheme: str) -> dict[str, Any]:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_READ_SECONDS)
         options["client_kwargs"] = {"timeout": timeout, "trust_env": True}
     return options
-
-
-def _named(address: str) -> str:
-    """An address as the client takes it."""
-    return private(address)
 
 
 def _facts(info: dict[str, Any]) -> Facts:

@@ -54,6 +54,22 @@ IDLE = {
         (*EXTENDED, "MODEL.EFPN.EXTRACTOR", "pointwise", "MODEL.EFPN.CONTENT_BLOCKS", 2),
         "MODEL.EFPN.CONTENT_BLOCKS has no effect: MODEL.EFPN.EXTRACTOR is 'pointwise'",
     ),
+    "nothing inside": (
+        (*EXTENDED, "MODEL.EFPN.TRANSFER", "plain", "MODEL.EFPN.WIDTH", 64, "MODEL.EFPN.UPSAMPLE", "nearest"),
+        "MODEL.EFPN.WIDTH, MODEL.EFPN.UPSAMPLE have no effect: MODEL.EFPN.TRANSFER is 'plain'",
+    ),
+    "widths of its own": (
+        (*EXTENDED, "MODEL.EFPN.EXTRACTOR", "pointwise", "MODEL.EFPN.WIDTH", 64),
+        "MODEL.EFPN.WIDTH has no effect: MODEL.EFPN.EXTRACTOR is 'pointwise'",
+    ),
+    "fields for anchors": (
+        ("MODEL.RPN.ASSIGNER", "rfla", "MODEL.RPN.ANCHOR_SIZES", ((8,),), "MODEL.RPN.ASPECT_RATIOS", (1.0,)),
+        "ANCHOR_SIZES, MODEL.RPN.ASPECT_RATIOS have no effect: MODEL.RPN.ASSIGNER is 'rfla', whose receptive fields",
+    ),
+    "fields for anchors of RetinaNet": (
+        (*DENSE, "RetinaNet", "MODEL.RPN.ASSIGNER", "rfla", "MODEL.RETINANET.ANCHOR_SIZES", ((8,),)),
+        "MODEL.RETINANET.ANCHOR_SIZES has no effect: MODEL.RPN.ASSIGNER is 'rfla', whose receptive fields",
+    ),
     "no attention": (
         (*EXTENDED, "MODEL.EFPN.ATTENTION.HEADS", 2),
         "MODEL.EFPN.ATTENTION.HEADS has no effect: MODEL.EFPN.EXTRACTOR is 'residual'",
@@ -135,3 +151,20 @@ def test_a_default_stays_one_when_durations_are_resolved():
     """Else a run is warned of a key that nobody has set, as of a default in epochs."""
     resolved = resolve_durations(get_cfg(), num_images=123)
     assert [key for key, statement, value in resolved.statements() if value != statement.default] == []
+
+
+def test_a_config_laid_over_another_is_not_told_of_what_that_one_is_for(tmp_path):
+    (tmp_path / "base.yaml").write_text("MODEL:\n  RPN:\n    ANCHOR_SIZES: [[8], [16], [32], [64], [128]]\n")
+    (tmp_path / "fields.yaml").write_text("_BASE_: base.yaml\nMODEL:\n  RPN:\n    ASSIGNER: rfla\n")
+    (tmp_path / "wrong.yaml").write_text("_BASE_: fields.yaml\nMODEL:\n  RPN:\n    ANCHOR_SIZES: [[8]]\n")
+    assert list(without_effect(_of_file(tmp_path / "fields.yaml"))) == []
+    assert list(without_effect(_of_file(tmp_path / "base.yaml", "MODEL.RPN.ASSIGNER", "rfla"))) == []
+    for cfg in (_of_file(tmp_path / "wrong.yaml"), _of_file(tmp_path / "fields.yaml", "MODEL.RPN.ANCHOR_SIZES", [[8]])):
+        assert [line.split()[0] for line in without_effect(cfg)] == ["MODEL.RPN.ANCHOR_SIZES"]
+
+
+def _of_file(path, *overrides):
+    cfg = get_cfg()
+    cfg.merge_from_file(path)
+    cfg.merge_from_list(overrides)
+    return cfg

@@ -172,6 +172,7 @@ def test_a_detector_that_was_trained_on_tiles_predicts_in_tiles_and_says_so_once
         ({"size": 64, "overlap": 64}, ValueError, "INPUT.TILES.OVERLAP"),
         ({"size": 64, "merge": "wbf"}, ValueError, "INPUT.TILES.MERGE"),
         ({"size": 64, "overlapp": 0.1}, KeyError, "no 'OVERLAPP' in INPUT.TILES.*OVERLAP"),
+        ({"size": 64, "min_visible": "0.5"}, ValueError, "MIN_VISIBLE says what is trained and scored.*leave it out"),
         ("512", TypeError, "tiles must be a side in pixels, True, False, None, or a dict as .* not '512'"),
         (512.0, TypeError, "tiles must be a side"),
     ],
@@ -182,6 +183,14 @@ def test_tiles_that_there_are_not(tiles, error, message):
         with pytest.raises(error, match=message):
             ask(tiles=tiles)
     assert not session.batches
+
+
+def test_the_tiles_of_a_training_can_be_given_whole():
+    image = drawn(0, 150, 210, 30, 30)
+    spots, session = spotter()
+    (found,) = spots.predict(image, tiles=get_cfg().changed([("INPUT.TILES.SIZE", 64)]).INPUT.TILES)
+    assert boxes(found) == wanted(image)
+    assert session.batches[-1][2:] == (64, 64)
 
 
 @pytest.mark.parametrize("tiles", [0, {"size": 0}])

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import TypeVar
 
 import pytest
 
 from detframe.storage import addresses, forget, reading, settings, stores
 from tests.bucket_server import Cable, Store, cable_to, google_server, make_bucket, make_google_bucket, s3_server
-from tests.hub_server import Hub, hub_server
+from tests.hub_server import hub_server
+
+T = TypeVar("T")
 
 EVERY_BUCKET = pytest.mark.parametrize("bucket", ["s3", "gs"], indirect=True)
 """Runs a test with a bucket of each kind; without it, `bucket` is one of S3's."""
@@ -31,27 +35,22 @@ def _own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     stores._clients.clear()
 
 
-@pytest.fixture(scope="session")
-def endpoint() -> Iterator[str]:
-    pytest.importorskip("moto")
-    pytest.importorskip("s3fs")
-    with s3_server() as found:
-        yield found
+def _of_session(serve: Callable[[], AbstractContextManager[T]], *libraries: str) -> Callable[[], Iterator[T]]:
+    """A fixture of what a server gives, which runs while the tests do; without a library, its tests are skipped."""
+
+    @pytest.fixture(scope="session")
+    def running() -> Iterator[T]:
+        for library in libraries:
+            pytest.importorskip(library)
+        with serve() as found:
+            yield found
+
+    return running
 
 
-@pytest.fixture(scope="session")
-def google_endpoint() -> Iterator[str]:
-    pytest.importorskip("gcp_storage_emulator")
-    pytest.importorskip("gcsfs")
-    with google_server() as found:
-        yield found
-
-
-@pytest.fixture(scope="session")
-def hub() -> Iterator[Hub]:
-    pytest.importorskip("huggingface_hub")
-    with hub_server() as found:
-        yield found
+endpoint = _of_session(s3_server, "moto", "s3fs")
+google_endpoint = _of_session(google_server, "gcp_storage_emulator", "gcsfs")
+hub = _of_session(hub_server, "huggingface_hub")
 
 
 @pytest.fixture

@@ -76,8 +76,7 @@ class ROIPooler(nn.Module):
     ) -> Tensor:
         """`level` (R,) overrules `levels(boxes)`."""
         level = self.levels(boxes) if level is None else level
-        as_bags = boxes.device.type == "cpu" and torch.compiler.is_compiling()
-        eager = roi_align_pyramid if as_bags or drops_padding(boxes.device) else roi_align_everywhere
+        eager = roi_align_pyramid if drops_padding(boxes.device) else roi_align_everywhere
         pool = roi_align_in_graph if is_traced() else eager
         at = level - self.min_level
         rois = RoIs(boxes, image_index, at, self.output_size, self.sampling_ratio, self.aligned)
