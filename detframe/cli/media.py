@@ -81,9 +81,9 @@ def output_paths(inputs: Sequence[Path], output: Path) -> list[Path]:
 
     common = common_folder(inputs)
     targets = [drawing(path) for path in inputs]
-    taken: dict[Path, Path] = {}
+    originals, taken = set(inputs), dict[Path, Path]()
     for source, target in zip(inputs, targets, strict=True):
-        if target in set(inputs):
+        if target in originals:
             raise InvalidValueError(f"--output {output} would replace the input {target}; name another folder")
         if target in taken:
             raise InvalidValueError(

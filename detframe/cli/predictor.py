@@ -20,6 +20,7 @@ from detframe.cli.overlap import Behind, map_ahead, read_ahead
 from detframe.cli.pictures import Picture
 from detframe.cli.sources import Source
 from detframe.cli.video_writer import VideoWriter
+from detframe.data.own_drawings import CROPS, DRAWING, INDEX, RESULTS
 from detframe.engine.terminal import PROGRESS, RESULT, show_progress
 from detframe.errors import FileAccessError, UserError
 from detframe.files import JsonList, is_full_disk
@@ -101,8 +102,8 @@ class Predictor:
         self._crop_names = crop_names
         self._started = self._last_log = time.monotonic()
         self._stack = contextlib.ExitStack()
-        self.results = self._stack.enter_context(JsonList(output / "predictions.json"))
-        self.index = self._stack.enter_context(JsonList(output / "images.json", self._index_head(), "\n]}\n"))
+        self.results = self._stack.enter_context(JsonList(output / RESULTS))
+        self.index = self._stack.enter_context(JsonList(output / INDEX, self._index_head(), "\n]}\n"))
         names, numbers = detector.class_names, detector.category_ids
         about = {**_about(detector), "root": choices.root, "frames": output / "frames" if choices.frames else None}
         self._writers = [
@@ -113,7 +114,19 @@ class Predictor:
     def _index_head(self) -> str:
         pairs = zip(self.detector.category_ids, self.detector.class_names, strict=True)
         categories = [{"id": int(number), "name": name} for number, name in pairs]
-        return f'{{"info": {{}}, "categories": {json.dumps(categories)}, "images": ['
+        about = {CROPS: True} if self.choices.crops else {}
+        return f'{{"info": {json.dumps(about)}, "categories": {json.dumps(categories)}, "images": ['
+
+    def _index_row(self, picture: Picture, size_hw: tuple[int, int]) -> dict[str, Any]:
+        """Of an image with the place of its drawing in the output."""
+        height, width = size_hw
+        source = picture.source
+        row: dict[str, Any] = {"id": self.num_images, "file_name": source.name, "width": width, "height": height}
+        if picture.frame is not None:
+            return {**row, "frame": picture.frame, "seconds": round(float(picture.time), 6)}
+        if self.choices.drawings:
+            row[DRAWING] = source.target.relative_to(self.output.resolve()).as_posix()
+        return row
 
     def __enter__(self) -> Predictor:
         return self
@@ -292,7 +305,7 @@ class Predictor:
         if self.choices.classes is not None:
             prediction = prediction.of(self.choices.classes)
         self.num_images += 1
-        self.index.append(_index_row(self.num_images, picture, prediction.size_hw))
+        self.index.append(self._index_row(picture, prediction.size_hw))
         for row in prediction.to_coco(self.num_images):
             self.results.append(row)
         shown = prediction.above(self.choices.score)
@@ -364,9 +377,3 @@ class _Film:
 def _about(detector: Detector) -> dict[str, Any]:
     """What writers of formats know of a detector, beside its classes."""
     return {"keypoint_names": tuple(detector.meta.get("keypoint_names", ()))}
-
-
-def _index_row(number: int, picture: Picture, size_hw: tuple[int, int]) -> dict[str, Any]:
-    height, width = size_hw
-    row: dict[str, Any] = {"id": number, "file_name": picture.source.name, "width": width, "height": height}
-    return row if picture.frame is None else {**row, "frame": picture.frame, "seconds": round(float(picture.time), 6)}

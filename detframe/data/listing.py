@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from detframe.data.own_drawings import without_drawings
 from detframe.errors import InvalidValueError
 from detframe.storage import is_remote, names_in
 
@@ -111,7 +112,8 @@ class Walk:
 
 
 class Listing:
-    """The regular files below a folder, or one file alone; hidden ones are left out. A folder may be elsewhere.
+    """The regular files below a folder, or one file alone; hidden ones are left out, and pictures that detframe has
+    drawn of the data. A folder may be elsewhere.
 
     Links to folders are followed, each folder once, so that links in a circle end.
 
@@ -130,7 +132,7 @@ class Listing:
         self.root = path if names is not None or path.is_dir() else path.parent
         walk = Walk(path)
         if names is None:
-            names = sorted(walk) if path.is_dir() else [path.name]
+            names = without_drawings(path, sorted(walk)) if path.is_dir() else [path.name]
         self.unreadable, self.unnamed, self.dangling = walk.unreadable, walk.unnamed, walk.dangling
         self.names = list(names)
         self._paths: dict[str, list[tuple[str, Path]]] = {}

@@ -14,6 +14,7 @@ from pycocotools.coco import COCO
 from detframe.cli import predictor
 from detframe.cli.media import find_inputs, output_paths, write_image
 from detframe.cli.video_writer import VideoWriter
+from detframe.data.listing import Listing
 from detframe.files import JsonList
 from detframe.inference import read_video
 from tests.cli.conftest import load, run
@@ -30,6 +31,15 @@ def test_a_folder(checkpoint: Path, photos: Path, tmp_path: Path):
     assert index["categories"] == [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
     assert rows and {row["category_id"] for row in rows} <= {3, 7} and {row["image_id"] for row in rows} <= {1, 2, 3}
     assert set(rows[0]) == {"image_id", "category_id", "bbox", "score"}
+
+
+def test_what_is_drawn_is_no_image_of_a_data_set(checkpoint: Path, photos: Path, tmp_path: Path):
+    """Else drawings would be background, or second files of an image's name, to a training on the photos."""
+    before = Listing(photos).names
+    assert run(checkpoint, photos / "found", "--input", photos, "--score", 0, "--save-crops", "--format", "yolo") == 0
+    assert (photos / "found" / "b.jpg").is_file() and list((photos / "found" / "crops").rglob("*.jpg"))
+    images = [file.as_posix() for file in Listing(photos).images()]
+    assert images == before and not Listing(photos / "found").images()
 
 
 def test_proposals_have_no_class(write_checkpoint, photos: Path, tmp_path: Path):

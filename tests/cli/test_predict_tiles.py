@@ -51,7 +51,8 @@ def test_each_object_once_and_all_that_is_written_of_it(spots: Any, tmp_path: Pa
     assert run(output, "--input", path, "--tiles", 64, "OVERLAP=0.5", "--save-crops", "--format", "coco", "yolo") == 0
     assert {shape[2:] for shape in spots.batches} == {(64, 64)}
     assert found_boxes(output) == wanted(image)
-    assert load(output / "images.json")["images"] == [{"id": 1, "file_name": str(path), "width": 210, "height": 150}]
+    row = {"id": 1, "file_name": str(path), "width": 210, "height": 150, "drawing": name}
+    assert load(output / "images.json")["images"] == [row]
     assert cv2.imread(str(output / name)) is not None
     sizes = sorted(cv2.imread(str(crop)).shape[:2] for crop in (output / "crops").rglob("*.jpg"))
     assert sizes == sorted((int(y2 - y1), int(x2 - x1)) for x1, y1, x2, y2 in wanted(image))

@@ -21,6 +21,7 @@ from detframe.data.image_headers import read_header
 from detframe.data.image_names import ImageNames, base_of, stem_of
 from detframe.data.listing import IMAGE_SUFFIXES, Listing, folders_in
 from detframe.data.object_findings import MISSING_IMAGE
+from detframe.data.own_drawings import without_drawings
 from detframe.data.packing import RecordBuilder
 from detframe.errors import UserError
 from detframe.storage import can_list, is_remote, member_names
@@ -217,7 +218,7 @@ def _images_below(folder: Path, deep: bool) -> list[str]:
     if deep or is_remote(folder):
         return sorted(file.as_posix() for file in Listing(folder).images())
     try:
-        names = os.listdir(folder)
+        names = without_drawings(folder, os.listdir(folder))
     except OSError:  # as in folders_in
         return []
     return sorted(name for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."))
