@@ -17,7 +17,7 @@ def move_together(tensors: Sequence[Tensor], device: torch.device) -> list[Tenso
         return [tensor.to(device, non_blocking=True) for tensor in tensors]
     # the widest types first, so that each begins at a multiple of its width
     order = sorted(range(len(tensors)), key=lambda i: -tensors[i].element_size())
-    parts = [tensors[i].contiguous().reshape(-1).view(torch.uint8) for i in order]
+    parts = [_as_bytes(tensors[i]) for i in order]
     pinned = device.type == "cuda" and torch.cuda.is_available()
     flat = torch.empty(sum(part.numel() for part in parts), dtype=torch.uint8, pin_memory=pinned)
     torch.cat(parts, out=flat)
@@ -26,6 +26,12 @@ def move_together(tensors: Sequence[Tensor], device: torch.device) -> list[Tenso
     for i, part in zip(order, moved, strict=True):
         out[i] = part.view(tensors[i].dtype).view(tensors[i].shape)
     return out
+
+
+def _as_bytes(tensor: Tensor) -> Tensor:
+    """uint8 (B,). Steps within a tensor of one number or none may be 0, as NumPy's are, which no view takes."""
+    whole = tensor.contiguous()
+    return whole.as_strided((whole.numel(),), (1,)).view(torch.uint8)
 
 
 def numbers_like(tensor: Tensor, numbers: Sequence[float]) -> Tensor:

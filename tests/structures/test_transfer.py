@@ -1,5 +1,6 @@
 """Tensors that go over together arrive as they were, of every type and shape, on a device that is not the host's."""
 
+import numpy as np
 import torch
 from torch._subclasses import FakeTensorMode
 
@@ -13,6 +14,9 @@ TENSORS = [
     torch.zeros(0, 4),
     torch.arange(3, dtype=torch.float16),
     torch.tensor(7),
+    torch.tensor(7).expand(1),  # in steps of 0
+    torch.from_numpy(np.zeros(0, np.int64)),  # as the labels of an image without objects, of NumPy 2.4 in steps of 0
+    torch.empty_strided((0, 4), (0, 0)),
 ]
 
 

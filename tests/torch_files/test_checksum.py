@@ -20,6 +20,8 @@ def content():
             "count": torch.tensor(7),
             "last": torch.arange(120.0).view(2, 3, 4, 5).contiguous(memory_format=torch.channels_last),
             "none": torch.zeros(0, 4),
+            "none in steps of 0": torch.empty_strided((0,), (0,), dtype=torch.int64),
+            "one in steps of 0": torch.tensor(7).expand(1),
         },
         "meta": {"config": "SEED: 0\n", "class_names": ["a", "b"], "metrics": {"AP": float("nan")}},
         "training": {"iteration": 3, "rng": [torch.arange(5), (1, 2.5, None)], "finished": False, 1: "\ud800"},
