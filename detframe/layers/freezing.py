@@ -28,6 +28,16 @@ def freeze(module: nn.Module) -> nn.Module:
     return module
 
 
+def no_match(key: str, pattern: str, names: Sequence[str]) -> InvalidValueError:
+    """The error for a pattern of a config key that matches no parameter; names what is near, else the modules."""
+    near = nearest(pattern, list(names))
+    if not near.endswith("?"):
+        near = f"they begin with {', '.join(sorted({'.'.join(name.split('.')[:2]) for name in names}))}"
+    return InvalidValueError(
+        f"{key} has the pattern {pattern!r}, which matches none of the {len(names)} parameters; {near}"
+    )
+
+
 def freeze_matching(model: nn.Module, patterns: Sequence[str]) -> None:
     """Freeze the parameters whose names match one of the shell patterns, and the batch norms that lose all of theirs.
 
@@ -37,10 +47,7 @@ def freeze_matching(model: nn.Module, patterns: Sequence[str]) -> None:
     names = [name for name, _ in [*model.named_parameters(), *model.named_buffers()]]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise InvalidValueError(
-                f"MODEL.FREEZE has the pattern {pattern!r}, which matches none of the {len(names)} parameters; "
-                f"{nearest(pattern, names)}"
-            )
+            raise no_match("MODEL.FREEZE", pattern, names)
     for name, parameter in model.named_parameters():
         if any(fnmatchcase(name, pattern) for pattern in patterns):
             parameter.requires_grad_(False)

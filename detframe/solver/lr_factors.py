@@ -10,7 +10,7 @@ from torch import nn
 
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
-from detframe.registry import nearest
+from detframe.layers import no_match
 
 
 def name_factors(cfg: ConfigNode, model: nn.Module) -> dict[str, float]:
@@ -25,11 +25,7 @@ def name_factors(cfg: ConfigNode, model: nn.Module) -> dict[str, float]:
     for pattern, factor in cfg.SOLVER.LR_FACTORS:
         matched = _matched(pattern, model)
         if not matched:
-            names = _names(model)
-            raise InvalidValueError(
-                f"SOLVER.LR_FACTORS has the pattern {pattern!r}, which matches none of the {len(names)} parameters; "
-                f"{nearest(pattern, names)}"
-            )
+            raise no_match("SOLVER.LR_FACTORS", pattern, _names(model))
         for name in matched:
             if name in factors:
                 factors[name] *= factor
