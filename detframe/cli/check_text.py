@@ -105,11 +105,11 @@ def _section(severity: str, findings: Sequence[Finding]) -> str:
 
 
 def _of_several_splits(findings: Sequence[Finding]) -> list[Finding]:
-    """Sentences that are the same for several splits as one each, "train, val"."""
+    """What is the same of several splits as one each, "train, val": readers count in the file that all are from."""
     out: list[Finding] = []
     for finding in findings:
         before = out[-1] if out else None
-        if before is not None and finding.whole and replace(finding, where=before.where) == before:
+        if before is not None and replace(finding, where=before.where) == before:
             out[-1] = replace(before, where=", ".join((before.where, finding.where)))
         else:
             out.append(finding)

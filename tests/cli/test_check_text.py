@@ -43,6 +43,15 @@ def test_a_sentence_of_several_splits_is_said_once(tmp_path: Path) -> None:
     assert len(as_dict("x", None, screened)["findings"]) == 3
 
 
+def test_what_a_reader_counted_in_the_file_of_both_splits_is_said_once(tmp_path: Path) -> None:
+    same = [Finding("x", "warning", 2, "rows are odd", ("row 1",), where=name) for name in ("train", "val")]
+    other = Finding("x", "warning", 2, "rows are odd", ("row 7",), where="test")
+    screened = examine({"train": records(clean(tmp_path, "train", 0))}, None, False, [*same, other])
+    text = report("x", None, screened, quick=False)
+    assert "- train, val: 2 rows are odd\n    row 1" in text and "- test: 2 rows are odd\n    row 7" in text
+    assert text.count("rows are odd") == 2
+
+
 @pytest.mark.parametrize(
     ("severities", "verdict"),
     [

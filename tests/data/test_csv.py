@@ -329,3 +329,11 @@ class TestErrors:
     )
     def test_other_tables_are_none(self, header: str) -> None:
         assert columns_of(header.split(",")) is None
+
+
+def test_corners_the_other_way_round_are_read_and_counted(tmp_path: Path) -> None:
+    """An object that is left out would be learned as background."""
+    pictures(tmp_path, "a.jpg")
+    packed = read(table(tmp_path, HEADER + "a.jpg,60,40,dog,30,8,6,20\na.jpg,60,40,dog,6,8,6,20\n"))
+    assert boxes(packed) == [[6, 8, 30, 20]]
+    assert {f.code: f.count for f in packed.findings} == {"corners-exchanged": 1, "box-without-area": 1}

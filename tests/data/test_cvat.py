@@ -192,3 +192,12 @@ def test_all_formats_of_real_images_agree(shared: Path) -> None:
     assert len(labelme) == 12 and by_code(labelme)["image-not-labelled"].count == 88
     for name, found in objects(labelme).items():
         assert sorted(found) == sorted(coco[name])
+
+
+def test_corners_the_other_way_round_and_decimal_commas_are_read(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", "a.png")
+    body = image("a.png", box("cat", 20, 30, 5, 10) + box("dog", 1, 2, 30, 40).replace('"30"', '"30,5"'))
+    write(tmp_path / "annotations.xml", xml(body))
+    packed = read("cvat", tmp_path / "images", tmp_path / "annotations.xml")
+    assert sorted(packed.arrays["boxes"].tolist()) == [[1, 2, 30.5, 40], [5, 10, 20, 30]]
+    assert {f.code: f.count for f in packed.findings} == {"corners-exchanged": 1, "decimal-comma": 1}

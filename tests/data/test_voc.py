@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,24 @@ def test_boxes_and_classes(tmp_path: Path) -> None:
     assert records[0]["area"].tolist() == [2400, 25]
     assert Path(records[0]["file_name"]).name == "a.jpg"  # not what <filename> says
     assert len(records[1]["boxes"]) == 0
+
+
+def test_corners_the_other_way_round_and_decimal_commas_are_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An object that is left out would be learned as background."""
+    comma = voc_object("cat", (5.25, 6, 9.5, 10)).replace(".", ",")
+    catalog = write_voc(tmp_path, {"a": voc_object("dog", (60, 1, 1, 40)) + voc_object("dog", (3, 9, 7, 4)) + comma})
+    with caplog.at_level(logging.INFO):
+        records = load_records(["mine"], change_entry(catalog, one_based=False))
+    assert records[0]["boxes"].tolist() == [[1, 1, 60, 40], [3, 4, 7, 9], [5.25, 6, 9.5, 10]]
+    counts = {f.code: f.count for f in records.findings}
+    assert (counts["corners-exchanged"], counts["decimal-comma"]) == (2, 2)
+    assert "[60.0, 1.0, 1.0, 40.0] in object 1 of a.xml" in caplog.text
+    assert load_records(["mine"], change_entry(catalog, one_based=True))[0]["boxes"].tolist()[:2] == [
+        [0, 0, 60, 40],
+        [2, 3, 7, 9],
+    ]
 
 
 def test_zero_based_boxes_stay(tmp_path: Path) -> None:

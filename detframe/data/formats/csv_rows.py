@@ -15,12 +15,6 @@ from detframe.data.formats.fields import Entry
 from detframe.data.recognition import split_of
 from detframe.errors import InvalidValueError, shown
 
-DECIMAL_COMMA = Kind(
-    "number has a decimal comma, and was read so",
-    "numbers have decimal commas, and were read so",
-    code="decimal-comma",
-    severity=NOTE,
-)
 NO_BOX = Kind(
     "row is a point or a line, which has no box, and was left out",
     "rows are points or lines, which have no box, and were left out",
@@ -32,7 +26,6 @@ HOLE = Kind(
 )
 MISSING = frozenset(("", "nan", "none", "null", "na", "n/a", "<na>"))
 _NO_SCORES = frozenset(("", "0", "1", "0.0", "1.0"))
-_COMMA = re.compile(r"\s*[+-]?\d*,\d+([eE][+-]?\d+)?\s*", re.ASCII)
 _LIST = re.compile(r"[\s\[\](){},;]+")
 Box = tuple[float, float, float, float]
 
@@ -134,18 +127,14 @@ class RowReader:
                 raise place.error(f"{self._column(columns.box[0])!r} must hold four numbers, not {shown(cells[0])}")
             a, b, c, d = (place.number(part, self._column(columns.box[0])) for part in parts)
             return a, b, c, d
-        a, b, c, d = (self._number(cell, place, column) for cell, column in zip(cells, columns.box, strict=True))
+        a, b, c, d = (
+            place.decimal(cell, self._column(column)) for cell, column in zip(cells, columns.box, strict=True)
+        )
         if columns.form == "size":
             return a, b, a + c, b + d
         if columns.form == "centre":
             return a - c / 2, b - d / 2, a + c / 2, b + d / 2
-        return a, b, c, d
-
-    def _number(self, text: str, place: Entry, column: int) -> float:
-        if "," in text and _COMMA.fullmatch(text[:60]):
-            self.findings.add(DECIMAL_COMMA, f"{place.name}: {text.strip()}")
-            text = text.replace(",", ".")
-        return place.number(text, self._column(column))
+        return place.corners(a, b, c, d)
 
     def _flag(self, text: str, place: Entry, field: str) -> bool:
         """OpenImages writes -1 where nobody looked."""

@@ -267,7 +267,7 @@ _Found = tuple[Box, Any] | None  # a box and a segmentation; None where there is
 
 
 def _numbers(shape: Element, place: Entry, *keys: str) -> list[float]:
-    return [place.number(shape.get(key), key) for key in keys]
+    return [place.decimal(shape.get(key), key) for key in keys]
 
 
 def _rotation(shape: Element, place: Entry, packer: NamedObjects) -> float:
@@ -280,7 +280,7 @@ def _rotation(shape: Element, place: Entry, packer: NamedObjects) -> float:
 def _box(shape: Element, place: Entry, packer: NamedObjects) -> _Found:
     x1, y1, x2, y2 = _numbers(shape, place, "xtl", "ytl", "xbr", "ybr")
     degrees = _rotation(shape, place, packer)
-    box = (x1, y1, x2, y2)
+    box = place.corners(x1, y1, x2, y2)
     return (turned_box(box, degrees, ((x1 + x2) / 2, (y1 + y2) / 2)) if degrees % 180 else box), None
 
 

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from detframe.data.findings import ERROR, Findings, Kind
+from detframe.data.findings import ERROR, NOTE, Findings, Kind
 from detframe.data.images import image_size
 from detframe.errors import InvalidValueError, MissingFileError, shown
 
@@ -32,6 +32,18 @@ AS_FLAG = Kind(
     "flag is not written as 0 or 1, and was read as what it says",
     "flags are not written as 0 or 1, and were read as what they say",
     code="flag-as-word",
+)
+DECIMAL_COMMA = Kind(
+    "number has a decimal comma, and was read so",
+    "numbers have decimal commas, and were read so",
+    code="decimal-comma",
+    severity=NOTE,
+)
+CORNERS_EXCHANGED = Kind(
+    "box has its corners the other way round, right before left or lower before upper, and was read from the other end",
+    "boxes have their corners the other way round, right before left or lower before upper, and were read from the "
+    "other end",
+    code="corners-exchanged",
 )
 NUMBER_AS_NAME = Kind(
     "name is a number, and was read as text", "names are numbers, and were read as text", code="number-as-name"
@@ -55,6 +67,7 @@ LOST_BACKSLASH = Kind(
 )
 
 _NUMBER = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d*,\d+([eE][+-]?\d+)?\s*", re.ASCII)
 _NO, _YES = ("", "0", "0.0", "false", "no", "unspecified"), ("1", "1.0", "true", "yes")
 
 
@@ -125,6 +138,20 @@ class Entry:
         if isinstance(value, str):
             self._repaired(AS_TEXT, field, value)
         return float(number)
+
+    def decimal(self, text: str | None, field: str) -> float:
+        """A number in a file of nothing but text, which may have a decimal comma."""
+        if text is not None and "," in text and _DECIMAL_COMMA.fullmatch(text[:60]):
+            self.findings.add(DECIMAL_COMMA, f"{self.name}: {text.strip()}")
+            text = text.replace(",", ".")
+        return self.number(text, field)
+
+    def corners(self, x1: float, y1: float, x2: float, y2: float) -> tuple[float, float, float, float]:
+        """A box by two opposite corners, of which the upper left one comes first; no number stays in its place."""
+        if x1 > x2 or y1 > y2:
+            self.findings.add(CORNERS_EXCHANGED, f"{[x1, y1, x2, y2]} in {self.in_file}")
+            return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
+        return x1, y1, x2, y2
 
     def flag(self, value: Any, field: str) -> bool:
         """Yes or no: 0 or 1, and what says the same in other words; null is no."""

@@ -119,6 +119,7 @@ def _box(item: Element, path: Path, one_based: bool, place: Entry) -> tuple[floa
         raise InvalidValueError(
             f"{path}: an object {item.findtext('name')!r} has no proper <bndbox>: {found[:200]}"
         ) from None
+    x1, y1, x2, y2 = place.corners(x1, y1, x2, y2)
     if one_based and x2 > x1 and y2 > y1:
         # Corners are numbers of pixels, the first of them 1, and the last still belongs to the box.
         return x1 - 1, y1 - 1, x2, y2
@@ -128,7 +129,7 @@ def _box(item: Element, path: Path, one_based: bool, place: Entry) -> tuple[floa
 def _number(text: str | None, key: str, place: Entry) -> float:
     if text is not None and len(text) < 10 and text.isascii() and text.isdigit():  # most are, and there are millions
         return float(text)
-    return place.number(text, key)
+    return place.decimal(text, key)
 
 
 def named_image(root: Element) -> str:

@@ -52,6 +52,14 @@ DEEP = Kind(
     severity=NOTE,
     remedy="INPUT.DEPTH file keeps them all, with as many INPUT.CHANNELS as the images have (docs/channels.md)",
 )
+SHALLOW = Kind(
+    "image has 16 bits a channel and uses 14 or fewer, as cameras write it, so that it becomes dark, with few shades",
+    "images have 16 bits a channel and use 14 or fewer, as cameras write them, so that they become dark, with few "
+    "shades",
+    code="dark-16-bit-image",
+    remedy="multiply the values of all images of that camera by one power of two, so that its brightest possible value "
+    "is near 65535, or read them with INPUT.DEPTH file (docs/channels.md)",
+)
 SEVERAL = Kind(
     "image file holds several frames or pages, of which the first is read",
     "image files hold several frames or pages, of which the first is read",
@@ -106,6 +114,7 @@ def check_files(split: Split, skip: bool = True, form: PixelForm = COLOURS) -> l
         *split.found(SIDES_EXCHANGED, _stated(split, exchanged), len(exchanged), severity),
         *split.found_images(ORIENTATION, [i for i, p in enumerate(pictures) if p.orientation > 1]),
         *split.found_images(DEEP, [i for i, p in enumerate(pictures) if p.bits > 8 and not form.as_stored]),
+        *split.found_images(SHALLOW, [i for i, p in enumerate(pictures) if p.is_shallow]),
         *split.found_images(SEVERAL, [i for i, p in enumerate(pictures) if p.several]),
         *split.found_images(ONE_COLOUR, [i for i, p in enumerate(pictures) if p.is_one_colour]),
     ]

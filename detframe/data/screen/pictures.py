@@ -13,7 +13,7 @@ import numpy as np
 
 from detframe.arrays.pixels import COLOURS, PixelForm, picture_of
 from detframe.data.image_files import check_size, length_of, max_pixels, open_image
-from detframe.data.images import IMAGE_FAULTS, load_pixels, read_structure
+from detframe.data.images import FULL_BITS, IMAGE_FAULTS, load_pixels, read_structure
 from detframe.data.regions import load_region, region_size
 from detframe.data.source_groups import equal_files
 from detframe.errors import MissingFileError
@@ -43,8 +43,14 @@ class Picture:
     several: bool = False  # frames or pages
     bytes: int = 0
     thumbnail: np.ndarray | None = None  # uint8 (SIDE, SIDE)
+    brightest: int = 255  # value of an image that is read as 8-bit colours
     is_grey: bool = False
     moments: np.ndarray | None = None  # of stored channels: number, sum and sum of squares of values, float64 (3, C)
+
+    @property
+    def is_shallow(self) -> bool:
+        """Whether of 16 bits so few are used that the upper 8 make a dark image: a camera of 10, 12 or 14 bits."""
+        return self.bits > 8 and self.brightest.bit_length() < FULL_BITS - 8
 
     @property
     def is_one_colour(self) -> bool:
@@ -149,17 +155,20 @@ def _pixels(path: str, tiles: bool, form: PixelForm) -> dict[str, Any]:
     """The size and the thumbnail of an image, decoded as a training does it; of stored channels their moments."""
     import cv2
 
-    size_hw = region_size(path) if tiles else (0, 0)
+    size_hw, brightest = region_size(path) if tiles else (0, 0), 255
     sums: list[np.ndarray] = []
     if size_hw[0] * size_hw[1] > max_pixels():
         small = _by_regions(path, size_hw, form, sums)
     else:
-        small = _small(load_pixels(path, form=form), SIDE, form, sums)
+        pixels = load_pixels(path, form=form)
+        brightest = brightest if form.as_stored else int(pixels.max())
+        small = _small(pixels, SIDE, form, sums)
     small = picture_of(small)
     thumbnail = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
     spread = small.max(axis=2).astype(np.int16) - small.min(axis=2)
     is_grey = not form.as_stored and bool(spread.max() <= _GREY)
-    return {"thumbnail": thumbnail, "is_grey": is_grey, "moments": np.sum(sums, axis=0) if sums else None}
+    moments = np.sum(sums, axis=0) if sums else None
+    return {"thumbnail": thumbnail, "brightest": brightest, "is_grey": is_grey, "moments": moments}
 
 
 def _small(pixels: np.ndarray, side: int, form: PixelForm, sums: list[np.ndarray]) -> np.ndarray:

@@ -219,6 +219,23 @@ def test_unusual_pictures(tmp_path: Path) -> None:
     }
 
 
+def test_16_bit_images_of_a_12_bit_camera_become_dark_which_is_said(tmp_path: Path) -> None:
+    import cv2
+    import numpy as np
+
+    images = clean(tmp_path, "train", 0)
+    shallow, full = tmp_path / "train" / "shallow.png", tmp_path / "train" / "full.png"
+    cv2.imwrite(str(shallow), np.multiply(pixels(48, 64, 6), 16, dtype=np.uint16))
+    cv2.imwrite(str(full), np.multiply(pixels(48, 64, 7), 257, dtype=np.uint16))
+    sets = {"train": records([*images, (shallow, boxes(1)), (full, boxes(1))])}
+    assert of(screen(sets), "dark-16-bit-image").examples == ("shallow.png",)
+    assert by_code(screen(sets)) == {
+        ("train", "16-bit-image"): ("note", 2),
+        ("train", "dark-16-bit-image"): ("warning", 1),
+    }
+    assert by_code(screen(sets, decode=False)) == {("train", "16-bit-image"): ("note", 2)}
+
+
 def test_images_that_no_split_has(tmp_path: Path) -> None:
     sets = {"train": records(clean(tmp_path, "train", 0))}
     picture(tmp_path / "train" / "new.png", 50)
