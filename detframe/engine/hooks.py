@@ -196,12 +196,20 @@ class EvaluationHook(Hook):
                 self.writer.scalars(trainer.iteration, metrics)
                 trainer.metrics = {**trainer.metrics, **metrics}
 
-    def _run(self, trainer: Trainer) -> None:
+    def _prepare(self, trainer: Trainer) -> None:
+        """Begin an evaluation: tell the hooks, measure what belongs to the weights, and say where these are a mean."""
         self._begun = trainer.iteration
         for hook in trainer.hooks:
             hook.before_evaluation(trainer)
         with self._explained(trainer):
             trainer.measure_norms()
+        if trainer.weights.averaged_by:
+            key = trainer.weights.averaged_by
+            logger.info("iteration %d: what is evaluated is the average of the weights (%s)", trainer.iteration, key)
+
+    def _run(self, trainer: Trainer) -> None:
+        self._prepare(trainer)
+        with self._explained(trainer):
             with trainer.evaluated_model():
                 metrics = self.evaluate(trainer.iteration)
             self._last = trainer.iteration

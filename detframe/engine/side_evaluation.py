@@ -115,11 +115,8 @@ class SideEvaluationHook(EvaluationHook):
             self._begin(trainer)
 
     def _begin(self, trainer: Trainer) -> None:
-        iteration = self._begun = self.under_way = trainer.iteration
-        for hook in trainer.hooks:
-            hook.before_evaluation(trainer)
-        with self._explained(trainer):
-            trainer.measure_norms()
+        iteration = self.under_way = trainer.iteration
+        self._prepare(trainer)
         side = self.side
         if side is not None:
             path = self.checkpointer.folder / EVALUATING

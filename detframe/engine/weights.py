@@ -33,6 +33,11 @@ class Weights:
         """The average, where it is what is used."""
         return self.ema if self.ema is not None and self.ema.begun else None
 
+    @property
+    def averaged_by(self) -> str:
+        """The config key of the average that is used; "" where it is the weights themselves."""
+        return "" if self._begun is None else self._begun.key
+
     def averaged(self) -> dict[str, Tensor]:
         """The average of the weights where it has begun, else the weights; with the statistics of training."""
         return self.model.state_dict() if self._begun is None else self._begun.average
