@@ -39,16 +39,17 @@ def _run(args: argparse.Namespace) -> int:
     from detframe.contracts import test_file
     from detframe.contracts.results import FAILED, SKIPPED
 
-    member = ""
+    member, said = "", dict[str, str]()
 
     def show(result: Result) -> None:
-        nonlocal member
+        nonlocal member, said
         if result.member != member:
-            member = result.member
+            member, said = result.member, {}
             sys.stdout.write(f"{member}\n")
         sys.stdout.write(f"  {result.test:<40}{result.state}\n")
         if result.why:
-            sys.stdout.write(f"      {result.why}\n")
+            first = said.setdefault(result.why, result.test)
+            sys.stdout.write(f"      {result.why if first == result.test else f'the same as of: {first}'}\n")
         sys.stdout.flush()
 
     results = test_file(args.file, args.config_file, tuple(args.opts), show)

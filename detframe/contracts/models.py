@@ -55,7 +55,11 @@ def _maps(place: Place) -> None:
     coarsest = max(backbone.strides.values())
     for number, cells in ((2, (3, 4)), (1, (2, 2))):
         size = (cells[0] * coarsest, cells[1] * coarsest)
-        maps = backbone(torch.zeros((number, place.cfg().INPUT.CHANNELS, *size)))
+        shown = torch.rand((number, place.cfg().INPUT.CHANNELS, *size), generator=torch.Generator().manual_seed(0))
+        before = shown.clone()
+        with torch.no_grad():
+            maps = backbone(shown)
+        need(torch.equal(shown, before), "forward changed the images that it was given: work on a copy (x = x * 2)")
         need(isinstance(maps, Mapping), f"forward must return a dict of maps, not a {type(maps).__name__}")
         check_maps(maps, size, backbone.strides)
         for name, stride in backbone.strides.items():
@@ -68,7 +72,10 @@ def _proposals(place: Place) -> None:
     model = place.model().eval()
     batch = model.preprocessor(images(place.cfg()))
     features = {name: maps for name, maps in model.backbone(batch.tensors).items() if name in model.rpn_maps}
+    before = {name: maps.clone() for name, maps in features.items()}
     found = model.rpn(batch, features, None, True)
+    changed = [name for name, maps in features.items() if not torch.equal(maps, before[name])]
+    need(not changed, f"forward changed the maps {listed(changed)} that it was given: work on a copy (x = x * 2)")
     need(
         isinstance(found, tuple) and len(found) == 2,
         f"forward must return (Proposals or None, dict of losses), not {type(found).__name__}",

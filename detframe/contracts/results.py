@@ -68,4 +68,5 @@ def described(error: BaseException, file: Path) -> str:
     line = error.lineno if own and isinstance(error, SyntaxError) else lines[-1] if lines else None
     where = f" ({file.name}, line {line})" if line else ""
     text = " ".join(str(error).split()) or "no message"
+    where = "" if where and text.endswith(where) else where  # a SyntaxError names its place itself
     return f"{type(error).__name__}: {text}{where}"

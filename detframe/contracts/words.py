@@ -18,9 +18,10 @@ def need(holds: bool, complaint: str) -> None:
 
 
 def need_shape(name: str, value: Any, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    """Raises BrokenContractError unless a value is a tensor of a shape and a type."""
+    """Raises BrokenContractError unless a value is a tensor of a shape and a type, on the CPU, where all is tried."""
     found = (tuple(value.shape), value.dtype) if isinstance(value, Tensor) else None
     need(found == (shape, dtype), f"{name} must be {_type(dtype)} {shape}, not {shape_of(value)}")
+    need(value.device.type == "cpu", f"{name} must be on the device of what it is made of, cpu, not {value.device}")
 
 
 def shape_of(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -25,11 +26,11 @@ def build_backbone(cfg: ConfigNode) -> nn.Module:
 
     Raises:
         KeyError: no such entry; the nearest ones are named.
-        TypeError: it is no extractor.
+        TypeError: it is no extractor, or a class that does not say how it is made of a config.
     """
     name = cfg.MODEL.BACKBONE.CONV_BODY
     entry = BACKBONES.get(name)
-    extractor = entry.from_config(cfg) if hasattr(entry, "from_config") else entry(cfg)
+    extractor = _made(entry, cfg)
     check_extractor(name, extractor)
     return extractor
 
@@ -186,7 +187,27 @@ def _build_rpn(cfg: ConfigNode, backbone: Any) -> nn.Module:
 
 def _build(entry: Any, cfg: ConfigNode, backbone: Any, section: str) -> nn.Module:
     parts = {"out_channels": backbone.out_channels, "strides": _strides_for(cfg, backbone, section)}
-    return entry.from_config(cfg, **parts) if hasattr(entry, "from_config") else entry(cfg, **parts)
+    return _made(entry, cfg, **parts)
+
+
+def _made(entry: Any, cfg: ConfigNode, **parts: Any) -> Any:
+    """`entry.from_config(cfg, ...)` or, for a function, `entry(cfg, ...)`.
+
+    Raises:
+        TypeError: a class without `from_config` that cannot be called so.
+    """
+    if hasattr(entry, "from_config"):
+        return entry.from_config(cfg, **parts)
+    if inspect.isclass(entry):
+        try:
+            inspect.signature(entry).bind(cfg, **parts)
+        except TypeError as error:
+            arguments = ", ".join(["cls", "cfg", *parts])
+            raise InvalidTypeError(
+                f"{entry.__name__} cannot be made of a config ({error}): give the class a classmethod "
+                f"`from_config({arguments})`, which reads the config and returns cls(...)"
+            ) from None
+    return entry(cfg, **parts)
 
 
 def _strides_for(cfg: ConfigNode, backbone: Any, section: str) -> dict[str, int]:

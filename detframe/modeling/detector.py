@@ -346,8 +346,14 @@ def check_maps(features: Mapping[str, Tensor], padded_hw: tuple[int, int], strid
     """Compare the maps of an extractor with what it said of them.
 
     Raises:
+        TypeError: it returned no dict.
         ValueError: a map has other names or another stride than `strides` says.
     """
+    if not isinstance(features, Mapping):
+        raise InvalidTypeError(
+            f"the backbone returned a {type(features).__name__}, not a dict of the maps that its strides name, "
+            f"{list(strides)}"
+        )
     if list(features) != list(strides):
         raise InvalidValueError(
             f"the backbone returned the maps {list(features)}, but its strides name {list(strides)}"

@@ -45,6 +45,17 @@ BROKEN = [
         "shapes and types",
         "a dict of maps",
     ),
+    ("backbone", "maps = []", "maps = []; x.mul_(2)", "shapes and types", "changed the images that it was given"),
+    ("backbone", "maps.append(x)", "maps.append(x.to('meta'))", "shapes and types", "p3.* must be on .* cpu, not meta"),
+    (
+        "backbone",
+        "def from_config",
+        "def make",
+        "it is built",
+        r"Broken\w+ cannot be made of a config .*`from_config\(cls, cfg\)`",
+    ),
+    ("rpn-head", "def from_config", "def make", "it is built", r"`from_config\(cls, cfg, out_channels, strides\)`"),
+    ("rpn-head", "self.tower(feature)", "self.tower(feature.mul_(2))", "shapes and types", "changed the maps p"),
     (
         "rpn-head",
         "return (self._detect(images, cells, logits, distances) if propose else None), losses",
@@ -258,7 +269,15 @@ def test_a_file_that_cannot_be_imported(text: str, says: str, tmp_path: Path, ca
     assert command.main([str(path)]) == 1
     out, err = capsys.readouterr()
     assert re.search(f"it can be imported +FAILED\n +.*{says}", out) and "1 tests, 1 failed" in out
-    assert "Traceback" not in out + err
+    assert "Traceback" not in out + err and out.count("(mine.py, line ") <= 1
+
+
+def test_an_error_that_several_tests_share_is_written_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = broken("transform", "return (image * factors).to(image.dtype), target", "image * factors", tmp_path)
+    assert command.main([str(path)]) == 1
+    out = capsys.readouterr().out
+    assert out.count("it must return (image, target), not a NoneType") == 1
+    assert out.count("FAILED\n      the same as of: images and targets\n") == out.count("FAILED") - 1 > 0
 
 
 def test_a_file_that_registers_nothing(tmp_path: Path):

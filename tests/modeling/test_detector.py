@@ -219,6 +219,8 @@ def test_an_extractor_that_misstates_its_maps_is_named():
         model(make_images(), [FULL, EMPTY])
     with pytest.raises(ValueError, match=r"returned the maps \['p2'\], but its strides name \['c2', 'c3'\]"):
         check_maps({"p2": torch.zeros(1, 1, 8, 8)}, (32, 32), {"c2": 4, "c3": 8})
+    with pytest.raises(TypeError, match=r"returned a list, not a dict of the maps that its strides name, \['c2'\]"):
+        check_maps([torch.zeros(1, 1, 8, 8)], (32, 32), {"c2": 4})
 
 
 @pytest.mark.slow
