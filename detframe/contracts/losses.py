@@ -50,6 +50,7 @@ def _boxes(place: Place) -> None:
     predicted.requires_grad_()
     values = loss(predicted, true)
     need_shape(f"the loss of {len(_PAIRS)} boxes", values, (len(_PAIRS),), torch.float32)
+    _check_gradient(values, f"the loss of {len(_PAIRS)} boxes")
     (slopes,) = torch.autograd.grad(values.sum(), predicted)
     for (how, *_), value, slope in zip(_PAIRS, values.tolist(), slopes, strict=True):
         need(bool(torch.isfinite(torch.tensor(value))), f"the loss of {how} is {value}")
@@ -95,6 +96,10 @@ def _check_scalar(value: Any, name: str) -> None:
     need(bool(torch.isfinite(value)), f"{name} is {value.item()}")
 
 
+def _check_gradient(value: Tensor, name: str) -> None:
+    need(value.requires_grad, f"{name} has no gradient: detach, numpy, item, no_grad or rounding cut it off")
+
+
 def _does_not_count(called: Callable[[Tensor], Any], logits: Tensor, row: tuple[int, ...], what: str) -> None:
     """Raises BrokenContractError where the loss, or its gradient, depends on a row of the logits."""
     given, other = logits.clone().requires_grad_(), logits.clone()
@@ -103,5 +108,6 @@ def _does_not_count(called: Callable[[Tensor], Any], logits: Tensor, row: tuple[
     _check_scalar(value, "the loss")
     same = torch.allclose(value, with_other)
     need(same, f"{what} counts: other logits there change the loss from {value.item():.4g} to {with_other.item():.4g}")
+    _check_gradient(value, "the loss")
     (slope,) = torch.autograd.grad(value, given)
     need(not bool(slope[row].any()), f"{what} counts: its logits have the gradient {slope[row].tolist()}")

@@ -73,6 +73,13 @@ BROKEN = [
     ),
     ("rpn-head", "nn.Conv2d(channels, 4, 1)", "nn.Conv2d(channels, 5, 1)", "losses", r"\(broken_\w+\.py, line \d+\)"),
     # losses and gradients
+    (
+        "loss",
+        "clamp(min=1e-6)) ** 3",
+        "clamp(min=1e-6)).detach() ** 3",
+        "boxes that are equal, touch or do not",
+        "has no gradient: detach",
+    ),
     ("rpn-head", '{"loss_rpn_cls": cls', '{"rpn_cls": cls', "losses", "must begin with 'loss_', not 'rpn_cls'"),
     (
         "rpn-head",
