@@ -189,11 +189,8 @@ def _check_read(cfg: ConfigNode) -> None:
     if not read or "p1" in read or pooled:
         return
     said = f"FINEST_LEVEL is {read[0]!r}" if rpn.FINEST_LEVEL else f"IN_FEATURES is {list(read)}"
-    other = (
-        f"MODEL.ROI_HEADS.IN_FEATURES {list(heads.IN_FEATURES)} lacks it too"
-        if heads.NAME
-        else ("there are no ROI heads either")
-    )
+    lacking = f"MODEL.ROI_HEADS.IN_FEATURES {list(heads.IN_FEATURES)} lacks it too"
+    other = lacking if heads.NAME else "there are no ROI heads either"
     wanted = "take 'p1'" if rpn.FINEST_LEVEL else "add 'p1', or leave it empty"
     raise InvalidValueError(
         f"MODEL.RPN.{said}, so that nothing would read the extended level p1 of {name!r}: {other}; {wanted}, or take "
