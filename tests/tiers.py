@@ -19,7 +19,7 @@ from typing import TypeVar
 import pytest
 
 TIMES = Path(__file__).with_name("times.json")
-LIMIT = 0.5
+LIMIT = 0.4
 PROPERTY = "seconds alone"
 
 Case = TypeVar("Case")
