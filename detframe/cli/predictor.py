@@ -20,10 +20,10 @@ from detframe.cli.overlap import Behind, map_ahead, read_ahead
 from detframe.cli.pictures import Picture
 from detframe.cli.sources import Source
 from detframe.cli.video_writer import VideoWriter
-from detframe.data.own_drawings import CROPS, DRAWING, INDEX, RESULTS
 from detframe.engine.terminal import PROGRESS, RESULT, show_progress
 from detframe.errors import FileAccessError, UserError
 from detframe.files import JsonList, is_full_disk
+from detframe.own_drawings import CROPS, DRAWING, INDEX, RESULTS
 from detframe.texts import counted
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from detframe.data.own_drawings import without_drawings
 from detframe.errors import InvalidValueError
+from detframe.own_drawings import without_drawings
 from detframe.storage import is_remote, names_in
 
 IMAGE_SUFFIXES = (

@@ -116,10 +116,11 @@ class Prover:
         """Validation images, with the scores of both."""
         card = self.session.card
         evaluators = [as_loaded(cfg, build_evaluator(cfg, records)) for _ in range(2)]
-        tally = Tally(f"{len(records)} images of {records.metadata.name}")
-        self.evidence.checks.append(tally)
         names = {int(image_id): records.file_name(i) for i, image_id in enumerate(records.image_ids.tolist())}
         loader = build_test_loader(_for_loading(cfg, card.input.static_hw is not None, card.input.batch), records)
+        parts = f", cut into {loader.total} tiles" if loader.total > len(records) else ""
+        tally = Tally(f"{len(records)} images of {records.metadata.name}{parts}")
+        self.evidence.checks.append(tally)
         shown = time.perf_counter()
         for images, targets in loader:
             fitted = [fit(image, card.input) for image in images]
@@ -131,7 +132,8 @@ class Prover:
                 return
             if time.perf_counter() - shown > _LOG_SECONDS:
                 shown = time.perf_counter()
-                logger.info("compared %d of %d images", tally.images, len(records), extra={"progress": True})
+                what = "tiles" if parts else "images"
+                logger.info("compared %d of %d %s", tally.images, loader.total, what, extra={"progress": True})
         scores = [evaluator.compute() for evaluator in evaluators]
         self.evidence.metrics = {key: (scores[0][key], scores[1].get(key, float("nan"))) for key in scores[0]}
 

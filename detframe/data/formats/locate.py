@@ -21,9 +21,9 @@ from detframe.data.image_headers import read_header
 from detframe.data.image_names import ImageNames, base_of, stem_of
 from detframe.data.listing import IMAGE_SUFFIXES, Listing, folders_in
 from detframe.data.object_findings import MISSING_IMAGE
-from detframe.data.own_drawings import without_drawings
 from detframe.data.packing import RecordBuilder
 from detframe.errors import UserError
+from detframe.own_drawings import without_drawings
 from detframe.storage import can_list, is_remote, member_names
 
 ELSEWHERE = Kind(
