@@ -137,11 +137,16 @@ def test_a_signal_ends_the_wait_for_an_evaluation(tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------- the real process
-def test_the_same_numbers_and_weights_as_between_the_steps(tiny, tmp_path):
-    pids = []
+def test_the_same_numbers_and_weights_as_between_the_steps(tiny, tmp_path, monkeypatch):
+    pids, send = set(), SideProcess._send
+
+    def noted(self):
+        send(self)
+        pids.add(self._process.pid)
+
+    monkeypatch.setattr(SideProcess, "_send", noted)
     for name, words in (("a", ()), ("b", ("TEST.ASYNC", True))):
-        look = At(3, lambda trainer: pids.extend(_sides(trainer)))
-        train(tiny(*WORDS, *words, "OUTPUT_DIR", str(tmp_path / name)), callbacks=[look])
+        train(tiny(*WORDS, *words, "OUTPUT_DIR", str(tmp_path / name)))
     one, two = (torch.load(tmp_path / name / "model_final.pth", weights_only=True)["model"] for name in "ab")
     assert all(torch.equal(value, two[key]) for key, value in one.items())
     a, b = values(tmp_path / "a"), values(tmp_path / "b")
@@ -151,11 +156,7 @@ def test_the_same_numbers_and_weights_as_between_the_steps(tiny, tmp_path):
     best = [torch.load(tmp_path / name / "model_best.pth", weights_only=True) for name in "ab"]
     assert best[0]["meta"]["iteration"] == best[1]["meta"]["iteration"]
     assert all(torch.equal(value, best[1]["model"][key]) for key, value in best[0]["model"].items())
-    assert len(pids) == 1 and not os.path.exists(f"/proc/{pids[0]}")
-
-
-def _sides(trainer):
-    return [hook.side._process.pid for hook in trainer.hooks if isinstance(hook, SideEvaluationHook)]
+    assert len(pids) == 1 and not os.path.exists(f"/proc/{pids.pop()}")
 
 
 def test_a_process_that_dies_is_started_once_more(tiny, tmp_path, caplog):

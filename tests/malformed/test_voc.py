@@ -59,7 +59,7 @@ TEXTS = {
 ABSENT = ("removed", "renamed", "emptied", "in another element")
 NUMBERS = (
     *("underscores", "other digits", "minus one", "zero", "half", "whole float", "number with spaces", "thousand"),
-    *("2**31", "2**64", "1e308"),
+    *("2**31", "2**64", "1e308", "comma"),  # a comma may be a decimal point
 )
 # Places whose text means nothing here
 FREE = ("folder", "filename", "size/depth", "object/pose")
@@ -124,20 +124,7 @@ def _may_change(place: str, name: str) -> bool:
         return name in (*ABSENT, "=nothing", "=spaces", "=zero", "=true")
     if place == "object/name":
         return name[1:] in TEXTS
-    numbers = (
-        "underscores",
-        "other digits",
-        "minus one",
-        "zero",
-        "half",
-        "whole float",
-        "number with spaces",
-        "thousand",
-        "2**31",
-        "2**64",
-        "1e308",
-    )
-    return name[1:] in numbers
+    return name[1:] in NUMBERS
 
 
 def cases(folder: Path) -> Iterator[Case]:
