@@ -15,7 +15,8 @@ from typing import Any
 
 INDEX, RESULTS = "images.json", "predictions.json"  # of `detframe predict`
 DRAWING, CROPS = "drawing", "crops"  # in its index: of an image; of all of them, the folder with cut-out objects
-_METRICS = "metrics.jsonl"  # of a training
+IMAGES_FOLDER = "images"  # of a training
+_METRICS = "metrics.jsonl"  # beside it
 _OF_TRAINING = re.compile(r"(train|predictions)_.*_\d{7}\.png")
 
 
@@ -28,17 +29,14 @@ def without_drawings(root: Path, names: Sequence[str]) -> list[str]:
     for mark in marks:
         folder = os.path.dirname(mark)
         if os.path.basename(mark) == _METRICS:
-            pictures = os.path.join(folder, "images", "")
-            drawn |= {name for name in names if name.startswith(pictures) and _is_of_training(name[len(pictures) :])}
+            pictures = os.path.join(folder, IMAGES_FOLDER, "")
+            below = [name for name in names if name.startswith(pictures)]
+            drawn |= {name for name in below if _OF_TRAINING.fullmatch(name, len(pictures))}
         elif os.path.join(folder, RESULTS) in known:
             index = _index(root / mark)
             drawn |= {os.path.join(folder, name) for name in _drawings(index)}
             cut += [os.path.join(folder, CROPS, "")] if _has_crops(index) else []
     return [name for name in names if name not in drawn and not name.startswith(tuple(cut))]
-
-
-def _is_of_training(name: str) -> bool:
-    return _OF_TRAINING.fullmatch(name) is not None
 
 
 def _index(path: Path) -> dict[str, Any]:

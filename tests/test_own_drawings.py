@@ -9,11 +9,12 @@ import pytest
 
 from detframe.data.formats.locate import ImageFinder
 from detframe.data.listing import Listing
+from detframe.engine.metrics_file import METRICS_FILE
 from tests.data.test_listing import make, names
 
 
 def test_pictures_of_a_training_are_no_images(tmp_path: Path):
-    make(tmp_path, "a.jpg", "out/metrics.jsonl", "out/images/train_0_0000001.png", "out/images/b.png")
+    make(tmp_path, "a.jpg", f"out/{METRICS_FILE}", "out/images/train_0_0000001.png", "out/images/b.png")
     make(tmp_path, "out/images/predictions_set_val_3_0000020.png", "images/train_0_0000001.png", "out/b.png")
     left = ["a.jpg", "images/train_0_0000001.png", "out/b.png", "out/images/b.png"]
     assert [file.as_posix() for file in Listing(tmp_path).images()] == left

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 from detframe.cli.media import write_image
 from detframe.cli.pictures import Picture
 from detframe.files import safe_name
+from detframe.own_drawings import CROPS
 
 if TYPE_CHECKING:
     from detframe.inference.prediction import ImagePrediction
-
-FOLDER = "crops"
 
 
 class CropNames:
@@ -35,7 +34,7 @@ class CropNames:
         stem = target.stem if self._stems[target.with_suffix("")] < 2 else target.name
         middle = "" if frame is None else f"_{frame:06d}"
         below = target.parent.relative_to(self._output)
-        return self._output / FOLDER / safe_name(class_name) / below / f"{stem}{middle}_{number}.jpg"
+        return self._output / CROPS / safe_name(class_name) / below / f"{stem}{middle}_{number}.jpg"
 
 
 def write_crops(picture: Picture, prediction: ImagePrediction, names: CropNames) -> None:

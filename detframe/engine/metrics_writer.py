@@ -16,10 +16,10 @@ from torchvision.io import encode_png
 
 from detframe.engine.metrics_file import MetricsFile
 from detframe.files import atomic_write, safe_name
+from detframe.own_drawings import IMAGES_FOLDER
 
 logger = logging.getLogger(__name__)
 TENSORBOARD_FOLDER = "tensorboard"
-IMAGES_FOLDER = "images"
 CLOSE_SECONDS = 10.0  # for what TensorBoard still has to write
 
 

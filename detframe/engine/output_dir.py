@@ -16,10 +16,11 @@ from detframe.engine.lock import locked, refuse_if_locked
 from detframe.engine.loggers import CSV_FILE
 from detframe.engine.loggers import FOLDER as LOGGERS_FOLDER
 from detframe.engine.metrics_file import METRICS_FILE
-from detframe.engine.metrics_writer import IMAGES_FOLDER, TENSORBOARD_FOLDER
+from detframe.engine.metrics_writer import TENSORBOARD_FOLDER
 from detframe.engine.nonfinite import FOLDER as NONFINITE_FOLDER
 from detframe.errors import InUseError, NoPermissionError, NotAFolderError
 from detframe.files import remove_dead_temporaries
+from detframe.own_drawings import IMAGES_FOLDER
 
 LAUNCH_FILE = ".launch"  # who trains here, for attempts to come
 EVALUATION_FILE = "evaluation.json"

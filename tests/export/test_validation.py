@@ -116,9 +116,8 @@ def test_a_detector_of_tiles_is_scored_on_whole_images(tiny_model, quick, animal
     report = export(model, cut, META, tmp_path / "out" / "a.onnx", records=records, num_images=2)
     assert "bbox/AP" in report.metrics
     last = report.evidence.checks[-1]
-    assert (
-        last.name == f"2 images of animals, cut into {last.images} tiles" and last.images == 6
-    )  # 2 beside 1, and 2 upon 2
+    assert last.name == f"2 images of animals, cut into {last.images} tiles"
+    assert last.images == 6  # 2 beside 1, and 2 upon 2
     assert sorted(row for one in scored for row in one) == [(1, (60, 90), False)] * 2 + [(4, (90, 75), False)] * 2
 
 
