@@ -127,6 +127,7 @@ def run_python(tmp_path: Path) -> Run:
         *args: object, cwd: Path | None = None, timeout: float = 300, **env: str
     ) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **env}
+        environment["PYTEST_DEBUG_TEMPROOT"] = str(tmp_path)  # a pytest in it deletes folders of earlier runs: not ours
         for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "DETFRAME_DEBUG"):
             if name not in env:
                 environment.pop(name, None)
