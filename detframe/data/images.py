@@ -23,8 +23,9 @@ from detframe.data.image_headers import (
     read_header,
 )
 from detframe.data.stored_values import decode_stored
-from detframe.data.tiff_parts import Layout, read_layout
-from detframe.errors import DownloadError, FileAccessError, MissingFileError, NoPermissionError
+from detframe.data.tiff_parts import Layout, read_layout, read_part
+from detframe.data.tiff_values import colours_as_stored
+from detframe.errors import DownloadError, FileAccessError, InvalidValueError, MissingFileError, NoPermissionError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +42,7 @@ never skipped.
 """
 
 JPEG_END, PNG_END = b"\xff\xd9", b"IEND"
+BIG_MOTOROLA = b"MM\0+"  # how a BigTIFF with the highest byte first begins, which Pillow takes for damaged
 FULL_BITS = 15  # an image of 16 bits per channel whose brightest value needs fewer holds 10, 12 or 14 bits
 _OF_PICTURES = (3, 4)  # channels
 _noticed: set[str] = set()  # what was already said in this process
@@ -211,11 +213,22 @@ def _decode(data: bytes, header: Header, path: str | Path, factor: int = 1) -> n
     if header.format in ("JPEG", "PNG"):
         _check_whole(data, header, path)
         pixels = _with_opencv(data, header, path, factor)
+    elif header.format == "TIFF" and (stored := _as_stored(data, header, path)) is not None:
+        pixels = stored
     elif header.format == "TIFF" and header.bits > 8:
         pixels = _with_opencv(_without_orientation(data, header), header, path)
     else:
         return _with_pillow(data, header, path)
     return turned(pixels, header.orientation)
+
+
+def _as_stored(data: bytes, header: Header, path: str | Path) -> np.ndarray | None:
+    """uint8 (H, W, 3), RGB, not turned, of a TIFF that no decoder of pictures reads right; None of any other."""
+    try:
+        pixels = colours_as_stored(data)
+    except (InvalidValueError, EOFError) as error:
+        raise ImageReadError(f"{path} cannot be decoded: {error}") from None
+    return _eight_bits(pixels, header, path) if pixels is not None and pixels.dtype == np.uint16 else pixels
 
 
 def _check_whole(data: bytes, header: Header, path: str | Path) -> None:
@@ -252,11 +265,25 @@ def _with_opencv(data: bytes, header: Header, path: str | Path, factor: int = 1)
 
 def _with_pillow(data: bytes, header: Header, path: str | Path) -> np.ndarray:
     """A strict decoder for everything but JPEG and PNG. A TIFF that Pillow does not know is OpenCV's."""
-    image = open_with_pillow(data, path, ("TIFF",) if header.format == "TIFF" else PILLOW_FORMATS)
+    unknown = data[:4] == BIG_MOTOROLA
+    known: bytes | None = _plain_tiff(data, header, path) if unknown else data
+    formats = ("TIFF",) if header.format == "TIFF" else PILLOW_FORMATS
+    image = None if known is None else open_with_pillow(known, path, formats)
     if image is None:
         return turned(_with_opencv(_without_orientation(data, header), header, path), header.orientation)
     _load_strictly(image, header, path)
-    return _pixels_of_pillow(image, header, path)
+    return turned(_pixels_of_pillow(image, header, path), header.orientation if unknown else 1)
+
+
+def _plain_tiff(data: bytes, header: Header, path: str | Path) -> bytes | None:
+    """A BigTIFF as a TIFF whose places take 32 bits, without its orientation; None where it cannot be read in parts."""
+    layout = read_layout(BytesIO(data))
+    if layout is None:
+        return None
+    try:
+        return read_part(BytesIO(data), layout, (0, 0, *header.stored_hw[::-1]))
+    except EOFError as error:
+        raise ImageReadError(f"{path} is truncated or damaged: {error}") from None
 
 
 def _pixels_of_pillow(image: Any, header: Header, path: str | Path) -> np.ndarray:

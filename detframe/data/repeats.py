@@ -33,6 +33,7 @@ from detframe.data.records import Records
 from detframe.data.samplers import ROUNDING
 from detframe.data.tiles import TiledRecords, tiled
 from detframe.errors import InvalidValueError
+from detframe.texts import counted
 
 _ROUNDS = 1000  # of making two kinds of shares hold together
 _DIGITS = 9  # of a factor; no processor or library may disagree in the last one
@@ -235,8 +236,15 @@ def check_objects(records: TiledRecords) -> None:
         raise InvalidValueError(
             f"none of the {len(images)} images of {name} has an object, so that no tile of INPUT.TILES shows one"
         )
+    objects = images.objects()
+    sides = (objects.boxes[:, 2:] - objects.boxes[:, :2])[~objects.iscrowd].max(axis=1)
+    why = "its objects are larger than the tiles. Make SIZE larger, or set INPUT.TILES.WHOLE_IMAGE_TOO True"
+    if sides.min() <= tiling.size:
+        why = (
+            f"those that are no larger than a tile lie on borders of tiles (the smallest has {sides.min():.0f}). Make "
+            "INPUT.TILES.OVERLAP larger, or MIN_VISIBLE smaller"
+        )
     raise InvalidValueError(
-        f"none of the {len(records)} tiles of {tiling.size} pixels (INPUT.TILES.SIZE) shows {tiling.min_visible:g} "
-        f"(INPUT.TILES.MIN_VISIBLE) of an object of {name}: its objects are larger than the tiles. Make SIZE larger, "
-        "or set INPUT.TILES.WHOLE_IMAGE_TOO True"
+        f"none of the {len(records)} tiles of {counted(tiling.size, 'pixel')} (INPUT.TILES.SIZE) shows "
+        f"{tiling.min_visible:g} (INPUT.TILES.MIN_VISIBLE) of an object of {name}: {why}"
     )

@@ -13,18 +13,22 @@ the bytes of a sample, R rows and K columns of cells (strips or tiles), each of 
 from __future__ import annotations
 
 from dataclasses import replace
+from io import BytesIO
 from typing import BinaryIO
 
 import numpy as np
 
 from detframe.data.image_headers import open_with_pillow, pillow_limit_lifted
-from detframe.data.tiff_parts import Layout, Window, read_part, shorts
+from detframe.data.tiff_parts import Layout, Window, read_layout, read_part, shorts
 from detframe.errors import InvalidValueError
 
 _BITS, _COMPRESSION, _COLOURS, _SAMPLES, _PLANES = 258, 259, 262, 277, 284
 _PREDICTOR, _EXTRA_SAMPLES, _FORMAT = 317, 338, 339
 _HORIZONTAL, _FLOATING = 2, 3  # of the tag predictor; 1 is none
-_GREY, _PALETTE = 1, 3  # of the tag colours
+_GREY_OF_INK, _GREY, _RGB, _PALETTE = 0, 1, 2, 3  # of the tag colours; of ink, 0 is white
+_DECODED_BITS = 8  # up to which decoders of pictures know every form of grey and RGB
+_WITH_ALPHA = (2, 4)  # channels
+_SEPARATE = 2  # of the tag planes
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}  # of the tag sample format; 4 is untyped
 _OF_NUMBERS = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate", 32773: "PackBits", 34925: "LZMA", 50000: "zstd"}
 
@@ -59,6 +63,38 @@ def read_values(file: BinaryIO, layout: Layout, window: Window) -> np.ndarray:
     check_stored(layout)
     planes = [_plane(file, layout, plane, window) for plane in range(layout.planes)]
     return planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
+
+
+def colours_as_stored(data: bytes) -> np.ndarray | None:
+    """RGB (H, W, 3), uint8 or uint16, not turned, of the TIFFs that decoders of pictures get wrong; None of all others.
+
+    OpenCV takes no heed of how 16 bits are to be understood: of channels that are stored each by itself it gives what
+    was in the memory before, and of grey whose 0 is white the negative; so does Pillow of a channel by itself. Pillow
+    refuses channels by themselves that are not compressed and of which one is transparency, which is dropped here.
+
+    Raises:
+        ValueError, EOFError: as `read_values`, of 16 bits.
+    """
+    file = BytesIO(data)
+    layout = read_layout(file)
+    if layout is None or layout.number(_COLOURS, _GREY) not in (_GREY_OF_INK, _GREY, _RGB):
+        return None
+    meaning, wide = layout.number(_COLOURS, _GREY), layout.number(_BITS, 1) > _DECODED_BITS
+    apart = layout.planes > 1 and (wide or layout.planes in _WITH_ALPHA)
+    negative = meaning == _GREY_OF_INK and (wide or layout.number(_PLANES, 1) == _SEPARATE)
+    if not apart and not negative:
+        return None
+    try:
+        values = read_values(file, layout, (0, 0, *layout.size_hw[::-1]))
+    except (InvalidValueError, EOFError):
+        if wide:
+            raise
+        return None
+    count = 3 if meaning == _RGB else 1
+    if values.shape[2] < count:
+        raise InvalidValueError(f"its colours are RGB, of which there are {values.shape[2]} channels")
+    colours = np.repeat(values[..., :count], 3 // count, axis=2)
+    return np.iinfo(colours.dtype).max - colours if meaning == _GREY_OF_INK else colours
 
 
 def _plane(file: BinaryIO, layout: Layout, plane: int, window: Window) -> np.ndarray:

@@ -14,6 +14,7 @@ from detframe.texts import counted, format_share
 _STEP = 64  # pixels: a size that is proposed is a multiple of it
 _ROOM = 1.25  # how many times the longest object it has at least, so that something of its surroundings is seen
 _WHOLE = 1 - 1e-6  # a part of an object that is all of it but for rounding
+_ROUNDING = 0.01  # pixels, of the side of a box whose corners are float32
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def tile_fit(records: TiledRecords) -> TileFit:
     columns, table = tiles.images.objects(), tiles.table
     own = ~columns.iscrowd
     sides = (columns.boxes[:, 2:] - columns.boxes[:, :2]).max(axis=1, initial=0)
-    larger = own & (sides > tiles.tiling.size) & (not tiles.tiling.whole_image_too)
+    larger = own & (sides > tiles.tiling.size + _ROUNDING) & (not tiles.tiling.whole_image_too)
     best = np.zeros(len(own))
     np.maximum.at(best, table.source, table.visible)
     kept = np.zeros(len(own), dtype=bool)
@@ -79,12 +80,14 @@ def check_tiles(records: TiledRecords, where: str = "") -> list[Finding]:
         out.append(_finding("tiles-do-nothing", WARNING, text, "set INPUT.TILES.SIZE lower, or to 0", where))
     if fit.larger:
         text = (
-            f"{_of(fit.larger, fit.objects)} longer than a tile of {size} pixels (the longest has {fit.longest:.0f}): "
-            "no tile shows them whole"
+            f"{_of(fit.larger, fit.objects)} longer than a tile of {counted(size, 'pixel')} (the longest has "
+            f"{fit.longest:.0f}): no tile shows them whole"
         )
+        wanted = proposed_size(fit.longest)
+        uncut = ", which leaves all images whole" if records.tiles.images.sizes_hw.max() <= wanted else ""
         remedy = (
-            f"set INPUT.TILES.SIZE {proposed_size(fit.longest)}, or INPUT.TILES.WHOLE_IMAGE_TOO True, which adds each "
-            "whole image as one more tile"
+            f"set INPUT.TILES.SIZE {wanted}{uncut}, or INPUT.TILES.WHOLE_IMAGE_TOO True, which adds each whole image "
+            "as one more tile"
         )
         out.append(_finding("tile-smaller-than-object", ERROR, text, remedy, where, fit.larger))
     if fit.lost:

@@ -76,10 +76,60 @@ def test_byte_orders_planes_and_bigtiff(
 ) -> None:
     options = {"order": order, "big": big, "separate": separate, "compression": compression, **layout}
     path = write_tiff(tmp_path / "a.tif", smooth(70, 50, 3), **options)  # type: ignore[arg-type]
-    if big and order == ">":  # which Pillow takes for damaged
-        assert (load_region(path, (3, 5, 49, 60)) == smooth(70, 50, 3)[5:60, 3:49]).all()
-    else:
-        check_regions(path)
+    check_regions(path)
+    assert (load_region(path, (3, 5, 49, 60)) == smooth(70, 50, 3)[5:60, 3:49]).all()
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("layout", [{"tile": 32}, {"rows": 5}])
+@pytest.mark.parametrize("compression", ["none", "deflate"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_channels_by_themselves_and_transparency(
+    tmp_path: Path,
+    order: str,
+    big: bool,
+    layout: dict[str, int],
+    compression: str,
+    dtype: type,
+    channels: int,
+) -> None:
+    """OpenCV gives what was in the memory before where 16 bits are stored channel by channel."""
+    array = smooth(70, 50, channels, dtype)
+    extra = {262: (3, [2 if channels > 2 else 1]), **({338: (3, [2])} if channels in (2, 4) else {})}
+    path = write_tiff(
+        tmp_path / "a.tif", array, compression=compression, order=order, big=big, separate=True, extra=extra, **layout
+    )
+    colours = array[..., :3] if channels > 2 else array[..., [0, 0, 0]]
+    assert (load_pixels(path) == (colours >> (8 if dtype is np.uint16 else 0))).all()
+    check_regions(path)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("separate", [False, True])
+def test_grey_whose_0_is_white(tmp_path: Path, dtype: type, separate: bool) -> None:
+    array = smooth(40, 50, 1, dtype)
+    path = write_tiff(tmp_path / "a.tif", array, rows=7, separate=separate, extra={262: (3, [0])})
+    assert (load_pixels(path) == 255 - smooth(40, 50, 1)).all()
+    check_regions(path)
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_transparency_is_dropped_of_every_tiff(tmp_path: Path, big: bool, order: str) -> None:
+    array = np.concatenate([smooth(40, 50, 3), np.zeros((40, 50, 1), np.uint8)], axis=2)
+    extra = {262: (3, [2]), 338: (3, [2])}
+    path = write_tiff(tmp_path / "a.tif", array, tile=16, big=big, order=order, extra=extra, orientation=6)
+    assert (load_pixels(path) == np.rot90(array[..., :3], -1)).all()
+    check_regions(path)
+
+
+def test_channels_by_themselves_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    extra = {262: (3, [2]), 259: (3, [34712])}  # JPEG 2000
+    path = write_tiff(tmp_path / "a.tif", smooth(40, 50, 3, np.uint16), separate=True, extra=extra)
+    with pytest.raises(ImageReadError, match=r"a\.tif cannot be decoded: its compression \(number 34712\) is one of"):
+        load_pixels(path)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -53,6 +53,19 @@ def test_tiles_that_are_smaller_than_objects_are_an_error_that_proposes_a_size(t
         assert ERROR not in [f.severity for f in check_tiles(tiles)]
 
 
+def test_objects_as_long_as_a_tile_are_not_longer_by_rounding(tmp_path: Path) -> None:
+    """The corners of boxes are float32: of one in seven such objects they are a little more than 100 apart."""
+    boxes = [[30 + 0.37 * i, 10 + 0.41 * i, 100, 20] for i in range(60)]
+    assert tile_fit(tiles_of(tmp_path, boxes, (200, 300), "INPUT.TILES.SIZE", 100)).larger == 0
+
+
+def test_a_size_that_leaves_images_whole_says_so(tmp_path: Path) -> None:
+    (found,) = (f for f in check_tiles(tiles_of(tmp_path, [[5, 5, 120, 90]], (150, 150))) if f.severity == ERROR)
+    assert found.remedy.startswith(
+        "set INPUT.TILES.SIZE 192, which leaves all images whole, or INPUT.TILES.WHOLE_IMAGE_TOO True"
+    )
+
+
 @pytest.mark.parametrize("longest", [1, 51, 52, 63, 200, 1000.5])
 def test_the_size_that_is_proposed_holds_the_longest_object_with_room(longest: float) -> None:
     size = proposed_size(longest)

@@ -163,6 +163,15 @@ def test_no_tile_with_an_object_is_an_error_that_says_so(tmp_path: Path) -> None
     build_train_loader(config("INPUT.TILES.WHOLE_IMAGE_TOO", True), records)
 
 
+def test_objects_on_borders_of_tiles_alone_are_told_from_objects_that_are_too_large(tmp_path: Path) -> None:
+    records = coco_records(tmp_path, [annotation(1, 1, [24, 2, 16, 16]), annotation(2, 1, [0, 2, 60, 8])], [(32, 64)])
+    edges = ("INPUT.TILES.OVERLAP", 0, "INPUT.TILES.MIN_VISIBLE", 0.9)
+    message = r"shows 0\.9 .* lie on borders of tiles \(the smallest has 16\)\. Make INPUT\.TILES\.OVERLAP larger"
+    with pytest.raises(InvalidValueError, match=message):
+        build_train_loader(config(*edges), records)
+    build_train_loader(config(*edges[2:], "INPUT.TILES.OVERLAP", 16), records)
+
+
 def test_no_object_at_all_is_an_error_that_says_so(tmp_path: Path) -> None:
     with pytest.raises(InvalidValueError, match=r"none of the 1 images of mine has an object"):
         build_train_loader(config(), coco_records(tmp_path, [], [(64, 64)]))
