@@ -24,7 +24,7 @@ def outlines(mask: np.ndarray, tolerance: float = TOLERANCE) -> list[np.ndarray]
     """
     limit = min(tolerance, _SHARE * math.sqrt(int(mask.sum()))) if tolerance else 0.0
     parts = [_joined([_simplified(ring, limit) for ring in rings]) for rings in _rings(mask)]
-    return sorted(parts, key=_area, reverse=True)
+    return sorted(parts, key=ring_area, reverse=True)
 
 
 def outline(mask: np.ndarray, tolerance: float = TOLERANCE) -> np.ndarray | None:
@@ -82,6 +82,7 @@ def _joined(rings: list[np.ndarray]) -> np.ndarray:
     return whole
 
 
-def _area(ring: np.ndarray) -> float:
+def ring_area(ring: np.ndarray) -> float:
+    """The area of a polygon (N, 2), in square pixels."""
     x, y = ring[:, 0], ring[:, 1]
     return abs(float((x * np.roll(y, -1) - y * np.roll(x, -1)).sum())) / 2

@@ -106,6 +106,9 @@ def test_what_can_do_nothing_is_no_transform(monkeypatch: pytest.MonkeyPatch) ->
     ("entry", "message"),
     [
         ("Mosiac", r"entry 1: Mosiac is not there; did you mean 'Mosaic'\?"),
+        ("mosaic", r"entry 1: mosaic is not there; did you mean 'Mosaic'\?"),
+        ("RandomHorizontalFlip", r"RandomHorizontalFlip is not there; did you mean 'v2.RandomHorizontalFlip'\?"),
+        ("transforms.RandomIoUCrop", r"did you mean 'v2.RandomIoUCrop'\?"),
         ({"Mosaic": {"scal": 1}}, "Mosaic has no argument 'scal'; did you mean 'scale'"),
         ({"Mosaic": {"scale": 5}}, "scale must be a list of 2 numbers, not 5"),
         ({"Mosaic": {"scale": [1, 0.5]}}, "two numbers that do not fall"),

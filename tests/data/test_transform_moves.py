@@ -213,9 +213,8 @@ def test_mixed_images_show_what_their_boxes_say(entry: Any) -> None:
 
 @pytest.mark.parametrize("entry", [*MOVING, *TURNING, *STILL, *MIXING], ids=str)
 def test_an_image_without_objects_stays_one(entry: Any) -> None:
-    alone = pipeline(entry)
-    for seed in range(3):
-        image, target = alone(
+    for seed in range(4):
+        image, target = pipeline(entry, MIN_VISIBLE=0.5 * (seed % 2))(
             *empty(), Generator().manual_seed(seed), None, lambda generator: (*empty(), (HEIGHT, WIDTH))
         )
         assert target["boxes"].shape == (0, 4) and target["labels"].shape == (0,)
@@ -244,7 +243,7 @@ def test_every_transform_of_detframe_is_tested_here() -> None:
 
 
 def test_min_visible_counts_what_a_transform_leaves() -> None:
-    """Half of the box lies outside after a shift by half its width."""
+    """Of a box that a crop leaves some columns of, and of one that was turned before, to a part in a thousand."""
     shift = {"v2.RandomCrop": {"size": [HEIGHT, 50]}}
     for seed in range(20):
         _, kept = run(shift, seed)
@@ -252,8 +251,28 @@ def test_min_visible_counts_what_a_transform_leaves() -> None:
         share = 0.0
         if len(kept["labels"]):  # whose height is never cut
             share = float(kept["boxes"][0, 2] - kept["boxes"][0, 0]) / (BOX[2] - BOX[0])
-        if abs(share - 0.6) > 0.07:  # transforms of other libraries count 8 points a side
+        if abs(share - 0.6) > 1e-3:
             assert len(target["labels"]) == (share >= 0.6), (seed, share)
+
+
+@pytest.mark.parametrize(
+    ("entry", "share"),
+    [
+        ({"v2.CenterCrop": {"size": [HEIGHT, 15]}}, 15 / 32),  # columns 40.5 to 55.5, rounded to 40 to 55
+        ({"v2.CenterCrop": {"size": [31, 96]}}, 23 / 24),  # rows 20.5 to 51.5, rounded to 20 or 21
+        ({"v2.RandomRotation": {"degrees": [90, 90]}}, 1.0),
+        ({"v2.RandomAffine": {"degrees": [45, 45], "translate": [0, 0]}}, 1.0),
+        ({"v2.RandomPerspective": {"distortion_scale": 0.0, "p": 1}}, 1.0),
+        pytest.param(
+            {"albumentations.Crop": {"x_min": 43, "y_min": 0, "x_max": 96, "y_max": 72}}, 19 / 32, marks=ALBUMENTATIONS
+        ),
+    ],
+    ids=str,
+)
+def test_the_part_of_a_box_that_other_libraries_leave_is_exact(entry: Any, share: float) -> None:
+    for least, stays in ((share - 0.05, True), (min(1.0, share + 0.05), share > 0.95)):
+        _, target = run(entry, 0, MIN_VISIBLE=least)
+        assert len(target["labels"]) == stays, (entry, least)
 
 
 def test_min_visible_of_a_transform_of_detframe_counts_the_box() -> None:

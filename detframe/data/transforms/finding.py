@@ -98,6 +98,18 @@ def find_foreign(where: str, name: str, given: Mapping[str, Any], pairs: Sequenc
     return Found(kind(name, made, keeps, pairs), shown, 1.0 if own_p else float(default))
 
 
+def same_elsewhere(name: str) -> list[str]:
+    """The transforms of other libraries that an entry without v2. or albumentations. in front may mean: those of its
+    name, as an entry has them."""
+    short = name.rpartition(".")[2].lower()
+    try:
+        installed = _albumentations(name)
+    except MissingModuleError:
+        installed = {}
+    families = ((TORCHVISION, _torchvision()), (ALBUMENTATIONS, installed))
+    return [family + one for family, known in families for one in known if one.lower() == short]
+
+
 def _check_fits(where: str, short: str, factory: type, takes: Mapping[str, inspect.Parameter]) -> None:
     """Raises ValueError: a transform does not fit among those of training images."""
     if short in _REFUSED:

@@ -18,7 +18,7 @@ from detframe.config.entries import name_and_arguments
 from detframe.data.samplers import mix
 from detframe.data.scaled import SizeHW
 from detframe.data.transforms.arguments import check_arguments, fitted, parameters
-from detframe.data.transforms.finding import ALBUMENTATIONS, TORCHVISION, find_foreign
+from detframe.data.transforms.finding import ALBUMENTATIONS, TORCHVISION, find_foreign, same_elsewhere
 from detframe.data.transforms.geometry import LargeScaleJitter, Resize
 from detframe.data.transforms.mixing import Mixing
 from detframe.data.transforms.pipeline import Given, Others, Pipeline, Stage, check_channels, check_fill, written
@@ -268,8 +268,11 @@ def _own_transform(
     """A registered transform, and all of its arguments."""
     if name not in TRANSFORMS:
         known = [known for known, _ in TRANSFORMS]
+        own = name.lower() in map(str.lower, known)  # but for capitals
+        meant = [] if own else same_elsewhere(name)
+        hint = f"did you mean {' or '.join(map(repr, meant))}?" if meant else nearest_sentence(name, known)
         raise UnknownNameError(
-            f"{where} is not there; {nearest_sentence(name, known)} Those of torchvision are v2.Name, those of "
+            f"{where} is not there; {hint} Those of torchvision are v2.Name, those of "
             "Albumentations albumentations.Name; a module of your own must be named in CUSTOM_IMPORTS to be found."
         )
     member = TRANSFORMS.get(name)

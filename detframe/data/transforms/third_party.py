@@ -20,17 +20,20 @@ from torch import Generator, Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from detframe.arrays.outlines import ring_area
 from detframe.data.scaled import SizeHW
 from detframe.data.transforms.targets import exchange_sides, to_image, to_rows, with_lazy_masks
 from detframe.errors import InvalidValueError
 from detframe.structures import LazyMasks, Target, select
 from detframe.structures.lazy_masks import encode
+from detframe.structures.polygons import clip_polygon
 
 _OF_COLOURS = {  # transforms of torchvision that take the values of pixels for colours from 0 to 255, or from 0 to 1
     *("ColorJitter", "GaussianNoise", "Grayscale", "JPEG", "RGB", "RandomAdjustSharpness", "RandomAutocontrast"),
     *("RandomEqualize", "RandomGrayscale", "RandomInvert", "RandomPhotometricDistort", "RandomPosterize"),
     "RandomSolarize",
 }
+_AFFINE_PIXELS = 0.01  # what is not nearer to an affine map is none
 _GRID = 8  # points along each side of a box, which tell how much of it is left
 # Corners of small triangles all over the image, each with legs to the right and down, as parts of the sides
 _CORNERS = torch.cartesian_prod(*[(torch.arange(6) + 0.5) / 6] * 2)
@@ -97,7 +100,7 @@ class ForeignTransform:
             return done.image, target
         if isinstance(masks, LazyMasks):
             done = self._checked(replace(given, masks=masks.decode().numpy()), seed, target)
-        return done.image, self._target(target, done)
+        return done.image, self._target(target, given, done)
 
     def _checked(self, given: _Given, seed: int, target: Target) -> _Moved:
         image = given.image
@@ -113,13 +116,12 @@ class ForeignTransform:
             )
         return done
 
-    def _target(self, target: Target, done: _Moved) -> Target:
+    def _target(self, target: Target, given: _Given, done: _Moved) -> Target:
         size_hw = (done.image.shape[-2], done.image.shape[-1])
         count = len(target["labels"])
         objects = done.rows < count
         if self.min_visible > 0:
-            inside = _inside(done.points[len(done.points) - count * _GRID**2 :], size_hw).reshape(count, -1)
-            enough = inside.float().mean(1) >= self.min_visible
+            enough = _left(given.boxes[:count], given.points, done.points, size_hw) >= self.min_visible
             objects &= torch.cat([enough, enough.new_zeros(len(done.rows))])[done.rows.clamp(max=count)]
         out: Target = {**target}
         if "keypoints" in target:
@@ -148,6 +150,39 @@ def _grid(boxes: Tensor) -> Tensor:
     steps = (torch.arange(_GRID) + 0.5) / _GRID
     parts = torch.cartesian_prod(steps, steps)
     return (boxes[:, None, :2] + (boxes[:, None, 2:] - boxes[:, None, :2]) * parts).reshape(-1, 2)
+
+
+def _left(boxes: Tensor, before: Tensor, after: Tensor, size_hw: SizeHW) -> Tensor:
+    """The part of each box that an image still shows, float64 (N,): to the pixel where an affine map has moved all of
+    it, as a crop or a rotation is one, else counted in the points of `_grid`.
+
+    Args:
+        boxes: float32 (N, 4), before.
+        before, after: float32 (Q, 2), the points that have gone along; first those of `_PROBE`, last those of `_grid`.
+        size_hw: of the image after.
+    """
+    spread = len(before) - len(boxes) * _GRID**2
+    inside = _inside(after, size_hw)
+    inside[len(_PROBE) : spread] = False  # keypoints that are absent lie anywhere
+    matrix = _affine(before[inside].double(), after[inside].double())
+    if matrix is None:
+        return inside[spread:].reshape(len(boxes), _GRID**2).double().mean(1)
+    corners = boxes.double()[:, [[0, 1], [2, 1], [2, 3], [0, 3]]] @ matrix[:2] + matrix[2]
+    whole = boxes.double()[:, 2:].sub(boxes[:, :2]).prod(1) * torch.linalg.det(matrix[:2]).abs()
+    window = (0.0, 0.0, float(size_hw[1]), float(size_hw[0]))
+    seen = [ring_area(clip_polygon(polygon, window)) for polygon in corners.numpy()]
+    # of coordinates in float32 the last digits are noise, and a box that is left whole has all of itself
+    return (whole.new_tensor(seen) / whole.clamp(min=torch.finfo(torch.float64).tiny)).mul(1e6).round().div(1e6)
+
+
+def _affine(before: Tensor, after: Tensor) -> Tensor | None:
+    """The affine map that has moved points (Q, 2), float64 (3, 2) for rows (x, y, 1); None where there is none."""
+    if len(before) < 3:
+        return None
+    rows = torch.cat([before, before.new_ones(len(before), 1)], 1)
+    found = torch.linalg.lstsq(rows, after, driver="gelsd")
+    exact = int(found.rank) == 3 and bool((rows @ found.solution - after).abs().max() < _AFFINE_PIXELS)
+    return found.solution if exact else None
 
 
 def _mirrored(probe: Tensor, size_hw: SizeHW) -> bool:
