@@ -90,7 +90,7 @@ class WorkerPool:
             self._thread = ThreadPoolExecutor(1, "detframe-pin", torch.cuda.set_device, (device,))
 
     def _start(self, work: SharedArrays) -> None:
-        context = multiprocessing.get_context()
+        context = _start_method()
         first = list(islice(self._batches, PREFETCH * self.num_workers))
         for number in range(self.num_workers):
             here, there = context.Pipe(duplex=True)
@@ -183,6 +183,12 @@ class WorkerPool:
 _MEMORY = "Most often the machine or container ran out of memory (`dmesg` tells); fewer workers need less. "
 _DECODER = "A decoder crashed, most often because of a damaged file. "
 _HINTS = {"SIGKILL": _MEMORY, "SIGBUS": _MEMORY, "SIGSEGV": _DECODER, "SIGABRT": _DECODER, "SIGILL": _DECODER}
+
+
+def _start_method() -> Any:
+    """The start method that the program has chosen, else the usual one; asking for that would choose it for good."""
+    name = multiprocessing.get_start_method(allow_none=True)
+    return multiprocessing.get_context(name or multiprocessing.get_all_start_methods()[0])
 
 
 def _signal_name(number: int) -> str:

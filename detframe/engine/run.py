@@ -20,12 +20,7 @@ from detframe import storage
 from detframe.backends import Session, is_exported
 from detframe.checkpoint import Checkpoint
 from detframe.compat import load_weights, read_weights
-from detframe.config import (
-    ConfigNode,
-    as_config,
-    import_carried,
-    import_modules,
-)
+from detframe.config import ConfigNode, as_config, import_carried, import_modules
 from detframe.config.check import doubts
 from detframe.config.paths import expanded
 from detframe.data import Records, check_same_names, tiled
@@ -54,11 +49,7 @@ from detframe.engine.logs import RunLog, run_log
 from detframe.engine.metrics_file import MetricsFile
 from detframe.engine.metrics_writer import MetricsWriter
 from detframe.engine.newest import open_newest
-from detframe.engine.output_dir import (
-    EVALUATION_FILE,
-    check_writable,
-    prepare,
-)
+from detframe.engine.output_dir import EVALUATION_FILE, check_writable, prepare
 from detframe.engine.output_place import OutputPlace, output_place
 from detframe.engine.preflight import check_data_sets, check_names, choose_metric
 from detframe.engine.random_numbers import reproducible
@@ -69,7 +60,7 @@ from detframe.engine.sampling import sampling_warnings
 from detframe.engine.side_evaluation import SideEvaluationHook
 from detframe.engine.store_copies import borrowed
 from detframe.engine.summary import summarise
-from detframe.engine.surroundings import own_surroundings
+from detframe.engine.surroundings import alone_in_process, own_surroundings
 from detframe.engine.trainer import Hook, Trainer
 from detframe.engine.transform_trial import transform_lines
 from detframe.errors import InvalidValueError
@@ -106,7 +97,7 @@ def train(cfg: ConfigNode | str | Path, resume: bool = False, callbacks: Sequenc
 
     Raises:
         ValueError, KeyError, FileNotFoundError: a mistake in the config, the data or the callbacks.
-        InUseError: another run works in OUTPUT_DIR.
+        InUseError: another run works in OUTPUT_DIR, or another thread of this process trains or evaluates.
         RunStopped: SIGTERM, SIGUSR1 or SIGINT (then also a KeyboardInterrupt) has ended the run between two steps, and
             it is saved. Only the main thread of a process can handle signals.
         FloatingPointError: a loss or gradient that is not finite.
@@ -120,7 +111,7 @@ def train_checked(cfg: ConfigNode, resume: bool = False, callbacks: Sequence[Hoo
     callbacks = check_callbacks(callbacks)
     place = output_place(cfg.OUTPUT_DIR)
     stop = StopSignals(cfg.SOLVER.REQUEUE_EXIT_CODE)
-    with stop.handled(), own_surroundings(), place, ExitStack() as held:
+    with alone_in_process(), stop.handled(), own_surroundings(), place, ExitStack() as held:
         try:
             with stop.at_once(nothing_to_save=True):
                 start = _start(cfg, place, resume, callbacks, held)
@@ -280,6 +271,7 @@ def evaluate(cfg: ConfigNode | str | Path, allow_custom_imports: bool = False) -
 
     Raises:
         ValueError: no weights or no data named, weights that do not fill the model, classes that differ.
+        InUseError: another thread of this process trains or evaluates.
     """
     cfg = as_config(cfg)
     exported = None
@@ -300,7 +292,7 @@ def evaluate(cfg: ConfigNode | str | Path, allow_custom_imports: bool = False) -
     device = cfg.MODEL.DEVICE if exported is None else "cpu"
     group = process_group(device, cfg.PROCESS_GROUP_TIMEOUT)
     settings = storage.using(storage.Settings.of(cfg))
-    with own_surroundings(), group, settings, borrowed(cfg.OUTPUT_DIR) as folder:
+    with alone_in_process(), own_surroundings(), group, settings, borrowed(cfg.OUTPUT_DIR) as folder:
         on_rank_zero(lambda: check_writable(folder), "to look at OUTPUT_DIR")
         with run_log(folder, rank(), at_once=False) as log:
             log_start("evaluation")

@@ -22,6 +22,7 @@ from detframe.data.tiles import tiled
 from detframe.engine.build import refuse_frozen_noise
 from detframe.engine.inputs import effective_config
 from detframe.engine.random_numbers import reproducible
+from detframe.engine.surroundings import alone_in_process
 from detframe.errors import InvalidValueError
 from detframe.modeling import build_detection_model
 from detframe.parallel.device import resolve_device
@@ -185,7 +186,7 @@ def try_model(
     cfg = _one_process(effective_config(cfg, records.metadata, records=records), processes)
     device = resolve_device(cfg.MODEL.DEVICE)
     watch = MemoryWatch(device)
-    with reproducible(cfg):
+    with alone_in_process(), reproducible(cfg):
         model = _model(cfg, records)
         run = Run(cfg, records, model, device, watch, time.perf_counter() + seconds)
         run.train(steps, extremes)

@@ -12,6 +12,7 @@ import sys
 import threading
 import warnings
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -175,3 +176,64 @@ def test_a_group_of_somebody_else_serves_several_runs_and_stays(tiny, root, tmp_
     for name, value in one.items():
         assert torch.equal(value, two[name]), name
         torch.testing.assert_close(value, alone[name], atol=1e-4, rtol=1e-3)
+
+
+def test_two_threads_do_not_train_at_once(tiny, tmp_path):
+    """Random numbers and the log belong to the process: each would change the other's result, and take its log."""
+    from detframe.engine.trainer import Hook
+    from detframe.errors import InUseError
+
+    class Beside(Hook):
+        name = "beside"
+
+        def after_step(self, trainer):
+            if trainer.iteration > 1:
+                return
+            with ThreadPoolExecutor(1, "beside") as pool:
+                for work in (train, evaluate):
+                    with pytest.raises(InUseError, match="the thread MainThread of this process is in a training"):
+                        pool.submit(work, tiny("OUTPUT_DIR", str(tmp_path / "second"), "MODEL.WEIGHTS", "any")).result()
+
+    train(tiny(*SHORT, "OUTPUT_DIR", str(tmp_path / "first")), callbacks=[Beside()])
+    assert not (tmp_path / "second").exists()
+    with ThreadPoolExecutor(1) as pool:  # one after the other is well
+        pool.submit(train, tiny(*SHORT, "OUTPUT_DIR", str(tmp_path / "second"))).result()
+    one, two = weights(tmp_path / "first"), weights(tmp_path / "second")
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+FORKED = """
+import os, sys, threading
+from detframe.engine.surroundings import alone_in_process
+
+inside, done = threading.Event(), threading.Event()
+def hold():
+    with alone_in_process():
+        inside.set()
+        done.wait()
+thread = threading.Thread(target=hold)
+thread.start()
+inside.wait()
+if not os.fork():
+    with alone_in_process():
+        print("free", flush=True)
+    os._exit(0)
+os.wait()
+done.set()
+"""
+
+
+def test_a_forked_process_is_free_to_train(root):
+    done = subprocess.run([sys.executable, "-c", FORKED], cwd=root, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "free\n", done.stderr
+
+
+def test_workers_leave_the_choice_of_a_start_method_to_the_program(root):
+    """Asking multiprocessing for its usual context makes that the chosen one, and a program cannot choose any more."""
+    program = (
+        "import multiprocessing\nfrom detframe.data.workers import WorkerPool\n"
+        "pool = WorkerPool(lambda batch: (None, []), iter([[1]]), 1)\nnext(pool)\npool.close()\n"
+        "multiprocessing.set_start_method('spawn')\nprint('chosen')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "chosen\n", done.stderr

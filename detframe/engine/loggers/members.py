@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,9 @@ PROJECT = "detframe"  # where the environment names none
 _REPORT = "report.html"
 _CONFIG = "config.yaml"
 _RUN_TAG = "detframe.run"
-_NOT_IN_A_KEY = re.compile(r"[^\w\-. /:]", flags=re.ASCII)  # of MLflow
+_NOT_IN_A_KEY = re.compile(r"[^\w\-. /:]")  # of MLflow
+_NO_PART = re.compile(r"(?:(?<=/)|^)\.{0,2}(?=/|$)")  # of a path, as which MLflow reads a key: "", "." and ".."
+_LONGEST_KEY = 250
 _LONGEST_PARAMETER = 6000
 _MOST_PARAMETERS = 100  # of one request
 
@@ -120,7 +124,8 @@ class MlflowLogger(RunLogger):
 
     def _parameters(self, config: Mapping[str, Any], there: Mapping[str, str]) -> None:
         """The config with which the run began: a parameter never changes, and config.yaml has the newest."""
-        texts = {_key(key): str(value)[:_LONGEST_PARAMETER] for key, value in config.items()}
+        keys = _keys(config)
+        texts = {keys[name]: str(value)[:_LONGEST_PARAMETER] for name, value in config.items()}
         new = [self.entities.Param(key, text) for key, text in texts.items() if text and key not in there]
         for start in range(0, len(new), _MOST_PARAMETERS):
             self.client.log_batch(self.id, params=new[start : start + _MOST_PARAMETERS])
@@ -128,7 +133,8 @@ class MlflowLogger(RunLogger):
     def row(self, iteration: int, values: Mapping[str, float]) -> None:
         """A point of each curve, all in one request."""
         now = int(time.time() * 1000)
-        points = [self.entities.Metric(_key(key), value, now, iteration) for key, value in values.items()]
+        keys = _keys(values)
+        points = [self.entities.Metric(keys[name], value, now, iteration) for name, value in values.items()]
         for start in range(0, len(points), 1000):
             self.client.log_batch(self.id, metrics=points[start : start + 1000])
 
@@ -145,6 +151,25 @@ class MlflowLogger(RunLogger):
         self.client.set_terminated(self.id, ended[status])
 
 
-def _key(name: str) -> str:
-    """A name as MLflow takes it: of the classes of somebody's data, everything may be there."""
-    return _NOT_IN_A_KEY.sub("_", name)[:250]
+def _keys(names: Iterable[str]) -> dict[str, str]:
+    """Names as MLflow takes them: of the classes of somebody's data, everything may be there.
+
+    Names of one row that become the same are kept apart by a digest. In a folder, MLflow writes each into a file of its
+    name, so none lies below another.
+    """
+    clean = {name: _NO_PART.sub("_", _NOT_IN_A_KEY.sub("_", name))[:_LONGEST_KEY].rstrip("/") for name in names}
+    taken = set(clean.values())
+    keys = {name: _beside(key, taken) for name, key in clean.items()}
+    times = Counter(keys.values())
+    return {name: key if times[key] == 1 else _with_digest(key, name) for name, key in keys.items()}
+
+
+def _beside(key: str, taken: Collection[str]) -> str:
+    """A key that would be a file below another: its first part that is taken, then no more slashes."""
+    above = next((key[: slash.start()] for slash in re.finditer("/", key) if key[: slash.start()] in taken), key)
+    return above + key[len(above) :].replace("/", "_")
+
+
+def _with_digest(key: str, name: str) -> str:
+    digest = hashlib.sha256(name.encode("utf-8", "backslashreplace")).hexdigest()[:8]
+    return f"{key[: _LONGEST_KEY - 9]}-{digest}"

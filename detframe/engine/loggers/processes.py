@@ -141,16 +141,14 @@ class LoggerProcess:
         rows = list(placed(MetricsFile(self.folder).rows()))
         sent = Sent.read(self.folder, self.name) or Sent()
         missing = sum(not sent.has(place, row) for place, row in rows)
+        lack = (
+            f"{missing} of {len(rows)} rows of metrics.jsonl are missing there"
+            if missing
+            else f"all {len(rows)} rows of metrics.jsonl are there, perhaps not all pictures, the report and the end"
+        )
         logger.warning(
-            "LOGGERS %s %s: %d of %d rows of metrics.jsonl are missing there (%s says more). Send them with: "
-            "python -m detframe.engine.loggers %s %s",
-            self.name,
-            why,
-            missing,
-            len(rows),
-            self.output,
-            self.folder,
-            self.name,
+            "LOGGERS %s %s: %s (%s says more). Send what is missing with: python -m detframe.engine.loggers %s %s",
+            *(self.name, why, lack, self.output, self.folder, self.name),
         )
 
 
