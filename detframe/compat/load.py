@@ -17,7 +17,7 @@ from detframe.compat.programs import OWN, Program, recognised
 from detframe.compat.renaming import res5_where_it_stands
 from detframe.compat.report import LoadReport
 from detframe.compat.state import StateDict, find_state_dict, refuse_not_finite, refuse_other_numbers
-from detframe.errors import InvalidValueError
+from detframe.errors import InvalidValueError, listed
 
 # Outputs whose size is a number that new data may change
 _SIZED_BY = {
@@ -80,6 +80,8 @@ def load_weights(
     rows = None if class_names is None else _class_rows(program, found, state, target, class_names)
     if rows is not None:
         report.notes.append(rows.note())
+    elif class_names is not None:
+        report.notes += _taken_in_order(state, target, class_names)
     fitting = _sort_out(state, target, rows, report)
     if not allow_partial:
         _refuse_another_architecture(state, target, fitting, report)
@@ -116,6 +118,17 @@ def _class_rows(
         return None
     rows.taken_for = f"the checkpoint does not name its {others} classes, they are taken for COCO's"
     return rows
+
+
+def _taken_in_order(state: Mapping[str, Tensor], target: Mapping[str, Tensor], class_names: Sequence[str]) -> list[str]:
+    """A line on whose word the classes stand, where the checkpoint has as many and does not name them."""
+    classes = count_classes(target)
+    if classes < 2 or classes != count_classes(state):
+        return []
+    return [
+        f"the checkpoint does not name its {classes} classes, they are taken in this order: {listed(class_names, 12)} "
+        "(if theirs is another: detframe import-weights --classes writes a checkpoint that names them)"
+    ]
 
 
 def _extended_head_from_shared(state: dict[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -188,7 +188,10 @@ def find_entry(name: str, entries: Mapping[str, CatalogEntry], catalog: str = ""
     if name in entries:
         return entries[name]
     read = ", ".join(str(path) for path in _catalog_files(catalog))
-    raise UnknownNameError(f"no data set is called {name!r}; {nearest(name, list(entries))} Catalogs read: {read}")
+    raise UnknownNameError(
+        f"no data set is called {name!r}; {nearest(name, list(entries))} Catalogs read: {read}; "
+        "an entry of your own goes into a YAML file that DATASETS.CATALOG names (docs/own_data.md)"
+    )
 
 
 def read_catalogs(catalog: str = "") -> dict[str, CatalogEntry]:

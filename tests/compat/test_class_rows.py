@@ -186,8 +186,17 @@ def test_as_many_classes_under_other_names_are_loaded_as_they_lie():
     source, theirs = as_detectron2(80)
     model = of(80)
     report = load_weights(model, theirs, class_names=[f"part {i}" for i in range(79)] + ["person"])
-    assert not (report.reinitialised or report.notes)
+    assert not report.reinitialised
+    (note,) = report.notes
+    assert "80 classes, they are taken in this order: part 0, part 1," in note and "import-weights --classes" in note
     assert all(torch.equal(value, source.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_the_order_of_unnamed_classes_needs_no_word_where_there_is_one_or_none_was_named():
+    _, theirs = as_detectron2(1)
+    assert load_weights(of(1), theirs, class_names=("dog",)).notes == []
+    _, theirs = as_detectron2(3)
+    assert load_weights(of(3), theirs).notes == []
 
 
 def test_another_number_of_unnamed_classes():
@@ -247,4 +256,4 @@ def test_as_many_names_as_classes():
 
 def test_names_that_do_not_fit_their_checkpoint_are_not_used():
     report = load_weights(of(3), checkpoint(of(3), ("cat",)), class_names=OLD)
-    assert not (report.notes or report.reinitialised)
+    assert not report.reinitialised and "does not name its 3 classes" in report.notes[0]

@@ -44,6 +44,7 @@ def test_unknown_name(tmp_path: Path) -> None:
         load_records(["shape_train"], str(own))
     assert str(own) in str(caught.value)
     assert "datasets/catalog.yaml" in str(caught.value)
+    assert "that DATASETS.CATALOG names (docs/own_data.md)" in str(caught.value)
     with pytest.raises(ValueError, match="no data set is named"):
         load_records([])
 

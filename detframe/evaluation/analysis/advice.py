@@ -12,6 +12,8 @@ from detframe.evaluation.analysis import types as t
 # Points of AP50 from which an error type is worth a word
 _COSTLY = 2.0
 _FEW_OBJECTS = 20
+# A class is found well by a score of its own from this F1 on; the score for all classes finds less than half as many
+_FOUND_WELL = 0.3
 # Rise of the validation loss over its lowest, as a share of it, and how far before the end that must lie
 _RISE, _TAIL = 0.05, 0.1
 
@@ -22,13 +24,15 @@ def advise(
     errors: t.Errors,
     confusion: t.Confusion,
     suspects: Sequence[t.Suspect],
-    class_names: Sequence[str],
+    curves: Sequence[t.Curve],
 ) -> tuple[t.Advice, ...]:
     """What follows from the numbers, what may bring most AP first.
 
     Args:
         detections: how many there are, of any score.
+        curves: of all classes together, then of each class.
     """
+    class_names = [curve.name for curve in curves[1:]]
     counted = int((objects.status != t.CROWD).sum())
     if not counted:
         return (_note("no_objects", "The data set has no objects, so nothing can be measured: check its annotations."),)
@@ -36,7 +40,8 @@ def advise(
         text = "There is not one detection: train longer, check that the weights were loaded, or lower the threshold."
         return (_note("no_detections", text, objects=counted),)
     found = [*_costly(errors), *_small(objects, errors)]
-    found += [*_never_found(objects, class_names, counted), *_confused(confusion, class_names, errors)]
+    found += [*_found_below(objects, curves, counted), *_never_found(objects, curves)]
+    found += [*_confused(confusion, class_names, errors)]
     found += [*_few(objects, class_names), *_labels(suspects)]
     return tuple(advice for _, advice in sorted(found, key=lambda pair: -pair[0]))
 
@@ -123,11 +128,42 @@ def _small(objects: t.Objects, errors: t.Errors) -> Iterable[tuple[float, t.Advi
         )
 
 
-def _never_found(objects: t.Objects, class_names: Sequence[str], counted: int) -> Iterable[tuple[float, t.Advice]]:
-    """A class of which no object is found at the best threshold."""
-    total, hits = _per_class(objects, len(class_names))
+def _found_below(objects: t.Objects, curves: Sequence[t.Curve], counted: int) -> Iterable[tuple[float, t.Advice]]:
+    """Classes of which the best threshold overall finds less than half of what one of their own finds, at a fair F1."""
+    lost = _lost_by_threshold(objects, curves)
+    if not lost:
+        return
+    listed = [
+        f"{c.name} at {c.best.score:.2f} (recall {c.best.recall:.0%} instead of {recall:.0%}, precision "
+        f"{c.best.precision:.0%})"
+        for c, recall in lost[:10]
+    ]
+    text = (
+        f"The best threshold overall, {curves[0].best.score:.2f}, is too high for classes that are found with lower "
+        f"scores: {', '.join(listed)}{', ...' if len(lost) > 10 else ''}. Take a threshold for each class (detframe "
+        "predict --classes NAME --score S), or train longer."
+    )
+    of_each = {c.name: {"score": c.best.score, "recall": c.best.recall, "recall_overall": r} for c, r in lost}
+    gain = sum((c.best.recall - recall) * c.num_objects for c, recall in lost) / counted
+    yield 100 * gain, t.Advice("class_thresholds", text, {"threshold": curves[0].best.score, "classes": of_each})
+
+
+def _lost_by_threshold(objects: t.Objects, curves: Sequence[t.Curve]) -> list[tuple[t.Curve, float]]:
+    """The curves of such classes, and their recall at the best threshold overall; most objects lost first."""
+    total, hits = _per_class(objects, len(curves) - 1)
+    recalls = [(curve, hits[curve.label - 1] / total[curve.label - 1]) for curve in curves[1:] if curve.num_objects]
+    lost = [(c, float(recall)) for c, recall in recalls if c.best.f1 >= _FOUND_WELL and recall < c.best.recall / 2]
+    return sorted(lost, key=lambda pair: -(pair[0].best.recall - pair[1]) * pair[0].num_objects)
+
+
+def _never_found(objects: t.Objects, curves: Sequence[t.Curve]) -> Iterable[tuple[float, t.Advice]]:
+    """A class of which no object is found at the best threshold, nor well at one of its own."""
+    total, hits = _per_class(objects, len(curves) - 1)
+    elsewhere = {curve.label for curve, _ in _lost_by_threshold(objects, curves)}
     for index in np.flatnonzero((total > 0) & (hits == 0)).tolist():
-        name, number = class_names[index], int(total[index])
+        if index + 1 in elsewhere:
+            continue
+        name, number = curves[index + 1].name, int(total[index])
         text = (
             f"Not one of the {number} objects of {name} is found at the best threshold: does the training set have "
             "enough of them, under the same name? Show rare classes more often (DATALOADER.SAMPLER class_balanced, or "

@@ -78,7 +78,7 @@ def analyse(
         objects=objects,
         images=image_columns(found, verdicts.status, objects, threshold, len(truth.images)),
         suspects=suspects,
-        advice=advise(objects, len(found), errors, confusion, suspects, names),
+        advice=advise(objects, len(found), errors, confusion, suspects, curves),
     )
 
 

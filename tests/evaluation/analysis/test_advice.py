@@ -72,6 +72,21 @@ def test_class_never_found_and_few_objects():
     assert told["few_objects"].numbers == {"classes": {"b": 3}}
 
 
+def test_a_class_with_lower_scores_is_called_found_at_a_threshold_of_its_own():
+    boxes = grid(30)
+    nothing = [[x1, y1 + 560, x2, y2 + 560] for x1, y1, x2, y2 in boxes[:4]]
+    labels, scores = [1] * 20 + [2] * 10, [0.9] * 20 + [0.3] * 9 + [0.1]
+    overall = [*scores, *[0.5] * 32]  # what lies between the scores of the two classes puts the threshold at 0.9
+    told = advice(boxes, labels, boxes + nothing * 8, labels + [1] * 32, overall)
+    assert "class_never_found" not in told
+    assert told["class_thresholds"].numbers == {
+        "threshold": pytest.approx(0.9),
+        "classes": {"b": {"score": pytest.approx(0.1), "recall": 1.0, "recall_overall": 0.0}},
+    }
+    assert "b at 0.10 (recall 100% instead of 0%, precision 100%)" in told["class_thresholds"].text
+    assert "class_thresholds" not in advice(boxes, labels, boxes, labels, scores)
+
+
 def test_detections_of_nothing():
     boxes = grid(24)
     nothing = [[x1, y1 + 450, x2, y2 + 450] for x1, y1, x2, y2 in boxes]
