@@ -58,6 +58,7 @@ class TrainingState(TypedDict):
     rng: list[dict[str, Any]]  # by rank
     hooks: dict[str, dict[str, Any]]  # by name
     infinite_buffers: NotRequired[list[str]]
+    skipped: NotRequired[int]  # steps without their update
     images_seen: NotRequired[int]
     max_images: NotRequired[int]
     place: NotRequired[dict[str, Any]]  # in the data

@@ -16,6 +16,7 @@ from torch import Tensor
 from detframe.engine.checkpoint import FINAL
 from detframe.engine.commands import after_failed_evaluation
 from detframe.engine.metrics_writer import MetricsWriter
+from detframe.engine.step import Step
 from detframe.engine.terminal import PROGRESS, clear_progress, show_progress
 from detframe.engine.trainer import Hook, Trainer, is_due
 from detframe.parallel.collectives import mean_over_ranks
@@ -64,25 +65,27 @@ class LogHook(Hook):
         step = trainer.last_step
         if step is None:
             return
-        for key, value in step.losses.items():
-            self._losses[key] = self._losses[key].to(value.device) + value if key in self._losses else value.clone()
-        self._count += 1
+        if not step.skipped:
+            for key, value in step.losses.items():
+                self._losses[key] = self._losses[key].to(value.device) + value if key in self._losses else value.clone()
+            self._count += 1
         self._timed, self._seconds = self._timed + 1, self._seconds + step.seconds
         self._data_seconds += step.data_seconds
         show_progress("training", trainer.iteration, trainer.max_iter, self._note)
         if is_due(trainer.iteration, self.period) or trainer.iteration == trainer.max_iter:
-            self._write(trainer, step.lr)
+            self._write(trainer, step)
 
-    def _write(self, trainer: Trainer, lr: float) -> None:
-        keys = sorted(self._losses)
-        means = mean_over_ranks(torch.stack([self._losses[key] for key in keys]) / self._count).tolist()
+    def _write(self, trainer: Trainer, step: Step) -> None:
+        keys = sorted(step.losses)
+        sums = self._losses or step.losses  # those of a window without any update, which are not finite
+        means = mean_over_ranks(torch.stack([sums[key] for key in keys]) / max(self._count, 1)).tolist()
         per_step, waiting = self._seconds / self._timed, self._data_seconds / max(self._seconds, 1e-9)
         self._step_seconds.update(per_step, trainer.iteration)
         losses = dict(zip(keys, means, strict=True))
         values = {
             "loss": sum(means),
             **losses,
-            "lr": lr,
+            "lr": step.lr,
             **group_rates(trainer.optimizer),
             "images_per_s": self.images_per_step / per_step,
             "data_wait": waiting,
@@ -90,6 +93,8 @@ class LogHook(Hook):
         }
         if trainer.scaler.is_enabled():
             values["loss_scale"] = trainer.scaler.get_scale()
+        if trainer.skipped:
+            values["skipped_steps"] = trainer.skipped
         self.writer.scalars(trainer.iteration, values)
         logger.info("%s", self._line(trainer, values, losses), extra=PROGRESS)
         self._note = (

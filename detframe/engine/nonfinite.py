@@ -1,4 +1,7 @@
-"""What happens when a loss or a gradient is not finite: every rank writes a bundle that replays the step, and stops."""
+"""What happens when a loss or a gradient is not finite: every rank writes a bundle that replays the step, and stops.
+
+With SOLVER.SKIP_NONFINITE a bounded number of such steps go by without their update instead.
+"""
 
 from __future__ import annotations
 
@@ -97,23 +100,37 @@ class FiniteGuard:
     cfg: ConfigNode
     meta: Meta
     file_name: Callable[[Any], str] | None = None
+    _has_skipped: bool = False
 
-    def stop(self, trainer: Trainer, step: Step) -> None:
+    def not_finite(self, trainer: Trainer, step: Step) -> None:
         """Write this rank's bundle and raise; called by every rank, before the update.
+
+        Of the steps that SOLVER.SKIP_NONFINITE lets go by, only the first of this process leaves a bundle, for it is as
+        large as a checkpoint.
 
         Raises:
             FloatingPointError: says what is not finite, in which images, and how to replay the step.
         """
-        iteration = trainer.iteration + 1
+        iteration, allowed = trainer.iteration + 1, self.cfg.SOLVER.SKIP_NONFINITE
+        skips = trainer.skipped < allowed
         path = self.folder / FOLDER / f"iter_{iteration:07d}_rank{rank()}.pth"
-        written = self._write(path, trainer, step)
+        written = "" if skips and self._has_skipped else self._write(path, trainer, step)
         reports = gather_objects(self._report(trainer, step, written))
         bad = [report for report in reports if report["bad"]] or reports
         cause = next((report["cause"] for report in bad), "")
-        lines = [f"iteration {iteration} is not finite, so all ranks stopped before its update (lr {step.lr:g}):"]
+        done = "its update is skipped" if skips else "all ranks stopped before its update"
+        lines = [f"iteration {iteration} is not finite, so {done} (lr {step.lr:g}):"]
         lines += [f"  rank {r['rank']}: {r['what']}; images {r['images']}" for r in bad]
         lines.append(f"  likely cause: {cause}")
-        lines.append(f"  replay it: {program_name('replay', 'replay.py')} {bad[0]['path']}")
+        if written:
+            lines.append(f"  replay it: {program_name('replay', 'replay.py')} {bad[0]['path']}")
+        if skips:
+            self._has_skipped = True
+            lines.append(f"  skipped so far: {trainer.skipped + 1} of SOLVER.SKIP_NONFINITE {allowed}")
+            logger.warning("%s", "\n".join(lines))
+            return
+        if allowed:
+            lines.append(f"  skipped before: {trainer.skipped}, as many as SOLVER.SKIP_NONFINITE {allowed} lets go by")
         lines.append(f"  {self._good()}")
         raise NonFiniteError("\n".join(lines))
 

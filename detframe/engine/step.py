@@ -52,6 +52,12 @@ class Step:
     buffers: list[Tensor]  # before the step; see RunningBuffers
     data_seconds: float = 0.0
     seconds: float = 0.0
+    skipped: bool = False  # not finite, and its update left out; see SOLVER.SKIP_NONFINITE
+
+    def is_finite(self, gradients: bool) -> Tensor:
+        """Whether the losses of this rank are finite, and with `gradients` the gradients; a boolean on the device."""
+        finite = torch.isfinite(torch.stack([loss.sum() for loss in self.losses.values()])).all()
+        return finite & torch.isfinite(self.grad_norm) if gradients else finite
 
 
 class Trace(NamedTuple):
@@ -194,3 +200,9 @@ class RunningBuffers:
             parts = torch.split(flat, [value.numel() for _, value in group])
             out.update({name: part.view(value.shape) for part, (name, value) in zip(parts, group, strict=True)})
         return out
+
+    def restore(self, copy: list[Tensor]) -> None:
+        """Put back the values of a copy."""
+        values = self.named(copy)
+        for name, module, key in self._places:
+            getattr(module, key).detach().copy_(values[name])

@@ -101,8 +101,8 @@ def is_due(iteration: int, period: int) -> bool:
 class Guard(Protocol):
     """Who is asked, on every rank, whether the training may go on; each method raises FloatingPointError if not."""
 
-    def stop(self, trainer: Trainer, step: Step) -> None:
-        """A loss or gradient is not finite: write down the step, before its update, and raise."""
+    def not_finite(self, trainer: Trainer, step: Step) -> None:
+        """A loss or gradient is not finite: write down the step, before its update, and raise, or let it be skipped."""
 
     def check_rates(self, trainer: Trainer) -> None:
         """Before a step: are the learning rates finite?"""
@@ -157,6 +157,7 @@ class Trainer:
         self.infinite_buffers = infinite_buffers(model)
         self.recent: deque[Trace] = deque(maxlen=8)  # of the last updates of this process
         self.iteration = 0  # steps done
+        self.skipped = 0  # of them, without their update: a loss or gradient was not finite
         self.last_step: Step | None = None
         self.metrics: dict[str, float] = {}  # of the latest evaluation
         self.evaluated = 0  # the iteration whose weights it was of: with TEST.ASYNC an earlier one than `iteration`
@@ -281,14 +282,19 @@ class Trainer:
         losses = self._forward_backward(*batch)
         self.scaler.unscale_(self.optimizer)
         step = Step(batch, lr, rng, losses, clip_gradients(self.optimizer, self.settings), buffers, data_seconds)
-        self._stop_unless_finite(step)
-        self.scaler.step(self.optimizer)
+        if any_rank(~step.is_finite(gradients=not self.scaler.is_enabled()), self.device):
+            self.guard.not_finite(self, step)  # ends the run, on all ranks, unless this update may be skipped
+            self.running.restore(step.buffers)
+            step.skipped = True
+            self.skipped += 1
+        else:
+            self.scaler.step(self.optimizer)  # in fp16 it skips what is not finite, and lowers the scale
+            self.recent.append(Trace(lr, torch.stack(list(losses.values())).sum(), step.grad_norm))
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.iteration += 1
         if self.ema is not None:
             self.ema.update(self.model, self.iteration)
-        self.recent.append(Trace(lr, torch.stack(list(losses.values())).sum(), step.grad_norm))
         step.seconds = time.perf_counter() - start
         self.last_step = step
 
@@ -314,17 +320,6 @@ class Trainer:
         if isinstance(self.wrapped, DistributedDataParallel) and not last:
             return self.wrapped.no_sync()
         return nullcontext()
-
-    def _stop_unless_finite(self, step: Step) -> None:
-        """All ranks stop before the update when a loss or a gradient of any rank is not finite.
-
-        Infinite gradients are normal in fp16: the loss scaler then leaves out the update and lowers the scale.
-        """
-        finite = torch.isfinite(torch.stack([loss.sum() for loss in step.losses.values()])).all()
-        if not self.scaler.is_enabled():
-            finite = finite & torch.isfinite(step.grad_norm)
-        if any_rank(~finite, self.device):
-            self.guard.stop(self, step)
 
     # ------------------------------------------------------------------ evaluation, state
     def publish(self, metrics: dict[str, float], iteration: int | None = None) -> None:
@@ -356,6 +351,7 @@ class Trainer:
         state: TrainingState = {
             "iteration": self.iteration,
             "max_iter": self.max_iter,
+            "skipped": self.skipped,
             "finished": self.finished,
             "stop_reason": self.stop_reason,
             "optimizer": self.optimizer.state_dict(),
@@ -385,7 +381,7 @@ class Trainer:
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.infinite_buffers = frozenset(state.get("infinite_buffers", self.infinite_buffers))
-        self.iteration = state["iteration"]
+        self.iteration, self.skipped = state["iteration"], state.get("skipped", 0)
         self.metrics = checkpoint.metrics
         if not state["finished"] and self.max_iter <= state["max_iter"]:  # it was saved between the stop and the end
             self.stop_reason = state["stop_reason"]

@@ -68,7 +68,7 @@ class _Feed:
 class _Refusal:
     """The guard of a trainer that writes nothing: a step that is not finite is an error with its losses."""
 
-    def stop(self, trainer: Trainer, step: Step) -> None:
+    def not_finite(self, trainer: Trainer, step: Step) -> None:
         wrong = sorted(name for name, value in step.losses.items() if not bool(torch.isfinite(value).all()))
         raise NonFiniteError(", ".join(wrong) or "the gradient")
 

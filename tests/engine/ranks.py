@@ -98,6 +98,7 @@ def two_ranks(folder):
         found = {"world": world_size(), "any": any_rank(rank() == 1), "threads": torch.get_num_threads()}
         found["weights"] = {steps: _train(folder, accumulate_steps=steps) for steps in (1, 2)}
         found["nonfinite"] = gather_objects(_nonfinite(folder))
+        found["skipping"] = gather_objects(_nonfinite(f"{folder}/skipping", SKIP_NONFINITE=1))
         found["rank zero"] = gather_objects(_rank_zero_error())
         found["keys"] = gather_objects(_different_keys())
         found["broken"] = gather_objects(_broken(Path(folder)))
@@ -118,13 +119,14 @@ def as_arrays(trainer):
     return {name: value.numpy() for name, value in weights(trainer).items()}
 
 
-def _nonfinite(folder):
-    trainer = make_trainer(Path(folder), model=BreaksOnRankOne(), data=make_data(0, 4, rank(), world_size()))
+def _nonfinite(folder, **solver):
+    data = make_data(0, 4, rank(), world_size())
+    trainer = make_trainer(Path(folder), make_config(**solver), BreaksOnRankOne(), data)
     try:
         trainer.train()
     except FloatingPointError as error:
         return str(error), as_arrays(trainer)
-    return "no error", {}
+    return "no error", as_arrays(trainer)
 
 
 def compiled_training(folder, how):

@@ -204,6 +204,13 @@ def test_nonfinite_loss_on_one_rank_stops_all_before_the_update(together):
     assert [t["image_id"] for t in bundles[1]["targets"]] == [22, 23]
 
 
+def test_a_step_that_is_not_finite_on_one_rank_is_skipped_by_all(together):
+    (first, after_first), (second, after_second) = together[1]["skipping"]
+    assert first == second == "no error"
+    assert all((after_first[key] == after_second[key]).all() for key in after_first)
+    assert (after_first["layer.weight"] != together[1]["nonfinite"][0][1]["layer.weight"]).all()  # it went on
+
+
 def test_error_on_rank_zero_is_an_error_everywhere(together):
     assert together[1]["rank zero"] == [
         ("OSError", "cannot write model.pth: the disk is full"),

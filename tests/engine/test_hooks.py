@@ -24,7 +24,7 @@ def test_one_slow_window_does_not_move_the_time_left(tmp_path):
     for iteration, seconds in enumerate([2.0, 2.0, 60.0, 2.0], 1):
         trainer.iteration = iteration
         trainer.last_step = SimpleNamespace(
-            losses={"loss_a": torch.ones(())}, lr=0.1, seconds=seconds, data_seconds=0.0
+            losses={"loss_a": torch.ones(())}, lr=0.1, seconds=seconds, data_seconds=0.0, skipped=False
         )
         hook.after_step(trainer)
     assert hook.seconds_left(trainer) == 96 * 2.0

@@ -177,7 +177,7 @@ class Unasked:
     def check_rates(self, trainer):
         pass
 
-    def stop(self, trainer, step):
+    def not_finite(self, trainer, step):
         raise AssertionError("the step was told to be finite")
 
 

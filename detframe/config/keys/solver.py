@@ -65,6 +65,10 @@ SOLVER = section(
         "constant": "stays at WARMUP_FACTOR times that after it"}),
     CLIP_GRAD_NORM=Key(0.0, "Clip gradients to this global norm; 0 is off", at_least=0, resume=NEXT_STEP),
     CLIP_GRAD_VALUE=Key(0.0, "Clip every gradient value to this magnitude; 0 is off", at_least=0, resume=NEXT_STEP),
+    SKIP_NONFINITE=Key(0, "How many steps of a run may go by without their update where a loss or a gradient is not "
+        "finite; the next such step ends the run, as the first one does with 0. The log says which and why; overflows "
+        "that the loss scaling of fp16 skips do not count", at_least=0, ceiling=1_000_000, resume=Resume(CONTINUES,
+        "those skipped so far count")),
     AMP=Key("auto", "Mixed precision", choices={"auto": "bf16 where the hardware computes in it", "off": "", "bf16": "",
         "fp16": "with loss scaling, CUDA only"}, resume=NEXT_STEP),
     EMA_DECAY=Key(0.0, "Decay per iteration of an exponential moving average of the weights, which is then evaluated "
