@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from detframe.checkpoint import Checkpoint, TrainingState
 from detframe.compat import apply_input_format, apply_saved_format
@@ -36,10 +37,12 @@ from detframe.engine.place import Place, check_same_data, first_place, resumed_p
 from detframe.engine.resuming import DATA_KEYS, Change, changes_since, check_changes, log_changes, saved_leaves
 from detframe.engine.sampling import describe_sampling
 from detframe.errors import InvalidValueError
-from detframe.parallel.collectives import broadcast_object, gather_objects
+from detframe.parallel.collectives import all_reduce_seconds, broadcast_object, gather_objects, world_size
 from detframe.parallel.environment import share_of_batch
 
 logger = logging.getLogger(__name__)
+_PROBE = 2**24  # bytes that are summed to see how fast the ranks are connected
+_SLOW_LINK = 1.25e9  # bytes/s: a network of 10 Gbit/s
 
 
 @dataclass
@@ -219,6 +222,25 @@ def describe_ranks(cfg: ConfigNode, device: torch.device) -> str:
         f"global batch {batch} = {share} images x {len(places)} ranks x {steps} accumulation steps, "
         f"lr {cfg.SOLVER.BASE_LR:g}"
     )
+
+
+def describe_exchange(model: nn.Module, device: torch.device) -> str:
+    """What it costs the ranks to sum their gradients, by a probe. Called by every rank, of which there are several."""
+    size = 4 * sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    probe = min(size, _PROBE)
+    seconds, ranks = all_reduce_seconds(probe, device), world_size()
+    speed = 2 * (ranks - 1) / ranks * probe / seconds  # what passes through the link of each in a ring
+    text = (
+        f"summing gradients of {size / 1e6:.1f} MB over {ranks} ranks takes about {size / probe * seconds:.3g} s a "
+        f"step, most of it during the backward pass ({probe / 1e6:.3g} MB took {1000 * seconds:.3g} ms: "
+        f"{speed / 1e9:.2g} GB/s through each)"
+    )
+    if len(set(gather_objects(socket.gethostname()))) > 1 and speed < _SLOW_LINK and probe == _PROBE:
+        text += (
+            "; that is little between hosts: NCCL_SOCKET_IFNAME (GLOO_SOCKET_IFNAME on CPUs) chooses the network card, "
+            "and NCCL_DEBUG=INFO shows which one is taken"
+        )
+    return text
 
 
 def describe_data(inputs: RunInputs) -> str:

@@ -36,6 +36,7 @@ from detframe.engine.hooks import EvaluationHook
 from detframe.engine.inputs import (
     RunInputs,
     describe_data,
+    describe_exchange,
     describe_ranks,
     effective_config,
     load_inputs,
@@ -205,6 +206,8 @@ def _build(
         logger.warning("%s", line)
     trainer = build_trainer(inputs, folder, inputs.cfg.MODEL.WEIGHTS, checkpoint, callbacks)
     held.callback(trainer.close_data)
+    if world_size() > 1:
+        logger.info("%s", describe_exchange(trainer.model, trainer.device))
     model = cast(GeneralizedRCNN, trainer.model)  # as build_trainer makes it
     shapes = check_shapes(inputs.cfg, model.preprocessor.divisor, seen, trained)
     if shapes:

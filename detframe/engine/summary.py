@@ -45,6 +45,8 @@ def summarise(trainer: Trainer, inputs: RunInputs, folder: Path, seconds: float,
     skipped = sum(gather_objects(getattr(trainer.data, "skipped", 0)))
     if skipped:
         rows.append(f"images that could not be read were left out {skipped} times (DATALOADER.ON_ERROR skip)")
+    if trainer.skipped:
+        rows.append(f"{trainer.skipped} steps were skipped, whose losses or gradients were not finite")
     if _main_values(trainer.metrics):
         rows.append(f"final model: {_main_values(trainer.metrics)}")
     rows += [

@@ -5,6 +5,8 @@ All of them must be called by every rank.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -65,6 +67,20 @@ def max_over_ranks(values: Sequence[float]) -> list[float]:
     tensor = torch.tensor(list(values), dtype=torch.float64, device=device)
     dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
     return [float(value) for value in tensor.tolist()]
+
+
+def all_reduce_seconds(size: int, device: torch.device, repeats: int = 3) -> float:
+    """The shortest of some times that an all-reduce of so many bytes takes; one before them opens the connections."""
+    value = torch.zeros(max(1, size // 4), device=device)
+    shortest = math.inf
+    for attempt in range(repeats + 1):
+        barrier()
+        begin = time.perf_counter()
+        dist.all_reduce(value)
+        value[0].item()  # on a GPU, waits for it
+        if attempt:
+            shortest = min(shortest, time.perf_counter() - begin)
+    return max_over_ranks([shortest])[0]
 
 
 def gather_objects(value: Any) -> list[Any]:

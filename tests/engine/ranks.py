@@ -13,6 +13,7 @@ import torch
 from detframe.config import get_cfg
 from detframe.engine import newest
 from detframe.engine.callbacks import StopTogether
+from detframe.engine.inputs import describe_exchange
 from detframe.engine.newest import open_newest
 from detframe.engine.saving import CheckpointHook
 from detframe.engine.step import check_losses
@@ -100,6 +101,7 @@ def two_ranks(folder):
         found["nonfinite"] = gather_objects(_nonfinite(folder))
         found["skipping"] = gather_objects(_nonfinite(f"{folder}/skipping", SKIP_NONFINITE=1))
         found["rank zero"] = gather_objects(_rank_zero_error())
+        found["exchange"] = gather_objects(describe_exchange(Regressor(), torch.device("cpu")))
         found["keys"] = gather_objects(_different_keys())
         found["broken"] = gather_objects(_broken(Path(folder)))
         found["newest"] = gather_objects(_newest(Path(folder) / "damaged"))

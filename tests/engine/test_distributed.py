@@ -1,6 +1,7 @@
 """The environments that describe a group of processes, starting one, and working in one."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 import pytest
 import torch
 
+from detframe.engine import inputs
 from detframe.parallel.environment import share_of_cores
 from detframe.parallel.joining import Membership, check_gpus, expand_counts, find_membership, first_host
 from detframe.parallel.launching import RankTraceback, launch
@@ -209,6 +211,31 @@ def test_a_step_that_is_not_finite_on_one_rank_is_skipped_by_all(together):
     assert first == second == "no error"
     assert all((after_first[key] == after_second[key]).all() for key in after_first)
     assert (after_first["layer.weight"] != together[1]["nonfinite"][0][1]["layer.weight"]).all()  # it went on
+
+
+def test_the_exchange_of_gradients_is_measured(together):
+    (text, other) = together[1]["exchange"]
+    assert text == other
+    pattern = (
+        r"summing gradients of 0\.0 MB over 2 ranks takes about (\S+) s a step, most of it during the backward pass "
+        r"\(3\.2e-05 MB took (\S+) ms: \S+ GB/s through each\)"
+    )
+    seconds, milliseconds = map(float, re.fullmatch(pattern, text).groups())
+    assert 0 < seconds == pytest.approx(milliseconds / 1000, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "hosts", "warned"),
+    [(1.0, ["a", "b"], True), (1.0, ["a", "a"], False), (0.001, ["a", "b"], False)],
+)
+def test_a_slow_network_between_hosts_is_named(monkeypatch, seconds, hosts, warned):
+    monkeypatch.setattr(inputs, "world_size", lambda: 2)
+    monkeypatch.setattr(inputs, "gather_objects", lambda value: hosts)
+    monkeypatch.setattr(inputs, "all_reduce_seconds", lambda size, device: seconds)
+    text = inputs.describe_exchange(torch.nn.Linear(4096, 2048, bias=False), torch.device("cpu"))  # 32 MiB
+    assert f"takes about {2 * seconds:.3g} s a step" in text
+    assert f"{2**24 / 1e9 / seconds:.2g} GB/s through each" in text  # of two ranks, each sends all of it once
+    assert ("NCCL_SOCKET_IFNAME (GLOO_SOCKET_IFNAME on CPUs) chooses the network card" in text) is warned
 
 
 def test_error_on_rank_zero_is_an_error_everywhere(together):

@@ -55,13 +55,15 @@ def test_how_good_it_is_and_where_everything_lies(tmp_path, caplog, iteration, n
     best = BestHook(SimpleNamespace(), "bbox/AP")
     best.best, best.best_iteration = 51.25, iteration
     metrics = {"bbox/AP": 50.0, "bbox/AP50": 80.0, "bbox/AP75": 55.0}
-    trainer = SimpleNamespace(iteration=100, metrics=metrics, hooks=[best], data=SimpleNamespace(skipped=3))
+    data = SimpleNamespace(skipped=3)
+    trainer = SimpleNamespace(iteration=100, metrics=metrics, hooks=[best], data=data, skipped=2)
     summarise(trainer, inputs(test_sets=True), tmp_path, 90.0, "2 images are missing")
     (record,) = caplog.records
     text = record.getMessage()
     assert record.result
     assert text.startswith("trained 100 iterations in 1.5 minutes\n2 images are missing\n")
     assert "left out 3 times" in text
+    assert "\n2 steps were skipped, whose losses or gradients were not finite\n" in text
     assert "\nfinal model: bbox/AP 50.00, bbox/AP50 80.00\n" in text
     assert ("\nbest model:  bbox/AP 51.25, at iteration 60\n" in text) is named
     assert f"  {tmp_path}/model_best.pth: the detector" in text and f"  {tmp_path}/log.txt: this log" in text
