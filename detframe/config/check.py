@@ -51,6 +51,15 @@ def check_values(cfg: ConfigNode, section: str = "", choices: bool = False) -> N
     )
 
 
+def check_crops(cfg: ConfigNode) -> None:
+    """What MODEL.EFPN.ON_CROPS needs of other keys, for a model that is built of a config that nobody has validated.
+
+    Raises:
+        ValueError: as `validate`.
+    """
+    _refuse([_misfit(cfg, key, wanted) for key, wanted in _crops(cfg)])
+
+
 def _refuse(findings: list[str]) -> None:
     if findings:
         raise InvalidValueError("the config has errors:\n" + "\n".join(f"  {line}" for line in findings))

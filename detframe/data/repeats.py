@@ -16,7 +16,7 @@ DATALOADER.SAMPLER says by which rule the classes count. N images, f(c) the frac
 An image comes r(image) times an epoch: the whole part of it always, the rest as the probability of once more.
 
 DATALOADER.EMPTY_SHARE and DATASETS.TRAIN_WEIGHTS then multiply r by one number for the images with objects and one for
-those without, and by one for each data set.
+those without, and by one for each data set; of tiles, such that MAX_EMPTY holds.
 
 Of tiles (INPUT.TILES), those that show an object have factors like images, among themselves. Those that show none come
 so seldom that MAX_EMPTY holds, and those that show only parts of objects that are too small to count, never. Where
@@ -147,8 +147,16 @@ def _in_shares(cfg: Any, records: Records, factors: np.ndarray) -> np.ndarray:
         total = float(factors[kind == 1].sum()) / shares[1]
     if cfg.DATASETS.TRAIN_WEIGHTS:
         margins.append(_set_margin(cfg.DATASETS.TRAIN_WEIGHTS, records, factors))
-    scaled: np.ndarray = _raked(factors, margins, total).round(_DIGITS)
-    return scaled
+    exclude = "DATASETS.TRAIN_WEIGHTS exclude each other in these data: some data sets hold no"
+    refused = f"DATALOADER.EMPTY_SHARE and {exclude} images without objects, or nothing else. Set one of the two alone"
+    scaled: np.ndarray = _raked(factors, margins, total, refused)
+    if isinstance(records, TiledRecords):  # sets of unequal weight may have unequally many empty tiles
+        full, most = records.num_objects > 0, cfg.INPUT.TILES.MAX_EMPTY
+        if float(scaled[~full].sum()) > (most + ROUNDING) * float(scaled.sum()):
+            margins.append((full.astype(np.int64), np.array([most, 1.0 - most])))
+            refused = f"INPUT.TILES.MAX_EMPTY {most:g} and {exclude} tiles with objects, or few. Make MAX_EMPTY larger"
+            scaled = _raked(factors, margins, total, f"{refused}, or the weights of these sets smaller")
+    return scaled.round(_DIGITS)
 
 
 def _empty_margin(share: float, records: Records) -> Margin:
@@ -185,10 +193,13 @@ def _set_margin(weights: tuple[float, ...], records: Records, factors: np.ndarra
     return part, np.array(weights) / sum(weights)
 
 
-def _raked(factors: np.ndarray, margins: list[Margin], total: float) -> np.ndarray:
+def _raked(factors: np.ndarray, margins: list[Margin], total: float, refused: str) -> np.ndarray:
     """The factors times a number for each group of each margin, so that their sums over groups are shares of `total`.
 
     Iterative proportional fitting (Deming and Stephan, Annals of Mathematical Statistics 11, 1940).
+
+    Args:
+        refused: the message where no numbers do that.
 
     Raises:
         ValueError: the shares of two margins exclude each other.
@@ -200,10 +211,7 @@ def _raked(factors: np.ndarray, margins: list[Margin], total: float) -> np.ndarr
         found = [np.bincount(group, factors, minlength=len(shares)) for group, shares in margins]
         if all(np.abs(f - m[1] * total).max() <= ROUNDING * total for f, m in zip(found, margins, strict=True)):
             return factors
-    raise InvalidValueError(
-        "DATALOADER.EMPTY_SHARE and DATASETS.TRAIN_WEIGHTS exclude each other in these data: some data sets hold no "
-        "images without objects, or nothing else. Set one of the two keys alone"
-    )
+    raise InvalidValueError(refused)
 
 
 # ---------------------------------------------------------------------------------------------- tiles

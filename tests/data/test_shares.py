@@ -12,6 +12,7 @@ import pytest
 from detframe.config import ConfigNode, get_cfg, validate
 from detframe.data import Records, build_train_loader, image_repeats, join, load_records, tiled
 from detframe.data.repeats import class_balanced_factors
+from detframe.errors import InvalidValueError
 from tests.data.sets import annotation, write_coco
 
 CATEGORIES = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
@@ -127,3 +128,35 @@ def test_data_sets_come_in_batches_by_their_weights_from_any_start(joined: Recor
     assert [a + b for a, b in zip(*halves, strict=True)] == whole
     of_first = set(joined.image_ids[:6].tolist())
     assert sum(image in of_first for batch in whole for image in batch) / 320 == pytest.approx(5 / 6, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("weights", "most", "empty"), [((1, 1), 0.25, 1 / 6), ((1, 9), 0.25, 0.25), ((9, 1), 0.5, 1 / 15)]
+)
+def test_the_limit_of_empty_tiles_holds_whatever_the_weights(
+    tmp_path: Path, weights: tuple[int, int], most: float, empty: float
+) -> None:
+    """Both tiles of a show an object, and of each image of b one of ten, so that its weight alone brings empty ones."""
+    a = [annotation(i, 1, [2 + 32 * i, 3, 12, 10]) for i in range(2)]
+    b = [annotation(i, i, [2, 3, 12, 10]) for i in (1, 2)]
+    parts = []
+    for name, rows, sizes in (("a", a, [(32, 64)]), ("b", b, [(32, 320)] * 2)):
+        catalog = write_coco(tmp_path / name, rows, sizes, name, categories=CATEGORIES)
+        parts += load_records([name], str(catalog))._parts
+    cfg = weighted(*weights)
+    cfg.merge_from_list(["INPUT.TILES.SIZE", 32, "INPUT.TILES.OVERLAP", 0, "INPUT.TILES.MAX_EMPTY", most])
+    found = shares(cfg, tiled(cfg, join(parts)))
+    assert found[1:] == pytest.approx((weights[0] / sum(weights), empty), abs=1e-5)
+
+
+def test_a_set_of_empty_tiles_cannot_have_more_than_the_limit(tmp_path: Path) -> None:
+    parts = []
+    for name, rows in (("a", [annotation(i, i, [2, 3, 12, 10]) for i in (1, 2, 3)]), ("b", [])):
+        catalog = write_coco(tmp_path / name, rows, [(32, 32)] * 3, name, categories=CATEGORIES)
+        parts += load_records([name], str(catalog))._parts
+    cfg = weighted(1, 1)
+    cfg.merge_from_list(["INPUT.TILES.SIZE", 32, "INPUT.TILES.MAX_EMPTY", 0.4])
+    with pytest.raises(
+        InvalidValueError, match=r"MAX_EMPTY 0\.4 and DATASETS\.TRAIN_WEIGHTS exclude each other .* larger"
+    ):
+        image_repeats(cfg, tiled(cfg, join(parts)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from detframe.config import validate
+from detframe.config import get_cfg, validate
 from detframe.modeling import build_detection_model
 from detframe.modeling.analysis import multiply_adds
 from detframe.modeling.backbones.extended_crops import CroppedLevel
@@ -175,3 +175,11 @@ WRONG = {
 def test_what_makes_no_sense_says_so(keys, message):
     with pytest.raises(ValueError, match=message):
         build_backbone(config(CROPS, keys))
+
+
+def test_a_config_that_nobody_has_validated_says_so_too():
+    cfg = get_cfg()
+    keys = {**CROPS, "MODEL.BACKBONE.CONV_BODY": "R-18-EFPN", "MODEL.RPN.FINEST_LEVEL": "p1"}
+    cfg.merge_from_list([value for pair in keys.items() for value in pair])
+    with pytest.raises(ValueError, match=r"FINEST_LEVEL must be without 'p1' with MODEL\.EFPN\.ON_CROPS"):
+        build_backbone(cfg)

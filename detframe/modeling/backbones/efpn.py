@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from detframe.config import ConfigNode
+from detframe.config.check import check_crops
 from detframe.errors import InvalidValueError
 from detframe.layers.attention import SwinBlock
 from detframe.layers.hat import ResidualHybridAttentionGroup
@@ -161,8 +162,12 @@ def extend(cfg: ConfigNode, body: nn.Module, stem_channels: int) -> EFPN:
 
 
 def _crops(cfg: ConfigNode) -> Crops | None:
+    """Those of MODEL.EFPN.ON_CROPS; ValueError where another key forbids them."""
     keys = cfg.MODEL.EFPN
-    return Crops(keys.CROP_SIZE, keys.CROP_MARGIN) if keys.ON_CROPS else None
+    if not keys.ON_CROPS:
+        return None
+    check_crops(cfg)
+    return Crops(keys.CROP_SIZE, keys.CROP_MARGIN)
 
 
 def efpn_inputs(cfg: ConfigNode) -> list[str]:
