@@ -7,7 +7,7 @@ import torch
 from torchvision.ops import MultiScaleRoIAlign, roi_align
 
 from detframe.ops import RoIs, region_bags, roi_align_pyramid
-from detframe.ops.roi_align import assign_levels, roi_align_everywhere
+from detframe.ops.roi_align import assign_levels, roi_align_by_level, roi_align_everywhere
 
 STRIDES = (4, 8, 16, 32)
 
@@ -183,13 +183,17 @@ def test_half_precision_agrees_with_full_in_values_and_gradients(ratio, aligned)
         torch.testing.assert_close(a.float(), b, atol=0.02 * float(b.abs().max()), rtol=0.02)
 
 
-def test_half_precision_looks_where_the_boxes_are():
-    """Corners beyond 256 are not what bfloat16 can hold."""
-    ramp = torch.arange(320.0).expand(1, 1, 4, 320).contiguous()
-    boxes = torch.tensor([[301.0, 0.0, 303.0, 4.0]])
-    zero = torch.zeros(1, dtype=torch.long)
-    out = roi_align_pyramid([ramp.bfloat16()], [1], RoIs(boxes, zero, zero, 1, 0, True))
-    assert float(out) == pytest.approx(301.5, abs=1.1)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("pool", [roi_align_pyramid, roi_align_everywhere, roi_align_by_level])
+def test_half_precision_looks_where_the_boxes_are(pool, dtype):
+    """Neither their corners nor the number of their image are what half precision can hold."""
+    ramp = torch.arange(64.0).expand(260, 1, 4, 64).contiguous()
+    ramp[257] += 64
+    boxes = torch.tensor([[801.5, 0.0, 804.5, 64.0]])
+    rois = RoIs(boxes, torch.tensor([257]), torch.zeros(1, dtype=torch.long), 1, 0, True)
+    out = pool([ramp.to(dtype)], [16], rois)
+    assert out.dtype == dtype
+    assert float(out) == pytest.approx(64 + 803 / 16 - 0.5, abs=0.01 if dtype == torch.float16 else 0.26)
 
 
 @pytest.mark.parametrize("ratio", [0, 2])
