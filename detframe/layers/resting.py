@@ -19,6 +19,8 @@ from detframe.ops.exportable import is_traced
 T = TypeVar("T")
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the size of a value in bytes
+# Values of a tensor that is looked at as it is
+_FEW = 4096
 
 _kept: Ambient[dict[Hashable, Any] | None] = Ambient("kept", None)
 # Whose weights have been looked at, while they stay as they are
@@ -135,27 +137,32 @@ def may_rest(model: nn.Module) -> bool:
 
 
 class _State:
-    """What tells one state of a model's weights from another: where they lie, PyTorch's counts of writes, sums of bits.
+    """What tells one state of a model's weights from another: where they lie, PyTorch's counts of writes, their bits.
 
-    The sums are there for what is written past the counts, by way of `tensor.data` or of NumPy. To read all weights
-    once takes some hundredths of what an inference on a CPU does.
+    The bits are there for what is written past the counts, by way of `tensor.data` or of NumPy: of small tensors all of
+    them, of large ones their sum in each row, so that rows that change places are seen. To read all weights once takes
+    some hundredths of what an inference on a CPU does.
     """
 
     def __init__(self, tensors: list[Tensor]) -> None:
         self.writes = [(x.data_ptr(), None if x.is_inference() else x._version) for x in tensors]
         with torch.no_grad():
-            self.sums = torch.stack([_sum_of_bits(x) for x in tensors]) if tensors else torch.zeros(0)
+            self.bits = torch.cat([_bits(x) for x in tensors]) if tensors else torch.zeros(0)
 
     def equals(self, other: _State) -> bool:
         """Whether they are the same."""
-        return self.writes == other.writes and torch.equal(self.sums, other.sums)
+        return self.writes == other.writes and torch.equal(self.bits, other.bits)
 
 
-def _sum_of_bits(x: Tensor) -> Tensor:
-    """int64 (): the bits of a tensor's values as whole numbers, added up; one other value is another sum."""
+def _bits(x: Tensor) -> Tensor:
+    """Whole numbers (B,), others where any value of a tensor is another: its values' bits, or their sum in each row."""
     x = torch.view_as_real(x) if x.is_complex() else x
+    size = x.element_size()
+    if x.numel() <= _FEW:
+        return x.reshape(-1).view(_INTEGERS[size])
     dense = x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last))
-    whole = dense and x.numel() * x.element_size() % 8 == 0 and x.data_ptr() % 8 == 0
-    if whole and x.storage_offset() * x.element_size() % 8 == 0:
-        return x.as_strided((x.numel(),), (1,)).view(torch.int64).sum()
-    return x.view(_INTEGERS[x.element_size()]).sum()
+    rows = x.shape[0] if x.ndim > 1 else 1
+    row = x.numel() // rows
+    if dense and row * size % 8 == 0 and x.data_ptr() % 8 == 0 and x.storage_offset() * size % 8 == 0:
+        return x.as_strided((rows, row), (row, 1)).view(torch.int64).sum(1)
+    return x.view(_INTEGERS[size]).reshape(rows, -1).sum(1)

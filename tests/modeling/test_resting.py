@@ -11,7 +11,7 @@ import torch
 from detframe.config import get_cfg
 from detframe.evaluation import run_evaluation
 from detframe.layers import RestingWeights, folding, resting, resting_layers, use_resting_layers, weights_stay
-from detframe.layers.resting import _sum_of_bits
+from detframe.layers.resting import _bits
 from detframe.modeling import build_detection_model
 from tests.modeling.tiny import DENSE, tiny_config
 
@@ -69,6 +69,17 @@ def _numpy(model):
     model.backbone.body.layer1[0].conv1.weight.detach().numpy()[5] *= -1
 
 
+def _rows(model):
+    """The sum of all values stays."""
+    weight = model.backbone.body.layer2[0].conv1.weight.data
+    weight.copy_(weight.flip(0))
+
+
+def _neurons(model):
+    weight = model.roi_heads.box_head.fc6.weight.data
+    weight.copy_(weight.flip(0))
+
+
 def _replaced(model):
     conv = model.backbone.body.layer3[0].conv2
     conv.weight = torch.nn.Parameter(-conv.weight.detach())
@@ -97,7 +108,8 @@ def _step(model):
 
 
 @pytest.mark.parametrize(
-    "change", [_row, _data, _one_value, _numpy, _replaced, _norm, _loaded, _fully_connected, _step]
+    "change",
+    [_row, _data, _one_value, _numpy, _rows, _neurons, _replaced, _norm, _loaded, _fully_connected, _step],
 )
 def test_a_change_of_weights_is_seen(model, change):
     before = assert_true(model)
@@ -289,12 +301,19 @@ def test_nothing_is_kept_where_modules_are_to_be_called_themselves(model):
     ],
 )
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (5,), (8,), (4, 2, 3, 3)])
-def test_any_value_is_in_the_sum(dtype, shape):
+@pytest.mark.parametrize("few", [0, 4096])
+def test_any_value_counts(dtype, shape, few, monkeypatch):
+    monkeypatch.setattr(resting, "_FEW", few)
     x = torch.ones(shape, dtype=dtype)
-    for form in [x, x.to(memory_format=torch.channels_last)] if x.ndim == 4 else [x]:
-        before = _sum_of_bits(form)
-        assert torch.equal(before, _sum_of_bits(form.clone()))
+    for form in [x, x.to(memory_format=torch.channels_last), x.transpose(0, 1)] if x.ndim == 4 else [x]:
+        before = _bits(form)
+        assert torch.equal(before, _bits(form.clone()))
         for i in range(form.numel()):
             changed = form.clone()
             changed.as_strided((form.numel(),), (1,))[i] = 0
-            assert not torch.equal(before, _sum_of_bits(changed))
+            assert not torch.equal(before, _bits(changed))
+
+
+def test_values_of_a_small_tensor_that_change_places_are_seen():
+    bias = torch.arange(6.0)
+    assert not torch.equal(_bits(bias), _bits(bias[[2, 3, 0, 1, 4, 5]]))
