@@ -273,6 +273,13 @@ def test_folders_of_splits(tmp_path: Path, form: str, val: str) -> None:
     assert found.reason.startswith("3 label files lie in ")
 
 
+@pytest.mark.parametrize("name", ["classes.txt", "notes.txt", "README.txt"])
+def test_texts_beside_the_labels_are_not_counted(tmp_path: Path, name: str) -> None:
+    write_pairs(tmp_path, {"1": TWO, "2": TWO})
+    (tmp_path / "labels" / name).write_text("cat\ndog\n")
+    assert recognised(tmp_path).reason.startswith("2 label files lie in labels/")
+
+
 @pytest.mark.parametrize(("images", "labels"), [("images", "labels"), ("", ""), ("x", "x"), ("pics", "yolo_txt")])
 def test_one_folder_without_splits(tmp_path: Path, images: str, labels: str) -> None:
     write_pairs(tmp_path, {"1": TWO, "2": "", "3": None}, images, labels)

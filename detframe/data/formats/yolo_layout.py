@@ -10,7 +10,7 @@ from typing import Any
 
 from detframe.data.formats.locate import image_root
 from detframe.data.formats.yolo_classes import names_option
-from detframe.data.formats.yolo_labels import listed_images, place_of, rows_look_like_labels
+from detframe.data.formats.yolo_labels import NO_LABELS, listed_images, place_of, rows_look_like_labels
 from detframe.data.formats.yolo_places import LABEL_FOLDERS
 from detframe.data.listing import IMAGE_SUFFIXES, Listing
 from detframe.data.recognition import Part, Recognised, split_of
@@ -45,9 +45,10 @@ def of_layout(path: Path, listing: Listing, options: Mapping[str, Any], notes: S
 def _label_folders(listing: Listing) -> dict[Path, list[Path]]:
     """The folders with label files, and the files in each."""
     groups: dict[Path, list[Path]] = defaultdict(list)
-    for file in listing.with_suffix(".txt"):
-        groups[file.parent].append(file)
     stems = {file.stem for file in listing.images()}
+    for file in listing.with_suffix(".txt"):
+        if file.stem in stems or file.stem.lower() not in NO_LABELS:
+            groups[file.parent].append(file)
     return {folder: files for folder, files in groups.items() if _are_labels(listing.root, folder, files, stems)}
 
 
