@@ -76,20 +76,20 @@ def name_and_arguments(entry: str | Mapping[str, Mapping[str, Any]]) -> tuple[st
 
 @dataclass(frozen=True)
 class Moment(Duration):
-    """A moment of a training: a share of it (0.85), iterations (9000) or epochs ("10ep"); 0 is never."""
+    """A moment of a training: a share of it (0.85; 1.0: its end), iterations (9000) or epochs ("10ep"); 0 is never."""
 
     place: bool = True
 
     def convert(self, value: Any) -> int | float | str | None:  # type: ignore[override]
         number = number_of(value)
-        if isinstance(number, float) and not number.is_integer():
+        if isinstance(number, float) and (number == 1 or not number.is_integer()):
             return number
         return super().convert(value)
 
     @staticmethod
     def parts(value: int | float | str, key: str) -> tuple[float, str]:
         """As of `Duration`, with the unit "share" for a part of the training."""
-        if isinstance(value, float) and 0 < value < 1:
+        if isinstance(value, float) and 0 < value <= 1:
             return value, "share"
         wanted = (
             f'{key} must be a share of the training (0.85), iterations (9000) or epochs ("10ep"), not {shown(value)}'

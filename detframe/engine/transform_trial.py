@@ -46,7 +46,7 @@ def _closing(closes: int, end: int, some: bool) -> list[str]:
     """What INPUT.CLOSE_AT, an iteration or 0, does in a training of `end` iterations, where `some` entries close."""
     if closes and not some:
         return [f"  none is left out: INPUT.CLOSE_AT is iteration {closes}, and no entry has close=True"]
-    if closes > end:
+    if closes >= end:
         return [f"  none is left out: INPUT.CLOSE_AT is iteration {closes}, and the training ends at {end}"]
     return [f"  those with close=True are left out from iteration {closes} on"] if closes else []
 

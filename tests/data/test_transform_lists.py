@@ -70,7 +70,9 @@ def test_a_list_of_yaml_survives_dumping_and_overrides() -> None:
     assert again.INPUT.TRANSFORMS == ("Mosaic", "HorizontalFlip")
 
 
-@pytest.mark.parametrize(("value", "expected"), [(0.85, 1020), ("10ep", 1000), (700, 700), (0, 0)])
+@pytest.mark.parametrize(
+    ("value", "expected"), [(0.85, 1020), (1.0, 1200), ("1.0", 1200), (1, 1), ("10ep", 1000), (700, 700), (0, 0)]
+)
 def test_close_at_is_a_share_or_a_duration(value: Any, expected: int) -> None:
     cfg = config("Mosaic", INPUT__CLOSE_AT=value, SOLVER__MAX_ITER="12ep", SOLVER__IMS_PER_BATCH=10)
     assert resolve_durations(cfg, 1000).INPUT.CLOSE_AT == expected
@@ -199,7 +201,8 @@ def test_unknown_names_are_answered_in_whole_sentences() -> None:
 def test_the_log_says_when_nothing_is_closed_before_the_end(tmp_path: Path) -> None:
     for name, close_at, said in [
         ("Mosaic", 9, "none is left out: INPUT.CLOSE_AT is iteration 9, and the training ends at 8"),
-        ("Mosaic", 8, "are left out from iteration 8 on"),
+        ("Mosaic", 8, "none is left out: INPUT.CLOSE_AT is iteration 8, and the training ends at 8"),
+        ("Mosaic", 7, "are left out from iteration 7 on"),
         ("CutOut", 8, "none is left out: INPUT.CLOSE_AT is iteration 8, and no entry has close=True"),
     ]:
         cfg = config(name, SOLVER__MAX_ITER=8, INPUT__CLOSE_AT=close_at)
