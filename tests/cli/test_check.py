@@ -140,7 +140,7 @@ def test_tiles_that_are_smaller_than_objects_are_an_error_that_proposes_a_size(t
     assert (
         code == 1 and "train: 12 of 24 objects (50%) are longer than a tile of 16 pixels (the longest has 19)" in text
     )
-    assert "set INPUT.TILES.SIZE 64, or INPUT.TILES.WHOLE_IMAGE_TOO True" in text
+    assert "set INPUT.TILES.SIZE 64, which leaves all images whole, or INPUT.TILES.WHOLE_IMAGE_TOO True" in text
     code, out, _ = check("--data", folder, "INPUT.TILES.SIZE", 40)
     assert code == 0 and "errors" not in out.split("READY")[0]
     code, out, _ = check("--data", folder, "INPUT.TILES.SIZE", 64)

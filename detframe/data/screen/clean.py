@@ -40,7 +40,8 @@ def clean(screened: Screened, start: Path, together: bool) -> Cleaned:
     """The splits as COCO data sets.
 
     Images that cannot be used are left out, of equal ones all but one (that with the most objects; of two splits the
-    one of the later), and of equal objects all but one. Names of classes that differ by spelling become one.
+    one of the later), and of equal objects all but one. Names of classes that differ by spelling become one. Classes
+    keep the ids that they have in the data, unless one is below 1 or stands for two of them.
 
     Args:
         start: the folder in which the files will lie; the names of images are relative to it.
@@ -49,11 +50,11 @@ def clean(screened: Screened, start: Path, together: bool) -> Cleaned:
     out = Cleaned()
     classes = _classes(screened.splits, out)
     kept = _kept_images(screened, out)
-    names = list(dict.fromkeys(classes.values()))
+    ids = _category_ids(screened.splits, classes)
     for split in screened.splits:
-        file = out.files.setdefault("" if together else split.name, _empty_file(split, names))
+        file = out.files.setdefault("" if together else split.name, _empty_file(split, ids))
         for i in kept[split.name]:
-            _add(file, split.records[i], [names.index(classes[name]) + 1 for name in split.classes], start, out)
+            _add(file, split.records[i], [ids[classes[name]] for name in split.classes], start, out)
         for finding in split.records.findings:
             if finding.code in _LEFT_OUT:
                 out.changes[_LEFT_OUT[finding.code]] += finding.count
@@ -73,6 +74,19 @@ def _classes(splits: Sequence[Split], out: Cleaned) -> dict[str, str]:
     if renamed:
         out.changes["spellings of class names, for others of the same name"] += len(renamed)
     return {name: best[folded(name)] for name in counts}
+
+
+def _category_ids(splits: Sequence[Split], classes: Mapping[str, str]) -> dict[str, int]:
+    """The id of each class of the file: that of the data where these are some, else counted from 1."""
+    known: dict[str, int] = {}
+    for split in splits:
+        own = dict(zip(split.classes, split.records.metadata.category_ids, strict=True))
+        for name in sorted(own, key=lambda name: name != classes[name]):  # of several spellings, that of the file
+            known.setdefault(classes[name], own[name])
+    names = list(dict.fromkeys(classes.values()))
+    if len(set(known.values())) < len(names) or min(known.values(), default=1) < 1:
+        return {name: number for number, name in enumerate(names, 1)}
+    return {name: known[name] for name in names}
 
 
 def _kept_images(screened: Screened, out: Cleaned) -> dict[str, list[int]]:
@@ -103,10 +117,10 @@ def _is_usable(split: Split, i: int) -> bool:
     return not picture.fault and picture.size_hw in (None, stated)
 
 
-def _empty_file(split: Split, names: Sequence[str]) -> dict[str, Any]:
+def _empty_file(split: Split, ids: Mapping[str, int]) -> dict[str, Any]:
     keypoints = list(split.records.metadata.keypoint_names)
     more = {"keypoints": keypoints} if keypoints else {}
-    categories = [{"id": number, "name": name, **more} for number, name in enumerate(names, 1)]
+    categories = [{"id": number, "name": name, **more} for name, number in ids.items()]
     return {"images": [], "annotations": [], "categories": categories}
 
 

@@ -129,3 +129,29 @@ def test_crowds_stay_crowds(tmp_path: Path) -> None:
         builder.add_object((1, 1, 40, 40), 1, iscrowd=crowd)
     file = cleaned({"train": join([builder.build()])}, tmp_path).files["train"]
     assert [a["iscrowd"] for a in file["annotations"]] == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "wanted"),
+    [
+        ({"cat": 7, "dog": 3}, {"cat": 7, "dog": 3}, {"cat": 7, "dog": 3}),
+        ({"cat": 7}, {"Cat": 5, "dog": 3}, {"cat": 7, "dog": 3}),
+        ({"cat": 0, "dog": 1}, {"cat": 0, "dog": 1}, {"cat": 1, "dog": 2}),  # YOLO's, of which other programs have no 0
+        ({"cat": 7, "dog": 3}, {"bird": 7}, {"cat": 1, "dog": 2, "bird": 3}),
+    ],
+)
+def test_classes_keep_their_ids(
+    tmp_path: Path, train: dict[str, int], val: dict[str, int], wanted: dict[str, int]
+) -> None:
+    sets = {}
+    for split, ids in {"train": train, "val": val}.items():
+        builder = RecordBuilder(Metadata("mine", tuple(ids), tuple(ids.values())))
+        for n in range(len(wanted)):
+            builder.add_image(picture(tmp_path / f"{split}_{n}.png", 10 * len(sets) + n), n, (48, 64))
+            builder.add_object((1, 1, 40, 40), 1 + n % len(ids))
+        sets[split] = join([builder.build()])
+    for split, file in cleaned(sets, tmp_path).files.items():
+        assert {c["name"]: c["id"] for c in file["categories"]} == wanted
+        names = {number: name for name, number in wanted.items()}
+        found = {names[a["category_id"]] for a in file["annotations"]}
+        assert found == {name.lower() for name in {"train": train, "val": val}[split]}
