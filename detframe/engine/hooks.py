@@ -174,6 +174,7 @@ class EvaluationHook(Hook):
         self.period = period
         self._last = -1
         self._begun = -1
+        self._averaged_by = ""
 
     def is_pending(self, trainer: Trainer) -> bool:
         """Whether the evaluation of this very iteration was begun, and is still wanted."""
@@ -198,7 +199,7 @@ class EvaluationHook(Hook):
             with self._explained(trainer), trainer.evaluated_model():
                 metrics = self.compare()
             if metrics:
-                self.writer.scalars(trainer.iteration, metrics)
+                self._write(trainer.iteration, metrics)
                 trainer.metrics = {**trainer.metrics, **metrics}
 
     def _prepare(self, trainer: Trainer) -> None:
@@ -208,9 +209,14 @@ class EvaluationHook(Hook):
             hook.before_evaluation(trainer)
         with self._explained(trainer):
             trainer.measure_norms()
-        if trainer.weights.averaged_by:
-            key = trainer.weights.averaged_by
-            logger.info("iteration %d: what is evaluated is the average of the weights (%s)", trainer.iteration, key)
+        self._averaged_by = trainer.weights.averaged_by
+        if self._averaged_by:
+            text = "iteration %d: what is evaluated is the average of the weights (%s)"
+            logger.info(text, trainer.iteration, self._averaged_by)
+
+    def _write(self, iteration: int, metrics: dict[str, float]) -> None:
+        mark = {"averaged_by": self._averaged_by} if self._averaged_by else {}  # the raw weights have none
+        self.writer.scalars(iteration, {**metrics, **mark})
 
     def _run(self, trainer: Trainer) -> None:
         self._prepare(trainer)
@@ -218,7 +224,7 @@ class EvaluationHook(Hook):
             with trainer.evaluated_model():
                 metrics = self.evaluate(trainer.iteration)
             self._last = trainer.iteration
-            self.writer.scalars(trainer.iteration, metrics)
+            self._write(trainer.iteration, metrics)
             trainer.publish(metrics)
 
     @contextmanager

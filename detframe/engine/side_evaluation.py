@@ -143,7 +143,7 @@ class SideEvaluationHook(EvaluationHook):
         self._outcome = None
         _say(outcome)
         self._last = iteration
-        self.writer.scalars(iteration, outcome.metrics)
+        self._write(iteration, outcome.metrics)
         before, trainer.stop_reason = trainer.stop_reason, ""
         trainer.publish(outcome.metrics, iteration)
         self._stop, trainer.stop_reason = trainer.stop_reason, before

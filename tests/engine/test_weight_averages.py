@@ -5,6 +5,7 @@ import torch
 
 from detframe.checkpoint import Checkpoint
 from detframe.engine import train
+from detframe.engine.metrics_file import MetricsFile
 
 QUICK = ("DATASETS.TEST", (), "SOLVER.CHECKPOINT_PERIOD", 1, "SOLVER.KEEP_LAST", 0, "SOLVER.MAX_ITER", 7)
 SWA = ("SOLVER.SWA_START", 3, "SOLVER.SWA_PERIOD", 2, "MODEL.RESNETS.NORM", "BN")
@@ -57,6 +58,12 @@ def test_an_evaluation_says_when_its_weights_are_an_average(tiny, tmp_path):
     assert ends == [
         f"iteration {n}: what is evaluated is the average of the weights (SOLVER.SWA_START)" for n in (2, 3)
     ]
+    rows = [row for row in MetricsFile(tmp_path / "out").rows() if "loss" not in row]
+    assert {row["iteration"]: row.get("averaged_by") for row in rows} == {
+        1: None,
+        2: "SOLVER.SWA_START",
+        3: "SOLVER.SWA_START",
+    }
 
 
 @pytest.mark.slow
