@@ -143,6 +143,7 @@ def step_settings(cfg: ConfigNode, device: torch.device) -> StepSettings:
         accumulate_steps=cfg.SOLVER.ACCUMULATE_STEPS,
         amp_dtype=resolve_amp(cfg.SOLVER.AMP, device),
         clip_norm=cfg.SOLVER.CLIP_GRAD_NORM,
+        clip_each=cfg.SOLVER.CLIP_GRAD_NORM_PER == "parameter",
         clip_value=cfg.SOLVER.CLIP_GRAD_VALUE,
     )
 

@@ -123,7 +123,8 @@ class FiniteGuard:
         lines += [f"  rank {r['rank']}: {r['what']}; images {r['images']}" for r in bad]
         lines.append(f"  likely cause: {cause}")
         if written:
-            lines.append(f"  replay it: {program_name('replay', 'replay.py')} {bad[0]['path']}")
+            allow = " --allow-custom-imports" if self.cfg.CUSTOM_IMPORTS else ""
+            lines.append(f"  replay it: {program_name('replay', 'replay.py')} {bad[0]['path']}{allow}")
         if skips:
             self._has_skipped = True
             lines.append(f"  skipped so far: {trainer.skipped + 1} of SOLVER.SKIP_NONFINITE {allowed}")

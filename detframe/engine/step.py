@@ -33,6 +33,7 @@ class StepSettings:
     accumulate_steps: int = 1
     amp_dtype: torch.dtype | None = None
     clip_norm: float = 0.0
+    clip_each: bool = False  # clip_norm is that of the gradient of each parameter, and not of all together
     clip_value: float = 0.0
 
     def autocast(self, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
@@ -111,11 +112,13 @@ def unchanged(model: nn.Module) -> Iterator[None]:
 
 
 def clip_gradients(optimizer: Optimizer, settings: StepSettings) -> Tensor:
-    """Clip as the settings say; returns the global norm before that."""
+    """Clip as the settings say; returns the norm of all gradients together before that."""
     params = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = get_total_norm([p.grad for p in params])
     if settings.clip_norm > 0:
-        clip_grads_with_norm_(params, settings.clip_norm, norm)
+        for part in [[p] for p in params] if settings.clip_each else [params]:
+            part_norm = get_total_norm([p.grad for p in part]) if settings.clip_each else norm
+            clip_grads_with_norm_(part, settings.clip_norm, part_norm)
     if settings.clip_value > 0:
         clip_grad_value_(params, settings.clip_value)
     return norm

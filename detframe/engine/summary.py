@@ -64,6 +64,8 @@ def next_commands(inputs: RunInputs, folder: Path) -> list[str]:
     """Some commands that a user of this run may want next, ready to be copied."""
     weights = best_weights(folder)
     predict = ["--weights", str(weights), "--input", _pictures(inputs), "--output", str(folder / "found")]
+    if inputs.cfg.CUSTOM_IMPORTS:  # the code is the user's own, but a checkpoint may be anybody's
+        predict.append("--allow-custom-imports")
     commands = [f"{program_name('predict', 'predict.py')} {shlex.join(predict)}"]
     config = ["--config-file", str(folder / "config.yaml")]
     if inputs.test_sets:

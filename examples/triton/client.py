@@ -15,8 +15,8 @@ import PIL.ImageOps
 import tritonclient.grpc as triton
 
 
-def prepare(picture: PIL.Image.Image, how: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, float]:
-    """The inputs images (1, 3, H, W) and sizes (1, 2) for a picture, and by how much it was enlarged.
+def prepare(picture: PIL.Image.Image, how: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The inputs images (1, 3, H, W) and sizes (1, 2) for a picture, and by how much x, y, x, y of a box were enlarged.
 
     Args:
         how: the parameter "input" of the model: min_size and max_size, or a fixed height and width.
@@ -26,19 +26,21 @@ def prepare(picture: PIL.Image.Image, how: dict[str, Any]) -> tuple[np.ndarray, 
     if how["height"]:
         scale = min(how["width"] / picture.width, how["height"] / picture.height)
     else:
-        scale = min(how["min_size"] / short, how["max_size"] / long) if how["min_size"] else 1.0
-    width, height = (max(1, round(side * scale)) for side in picture.size)
+        scale = how["min_size"] / short if how["min_size"] else 1.0
+        scale = min(scale, how["max_size"] / long) if how["min_size"] and how["max_size"] else scale
+    width, height = (max(1, int(side * scale + 0.5)) for side in picture.size)
     pixels = np.asarray(picture.resize((width, height), PIL.Image.Resampling.BILINEAR)).transpose(2, 0, 1)
     plane = np.zeros((1, 3, how["height"] or height, how["width"] or width), np.uint8)
     plane[0, :, :height, :width] = pixels
-    return plane, np.array([[height, width]], np.int64), scale
+    enlarged = np.array([width / picture.width, height / picture.height] * 2)  # sides are whole pixels
+    return plane, np.array([[height, width]], np.int64), enlarged
 
 
 def detect(client: triton.InferenceServerClient, model: str, picture: PIL.Image.Image) -> list[dict[str, Any]]:
     """The objects in a picture, the best first: name, score, box in pixels of the picture."""
     parameters = client.get_model_config(model).config.parameters
     about = {key: json.loads(value.string_value) for key, value in parameters.items()}
-    images, sizes, scale = prepare(picture, about["input"])
+    images, sizes, enlarged = prepare(picture, about["input"])
     inputs = [
         triton.InferInput("images", list(images.shape), "UINT8"),
         triton.InferInput("sizes", list(sizes.shape), "INT64"),
@@ -50,7 +52,7 @@ def detect(client: triton.InferenceServerClient, model: str, picture: PIL.Image.
     boxes, scores, labels = (answer.as_numpy(name)[0, :count] for name in ("boxes", "scores", "labels"))
     names = ["object"] if about.get("class_agnostic") else about["class_names"]
     return [
-        {"name": names[label - 1], "score": float(score), "box": (box / scale).tolist()}
+        {"name": names[label - 1], "score": float(score), "box": (box / enlarged).tolist()}
         for box, score, label in zip(boxes, scores, labels, strict=True)
     ]
 

@@ -175,6 +175,18 @@ def test_what_was_set_in_our_words_stays_when_theirs_come_later():
     assert cfg.MODEL.NUM_CLASSES == 3 and cfg.SOLVER.CLIP_GRAD_VALUE == 1.0
 
 
+def test_gradients_are_clipped_as_detectron2_clips_them():
+    base = "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"
+    words = ("SOLVER.CLIP_GRADIENTS.ENABLED", True, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 5.0)
+    solver = d2(base, *words, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "norm").SOLVER
+    assert (solver.CLIP_GRAD_NORM, solver.CLIP_GRAD_NORM_PER, solver.CLIP_GRAD_VALUE) == (5.0, "parameter", 0.0)
+    solver = d2(base, *words).SOLVER
+    assert (solver.CLIP_GRAD_NORM, solver.CLIP_GRAD_NORM_PER, solver.CLIP_GRAD_VALUE) == (0.0, "model", 5.0)
+    for key, value in (("NORM_TYPE", 1.0), ("CLIP_TYPE", "full_model")):
+        with pytest.raises(ValueError, match=f"SOLVER.CLIP_GRADIENTS.{key} "):
+            d2(base, *words, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "norm", f"SOLVER.CLIP_GRADIENTS.{key}", value)
+
+
 def test_a_second_file_of_the_program_lies_over_the_first(tmp_path: Path):
     own = tmp_path / "own.yaml"
     own.write_text("MODEL: {ROI_HEADS: {NUM_CLASSES: 5}, RPN: {PRE_NMS_TOPK_TEST: 123}}\n")

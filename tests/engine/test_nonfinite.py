@@ -297,6 +297,13 @@ class KeypointLoss(Regressor):
         return {**losses, "loss_k": torch.stack(points).sum() + 0 * losses["loss_a"]}
 
 
+def test_the_replay_of_code_of_ones_own_is_told_to_import_it(tmp_path):
+    cfg = make_config()
+    cfg.CUSTOM_IMPORTS = ["my_detector.py"]
+    message = failure(tmp_path, cfg, data=iter(batch_with(image=torch.full((3, 2, 2), NAN))))
+    assert "_rank0.pth --allow-custom-imports\n" in message
+
+
 def test_weights_broken_before_any_update(tmp_path):
     model = Regressor()
     model.layer.weight.data[0, 0] = NAN

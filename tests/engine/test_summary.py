@@ -39,6 +39,13 @@ def test_three_commands_to_copy(tmp_path):
     ]
 
 
+def test_a_checkpoint_that_needs_code_of_ones_own_is_told_to_import_it(tmp_path):
+    run = inputs(test_sets=True)
+    run.cfg.merge_from_list(["CUSTOM_IMPORTS", ["my_detector.py"]])
+    predict, evaluate, *_ = next_commands(run, tmp_path)
+    assert predict.endswith(" --allow-custom-imports") and "--allow" not in evaluate  # the config is the user's own
+
+
 def test_without_an_evaluation_there_is_no_best_model(tmp_path):
     predict, train = next_commands(inputs(test_sets=False), tmp_path)
     assert f"--weights {tmp_path}/model_final.pth" in predict

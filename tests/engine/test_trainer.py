@@ -53,6 +53,9 @@ def test_clipping_by_norm_and_value(tmp_path):
     trainer.train()
     assert float(nn.utils.get_total_norm(seen["grads"])) == pytest.approx(0.01, rel=1e-3)
     assert float(trainer.last_step.grad_norm) > 0.1  # the norm before clipping
+    make_trainer(tmp_path, cfg, hooks=[Look()], clip_norm=0.01, clip_each=True).train()
+    assert [float(g.norm()) for g in seen["grads"]] == pytest.approx([0.01] * len(seen["grads"]), rel=1e-2)
+    assert len(seen["grads"]) > 1
     make_trainer(tmp_path, cfg, hooks=[Look()], clip_value=0.02).train()
     assert max(float(g.abs().max()) for g in seen["grads"]) == pytest.approx(0.02)
 

@@ -200,7 +200,7 @@ def test_the_client_gives_boxes_in_pixels_of_the_picture(server, tmp_path, monke
     with client.triton.InferenceServerClient(server) as connection:
         (found,) = client.detect(connection, "cells", image)
     assert found["name"] == "größe" and found["score"] == pytest.approx(0.9)
-    assert found["box"] == pytest.approx([0, 0, 200, 120], abs=2)  # resized to whole pixels
+    assert found["box"] == pytest.approx([0, 0, 200, 120], abs=0.01)
     image.save(tmp_path / "a.png")
     monkeypatch.setattr(sys, "argv", ["client.py", str(tmp_path / "a.png"), "--model", "cells", "--url", server])
     client.main()
@@ -212,12 +212,14 @@ def test_the_client_gives_boxes_in_pixels_of_the_picture(server, tmp_path, monke
     [
         ((200, 120), {"height": None, "width": None, "min_size": 60, "max_size": 80}, (48, 80), (48, 80)),
         ((200, 120), {"height": None, "width": None, "min_size": 0, "max_size": 0}, (120, 200), (120, 200)),
+        ((200, 120), {"height": None, "width": None, "min_size": 60, "max_size": 0}, (60, 100), (60, 100)),
+        ((101, 33), {"height": None, "width": None, "min_size": 20, "max_size": 80}, (20, 61), (20, 61)),
         ((200, 120), {"height": 64, "width": 64, "min_size": 60, "max_size": 80}, (64, 64), (38, 64)),
     ],
 )
 def test_pictures_are_laid_into_their_plane(size, how, plane, inside):
     pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed")
-    images, sizes, scale = load("client").prepare(PIL.Image.new("RGB", size, (255, 255, 255)), how)
+    images, sizes, enlarged = load("client").prepare(PIL.Image.new("RGB", size, (255, 255, 255)), how)
     assert images.shape == (1, 3, *plane) and sizes.tolist() == [list(inside)]
     assert images[0, :, : inside[0], : inside[1]].min() == 255 and images.sum() == 255 * 3 * inside[0] * inside[1]
-    assert scale == pytest.approx(inside[1] / size[0], rel=0.05)
+    assert enlarged.tolist() == [inside[1] / size[0], inside[0] / size[1]] * 2

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from detframe.cli import export
 from detframe.export import FORMATS, OUTPUTS, PRECISIONS
 from detframe.inference import Detector
-from tests.data.sets import pixels, save_image
+from tests.data.sets import pixels
 from tests.export.conftest import META, Exported
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
@@ -50,7 +53,9 @@ def test_the_python_of_the_export(place: Path, capsys):
 def test_the_python_without_detframe(exported: Exported, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     shutil.copy(exported.path, "model.onnx")
-    save_image(tmp_path / "photo.jpg", pixels(64, 96, 1))
+    turned = Image.fromarray(pixels(101, 77, 1)), Image.Exif()
+    turned[1][0x0112] = 6  # upright it is 101 wide and 77 high
+    turned[0].save(tmp_path / "photo.jpg", exif=turned[1], quality=95)
     code = blocks("python")[1]
     assert "import detframe" not in code and "torch" not in code
     exec(code, {})
@@ -58,6 +63,8 @@ def test_the_python_without_detframe(exported: Exported, tmp_path: Path, monkeyp
     found = Detector.load("model.onnx").predict("photo.jpg")[0]
     assert len(lines) == len(found["scores"]) > 0
     assert lines[0].split()[0] == found["names"][0]
+    boxes = [ast.literal_eval(line[line.index("[") :]) for line in lines]
+    assert np.asarray(boxes) == pytest.approx(np.asarray(found["boxes"]), abs=0.3)
 
 
 def test_the_page_names_what_there_is():

@@ -344,13 +344,16 @@ def _precision(enabled: bool) -> dict[str, Any]:
 
 @DETECTRON2.rule(*(f"SOLVER.CLIP_GRADIENTS.{key}" for key in ("ENABLED", "CLIP_TYPE", "CLIP_VALUE", "NORM_TYPE")))
 def _clipping(enabled: bool, kind: str, value: float, norm: float) -> dict[str, Any]:
-    out = {"SOLVER.CLIP_GRAD_VALUE": 0.0, "SOLVER.CLIP_GRAD_NORM": 0.0}
-    if enabled and kind == "norm":
-        raise UntranslatableError(
-            f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE 'norm' with NORM_TYPE {norm} clips each parameter by itself; "
-            "SOLVER.CLIP_GRAD_NORM here clips all together"
-        )
-    return out | ({"SOLVER.CLIP_GRAD_VALUE": value} if enabled else {})
+    if enabled and kind not in ("value", "norm"):
+        raise UntranslatableError(f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE {kind!r}, only 'value' or 'norm'")
+    by_norm = enabled and kind == "norm"
+    if by_norm and norm != 2:
+        raise UntranslatableError(f"SOLVER.CLIP_GRADIENTS.NORM_TYPE {norm}, only 2.0")
+    return {
+        "SOLVER.CLIP_GRAD_VALUE": value if enabled and not by_norm else 0.0,
+        "SOLVER.CLIP_GRAD_NORM": value if by_norm else 0.0,
+        "SOLVER.CLIP_GRAD_NORM_PER": "parameter" if by_norm else "model",
+    }
 
 
 @DETECTRON2.rule(

@@ -63,7 +63,9 @@ SOLVER = section(
         within=(0, 1)),
     WARMUP_METHOD=Key("linear", "Learning rate during the warm-up", choices={"linear": "rises evenly",
         "constant": "stays at WARMUP_FACTOR times that after it"}),
-    CLIP_GRAD_NORM=Key(0.0, "Clip gradients to this global norm; 0 is off", at_least=0, resume=NEXT_STEP),
+    CLIP_GRAD_NORM=Key(0.0, "Clip gradients to this norm; 0 is off", at_least=0, resume=NEXT_STEP),
+    CLIP_GRAD_NORM_PER=Key("model", "Whose norm that is", choices={"model": "of all gradients together",
+        "parameter": "of the gradient of each parameter by itself, as CLIP_TYPE norm of detectron2"}, resume=NEXT_STEP),
     CLIP_GRAD_VALUE=Key(0.0, "Clip every gradient value to this magnitude; 0 is off", at_least=0, resume=NEXT_STEP),
     SKIP_NONFINITE=Key(0, "How many steps of a run may go by without their update where a loss or a gradient is not "
         "finite; the next such step ends the run, as the first one does with 0. The log says which and why; overflows "
