@@ -22,6 +22,7 @@ from detframe.config import (
     shipped_folder,
     validate,
 )
+from detframe.config.bounds import Number, argument
 from detframe.config.paths import expanded
 from detframe.data.findings import ERROR, NOTE, WARNING, Finding
 from detframe.data.folder import FolderData, name_of, read_folder
@@ -120,12 +121,24 @@ def output_folder(request: Request) -> str:
     return str(given or request.output or Path("output") / name_of(expanded(request.path)))
 
 
+def _of_a_length(request: Request) -> Request:
+    """The request, with at most one length, above 0."""
+    if request.minutes is not None and request.epochs is not None:
+        raise InvalidValueError(
+            f"minutes {request.minutes} and epochs {request.epochs}: each says how long to train; give one of them"
+        )
+    given = {name: value for name in ("minutes", "epochs") if (value := getattr(request, name)) is not None}
+    numbers = {name: argument(name, value, Number(above=0)) for name, value in given.items()}
+    return replace(request, **numbers)
+
+
 def make_plan(request: Request, measured: Measure = measure) -> Plan:
     """Read the data, look at the machine, choose, measure, and choose the length.
 
     Raises:
         ValueError, FileNotFoundError, KeyError: a mistake in the request or in the data.
     """
+    request = _of_a_length(request)
     base, base_name = _base(request.model)
     overrides = _overrides(request, base)
     folder = output_folder(request)

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from detframe.config import ConfigNode, as_config, import_modules
+from detframe.config.bounds import Number, argument
 from detframe.config.paths import expanded
 from detframe.data.transforms import build_train_transforms
 from detframe.engine.preflight import check_data_sets, check_names, choose_metric
@@ -115,6 +116,7 @@ def tune(
         RunStopped, KeyboardInterrupt: a signal has ended the study, which the same call goes on with.
         Exception: what the config as it is failed with, or three trials in a row.
     """
+    trials, processes, minutes = _numbers(trials, processes, minutes)
     cfg = as_config(cfg)
     import_optuna()
     check_pruner(pruner)
@@ -141,6 +143,14 @@ def tune(
                 logger.warning("interrupted; the same command goes on with the study\n%s", text.rstrip())
                 raise
             return _result(work, shared)
+
+
+def _numbers(trials: Any, processes: Any, minutes: Any) -> tuple[int, int, float]:
+    return (
+        argument("trials", trials, Number(at_least=1, whole=True)),
+        argument("processes", processes, Number(at_least=1, at_most=1024, whole=True)),
+        argument("minutes", minutes, Number(at_least=0, below=1e6)),
+    )
 
 
 def _check(cfg: ConfigNode) -> None:

@@ -106,7 +106,8 @@ def read_space(source: str | Path | Mapping[str, Any], cfg: ConfigNode) -> Space
     """
     source = expanded(source) if isinstance(source, (str, Path)) else source
     if isinstance(source, Path) and not source.is_file():
-        raise MissingFileError(f"the space {source} does not exist; it is a YAML file such as\n{EXAMPLE}")
+        lack = "is no file" if source.exists() else "does not exist"
+        raise MissingFileError(f"the space {source} {lack}; it is a YAML file such as\n{EXAMPLE}")
     name = str(source) if isinstance(source, Path) else "the space"
     rows = yaml_rows(read_text(source, "the space"), name) if isinstance(source, Path) else list(_rows(source, ""))
     space, wrong = Space(), []

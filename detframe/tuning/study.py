@@ -324,7 +324,7 @@ def _store(optuna: Any, place: StudyPlace) -> Any:
 def check_pruner(name: str) -> None:
     """Raises UnknownNameError: there is no such pruner."""
     if name not in PRUNERS:
-        raise UnknownNameError(f"there is no pruner {name!r}; {nearest(name, list(PRUNERS))}")
+        raise UnknownNameError(f"there is no pruner {name!r}; {nearest(str(name), list(PRUNERS))}")
 
 
 def _pruner(optuna: Any, name: str) -> Any:

@@ -14,7 +14,7 @@ import pytest
 import detframe
 from detframe.config import read_config
 from detframe.data import load_records
-from detframe.errors import InUseError, InvalidValueError, MissingFileError, UnknownNameError
+from detframe.errors import InUseError, InvalidValueError, MissingFileError, UnknownNameError, UserError
 from detframe.recipes.budget import Pace
 from detframe.recipes.plan import Request, make_plan, output_folder
 from detframe.recipes.trial import DoesNotFit
@@ -298,6 +298,23 @@ def test_a_batch_that_does_not_fit_is_halved(squares: Path):
 
 
 # ---------------------------------------------------------------- all of it
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"minutes": 0}, "minutes must be above 0, not 0"),
+        ({"minutes": -1}, "minutes must be above 0"),
+        ({"epochs": float("nan")}, "epochs must be above 0, not nan"),
+        ({"epochs": "few"}, "epochs must be a number, not 'few'"),
+        ({"minutes": True}, "minutes must be a number, not True"),
+        ({"minutes": 1, "epochs": 2}, "minutes 1 and epochs 2: each says how long to train; give one of them"),
+    ],
+)
+def test_finetune_refuses_a_length_that_is_none(given: dict, said: str):
+    """Zero and less were ten steps, and epochs beside minutes made those count for nothing."""
+    with pytest.raises(UserError, match=said):
+        detframe.finetune("nowhere", **given)
+
+
 def test_finetune_returns_a_detector(squares: Path):
     detector = detframe.finetune("squares", output="out", overrides=[*TINY, "SOLVER.MAX_ITER", 4])
     assert detector.class_names == ("square",)

@@ -36,6 +36,28 @@ def test_another_study_in_the_folder_is_refused_by_what_differs(cfg, folder: Pat
     assert len(tune(changed, SPACE, trials=2).trials) == 2
 
 
+@pytest.mark.parametrize(
+    ("argument", "values"),
+    [
+        ("trials", [0, -1, 1.5, "many", None, True]),
+        ("processes", [0, -2, 1025, 1.5, "two", None]),
+        ("minutes", [-1, float("nan"), float("inf"), "soon", None]),
+        ("pruner", ["medain", None]),
+    ],
+)
+def test_an_argument_out_of_range_leaves_no_study(cfg, folder: Path, argument: str, values: list):
+    """They made a study of no trials, or ended in the middle of one."""
+    for value in values:
+        with pytest.raises(UserError, match=argument):
+            tune(cfg, SPACE, **{argument: value})
+        assert not folder.exists()
+
+
+def test_a_folder_is_no_space(cfg, tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="is no file; it is a YAML file"):
+        tune(cfg, tmp_path)
+
+
 def test_two_studies_with_one_store_and_one_name(cfg, tmp_path: Path, pretended: Pretended):
     storage = f"sqlite:///{tmp_path}/shared.db"
     tune(cfg, SPACE, trials=1, storage=storage)
