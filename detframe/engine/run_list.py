@@ -30,9 +30,12 @@ _STAMP = re.compile(rf"^({_TIME}) ", re.MULTILINE)
 _START = re.compile(rf"^{_TIME} (training|evaluation) started with ", re.MULTILINE)
 # How a training says in its log that it is over; the last of these counts
 _ENDS = re.compile(
-    rf"^{_TIME} (?:(?P<finished>trained \d+ iterations in )|(?P<stopped>stopped by \w+ )|ERROR: (?P<failed>.*))",
+    rf"^{_TIME} (?:(?P<finished>trained \d+ iterations in )|WARNING: (?P<stopped>stopped by \w+ )"
+    r"|ERROR: (?P<failed>.*))",
     re.MULTILINE,
 )
+_SAVED = re.compile(r"model_(\d{7,18})\.pth")
+_LOSS = re.compile(r"(.*/)?loss(_.*)?")  # a metric of which less is better
 _EARLY_END = re.compile(rf"^{_TIME} stopped early at iteration \d+: (.*)$", re.MULTILINE)
 _TAIL = 50_000  # characters of a log in which its last time is looked for
 _LONGEST_NOTE = 160
@@ -107,7 +110,7 @@ def run_folders(folder: Path) -> Iterator[Path]:
 
 
 def sorted_runs(rows: Sequence[RunRow], column: str) -> list[RunRow]:
-    """The rows by a column, or by the key of a config; numbers from the highest, what is unknown last.
+    """The rows by a column, or by the key of a config; numbers from the highest, losses from the lowest, unknown last.
 
     Raises:
         KeyError: there is no such column.
@@ -121,6 +124,8 @@ def sorted_runs(rows: Sequence[RunRow], column: str) -> list[RunRow]:
     else:
         values = [_plain(row.config.get(column)) for row in rows]
     descending = column in _DESCENDING
+    if column in ("best", "last"):
+        descending = not any(_LOSS.fullmatch(row.metric) for row in rows)
     numbers = [(-value if descending else value) if isinstance(value, (int, float)) else math.inf for value in values]
     texts = [value if isinstance(value, str) else "" for value in values]
     order = sorted(range(len(rows)), key=lambda index: (values[index] is None, numbers[index], texts[index]))
@@ -159,6 +164,10 @@ def _row(folder: Path, name: str, metric: str) -> RunRow:
         note="" if config else f"{_CONFIG} is missing or cannot be read",
     )
     row = _with_metrics(row, _text(folder / METRICS_FILE))
+    saved = _SAVED.fullmatch(
+        _text(folder / _POINTER).strip()
+    )  # a stopped run is saved at a step of which there is no row
+    row = replace(row, iteration=max(row.iteration, int(saved[1]) if saved else 0))
     state, note = _state(folder, row, log)
     return replace(row, state=state, note=note or row.note)
 
@@ -182,7 +191,8 @@ def _with_metrics(row: RunRow, text: str) -> RunRow:
     key = next((key for key in evaluated[0] if key == row.metric), None)
     key = key or next((key for key in evaluated[0] if key.endswith(f"/{row.metric}")), row.metric)
     values = [(found["iteration"], _number(found.get(key))) for found in evaluated]
-    best = max(
+    of_a_loss = _LOSS.fullmatch(row.metric) is not None
+    best = (min if of_a_loss else max)(
         ((value, at) for at, value in values if value is not None), key=lambda pair: pair[0], default=(None, None)
     )
     return replace(

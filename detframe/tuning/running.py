@@ -117,10 +117,9 @@ def tune(
         Exception: what the config as it is failed with, or three trials in a row.
     """
     trials, processes, minutes = _numbers(trials, processes, minutes)
-    cfg = as_config(cfg)
     import_optuna()
     check_pruner(pruner)
-    _check(cfg)
+    _check(cfg := as_config(cfg))
     found = read_space(space, cfg)
     _check_names_of(found, cfg)
     deadline = time.time() + 60 * minutes if minutes else 0.0

@@ -19,7 +19,7 @@ from detframe.engine.metrics_file import MetricsFile
 from detframe.engine.preflight import choose_metric
 from detframe.engine.run import train
 from detframe.engine.terminal import errors_alone
-from detframe.engine.trainer import Hook, Trainer
+from detframe.engine.trainer import EARLY_END, Hook, Trainer
 from detframe.errors import InvalidValueError, UnreachableError
 from detframe.files import is_full_disk
 from detframe.parallel.stopping import RunStopped
@@ -65,7 +65,7 @@ class TrialHook(Hook):
         if not trainer.is_over and self.trial.should_prune():
             self.pruned = True
             trainer.stop_reason = (
-                f"stopped early at iteration {trainer.iteration}: pruned, as {self.metric} {value:.2f} after "
+                f"{EARLY_END}{trainer.iteration}: pruned, as {self.metric} {value:.2f} after "
                 f"{trainer.evaluated} iterations is too far below the other trials"
             )
             _own_log.info("%s", trainer.stop_reason)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import signal
 
 import pytest
 import torch
@@ -10,7 +13,10 @@ import torch
 import detframe
 from detframe.checkpoint import Checkpoint
 from detframe.engine import train
+from detframe.engine.report_run import report_run
+from detframe.engine.run_list import list_runs
 from detframe.parallel.launching import launch
+from detframe.parallel.stopping import RunStopped
 from tests.engine import ranks
 from tests.engine.fakes import last_state
 
@@ -83,6 +89,12 @@ def test_a_callback_that_the_run_began_without_gets_an_empty_state(tiny, tmp_pat
     assert diary.lines == ["new", "begin 2", "step 3", "last", "end", "closed"]
 
 
+def reported(folder):
+    """What the report of a run says of how it went."""
+    report_run(folder)
+    return json.loads((folder / "report.json").read_text())["run"]
+
+
 class Stop(detframe.Hook):
     name = "stop"
 
@@ -97,9 +109,31 @@ def test_an_early_end_is_a_whole_run(tiny, tmp_path, caplog):
     state = last_state(tmp_path / "out")
     assert (state["iteration"], state["finished"], state["stop_reason"]) == (3, True, "three are enough")
     assert Checkpoint.read(tmp_path / "out" / "model_final.pth").iteration == 3
+    assert caplog.text.count("stopped early at iteration 3: three are enough") == 1
+    (row,) = list_runs(tmp_path)
+    assert (row.state, row.iteration, row.note) == ("early", 3, "three are enough")
+    assert reported(tmp_path / "out")["status"] == "stopped early"
     diary = Diary()
     train(tiny(), resume=True, callbacks=[diary])
     assert "nothing to do" in caplog.text and "three are enough" in caplog.text and diary.lines == []
+
+
+class Signal(detframe.Hook):
+    name = "signal"
+
+    def after_step(self, trainer):
+        if trainer.iteration == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_run_that_a_signal_stopped_is_listed_as_such(tiny, tmp_path):
+    """By its real log: of logs as other tests make them up, a list of runs and a report had it right."""
+    with pytest.raises(RunStopped):
+        train(tiny("SOLVER.LOG_PERIOD", 2), callbacks=[Signal()])
+    (row,) = list_runs(tmp_path)
+    assert (row.state, row.iteration) == ("stopped", 3)
+    run = reported(tmp_path / "out")
+    assert run["status"] == "cut" and "a signal ended it" in run["status_text"]
 
 
 def test_one_rank_is_enough_to_end_a_run(tmp_path):

@@ -50,8 +50,7 @@ def test_what_a_finished_run_says(tmp_path: Path):
     [
         ([START, TRAINED], "finished", ""),
         ([START, "2026-01-01 10:10:00 stopped early at iteration 4: no gain", TRAINED], "early", "no gain"),
-        ([START, "2026-01-01 10:10:00 WARNING: stopped by SIGTERM at iteration 4 of 6; saved"], "died", ""),
-        ([START, "2026-01-01 10:10:00 stopped by SIGTERM at iteration 4 of 6; saved"], "stopped", ""),
+        ([START, "2026-01-01 10:10:00 WARNING: stopped by SIGTERM at iteration 4 of 6; saved"], "stopped", ""),
         ([START, "2026-01-01 10:10:00 ERROR: loss is nan", "Traceback"], "failed", "loss is nan"),
         ([START, "2026-01-01 10:10:00 iter 4/6"], "died", ""),
         ([START, "2026-01-01 10:10:00 ERROR: disk full", START, TRAINED], "finished", ""),
@@ -68,6 +67,22 @@ def test_how_a_run_stands_is_what_its_log_says_last(tmp_path: Path, lines: list[
     make(tmp_path / "a", "".join(f"{line}\n" for line in lines))
     (row,) = list_runs(tmp_path)
     assert (row.state, row.note) == (state, note)
+
+
+def test_a_stopped_run_is_at_the_step_that_is_saved(tmp_path: Path):
+    """There may be no row of that step yet."""
+    folder = make(tmp_path / "a", START)
+    for text, iteration in (("model_0000009.pth\n", 9), ("model_0000002.pth", 6), ("nonsense", 6), ("", 6)):
+        (folder / "last_checkpoint").write_text(text)
+        assert list_runs(tmp_path)[0].iteration == iteration
+
+
+def test_of_losses_the_lowest_is_best(tmp_path: Path):
+    for name, losses in {"a": (3.0, 1.0, 2.0), "b": (4.0, 0.5, 0.75), "c": (1.5,)}.items():
+        rows = [{"iteration": number + 1, "val/loss": value} for number, value in enumerate(losses)]
+        (make(tmp_path / name) / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    rows = sorted_runs(list_runs(tmp_path, "val/loss"), "best")
+    assert [(row.name, row.best, row.best_iteration) for row in rows] == [("b", 0.5, 2), ("a", 1.0, 2), ("c", 1.5, 1)]
 
 
 def test_a_run_at_work_is_known_by_its_lock(tmp_path: Path):

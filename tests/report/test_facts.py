@@ -58,7 +58,12 @@ def test_an_evaluation_alone_has_its_own_command_and_time():
     ("rows", "log", "status", "word"),
     [
         ([train_row(20)], LOG, "cut", "cut after iteration 20 of 40"),
-        ([train_row(20)], f"{LOG}2026-11-26 09:02:00 stopped by SIGTERM at iteration 20 of 40; x\n", "cut", "signal"),
+        (
+            [train_row(20)],
+            f"{LOG}2026-11-26 09:02:00 WARNING: stopped by SIGTERM at iteration 20 of 40; x\n",
+            "cut",
+            "signal",
+        ),
         (
             [train_row(20)],
             f"{LOG}2026-11-26 09:02:00 stopped early at iteration 20: bbox/AP has not risen\n",
