@@ -275,6 +275,27 @@ def test_the_part_of_a_box_that_other_libraries_leave_is_exact(entry: Any, share
         assert len(target["labels"]) == stays, (entry, least)
 
 
+@pytest.mark.parametrize(
+    ("entry", "corners"),
+    [
+        ({"v2.RandomHorizontalFlip": {"p": 1}}, [(0, 72), (96, 0)]),  # whose left and right exchange rows
+        ({"v2.Resize": {"size": [36, 192]}}, [(0, 0), (192, 36)]),
+        ({"v2.Pad": {"padding": [3, 7]}}, [(3, 7), (99, 79)]),
+        ({"v2.CenterCrop": {"size": [72, 90]}}, [(0, 0), (0, 0)]),
+        pytest.param({"albumentations.HorizontalFlip": {"p": 1}}, [(0, 72), (96, 0)], marks=ALBUMENTATIONS),
+        pytest.param({"albumentations.Transpose": {"p": 1}}, [(72, 96), (0, 0)], marks=ALBUMENTATIONS),
+    ],
+    ids=str,
+)
+def test_keypoints_on_the_border_stay_and_those_outside_are_absent(
+    entry: Any, corners: list[tuple[float, float]]
+) -> None:
+    _, target = run(entry, 0, painted((0.0, 0.0, float(WIDTH), float(HEIGHT))))
+    keypoints = target["keypoints"][0]
+    assert (keypoints[:, :2] - torch.tensor(corners)).abs().max() < 0.02
+    assert (keypoints[:, 2] > 0).tolist() == ["CenterCrop" not in str(entry)] * 2
+
+
 def test_min_visible_of_a_transform_of_detframe_counts_the_box() -> None:
     shift = {"RandomAffine": {"translate": 0.7, "scale": [1, 1]}}
     outcomes = set()

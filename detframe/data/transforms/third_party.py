@@ -120,12 +120,15 @@ class ForeignTransform:
         size_hw = (done.image.shape[-2], done.image.shape[-1])
         count = len(target["labels"])
         objects = done.rows < count
+        keypoints = target["keypoints"][..., 0].numel() if "keypoints" in target else 0
+        spread = [*range(len(_PROBE)), *range(len(_PROBE) + keypoints, len(given.points))]
+        matrix = _affine_of(given.points[spread], done.points[spread], size_hw)
         if self.min_visible > 0:
-            enough = _left(given.boxes[:count], given.points, done.points, size_hw) >= self.min_visible
+            enough = _left(given.boxes[:count], done.points, matrix, size_hw) >= self.min_visible
             objects &= torch.cat([enough, enough.new_zeros(len(done.rows))])[done.rows.clamp(max=count)]
         out: Target = {**target}
         if "keypoints" in target:
-            out["keypoints"] = self._keypoints(target["keypoints"], done, size_hw)
+            out["keypoints"] = self._keypoints(target["keypoints"], done, matrix, size_hw)
         if isinstance(target.get("masks"), LazyMasks) and done.masks is not None:
             old = target["masks"].segmentations  # type: ignore[union-attr]
             drawn = [encode(mask) if len(before) else [] for before, mask in zip(old, done.masks, strict=True)]
@@ -137,12 +140,19 @@ class ForeignTransform:
         return exchange_sides(out, self.pairs) if _mirrored(done.points[: len(_PROBE)], size_hw) else out
 
     @staticmethod
-    def _keypoints(before: Tensor, done: _Moved, size_hw: SizeHW) -> Tensor:
-        """Keypoints (N, P, 3) after; those that have left become absent."""
+    def _keypoints(before: Tensor, done: _Moved, matrix: Tensor | None, size_hw: SizeHW) -> Tensor:
+        """Keypoints (N, P, 3) after; those that have left become absent. Those on the border stay, where the map of the
+        image tells them from those that other libraries have clipped to it."""
         first = len(_PROBE)
-        xy = done.points[first : first + before[..., 0].numel()].reshape(*before.shape[:2], 2)
-        there = _inside(xy, size_hw)[..., None] & (before[..., 2:] > 0)
-        return torch.cat([xy, before[..., 2:]], -1) * there
+        if matrix is None:
+            xy = done.points[first : first + before[..., 0].numel()].reshape(*before.shape[:2], 2)
+            there = _inside(xy, size_hw)
+        else:
+            mapped = (before[..., :2].double() @ matrix[:2] + matrix[2]).mul(1e4).round().div(1e4).to(before.dtype)
+            limit = before.new_tensor([size_hw[1], size_hw[0]])
+            xy = torch.minimum(mapped.clamp(min=0), limit)
+            there = ((mapped - xy).abs() < _AFFINE_PIXELS).all(-1)
+        return torch.cat([xy, before[..., 2:]], -1) * (there[..., None] & (before[..., 2:] > 0))
 
 
 def _grid(boxes: Tensor) -> Tensor:
@@ -152,21 +162,19 @@ def _grid(boxes: Tensor) -> Tensor:
     return (boxes[:, None, :2] + (boxes[:, None, 2:] - boxes[:, None, :2]) * parts).reshape(-1, 2)
 
 
-def _left(boxes: Tensor, before: Tensor, after: Tensor, size_hw: SizeHW) -> Tensor:
+def _left(boxes: Tensor, after: Tensor, matrix: Tensor | None, size_hw: SizeHW) -> Tensor:
     """The part of each box that an image still shows, float64 (N,): to the pixel where an affine map has moved all of
     it, as a crop or a rotation is one, else counted in the points of `_grid`.
 
     Args:
         boxes: float32 (N, 4), before.
-        before, after: float32 (Q, 2), the points that have gone along; first those of `_PROBE`, last those of `_grid`.
+        after: float32 (Q, 2), the points that have gone along; the last ones are those of `_grid`.
+        matrix: as of `_affine_of`.
         size_hw: of the image after.
     """
-    spread = len(before) - len(boxes) * _GRID**2
-    inside = _inside(after, size_hw)
-    inside[len(_PROBE) : spread] = False  # keypoints that are absent lie anywhere
-    matrix = _affine(before[inside].double(), after[inside].double())
     if matrix is None:
-        return inside[spread:].reshape(len(boxes), _GRID**2).double().mean(1)
+        inside = _inside(after[len(after) - len(boxes) * _GRID**2 :], size_hw)
+        return inside.reshape(len(boxes), _GRID**2).double().mean(1)
     corners = boxes.double()[:, [[0, 1], [2, 1], [2, 3], [0, 3]]] @ matrix[:2] + matrix[2]
     whole = boxes.double()[:, 2:].sub(boxes[:, :2]).prod(1) * torch.linalg.det(matrix[:2]).abs()
     window = (0.0, 0.0, float(size_hw[1]), float(size_hw[0]))
@@ -175,8 +183,11 @@ def _left(boxes: Tensor, before: Tensor, after: Tensor, size_hw: SizeHW) -> Tens
     return (whole.new_tensor(seen) / whole.clamp(min=torch.finfo(torch.float64).tiny)).mul(1e6).round().div(1e6)
 
 
-def _affine(before: Tensor, after: Tensor) -> Tensor | None:
-    """The affine map that has moved points (Q, 2), float64 (3, 2) for rows (x, y, 1); None where there is none."""
+def _affine_of(before: Tensor, after: Tensor, size_hw: SizeHW) -> Tensor | None:
+    """The affine map that has moved points (Q, 2), float64 (3, 2) for rows (x, y, 1), by those that lie inside an image
+    of `size_hw`; None where there is none, or too few of them do."""
+    inside = _inside(after, size_hw)
+    before, after = before[inside].double(), after[inside].double()
     if len(before) < 3:
         return None
     rows = torch.cat([before, before.new_ones(len(before), 1)], 1)
