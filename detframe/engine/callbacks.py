@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from detframe.engine.trainer import Hook, Trainer
-from detframe.errors import InvalidValueError, shown
+from detframe.errors import InvalidTypeError, InvalidValueError, shown
 from detframe.parallel.collectives import gather_objects, max_over_ranks, world_size
 
 
@@ -87,6 +87,15 @@ class StopTogether(Hook):
 
 
 def _agree(trainer: Trainer) -> None:
-    """The reason of the first rank that has one becomes that of all."""
+    """The reason of the first rank that has one becomes that of all.
+
+    Raises:
+        TypeError: it is no text; no checkpoint with it could be read again.
+    """
+    if not isinstance(trainer.stop_reason, str):
+        raise InvalidTypeError(
+            f"a callback has set trainer.stop_reason to {_kind(trainer.stop_reason)}; it is a text that says why the "
+            'run ends, and "" to go on'
+        )
     if world_size() > 1 and any(max_over_ranks([bool(trainer.stop_reason)])):
         trainer.stop_reason = next(filter(None, gather_objects(trainer.stop_reason)))

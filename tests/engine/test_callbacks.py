@@ -118,6 +118,21 @@ def test_an_early_end_is_a_whole_run(tiny, tmp_path, caplog):
     assert "nothing to do" in caplog.text and "three are enough" in caplog.text and diary.lines == []
 
 
+@pytest.mark.parametrize("reason", [True, None])
+def test_a_reason_that_is_no_text_ends_the_run_before_it_is_saved(tiny, tmp_path, reason):
+    """The run ended as any other, and --resume could read none of its checkpoints."""
+
+    class Wrong(detframe.Hook):
+        name = "wrong"
+
+        def after_step(self, trainer):
+            trainer.stop_reason = reason if trainer.iteration == 3 else ""
+
+    with pytest.raises(TypeError, match=rf"stop_reason to {reason} \(.*it is a text that says why"):
+        train(tiny(*EVALUATED, "SOLVER.CHECKPOINT_PERIOD", 1), callbacks=[Wrong()])
+    assert last_state(tmp_path / "out")["iteration"] == 2
+
+
 class Signal(detframe.Hook):
     name = "signal"
 
