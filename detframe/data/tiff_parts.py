@@ -22,6 +22,7 @@ Window = tuple[int, int, int, int]  # x1, y1, x2, y2 in stored pixels
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _COLOURS = 256, 257, 258, 259, 262
 _STRIPS, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANES = 273, 277, 278, 279, 284
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 322, 323, 324, 325
+_NUMBERS = (_BITS, _COMPRESSION, _COLOURS, _SAMPLES, _PLANES, 317, 339)  # tags that are asked for as whole numbers
 # What decoding depends on besides size and place: how colours, bits and compression are to be understood
 _MEANING = {_BITS, _COMPRESSION, _COLOURS, 266, _SAMPLES, _PLANES, 292, 293, 317, 320, 332, 334, 338, 339, 347}
 _MEANING |= {529, 530, 531, 532, 50674}
@@ -165,9 +166,10 @@ def _layout(order: str, tags: dict[int, Entry]) -> Layout | None:
     else:
         rows = int(_values(tags[_ROWS], order)[0]) if _ROWS in tags else height
         cell_hw = (min(rows, height), width)
-    separate = _PLANES in tags and int(_values(tags[_PLANES], order)[0]) == _SEPARATE
-    planes = int(_values(tags[_SAMPLES], order)[0]) if separate else 1
-    if min(height, width, *cell_hw) < 1 or (lengths < 0).any() or (places < 0).any():
+    numbers = {tag: int(_values(tags[tag], order)[0]) for tag in _NUMBERS if tag in tags}
+    samples = numbers.get(_SAMPLES, 1)
+    planes = samples if numbers.get(_PLANES) == _SEPARATE else 1
+    if min(height, width, samples, *cell_hw) < 1 or (lengths < 0).any() or (places < 0).any():
         return None
     layout = Layout(order, tags, (height, width), cell_hw, tiled, planes, places, lengths)
     rows, columns = layout.grid

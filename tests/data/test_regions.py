@@ -288,6 +288,24 @@ def test_damaged_tiffs_are_images_or_named_errors(tmp_path: Path, seed: int, mon
         assert "a.tif" in str(error)
 
 
+@pytest.mark.parametrize("tag", [258, 259, 262, 277, 284])
+@pytest.mark.parametrize("damage", ["text", "nothing"])
+def test_tags_that_are_no_numbers_are_damage(tmp_path: Path, tag: int, damage: str) -> None:
+    path = write_tiff(tmp_path / "a.tif", smooth(64, 64, 3, np.uint16), rows=8, separate=True)
+    data = bytearray(path.read_bytes())
+    at = data.rindex(tag.to_bytes(2, "little") + b"\3\0")
+    if damage == "text":
+        data[at + 2] = 2
+    else:
+        data[at + 8 : at + 12] = bytes(4)
+    path.write_bytes(data)
+    for read in (load_pixels, lambda file: load_region(file, (0, 0, 8, 8)), region_size):
+        try:
+            read(path)
+        except ImageReadError as error:
+            assert "a.tif" in str(error)
+
+
 def test_bits_of_a_dark_region_say_nothing_of_the_camera(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     array = smooth(64, 64, 1, np.uint16)
     array[:16, :16] = 1000
