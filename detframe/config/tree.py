@@ -147,6 +147,8 @@ class ConfigNode(CfgNode):
             raise ConfigKeyError(
                 f"{cfg_filename} is written for {program.name}, but these keys are known neither there nor here:\n"
                 + "\n".join(lines)
+                + "\nLeave them out; keys of a module of your own belong in the config that detframe translate-config "
+                "writes of the rest (docs/own_keys.md)"
             )
         if program is not None:
             self._merge_foreign(program, [row for row in rows if row[0] in program.defaults])

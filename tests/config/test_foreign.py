@@ -240,8 +240,9 @@ def test_a_key_that_nobody_knows_is_named_with_the_program(tmp_path: Path):
     path = tmp_path / "fork.yaml"
     path.write_text("MODEL:\n  WEIGHT: x\n  RPN: {USE_FPN: True}\n  MY_HEAD: {DEPTH: 3}\n")
     named = r"fork\.yaml is written for maskrcnn-benchmark(.|\n)*MODEL\.MY_HEAD\.DEPTH \(.*:4\)"
-    with pytest.raises(KeyError, match=named):
+    with pytest.raises(KeyError, match=named) as caught:
         load(path)
+    assert "Leave them out; keys of a module of your own belong in" in str(caught.value)
 
 
 @pytest.mark.parametrize(
