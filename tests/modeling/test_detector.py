@@ -165,6 +165,10 @@ def test_frozen_batch_norm_equals_plain_batch_norm_in_evaluation():
         (["MODEL.RPN.ANCHOR_SIZES", ((8,), (16,))], r"2 levels.*has 5: p2 \(stride 4\)"),
         (["MODEL.RPN.ANCHOR_SIZES", ((8,), (16,), (32,), (64,), (128, 256))], "equally many"),
         (["MODEL.RESNETS.NUM_GROUPS", 32], "basic blocks"),
+        (
+            ["MODEL.BACKBONE.CONV_BODY", "X-101-64x4d-FPN", "MODEL.RESNETS.STEM_OUT_CHANNELS", 8],
+            r"NUM_GROUPS 64 must divide .*\[32, 64, 128, 256\]",
+        ),
     ],
 )
 def test_a_wrong_config_is_named(change, message):

@@ -69,6 +69,13 @@ class ResNetSpec:
                 f"R-{spec.depth} is made of basic blocks, which have no groups: MODEL.RESNETS.NUM_GROUPS "
                 f"{spec.groups} and WIDTH_PER_GROUP {spec.width_per_group} must be 1 and 64 (or 0)"
             )
+        inner = [spec.inner_channels(spec.stem_channels * 2**index) for index in range(4)]
+        if spec.depth >= 50 and any(channels == 0 or channels % spec.groups for channels in inner):
+            raise InvalidValueError(
+                f"MODEL.RESNETS.NUM_GROUPS {spec.groups} must divide the channels of all 3x3 convolutions, "
+                f"STEM_OUT_CHANNELS {spec.stem_channels} x WIDTH_PER_GROUP {spec.width_per_group} x NUM_GROUPS / 64 of "
+                f"res2 to res5: {inner}; with STEM_OUT_CHANNELS 64 it does"
+            )
         return spec
 
     @classmethod
@@ -89,6 +96,10 @@ class ResNetSpec:
     def res5_stride_divisor(self) -> int:
         """2 where res5 is dilated and so keeps the resolution of res4, else 1."""
         return 1 if self.res5_dilation == 1 else 2
+
+    def inner_channels(self, width: int) -> int:
+        """Channels of the 3x3 convolutions of a stage that would have `width` without groups, where blocks have three."""
+        return width * self.width_per_group * self.groups // 64
 
     @property
     def stage_channels(self) -> tuple[int, ...]:
@@ -127,7 +138,7 @@ class Bottleneck(nn.Module):
         self, in_channels: int, width: int, stride: int, spec: ResNetSpec, deform: bool = False, dilation: int = 1
     ) -> None:
         super().__init__()
-        inner = width * spec.width_per_group * spec.groups // 64
+        inner = spec.inner_channels(width)
         out_channels = width * self.expansion
         stride_1x1, stride_3x3 = (stride, 1) if spec.stride_in_1x1 else (1, stride)
         self.conv1 = nn.Conv2d(in_channels, inner, 1, stride_1x1, bias=False)
