@@ -65,6 +65,15 @@ class Graphs:
         """What all first calls took together."""
         return sum(graph.seconds for graph in self.made)
 
+    @contextmanager
+    def pausing(self) -> Iterator[None]:
+        """Inside of the `with`, nothing runs as a graph, and none is made."""
+        before, self.paused = self.paused, True
+        try:
+            yield
+        finally:
+            self.paused = before
+
     def make(self, name: str, function: Callable[..., Any], args: Sequence[Any], dynamic: bool) -> tuple[Any, Any]:
         """A graph of a function, and what it gives for its first arguments.
 
@@ -78,18 +87,23 @@ class Graphs:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            with torch.no_grad():
+            with torch.no_grad(), self.pausing():
                 function(*args)  # if it fails for a reason of its own, that is what to say
-            reason = str(error).strip().splitlines() or [type(error).__name__]
             raise InvalidValueError(
-                f"MODEL.COMPILE: PyTorch {torch.__version__} cannot make one graph of the {name}: {reason[0]}. Use "
-                f"MODEL.COMPILE {'dense or off' if name == STEP else 'off'}"
+                f"MODEL.COMPILE: PyTorch {torch.__version__} cannot make one graph of the {name}: {_reason(error)}. "
+                f"Use MODEL.COMPILE {'dense or off' if name == STEP else 'off'}"
             ) from error
         made = Graph(name, _told(args, dynamic), time.perf_counter() - begun)
         self.made.append(made)
         text = "compiled the %s for %s: %.1f s until it had run (graph %d, %s)"
         logger.info(text, made.name, made.call, made.seconds, len(self.made), self.cache.news())
         return graph, out
+
+
+def _reason(error: Exception) -> str:
+    """Its first line, and the next one where that says what comes."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2] if lines[0].endswith(":") else lines[:1]).rstrip(".")
 
 
 class Kind(NamedTuple):
@@ -244,11 +258,8 @@ def without_graphs(model: Any) -> Iterator[None]:
     if graphs is None:
         yield
         return
-    before, graphs.paused = graphs.paused, True
-    try:
+    with graphs.pausing():
         yield
-    finally:
-        graphs.paused = before
 
 
 def check_step(model: Any) -> None:

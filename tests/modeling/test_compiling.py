@@ -204,6 +204,17 @@ def test_what_no_graph_can_hold_is_named(body, message):
         model(make_images(), [FULL, EMPTY])
 
 
+def test_a_step_that_no_graph_can_hold_is_told_before_other_graphs_are_made():
+    def broken(graph, inputs):
+        raise RuntimeError("the compiler was killed")
+
+    model = made("fcos")
+    compile_model(model, "step", CPU, backend=broken)
+    with pytest.raises(InvalidValueError, match=r"graph of the training step: .*the compiler was killed\. Use .*dense"):
+        model(make_images(), [FULL, EMPTY])
+    assert not model.graphs.made and not model.graphs.paused
+
+
 def test_a_norm_with_a_single_value_is_explained_as_without_graphs():
     keys = {**DETECTORS["fcos"], "MODEL.RESNETS.NORM": "BN", "MODEL.BACKBONE.FREEZE_CONV_BODY_AT": 0}
     compiled, messages = build_detection_model(tiny_config(keys)), []

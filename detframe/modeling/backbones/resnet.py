@@ -98,7 +98,7 @@ class ResNetSpec:
         return 1 if self.res5_dilation == 1 else 2
 
     def inner_channels(self, width: int) -> int:
-        """Channels of the 3x3 convolutions of a stage that would have `width` without groups, where blocks have three."""
+        """Channels of the 3x3 convolutions of a stage that has `width` without groups, where blocks have three."""
         return width * self.width_per_group * self.groups // 64
 
     @property
