@@ -33,6 +33,9 @@ def read_config(file: str | Path = "", overrides: Sequence[Any] = (), custom_imp
     cfg.merge_from_list(overrides)
     validate(cfg)
     cfg.CUSTOM_IMPORTS = tuple(_absolute(name, folder) for name in cfg.CUSTOM_IMPORTS)
+    catalog = expanded(cfg.DATASETS.CATALOG)
+    if not os.path.exists(catalog) and os.path.isfile(folder / catalog):  # the file was named from another folder
+        cfg.DATASETS.CATALOG = str((folder / catalog).resolve())
     if custom_imports:
         import_modules(cfg, folder)
     cfg.freeze()

@@ -34,6 +34,18 @@ def test_modules_beside_the_file_are_imported(tmp_path: Path):
     assert any("mine_of_reading" in name for name in sys.modules)
 
 
+def test_a_catalog_is_taken_from_the_working_folder_else_from_beside_the_file(tmp_path: Path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "x.yaml").write_text("DATASETS: {CATALOG: mine.yaml}\n", encoding="utf-8")
+    assert read_config(tmp_path / "x.yaml").DATASETS.CATALOG == "mine.yaml"  # the reader of catalogs refuses it
+    (tmp_path / "mine.yaml").write_text("{}\n", encoding="utf-8")
+    assert read_config("../x.yaml").DATASETS.CATALOG == str((tmp_path / "mine.yaml").resolve())
+    (tmp_path / "here" / "mine.yaml").write_text("{}\n", encoding="utf-8")
+    assert read_config("../x.yaml").DATASETS.CATALOG == "mine.yaml"
+    assert read_config(tmp_path / "x.yaml", ["DATASETS.CATALOG", ""]).DATASETS.CATALOG == ""
+
+
 @pytest.mark.parametrize("program", [train, evaluate])
 def test_training_and_evaluation_take_the_name_of_a_file(program, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
