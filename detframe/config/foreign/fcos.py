@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from detframe.config.foreign.maskrcnn_benchmark import (
-    DERIVED,
+    DENSE_STRIDES,
     KIND,
     MASKRCNN_BENCHMARK,
     dense_detector,
@@ -42,8 +42,8 @@ FCOS = Program(
     },
     parent=MASKRCNN_BENCHMARK,
     instead_of=(detector, train_sizes),
-    implied={"MODEL.FCOS.FPN_STRIDES": DERIVED},
 )
+FCOS.only({"MODEL.FCOS.FPN_STRIDES": DENSE_STRIDES})
 FCOS.over_ours({
     "MODEL.FCOS_ON": switch({"MODEL.RPN.NAME": "FCOS", "MODEL.ROI_HEADS.NAME": ""}, {"MODEL.RPN.NAME": "AnchorRPN"}),
     "MODEL.FCOS.NUM_CLASSES": classes(background=1),

@@ -12,7 +12,10 @@ from typing import Any
 from detframe.config.foreign.program import Program, UntranslatableError, classes, resnet_body, single, switch
 
 _NO_CHOICE = "detframe has one way to do it"
-DERIVED = "follows from the extractor"
+# The steps of the maps that the bodies and pyramids have: all that the keys can say of them, and no more
+_POOLED = ((1 / 16,), (1 / 32,), (1 / 4, 1 / 8, 1 / 16, 1 / 32))
+_ANCHORED = ((16,), (32,), (4, 8, 16, 32, 64))
+DENSE_STRIDES = ((8, 16, 32, 64, 128),)
 _RES5 = "ResNet50Conv5ROIFeatureExtractor"
 
 MASKRCNN_BENCHMARK = Program(
@@ -20,13 +23,8 @@ MASKRCNN_BENCHMARK = Program(
     "maskrcnn_benchmark",
     implied={
         "MODEL.META_ARCHITECTURE": _NO_CHOICE,
-        "MODEL.RPN.ANCHOR_STRIDE": DERIVED,
-        "MODEL.RETINANET.ANCHOR_STRIDES": DERIVED,
         "MODEL.RETINANET.STRADDLE_THRESH": "RetinaNet never left anchors out by it",
-        "MODEL.ROI_HEADS.USE_FPN": DERIVED,
-        "MODEL.ROI_BOX_HEAD.POOLER_SCALES": DERIVED,
-        "MODEL.ROI_MASK_HEAD.POOLER_SCALES": DERIVED,
-        "MODEL.ROI_KEYPOINT_HEAD.POOLER_SCALES": DERIVED,
+        "MODEL.ROI_HEADS.USE_FPN": "follows from the extractor",
         "MODEL.ROI_BOX_HEAD.PREDICTOR": "follows from the feature extractor",
         "MODEL.ROI_MASK_HEAD.PREDICTOR": "follows from the feature extractor",
         "MODEL.ROI_KEYPOINT_HEAD.PREDICTOR": "there is one",
@@ -94,6 +92,9 @@ MASKRCNN_BENCHMARK.renamed({
     "SOLVER.TEST_PERIOD": "TEST.EVAL_PERIOD",
 })  # fmt: skip
 MASKRCNN_BENCHMARK.only({
+    "MODEL.RPN.ANCHOR_STRIDE": _ANCHORED,
+    "MODEL.RETINANET.ANCHOR_STRIDES": DENSE_STRIDES,
+    **{f"MODEL.ROI_{h}_HEAD.POOLER_SCALES": _POOLED for h in ("BOX", "MASK", "KEYPOINT")},
     "MODEL.RPN.RPN_HEAD": ("SingleConvRPNHead",),
     "MODEL.GROUP_NORM.DIM_PER_GP": (-1,),
     "MODEL.GROUP_NORM.NUM_GROUPS": (32,),
