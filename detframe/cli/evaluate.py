@@ -10,16 +10,20 @@ from collections.abc import Sequence
 from detframe.cli.arguments import add_config_arguments, add_consent_argument, add_launch_arguments, base_parser, parse
 from detframe.cli.common import load_config, print_config, trained_weights
 from detframe.cli.errors import guard, run_processes
-from detframe.config import ConfigNode
+from detframe.config import ConfigNode, import_carried
+from detframe.config.check import validate
 
 logger = logging.getLogger(__name__)
 
 EPILOG = """\
 The weights are --weights (or the override MODEL.WEIGHTS); without them model_best.pth, model_final.pth or the newest
-checkpoint in OUTPUT_DIR. An exported file carries its config: without DATASETS.TEST it is evaluated on the data sets
-that the training was evaluated on, and what is fixed in it (MODEL.*, INPUT.*, NMS) cannot be overridden.
+checkpoint in OUTPUT_DIR. A checkpoint carries the config of its training, which holds where no --config-file is given,
+under the overrides. So does an exported file: without DATASETS.TEST it is evaluated on the data sets that the training
+was evaluated on, and what is fixed in it (MODEL.*, INPUT.*, NMS) cannot be overridden.
 
-example: tools/test_net.py --config-file out/config.yaml --weights out/model_best.pth DATASETS.TEST my_test
+examples:
+  detframe evaluate --weights out/model_best.pth
+  tools/test_net.py --config-file out/config.yaml --weights out/model_best.pth DATASETS.TEST my_test
 """
 
 
@@ -42,7 +46,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    return print_config(args) if args.print_config is not None else run(load_config(args, custom_imports=False), args)
+    return print_config(args) if args.print_config is not None else run(_config(args), args)
+
+
+def _config(args: argparse.Namespace) -> ConfigNode:
+    """The config of the arguments; without --config-file that in the checkpoint, with the overrides."""
+    cfg = load_config(args, custom_imports=False)
+    if args.config_file:
+        return cfg
+    from detframe.backends import is_exported
+    from detframe.checkpoint import Checkpoint
+    from detframe.compat import read_weights
+    from detframe.inference.carried import forget_machine
+
+    weights = trained_weights(cfg)
+    content = {} if is_exported(weights) else read_weights(weights)
+    if not Checkpoint.recognise(content):
+        return cfg
+    carried = Checkpoint.of(content, weights).config()
+    import_carried(carried, weights, args.allow_custom_imports)
+    forget_machine(carried)
+    carried.CUSTOM_IMPORTS = ()
+    carried.merge_from_list(args.opts)
+    validate(carried)
+    carried.freeze()
+    return carried
 
 
 def run(cfg: ConfigNode, args: argparse.Namespace) -> int:

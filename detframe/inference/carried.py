@@ -11,6 +11,12 @@ from detframe.errors import InvalidValueError
 _NOT_CARRIED = ("MODEL.DEVICE", "MODEL.WEIGHTS", "MODEL.COMPILE", "OUTPUT_DIR")
 
 
+def forget_machine(cfg: ConfigNode) -> None:
+    """Give the keys of the machine and run that trained their defaults."""
+    defaults = dict(get_cfg().leaves())
+    cfg.merge_from_list([word for key in _NOT_CARRIED for word in (key, defaults[key])])
+
+
 def settled(cfg: ConfigNode, source: str | Path, named: int, numbered: int, device: str) -> ConfigNode:
     """The config of a training, frozen, with this machine's device.
 
@@ -21,8 +27,7 @@ def settled(cfg: ConfigNode, source: str | Path, named: int, numbered: int, devi
     Raises:
         ValueError: its numbers of classes differ.
     """
-    defaults = dict(get_cfg().leaves())
-    cfg.merge_from_list([word for key in _NOT_CARRIED for word in (key, defaults[key])])
+    forget_machine(cfg)
     cfg.MODEL.DEVICE = device
     if numbered != named or cfg.MODEL.NUM_CLASSES not in (0, named):
         raise InvalidValueError(
