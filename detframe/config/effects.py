@@ -89,6 +89,15 @@ def without_effect(cfg: ConfigNode) -> Iterator[str]:
             yield f"{', '.join(keys)} {'has' if len(keys) == 1 else 'have'} no effect: {reason}"
 
 
+# What a number that is 0 switches off, and the keys of the optimizers that each does not have
+_SWITCHED = {
+    "SWA_START": ("SWA_PERIOD", "SWA_LR_FACTOR"),
+    "CLIP_GRAD_NORM": ("CLIP_GRAD_NORM_PER",),
+    "EARLY_STOP_PATIENCE": ("EARLY_STOP_MIN_DELTA",),
+}
+_OF_OTHERS = {"SGD": ("BETAS",), "AdamW": ("MOMENTUM", "NESTEROV")}
+
+
 def idle_keys(cfg: ConfigNode) -> Iterator[Idle]:
     """The keys that are not as by default and change nothing, with the reason that those of a pair have in common."""
     set_keys = [key for key, statement, value in cfg.statements() if value != statement.default]
@@ -101,9 +110,7 @@ def idle_keys(cfg: ConfigNode) -> Iterator[Idle]:
     yield from _sampling(cfg, set_keys)
     yield from _schedule(cfg, set_keys)
     yield from _losses(cfg, set_keys)
-    averaged = [key for key in set_keys if key in ("SOLVER.SWA_PERIOD", "SOLVER.SWA_LR_FACTOR")]
-    if averaged and not cfg.SOLVER.SWA_START:
-        yield averaged, "SOLVER.SWA_START is 0"
+    yield from _solver(cfg, set_keys)
     if "TEST.ASYNC" in set_keys and not cfg.TEST.EVAL_PERIOD:
         yield ["TEST.ASYNC"], "TEST.EVAL_PERIOD is 0, so that only the last weights are evaluated"
     regions = [key for key in set_keys if key in _OF_REGIONS]
@@ -114,6 +121,18 @@ def idle_keys(cfg: ConfigNode) -> Iterator[Idle]:
     taught = [key for key in set_keys if key.startswith("MODEL.DISTILL.")]
     if taught and not cfg.MODEL.DISTILL.ON:
         yield taught, "MODEL.DISTILL.ON is False"
+
+
+def _solver(cfg: ConfigNode, set_keys: list[str]) -> Iterator[Idle]:
+    """Keys of what is switched off, and of the other optimizer. One of somebody's own may take them."""
+    solver = cfg.SOLVER
+    for switch, parts in _SWITCHED.items():
+        keys = [f"SOLVER.{part}" for part in parts if f"SOLVER.{part}" in set_keys]
+        if keys and not solver[switch]:
+            yield keys, f"SOLVER.{switch} is 0"
+    keys = [f"SOLVER.{key}" for key in _OF_OTHERS.get(solver.OPTIMIZER, ()) if f"SOLVER.{key}" in set_keys]
+    if keys:
+        yield keys, f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}"
 
 
 def _tiles(cfg: ConfigNode, set_keys: list[str]) -> Iterator[Idle]:

@@ -94,6 +94,19 @@ IDLE = {
         ("MODEL.ROI_HEADS.NAME", "", "MODEL.CLASS_WEIGHTS", "auto"),
         "MODEL.CLASS_WEIGHTS has no effect: the RPN alone knows of no classes",
     ),
+    "no clipping": (
+        ("SOLVER.CLIP_GRAD_NORM_PER", "parameter", "SOLVER.CLIP_GRAD_VALUE", 1.0),
+        "SOLVER.CLIP_GRAD_NORM_PER has no effect: SOLVER.CLIP_GRAD_NORM is 0",
+    ),
+    "no early stop": (
+        ("SOLVER.EARLY_STOP_MIN_DELTA", 0.5),
+        "SOLVER.EARLY_STOP_MIN_DELTA has no effect: SOLVER.EARLY_STOP_PATIENCE is 0",
+    ),
+    "of AdamW": (("SOLVER.BETAS", (0.9, 0.99)), "SOLVER.BETAS has no effect: SOLVER.OPTIMIZER is 'SGD'"),
+    "of SGD": (
+        ("SOLVER.OPTIMIZER", "AdamW", "SOLVER.MOMENTUM", 0.8, "SOLVER.NESTEROV", True),
+        "SOLVER.MOMENTUM, SOLVER.NESTEROV have no effect: SOLVER.OPTIMIZER is 'AdamW'",
+    ),
     "no distillation": (("MODEL.DISTILL.DETECTION", True), "DETECTION has no effect: MODEL.DISTILL.ON is False"),
 }
 ACTIVE = {
@@ -115,6 +128,15 @@ ACTIVE = {
     "smoothing": ("MODEL.LABEL_SMOOTHING", 0.1, "MODEL.CLASS_WEIGHTS", "{car: 2}"),
     "weights of FCOS": (*DENSE, "FCOS", "MODEL.CLASS_WEIGHTS", "auto"),
     "distillation": ("MODEL.DISTILL.ON", True, "MODEL.DISTILL.DETECTION", True),
+    "clipping": ("SOLVER.CLIP_GRAD_NORM_PER", "parameter", "SOLVER.CLIP_GRAD_NORM", 1.0),
+    "an optimizer of one's own": (
+        "CUSTOM_IMPORTS",
+        ("own.py",),
+        "SOLVER.OPTIMIZER",
+        "Own",
+        "SOLVER.BETAS",
+        (0.9, 0.99),
+    ),
     "set as by default": ("INPUT.TILES.OVERLAP", 0.2),
 }
 
