@@ -140,6 +140,7 @@ def export(
     """
     plan = Plan.of(path, format, precision, size, batch, tolerance)
     _check_size(model, plan.size)
+    _check_meta(model, meta)
     chosen = None if records is None else spread(records, num_images)
     limits = _limits(model, cfg, plan)
     classes = None if model.class_agnostic else tuple(meta["class_names"])
@@ -197,6 +198,21 @@ def _check_size(model: GeneralizedRCNN, size: tuple[int, int] | None) -> None:
             f"size is {size[0]}x{size[1]} (height x width), smaller than one cell of the coarsest map, {cell} pixels; "
             "it is the size of the images that the detector gets, as INPUT.MIN_SIZE_TEST"
         )
+
+
+def _check_meta(model: GeneralizedRCNN, meta: Mapping[str, Any]) -> None:
+    """Raises ValueError where the file could not say what its labels mean."""
+    if model.class_agnostic:
+        return
+    lacking = [key for key in ("class_names", "category_ids") if key not in meta]
+    if lacking:
+        raise InvalidValueError(
+            f"meta has no {' and no '.join(lacking)}: names of the classes and their ids in the data, that of label 1 "
+            "first, as the 'meta' of a checkpoint has them"
+        )
+    names, ids = len(meta["class_names"]), len(meta["category_ids"])
+    if names != ids:
+        raise InvalidValueError(f"meta has {names} class_names and {ids} category_ids; each class has one of both")
 
 
 def _traced(model: GeneralizedRCNN, plan: Plan) -> ExportedProgram:

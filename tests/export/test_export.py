@@ -257,6 +257,24 @@ def test_without_the_packages_of_onnx_the_command_says_what_to_install(tmp_path:
     assert "pip install onnx onnxscript" in said["a.onnx"] and "w.pth does not exist" in said["a.pt2"]
 
 
+@pytest.mark.parametrize(
+    ("meta", "message"),
+    [
+        ({}, "meta has no class_names and no category_ids: names of the classes and their ids in the data"),
+        ({"class_names": META["class_names"]}, "meta has no category_ids:"),
+        ({**META, "category_ids": [3, 7]}, "meta has 3 class_names and 2 category_ids"),
+    ],
+)
+def test_labels_without_a_meaning_are_refused_before_anything_is_traced(
+    tiny_model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meta: dict[str, object], message: str
+):
+    monkeypatch.setattr(pipeline, "_traced", None)
+    model, cfg = tiny_model
+    with pytest.raises(InvalidValueError, match=message):
+        export(model, cfg, meta, tmp_path / "a.onnx")
+    assert names(tmp_path) == []
+
+
 def test_a_size_that_the_network_cannot_see(tiny_model, tmp_path: Path):
     model, cfg = tiny_model
     with pytest.raises(InvalidValueError, match="smaller than one cell"):
