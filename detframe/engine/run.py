@@ -379,7 +379,7 @@ def _trained_model(cfg: ConfigNode, content: Any, class_names: Sequence[str]) ->
     with reproducible(cfg):
         model = build_detection_model(cfg)
     report = load_weights(model, content, cfg.MODEL.ALLOW_PARTIAL_WEIGHTS, class_names, cfg.MODEL.WEIGHTS)
-    logger.info("weights from %s\n%s", cfg.MODEL.WEIGHTS, report.table())
+    logger.info("%s", report.table())
     if (report.missing or report.reinitialised) and not cfg.MODEL.ALLOW_PARTIAL_WEIGHTS:
         raise InvalidValueError(
             f"{cfg.MODEL.WEIGHTS} does not fill the whole model, so its metrics would mean nothing:\n{report.table()}\n"
