@@ -90,5 +90,7 @@ def test_cases_at_once_are_spread_and_fit_into_the_limit() -> None:
 
 def test_files_that_did_not_run_keep_their_rows() -> None:
     before = {"a.py::test_gone": 9.0, "b.py::test_long": 3.0}
-    text = table(before, {"a.py::test_new": [LIMIT, LIMIT * 3], "a.py::test_short": [LIMIT / 2]})
-    assert list(json.loads(text).items()) == [("b.py::test_long", 3.0), ("a.py::test_new", LIMIT * 2)]
+    measured = {"a.py::test_new": [LIMIT, LIMIT * 3], "a.py::test_short": [LIMIT / 2], "a.py::test_many": [0.001] * 900}
+    rows = json.loads(table(before, measured))
+    assert list(rows.items()) == [("b.py::test_long", 3.0), ("a.py::test_new", LIMIT * 2), ("a.py::test_many", 0.001)]
+    assert len(later_cases(list(range(900)), rows["a.py::test_many"])) == 500

@@ -117,5 +117,5 @@ def table(before: dict[str, float], measured: dict[str, list[float]]) -> str:
     """The text of times.json, the longest first, after a run that measured the cases of some tests."""
     files = {test.split("::")[0] for test in measured}
     rows = {test: seconds for test, seconds in before.items() if test.split("::")[0] not in files}
-    rows |= {test: round(sum(s) / len(s), 2) for test, s in measured.items() if sum(s) > LIMIT}
+    rows |= {test: max(round(sum(s) / len(s), 2), 0.001) for test, s in measured.items() if sum(s) > LIMIT}
     return json.dumps(dict(sorted(rows.items(), key=lambda row: -row[1])), indent=1) + "\n"

@@ -111,10 +111,11 @@ def test_a_folder_below_a_listed_one_is_a_part_of_its_listing(tmp_path: Path, mo
     make(tmp_path, "a/x.jpg", "a/b/y.jpg", "a-b/z.jpg", "ab/z.jpg", "top.txt")
     listings = Listings()
     listings(tmp_path)
-    monkeypatch.setattr(module.os, "scandir", None)  # nothing is listed again
-    assert names(listings(tmp_path / "a")) == ["b/y.jpg", "x.jpg"]
-    assert names(listings(tmp_path / "a" / "b")) == ["y.jpg"]
-    assert names(listings(tmp_path / "ab")) == ["z.jpg"]
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, "scandir", None)  # nothing is listed again
+        assert names(listings(tmp_path / "a")) == ["b/y.jpg", "x.jpg"]
+        assert names(listings(tmp_path / "a" / "b")) == ["y.jpg"]
+        assert names(listings(tmp_path / "ab")) == ["z.jpg"]
 
 
 def test_listings_are_kept_until_they_are_cleared(tmp_path: Path):

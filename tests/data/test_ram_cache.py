@@ -69,7 +69,7 @@ def test_a_file_is_read_once(records: Records) -> None:
 def test_spawned_workers_share_it(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = images(records, count=2)
     context = multiprocessing.get_context("spawn")
-    monkeypatch.setattr(multiprocessing, "get_context", lambda: context)
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: context)
     more = ("DATALOADER.CACHE_RAM", 0.01, "DATALOADER.NUM_WORKERS", 1)
     assert all(torch.equal(a, b) for a, b in zip(expected, images(records, *more, count=2), strict=True))
 

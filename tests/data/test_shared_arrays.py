@@ -43,7 +43,7 @@ def summed(arrays: dict[str, np.ndarray], key: str) -> Any:
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_large_arrays_are_no_workers_own(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     context = multiprocessing.get_context(method)
-    monkeypatch.setattr(workers.multiprocessing, "get_context", lambda: context)
+    monkeypatch.setattr(workers.multiprocessing, "get_context", lambda method: context)
     arrays = {"large": np.ones(LARGE, np.uint8), "small": np.arange(10)}
     found = {}
     for name, sent in (("with", arrays), ("without", {**arrays, "large": arrays["large"][:10]})):

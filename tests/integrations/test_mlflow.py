@@ -143,19 +143,15 @@ def test_without_a_signature_bare_arrays_are_taken(detector, tmp_path):
 def test_logged_with_a_run_and_loaded_back(detector, checkpoint, tmp_path, monkeypatch, photos):
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.chdir(tmp_path)
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri((tmp_path / "runs").as_uri())
-    try:
-        with mlflow.start_run() as run:
-            info = flavour.log_model(checkpoint, name="cells", tags={"of": "a test"})
-        assert info.run_id == run.info.run_id
-        back = flavour.load_model(info.model_uri, device="cpu", amp="off")
-        assert back.class_names == NAMES
-        served = mlflow.pyfunc.load_model(info.model_uri, model_config={"device": "cpu", "amp": "off"})
-        assert_rows(served.predict([str(path) for path in photos]), detector, photos)
-        assert_rows(flavour.Served(back).predict(photos), detector, photos)
-    finally:
-        mlflow.set_tracking_uri(before)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "runs").as_uri())
+    with mlflow.start_run() as run:
+        info = flavour.log_model(checkpoint, name="cells", tags={"of": "a test"})
+    assert info.run_id == run.info.run_id
+    back = flavour.load_model(info.model_uri, device="cpu", amp="off")
+    assert back.class_names == NAMES
+    served = mlflow.pyfunc.load_model(info.model_uri, model_config={"device": "cpu", "amp": "off"})
+    assert_rows(served.predict([str(path) for path in photos]), detector, photos)
+    assert_rows(flavour.Served(back).predict(photos), detector, photos)
 
 
 @pytest.mark.parametrize("kind", ["onnx", "openvino"])

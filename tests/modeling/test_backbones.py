@@ -114,7 +114,8 @@ def test_bodies_equal_torchvision(name):
     """The maps of every stage within 1e-5 of their size, in float32."""
     torch.manual_seed(0)
     theirs = getattr(torchvision.models, TORCHVISION[name])(weights=None).eval()
-    spec = ResNetSpec.from_config(tiny_config({"MODEL.BACKBONE.CONV_BODY": f"{name}-FPN"}))
+    whole = {"MODEL.BACKBONE.CONV_BODY": f"{name}-FPN", "MODEL.RESNETS.STEM_OUT_CHANNELS": 64}
+    spec = ResNetSpec.from_config(tiny_config(whole))
     assert ResNetSpec._from_name(f"{name}-FPN").stage_channels == tuple(
         getattr(theirs, f"layer{i}")[-1].bn2.num_features * (1 if name in ("R-18", "R-34") else 4)
         if name in ("R-18", "R-34")
