@@ -45,6 +45,13 @@ _SCHEDULES = {  # what keys of other schedules begin with, of which some were th
     "polynomial": ("ONE_CYCLE_",),
     "one_cycle": ("POLYNOMIAL_", "WARMUP_"),
 }
+# What a number that is 0 switches off, and the keys of the optimizers that each does not have
+_SWITCHED = {
+    "SWA_START": ("SWA_PERIOD", "SWA_LR_FACTOR"),
+    "CLIP_GRAD_NORM": ("CLIP_GRAD_NORM_PER",),
+    "EARLY_STOP_PATIENCE": ("EARLY_STOP_MIN_DELTA",),
+}
+_OF_OTHERS = {"SGD": ("BETAS",), "AdamW": ("MOMENTUM", "NESTEROV")}
 _OF_REGIONS = ("MODEL.ROI_HEADS.ASSIGNER", "MODEL.ROI_BOX_HEAD.BOX_LOSS_TYPE", "MODEL.ROI_BOX_HEAD.CLS_LOSS")
 _OF_LOSSES = {  # keys of MODEL.ROI_BOX_HEAD that one of its CLS_LOSS reads
     "softmax_focal": ("FOCAL_GAMMA",),
@@ -87,15 +94,6 @@ def without_effect(cfg: ConfigNode) -> Iterator[str]:
         keys = [key for key in idle if not any(cfg.overlaid(key, by) for by in _LAID_OVER.get(key, ()))]
         if keys:
             yield f"{', '.join(keys)} {'has' if len(keys) == 1 else 'have'} no effect: {reason}"
-
-
-# What a number that is 0 switches off, and the keys of the optimizers that each does not have
-_SWITCHED = {
-    "SWA_START": ("SWA_PERIOD", "SWA_LR_FACTOR"),
-    "CLIP_GRAD_NORM": ("CLIP_GRAD_NORM_PER",),
-    "EARLY_STOP_PATIENCE": ("EARLY_STOP_MIN_DELTA",),
-}
-_OF_OTHERS = {"SGD": ("BETAS",), "AdamW": ("MOMENTUM", "NESTEROV")}
 
 
 def idle_keys(cfg: ConfigNode) -> Iterator[Idle]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,7 @@ class FiniteGuard:
     cfg: ConfigNode
     meta: Meta
     file_name: Callable[[Any], str] | None = None
-    _has_skipped: bool = False
+    _has_skipped: bool = field(default=False, init=False)
 
     def not_finite(self, trainer: Trainer, step: Step) -> None:
         """Write this rank's bundle and raise; called by every rank, before the update.

@@ -164,9 +164,8 @@ def _row(folder: Path, name: str, metric: str) -> RunRow:
         note="" if config else f"{_CONFIG} is missing or cannot be read",
     )
     row = _with_metrics(row, _text(folder / METRICS_FILE))
-    saved = _SAVED.fullmatch(
-        _text(folder / _POINTER).strip()
-    )  # a stopped run is saved at a step of which there is no row
+    # a stopped run is saved at a step of which there is no row
+    saved = _SAVED.fullmatch(_text(folder / _POINTER).strip())
     row = replace(row, iteration=max(row.iteration, int(saved[1]) if saved else 0))
     state, note = _state(folder, row, log)
     return replace(row, state=state, note=note or row.note)
