@@ -109,6 +109,6 @@ def _torchvision_url(name: str) -> str:
         return str(get_weight(name).url)
     except (ValueError, AttributeError, KeyError) as error:
         raise InvalidValueError(
-            f"torchvision publishes no weights {name!r} ({error}); "
+            f"torchvision publishes no weights '{TORCHVISION}{name}' ({error}); "
             f"an example: {TORCHVISION}ResNet50_Weights.IMAGENET1K_V1"
         ) from None

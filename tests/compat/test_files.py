@@ -67,7 +67,7 @@ def test_torchvision_names_resolve_to_published_addresses(monkeypatch):
 
 
 def test_unknown_torchvision_weights():
-    with pytest.raises(ValueError, match=r"publishes no weights 'ResNet50_Weights\.NOPE'"):
+    with pytest.raises(ValueError, match=r"publishes no weights 'torchvision://ResNet50_Weights\.NOPE'"):
         read_weights("torchvision://ResNet50_Weights.NOPE")
 
 
