@@ -77,6 +77,7 @@ def cut(images: list[Path], output: Path, size: int, overlap: float, val: float)
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Cut the images that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", type=Path)
     parser.add_argument("--output", type=Path, required=True)

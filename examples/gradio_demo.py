@@ -13,6 +13,7 @@ from detframe.visualization import draw_instances
 
 
 def build(weights):
+    """The page of a detector: a picture and a score in, the drawn picture out."""
     detector = Detector.from_pretrained(weights)
 
     def detect(image, score):

@@ -90,6 +90,7 @@ def train_on_worker(settings: dict[str, Any]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Train with as many workers of Ray as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True)
     parser.add_argument("--workers", type=int, default=2, help="processes that train together (%(default)s)")

@@ -80,6 +80,7 @@ def count_found(found: sv.Detections, truth: np.ndarray, iou: float = 0.5) -> in
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Detect whole and in slices, and draw both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", required=True, help="a checkpoint or an exported file")
     parser.add_argument("--image", required=True, type=Path)

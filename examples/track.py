@@ -36,6 +36,7 @@ def track(
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Track through a video, and write it with boxes and numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", required=True, help="a checkpoint or an exported file")
     parser.add_argument("--video", required=True)

@@ -73,14 +73,15 @@ def swallows(handler: ast.ExceptHandler) -> bool:
 
 def what_the_library_does_not_do(file: File) -> Iterator[str]:
     for node in ast.walk(file.tree):
-        if isinstance(node, ast.Assert):
-            yield f"line {node.lineno}: assert"
-        elif isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
-            yield f"line {node.lineno}: star import"
-        elif isinstance(node, ast.ExceptHandler) and swallows(node):
-            yield f"line {node.lineno}: swallows every exception"
-        elif isinstance(node, ast.Call):
-            yield from _calls(node)
+        match node:
+            case ast.Assert():
+                yield f"line {node.lineno}: assert"
+            case ast.ImportFrom() if any(alias.name == "*" for alias in node.names):
+                yield f"line {node.lineno}: star import"
+            case ast.ExceptHandler() if swallows(node):
+                yield f"line {node.lineno}: swallows every exception"
+            case ast.Call():
+                yield from _calls(node)
 
 
 def _calls(call: ast.Call) -> Iterator[str]:

@@ -40,18 +40,15 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     cases = defaultdict(list)
     for item in items:
-        cases[test_of(item.nodeid)].append(item)
+        cases[without_case(item.nodeid)].append(item)
     for test, seconds in read_times().items():
         for item in later_cases(cases[test], seconds):
             item.add_marker("medium")
 
 
-def test_of(nodeid: str) -> str:
+def without_case(nodeid: str) -> str:
     """The test without the name of its case: file::function."""
     return nodeid.split("[", 1)[0]
-
-
-test_of.__test__ = False  # type: ignore[attr-defined]
 
 
 def read_times() -> dict[str, float]:
@@ -107,7 +104,7 @@ class TimesWriter:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         for name, seconds in report.user_properties:
             if name == PROPERTY:
-                self.seconds[test_of(report.nodeid)].append(float(seconds))
+                self.seconds[without_case(report.nodeid)].append(float(seconds))
 
     def pytest_sessionfinish(self) -> None:
         TIMES.write_text(table(read_times(), self.seconds), encoding="utf-8")

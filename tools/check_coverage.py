@@ -24,6 +24,7 @@ NEEDS = {"detframe/integrations/fiftyone.py": "fiftyone"}  # 350 MB, and older r
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Check a report; the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("report", nargs="?", type=Path, default=REPORT, help="what coverage wrote as JSON")
     report = json.loads(parser.parse_args(argv).report.read_text(encoding="utf-8"))

@@ -28,6 +28,7 @@ NAME, MAIL = "A newcomer", "newcomer@localhost"
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Walk; the exit code of the step that failed, else 0."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--write", action="store_true", help="write the table into the page")
     args = parser.parse_args(argv)

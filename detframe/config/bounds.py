@@ -165,6 +165,7 @@ class Choice:
         return "a string" if isinstance(self.values[0], str) else "a whole number"
 
     def convert(self, value: Any) -> str | int | None:
+        """A word or a whole number, as the values are; None for anything else."""
         if isinstance(self.values[0], int):
             number = number_of(value)
             return number if isinstance(number, int) else None
@@ -203,6 +204,7 @@ class Duration:
     kind = "a whole number"
 
     def convert(self, value: Any) -> int | str | None:
+        """A whole number, or a text for `parts`; None for anything else."""
         number = Number(whole=True, any_value=True).convert(value)
         if number is not None:
             return int(number)
@@ -284,6 +286,7 @@ class Each:
         return converted
 
     def wrong(self, value: tuple[Any, ...]) -> str:
+        """What the list or one of its members should be; empty where all is right."""
         if self.sizes and len(value) not in self.sizes:
             return self._size()
         if self.filled and not value:

@@ -46,6 +46,7 @@ class ByClass:
         return tuple(_pair(name, number) for name, number in items) or ""
 
     def wrong(self, value: str | tuple[tuple[str, float], ...]) -> str:
+        """What it should be; empty where it is right."""
         if isinstance(value, str):
             return "" if not value or value in self.words else self.kind
         names = [name for name, _ in value]

@@ -41,6 +41,7 @@ class _Evaluation:
         self.steps = 0
 
     def value(self, node: ast.expr, names: Mapping[str, Any]) -> Any:
+        """The value of a part of the expression."""
         self.steps += 1
         if self.steps > _MOST_STEPS:
             raise InvalidValueError(f"the expression takes more than {_MOST_STEPS} steps")

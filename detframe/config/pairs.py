@@ -34,6 +34,7 @@ class Pair:
         return None if first is None or second is None else (first, second)
 
     def wrong(self, value: tuple[Any, Any]) -> str:
+        """What the pair should be; empty where it is right."""
         for rule, name, member in zip((self.first, self.second), self.names, value, strict=True):
             wanted = rule.wrong(member)
             if wanted:

@@ -206,6 +206,7 @@ class _Seen:
 
     @classmethod
     def of(cls, results: Mapping[Any, ImageResult]) -> _Seen:
+        """What these results hold."""
         values = results.values()
         return cls(
             image_ids=tuple(results),

@@ -116,6 +116,7 @@ class _Progress:
         self.unit = "images"
 
     def step(self, count: int, unit: str) -> None:
+        """Count a batch, and perhaps log how far it is."""
         self.done_batches += 1
         self.done += count
         self.unit = unit

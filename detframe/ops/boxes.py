@@ -247,6 +247,7 @@ class _Overlaps:
         self.kept: dict[int, Tensor] = {}
 
     def of(self, chunk: int) -> Tensor:
+        """The overlaps of every object with one chunk of boxes, -1 in rows of padding."""
         if chunk in self.kept:
             return self.kept[chunk]
         found = self.overlap(self.gt_boxes, self.chunks[chunk]).masked_fill_(self.padding, -1.0)

@@ -58,6 +58,7 @@ def detect(client: triton.InferenceServerClient, model: str, picture: PIL.Image.
 
 
 def main() -> None:
+    """Send the pictures to the server, and print what it finds."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("pictures", nargs="+")
     parser.add_argument("--model", required=True)

@@ -121,6 +121,7 @@ def make(path: Path, repository: Path, name: str, version: int = 1, **how: int) 
 
 
 def main() -> None:
+    """Make the repository that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("model", type=Path, help="the ONNX file")
     parser.add_argument("--name", help="of the model for clients; else the name of the file")

@@ -25,6 +25,21 @@ SHARES = [[0.0, 0.0, 0.5, 0.5], [0.25, 0.25, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]
 MASK_SIDE, POINTS = 4, 2
 DYNAMIC = InputCard(height=None, width=None, batch=None, min_size=0, max_size=0, divisor=32)
 
+CONSTANTS = {
+    "shares": np.array([SHARES], np.float32),
+    "swap": np.array([1, 0, 1, 0]),  # of (h, w): w, h, w, h
+    "parts": np.array([[1.0, 0.5, 0.0]], np.float32),
+    "kinds": np.array([[1, 2, 0]], np.int64),
+    "zero": np.array(0),
+    "white": np.array(255, np.float32),
+    "two": np.array(2, np.int64),
+    "axes": np.array([1, 2]),
+    "middle": np.array([1]),
+    "shape": np.array([[1, 1, 1]], np.float32).reshape(1, 3, 1, 1),
+    "mask": np.linspace(0, 1, MASK_SIDE**2, dtype=np.float32).reshape(1, 1, MASK_SIDE, MASK_SIDE),
+    "places": np.array([[0.5, 0.5, 1.0], [1.0, 1.0, 0.0]], np.float32).reshape(1, 1, POINTS, 3),
+}
+
 
 def card(**changes: Any) -> ModelCard:
     cfg = get_cfg()
@@ -51,21 +66,7 @@ def model(what: ModelCard | None, masks: bool = False, keypoints: bool = False) 
     """The graph, with the card in its metadata; without one for None."""
     form = DYNAMIC if what is None else what.input
     n, h, w = form.batch or "n", form.height or "h", form.width or "w"
-    constants = {
-        "shares": np.array([SHARES], np.float32),
-        "swap": np.array([1, 0, 1, 0]),  # of (h, w): w, h, w, h
-        "parts": np.array([[1.0, 0.5, 0.0]], np.float32),
-        "kinds": np.array([[1, 2, 0]], np.int64),
-        "zero": np.array(0),
-        "white": np.array(255, np.float32),
-        "two": np.array(2, np.int64),
-        "spread": np.array([1, 1], np.int64),
-        "axes": np.array([1, 2]),
-        "middle": np.array([1]),
-        "shape": np.array([[1, 1, 1]], np.float32).reshape(1, 3, 1, 1),
-        "mask": np.linspace(0, 1, MASK_SIDE**2, dtype=np.float32).reshape(1, 1, MASK_SIDE, MASK_SIDE),
-        "places": np.array([[0.5, 0.5, 1.0], [1.0, 1.0, 0.0]], np.float32).reshape(1, 1, POINTS, 3),
-    }
+    constants = dict(CONSTANTS)
     node = helper.make_node
     nodes = [
         node("Gather", ["sizes", "swap"], ["whwh"], axis=1),

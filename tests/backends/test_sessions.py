@@ -117,7 +117,7 @@ def test_a_wrong_size_for_a_file_of_one_size(tmp_path):
 
 
 # ------------------------------------------------------------------ wrong files
-def refused(path: Path, message: str, **how) -> UserError:
+def assert_refused(path: Path, message: str, **how) -> UserError:
     with pytest.raises(UserError, match=message) as caught:
         open_model(path, **how)
     assert path.name.partition(".")[0] in str(caught.value), "the file is named"
@@ -145,14 +145,14 @@ def broken(kind: str, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("kind", ["truncated", "nearly whole", "zeros", "text", "a zip"])
 def test_a_truncated_or_foreign_onnx_file(tmp_path, kind):
-    refused(broken(kind, tmp_path), "is no ONNX file, or a truncated one: copy or export it again")
+    assert_refused(broken(kind, tmp_path), "is no ONNX file, or a truncated one: copy or export it again")
 
 
 def test_an_empty_file_a_folder_and_none(tmp_path):
-    refused(broken("empty", tmp_path), "model.onnx is empty")
-    refused(tmp_path / "none.onnx", "no such file: .*none.onnx")
+    assert_refused(broken("empty", tmp_path), "model.onnx is empty")
+    assert_refused(tmp_path / "none.onnx", "no such file: .*none.onnx")
     (tmp_path / "other").mkdir()
-    refused(broken("folder", tmp_path / "other"), "is a folder")
+    assert_refused(broken("folder", tmp_path / "other"), "is a folder")
 
 
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
@@ -162,7 +162,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)
-    refused(path, "model.onnx cannot be read: Permission denied")
+    assert_refused(path, "model.onnx cannot be read: Permission denied")
 
 
 def test_an_operation_that_the_runtime_lacks(tmp_path):
@@ -172,7 +172,7 @@ def test_an_operation_that_the_runtime_lacks(tmp_path):
         if domain:
             made.opset_import.append(helper.make_opsetid(domain, 1))
         (tmp_path / "lacks.onnx").write_bytes(made.SerializeToString())
-        refused(
+        assert_refused(
             tmp_path / "lacks.onnx", rf"lacks.onnx needs the operation \S*{name}, which onnxruntime \d\S* does not have"
         )
 
@@ -181,26 +181,26 @@ def test_operators_of_the_future(tmp_path):
     made = handmade.model(handmade.card())
     made.opset_import[0].version = 99
     (tmp_path / "future.onnx").write_bytes(made.SerializeToString())
-    refused(tmp_path / "future.onnx", "onnxruntime .* cannot load .*future.onnx: .*opset")
+    assert_refused(tmp_path / "future.onnx", "onnxruntime .* cannot load .*future.onnx: .*opset")
 
 
 def test_a_file_without_our_card(tmp_path):
     onnx.save(handmade.model(None), tmp_path / "other.onnx")
-    refused(tmp_path / "other.onnx", "other.onnx has no card of detframe")
+    assert_refused(tmp_path / "other.onnx", "other.onnx has no card of detframe")
 
 
 def test_a_damaged_card(tmp_path):
     made = handmade.model(None)
     helper.set_model_props(made, {"detframe": '{"version": 1, '})
     onnx.save(made, tmp_path / "model.onnx")
-    refused(tmp_path / "model.onnx", "is no JSON")
+    assert_refused(tmp_path / "model.onnx", "is no JSON")
 
 
 def test_a_file_with_the_card_but_other_outputs(tmp_path):
     made = handmade.model(handmade.card())
     del made.graph.output[1]
     onnx.save(made, tmp_path / "model.onnx")
-    refused(tmp_path / "model.onnx", "model.onnx has no output scores")
+    assert_refused(tmp_path / "model.onnx", "model.onnx has no output scores")
 
 
 def external(tmp_path: Path) -> tuple[Path, Path]:
@@ -216,9 +216,9 @@ def test_weights_in_a_file_of_their_own(tmp_path):
     path, data = external(tmp_path)
     assert open_model(path).run(pictures(), SIZES)["count"].tolist() == [2, 0, 2]
     data.write_bytes(data.read_bytes()[:20])
-    refused(path, "the file with the weights of .*model.onnx is truncated")
+    assert_refused(path, "the file with the weights of .*model.onnx is truncated")
     data.unlink()
-    error = refused(path, r"model.onnx keeps its weights in .*weights.bin, which does not exist")
+    error = assert_refused(path, r"model.onnx keeps its weights in .*weights.bin, which does not exist")
     assert isinstance(error, FileNotFoundError)
 
 
@@ -246,14 +246,14 @@ def test_openvino_files_that_cannot_be_run(tmp_path):
             other.with_suffix(".bin").write_bytes(binary)
         return other
 
-    refused(changed("half", text[: len(text) // 2]), "half.xml is truncated or damaged")
-    refused(changed("page", "<html><body>404</body></html>"), "page.xml is no model of OpenVINO")
-    refused(changed("alone", text, None), r"alone.xml keeps its weights in .*alone.bin, which does not exist")
-    refused(changed("short", text, weights[:8]), r"short.bin is truncated, or not that of .*short.xml")
+    assert_refused(changed("half", text[: len(text) // 2]), "half.xml is truncated or damaged")
+    assert_refused(changed("page", "<html><body>404</body></html>"), "page.xml is no model of OpenVINO")
+    assert_refused(changed("alone", text, None), r"alone.xml keeps its weights in .*alone.bin, which does not exist")
+    assert_refused(changed("short", text, weights[:8]), r"short.bin is truncated, or not that of .*short.xml")
     lacking = text.replace('type="ReduceMax"', 'type="Frobnicate"')
-    refused(changed("lacks", lacking), r"lacks.xml needs the operation Frobnicate, which OpenVINO")
+    assert_refused(changed("lacks", lacking), r"lacks.xml needs the operation Frobnicate, which OpenVINO")
     start, end = text.index("<detframe"), text.index("/>", text.index("<detframe")) + 2
-    refused(changed("plain", text[:start] + text[end:]), "plain.xml has no card of detframe")
+    assert_refused(changed("plain", text[:start] + text[end:]), "plain.xml has no card of detframe")
 
 
 SIGNALLED = """
@@ -360,12 +360,12 @@ def test_programs_that_cannot_be_run(tmp_path):
     import torch
 
     whole = program(tmp_path / "plain.pt2", None)
-    refused(whole, "plain.pt2 has no card of detframe")
+    assert_refused(whole, "plain.pt2 has no card of detframe")
     (tmp_path / "half.pt2").write_bytes(whole.read_bytes()[:3000])
-    refused(tmp_path / "half.pt2", "half.pt2 is no program of torch.export, or a truncated one")
+    assert_refused(tmp_path / "half.pt2", "half.pt2 is no program of torch.export, or a truncated one")
     torch.save({"model": {}}, tmp_path / "checkpoint.pt2")
-    refused(tmp_path / "checkpoint.pt2", "checkpoint.pt2 is no program of torch.export: it holds")
-    refused(program(tmp_path / "card.pt2", "{"), "is no JSON")
+    assert_refused(tmp_path / "checkpoint.pt2", "checkpoint.pt2 is no program of torch.export: it holds")
+    assert_refused(program(tmp_path / "card.pt2", "{"), "is no JSON")
 
 
 def test_a_program_that_would_run_code_of_its_pickles(tmp_path):
@@ -384,6 +384,6 @@ def test_a_program_that_would_run_code_of_its_pickles(tmp_path):
                 target.write(tmp_path / "evil.pt", item.filename)
             else:
                 target.writestr(item, source.read(item))
-    refused(bad, "bad.pt2 is damaged, or cannot be read safely")
+    assert_refused(bad, "bad.pt2 is damaged, or cannot be read safely")
     assert not (tmp_path / "ran").exists()
     shutil.rmtree(tmp_path / "external", ignore_errors=True)

@@ -123,7 +123,7 @@ def test_what_is_no_file(tmp_path):
         read_weights(tmp_path / "none.pth")
 
 
-def read_or_refuse_when_damaged(path):
+def check_reading_of_damaged(path):
     """Change a byte of the file, every third time after cutting it: it is read, or refused by its name."""
     whole, draw = path.read_bytes(), random.Random(1)
     for number in range(300):
@@ -144,4 +144,4 @@ def test_cut_and_changed_files_never_end_in_a_traceback(writer, tmp_path):
         path.write_bytes(pickle.dumps({"w": np.arange(9.0), "b": [1, "x", None]}, 2))
     else:
         torch.save({"w": torch.arange(9.0), "b": [1, "x"]}, path, _use_new_zipfile_serialization=writer == "zip")
-    read_or_refuse_when_damaged(path)
+    check_reading_of_damaged(path)

@@ -14,7 +14,7 @@ from detframe.compat import load_weights, read_checkpoint, read_weights
 from detframe.compat.export import to_detectron2
 from detframe.compat.state import find_state_dict
 from tests.compat.models import random_model
-from tests.compat.test_hostile import read_or_refuse_when_damaged
+from tests.compat.test_hostile import check_reading_of_damaged
 
 
 def written(state, path, **metadata):
@@ -124,7 +124,7 @@ def test_numbers_that_stand_for_others_are_refused(kind, tmp_path):
 
 def test_changed_files_never_end_in_a_traceback(tmp_path):
     path = written({"w": torch.arange(9.0), "b": torch.ones(2, 2).half()}, tmp_path / "a.safetensors", format="pt")
-    read_or_refuse_when_damaged(path)
+    check_reading_of_damaged(path)
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])

@@ -25,23 +25,29 @@ def test_the_tables_are_whole(program: Program):
     assert len(program.defaults) > 100 and len(program.rules) > 60
 
 
-def test_every_key_is_translated_or_explained(program: Program):
-    read = {key for rule in program.rules for key in rule.reads}
-    assert [key for key in program.defaults if key not in read and program.reason(key) is None] == []
-    assert [key for key in read if program.reason(key) is not None] == [], "translated and explained away"
-    assert read <= program.defaults.keys()
+@pytest.fixture(params=[*sorted(BY_NAME), "of the page"])
+def table(request) -> Program:
+    """A program of detframe's own, or the one that docs/moving.md makes."""
+    return BY_NAME.get(request.param) or page_program()
 
 
-def test_explanations_are_of_keys_that_exist(program: Program):
-    for start in [*program.implied, *program.missing]:
-        assert any(k == start or (start.endswith(".") and k.startswith(start)) for k in program.defaults), start
-    assert not set(program.implied) & set(program.missing)
+def test_every_key_is_translated_or_explained(table: Program):
+    read = {key for rule in table.rules for key in rule.reads}
+    assert [key for key in table.defaults if key not in read and table.reason(key) is None] == []
+    assert [key for key in read if table.reason(key) is not None] == [], "translated and explained away"
+    assert read <= table.defaults.keys()
 
 
-def test_the_defaults_land_on_known_keys_each_once(program: Program):
+def test_explanations_are_of_keys_that_exist(table: Program):
+    for start in [*table.implied, *table.missing]:
+        assert any(k == start or (start.endswith(".") and k.startswith(start)) for k in table.defaults), start
+    assert not set(table.implied) & set(table.missing)
+
+
+def test_the_defaults_land_on_known_keys_each_once(table: Program):
     native = dict(get_cfg().leaves())
     sets: dict[str, tuple[str, ...]] = {}
-    for outcome in program.translate({}):
+    for outcome in table.translate({}):
         for key in outcome.sets:
             assert key in native, f"{outcome.reads} set {key}"
             assert key not in sets, f"{outcome.reads} and {sets[key]} set {key}"
@@ -189,10 +195,3 @@ def test_the_program_that_the_page_adds(
     path.write_text("NET: {DEPTH: 18, BIRDS: 7}\n")
     with pytest.raises(ValueError, match=r"Sparrow asks for what detframe does not have:\n  NET\.DEPTH 18, only 50"):
         get_cfg().merge_from_file(path)
-
-
-def test_the_program_of_the_page_satisfies_what_is_asked_of_each():
-    program = page_program()
-    test_every_key_is_translated_or_explained(program)
-    test_explanations_are_of_keys_that_exist(program)
-    test_the_defaults_land_on_known_keys_each_once(program)

@@ -214,6 +214,7 @@ def test_an_overlap_of_tiles_that_leaves_a_step_or_of_tiles_that_are_off(overrid
     cfg = get_cfg()
     cfg.merge_from_list(list(overrides))
     validate(cfg)
+    assert cfg.INPUT.TILES.OVERLAP == overrides[-1]
 
 
 # ---------------------------------------------------------------- sense of each kind

@@ -58,6 +58,7 @@ def test_a_step_of_a_dense_detector_waits_for_nothing(name):
         sum(model(images, [FULL, EMPTY]).values()).backward()
     finally:
         torch.cuda.set_sync_debug_mode(before)
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
 def test_host_tensors_arrive_from_pinned_memory():

@@ -97,7 +97,7 @@ def scene(seed: int, images: int = 10, classes: int = 3, ids=None):
     return records, [detections(rng, row, classes) for row in rows]
 
 
-def agrees(truth, results, kind: str, limit: int = 100):
+def assert_agrees(truth, results, kind: str, limit: int = 100):
     """Both arrays equal those of pycocotools, and so the metrics; returns these."""
     protocol = coco_protocol(truth, kind, limit)
     counted = tally(truth, [match(truth, with_missing(truth, results), protocol)], protocol)
@@ -125,7 +125,7 @@ def quietly(capfd):
 @pytest.mark.parametrize("kind", KINDS)
 def test_boxes_masks_and_keypoints(kind: str, seed: int) -> None:
     records, found = scene(seed)
-    metrics = agrees(GroundTruth(records), packed(records, found), kind)
+    metrics = assert_agrees(GroundTruth(records), packed(records, found), kind)
     assert 1 < metrics[f"{kind}/AP"] < 99
 
 
@@ -136,7 +136,7 @@ def test_every_limit_of_detections(kind: str, limit: int) -> None:
     rows = [objects(rng, image_id, 1) for image_id in range(3)]
     records = FakeRecords(rows, ["a"])
     most = 400 if kind == "bbox" else 120
-    agrees(GroundTruth(records), packed(records, [detections(rng, row, 1, most) for row in rows]), kind, limit)
+    assert_agrees(GroundTruth(records), packed(records, [detections(rng, row, 1, most) for row in rows]), kind, limit)
 
 
 @pytest.mark.parametrize("sigmas", [(), (0.03, 0.2, 0.05, 0.11, 0.08)])
@@ -145,7 +145,7 @@ def test_tolerances_of_keypoints(sigmas) -> None:
     records.metadata.keypoint_sigmas = sigmas
     truth = GroundTruth(records)
     assert coco_protocol(truth, "keypoints", 100).sigmas == (sigmas or (0.05,) * POINTS)
-    agrees(truth, packed(records, found), "keypoints")
+    assert_agrees(truth, packed(records, found), "keypoints")
 
 
 @pytest.mark.parametrize("ids", [[900, 3, 2**40, 17, 5, 8], ["z", "b", "Äh", "a", "", "10"], [1, "b", 3, "a", 4, "c"]])
@@ -154,7 +154,7 @@ def test_ids_with_gaps_texts_and_both_in_any_order(kind: str, ids) -> None:
     """Detections of equal score are taken in the order of the ids, not of the records, wherever ids have an order."""
     records, found = scene(3, ids=ids)
     truth, results = GroundTruth(records), packed(records, found)
-    expected = agrees(truth, results, kind)
+    expected = assert_agrees(truth, results, kind)
     turned = dict(reversed(results.items()))
     assert score(truth, turned, kind, 100) == pytest.approx(expected, abs=1e-9, nan_ok=True)
 
@@ -165,8 +165,8 @@ def test_equal_scores_are_taken_in_the_order_of_the_ids_as_in_pycocotools() -> N
     records = FakeRecords(rows, ["a"])
     right, wrong = prediction([[0, 0, 50, 50]], [1], [0.5]), prediction([[90, 90, 120, 120]], [1], [0.5])
     truth = GroundTruth(records)
-    first = agrees(truth, packed(records, [wrong, right, wrong, right]), "bbox")  # images 1 and 2 are right
-    last = agrees(truth, packed(records, [right, wrong, right, wrong]), "bbox")  # images 4 and 9 are
+    first = assert_agrees(truth, packed(records, [wrong, right, wrong, right]), "bbox")  # images 1 and 2 are right
+    last = assert_agrees(truth, packed(records, [right, wrong, right, wrong]), "bbox")  # images 4 and 9 are
     assert first["bbox/AP"] > 50 > last["bbox/AP"] > 0
 
 
@@ -175,11 +175,11 @@ def test_no_detections_no_objects_no_images(kind: str) -> None:
     records, found = scene(1)
     nothing = {"masks": torch.zeros(0, 1, *SIZE_HW), "keypoints": torch.zeros(0, POINTS, 3)}
     none = [prediction([], [], [], **nothing) for _ in records]
-    assert agrees(GroundTruth(records), packed(records, none), kind)[f"{kind}/AP"] == 0
-    assert agrees(GroundTruth(records), {}, kind)[f"{kind}/AP"] == 0
+    assert assert_agrees(GroundTruth(records), packed(records, none), kind)[f"{kind}/AP"] == 0
+    assert assert_agrees(GroundTruth(records), {}, kind)[f"{kind}/AP"] == 0
     rows = [{**records[1], "image_id": row["image_id"]} for row in records]
     empty = FakeRecords(rows, records.metadata.class_names)
-    assert math.isnan(agrees(GroundTruth(empty), packed(empty, found), kind)[f"{kind}/AP"])
+    assert math.isnan(assert_agrees(GroundTruth(empty), packed(empty, found), kind)[f"{kind}/AP"])
     no_images = score(GroundTruth(FakeRecords([], ["a"])), {}, kind, 100)
     assert no_images and all(math.isnan(value) for value in no_images.values())
 
@@ -188,7 +188,7 @@ def test_images_of_many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     records, found = scene(2, images=11)
     monkeypatch.setattr(scorer, "_IMAGES_AT_ONCE", 3)
     for kind in KINDS:
-        agrees(GroundTruth(records), packed(records, found), kind)
+        assert_agrees(GroundTruth(records), packed(records, found), kind)
 
 
 def test_only_some_images_of_the_model_have_masks_or_keypoints() -> None:
@@ -197,13 +197,13 @@ def test_only_some_images_of_the_model_have_masks_or_keypoints() -> None:
     for image_id in (0, 3, 4):
         results[image_id].rles = results[image_id].keypoints = None
     for kind in KINDS:
-        agrees(GroundTruth(records), results, kind)
+        assert_agrees(GroundTruth(records), results, kind)
 
 
 def test_boxes_without_extent_reversed_and_outside() -> None:
     records = FakeRecords([record(1, [[10, 10, 10, 40], [20, 20, 60, 60]], [1, 1])], ["a"])
     boxes = [[10, 10, 10, 40], [60, 60, 20, 20], [-50, -50, 900, 900], [20, 20, 60, 60]]
-    agrees(GroundTruth(records), packed(records, [prediction(boxes, [1] * 4, [0.9, 0.8, 0.7, 0.6])]), "bbox")
+    assert_agrees(GroundTruth(records), packed(records, [prediction(boxes, [1] * 4, [0.9, 0.8, 0.7, 0.6])]), "bbox")
 
 
 @pytest.mark.parametrize("kind", KINDS)

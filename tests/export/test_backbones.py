@@ -97,7 +97,7 @@ def images(number, channels, height, width):
     return torch.rand((number, channels, height, width), generator=torch.Generator().manual_seed(height)) - 0.5
 
 
-def compare(module, divisor, channels, path):
+def assert_same_maps(module, divisor, channels, path):
     """A file and the module on batches of several sizes, the smallest of them smaller than any that was traced."""
     whole = Padded(module, divisor).eval()
     shapes = {0: Dim("batch", min=1, max=2**16), 2: Dim("height", min=2 * divisor + 1)}
@@ -124,7 +124,7 @@ def test_the_file_of_a_block_gives_its_map(name, tmp_path):
     block = BLOCKS[name]()
     for parameter in block.parameters():
         nn.init.normal_(parameter, std=0.3)
-    compare(Strided(block), 8 * STRIDE, CHANNELS, tmp_path / "maps.onnx")
+    assert_same_maps(Strided(block), 8 * STRIDE, CHANNELS, tmp_path / "maps.onnx")
 
 
 @pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
@@ -134,4 +134,4 @@ def test_the_file_of_a_backbone_gives_its_maps(name, tmp_path):
         pytest.importorskip("timm")
     torch.manual_seed(0)
     backbone = build_backbone(tiny_config({**keys, "MODEL.BACKBONE.CONV_BODY": body}))
-    compare(Maps(backbone), max(32, *backbone.strides.values()), 3, tmp_path / "maps.onnx")
+    assert_same_maps(Maps(backbone), max(32, *backbone.strides.values()), 3, tmp_path / "maps.onnx")

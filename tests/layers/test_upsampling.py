@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -170,22 +171,20 @@ def test_no_path_that_could_learn_to_enlarge():
 
 
 # ---------------------------------------------------------------------------------------------- by loops
+@torch.no_grad()
 def dysample(x, weight, bias, groups):
     """By loops over groups, cells, and the four neighbours of a point."""
     number, channels, height, width = x.shape
     out = torch.zeros(number, channels, 2 * height, 2 * width)
     size = channels // groups
-    with torch.no_grad():
-        for n in range(number):
-            for i in range(2 * height):
-                for j in range(2 * width):
-                    offsets = weight @ x[n, :, i // 2, j // 2] + bias
-                    for g in range(groups):
-                        place = g * 4 + (i % 2) * 2 + j % 2
-                        across = j // 2 + (-0.25, 0.25)[j % 2] + 0.25 * float(offsets[place])
-                        down = i // 2 + (-0.25, 0.25)[i % 2] + 0.25 * float(offsets[groups * 4 + place])
-                        part = x[n, g * size : (g + 1) * size]
-                        out[n, g * size : (g + 1) * size, i, j] = between(part, down, across)
+    for n, i, j in product(range(number), range(2 * height), range(2 * width)):
+        offsets = weight @ x[n, :, i // 2, j // 2] + bias
+        for g in range(groups):
+            place = g * 4 + (i % 2) * 2 + j % 2
+            across = j // 2 + (-0.25, 0.25)[j % 2] + 0.25 * float(offsets[place])
+            down = i // 2 + (-0.25, 0.25)[i % 2] + 0.25 * float(offsets[groups * 4 + place])
+            part = x[n, g * size : (g + 1) * size]
+            out[n, g * size : (g + 1) * size, i, j] = between(part, down, across)
     return out
 
 
@@ -206,16 +205,14 @@ def carafe(x, layer, side):
     weights = layer.encode(layer.compress(x)).tolist()
     values, reach = x.tolist(), side // 2
     out = torch.zeros(number, channels, 2 * height, 2 * width)
-    for n in range(number):
-        for i in range(2 * height):
-            for j in range(2 * width):
-                part = (i % 2) * 2 + j % 2
-                raw = [math.exp(weights[n][k * 4 + part][i // 2][j // 2]) for k in range(side**2)]
-                for c in range(channels):
-                    total = 0.0
-                    for k in range(side**2):
-                        y, z = i // 2 + k // side - reach, j // 2 + k % side - reach
-                        if 0 <= y < height and 0 <= z < width:
-                            total += raw[k] / sum(raw) * values[n][c][y][z]
-                    out[n, c, i, j] = total
+    for n, i, j in product(range(number), range(2 * height), range(2 * width)):
+        part = (i % 2) * 2 + j % 2
+        raw = [math.exp(weights[n][k * 4 + part][i // 2][j // 2]) for k in range(side**2)]
+        for c in range(channels):
+            total = 0.0
+            for k in range(side**2):
+                y, z = i // 2 + k // side - reach, j // 2 + k % side - reach
+                if 0 <= y < height and 0 <= z < width:
+                    total += raw[k] / sum(raw) * values[n][c][y][z]
+            out[n, c, i, j] = total
     return out

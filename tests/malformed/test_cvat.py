@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
@@ -54,16 +55,16 @@ def documents() -> Iterator[tuple[str, str]]:
             change(parent, child)
             yield f"{number} {child.tag} {what}", ElementTree.tostring(root, encoding="unicode")
         attributes = _at(number)[2].attrib
-        for key in (*attributes, "text"):
-            for what, text in {"absent": None, **{what: TEXTS[what] for what in FEW}}.items():
-                root, _, child = _at(number)
-                if key == "text":
-                    child.text = text
-                elif text is None:
-                    del child.attrib[key]
-                else:
-                    child.set(key, text)
-                yield f"{number} {child.tag} {key}={what}", ElementTree.tostring(root, encoding="unicode")
+        texts = {"absent": None, **{what: TEXTS[what] for what in FEW}}
+        for key, (what, text) in product((*attributes, "text"), texts.items()):
+            root, _, child = _at(number)
+            if key == "text":
+                child.text = text
+            elif text is None:
+                del child.attrib[key]
+            else:
+                child.set(key, text)
+            yield f"{number} {child.tag} {key}={what}", ElementTree.tostring(root, encoding="unicode")
 
 
 def _at(number: int) -> tuple[Element, Element, Element]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -80,15 +81,14 @@ def test_the_attention_of_places_by_its_formula():
         for index, name in sources:
             x = F.interpolate(levels[index], size=own.shape[-2:], mode="bilinear")[0]
             conv = block.convs[name].conv
-            for i in range(own.shape[1]):
-                for j in range(own.shape[2]):
-                    total = conv.bias.clone()
-                    for k in range(9):
-                        row = i + k // 3 - 1 + float(moves[2 * k, i, j])
-                        column = j + k % 3 - 1 + float(moves[2 * k + 1, i, j])
-                        value = sample(x, row, column) * moves[18 + k, i, j].sigmoid()
-                        total += conv.weight[:, :, k // 3, k % 3] @ value
-                    expected[:, i, j] += total / len(sources)
+            for i, j in product(range(own.shape[1]), range(own.shape[2])):
+                total = conv.bias.clone()
+                for k in range(9):
+                    row = i + k // 3 - 1 + float(moves[2 * k, i, j])
+                    column = j + k % 3 - 1 + float(moves[2 * k + 1, i, j])
+                    value = sample(x, row, column) * moves[18 + k, i, j].sigmoid()
+                    total += conv.weight[:, :, k // 3, k % 3] @ value
+                expected[:, i, j] += total / len(sources)
         torch.testing.assert_close(block._around(levels, at)[0], expected, atol=1e-3, rtol=1e-3)
 
 

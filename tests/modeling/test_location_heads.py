@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -318,26 +319,23 @@ def test_sides_are_taken_from_where_the_offsets_say():
     distance = torch.rand(2, 4, 5, 7, generator=generator) * 4 + 3
     offsets = torch.randn(2, 8, 5, 7, generator=generator) * 1.5
     found = moved_sides(distance, offsets)
-    signs = (-1, -1, 1, 1)
     moved_any = 0.0
-    for image in range(2):
-        for i in range(5):
-            for j in range(7):
-                sides = []
-                for side in range(4):
-                    down, right = offsets[image, 2 * side : 2 * side + 2, i, j].tolist()
-                    row, column = min(max(i + down, 0.0), 4.0), min(max(j + right, 0.0), 6.0)
-                    value = 0.0
-                    for r in range(5):
-                        for c in range(7):
-                            weight = max(0.0, 1 - abs(row - r)) * max(0.0, 1 - abs(column - c))
-                            place = c if side % 2 == 0 else r
-                            value += weight * (place + signs[side] * float(distance[image, side, r, c]))
-                    sides.append(signs[side] * (value - (j if side % 2 == 0 else i)))
-                assert sides[0] + sides[2] > 0 and sides[1] + sides[3] > 0
-                assert found[image, :, i, j].tolist() == pytest.approx(sides, abs=1e-4)
-                moved_any += abs(sides[0] - float(distance[image, 0, i, j]))
+    for image, i, j in product(range(2), range(5), range(7)):
+        sides = [moved_side(distance[image, s], offsets[image, 2 * s : 2 * s + 2, i, j], s, i, j) for s in range(4)]
+        assert sides[0] + sides[2] > 0 and sides[1] + sides[3] > 0
+        assert found[image, :, i, j].tolist() == pytest.approx(sides, abs=1e-4)
+        moved_any += abs(sides[0] - float(distance[image, 0, i, j]))
     assert moved_any > 1
+
+
+def moved_side(distance, offset, side, i, j):
+    """Where the map (5, 7) puts that side of the box of cell (i, j), as a distance from the cell."""
+    row, column = min(max(i + float(offset[0]), 0.0), 4.0), min(max(j + float(offset[1]), 0.0), 6.0)
+    sign, value = (-1, -1, 1, 1)[side], 0.0
+    for r, c in product(range(5), range(7)):
+        weight = max(0.0, 1 - abs(row - r)) * max(0.0, 1 - abs(column - c))
+        value += weight * ((c if side % 2 == 0 else r) + sign * float(distance[r, c]))
+    return sign * (value - (j if side % 2 == 0 else i))
 
 
 def test_boxes_that_would_end_before_they_begin_stay():

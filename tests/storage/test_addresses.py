@@ -40,4 +40,4 @@ def test_an_address_that_ends_where_it_begins(address: str):
 
 @pytest.mark.parametrize("path", ["cells", "/data/cells", "C:/cells", "C:\\cells", "a:b", ""])
 def test_paths_pass(path: str):
-    refuse_address(path, "download it")
+    assert refuse_address(path, "download it") is None

@@ -204,6 +204,19 @@ def test_confusion_by_a_plain_loop(seed):
     assert analysis.confusion.counts.tolist() == expected.tolist()
 
 
+def status_of(row, objects, found, sure):
+    """What became of an object that is no crowd."""
+    near = [d for d in sure if found.image[d] == objects.image[row]]
+    near = [(d, iou(found.box[d].astype(float), objects.box[row].astype(float))) for d in near]
+    wrong = [(d, v) for d, v in near if DETECTION_STATUSES[found.status[d]] != "right"]
+    same = objects.label[row] == found.label
+    if any(DETECTION_STATUSES[found.status[d]] == "right" and found.object[d] == row for d, _ in near):
+        return "found"
+    if any(v >= 0.5 and not same[d] for d, v in wrong):
+        return "class"
+    return "localisation" if any(0.1 <= v < 0.5 and same[d] for d, v in wrong) else "missed"
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_objects_and_images_by_plain_loops(seed):
     records, results = crowded(seed)
@@ -212,20 +225,8 @@ def test_objects_and_images_by_plain_loops(seed):
     assert objects.ann_id.tolist() == [int(i) for row in records for i in row["ann_ids"]]
     sure = [d for d in range(len(found)) if found.score[d] >= analysis.threshold]
     for row in range(len(objects)):
-        near = [d for d in sure if found.image[d] == objects.image[row]]
-        near = [(d, iou(found.box[d].astype(float), objects.box[row].astype(float))) for d in near]
-        wrong = [(d, v) for d, v in near if DETECTION_STATUSES[found.status[d]] != "right"]
-        same = objects.label[row] == found.label
-        if records[int(objects.image[row])]["iscrowd"][int(objects.row[row])]:
-            expected = "ignored"
-        elif any(DETECTION_STATUSES[found.status[d]] == "right" and found.object[d] == row for d, _ in near):
-            expected = "found"
-        elif any(v >= 0.5 and not same[d] for d, v in wrong):
-            expected = "class"
-        elif any(0.1 <= v < 0.5 and same[d] for d, v in wrong):
-            expected = "localisation"
-        else:
-            expected = "missed"
+        crowd = records[int(objects.image[row])]["iscrowd"][int(objects.row[row])]
+        expected = "ignored" if crowd else status_of(row, objects, found, sure)
         assert OBJECT_STATUSES[objects.status[row]] == expected
     images = analysis.images
     for image in range(len(records)):
