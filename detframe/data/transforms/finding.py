@@ -44,6 +44,12 @@ _KEEP_SIZE = {  # transforms of torchvision after which an image is as large as 
     *("RandomErasing", "RandomGrayscale", "RandomHorizontalFlip", "RandomInvert", "RandomPerspective"),
     *("RandomPhotometricDistort", "RandomPosterize", "RandomRotation", "RandomSolarize", "RandomVerticalFlip"),
 }
+_KEEP_SIZE_TOO = {  # and of Albumentations, beside those that change pixels alone
+    *("Affine", "CoarseDropout", "ConstrainedCoarseDropout", "CropAndPad", "ElasticTransform", "Erasing", "NoOp"),
+    *("GridDistortion", "GridDropout", "GridElasticDeform", "HorizontalFlip", "Morphological", "OpticalDistortion"),
+    *("Perspective", "PiecewiseAffine", "PixelDropout", "RandomGridShuffle", "Rotate", "SafeRotate"),
+    *("ShiftScaleRotate", "ThinPlateSpline", "VerticalFlip", "XYMasking"),
+}
 _BASES = ("BasicTransform", "DualTransform", "ImageOnlyTransform", "Transform3D")  # of Albumentations
 _HANDED = {"image", "bboxes", "keypoints"}  # what transforms of Albumentations are always given
 _OWN_P = ("RandomPhotometricDistort",)  # whose p is that of each of its changes, and stays as it is by default
@@ -172,5 +178,7 @@ def _keeps_size(family: str, name: str, made: Any, given: Mapping[str, Any]) -> 
         return name in _KEEP_SIZE and not given.get("expand", False)
     import albumentations
 
-    flips = (albumentations.HorizontalFlip, albumentations.VerticalFlip)
-    return isinstance(made, (albumentations.ImageOnlyTransform, *flips))
+    if isinstance(made, albumentations.ImageOnlyTransform):
+        return True
+    changes = given.get("fit_output", False) or given.get("crop_border", False) or not given.get("keep_size", True)
+    return name in _KEEP_SIZE_TOO and not changes

@@ -33,7 +33,14 @@ _OF_COLOURS = {  # transforms of torchvision that take the values of pixels for 
     *("RandomEqualize", "RandomGrayscale", "RandomInvert", "RandomPhotometricDistort", "RandomPosterize"),
     "RandomSolarize",
 }
+# Of Albumentations, those that resize the whole image: they multiply points by a scale that is not yet rounded to the
+# whole pixels of the image after
+_RESIZING = {"LongestMaxSize", "RandomScale", "Resize", "SmallestMaxSize"}
+# and those that resize a part of it: they multiply points by the scale, which is where the image goes if points count
+# from the corner of the first pixel, as boxes do
+_RESIZING_PARTS = {"CropAndPad", "RandomResizedCrop", "RandomSizedBBoxSafeCrop", "RandomSizedCrop"}
 _AFFINE_PIXELS = 0.01  # what is not nearer to an affine map is none
+_BESIDE_PIXELS = 0.05  # a box that is farther than this from where an affine map puts it lies beside its object
 _GRID = 8  # points along each side of a box, which tell how much of it is left
 # Corners of small triangles all over the image, each with legs to the right and down, as parts of the sides
 _CORNERS = torch.cartesian_prod(*[(torch.arange(6) + 0.5) / 6] * 2)
@@ -70,6 +77,7 @@ class ForeignTransform:
     """A transform of another library. Errors in it say which entry failed on which image."""
 
     cuts = True
+    encloses = False  # whether boxes are moved here where an affine map moves the image, since the library's lie beside
     min_visible = 0.0  # INPUT.MIN_VISIBLE; other libraries clip boxes themselves, so that it is counted here
 
     def __init__(self, name: str, keeps_size: bool, pairs: Sequence[tuple[int, int]]) -> None:
@@ -133,10 +141,13 @@ class ForeignTransform:
             old = target["masks"].segmentations  # type: ignore[union-attr]
             drawn = [encode(mask) if len(before) else [] for before, mask in zip(old, done.masks, strict=True)]
             out["masks"] = LazyMasks(drawn, size_hw)
+        boxes = done.boxes
+        if self.encloses and matrix is not None:
+            boxes = _placed(given.boxes[done.rows], boxes, matrix, size_hw)
         out = select(out, done.rows[objects])
-        out["boxes"] = done.boxes[objects]
+        out["boxes"] = boxes[objects]
         if "ignore_boxes" in target:
-            out["ignore_boxes"] = done.boxes[done.rows >= count]
+            out["ignore_boxes"] = boxes[done.rows >= count]
         return exchange_sides(out, self.pairs) if _mirrored(done.points[: len(_PROBE)], size_hw) else out
 
     @staticmethod
@@ -175,12 +186,27 @@ def _left(boxes: Tensor, after: Tensor, matrix: Tensor | None, size_hw: SizeHW) 
     if matrix is None:
         inside = _inside(after[len(after) - len(boxes) * _GRID**2 :], size_hw)
         return inside.reshape(len(boxes), _GRID**2).double().mean(1)
-    corners = boxes.double()[:, [[0, 1], [2, 1], [2, 3], [0, 3]]] @ matrix[:2] + matrix[2]
+    corners = _corners(boxes, matrix)
     whole = boxes.double()[:, 2:].sub(boxes[:, :2]).prod(1) * torch.linalg.det(matrix[:2]).abs()
     window = (0.0, 0.0, float(size_hw[1]), float(size_hw[0]))
     seen = [ring_area(clip_polygon(polygon, window)) for polygon in corners.numpy()]
     # of coordinates in float32 the last digits are noise, and a box that is left whole has all of itself
     return (whole.new_tensor(seen) / whole.clamp(min=torch.finfo(torch.float64).tiny)).mul(1e6).round().div(1e6)
+
+
+def _corners(boxes: Tensor, matrix: Tensor) -> Tensor:
+    """Where an affine map (see `_affine_of`) puts the corners of boxes (N, 4), float64 (N, 4, 2)."""
+    return boxes.double()[:, [[0, 1], [2, 1], [2, 3], [0, 3]]] @ matrix[:2] + matrix[2]
+
+
+def _placed(before: Tensor, moved: Tensor, matrix: Tensor, size_hw: SizeHW) -> Tensor:
+    """Boxes as the library has `moved` them, float32 (K, 4), or where these lie beside their objects, those around the
+    corners that the map of the image gives boxes `before`, clipped to an image of `size_hw`."""
+    corners = _corners(before, matrix)
+    limit = corners.new_tensor([size_hw[1], size_hw[0]] * 2)
+    around = torch.minimum(torch.cat([corners.amin(1), corners.amax(1)], 1).clamp(min=0), limit).to(moved.dtype)
+    beside = ((around - moved).abs() > _BESIDE_PIXELS).any(1, keepdim=True)
+    return torch.where(beside, around, moved)
 
 
 def _affine_of(before: Tensor, after: Tensor, size_hw: SizeHW) -> Tensor | None:
@@ -269,13 +295,16 @@ class FromAlbumentations(ForeignTransform):
 
         super().__init__(name, keeps_size, pairs)
         self.pixels_alone = self.of_colours = isinstance(transform, albumentations.ImageOnlyTransform)
+        self.encloses = getattr(transform, "rotate_method", "largest_box") == "largest_box"
+        self.resizes = type(transform).__name__ in _RESIZING
+        self.centre = 0.0 if type(transform).__name__ in _RESIZING_PARTS else 0.5
         boxes = albumentations.BboxParams(format="pascal_voc", label_fields=["rows"], clip=True)
         points = albumentations.KeypointParams(format="xy", remove_invisible=False, label_fields=["numbers"])
         along = {} if self.pixels_alone else {"bbox_params": boxes, "keypoint_params": points}
         self.transform = albumentations.Compose([transform], **along)
 
     def run(self, given: _Given, seed: int) -> _Moved:
-        """See `ForeignTransform`. Points count from the centre of the first pixel there, and boxes from its corner."""
+        """See `ForeignTransform`. Boxes count from the corner of the first pixel there, points mostly its centre."""
         self.transform.set_random_seed(seed)
         if self.pixels_alone:
             changed = to_image(np.ascontiguousarray(self.transform(image=to_rows(given.image))["image"]))
@@ -284,7 +313,7 @@ class FromAlbumentations(ForeignTransform):
             "image": to_rows(given.image),
             "bboxes": given.boxes.numpy(),
             "rows": np.arange(len(given.boxes)),
-            "keypoints": given.points.numpy() - 0.5,
+            "keypoints": given.points.numpy() - self.centre,
             "numbers": np.arange(len(given.points)),
         }
         if given.masks is not None and len(given.masks):
@@ -294,9 +323,12 @@ class FromAlbumentations(ForeignTransform):
         kept = torch.as_tensor(np.asarray(done["bboxes"], dtype=np.float32).reshape(-1, 4))
         pixels = to_image(np.ascontiguousarray(done["image"]))
         drawn = np.asarray(done["masks"]) if "masks" in sample else given.masks
+        if self.resizes:
+            scale = given.points.new_tensor([pixels.shape[-1] / given.size_hw[1], pixels.shape[-2] / given.size_hw[0]])
+            return _Moved(pixels, kept, rows, given.points * scale, drawn)
         moved = torch.full_like(given.points, -1.0)  # where a distortion loses a point, it has left the image
         found = torch.as_tensor(np.asarray(done["numbers"], dtype=np.int64))
-        moved[found] = torch.as_tensor(np.asarray(done["keypoints"], dtype=np.float32).reshape(-1, 2)) + 0.5
+        moved[found] = torch.as_tensor(np.asarray(done["keypoints"], dtype=np.float32).reshape(-1, 2)) + self.centre
         return _Moved(pixels, kept, rows, moved, drawn)
 
 
