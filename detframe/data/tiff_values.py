@@ -25,7 +25,7 @@ from detframe.errors import InvalidValueError
 _BITS, _COMPRESSION, _COLOURS, _SAMPLES, _PLANES = 258, 259, 262, 277, 284
 _PREDICTOR, _EXTRA_SAMPLES, _FORMAT = 317, 338, 339
 _HORIZONTAL, _FLOATING = 2, 3  # of the tag predictor; 1 is none
-_GREY_OF_INK, _GREY, _RGB, _PALETTE = 0, 1, 2, 3  # of the tag colours; of ink, 0 is white
+_GREY_OF_INK, _GREY, _RGB, _PALETTE, _LAB = 0, 1, 2, 3, 8  # of the tag colours; of ink, 0 is white
 _DECODED_BITS = 8  # up to which decoders of pictures know every form of grey and RGB
 _WITH_ALPHA = (2, 4)  # channels
 _SEPARATE = 2  # of the tag planes
@@ -69,7 +69,8 @@ def colours_as_stored(data: bytes) -> np.ndarray | None:
     """RGB (H, W, 3), uint8 or uint16, not turned, of the TIFFs that decoders of pictures get wrong; None of all others.
 
     OpenCV takes no heed of how 16 bits are to be understood: of channels that are stored each by itself it gives what
-    was in the memory before, and of grey whose 0 is white the negative; so does Pillow of a channel by itself. Pillow
+    was in the memory before, of grey whose 0 is white the negative (as Pillow does of a channel by itself), and of
+    CIELAB other colours. Pillow overlooks the signs of a and b in CIELAB whose channels are stored each by itself, and
     refuses channels by themselves that are not compressed and of which one is transparency, which is dropped here.
 
     Raises:
@@ -77,12 +78,13 @@ def colours_as_stored(data: bytes) -> np.ndarray | None:
     """
     file = BytesIO(data)
     layout = read_layout(file)
-    if layout is None or layout.number(_COLOURS, _GREY) not in (_GREY_OF_INK, _GREY, _RGB):
+    if layout is None or layout.number(_COLOURS, _GREY) not in (_GREY_OF_INK, _GREY, _RGB, _LAB):
         return None
     meaning, wide = layout.number(_COLOURS, _GREY), layout.number(_BITS, 1) > _DECODED_BITS
     apart = layout.planes > 1 and (wide or layout.planes in _WITH_ALPHA)
     negative = meaning == _GREY_OF_INK and (wide or layout.number(_PLANES, 1) == _SEPARATE)
-    if not apart and not negative:
+    lab = meaning == _LAB and (wide or layout.planes > 1 or layout.number(_SAMPLES, 1) > 3)
+    if not apart and not negative and not lab:
         return None
     try:
         values = read_values(file, layout, (0, 0, *layout.size_hw[::-1]))
@@ -90,11 +92,23 @@ def colours_as_stored(data: bytes) -> np.ndarray | None:
         if wide:
             raise
         return None
-    count = 3 if meaning == _RGB else 1
+    count = 3 if meaning in (_RGB, _LAB) else 1
     if values.shape[2] < count:
-        raise InvalidValueError(f"its colours are RGB, of which there are {values.shape[2]} channels")
+        name = "RGB" if meaning == _RGB else "CIELAB"
+        raise InvalidValueError(f"its colours are {name}, of which there are {values.shape[2]} channels")
+    if meaning == _LAB:
+        return _rgb_of_lab(values[..., :count])
     colours = np.repeat(values[..., :count], 3 // count, axis=2)
     return np.iinfo(colours.dtype).max - colours if meaning == _GREY_OF_INK else colours
+
+
+def _rgb_of_lab(values: np.ndarray) -> np.ndarray:
+    """RGB (H, W, 3), uint8, of CIELAB as a TIFF has it: L without a sign, a and b with one, of 16 bits the upper 8."""
+    from PIL import Image
+
+    upper = values if values.dtype.itemsize == 1 else values.view(f"u{values.dtype.itemsize}") >> _DECODED_BITS
+    pixels = np.ascontiguousarray(upper.astype(np.uint8))
+    return np.array(Image.frombytes("LAB", pixels.shape[1::-1], pixels.tobytes()).convert("RGB"))
 
 
 def _plane(file: BinaryIO, layout: Layout, plane: int, window: Window) -> np.ndarray:

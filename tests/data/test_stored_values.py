@@ -214,3 +214,21 @@ def test_channels_are_made_smaller(tmp_path: Path, channels: int) -> None:
     np.testing.assert_allclose(small, expected, atol=1)
     with pytest.raises(InvalidValueError, match="has"):
         load_reduced(path, 16, stored(channels + 1))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_colours_of_cielab(tmp_path: Path, dtype: type, separate: bool, order: str, alpha: bool) -> None:
+    """L (0 to 255 for 0 to 100), a and b (with a sign), and the sRGB that follows from their definition at D50."""
+    colours = {(136, 40, 30): (197, 96, 78), (136, -30, 30): (84, 141, 73), (136, 10, -40): (112, 124, 197)}
+    bits = 8 * np.dtype(dtype).itemsize - 8
+    pixels = (np.array(list(colours)) * 2**bits).astype(dtype)[:, None].repeat(20, 1).repeat(12, 0)
+    if alpha:
+        pixels = np.concatenate([pixels, pixels[..., :1]], axis=2)
+    extra = {262: (3, [8]), **({338: (3, [0])} if alpha else {})}
+    path = write_tiff(tmp_path / "a.tif", pixels, rows=7, separate=separate, order=order, extra=extra)
+    found = load_pixels(path)
+    assert np.abs(found[::12, 0].astype(int) - np.array(list(colours.values()))).max() <= 1
+    assert (load_region(path, (3, 5, 18, 33)) == found[5:33, 3:18]).all()
