@@ -26,6 +26,7 @@ from detframe.data.stored_values import decode_stored
 from detframe.data.tiff_parts import Layout, read_layout, read_part
 from detframe.data.tiff_values import colours_as_stored
 from detframe.errors import DownloadError, FileAccessError, InvalidValueError, MissingFileError, NoPermissionError
+from detframe.texts import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -201,7 +202,7 @@ def _decode(data: bytes, header: Header, path: str | Path, factor: int = 1) -> n
     if header.format == "NPY" or header.channels > max(_OF_PICTURES):
         kind = "a NumPy array" if header.format == "NPY" else f"a {header.format}"
         raise ImageReadError(
-            f"{path} is {kind} of {header.channels} channels, which are no colours. Set INPUT.CHANNELS "
+            f"{path} is {kind} of {counted(header.channels, 'channel')}, which are no colours. Set INPUT.CHANNELS "
             f"{header.channels} and INPUT.DEPTH file to read it as it is (docs/channels.md), or save it as RGB"
         )
     if not header.is_integer or header.bits > 16:

@@ -18,6 +18,7 @@ from detframe.data.npy_files import read_npy
 from detframe.data.tiff_parts import Layout, Window, read_layout
 from detframe.data.tiff_values import read_values
 from detframe.errors import InvalidValueError
+from detframe.texts import counted
 
 _SAME = {"L", "LA", "RGB", "RGBA", "I;16", "I;16B", "I;16L"}  # modes of Pillow whose numbers are those of the file
 _GREY_AND_ALPHA = 2  # channels of a PNG, which OpenCV gives as four
@@ -56,7 +57,7 @@ def checked_form(pixels: np.ndarray, form: PixelForm, path: str | Path) -> np.nd
     channels, dtype = pixels.shape[2], str(pixels.dtype)
     if channels != form.channels:
         raise ImageReadError(
-            f"{path} has {channels} channel{'' if channels == 1 else 's'}, and INPUT.CHANNELS is {form.channels}. Set "
+            f"{path} has {counted(channels, 'channel')}, and INPUT.CHANNELS is {form.channels}. Set "
             f"INPUT.CHANNELS {channels} if all images have as many; else make them alike"
         )
     if form.dtype and dtype != form.dtype:

@@ -21,6 +21,7 @@ import numpy as np
 from detframe.data.image_headers import open_with_pillow, pillow_limit_lifted
 from detframe.data.tiff_parts import Layout, Window, read_layout, read_part, shorts
 from detframe.errors import InvalidValueError
+from detframe.texts import counted
 
 _BITS, _COMPRESSION, _COLOURS, _SAMPLES, _PLANES = 258, 259, 262, 277, 284
 _PREDICTOR, _EXTRA_SAMPLES, _FORMAT = 317, 338, 339
@@ -95,7 +96,7 @@ def colours_as_stored(data: bytes) -> np.ndarray | None:
     count = 3 if meaning in (_RGB, _LAB) else 1
     if values.shape[2] < count:
         name = "RGB" if meaning == _RGB else "CIELAB"
-        raise InvalidValueError(f"its colours are {name}, of which there are {values.shape[2]} channels")
+        raise InvalidValueError(f"its colours are {name}, and it has {counted(values.shape[2], 'channel')}")
     if meaning == _LAB:
         return _rgb_of_lab(values[..., :count])
     colours = np.repeat(values[..., :count], 3 // count, axis=2)

@@ -16,6 +16,7 @@ from detframe.arrays.pixels import COLOURS, PixelForm, as_values
 from detframe.errors import InvalidTypeError, InvalidValueError, MissingFileError
 from detframe.inference.addresses import WEB_SCHEMES, fetch_image, local_path, scheme_of
 from detframe.storage import refuse_address
+from detframe.texts import counted
 from detframe.web import without_password
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ ACCEPTED = (
     "folder or a pattern"
 )
 _STORED = (
-    "this detector sees {0} channels in the values of their files: an image is a path or address, the bytes of a file, "
+    "this detector sees {1} in the values of their files: an image is a path or address, the bytes of a file, "
     "an array (H, W, {0}) or a tensor ({0}, H, W), uint8, uint16 or floating-point; several come as a list, a "
     "generator, a folder or a pattern"
 )
@@ -209,7 +210,7 @@ def check_pixels(image: Any, form: PixelForm = COLOURS) -> None:
 
 
 def _accepted(form: PixelForm) -> str:
-    return _STORED.format(form.channels) if form.as_stored else ACCEPTED
+    return _STORED.format(form.channels, counted(form.channels, "channel")) if form.as_stored else ACCEPTED
 
 
 def is_tensor(value: Any) -> bool:

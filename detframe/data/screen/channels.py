@@ -8,6 +8,7 @@ import numpy as np
 
 from detframe.data.findings import ERROR, NOTE, WARNING, Finding, sentence
 from detframe.data.screen.pictures import Picture
+from detframe.texts import counted
 
 FAR = 1.0  # in measured deviations, of a mean; and in powers of 2, of a deviation
 
@@ -35,10 +36,11 @@ def check_mean(
         return []
     looked = sum(picture.moments is not None for picture in pictures)
     words = f"INPUT.PIXEL_MEAN {_listed(found[0])} INPUT.PIXEL_STD {_listed(found[1])}"
-    remedy, of = f"set {words}", f"measured over the pixels of {looked} images"
+    remedy, of = f"set {words}", f"measured over the pixels of {counted(looked, 'image')}"
     channels = len(found[0])
     if len(mean) != channels or len(deviation) != channels:
-        text = f"INPUT.PIXEL_MEAN and PIXEL_STD are not set, and there is no default for {channels} channels; {of}"
+        none = f"there is no default for {counted(channels, 'channel')}"
+        text = f"INPUT.PIXEL_MEAN and PIXEL_STD are not set, and {none}; {of}"
         return [sentence("pixel-mean", ERROR, text, remedy=remedy, where=where)]
     own, stds = np.array([mean, deviation]), np.array(found[1])
     apart = np.abs(own[0] - found[0]) / stds > FAR
