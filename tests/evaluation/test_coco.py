@@ -265,6 +265,23 @@ def test_keypoints(points):
     assert 0 < metrics["keypoints/AP"] < 100 and "keypoints/APs" not in metrics
 
 
+def test_the_oracle_leaves_out_objects_without_keypoints():
+    """Nothing is asked of them, so that handed in they could only be false."""
+    keypoints = torch.tensor([[[40.0, 30, 2], [70, 60, 1]], [[0, 0, 0], [0, 0, 0]], [[150, 90, 0], [160, 120, 1]]])
+    boxes = [[10, 10, 110, 90], [200, 10, 280, 90], [140, 80, 180, 130]]
+    records = FakeRecords([record(1, boxes, [1, 1, 1], keypoints=keypoints)], ["person"])
+    truth = GroundTruth(records).images[1]
+    assert len(truth.as_result("keypoints")) == 2 and len(truth.as_result()) == 3
+    assert oracle_check(records)["keypoints/AP"] == pytest.approx(100)
+
+
+def test_some_of_the_objects_are_spread_over_all_of_them():
+    boxes = [[i, 10, i + 10, 20] for i in range(10)]
+    truth = GroundTruth(FakeRecords([record(1, boxes, [1] * 10)], ["a"])).images[1]
+    assert truth.sampled(4).boxes[:, 0].tolist() == [0, 3, 6, 9]
+    assert truth.sampled(10).boxes[:, 0].tolist() == truth.sampled(99).boxes[:, 0].tolist() == list(range(10))
+
+
 @pytest.mark.parametrize("sigmas", [(0.1, 0.1), (0.1, 0.05)])
 def test_keypoint_sigmas_of_the_data_set(sigmas):
     """Two keypoints, moved so that their similarities exp(-d^2 / (2 area (2 sigma)^2)) are known."""

@@ -101,3 +101,12 @@ def test_an_object_between_the_locations_gets_none():
     found = RULE(boxes, torch.ones(1, 2, dtype=torch.int64), torch.ones(1, 2, dtype=torch.bool), predicted, xy)
     assert found.found.all() and (found.gt_index == 1).all()
     assert found.target[0, 1] == pytest.approx(1.0)
+
+
+def test_a_location_whose_score_is_0_gets_no_object():
+    """However well its box lies: t is 0 then, and so is that of a box which does not touch the object."""
+    boxes, xy = torch.tensor([[[0.0, 0, 30, 30]]]), torch.tensor([[10.0, 10], [12, 12], [14, 14]])
+    theirs = torch.tensor([[[0.0, 0, 30, 30], [0, 0, 30, 20], [40, 40, 50, 50]]])
+    predicted = Predicted(theirs, torch.tensor([[[0.0], [0.5], [0.5]]]))
+    found = RULE(boxes, torch.ones(1, 1, dtype=torch.int64), torch.ones(1, 1, dtype=torch.bool), predicted, xy)
+    assert found.found.tolist() == [[False, True, False]]

@@ -77,6 +77,20 @@ def test_keys_depend_on_the_image_seed_and_the_position_only():
     assert 0 <= keys.min() and keys.max() < 1
 
 
+def test_keys_are_those_of_the_hash():
+    """MurmurHash3's finaliser in plain Python: other keys would be other runs from the same seeds."""
+
+    def key(seed, position):
+        x = (position * 0x85EBCA77 + seed * 0x9E3779B1) % 2**32
+        x = (x ^ x >> 16) * 0x85EBCA6B % 2**32
+        x = (x ^ x >> 13) * 0xC2B2AE35 % 2**32
+        return ((x ^ x >> 16) >> 8) / 2**24
+
+    seeds = [0, 5, 2**31 + 7, 2**32 + 5]
+    keys = random_keys(torch.tensor(seeds), 40)
+    assert keys.tolist() == [[key(seed, position) for position in range(40)] for seed in seeds]
+
+
 def test_keys_are_uniform_and_independent_of_each_other():
     keys = random_keys(torch.arange(200), 500)
     counts = torch.histc(keys, 20, 0, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torchvision
 
 from detframe.cli.counting import OperationCounter
 from detframe.ops import nms as module
@@ -73,3 +74,18 @@ def test_the_host_waits_once():
     with fixed_shapes(), OperationCounter() as counter:
         counted_nms(*asked)
     assert counter.waits == {"numpy": 1}
+
+
+@pytest.mark.parametrize("score", [0.9, 0.1])
+def test_boxes_that_overlap_by_just_the_threshold_stay(score):
+    """Half of the first lies in the second, which is all of it: IoU 1/2. NMS drops what overlaps by more."""
+    boxes = torch.tensor([[0.0, 0, 8, 8], [0, 0, 8, 4]])
+    none = torch.zeros(2, dtype=torch.int64)
+    for threshold, stay in ((0.5, 2), (0.49, 1)):
+        asked = (boxes, torch.tensor([score, 0.5]), none, none, 1, threshold, 2)
+        assert torchvision.ops.nms(*asked[:2], threshold).numel() == stay
+        assert counted_nms(*asked)[2] == [stay]
+        with fixed_shapes():
+            found = counted_nms(*asked)
+        assert found[2] == [stay]
+        assert_same(found, nms(*asked))

@@ -7,9 +7,9 @@ import torch
 
 from detframe.config import get_cfg
 from detframe.modeling.rpn import FCOS, AnchorRPN, RetinaNet
-from detframe.ops import BoxCoder, inside_images, match_boxes, pairwise_iou
+from detframe.ops import BoxCoder, Matching, inside_images, match_boxes, pairwise_iou
 from detframe.ops.boxes import assign_locations
-from detframe.ops.reach import MAX_PAIRS, Objects
+from detframe.ops.reach import MAX_PAIRS, Objects, anchor_reach
 from detframe.structures import ImageList
 
 STRIDES = {"p2": 4, "p3": 8, "p4": 16}
@@ -148,6 +148,19 @@ def test_anchors_by_hand():
     assert found.full.tolist() == [True, True, False, False]
     assert found.weak.tolist() == [False, False, True, False]
     assert found.missed.tolist() == [False, False, False, True]
+
+
+def test_overlaps_that_are_just_a_threshold():
+    """One anchor of 8 x 8: half of it is foreground from 1/2 on, a quarter is no background from 1/4 on."""
+    boxes = [[0, 0, 8, 4], [0, 0, 4, 4], [0, 0, 4, 3]]
+    anchors, there = torch.tensor([[[0.0, 0, 8, 8]]]).expand(3, 1, 4), torch.ones(3, 1, dtype=torch.bool)
+    matching = Matching(0.5, 0.25)
+    found = anchor_reach(objects_of(boxes), anchors, there, matching, BoxCoder())
+    assert found.full.tolist() == [True, False, False]
+    assert found.weak.tolist() == [False, True, False]
+    for box, label in zip(boxes, (1, -1, 0), strict=True):
+        given = torch.tensor([[box]], dtype=torch.float32), torch.ones(1, 1, dtype=torch.bool)
+        assert match_boxes(*given, anchors[:1], matching, keep_best=False).label.item() == label
 
 
 def test_locations_by_hand():
