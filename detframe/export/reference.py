@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from torch.nn import functional as F
 from detframe.modeling import GeneralizedRCNN
 from detframe.modeling.preprocessor import Preprocessor
 from detframe.structures import ImageList, Prediction
+
+logger = logging.getLogger(__name__)
 
 # Relative disturbances of the normalised pixels, of the size of float32's rounding, each with noise of its own
 _NOISE = (6e-8, 6e-8, 3e-7, 3e-7, 1e-6, 1e-6)
@@ -41,7 +44,8 @@ class Reference:
             return self.model.predictions(self._batch(images, plane_hw), paste_masks=False)
 
     def rounded_otherwise(self, images: Sequence[Tensor], plane_hw: tuple[int, int]) -> list[list[Prediction]]:
-        """Detections again and again: with other kernels, and with pixels that differ in the last digits of float32.
+        """Detections again and again: with other kernels, with pixels that differ in the last digits of float32, and in
+        float64, which shows how far the rounding of PyTorch's own sums has led.
 
         A decision that falls otherwise in one of these hangs on rounding: two scores are as good as equal, or an
         overlap lies on the threshold of NMS.
@@ -55,6 +59,12 @@ class Reference:
                 noise = 1 + size * torch.randn(batch.tensors.shape, generator=generator)
                 disturbed = replace(batch, tensors=batch.tensors * noise)
                 out.append(self.model.predictions(disturbed, paste_masks=False))
+            try:
+                with _in_float64(self.model):
+                    exact = replace(batch, tensors=batch.tensors.double())
+                    out.append(self.model.predictions(exact, paste_masks=False))
+            except (RuntimeError, TypeError) as error:  # a module that makes tensors of float32 as it runs
+                logger.info("the detector does not compute in float64 (%s), which is left out", error)
         return out
 
     def _batch(self, images: Sequence[Tensor], plane_hw: tuple[int, int]) -> ImageList:
@@ -65,6 +75,16 @@ class Reference:
         if not any(missing):
             return batch
         return replace(batch, tensors=F.pad(batch.tensors, (0, missing[1], 0, missing[0])))
+
+
+@contextmanager
+def _in_float64(model: GeneralizedRCNN) -> Iterator[None]:
+    """Inside the `with`, the model has its parameters and buffers in float64; float32 comes back to the bit."""
+    model.double()
+    try:
+        yield
+    finally:
+        model.float()
 
 
 @contextmanager

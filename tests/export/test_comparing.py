@@ -8,6 +8,7 @@ import torch
 
 from detframe.export.comparing import Tally, iou, pair
 from detframe.export.explaining import AT_THRESHOLD, LAST, ROUNDING, Limits, differences
+from detframe.export.reference import Reference
 from detframe.structures import BoxMasks
 
 LIMITS = Limits(near=1e-3, score=0.05, most=4)
@@ -140,3 +141,25 @@ def test_a_tally_knows_its_worst_image():
         tally.add(name, (1, 1), pair(found([A], [0.9]), found([moved(A, by)], [0.9])))
     assert tally.worst["boxes"] == pytest.approx(3.0) and tally.worst_image["boxes"] == "b"
     assert (tally.images, tally.pytorch, tally.file, tally.matched) == (3, 3, 3, 3)
+
+
+def test_pytorch_rounds_otherwise_in_float64_too_and_is_what_it_was(tiny_model, caplog) -> None:
+    model, _ = tiny_model
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    image = torch.full((3, 64, 96), 90, dtype=torch.uint8)
+    found = Reference(model).rounded_otherwise([image], (64, 96))
+    assert [one["boxes"].dtype for (one,) in found] == [torch.float32] * 7 + [torch.float64]
+
+    def refuse(module: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        if given[0].dtype == torch.float64:
+            raise RuntimeError("expected scalar type Float but found Double")
+
+    hook = model.backbone.register_forward_pre_hook(refuse)
+    try:
+        with caplog.at_level("INFO"):
+            assert len(Reference(model).rounded_otherwise([image], (64, 96))) == 7
+    finally:
+        hook.remove()
+    assert "does not compute in float64 (expected scalar type Float but found Double)" in caplog.text
+    after = model.state_dict()
+    assert all(after[name].dtype == value.dtype and torch.equal(after[name], value) for name, value in before.items())
