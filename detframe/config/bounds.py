@@ -194,17 +194,26 @@ class Name(Text):
 
 @dataclass(frozen=True)
 class Duration:
-    """Iterations (90000) or epochs ("12ep").
+    """Iterations (90000), epochs ("12ep"), or a share of the training (0.1; 1.0: all of it).
 
     Args:
         place: it is a place on the way, not a period.
+        share: it may be a share; not so the length of the training itself.
     """
 
     place: bool = False
-    kind = "a whole number"
+    share: bool = True
 
-    def convert(self, value: Any) -> int | str | None:
-        """A whole number, or a text for `parts`; None for anything else."""
+    @property
+    def kind(self) -> str:
+        """What its values are called."""
+        return f'{"a share of the training (0.1), " * self.share}iterations (90000) or epochs ("12ep")'
+
+    def convert(self, value: Any) -> int | float | str | None:
+        """A whole number of iterations, a share as a float, or the text of either unit."""
+        share = number_of(value) if self.share else None
+        if isinstance(share, float) and 0 < share <= 1:
+            return share
         number = Number(whole=True, any_value=True).convert(value)
         if number is not None:
             return int(number)
@@ -214,15 +223,16 @@ class Duration:
     def wrong(self, value: Any) -> str:
         return ""  # see `parts`
 
-    @staticmethod
-    def parts(value: int | str, key: str) -> tuple[float, str]:
-        """A number, and its unit, "it" or "ep". Raises ValueError: negative, beyond all sense, or no duration."""
+    def parts(self, value: int | float | str, key: str) -> tuple[float, str]:
+        """A number, and its unit, "it", "ep" or "share". Raises ValueError: negative, beyond all sense, or none."""
+        if isinstance(value, float) and self.share and 0 < value <= 1:
+            return value, "share"
         if isinstance(value, int):
             number, unit = float(max(-1, min(value, 2 * MOST_ITERATIONS))), "it"
         else:
-            match = _DURATION.fullmatch(value)
+            match = _DURATION.fullmatch(value) if isinstance(value, str) else None
             if match is None:
-                raise InvalidValueError(f'{key} must be iterations (90000) or epochs ("12ep"), not {shown(value)}')
+                raise InvalidValueError(f"{key} must be {self.kind}, not {shown(value)}")
             number, unit = float(match[1]), match[2]
         if number < 0:
             raise InvalidValueError(f"{key} must not be negative, got {shown(value)}")
@@ -232,7 +242,7 @@ class Duration:
         return number, unit
 
     def describe(self) -> str:
-        return "iterations, or epochs as `12ep`"
+        return f"{'a share of the training as 0.1, ' * self.share}iterations, or epochs as `12ep`"
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-from detframe.config.bounds import Each, Name, Rule, complaints, shown
-from detframe.config.durations import parse_duration
+from detframe.config.bounds import Duration, Each, Name, Rule, complaints, shown
+from detframe.config.durations import is_zero
 from detframe.config.effects import without_effect
 from detframe.config.tree import ConfigNode
 from detframe.errors import InvalidValueError, UnknownNameError
@@ -125,9 +125,9 @@ def _solver(cfg: ConfigNode) -> Findings:
         yield "SOLVER.MOMENTUM", "above 0, as SOLVER.NESTEROV is on"
     if solver.SWA_START and solver.EMA_DECAY:
         yield "SOLVER.EMA_DECAY", "0 with SOLVER.SWA_START: one of two averages is evaluated and saved"
-    if solver.SWA_START and parse_duration(solver.SWA_PERIOD, 1, 1) == 0:
+    if solver.SWA_START and is_zero(solver.SWA_PERIOD):
         yield "SOLVER.SWA_PERIOD", "above 0 with SOLVER.SWA_START"
-    if solver.EARLY_STOP_PATIENCE and parse_duration(cfg.TEST.EVAL_PERIOD, 1, 1) == 0:
+    if solver.EARLY_STOP_PATIENCE and is_zero(cfg.TEST.EVAL_PERIOD):
         yield "SOLVER.EARLY_STOP_PATIENCE", "0, or it needs evaluations during training: set TEST.EVAL_PERIOD"
     if solver.EARLY_STOP_PATIENCE and not cfg.DATASETS.TEST:
         yield "SOLVER.EARLY_STOP_PATIENCE", "0, or it needs data to evaluate on: set DATASETS.TEST"
@@ -135,8 +135,8 @@ def _solver(cfg: ConfigNode) -> Findings:
         yield "SOLVER.SWA_START", "0 with SOLVER.MAX_MINUTES: at which iteration the last part begins is not known"
     if solver.MAX_MINUTES and cfg.INPUT.CLOSE_AT:
         yield "INPUT.CLOSE_AT", "0 with SOLVER.MAX_MINUTES: at which iteration the last part begins is not known"
-    steps = solver.STEPS
-    alike = all(isinstance(step, int) for step in steps)
+    steps = [Duration().parts(step, "SOLVER.STEPS") for step in solver.STEPS]
+    alike = len({unit for _, unit in steps}) == 1
     if alike and any(a >= b for a, b in pairwise(steps)):
         yield "SOLVER.STEPS", "a list that is rising"
 

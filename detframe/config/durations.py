@@ -1,13 +1,13 @@
-"""Durations in iterations or epochs, resolved to iterations once the length of the data set is known."""
+"""Durations in iterations, epochs or shares of a training, resolved to iterations once the data set is known."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 from detframe.config.bounds import Duration, Each
-from detframe.config.entries import Moment
 from detframe.config.tree import ConfigNode
 
 
@@ -51,7 +51,7 @@ class Pace:
         last = [stretch for stretch in self.stretches if stretch.iteration < iteration] or self.stretches[:1]
         return last[-1].images + (iteration - last[-1].iteration) * last[-1].batch
 
-    def iteration_at(self, images: float) -> int:
+    def iteration_at(self, images: float | Fraction) -> int:
         """The first number of iterations by which so many images are seen."""
         last = [stretch for stretch in self.stretches if stretch.images < images] or self.stretches[:1]
         return last[-1].iteration + math.ceil((images - last[-1].images) / last[-1].batch)
@@ -69,46 +69,53 @@ def parse_duration(value: int | str, num_images: int, batch_size: int, key: str 
     Raises:
         ValueError: negative, beyond all sense, or not of these forms.
     """
-    number, unit = Duration.parts(value, key)
-    return math.ceil(number * num_images / batch_size) if unit == "ep" else int(number)
+    number, unit = Duration(share=False).parts(value, key)
+    return math.ceil(_exact(number) * num_images / batch_size) if unit == "ep" else int(number)
+
+
+def is_zero(value: int | float | str) -> bool:
+    """Whether a duration of any form is none at all."""
+    return Duration().parts(value, "duration")[0] == 0
 
 
 def given_in_epochs(cfg: ConfigNode) -> frozenset[str]:
-    """Which of MAX_ITER and WARMUP_ITERS are epochs, in a config that is not resolved yet."""
+    """Which of MAX_ITER and WARMUP_ITERS go by images (epochs, shares), in a config that is not resolved yet."""
     values = {"SOLVER.MAX_ITER": cfg.SOLVER.MAX_ITER, "SOLVER.WARMUP_ITERS": cfg.SOLVER.WARMUP_ITERS}
-    return frozenset(key for key, value in values.items() if Duration.parts(value, key)[1] == "ep")
+    return frozenset(key for key, value in values.items() if Duration().parts(value, key)[1] != "it")
 
 
 def resolve_durations(cfg: ConfigNode, num_images: int, pace: Pace | None = None) -> ConfigNode:
     """A copy of the config in which every duration is a whole number of iterations.
 
     Args:
-        pace: of a run whose batch has changed. Epochs that are places on the way (the end, the steps of the learning
-            rate, the end of the warm-up) are where so many images have been seen; periods follow the batch of now.
+        pace: of a run whose batch has changed. Epochs and shares that are places on the way (the end, the steps of the
+            learning rate, the end of the warm-up) are where so many images have been seen; periods follow the batch of
+            now.
     """
     out = cfg.clone()
     out.defrost()
     pace = pace or Pace.steady(cfg.SOLVER.IMS_PER_BATCH)
 
     def whole(value: Any, key: str, rule: Duration) -> int:
-        number, unit = Duration.parts(value, key)
-        if unit == "ep" and rule.place:
-            return pace.iteration_at(number * num_images)
-        return parse_duration(value, num_images, pace.batch, key)
+        number, unit = rule.parts(value, key)
+        if unit == "it":
+            return int(number)
+        images = _exact(number) * (num_images if unit == "ep" else pace.images_at(out.SOLVER.MAX_ITER))
+        return pace.iteration_at(images) if rule.place else math.ceil(images / pace.batch)
 
+    out.SOLVER.MAX_ITER = whole(cfg.SOLVER.MAX_ITER, "SOLVER.MAX_ITER", Duration(place=True, share=False))
     for key, statement, value in cfg.statements():
         rule = statement.rule
         section, _, name = key.rpartition(".")
-        if isinstance(rule, Moment) and Moment.is_share(value):
-            continue  # of a length that is known when all is resolved
         if isinstance(rule, Duration):
             out.at(section)[name] = whole(value, key, rule)
         elif isinstance(rule, Each) and isinstance(rule.member, Duration):
             out.at(section)[name] = tuple(whole(item, key, rule.member) for item in value)
-    for key, statement, value in cfg.statements():
-        if isinstance(statement.rule, Moment) and Moment.is_share(value):
-            section, _, name = key.rpartition(".")
-            out.at(section)[name] = pace.iteration_at(value * pace.images_at(out.SOLVER.MAX_ITER))
     if cfg.is_frozen():
         out.freeze()
     return out
+
+
+def _exact(number: float) -> Fraction:
+    """The number as it is written: 1.1 epochs of 10 images are 11 of them, and not 11.000000000000002."""
+    return Fraction(repr(number))

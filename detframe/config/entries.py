@@ -1,4 +1,4 @@
-"""What may stand in a list of named steps with arguments (INPUT.TRANSFORMS), and moments of a training."""
+"""What may stand in a list of named steps with arguments (INPUT.TRANSFORMS)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from detframe.config.bounds import Duration, shown
 from detframe.config.spelling import number_of, text_of
 from detframe.config.yaml_text import Written, read_tree
 from detframe.errors import InvalidValueError
@@ -72,39 +71,3 @@ def name_and_arguments(entry: str | Mapping[str, Mapping[str, Any]]) -> tuple[st
         return entry, {}
     ((name, arguments),) = entry.items()
     return name, dict(arguments)
-
-
-@dataclass(frozen=True)
-class Moment(Duration):
-    """A moment of a training: a share of it (0.85; 1.0: its end), iterations (9000) or epochs ("10ep"); 0 is never."""
-
-    place: bool = True
-
-    def convert(self, value: Any) -> int | float | str | None:  # type: ignore[override]
-        number = number_of(value)
-        if isinstance(number, float) and (number == 1 or not number.is_integer()):
-            return number
-        return super().convert(value)
-
-    @staticmethod
-    def parts(value: int | float | str, key: str) -> tuple[float, str]:
-        """As of `Duration`, with the unit "share" for a part of the training."""
-        if isinstance(value, float) and 0 < value <= 1:
-            return value, "share"
-        wanted = (
-            f'{key} must be a share of the training (0.85), iterations (9000) or epochs ("10ep"), not {shown(value)}'
-        )
-        if isinstance(value, float):
-            raise InvalidValueError(wanted)
-        try:
-            return Duration.parts(value, key)
-        except InvalidValueError:
-            raise InvalidValueError(wanted) from None
-
-    def describe(self) -> str:
-        return "a share of the training as 0.85, iterations, or epochs as `12ep`"
-
-    @staticmethod
-    def is_share(value: Any) -> bool:
-        """Whether a value is a share, which has a meaning once the length of the training is known."""
-        return isinstance(value, float)

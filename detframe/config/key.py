@@ -59,7 +59,8 @@ class Key:
         choices: the values there are; a mapping also says what each means, "" where the word does.
         registry: the name of a registry of detframe, or a registry, of which the value is a member; `choices` then are
             those of detframe's own that can stand here.
-        duration: iterations, or epochs as "12ep".
+        duration: iterations, epochs as "12ep" or a share of the training as 0.1; with `place`, a place and no
+            period; with share=False no share.
         each: what each member of a list must be.
         within: the range of a number, both ends included.
         like: what the value must be, stated once for several keys.
@@ -197,7 +198,7 @@ def section(resume: Resume | None = None, **members: Key | Section) -> Section:
 def _rule(default: Any, member: Rule | None, duration: bool, each: Rule | None, limits: dict[str, Any]) -> Rule:
     """The rule that a statement makes for the type of its default."""
     if duration:
-        member = Duration(limits.pop("place", False))
+        member = Duration(limits.pop("place", False), limits.pop("share", True))
     if isinstance(default, tuple):
         if each is None and member is None:
             raise InvalidTypeError(f"a Key with a list, as {shown(default)}, says with each= what its members must be")

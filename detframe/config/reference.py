@@ -16,7 +16,8 @@ HEADER = """\
 
 Every key, its default and its meaning, generated from `detframe/config/keys/` by `make docs`.
 `tools/train_net.py --config-file FILE --print-config KEY` shows the same for one key, with the value that a config
-gives it and the file and line that set it. Durations are iterations (`90000`) or epochs (`12ep`).
+gives it and the file and line that set it. Durations are iterations (`90000`), epochs
+(`12ep`) or a share of the training (`0.1`).
 [Keys of your own](own_keys.md) are stated in the same way.
 """
 

@@ -304,13 +304,16 @@ def _steps_of_base(picks: Picks, steps: int) -> None:
     if base is None or base.SOLVER.LR_SCHEDULE != "step":
         return
     whole = parse_duration(base.SOLVER.MAX_ITER, 1, 1)
-    parts = [parse_duration(step, 1, 1) / whole for step in base.SOLVER.STEPS] if whole else []
+    known = base.SOLVER.STEPS if whole else ()
+    parts = [step if isinstance(step, float) else parse_duration(step, 1, 1) / whole for step in known]
     places = tuple(dict.fromkeys(max(1, round(part * steps)) for part in parts if part < 1))  # of few steps, each once
     picks.set("SOLVER.STEPS", places, f"at the same parts of the training as in {picks.wish.base_name}")
 
 
 def _whole(duration: Any, steps: int) -> int:
     """A duration of the base in iterations; epochs, of other data, count as the whole training."""
+    if isinstance(duration, float):  # a share
+        return math.ceil(duration * steps)
     return duration if isinstance(duration, int) else steps
 
 

@@ -38,7 +38,11 @@ _FIXED = {
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, both included; in steps of `step` where it is not 0."""
+    """Numbers from `low` to `high`, both included; in steps of `step` where it is not 0.
+
+    Attributes:
+        unit: of a duration, "it", "ep" or "share"; "" of a number.
+    """
 
     key: str
     low: float
@@ -46,22 +50,38 @@ class Range:
     log: bool = False
     step: float = 0
     whole: bool = False
+    unit: str = ""
 
     def holds(self, value: Any) -> bool:
         """Whether a key's value is one of those that are tried."""
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not self.low <= value <= self.high:
+        number = self.number(value)
+        if number is None or not self.low <= number <= self.high:
             return False
-        steps = (value - self.low) / self.step if self.step else 0.0
+        steps = (number - self.low) / self.step if self.step else 0.0
         return abs(steps - round(steps)) < 1e-6
+
+    def number(self, value: Any) -> float | None:
+        """The number that stands for a key's value; None where it is of another unit."""
+        if not self.unit:
+            plain = isinstance(value, (int, float)) and not isinstance(value, bool)
+            return value if plain else None
+        number, unit = Duration().parts(value, self.key)
+        return number if unit == self.unit or number == 0 else None
+
+    def value(self, number: float) -> Any:
+        """The key's value that a number stands for."""
+        return f"{number:.12g}ep" if self.unit == "ep" else number
 
     def record(self) -> Any:
         """As study.json has it."""
-        return {"low": self.low, "high": self.high, "log": self.log, "step": self.step}
+        unit = {"unit": self.unit} if self.unit not in ("", "it") else {}
+        return {"low": self.low, "high": self.high, "log": self.log, "step": self.step, **unit}
 
     def describe(self) -> str:
         """ "0.0001 to 0.1 (log)"."""
         notes = (["log"] if self.log else []) + ([f"steps of {self.step:g}"] if self.step else [])
-        return f"{self.low:g} to {self.high:g}" + (f" ({', '.join(notes)})" if notes else "")
+        span = f"{self.low:g} to {self.high:g}{' epochs' if self.unit == 'ep' else ''}"
+        return span + (f" ({', '.join(notes)})" if notes else "")
 
 
 @dataclass(frozen=True)
@@ -186,10 +206,14 @@ def _range(key: str, statement: Key, given: Mapping[str, Given], cfg: ConfigNode
     if missing:
         raise InvalidValueError(f"{key}: a range needs low and high; {' and '.join(missing)} is missing")
     low, high = (_bound(key, statement, given[word], word, cfg) for word in ("low", "high"))
+    unit = _unit(key, low[1], high[1])
+    return _checked(key, given, low[0], high[0], unit, whole=rule.whole if isinstance(rule, Number) else unit == "it")
+
+
+def _checked(key: str, given: Mapping[str, Given], low: float, high: float, unit: str, whole: bool) -> Range:
     if not low < high:
         raise InvalidValueError(f"{key}: low must be below high, not {low:g} and {high:g}")
-    whole = isinstance(rule, Duration) or rule.whole
-    step = _step(key, given.get("step", (0, "")), whole)
+    step = _step(key, given.get("step", (0, "")), whole, unit)
     log = _truth(key, given.get("log", (False, "")))
     if log and low <= 0:
         raise InvalidValueError(f"{key}: with log, low must be above 0, not {low:g}")
@@ -197,20 +221,34 @@ def _range(key: str, statement: Key, given: Mapping[str, Given], cfg: ConfigNode
         raise InvalidValueError(f"{key}: log and step exclude each other")
     if step > high - low:
         raise InvalidValueError(f"{key}: step {step:g} is longer than the range from {low:g} to {high:g}")
-    return Range(key, low, high, log, step, whole)
+    return Range(key, low, high, log, step, whole, unit)
 
 
-def _bound(key: str, statement: Key, given: Given, word: str, cfg: ConfigNode) -> float:
+def _bound(key: str, statement: Key, given: Given, word: str, cfg: ConfigNode) -> tuple[float, str]:
+    """A number, and the unit of a duration; "" where any unit would do."""
     value = _value(key, statement, given[0], cfg, f"{key}: {word}")
-    if not isinstance(value, (int, float)):
-        raise InvalidValueError(f"{key}: {word} must be a number of iterations, not {shown(value)}")
-    return value
+    if not isinstance(statement.rule, Duration):
+        return value, ""
+    number, unit = statement.rule.parts(value, key)
+    return number, unit if number else "any"
 
 
-def _step(key: str, given: Given, whole: bool) -> float:
-    value = Number(at_least=0, whole=whole).convert(given[0])
+def _unit(key: str, low: str, high: str) -> str:
+    if low != high and "any" not in (low, high):
+        names = {"it": "iterations", "ep": "epochs", "share": "a share of the training"}
+        raise InvalidValueError(
+            f"{key}: low and high must be in one unit, and low is {names[low]} and high {names[high]}"
+        )
+    return low if low != "any" else high if high != "any" else "it"
+
+
+def _step(key: str, given: Given, whole: bool, unit: str) -> float:
+    raw = given[0]
+    if unit == "ep" and given[1]:  # with its unit, as low and high
+        raw = str(raw.text if isinstance(raw, Written) else raw).strip().removesuffix("ep")
+    value = Number(at_least=0, whole=whole).convert(raw)
     if value is None or not 0 <= value < float("inf") or (given[1] and value == 0):
-        kind = "a whole number" if whole else "a number"
+        kind = 'epochs, as "0.5ep", and' if unit == "ep" else "a whole number" if whole else "a number"
         raise InvalidValueError(f"{key}: step must be {kind} above 0, not {given[0]}")
     return value
 

@@ -156,7 +156,7 @@ class Trials:
 
     def _stored(self, key: str, value: Any) -> Any:
         dimension = self.space[key]
-        return dimension.text(value) if isinstance(dimension, Options) else value
+        return dimension.text(value) if isinstance(dimension, Options) else dimension.number(value)
 
     # ------------------------------------------------------------------ taking and ending
     def take(self) -> Taken | None:
@@ -191,7 +191,7 @@ class Trials:
     def _settings(self, params: Mapping[str, Any]) -> dict[str, Any]:
         out = {}
         for key, dimension in self.space.items():
-            out[key] = dimension.values[params[key]] if isinstance(dimension, Options) else params[key]
+            out[key] = dimension.values[params[key]] if isinstance(dimension, Options) else dimension.value(params[key])
         return out
 
     def end(self, taken: Taken, state: str, reason: str = "", seconds: float = 0.0, value: float | None = None) -> None:

@@ -158,7 +158,10 @@ def test_every_kind_of_key():
         (lambda: Key("a", "A text", above=0), "a Key with the default 'a' has no above"),
         (lambda: Key("a", "A word", choices=("a", "b"), empty=True), "a Key with the default 'a' has no empty"),
         (lambda: Key(True, "A switch", any_value=True), "a Key with the default True has no any_value"),
-        (lambda: Key("2epochs", "How long", duration=True), "the default must be iterations .* not '2epochs'"),
+        (
+            lambda: Key("2epochs", "How long", duration=True),
+            "the default must be a share .*, iterations .* not '2epochs'",
+        ),
         (lambda: Key((1, -2), "When", duration=True), "the default must not be negative, got -2"),
         (lambda: Key(1, " ", above=0), "must say what the key means"),
         (lambda: Key(0, "A number", above=0), "the default must be above 0"),

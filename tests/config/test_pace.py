@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from detframe.config import Pace, get_cfg, given_in_epochs, resolve_durations
+from detframe.config import Pace, get_cfg, given_in_epochs, parse_duration, resolve_durations
 
 DOUBLED = Pace.steady(4).changed(12, 8)  # 48 images, then 8 a step
 
@@ -41,6 +41,40 @@ def test_durations_in_epochs_are_places_among_the_images() -> None:
     assert out.TEST.EVAL_PERIOD == 3
     assert given_in_epochs(cfg) == {"SOLVER.MAX_ITER", "SOLVER.WARMUP_ITERS"}
     assert given_in_epochs(out) == set()
+
+
+def test_shares_are_parts_of_the_training() -> None:
+    cfg = get_cfg()
+    cfg.SOLVER.IMS_PER_BATCH = 10
+    cfg.merge_from_list(["SOLVER.MAX_ITER", "12ep", "SOLVER.STEPS", "0.7,0.9", "SOLVER.WARMUP_ITERS", 0.05])
+    cfg.merge_from_list(["SOLVER.CHECKPOINT_PERIOD", "0.1", "TEST.EVAL_PERIOD", "0.5ep", "SOLVER.IMAGE_PERIOD", 1.0])
+    out = resolve_durations(cfg, 100)
+    assert (out.SOLVER.STEPS, out.SOLVER.WARMUP_ITERS) == ((84, 108), 6)
+    assert (out.SOLVER.CHECKPOINT_PERIOD, out.TEST.EVAL_PERIOD, out.SOLVER.IMAGE_PERIOD) == (12, 5, 120)
+
+
+def test_shares_of_a_run_whose_batch_has_changed_go_by_images() -> None:
+    cfg = get_cfg()
+    cfg.SOLVER.IMS_PER_BATCH = 8
+    cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS, cfg.SOLVER.WARMUP_ITERS = "4ep", (0.25, 0.75), 0.125
+    cfg.TEST.EVAL_PERIOD = 0.25
+    out = resolve_durations(cfg, 24, DOUBLED)
+    assert (out.SOLVER.STEPS, out.SOLVER.WARMUP_ITERS, out.TEST.EVAL_PERIOD) == ((6, 15), 3, 3)  # as 1ep, 3ep, 0.5ep
+    assert given_in_epochs(cfg) == {"SOLVER.MAX_ITER", "SOLVER.WARMUP_ITERS"}
+
+
+@pytest.mark.parametrize(("epochs", "images", "wanted"), [("1.1ep", 10, 11), ("0.7ep", 10, 7), ("0.07ep", 100, 7)])
+def test_epochs_are_the_number_that_is_written(epochs: str, images: int, wanted: int) -> None:
+    cfg = get_cfg()
+    cfg.merge_from_list(["SOLVER.MAX_ITER", epochs, "SOLVER.IMS_PER_BATCH", 1])
+    assert resolve_durations(cfg, images).SOLVER.MAX_ITER == wanted == parse_duration(epochs, images, 1)
+
+
+def test_the_length_of_a_training_is_no_share_of_itself() -> None:
+    with pytest.raises(
+        ValueError, match=r'SOLVER.MAX_ITER must be iterations \(90000\) or epochs \("12ep"\) .*not 0.5'
+    ):
+        get_cfg().merge_from_list(["SOLVER.MAX_ITER", 0.5])
 
 
 @pytest.mark.parametrize("value", [100, "100it"])

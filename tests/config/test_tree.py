@@ -122,7 +122,8 @@ def test_an_int_widens_to_float_in_an_assignment(cfg: ConfigNode):
         ("SOLVER.NESTEROV", "yes", "True or False"),
         ("OUTPUT_DIR", 5, "a string"),
         ("INPUT.MIN_SIZE_TRAIN", True, "a list"),
-        ("SOLVER.MAX_ITER", 1.5, "a whole number"),
+        ("SOLVER.MAX_ITER", 1.5, "iterations"),
+        ("SOLVER.WARMUP_ITERS", 1.5, "a share of the training"),
     ],
 )
 def test_the_wrong_type_is_an_error_with_key_and_both_types(cfg: ConfigNode, key: str, given: object, wanted: str):

@@ -27,7 +27,7 @@ INPUT.MIN_SIZE_TRAIN: [64, [64, 96]]
 """
     assert read_space(written(tmp_path, text), get_cfg()) == {
         "SOLVER.BASE_LR": Range("SOLVER.BASE_LR", 1e-4, 0.1, log=True),
-        "SOLVER.MAX_ITER": Range("SOLVER.MAX_ITER", 100, 300, step=100, whole=True),
+        "SOLVER.MAX_ITER": Range("SOLVER.MAX_ITER", 100, 300, step=100, whole=True, unit="it"),
         "SOLVER.OPTIMIZER": Options("SOLVER.OPTIMIZER", {"SGD": "SGD", "AdamW": "AdamW"}),
         "INPUT.MIN_SIZE_TRAIN": Options("INPUT.MIN_SIZE_TRAIN", {"[64]": (64,), "[64, 96]": (64, 96)}),
     }
@@ -55,7 +55,10 @@ def test_a_dict_is_read_as_a_file_is(tmp_path: Path):
         ("SOLVER.WEIGHT_DECAY: {low: 0, high: 1, log: true}", "with log, low must be above 0, not 0"),
         ("SOLVER.WEIGHT_DECAY: {low: -1, high: 1}", "SOLVER.WEIGHT_DECAY: low must be 0 or more, not -1.0"),
         ("SOLVER.MAX_ITER: {low: 10, high: 30, step: 0.5}", "step must be a whole number above 0, not 0.5"),
-        ("SOLVER.MAX_ITER: {low: 1ep, high: 3ep}", "low must be a number of iterations, not '1ep'"),
+        ("SOLVER.MAX_ITER: {low: 1ep, high: 3000}", "in one unit, and low is epochs and high iterations"),
+        ("SOLVER.WARMUP_ITERS: {low: 0.1, high: 3ep}", "low is a share of the training and high epochs"),
+        ("SOLVER.MAX_ITER: {low: 0.1, high: 0.5}", "low must be iterations (90000) or epochs"),
+        ("SOLVER.MAX_ITER: {low: 1ep, high: 3ep, step: 100it}", 'step must be epochs, as "0.5ep", and above 0'),
         ("SOLVER.OPTIMIZER: {low: 1, high: 2}", "is a string, which has no range; list the values"),
         ("MODEL.FCOS.BOX_QUALITY: [iou, uio]", "MODEL.FCOS.BOX_QUALITY, value 2 must be one of"),
         ("SOLVER.OPTIMIZER: [SGD, SGD]", "SGD is given twice"),
@@ -101,6 +104,22 @@ def test_what_is_no_space(tmp_path: Path):
 )
 def test_which_values_a_range_has(value: object, inside: bool):
     assert Range("SOLVER.MOMENTUM", 0.1, 0.5, step=0.1).holds(value) == inside
+
+
+def test_ranges_of_durations_have_a_unit(tmp_path: Path):
+    text = """
+SOLVER:
+  MAX_ITER: {low: 1ep, high: 3ep, step: 0.5ep}
+  WARMUP_ITERS: {low: 0, high: 0.1}
+  SWA_START: {low: 0, high: 5ep, step: 1}
+"""
+    space = read_space(written(tmp_path, text), get_cfg())
+    epochs, share, swa = space.values()
+    assert epochs == Range("SOLVER.MAX_ITER", 1, 3, step=0.5, unit="ep") and epochs.value(1.5) == "1.5ep"
+    assert [epochs.holds(value) for value in ("2.5ep", "2.6ep", "4ep", 2, 0)] == [True, False, False, False, False]
+    assert share == Range("SOLVER.WARMUP_ITERS", 0, 0.1, unit="share") and share.value(0.05) == 0.05
+    assert [share.holds(value) for value in (0.05, 0, 0.2, 1, "0ep")] == [True, True, False, False, True]
+    assert swa.unit == "ep" and swa.value(0.0) == "0ep" and swa.step == 1
 
 
 def test_a_list_tells_true_from_one():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from detframe.config.bounds import Each, Number
-from detframe.config.entries import Entry, Moment
+from detframe.config.entries import Entry
 from detframe.config.key import CONTINUES, REFUSED, Key, Resume, section
 from detframe.config.keys.common import HOW, IMAGES, LATER_IMAGES, LENGTH, LONGER_SIDE, MEASURES, SIDE, STRENGTH, Whole
 
@@ -74,7 +74,7 @@ INPUT = section(
         "torchvision.transforms.v2 as v2.Name and of Albumentations as albumentations.Name, each with arguments where "
         "needed (docs/augmentation.md); []: resizing, flips and colours as the other keys say", each=Entry()),
     CLOSE_AT=Key(0, "From here on, the entries of TRANSFORMS with `close: true` are left out, which is the default of "
-        "those that mix images; 0: never", like=Moment()),
+        "those that mix images; 0: never", duration=True, place=True),
     MIN_VISIBLE=Key(0.0, "An object of whose box a transform leaves less than this part within the image is removed",
         within=(0, 1)),
     FLIP_PROB=Key(0.5, "Probability of a horizontal flip, which also swaps left and right keypoints", within=(0, 1)),

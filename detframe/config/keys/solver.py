@@ -20,7 +20,7 @@ SOLVER = section(
     ACCUMULATE_STEPS=Key(1, "Split each rank's share into this many passes, to fit memory; the batch stays "
         "IMS_PER_BATCH, and losses are normalised over all of it, for which each part costs one more forward pass, "
         "without gradients", like=BATCH, resume=HOW),
-    MAX_ITER=Key(90000, "Length of the training", duration=True, place=True, resume=Resume(CONTINUES,
+    MAX_ITER=Key(90000, "Length of the training", duration=True, place=True, share=False, resume=Resume(CONTINUES,
         "the run ends there")),
     MAX_MINUTES=Key(0.0, "End the run, final evaluation included, after so many minutes, on whatever machine; "
         "MAX_ITER, STEPS and WARMUP_ITERS then say the shape of the learning rate, which is as long as the time "
