@@ -176,8 +176,9 @@ def check_schedule(cfg: ConfigNode, schedule: Schedule) -> None:
     solver = cfg.SOLVER
     if solver.LR_SCHEDULE not in _OWN:
         return
-    top = round(solver.ONE_CYCLE_RISE * solver.MAX_ITER) if solver.LR_SCHEDULE == "one_cycle" else 0
-    marks = {0, top, solver.WARMUP_ITERS - 1, solver.WARMUP_ITERS, *solver.STEPS, solver.MAX_ITER - 1}
+    top = solver.ONE_CYCLE_RISE * solver.MAX_ITER - 1 if solver.LR_SCHEDULE == "one_cycle" else 0
+    tops = (math.floor(top), math.ceil(top))
+    marks = {0, *tops, solver.WARMUP_ITERS - 1, solver.WARMUP_ITERS, *solver.STEPS, solver.MAX_ITER - 1}
     for iteration in sorted(mark for mark in marks if 0 <= mark < solver.MAX_ITER):
         lr = learning_rate(solver.BASE_LR, schedule, iteration)
         if not is_usable(lr):

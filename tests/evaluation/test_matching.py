@@ -26,9 +26,8 @@ def crowded(seed: int, images: int = 6, classes: int = 2, points: int = 0):
         return np.concatenate([corner, corner + rng.integers(1, 7, (count, 2)) * 20], 1).astype(np.float32)
 
     def keypoints(count):
-        return torch.tensor(
-            rng.uniform(0, 120, (count, points, 3)) * [1, 1, 0] + rng.integers(0, 3, (count, points, 1)) * [0, 0, 1]
-        )
+        seen = rng.integers(0, 3, (count, points, 1)) * (rng.random((count, 1, 1)) < 0.7)  # of some objects, none
+        return torch.tensor(rng.uniform(0, 120, (count, points, 3)) * [1, 1, 0] + seen * [0, 0, 1])
 
     for index in range(images):
         count, detections = (int(v) for v in rng.integers(0, 25, 2))

@@ -148,6 +148,13 @@ def test_crowd_regions_count_neither_way():
     assert point(inside) == (None, None, None)
 
 
+@pytest.mark.parametrize(("top", "accuracy"), [(40, None), (50, None), (51, 0), (60, 0), (99, 0)])
+def test_a_detection_counts_that_lies_in_a_crowd_region_to_less_than_half(top, accuracy):
+    """80 x 100 pixels that reach over the lower side of a region of 100 x 100."""
+    found = one_image([(square(0, 0, 100), 1)], [([0, top, 80, top + 100], 1, 0.9)], iscrowd=[True])
+    assert point(found)[1] == accuracy
+
+
 def test_an_image_without_an_entry_has_its_objects_missed():
     rows = [record(i, [square(0, 0, 20)], [1]) for i in (1, 2)]
     evaluator = TT100KEvaluator(FakeRecords(rows, ["a"]))

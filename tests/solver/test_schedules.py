@@ -7,8 +7,10 @@ import torch
 
 from detframe.config import Pace, get_cfg
 from detframe.config.effects import without_effect
+from detframe.errors import NonFiniteError
 from detframe.registry import LR_SCHEDULES
 from detframe.solver import build_lr_schedule, set_learning_rate
+from detframe.solver.schedules import LARGEST_LR, check_schedule, is_usable, learning_rate
 
 
 def config(**solver):
@@ -150,3 +152,14 @@ def test_steps_and_schedules_of_ones_own_get_iterations():
     pace = Pace.steady(4).changed(12, 8)
     schedule = build_lr_schedule(config(STEPS=(6, 15), MAX_ITER=18, WARMUP_ITERS=0), pace, ("SOLVER.MAX_ITER",))
     assert [schedule(i) for i in (5, 6, 14, 15)] == pytest.approx([1, 0.1, 0.1, 0.01])
+
+
+def test_a_rate_that_is_too_large_at_the_top_of_one_cycle_is_seen_before_it():
+    cfg = config(LR_SCHEDULE="one_cycle", ONE_CYCLE_RISE=0.3, BASE_LR=LARGEST_LR * 1.001)
+    schedule = build_lr_schedule(cfg)
+    too_large = [i for i in range(40) if not is_usable(learning_rate(cfg.SOLVER.BASE_LR, schedule, i))]
+    assert too_large == [11]
+    with pytest.raises(NonFiniteError, match=r"learning rate of step 12 is .* beyond"):
+        check_schedule(cfg, schedule)
+    cfg.SOLVER.BASE_LR = LARGEST_LR * 0.999
+    check_schedule(cfg, build_lr_schedule(cfg))
