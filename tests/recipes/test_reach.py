@@ -266,7 +266,7 @@ def test_very_many_objects_are_sampled_the_same_way_each_time(monkeypatch):
     records = many_records(2000, 50)
     first, second = (reach(config(), records, with_options=False) for _ in range(2))
     assert first.num_objects == 500
-    assert first.total == second.total
+    assert repr(first.total) == repr(second.total)  # NaN, of which there are some, is no equal of its own
     assert first.num_images == 40
 
 
