@@ -36,7 +36,7 @@ from detframe.engine.weights import Weights
 from detframe.errors import ProcessFailedError
 from detframe.parallel.collectives import any_rank, gather_objects, max_over_ranks, rank, world_size
 from detframe.parallel.joining import wrap
-from detframe.parallel.stopping import RunStopped, StopSignals
+from detframe.parallel.stopping import RunStopped, StopSignals, programs_spared
 from detframe.solver import WeightAverage, learning_rate, load_optimizer_state, parameter_names, set_learning_rate
 from detframe.solver.schedules import Schedule
 from detframe.structures import Target
@@ -287,7 +287,8 @@ class Trainer:
         set_learning_rate(self.optimizer, lr)
         self.guard.check_rates(self)
         rng, buffers = rng_state(), self.running.copy()
-        losses = self._forward_backward(*batch)
+        with programs_spared():  # as compilers of the graphs of both passes
+            losses = self._forward_backward(*batch)
         self.scaler.unscale_(self.optimizer)
         step = Step(batch, lr, rng, losses, clip_gradients(self.optimizer, self.settings), buffers, data_seconds)
         if any_rank(~step.is_finite(gradients=not self.scaler.is_enabled()), self.device):

@@ -23,6 +23,7 @@ from detframe.layers import known_of_step
 from detframe.modeling.compile_tools import CompileCache, check_tools, keep_cache
 from detframe.modeling.ground_truth import GroundTruth, with_rows
 from detframe.ops.exportable import is_traced
+from detframe.parallel.stopping import programs_spared
 from detframe.structures import ImageList
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,8 @@ class Graphs:
         begun = time.perf_counter()
         graph: Any = torch.compile(_own_code(name), fullgraph=True, dynamic=dynamic, backend=self.backend)
         try:
-            out = graph(function, args)
+            with programs_spared():
+                out = graph(function, args)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:

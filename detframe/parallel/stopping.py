@@ -211,6 +211,24 @@ def check() -> None:
         _active.check()
 
 
+@contextmanager
+def programs_spared() -> Iterator[None]:
+    """Inside of the `with`, programs that this thread starts do not hear the signals that end a run.
+
+    Ctrl-C and the end of a job reach a whole process group, so also a compiler that works for the step which the run
+    finishes first. The signals are blocked in this thread, which those programs inherit; the run hears them in another.
+    """
+    if _active is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS) if hasattr(signal, "pthread_sigmask") else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def request(signum: int) -> None:
     """Send this process a signal, unless it is stopping already."""
     if _active is None or not _active.received:
