@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import itertools
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,19 @@ from torch import Generator, Tensor
 
 from detframe.config import ConfigNode
 from detframe.contracts.inputs import SIZE_HW, Place, target
+from detframe.contracts.moving import called, moves_along
+from detframe.contracts.ranks import in_two_processes
 from detframe.contracts.results import BrokenContractError, LeftOutError, Test
 from detframe.contracts.words import need, shape_of
-from detframe.data import CatalogEntry, PackedDataset, Records, load_records
+from detframe.data import CatalogEntry, Metadata, PackedDataset, RecordBuilder, Records, join, load_records
 from detframe.data.catalog import find_entry, read_anew, read_catalogs
 from detframe.data.images import image_size
 from detframe.data.transforms.lists import build_step
 from detframe.evaluation import build_evaluator
 from detframe.registry import DATASET_FORMATS, EVALUATORS, TRANSFORMS
 
+# By how many pixels predictions are moved off the objects of each image
+_RIGHT, _FAR, _MIXED = (0.0, 0.0, 0.0), (500.0, 500.0, 500.0), (0.0, 500.0, 0.0)
 FILES = 20  # of each data set, whose sizes are compared with what a format says
 
 
@@ -38,8 +42,9 @@ def tests_of(place: Place) -> list[Test]:
 def _of_transform(place: Place) -> list[Test]:
     return [
         ("it is built", lambda: _transform(place) and None),
-        ("images and targets", lambda: _changes(place, _target())),
-        ("images without objects", lambda: _changes(place, _target(empty=True))),
+        ("images and targets", lambda: _changes(place, _target(place))),
+        ("images without objects", lambda: _changes(place, _target(place, empty=True))),
+        ("what has coordinates moves along", lambda: moves_along(lambda: _transform(place))),
         ("the same seed gives the same", lambda: _repeats(place)),
         ("what came is left as it was", lambda: _leaves_alone(place)),
         ("it travels to workers", lambda: _travels(place)),
@@ -54,27 +59,17 @@ def _image() -> Tensor:
     return torch.randint(0, 256, (3, *SIZE_HW), dtype=torch.uint8, generator=Generator().manual_seed(0))
 
 
-def _target(empty: bool = False) -> Any:
+def _target(place: Place, empty: bool = False) -> Any:
+    """What a transform is given with the image; masks only where it says that it needs them."""
     made = target([] if empty else [[10, 12, 40, 44], [20, 10, 110, 90]], [] if empty else [1, 3], 5)
-    return {"boxes": made["boxes"], "labels": made["labels"]}
-
-
-def _called(transform: Any, image: Tensor, given: Any, seed: int) -> tuple[Tensor, Any]:
-    """What a transform makes of an image; of one that mixes, with the same image as its partners."""
-    generator = Generator().manual_seed(seed)
-    number = getattr(transform, "partners", 0)
-    if number:
-        out = transform.mix(image, given, [(image, given)] * number, generator)
-    else:
-        out = transform(image, given, generator)
-    need(isinstance(out, tuple) and len(out) == 2, f"it must return (image, target), not {shape_of(out)}")
-    return out
+    masks = ("masks",) if getattr(TRANSFORMS.get(place.name), "needs_masks", False) else ()
+    return {key: made[key] for key in ("boxes", "labels", *masks)}
 
 
 def _changes(place: Place, given: Any) -> None:
     transform, image = _transform(place), _image()
     for seed in range(5):
-        out, found = _called(transform, image, given, seed)
+        out, found = called(transform, image, given, seed)
         need(isinstance(out, Tensor) and out.ndim == 3, f"the image must be a tensor (C, H, W), not {shape_of(out)}")
         need(out.dtype == image.dtype, f"the image must stay {image.dtype}, not become {out.dtype}")
         need(len(out) == len(image), f"the image must keep its {len(image)} channels, not have {len(out)}")
@@ -94,17 +89,22 @@ def _repeats(place: Place) -> None:
     for chance in range(6):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(chance)
-            results.append(_called(_transform(place), _image(), _target(), 3))
+            results.append(called(_transform(place), _image(), _target(place), 3))
     (image, first), *others = results
     same = all(torch.equal(image, x) and torch.equal(first["boxes"], y["boxes"]) for x, y in others)
     need(same, "the same seed gave two results: all that is random must be drawn from `generator`")
+    transform = _transform(place)
+    for call in (1, 2, 3):
+        again, found = called(transform, _image(), _target(place), 3)
+        same = torch.equal(image, again) and torch.equal(first["boxes"], found["boxes"])
+        need(same, f"call {call} with the same seed gave something else: nothing may be kept from one call to the next")
 
 
 def _leaves_alone(place: Place) -> None:
-    image, given = _image(), _target()
+    image, given = _image(), _target(place)
     before = copy.deepcopy((image, given))
     for seed in range(5):
-        _called(_transform(place), image, given, seed)
+        called(_transform(place), image, given, seed)
     need(torch.equal(image, before[0]), "it changed the image that it was given: work on a copy (image.clone())")
     same = set(given) == set(before[1]) and all(torch.equal(given[key], before[1][key]) for key in given)
     need(same, "it changed the target that it was given: return a new dict, {**target, ...}")
@@ -124,91 +124,124 @@ def _of_evaluator(place: Place) -> list[Test]:
         ("metrics", lambda: _metrics(place)),
         ("images without objects and detections", lambda: _no_detections(place)),
         ("reset forgets, and an image counts once", lambda: _forgets(place)),
+        ("two processes compute as one", lambda: _on_ranks(place)),
     ]
 
 
-class _Pictures(list[Any]):
+def _pictures() -> Records:
     """Records of some images; the last one shows nothing."""
-
-    def __init__(self) -> None:
-        boxes = [[[10, 12, 40, 44], [20, 10, 110, 90]], [[60, 30, 100, 80]], []]
-        super().__init__(_record(i, rows, [1, 2][: len(rows)]) for i, rows in enumerate(boxes, 1))
-        names = ("dark", "light")
-        self.metadata = SimpleNamespace(
-            name="pictures", class_names=names, category_ids=(1, 2), keypoint_names=(), keypoint_sigmas=()
-        )
-
-
-def _record(number: int, boxes: list[list[int]], labels: list[int]) -> dict[str, Any]:
-    rows = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-    sides = rows[:, 2:] - rows[:, :2]
-    return {
-        "file_name": f"/pictures/{number}.png",
-        "image_id": number,
-        "size_hw": SIZE_HW,
-        "boxes": rows,
-        "labels": torch.tensor(labels, dtype=torch.int64),
-        "iscrowd": torch.zeros(len(rows), dtype=torch.bool),
-        "area": sides[:, 0] * sides[:, 1],
-        "ann_ids": torch.arange(len(rows)) + 10 * number,
-        "segmentations": None,
-        "keypoints": None,
-    }
+    boxes = [[[10, 12, 40, 44], [20, 10, 110, 90]], [[60, 30, 100, 80]], []]
+    builder = RecordBuilder(Metadata("pictures", ("dark", "light"), (1, 2)))
+    for number, rows in enumerate(boxes, 1):
+        builder.add_image(f"/pictures/{number}.png", number, SIZE_HW)
+        for label, box in enumerate(rows, 1):
+            builder.add_object(box, label)
+    return join([builder.build()])
 
 
 def _evaluator(place: Place) -> Any:
-    evaluator = build_evaluator(place.read({"TEST.EVALUATOR": place.name}), _Pictures())
+    evaluator = build_evaluator(place.read({"TEST.EVALUATOR": place.name}), _pictures())
     lacking = [name for name in ("reset", "update", "compute", "table", "diagnosis") if not hasattr(evaluator, name)]
     need(not lacking, f"it has no method {' and no '.join(lacking)}")
     return evaluator
 
 
-def _measured(evaluator: Any, shift: float, kept: int | None = None) -> dict[str, float]:
-    """The metrics of the objects as predictions, moved by some pixels."""
-    for record in _Pictures():
-        rows = slice(kept)
+def _shown(evaluator: Any, shifts: Sequence[float], images: Sequence[int] = (0, 1, 2), kept: int | None = None) -> None:
+    """Hand over the objects of some images as predictions, moved by some pixels in each image."""
+    records = _pictures()
+    for image in images:
+        record, rows = records[image], slice(kept)
         scores = torch.linspace(0.9, 0.8, len(record["labels"]))
-        found = {"boxes": record["boxes"][rows] + shift, "labels": record["labels"][rows], "scores": scores[rows]}
+        found = {"boxes": record["boxes"][rows] + shifts[image], "labels": record["labels"][rows]}
+        found["scores"] = scores[rows]
+        before = copy.deepcopy(found)
         evaluator.update([{"image_id": record["image_id"], "orig_size_hw": record["size_hw"]}], [found])
+        same = set(found) == set(before) and all(torch.equal(found[key], before[key]) for key in before)
+        need(same, "update() changed the predictions that it was given: work on a copy")
+
+
+def _computed(evaluator: Any) -> dict[str, float]:
     metrics = evaluator.compute()
-    right = isinstance(metrics, dict) and all(
-        isinstance(key, str) and isinstance(value, (int, float)) for key, value in metrics.items()
-    )
+    right = isinstance(metrics, dict) and all(isinstance(key, str) and _is_number(x) for key, x in metrics.items())
     need(right and bool(metrics), f"compute() must give a dict of numbers by name, not {metrics!r}")
     return dict(metrics)
+
+
+def _is_number(value: Any) -> bool:
+    """Python's, NumPy's, or a tensor without dimensions, as a run takes them."""
+    return isinstance(value, (int, float, np.number)) or (isinstance(value, Tensor) and value.ndim == 0)
 
 
 def _metrics(place: Place) -> None:
     evaluator = _evaluator(place)
     evaluator.reset()
-    metrics = _measured(evaluator, 0.0)
+    _shown(evaluator, _RIGHT)
+    metrics = _computed(evaluator)
     need(isinstance(evaluator.table(metrics), str), "table(metrics) must give a text for the log")
     said = evaluator.diagnosis()
     need(said is None or isinstance(said, str), f"diagnosis() must give a text or None, not a {type(said).__name__}")
     evaluator.reset()
-    far = _measured(evaluator, 500.0)
-    need(
-        set(far) == set(metrics),
-        "the names of the metrics depend on what is found: a log needs the same ones each time",
-    )
+    _shown(evaluator, _FAR)
+    far = _computed(evaluator)
+    _need_same_names(far, metrics)
     need(_words(far) != _words(metrics), "the metrics of perfect predictions are those of predictions that are far off")
 
 
+def _need_same_names(found: dict[str, float], metrics: dict[str, float]) -> None:
+    need(
+        set(found) == set(metrics),
+        "the names of the metrics depend on what is found: a log needs the same ones each time",
+    )
+
+
 def _no_detections(place: Place) -> None:
-    evaluator = _evaluator(place)
+    evaluator, other = _evaluator(place), _evaluator(place)
     evaluator.reset()
-    _measured(evaluator, 0.0, kept=0)
+    _shown(evaluator, _RIGHT, kept=0)
+    other.reset()
+    _shown(other, _RIGHT)
+    _need_same_names(_computed(evaluator), _computed(other))
 
 
 def _forgets(place: Place) -> None:
     evaluator, other = _evaluator(place), _evaluator(place)
     evaluator.reset()
-    first = _words(_measured(evaluator, 0.0))
-    need(_words(_measured(evaluator, 0.0)) == first, "an image that comes twice, as from two processes, counts twice")
+    _shown(evaluator, _MIXED)
+    first = _words(_computed(evaluator))
+    for images in ((1,), (0, 1, 2)):
+        _shown(evaluator, _MIXED, images)
+        twice = "an image that comes twice, as from two processes, counts twice"
+        need(_words(_computed(evaluator)) == first, twice)
     other.reset()
-    _measured(other, 500.0)
+    _shown(other, _FAR)
     other.reset()
-    need(_words(_measured(other, 0.0)) == first, "reset() does not forget what came before")
+    _shown(other, _MIXED)
+    need(_words(_computed(other)) == first, "reset() does not forget what came before")
+
+
+def _on_ranks(place: Place) -> None:
+    """One process sees the first two images, the other one the last two."""
+    alone = _evaluator(place)
+    alone.reset()
+    _shown(alone, _MIXED)
+    metrics = _words(_computed(alone))
+    waited = (
+        "two processes waited for each other in vain: compute() is called on every one, and must gather on every one"
+    )
+    for rank, words in enumerate(in_two_processes(_on_rank, place, waited)):
+        need(
+            words == metrics,
+            f"process {rank} of two that share the images computes {words}, and one that sees all of them {metrics}: "
+            "gather what all processes have seen (detframe.parallel.collectives.gather_objects), each image once",
+        )
+
+
+def _on_rank(place: Place, rank: int) -> str:
+    place.load()
+    evaluator = _evaluator(place)
+    evaluator.reset()
+    _shown(evaluator, _MIXED, (rank, rank + 1))
+    return _words(_computed(evaluator))
 
 
 def _words(metrics: dict[str, float]) -> str:

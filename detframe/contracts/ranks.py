@@ -1,7 +1,8 @@
-"""Two processes, one of them without objects, must give the gradients that one process with all images has."""
+"""Two processes must give what one gives: gradients, where one of the two has no objects, and what a member counts."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,6 +33,28 @@ def ranks_agree(place: Place) -> None:
         ) from None
     if complaint:
         raise BrokenContractError(complaint)
+
+
+def in_two_processes(what: Callable[[Place, int], Any], place: Place, waited: str) -> list[Any]:
+    """What a function at the top of a module gives for a place and a rank, in each of two processes of a group.
+
+    Args:
+        waited: the complaint where a process waits for the other one in vain.
+
+    Raises:
+        BrokenContractError: one did.
+    """
+    try:
+        found: list[Any] = launch(_gathered, 2, [what, place])
+    except ProcessFailedError as error:
+        raise BrokenContractError(f"{waited}. It says: {error}") from None
+    return found
+
+
+def _gathered(what: Callable[[Place, int], Any], place: Place) -> list[Any]:
+    torch.set_num_threads(1)
+    with process_group("cpu", MINUTES):
+        return gather_objects(what(place, rank()))
 
 
 def _on_rank(place: Place) -> str:

@@ -20,6 +20,7 @@ from detframe.registry import Registry
 from tests.contracts.faults import broken, found
 
 GRADIENT = "a gradient for every parameter"
+ALONG = "what has coordinates moves along"
 EMPTY, READS = "images without objects", "boxes, labels and names"
 BROKEN = [
     # what is built and what comes out
@@ -194,6 +195,77 @@ BROKEN = [
         "image *= 0; return image, target",
         "what came is left as it was",
         "changed the image that it was given",
+    ),
+    (
+        "transform",
+        "return (image * factors).to(image.dtype), target",
+        "return image.flip(-1), target",
+        ALONG,
+        "boxes do not lie where the image shows",
+    ),
+    (
+        "transform",
+        "return (image * factors).to(image.dtype), target",
+        "w = image.shape[-1]; boxes = target['boxes'].clone(); boxes[:, ::2] = w - boxes[:, [2, 0]]; "
+        "return image.flip(-1), {**target, 'boxes': boxes}",
+        ALONG,
+        "masks do not lie in their boxes",
+    ),
+    (
+        "transform",
+        "return (image * factors).to(image.dtype), target",
+        "return image, {**target, 'keypoints': target['keypoints'] + 50}",
+        ALONG,
+        "the keypoint in the middle",
+    ),
+    (
+        "transform",
+        "return (image * factors).to(image.dtype), target",
+        "return image, {**target, 'ignore_boxes': target['ignore_boxes'] + 50}",
+        ALONG,
+        "ignore_boxes do not lie",
+    ),
+    (
+        "transform",
+        "return (image * factors).to(image.dtype), target",
+        "return image, {**target, 'boxes': target['boxes'][:0], 'labels': target['labels'][:0]}",
+        ALONG,
+        "0 boxes but 1 masks",
+    ),
+    (
+        "transform",
+        "return (image * factors).to(image.dtype), target",
+        "self.turn = not getattr(self, 'turn', False); return image // (1 + self.turn), target",
+        "the same seed gives the same",
+        "call 2 with the same seed",
+    ),
+    (
+        "evaluator",
+        "best = prediction",
+        "prediction['scores'] *= 0.5; best = prediction",
+        "metrics",
+        r"update\(\) changed the predictions",
+    ),
+    (
+        "evaluator",
+        "self.counts[image] = ",
+        "self.counts[image, len(self.counts)] = ",
+        "reset forgets, and an image counts once",
+        "comes twice, as from two processes, counts twice",
+    ),
+    (
+        "evaluator",
+        "gather_objects(self.counts)",
+        "[self.counts]",
+        "two processes compute as one",
+        r"process 1 of two .*/recall': 0\.0, .*/recall': 66.*gather what all processes have seen",
+    ),
+    (
+        "evaluator",
+        "recall = 100 * found",
+        "if not detections:\n            return {'none': 0.0}\n        recall = 100 * found",
+        "images without objects and detections",
+        "the names of the metrics depend on what is found",
     ),
     (
         "evaluator",
