@@ -75,7 +75,7 @@ class DataFacts:
         classes, it is a tenth that may be smaller still; classes of a few objects are not looked at.
         """
         counts = np.bincount(self.labels, minlength=len(self.classes) + 1)
-        kept = np.flatnonzero(counts >= min(FEWEST_OF_A_CLASS, counts.max()))
+        kept = np.flatnonzero(counts >= min(FEWEST_OF_A_CLASS, int(counts.max())))
         values = [float(np.quantile(sides[self.labels == label], quantile)) for label in kept]
         return float(np.quantile(values, 0.1, method="lower"))
 
