@@ -70,7 +70,7 @@ def steps_of(epochs: float, images: int, batch: int) -> int:
 def by_epochs(epochs: float, images: int, batch: int, why: str) -> Length:
     """A length of so many epochs, with up to `MOST_EVALUATIONS` evaluations."""
     steps = steps_of(epochs, images, batch)
-    return Length(steps, _every(steps, MOST_EVALUATIONS), f"{epochs:g} epochs of {images} images{why}")
+    return Length(steps, _every(steps, MOST_EVALUATIONS), f"{_epochs(epochs)} of {images} images{why}")
 
 
 def by_minutes(minutes: float, pace: Pace, val_images: int, most_steps: int, most_why: str, note: str = "") -> Length:
@@ -100,6 +100,10 @@ def evaluations_within(seconds: float, evaluation: float) -> int:
     if evaluation <= 0:
         return MOST_EVALUATIONS
     return max(1, min(MOST_EVALUATIONS, int(EVALUATION_SHARE * seconds / evaluation)))
+
+
+def _epochs(number: float) -> str:
+    return f"{number:g} epoch" + ("" if number == 1 else "s")
 
 
 def _every(steps: int, count: int) -> int:
@@ -150,11 +154,11 @@ def _wanted_length(wish: Wish, facts: DataFacts, machine: Machine, batch: int, p
         return by_epochs(epochs, facts.images, batch, f", as {IMAGES_SEEN} images seen, or more, suffice")
     if wish.minutes is None:
         minutes = _default_minutes(machine)
-        why = f"{epochs:g} epochs of {facts.images} {facts.views}, as neither --minutes nor --epochs is given"
+        why = f"{_epochs(epochs)} of {facts.images} {facts.views}, as neither --minutes nor --epochs is given"
         note = " (what a training takes at most that neither --minutes nor --epochs limits)"
         return by_minutes(minutes, pace, facts.val_images, steps_of(epochs, facts.images, batch), why, note)
     most = MOST_EPOCHS * (1 if wish.weights.value else SCRATCH_FACTOR)
-    why = f"{most:g} epochs of {facts.images} {facts.views}: more would overfit, though there were time"
+    why = f"{_epochs(most)} of {facts.images} {facts.views}: more would overfit, though there were time"
     return by_minutes(wish.minutes, pace, facts.val_images, steps_of(most, facts.images, batch), why)
 
 

@@ -56,3 +56,4 @@ def test_epochs():
     assert (length.steps, length.evaluate_every) == (300, 50)
     assert length.reason == "12 epochs of 100 images, as --epochs says"
     assert by_epochs(0.001, 1, 4, "").steps == 1
+    assert by_epochs(1, 100, 4, "").reason == "1 epoch of 100 images"
