@@ -20,6 +20,11 @@ import numpy as np
 TOUCH_PIXELS, TOUCH_PART = 2.0, 0.08
 # Tiles that only touch share no pixel; so that they can be compared, their outermost pixels count on both sides
 _SEAM = 1.0
+# Two parts on either side of a border that no tile looks over, neither of which quite reaches it, are one object where
+# they are alike along it (intersection over union), and together larger than each by so much and no larger than what is
+# usual among so many whole ones of the class, all in areas
+_ALIKE, _ADDED, _USUAL, _ENOUGH = 0.7, 1.35, 1.1, 3
+_EXACT = 1e-3  # pixels; a box that ends on a border to the digit has been clipped there, and goes on behind it
 
 # First row, first column and bool pixels (h, w) of the part of the image that a mask covers; for a row of M
 MaskOf = Callable[[int], tuple[int, int, np.ndarray]]
@@ -28,7 +33,7 @@ MaskOf = Callable[[int], tuple[int, int, np.ndarray]]
 class Pair(NamedTuple):
     """Two detections, of different tiles and of one class, that may show the same object."""
 
-    agreement: float  # intersection over union, where both tiles look
+    agreement: float  # intersection over union, where both tiles look; less 1 for what does not reach into there
     first: int
     second: int
 
@@ -98,6 +103,25 @@ class Found:
         return self.boxes + _outwards(self.bare[self.tile] & (self.gaps < _SEAM))
 
     @cached_property
+    def reaching(self) -> np.ndarray:
+        """The boxes, those that a bare border has cut one pixel over it, wherever before it they end."""
+        over = self.tiles[self.tile] + _outwards(np.ones_like(self.cut))
+        return np.asarray(np.where(self.cut & self.bare[self.tile], over, self.boxes))
+
+    @cached_property
+    def before(self) -> np.ndarray:
+        """bool (M,): cut by bare borders, and it ends before each of them, if but a little."""
+        cut = self.cut & self.bare[self.tile]
+        return np.asarray(cut.any(1) & ~(cut & (self.gaps < _EXACT)).any(1))
+
+    @cached_property
+    def usual_area(self) -> dict[int, float]:
+        """By label, the median of the areas of whole detections, where there are enough of them."""
+        areas = _areas(self.boxes[:, 2:] - self.boxes[:, :2])
+        of_label = {int(label): areas[self.whole & (self.labels == label)] for label in np.unique(self.labels)}
+        return {label: float(np.median(found)) for label, found in of_label.items() if len(found) >= _ENOUGH}
+
+    @cached_property
     def grown_tiles(self) -> np.ndarray:
         """The tiles, one pixel over each bare border."""
         return self.tiles + _outwards(self.bare)
@@ -162,6 +186,7 @@ def find_pairs(found: Found, threshold: float) -> list[Pair]:
     for region, one, other in _neighbours(found):
         pairs += _whole_pairs(found, one[found.whole[one]], other[found.whole[other]], threshold)
         pairs += _cut_pairs(found, region, one, other, threshold)
+        pairs += _parts(found, region, one, other)
     return sorted(pairs, key=lambda pair: (_is_weak(found, pair), -pair.agreement, pair.first, pair.second))
 
 
@@ -187,7 +212,7 @@ def _neighbours(found: Found) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def _within(found: Found, rows: np.ndarray, region: np.ndarray) -> np.ndarray:
-    boxes = found.grown[rows]
+    boxes = found.reaching[rows]
     return np.asarray(rows[(boxes[:, :2] < region[2:]).all(1) & (boxes[:, 2:] > region[:2]).all(1)])
 
 
@@ -199,10 +224,7 @@ def _whole_pairs(found: Found, one: np.ndarray, other: np.ndarray, threshold: fl
 
 
 def _cut_pairs(found: Found, region: np.ndarray, one: np.ndarray, other: np.ndarray, threshold: float) -> list[Pair]:
-    clipped = [
-        np.concatenate([np.maximum(b[:, :2], region[:2]), np.minimum(b[:, 2:], region[2:])], 1)
-        for b in (found.grown[one], found.grown[other])
-    ]
+    clipped = [_clipped(boxes, region) for boxes in (found.grown[one], found.grown[other])]
     shared, first, second = overlaps(*clipped)
     fits = (shared > 0) & (found.labels[one][:, None] == found.labels[other][None])
     fits &= ~(found.whole[one][:, None] & found.whole[other][None])
@@ -216,6 +238,30 @@ def _cut_pairs(found: Found, region: np.ndarray, one: np.ndarray, other: np.ndar
         if agreement >= threshold or _is_swallowed(found, i, j, areas, threshold):
             out.append(Pair(agreement, i, j))
     return out
+
+
+def _parts(found: Found, region: np.ndarray, one: np.ndarray, other: np.ndarray) -> list[Pair]:
+    """Cut ones on either side of a bare border, with a gap between them, that are probably one object; see `_ALIKE`."""
+    gap = overlaps(found.grown[one], found.grown[other])[0] == 0
+    clipped = [_clipped(boxes, region) for boxes in (found.reaching[one], found.reaching[other])]
+    shared, first, second = overlaps(*clipped)
+    alike = ratio(shared, first + second - shared)
+    fits = gap & (alike >= _ALIKE) & (found.labels[one][:, None] == found.labels[other][None])
+    fits &= found.before[one][:, None] & found.before[other][None]
+    out = []
+    for a, b in np.argwhere(fits).tolist():
+        i, j = int(one[a]), int(other[b])
+        boxes = found.boxes[[i, j]]
+        joined = float(_areas(boxes[:, 2:].max(0) - boxes[:, :2].min(0)))
+        larger = float(_areas(boxes[:, 2:] - boxes[:, :2]).max())
+        if _ADDED * larger <= joined <= _USUAL * found.usual_area.get(int(found.labels[i]), 0.0):
+            out.append(Pair(float(alike[a, b]) - 1, i, j))
+    return out
+
+
+def _clipped(boxes: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """Boxes (N, 4) where they lie in a region; beyond it their sides are negative."""
+    return np.concatenate([np.maximum(boxes[:, :2], region[:2]), np.minimum(boxes[:, 2:], region[2:])], 1)
 
 
 def _is_swallowed(found: Found, i: int, j: int, areas: tuple[float, float, float], threshold: float) -> bool:

@@ -252,3 +252,39 @@ def test_many_tiles_take_seconds_and_not_hours():
     merged, _ = merged_world(boxes, labels, tiles, size_hw=size_hw)
     assert len(merged.boxes) == 5000
     assert time.perf_counter() - begun < 60
+
+
+TOUCHING = np.array([[0, 0, 100, 100], [100, 0, 200, 100]])
+USUAL = [[20, 70, 40, 90], [50, 70, 70, 90], [150, 70, 170, 90]]  # whole ones, 20 pixels a side
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "others", "expected"),
+    [
+        ([88, 10, 98.6, 30], [101.2, 11, 109, 30], USUAL, 1),  # parts that end before the border
+        ([88, 10, 98.6, 30], [100.2, 11, 109, 30], USUAL, 1),  # one of them by less than a pixel
+        ([88, 10, 100, 30], [101.8, 11, 109, 30], USUAL, 2),  # one goes on behind it, and the other begins later
+        ([88, 10, 98.6, 30], [101.2, 11, 109, 30], USUAL[:2], 2),  # nobody knows how large they are
+        ([79, 10, 98.6, 30], [101.2, 11, 121, 30], USUAL, 2),  # two whole ones
+        ([79, 10, 98.6, 30], [101.2, 11, 104, 30], USUAL, 2),  # a whole one, and a bit of something
+        ([88, 10, 98.6, 30], [101.2, 19, 109, 39], USUAL, 2),  # beside each other
+        ([88, 10, 97, 30], [101.2, 11, 109, 30], USUAL, 2),  # too far from the border to have been cut by it
+    ],
+)
+def test_parts_that_end_a_little_before_a_border_are_joined_where_they_make_a_usual_object(
+    left, right, others, expected
+):
+    boxes = np.array([left, right, *others], dtype=float)
+    tile = np.array([0, 1, *(int(box[0] >= 100) for box in others)])
+    scores = np.linspace(0.9, 0.5, len(boxes))
+    merged = merge_tiles(boxes, scores, np.ones(len(boxes), int), tile, TOUCHING, (100, 200))
+    assert len(merged.boxes) == len(others) + expected
+    if expected == 1:
+        joined = [min(left[0], right[0]), min(left[1], right[1]), max(left[2], right[2]), max(left[3], right[3])]
+        assert joined in merged.boxes.tolist() and [0, 1] in [part.tolist() for part in merged.parts]
+    upright = merge_tiles(
+        boxes[:, [1, 0, 3, 2]], scores, np.ones(len(boxes), int), tile, TOUCHING[:, [1, 0, 3, 2]], (200, 100)
+    )
+    np.testing.assert_array_equal(upright.boxes[:, [1, 0, 3, 2]], merged.boxes)
+    labels = np.array([1, 2, *[1] * len(others)])
+    assert len(merge_tiles(boxes, scores, labels, tile, TOUCHING, (100, 200)).boxes) == len(others) + 2
