@@ -15,6 +15,7 @@ from detframe.config import ConfigNode
 from detframe.data import Records
 from detframe.data.transforms import build_train_transforms
 from detframe.errors import InvalidValueError
+from detframe.evaluation.alike import canvas_of
 from detframe.evaluation.loop import takes_paste_masks
 from detframe.inference.augmentation import views_of
 from detframe.structures import Prediction
@@ -114,6 +115,7 @@ class FullBatches(nn.Module):
         self.takes_paste_masks = takes_paste_masks(model)
         self.class_agnostic = getattr(model, "class_agnostic", False)
         self.pixel = getattr(model, "pixel", 0.0)
+        self.canvas_hw = canvas_of(model)
 
     def shapes_seen(self, size_hw: SizeHW) -> list[SizeHW]:
         """See `AugmentedModel`."""

@@ -16,6 +16,7 @@ from detframe.arrays.tiles import tile_grid
 from detframe.config import ConfigNode
 from detframe.data.image_files import max_pixels
 from detframe.data.scaled import LARGE_PIXELS
+from detframe.evaluation.alike import canvas_of
 from detframe.evaluation.exported import FileModel
 from detframe.evaluation.loop import takes_paste_masks
 from detframe.evaluation.table import format_metric
@@ -45,6 +46,7 @@ class Watched(nn.Module):
         self.takes_paste_masks = takes_paste_masks(model)
         self.class_agnostic = getattr(model, "class_agnostic", False)
         self.pixel = getattr(model, "pixel", 0.0)
+        self.canvas_hw = canvas_of(model)
         self.pixels, self.seconds, self.failed = 0, 0.0, 0
 
     def forward(self, images: Sequence[Tensor], **how: Any) -> list[Prediction]:

@@ -79,6 +79,12 @@ class FileModel(nn.Module):
         self.class_agnostic = session.card.class_agnostic
         self.pixel = session.card.pixel
 
+    def canvas_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
+        """To what an image of a size is padded."""
+        form = self.session.card.input
+        height, width = size_hw
+        return form.static_hw or (-(-height // form.divisor) * form.divisor, -(-width // form.divisor) * form.divisor)
+
     def shapes_seen(self, size_hw: tuple[int, int]) -> list[tuple[int, int]]:
         """The size in which the network sees an image that is handed in at this size."""
         form = self.session.card.input

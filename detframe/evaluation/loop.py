@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detframe.evaluation.alike import canvas_of, predicted_alike
 from detframe.layers import weights_stay
 from detframe.parallel.collectives import rank
 from detframe.structures import Prediction, Target, rescale_prediction, to_cpu
@@ -34,17 +35,18 @@ def run_evaluation(
 ) -> dict[str, float]:
     """Evaluate a model; every rank calls it with its own shard, which may be empty, and gets the same metrics.
 
-    The model runs in evaluation mode without gradients; both are as before afterwards, whatever happens. Predictions
-    are rescaled from the size of the image tensors to `orig_size_hw` of their targets. A detector leaves masks on their
-    boxes (BoxMasks), so that large images do not take gigabytes.
+    Images go through the model with others of their shape (`predicted_alike`), so that metrics do not depend on the
+    size of batches and the number of ranks. The model runs in evaluation mode without gradients; both are as before
+    afterwards, whatever happens. Predictions are rescaled from the size of the image tensors to `orig_size_hw` of their
+    targets. A detector leaves masks on their boxes (BoxMasks), so that large images do not take gigabytes.
 
     Args:
         model: `model(images)` gives one Prediction per image.
         loader: yields (images, targets); targets need `image_id` and `orig_size_hw`.
         evaluator: has reset(), update(targets, predictions), compute().
         amp_dtype: run under autocast with this dtype; None is plain fp32.
-        on_batch: called with images, targets and predictions (on the CPU) of each batch, all in the coordinates of the
-            image tensors, as pictures need them.
+        on_batch: called with images, targets and predictions (on the CPU) of some images, in their order and all in the
+            coordinates of the image tensors, as pictures need them.
 
     Returns:
         What `evaluator.compute()` gives, as floats of Python: a checkpoint holds them.
@@ -52,8 +54,7 @@ def run_evaluation(
     evaluator.reset()
     progress, predict = _Progress(loader), _with_masks_on_boxes(model)
     with evaluating(model, amp_dtype), weights_stay():
-        for images, targets in loader:
-            predictions = predict(images)
+        for images, targets, predictions in predicted_alike(predict, progress.counted(loader), canvas_of(model)):
             pixel = getattr(model, "pixel", 0.0)
             evaluator.update(targets, to_cpu(_in_original_size(images, targets, predictions, pixel)))
             if on_batch is not None:
@@ -115,9 +116,14 @@ class _Progress:
         self.done_batches = self.done = 0
         self.unit = "images"
 
+    def counted(self, loader: Iterable[Any]) -> Iterator[Any]:
+        """The batches of the loader, whose number says how far it is."""
+        for batch in loader:
+            self.done_batches += 1
+            yield batch
+
     def step(self, count: int, unit: str) -> None:
-        """Count a batch, and perhaps log how far it is."""
-        self.done_batches += 1
+        """Count what has been predicted, and perhaps log how far it is."""
         self.done += count
         self.unit = unit
         now = time.perf_counter()

@@ -112,6 +112,10 @@ class AugmentedModel(nn.Module):
         self.nms_per_view = cfg.TEST.AUG.NMS_PER_VIEW
         self.flip_pairs = [(int(a), int(b)) for a, b in keypoint_flip_pairs]
 
+    def canvas_hw(self, size_hw: SizeHW) -> SizeHW:
+        """What images must have in common to be one batch: in each view others are padded otherwise."""
+        return size_hw
+
     def shapes_seen(self, size_hw: SizeHW) -> list[SizeHW]:
         """The sizes in which the network sees an image of this size."""
         return [view.size(size_hw) for view in self.views]

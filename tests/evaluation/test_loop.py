@@ -49,6 +49,36 @@ def test_predictions_come_back_in_original_coordinates():
     assert metrics["bbox/AP"] == pytest.approx(100)
 
 
+class Padding(Perfect):
+    """Says how far the batch is padded beyond the image by the score of its detections."""
+
+    def canvas_hw(self, size_hw):
+        return tuple(-(-side // 32) * 32 for side in size_hw)
+
+    def forward(self, images):
+        found = super().forward(images)
+        height, width = self.canvas_hw([max(image.shape[axis] for image in images) for axis in (-2, -1)])
+        for image, one in zip(images, found, strict=True):
+            one["scores"] = torch.full_like(one["scores"], image.shape[-2] * image.shape[-1] / (height * width))
+        return found
+
+
+def test_what_an_image_sees_does_not_depend_on_the_size_of_batches():
+    records = random_records(num_images=40)
+    for place, row in enumerate(records.rows):
+        row["size_hw"] = (200 + 64 * (place % 3), 300 + 40 * (place % 5))
+    found, wanted = [], [row["image_id"] for row in records]
+    for size in (1, 3, 8):
+        model, got = Padding(records, 1.0), []
+        evaluator = COCOEvaluator(records)
+        run_evaluation(model, batches(records, 1.0, size), evaluator, on_batch=lambda *of, got=got: got.append(of))
+        assert [target["image_id"] for _, targets, _ in got for target in targets] == wanted
+        assert size == 1 or len(model.seen) < len(wanted)  # several together, where they are alike
+        found.append([one["scores"].tolist() for *_, of_batch in got for one in of_batch])
+    assert found[0] == found[1] == found[2]
+    assert len({scores[0] for scores in found[0] if scores}) > 3
+
+
 def test_pictures_get_the_coordinates_of_the_tensors():
     records = random_records()
     got = []
