@@ -26,8 +26,9 @@ def canvas_of(model: nn.Module) -> Callable[[SizeHW], Hashable]:
     """To what a model pads an image of a size (height, width) when it is alone: what `canvas_hw` of it says, else its
     preprocessor. Of a model that says nothing, batches stay as they come."""
     own: Any = getattr(model, "canvas_hw", None)
-    if own is None and hasattr(model, "preprocessor"):
-        own = model.preprocessor.canvases.canvas
+    preprocessor: Any = getattr(model, "preprocessor", None)
+    if own is None and preprocessor is not None:
+        own = preprocessor.canvases.canvas
     return own if own is not None else lambda size_hw: None
 
 

@@ -144,11 +144,18 @@ def most_suitable(suits_of: Callable[[slice], Tensor], length: int, gt_valid: Te
     suits, anchor = [], []
     for start in range(0, length, step):
         values, index = first_of_largest(suits_of(slice(start, min(start + step, length))), count)
-        suits.append(values)
+        suits.append(values.contiguous())  # a part of what was sorted would keep all of it
         anchor.append(index + start)
+        if len(suits) == BLOCK:  # as many for any number of objects
+            suits, anchor = ([part] for part in _best(suits, anchor, count))
+    values, index = _best(suits, anchor, count)
+    return Wanted(index, values.masked_fill(~gt_valid[..., None], -math.inf))
+
+
+def _best(suits: list[Tensor], anchor: list[Tensor], count: int) -> tuple[Tensor, Tensor]:
+    """The `count` that suit most of several parts, and their anchors."""
     values, place = first_of_largest(torch.cat(suits, -1), count)
-    values = values.masked_fill(~gt_valid[..., None], -math.inf)
-    return Wanted(torch.cat(anchor, -1).gather(-1, place), values)
+    return values.contiguous(), torch.cat(anchor, -1).gather(-1, place)
 
 
 def owners(wanted: Wanted, num_anchors: int) -> tuple[Tensor, Tensor]:

@@ -257,7 +257,9 @@ class _Overlaps:
 
 
 def _best_of_a_box(overlaps: _Overlaps, num_chunks: int) -> Tensor:
-    per_gt = torch.stack([overlaps.of(i).amax(-1) for i in range(num_chunks)]).amax(0)
+    per_gt = overlaps.of(0).amax(-1)
+    for i in range(1, num_chunks):  # a list of these, between chunks that come and go, would scatter the memory
+        per_gt = torch.maximum(per_gt, overlaps.of(i).amax(-1))
     per_gt = per_gt.masked_fill(per_gt <= 0, torch.inf)[..., None]
     return torch.cat([(overlaps.of(i) == per_gt).any(1) for i in range(num_chunks)], -1)
 

@@ -8,14 +8,16 @@ import statistics
 import pytest
 import torch
 
-from detframe.ops import Matching
+from detframe.ops import Matching, assigning
 from detframe.ops.assigning import (
+    BLOCK,
     Assigner,
     assign_by_distance,
     assign_by_fields,
     assign_by_statistics,
     field_divergence,
     first_of_largest,
+    most_suitable,
     normalized_wasserstein,
     scaled,
     wasserstein_squared,
@@ -311,3 +313,21 @@ def test_no_value_decides_a_shape(kind):
     matches = rule(kind)(gt, valid, levels, usable=usable)
     assert [tuple(t.shape) for t in matches] == [(3, len(usable[0]))] * 3
     assert [t.dtype for t in matches] == [torch.int64, torch.int8, torch.float32]
+
+
+def test_what_is_kept_of_the_parts_does_not_grow_with_their_number(monkeypatch):
+    kept = []
+
+    def best(suits, anchor, count, own=assigning._best):
+        kept.append(
+            [(part.untyped_storage().nbytes(), part.numel() * part.element_size()) for part in (*suits, *anchor)]
+        )
+        return own(suits, anchor, count)
+
+    monkeypatch.setattr(assigning, "CACHE_PAIRS", 64 * 256)
+    monkeypatch.setattr(assigning, "_best", best)
+    suits = torch.rand(1, 60, 64 * 1000, generator=torch.Generator().manual_seed(0))
+    wanted = most_suitable(lambda rows: suits[..., rows], suits.shape[-1], torch.ones(1, 60, dtype=torch.bool), 2)
+    assert wanted.suits.equal(suits.topk(2).values) and wanted.anchor.equal(suits.topk(2).indices)
+    assert len(kept) > 2 and all(len(parts) <= 2 * BLOCK for parts in kept)
+    assert all(stored <= shown for parts in kept for stored, shown in parts)  # no part of something larger
