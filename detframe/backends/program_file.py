@@ -6,6 +6,7 @@ import io
 import logging
 import pickle
 import threading
+import typing
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from detframe.backends.session import NEEDED, Session, card_of, first_line, impo
 from detframe.errors import InvalidValueError
 
 CARD_FILE = f"{KEY}.json"  # among the extra files of the archive
+_FINDING = threading.Lock()  # one load at a time finds type hints in its own way
 
 
 class ProgramSession(Session):
@@ -37,7 +39,7 @@ class ProgramSession(Session):
         _check_archive(path, torch)
         extra = {CARD_FILE: ""}
         try:
-            with _quiet():
+            with _quiet(), _hints_kept():
                 program = torch.export.load(str(path), extra_files=extra)
         except Exception as error:  # the readers of the parts let through whatever they run into
             raise _refused(path, error, torch.__version__) from None
@@ -136,6 +138,26 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         log.disabled = before
+
+
+@contextmanager
+def _hints_kept() -> Iterator[None]:
+    """Type hints of a class are found once: torch.export asks for them anew for each of the values in a program."""
+    known: dict[Any, tuple[dict[str, Any], Any]] = {}
+
+    def hints(thing: Any, *args: Any, **named: Any) -> dict[str, Any]:
+        key = (thing, *map(id, args), *((name, id(value)) for name, value in named.items()))
+        if key not in known:
+            known[key] = find(thing, *args, **named), (args, named)  # held, so that their ids stay theirs
+        return dict(known[key][0])
+
+    with _FINDING:
+        find = typing.get_type_hints
+        typing.get_type_hints = hints  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            typing.get_type_hints = find
 
 
 def _least_plane(program: Any) -> tuple[int, int]:
