@@ -19,7 +19,7 @@ from detframe.errors import InvalidValueError
 from detframe.modeling import GeneralizedRCNN
 from detframe.modeling.detector import check_maps
 from detframe.modeling.proposals import Proposals
-from detframe.registry import BACKBONES, LOSSES, MASK_HEADS, RPN_HEADS
+from detframe.registry import BACKBONES, LOSSES, MASK_HEADS, ROI_HEADS, RPN_HEADS
 from detframe.structures import Prediction
 
 STEPS, RATE = 30, 2e-3  # enough to begin to overfit two images
@@ -65,6 +65,21 @@ def _maps(place: Place) -> None:
         for name, stride in backbone.strides.items():
             wanted = (number, backbone.out_channels, size[0] // stride, size[1] // stride)
             need_shape(f"the map {name!r} of images {(number, *size)}", maps[name], wanted, torch.float32)
+        _need_own_maps(backbone, shown, maps)
+
+
+def _need_own_maps(backbone: nn.Module, shown: Tensor, maps: Mapping[str, Tensor]) -> None:
+    """Raises BrokenContractError where the maps of the first image are others without the other images."""
+    with torch.no_grad():
+        again, alone = backbone(shown), backbone(shown[:1])
+    if any(not torch.equal(maps[name], again[name]) for name in maps):
+        return  # drawn by chance, which has a test of its own
+    for name, value in maps.items():
+        apart = float((value[:1] - alone[name]).abs().max())
+        need(
+            apart <= 1e-3 * float(value.abs().max()) + 1e-6,
+            f"the map {name!r} of an image depends on the other images of its batch: in evaluation each is seen alone",
+        )
 
 
 def _proposals(place: Place) -> None:
@@ -161,7 +176,7 @@ def _losses(place: Place) -> None:
 
 def _losses_of(model: GeneralizedRCNN, place: Place, targets: Sequence[Any]) -> dict[str, Tensor]:
     """The losses of a training pass, after a look at them."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _arguments_kept(place, model):
         torch.manual_seed(0)
         losses: Any = model.train()(images(place.cfg(), len(targets)), targets)
     need(isinstance(losses, dict) and bool(losses), f"training must give a dict of losses, not {losses!r}")
@@ -172,6 +187,42 @@ def _losses_of(model: GeneralizedRCNN, place: Place, targets: Sequence[Any]) -> 
         where = f"with {objects} objects" if objects else "for images without objects"
         need(math.isfinite(loss.item()), f"{name} is {loss.item()} {where}")
     return dict(losses)
+
+
+@contextmanager
+def _arguments_kept(place: Place, model: GeneralizedRCNN) -> Iterator[None]:
+    """Inside the `with`, a head that changes what it is given raises BrokenContractError."""
+    if place.registry not in (RPN_HEADS.name, ROI_HEADS.name):
+        yield
+        return
+    kept: list[dict[str, Tensor]] = []
+
+    def before(_module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        kept.append({name: x.detach().clone() for name, x in _held(given, named).items()})
+
+    def after(_module: nn.Module, given: tuple[Any, ...], named: dict[str, Any], _out: Any) -> None:
+        new = _held(given, named)
+        changed = [name for name, old in kept.pop().items() if name not in new or not torch.equal(old, new[name])]
+        need(not changed, f"forward changed {listed(changed)} that it was given: work on a copy (x = x * 2)")
+
+    part = place.part(model)
+    handles = [part.register_forward_pre_hook(before, with_kwargs=True)]
+    handles.append(part.register_forward_hook(after, with_kwargs=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _held(given: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors in the arguments of a head, one level deep: of classes their attributes, of dicts their values."""
+    out: dict[str, Tensor] = {}
+    for value in (*given, *named.values()):
+        parts = value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
+        kind = "maps" if isinstance(value, Mapping) else type(value).__name__
+        out |= {f"{kind}.{name}": x for name, x in parts.items() if isinstance(x, Tensor)}
+    return out
 
 
 def _gradients(place: Place, targets: Sequence[Any]) -> None:

@@ -15,6 +15,7 @@ import torch
 from detframe.arrays.tiles import tile_grid
 from detframe.config import ConfigNode, get_cfg
 from detframe.data import Records, TiledRecords, load_records, tiled
+from detframe.data.cutting import reach_beyond
 from detframe.data.loader import make_target
 from detframe.data.reading import read_image
 from detframe.structures.lazy_masks import draw, encode
@@ -296,3 +297,16 @@ def test_images_of_thousands_of_tiles_and_objects_are_cut_in_a_moment(tmp_path: 
     assert len(tiles) == 43 * 43
     assert tiles.num_objects.sum() >= 4000
     assert len({int(i) for r in tiles.select(range(300)) for i in r["ann_ids"]}) > 500
+
+
+def test_an_object_reaches_over_the_borders_that_cut_it():
+    """A tile in the middle of an image: each side of an object is that of what the tile shows, or its own where cut."""
+    tile = (100, 50, 160, 90)
+    boxes = np.array(
+        [[110, 60, 120, 70], [90, 60, 120, 70], [110, 40, 120, 70], [110, 60, 200, 70], [110, 60, 120, 99]]
+    )
+    inside = np.clip(boxes - [100, 50, 100, 50], 0, [60, 40, 60, 40])
+    whole = boxes - [100, 50, 100, 50]
+    assert np.array_equal(reach_beyond(inside, boxes, tile), whole)
+    smaller = inside + [[2, 2, -2, -2]] * 5  # as of what is left of masks: no side lies at a border
+    assert np.array_equal(reach_beyond(smaller, boxes, tile), smaller)
