@@ -16,6 +16,7 @@ from detframe.recipes.flips import horizontal, vertical
 from detframe.recipes.geometry import anchors, canonical_size, input_size
 from detframe.recipes.machine import GIGABYTE, Machine
 from detframe.recipes.wish import SIZES, TASKS, Choice, Picks, Wish
+from detframe.texts import counted
 
 
 # ------------------------------------------------------------------------------------------------- the numbers
@@ -85,6 +86,7 @@ def choose(facts: DataFacts, machine: Machine, wish: Wish, pace: Pace | None = N
     """
     check_task(facts, wish.task)
     picks = Picks(wish)
+    _channels(picks, facts)
     if wish.base is None:
         size = size_of(machine, wish.model)
         _model(picks, facts, machine, size)
@@ -145,7 +147,18 @@ def _model(picks: Picks, facts: DataFacts, machine: Machine, size: Size) -> None
     if size.pyramid_norm:
         picks.set("MODEL.FPN.NORM", size.pyramid_norm, "the pyramid starts at random, and batches are small")
     _norms(picks, str(body), machine, size.batch)
+    if facts.channels is not None and picks.get("MODEL.WEIGHTS"):
+        why = "the first convolution is made of ImageNet's filters for colours, and has to learn these channels"
+        picks.set("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0, why)
     _task(picks, size.branch)
+
+
+def _channels(picks: Picks, facts: DataFacts) -> None:
+    found = facts.channels
+    if found is not None:
+        why = f"measured over the pixels of {counted(found.images, 'training image')}"
+        picks.set("INPUT.PIXEL_MEAN", found.mean, why)
+        picks.set("INPUT.PIXEL_STD", found.deviation, why)
 
 
 def _norms(picks: Picks, body: str, machine: Machine, batch: int) -> None:

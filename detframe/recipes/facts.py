@@ -7,11 +7,24 @@ from typing import Any
 
 import numpy as np
 
+from detframe.arrays.pixels import PixelForm
+from detframe.data.screen.channels import measured
+from detframe.data.screen.pictures import look_at
 from detframe.errors import InvalidValueError
 from detframe.recipes.wish import Choice
 
 FEWEST_OF_A_CLASS = 10  # objects; sizes of fewer say little
 MOST_OBJECTS = 200_000  # that are looked at, evenly spaced; quantiles need no more
+MOST_DECODED = 300  # images whose pixels are measured, evenly spaced
+
+
+@dataclass(frozen=True)
+class ChannelFacts:
+    """Mean and standard deviation of each channel over the pixels of some training images."""
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    images: int
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,7 @@ class DataFacts:
         keypoints: names of the keypoints; empty where there are none.
         missing: images of the training set that the labels name and that do not exist.
         unusable: images of both sets that exist, and cannot be read or are not those that were annotated.
+        channels: what was measured of the pixels, where they are no 8-bit colours.
         views: what "images" are here: "images", or "tiles" of them.
         cut: the choice of tiles, where they were not asked for.
     """
@@ -50,6 +64,7 @@ class DataFacts:
     mirrored_keypoints: bool = False
     missing: int = 0
     unusable: int = 0
+    channels: ChannelFacts | None = None
     views: str = "images"
     cut: Choice | None = None
 
@@ -132,3 +147,19 @@ def data_facts(train: Any, val: Any, missing: int = 0, unusable: int = 0) -> Dat
         missing=missing,
         unusable=unusable,
     )
+
+
+def channel_facts(train: Any, form: PixelForm) -> ChannelFacts | None:
+    """What the pixels of training images are; None of 8-bit colours, for which weights know it.
+
+    Args:
+        form: what the training reads images as.
+    """
+    if not form.as_stored:
+        return None
+    step = max(1, -(-len(train) // MOST_DECODED))
+    pictures = look_at([train.file_name(i) for i in range(0, len(train), step)], True, tiles=True, form=form).values()
+    found = measured(pictures)
+    if found is None:
+        return None  # none can be read, which the training says
+    return ChannelFacts(tuple(found[0]), tuple(found[1]), sum(picture.moments is not None for picture in pictures))

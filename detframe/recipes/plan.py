@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from detframe.arrays.pixels import PixelForm
 from detframe.config import (
     ConfigNode,
     find_config,
@@ -32,7 +33,7 @@ from detframe.errors import InvalidValueError, MissingFileError, UnknownNameErro
 from detframe.model_zoo import list_configs, short_names
 from detframe.recipes.budget import TOO_SHORT, Pace
 from detframe.recipes.choices import check_task, choose, size_of
-from detframe.recipes.facts import DataFacts, data_facts
+from detframe.recipes.facts import DataFacts, channel_facts, data_facts
 from detframe.recipes.machine import Machine, this_machine
 from detframe.recipes.text import recipe_text
 from detframe.recipes.tiles import facts_seen
@@ -146,10 +147,13 @@ def make_plan(request: Request, measured: Measure = measure) -> Plan:
     data = read_folder(request.path, request.format, request.classes, val=request.val_data, needs=needs)
     sets = data.all_records()
     train, val = sets["train"], sets["val"]
-    unusable = _tell_data(request.path, data, sets)
+    form = PixelForm.of((base if base is not None else get_cfg()).changed(overrides.items()))
+    unusable = _tell_data(request.path, data, sets, form)
     facts = data_facts(train, val, len(train.missing), unusable)
     logger.info("  %s", _counted(facts))
     check_task(facts, request.task)  # before weights are fetched
+    if base is None or base.source("INPUT.PIXEL_MEAN") == "the default":
+        facts = replace(facts, channels=channel_facts(train, form))
     machine = this_machine(str(overrides.get("MODEL.DEVICE", "auto")), request.ranks)
     wish = _wish(request, base, base_name, overrides, machine)
     if not wish.weights.value:
@@ -316,7 +320,7 @@ def _counted(facts: DataFacts) -> str:
     return f"{images}; {counted(facts.num_objects, 'object')} of {classes}"
 
 
-def _tell_data(path: str, data: FolderData, sets: Mapping[str, Any]) -> int:
+def _tell_data(path: str, data: FolderData, sets: Mapping[str, Any], form: PixelForm) -> int:
     """The data screen in short: by the headers of the images, without what nobody need do anything about.
 
     Returns:
@@ -325,7 +329,7 @@ def _tell_data(path: str, data: FolderData, sets: Mapping[str, Any]) -> int:
     Raises:
         ValueError: none of the training images can be used.
     """
-    screened = examine(sets, data.listing, decode=False, findings=data.findings)
+    screened = examine(sets, data.listing, decode=False, findings=data.findings, form=form)
     for finding in data.findings:
         if finding.severity == NOTE:
             logger.info("  %s", finding.line())

@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 
 import detframe
+from detframe.arrays.pixels import PixelForm
 from detframe.config import read_config
 from detframe.data import load_records
+from detframe.data.images import load_pixels
 from detframe.errors import InUseError, InvalidValueError, MissingFileError, UnknownNameError, UserError
 from detframe.recipes.budget import Pace
 from detframe.recipes.plan import Request, make_plan, output_folder
 from detframe.recipes.trial import DoesNotFit
 from detframe.recipes.writing import write, write_catalog, written
+from tests.data.channel_sets import channel_set
 from tests.recipes.conftest import make_squares
 
 TINY = [
@@ -348,3 +351,29 @@ def test_images_of_the_test_split_are_no_leftovers(squares: Path, caplog: pytest
     (squares / "data.yaml").write_text((squares / "data.yaml").read_text() + "test: test/images\n")
     plan("squares")
     assert "in no split" not in caplog.text
+
+
+# ---------------------------------------------------------------- images of other channels
+def test_mean_and_deviation_of_other_channels_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    channel_set(Path("bands"), ".tif", 4, "uint16", 6)
+    four = [*TINY, "INPUT.CHANNELS", 4]
+    cfg = read_config(write(plan("bands", epochs=1, overrides=four)))
+    train = load_records(cfg.DATASETS.TRAIN, cfg.DATASETS.CATALOG)
+    pixels = np.concatenate([load_pixels(train.file_name(i), form=PixelForm.of(cfg)) for i in range(len(train))])
+    assert cfg.INPUT.PIXEL_MEAN == pytest.approx(pixels.mean((0, 1), dtype=float), rel=1e-3)
+    assert cfg.INPUT.PIXEL_STD == pytest.approx(pixels.std((0, 1), dtype=float), rel=1e-3)
+    reasons = {choice.key: choice.reason for choice in plan("bands", epochs=1, overrides=four).choices}
+    assert reasons["INPUT.PIXEL_MEAN"] == f"measured over the pixels of {len(train)} training images"
+    given = plan("bands", epochs=1, overrides=[*four, "INPUT.PIXEL_MEAN", "1,2,3,4"])
+    assert {c.key: c.value for c in given.choices}["INPUT.PIXEL_MEAN"] == (1.0, 2.0, 3.0, 4.0)
+
+
+def test_a_config_that_has_a_mean_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    channel_set(Path("bands"), ".npy", 3, "uint16", 6)
+    Path("own.yaml").write_text("INPUT: {DEPTH: file, PIXEL_MEAN: [1, 2, 3], PIXEL_STD: [4, 5, 6]}\n", encoding="utf-8")
+    keys = {choice.key for choice in plan("bands", model="own.yaml", epochs=1, overrides=TINY).choices}
+    assert "INPUT.PIXEL_MEAN" not in keys
+    keys = {choice.key for choice in plan("bands", epochs=1, overrides=[*TINY, "INPUT.DEPTH", "file"]).choices}
+    assert {"INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD"} <= keys
