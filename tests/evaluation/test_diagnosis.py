@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from detframe.evaluation import COCOEvaluator
 from tests.evaluation.fakes import FakeRecords, noisy_predictions, prediction, random_records, record, targets_of
@@ -40,6 +41,11 @@ def to_xywh(p):
     return {**p, "boxes": boxes}
 
 
+def to_cxcywh(p):
+    low, high = p["boxes"][:, :2], p["boxes"][:, 2:]
+    return {**p, "boxes": torch.cat([(low + high) / 2, high - low], 1)}
+
+
 def to_unit(p):
     return {**p, "boxes": p["boxes"] / p["boxes"].new_tensor([300, 200, 300, 200])}
 
@@ -65,6 +71,7 @@ def test_permuted_classes():
         (scaled(0.3), "multiplied by 3.3"),
         (to_xywh, "x, y, width, height"),
         (to_unit, "image's width and height"),
+        (to_cxcywh, "read as centre x, centre y, width, height"),
         (lambda p: {**p, "boxes": p["boxes"][:, [1, 0, 3, 2]]}, "x and y exchanged"),
     ],
 )
