@@ -72,8 +72,8 @@ class ExportReport:
             if counts:
                 worst = counts[0]
                 out.append(
-                    f"{check.name}: {counted(len(counts), 'detection')} of {check.pytorch} "
-                    f"{'differs' if len(counts) == 1 else 'differ'}, most in {worst.image}: {worst.what} "
+                    f"{check.name}: {counted(len(counts), 'difference')} between {check.pytorch} detections of PyTorch "
+                    f"and {check.file} of the file, the largest in {worst.image}: {worst.what} "
                     f"({worst.size:.4g}; tolerance {self.tolerance.near:g})"
                 )
         for key, (pytorch, file) in self.metrics.items():
