@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.browser import Browser, browser, find_chromium
 
@@ -240,24 +241,39 @@ def test_search_finds_a_page(chromium: Browser, site: Path):
         assert chromium.errors == []
 
 
+def run_workflow(clone: Path, ref: str) -> None:
+    """What .github/workflows/site.yml runs for a ref, in a clone; without its installation."""
+    (job,) = yaml.safe_load((ROOT / ".github/workflows/site.yml").read_text(encoding="utf-8"))["jobs"].values()
+    of_ref = {"github.ref == 'refs/heads/main'": ref == "refs/heads/main"}
+    of_ref["startsWith(github.ref, 'refs/tags/v')"] = ref.startswith("refs/tags/v")
+    environment = {**os.environ, "SITE_URL": "https://example.org/detframe/", "GITHUB_REF_NAME": ref.split("/")[-1]}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    for step in job["steps"]:
+        if "run" in step and "pip install" not in step["run"] and ("if" not in step or of_ref[step["if"]]):
+            command = ["bash", "-e", "-c", step["run"]]
+            ended = subprocess.run(command, cwd=clone, capture_output=True, text=True, env=environment)
+            assert ended.returncode == 0, ended.stderr
+
+
 def test_versions_can_be_chosen(chromium: Browser, tmp_path: Path):
-    """As .github/workflows/site.yml deploys them, into a clone."""
-    clone = tmp_path / "clone"
-    git = ["git", "-C", str(clone), "-c", "user.name=detframe", "-c", "user.email=detframe@localhost"]
-    subprocess.run(["git", "clone", "-q", "--shared", str(ROOT), str(clone)], check=True)
-    for setting in ("user.name", "user.email"):
-        subprocess.run([*git, "config", setting, "detframe"], check=True)
-    for version in (["main"], ["1.0", "latest"]):
-        command = [str(Path(sys.executable).parent / "mike"), "deploy", *version]
-        environment = {**os.environ, "SITE_URL": "https://example.org/detframe/"}
-        deployed = subprocess.run(command, cwd=clone, capture_output=True, text=True, env=environment)
-        assert deployed.returncode == 0, deployed.stderr
-    subprocess.run([*git, "checkout", "-q", "gh-pages"], check=True)
-    missing = (clone / "main" / "404.html").read_text(encoding="utf-8")  # it is shown at any address
+    """As .github/workflows/site.yml deploys them: first of main, then of a release."""
+    remote, pages = tmp_path / "remote.git", tmp_path / "pages"
+    git = ["git", "-c", "advice.detachedHead=false"]
+    subprocess.run([*git, "clone", "-q", "--bare", "--shared", str(ROOT), str(remote)], check=True)
+    for ref in ("refs/heads/main", "refs/tags/v1.0"):
+        clone = tmp_path / ref.replace("/", "_") / "clone"
+        subprocess.run([*git, "clone", "-q", str(remote), str(clone)], check=True)
+        run_workflow(clone, ref)
+        shutil.rmtree(pages, ignore_errors=True)
+        subprocess.run([*git, "clone", "-q", "--branch", "gh-pages", str(remote), str(pages)], check=True)
+        newest = "main" if ref == "refs/heads/main" else "latest"
+        assert f"{newest}/" in (pages / "index.html").read_text(encoding="utf-8"), "where the root leads"
+        assert (pages / "404.html").read_bytes() == (pages / newest / "404.html").read_bytes()
+    missing = (pages / "main" / "404.html").read_text(encoding="utf-8")  # it is shown at any address
     addresses = re.findall(r'(?:href|src)="([^"#]+)"', missing)
     assert "/detframe/main/index.html" in addresses
     assert all(re.match(r"/detframe/main/|https?://|data:", address) for address in addresses)
-    with served(clone) as address:
+    with served(pages) as address:
         chromium.open(address + "latest/index.html")
         chromium.wait("document.querySelectorAll('.md-version__link').length === 2")
         assert chromium.errors == []
