@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, overload
 
-from detframe.errors import InvalidTypeError, InvalidValueError, UnknownNameError
+from detframe.errors import InvalidTypeError, InvalidValueError, UnknownNameError, listed
 
 T = TypeVar("T")
+_FILES = 3  # that are shown of those that members are in
 _MOST, _FEW = 120, 20  # known names, of which all are shown; and those that are shown where there are more
 
 
@@ -97,15 +99,22 @@ class Registry:
         return obj
 
     def get(self, name: str) -> Any:
-        """The object called `name`. Raises KeyError that lists the nearest names."""
+        """The object called `name`. Raises KeyError that lists the nearest names, and where it was looked for."""
         key = self._key(name)
         if key is None:
             found = nearest_sentence(name, list(self._members))
             raise UnknownNameError(
                 f"{self.name} has no {name!r} (chosen by {self.chosen_by}); {found} "
-                f"A module of your own must be named in CUSTOM_IMPORTS to be found."
+                "A module of your own must be named in CUSTOM_IMPORTS to be found; "
+                f"what was imported is {self._places()}."
             )
         return self._members[key]
+
+    def _places(self) -> str:
+        """detframe with its folder, which tells a stale copy from a checkout, and files of others."""
+        package = os.path.dirname(os.path.abspath(__file__))
+        files = sorted({file for _, obj in self if not (file := _file_of(obj)).startswith(package + os.sep)} - {""})
+        return " and ".join([package, *([listed(files, _FILES)] if files else [])])
 
     __getitem__ = get
 
@@ -136,6 +145,15 @@ def _identity(obj: Any) -> Any:
     if qualname is None or "<locals>" in qualname or "<lambda>" in qualname:
         return id(obj)
     return (path, qualname)
+
+
+def _file_of(obj: Any) -> str:
+    """Where an object is written; "" where that is unknown."""
+    try:
+        file = inspect.getsourcefile(obj)
+    except TypeError:
+        return ""
+    return os.path.abspath(file) if file else ""
 
 
 def _describe(obj: Any) -> str:

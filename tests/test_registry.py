@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
+import detframe
 from detframe import registry
 from detframe.registry import Registry, nearest
 
@@ -134,6 +138,19 @@ def test_a_family_owns_the_names_that_begin_with_it():
     assert "zoo/some-FPN" in things and "park/x" not in things
     with pytest.raises(KeyError, match="THINGS has no 'park/x'"):
         things.get("park/x")
+
+
+def test_an_unknown_name_says_what_was_imported():
+    """A stale copy of detframe, or a file of one's own that was not imported, can be seen."""
+    things = Registry("THINGS", "a key")
+    package = str(Path(detframe.__file__).parent)
+    with pytest.raises(KeyError, match=rf"what was imported is {re.escape(package)}\."):
+        things.get("x")
+    things.register("own", test_a_family_owns_the_names_that_begin_with_it)
+    things.register("theirs", Registry)
+    things.register("none", type("Made", (), {"__module__": "no_module"}))
+    with pytest.raises(KeyError, match=rf"what was imported is {re.escape(package)} and {re.escape(__file__)}\."):
+        things.get("x")
 
 
 def test_of_more_names_than_a_screen_holds_the_first_few_are_shown():

@@ -110,7 +110,8 @@ class VideoReader:
         )
         self.duration = max(seconds, Fraction(0))
         self._stated = stream.frames if 0 < stream.frames < _MOST_FRAMES else 0
-        endless = self._container.size <= 0 or self._container.format.name == "hls"  # whose size is the playlist's
+        size = self._container.size or 0  # of a stream below 0, or None since PyAV 19
+        endless = size <= 0 or self._container.format.name == "hls"  # whose size is the playlist's
         self.is_live = endless and not self.duration
         follows = round(self.duration * self.rate)
         self.num_frames = self._stated or (follows if follows < _MOST_FRAMES else 0)
