@@ -6,7 +6,7 @@ Legend: N images, V views, M detections of an image, P keypoints, S side of a pr
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from detframe.arrays.resize import resize_shape
 from detframe.config import ConfigNode
 from detframe.data.scaled import resize_pixels
+from detframe.evaluation.alike import canvas_of
 from detframe.modeling import GeneralizedRCNN
 from detframe.modeling.proposals import NMS, Candidates
 from detframe.ops import CONTINUOUS, BoxCoder, heatmaps_to_keypoints, weighted_boxes
@@ -112,9 +113,10 @@ class AugmentedModel(nn.Module):
         self.nms_per_view = cfg.TEST.AUG.NMS_PER_VIEW
         self.flip_pairs = [(int(a), int(b)) for a, b in keypoint_flip_pairs]
 
-    def canvas_hw(self, size_hw: SizeHW) -> SizeHW:
-        """What images must have in common to be one batch: in each view others are padded otherwise."""
-        return size_hw
+    def canvas_hw(self, size_hw: SizeHW) -> tuple[Hashable, ...]:
+        """To what each view of an image of this size is padded: what images must have in common to be one batch."""
+        canvas = canvas_of(self.model)
+        return tuple(canvas(size) for size in self.shapes_seen(size_hw))
 
     def shapes_seen(self, size_hw: SizeHW) -> list[SizeHW]:
         """The sizes in which the network sees an image of this size."""

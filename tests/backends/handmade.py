@@ -26,7 +26,6 @@ MASK_SIDE, POINTS = 4, 2
 DYNAMIC = InputCard(height=None, width=None, batch=None, min_size=0, max_size=0, divisor=32)
 
 CONSTANTS = {
-    "shares": np.array([SHARES], np.float32),
     "swap": np.array([1, 0, 1, 0]),  # of (h, w): w, h, w, h
     "parts": np.array([[1.0, 0.5, 0.0]], np.float32),
     "kinds": np.array([[1, 2, 0]], np.int64),
@@ -66,7 +65,7 @@ def model(what: ModelCard | None, masks: bool = False, keypoints: bool = False) 
     """The graph, with the card in its metadata; without one for None."""
     form = DYNAMIC if what is None else what.input
     n, h, w = form.batch or "n", form.height or "h", form.width or "w"
-    constants = dict(CONSTANTS)
+    constants = {"shares": np.array([SHARES], np.float32), **CONSTANTS}
     node = helper.make_node
     nodes = [
         node("Gather", ["sizes", "swap"], ["whwh"], axis=1),

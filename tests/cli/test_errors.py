@@ -41,10 +41,10 @@ def test_errors_raised_elsewhere_keep_their_traceback():
 
 
 def test_a_failing_expression_inside_detframe_is_not_the_users_mistake():
-    from detframe.config import parse_duration
+    from detframe.texts import format_seconds
 
     with pytest.raises(TypeError):
-        guard(lambda: parse_duration(None, 1, 1))  # type: ignore[arg-type]
+        guard(lambda: format_seconds(None))  # type: ignore[arg-type]
 
 
 def test_what_the_system_refuses_is_the_users_to_know(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

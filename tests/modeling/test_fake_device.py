@@ -256,7 +256,8 @@ WHOLE = ["faster_rcnn", "mask_rcnn", "keypoint_rcnn", "fcos", "retinanet"]
 @pytest.mark.parametrize("name", WHOLE)
 def test_an_evaluation(name, waits, cuda_waits):
     """In the original size of images, on the host: it waits once more, when all that it wants is on its way there."""
-    model, images, evaluator = made(name).eval(), make_images(), Found()
+    model, evaluator = made(name).eval(), Found()
+    images = make_images()[:1] * 2  # of one size, so that they are one batch
     targets = [{"image_id": i, "orig_size_hw": (140, 180)} for i in range(2)]
     with fake_device() as mode, waits, NoSlowCopies():
         model = to_device(model)

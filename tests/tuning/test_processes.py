@@ -72,10 +72,12 @@ def test_two_processes_share_the_trials_and_each_has_a_device_of_its_own(
 
 @needs_fork
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_a_process_that_dies_is_told_and_its_trial_is_gone_on_with(cfg, forked: Pretended):
+def test_a_process_that_dies_is_told_and_its_trial_is_gone_on_with(cfg, folder: Path, forked: Pretended):
     def die(cfg) -> None:
         if os.environ["LOCAL_RANK"] == "1":
+            (folder / "begun").touch()
             os._exit(9)
+        wait_for((folder / "begun").exists)  # before there is no trial left to die in
 
     forked.before = die
     told = r"^1 of the study's 2 processes failed: process \d+ with code 9\. The same command goes on, with the trials"
