@@ -7,6 +7,7 @@ import logging
 import pickle
 import threading
 import typing
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -44,7 +45,8 @@ class ProgramSession(Session):
         except Exception as error:  # the readers of the parts let through whatever they run into
             raise _refused(path, error, torch.__version__) from None
         card = card_of(extra[CARD_FILE] or None, path)
-        self._module = _on(program, self._device).module()
+        with _quiet():
+            self._module = _on(program, self._device).module()
         self._least = _least_plane(program)
         self._lock = threading.Lock()
         super().__init__(path, card, str(self._device), f"torch {torch.__version__}", output_names(program))
@@ -130,12 +132,14 @@ def _on(program: Any, device: Any) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the tracebacks that torch.export logs of what it then raises again."""
+    """Without the tracebacks that torch.export logs of what it then raises again, and its warnings of own graphs."""
     log = logging.getLogger("torch.export")
     before = log.disabled
     log.disabled = True
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         log.disabled = before
 
