@@ -115,7 +115,6 @@ class Scene:
         return True
 
     def add(self, mask: np.ndarray, box: np.ndarray, annotation: dict[str, Any], solid: bool = False) -> None:
-        """Lay a shape over those that are there."""
         self.owner[mask] = len(self.areas)
         self.areas.append(int(mask.sum()))
         self.boxes.append(box)

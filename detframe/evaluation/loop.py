@@ -140,6 +140,7 @@ class _Progress:
         return f"batch {self.done_batches}/{self.batches}, {text}, ETA {format_seconds(left, short=True)}"
 
     def close(self) -> None:
+        """Log how long it took."""
         if rank() == 0:
             seconds = time.perf_counter() - self.start
             rate = self.done / max(seconds, 1e-9)

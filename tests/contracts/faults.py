@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from pathlib import Path
 
@@ -27,3 +28,9 @@ def found(kind: str, path: Path, test: str, config: str = "") -> Result:
     members = KINDS[kind].members
     tests = dict(running.tests_of(Place(members.name, path.stem, path, config)))
     return result_of(f"{members.name} {path.stem}", test, tests[test], path)
+
+
+def assert_named(kind: str, path: Path, test: str, says: str) -> None:
+    """That test fails, for a reason that the pattern finds."""
+    result = found(kind, path, test)
+    assert result.failed and re.search(says, result.why), result

@@ -17,7 +17,7 @@ from detframe.contracts.running import REGISTRIES
 from detframe.contracts.skeletons import write_skeleton
 from detframe.errors import InvalidValueError, MissingFileError
 from detframe.registry import Registry
-from tests.contracts.faults import broken, found
+from tests.contracts.faults import assert_named, broken, found
 
 GRADIENT = "a gradient for every parameter"
 EMPTY, READS = "images without objects", "boxes, labels and names"
@@ -198,8 +198,7 @@ BROKEN = [
 
 @pytest.mark.parametrize(("kind", "old", "new", "test", "says"), BROKEN)
 def test_what_is_broken_is_named(kind: str, old: str, new: str, test: str, says: str, tmp_path: Path):
-    result = found(kind, broken(kind, old, new, tmp_path), test)
-    assert result.failed and re.search(says, result.why), result
+    assert_named(kind, broken(kind, old, new, tmp_path), test, says)
 
 
 FORMATS = [
