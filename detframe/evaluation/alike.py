@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor, nn
 
+from detframe.arrays.gathering import Gathering
 from detframe.structures import Prediction, Target
 
 # How many batches of images may wait for company of their shape
 _WINDOW = 8
 SizeHW = tuple[int, int]
 Predicted = tuple[list[Tensor], list[Target], list[Prediction]]
-
-
-class _Item(NamedTuple):
-    place: int  # in the order
-    image: Tensor
-    target: Target
 
 
 def canvas_of(model: nn.Module) -> Callable[[SizeHW], Hashable]:
@@ -47,42 +41,21 @@ def predicted_alike(
         batches: of any images; as many as the largest of them go through the model together.
         canvas: what images must have in common for that, by their size (height, width).
     """
-    waiting: dict[Hashable, list[_Item]] = defaultdict(list)
-    done: dict[int, tuple[Tensor, Target, Prediction]] = {}
-    place = following = full = 0
 
-    def run(shape: Hashable) -> None:
-        items = waiting.pop(shape)
-        found = predict([item.image for item in items])
-        for item, one in zip(items, found, strict=True):
-            done[item.place] = item.image, item.target, one
+    def run(items: list[tuple[Tensor, Target]]) -> list[tuple[Tensor, Target, Prediction]]:
+        found = predict([image for image, _ in items])
+        return [(*item, one) for item, one in zip(items, found, strict=True)]
 
+    gathering, full = Gathering(run, _WINDOW), 0
     for images, targets in batches:
         full = max(full, len(images))
         for image, target in zip(images, targets, strict=True):
-            shape = canvas((image.shape[-2], image.shape[-1]))
-            waiting[shape].append(_Item(place, image, target))
-            place += 1
-            if len(waiting[shape]) >= full:
-                run(shape)
-            elif place - following > _WINDOW * full:
-                run(min(waiting, key=lambda shape: waiting[shape][0].place))
-            ready = [done.pop(at) for at in _from(following, done)]
-            following += len(ready)
+            ready = list(gathering.take((image, target), canvas((image.shape[-2], image.shape[-1])), full))
             if ready:
                 yield _columns(ready)
-    while waiting:
-        run(min(waiting, key=lambda shape: waiting[shape][0].place))
-    if done:
-        yield _columns([done[at] for at in sorted(done)])
-
-
-def _from(first: int, done: dict[int, Any]) -> list[int]:
-    """The places that are done, one after the other."""
-    last = first
-    while last in done:
-        last += 1
-    return list(range(first, last))
+    ready = list(gathering.rest())
+    if ready:
+        yield _columns(ready)
 
 
 def _columns(rows: list[tuple[Tensor, Target, Prediction]]) -> Predicted:

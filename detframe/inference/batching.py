@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict, deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
+from detframe.arrays.gathering import Gathering
 from detframe.inference.backend import SizeHW, Way
 from detframe.inference.inputs import ImageLike, expand, name_of
 
@@ -24,7 +25,6 @@ _WINDOW = 4
 class Item(NamedTuple):
     """An image, or a tile of one, on its way; `image` is None where it could not be read."""
 
-    place: int  # in the order
     image: Any  # resized
     size_hw: SizeHW = (0, 0)  # before
     file_name: str | None = None  # where it came as a path
@@ -45,21 +45,20 @@ def predicted(way: Way, inputs: ImageLike | Iterable[ImageLike], batch_size: int
     Args:
         skip: leave out what cannot be read, with a warning.
     """
-    sources = enumerate(expand(inputs, keep_missing=skip))
-    jobs = (partial(_load_or_skip, way, skip, *source) for source in sources)
+    jobs = (partial(_load_or_skip, way, skip, source) for source in expand(inputs, keep_missing=skip))
     for item, found in in_batches(way, ahead(jobs, 2 * batch_size), batch_size):
         yield Result(found, item.size_hw, item.file_name)
 
 
-def _load_or_skip(way: Way, skip: bool, index: int, source: ImageLike) -> Item:
+def _load_or_skip(way: Way, skip: bool, source: ImageLike) -> Item:
     try:
         image, size_hw = way.load(source)
     except image_faults() as error:
         if not skip:
             raise
         logger.warning("left out: %s", error)
-        return Item(index, None)
-    return Item(index, image, size_hw, name_of(source))
+        return Item(None)
+    return Item(image, size_hw, name_of(source))
 
 
 def image_faults() -> tuple[type[Exception], ...]:
@@ -87,34 +86,16 @@ def ahead(jobs: Iterable[Callable[[], T]], count: int, threads: int = _THREADS) 
 
 def in_batches(way: Way, items: Iterable[Item], batch_size: int) -> Iterator[tuple[Item, Mapping[str, Any] | None]]:
     """Each item with what was found in it, in their order."""
-    waiting: dict[Hashable, list[Item]] = defaultdict(list)
-    done: dict[int, tuple[Item, Mapping[str, Any] | None]] = {}
-    following = 0
+    gathering = Gathering(partial(_run, way), _WINDOW)
     for item in items:
-        shape = None
         if item.image is None:
-            done[item.place] = item, None
+            yield from gathering.pass_by((item, None), batch_size)
         else:
-            shape = way.shape(item.image, item.size_hw)
-            waiting[shape].append(item)
-        if shape is not None and len(waiting[shape]) == batch_size:
-            done.update(_run(way, waiting.pop(shape)))
-        elif item.place - following >= _WINDOW * batch_size:
-            done.update(_run(way, waiting.pop(_oldest(waiting))))
-        while following in done:
-            yield done.pop(following)
-            following += 1
-    while waiting:
-        done.update(_run(way, waiting.pop(_oldest(waiting))))
-    yield from (done.pop(place) for place in sorted(done))
+            yield from gathering.take(item, way.shape(item.image, item.size_hw), batch_size)
+    yield from gathering.rest()
 
 
-def _run(way: Way, items: list[Item]) -> dict[int, tuple[Item, Mapping[str, Any] | None]]:
+def _run(way: Way, items: list[Item]) -> list[tuple[Item, Mapping[str, Any] | None]]:
     found = way.run([item.image for item in items], [item.size_hw for item in items])
     # without its pixels, which nobody needs any more
-    return {item.place: (item._replace(image=True), one) for item, one in zip(items, found, strict=True)}
-
-
-def _oldest(waiting: dict[Hashable, list[Item]]) -> Hashable:
-    """The shape of the image that has waited longest."""
-    return min(waiting, key=lambda shape: waiting[shape][0].place)
+    return [(item._replace(image=True), one) for item, one in zip(items, found, strict=True)]

@@ -154,10 +154,10 @@ def _parts(source: ImageLike, form: PixelForm) -> tuple[SizeHW, Callable[[tuple[
     return (pixels.shape[0], pixels.shape[1]), lambda tile: pixels[tile[1] : tile[3], tile[0] : tile[2]]
 
 
-def _load_tile(way: Way, skip: bool, place: int, picture: _Picture, number: int) -> Item:
+def _load_tile(way: Way, skip: bool, picture: _Picture, number: int) -> Item:
     tile = tuple(picture.tiles[number].tolist())
     if picture.broken:
-        return Item(place, None, owner=picture)
+        return Item(None, owner=picture)
     try:
         image, size_hw = way.load(picture.read(tile))
     except image_faults() as error:
@@ -165,8 +165,8 @@ def _load_tile(way: Way, skip: bool, place: int, picture: _Picture, number: int)
             raise
         picture.broken = True
         logger.warning("left out: %s", error)
-        return Item(place, None, owner=picture)
-    return Item(place, image, size_hw, owner=picture)
+        return Item(None, owner=picture)
+    return Item(image, size_hw, owner=picture)
 
 
 # ---------------------------------------------------------------------- predicting them
@@ -207,15 +207,12 @@ def _tile_jobs(
     way: Way, inputs: ImageLike | Iterable[ImageLike], skip: bool, tiling: Tiling
 ) -> Iterator[Callable[[], Item]]:
     opening = (partial(_open, tiling, way.form, skip, source) for source in expand(inputs, keep_missing=skip))
-    place = 0
     for picture in ahead(opening, _IMAGES_AHEAD, threads=_IMAGES_AHEAD):
         if picture is None:
-            yield partial(Item, place, None)
-            place += 1
+            yield partial(Item, None)
             continue
         for number in range(len(picture.tiles)):
-            yield partial(_load_tile, way, skip, place, picture, number)
-            place += 1
+            yield partial(_load_tile, way, skip, picture, number)
 
 
 def _merged(picture: _Picture, found: list[Mapping[str, Any] | None], merging: Merging) -> Result:
