@@ -39,6 +39,7 @@ from detframe.cli.common import load_config, log_to_terminal, run_command
 from detframe.cli.media import file_to_write
 from detframe.errors import InvalidValueError
 from detframe.files import write_json
+from detframe.texts import counted
 
 if TYPE_CHECKING:
     import torch
@@ -156,6 +157,8 @@ def _of_what(args: argparse.Namespace, cfg: ConfigNode) -> dict[str, Any]:
     args.size, args.batch = args.size or ([320, 416] if small else [480, 640]), args.batch or 2
     results: dict[str, Any] = {"machine": machine(), "size_hw": args.size, "batch": args.batch, "rounds": args.rounds}
     logger.info("%s", results["machine"])
+    if set(args.what) - {"data", "evaluation"}:
+        logger.info("%s of %dx%d pixels a step", counted(args.batch, "image"), *args.size)
     if {"train", "inference", "stages"} & set(args.what):
         results.update(_benchmark_models(args, cfg))
     if "folding" in args.what:

@@ -18,6 +18,7 @@ from detframe.cli.benchmark_worker import Facts, Worker
 from detframe.config.paths import expanded
 from detframe.engine.terminal import RESULT
 from detframe.errors import InvalidValueError
+from detframe.texts import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -184,6 +185,9 @@ def _measure(entries: Sequence[Entry], args: argparse.Namespace) -> None:
         if time.perf_counter() - shown > 10:
             shown = time.perf_counter()
             logger.info("%d images", entries[0].images, extra={"progress": True})
+    sizes = "resized as their configs say" if size_hw is None else f"fitted into {size_hw[0]}x{size_hw[1]} pixels"
+    source = "noise" if records is None else records.metadata.name
+    logger.info("%s of %s, %d at once, %s", counted(entries[0].images, "image"), source, args.batch, sizes)
     for entry in entries:
         entry.metrics = {} if entry.evaluator is None else dict(entry.evaluator.compute())
 

@@ -116,15 +116,41 @@ def test_the_command(tmp_path, capsys):
     arguments = ["--size", "64", "96", "--runs", "1", "--json", str(tmp_path / "a.json"), *words]
     assert command.main(arguments) == 0
     out = capsys.readouterr().out
-    rows = json.loads((tmp_path / "a.json").read_text())["rows"]
+    written = json.loads((tmp_path / "a.json").read_text())
+    rows = written.pop("rows")
+    assert written == {"size_hw": [64, 96], "padded_hw": [64, 96], "batch": 1}
     names = [row["name"] for row in rows]
     assert {"", "backbone", "backbone.body", "backbone.fpn", "rpn.head", "roi_heads.box_head"} <= set(names)
     total = next(row for row in rows if row["name"] == "")
     parts = [row for row in rows if row["depth"] == 1]
     assert total["parameters"] == sum(row["parameters"] for row in parts)
     assert total["macs"] == sum(row["macs"] for row in parts) > 0
-    assert len(out.splitlines()) == len(rows) + 1 and "GMAC" in out
+    assert len(out.splitlines()) == len(rows) + 2 and "GMAC" in out
+    assert out.startswith("1 image of 64x96 pixels (--size), padded to 64x96, on cpu\n")
     assert table([])[:6] == "module"
+
+
+def test_the_command_takes_the_size_of_the_config_and_counts_a_batch(capsys):
+    words = (
+        "MODEL.BACKBONE.CONV_BODY R-18-FPN MODEL.FPN.OUT_CHANNELS 16 MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM 8 "
+        "INPUT.MIN_SIZE_TEST 60 INPUT.MAX_SIZE_TEST 70 --runs 1 --depth 1"
+    ).split()
+
+    def backbone(*more: str) -> tuple[str, float]:
+        """The line above the table, and the GMAC of the backbone, which the random weights do not change."""
+        assert command.main([*words, *more]) == 0
+        about, _, _, row, *_ = capsys.readouterr().out.splitlines()
+        return about, float(row.split()[3])
+
+    about, macs = backbone()
+    why = "a file of 480x640, by INPUT.MIN_SIZE_TEST 60, MAX_SIZE_TEST 70"
+    assert about == f"1 image of 53x70 pixels ({why}), padded to 64x96, on cpu"
+    about, twice = backbone("--batch", "2")
+    assert about.startswith("2 images of 53x70 pixels") and twice == pytest.approx(2 * macs, abs=0.011)
+    about, _ = backbone("INPUT.TILES.SIZE", "50")
+    assert about.startswith("1 image of 60x60 pixels (a tile, INPUT.TILES.SIZE 50, by INPUT.MIN_SIZE_TEST 60,")
+    about, _ = backbone("INPUT.MIN_SIZE_TEST", "0", "INPUT.TILES.SIZE", "40")
+    assert "40x40 pixels (a tile, INPUT.TILES.SIZE 40, INPUT.MIN_SIZE_TEST 0 resizes none), padded" in about
 
 
 class InParts(nn.Module):
