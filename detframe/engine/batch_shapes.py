@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,11 +107,16 @@ class FullBatches(nn.Module):
 
     What is missing, as in the last batch of a data set, is filled with the last image, and what is found there is
     dropped. Else as `model` in evaluation.
+
+    Args:
+        batch_size: how many images there are in others; 0: as many as in the first batch, and only where images are
+            padded to the shape that it had: without buckets, this one has a graph of its own (MODEL.COMPILE).
     """
 
-    def __init__(self, model: nn.Module, batch_size: int) -> None:
+    def __init__(self, model: nn.Module, batch_size: int = 0) -> None:
         super().__init__()
         self.model, self.batch_size = model, batch_size
+        self._first: tuple[Hashable, int] | None = None  # canvas and images of the first batch
         self.takes_paste_masks = takes_paste_masks(model)
         self.class_agnostic = getattr(model, "class_agnostic", False)
         self.pixel = getattr(model, "pixel", 0.0)
@@ -124,6 +129,13 @@ class FullBatches(nn.Module):
 
     def forward(self, images: Sequence[Tensor], **how: Any) -> list[Prediction]:
         """Predictions of the images."""
-        missing = max(0, self.batch_size - len(images))
+        missing = max(0, self._full(images) - len(images))
         found: list[Prediction] = self.model([*images, *[images[-1]] * missing], **how)
         return found[: len(images)]
+
+    def _full(self, images: Sequence[Tensor]) -> int:
+        if self.batch_size:
+            return self.batch_size
+        canvas = self.canvas_hw((images[0].shape[-2], images[0].shape[-1]))
+        self._first = self._first or (canvas, len(images))
+        return self._first[1] if canvas == self._first[0] else 0

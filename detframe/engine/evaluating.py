@@ -197,8 +197,8 @@ def _views(cfg: ConfigNode, model: Any, records: Records) -> tuple[Any, TestLoad
         logger.info("each image is predicted in %d views (TEST.AUG)", len(model.views))
         cfg = cfg.changed([("INPUT.MIN_SIZE_TEST", 0), ("INPUT.MAX_SIZE_TEST", 0)])
     loader = build_test_loader(cfg, records, rank=rank(), world_size=world_size())
-    if cfg.INPUT.BUCKETS and not isinstance(model, FileModel):
-        model = FullBatches(model, loader.batch_size)
+    if (cfg.INPUT.BUCKETS or cfg.MODEL.COMPILE != "off") and not isinstance(model, FileModel):
+        model = FullBatches(model, loader.batch_size if cfg.INPUT.BUCKETS else 0)
     return model, loader
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,27 +99,33 @@ class Regions:
             return self
         return self.where(has_mask[self.image, self.gt_index])
 
+    def changed(self, **values: Any) -> Regions:
+        """The regions with other values, as `dataclasses.replace` gives them, of which older PyTorch makes no graph."""
+        return Regions(**{**{name: getattr(self, name) for name in _OF_REGIONS}, **values})
+
     def moved_to(self, boxes: Tensor) -> Regions:
         """The same RoIs with other boxes."""
-        return replace(self, boxes=boxes)
+        return self.changed(boxes=boxes)
 
     def where(self, keep: Tensor) -> Regions:
         """The RoIs of `keep`, bool (R,); the others are left out, or are no RoIs any more, as suits the device."""
         if self.padded or not drops_padding(keep.device):
-            return replace(self, labels=torch.where(keep, self.labels, -1), padded=True)
+            return self.changed(labels=torch.where(keep, self.labels, -1), padded=True)
         rows = keep.nonzero().flatten()
         return self._each(lambda values: values[rows])
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Regions:
         """The regions whose tensors are changed alike."""
-        return replace(
-            self,
+        return self.changed(
             boxes=change(self.boxes),
             labels=change(self.labels),
             image=change(self.image),
             gt_boxes=change(self.gt_boxes),
             gt_index=change(self.gt_index),
         )
+
+
+_OF_REGIONS = tuple(field.name for field in fields(Regions))
 
 
 def box_coder(cfg: ConfigNode, weights: Sequence[float] = CONTINUOUS.weights) -> BoxCoder:

@@ -150,6 +150,8 @@ def sigmoid_focal(
         gamma: how fast the loss of an easy entry falls.
     """
     levels = [logits] if isinstance(logits, Tensor) else list(logits)
+    if torch.compiler.is_compiling():  # graphs of a function with its own gradient are traced anew by each process
+        return _focal_in_graph(torch.cat(levels, -2).float(), labels, weights.detach().float(), alpha, gamma)
     loss: Tensor = _SigmoidFocal.apply(labels, weights.detach().float(), alpha, gamma, *levels)
     return loss
 
@@ -182,6 +184,16 @@ class _SigmoidFocal(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (None, None, None, None, *(gradient * grad.to(gradient.dtype) for gradient in ctx.saved_tensors))
+
+
+def _focal_in_graph(logits: Tensor, labels: Tensor, weights: Tensor, alpha: float, gamma: float) -> Tensor:
+    """`sigmoid_focal` of (..., R, K) from operations that a compiler differentiates and joins to a pass each way."""
+    positive = labels[..., None] == torch.arange(1, logits.shape[-1] + 1, device=logits.device)
+    # the loss of a positive entry is that of a negative one of the opposite logit
+    x = torch.where(positive, -logits, logits)
+    # score^gamma from the logarithm of the score: its gradient is finite where the score is 0, whatever gamma
+    hard = x.sigmoid().square() if gamma == 2 else torch.exp(-gamma * F.softplus(-x))
+    return (hard * F.softplus(x) * torch.where(positive, alpha, 1 - alpha) * weights[..., None]).sum()
 
 
 def _as_negatives(logits: Tensor, factors: Tensor, gamma: float) -> tuple[list[Tensor], Tensor]:

@@ -72,6 +72,18 @@ def test_without_buckets_there_are_more(tiny, shapes):
     assert len(set(shapes[True])) > 3
 
 
+@pytest.mark.filterwarnings("ignore")  # the compiler warns of its own affairs
+def test_the_last_batch_of_a_compiled_evaluation_has_the_graphs_of_the_first(tiny, tmp_path, monkeypatch):
+    """Without buckets, images that are all padded to one square."""
+    monkeypatch.setattr("detframe.modeling.compiling.BACKEND", "eager")
+    one_size = ("INPUT.MIN_SIZE_TEST", 32, "INPUT.MAX_SIZE_TEST", 32)
+    train(tiny(*one_size, "MODEL.COMPILE", "dense", "SOLVER.MAX_ITER", 1, "TEST.IMS_PER_BATCH", 3))
+    log = (tmp_path / "out" / "log.txt").read_text()
+    graphs = re.findall("compiled the (.*) for inference, (3x.*): ", log)
+    assert [part for part, _ in graphs] == ["backbone", "dense head"] and graphs[0][1] == "3x3x32x32"
+    assert "shapes like" not in log
+
+
 @pytest.mark.parametrize("buckets", [BUCKETS, BUCKETS[:2], (32,)])
 def test_a_run_in_buckets_goes_on_bit_for_bit(tiny, tmp_path, buckets):
     words = ("INPUT.BUCKETS", buckets, *SCALES, "DATASETS.TEST", (), "SOLVER.CHECKPOINT_PERIOD", 3)
@@ -186,6 +198,25 @@ def test_a_batch_that_is_too_small_is_filled():
         found = full([torch.full((3, 2, 2), i) for i in range(count)], paste_masks=False)
         assert [int(one["boxes"]) for one in found] == [12 * i for i in range(count)]
         assert model.seen == (max(3, count), False)
+
+
+def test_without_buckets_batches_of_the_first_shape_are_full():
+    """It has a graph of its own; further shapes share graphs, whatever their number of images."""
+    seen = []
+
+    class Model(torch.nn.Module):
+        def canvas_hw(self, size_hw):
+            return tuple(-side // 32 * -32 for side in size_hw)
+
+        def forward(self, images):
+            seen.append(len(images))
+            return [{"boxes": image.sum()} for image in images]
+
+    full = FullBatches(Model())
+    for height, count in [(30, 3), (40, 1), (31, 1), (40, 4), (32, 5)]:
+        found = full([torch.full((1, height, 2), i / height) for i in range(count)])
+        assert [round(float(one["boxes"])) for one in found] == [2 * i for i in range(count)]
+    assert seen == [3, 1, 3, 4, 5]
 
 
 @pytest.mark.parametrize(

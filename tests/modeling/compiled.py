@@ -64,10 +64,11 @@ class Counter:
     """A backend that counts the graphs that it is given, and runs them as they are."""
 
     def __init__(self):
-        self.graphs = 0
+        self.graphs, self.operations = 0, set()
 
     def __call__(self, graph, inputs):
         self.graphs += 1
+        self.operations |= {str(node.target) for node in graph.graph.nodes}
         return graph.forward
 
 

@@ -316,6 +316,16 @@ def test_a_training_step_with_another_second_stage_is_one_graph(name):
     assert [graph.name for graph in compiled.graphs.made] == ["training step"]
 
 
+@pytest.mark.parametrize("name", [*DETECTORS, *SECOND])
+def test_a_training_step_can_be_kept(name):
+    """A function with a gradient of its own would have the next process differentiate and part the graph anew."""
+    _, compiled, counter = pair(name, "step", *SAMPLED)
+    points = {"keypoints": torch.zeros(2, 2, 3)} if name == "keypoint_rcnn" else {}
+    step(compiled, make_images(), [{**FULL, **points}] * 2)
+    assert counter.graphs == 1
+    assert not [operation for operation in counter.operations if "autograd_function" in operation]
+
+
 def test_a_step_has_as_many_graphs_as_batches_have_shapes():
     eager, compiled, counter = pair("retinanet", "step", shapes=2)
     for size in [(128, 128), (128, 256), (128, 128), (128, 256)]:

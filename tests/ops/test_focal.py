@@ -71,3 +71,19 @@ def test_the_levels_of_a_batch_are_as_if_they_were_joined(monkeypatch):
     loss.backward()
     expected.backward()
     torch.testing.assert_close(leaf.grad, joined.grad)
+
+
+@pytest.mark.parametrize("gamma", [2.0, 1.5, 0.5, 0.0])
+def test_in_a_graph_it_is_the_same(gamma):
+    """Also where a score is 0 or 1 in float32."""
+    logits, labels, weights = (x.unflatten(0, (2, 12)) for x in _case(24, 3, 60.0))
+    found, wanted = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+
+    def loss(x):
+        return sigmoid_focal(torch.split(x, [7, 1, 4], 1), labels, weights, 0.25, gamma)
+
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)(found)
+    torch.testing.assert_close(compiled, loss(wanted))
+    compiled.backward()
+    loss(wanted).backward()
+    torch.testing.assert_close(found.grad, wanted.grad)

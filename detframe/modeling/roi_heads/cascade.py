@@ -6,7 +6,7 @@ Legend: N images, P proposals of the fullest image, R RoIs over all images, K cl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -110,13 +110,13 @@ class CascadeROIHeads(StandardROIHeads):
             logits, deltas = self._stage(stage, features, stage_regions.boxes, stage_regions.image)
             loss = self.cls_loss[stage]
             cls, box = self._losses_of(loss, stage_regions, logits, deltas, rule.coder, gt)
-            losses |= {f"loss_roi_cls_stage{stage + 1}": cls, f"loss_roi_box_stage{stage + 1}": box}
+            losses.update({f"loss_roi_cls_stage{stage + 1}": cls, f"loss_roi_box_stage{stage + 1}": box})
         return losses, deltas
 
     def _stage(self, stage: int, features: Mapping[str, Tensor], boxes: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         pooled = self.box_pooler(features, boxes, image)
         if self.training:
-            pooled = _ScaledGradient.apply(pooled, 1 / len(self.stages))
+            pooled = _with_scaled_gradient(pooled, 1 / len(self.stages))
         return self.box_predictor[stage](self.box_head[stage](pooled))  # type: ignore[index]
 
     @torch.no_grad()
@@ -140,7 +140,7 @@ class CascadeROIHeads(StandardROIHeads):
         labels = torch.where(label > 0, gt.labels[image, gt_index], 0)
         if moved.padded:
             labels = torch.where(moved.labels >= 0, labels, -1)
-        found = replace(moved, labels=labels, gt_boxes=gt.boxes[image, gt_index], gt_index=gt_index)
+        found = moved.changed(labels=labels, gt_boxes=gt.boxes[image, gt_index], gt_index=gt_index)
         return found if gt.ignored is None else found.where(label >= 0)
 
     def _moved(self, images: ImageList, boxes: Tensor, image: Tensor, deltas: Tensor, stage: int) -> Tensor:
@@ -161,6 +161,13 @@ class CascadeROIHeads(StandardROIHeads):
             if stage < last:
                 boxes = self._moved(images, boxes, image, deltas, stage)
         return boxes, image, rows.masked(scores), deltas
+
+
+def _with_scaled_gradient(x: Tensor, scale: float) -> Tensor:
+    if torch.compiler.is_compiling():  # graphs of a function with its own gradient are traced anew by each process
+        return x.detach() + (x - x.detach()) * scale
+    scaled: Tensor = _ScaledGradient.apply(x, scale)
+    return scaled
 
 
 class _ScaledGradient(torch.autograd.Function):

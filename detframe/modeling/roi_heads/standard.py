@@ -252,9 +252,11 @@ class StandardROIHeads(nn.Module):
         losses: dict[str, Tensor] = {}
         if self.mask is not None:
             masked = regions.with_mask(gt.has_mask)
-            losses |= self.mask.losses(features, masked, gt, self._mask_input(features, masked.boxes, masked.image))
+            losses.update(
+                self.mask.losses(features, masked, gt, self._mask_input(features, masked.boxes, masked.image))
+            )
         if self.keypoint is not None:
-            losses |= self.keypoint.losses(features, regions, gt)
+            losses.update(self.keypoint.losses(features, regions, gt))
         return losses
 
     def _look_further(self, features: Mapping[str, Tensor], detections: Proposals) -> None:
