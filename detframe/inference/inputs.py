@@ -85,8 +85,18 @@ def _list_files(pattern: str | Path, extensions: tuple[str, ...], kind: str) -> 
     if not files:
         raise MissingFileError(
             f"no {kind} in {what}: {len(candidates)} entries, none of which is a file ending in {', '.join(extensions)}"
+            + _said_below(candidates, extensions)
         )
     return [file for file in files if file.suffix.lower() != ARRAY_EXTENSION] or files
+
+
+def _said_below(candidates: Sequence[Path], extensions: tuple[str, ...]) -> str:
+    """Of what was looked for, how much the folders among these hold, for a message; "" where they hold nothing."""
+    for folder in sorted(path for path in candidates if path.is_dir() and os.access(path, os.R_OK | os.X_OK)):
+        count = sum(path.suffix.lower() in extensions and path.is_file() for path in folder.iterdir())
+        if count:
+            return f"; but {count} of that kind {'lies' if count == 1 else 'lie'} in {folder}: name it"
+    return ""
 
 
 def expand(inputs: ImageLike | Iterable[ImageLike], keep_missing: bool = False) -> Iterator[ImageLike]:

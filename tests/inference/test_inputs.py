@@ -67,6 +67,11 @@ def test_list_media(folder):
     assert [p.name for p in list_media(str(folder / "*.ts"))] == ["f.ts"]
     with pytest.raises(FileNotFoundError, match="no images or videos in pattern"):
         list_media(str(folder / "*.txt"))
+    (folder.parent / "split" / "labels").mkdir(parents=True)
+    (folder.parent / "split" / "labels" / "b.txt").write_text("0 0.5 0.5 0.1 0.1")
+    folder.rename(folder.parent / "split" / "pictures")
+    with pytest.raises(FileNotFoundError, match=r"2 entries, .* but 4 of that kind lie in .*pictures: name it"):
+        list_media(folder.parent / "split")
     with pytest.raises(FileNotFoundError, match="no such image"):
         list_images("~nobody-of-this-name/x.jpg")
 
