@@ -89,7 +89,7 @@ def by_minutes(minutes: float, pace: Pace, val_images: int, most_steps: int, mos
     if steps >= most_steps:
         return Length(most_steps, _every(most_steps, count), most_why)
     spent = f"{pace.step:.2f} s a step, {evaluation:.0f} s an evaluation, {pace.spent:.0f} s spent before"
-    reason = f"what ends within {minutes:g} minutes{note} at {spent}"
+    reason = f"what ends within {_minutes(minutes)}{note} at {spent}"
     if steps < FEWEST_STEPS:
         return Length(FEWEST_STEPS, 0, f"{TOO_SHORT}; {reason} would be {max(steps, 0)}")
     return Length(steps, _every(steps, count), reason)
@@ -129,6 +129,10 @@ def choose_length(picks: Picks, facts: DataFacts, machine: Machine, batch: int, 
     return length
 
 
+def _minutes(number: float) -> str:
+    return f"{number:g} minute{'' if number == 1 else 's'}"
+
+
 def _with_comparison(picks: Picks, facts: DataFacts, machine: Machine, pace: Pace | None) -> Pace | None:
     """The pace with the time that tiles are compared with whole images in, or without where that takes too much."""
     if pace is None or facts.views != "tiles" or not picks.get(COMPARE):
@@ -136,7 +140,7 @@ def _with_comparison(picks: Picks, facts: DataFacts, machine: Machine, pace: Pac
     seconds = COMPARISON * facts.val_images * pace.image
     minutes = picks.wish.minutes or _default_minutes(machine)
     if picks.wish.epochs is None and seconds > EVALUATION_SHARE * 60 * minutes:
-        why = f"whole images beside tiles would take {seconds:.0f} s, too much of {minutes:g} minutes"
+        why = f"whole images beside tiles would take {seconds:.0f} s, too much of {_minutes(minutes)}"
         if not picks.set(COMPARE, False, why):
             return pace
     return replace(pace, start=pace.start + seconds)
