@@ -97,7 +97,7 @@ def trace(
     check_exporter()
     check_exportable(model)
     strides: Any = model.backbone.strides
-    coarsest = max(strides.values())
+    coarsest = max(*strides.values(), model.preprocessor.divisor)  # of maps that do not come out, too
     height, width = (cells * coarsest - 1 for cells in _TRACED_CELLS) if size is None else size
     number = 2 if batch is None else batch
     form = model.preprocessor.form

@@ -108,6 +108,12 @@ FAMILIES = {
         "MODEL.LEGACY_BOXES": True,
         "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True,
     },
+    "faster, on the finest level alone": {
+        **ROI,
+        "MODEL.BACKBONE.CONV_BODY": "R-18-FPN",
+        "MODEL.FPN.FINEST_ONLY": True,
+        "MODEL.RPN.ANCHOR_SIZES": ((8, 16, 32),),
+    },
     "scores of the federated loss": {**ROI, "MODEL.ROI_BOX_HEAD.CLS_LOSS": "federated"},
     "cascade, scores of Seesaw": {
         **ROI,
