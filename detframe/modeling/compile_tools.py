@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import os
 import shutil
+import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,6 +24,7 @@ logger = logging.getLogger(__name__)
 _FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 # Of graphs, and of their forward and backward parts before code is made of them; PyTorch reads these once
 _SWITCHES = ("TORCHINDUCTOR_FX_GRAPH_CACHE", "TORCHINDUCTOR_AUTOGRAD_CACHE")
+_SMALLEST = "import torch; torch.compile(torch.nn.functional.relu)(torch.ones(64))"
 
 
 def keep_cache() -> None:
@@ -69,6 +74,29 @@ class CompileCache:
     def _count(self) -> int:
         folder = os.environ.get(_FOLDER, "")
         return sum(len(files) for _, _, files in os.walk(folder)) if folder else 0
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is a folder, with nothing in it."""
+        return bool(os.environ.get(_FOLDER)) and self._before == 0
+
+
+def prepare_tools() -> None:
+    """Have another process make what graphs of any kind need, while this one traces its first, which takes as long.
+
+    Before the first of its files, the compiler of a CPU tries which instructions there are and translates the headers
+    that all of them include, one after the other. Whoever comes first makes these, and others wait for it. It may fail:
+    then all is as without it. Of several processes of a machine the first one does it.
+    """
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        threading.Thread(target=_make_smallest, daemon=True).start()
+
+
+def _make_smallest() -> None:
+    quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    with contextlib.suppress(OSError):  # where Python is part of another program, say
+        # a session of its own: signals that end a run are not for it
+        subprocess.run([sys.executable, "-c", _SMALLEST], check=False, start_new_session=True, **quiet)
 
 
 def check_tools(device: torch.device) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from detframe.errors import InvalidValueError
 from detframe.layers import known_of_step
-from detframe.modeling.compile_tools import CompileCache, check_tools, keep_cache
+from detframe.modeling.compile_tools import CompileCache, check_tools, keep_cache, prepare_tools
 from detframe.modeling.ground_truth import GroundTruth, with_rows
 from detframe.ops.exportable import is_traced
 from detframe.parallel.stopping import programs_spared
@@ -82,6 +82,8 @@ class Graphs:
             ValueError: PyTorch cannot make one graph of it. As the function itself: what it raises without a graph.
         """
         begun = time.perf_counter()
+        if self.backend == "inductor" and self.cache.empty and next(_tensors(args)).device.type == "cpu":
+            prepare_tools()
         graph: Any = torch.compile(_own_code(name), fullgraph=True, dynamic=dynamic, backend=self.backend)
         try:
             with programs_spared():

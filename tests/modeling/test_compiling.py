@@ -9,8 +9,6 @@ from __future__ import annotations
 import copy
 import io
 import logging
-import os
-import tempfile
 
 import pytest
 import torch
@@ -19,7 +17,7 @@ from torch._subclasses import FakeTensorMode
 
 from detframe.config import get_cfg
 from detframe.errors import InvalidValueError
-from detframe.modeling import build_detection_model, compile_tools
+from detframe.modeling import build_detection_model
 from detframe.modeling.compiling import Compiled, Graphs, compile_model, without_graphs
 from tests.modeling.compiled import (
     CPU,
@@ -226,51 +224,7 @@ def test_a_norm_with_a_single_value_is_explained_as_without_graphs():
     assert messages[0] == messages[1]
 
 
-# ---------------------------------------------------------------------------------------------- tools and cache
-def test_a_missing_compiler_is_named(monkeypatch):
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(InvalidValueError, match=r"needs a C\+\+ compiler, and there is no 'no-such-compiler'.*off"):
-        build_detection_model(tiny_config(DETECTORS["fcos"], "MODEL.COMPILE", "dense"))
-
-
-def test_missing_headers_of_python_are_named(monkeypatch, tmp_path):
-    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
-    with pytest.raises(InvalidValueError, match=r"headers of Python, and there is no .*Python\.h"):
-        build_detection_model(tiny_config(DETECTORS["fcos"], "MODEL.COMPILE", "dense"))
-
-
-@pytest.fixture
-def no_folder(monkeypatch):
-    monkeypatch.setattr("os.environ", {})
-
-
-@pytest.mark.parametrize("already", [{}, {"TORCHINDUCTOR_CACHE_DIR": f"{tempfile.gettempdir()}/torchinductor_me"}])
-def test_graphs_are_kept_below_the_cache(already, tmp_path, no_folder):
-    """Also where PyTorch has set its variable to a folder of its own, as torchvision has it do where it is imported."""
-    os.environ.update({"DETFRAME_CACHE": str(tmp_path / "new"), **already})
-    compile_tools.keep_cache()
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "new" / "compiled")
-    assert os.environ["TORCHINDUCTOR_FX_GRAPH_CACHE"] == os.environ["TORCHINDUCTOR_AUTOGRAD_CACHE"] == "1"
-
-
-def test_a_cache_that_cannot_be_written_is_named(tmp_path, no_folder, caplog):
-    (tmp_path / "file").write_text("")
-    os.environ["DETFRAME_CACHE"] = str(tmp_path / "file")
-    compile_tools.keep_cache()
-    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
-    assert f"graphs cannot be kept in {tmp_path}/file/compiled (Not a directory)" in caplog.text
-
-
-@pytest.mark.parametrize(
-    "said", [{"DETFRAME_CACHE": "off"}, {"TORCHINDUCTOR_CACHE_DIR": "/mine", "TORCHINDUCTOR_FX_GRAPH_CACHE": "0"}]
-)
-def test_what_the_user_says_of_the_cache_stays(said, no_folder):
-    os.environ.update(said)
-    compile_tools.keep_cache()
-    assert {name: os.environ.get(name) for name in said} == said
-    assert said.get("TORCHINDUCTOR_CACHE_DIR") == os.environ.get("TORCHINDUCTOR_CACHE_DIR")
-
-
+# ---------------------------------------------------------------------------------------------- log
 def test_each_graph_is_in_the_log(caplog, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     _, compiled, _ = pair("fcos", "dense")
