@@ -19,6 +19,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, overload
 
@@ -49,6 +50,24 @@ def nearest_sentence(name: str, known: list[str]) -> str:
     return phrase if phrase.endswith("?") else f"{phrase}."
 
 
+_missing: dict[str, str] = {}  # packages that might have registered a name and have not, and why they have not
+
+
+def report_missing(package: str, why: str) -> None:
+    """Remember for messages of unknown names and keys that a package, which may know them, is not here."""
+    _missing[package] = why
+
+
+def missing_packages() -> str:
+    """A sentence, with a space before it, on packages that might know a name that is not known; "" without any."""
+    return "".join(f" It may be of {package}: {why}." for package, why in sorted(_missing.items()))
+
+
+def calling_module(depth: int) -> str:
+    """The name of the module whose code called the function that asks: `depth` 1; 2 is the one that called that."""
+    return str(sys._getframe(depth + 1).f_globals.get("__name__", ""))
+
+
 class Registry:
     """A mapping from names to classes or functions, filled by decorators.
 
@@ -60,6 +79,7 @@ class Registry:
         self.name = name
         self.chosen_by = chosen_by
         self._members: dict[str, Any] = {}
+        self._registrars: dict[str, str] = {}
 
     @overload
     def register(self, name: str) -> Callable[[T], T]: ...
@@ -77,13 +97,14 @@ class Registry:
             ValueError: the name is taken by another object.
             TypeError: the name is not a string and the object is not a class or function.
         """
+        module = calling_module(1)
         if obj is not None:
-            return self._add(name, obj)
+            return self._add(name, obj, module)
         if name is None or isinstance(name, str):
-            return lambda decorated: self._add(name, decorated)
-        return self._add(None, name)
+            return lambda decorated: self._add(name, decorated, module)
+        return self._add(None, name, module)
 
-    def _add(self, name: str | None, obj: T) -> T:
+    def _add(self, name: str | None, obj: T, module: str) -> T:
         if not callable(obj):
             raise InvalidTypeError(f"{self.name} holds classes and functions; {obj!r} is neither")
         key = name if name is not None else getattr(obj, "__name__", "")
@@ -96,7 +117,12 @@ class Registry:
                 f"{_describe(obj)} needs another name, as in @{self.name}.register('my-{key}')"
             )
         self._members[key] = obj
+        self._registrars[key] = module
         return obj
+
+    def registrar(self, name: str) -> str:
+        """The module that has registered what `get` gives for a name; "" where there is none."""
+        return self._registrars.get(self._key(name) or "", "")
 
     def get(self, name: str) -> Any:
         """The object called `name`. Raises KeyError that lists the nearest names, and where it was looked for."""
@@ -106,7 +132,7 @@ class Registry:
             raise UnknownNameError(
                 f"{self.name} has no {name!r} (chosen by {self.chosen_by}); {found} "
                 "A module of your own must be named in CUSTOM_IMPORTS to be found; "
-                f"what was imported is {self._places()}."
+                f"what was imported is {self._places()}.{missing_packages()}"
             )
         return self._members[key]
 

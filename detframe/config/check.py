@@ -9,6 +9,8 @@ from typing import Any
 from detframe.config.bounds import Duration, Each, Name, Rule, complaints, shown
 from detframe.config.durations import is_zero
 from detframe.config.effects import without_effect
+from detframe.config.keys import ADDED
+from detframe.config.plugins import requirements
 from detframe.config.tree import ConfigNode
 from detframe.errors import InvalidValueError, UnknownNameError
 from detframe.registry import Registry
@@ -80,6 +82,13 @@ def check_names(cfg: ConfigNode) -> None:
                 wrong.append(f"{key} (from {cfg.source(key)}): {error}")
     if wrong:
         raise UnknownNameError("\n".join(wrong))
+
+
+def needed_plugins(cfg: ConfigNode) -> tuple[str, ...]:
+    """What PLUGINS of a config must name: the packages whose members its keys choose and whose keys it sets."""
+    chosen = [pair for _, statement, value in cfg.statements() for pair in _names(statement.rule, value)]
+    modules = [known.registrar(name) for known, name in chosen]
+    return requirements(cfg.PLUGINS, [*modules, *(ADDED[path] for path in cfg.used_sections())])
 
 
 def _names(rule: Rule, value: Any) -> Iterator[tuple[Registry, str]]:

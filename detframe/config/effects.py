@@ -218,7 +218,7 @@ def _losses(cfg: ConfigNode, set_keys: list[str]) -> Iterator[Idle]:
     idle = [f"MODEL.ROI_BOX_HEAD.{key}" for name, keys in _OF_LOSSES.items() if name != loss for key in keys]
     idle += ["MODEL.LABEL_SMOOTHING"] if loss != "cross_entropy" else []
     keys = [key for key in set_keys if key in idle]
-    if keys and not cfg.CUSTOM_IMPORTS:
+    if keys and not (cfg.CUSTOM_IMPORTS or cfg.PLUGINS):
         why = f"MODEL.ROI_BOX_HEAD.CLS_LOSS is {loss!r}" if loss else "MODEL.ROI_HEADS.NAME is empty"
         yield keys, why
     if "MODEL.CLASS_WEIGHTS" in set_keys and not loss and cfg.MODEL.RPN.NAME == "AnchorRPN":
@@ -229,7 +229,7 @@ def _extended(cfg: ConfigNode, set_keys: list[str]) -> Iterator[Idle]:
     """Keys of an extended pyramid without one, or without the part of it that they are about. A body of somebody's own
     may take them, whatever its name is."""
     body, heads, efpn = cfg.MODEL.BACKBONE.CONV_BODY, cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.EFPN
-    if cfg.CUSTOM_IMPORTS:
+    if cfg.CUSTOM_IMPORTS or cfg.PLUGINS:
         return
     if "EFPN" not in body.upper():
         keys = [key for key in set_keys if key.startswith("MODEL.EFPN.")]

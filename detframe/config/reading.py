@@ -10,6 +10,7 @@ from typing import Any
 from detframe.config.check import validate
 from detframe.config.imports import import_carried_modules, import_custom_modules
 from detframe.config.paths import expanded, find_config
+from detframe.config.plugins import declared, import_carried_plugins, import_plugins
 from detframe.config.tree import ConfigNode, get_cfg
 from detframe.errors import InvalidValueError
 
@@ -43,19 +44,24 @@ def read_config(file: str | Path = "", overrides: Sequence[Any] = (), custom_imp
 
 
 def import_modules(cfg: ConfigNode, beside: str | Path | None = None) -> None:
-    """Import what CUSTOM_IMPORTS names, and take in the keys that it adds; the config is checked with them.
+    """Import plugins and CUSTOM_IMPORTS, and take in the keys that they add; the config is checked with them.
 
-    Raises FileNotFoundError, ImportError, KeyError and ValueError as `import_custom_modules`, `ConfigNode.complete` and
-    `validate`.
+    Raises FileNotFoundError, ImportError, KeyError and ValueError as `import_plugins`, `import_custom_modules`,
+    `ConfigNode.complete` and `validate`.
     """
+    import_plugins(cfg.PLUGINS, cfg.source("PLUGINS"))
     import_custom_modules(cfg.CUSTOM_IMPORTS, beside)
     cfg.complete()
-    if cfg.CUSTOM_IMPORTS:
+    if cfg.CUSTOM_IMPORTS or declared():
         validate(cfg)
 
 
 def import_carried(cfg: ConfigNode, source: str | Path, allow: bool = False) -> None:
-    """The same for a config that came in a checkpoint or bundle; see `import_carried_modules`."""
+    """The same for a config that came in a checkpoint or bundle; see `import_carried_modules`.
+
+    Of plugins, those alone that it names.
+    """
+    import_carried_plugins(cfg.PLUGINS)
     import_carried_modules(cfg.CUSTOM_IMPORTS, source, allow)
     cfg.complete()
     validate(cfg)

@@ -16,11 +16,12 @@ from detframe.config.bounds import shown
 from detframe.config.foreign.program import Program
 from detframe.config.foreign.translation import OVERRIDE, Foreign, override, recognise, word_of
 from detframe.config.key import Key, Section
-from detframe.config.keys import SCHEMA, all_keys
+from detframe.config.keys import ADDED, SCHEMA, all_keys
+from detframe.config.plugins import declared, unused_sections
 from detframe.config.yaml_files import read_yaml, write_yaml, yaml_rows
 from detframe.config.yaml_text import read_word, values
 from detframe.errors import InvalidTypeError, InvalidValueError, ReadOnlyError, UnknownNameError
-from detframe.registry import nearest
+from detframe.registry import missing_packages, nearest
 
 
 class ConfigKeyError(UnknownNameError, AttributeError):
@@ -222,10 +223,14 @@ class ConfigNode(CfgNode):
         return () if foreign is None else foreign.notes
 
     # ------------------------------------------------------------------ sections of outside code
-    def complete(self) -> None:
+    def complete(self, leniently: bool = False) -> None:
         """Take in the sections that outside code has added by now, and the values that waited for them.
 
-        Keys of a section that nobody knows wait for it where CUSTOM_IMPORTS names modules that may add it.
+        Keys of a section that nobody knows wait for it where there are plugins, or CUSTOM_IMPORTS names modules, that
+        may add it.
+
+        Args:
+            leniently: leave out what nobody has added, as in an exported file, which holds what it was for.
 
         Raises:
             KeyError: nobody has added it; names the key as `merge_from_file` does. ValueError as there.
@@ -235,8 +240,10 @@ class ConfigNode(CfgNode):
         self.__dict__["_waiting"] = ()
         self.defrost()
         try:
+            known = self._keys() if leniently else ()
             for key, value, where in waiting:
-                self._assign(key, value, where)
+                if not leniently or key in known:
+                    self._assign(key, value, where)
         finally:
             if frozen:
                 self.freeze()
@@ -250,8 +257,8 @@ class ConfigNode(CfgNode):
 
     def _assign_all(self, rows: Sequence[tuple[str, Any, str]]) -> None:
         known = self._keys() | {""}
-        for key, value, where in sorted(rows, key=lambda row: row[0] != "CUSTOM_IMPORTS"):
-            if self.CUSTOM_IMPORTS and key.rpartition(".")[0] not in known:
+        for key, value, where in sorted(rows, key=lambda row: row[0] not in ("CUSTOM_IMPORTS", "PLUGINS")):
+            if key.rpartition(".")[0] not in known and (self.CUSTOM_IMPORTS or self.PLUGINS or declared()):
                 self.__dict__["_waiting"] += ((key, value, where),)
             else:
                 self._assign(key, value, where)
@@ -320,15 +327,30 @@ class ConfigNode(CfgNode):
         known = all_keys()  # not those of outside code that this process has not imported
         return ((key, known[key], value) for key, value in self.leaves() if key in known)
 
+    def used_sections(self) -> list[str]:
+        """The sections of outside code of which somebody has set a key, by their dotted paths."""
+        own = [row for row in self.statements() if row[0].startswith(tuple(f"{path}." for path in ADDED))]
+        set_keys = [key for key, of, value in own if value != of.default or self.source(key) != "the default"]
+        return [path for path in ADDED if any(key.startswith(f"{path}.") for key in set_keys)]
+
     def dump(self, **kwargs: Any) -> str:
         """The tree as YAML that `merge_from_file` reads back: a line for each key, lists on one line.
+
+        Sections of plugins that the config does not use are left out, so that nobody needs them to read it.
 
         Raises:
             KeyError: values wait for a section that nobody has added yet; see `complete`.
         """
         for key, _, where in self.__dict__["_waiting"]:
             raise _unknown_anywhere(self, key, where)
-        return write_yaml(self.to_dict(), **kwargs)
+        tree = self.to_dict()
+        for path in unused_sections(self.PLUGINS, self.used_sections()) if not self.__dict__["_path"] else ():
+            *parents, last = path.split(".")
+            node = tree
+            for name in parents:
+                node = node.get(name, {})
+            node.pop(last, None)
+        return write_yaml(tree, **kwargs)
 
 
 def _place(source: str) -> str:
@@ -365,4 +387,7 @@ def _unknown_anywhere(root: ConfigNode, key: str, where: str) -> ConfigKeyError:
         return ConfigKeyError(
             f"{above} has a value, and no key {key} below it ({where}); a list has dashes or brackets"
         )
-    return ConfigKeyError(f"unknown config key {key} ({where}); {word_of(key) or nearest(key, known)}")
+    said = f"unknown config key {key} ({where}); {word_of(key) or nearest(key, known)}"
+    section = key.rpartition(".")[0]
+    missing = "" if any(name.startswith(f"{section}.") for name in known) else missing_packages()
+    return ConfigKeyError(f"{said if not missing or said.endswith('?') else said + '.'}{missing}")

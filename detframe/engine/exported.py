@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from detframe.backends import Session, open_model
-from detframe.config import ConfigNode, carried_config, get_cfg
+from detframe.config import ConfigNode, carried_config, get_cfg, import_modules
 from detframe.config.paths import expanded
 from detframe.errors import InvalidValueError, listed
 from detframe.storage.folders import local_file
@@ -22,7 +22,7 @@ _OUTSIDE = "INPUT.TILES."
 # What the file says of data is worth nothing where the caller says which
 _DATA = ("DATASETS.TEST", "DATASETS.CATALOG")
 # Of the machine that trained, or of training alone
-_NOT_CARRIED = ("OUTPUT_DIR", "CUSTOM_IMPORTS", "TEST.LOSS", "TEST.AUG.ENABLED", *_FREE)
+_NOT_CARRIED = ("OUTPUT_DIR", "CUSTOM_IMPORTS", "PLUGINS", "TEST.LOSS", "TEST.AUG.ENABLED", *_FREE)
 
 
 def open_exported(cfg: ConfigNode) -> tuple[Session, ConfigNode]:
@@ -36,6 +36,8 @@ def open_exported(cfg: ConfigNode) -> tuple[Session, ConfigNode]:
     """
     session = open_model(expanded(local_file(cfg.MODEL.WEIGHTS)), cfg.MODEL.DEVICE)
     carried = carried_config(session.card.config, session.path, session.card.version)
+    import_modules(cfg)
+    carried.complete(leniently=True)
     defaults = dict(get_cfg().leaves())
     given = {key: value for key, value in cfg.leaves() if cfg.source(key) != "the default" or value != defaults[key]}
     own_data = "DATASETS.TEST" in given

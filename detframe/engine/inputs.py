@@ -17,6 +17,7 @@ from torch import nn
 from detframe.checkpoint import Checkpoint, TrainingState
 from detframe.compat import apply_input_format, apply_saved_format
 from detframe.config import ConfigNode, given_in_epochs, resolve_durations
+from detframe.config.check import needed_plugins
 from detframe.data import (
     Metadata,
     MissingImagesError,
@@ -119,8 +120,8 @@ def effective_config(
 
 
 def with_classes(cfg: ConfigNode, metadata: Metadata, records: Records | None = None) -> ConfigNode:
-    """A frozen copy in which the numbers of classes and keypoints that are 0 are those of the data, and the losses have
-    the weight of each class.
+    """A frozen copy in which the numbers of classes and keypoints that are 0 are those of the data, the losses have the
+    weight of each class, and PLUGINS names the packages that it needs.
 
     Args:
         records: what is trained on, where losses depend on how common classes are; None: nothing is.
@@ -134,6 +135,7 @@ def with_classes(cfg: ConfigNode, metadata: Metadata, records: Records | None = 
     out.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = resolve_num_keypoints(cfg, metadata)
     out.MODEL.CLASS_WEIGHTS = resolve_class_weights(cfg, metadata, records)
     out.MODEL.ROI_BOX_HEAD.CLASS_FREQUENCIES = resolve_frequencies(cfg, records)
+    out.PLUGINS = needed_plugins(cfg)
     out.freeze()
     return out
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from detframe.config import ConfigNode
+from detframe.config.plugins import plugin_lines
 from detframe.data import MissingImagesError, Records, load_records
 from detframe.engine.commands import given_command
 from detframe.engine.evaluating import TestSets
@@ -36,8 +37,10 @@ WITHOUT_CLASSES = ("proposals",)  # evaluators that do not tell classes apart
 
 
 def log_start(what: str) -> None:
-    """The line of the log that says what runs, and by which command ("training" or "evaluation")."""
+    """The lines of the log that say what runs ("training" or "evaluation"), by which command and with which plugins."""
     logger.info("%s", start_line(what, given_command()))
+    for level, line in plugin_lines():
+        logger.log(level, "%s", line)
 
 
 class ReportHook(Hook):

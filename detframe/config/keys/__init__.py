@@ -35,6 +35,7 @@ from detframe.config.keys.run import RUN
 from detframe.config.keys.solver import SOLVER
 from detframe.config.keys.test import TEST
 from detframe.errors import InvalidTypeError, InvalidValueError
+from detframe.registry import calling_module
 
 COMPILED = {
     "off": "",
@@ -112,6 +113,9 @@ SCHEMA = Section(
     | {"TEST": TEST}
 )
 
+ADDED: dict[str, str] = {}
+"""The sections of outside code, by their dotted paths, and the modules that have added them."""
+
 
 @cache
 def all_keys() -> dict[str, Key]:
@@ -143,4 +147,5 @@ def add_section(path: str, added: Section) -> None:
     if name in parent and parent[name] != fresh[name]:
         raise InvalidValueError(f"the section {path} cannot be added: the config has other keys of that name")
     parent.update(fresh)
+    ADDED[path] = calling_module(1)
     all_keys.cache_clear()

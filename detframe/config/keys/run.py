@@ -9,6 +9,9 @@ RUN = section(
     resume=HOW,
     CUSTOM_IMPORTS=Key((), 'Python modules or files that register classes or add keys of your own (docs/own_keys.md), '
         'e.g. ["my_pkg.my_backbone", "path/to/file.py"]', like=NAMES),
+    PLUGINS=Key((), "Installed packages that the config takes modules or keys from, as name or name==1.2; they bring "
+        'these by an entry point of the group "detframe.plugins" (docs/adding_a_module.md). A run fills it in; what it '
+        "names must be installed", like=NAMES),
     OUTPUT_DIR=Key("output", "Where a run writes its log, metrics, checkpoints and pictures: a folder, or one on an "
         "object store, as s3://bucket/run (docs/storage.md)"),
     LOGGERS=Key(("tensorboard",), "Where the numbers and pictures of a training go beside metrics.jsonl and images/: "

@@ -19,6 +19,7 @@ from typing import Any, TextIO
 import yaml
 
 from detframe.config.imports import import_custom_modules
+from detframe.config.plugins import import_plugins
 from detframe.engine.loggers import members
 from detframe.engine.loggers.base import LoggedRun, RunLogger
 from detframe.engine.loggers.sent import Sent, Tail, finite, pictures, placed, run_id
@@ -117,6 +118,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if not (args.folder / "config.yaml").is_file():
         parser.error(f"{args.folder} holds no run: there is no config.yaml in it")
     config = yaml.safe_load((args.folder / "config.yaml").read_text(encoding="utf-8"))
+    import_plugins()
     import_custom_modules([args.module] if args.module else config.get("CUSTOM_IMPORTS", ()))
     if args.name not in LOGGERS:
         parser.error(f"there is no logger {args.name!r}; known: {', '.join(name for name, _ in LOGGERS)}")
