@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from detframe.cli.arguments import parse
 from detframe.cli.errors import guard
@@ -80,7 +81,8 @@ def trained_weights(cfg: ConfigNode) -> str:
     """The checkpoint that an evaluation without training uses.
 
     MODEL.WEIGHTS where an override names it; else what the run in OUTPUT_DIR left: model_best.pth, model_final.pth, the
-    newest checkpoint; else the config's MODEL.WEIGHTS.
+    newest checkpoint; else what lies beside the config.yaml of a run, whose OUTPUT_DIR may be seen from another folder;
+    else the config's MODEL.WEIGHTS.
 
     Raises:
         FileNotFoundError: there is none of these.
@@ -89,7 +91,8 @@ def trained_weights(cfg: ConfigNode) -> str:
         return str(cfg.MODEL.WEIGHTS)
     from detframe.engine.output_place import weights_in
 
-    found = weights_in(cfg.OUTPUT_DIR)
+    config = Path(cfg.source("OUTPUT_DIR").rpartition(":")[0])
+    found = weights_in(cfg.OUTPUT_DIR) or (weights_in(str(config.parent)) if config.name == "config.yaml" else "")
     if found:
         return found
     if cfg.MODEL.WEIGHTS:

@@ -18,6 +18,7 @@ from detframe.checkpoint import Checkpoint, TrainingState
 from detframe.compat import apply_input_format, apply_saved_format
 from detframe.config import ConfigNode, given_in_epochs, resolve_durations
 from detframe.config.check import needed_plugins
+from detframe.config.paths import expanded
 from detframe.data import (
     Metadata,
     MissingImagesError,
@@ -121,7 +122,7 @@ def effective_config(
 
 def with_classes(cfg: ConfigNode, metadata: Metadata, records: Records | None = None) -> ConfigNode:
     """A frozen copy in which the numbers of classes and keypoints that are 0 are those of the data, the losses have the
-    weight of each class, and PLUGINS names the packages that it needs.
+    weight of each class, PLUGINS names the packages that it needs, and the catalog has its whole path.
 
     Args:
         records: what is trained on, where losses depend on how common classes are; None: nothing is.
@@ -136,6 +137,8 @@ def with_classes(cfg: ConfigNode, metadata: Metadata, records: Records | None = 
     out.MODEL.CLASS_WEIGHTS = resolve_class_weights(cfg, metadata, records)
     out.MODEL.ROI_BOX_HEAD.CLASS_FREQUENCIES = resolve_frequencies(cfg, records)
     out.PLUGINS = needed_plugins(cfg)
+    if cfg.DATASETS.CATALOG:  # whoever reads the config of this run may work in another folder
+        out.DATASETS.CATALOG = str(expanded(cfg.DATASETS.CATALOG).absolute())
     out.freeze()
     return out
 

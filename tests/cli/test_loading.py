@@ -10,7 +10,8 @@ import pytest
 
 from detframe.cli import evaluate as evaluate_command
 from detframe.cli import train as train_command
-from detframe.config import ConfigNode, as_config, check, get_cfg
+from detframe.cli.common import trained_weights
+from detframe.config import ConfigNode, as_config, check, get_cfg, read_config
 from detframe.engine import run
 from detframe.errors import InvalidValueError
 
@@ -84,3 +85,16 @@ def test_another_process_gets_the_same_config(tmp_path: Path, text: str):
     assert there.dump() == cfg.dump() and there.is_frozen() and there.translation == cfg.translation
     assert bool(cfg.translation) == (text == FOREIGN)
     assert all(there.source(key) == cfg.source(key) for key, _ in cfg.leaves())
+
+
+def test_weights_are_found_beside_the_config_of_a_run(tmp_path, monkeypatch):
+    """Its OUTPUT_DIR may be relative to the folder in which the run began."""
+    monkeypatch.chdir(tmp_path)
+    run_folder = tmp_path / "moved"
+    run_folder.mkdir()
+    (run_folder / "model_final.pth").write_bytes(b"")
+    for name in ("config.yaml", "mine.yaml"):
+        (run_folder / name).write_text("OUTPUT_DIR: out\n")
+    assert trained_weights(read_config("moved/config.yaml")) == str(Path("moved") / "model_final.pth")
+    with pytest.raises(FileNotFoundError, match="OUTPUT_DIR out holds no checkpoint"):
+        trained_weights(read_config("moved/mine.yaml"))

@@ -54,5 +54,11 @@ def test_they_are_left_out_of_training_and_evaluation_and_counted(tiny, tmp_path
     assert again["bbox/AP"] == pytest.approx(metrics["bbox/AP"], nan_ok=True)
 
 
+def test_the_config_that_is_written_finds_its_catalog_from_any_folder(tiny, tmp_path, torn, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    inputs = load_inputs(tiny(*torn, "DATASETS.CATALOG", "torn.yaml", "DATALOADER.ON_ERROR", "skip"), None)
+    assert inputs.cfg.DATASETS.CATALOG == str(tmp_path / "torn.yaml")
+
+
 def test_nothing_is_said_where_all_images_are_there(tiny):
     assert missing_images(load_inputs(tiny(), None)) == ""
