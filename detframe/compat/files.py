@@ -20,7 +20,7 @@ from detframe.compat.download import download
 from detframe.compat.pickles import numpy_globals, read_pickle, reason_of
 from detframe.config.paths import expanded
 from detframe.errors import InvalidValueError
-from detframe.storage.folders import local_file
+from detframe.storage.folders import copy_of
 from detframe.torch_files import DAMAGE, beginning, is_torch_file, read_torch_file
 
 _PICKLE = b"\x80"  # of protocol 2 or newer
@@ -42,8 +42,10 @@ def read_weights(path_or_url: str | Path) -> Any:
         ConnectionError: a failed download.
     """
     name = address_of_weights(str(path_or_url))
-    path = download(name) if name.startswith(("http://", "https://")) else expanded(local_file(name))
-    return read_checkpoint(path)
+    if name.startswith(("http://", "https://")):
+        return read_checkpoint(download(name))
+    with copy_of(name) as path:
+        return read_checkpoint(expanded(path))
 
 
 def address_of_weights(name: str) -> str:

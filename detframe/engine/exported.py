@@ -9,7 +9,7 @@ from detframe.backends import Session, open_model
 from detframe.config import ConfigNode, carried_config, get_cfg, import_modules
 from detframe.config.paths import expanded
 from detframe.errors import InvalidValueError, listed
-from detframe.storage.folders import local_file
+from detframe.storage.folders import copy_of
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,8 @@ def open_exported(cfg: ConfigNode) -> tuple[Session, ConfigNode]:
     Raises:
         ValueError: an override of what the file holds, or of what it cannot do. Otherwise as `open_model`.
     """
-    session = open_model(expanded(local_file(cfg.MODEL.WEIGHTS)), cfg.MODEL.DEVICE)
+    with copy_of(cfg.MODEL.WEIGHTS) as path:
+        session = open_model(expanded(path), cfg.MODEL.DEVICE)
     carried = carried_config(session.card.config, session.path, session.card.version)
     import_modules(cfg)
     carried.complete(leniently=True)

@@ -15,7 +15,9 @@ from typing import Any
 from detframe import __version__
 from detframe.backends import InputCard, ModelCard
 from detframe.config import ConfigNode
+from detframe.config.paths import expanded
 from detframe.modeling import GeneralizedRCNN
+from detframe.storage.folders import address_with_slashes, is_store, local_file
 from detframe.structures import ANY_CLASS
 
 _CHUNK = 2**20
@@ -62,7 +64,7 @@ def thresholds(model: GeneralizedRCNN, cfg: ConfigNode) -> dict[str, float]:
     return out
 
 
-def provenance(weights: Path | None, meta: Mapping[str, Any], modules: tuple[str, ...]) -> dict[str, Any]:
+def provenance(weights: str | Path | None, meta: Mapping[str, Any], modules: tuple[str, ...]) -> dict[str, Any]:
     """Where an exported file comes from: weights, date, versions, command.
 
     Args:
@@ -75,7 +77,9 @@ def provenance(weights: Path | None, meta: Mapping[str, Any], modules: tuple[str
         "command": shlex.join(sys.argv),
     }
     if weights is not None:
-        out["weights"] = {"file": str(weights), "sha256": sha256(weights)}
+        copy = expanded(local_file(weights))
+        name = address_with_slashes(weights) if is_store(weights) else str(copy)
+        out["weights"] = {"file": name, "sha256": sha256(copy)}
     if "iteration" in meta:
         out["iteration"] = int(meta["iteration"])
     return out

@@ -130,7 +130,7 @@ def export(
             AP.
         no_records: why there are none, for the report.
         num_images: of `records`, evenly over them.
-        weights: the checkpoint that the model comes from, for the file's provenance.
+        weights: the checkpoint that the model comes from, which may be in a store, for the file's provenance.
 
     Raises:
         EvidenceError: the file does not find what the model finds; says where it differs most.
@@ -145,10 +145,9 @@ def export(
     limits = _limits(model, cfg, plan)
     classes = None if model.class_agnostic else tuple(meta["class_names"])
     images = training_images(cfg, classes, limits) if plan.precision == "int8" else None
-    source = None if weights is None else Path(weights).expanduser()
     with _prepared(model) as ready, _beside(plan.path) as folder:
         written = folder / plan.path.name
-        details = _write(ready, cfg, meta, plan, written, source, limits, images)
+        details = _write(ready, cfg, meta, plan, written, weights, limits, images)
         report = _proved(ready, cfg, plan, written, chosen or no_records)
         report.details = details
         _publish(folder, plan.path, report)
@@ -171,7 +170,7 @@ def _write(
     meta: Mapping[str, Any],
     plan: Plan,
     written: Path,
-    source: Path | None,
+    source: str | Path | None,
     limits: InputCard,
     images: TrainingImages | None,
 ) -> dict[str, Any]:

@@ -16,12 +16,13 @@ from detframe.errors import InvalidValueError
 from detframe.inference.backend import Augment, Backend
 from detframe.inference.batching import Result, predicted
 from detframe.inference.file_backend import FileBackend
+from detframe.inference.folder_files import ABOUT, CONFIG, WEIGHTS
 from detframe.inference.inputs import ImageLike
 from detframe.inference.kinds import KINDS, ArrayKind, as_kind, kind_wanted
 from detframe.inference.prediction import ImagePrediction
 from detframe.inference.sharing import Shared
 from detframe.inference.tiling import Progress, Tiles, Tiling, predicted_in_tiles, tiling_of
-from detframe.storage.folders import local_file
+from detframe.storage.folders import copy_of
 
 if TYPE_CHECKING:
     from detframe.config import ConfigNode
@@ -82,14 +83,14 @@ class Detector(Shared):
         """
         if arrays not in KINDS:
             raise InvalidValueError(f"arrays is {arrays!r}; it must be one of {', '.join(KINDS)}")
-        path = local_file(path)
-        if is_exported(path):
-            if amp != "auto":
-                raise InvalidValueError(f"amp is {amp!r}, but {path} has the precision that it was exported with")
-            return cls._of(FileBackend(open_model(path, device)), arrays)
-        from detframe.inference.model_backend import ModelBackend
+        with copy_of(path, (WEIGHTS, CONFIG, ABOUT, "*.py")) as file:
+            if is_exported(file):
+                if amp != "auto":
+                    raise InvalidValueError(f"amp is {amp!r}, but {file} has the precision that it was exported with")
+                return cls._of(FileBackend(open_model(file, device)), arrays)
+            from detframe.inference.model_backend import ModelBackend
 
-        return cls._of(ModelBackend.load(path, device, amp, allow_custom_imports), arrays)
+            return cls._of(ModelBackend.load(file, device, amp, allow_custom_imports), arrays)
 
     @classmethod
     def _of(cls, backend: Backend, arrays: ArrayKind) -> Detector:

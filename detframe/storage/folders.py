@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
@@ -41,11 +42,15 @@ def store_of(output_dir: str | Path) -> StoreFolder | None:
     return None
 
 
-def local_file(path: str | Path) -> str | Path:
+def local_file(path: str | Path, only: Sequence[str] = ()) -> str | Path:
     """A file in a store as one of this machine, which is fetched where it is not here as it is there; others as given.
 
+    Args:
+        only: what is wanted of a folder, where it may be one, as of `here`.
+
     Raises:
-        UserError: it does not exist, or cannot be read; an address of another kind.
+        UserError: it does not exist, or cannot be read, or is a folder with nothing of `only`; an address of another
+            kind.
     """
     if not is_store(path):
         refuse_address(path, "download it, and name the copy")
@@ -53,7 +58,20 @@ def local_file(path: str | Path) -> str | Path:
     address = address_with_slashes(path)
     if address.endswith(".xml"):  # OpenVINO's, whose weights are in a file beside it
         here(f"{address.removesuffix('.xml')}.bin")
-    return here(address)
+    return here(address, only=only)
+
+
+@contextmanager
+def copy_of(path: str | Path, only: Sequence[str] = ()) -> Iterator[str | Path]:
+    """`local_file`, with its errors; within it an error that names the copy names what it is a copy of, first."""
+    copy = local_file(path, only)
+    try:
+        yield copy
+    except UserError as error:
+        if is_store(path) and str(copy) in str(error):
+            named = f"{address_with_slashes(path)} (copied to {copy})"
+            error.args = (str(error).replace(str(copy), named, 1), *error.args[1:])
+        raise
 
 
 def address_with_slashes(path: str | Path) -> str:

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Container
+from collections.abc import Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from detframe.errors import InvalidValueError, MissingFileError
+from detframe.errors import InvalidValueError, MissingFileError, listed
 from detframe.files import replacing
 from detframe.storage.addresses import address_of, can_list
 from detframe.storage.listings import files_in
 from detframe.storage.settings import current, writing_here
-from detframe.storage.stores import Facts, facts_of, fetch
+from detframe.storage.stores import Facts, facts_of, fetch, objects_below
 
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 16
 
 
-def here(path: str | Path, leave_out: tuple[str, ...] = ()) -> Path:
+def here(path: str | Path, leave_out: tuple[str, ...] = (), only: Sequence[str] | None = None) -> Path:
     """The local copy of a file, or of a folder with the files below it; fetched where there is none of this version.
 
     Args:
         path: an address, or a path that stands for one.
         leave_out: suffixes of files in a folder that are not wanted, in lower case.
+        only: patterns of the names in a folder that are wanted, as "*.py"; a folder without the first of them is
+            none that is wanted, as is any where there are none. None: all files in it and below.
 
     Raises:
         UserError: it does not exist or cannot be read; names it, without secrets.
@@ -33,12 +36,14 @@ def here(path: str | Path, leave_out: tuple[str, ...] = ()) -> Path:
     address = address_of(path)
     place = _place(address)
     try:
-        facts = facts_of(address)
+        facts: Facts | None = facts_of(address)
     except MissingFileError:
         if not can_list(address):
             raise
-        return _folder_here(address, place, leave_out)
-    if facts.size <= 0 and can_list(address):  # stores have no folders; some clients say that they are of no size
+        facts = None  # of a folder, as some clients say
+    if facts is None or (facts.folder and can_list(address)):
+        if only is not None:
+            return _part_here(address, place, only, sure=facts is not None)
         return _folder_here(address, place, leave_out)
     _bring(address, place, facts)
     return place
@@ -48,6 +53,26 @@ def _folder_here(address: str, place: Path, leave_out: tuple[str, ...]) -> Path:
     wanted = {name: facts for name, facts in files_in(address).items() if not name.lower().endswith(leave_out)}
     with writing_here(place):
         _remove_others(place, wanted)
+    return _bring_all(address, place, wanted)
+
+
+def _part_here(address: str, place: Path, only: Sequence[str], sure: bool) -> Path:
+    """Some files of a folder, which surely is there; what else it has, perhaps all of a bucket, stays where it is."""
+    try:
+        there = objects_below(address, deep=False)
+    except MissingFileError:
+        if not sure:
+            raise
+        there = {}  # it has folders alone
+    wanted = {name: facts for name, facts in there.items() if any(fnmatchcase(name, one) for one in only)}
+    if not only or only[0] not in wanted:
+        names = sorted(there, key=lambda name: (not name.startswith("model"), name))
+        some = listed(names, most=6) or "folders alone"
+        raise InvalidValueError(f"{address} is a folder, and a file is wanted; in it are {some}")
+    return _bring_all(address, place, wanted)
+
+
+def _bring_all(address: str, place: Path, wanted: Mapping[str, Facts]) -> Path:
     with ThreadPoolExecutor(_AT_ONCE, "detframe-fetch") as pool:
         tasks = [pool.submit(_bring, f"{address}/{name}", place / name, facts) for name, facts in wanted.items()]
         for task in tasks:

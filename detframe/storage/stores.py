@@ -50,6 +50,7 @@ class Facts:
     size: int  # bytes; -1 where it does not say
     version: str  # changes with the content; "" where it does not say
     modified: float = 0.0  # seconds since 1970; 0: not said
+    folder: bool = False  # which is what stores call the beginning of names, or a bucket
 
 
 def fetch(address: str, path: Path, patience: float | None = None, size: int = -1) -> None:
@@ -255,7 +256,8 @@ def _facts(info: dict[str, Any]) -> Facts:
     words = (large, *(info.get(key) for key in ("ETag", "etag", "md5Hash", "blob_id", "generation", "Content-MD5")))
     version = next((str(word).strip('"') for word in words if word), "")
     changed = next((info[key] for key in _CHANGED if info.get(key)), "")
-    return Facts(-1 if size is None else int(size), version or str(changed), _seconds(changed))
+    size = -1 if size is None else int(size)
+    return Facts(size, version or str(changed), _seconds(changed), info.get("type") == "directory")
 
 
 def _seconds(moment: Any) -> float:

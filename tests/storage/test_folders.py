@@ -9,7 +9,10 @@ import pytest
 from detframe.cli import shard_data
 from detframe.engine.output_place import output_place, weights_in
 from detframe.errors import InvalidValueError
-from detframe.storage.folders import StoreFolder, store_of
+from detframe.export.describing import provenance, sha256
+from detframe.storage.folders import StoreFolder, copy_of, local_file, store_of
+from tests.bucket_server import Store
+from tests.storage.conftest import EVERY_BUCKET
 
 
 @pytest.mark.parametrize("address", ["https://host/runs", "s4://bucket/run", "S33://b"])
@@ -46,3 +49,40 @@ def test_shards_are_made_here(words: list[str], capsys: pytest.CaptureFixture[st
     said = capsys.readouterr().err
     assert "error: s3://b/c is an address" in said and "make shards in a folder here" in said
     assert not Path("s3:").exists()
+
+
+@EVERY_BUCKET
+def test_a_folder_in_place_of_a_file_is_not_fetched(bucket: Store) -> None:
+    for name in ("run/log.txt", "run/model_best.pth", "run/images/a.png"):
+        bucket.put(name, b"x")
+    with pytest.raises(InvalidValueError) as folder:
+        local_file(f"{bucket.address}/run", ("config.json",))
+    where = f"{bucket.address}/run is a folder, and a file is wanted; in it are "
+    assert str(folder.value) == f"{where}model_best.pth, log.txt"
+    assert local_file(f"{bucket.address}/run/log.txt").read_bytes() == b"x"
+    copy = Path(local_file(f"{bucket.address}/run", ("log.txt", "*.png")))
+    assert [path.name for path in copy.iterdir() if not path.name.startswith(".")] == ["log.txt"]
+
+
+def test_a_bucket_in_place_of_a_file_is_not_fetched(bucket: Store) -> None:
+    bucket.put("run/model_best.pth", b"x")
+    with pytest.raises(InvalidValueError, match=r"is a folder, and a file is wanted; in it are folders alone$"):
+        local_file(bucket.address)
+
+
+@EVERY_BUCKET
+def test_an_empty_object_is_a_file_and_its_errors_name_its_address(bucket: Store) -> None:
+    bucket.put("run/model.pth", b"")
+    address = f"{bucket.address}/run/model.pth"
+    assert Path(local_file(address)).read_bytes() == b""
+    with pytest.raises(InvalidValueError, match=f"^{address} \\(copied to .*model.pth\\) is empty; mend"):
+        with copy_of(address) as path:
+            raise InvalidValueError(f"{path} is empty; mend {path}")
+
+
+def test_an_exported_file_says_from_which_store_it_is(bucket: Store) -> None:
+    bucket.put("run/model.pth", b"weights")
+    address = f"{bucket.address}/run/model.pth"
+    for weights in (address, Path(address)):
+        found = provenance(weights, {}, ())["weights"]
+        assert found == {"file": address, "sha256": sha256(Path(local_file(address)))}
