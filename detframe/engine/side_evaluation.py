@@ -145,7 +145,7 @@ class SideEvaluationHook(EvaluationHook):
         self._last = iteration
         self._write(iteration, outcome.metrics)
         before, trainer.stop_reason = trainer.stop_reason, ""
-        trainer.publish(outcome.metrics, iteration)
+        trainer.publish(outcome.metrics, iteration, outcome.seconds)
         self._stop, trainer.stop_reason = trainer.stop_reason, before
 
     def _arrived(self, trainer: Trainer, wait: bool) -> Outcome | None:

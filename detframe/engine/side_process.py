@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 import traceback
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -57,6 +58,7 @@ class Outcome:
     """What came of a task: metrics, or an error; and what the process has to say."""
 
     metrics: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0  # of the evaluation, without the beginning of the process
     error: Exception | None = None
     lines: list[tuple[int, str]] = field(default_factory=list)  # of the log, with their levels
 
@@ -182,7 +184,9 @@ def _serve(connection: Connection, cfg: ConfigNode, folder: Path, threads: int, 
             try:
                 with reproducible(cfg):
                     evaluate = evaluate or _Evaluation(cfg, folder)
+                    begun = time.monotonic()
                     outcome.metrics = evaluate(task)
+                    outcome.seconds = time.monotonic() - begun
             except Exception as error:
                 logger.info("%s", traceback.format_exc())
                 outcome.error = portable(error)

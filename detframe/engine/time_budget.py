@@ -86,8 +86,9 @@ class TimeBudget(Hook):
         self._evaluating = self.clock()
 
     def after_evaluation(self, trainer: Trainer, metrics: dict[str, float]) -> None:
-        """Note what it took."""
-        self._evaluation = max(self._evaluation, self.clock() - self._evaluating)
+        """Note what it took; of one beside the steps without what its process took to begin, and its metrics to come."""
+        took = trainer.evaluated_beside or self.clock() - self._evaluating
+        self._evaluation = max(self._evaluation, took)
 
     def after_step(self, trainer: Trainer) -> None:
         """Note what it took, and look at the clock."""
@@ -117,7 +118,8 @@ class TimeBudget(Hook):
         if end <= 0 and not self._warned:
             self._warned = True
             logger.warning(
-                "SOLVER.MAX_MINUTES %g is less than the final evaluation takes (%s): the training ends at once",
+                "SOLVER.MAX_MINUTES %g is less than what follows the last step takes (%s, evaluation and report): the "
+                "training ends at once",
                 self.seconds / 60,
                 format_seconds(self._reserve(step)),
             )

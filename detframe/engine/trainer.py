@@ -146,8 +146,7 @@ class Trainer:
         self.schedule = schedule
         self.settings = settings
         self.autocast = settings.autocast(device)
-        self.max_iter = max_iter
-        self.device = device
+        self.max_iter, self.device = max_iter, device
         self.guard = guard
         self.hooks = list(hooks)
         self.ema = ema
@@ -162,8 +161,8 @@ class Trainer:
         self.last_step: Step | None = None
         self.metrics: dict[str, float] = {}  # of the latest evaluation
         self.evaluated = 0  # the iteration whose weights it was of: with TEST.ASYNC an earlier one than `iteration`
-        self.stop_reason = ""
-        self.finished = False
+        self.evaluated_beside = 0.0  # seconds that it took beside the steps; else 0
+        self.stop_reason, self.finished = "", False
         self.saved: Path | None = None  # the newest checkpoint to go on from that this process wrote
         self.stop = StopSignals()
         self._fetched: Batch | None = None
@@ -331,9 +330,10 @@ class Trainer:
         return nullcontext()
 
     # ------------------------------------------------------------------ evaluation, state
-    def publish(self, metrics: dict[str, float], iteration: int | None = None) -> None:
-        """Hand the metrics of an evaluation to every hook; that of an earlier iteration than this says which."""
-        self.metrics, self.evaluated = metrics, self.iteration if iteration is None else iteration
+    def publish(self, metrics: dict[str, float], iteration: int | None = None, beside: float = 0.0) -> None:
+        """Hand metrics to every hook: of which iteration's weights, and after how many seconds beside the steps."""
+        self.metrics, self.evaluated_beside = metrics, beside
+        self.evaluated = self.iteration if iteration is None else iteration
         for hook in self.hooks:
             hook.after_evaluation(self, metrics)
 

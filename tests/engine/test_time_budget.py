@@ -61,6 +61,21 @@ def test_before_an_evaluation_is_measured_its_images_count_as_those_of_a_step(tm
     assert trainer.iteration == 100 - 5 - 2 * 30
 
 
+def test_an_evaluation_beside_the_steps_counts_what_it_takes_itself(tmp_path):
+    """Not what its process takes to begin, nor the steps until somebody looks for its metrics."""
+
+    class Beside(Hook):
+        def after_step(self, trainer):
+            if trainer.iteration == 10:
+                for hook in trainer.hooks:
+                    hook.before_evaluation(trainer)
+            if trainer.iteration == 40:
+                trainer.publish({"bbox/AP": 1.0}, 10, 6.0)
+
+    trainer, _ = ended(Clock(1.0), tmp_path, 100.0, hooks=[Beside()], at_end=2)
+    assert trainer.iteration == int(100 - 5 - 2 * 1.1 * 6.0)
+
+
 def test_steps_and_warm_up_are_stretched_with_the_rest(tmp_path):
     def shape(position):  # of 1000 iterations: warm-up until 100, a step at 500
         return min(position / 100, 1.0) * (0.1 if position >= 500 else 1.0)
@@ -74,7 +89,7 @@ def test_steps_and_warm_up_are_stretched_with_the_rest(tmp_path):
 def test_too_little_time_is_one_step_and_a_warning(tmp_path, caplog):
     trainer, _ = ended(Clock(1.0), tmp_path, 10.0, evaluated=400, batch=4)
     assert trainer.iteration <= 2
-    assert "is less than the final evaluation takes (" in caplog.text
+    assert "is less than what follows the last step takes (" in caplog.text
 
 
 @pytest.mark.parametrize("at", [1, 20, 46])
