@@ -80,7 +80,8 @@ def _metadata(args: argparse.Namespace, cfg: ConfigNode) -> Metadata:
     if classes in (80, 90) or (classes == 1 and cfg.MODEL.KEYPOINT_ON):
         labels = coco_labels(classes)
         return Metadata("coco", tuple(name for _, name in labels), tuple(number for number, _ in labels))
+    number = f"{classes} " if classes else ""
     raise InvalidValueError(
-        f"what are the names of the {classes or ''} classes? Give them with --classes, label 1 first, or name a data "
-        "set of the catalog with --data"
+        f"what are the names of the {number}classes? Give them with --classes, label 1 first, or name a data set of "
+        "the catalog with --data"
     )

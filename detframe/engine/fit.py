@@ -34,6 +34,7 @@ ILL_FITTING = 4.0
 # Pixels of side, from which on "nwd" and "rfla" give an object few anchors for its size
 LARGE = 96.0
 FEW_WHATEVER_SIZE = ("nwd", "rfla")
+_PROPOSALS = 4  # times as many proposals as detections: several of one object are usual
 MAX_RANKED = 6_000  # instead of MAX_OBJECTS where anchors are ranked, which looks at many for each object
 THRESHOLDS = {"AnchorRPN": "RPN", "RetinaNet": "RETINANET"}  # RPN head: section of its FG_IOU_THRESHOLD
 
@@ -286,16 +287,21 @@ def small_by_shrinking(records: Records, view: View, objects: Objects) -> int:
 
 
 def _crowded_lines(cfg: ConfigNode, test_sets: Mapping[str, Records]) -> Iterator[Line]:
-    limit = cfg.TEST.DETECTIONS_PER_IMG
+    limits = {"TEST.DETECTIONS_PER_IMG": 1}
+    if cfg.MODEL.ROI_HEADS.NAME:
+        per_level = cfg.MODEL.RPN.POST_NMS_PER == "level"
+        limits[f"MODEL.RPN.{'FPN_' * per_level}POST_NMS_TOP_N_TEST"] = _PROPOSALS
     for name, test in test_sets.items():
         counts = test.num_objects
-        many = int((counts > limit).sum())
-        if many:
-            yield (
-                logging.WARNING,
-                f"{many} of {len(test)} images of {name} hold more objects (up to {counts.max()}) than "
-                f"TEST.DETECTIONS_PER_IMG {limit} lets the model find: set it to {room_for(int(counts.max()))}",
-            )
+        for key, times in limits.items():
+            limit = cfg.at(key)
+            many = int((counts > limit).sum())
+            if many:
+                yield (
+                    logging.WARNING,
+                    f"{many} of {len(test)} images of {name} hold more objects (up to {counts.max()}) than {key} "
+                    f"{limit} lets the model find: set it to {times * room_for(int(counts.max()))}",
+                )
 
 
 def room_for(most: int) -> int:

@@ -86,7 +86,7 @@ class TimeBudget(Hook):
         self._evaluating = self.clock()
 
     def after_evaluation(self, trainer: Trainer, metrics: dict[str, float]) -> None:
-        """Note what it took; of one beside the steps without what its process took to begin, and its metrics to come."""
+        """Note what it took; one beside the steps says so itself: its process begins before, and its metrics wait."""
         took = trainer.evaluated_beside or self.clock() - self._evaluating
         self._evaluation = max(self._evaluation, took)
 

@@ -147,7 +147,8 @@ def _check_archive(path: Path, size: int) -> None:
     try:
         if not zipfile.is_zipfile(path):
             raise InvalidValueError(
-                f"{path} is half-written: it begins as a PyTorch file of {size} bytes so far, but has no end"
+                f"{path} is half-written: it begins as a PyTorch file of {size} bytes so far, but has no end. Copy or "
+                "download it again, or take an earlier checkpoint"
             )
         with zipfile.ZipFile(path) as file:
             _refuse_strange_parts(path, file.infolist(), size)

@@ -79,6 +79,16 @@ def test_images_with_more_objects_than_detections():
     assert warnings_of(config("TEST.DETECTIONS_PER_IMG", 16), make_records(WELL), tests) == []
 
 
+@pytest.mark.parametrize(("per", "key"), [("image", "POST_NMS_TOP_N_TEST"), ("level", "FPN_POST_NMS_TOP_N_TEST")])
+def test_images_with_more_objects_than_proposals(per, key):
+    keys = ("MODEL.RPN.POST_NMS_PER", per, f"MODEL.RPN.{key}", 15)
+    (line,) = warnings_of(config(*keys), make_records(WELL), {"val": make_records(WELL)})
+    assert line == (
+        f"1 of 1 images of val hold more objects (up to 16) than MODEL.RPN.{key} 15 lets the model find: set it to 200"
+    )
+    assert warnings_of(config(*keys, f"MODEL.RPN.{key}", 16), make_records(WELL), {"val": make_records(WELL)}) == []
+
+
 @pytest.mark.parametrize(("most", "limit"), [(1, 50), (45, 50), (46, 100), (91, 150), (100, 150), (1000, 1100)])
 def test_room_for_some_objects_more(most, limit):
     assert room_for(most) == limit > most
