@@ -21,6 +21,7 @@ from detframe.data.transforms import (
     build_test_transforms,
     build_train_transforms,
 )
+from detframe.data.transforms.pipeline import Given
 from detframe.structures import LazyMasks, Target
 from tests.data.sets import pixels
 
@@ -127,6 +128,13 @@ def test_vertical_flip() -> None:
 
 def test_flip_after_resize() -> None:
     check_consistent(*apply(Resize((33,)), HorizontalFlip(1.0), VerticalFlip(1.0)))
+
+
+def test_stages_are_those_of_what_happens() -> None:
+    image, target = sample()
+    pipeline = Compose([Resize((48,)), HorizontalFlip(0.0), VerticalFlip(1.0)])
+    names = [stage.name for stage in pipeline.stages(Given(image, target, Generator()))]
+    assert names == ["", "VerticalFlip", "clip_and_drop"]  # images have 48 pixels already
 
 
 @pytest.mark.parametrize("flip", [HorizontalFlip, VerticalFlip])

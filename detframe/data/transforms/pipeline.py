@@ -133,8 +133,10 @@ class Compose(Pipeline):
         yield Stage("", image, target)
         for transform in self.transforms:
             more = (given.size_hw,) if transform is first else ()
+            before = image, target
             image, target = transform(image, target, given.generator, *more)
-            yield Stage(type(transform).__name__, image, target)
+            if image is not before[0] or target is not before[1]:  # what does not happen gives back what it got
+                yield Stage(type(transform).__name__, image, target)
         yield Stage("clip_and_drop", image, clip_and_drop(target, (image.shape[-2], image.shape[-1]), self.min_visible))
 
     def lines(self) -> list[str]:
