@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from detframe.cli.arguments import base_parser
 from detframe.cli.common import run_command
 from detframe.config.paths import expanded
+from detframe.errors import printable
 from detframe.texts import counted, format_seconds, text_table
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _as_text(rows: Sequence[RunRow], keys: Sequence[str]) -> str:
     parts = [text_table([head if one else [*head[:3], "metric", *head[3:]], *(_line(row, shown, one) for row in rows)])]
     if len(keys) > len(shown):
         parts.append(f"{len(keys) - len(shown)} more keys differ: {', '.join(keys[_MOST_KEYS:][:8])}; --csv shows all")
-    notes = [f"{row.name}: {row.note}" for row in rows if row.note]
+    notes = [f"{_in_a_line(row.name)}: {row.note}" for row in rows if row.note]
     parts += notes[:_MOST_NOTES] + ([f"and {len(notes) - _MOST_NOTES} more notes"] if len(notes) > _MOST_NOTES else [])
     states = Counter(row.state for row in rows).most_common()
     parts.append(f"{counted(len(rows), 'run')}: {', '.join(f'{number} {state}' for state, number in states)}")
@@ -116,7 +117,12 @@ def _line(row: RunRow, keys: Sequence[str], one: str) -> list[str]:
     at = "-" if row.best_iteration is None else str(row.best_iteration)
     time = "-" if row.seconds is None else format_seconds(row.seconds)
     values = [_short(row.config.get(key, "-")) for key in keys]
-    return [row.name, row.state, length, *([] if one else [row.metric]), best, at, last, time, *values]
+    return [_in_a_line(row.name), row.state, length, *([] if one else [row.metric]), best, at, last, time, *values]
+
+
+def _in_a_line(name: str) -> str:
+    """The name of a folder, which may hold the end of a line, so that the table keeps its rows."""
+    return printable(name).replace("\n", "\\n")
 
 
 def _short(text: str) -> str:

@@ -163,7 +163,10 @@ def _row(folder: Path, name: str, metric: str) -> RunRow:
         config=config,
         note="" if config else f"{_CONFIG} is missing or cannot be read",
     )
-    row = _with_metrics(row, _text(folder / METRICS_FILE))
+    numbers = _text(folder / METRICS_FILE)
+    row = _with_metrics(row, numbers)
+    if not row.note and _is_damaged(folder / METRICS_FILE, numbers):
+        row = replace(row, note=f"{METRICS_FILE} cannot be read")
     # a stopped run is saved at a step of which there is no row
     saved = _SAVED.fullmatch(_text(folder / _POINTER).strip())
     row = replace(row, iteration=max(row.iteration, int(saved[1]) if saved else 0))
@@ -177,6 +180,18 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     except OSError:
         return ""
+
+
+def _is_damaged(path: Path, text: str) -> bool:
+    """Whether metrics.jsonl has something in it and not one row, or cannot be opened."""
+    if text:
+        return all(parse_row(line) is None for line in text.splitlines())
+    try:
+        return path.is_dir() or path.stat().st_size > 0
+    except FileNotFoundError:  # as of a run that ended before its first step
+        return False
+    except OSError:
+        return True
 
 
 def _with_metrics(row: RunRow, text: str) -> RunRow:

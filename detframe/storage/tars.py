@@ -47,12 +47,12 @@ def read_index(path: Path, name: str) -> Iterator[Shard]:
     Raises:
         ValueError: a line is not what `index_line` writes.
     """
-    with open(path, encoding="utf-8") as file:
+    with open(path, "rb") as file:  # as bytes, so that a line that is no text is named like any other damage
         for number, line in enumerate(file, 1):
             yield _of_line(line, f"line {number} of the index {name}")
 
 
-def _of_line(line: str, place: str) -> Shard:
+def _of_line(line: bytes, place: str) -> Shard:
     try:
         row = json.loads(line)
         members = {str(key): (int(start), int(size)) for key, (start, size) in row["members"].items()}

@@ -48,6 +48,15 @@ def test_csv_and_json_hold_everything(folder: Path, capsys):
     assert found[0]["metrics"]["bbox/AP"] == 50.0 and found[0]["config"]["MODEL.FPN.OUT_CHANNELS"] == "512"
 
 
+def test_a_name_with_the_end_of_a_line_in_it_is_one_row(tmp_path: Path, capsys):
+    make(tmp_path / "two\nlines")
+    (tmp_path / "two\nlines" / "config.yaml").unlink()
+    make(tmp_path / "b")
+    assert runs.main([str(tmp_path)]) == 0
+    table = lines(capsys)
+    assert [row[0] for row in table[2:]] == ["b", "two\\nlines", "two\\nlines:", "2"]
+
+
 def test_runs_with_different_metrics_name_theirs(tmp_path: Path, capsys):
     make(tmp_path / "a")
     make(tmp_path / "b", SOLVER__BEST_METRIC="bbox/AP50")

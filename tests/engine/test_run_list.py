@@ -118,6 +118,8 @@ def test_files_that_are_half_written_or_broken(tmp_path: Path, name: str, damage
         path.write_bytes({"cut": content[: len(content) // 2 - 3], "empty": b"", "noise": os.urandom(500)}[damage])
     (row,) = list_runs(tmp_path)
     assert row.name == "a" and row.iteration in (0, 2, 4, 6)
+    if name == "metrics.jsonl":
+        assert row.note == ("metrics.jsonl cannot be read" if damage in ("noise", "folder") else "")
 
 
 def test_rows_that_hold_no_metric_are_no_metric(tmp_path: Path):

@@ -117,6 +117,7 @@ def test_damage_is_named(tmp_path: Path) -> None:
     ("line", "words"),
     [
         ("{", "line 1 of the index .* is damaged"),
+        (b"\x93\xff\x00\xfe{", "line 1 of the index .* is damaged"),
         ('{"shard": "00000.tar", "bytes": 10}', "line 1 of the index .* is damaged"),
         (
             '{"shard": "00000.tar", "bytes": 10, "members": {"a": [5, 6]}}',
@@ -127,9 +128,9 @@ def test_damage_is_named(tmp_path: Path) -> None:
         ('{"shard": "x.tar", "bytes": 10, "members": {"/etc/passwd": [0, 1]}}', "holds '/etc/passwd', a name that no"),
     ],
 )
-def test_a_damaged_index(tmp_path: Path, line: str, words: str) -> None:
+def test_a_damaged_index(tmp_path: Path, line: str | bytes, words: str) -> None:
     make_tar(tmp_path / "00000.tar", {"a.jpg": b"a"})
-    (tmp_path / INDEX).write_text(line)
+    (tmp_path / INDEX).write_bytes(line if isinstance(line, bytes) else line.encode())
     with pytest.raises(InvalidValueError, match=words):
         shards.prepare(tmp_path)
 
