@@ -317,7 +317,8 @@ def _store(optuna: Any, place: StudyPlace) -> Any:
         return optuna.storages.RDBStorage(address, engine_kwargs=options)
     except Exception as error:  # SQLAlchemy's, those of the driver, and a driver that is not there
         raise InvalidValueError(
-            f"the store {shown_address(place)} cannot be opened: {type(error).__name__}: {str(error).splitlines()[0]}"
+            f"the store {shown_address(place)} cannot be opened: {type(error).__name__}: {str(error).splitlines()[0]}; "
+            "is the address right, the database there, and Python's driver for it installed (psycopg2 for postgresql://)?"
         ) from error
 
 

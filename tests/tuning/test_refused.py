@@ -83,7 +83,7 @@ def test_two_trials_with_one_folder(cfg, folder: Path, pretended: Pretended):
     ("storage", "told"),
     [
         ("study.db", "the store 'study.db' is not an address; give one as sqlite:////data/study.db"),
-        ("nosuchdb://x", "cannot be opened"),
+        ("nosuchdb://x", r"cannot be opened: .*is the address right, .* and Python's driver for it installed"),
         ("sqlite:////nowhere/at/all/x.db", "cannot be opened: .*unable to open database file"),
     ],
 )
