@@ -17,6 +17,7 @@ from detframe.storage.cache import Copy, FileCache, Note
 from detframe.storage.settings import TRUSTED_SECONDS, current
 from detframe.storage.shards import Part, located
 from detframe.storage.stores import Facts, facts_of, fetch, fetch_part
+from detframe.storage.tars import HEADER, content_of
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -66,7 +67,8 @@ def _part(cache: FileCache, part: Part, patience: float | None) -> BinaryIO:
     key = _key_of(part)
 
     def write(to: Path) -> Note:
-        to.write_bytes(fetch_part(part.shard, part.start, part.size, patience))
+        block = fetch_part(part.shard, part.start - HEADER, HEADER + part.size, patience)
+        to.write_bytes(content_of(block, part.member, part.size, part.shard))
         return Note(key, part.size, part.stamp, time.time())
 
     copy = cache.find(key)

@@ -29,7 +29,7 @@ from detframe.storage.listings import files_in
 from detframe.storage.materialised import here
 from detframe.storage.settings import TRUSTED_SECONDS, current, mark_seen, writing_here
 from detframe.storage.stores import facts_of
-from detframe.storage.tars import INDEX, SUFFIX, Shard, read_headers, read_index
+from detframe.storage.tars import HEADER, INDEX, SUFFIX, Shard, content_of, read_headers, read_index
 
 _AT_ONCE = 16
 _FORMAT, _NEWEST, _NONE = "1", "newest.json", "none"
@@ -122,6 +122,7 @@ class Part(NamedTuple):
     start: int
     size: int  # bytes
     stamp: str  # of all shards of the folder
+    member: str
 
 
 def located(path: str | Path) -> Part | None:
@@ -132,8 +133,9 @@ def located(path: str | Path) -> Part | None:
     while root and not root.endswith(":/") and root not in _without:
         found = _of(root)
         if found is not None:
-            place = found.find(address[len(root) + 1 :])
-            return None if place is None else Part(*place, found.stamp)
+            member = address[len(root) + 1 :]
+            place = found.find(member)
+            return None if place is None else Part(*place, found.stamp, member)
         passed.append(root)
         root = root.rpartition("/")[0]
     _without.update(passed)
@@ -146,11 +148,9 @@ def read_here(path: str | Path) -> BinaryIO | None:
     if place is None or is_remote(place.shard):
         return None
     with open(place.shard, "rb") as file:
-        file.seek(place.start)
-        data = file.read(place.size)
-    if len(data) < place.size:
-        raise FileAccessError(f"{place.shard} ends before {path}: it was cut off after its index was made")
-    return BytesIO(data)
+        file.seek(place.start - HEADER)
+        block = file.read(HEADER + place.size)
+    return BytesIO(content_of(block, place.member, place.size, place.shard))
 
 
 # ------------------------------------------------------------------ what a folder holds

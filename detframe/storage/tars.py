@@ -14,13 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from detframe.errors import InvalidValueError, shown
+from detframe.errors import FileAccessError, InvalidValueError, shown
 from detframe.storage.addresses import is_remote
 from detframe.storage.stores import Parts
 
 INDEX = "index.jsonl"
 """The name of the file beside shards that says where each member lies."""
 SUFFIX = ".tar"
+HEADER = 512
+"""Bytes before the content of a member, which say what it is."""
+_PLAIN = 99  # ASCII letters of a name that its header holds as it is, whatever wrote it
 _HEADER_BLOCK = 2**16  # bytes that are fetched for a header: of small members, the next one is in it too
 
 
@@ -64,7 +67,7 @@ def _of_line(line: bytes, place: str) -> Shard:
     _checked_name(shard.name, place)
     for key, (start, size) in members.items():
         _checked_name(key, place)
-        if not (0 <= start and 0 <= size and start + size <= shard.size):
+        if not (HEADER <= start and 0 <= size and start + size <= shard.size):
             raise InvalidValueError(f"{place}: {shown(key)} lies outside of {shard.name}, which has {shard.size} bytes")
     return shard
 
@@ -90,6 +93,32 @@ def read_headers(path: str, name: str, size: int) -> Shard:
             f"{path} is no whole tar file ({error}); shards are tar files that are not compressed"
         ) from None
     return Shard(name, size, members)
+
+
+def content_of(block: bytes, member: str, size: int, path: str) -> bytes:
+    """The content of a member, of a block that begins with its header.
+
+    Args:
+        size: bytes of the content.
+        path: of the shard, for messages.
+
+    Raises:
+        OSError: the block ends before that, or its header is of another member, so that the index is not of this shard.
+    """
+    try:
+        header = tarfile.TarInfo.frombuf(block[:HEADER], "utf-8", "surrogateescape")
+        is_named = header.name.removeprefix("./") == member or len(member) > _PLAIN or not member.isascii()
+        fits = is_named and header.size == size
+    except tarfile.HeaderError:
+        fits = False
+    if len(block) < HEADER + size:
+        raise FileAccessError(f"{path} ends before {member}: it was cut off after its index was made")
+    if not fits:
+        raise FileAccessError(
+            f"{path} holds something else where {member} is to lie: the index is of another file of this name and "
+            "size; `detframe shard-data --index` writes it anew"
+        )
+    return block[HEADER:]
 
 
 def _place(member: tarfile.TarInfo, path: str, size: int) -> tuple[int, int]:

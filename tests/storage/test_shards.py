@@ -62,7 +62,7 @@ def test_members_are_as_tarfile_has_them(tmp_path: Path, index: bool) -> None:
     assert found is not None and found.members() == sorted(members) == shards.member_names(tmp_path / "s")
     for name, data in members.items():
         assert content(tmp_path / "s" / name) == data
-        shard, start, size, _ = shards.located(tmp_path / "s" / name)  # type: ignore[misc]
+        shard, start, size, *_ = shards.located(tmp_path / "s" / name)  # type: ignore[misc]
         assert Path(shard).read_bytes()[start : start + size] == data
     assert shards.read_here(tmp_path / "s" / "c.jpg") is None and shards.read_here(tmp_path / "t" / "c.jpg") is None
 
@@ -160,6 +160,17 @@ def test_a_shard_that_is_cut_off_later(tmp_path: Path) -> None:
     os.truncate(tmp_path / "00000.tar", 600)
     with pytest.raises(FileAccessError, match=r"00000\.tar ends before .*it was cut off after its index was made"):
         content(tmp_path / "a/2.jpg")
+
+
+def test_an_index_of_another_tar_file_of_the_same_size_exchanges_no_images(tmp_path: Path) -> None:
+    make_tar(tmp_path / "s/0.tar", {"./a.jpg": b"one", "b.jpg": b"two", "c.jpg": b"longer"})
+    shard = read_headers(str(tmp_path / "s/0.tar"), "0.tar", 10240)
+    make_tar(tmp_path / "s/0.tar", {"b.jpg": b"two", "a.jpg": b"one", "c.jpg": b"six"})
+    (tmp_path / "s" / INDEX).write_text(index_line(shard))
+    shards.prepare(tmp_path / "s")
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        with pytest.raises(FileAccessError, match=rf"0\.tar holds something else where {name} is to lie"):
+            content(tmp_path / "s" / name)
 
 
 @EVERY_STORE
