@@ -270,7 +270,7 @@ class RecordBuilder:
         self._boxes += 1
         in_image = x1 >= 0 and y1 >= 0 and x2 <= width and y2 <= height
         if in_image and x2 - x1 >= MIN_SIDE and y2 - y1 >= MIN_SIDE and max(x2, y2) > 2:
-            return x1, y1, x2, y2  # as nearly all are: what follows takes as long as the rest of an object
+            return x1, y1, x2, y2  # as nearly all are; what follows is for the others
         beyond = max(-x1, -y1, x2 - width, y2 - height)
         if any(math.isinf(v) for v in corners):
             self.findings.add(INFINITE, f"{corners} in {self._file_name}")
