@@ -68,6 +68,13 @@ def import_carried_modules(names: Sequence[str], source: str | Path, allow: bool
     import_custom_modules(new, beside)
 
 
+def imported_files() -> list[str]:
+    """The files that this process has imported by their paths: another one cannot unpickle what they define before
+    `import_custom_modules` has been given them there.
+    """
+    return [str(path) for path in _imported]
+
+
 def _is_file(name: str) -> bool:
     return name.endswith(".py")
 

@@ -2,7 +2,8 @@
 
 A process that is forked shares the pages of its parent anyway. One that is spawned, or comes from a fork server, gets
 everything as a pickle: of a million images, tens of megabytes for each. Here the arrays go into memory without a name
-(memfd) that each process maps, and the pickle holds the rest.
+(memfd) that each process maps, and the pickle holds the rest. With it go the files of CUSTOM_IMPORTS, which are on no
+path of Python's: what they define, as a transform, could not be read from the pickle before they are imported.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import os
 import pickle
 from multiprocessing import reduction
 from typing import Any
+
+from detframe.config.imports import import_custom_modules, imported_files
+from detframe.errors import InvalidTypeError
 
 _LARGE = 2**16  # bytes of an array, from which on it is shared
 
@@ -39,12 +43,19 @@ class SharedArrays:
                 buffers.append(buffer)
             return is_small
 
-        text = pickle.dumps(self.value, protocol=5, buffer_callback=take)
+        try:
+            text = pickle.dumps(self.value, protocol=5, buffer_callback=take)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:  # as Python's version has it
+            raise InvalidTypeError(
+                f"what reads the images cannot be sent to worker processes, which are started anew here: {error}. "
+                "Classes and functions have to stand at the top of a file, none inside a function; or set "
+                "DATALOADER.NUM_WORKERS 0"
+            ) from error
         if not buffers:
-            return _unpickled, (text, None, [])
+            return _unpickled, (imported_files(), text, None, [])
         if self._handle < 0:
             self._fill(buffers)
-        return _unpickled, (text, reduction.DupFd(self._handle), self._ends)
+        return _unpickled, (imported_files(), text, reduction.DupFd(self._handle), self._ends)
 
     def _fill(self, buffers: list[pickle.PickleBuffer]) -> None:
         self._handle = os.memfd_create("detframe-arrays")
@@ -60,7 +71,8 @@ class SharedArrays:
             os.close(self._handle)
 
 
-def _unpickled(text: bytes, handle: Any, ends: list[int]) -> SharedArrays:
+def _unpickled(files: list[str], text: bytes, handle: Any, ends: list[int]) -> SharedArrays:
+    import_custom_modules(files)
     if handle is None:
         return SharedArrays(reduction.ForkingPickler.loads(text))
     number = handle.detach()

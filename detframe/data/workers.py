@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from itertools import islice
 from multiprocessing import connection, reduction, util
 from multiprocessing.connection import Connection
@@ -28,7 +29,9 @@ import torch
 from torch import Tensor
 
 from detframe.data.shared_arrays import SharedArrays
-from detframe.errors import ProcessFailedError, portable
+from detframe.errors import InvalidTypeError, ProcessFailedError, portable
+from detframe.parallel.launching import UNGUARDED, program_left_out
+from detframe.registry import program_has_members
 
 logger = logging.getLogger(__name__)
 
@@ -85,12 +88,16 @@ class WorkerPool:
                 f"only {started} of {num_workers} worker processes could be started: {error}; set "
                 "DATALOADER.NUM_WORKERS lower (0 reads in the main process)"
             ) from None
+        except InvalidTypeError:
+            self.close()
+            raise
         if pin:
             device = torch.cuda.current_device()
             self._thread = ThreadPoolExecutor(1, "detframe-pin", torch.cuda.set_device, (device,))
 
     def _start(self, work: SharedArrays) -> None:
         context = _start_method()
+        self._is_new = context.get_start_method() != "fork"
         first = list(islice(self._batches, PREFETCH * self.num_workers))
         for number in range(self.num_workers):
             here, there = context.Pipe(duplex=True)
@@ -99,7 +106,8 @@ class WorkerPool:
                 target=_work, args=(there, here, work), daemon=True, name=f"detframe-loader-{number}"
             )
             try:
-                process.start()
+                with program_left_out(unless=program_has_members()) if self._is_new else nullcontext():
+                    process.start()
             finally:
                 there.close()
             self._processes.append(process)
@@ -174,8 +182,11 @@ class WorkerPool:
         if code is None:
             return ProcessFailedError(f"the connection to the worker process {process.pid} broke: {error}")
         how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
+        hint = _HINTS.get(_signal_name(-code), "")
+        if code > 0 and self._is_new and program_has_members():
+            hint = f"{UNGUARDED}. "
         return ProcessFailedError(
-            f"a worker process that reads images (pid {process.pid}) {how}. {_HINTS.get(_signal_name(-code), '')}"
+            f"a worker process that reads images (pid {process.pid}) {how}. {hint}"
             f"There are {self.num_workers} workers; DATALOADER.NUM_WORKERS sets how many (0 reads in the main process)"
         )
 

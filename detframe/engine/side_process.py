@@ -29,7 +29,7 @@ from detframe.errors import InvalidValueError, ProcessFailedError, portable
 from detframe.modeling import build_detection_model
 from detframe.parallel.device import resolve_amp, resolve_device
 from detframe.parallel.environment import share_of_cores
-from detframe.parallel.launching import program_left_out
+from detframe.parallel.launching import UNGUARDED, program_left_out
 from detframe.parallel.stopping import SIGNALS
 from detframe.registry import program_has_members
 
@@ -38,10 +38,6 @@ _DEATHS = 2  # of the process during one evaluation, which end the training
 _KILLED = (
     "Too little memory is the usual reason (SIGKILL): it needs as much as an evaluation, beside the training; "
     "TEST.IMS_PER_BATCH makes it smaller"
-)
-_UNGUARDED = (
-    "It runs the program's own file for what that registers. The file must do everything else below "
-    '`if __name__ == "__main__":`, or leave what it registers to a file that CUSTOM_IMPORTS names'
 )
 
 
@@ -138,7 +134,7 @@ class SideProcess:
             self._send()
             return None
         self._task = None
-        why = _KILLED if killed else _UNGUARDED if program_has_members() else "What it said is on the standard error"
+        why = _KILLED if killed else UNGUARDED if program_has_members() else "What it said is on the standard error"
         return Outcome(error=ProcessFailedError(f"{text}, twice. {why}. TEST.ASYNC False evaluates between the steps"))
 
     def _send(self) -> None:

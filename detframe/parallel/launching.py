@@ -34,6 +34,10 @@ from detframe.parallel.stopping import (
 GRACE_SECONDS = 10.0  # from SIGTERM to SIGKILL
 STOP_SECONDS = 120.0  # from a signal to SIGKILL: the processes finish their step, save and close
 SETTLE_SECONDS = 0.5  # the failures that follow from the first one arrive within this time
+UNGUARDED = (  # of a new process that ended by itself
+    "It runs the program's own file for what that registers. The file must do everything else below "
+    '`if __name__ == "__main__":`, or leave what it registers to a file that CUSTOM_IMPORTS names'
+)
 
 
 @dataclass

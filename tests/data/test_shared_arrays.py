@@ -58,8 +58,8 @@ def test_a_pickle_holds_none_of_the_large_arrays(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(reduction, "DupFd", lambda handle: handle)
     shared = SharedArrays([np.zeros(LARGE // 8), np.arange(3), "text"])
     assert len(pickle.dumps(np.zeros(LARGE // 8))) > LARGE / 2
-    _, (text, _, ends) = shared.__reduce__()
+    _, (_, text, _, ends) = shared.__reduce__()
     assert len(text) < 1000 and ends == [LARGE]
     small = SharedArrays([np.arange(3), "text"])
-    function, (text, handle, ends) = small.__reduce__()
-    assert handle is None and not ends and function(text, handle, ends).value[1] == "text"
+    function, (files, text, handle, ends) = small.__reduce__()
+    assert handle is None and not ends and function(files, text, handle, ends).value[1] == "text"
