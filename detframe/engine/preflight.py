@@ -6,6 +6,9 @@ import importlib
 from collections.abc import Mapping, Sequence
 
 from detframe import registry
+from detframe.checkpoint import Checkpoint
+from detframe.compat import read_weights
+from detframe.compat.state import find_state_dict
 from detframe.config import ConfigNode, check
 from detframe.data import Records
 from detframe.data.catalog import find_entry, read_catalogs
@@ -60,6 +63,23 @@ def check_data_sets(cfg: ConfigNode, names: Sequence[str]) -> None:
         entry = find_entry(name, entries, cfg.DATASETS.CATALOG)
         registry.DATASET_FORMATS.get(entry.format)
         entry.check_exists()
+
+
+def check_weights(cfg: ConfigNode, goes_on: bool = False) -> None:
+    """The weights to begin with and those of a teacher must be there, and be weights; whether they fit the model is
+    known when the data have said how many classes it has.
+
+    Args:
+        goes_on: the weights to begin with are those of the run's own checkpoint.
+
+    Raises:
+        FileNotFoundError, ValueError, ConnectionError: as `read_weights`, or a file holds no weights.
+    """
+    if cfg.MODEL.WEIGHTS and not goes_on:
+        find_state_dict(read_weights(cfg.MODEL.WEIGHTS), cfg.MODEL.WEIGHTS)
+    if cfg.MODEL.DISTILL.TEACHER_WEIGHTS:
+        teacher = cfg.MODEL.DISTILL.TEACHER_WEIGHTS
+        Checkpoint.of(read_weights(teacher), teacher)
 
 
 # ---------------------------------------------------------------------------------------------- SOLVER.BEST_METRIC

@@ -52,7 +52,7 @@ from detframe.engine.metrics_writer import MetricsWriter
 from detframe.engine.newest import open_newest
 from detframe.engine.output_dir import EVALUATION_FILE, check_writable, prepare
 from detframe.engine.output_place import OutputPlace, output_place
-from detframe.engine.preflight import check_data_sets, check_names, choose_metric
+from detframe.engine.preflight import check_data_sets, check_names, check_weights, choose_metric
 from detframe.engine.random_numbers import reproducible
 from detframe.engine.relaunch import Standing, standing
 from detframe.engine.reporting import log_start, report_tests
@@ -169,6 +169,7 @@ def _start(cfg: ConfigNode, place: OutputPlace, resume: bool, callbacks: Sequenc
     here.tell()
     _log_translation(cfg)
     checkpoint = open_newest(folder) if resume else None
+    check_weights(cfg, checkpoint is not None)
     inputs = load_inputs(cfg, checkpoint)
     if checkpoint is not None and is_finished(inputs.cfg, checkpoint.state, inputs.place):
         notes = [_nothing_to_do(inputs.cfg, checkpoint)]

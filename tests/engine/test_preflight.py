@@ -6,13 +6,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from detframe.config import get_cfg
 from detframe.config.bounds import Name
 from detframe.config.check import doubts
 from detframe.config.keys import all_keys
 from detframe.engine.inputs import check_masks
-from detframe.engine.preflight import check_data_sets, check_names, choose_metric
+from detframe.engine.preflight import check_data_sets, check_names, check_weights, choose_metric
 from detframe.engine.run import train
 from detframe.errors import InvalidValueError, MissingFileError, UnknownNameError
 from detframe.parallel.environment import env_number
@@ -74,6 +75,26 @@ def test_training_fails_before_anything_is_made(tmp_path):
         with pytest.raises(UnknownNameError):
             train(config("OUTPUT_DIR", str(out), "MODEL.DEVICE", "cpu", *words))
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (("MODEL.WEIGHTS", "absent.pth"), "weights file absent.pth does not exist"),
+        (("MODEL.WEIGHTS", "list.pth"), "list.pth holds a list"),
+        (("MODEL.DISTILL.TEACHER_WEIGHTS", "list.pth", "MODEL.DISTILL.ON", "True"), "no checkpoint of detframe"),
+    ],
+)
+def test_weights_are_read_before_any_data(words: tuple[str, ...], match: str, tiny, tmp_path, monkeypatch):
+    torch.save([1, 2], tmp_path / "list.pth")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("detframe.engine.inputs.load_records", None)
+    with pytest.raises((ValueError, OSError), match=match):
+        train(tiny(*words))
+
+
+def test_a_run_that_goes_on_needs_no_first_weights(tiny, tmp_path):
+    check_weights(tiny("MODEL.WEIGHTS", "absent.pth"), goes_on=True)
 
 
 # ---------------------------------------------------------------- the best metric
