@@ -189,13 +189,13 @@ def gradient_alone(e: Evidence) -> str:
     """The losses are finite, and the backward pass is not, and nothing had grown."""
     if e.step is None or not is_finite(e.step.losses) or _growth(e):
         return ""
-    where = ""
-    if e.trainer.settings.clip_norm == 0:  # clipping by an infinite norm spoils the other gradients as well
+    settings, where = e.trainer.settings, ""
+    if settings.clip_norm == 0 or settings.clip_each:  # clipping all by an infinite norm spoils the others as well
         named = [(name, p.grad) for name, p in e.trainer.model.named_parameters() if p.grad is not None]
         broken = infinite_names(named)
-        if not broken:
+        if not broken and settings.clip_value == 0:  # which makes infinite gradients finite
             return "gradients so large that their norm overflows; try a lower SOLVER.BASE_LR, or scale the losses down"
-        where = f" in {len(broken)} of {len(named)} parameters, as {broken[0]}"
+        where = f" in {len(broken)} of {len(named)} parameters, as {broken[0]}" if broken else ""
     return (
         f"the backward pass{where}: the losses are finite and nothing had grown ({_norms(e)}), as with the derivative "
         "of a root at 0; the replay names the operation"
@@ -262,13 +262,19 @@ def high_rate(e: Evidence) -> str:
 def gradients_grew(e: Evidence) -> str:
     """Gradients or weights that grew, with a rate that is nothing special."""
     grown = _growth(e)
-    remedy = "try a lower SOLVER.BASE_LR, a longer warm-up or SOLVER.CLIP_GRAD_NORM 10"
+    remedy = f"try a lower SOLVER.BASE_LR, a longer warm-up{_or_clipping(e)}"
     return f"the training grew unstable: {grown}; {remedy}" if grown and e.updated else ""
+
+
+def _or_clipping(e: Evidence) -> str:
+    """The remedy where gradients are not clipped yet."""
+    settings = e.trainer.settings
+    return "" if settings.clip_norm or settings.clip_value else " or SOLVER.CLIP_GRAD_NORM 10"
 
 
 def unknown_update(e: Evidence) -> str:
     """The last word on an update."""
-    return f"the update itself ({_norms(e)}); try a lower SOLVER.BASE_LR or SOLVER.CLIP_GRAD_NORM 10"
+    return f"the update itself ({_norms(e)}); try a lower SOLVER.BASE_LR{_or_clipping(e)}"
 
 
 def unknown_step(e: Evidence) -> str:

@@ -118,6 +118,18 @@ def test_an_early_end_is_a_whole_run(tiny, tmp_path, caplog):
     assert "nothing to do" in caplog.text and "three are enough" in caplog.text and diary.lines == []
 
 
+def test_what_a_callback_does_with_its_metrics_is_its_own(tiny, tmp_path):
+    class Clears(detframe.Hook):
+        name = "clears"
+
+        def after_evaluation(self, trainer, metrics):
+            metrics.clear()
+
+    metrics = train(tiny("SOLVER.MAX_ITER", 1), callbacks=[Clears()])
+    assert "bbox/AP" in metrics and (tmp_path / "out" / "model_best.pth").exists()
+    assert Checkpoint.read(tmp_path / "out" / "model_final.pth").metrics.keys() == metrics.keys()
+
+
 @pytest.mark.parametrize("reason", [True, None])
 def test_a_reason_that_is_no_text_ends_the_run_before_it_is_saved(tiny, tmp_path, reason):
     """The run ended as any other, and --resume could read none of its checkpoints."""

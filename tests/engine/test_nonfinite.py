@@ -257,6 +257,14 @@ CASES = {
         {"model": Frozen(lambda weight, _, losses: losses["loss_b"] + (weight.sum() * 0).sqrt())},
         "the backward pass in 1 of 2 parameters, as inner.layer.weight",
     ),
+    "own gradient, each clipped": (
+        {"model": Frozen(lambda weight, *_: (weight.sum() * 0).sqrt()), "clip_norm": 1.0, "clip_each": True},
+        "the backward pass in 1 of 2 parameters, as inner.layer.weight",
+    ),
+    "infinite gradient, made finite by clipping": (
+        {"model": Frozen(lambda weight, *_: (weight - weight.detach()).sum().sqrt()), "clip_value": 1.0},
+        "the backward pass: the losses are finite",
+    ),
     "rate": ({"cfg": make_config(BASE_LR=1e9, MAX_ITER=20)}, "the learning rate: 1e+09 is"),
     "warm-up": (
         {"schedule": lambda i: 1e25, "cfg": make_config(BASE_LR=0.005)},

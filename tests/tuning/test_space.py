@@ -48,6 +48,8 @@ def test_a_dict_is_read_as_a_file_is(tmp_path: Path):
         ("SOLVER.BASE_LR: {low: 0.1}", "a range needs low and high; high is missing"),
         ("SOLVER.BASE_LR: {low: 0.1, hihg: 1}", "unknown word 'hihg' (SPACE:1); did you mean 'high'?"),
         ("SOLVER.BASE_LR: {low: 1, high: 0.1}", "low must be below high, not 1 and 0.1"),
+        ("SOLVER.BASE_LR: {low: 0.1, high: .inf}", "SOLVER.BASE_LR: high must be finite and above 0, not inf"),
+        ("SOLVER.BASE_LR: {low: -.inf, high: 1}", "SOLVER.BASE_LR: low must be above 0, not -inf"),
         ("SOLVER.BASE_LR: {low: 0.1, high: 1, log: maybe}", "log must be true or false, not 'maybe'"),
         ("SOLVER.BASE_LR: {low: 0.1, high: 1, step: 0}", "step must be a number above 0, not 0"),
         ("SOLVER.BASE_LR: {low: 0.1, high: 1, step: 5}", "step 5 is longer than the range from 0.1 to 1"),
