@@ -339,13 +339,13 @@ class Predictor:
         if self.left_out:
             logger.warning("%d of the inputs could not be read (images.json lists them)", len(self.left_out))
         if self.incomplete:
-            logger.warning("%d videos ended early", len(self.incomplete))
+            logger.warning("%s ended early", counted(len(self.incomplete), "video"))
         if self.undrawn:
-            logger.warning("%d drawings could not be written", len(self.undrawn))
+            logger.warning("%s could not be written", counted(len(self.undrawn), "drawing"))
         logger.info(
-            "%d images, %d detections with a score of %g or more (%d in all)",
-            self.num_images,
-            self.num_drawn,
+            "%s, %s with a score of %g or more (%d in all)",
+            counted(self.num_images, "image"),
+            counted(self.num_drawn, "detection"),
             self.choices.score,
             self.results.length,
             extra=RESULT,

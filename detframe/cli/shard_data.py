@@ -19,6 +19,7 @@ from detframe.config.paths import expanded
 from detframe.errors import InvalidValueError, MissingFileError
 from detframe.files import GrowingFile, replacing
 from detframe.storage import INDEX, Shard, address_of, index_line, read_headers, refuse_address
+from detframe.texts import counted
 
 if TYPE_CHECKING:
     from detframe.data import Records
@@ -61,7 +62,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.index:
         folder = expanded(args.index)
         count, members = write_index(folder)
-        logger.info("%s: %d shards with %d images", folder / INDEX, count, members)
+        logger.info("%s: %s with %s", folder / INDEX, counted(count, "shard"), counted(members, "image"))
         return 0
     from detframe.data import load_records
     from detframe.data.catalog import find_entry, read_catalogs
@@ -79,7 +80,7 @@ def _run(args: argparse.Namespace) -> int:
         _check_names(records, roots[name])
     for name, records in read.items():  # nothing was written until here
         shards = pack(records, roots[name], folders[name], args.megabytes * MB)
-        logger.info("%s: %d images in %d shards", folders[name], len(records), shards)
+        logger.info("%s: %s in %s", folders[name], counted(len(records), "image"), counted(shards, "shard"))
         logger.info("for the catalog: the entry %s with\n  images: %s", name, folders[name])
     return 0
 

@@ -83,9 +83,7 @@ class Number:
     def wrong(self, value: Any) -> str:
         if (isinstance(value, int) or math.isfinite(value)) and (value in self.also or self._inside(value)):
             return "" if abs(value) <= self.ceiling or value in self.also else f"at most {_short(self.ceiling)}"
-        if isinstance(value, float) and math.isinf(value) and self._inside(value):
-            return " and ".join(filter(None, ["finite", self._range()]))
-        return self._range() or "finite"
+        return " and ".join(word for word in ("finite" if self._inside(value) else "", self._range()) if word)
 
     def _inside(self, value: float) -> bool:
         return (

@@ -34,6 +34,7 @@ from detframe.registry import RPN_HEADS
 from detframe.report.predictions import predictions_file
 from detframe.report.whole_images import EQUAL, WHOLE
 from detframe.structures import ANY_CLASS, Prediction, Target
+from detframe.texts import counted
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ class TestSets:
             loader = build_test_loader(self.cfg.changed(settings), records, rank=rank(), world_size=world_size())
             watched = Watched(model, spare=True)
             seen = EqualPixels(watched, self.cfg)
-        logger.info("evaluating %d images of %s as whole images (%s)", len(records), name, kind)
+        logger.info("evaluating %s of %s as whole images (%s)", counted(len(records), "image"), name, kind)
         metrics = run_evaluation(seen, _Stoppable(loader), build_evaluator(self.cfg, records), self.amp_dtype)
         if sum(gather_objects(watched.failed)):
             logger.warning("%s is not evaluated as whole images (%s): the GPU has too little memory", name, kind)
@@ -143,8 +144,8 @@ class TestSets:
         left_out = f"; {len(records.missing)} that do not exist are left out" if records.missing else ""
         seen, loader = _views(self.cfg, model, records)
         totals = gather_objects(loader.total)
-        in_tiles = f", in {sum(totals)} tiles" if self.cfg.INPUT.TILES.SIZE else ""
-        logger.info("evaluating %d images of %s%s%s", len(records), name, in_tiles, left_out)
+        in_tiles = f", in {counted(sum(totals), 'tile')}" if self.cfg.INPUT.TILES.SIZE else ""
+        logger.info("evaluating %s of %s%s%s", counted(len(records), "image"), name, in_tiles, left_out)
         watched = Watched(seen) if isinstance(evaluator, TiledEvaluator) else None
         names = records.metadata.class_names
         classes = (names, (ANY_CLASS,) if getattr(model, "class_agnostic", False) else names)
@@ -168,14 +169,15 @@ class TestSets:
                 "to evaluate: is the disk there, and the folder the right one? DATALOADER.ON_ERROR skip leaves out "
                 "single images, not all"
             )
-        logger.info("results on %s after %d iterations:\n%s", name, iteration, evaluator.table(metrics), extra=RESULT)
+        after = counted(iteration, "iteration")
+        logger.info("results on %s after %s:\n%s", name, after, evaluator.table(metrics), extra=RESULT)
         diagnosis = evaluator.diagnosis()
         if diagnosis is not None:
             logger.log(logging.WARNING if rank() == 0 else logging.INFO, "%s", diagnosis)
         if losses is None:
             return metrics
         means = losses.compute()
-        logger.info("validation losses on %s after %d iterations: %s", name, iteration, line(means), extra=RESULT)
+        logger.info("validation losses on %s after %s: %s", name, after, line(means), extra=RESULT)
         return {**metrics, **means}
 
 

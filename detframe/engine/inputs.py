@@ -41,6 +41,7 @@ from detframe.engine.sampling import describe_sampling
 from detframe.errors import InvalidValueError
 from detframe.parallel.collectives import all_reduce_seconds, broadcast_object, gather_objects, world_size
 from detframe.parallel.environment import share_of_batch
+from detframe.texts import counted
 
 logger = logging.getLogger(__name__)
 _PROBE = 2**24  # bytes that are summed to see how fast the ranks are connected
@@ -223,8 +224,9 @@ def describe_ranks(cfg: ConfigNode, device: torch.device) -> str:
     steps, batch = cfg.SOLVER.ACCUMULATE_STEPS, cfg.SOLVER.IMS_PER_BATCH
     share = share_of_batch(batch, len(places), steps)
     return (
-        f"{len(places)} rank(s) on {len(hosts)} host(s): {devices}\n"
-        f"global batch {batch} = {share} images x {len(places)} ranks x {steps} accumulation steps, "
+        f"{counted(len(places), 'rank')} on {counted(len(hosts), 'host')}: {devices}\n"
+        f"global batch {batch} = {counted(share, 'image')} x {counted(len(places), 'rank')} x "
+        f"{counted(steps, 'accumulation step')}, "
         f"lr {cfg.SOLVER.BASE_LR:g}"
     )
 
@@ -255,10 +257,10 @@ def describe_data(inputs: RunInputs) -> str:
     classes = ", ".join(f"{name} {n}" for name, n in zip(records.metadata.class_names, counts, strict=True))
     epochs = inputs.place.pace.images_at(cfg.SOLVER.MAX_ITER) / inputs.place.images_per_epoch
     return (
-        f"training data {', '.join(cfg.DATASETS.TRAIN)}: {_describe_images(cfg, records)}; objects of {len(counts)} "
-        f"classes: {classes}\n"
+        f"training data {', '.join(cfg.DATASETS.TRAIN)}: {_describe_images(cfg, records)}; objects of "
+        f"{counted(len(counts), 'class', 'classes')}: {classes}\n"
         f"{describe_sampling(cfg, records)}"
-        f"{cfg.SOLVER.MAX_ITER} iterations are {epochs:.2f} epochs{_timed(cfg)}"
+        f"{counted(cfg.SOLVER.MAX_ITER, 'iteration is', 'iterations are')} {epochs:.2f} epochs{_timed(cfg)}"
     )
 
 
@@ -271,14 +273,16 @@ def _describe_images(cfg: ConfigNode, records: Records) -> str:
     """How many images, or tiles of images, there are, and how many of them show objects."""
     if not isinstance(records, TiledRecords):
         empty = int((records.num_objects == 0).sum())
-        return f"{len(records)} images, {empty} of them without objects (DATALOADER.EMPTY {cfg.DATALOADER.EMPTY})"
+        images = counted(len(records), "image")
+        return f"{images}, {empty} of them without objects (DATALOADER.EMPTY {cfg.DATALOADER.EMPTY})"
     (full, empty_tiles), factors = tile_kinds(records), image_repeats(cfg, records)
     factors = np.ones(len(records)) if factors is None else factors
     drawn, scraps = (round(float(factors[some].sum())) for some in (empty_tiles, ~(full | empty_tiles)))
     return (
-        f"{len(records.tiles.images)} images in {len(records)} tiles of {records.tiles.tiling.size} pixels "
-        f"(INPUT.TILES): {int(full.sum())} with objects, {int(empty_tiles.sum())} without, {drawn} of which come in an "
-        f"epoch (MAX_EMPTY {cfg.INPUT.TILES.MAX_EMPTY:g}), and {int((~(full | empty_tiles)).sum())} with only parts of "
+        f"{counted(len(records.tiles.images), 'image')} in {counted(len(records), 'tile')} of "
+        f"{records.tiles.tiling.size} pixels (INPUT.TILES): {int(full.sum())} with objects, "
+        f"{int(empty_tiles.sum())} without, {drawn} of which come in an epoch "
+        f"(MAX_EMPTY {cfg.INPUT.TILES.MAX_EMPTY:g}), and {int((~(full | empty_tiles)).sum())} with only parts of "
         f"objects that are below MIN_VISIBLE {records.tiles.tiling.min_visible:g}, {scraps or 'none'} of which come"
     )
 

@@ -30,7 +30,7 @@ _STAMP = re.compile(rf"^({_TIME}) ", re.MULTILINE)
 _START = re.compile(rf"^{_TIME} (training|evaluation) started with ", re.MULTILINE)
 # How a training says in its log that it is over; the last of these counts
 _ENDS = re.compile(
-    rf"^{_TIME} (?:(?P<finished>trained \d+ iterations in )|WARNING: (?P<stopped>stopped by \w+ )"
+    rf"^{_TIME} (?:(?P<finished>trained \d+ iterations? in )|WARNING: (?P<stopped>stopped by \w+ )"
     r"|ERROR: (?P<failed>.*))",
     re.MULTILINE,
 )

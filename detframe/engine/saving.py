@@ -12,6 +12,7 @@ from detframe.engine.trainer import EARLY_END, Hook, Trainer, is_due
 from detframe.errors import InvalidValueError
 from detframe.parallel.collectives import broadcast_object, on_rank_zero
 from detframe.parallel.stopping import RunStopped
+from detframe.texts import counted
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ class CheckpointHook(Hook):
         path = save_checkpoint(trainer, self.checkpointer, FINAL)
         self._save(trainer)
         self._wait()
-        logger.info("saved %s after %d iterations", path, trainer.iteration)
+        logger.info("saved %s after %s", path, counted(trainer.iteration, "iteration"))
 
     def close(self) -> None:
         """Wait for what is still being written, also after an error."""

@@ -16,7 +16,7 @@ from detframe.engine.saving import BestHook
 from detframe.engine.terminal import RESULT
 from detframe.engine.trainer import Trainer
 from detframe.parallel.collectives import gather_objects
-from detframe.texts import format_minutes
+from detframe.texts import counted, format_minutes
 
 logger = logging.getLogger(__name__)
 _MAIN = ("/AP", "/AP50", "/AR@100", "/AR@1000")
@@ -41,7 +41,8 @@ def summarise(trainer: Trainer, inputs: RunInputs, folder: Path, seconds: float,
         seconds: that the training took.
         missing: what is said of images that do not exist; "" where all do.
     """
-    rows = [f"trained {trainer.iteration} iterations in {format_minutes(seconds)}", *([missing] if missing else [])]
+    done = f"trained {counted(trainer.iteration, 'iteration')} in {format_minutes(seconds)}"
+    rows = [done, *([missing] if missing else [])]
     skipped = sum(gather_objects(getattr(trainer.data, "skipped", 0)))
     if skipped:
         rows.append(f"images that could not be read were left out {skipped} times (DATALOADER.ON_ERROR skip)")

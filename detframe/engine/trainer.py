@@ -331,14 +331,11 @@ class Trainer:
 
     # ------------------------------------------------------------------ evaluation, state
     def publish(self, metrics: dict[str, float], iteration: int | None = None, beside: float = 0.0) -> None:
-        """Hand metrics to every hook: of which iteration's weights, and after how many seconds beside the steps.
-
-        Each gets a dict of its own, so that what a callback does with it reaches none of the others.
-        """
+        """Hand metrics to every hook: of which iteration's weights, and after how many seconds beside the steps."""
         self.metrics, self.evaluated_beside = metrics, beside
         self.evaluated = self.iteration if iteration is None else iteration
         for hook in self.hooks:
-            hook.after_evaluation(self, dict(metrics))
+            hook.after_evaluation(self, dict(metrics))  # whatever it does with them
 
     def measure_norms(self) -> None:
         """Measure the statistics of batch norms for the weights for use, where that is wanted (TEST.PRECISE_BN).

@@ -72,7 +72,7 @@ def _whole(
         _ids_line(truth, results, known),
         _counts_table(truth, known),
         f"- best IoU of an object with any prediction, classes ignored: mean {fit.mean:.2f}, "
-        f"largest {fit.best_iou.max(initial=0.0):.2f} (over {fit.best_iou.size} objects)",
+        f"largest {fit.best_iou.max(initial=0.0):.2f} (over {counted(fit.best_iou.size, 'object')})",
         _scores_line(known),
         f"- oracle: the ground truth itself, handed in as predictions, gets AP {format_metric(oracle)}",
         f"Likely cause: {_cause(truth, results, pairings, fit, metrics, kind, oracle)}",
@@ -121,7 +121,8 @@ def _ids_line(truth: GroundTruth, results: Mapping[Any, ImageResult], known: Map
     with_detections = sum(len(result) > 0 for result in known.values())
     line = (
         f"- image ids: {len(known)} of the data set's {len(truth.images)} images have an entry, {with_detections} of "
-        f"them with predictions; {len(results) - len(known)} entries name ids that the data set does not have"
+        f"them with predictions; {counted(len(results) - len(known), 'entry names', 'entries name')} ids that the "
+        "data set does not have"
     )
     if len(known) < len(results):
         unknown = [i for i in results if i not in truth.images][:3]
@@ -154,7 +155,7 @@ def _scores_line(known: Mapping[Any, ImageResult]) -> str:
     if not scores.size:
         return "- scores: no predictions"
     spread = f"from {scores.min():.3f} to {scores.max():.3f}, median {np.median(scores):.3f}"
-    return f"- scores of {scores.size} predictions: {spread}"
+    return f"- scores of {counted(scores.size, 'prediction')}: {spread}"
 
 
 # ---------------------------------------------------------------------- why

@@ -17,7 +17,7 @@ from detframe.evaluation.alike import canvas_of, predicted_alike
 from detframe.layers import weights_stay
 from detframe.parallel.collectives import rank
 from detframe.structures import Prediction, Target, rescale_prediction, to_cpu
-from detframe.texts import format_seconds
+from detframe.texts import counted, format_seconds
 
 logger = logging.getLogger(__name__)
 # Seconds between two lines of progress
@@ -145,4 +145,5 @@ class _Progress:
             seconds = time.perf_counter() - self.start
             rate = self.done / max(seconds, 1e-9)
             took = format_seconds(seconds, short=True)
-            logger.info("evaluation: %d %s in %s (%.1f %s/s)", self.done, self.unit, took, rate, self.unit)
+            done = counted(self.done, self.unit.removesuffix("s"))
+            logger.info("evaluation: %s in %s (%.1f %s/s)", done, took, rate, self.unit)

@@ -13,6 +13,7 @@ from detframe.config import parse_duration
 from detframe.recipes.facts import DataFacts
 from detframe.recipes.machine import Machine
 from detframe.recipes.wish import Picks, Wish
+from detframe.texts import counted
 
 MARGIN = 0.05  # of the time left: the last steps are not always as fast as the first
 EVALUATION_SHARE = 0.12  # of the time left that evaluations on the way may take
@@ -70,7 +71,7 @@ def steps_of(epochs: float, images: int, batch: int) -> int:
 def by_epochs(epochs: float, images: int, batch: int, why: str) -> Length:
     """A length of so many epochs, with up to `MOST_EVALUATIONS` evaluations."""
     steps = steps_of(epochs, images, batch)
-    return Length(steps, _every(steps, MOST_EVALUATIONS), f"{_epochs(epochs)} of {images} images{why}")
+    return Length(steps, _every(steps, MOST_EVALUATIONS), f"{_epochs(epochs)} of {counted(images, 'image')}{why}")
 
 
 def by_minutes(minutes: float, pace: Pace, val_images: int, most_steps: int, most_why: str, note: str = "") -> Length:

@@ -268,7 +268,7 @@ def _detections(picks: Picks, facts: DataFacts) -> None:
     least, factor = DETECTIONS
     wanted = min(MOST_DETECTIONS, math.ceil(facts.most_objects * factor / 100) * 100)
     base = picks.get("TEST.DETECTIONS_PER_IMG") if picks.wish.base is not None else least
-    why = f"the fullest image holds {facts.most_objects} objects"
+    why = f"the fullest image holds {counted(facts.most_objects, 'object')}"
     kept = int(picks.set("TEST.DETECTIONS_PER_IMG", max(base, least, wanted), why))
     keys = ("PRE_NMS_TOP_N_TEST", "POST_NMS_TOP_N_TEST", "PRE_NMS_TOP_N_TRAIN", "POST_NMS_TOP_N_TRAIN")
     for key in (f"MODEL.RPN.{name}" for name in keys):

@@ -7,6 +7,7 @@ import re
 import numpy as np
 
 from detframe.recipes.facts import DataFacts
+from detframe.texts import counted
 
 FEWEST_OBJECTS = 100
 _SIDES = re.compile(r"(^|[^a-z])(left|right|turn|arrow)([^a-z]|$)", re.IGNORECASE)
@@ -38,7 +39,7 @@ def vertical(facts: DataFacts) -> tuple[float, str]:
     if facts.keypoints:
         return 0.0, "keypoints know left and right, but not what an object upside down is"
     if len(facts.widths) < FEWEST_OBJECTS:
-        return 0.0, f"{len(facts.widths)} objects are too few to see that they have no upright"
+        return 0.0, f"{counted(len(facts.widths), 'object is', 'objects are')} too few to see that they have no upright"
     for is_so, why in _signs_of_an_upright(facts):
         if is_so:
             return 0.0, f"the objects may have an upright: {why}"

@@ -378,4 +378,4 @@ def _tell_choices(choices: Sequence[Choice], wish: Wish) -> None:
     logger.info("  weights: %s", picked["MODEL.WEIGHTS"].value or "random")
     steps, batch = picked["SOLVER.MAX_ITER"], picked["SOLVER.IMS_PER_BATCH"].value
     level = logging.WARNING if steps.reason.startswith(TOO_SHORT) else logging.INFO
-    logger.log(level, "  %s steps of %s images: %s", steps.value, batch, steps.reason)
+    logger.log(level, "  %s of %s: %s", counted(steps.value, "step"), counted(batch, "image"), steps.reason)

@@ -47,6 +47,7 @@ from detframe.modeling.build import build_outline
 from detframe.ops.reach import Objects, Reached
 from detframe.recipes.options import Settings, head_options, options
 from detframe.recipes.reach_table import SizeClass, class_lines, pixels, wrapped, written
+from detframe.texts import counted
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 BOUNDS = (8.0, 16.0, 32.0, 96.0)  # between the sizes, pixels of the side after resizing
@@ -192,7 +193,7 @@ class Reach:
     def lines(self) -> list[str]:
         """All of it for a screen of 80 columns."""
         if not self.num_objects:
-            return [f"{self.num_images} images without an object: nothing to reach"]
+            return [f"{counted(self.num_images, 'image')} without an object: nothing to reach"]
         return [*_side_lines(self.sides), *class_lines(self.classes, self.total, self.words), *self._option_lines()]
 
     def _option_lines(self) -> Iterator[str]:

@@ -9,6 +9,7 @@ from math import isnan, nan
 from typing import Any
 
 from detframe.engine.fit import percent
+from detframe.texts import counted
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def class_lines(classes: Sequence[SizeClass], total: SizeClass, words: tuple[str
     ranked, pooled = not isnan(total.positives), not isnan(total.below_cell)
     what = "locations" if "location" in words[0] else "anchors"
     if not isnan(total.full):
-        yield f"of the {total.count} objects in training (sides after resizing),"
+        yield f"of the {counted(total.count, 'object')} in training (sides after resizing),"
         yield f"  reached: {words[0]}"
         yield f"  missed:  {words[1]}"
     if ranked:

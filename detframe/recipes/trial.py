@@ -30,7 +30,7 @@ from detframe.parallel.environment import cpu_cores
 from detframe.recipes.budget import Pace
 from detframe.recipes.memory import MemoryWatch
 from detframe.recipes.trying import Run, TriedBatch
-from detframe.texts import format_seconds
+from detframe.texts import counted, format_seconds
 
 NEARLY_FULL = 0.9  # of the memory, from which on there is little room for what a trial has not met
 STEPS = 8  # ordinary ones, whose median a burst of other work does not move
@@ -134,7 +134,7 @@ class Trial:
         out.append(f"  memory: at most {_bytes(self.peak_memory)}" + (f" of {_bytes(self.memory)}" * bool(self.memory)))
         if math.isfinite(self.training_seconds):
             length = format_seconds(self.training_seconds)
-            out.append(f"  {self.max_iter} iterations with {_evaluations(self)} take about {length}")
+            out.append(f"  {counted(self.max_iter, 'iteration')} with {_evaluations(self)} take about {length}")
         if self.stopped:
             out.append("  the time for this trial was over before all batches were tried")
         return out
@@ -240,7 +240,7 @@ def _batch_line(batch: TriedBatch) -> str:
 
 def _evaluations(trial: Trial) -> str:
     count = trial.evaluations
-    return f"{count} evaluation{'s' * (count != 1)} of {trial.eval_images} images" if count else "no evaluation"
+    return f"{counted(count, 'evaluation')} of {counted(trial.eval_images, 'image')}" if count else "no evaluation"
 
 
 def _seconds(value: float) -> str:

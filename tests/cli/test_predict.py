@@ -147,7 +147,7 @@ def test_a_drawing_that_cannot_be_written_costs_only_itself(
     output = tmp_path / "found"
     (output / "a.png").mkdir(parents=True)  # where the drawing would stand
     assert run(checkpoint, output, "--input", photos, "--strict") == 1
-    assert "not drawn" in caplog.text and "1 drawings could not be written" in caplog.text
+    assert "not drawn" in caplog.text and "1 drawing could not be written" in caplog.text
     assert len(load(output / "images.json")["images"]) == 3 and (output / "b.jpg").is_file()
 
 

@@ -247,7 +247,7 @@ def test_a_live_stream_that_breaks_off(checkpoint: Path, site: Site, tmp_path: P
     site.length = 6
     output = tmp_path / "found"
     assert run(checkpoint, output, "--input", f"{site.address}/live") == 0
-    assert "/live cannot be read as a video after 6 frames" in caplog.text and "1 videos ended early" in caplog.text
+    assert "/live cannot be read as a video after 6 frames" in caplog.text and "1 video ended early" in caplog.text
     assert (output / "live.mp4").is_file()
     assert run(checkpoint, tmp_path / "strict", "--input", f"{site.address}/live", "--strict") == 1
 

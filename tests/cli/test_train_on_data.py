@@ -60,7 +60,7 @@ def test_two_processes_train_with_one_recipe(squares: Path, root: Path, run_pyth
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("looking at squares") == 1
     assert iterations("output/squares") == [1, 2]
-    assert "2 rank(s)" in Path("output/squares/log.txt").read_text(encoding="utf-8")
+    assert "2 ranks on 1 host" in Path("output/squares/log.txt").read_text(encoding="utf-8")
 
 
 def test_a_mistake_in_two_processes_is_told_once(squares: Path, root: Path, run_python):

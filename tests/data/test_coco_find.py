@@ -344,4 +344,4 @@ def test_a_file_of_polygons_without_boxes(tmp_path: Path) -> None:
     (tmp_path / "all.json").write_text(json.dumps(data))
     files_below.cache_clear()
     found = DATASET_FORMATS.get("coco").recognise(tmp_path)
-    assert found is not None and found.reason == "all.json has 1 image, 1 category and 1 annotations"
+    assert found is not None and found.reason == "all.json has 1 image, 1 category and 1 annotation"

@@ -136,7 +136,7 @@ def test_files_of_a_run(tiny, tmp_path):
     pictures = {path.name for path in (out / "images").iterdir()}
     assert {"train_0_0000001.png", "predictions_shapes_val_0_0000008.png"} <= pictures
     log = (out / "log.txt").read_text()
-    assert "global batch 4 = 4 images x 1 ranks x 1 accumulation steps, lr 0.01" in log
+    assert "global batch 4 = 4 images x 1 rank x 1 accumulation step, lr 0.01" in log
     assert "AP50" in log
 
 

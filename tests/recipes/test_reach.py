@@ -144,7 +144,7 @@ def test_data_without_objects():
     found = reach(config(), make_records((64, 64, [])))
     assert math.isnan(found.recall)
     assert found.findings() == ()
-    assert found.lines() == ["1 images without an object: nothing to reach"]
+    assert found.lines() == ["1 image without an object: nothing to reach"]
 
 
 # ------------------------------------------------------------------ images

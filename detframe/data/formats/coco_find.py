@@ -18,6 +18,7 @@ from detframe.data.formats.locate import ImageFinder, image_root
 from detframe.data.listing import Listing, files_below
 from detframe.data.recognition import Part, Recognised, split_of
 from detframe.errors import UserError, listed
+from detframe.texts import counted
 
 LOOKS_FOR = "a JSON file with images, categories and annotations (COCO)"
 _HEAD = 4096  # bytes at the beginning of a file that say whether it may be one
@@ -126,9 +127,8 @@ def _note(split: str, best: Path, file: Path, summary: _Summary) -> str:
 def _counted(file: Path, summary: _Summary) -> str:
     if not summary.images:
         return f"{file.as_posix()} has images, categories and annotations"
-    images = f"{summary.images} image{'s' * (summary.images != 1)}"
-    classes = f"{len(summary.categories)} categor{'ies' if len(summary.categories) != 1 else 'y'}"
-    return f"{file.as_posix()} has {images}, {classes} and {summary.objects} annotations"
+    images, objects = counted(summary.images, "image"), counted(summary.objects, "annotation")
+    return f"{file.as_posix()} has {images}, {counted(len(summary.categories), 'category', 'categories')} and {objects}"
 
 
 # ------------------------------------------------------------------ where the images lie
