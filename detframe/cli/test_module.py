@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from detframe.cli.arguments import base_parser, local_path
 from detframe.cli.common import run_command
+from detframe.texts import counted
 
 if TYPE_CHECKING:
     from detframe.contracts.results import Result
@@ -55,5 +56,5 @@ def _run(args: argparse.Namespace) -> int:
     results = test_file(args.file, args.config_file, tuple(args.opts), show)
     numbers = {state: sum(result.state == state for result in results) for state in (FAILED, SKIPPED)}
     told = ", ".join(f"{number} {state.lower()}" for state, number in numbers.items() if number)
-    sys.stdout.write(f"{len(results)} tests, {told or 'all is well'}\n")
+    sys.stdout.write(f"{counted(len(results), 'test')}, {told or 'all is well'}\n")
     return 1 if numbers[FAILED] else 0

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import itertools
+import json
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +23,8 @@ from detframe.config import ConfigNode
 from detframe.contracts.inputs import SIZE_HW, Place, target
 from detframe.contracts.moving import called, moves_along
 from detframe.contracts.ranks import in_two_processes
-from detframe.contracts.results import BrokenContractError, LeftOutError, Test
-from detframe.contracts.words import need, shape_of
+from detframe.contracts.results import BrokenContractError, LeftOutError, Test, described
+from detframe.contracts.words import listed, need, shape_of
 from detframe.data import CatalogEntry, Metadata, PackedDataset, RecordBuilder, Records, join, load_records
 from detframe.data.catalog import find_entry, read_anew, read_catalogs
 from detframe.data.images import image_size
@@ -28,6 +34,7 @@ from detframe.registry import DATASET_FORMATS, EVALUATORS, TRANSFORMS
 
 # By how many pixels predictions are moved off the objects of each image
 _RIGHT, _FAR, _MIXED = (0.0, 0.0, 0.0), (500.0, 500.0, 500.0), (0.0, 500.0, 0.0)
+HASH_SEEDS = (1, 2, 3)  # two classes have one order by chance every other time
 FILES = 20  # of each data set, whose sizes are compared with what a format says
 
 
@@ -45,6 +52,7 @@ def _of_transform(place: Place) -> list[Test]:
         ("images and targets", lambda: _changes(place, _target(place))),
         ("images without objects", lambda: _changes(place, _target(place, empty=True))),
         ("what has coordinates moves along", lambda: moves_along(lambda: _transform(place))),
+        ("images of other channels and types", lambda: _other_channels(place)),
         ("the same seed gives the same", lambda: _repeats(place)),
         ("what came is left as it was", lambda: _leaves_alone(place)),
         ("it travels to workers", lambda: _travels(place)),
@@ -82,6 +90,24 @@ def _changes(place: Place, given: Any) -> None:
         need(labels.dtype == torch.int64, f"labels must be int64 (N,), not {shape_of(labels)}")
         need(len(boxes) == len(labels), f"there are {len(boxes)} boxes but {len(labels)} labels: remove whole objects")
         need(bool(torch.isfinite(boxes).all()), "boxes are not finite")
+
+
+def _other_channels(place: Place) -> None:
+    """Images as their files have them (INPUT.DEPTH file): any number of channels, of 16 bits or floating-point."""
+    if getattr(_transform(place), "of_colours", False):
+        return  # it is refused where images are no colours of 8 bits
+    for channels, dtype in ((4, torch.float32), (1, torch.uint16)):
+        image = (_image().float()[:1] * 40).expand(channels, *SIZE_HW).to(dtype)
+        given, what = _target(place), f"an image of {channels} channel{'s' * (channels > 1)} ({dtype})"
+        try:
+            out, _ = called(_transform(place), image, given, 0)
+        except (RuntimeError, ValueError, IndexError, TypeError, NotImplementedError) as error:
+            raise BrokenContractError(
+                f"{what} ends in {described(error, place.file)}: write it for any channels and types, or say "
+                "`of_colours = True`"
+            ) from None
+        right = isinstance(out, Tensor) and out.dtype == dtype and len(out) == channels
+        need(right, f"{what} became {shape_of(out)}: keep channels and type, or say `of_colours = True`")
 
 
 def _repeats(place: Place) -> None:
@@ -311,3 +337,48 @@ def _reads_again(place: Place) -> None:
         same = first.metadata.class_names == second.metadata.class_names and set(first.arrays) == set(second.arrays)
         same = same and all(np.array_equal(first.arrays[key], second.arrays[key]) for key in first.arrays)
         need(same, f"{entry.name} was read twice with different results: sort what comes from sets and folders")
+    own = digests(place)
+    for other in _in_other_processes(place):
+        differ = [name for name in own if other.get(name) != own[name]]
+        need(
+            not differ,
+            f"another process reads {listed(differ)} in another way: what comes from a set has another order in each "
+            "process (PYTHONHASHSEED); sort it",
+        )
+
+
+def digests(place: Place) -> dict[str, str]:
+    """A word for all that a format reads of each data set."""
+    out = {}
+    for entry in _sets(place)[1]:
+        packed = read_anew(entry)
+        parts = [repr(packed.metadata.class_names).encode()]
+        parts += [part for key in sorted(packed.arrays) for part in (key.encode(), packed.arrays[key].tobytes())]
+        out[entry.name] = hashlib.sha256(b"\0".join(parts)).hexdigest()
+    return out
+
+
+_DIGESTS = (
+    "import json, pickle, sys; from detframe.contracts.data_members import digests; "
+    "print(json.dumps(digests(pickle.loads(bytes.fromhex(sys.argv[1])))))"
+)
+
+
+def _in_other_processes(place: Place) -> list[dict[str, str]]:
+    """`digests` of processes in which sets of texts have other orders."""
+    with ThreadPoolExecutor(len(HASH_SEEDS)) as pool:
+        return list(pool.map(lambda seed: _in_another_process(place, seed), HASH_SEEDS))
+
+
+def _in_another_process(place: Place, seed: int) -> dict[str, str]:
+    done = subprocess.run(
+        [sys.executable, "-c", _DIGESTS, pickle.dumps(place).hex()],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": str(seed)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    last = done.stderr.decode("utf-8", errors="replace").strip().rpartition("\n")[2]
+    need(done.returncode == 0, f"a process of its own cannot read the data: {last}")
+    found: dict[str, str] = json.loads(done.stdout.decode().splitlines()[-1])
+    return found

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detframe.contracts.devices import works_elsewhere
 from detframe.contracts.inputs import Place, images, with_objects, without_objects
 from detframe.contracts.losses import tests_of_loss
 from detframe.contracts.ranks import ranks_agree
-from detframe.contracts.results import BrokenContractError, LeftOutError, Test
+from detframe.contracts.results import BrokenContractError, LeftOutError, Test, described
 from detframe.contracts.words import listed, need, need_shape, shape_of
 from detframe.errors import InvalidValueError
 from detframe.modeling import GeneralizedRCNN
@@ -37,6 +38,8 @@ def tests_of(place: Place) -> list[Test]:
         ("losses", lambda: _losses(place)),
         ("a gradient for every parameter", lambda: _gradients(place, with_objects())),
         ("images without objects", lambda: _gradients(place, without_objects())),
+        ("half precision", lambda: _in_half_precision(place)),
+        ("another device", lambda: works_elsewhere(place)),
         ("two images are learned", lambda: _learned(place)),
         ("two evaluations are equal", lambda: _deterministic(place)),
         ("saved and loaded", lambda: _saved(place)),
@@ -239,6 +242,24 @@ def _gradients(place: Place, targets: Sequence[Any]) -> None:
         )
     broken = [name for name, p in trained if p.grad is not None and not bool(torch.isfinite(p.grad).all())]
     need(not broken, f"the gradient of {listed(broken)} is not finite")
+
+
+def _in_half_precision(place: Place) -> None:
+    """A step as SOLVER.AMP bf16 makes it, with objects and without: losses and gradients stay finite."""
+    under = "under autocast in bfloat16 (SOLVER.AMP)"
+    for targets in (with_objects(), without_objects()):
+        try:
+            with torch.autocast("cpu", torch.bfloat16):
+                _gradients(place, targets)
+        except BrokenContractError as broken:
+            raise BrokenContractError(
+                f"{under} {broken}: what has to be exact is computed of x.float() in `with torch.autocast("
+                "x.device.type, enabled=False)`"
+            ) from None
+        except RuntimeError as error:
+            raise BrokenContractError(
+                f"under autocast in bfloat16 (SOLVER.AMP): {described(error, place.file)}"
+            ) from None
 
 
 def _learned(place: Place) -> None:

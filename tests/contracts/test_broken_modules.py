@@ -18,6 +18,7 @@ from detframe.contracts.skeletons import write_skeleton
 from detframe.errors import InvalidValueError, MissingFileError
 from detframe.registry import Registry
 from tests.contracts.faults import assert_named, broken, found
+from tests.fake_device import needs_fake_device
 
 GRADIENT = "a gradient for every parameter"
 EMPTY, READS = "images without objects", "boxes, labels and names"
@@ -52,6 +53,21 @@ BROKEN = [
         "maps = []; x = x - x.mean(0)",
         "shapes and types",
         "the map 'p3' of an image depends on the other images of its batch",
+    ),
+    (
+        "backbone",
+        "maps = []",
+        "import torch; maps = []; x = x * (float('nan') if torch.is_autocast_enabled('cpu') else 1)",
+        "half precision",
+        r"under autocast in bfloat16 \(SOLVER\.AMP\) loss_\w+ is nan with 3 objects",
+    ),
+    pytest.param(
+        "backbone",
+        "maps = []",
+        "import torch; maps = []; x = x + torch.zeros(x.shape)",
+        "another device",
+        r"on a GPU forward meets tensors on the CPU: .* devices.* \(broken_\w+\.py, line 37\)",
+        marks=needs_fake_device,
     ),
     (
         "rpn-head",
@@ -219,7 +235,7 @@ FORMATS = [
         "two readings are equal",
         "was read twice with different results: sort what comes from sets and folders",
     ),
-    ("enumerate(sorted(", "enumerate((", "two readings are equal", "ok$"),  # sets of one process keep their order
+    ("enumerate(sorted(", "enumerate((", "two readings are equal", "another process reads .* in another way"),
 ]
 
 
@@ -258,7 +274,7 @@ def test_a_file_that_cannot_be_imported(text: str, says: str, tmp_path: Path, ca
     path.write_text(text, encoding="utf-8")
     assert command.main([str(path)]) == 1
     out, err = capsys.readouterr()
-    assert re.search(f"it can be imported +FAILED\n +.*{says}", out) and "1 tests, 1 failed" in out
+    assert re.search(f"it can be imported +FAILED\n +.*{says}", out) and "1 test, 1 failed" in out
     assert "Traceback" not in out + err and out.count("(mine.py, line ") <= 1
 
 

@@ -22,6 +22,13 @@ BROKEN = [
         "images and targets",
         r"keeps_size.*\(95, 128\) of \(96, 128\)",
     ),
+    (
+        "transform",
+        "(image * factors)",
+        "(image * factors * torch.ones(3, 1, 1))",
+        "images of other channels and types",
+        r"an image of 4 channels \(torch\.float32\) ends in RuntimeError.*say `of_colours = True`",
+    ),
     ("transform", "generator=generator) < 0.5", "generator=None) < 0.5", "the same seed gives the same", "generator"),
     (
         "transform",
