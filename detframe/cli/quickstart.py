@@ -17,6 +17,7 @@ from detframe.cli.arguments import add_config_arguments, base_parser, parse, pro
 from detframe.cli.common import load_config, log_to_terminal, print_config
 from detframe.cli.errors import guard
 from detframe.cli.media import write_image
+from detframe.cli.recipe import above_zero
 from detframe.config import read_config, shipped_folder
 from detframe.config.paths import with_docs
 from detframe.errors import MissingFileError
@@ -40,8 +41,16 @@ what it finds beside the ground truth. Everything it makes is in OUTPUT_DIR (out
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = base_parser("quickstart", "Train a small detector on generated pictures, in minutes, on the CPU.", EPILOG)
+    parser.add_argument(
+        "--minutes",
+        type=above_zero,
+        metavar="M",
+        help=f"of the training, on whatever machine, in place of {EPOCHS} epochs",
+    )
     add_config_arguments(parser)
     args = parse(parser, argv)
+    if args.minutes and args.config_file:
+        parser.error("--minutes is for the quickstart's own config; of another, SOLVER.MAX_MINUTES says them")
     if "OUTPUT_DIR" not in args.opts:
         args.opts = ["OUTPUT_DIR", OUTPUT, *args.opts]
     return guard(lambda: _run(args), args.debug)
@@ -58,7 +67,7 @@ def _run(args: argparse.Namespace) -> int:
     output = Path(cfg.OUTPUT_DIR)
     logger.info("1/4  generating the data set 'shapes'")
     shapes = import_make_shapes()()
-    command = training_command(args.config_file, shapes, args.opts)
+    command = training_command(args, shapes)
     logger.info("     it is in %s\n2/4  training and evaluating, as this command does:\n     %s", shapes, command)
     from detframe.engine.checkpoint import best_weights
     from detframe.visualization import draw_curves
@@ -74,12 +83,13 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def training_command(config_file: str, shapes: Path, words: Sequence[str]) -> str:
+def training_command(args: argparse.Namespace, shapes: Path) -> str:
     """What does the same as the second part of the quickstart."""
-    train = program_name("train", "train_net.py")
-    if config_file:
-        return f"{train} --config-file {config_file} {shlex.join(words)}"
-    return f"{train} --data {shapes} --model {Path(CONFIG).stem} --epochs {EPOCHS} {shlex.join(words)}"
+    train, words = program_name("train", "train_net.py"), shlex.join(args.opts)
+    if args.config_file:
+        return f"{train} --config-file {args.config_file} {words}"
+    length = f"--minutes {args.minutes:g}" if args.minutes else f"--epochs {EPOCHS}"
+    return f"{train} --data {shapes} --model {Path(CONFIG).stem} {length} {words}"
 
 
 def _train(args: argparse.Namespace, cfg: ConfigNode, shapes: Path) -> Mapping[str, float]:
@@ -89,7 +99,8 @@ def _train(args: argparse.Namespace, cfg: ConfigNode, shapes: Path) -> Mapping[s
 
     if args.config_file:
         return train(cfg)
-    metrics: Mapping[str, float] = finetune(shapes, epochs=EPOCHS, model=CONFIG, overrides=args.opts).meta["metrics"]
+    length = {"minutes": args.minutes} if args.minutes else {"epochs": EPOCHS}
+    metrics: Mapping[str, float] = finetune(shapes, **length, model=CONFIG, overrides=args.opts).meta["metrics"]
     return metrics
 
 

@@ -31,6 +31,8 @@ BACKEND = "inductor"
 STEP = "training step"
 # Shapes of a training step that are compiled where nothing says how many there will be
 MOST_SHAPES = 16
+# The search for operations with a faster substitute: on a CPU a detector has none, and it is slow
+CPU_OPTIONS = {"pattern_matcher": False}
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,16 @@ class Graphs:
             ValueError: PyTorch cannot make one graph of it. As the function itself: what it raises without a graph.
         """
         begun = time.perf_counter()
-        if self.backend == "inductor" and self.cache.empty and next(_tensors(args)).device.type == "cpu":
+        for_cpu = self.backend == BACKEND and next(_tensors(args)).device.type == "cpu"
+        if for_cpu and self.cache.empty:
             prepare_tools()
-        graph: Any = torch.compile(_own_code(name), fullgraph=True, dynamic=dynamic, backend=self.backend)
+        graph: Any = torch.compile(
+            _own_code(name),
+            fullgraph=True,
+            dynamic=dynamic,
+            backend=self.backend,
+            options=dict(CPU_OPTIONS) if for_cpu else None,
+        )
         try:
             with programs_spared():
                 out = graph(function, args)

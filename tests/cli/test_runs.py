@@ -10,6 +10,7 @@ import pytest
 
 from detframe import data
 from detframe.cli import benchmark, evaluate, predict, quickstart, train, visualize_data
+from detframe.errors import InvalidValueError
 from detframe.visualization import drawing
 
 CONFIG = """
@@ -133,6 +134,26 @@ def test_quickstart_trains_from_the_folder(workplace: Path, caplog: pytest.LogCa
     assert "STEM_OUT_CHANNELS: 32" in (made / "config.yaml").read_text(encoding="utf-8")  # of the shipped config
     assert (made / "recipe.yaml").is_file() and (made / "predictions.png").is_file()
     assert "--epochs 9 OUTPUT_DIR output/quickstart SOLVER.MAX_ITER 2 MODEL.DEVICE cpu" in caplog.text
+
+
+def test_quickstart_ends_after_so_many_minutes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    taken: dict[str, object] = {}
+
+    def stop(path: Path, **options: object) -> None:
+        taken.update(options)
+        raise InvalidValueError("far enough")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(quickstart, "import_make_shapes", lambda: lambda: Path("datasets/shapes"))
+    monkeypatch.setattr("detframe.recipes.finetune.finetune", stop)
+    assert quickstart.main(["--minutes", "2.5"]) == 2
+    assert taken["minutes"] == 2.5 and "epochs" not in taken
+
+
+def test_quickstart_of_a_config_takes_its_length_from_there(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit, match="2"):
+        quickstart.main(["--config-file", "c.yaml", "--minutes", "2"])
+    assert "SOLVER.MAX_MINUTES" in capsys.readouterr().err
 
 
 def test_every_process_that_fails_says_so_and_the_exit_code_is_kept(workplace: Path, root: Path, run_python):
