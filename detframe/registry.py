@@ -58,6 +58,14 @@ def report_missing(package: str, why: str) -> None:
     _missing[package] = why
 
 
+_imported: dict[str, None] = {}  # files of others that were imported for what they register, in this order
+
+
+def report_imported(file: str) -> None:
+    """Remember for messages of unknown names that a file was imported, whatever it has registered."""
+    _imported[file] = None
+
+
 def missing_packages() -> str:
     """A sentence, with a space before it, on packages that might know a name that is not known; "" without any."""
     return "".join(f" It may be of {package}: {why}." for package, why in sorted(_missing.items()))
@@ -139,7 +147,11 @@ class Registry:
     def _places(self) -> str:
         """detframe with its folder, which tells a stale copy from a checkout, and files of others."""
         package = os.path.dirname(os.path.abspath(__file__))
-        files = sorted({file for _, obj in self if not (file := _file_of(obj)).startswith(package + os.sep)} - {""})
+        members = sorted(_file_of(obj) for _, obj in self)
+        files = [
+            file for file in dict.fromkeys([*_imported, *members]) if not (file + os.sep).startswith(package + os.sep)
+        ]
+        files = [file for file in files if file]
         return " and ".join([package, *([listed(files, _FILES)] if files else [])])
 
     __getitem__ = get

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 import detframe
 from detframe import registry
+from detframe.config import import_custom_modules
 from detframe.registry import Registry, nearest
 
 
@@ -140,8 +142,9 @@ def test_a_family_owns_the_names_that_begin_with_it():
         things.get("park/x")
 
 
-def test_an_unknown_name_says_what_was_imported():
-    """A stale copy of detframe, or a file of one's own that was not imported, can be seen."""
+def test_an_unknown_name_says_what_was_imported(tmp_path, monkeypatch):
+    """A stale copy of detframe, or a file of one's own that was not imported, or registers something else, is seen."""
+    monkeypatch.setattr("detframe.registry._imported", {})
     things = Registry("THINGS", "a key")
     package = str(Path(detframe.__file__).parent)
     with pytest.raises(KeyError, match=rf"what was imported is {re.escape(package)}\."):
@@ -150,6 +153,12 @@ def test_an_unknown_name_says_what_was_imported():
     things.register("theirs", Registry)
     things.register("none", type("Made", (), {"__module__": "no_module"}))
     with pytest.raises(KeyError, match=rf"what was imported is {re.escape(package)} and {re.escape(__file__)}\."):
+        things.get("x")
+    mine = tmp_path / "forgot_its_decorator.py"
+    mine.write_text("class Mine:\n    pass\n")
+    import_custom_modules([str(mine), "json"])
+    where = rf"{re.escape(package)} and {re.escape(str(mine))}, {re.escape(json.__file__)}, {re.escape(__file__)}\."
+    with pytest.raises(KeyError, match=f"what was imported is {where}"):
         things.get("x")
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from detframe.config.paths import expanded
 from detframe.errors import InvalidValueError, MissingFileError, MissingModuleError
+from detframe.registry import report_imported
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _MODULE_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -37,10 +38,7 @@ def import_custom_modules(names: Sequence[str], beside: str | Path | None = None
         ValueError: something that is neither a file nor the name of a module.
     """
     for name in names:
-        if _is_file(name):
-            _import_file(name, beside)
-        else:
-            _import_module(name)
+        report_imported(_import_file(name, beside) if _is_file(name) else _import_module(name))
 
 
 def import_carried_modules(names: Sequence[str], source: str | Path, allow: bool = False) -> None:
@@ -102,7 +100,8 @@ def _what_would_run(name: str, beside: Path) -> str:
     return "a file that is not here" if path is None else f"the file {path}"
 
 
-def _import_module(name: str) -> None:
+def _import_module(name: str) -> str:
+    """The file of the module, or its name where it has none."""
     if not _MODULE_NAME.fullmatch(name):
         raise InvalidValueError(
             f"CUSTOM_IMPORTS names {name!r}, which is neither a file (*.py) nor a module (package.module)"
@@ -110,7 +109,7 @@ def _import_module(name: str) -> None:
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     try:
-        importlib.import_module(name)
+        return getattr(importlib.import_module(name), "__file__", None) or name
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
             raise MissingModuleError(f"CUSTOM_IMPORTS names {name!r}; no such module in {sys.path}") from None
@@ -131,17 +130,18 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _import_file(name: str, beside: str | Path | None) -> None:
+def _import_file(name: str, beside: str | Path | None) -> str:
+    """The file itself."""
     path = _find_file(name, beside)
     if path is None:
         looked = " or ".join(str(candidate) for candidate in _candidates(name, beside))
         raise MissingFileError(f"CUSTOM_IMPORTS names {name!r}; there is no such file at {looked}")
     if path.is_relative_to(_PACKAGE):
         importlib.import_module(".".join(path.relative_to(_PACKAGE.parent).with_suffix("").parts))
-        return
+        return str(path)
     module_name = f"detframe_custom_{path.stem}_{hashlib.sha1(str(path).encode()).hexdigest()[:8]}"
     if module_name in sys.modules or path in _files_of_modules():
-        return
+        return str(path)
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
         raise MissingModuleError(f"CUSTOM_IMPORTS names {name!r}, which Python cannot import")
@@ -154,3 +154,4 @@ def _import_file(name: str, beside: str | Path | None) -> None:
         del sys.modules[module_name]
         raise
     _imported[path] = digest
+    return str(path)

@@ -16,7 +16,7 @@ from functools import cache
 
 from detframe.config.keys import ADDED
 from detframe.errors import InvalidValueError, MissingModuleError
-from detframe.registry import report_missing
+from detframe.registry import report_imported, report_missing
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +112,8 @@ def _import(plugin: Plugin) -> None:
         loaded = point.load()
         if ":" in plugin.value and callable(loaded) and not isinstance(loaded, type):
             loaded()
+        module = plugin.value.partition(":")[0]
+        report_imported(getattr(sys.modules.get(module), "__file__", None) or module)
     except (Exception, SystemExit) as error:  # whatever code of others runs into
         text = f"{type(error).__name__}: {error}".strip().partition("\n")[0]
         _tried[plugin] = f"its entry point {plugin.name} = {plugin.value} cannot be imported: {text}"
