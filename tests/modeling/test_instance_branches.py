@@ -84,8 +84,16 @@ def test_losses_and_gradients(opts, second):
     sum(losses.values()).backward()
     idle = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert idle == []
+    copied = [n for n, p in model.named_parameters() if p.grad is not None and p.grad.stride() != p.stride()]
+    assert copied == []  # by DistributedDataParallel, with a warning
     if second == "objects" and "MODEL.MASK_ON" in opts:
         assert losses["loss_mask"] > 0.3
+
+
+def test_gradients_lie_as_their_weights_without_channels_last():
+    model = make("MODEL.MASK_ON", True, "MODEL.CHANNELS_LAST", False)
+    sum(model(make_images(), [full((70, 90), 5), full((64, 51), 7)]).values()).backward()
+    assert all(p.grad.stride() == p.stride() for p in model.parameters() if p.grad is not None)
 
 
 @pytest.mark.parametrize("opts", MIXES.values(), ids=MIXES)

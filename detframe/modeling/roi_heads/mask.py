@@ -39,7 +39,9 @@ class MaskPredictor(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         x = F.relu(self.conv5_mask(x), inplace=True)
-        weight, bias = self.mask_fcn_logits.weight[..., 0, 0], self.mask_fcn_logits.bias
+        weight, bias = self.mask_fcn_logits.weight, self.mask_fcn_logits.bias
+        # a gradient that lies in memory as its weight does, which DistributedDataParallel need not copy
+        weight = (weight.permute(0, 2, 3, 1) if weight.stride(-1) > 1 else weight).flatten(1)
         column = class_columns(labels, len(weight))
         # by number, since graphs cannot guess a side where there are no regions
         cells = x.permute(0, 2, 3, 1).reshape(x.shape[0], x.shape[2] * x.shape[3], x.shape[1])  # (R, S², D)
