@@ -8,6 +8,7 @@ path of Python's: what they define, as a transform, could not be read from the p
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import pickle
@@ -72,7 +73,10 @@ class SharedArrays:
 
 
 def _unpickled(files: list[str], text: bytes, handle: Any, ends: list[int]) -> SharedArrays:
-    import_custom_modules(files)
+    for file in files:
+        # one that is gone, or fails in a process of its own, may not be needed; what is needed says so below
+        with contextlib.suppress(Exception):
+            import_custom_modules([file])
     if handle is None:
         return SharedArrays(reduction.ForkingPickler.loads(text))
     number = handle.detach()

@@ -24,6 +24,12 @@ def work():
         print("made", [made for made, _ in pool])
 {start}
 """
+GONE = """
+from pathlib import Path
+Path("gone.py").write_text("")
+import_custom_modules(["gone.py"])
+Path("gone.py").unlink()
+"""
 OF_MINE = """
 from detframe.registry import TRANSFORMS
 
@@ -57,6 +63,10 @@ def run(folder: Path, root: Path, make: str, start: str = UNGUARDED, more: str =
 def test_what_a_file_of_custom_imports_defines(method: str, tmp_path: Path, root: Path) -> None:
     """In a program that does not look whether it is the main one, as a line in a notebook does not."""
     assert run(tmp_path, root, "TRANSFORMS['of-mine']()", method=method) == "made [True, True]"
+
+
+def test_a_file_that_is_gone_and_not_needed(tmp_path: Path, root: Path) -> None:
+    assert run(tmp_path, root, "TRANSFORMS['of-mine']()", more=GONE) == "made [True, True]"
 
 
 @pytest.mark.slow
