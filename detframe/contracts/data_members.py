@@ -31,6 +31,7 @@ from detframe.data.images import image_size
 from detframe.data.transforms.lists import build_step
 from detframe.evaluation import build_evaluator
 from detframe.registry import DATASET_FORMATS, EVALUATORS, TRANSFORMS
+from detframe.texts import counted
 
 # By how many pixels predictions are moved off the objects of each image
 _RIGHT, _FAR, _MIXED = (0.0, 0.0, 0.0), (500.0, 500.0, 500.0), (0.0, 500.0, 0.0)
@@ -98,7 +99,7 @@ def _other_channels(place: Place) -> None:
         return  # it is refused where images are no colours of 8 bits
     for channels, dtype in ((4, torch.float32), (1, torch.uint16)):
         image = (_image().float()[:1] * 40).expand(channels, *SIZE_HW).to(dtype)
-        given, what = _target(place), f"an image of {channels} channel{'s' * (channels > 1)} ({dtype})"
+        given, what = _target(place), f"an image of {counted(channels, 'channel')} ({dtype})"
         try:
             out, _ = called(_transform(place), image, given, 0)
         except (RuntimeError, ValueError, IndexError, TypeError, NotImplementedError) as error:

@@ -257,9 +257,7 @@ def _in_half_precision(place: Place) -> None:
                 "x.device.type, enabled=False)`"
             ) from None
         except RuntimeError as error:
-            raise BrokenContractError(
-                f"under autocast in bfloat16 (SOLVER.AMP): {described(error, place.file)}"
-            ) from None
+            raise BrokenContractError(f"{under}: {described(error, place.file)}") from None
 
 
 def _learned(place: Place) -> None:
