@@ -8,7 +8,6 @@ path of Python's: what they define, as a transform, could not be read from the p
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 import pickle
@@ -16,7 +15,7 @@ from multiprocessing import reduction
 from typing import Any
 
 from detframe.config.imports import import_custom_modules, imported_files
-from detframe.errors import InvalidTypeError
+from detframe.errors import InvalidTypeError, MissingModuleError
 
 _LARGE = 2**16  # bytes of an array, from which on it is shared
 
@@ -73,16 +72,31 @@ class SharedArrays:
 
 
 def _unpickled(files: list[str], text: bytes, handle: Any, ends: list[int]) -> SharedArrays:
+    failures = {}
     for file in files:
-        # one that is gone, or fails in a process of its own, may not be needed; what is needed says so below
-        with contextlib.suppress(Exception):
+        try:
             import_custom_modules([file])
+        except Exception as error:  # one that is gone, or fails in a process of its own, may not be needed
+            failures[file] = error
+    try:
+        return SharedArrays(reduction.ForkingPickler.loads(text, buffers=_mapped(handle, ends)))
+    except ModuleNotFoundError:
+        if not failures:
+            raise
+        reasons = "; ".join(f"{file}: {type(why).__name__}: {why}" for file, why in failures.items())
+        raise MissingModuleError(
+            f"a worker process, which is started anew here, could not import what CUSTOM_IMPORTS names: {reasons}. "
+            "Such a file may rely on nothing that the program alone has done before; or set DATALOADER.NUM_WORKERS 0"
+        ) from next(iter(failures.values()))
+
+
+def _mapped(handle: Any, ends: list[int]) -> list[memoryview]:
+    """The arrays in the memory that a handle stands for, which end at these bytes of it."""
     if handle is None:
-        return SharedArrays(reduction.ForkingPickler.loads(text))
+        return []
     number = handle.detach()
     try:
         memory = memoryview(mmap.mmap(number, ends[-1], prot=mmap.PROT_READ))
     finally:
         os.close(number)
-    buffers = [memory[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-    return SharedArrays(reduction.ForkingPickler.loads(text, buffers=buffers))
+    return [memory[start:end] for start, end in zip([0, *ends], ends, strict=False)]

@@ -182,7 +182,7 @@ class WorkerPool:
         if code is None:
             return ProcessFailedError(f"the connection to the worker process {process.pid} broke: {error}")
         how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
-        hint = _HINTS.get(_signal_name(-code), "")
+        hint = _HINTS.get(_signal_name(-code), "What it said of it stands above. " if code > 0 else "")
         if code > 0 and self._is_new and program_has_members():
             hint = f"{UNGUARDED}. "
         return ProcessFailedError(

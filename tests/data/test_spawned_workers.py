@@ -30,6 +30,20 @@ Path("gone.py").write_text("")
 import_custom_modules(["gone.py"])
 Path("gone.py").unlink()
 """
+FAILS_ELSEWHERE = """
+from pathlib import Path
+Path("once.txt").write_text("")
+import_custom_modules(["once.py"])
+Path("once.txt").unlink()
+"""
+ONCE = """
+from pathlib import Path
+Path("once.txt").read_text()
+
+class Once:
+    def __call__(self, number):
+        return number, []
+"""
 OF_MINE = """
 from detframe.registry import TRANSFORMS
 
@@ -48,7 +62,7 @@ GUARDED, UNGUARDED = "if __name__ == '__main__':\n    work()", "work()"
 
 
 def run(folder: Path, root: Path, make: str, start: str = UNGUARDED, more: str = "", method: str = "spawn") -> str:
-    """What a program with a worker said, the last line."""
+    """What a program with a worker said."""
     (folder / "of_mine.py").write_text(OF_MINE)
     file = folder / "program.py"
     file.write_text(PROGRAM.format(make=make, start=start, more=more, method=method))
@@ -56,7 +70,7 @@ def run(folder: Path, root: Path, make: str, start: str = UNGUARDED, more: str =
     done = subprocess.run(
         [sys.executable, file], cwd=folder, env=environment, capture_output=True, text=True, timeout=120
     )
-    return (done.stdout or done.stderr).splitlines()[-1]
+    return (done.stdout or done.stderr).strip()
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
@@ -67,6 +81,14 @@ def test_what_a_file_of_custom_imports_defines(method: str, tmp_path: Path, root
 
 def test_a_file_that_is_gone_and_not_needed(tmp_path: Path, root: Path) -> None:
     assert run(tmp_path, root, "TRANSFORMS['of-mine']()", more=GONE) == "made [True, True]"
+
+
+def test_a_file_that_fails_and_is_needed(tmp_path: Path, root: Path) -> None:
+    (tmp_path / "once.py").write_text(ONCE)
+    make = "[kind for kind in object.__subclasses__() if kind.__name__ == 'Once'][0]()"
+    said = run(tmp_path, root, make, more=FAILS_ELSEWHERE)
+    assert f"could not import what CUSTOM_IMPORTS names: {tmp_path}/once.py: FileNotFoundError" in said
+    assert "No such file or directory: 'once.txt'" in said and "ended with exit code 1. What it said" in said
 
 
 @pytest.mark.slow
