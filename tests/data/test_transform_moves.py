@@ -354,6 +354,35 @@ def test_what_was_cut_off_does_not_come_back(cut: Any) -> None:
     assert seen > 4
 
 
+CUTTING_ELSEWHERE: list[Any] = [
+    {"v2.RandomCrop": {"size": [40, 50]}},
+    {"v2.RandomAffine": {"degrees": 40, "translate": [0.3, 0.3]}},
+    pytest.param({"albumentations.RandomCrop": {"height": 40, "width": 50}}, marks=ALBUMENTATIONS),
+    pytest.param({"albumentations.Perspective": {"scale": [0.15, 0.2], "p": 1}}, marks=ALBUMENTATIONS),
+    pytest.param({"albumentations.Rotate": {"limit": 60, "crop_border": True, "p": 1}}, marks=ALBUMENTATIONS),
+]
+
+
+@pytest.mark.parametrize("entry", [*CUTTING[:3], *CUTTING_ELSEWHERE], ids=str)
+def test_what_is_cut_gets_the_box_of_what_is_left_of_its_mask(entry: Any) -> None:
+    """A part of a diamond has a smaller box than the same part of the box around it."""
+    x1, y1, x2, y2 = 12.0, 10.0, 84.0, 62.0
+    image, target = painted((x1, y1, x2, y2), ignored=False)
+    target["masks"] = LazyMasks([[[(x1 + x2) / 2, y1, x2, 36.0, (x1 + x2) / 2, y2, x1, 36.0]]], (HEIGHT, WIDTH))
+    image = image * target["masks"].decode()
+    cut = 0
+    for seed in range(12):
+        seen, moved = run(entry, seed, (image, target))
+        height, width = seen.shape[-2:]
+        pixels = around(seen[0].numpy() > 127)
+        if pixels is None or len(moved["labels"]) == 0:
+            continue
+        if pixels[0] == 0 or pixels[1] == 0 or pixels[2] == width or pixels[3] == height:
+            assert moved["boxes"][0].tolist() == pytest.approx(pixels, abs=2), (seed, entry)
+            cut += 1
+    assert cut > 3
+
+
 def test_a_crop_by_overlap_goes_by_objects_alone() -> None:
     """RandomIoUCrop sees neither keypoints nor ignored regions: an object stays, sides keep their rows, and a region
     stays of which a part is shown."""

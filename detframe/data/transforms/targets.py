@@ -123,10 +123,13 @@ def bounds(pixels: Tensor) -> Tensor | None:
     return torch.cat([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) if len(rows) else None
 
 
-def tightened(target: Target, size_hw: tuple[int, int]) -> Target:
+def tightened(target: Target, size_hw: tuple[int, int], cut: Tensor | None = None) -> Target:
     """The target of a cut image of `size_hw`, where an object that reaches over its border gets the box of its mask.
 
     Objects without a mask keep their box.
+
+    Args:
+        cut: bool (N,), which objects do, where their boxes have been clipped already.
     """
     masks, boxes = target.get("masks"), target["boxes"].clone()
     if not isinstance(masks, LazyMasks):
@@ -134,7 +137,8 @@ def tightened(target: Target, size_hw: tuple[int, int]) -> Target:
     limit = boxes.new_tensor([size_hw[1], size_hw[0]] * 2)
     inside = torch.minimum(boxes, limit).clamp(min=0)
     keep = (inside[:, 2:] > inside[:, :2]).all(1)
-    for row in ((inside != boxes).any(1) & keep).nonzero().flatten().tolist():
+    over = (inside != boxes).any(1) if cut is None else cut
+    for row in (over & keep).nonzero().flatten().tolist():
         if len(masks.segmentations[row]) == 0:
             continue
         left, top = (int(v) for v in inside[row, :2].floor())

@@ -22,7 +22,7 @@ from torchvision.transforms import v2
 
 from detframe.arrays.outlines import ring_area
 from detframe.data.scaled import SizeHW
-from detframe.data.transforms.targets import exchange_sides, to_image, to_rows, with_lazy_masks
+from detframe.data.transforms.targets import exchange_sides, tightened, to_image, to_rows, with_lazy_masks
 from detframe.errors import InvalidValueError
 from detframe.structures import LazyMasks, Target, select
 from detframe.structures.lazy_masks import encode
@@ -148,6 +148,7 @@ class ForeignTransform:
         out["boxes"] = boxes[objects]
         if "ignore_boxes" in target:
             out["ignore_boxes"] = boxes[done.rows >= count]
+        out = tightened(out, size_hw, _cut(given.boxes[done.rows[objects]], out["boxes"], matrix, size_hw))
         return exchange_sides(out, self.pairs) if _mirrored(done.points[: len(_PROBE)], size_hw) else out
 
     @staticmethod
@@ -197,6 +198,16 @@ def _left(boxes: Tensor, after: Tensor, matrix: Tensor | None, size_hw: SizeHW) 
 def _corners(boxes: Tensor, matrix: Tensor) -> Tensor:
     """Where an affine map (see `_affine_of`) puts the corners of boxes (N, 4), float64 (N, 4, 2)."""
     return boxes.double()[:, [[0, 1], [2, 1], [2, 3], [0, 3]]] @ matrix[:2] + matrix[2]
+
+
+def _cut(before: Tensor, after: Tensor, matrix: Tensor | None, size_hw: SizeHW) -> Tensor:
+    """bool (K,): which boxes, clipped by the library, reach over the border of an image of `size_hw`. Without an affine
+    map these are taken to be those that end there."""
+    limit = after.new_tensor([size_hw[1], size_hw[0]])
+    if matrix is None:
+        return (after[:, :2] <= 0).any(1) | (after[:, 2:] >= limit).any(1)
+    corners = _corners(before, matrix)
+    return ((corners < -_AFFINE_PIXELS) | (corners > limit + _AFFINE_PIXELS)).flatten(1).any(1)
 
 
 def _placed(before: Tensor, moved: Tensor, matrix: Tensor, size_hw: SizeHW) -> Tensor:
