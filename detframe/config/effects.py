@@ -128,6 +128,8 @@ def _solver(cfg: ConfigNode, set_keys: list[str]) -> Iterator[Idle]:
         keys = [f"SOLVER.{part}" for part in parts if f"SOLVER.{part}" in set_keys]
         if keys and not solver[switch]:
             yield keys, f"SOLVER.{switch} is 0"
+    if solver.LR_RULE == "none" and "SOLVER.REFERENCE_BATCH" in set_keys:
+        yield ["SOLVER.REFERENCE_BATCH"], "SOLVER.LR_RULE is 'none'"
     keys = [f"SOLVER.{key}" for key in _OF_OTHERS.get(solver.OPTIMIZER, ()) if f"SOLVER.{key}" in set_keys]
     if keys:
         yield keys, f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}"

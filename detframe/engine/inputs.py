@@ -41,6 +41,7 @@ from detframe.engine.sampling import describe_sampling
 from detframe.errors import InvalidValueError
 from detframe.parallel.collectives import all_reduce_seconds, broadcast_object, gather_objects, world_size
 from detframe.parallel.environment import share_of_batch
+from detframe.solver import resolve_base_lr
 from detframe.texts import counted
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ def load_inputs(cfg: ConfigNode, checkpoint: Checkpoint | None) -> RunInputs:
     seeded.SEED = resolve_seed(cfg, before)
     state = checkpoint.training if checkpoint is not None else None
     place = _place(seeded, records, state, before)
-    timed = resolve_durations(seeded, place.images_per_epoch, place.pace)
+    timed = resolve_base_lr(resolve_durations(seeded, place.images_per_epoch, place.pace))
     effective = effective_config(timed, records.metadata, records=records)
     changes = _changes(effective, state, before, place)
     return RunInputs(effective, records, test_sets, place, given_in_epochs(cfg), changes, begun)
@@ -221,13 +222,13 @@ def describe_ranks(cfg: ConfigNode, device: torch.device) -> str:
     places = gather_objects((socket.gethostname(), f"{device} ({name})"))
     hosts = list(dict.fromkeys(host for host, _ in places))
     devices = ", ".join(f"rank {i}: {host} {where}" for i, (host, where) in enumerate(places))
-    steps, batch = cfg.SOLVER.ACCUMULATE_STEPS, cfg.SOLVER.IMS_PER_BATCH
+    steps, batch, rule = cfg.SOLVER.ACCUMULATE_STEPS, cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.LR_RULE
     share = share_of_batch(batch, len(places), steps)
     return (
         f"{counted(len(places), 'rank')} on {counted(len(hosts), 'host')}: {devices}\n"
         f"global batch {batch} = {counted(share, 'image')} x {counted(len(places), 'rank')} x "
         f"{counted(steps, 'accumulation step')}, "
-        f"lr {cfg.SOLVER.BASE_LR:g}"
+        f"lr {cfg.SOLVER.BASE_LR:g}{'' if rule == 'none' else f' by SOLVER.LR_RULE {rule}'}"
     )
 
 

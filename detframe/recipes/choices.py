@@ -16,6 +16,7 @@ from detframe.recipes.flips import horizontal, vertical
 from detframe.recipes.geometry import anchors, canonical_size, input_size
 from detframe.recipes.machine import GIGABYTE, Machine
 from detframe.recipes.wish import SIZES, TASKS, Choice, Picks, Wish
+from detframe.solver import resolve_base_lr
 from detframe.texts import counted
 
 
@@ -101,6 +102,8 @@ def choose(facts: DataFacts, machine: Machine, wish: Wish, pace: Pace | None = N
     _data(picks, facts)
     length = choose_length(picks, facts, machine, batch, pace)
     _solver(picks, length, rate, why)
+    if picks.get("SOLVER.LR_RULE") != "none" and not picks.is_given("SOLVER.BASE_LR"):
+        picks.set("SOLVER.REFERENCE_BATCH", batch, "SOLVER.BASE_LR is of it")
     return picks.all()
 
 
@@ -346,8 +349,11 @@ def _on_base(picks: Picks, facts: DataFacts, machine: Machine) -> tuple[int, flo
     why = f"{picks.wish.base_name} takes {theirs}, on other machines; this one has {machine.words}"
     batch = int(picks.set("SOLVER.IMS_PER_BATCH", share * machine.ranks, why))
     factor = batch / theirs
-    rate = base.SOLVER.BASE_LR * (math.sqrt(factor) if base.SOLVER.OPTIMIZER == "AdamW" else factor)
-    return batch, rate, f"{base.SOLVER.BASE_LR:g} of {picks.wish.base_name} at {theirs} images, for {batch}"
+    given = resolve_base_lr(base).SOLVER.BASE_LR
+    usual = "sqrt" if base.SOLVER.OPTIMIZER == "AdamW" else "linear"
+    rule = usual if base.SOLVER.LR_RULE == "none" else base.SOLVER.LR_RULE
+    rate = given * (math.sqrt(factor) if rule == "sqrt" else factor)
+    return batch, rate, f"{given:g} of {picks.wish.base_name} at {theirs} images, for {batch}"
 
 
 def _norms_of_base(picks: Picks) -> None:

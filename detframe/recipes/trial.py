@@ -30,6 +30,7 @@ from detframe.parallel.environment import cpu_cores
 from detframe.recipes.budget import Pace
 from detframe.recipes.memory import MemoryWatch
 from detframe.recipes.trying import Run, TriedBatch
+from detframe.solver import resolve_base_lr
 from detframe.texts import counted, format_seconds
 
 NEARLY_FULL = 0.9  # of the memory, from which on there is little room for what a trial has not met
@@ -182,7 +183,7 @@ def try_model(
         raise InvalidValueError(f"the data set {records.metadata.name} holds no image to try the model with")
     import_modules(cfg)
     records, test_records = tiled(cfg, records), tiled(cfg, test_records) if test_records else None
-    cfg = resolve_durations(cfg, images_per_epoch(cfg, records))
+    cfg = resolve_base_lr(resolve_durations(cfg, images_per_epoch(cfg, records)))
     cfg = _one_process(effective_config(cfg, records.metadata, records=records), processes)
     device = resolve_device(cfg.MODEL.DEVICE)
     watch = MemoryWatch(device)

@@ -3,7 +3,14 @@
 from detframe.solver.ema import ModelEMA, ModelSWA, WeightAverage, build_average
 from detframe.solver.lr_factors import idle_patterns
 from detframe.solver.optimizers import build_optimizer, load_optimizer_state, parameter_groups, parameter_names
-from detframe.solver.schedules import build_lr_schedule, check_schedule, group_rates, learning_rate, set_learning_rate
+from detframe.solver.schedules import (
+    build_lr_schedule,
+    check_schedule,
+    group_rates,
+    learning_rate,
+    resolve_base_lr,
+    set_learning_rate,
+)
 
 __all__ = [
     "ModelEMA",
@@ -19,5 +26,6 @@ __all__ = [
     "load_optimizer_state",
     "parameter_groups",
     "parameter_names",
+    "resolve_base_lr",
     "set_learning_rate",
 ]

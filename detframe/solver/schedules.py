@@ -152,6 +152,16 @@ def group_rates(optimizer: Optimizer) -> dict[str, float]:
     return {f"lr_x{factor:g}": rate for factor, rate in factors.items() if factor != 1}
 
 
+def resolve_base_lr(cfg: ConfigNode) -> ConfigNode:
+    """A config in which SOLVER.BASE_LR is that of its own batch, by LR_RULE, and REFERENCE_BATCH says so."""
+    solver = cfg.SOLVER
+    if solver.LR_RULE == "none":
+        return cfg
+    ratio = solver.IMS_PER_BATCH / solver.REFERENCE_BATCH
+    rate = solver.BASE_LR * (ratio if solver.LR_RULE == "linear" else math.sqrt(ratio))
+    return cfg.changed([("SOLVER.BASE_LR", rate), ("SOLVER.REFERENCE_BATCH", solver.IMS_PER_BATCH)])
+
+
 def learning_rate(base_lr: float, schedule: Schedule, iteration: int) -> float:
     """The rate at an iteration; infinite where the schedule's numbers overflow."""
     try:

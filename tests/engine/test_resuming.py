@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from detframe.checkpoint import Checkpoint
-from detframe.config import Pace, get_cfg
+from detframe.config import Pace, get_cfg, read_config
 from detframe.config.key import CONTINUES, FREE, REFUSED
 from detframe.config.keys import all_keys
 from detframe.data import build_sampler, image_repeats
@@ -284,6 +284,25 @@ def test_a_doubled_batch_keeps_epochs_and_the_place_in_the_data(tiny, tmp_path, 
     states = [state["optimizer"]["state"][0]["momentum_buffer"] for state in (final, again)]
     assert torch.equal(*states)
     assert "->" not in (out / "log.txt").read_text()[len(log) :]
+
+
+def test_the_rate_by_rule_is_that_of_the_batch_of_now(tiny, tmp_path, seen):
+    """A run goes on by the config that it was begun with, or by the one that it has written, with the same rates."""
+    out, constant = tmp_path / "out", (*QUICK, "SOLVER.MAX_ITER", 4, "SOLVER.STEPS", (), "SOLVER.WARMUP_ITERS", 0)
+    rule = ("SOLVER.LR_RULE", "linear", "SOLVER.BASE_LR", 0.02, "SOLVER.REFERENCE_BATCH", 8)
+    train(tiny(*constant, *rule))
+    written = read_config(out / "config.yaml")
+    assert (written.SOLVER.BASE_LR, written.SOLVER.REFERENCE_BATCH, written.SOLVER.LR_RULE) == (0.01, 4, "linear")
+    log = (out / "log.txt").read_text()
+    assert "lr 0.01 by SOLVER.LR_RULE linear" in log
+    for cfg in (tiny(*constant, *rule), written):
+        back_to(out, 3)
+        train(cfg, resume=True)
+        assert "->" not in (out / "log.txt").read_text()
+    back_to(out, 3)
+    train(written.changed([("SOLVER.IMS_PER_BATCH", 8), ("SOLVER.MAX_ITER", 5)]), resume=True)
+    assert [lr for lr, _ in seen] == [*[0.01] * 6, *[0.02] * 2]
+    assert "--resume: SOLVER.BASE_LR 0.01 -> 0.02" in (out / "log.txt").read_text()
 
 
 def test_an_old_checkpoint_and_iterations_that_stay_iterations(tiny, tmp_path, seen):

@@ -16,6 +16,7 @@ from detframe.recipes.choices import MODELS, choose, size_of
 from detframe.recipes.machine import GIGABYTE, Machine
 from detframe.recipes.weights import FoundWeights
 from detframe.recipes.wish import GIVEN
+from detframe.solver import resolve_base_lr
 from tests.recipes.made import FOUR_GPUS, ONE_GPU, TWO_CORES, facts, wish
 
 NO_WEIGHTS = FoundWeights("", "there are none")
@@ -301,6 +302,17 @@ def test_a_config_keeps_its_model_and_gets_batch_rate_and_schedule():
     steps = made["SOLVER.MAX_ITER"]
     assert made["SOLVER.STEPS"] == (round(steps * 60 / 90), round(steps * 80 / 90))
     assert made["SOLVER.WARMUP_ITERS"] <= math.ceil(steps / 10)
+
+
+@pytest.mark.parametrize(("rule", "share"), [("linear", 1 / 16), ("sqrt", 1 / 4)])
+def test_a_rule_of_the_rate_is_not_applied_twice(rule: str, share: float):
+    base = read_config("retinanet/retinanet_R_50_FPN_1x.yaml", ["SOLVER.LR_RULE", rule, "SOLVER.REFERENCE_BATCH", 64])
+    found = FoundWeights(base.MODEL.WEIGHTS, "of the config")
+    made = values(facts(images=400), TWO_CORES, wish(base=base, base_name="x", weights=found))
+    cfg = base.changed(list(made.items()))
+    assert cfg.SOLVER.IMS_PER_BATCH == 4
+    assert resolve_base_lr(cfg).SOLVER.BASE_LR == cfg.SOLVER.BASE_LR
+    assert cfg.SOLVER.BASE_LR == pytest.approx(base.SOLVER.BASE_LR * share, rel=1e-2)
 
 
 def test_a_config_without_its_weights_learns_all_of_the_body():

@@ -9,7 +9,7 @@ from detframe.config import Pace, get_cfg
 from detframe.config.effects import without_effect
 from detframe.errors import NonFiniteError
 from detframe.registry import LR_SCHEDULES
-from detframe.solver import build_lr_schedule, set_learning_rate
+from detframe.solver import build_lr_schedule, resolve_base_lr, set_learning_rate
 from detframe.solver.schedules import LARGEST_LR, check_schedule, is_usable, learning_rate
 
 
@@ -163,3 +163,22 @@ def test_a_rate_that_is_too_large_at_the_top_of_one_cycle_is_seen_before_it():
         check_schedule(cfg, schedule)
     cfg.SOLVER.BASE_LR = LARGEST_LR * 0.999
     check_schedule(cfg, build_lr_schedule(cfg))
+
+
+@pytest.mark.parametrize(
+    ("rule", "batch", "rate"), [("none", 4, 0.02), ("linear", 4, 0.005), ("linear", 64, 0.08), ("sqrt", 4, 0.01)]
+)
+def test_the_rate_follows_the_batch(rule, batch, rate):
+    cfg = config(LR_RULE=rule, IMS_PER_BATCH=batch, BASE_LR=0.02)
+    resolved = resolve_base_lr(cfg)
+    assert resolved.SOLVER.BASE_LR == pytest.approx(rate, rel=1e-12)
+    assert resolve_base_lr(resolved).SOLVER.BASE_LR == resolved.SOLVER.BASE_LR, "it is right as it is"
+    doubled = resolve_base_lr(resolved.changed([("SOLVER.IMS_PER_BATCH", 2 * batch)])).SOLVER.BASE_LR
+    assert doubled == pytest.approx(rate * {"none": 1, "linear": 2, "sqrt": 2**0.5}[rule], rel=1e-12)
+    assert cfg.SOLVER.BASE_LR == 0.02
+
+
+def test_a_reference_batch_without_a_rule_is_told():
+    told = "SOLVER.REFERENCE_BATCH has no effect: SOLVER.LR_RULE is 'none'"
+    assert told in list(without_effect(config(REFERENCE_BATCH=8)))
+    assert told not in list(without_effect(config(REFERENCE_BATCH=8, LR_RULE="sqrt")))

@@ -16,7 +16,7 @@ SOLVER = section(
         "its state means nothing to another optimizer")),
     IMS_PER_BATCH=Key(16, "Images per optimizer step over all ranks and accumulation steps", like=BATCH,
         resume=Resume(CONTINUES, "the next step begins at the first image not seen yet; durations in epochs keep their "
-        "length in images, those in iterations keep their number; the learning rate stays what SOLVER.BASE_LR says")),
+        "length in images, those in iterations keep their number; the learning rate is what BASE_LR and LR_RULE say")),
     ACCUMULATE_STEPS=Key(1, "Split each rank's share into this many passes, to fit memory; the batch stays "
         "IMS_PER_BATCH, and losses are normalised over all of it, for which each part costs one more forward pass, "
         "without gradients", like=BATCH, resume=HOW),
@@ -26,7 +26,12 @@ SOLVER = section(
         "MAX_ITER, STEPS and WARMUP_ITERS then say the shape of the learning rate, which is as long as the time "
         "(docs/experiments.md). 0 is off", at_least=0, ceiling=1_000_000, resume=Resume(CONTINUES, "the time used so "
         "far counts, and the learning rate is that of its part of the new time; it cannot be switched on or off")),
-    BASE_LR=Key(0.02, "Learning rate after warm-up", above=0),
+    BASE_LR=Key(0.02, "Learning rate after warm-up, at LR_RULE none of any batch", above=0),
+    LR_RULE=Key("none", "How the learning rate follows the batch. The config.yaml of a run holds what came of it",
+        choices={"none": "it is BASE_LR whatever IMS_PER_BATCH is", "linear": "BASE_LR is of REFERENCE_BATCH images, "
+        "and the rate grows in proportion (arXiv:1706.02677, for SGD)", "sqrt": "as linear, but with the square root "
+        "(arXiv:1404.5997, usual with AdamW)"}),
+    REFERENCE_BATCH=Key(16, "The IMS_PER_BATCH for which BASE_LR is given, for LR_RULE", like=BATCH),
     BIAS_LR_FACTOR=Key(1.0, "Learning rate of biases over that of weights (maskrcnn-benchmark: 2)", like=WEIGHT),
     BACKBONE_LR_FACTOR=Key(1.0, "Learning rate of the backbone over that of the rest", like=WEIGHT),
     LR_FACTORS=Key((), "Factors of the learning rate by names of parameters: pairs of a shell pattern and a number, as "
