@@ -52,6 +52,7 @@ from detframe.solver import (
     idle_patterns,
     parameter_groups,
 )
+from detframe.texts import counted
 
 logger = logging.getLogger(__name__)
 _FAR_APART = 1_000_003  # seeds of one iteration from those of the next; more than there are ranks
@@ -252,8 +253,9 @@ def refuse_frozen_noise(cfg: ConfigNode, model: nn.Module) -> None:
     frozen = sum(p.numel() for p in backbone.parameters() if not p.requires_grad)
     norms = sum(isinstance(module, FrozenBatchNorm2d) for module in backbone.modules())
     if frozen or norms:
+        counts = [counted(norms, "batch norm")] * bool(norms) + [counted(frozen, "parameter")] * bool(frozen)
         raise InvalidValueError(
-            f"MODEL.WEIGHTS is empty, so the weights start at random, but {norms} batch norms and {frozen} parameters "
+            f"MODEL.WEIGHTS is empty, so the weights start at random, but {' and '.join(counts)} "
             f"of the backbone {cfg.MODEL.BACKBONE.CONV_BODY} are frozen and would stay random. Name weights, as "
             "MODEL.WEIGHTS torchvision://ResNet50_Weights.IMAGENET1K_V1, or train all of it: "
             "MODEL.BACKBONE.FREEZE_CONV_BODY_AT 0 and MODEL.RESNETS.NORM BN or GN (MODEL.MOBILENET.NORM BN), "

@@ -30,6 +30,7 @@ def test_a_frozen_random_body_is_refused(tiny, overrides):
         train(tiny(*ONE_STEP, *overrides))
     for remedy in ("MODEL.WEIGHTS torchvision://", "FREEZE_CONV_BODY_AT 0", "MODEL.RESNETS.NORM BN or GN"):
         assert remedy in str(error.value)
+    assert " 0 " not in str(error.value).partition("are frozen")[0], "what there is none of is not named"
 
 
 def test_it_may_be_built_and_go_on_from_weights(tiny, tmp_path):
