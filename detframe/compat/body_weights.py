@@ -18,6 +18,16 @@ from detframe.registry import nearest
 logger = logging.getLogger(__name__)
 
 TORCHVISION = "torchvision://"
+# Body, as CONV_BODY names it before the pyramid -> what torchvision calls its weights
+IMAGENET = {
+    "MNV2": "MobileNet_V2_Weights.IMAGENET1K_V1",
+    "R-18": "ResNet18_Weights.IMAGENET1K_V1",
+    "R-34": "ResNet34_Weights.IMAGENET1K_V1",
+    "R-50": "ResNet50_Weights.IMAGENET1K_V1",
+    "R-101": "ResNet101_Weights.IMAGENET1K_V1",
+    "R-152": "ResNet152_Weights.IMAGENET1K_V1",
+    "X-101-32x8d": "ResNeXt101_32X8D_Weights.IMAGENET1K_V1",
+}
 _HOST = "https://dl.fbaipublicfiles.com/"
 _DETECTRON2 = "detectron2://"
 _SCHEMES = ("msra://", "caffe2://")
@@ -74,6 +84,16 @@ def address_of(weights: str) -> str:
     if weights.startswith(_SCHEMES):
         raise InvalidValueError(f"unknown weights {weights!r}; {nearest(weights, list(BODY_WEIGHTS))}")
     return weights
+
+
+def imagenet_weights(conv_body: str) -> str:
+    """The weights of ImageNet that torchvision publishes for a body, as MODEL.WEIGHTS takes them; "" where it has none.
+
+    Args:
+        conv_body: MODEL.BACKBONE.CONV_BODY, whose name begins with that of the body: R-50 of "R-50-FPN".
+    """
+    named = [body for body in IMAGENET if conv_body == body or conv_body.startswith(f"{body}-")]
+    return f"{TORCHVISION}{IMAGENET[max(named, key=len)]}" if named else ""
 
 
 def input_format(weights: str) -> InputFormat | None:

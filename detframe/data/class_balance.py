@@ -46,6 +46,8 @@ def resolve_class_weights(cfg: Any, metadata: Metadata, records: Records | None)
             f"MODEL.CLASS_WEIGHTS (from {cfg.source('MODEL.CLASS_WEIGHTS')}): the data set {metadata.name} has no "
             f"class {unknown[0]!r}; {nearest(unknown[0], list(names))}"
         )
+    if records is not None:
+        logger.info("MODEL.CLASS_WEIGHTS: %s", listed([f"{name} {given.get(name, 1.0):g}" for name in names], 20))
     return tuple((name, float(given.get(name, 1.0))) for name in names)
 
 

@@ -13,6 +13,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from detframe.checkpoint import Checkpoint, Meta, describe
 from detframe.compat import load_weights
+from detframe.compat.body_weights import imagenet_weights
 from detframe.config import ConfigNode
 from detframe.data import build_train_loader
 from detframe.data.reading import records_form
@@ -254,11 +255,12 @@ def refuse_frozen_noise(cfg: ConfigNode, model: nn.Module) -> None:
     norms = sum(isinstance(module, FrozenBatchNorm2d) for module in backbone.modules())
     if frozen or norms:
         counts = [counted(norms, "batch norm")] * bool(norms) + [counted(frozen, "parameter")] * bool(frozen)
+        named = imagenet_weights(cfg.MODEL.BACKBONE.CONV_BODY)
+        remedy = f"Name weights, as MODEL.WEIGHTS {named}," if named else "Name weights in MODEL.WEIGHTS"
         raise InvalidValueError(
             f"MODEL.WEIGHTS is empty, so the weights start at random, but {' and '.join(counts)} "
-            f"of the backbone {cfg.MODEL.BACKBONE.CONV_BODY} are frozen and would stay random. Name weights, as "
-            "MODEL.WEIGHTS torchvision://ResNet50_Weights.IMAGENET1K_V1, or train all of it: "
-            "MODEL.BACKBONE.FREEZE_CONV_BODY_AT 0 and MODEL.RESNETS.NORM BN or GN (MODEL.MOBILENET.NORM BN), "
+            f"of the backbone {cfg.MODEL.BACKBONE.CONV_BODY} are frozen and would stay random. {remedy} or train all "
+            "of it: MODEL.BACKBONE.FREEZE_CONV_BODY_AT 0 and MODEL.RESNETS.NORM BN or GN (MODEL.MOBILENET.NORM BN), "
             "without MODEL.FREEZE"
         )
 

@@ -15,7 +15,7 @@ from detframe.layers.conv_norm import (
 )
 from detframe.layers.cpu_gradients import use_quick_gradients
 from detframe.layers.deform_conv import DeformConv
-from detframe.layers.freezing import freeze, freeze_matching, no_match
+from detframe.layers.freezing import freeze, freeze_matching, names_to_match, no_match
 from detframe.layers.initialising import init_he, init_normal, init_uniform
 from detframe.layers.normalizers import (
     Given,
@@ -67,6 +67,7 @@ __all__ = [
     "known_of_step",
     "make_norm",
     "measuring",
+    "names_to_match",
     "no_match",
     "passes_per_step",
     "prepared_weights",

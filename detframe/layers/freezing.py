@@ -38,13 +38,20 @@ def no_match(key: str, pattern: str, names: Sequence[str]) -> InvalidValueError:
     )
 
 
+def names_to_match(model: nn.Module) -> list[str]:
+    """Names of parameters, those of frozen batch norms included, which are none any more."""
+    frozen = [name for name, module in model.named_modules() if isinstance(module, FrozenBatchNorm2d)]
+    own = [f"{prefix}.{name}" if prefix else name for prefix in frozen for name in ("weight", "bias")]
+    return [*(name for name, _ in model.named_parameters()), *own]
+
+
 def freeze_matching(model: nn.Module, patterns: Sequence[str]) -> None:
     """Freeze the parameters whose names match one of the shell patterns, and the batch norms that lose all of theirs.
 
     Raises:
         ValueError: a pattern that matches no parameter (those of frozen batch norms are matched by their names too).
     """
-    names = [name for name, _ in [*model.named_parameters(), *model.named_buffers()]]
+    names = names_to_match(model)
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise no_match("MODEL.FREEZE", pattern, names)

@@ -8,23 +8,13 @@ from pathlib import Path
 
 import torch
 
-from detframe.compat.body_weights import TORCHVISION
+from detframe.compat.body_weights import imagenet_weights
 from detframe.compat.download import cache_path, download
 from detframe.compat.files import address_of_weights
 from detframe.config.paths import expanded
 from detframe.errors import MissingFileError
 from detframe.registry import nearest
 
-# Body, as CONV_BODY names it before the pyramid -> what torchvision calls its weights
-IMAGENET = {
-    "MNV2": "MobileNet_V2_Weights.IMAGENET1K_V1",
-    "R-18": "ResNet18_Weights.IMAGENET1K_V1",
-    "R-34": "ResNet34_Weights.IMAGENET1K_V1",
-    "R-50": "ResNet50_Weights.IMAGENET1K_V1",
-    "R-101": "ResNet101_Weights.IMAGENET1K_V1",
-    "R-152": "ResNet152_Weights.IMAGENET1K_V1",
-    "X-101-32x8d": "ResNeXt101_32X8D_Weights.IMAGENET1K_V1",
-}
 NONE = "none"  # --weights none: start at random
 TIMEOUT = 10.0  # seconds without an answer: somebody waits for the first sign of a training
 COST = (
@@ -48,12 +38,6 @@ class FoundWeights:
     remedy: str = ""
 
 
-def body_of(conv_body: str) -> str:
-    """The backbone in the name of an extractor: "R-50" of "R-50-FPN", "X-101-32x8d" of "X-101-32x8d-FPN"; else ""."""
-    named = [body for body in IMAGENET if conv_body == body or conv_body.startswith(f"{body}-")]
-    return max(named, key=len, default="")
-
-
 def find_weights(conv_body: str, wanted: str = "", fetch: bool = True) -> FoundWeights:
     """The weights for a backbone: those that are wanted, else torchvision's of ImageNet from a cache or the network.
 
@@ -70,12 +54,12 @@ def find_weights(conv_body: str, wanted: str = "", fetch: bool = True) -> FoundW
         return FoundWeights("", f"as --weights none asks, {COST}")
     if wanted:
         return FoundWeights(_checked(wanted), "the weights that were named")
-    name = IMAGENET.get(body_of(conv_body))
-    if name is None:
+    named = imagenet_weights(conv_body)
+    if not named:
         return FoundWeights(
             "", f"nobody is known to publish weights for {conv_body}; {COST}", "--weights FILE names some"
         )
-    return _imagenet(name, fetch)
+    return _imagenet(named, fetch)
 
 
 def _checked(wanted: str) -> str:
@@ -90,8 +74,7 @@ def _checked(wanted: str) -> str:
     return str(path.absolute())
 
 
-def _imagenet(name: str, fetch: bool) -> FoundWeights:
-    value = f"{TORCHVISION}{name}"
+def _imagenet(value: str, fetch: bool) -> FoundWeights:
     address = address_of_weights(value)
     cached = cache_path(address)
     if cached.is_file():

@@ -10,7 +10,7 @@ from torch import nn
 
 from detframe.config import ConfigNode
 from detframe.errors import InvalidValueError
-from detframe.layers import no_match
+from detframe.layers import names_to_match, no_match
 
 
 def name_factors(cfg: ConfigNode, model: nn.Module) -> dict[str, float]:
@@ -25,7 +25,7 @@ def name_factors(cfg: ConfigNode, model: nn.Module) -> dict[str, float]:
     for pattern, factor in cfg.SOLVER.LR_FACTORS:
         matched = _matched(pattern, model)
         if not matched:
-            raise no_match("SOLVER.LR_FACTORS", pattern, _names(model))
+            raise no_match("SOLVER.LR_FACTORS", pattern, names_to_match(model))
         for name in matched:
             if name in factors:
                 factors[name] *= factor
@@ -43,13 +43,8 @@ def idle_patterns(cfg: ConfigNode, model: nn.Module) -> Iterator[str]:
             yield f"SOLVER.LR_FACTORS: all that the pattern {pattern!r} matches is frozen, so its factor does nothing"
 
 
-def _names(model: nn.Module) -> list[str]:
-    """Of parameters, and of what was one before it was frozen."""
-    return [name for name, _ in [*model.named_parameters(), *model.named_buffers()]]
-
-
 def _matched(pattern: str, model: nn.Module) -> list[str]:
-    return [name for name in _names(model) if fnmatchcase(name, pattern)]
+    return [name for name in names_to_match(model) if fnmatchcase(name, pattern)]
 
 
 def layer_factors(cfg: ConfigNode, model: nn.Module) -> dict[str, float]:

@@ -37,10 +37,12 @@ def test_auto_makes_all_classes_weigh_the_same(records: Records, caplog: pytest.
     assert "auto: no object is a d; weight 1" in caplog.text and "c 3.33333" in caplog.text
 
 
-def test_names_that_are_not_given_weigh_1(records: Records) -> None:
+def test_names_that_are_not_given_weigh_1(records: Records, caplog: pytest.LogCaptureFixture) -> None:
     cfg = config("MODEL.CLASS_WEIGHTS", {"c": 4, "a": 0})
     expected = (("a", 0.0), ("b", 1.0), ("c", 4.0), ("d", 1.0))
-    assert resolve_class_weights(cfg, records.metadata, records) == expected
+    with caplog.at_level(logging.INFO):
+        assert resolve_class_weights(cfg, records.metadata, records) == expected
+    assert caplog.messages == ["MODEL.CLASS_WEIGHTS: a 0, b 1, c 4, d 1"]
     assert resolve_class_weights(cfg, records.metadata, None) == expected
 
 

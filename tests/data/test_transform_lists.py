@@ -120,6 +120,7 @@ def test_what_can_do_nothing_is_no_transform(monkeypatch: pytest.MonkeyPatch) ->
         ({"Resize": {"min_sizes": [-1]}}, "a size must lie between 0 and 32768"),
         ({"Resize": {"min_sizes": [4, 2], "sampling": "range"}}, "two rising ones"),
         ("v2.RandomHorizontalFlop", "did you mean 'RandomHorizontalFlip'"),
+        ("v2.Cutmix", r"no transform of torchvision\.transforms\.v2; (?!.*'CutMix')"),
         ({"v2.ColorJitter": {"bright": 1}}, "no argument 'bright'; did you mean 'brightness'"),
         ({"v2.ColorJitter": {"brightness": "a"}}, "v2.ColorJitter.*should be a single number"),
         ("v2.RandomCrop", "needs the argument 'size'"),
@@ -143,6 +144,7 @@ def test_what_may_not_stand_there_is_named(entry: Any, message: str) -> None:
         ({"albumentations.Affine": {"rot": 3}}, "no argument 'rot'; did you mean 'rotate'"),
         ({"albumentations.Affine": {"scale": "a"}}, "albumentations.Affine.*scale"),
         ({"albumentations.RandomCrop": {"height": -1, "width": 2}}, "height: [^\\n]* greater than or equal to 1$"),
+        ("albumentations.Lambda", "does not belong into this list: it is made of functions"),
         ("albumentations.OneOf", "name those one by one"),
         ("albumentations.Mosaic", "does not belong into this list: it needs mosaic_metadata"),
         ("albumentations.Pad3D", "it is for volumes"),  # else it would move keypoints alone

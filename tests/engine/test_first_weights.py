@@ -28,7 +28,8 @@ ONE_STEP = ("SOLVER.MAX_ITER", 1, "SOLVER.STEPS", (), "TEST.VISUALIZE", 0)
 def test_a_frozen_random_body_is_refused(tiny, overrides):
     with pytest.raises(ValueError, match=r"MODEL\.WEIGHTS is empty.*R-18-FPN are frozen") as error:
         train(tiny(*ONE_STEP, *overrides))
-    for remedy in ("MODEL.WEIGHTS torchvision://", "FREEZE_CONV_BODY_AT 0", "MODEL.RESNETS.NORM BN or GN"):
+    named = "MODEL.WEIGHTS torchvision://ResNet18_Weights.IMAGENET1K_V1, or train"
+    for remedy in (named, "FREEZE_CONV_BODY_AT 0", "MODEL.RESNETS.NORM BN or GN"):
         assert remedy in str(error.value)
     assert " 0 " not in str(error.value).partition("are frozen")[0], "what there is none of is not named"
 

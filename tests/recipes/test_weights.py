@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from detframe.compat.body_weights import IMAGENET, imagenet_weights
 from detframe.compat.download import TIMEOUT as PATIENT
 from detframe.errors import DownloadError, InvalidValueError, MissingFileError
 from detframe.recipes import weights
-from detframe.recipes.weights import IMAGENET, body_of, find_weights
+from detframe.recipes.weights import find_weights
 
 NAME = "mobilenet_v2-b0353104.pth"
 
@@ -35,7 +36,7 @@ def cache(tmp_path: Path, monkeypatch) -> Path:
     ],
 )
 def test_the_body_in_the_name_of_an_extractor(conv_body: str, body: str):
-    assert body_of(conv_body) == body
+    assert imagenet_weights(conv_body) == (f"torchvision://{IMAGENET[body]}" if body else "")
 
 
 def test_torchvision_publishes_all_that_the_table_names():

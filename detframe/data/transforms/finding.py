@@ -23,6 +23,7 @@ _REFUSED = {  # of either library
     "ClampKeyPoints": "keypoints outside become absent by themselves",
     "SetClampingMode": "boxes are clipped after every entry",
     "ConvertBoundingBoxFormat": "boxes have one form everywhere",
+    "Lambda": "it is made of functions",
     "MixUp": "it mixes batches for classification; the entry MixUp mixes objects",
     "CutMix": "it mixes batches for classification; the entry Mosaic mixes objects",
     "Normalize": "the model does it (INPUT.PIXEL_MEAN, PIXEL_STD)",
@@ -80,7 +81,8 @@ def find_foreign(where: str, name: str, given: Mapping[str, Any], pairs: Sequenc
     short = name.removeprefix(family)
     known = _torchvision() if family == TORCHVISION else _albumentations(where)
     if short not in known:
-        raise UnknownNameError(f"{where} is no transform of {_library(family)}; {nearest(short, list(known))}")
+        usable = [one for one in known if one not in _REFUSED]
+        raise UnknownNameError(f"{where} is no transform of {_library(family)}; {nearest(short, usable)}")
     factory = known[short]
     takes = parameters(factory)
     _check_fits(where, short, factory, takes)
