@@ -21,6 +21,7 @@ two processes, export. Transforms, formats, evaluators, optimizers, schedules an
 Takes about a minute; the exit code is 1 where something is wrong. docs/contracts.md says what each registry asks for.
 
 examples: detframe test-module my_head.py
+          detframe test-module my_package.heads
           detframe test-module my_head.py --config-file my_head.yaml MODEL.FPN.OUT_CHANNELS 128
 """
 
@@ -28,7 +29,12 @@ examples: detframe test-module my_head.py
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = base_parser("test-module", "Test a module of your own against the contract of its registry.", EPILOG)
-    parser.add_argument("file", type=local_path, metavar="FILE.py", help="the file that registers it")
+    parser.add_argument(
+        "file",
+        type=local_path,
+        metavar="FILE.py",
+        help="the file that registers it, or an installed module, as my_package.heads",
+    )
     parser.add_argument(
         "--config-file", type=local_path, metavar="FILE", default="", help="a config in which it stands"
     )

@@ -37,6 +37,7 @@ class Place:
     Args:
         config: a YAML file that uses the member; "": a small detector of detframe's, with the member in it.
         overrides: of keys, in pairs.
+        module: the name by which the file is imported, where it is part of a package; "": by its path.
     """
 
     registry: str
@@ -44,10 +45,16 @@ class Place:
     file: Path
     config: str = ""
     overrides: tuple[Any, ...] = ()
+    module: str = ""
+
+    @property
+    def imported(self) -> str:
+        """What CUSTOM_IMPORTS would name."""
+        return self.module or str(self.file)
 
     def load(self) -> None:
         """Import the member's file, which a process of its own begins without."""
-        import_custom_modules([str(self.file)])
+        import_custom_modules([self.imported])
 
     def read(self, keys: Mapping[str, Any], base: str = "") -> ConfigNode:
         """The config as it is written, with keys set that the overrides may set otherwise.

@@ -172,7 +172,7 @@ def _on_other_ranks(place: Place) -> None:
     """Every process of a training imports the file; only that of rank 0 starts loggers."""
     with tempfile.TemporaryDirectory() as folder:
         _, environment = program(Path(folder), place.name)
-        command = [sys.executable, "-c", _IMPORTS, str(place.file)]
+        command = [sys.executable, "-c", _IMPORTS, place.imported]
         said = _ended(command, {**environment, "RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}, Path(folder))
         written = sorted(path.name for path in Path(folder).rglob("*"))
     need(not said, f"the file cannot be imported on rank 1: {said}")

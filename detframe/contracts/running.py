@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from detframe.config import import_custom_modules
 from detframe.contracts import data_members, logger_members, models, solver_members
 from detframe.contracts.inputs import MODEL_REGISTRIES, Place
 from detframe.contracts.results import OK, Result, Test, described, result_of
-from detframe.errors import InvalidValueError, MissingFileError, UserError
+from detframe.errors import InvalidValueError, MissingFileError, MissingModuleError, UserError
 from detframe.registry import Registry
 
 Progress = Callable[[Result], None]
@@ -35,20 +36,28 @@ def test_file(
     """Import a file and test all that it registers.
 
     Args:
+        file: its path, or the name of an installed module, as "my_package.heads".
         config: a YAML file in which the members have a place; "": a small detector of detframe's.
         overrides: of its keys, `("SOLVER.BASE_LR", 0.001, ...)`.
         progress: called with each result as soon as it is there.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: there is no such file, nor such a module.
         ValueError: it registers nothing.
     """
     path = Path(file).resolve()
-    if not path.is_file():
+    module = "" if path.is_file() else str(file)
+    if (module and not all(part.isidentifier() for part in module.split("."))) or module.endswith(".py"):
         raise MissingFileError(f"{file} is not there: name the Python file of your module")
     before = {(r.name, name) for r in REGISTRIES for name, _ in r}
     try:
-        import_custom_modules([str(path)])
+        import_custom_modules([module or str(path)])
+        path = Path(sys.modules[module].__file__ or path) if module else path
+    except MissingModuleError as error:
+        raise MissingFileError(
+            f"{file} is neither a file that is there nor a module that Python finds: name the Python file of your "
+            "module, or an installed one, as my_package.heads"
+        ) from error
     except Exception as error:  # the file's own code
         if isinstance(error, UserError) and type(error).__module__ != "detframe.errors":
             raise
@@ -63,7 +72,7 @@ def test_file(
         )
     out: list[Result] = []
     for members, name in found:
-        for result in _results(Place(members.name, name, path, str(config), overrides)):
+        for result in _results(Place(members.name, name, path, str(config), overrides, module)):
             out += _told([result], progress)
     return out
 

@@ -212,3 +212,37 @@ def test_with_a_config_of_its_own(kind: str, tmp_path: Path):
     config.write_text(f"CUSTOM_IMPORTS: [{path.name}]\nSOLVER: {keys}\n", encoding="utf-8")
     results = running.test_file(path, config)
     assert len(results) >= 5 and [str(result) for result in results if result.state != "ok"] == []
+
+
+def test_a_module_of_a_package_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As it is installed: with an import from beside it, which a file by itself cannot have."""
+    imports = "from detframe import registry"
+    source = broken("schedule", imports, f"from . import beside\n{imports}", tmp_path)
+    package = tmp_path / "installed_package"
+    package.mkdir()
+    for name in ("__init__", "beside"):
+        (package / f"{name}.py").touch()
+    source.rename(package / "schedules.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    results = running.test_file("installed_package.schedules")
+    assert len(results) >= 4 and [str(result) for result in results if result.state != "ok"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("installed_package.no_such_module", "neither a file that is there nor a module that Python finds"),
+        ("no_such_file.py", "no_such_file.py is not there: name the Python file"),
+        ("a folder/heads", "a folder/heads is not there: name the Python file"),
+    ],
+)
+def test_what_is_neither_a_file_nor_a_module(name: str, says: str):
+    with pytest.raises(FileNotFoundError, match=says):
+        running.test_file(name)
+
+
+def test_a_module_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "failing_module.py").write_text("import no_such_library\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    (result,) = running.test_file("failing_module")
+    assert result.state == "FAILED" and "no_such_library" in result.why
