@@ -73,6 +73,11 @@ def imported_files() -> list[str]:
     return [str(path) for path in _imported]
 
 
+def is_module_name(name: str) -> bool:
+    """Whether a name has the form of a module's, as package.module, and not that of a file."""
+    return not _is_file(name) and _MODULE_NAME.fullmatch(name) is not None
+
+
 def _is_file(name: str) -> bool:
     return name.endswith(".py")
 
@@ -102,7 +107,7 @@ def _what_would_run(name: str, beside: Path) -> str:
 
 def _import_module(name: str) -> str:
     """The file of the module, or its name where it has none."""
-    if not _MODULE_NAME.fullmatch(name):
+    if not is_module_name(name):
         raise InvalidValueError(
             f"CUSTOM_IMPORTS names {name!r}, which is neither a file (*.py) nor a module (package.module)"
         )

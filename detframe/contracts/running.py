@@ -10,6 +10,7 @@ from typing import Any
 
 from detframe import registry
 from detframe.config import import_custom_modules
+from detframe.config.imports import is_module_name
 from detframe.contracts import data_members, logger_members, models, solver_members
 from detframe.contracts.inputs import MODEL_REGISTRIES, Place
 from detframe.contracts.results import OK, Result, Test, described, result_of
@@ -47,7 +48,7 @@ def test_file(
     """
     path = Path(file).resolve()
     module = "" if path.is_file() else str(file)
-    if (module and not all(part.isidentifier() for part in module.split("."))) or module.endswith(".py"):
+    if module and not is_module_name(module):
         raise MissingFileError(f"{file} is not there: name the Python file of your module")
     before = {(r.name, name) for r in REGISTRIES for name, _ in r}
     try:

@@ -46,16 +46,21 @@ def resolve_class_weights(cfg: Any, metadata: Metadata, records: Records | None)
             f"MODEL.CLASS_WEIGHTS (from {cfg.source('MODEL.CLASS_WEIGHTS')}): the data set {metadata.name} has no "
             f"class {unknown[0]!r}; {nearest(unknown[0], list(names))}"
         )
+    found = tuple((name, float(given.get(name, 1.0))) for name in names)
     if records is not None:
-        logger.info("MODEL.CLASS_WEIGHTS: %s", listed([f"{name} {given.get(name, 1.0):g}" for name in names], 20))
-    return tuple((name, float(given.get(name, 1.0))) for name in names)
+        logger.info("MODEL.CLASS_WEIGHTS: %s", _written(found))
+    return found
 
 
 def describe_weights(cfg: Any, records: Records) -> str:
     """A line for a log: what MODEL.CLASS_WEIGHTS "auto" makes of the data; "" where it is not that."""
     if cfg.MODEL.CLASS_WEIGHTS != "auto":
         return ""
-    return f"MODEL.CLASS_WEIGHTS auto: {listed([f'{name} {weight:g}' for name, weight in _balanced(records)], 20)}"
+    return f"MODEL.CLASS_WEIGHTS auto: {_written(_balanced(records))}"
+
+
+def _written(weights: Weights) -> str:
+    return listed([f"{name} {weight:g}" for name, weight in weights], 20)
 
 
 def weight_warnings(cfg: Any, records: Records) -> list[str]:

@@ -254,7 +254,7 @@ def refuse_frozen_noise(cfg: ConfigNode, model: nn.Module) -> None:
     frozen = sum(p.numel() for p in backbone.parameters() if not p.requires_grad)
     norms = sum(isinstance(module, FrozenBatchNorm2d) for module in backbone.modules())
     if frozen or norms:
-        counts = [counted(norms, "batch norm")] * bool(norms) + [counted(frozen, "parameter")] * bool(frozen)
+        counts = [counted(number, what) for number, what in ((norms, "batch norm"), (frozen, "parameter")) if number]
         named = imagenet_weights(cfg.MODEL.BACKBONE.CONV_BODY)
         remedy = f"Name weights, as MODEL.WEIGHTS {named}," if named else "Name weights in MODEL.WEIGHTS"
         raise InvalidValueError(

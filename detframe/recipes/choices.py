@@ -348,12 +348,13 @@ def _on_base(picks: Picks, facts: DataFacts, machine: Machine) -> tuple[int, flo
     share = min(share, picks.wish.most_per_process or share)
     why = f"{picks.wish.base_name} takes {theirs}, on other machines; this one has {machine.words}"
     batch = int(picks.set("SOLVER.IMS_PER_BATCH", share * machine.ranks, why))
-    factor = batch / theirs
-    given = resolve_base_lr(base).SOLVER.BASE_LR
-    usual = "sqrt" if base.SOLVER.OPTIMIZER == "AdamW" else "linear"
-    rule = usual if base.SOLVER.LR_RULE == "none" else base.SOLVER.LR_RULE
-    rate = given * (math.sqrt(factor) if rule == "sqrt" else factor)
-    return batch, rate, f"{given:g} of {picks.wish.base_name} at {theirs} images, for {batch}"
+    if base.SOLVER.LR_RULE == "none":
+        usual = "sqrt" if base.SOLVER.OPTIMIZER == "AdamW" else "linear"
+        base = base.changed([("SOLVER.LR_RULE", usual), ("SOLVER.REFERENCE_BATCH", theirs)])
+    solver = base.SOLVER
+    rate = resolve_base_lr(base.changed([("SOLVER.IMS_PER_BATCH", batch)])).SOLVER.BASE_LR
+    why = f"{solver.BASE_LR:g} of {picks.wish.base_name} at {solver.REFERENCE_BATCH} images, for {batch}"
+    return batch, rate, why
 
 
 def _norms_of_base(picks: Picks) -> None:
