@@ -22,6 +22,15 @@ from detframe.cli.arguments import (
 from detframe.cli.benchmark_compile import benchmark_compile
 from detframe.cli.benchmark_data import benchmark_data
 from detframe.cli.benchmark_evaluation import benchmark_evaluation
+from detframe.cli.benchmark_models import (
+    MODELS,
+    NUM_CLASSES,
+    NUM_KEYPOINTS,
+    PEERS,
+    make_batch,
+    model_pair,
+    sides_beside,
+)
 from detframe.cli.benchmark_operations import benchmark_operations, targets_for
 from detframe.cli.benchmark_roofline import benchmark_roofline
 from detframe.cli.benchmark_scaling import add_scaling_arguments, benchmark_scaling
@@ -37,7 +46,6 @@ from detframe.cli.benchmark_steps import (
 from detframe.cli.benchmark_weights import benchmark_weights, without_overrides
 from detframe.cli.common import load_config, log_to_terminal, run_command
 from detframe.cli.media import file_to_write
-from detframe.errors import InvalidValueError
 from detframe.files import write_json
 from detframe.texts import counted
 
@@ -52,7 +60,8 @@ logger = logging.getLogger(__name__)
 EPILOG = """\
 Times a training step (forward, backward, SGD update) and an inference of a detector and of torchvision's of the same
 kind (ResNet-50 with a pyramid), the one after the other in each round, and prints medians and their ratio. Weights are
-random, the same in both; batch norm is frozen and the first two stages are not trained, as both do by default.
+random, the same in both; batch norm is frozen and the first two stages are not trained, as both do by default. With
+--beside detectron2 it is detectron2's, and detframe computes by detectron2's conventions.
 --what folding times a training step of the config's model with its frozen norms folded into the convolutions and not.
 --what compile times a step of the model with MODEL.COMPILE dense and step beside one without, and the start of each.
 --what data measures the config's data loader alone, and beside it one without INPUT.DECODE and DATALOADER.CACHE_RAM
@@ -76,18 +85,6 @@ the data of the first file's config or of --data.
 example: detframe benchmark --weights model_best.pth model.onnx model_int8.onnx --threads 2
 """
 CHOICES = ("train", "inference", "stages", "data", "folding", "evaluation", "ops", "roofline", "compile", "scaling")
-NUM_CLASSES, NUM_KEYPOINTS = 90, 17  # COCO's, where a config leaves them to the data set
-# name -> torchvision's class, the config with which we compute the same
-MODELS = {
-    "faster_rcnn": ("FasterRCNN", ""),
-    "mask_rcnn": ("MaskRCNN", "configs/Base-Mask-RCNN-torchvision.yaml"),
-    "fcos": ("FCOS", "configs/Base-FCOS-torchvision.yaml"),
-    "retinanet": ("RetinaNet", "configs/Base-RetinaNet-torchvision.yaml"),
-}
-DENSE = ("fcos", "retinanet")
-BOXES_PER_IMAGE = 10
-# Random weights give every class a score of 1/91; with larger ones, some pass the threshold: 100 detections an image
-SURE = 12.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,6 +94,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--what", nargs="+", choices=CHOICES, default=["train", "inference"])
     parser.add_argument(
         "--model", choices=sorted(MODELS), help="what to compare (faster_rcnn; of ops and roofline: all)"
+    )
+    parser.add_argument(
+        "--beside",
+        choices=PEERS,
+        default=PEERS[0],
+        help="the other program of --what train and inference (torchvision); detectron2 has to be installed",
     )
     parser.add_argument(
         "--weights",
@@ -260,99 +263,29 @@ def _benchmark_models(args: argparse.Namespace, cfg: ConfigNode) -> dict[str, An
     torch.manual_seed(0)
     device = resolve_device(cfg.MODEL.DEVICE)
     height, width = args.size
-    theirs, ours = model_pair(cfg, height, width, device, args.model or "faster_rcnn")
-    images, targets = make_batch(args.batch, height, width, device)
+    batch = make_batch(args.batch, height, width, device)
+    sides = sides_beside(args.beside, cfg, args.model or "faster_rcnn", batch, device)
     out: dict[str, Any] = {}
     for what in [w for w in ("train", "inference") if w in args.what]:
         step = training_step if what == "train" else inference_step
         for precision in args.precision:
-            steps = [step(model, images, targets, precision == "bf16", device) for model in (theirs, ours)]
+            steps = [step(s.model, s.images, s.targets, precision == "bf16", device) for s in sides]
             rows = interleave(steps, args.rounds, device)
-            out[f"{what}/{precision}"] = _report(what, precision, rows)
+            out[f"{what}/{precision}"] = _report(args.beside, what, precision, rows)
     if "stages" in args.what:
         for precision in args.precision:
-            out[f"stages/{precision}"] = stages(ours, images, targets, precision, args.rounds, device)
+            out[f"stages/{precision}"] = stages(sides[1].model, *batch, precision, args.rounds, device)
     return out
 
 
-def _report(what: str, precision: str, rows: list[list[float]]) -> dict[str, Any]:
+def _report(peer: str, what: str, precision: str, rows: list[list[float]]) -> dict[str, Any]:
     theirs, ours = (statistics.median(row) for row in rows)
     logger.info(
-        "%-9s %s  torchvision %8.1f ms  detframe %8.1f ms  ratio %.2f  (spread %.0f-%.0f, %.0f-%.0f ms)",
-        what, precision, 1e3 * theirs, 1e3 * ours, theirs / ours,
+        "%-9s %s  %s %8.1f ms  detframe %8.1f ms  ratio %.2f  (spread %.0f-%.0f, %.0f-%.0f ms)",
+        what, precision, peer, 1e3 * theirs, 1e3 * ours, theirs / ours,
         *(1e3 * f(row) for row in rows for f in (min, max)),
     )  # fmt: skip
-    return {"torchvision_s": theirs, "detframe_s": ours, "ratio": theirs / ours, "rounds_s": rows}
-
-
-def model_pair(
-    cfg: ConfigNode, height: int, width: int, device: torch.device, name: str = "faster_rcnn"
-) -> tuple[nn.Module, nn.Module]:
-    """torchvision's model and ours with the same random weights; the config's other keys are detframe's.
-
-    The dense detectors of torchvision count label 0 as a class, so that ours has the same number of columns.
-    """
-    from torchvision.models import detection
-    from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
-    from torchvision.ops import FrozenBatchNorm2d
-    from torchvision.ops.feature_pyramid_network import LastLevelP6P7
-
-    from detframe.compat import load_weights
-    from detframe.modeling import build_detection_model
-
-    kind, base = MODELS[name]
-    dense = name in DENSE
-    top = {"extra_blocks": LastLevelP6P7(256, 256)} if dense else {}
-    backbone = resnet_fpn_backbone(
-        backbone_name="resnet50",
-        weights=None,
-        norm_layer=FrozenBatchNorm2d,
-        trainable_layers=3,
-        returned_layers=[2, 3, 4] if dense else [1, 2, 3, 4],
-        **top,
-    )
-    size = {"min_size": min(height, width), "max_size": max(height, width)}
-    theirs = getattr(detection, kind)(backbone, num_classes=NUM_CLASSES + 1, **size)
-    if name == "mask_rcnn":
-        theirs.roi_heads.box_predictor.cls_score.weight.data.mul_(SURE)
-    cfg = cfg.clone()
-    cfg.defrost()
-    if base:
-        cfg.merge_from_file(base)
-    cfg.MODEL.NUM_CLASSES = NUM_CLASSES + 1 if dense else NUM_CLASSES
-    ours = build_detection_model(cfg)
-    try:
-        load_weights(ours, theirs.state_dict())
-    except InvalidValueError as error:
-        raise InvalidValueError(
-            f"--what train, inference and stages give torchvision's {kind} R-50-FPN and detframe's the same weights, "
-            f"which a detector on {cfg.MODEL.BACKBONE.CONV_BODY!r} cannot take; --what roofline and --what ops measure "
-            "it alone"
-        ) from error
-    return theirs.to(device), ours
-
-
-def make_batch(
-    batch: int, height: int, width: int, device: torch.device, channels: int = 3
-) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Images of noise with random boxes and masks that fill them, on the device; the models do no resizing."""
-    import torch
-
-    generator = torch.Generator().manual_seed(1)
-    limit = torch.tensor([width, height], dtype=torch.float32)
-    images, targets = [], []
-    for _ in range(batch):
-        corner = torch.rand(BOXES_PER_IMAGE, 2, generator=generator) * limit * 0.6
-        side = (torch.rand(BOXES_PER_IMAGE, 2, generator=generator) * 0.35 + 0.03) * limit
-        labels = torch.randint(1, NUM_CLASSES + 1, (BOXES_PER_IMAGE,), generator=generator)
-        images.append(torch.rand(channels, height, width, generator=generator).to(device))
-        boxes = torch.cat([corner, corner + side], 1)
-        masks = torch.zeros(BOXES_PER_IMAGE, height, width, dtype=torch.uint8)
-        for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist(), strict=True):
-            mask[y1:y2, x1:x2] = 1
-        parts = {"boxes": boxes, "labels": labels, "masks": masks}
-        targets.append({key: value.to(device) for key, value in parts.items()})
-    return images, targets
+    return {f"{peer}_s": theirs, "detframe_s": ours, "ratio": theirs / ours, "rounds_s": rows}
 
 
 def stages(

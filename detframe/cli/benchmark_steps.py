@@ -26,7 +26,7 @@ def autocast(bf16: bool, device: torch.device) -> contextlib.AbstractContextMana
 
 
 def training_step(
-    model: nn.Module, images: list[Tensor], targets: list[Any], bf16: bool, device: torch.device
+    model: nn.Module, images: Sequence[Any], targets: list[Any], bf16: bool, device: torch.device
 ) -> Callable[[], None]:
     """One optimizer step; the learning rate is so small that the weights of both models stay alike."""
     import torch
@@ -48,7 +48,7 @@ def training_step(
 
 
 def inference_step(
-    model: nn.Module, images: list[Tensor], targets: list[Any], bf16: bool, device: torch.device
+    model: nn.Module, images: Sequence[Any], targets: list[Any], bf16: bool, device: torch.device
 ) -> Callable[[], None]:
     """One forward pass to detections."""
     import torch

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 
+import pytest
 import torch
 
-from detframe.cli.benchmark import main, make_batch, model_pair
+from detframe.cli.benchmark import main
+from detframe.cli.benchmark_models import make_batch, model_pair, sides_beside
 from detframe.cli.benchmark_steps import interleave
 from detframe.config import get_cfg
 
@@ -46,6 +49,29 @@ def test_both_models_compute_the_same():
         a, b = theirs.eval()(images)[0], ours.eval()(images)[0]
     assert len(a["boxes"]) == len(b["boxes"])
     torch.testing.assert_close(a["scores"], b["scores"], atol=1e-4, rtol=1e-3)
+
+
+def test_without_detectron2_a_comparison_says_what_is_missing(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "detectron2", None)
+    assert main(["--beside", "detectron2", "--size", "64", "64", "MODEL.DEVICE", "cpu"]) == 2
+    assert "--beside detectron2 needs it installed, and it cannot be imported" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of its calls of PyTorch
+def test_detectron2s_models_compute_the_same():
+    pytest.importorskip("detectron2.modeling")
+    torch.manual_seed(0)
+    cfg, device = get_cfg(), torch.device("cpu")
+    cfg.MODEL.DEVICE = "cpu"
+    batch = make_batch(1, 96, 128, device)
+    theirs, ours = sides_beside("detectron2", cfg, "mask_rcnn", batch, device)
+    with torch.inference_mode():
+        found, own = theirs.model.eval()(theirs.images)[0]["instances"], ours.model.eval()(ours.images)[0]
+    torch.testing.assert_close(found.scores[:20], own["scores"][:20], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found.pred_boxes.tensor[:20], own["boxes"][:20], atol=1e-2, rtol=1e-3)
+    theirs, ours = sides_beside("detectron2", cfg, "retinanet", batch, device)
+    losses = [list(side.model(side.images, side.targets).values()) for side in (theirs, ours)]
+    torch.testing.assert_close(*losses, atol=0, rtol=1e-4)
 
 
 def test_steps_are_taken_in_turn_and_the_first_rounds_do_not_count():

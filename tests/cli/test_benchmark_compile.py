@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from detframe.cli import benchmark_compile as module
-from detframe.cli.benchmark import make_batch
 from detframe.cli.benchmark_compile import Measured, benchmark_compile, measure
+from detframe.cli.benchmark_models import make_batch
 from detframe.modeling import compiling
 from tests.modeling.tiny import DENSE, tiny_config
 

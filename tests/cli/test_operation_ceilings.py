@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from detframe.cli.benchmark import make_batch
+from detframe.cli.benchmark_models import make_batch
 from detframe.cli.benchmark_operations import count
 from detframe.config import read_config, shipped_folder
 from detframe.modeling import build_detection_model
