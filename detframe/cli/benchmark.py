@@ -27,8 +27,9 @@ from detframe.cli.benchmark_models import (
     NUM_CLASSES,
     NUM_KEYPOINTS,
     PEERS,
+    Side,
     make_batch,
-    model_pair,
+    models_of,
     sides_beside,
 )
 from detframe.cli.benchmark_operations import benchmark_operations, targets_for
@@ -68,8 +69,8 @@ random, the same in both; batch norm is frozen and the first two stages are not 
 where these are set (in seconds of this process with DATALOADER.NUM_WORKERS 0); --what stages the share of each part of
 detframe's step.
 --what ops counts, at 320x416 pixels, what a GPU pays for, without one: operations, and waits of the host for a value,
-of a training step (forward and backward) and of inference. Without --config-file it counts all four models beside
-torchvision's, else the config's detector; with --verbose it names the lines that most of them come from.
+of a training step (forward and backward) and of inference. Without --config-file it counts all models beside those of
+the other program, else the config's detector; with --verbose it names the lines that most of them come from.
 --what roofline runs the convolutions and matrix products of a step alone, in turn with the step, and prints their share
 of its time; of which models and of what size as --what ops; with --verbose it names what takes the rest.
 --what scaling computes a step on many GPUs from the measured parts of one, from what links and processors are said to
@@ -99,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--beside",
         choices=PEERS,
         default=PEERS[0],
-        help="the other program of --what train and inference (torchvision); detectron2 has to be installed",
+        help="the other program of --what train, inference and ops (torchvision); detectron2 has to be installed",
     )
     parser.add_argument(
         "--weights",
@@ -204,21 +205,19 @@ def _compiled(args: argparse.Namespace, cfg: ConfigNode) -> dict[str, Any]:
 def _operations(args: argparse.Namespace, cfg: ConfigNode) -> dict[str, Any]:
     import torch
 
-    rows, images, targets = _models_and_batch(args, cfg, torch.device("cpu"))
-    return benchmark_operations(dict(rows), images, targets)
+    return benchmark_operations(args.beside, _rows(args, cfg, torch.device("cpu")))
 
 
 def _roofline(args: argparse.Namespace, cfg: ConfigNode) -> dict[str, Any]:
     from detframe.parallel.device import resolve_device
 
     device = resolve_device(cfg.MODEL.DEVICE)
-    rows, images, targets = _models_and_batch(args, cfg, device)
+    measure = partial(interleave, rounds=args.rounds, device=device)
     out: dict[str, Any] = {}
-    for name, models in rows:
-        model, batch = models[-1], (images, targets)
-        del models
-        measure = partial(interleave, rounds=args.rounds, device=device)
-        out |= benchmark_roofline(name, model, batch, args.precision, measure, device)
+    for name, sides in _rows(args, cfg, device):
+        ours = sides[-1]
+        del sides  # the other program's model
+        out |= benchmark_roofline(name, ours, args.precision, measure, device)
     return out
 
 
@@ -227,31 +226,29 @@ def _scaling(args: argparse.Namespace, cfg: ConfigNode) -> dict[str, Any]:
 
     device = resolve_device(cfg.MODEL.DEVICE)
     args.model = args.model or "faster_rcnn"
-    rows, images, targets = _models_and_batch(args, cfg, device)
-    ((name, models),) = rows
-    return {name: benchmark_scaling(args, cfg, name, models[-1], (images, targets), device)}
+    ((name, (*_, ours)),) = _rows(args, cfg, device)
+    return {name: benchmark_scaling(args, cfg, name, ours.model, (list(ours.images), ours.targets), device)}
 
 
-def _models_and_batch(
-    args: argparse.Namespace, cfg: ConfigNode, device: torch.device
-) -> tuple[Iterator[tuple[str, Sequence[nn.Module]]], list[Tensor], list[dict[str, Tensor]]]:
-    """The detector of the config file, or, one at a time, those of MODELS, each behind torchvision's; and a batch."""
+def _rows(args: argparse.Namespace, cfg: ConfigNode, device: torch.device) -> Iterator[tuple[str, Sequence[Side]]]:
+    """The detector of the config file, or, one at a time, those of --model, each behind the other program's."""
     import torch
 
     from detframe.modeling import build_detection_model
 
-    height, width = args.size
     torch.manual_seed(0)
-    images, targets = make_batch(args.batch, height, width, device, cfg.INPUT.CHANNELS)
+    height, width = args.size
+    batch = make_batch(args.batch, height, width, device, cfg.INPUT.CHANNELS)
     # in graphs of torch.compile nothing could be counted
     cfg = cfg.changed([("MODEL.DEVICE", str(device)), ("MODEL.COMPILE", "off")])
     if args.config_file:
         known = ("MODEL.NUM_CLASSES", NUM_CLASSES), ("MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", NUM_KEYPOINTS)
         cfg = cfg.changed([(key, cfg.at(key) or number) for key, number in known])
-        own = (Path(args.config_file).stem, [build_detection_model(cfg)])
-        return iter([own]), images, targets_for(cfg, targets)
-    names = [args.model] if args.model else MODELS
-    return ((name, model_pair(cfg, height, width, device, name)) for name in names), images, targets
+        model = build_detection_model(cfg)
+        yield Path(args.config_file).stem, [Side("detframe", model, batch[0], targets_for(cfg, batch[1]))]
+        return
+    for name in [args.model] if args.model else models_of(args.beside):
+        yield name, sides_beside(args.beside, cfg, name, batch, device)
 
 
 # ---------------------------------------------------------------------------------------------- models

@@ -37,15 +37,22 @@ SURE = 12.0
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """A model and the batch as its own loader gives it.
+    """A program's model and the batch as its own loader gives it.
 
     Attributes:
+        program: "detframe", or one of PEERS.
         model: called with images and targets in training, with images in evaluation.
     """
 
+    program: str
     model: nn.Module
     images: Sequence[Any]
     targets: list[dict[str, Tensor]]
+
+
+def models_of(peer: str) -> Sequence[str]:
+    """Those of MODELS that the other program has."""
+    return tuple(MODELS if peer == "torchvision" else AS_DETECTRON2)
 
 
 def sides_beside(
@@ -70,10 +77,15 @@ def sides_beside(
     if peer == "torchvision":
         height, width = images[0].shape[-2:]
         theirs, ours = model_pair(cfg, height, width, device, name)
-        return Side(theirs, images, targets), Side(ours, images, targets)
+        return Side(peer, theirs, images, targets), Side("detframe", ours, images, targets)
     theirs, ours = detectron2_pair(cfg, device, name)
-    stored = [(image * 255).byte() for image in images]  # as both programs' loaders have them
-    return Side(theirs, detectron2_inputs(stored, targets), targets), Side(ours, stored, targets)
+    images = stored(images)
+    return Side(peer, theirs, detectron2_inputs(images, targets), targets), Side("detframe", ours, images, targets)
+
+
+def stored(images: Sequence[Tensor]) -> list[Tensor]:
+    """Images as files hold them and loaders give them, uint8; of float in [0, 1], or uint8 already."""
+    return [(image * 255).byte() if image.is_floating_point() else image for image in images]
 
 
 def model_pair(

@@ -1,10 +1,13 @@
-"""How many operations a step asks of the device, and how often the host waits for it, beside torchvision."""
+"""How many operations a step asks of the device, and how often the host waits for it, beside another program."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from detframe.cli.benchmark_models import Side, stored
+from detframe.cli.benchmark_steps import is_detframes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -18,35 +21,32 @@ STEPS = ("train", "inference")
 LINES = 40  # of code, named with --verbose
 
 
-def benchmark_operations(
-    rows: Mapping[str, Sequence[nn.Module]], images: list[Tensor], targets: list[dict[str, Tensor]]
-) -> dict[str, Any]:
+def benchmark_operations(peer: str, rows: Iterable[tuple[str, Sequence[Side]]]) -> dict[str, Any]:
     """Count a training step and an inference of each model, and print the table.
 
     Args:
-        rows: name -> models, of which the last one is detframe's, those before it others of the same kind.
-        images: float, in [0, 1]; detframe's models get them as the loader gives them, in uint8.
+        peer: the other program.
+        rows: name and sides, of which the last one is detframe's.
 
     Returns:
         "name/step" -> {"detframe": {"operations": .., "waits": ..}, "torchvision": ..}.
     """
     out: dict[str, Any] = {}
-    logger.info("%-28s %-9s  %-22s  %s", "operations / waits", "", "torchvision", "detframe")
-    for name, models in rows.items():
+    logger.info("%-28s %-9s  %-22s  %s", "operations / waits", "", peer, "detframe")
+    for name, sides in rows:
         for step in STEPS:
-            counted = {type(model).__module__.split(".")[0]: model for model in models}
-            counters = {side: count(model, step, images, targets) for side, model in counted.items()}
+            counters = {side.program: count(side.model, step, side.images, side.targets) for side in sides}
             out[f"{name}/{step}"] = {
-                side: {"operations": c.totals[0], "waits": c.totals[1]} for side, c in counters.items()
+                program: {"operations": c.totals[0], "waits": c.totals[1]} for program, c in counters.items()
             }
-            sides = [f"{c.totals[0]} / {c.totals[1]}" for c in counters.values()]
-            logger.info("%-28s %-9s  %-22s  %s", name, step, *(["-"] * (2 - len(sides)) + sides))
+            texts = [f"{c.totals[0]} / {c.totals[1]}" for c in counters.values()]
+            logger.info("%-28s %-9s  %-22s  %s", name, step, *(["-"] * (2 - len(texts)) + texts))
             _say_lines(counters["detframe"])
     return out
 
 
 def count(
-    model: nn.Module, step: str, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]]
+    model: nn.Module, step: str, images: Sequence[Any], targets: Sequence[Mapping[str, Tensor]]
 ) -> OperationCounter:
     """The operations and waits of one training step (forward and backward) or inference, after one not counted.
 
@@ -60,8 +60,8 @@ def count(
     from detframe.ops.compacting import fixed_shapes
 
     model.train(step == "train")
-    ours = type(model).__module__.startswith("detframe")
-    given = [(image * 255).to(torch.uint8) if ours else image for image in images]
+    ours = is_detframes(model)
+    given = stored(images) if ours else images
     known: Any = targets
     if ours and step == "train":
         sizes: Any = [tuple(image.shape[-2:]) for image in images]

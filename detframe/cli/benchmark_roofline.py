@@ -7,11 +7,11 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from detframe.cli.benchmark_models import Side, stored
 from detframe.cli.benchmark_steps import inference_step, training_step
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +23,7 @@ _WITHIN = ("conv", "mkldnn", "addmm", "mm", "bmm", "linear", "matmul", "_scaled_
 
 def benchmark_roofline(
     name: str,
-    model: nn.Module,
-    batch: tuple[list[Tensor], list[dict[str, Tensor]]],
+    side: Side,
     precisions: Sequence[str],
     measure: Callable[[list[Callable[[], None]]], list[list[float]]],
     device: torch.device,
@@ -32,20 +31,18 @@ def benchmark_roofline(
     """Time a training step and an inference of a model beside the bare convolutions and products in it.
 
     Args:
-        batch: images, float in [0, 1], and targets.
+        side: detframe's.
         measure: times steps in turn; the seconds of each.
 
     Returns:
         "name/step/precision" -> {"step_s", "bare_s": medians, "share": the median of the rounds' ratios, "calls":
         number of convolutions and products, "rest": operator -> share of the step, "rounds_s"}.
     """
-    import torch
-
-    images = [(image * 255).to(torch.uint8) for image in batch[0]]
+    images = stored(side.images)
     out: dict[str, Any] = {}
     for kind, make in STEPS.items():
         for precision in precisions:
-            step = make(model, images, batch[1], precision == "bf16", device)
+            step = make(side.model, images, side.targets, precision == "bf16", device)
             found = share_of(step, measure)
             out[f"{name}/{kind}/{precision}"] = found
             _say(f"{name} {kind} {precision}", found)

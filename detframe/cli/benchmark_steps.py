@@ -25,6 +25,13 @@ def autocast(bf16: bool, device: torch.device) -> contextlib.AbstractContextMana
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
 
+def is_detframes(model: nn.Module) -> bool:
+    """Whether it is a detector of detframe's, and not another program's beside it."""
+    from detframe.modeling import GeneralizedRCNN
+
+    return isinstance(model, GeneralizedRCNN)
+
+
 def training_step(
     model: nn.Module, images: Sequence[Any], targets: list[Any], bf16: bool, device: torch.device
 ) -> Callable[[], None]:
@@ -32,8 +39,8 @@ def training_step(
     import torch
 
     parameters = [p for p in model.parameters() if p.requires_grad]
-    # each side as its users have it: torchvision's reference script takes the plain SGD, our trainer the fused one
-    fused = {"fused": True} if type(model).__module__.startswith("detframe") else {}
+    # each side as its users have it: other programs' scripts take the plain SGD, our trainer the fused one
+    fused = {"fused": True} if is_detframes(model) else {}
     optimizer = torch.optim.SGD(parameters, lr=1e-9, momentum=0.9, weight_decay=1e-4, **fused)
 
     def step() -> None:

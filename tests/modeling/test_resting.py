@@ -144,6 +144,17 @@ def test_the_second_inference_makes_nothing_of_the_weights(model):
     assert not [shapes for shapes in products if shapes and shapes[0] in weights]
 
 
+def test_the_first_fully_connected_layer_is_laid_out_once(model):
+    """As a convolution over maps in channels_last, it would be copied into that layout within each call."""
+    shape = [16, 32, 7, 7]
+    copies = []
+    for _ in range(2):
+        with torch.no_grad(), torch.profiler.profile(record_shapes=True) as profiler:
+            model(IMAGES)
+        copies.append(sum(row.key == "aten::copy_" and shape in row.input_shapes for row in profiler.events()))
+    assert copies[0] and not copies[1]
+
+
 MASKS = {"MODEL.MASK_ON": True, "MODEL.ROI_MASK_HEAD.CONV_DIM": 8}
 POINTS = {
     "MODEL.KEYPOINT_ON": True,

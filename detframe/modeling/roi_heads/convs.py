@@ -52,6 +52,8 @@ def fully_connected(x: Tensor, layer: nn.Module) -> Tensor:
     eager = x.ndim == 4 and x.dtype == torch.float32 and x.device.type == "cpu" and not is_traced()
     if eager and isinstance(layer, nn.Linear):
         weight = layer.weight.reshape(-1, *x.shape[1:])
+        if are_resting() and x.is_contiguous(memory_format=torch.channels_last):  # else laid out anew at every call
+            weight = at_rest((layer, x.shape[1:]), partial(weight.contiguous, memory_format=torch.channels_last))
         return F.conv2d(x, weight, layer.bias).flatten(1)
     if are_resting() and x.ndim == 4 and isinstance(layer, nn.Linear):
         dtype = autocast_dtype(layer.weight)
