@@ -16,16 +16,23 @@ from detframe.errors import FileAccessError
 from detframe.files import safe_name, write_json
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from detframe.arrays.pixels import PixelForm
     from detframe.data import Records
 
 logger = logging.getLogger(__name__)
 
 EPILOG = """\
-Images are averaged over areas and written as PNG, boxes are scaled; masks and keypoints are left out. The copy is in
-COCO's format, and the last lines say what to write into a catalog to use it.
+Images are averaged over areas and written as PNG, boxes are scaled; masks and keypoints are left out. Channels and
+values of 16 bits are kept; what a PNG cannot hold, as floating-point or five channels, is written as .npy. The copy is
+in COCO's format, and the last lines say what to write into a catalog to use it.
 
 example: tools/shrink_data.py --datasets bccd_trainval bccd_test --factor 0.5 --output datasets/bccd_half
 """
+
+
+_OF_PNG, _GREY_AND_ALPHA = (1, 3, 4), 2  # channels; OpenCV writes no grey with transparency
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,28 +89,59 @@ def shrink(records: Records, factor: float, images: Path, annotations: Path) -> 
     }
     written: set[str] = set()
     for record in records:
-        name = f"{Path(record['file_name']).stem}.png"
-        if name in written:  # of another folder, or of another format
-            name = f"{Path(name).stem}_{safe_name(str(record['image_id']))}.png"
-        written.add(name)
-        height, width = _write_smaller(record["file_name"], factor, images / name)
+        stem = Path(record["file_name"]).stem
+        if stem in written:  # of another folder, or of another format
+            stem = f"{stem}_{safe_name(str(record['image_id']))}"
+        written.add(stem)
+        smaller = _smaller(record["file_name"], factor)
+        name, (height, width) = _write(smaller, images, stem), smaller.shape[:2]
         data["images"].append({"id": record["image_id"], "file_name": name, "height": height, "width": width})
         data["annotations"] += _annotations(record, (height, width), metadata.category_ids)
     # the JSON appears last and whole, so that an interrupted copy is not taken for a complete one
     write_json(annotations, data)
 
 
-def _write_smaller(source: str, factor: float, target: Path) -> tuple[int, int]:
+def _smaller(source: str, factor: float) -> np.ndarray:
+    """Channels (h, w, C) of an image, averaged over areas: uint8, uint16 or float32."""
     import cv2
 
-    from detframe.data import load_image
+    from detframe.data.images import load_pixels
 
-    picture = load_image(source).permute(1, 2, 0).numpy()
-    height, width = (max(1, round(side * factor)) for side in picture.shape[:2])
-    smaller = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-    if not cv2.imwrite(str(target), cv2.cvtColor(smaller, cv2.COLOR_RGB2BGR)):
-        raise FileAccessError(f"could not write {target}")
-    return height, width
+    pixels = load_pixels(source, form=_form(source))
+    height, width = (max(1, round(side * factor)) for side in pixels.shape[:2])
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA).reshape(height, width, -1)
+
+
+def _form(source: str) -> PixelForm:
+    """As what an image is read so that nothing of it is lost: in its own values, where it holds more than a picture."""
+    from detframe.arrays.pixels import COLOURS, PixelForm
+    from detframe.data.image_files import open_image
+    from detframe.data.images import read_structure
+    from detframe.data.tiff_values import keeps_numbers
+
+    with open_image(source) as file:
+        header, layout = read_structure(file, source)
+    as_stored = {
+        "NPY": header.values != "uint8" or header.channels != COLOURS.channels,
+        "PNG": header.channels != _GREY_AND_ALPHA,
+        "TIFF": layout is not None and keeps_numbers(layout),
+    }
+    return PixelForm(header.channels, as_stored=True) if as_stored.get(header.format) else COLOURS
+
+
+def _write(pixels: np.ndarray, folder: Path, stem: str) -> str:
+    """The name of the file that holds these channels (h, w, C): a PNG if it can, else an array."""
+    import cv2
+    import numpy as np
+
+    channels = pixels.shape[2]
+    if channels not in _OF_PNG or pixels.dtype == np.float32:
+        np.save(folder / f"{stem}.npy", pixels)
+        return f"{stem}.npy"
+    order = [0] if channels == 1 else [2, 1, 0, 3][:channels]
+    if not cv2.imwrite(str(folder / f"{stem}.png"), np.ascontiguousarray(pixels[:, :, order])):
+        raise FileAccessError(f"could not write {folder / stem}.png")
+    return f"{stem}.png"
 
 
 def _annotations(record: Any, size_hw: tuple[int, int], category_ids: Sequence[int]) -> list[dict[str, Any]]:

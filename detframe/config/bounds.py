@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Protocol
 
-from detframe.config.spelling import number_of, text_of
+from detframe.config.spelling import counts_of, number_of, text_of
 from detframe.config.yaml_text import Written
 from detframe.errors import InvalidTypeError, InvalidValueError
 from detframe.registry import Registry
@@ -318,14 +318,14 @@ class Each:
         word = {2: "two", 3: "three", 4: "four"}.get(self.sizes[0]) if len(self.sizes) == 1 else None
         if word is not None and isinstance(self.member, Number) and not self.size_name:
             return f"{word} numbers"
-        return self.size_name or f"a list of {' or '.join(map(str, self.sizes))}"
+        return self.size_name or f"a list of {counts_of(self.sizes)}"
 
     def describe(self) -> str:
         text = self.member.describe()
         members = [f"each {text}"] if text else []
         if isinstance(self.member, Choice):
             members = ["each one of " + ", ".join(f'"{value}"' for value in self.member.values)]
-        own = [f"{' or '.join(map(str, self.sizes))} of them"] if self.sizes else []
+        own = [f"{counts_of(self.sizes)} of them"] if self.sizes else []
         own += ["not empty"] if self.filled else []
         own += ["none twice"] if self.once else []
         own += [self.order] if self.order else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from detframe.config.yaml_text import Written
@@ -42,3 +43,10 @@ def text_of(value: Any) -> str | None:
     if isinstance(value, Written):
         return None if value.value is None or isinstance(value.value, (dict, set, bytes)) else value.text
     return str(value) if isinstance(value, str) else None
+
+
+def counts_of(sizes: Sequence[int]) -> str:
+    """Numbers of members, rising, in words: "2 or 4", "1 to 64"."""
+    if len(sizes) > 2 and sizes[-1] - sizes[0] == len(sizes) - 1:
+        return f"{sizes[0]} to {sizes[-1]}"
+    return " or ".join(map(str, sizes))

@@ -28,6 +28,7 @@ _MEANING = {_BITS, _COMPRESSION, _COLOURS, 266, _SAMPLES, _PLANES, 292, 293, 317
 _MEANING |= {529, 530, 531, 532, 50674}
 _OLD_JPEG, _UNCOMPRESSED = 6, 1  # of the tag compression; old JPEG keeps tables outside of its strips
 _YCBCR = 6  # of the tag colours
+_CHANNELS = {0: 1, 1: 1, 2: 3}  # by the tag colours: grey of ink, grey, RGB
 _SEPARATE = 2  # of the tag planes: each channel is stored by itself
 _BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _WHOLE = {1: "u1", 3: "u2", 4: "u4", 16: "u8"}
@@ -82,6 +83,12 @@ class Layout:
         if not plain or self.number(_COLOURS, 0) == _YCBCR:
             return 0
         return -(-self.size_hw[1] * samples * int(bits[0]) // 8)
+
+    @property
+    def more_channels(self) -> int:
+        """How many channels stand beside those of grey or RGB, as transparency or near infrared; 0 of other colours."""
+        colours = _CHANNELS.get(self.number(_COLOURS, 1), 0)
+        return max(0, self.number(_SAMPLES, 1) - colours) if colours else 0
 
     def number(self, tag: int, default: int) -> int:
         """The first value of a tag."""

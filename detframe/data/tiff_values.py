@@ -66,6 +66,15 @@ def read_values(file: BinaryIO, layout: Layout, window: Window) -> np.ndarray:
     return planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
 
 
+def keeps_numbers(layout: Layout) -> bool:
+    """Whether a page is grey, whose 0 is black, or RGB, and its numbers can be read as they are stored."""
+    try:
+        check_stored(layout)
+    except InvalidValueError:
+        return False
+    return layout.number(_COLOURS, _GREY) in (_GREY, _RGB)
+
+
 def colours_as_stored(data: bytes) -> np.ndarray | None:
     """RGB (H, W, 3), uint8 or uint16, not turned, of the TIFFs that decoders of pictures get wrong; None of all others.
 

@@ -45,7 +45,7 @@ def predicted(way: Way, inputs: ImageLike | Iterable[ImageLike], batch_size: int
     Args:
         skip: leave out what cannot be read, with a warning.
     """
-    jobs = (partial(_load_or_skip, way, skip, source) for source in expand(inputs, keep_missing=skip))
+    jobs = (partial(_load_or_skip, way, skip, source) for source in expand(inputs, keep_missing=skip, form=way.form))
     for item, found in in_batches(way, ahead(jobs, 2 * batch_size), batch_size):
         yield Result(found, item.size_hw, item.file_name)
 

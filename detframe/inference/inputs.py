@@ -6,6 +6,7 @@ import glob
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from io import IOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union, cast
 
@@ -99,17 +100,26 @@ def _said_below(candidates: Sequence[Path], extensions: tuple[str, ...]) -> str:
     return ""
 
 
-def expand(inputs: ImageLike | Iterable[ImageLike], keep_missing: bool = False) -> Iterator[ImageLike]:
+def expand(
+    inputs: ImageLike | Iterable[ImageLike], keep_missing: bool = False, form: PixelForm = COLOURS
+) -> Iterator[ImageLike]:
     """Single images out of whatever `Detector.predict` accepts; a list or generator may mix all of it.
 
     Args:
         keep_missing: give a path behind which there is nothing as it is, for the reader to name.
+        form: what images are, for the message of what is none.
+
+    Raises:
+        TypeError: neither an image nor several.
+        FileNotFoundError: no such file, folder or pattern.
     """
     is_one = 0 < getattr(inputs, "ndim", 0) <= 3  # a grey array too, whose rows are no images
     if isinstance(inputs, (str, Path, PIL.Image.Image, *_BYTES)) or is_one:
         inputs = [cast(ImageLike, inputs)]
     if not isinstance(inputs, Iterable):
-        raise InvalidTypeError(f"cannot predict on a {type(inputs).__name__}; {ACCEPTED}")
+        raise InvalidTypeError(f"cannot predict on {_named(inputs)}; {_accepted(form)}")
+    if isinstance(inputs, IOBase):  # which would give the lines of an image
+        inputs = cast("Iterable[ImageLike]", [inputs])
     for item in inputs:
         try:
             yield from _files_of(item)
@@ -201,22 +211,39 @@ def as_array(image: ImageLike, form: PixelForm = COLOURS) -> np.ndarray:
             return np.ascontiguousarray(as_values((pixels.float() if pixels.is_floating_point() else pixels).numpy()))
         pixels = (pixels.clamp(0, 1) * 255).round().byte() if pixels.is_floating_point() else pixels
         return np.ascontiguousarray(pixels.numpy())
-    raise InvalidTypeError(f"cannot predict on a {type(image).__name__}; {_accepted(form)}")
+    given = "an open file: give what its read() gives, or its path" if isinstance(image, IOBase) else _named(image)
+    raise InvalidTypeError(f"cannot predict on {given}; {_accepted(form)}")
 
 
 def check_pixels(image: Any, form: PixelForm = COLOURS) -> None:
-    """Raises ValueError: an array or a tensor that is no image."""
+    """Raises ValueError: an array or a tensor that is no image, or holds values that are not finite."""
     if isinstance(image, np.ndarray):
         stored = form.as_stored and (image.dtype == np.uint16 or image.dtype.kind == "f")
         known = image.dtype == np.uint8 or stored
         if image.ndim != 3 or image.shape[2] != form.channels or 0 in image.shape or not known:
             raise InvalidValueError(f"got an array of shape {image.shape} and type {image.dtype}; {_accepted(form)}")
+        _check_finite(int(np.size(image) - np.isfinite(image).sum()) if image.dtype.kind == "f" else 0, "an array")
         return
     import torch
 
     known = image.dtype == torch.uint8 or image.is_floating_point() or (form.as_stored and image.dtype == torch.uint16)
     if image.ndim != 3 or image.shape[0] != form.channels or 0 in image.shape or not known:
         raise InvalidValueError(f"got a tensor of shape {tuple(image.shape)} and type {image.dtype}; {_accepted(form)}")
+    _check_finite(int((~torch.isfinite(image)).sum()) if image.is_floating_point() else 0, "a tensor")
+
+
+def _check_finite(wrong: int, what: str) -> None:
+    """Raises ValueError: so many values are not finite, of which a detector makes no detections at all."""
+    if wrong:
+        raise InvalidValueError(
+            f"got {what} with {counted(wrong, 'value')} that {'is' if wrong == 1 else 'are'} not finite (nan or inf), "
+            "in which nothing would be found: put a number in their place, as np.nan_to_num does"
+        )
+
+
+def _named(value: object) -> str:
+    name = type(value).__name__
+    return "None" if value is None else f"a{'n' if name[0] in 'AEIOUaeiou' else ''} {name}"
 
 
 def _accepted(form: PixelForm) -> str:

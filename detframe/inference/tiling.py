@@ -206,7 +206,9 @@ def predicted_in_tiles(
 def _tile_jobs(
     way: Way, inputs: ImageLike | Iterable[ImageLike], skip: bool, tiling: Tiling
 ) -> Iterator[Callable[[], Item]]:
-    opening = (partial(_open, tiling, way.form, skip, source) for source in expand(inputs, keep_missing=skip))
+    opening = (
+        partial(_open, tiling, way.form, skip, source) for source in expand(inputs, keep_missing=skip, form=way.form)
+    )
     for picture in ahead(opening, _IMAGES_AHEAD, threads=_IMAGES_AHEAD):
         if picture is None:
             yield partial(Item, None)

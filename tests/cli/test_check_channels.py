@@ -90,6 +90,8 @@ def test_colours_are_not_measured(config, capsys):
     assert not of_mean(found)
     (finding,) = [finding for finding in found["findings"] if finding["code"] == "16-bit-image"]
     assert "INPUT.DEPTH file" in finding["remedy"]
+    (finding,) = [finding for finding in found["findings"] if finding["code"] == "channels-left-out"]
+    assert finding["severity"] == "note" and finding["count"] == IMAGES  # of four channels three are read
 
 
 def test_arrays_in_a_folder_are_images_where_there_are_no_others(capsys, tmp_path):

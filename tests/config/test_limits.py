@@ -61,6 +61,7 @@ def test_a_list_says_of_its_members_and_of_their_members_what_they_are():
     assert Each(positive, sizes=(2, 4), filled=True, order="rising").describe() == (
         "each above 0, at most 9, 2 or 4 of them, not empty, rising"
     )
+    assert Each(positive, sizes=tuple(range(1, 65))).describe() == "each above 0, at most 9, 1 to 64 of them"
     rows = Each(Each(positive, sizes=(4,)), filled=True)
     assert rows.describe() == "not empty, each a list of numbers: each above 0, at most 9, 4 of them"
     assert Each(Each(Choice(("a", "b")), filled=True)).describe() == (

@@ -51,6 +51,13 @@ def test_each_finding_names_key_value_and_origin(key: str, value: object, match:
     assert key in text and match in text and "an override" in text
 
 
+def test_mean_and_deviation_may_be_those_of_32_bits():
+    cfg = get_cfg()
+    cfg.merge_from_list(["INPUT.PIXEL_MEAN", (2.4e8, 2.7e9, -1e12), "INPUT.PIXEL_STD", (2.9e8, 3.4e9, 1e-9)])
+    validate(cfg)
+    assert cfg.INPUT.PIXEL_MEAN == (2.4e8, 2.7e9, -1e12) and cfg.INPUT.PIXEL_STD == (2.9e8, 3.4e9, 1e-9)
+
+
 @pytest.mark.parametrize("extractor", ["residual", "swin", "hat"])
 def test_heads_of_attention_divide_the_width(extractor: str):
     cfg = get_cfg()

@@ -81,6 +81,15 @@ def test_what_has_other_channels_is_refused(detector, wrong):
         detector.predict([wrong])
 
 
+def test_values_that_are_not_finite_and_what_is_no_image_are_refused(detector, pixels):
+    missing = np.where(pixels > np.median(pixels), np.nan, pixels)
+    for how in ({}, {"tiles": 40}):
+        with pytest.raises(InvalidValueError, match=r"an array with \d+ values that are not finite"):
+            detector.predict(missing, **how)
+    with pytest.raises(InvalidTypeError, match="cannot predict on None; this detector sees 4 channels"):
+        detector.predict(None)
+
+
 def test_a_picture_of_pillow_and_a_jpeg_are_refused(detector, tmp_path):
     image = Image.new("RGB", (30, 20))
     with pytest.raises(InvalidTypeError, match="this detector sees 4 channels in the values of their files"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 
 import cv2
@@ -203,7 +204,11 @@ def test_training_mode_of_the_model_is_restored(detector):
         (torch.zeros(20, 30, 3), r"\(20, 30, 3\)"),
         (torch.zeros(3, 20, 30, dtype=torch.int64), "int64"),
         (17, "int"),
-        ([None], "NoneType"),
+        ([None], "cannot predict on None; an image is"),
+        (io.BytesIO(b"II*\0"), "an open file: give what its read\\(\\) gives"),
+        (torch.full((3, 20, 30), float("nan")), "1800 values that are not finite"),
+        (torch.tensor([0.5, 0.5, float("inf")])[:, None, None], "1 value that is not finite"),
+        (17.5, "on a float; an image is"),
     ],
 )
 def test_what_is_no_image_is_an_error(detector, image, words):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from detframe.config.bounds import Each, Number
 from detframe.config.entries import Entry
 from detframe.config.key import CONTINUES, REFUSED, Key, Resume, section
-from detframe.config.keys.common import HOW, IMAGES, LATER_IMAGES, LENGTH, LONGER_SIDE, MEASURES, SIDE, STRENGTH, Whole
+from detframe.config.keys.common import HOW, IMAGES, LATER_IMAGES, LONGER_SIDE, MEASURES, SIDE, STRENGTH, Whole
 
 SHAPES = Resume(CONTINUES, "batches have other shapes from here on, and the images that are left of the window come in "
     "the new order; none comes twice or is left out")
@@ -53,8 +53,8 @@ INPUT = section(
         choices=("RGB", "BGR"), resume=IMAGES),
     PIXEL_MEAN=Key((123.675, 116.28, 103.53), "Pixel mean of each channel: of values from 0 to 255, in the channel "
         "order of FORMAT; with the values of the file in its units (`detframe check` measures it)",
-        each=Number(any_value=True, ceiling=1e6), sizes=tuple(range(1, 65)), resume=IMAGES),
-    PIXEL_STD=Key((58.395, 57.12, 57.375), "Pixel standard deviation, as PIXEL_MEAN", each=LENGTH,
+        each=Number(any_value=True), sizes=tuple(range(1, 65)), resume=IMAGES),
+    PIXEL_STD=Key((58.395, 57.12, 57.375), "Pixel standard deviation, as PIXEL_MEAN", each=Number(above=0),
         sizes=tuple(range(1, 65)), resume=IMAGES),
     MIN_SIZE_TRAIN=Key((800,), "Shorter side of images in training; of several values one is sampled per image; 0 "
         "keeps their size", each=SIDE, filled=True),

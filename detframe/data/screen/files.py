@@ -52,6 +52,13 @@ DEEP = Kind(
     severity=NOTE,
     remedy="INPUT.DEPTH file keeps them all, with as many INPUT.CHANNELS as the images have (docs/channels.md)",
 )
+MORE_CHANNELS = Kind(
+    "image is a TIFF with channels beside its colours, as transparency or infrared, which are left out",
+    "images are TIFFs with channels beside their colours, as transparency or infrared, which are left out",
+    code="channels-left-out",
+    severity=NOTE,
+    remedy="INPUT.CHANNELS with the number of all of them reads them too (docs/channels.md)",
+)
 SHALLOW = Kind(
     "image has 16 bits a channel and uses 14 or fewer, as cameras write it, so that it becomes dark, with few shades",
     "images have 16 bits a channel and use 14 or fewer, as cameras write them, so that they become dark, with few "
@@ -114,6 +121,7 @@ def check_files(split: Split, skip: bool = True, form: PixelForm = COLOURS) -> l
         *split.found(SIDES_EXCHANGED, _stated(split, exchanged), len(exchanged), severity),
         *split.found_images(ORIENTATION, [i for i, p in enumerate(pictures) if p.orientation > 1]),
         *split.found_images(DEEP, [i for i, p in enumerate(pictures) if p.bits > 8 and not form.as_stored]),
+        *split.found_images(MORE_CHANNELS, [i for i, p in enumerate(pictures) if p.left_out and not form.as_stored]),
         *split.found_images(SHALLOW, [i for i, p in enumerate(pictures) if p.is_shallow]),
         *split.found_images(SEVERAL, [i for i, p in enumerate(pictures) if p.several]),
         *split.found_images(ONE_COLOUR, [i for i, p in enumerate(pictures) if p.is_one_colour]),

@@ -40,6 +40,7 @@ class Picture:
     size_hw: tuple[int, int] | None = None  # of the upright image
     orientation: int = 1
     bits: int = 8
+    left_out: int = 0  # channels of a TIFF beside its colours
     several: bool = False  # frames or pages
     bytes: int = 0
     thumbnail: np.ndarray | None = None  # uint8 (SIDE, SIDE)
@@ -147,6 +148,7 @@ def _header(path: str, tiles: bool) -> dict[str, Any]:
         "size_hw": header.size_hw,
         "orientation": header.orientation,
         "bits": header.bits,
+        "left_out": layout.more_channels if layout is not None else 0,
         "several": header.several,
     }
 
