@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
@@ -90,10 +91,25 @@ def _fast_bf16(device: torch.device) -> bool:
     return False
 
 
+def multiplies_fast() -> bool:
+    """Whether the CPU's products are faster than its convolutions: with Intel's library on Intel's processors.
+
+    Elsewhere oneDNN's convolutions are what is written for the processor.
+    """
+    makers = (os.environ.get("PROCESSOR_IDENTIFIER", ""), *_cpu_lines("vendor_id"))  # of Windows; of Linux
+    has_library: bool = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
+    return has_library and any("GenuineIntel" in maker for maker in makers)
+
+
 def _cpu_flags() -> set[str]:
     """What the kernel lists as the CPU's features; empty where it lists none (macOS, Windows)."""
+    return {flag for line in _cpu_lines("flags", "features") for flag in line.split()}
+
+
+def _cpu_lines(*names: str) -> list[str]:
+    """The lines of these names in the kernel's list of processors; none on macOS and Windows."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return set()
-    return {flag for line in lines if line.lower().startswith(("flags", "features")) for flag in line.split()}
+        return []
+    return [line for line in lines if line.lower().startswith(names)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from detframe.evaluation import run_evaluation
 from detframe.layers import RestingWeights, folding, resting, resting_layers, use_resting_layers, weights_stay
 from detframe.layers.resting import _bits
 from detframe.modeling import build_detection_model
+from detframe.modeling.roi_heads import convs
 from tests.modeling.tiny import DENSE, tiny_config
 
 IMAGES = [torch.randint(0, 256, (3, 64, 96), generator=torch.Generator().manual_seed(2), dtype=torch.uint8)]
@@ -144,14 +146,17 @@ def test_the_second_inference_makes_nothing_of_the_weights(model):
     assert not [shapes for shapes in products if shapes and shapes[0] in weights]
 
 
-def test_the_first_fully_connected_layer_is_laid_out_once(model):
-    """As a convolution over maps in channels_last, it would be copied into that layout within each call."""
-    shape = [16, 32, 7, 7]
+@pytest.mark.parametrize("multiplies", [False, True])
+def test_the_first_fully_connected_layer_is_laid_out_once(model, monkeypatch, multiplies):
+    """For maps in channels_last its weight is laid out anew, by a convolution within each call."""
+    monkeypatch.setattr(convs, "_MULTIPLIES", multiplies)
+    size = model.roi_heads.box_head.fc6.weight.numel()
     copies = []
     for _ in range(2):
         with torch.no_grad(), torch.profiler.profile(record_shapes=True) as profiler:
             model(IMAGES)
-        copies.append(sum(row.key == "aten::copy_" and shape in row.input_shapes for row in profiler.events()))
+        shapes = [row.input_shapes[0] for row in profiler.events() if row.key == "aten::copy_"]
+        copies.append(sum(math.prod(shape) == size for shape in shapes))
     assert copies[0] and not copies[1]
 
 

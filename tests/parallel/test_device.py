@@ -88,3 +88,23 @@ def test_double_precision_where_there_is_some(kind: str, wide: bool, monkeypatch
     monkeypatch.setattr(torch.xpu, "get_device_properties", lambda device: SimpleNamespace(has_fp64=False))
     values = SimpleNamespace(device=torch.device(kind), double=lambda: "wide")
     assert (widened(values) == "wide") == wide
+
+
+@pytest.mark.parametrize(
+    ("listed", "windows", "fast"),
+    [
+        (["vendor_id\t: GenuineIntel"], "", True),
+        (["vendor_id\t: AuthenticAMD"], "", False),
+        ([], "Intel64 Family 6 Model 85 Stepping 7, GenuineIntel", True),
+        ([], "", False),
+    ],
+)
+def test_intels_library_is_fast_on_intels_processors(
+    listed: list[str], windows: str, fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    monkeypatch.setattr(device_module, "_cpu_lines", lambda *names: listed)
+    monkeypatch.setenv("PROCESSOR_IDENTIFIER", windows)
+    assert device_module.multiplies_fast() is fast
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    assert not device_module.multiplies_fast()

@@ -15,6 +15,9 @@ from torch.nn import functional as F
 from detframe.errors import InvalidValueError
 from detframe.layers import ConvNorm, are_resting, at_rest, autocast_dtype, init_he, make_norm
 from detframe.ops.exportable import is_traced
+from detframe.parallel.device import multiplies_fast
+
+_MULTIPLIES = multiplies_fast()
 
 
 class RegionConvs(nn.Sequential):
@@ -46,10 +49,10 @@ class LinearNorm(nn.Sequential):
 def fully_connected(x: Tensor, layer: nn.Module) -> Tensor:
     """A linear layer over maps (R, C, S, S) or vectors.
 
-    Over channels_last float32 maps on a CPU it runs as the convolution of the map's size that it equals: that reads the
-    maps as they lie, and its kernel is the faster one. Other runtimes than PyTorch are faster with a product.
+    Over float32 maps on a CPU it runs as the convolution of the map's size that it equals, where that is the faster
+    kernel: it reads maps in channels_last as they lie. Other runtimes than PyTorch are faster with a product.
     """
-    eager = x.ndim == 4 and x.dtype == torch.float32 and x.device.type == "cpu" and not is_traced()
+    eager = not _MULTIPLIES and x.ndim == 4 and x.dtype == torch.float32 and x.device.type == "cpu" and not is_traced()
     if eager and isinstance(layer, nn.Linear):
         weight = layer.weight.reshape(-1, *x.shape[1:])
         if are_resting() and x.is_contiguous(memory_format=torch.channels_last):  # else laid out anew at every call
