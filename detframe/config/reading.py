@@ -12,7 +12,7 @@ from detframe.config.imports import import_carried_modules, import_custom_module
 from detframe.config.paths import expanded, find_config
 from detframe.config.plugins import declared, import_carried_plugins, import_plugins
 from detframe.config.tree import ConfigNode, get_cfg
-from detframe.errors import InvalidValueError
+from detframe.errors import InvalidTypeError, InvalidValueError, shown
 
 
 def read_config(file: str | Path = "", overrides: Sequence[Any] = (), custom_imports: bool = True) -> ConfigNode:
@@ -91,9 +91,17 @@ def carried_config(text: Any, source: str | Path, version: Any = "?") -> ConfigN
 
 
 def as_config(cfg: ConfigNode | str | Path) -> ConfigNode:
-    """A config as it is, checked; of the name of a file, the config in it. Errors are those of `read_config`."""
-    if not isinstance(cfg, ConfigNode):
+    """A config as it is, checked; of the name of a file, the config in it. Other errors are those of `read_config`.
+
+    Raises:
+        TypeError: neither of them.
+    """
+    if isinstance(cfg, (str, Path)):
         return read_config(cfg)
+    if not isinstance(cfg, ConfigNode):
+        raise InvalidTypeError(
+            f"a config is what get_cfg() or read_config() give, or the path of a YAML file, not {shown(cfg)}"
+        )
     validate(cfg)
     return cfg
 

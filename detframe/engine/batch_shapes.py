@@ -19,6 +19,7 @@ from detframe.evaluation.alike import canvas_of
 from detframe.evaluation.loop import takes_paste_masks
 from detframe.inference.augmentation import views_of
 from detframe.structures import Prediction
+from detframe.texts import counted
 
 
 def test_forms(cfg: ConfigNode) -> list[SizeHW]:
@@ -99,7 +100,7 @@ def _shapes_line(canvases: Canvases) -> str:
     shapes = canvases.shapes
     listed = ", ".join(f"{height}x{width}" for height, width in shapes)
     mixing = "" if len(shapes) == len(canvases.buckets) else "; the last is for batches that mix images of others"
-    return f"batches have at most {len(shapes)} shapes (INPUT.BUCKETS, height x width): {listed}{mixing}"
+    return f"batches have at most {counted(len(shapes), 'shape')} (INPUT.BUCKETS, height x width): {listed}{mixing}"
 
 
 class FullBatches(nn.Module):

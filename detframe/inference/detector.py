@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from detframe.arrays.pixels import PixelForm
 from detframe.backends import ModelCard, is_exported, open_model
-from detframe.errors import InvalidValueError
+from detframe.errors import InvalidTypeError, InvalidValueError, shown
 from detframe.inference.backend import Augment, Backend
 from detframe.inference.batching import Result, predicted
 from detframe.inference.file_backend import FileBackend
@@ -25,6 +25,8 @@ from detframe.inference.tiling import Progress, Tiles, Tiling, predicted_in_tile
 from detframe.storage.folders import copy_of
 
 if TYPE_CHECKING:
+    import torch
+
     from detframe.config import ConfigNode
     from detframe.inference.augmentation import AugmentedModel
     from detframe.modeling import GeneralizedRCNN
@@ -53,7 +55,7 @@ class Detector(Shared):
     def load(
         cls,
         path: str | Path,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         amp: str = "auto",
         allow_custom_imports: bool = False,
         arrays: ArrayKind = "auto",
@@ -67,7 +69,7 @@ class Detector(Shared):
         A folder of `save_pretrained` is one, too; and any of them may lie in an object store ("s3://bucket/model.pth").
 
         Args:
-            device: "auto", "cpu", "cuda" or "cuda:1"; for OpenVINO "auto", "cpu" or "gpu".
+            device: "auto", "cpu", "cuda" or "cuda:1", or such a torch.device; for OpenVINO "auto", "cpu" or "gpu".
             amp: of a checkpoint: "auto", "off", "bf16" or "fp16", as SOLVER.AMP.
             allow_custom_imports: import the Python modules and files that CUSTOM_IMPORTS of the checkpoint's config
                 names. That runs their code: allow it where you trust the checkpoint's author. What this process has
@@ -80,7 +82,14 @@ class Detector(Shared):
             ValueError: a file that is half-written, not detframe's, or contradicts itself; one that needs imports that
                 are not allowed (the message lists them), or what its runtime does not have; or an unknown device.
             ImportError: the runtime of an exported file is not installed.
+            TypeError: no path, as an open file or the content of a checkpoint.
         """
+        if not isinstance(path, (str, Path)):
+            raise InvalidTypeError(
+                "a detector is loaded from the path of a checkpoint, an exported file or a folder, not from "
+                f"{shown(path)}"
+            )
+        device = str(device)
         if arrays not in KINDS:
             raise InvalidValueError(f"arrays is {arrays!r}; it must be one of {', '.join(KINDS)}")
         with copy_of(path, (WEIGHTS, CONFIG, ABOUT, "*.py")) as file:

@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 # Of the machine and the run that trained; a path in them would tell strangers about somebody's disk
 _PRIVATE = ("MODEL.DEVICE", "MODEL.WEIGHTS", "MODEL.COMPILE", "DATASETS.CATALOG", "OUTPUT_DIR")
 _DIGEST = "weights_sha256"
+_BEST_OF_A_RUN = "model_best.pth"
 _REMEDY = "Free some space, or choose a folder on another disk"
 
 
@@ -184,10 +185,14 @@ def _sayable(meta: Mapping[str, Any]) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------- reading
 def _what_lacks(folder: Path, missing: Sequence[str]) -> str:
     found = sorted(path.name for path in folder.iterdir())
-    text = f"{folder} is no folder of Detector.save_pretrained: {', '.join(missing)} is not there"
+    are = "is" if len(missing) == 1 else "are"
+    text = f"{folder} is no folder of Detector.save_pretrained: {', '.join(missing)} {are} not there"
     others = [name for name in found if Path(name).suffix in (".onnx", ".xml", ".pt2", ".pth")]
+    others.sort(key=lambda name: name != _BEST_OF_A_RUN)
     if others:
-        return f"{text}, but {', '.join(others[:5])}; name the file, as file={others[0]!r}"
+        return (
+            f"{text}, but {', '.join(others[:5])}; name the file, as file={others[0]!r}, or load {folder / others[0]}"
+        )
     return f"{text}; it holds {', '.join(found[:5]) or 'nothing'}{', ...' if len(found) > 5 else ''}"
 
 

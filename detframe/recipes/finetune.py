@@ -10,6 +10,7 @@ from typing import Any
 from detframe.config.paths import expanded
 from detframe.engine.checkpoint import best_weights
 from detframe.engine.run import train
+from detframe.errors import InvalidTypeError, shown
 from detframe.inference import Detector
 from detframe.recipes.plan import Request, make_plan, output_folder
 from detframe.recipes.writing import check_output, written
@@ -48,14 +49,36 @@ def finetune(
 
     Raises:
         ValueError, KeyError, FileNotFoundError: a mistake in the data or the arguments; and as `detframe.train`.
+        TypeError: an argument of another kind; None is taken as left out.
     """
-    words = [word for pair in overrides.items() for word in pair] if isinstance(overrides, Mapping) else list(overrides)
+    if path is None:
+        raise InvalidTypeError("path must name a folder, a file of annotations, a data.yaml or an archive, not None")
     request = Request(
-        path=str(path), minutes=minutes, epochs=epochs, model=str(model), weights=str(weights), output=str(output),
-        task=task, val_data=str(val_data), format=format, classes=classes, overrides=words, started=time.time(),
+        path=_text("path", path), minutes=minutes, epochs=epochs, model=_text("model", model),
+        weights=_text("weights", weights), output=_text("output", output), task=_text("task", task) or "box",
+        val_data=_text("val_data", val_data), format=_text("format", format), classes=classes,
+        overrides=_words(overrides), started=time.time(),
     )  # fmt: skip
     check_output(output_folder(request))
     with written(make_plan(request)) as recipe:
         train(recipe)
     folder = expanded(recipe.parent)
     return Detector.load(best_weights(folder))
+
+
+def _text(name: str, value: Any) -> str:
+    """A text or a path as a text; "" for None."""
+    if value is None or isinstance(value, (str, Path)):
+        return "" if value is None else str(value)
+    raise InvalidTypeError(f"{name} must be a text or a path, not {shown(value)}")
+
+
+def _words(overrides: Any) -> list[Any]:
+    """[KEY, VALUE, ...] of overrides."""
+    if isinstance(overrides, Mapping):
+        return [word for pair in overrides.items() for word in pair]
+    if not isinstance(overrides, (list, tuple)):
+        raise InvalidTypeError(
+            f'overrides must be a dict {{"KEY": value}} or a list [KEY, VALUE], not {shown(overrides)}'
+        )
+    return list(overrides)

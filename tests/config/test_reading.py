@@ -24,6 +24,11 @@ def test_a_config_stays_itself_and_a_name_is_read():
     cfg = get_cfg()
     assert as_config(cfg) is cfg
     assert as_config("quick/fcos_R_18_FPN_bccd.yaml").DATASETS.TRAIN == ("bccd_trainval",)
+    for other in (None, {"SOLVER": {}}, 3):
+        with pytest.raises(
+            TypeError, match=r"a config is what get_cfg\(\) or read_config\(\) give, or the path of a YAML"
+        ):
+            as_config(other)
 
 
 def test_modules_beside_the_file_are_imported(tmp_path: Path):

@@ -154,7 +154,7 @@ def test_the_largest_size_of_an_image(options, training, largest):
         given, sets = cfg.changed([("INPUT.BUCKETS", (bucket,))]), {"a": Some([[60, 80], [30, 40]])}
         tests, train_sets = ({}, sets) if training else (sets, None)
         if fits:
-            assert check_shapes(given, 1, tests, train_sets).startswith("batches have at most 1 shapes")
+            assert check_shapes(given, 1, tests, train_sets).startswith("batches have at most 1 shape (")
         else:
             with pytest.raises(InvalidValueError, match="no bucket"):
                 check_shapes(given, 1, tests, train_sets)

@@ -216,6 +216,12 @@ def test_what_is_no_image_is_an_error(detector, image, words):
         detector.predict([image] if isinstance(image, (np.ndarray, torch.Tensor)) else image)
 
 
+@pytest.mark.parametrize("given", [None, {"model": {}}, b"PK", io.BytesIO(b"PK")])
+def test_a_detector_is_loaded_from_a_path(given):
+    with pytest.raises(TypeError, match=r"a detector is loaded from the path of a checkpoint, .* not from"):
+        Detector.load(given)
+
+
 def test_missing_inputs(detector, tmp_path):
     (tmp_path / "readme.txt").write_text("no image")
     with pytest.raises(FileNotFoundError, match=r"no images in folder .*\.jpg"):
@@ -338,7 +344,7 @@ def test_another_nms_than_the_config_s(checkpoint_path, kind):
 
 
 def test_an_nms_that_there_is_not(checkpoint_path):
-    detector = Detector.load(checkpoint_path, device="cpu")
+    detector = Detector.load(checkpoint_path, device=torch.device("cpu"))
     with pytest.raises(ValueError, match="NMS must be one of 'class', 'agnostic', 'soft', 'soft_linear', not 'hard'"):
         detector.predict(picture(96, 120, 3), nms="hard")
     assert detector.model.nms.kind == "class"

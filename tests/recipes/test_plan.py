@@ -318,6 +318,29 @@ def test_finetune_refuses_a_length_that_is_none(given: dict, said: str):
         detframe.finetune("nowhere", **given)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"path": None}, "path must name a folder, .* not None"),
+        ({"path": ["squares"]}, r"path must be a text or a path, not \['squares'\]"),
+        ({"weights": {}}, "weights must be a text or a path, not {}"),
+        ({"task": ["mask"]}, "task must be a text or a path, not"),
+        ({"overrides": "SOLVER.MAX_ITER 4"}, "overrides must be a dict .* not 'SOLVER.MAX_ITER 4'"),
+        ({"overrides": None}, "overrides must be a dict .* not None"),
+    ],
+)
+def test_finetune_names_an_argument_of_another_kind(given: dict, said: str):
+    with pytest.raises(TypeError, match=said):
+        detframe.finetune(**{"path": "nowhere", **given})
+
+
+def test_none_is_an_argument_that_was_left_out(squares: Path):
+    """It became a folder of the name None."""
+    none = dict.fromkeys(("model", "weights", "output", "task", "val_data", "format"))
+    detframe.finetune("squares", **none, overrides=[*TINY, "SOLVER.MAX_ITER", 1])
+    assert Path("output/squares/recipe.yaml").is_file() and not Path("None").exists()
+
+
 def test_finetune_returns_a_detector(squares: Path):
     detector = detframe.finetune("squares", output="out", overrides=[*TINY, "SOLVER.MAX_ITER", 4])
     assert detector.class_names == ("square",)
