@@ -31,6 +31,7 @@ _DECODED_BITS = 8  # up to which decoders of pictures know every form of grey an
 _WITH_ALPHA = (2, 4)  # channels
 _SEPARATE = 2  # of the tag planes
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}  # of the tag sample format; 4 is untyped
+_NOT_OF_OPENCV = (34925, 50000)  # of the tag compression: LZMA, Zstandard
 _OF_NUMBERS = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate", 32773: "PackBits", 34925: "LZMA", 50000: "zstd"}
 
 
@@ -78,10 +79,11 @@ def keeps_numbers(layout: Layout) -> bool:
 def colours_as_stored(data: bytes) -> np.ndarray | None:
     """RGB (H, W, 3), uint8 or uint16, not turned, of the TIFFs that decoders of pictures get wrong; None of all others.
 
-    OpenCV takes no heed of how 16 bits are to be understood: of channels that are stored each by itself it gives what
-    was in the memory before, of grey whose 0 is white the negative (as Pillow does of a channel by itself), and of
-    CIELAB other colours. Pillow overlooks the signs of a and b in CIELAB whose channels are stored each by itself, and
-    refuses channels by themselves that are not compressed and of which one is transparency, which is dropped here.
+    OpenCV knows neither LZMA nor Zstandard, and takes no heed of how 16 bits are to be understood: of channels that are
+    stored each by itself it gives what was in the memory before, of grey whose 0 is white the negative (as Pillow does
+    of a channel by itself), and of CIELAB other colours. Pillow overlooks the signs of a and b in CIELAB whose channels
+    are stored each by itself, and refuses channels by themselves that are not compressed and of which one is
+    transparency, which is dropped here.
 
     Raises:
         ValueError, EOFError: as `read_values`, of 16 bits.
@@ -94,7 +96,8 @@ def colours_as_stored(data: bytes) -> np.ndarray | None:
     apart = layout.planes > 1 and (wide or layout.planes in _WITH_ALPHA)
     negative = meaning == _GREY_OF_INK and (wide or layout.number(_PLANES, 1) == _SEPARATE)
     lab = meaning == _LAB and (wide or layout.planes > 1 or layout.number(_SAMPLES, 1) > 3)
-    if not apart and not negative and not lab:
+    packed = wide and layout.number(_COMPRESSION, 1) in _NOT_OF_OPENCV
+    if not (apart or negative or lab or packed):
         return None
     try:
         values = read_values(file, layout, (0, 0, *layout.size_hw[::-1]))

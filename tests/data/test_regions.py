@@ -384,3 +384,13 @@ def test_threads_read_at_once_and_decode_once(tmp_path: Path, monkeypatch: pytes
 def test_no_torch_is_imported() -> None:
     code = "import sys, detframe.data.regions; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lzma"])
+def test_sixteen_bits_in_a_compression_that_opencv_does_not_know(tmp_path: Path, compression: str) -> None:
+    values = np.random.default_rng(0).integers(0, 2**16, (40, 60), dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.tif", compression=compression, tiffinfo={278: 8})
+    whole = load_pixels(tmp_path / "a.tif")
+    assert np.array_equal(whole, np.repeat((values >> 8).astype(np.uint8)[..., None], 3, axis=2))
+    for x1, y1, x2, y2 in some_regions((40, 60)):
+        assert np.array_equal(load_region(tmp_path / "a.tif", (x1, y1, x2, y2)), whole[y1:y2, x1:x2])
