@@ -67,10 +67,22 @@ EMA = ((2000, 0.99), (20_000, 0.999), (math.inf, 0.9998))  # (steps of the train
 # Objects of at least this side at the input, typically, whose boxes a cascade of box heads fits better: at equal time
 # blood cells of 54 and 37 pixels gained AP 2.8, fish and cars of 20 less than seeds differ by (docs/recipes.md)
 CASCADE_FROM = 32.0
+# Objects of a usual side below this at the input, all classes together, which even anchors of 16 do not fit: receptive
+# fields in place of anchors, and a finer level, found more fish of 6 and insects of 9 pixels (docs/small_objects.md)
+TINY_BELOW = 10.0
 POSITIVE_FRACTION = 0.5  # few proposals are foreground at first, and few RoIs are sampled
 SMOOTH_L1_BETA = 0.0  # plain L1: boxes become exact in few steps
 DETECTIONS = (100, 1.5)  # at least; times the most objects of an image
 MOST_DETECTIONS = 1000
+
+# By which of these a command line takes that choice
+_OF_TINY = (
+    "MODEL.BACKBONE.CONV_BODY",
+    "MODEL.RPN.ASSIGNER",
+    "MODEL.RPN.ANCHOR_SIZES",
+    "MODEL.RPN.NAME",
+    "MODEL.ROI_HEADS.NAME",
+)
 
 KEPT = 2  # training checkpoints: one to go on from, one in case it is damaged
 
@@ -219,7 +231,9 @@ def _input(picks: Picks, facts: DataFacts, size: Size) -> None:
     finest = min(sizes[0])
     why = f"regions are pooled from the level of their anchors, which begin at {finest:g}: 224 x {finest:g} / 32"
     picks.set("MODEL.ROI_BOX_HEAD.POOLER_CANONICAL_SIZE", canonical_size(finest), why)
-    _box_heads(picks, float(np.median(facts.sides(int(shorter), int(longer)))))
+    side = float(np.median(facts.sides(int(shorter), int(longer))))
+    _box_heads(picks, side)
+    _tiny(picks, size, side)
 
 
 def _box_heads(picks: Picks, side: float) -> None:
@@ -229,6 +243,18 @@ def _box_heads(picks: Picks, side: float) -> None:
     why = f"objects are large enough ({side:.0f} pixels at this size) for three box heads to fit boxes ever better"
     if picks.set("MODEL.ROI_HEADS.NAME", "CascadeROIHeads", why) == "CascadeROIHeads":
         picks.set("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True, "as the heads of a cascade have it")
+
+
+def _tiny(picks: Picks, size: Size, side: float) -> None:
+    """What finds objects of a few pixels, unless the command line has a say in any of it."""
+    if side >= TINY_BELOW or picks.wish.task == "keypoint" or any(picks.is_given(key) for key in _OF_TINY):
+        return
+    why = f"the usual object has a side of {side:.0f} at this size, which no anchor fits"
+    picks.set("MODEL.RPN.ASSIGNER", "rfla", f"{why}: objects learn from the receptive fields most like them")
+    picks.set("MODEL.BACKBONE.CONV_BODY", size.body.replace("-FPN", "-EFPN"), f"{why}: a pyramid with a finer level")
+    picks.set("MODEL.EFPN.TRANSFER", "plain", "its features from the body alone: texture transfer cost AP")
+    picks.set("MODEL.RPN.FINEST_LEVEL", "p2", "the finer level is for the second stage")
+    picks.set("MODEL.ROI_HEADS.NAME", "ExtendedROIHeads", "the second stage that pools small regions from it")
 
 
 def _proposals(picks: Picks, size: Size) -> None:

@@ -372,7 +372,9 @@ def _tell_choices(choices: Sequence[Choice], wish: Wish) -> None:
         body, span = picked["MODEL.BACKBONE.CONV_BODY"].value, (min(sizes[0]), max(sizes[-1]))
         cut = picked.get("INPUT.TILES.SIZE")
         what = f"tiles of {cut.value} pixels as" if cut and cut.value else "images of"
-        logger.info("  model %s, %s %s x %s, anchors from %g to %g", body, what, shorter, longer, *span)
+        by_fields = "MODEL.RPN.ASSIGNER" in picked and picked["MODEL.RPN.ASSIGNER"].value == "rfla"
+        found_by = "receptive fields in place of anchors" if by_fields else f"anchors from {span[0]:g} to {span[1]:g}"
+        logger.info("  model %s, %s %s x %s, %s", body, what, shorter, longer, found_by)
     else:
         logger.info("  model of %s", wish.base_name)
     logger.info("  weights: %s", picked["MODEL.WEIGHTS"].value or "random")

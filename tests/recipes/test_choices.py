@@ -152,6 +152,55 @@ def test_no_cascade_where_none_is_wanted():
     assert "MODEL.ROI_HEADS.NAME" not in values(facts(keypoints=("nose",)), TWO_CORES, wish(task="keypoint"))
 
 
+TINY = {
+    "MODEL.RPN.ASSIGNER": "rfla",
+    "MODEL.BACKBONE.CONV_BODY": "MNV2-EFPN",
+    "MODEL.EFPN.TRANSFER": "plain",
+    "MODEL.RPN.FINEST_LEVEL": "p2",
+    "MODEL.ROI_HEADS.NAME": "ExtendedROIHeads",
+}
+AS_THEY_ARE = {"INPUT.MIN_SIZE_TRAIN": (0,), "INPUT.MAX_SIZE_TRAIN": 640}
+
+
+@pytest.mark.parametrize(
+    ("side", "task", "tiny"), [(9, "box", True), (9, "mask", True), (9, "keypoint", False), (12, "box", False)]
+)
+def test_tiny_objects_get_a_finer_level_and_receptive_fields(side: float, task: str, tiny: bool):
+    data = facts(side=side, spread=1.01, has_masks=True, keypoints=("nose",))
+    made = values(data, TWO_CORES, wish(task=task, overrides=AS_THEY_ARE))
+    assert (made.items() >= TINY.items()) == tiny
+    assert tiny or not made.keys() & (TINY.keys() - {"MODEL.BACKBONE.CONV_BODY"})
+    if tiny:
+        cfg = get_cfg()
+        cfg.merge_from_list([word for pair in made.items() for word in pair])
+        validate(cfg)
+        reasons = {
+            choice.key: choice.reason for choice in choose(data, TWO_CORES, wish(task=task, overrides=AS_THEY_ARE))
+        }
+        assert "a side of 9 at this size" in reasons["MODEL.RPN.ASSIGNER"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"MODEL.RPN.ASSIGNER": "iou"},
+        {"MODEL.RPN.ANCHOR_SIZES": ((8,), (16,), (32,), (64,), (128,))},
+        {"MODEL.BACKBONE.CONV_BODY": "R-18-FPN"},
+        {"MODEL.ROI_HEADS.NAME": "StandardROIHeads"},
+    ],
+)
+def test_who_says_how_tiny_objects_are_found_is_heeded(given: dict[str, Any]):
+    made = values(facts(side=9, spread=1.01), TWO_CORES, wish(overrides={**AS_THEY_ARE, **given}))
+    assert made.items() >= given.items()
+    assert not (made.keys() - given.keys()) & (TINY.keys() - {"MODEL.BACKBONE.CONV_BODY"})
+
+
+@pytest.mark.parametrize(("machine", "body"), [(ONE_GPU, "R-50-EFPN"), (FOUR_GPUS, "R-101-EFPN")])
+def test_every_model_has_a_finer_level(machine: Machine, body: str):
+    made = values(facts(side=9, spread=1.01), machine, wish(overrides=AS_THEY_ARE))
+    assert made["MODEL.BACKBONE.CONV_BODY"] == body and made["MODEL.RPN.ASSIGNER"] == "rfla"
+
+
 def test_ratios_follow_the_objects():
     tall = values(facts(ratio=3.0), TWO_CORES, wish())["MODEL.RPN.ASPECT_RATIOS"]
     assert tall[1] == pytest.approx(3.0, rel=0.05) and tall[0] < tall[1] < tall[2]
