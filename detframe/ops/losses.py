@@ -192,7 +192,7 @@ def _focal_in_graph(logits: Tensor, labels: Tensor, weights: Tensor, alpha: floa
     # the loss of a positive entry is that of a negative one of the opposite logit
     x = torch.where(positive, -logits, logits)
     # score^gamma from the logarithm of the score: its gradient is finite where the score is 0, whatever gamma
-    hard = x.sigmoid().square() if gamma == 2 else torch.exp(-gamma * F.softplus(-x))
+    hard = _score(x).square() if gamma == 2 else torch.exp(-gamma * F.softplus(-x))
     return (hard * F.softplus(x) * torch.where(positive, alpha, 1 - alpha) * weights[..., None]).sum()
 
 
@@ -212,7 +212,7 @@ def _as_negatives(logits: Tensor, factors: Tensor, gamma: float) -> tuple[list[T
 
 def _negatives(x: Tensor, factors: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
     """Losses of negative entries (..., R, K) times factors (..., R, 1), and their derivatives."""
-    score, cross_entropy = x.sigmoid(), F.softplus(x)
+    score, cross_entropy = _score(x) if gamma >= 1 else x.sigmoid(), F.softplus(x)
     # a power of 2 takes a CPU ten times as long as a product
     factor = (score.square() if gamma == 2 else score.pow(gamma)).mul_(factors)
     loss = factor * cross_entropy
@@ -236,7 +236,7 @@ def quality_focal(logits: Tensor, targets: Tensor, weights: Tensor, beta: float 
     """
     logits, targets = logits.float(), targets.detach().float()
     cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    return _power((targets - logits.sigmoid()).abs(), beta) * cross_entropy * weights
+    return _power((targets - _score(logits)).abs(), beta) * cross_entropy * weights
 
 
 def varifocal(logits: Tensor, targets: Tensor, weights: Tensor, alpha: float = 0.75, gamma: float = 2.0) -> Tensor:
@@ -254,7 +254,7 @@ def varifocal(logits: Tensor, targets: Tensor, weights: Tensor, alpha: float = 0
     """
     logits, targets = logits.float(), targets.detach().float()
     cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    factor = torch.where(targets > 0, targets, alpha * _power(logits.sigmoid(), gamma))
+    factor = torch.where(targets > 0, targets, alpha * _power(_score(logits), gamma))
     return factor * cross_entropy * weights
 
 
@@ -277,6 +277,15 @@ def distribution_focal(logits: Tensor, targets: Tensor, weights: Tensor) -> Tens
     # the two shares add up to 1, so that of the softmax its normaliser is left
     low, high = logits.gather(-1, at).unbind(-1)
     return (logits.logsumexp(-1) - torch.lerp(low, high, y - left)) * weights
+
+
+def _score(logits: Tensor) -> Tensor:
+    """The sigmoid of logits as a factor of losses: 0 where 1 less it is 1 in float32.
+
+    Its third power, which is in the gradient of such an entry, would otherwise be too small for the numbers that a CPU
+    is fast with, and the convolutions that the gradient passes through many times as slow.
+    """
+    return F.threshold(logits.sigmoid(), 2.0**-25, 0.0)
 
 
 def _power(x: Tensor, exponent: float) -> Tensor:

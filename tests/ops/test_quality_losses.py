@@ -9,7 +9,7 @@ import torch
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss
 
 from detframe.ops import BoxCoder, BoxLoss, distribution_focal, quality_focal, varifocal
-from detframe.ops.losses import distance_iou_loss
+from detframe.ops.losses import _focal_in_graph, distance_iou_loss, sigmoid_focal
 
 
 def sigmoid(x):
@@ -199,3 +199,20 @@ def test_box_losses_are_finite_and_still_pull_where_boxes_are_empty_or_apart(kin
     apart = torch.tensor([[0.0, 0, 10, 10]]).requires_grad_()
     BoxLoss(kind, 0.0)(torch.zeros(1, 4), apart, torch.tensor([[30.0, 0, 40, 10]]), BoxCoder()).sum().backward()
     assert apart.grad[0, [0, 2]].sum() < 0
+
+
+@pytest.mark.parametrize("loss", ["sigmoid_focal", "in_graph", "quality_focal", "varifocal"])
+def test_no_gradient_is_too_small_for_fast_numbers(loss):
+    """One of 1e-39 makes the convolutions that it passes through many times as slow; it is 0."""
+    logits = torch.linspace(-100, 20, 12_001)[:, None].requires_grad_()
+    weights = torch.full((len(logits), 1), 0.01)  # over the number of positives
+    background = torch.zeros(len(logits), dtype=torch.int64)
+    found = {
+        "sigmoid_focal": lambda: sigmoid_focal(logits, background, weights[:, 0], 0.25, 2.0),
+        "in_graph": lambda: _focal_in_graph(logits, background, weights[:, 0], 0.25, 2.0),
+        "quality_focal": lambda: quality_focal(logits, torch.zeros_like(logits), weights).sum(),
+        "varifocal": lambda: varifocal(logits, torch.zeros_like(logits), weights).sum(),
+    }[loss]()
+    (gradient,) = torch.autograd.grad(found, logits)
+    assert (gradient[gradient != 0].abs() > 1e-27).all()
+    assert gradient[logits < -25].eq(0).all() and gradient[logits > -15].gt(0).all()
