@@ -167,17 +167,16 @@ AS_THEY_ARE = {"INPUT.MIN_SIZE_TRAIN": (0,), "INPUT.MAX_SIZE_TRAIN": 640}
 )
 def test_tiny_objects_get_a_finer_level_and_receptive_fields(side: float, task: str, tiny: bool):
     data = facts(side=side, spread=1.01, has_masks=True, keypoints=("nose",))
-    made = values(data, TWO_CORES, wish(task=task, overrides=AS_THEY_ARE))
+    chosen = choose(data, TWO_CORES, wish(task=task, overrides=AS_THEY_ARE))
+    made = {choice.key: choice.value for choice in chosen}
     assert (made.items() >= TINY.items()) == tiny
     assert tiny or not made.keys() & (TINY.keys() - {"MODEL.BACKBONE.CONV_BODY"})
     if tiny:
         cfg = get_cfg()
         cfg.merge_from_list([word for pair in made.items() for word in pair])
         validate(cfg)
-        reasons = {
-            choice.key: choice.reason for choice in choose(data, TWO_CORES, wish(task=task, overrides=AS_THEY_ARE))
-        }
-        assert "a side of 9 at this size" in reasons["MODEL.RPN.ASSIGNER"]
+        (reason,) = [choice.reason for choice in chosen if choice.key == "MODEL.RPN.ASSIGNER"]
+        assert "a side of 9 at this size" in reason
 
 
 @pytest.mark.parametrize(

@@ -335,7 +335,6 @@ def test_finetune_names_an_argument_of_another_kind(given: dict, said: str):
 
 
 def test_none_is_an_argument_that_was_left_out(squares: Path):
-    """It became a folder of the name None."""
     none = dict.fromkeys(("model", "weights", "output", "task", "val_data", "format"))
     detframe.finetune("squares", **none, overrides=[*TINY, "SOLVER.MAX_ITER", 1])
     assert Path("output/squares/recipe.yaml").is_file() and not Path("None").exists()
