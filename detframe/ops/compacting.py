@@ -29,11 +29,14 @@ def fixed_shapes() -> Iterator[None]:
         yield
 
 
+def computes_as_cpu(device: torch.device) -> bool:
+    """Whether what is computed on this device is what suits a CPU, and not an accelerator (or fixed_shapes)."""
+    return device.type == "cpu" and not _fixed.get()
+
+
 def drops_padding(device: torch.device) -> bool:
     """Whether rows that do not count are left out, and do not stay with a mask."""
-    if is_traced():
-        return True
-    return device.type == "cpu" and not _fixed.get() and not torch.compiler.is_compiling()
+    return is_traced() or (computes_as_cpu(device) and not torch.compiler.is_compiling())
 
 
 @dataclass(frozen=True)

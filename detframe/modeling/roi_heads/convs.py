@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from detframe.errors import InvalidValueError
 from detframe.layers import ConvNorm, are_resting, at_rest, autocast_dtype, init_he, make_norm
+from detframe.ops.compacting import computes_as_cpu
 from detframe.ops.exportable import is_traced
 from detframe.parallel.device import multiplies_fast
 
@@ -52,8 +53,8 @@ def fully_connected(x: Tensor, layer: nn.Module) -> Tensor:
     Over float32 maps on a CPU it runs as the convolution of the map's size that it equals, where that is the faster
     kernel: it reads maps in channels_last as they lie. Other runtimes than PyTorch are faster with a product.
     """
-    eager = not _MULTIPLIES and x.ndim == 4 and x.dtype == torch.float32 and x.device.type == "cpu" and not is_traced()
-    if eager and isinstance(layer, nn.Linear):
+    convolves = not _MULTIPLIES and computes_as_cpu(x.device) and not is_traced()
+    if convolves and x.ndim == 4 and x.dtype == torch.float32 and isinstance(layer, nn.Linear):
         weight = layer.weight.reshape(-1, *x.shape[1:])
         if are_resting() and x.is_contiguous(memory_format=torch.channels_last):  # else laid out anew at every call
             weight = at_rest((layer, x.shape[1:]), partial(weight.contiguous, memory_format=torch.channels_last))
