@@ -350,7 +350,10 @@ class Predictor:
             self.results.length,
             extra=RESULT,
         )
-        made = [*(["drawings"] if self.choices.drawings else []), *self.choices.formats, "predictions.json"]
+        folders = {CROPS: self.choices.crops, "frames": self.choices.frames}
+        made = ["drawings"] if self.choices.drawings else []
+        made += [name for name, chosen in folders.items() if chosen and (self.output / name).is_dir()]
+        made += [*self.choices.formats, "predictions.json"]
         logger.info("%s and images.json are in %s", ", ".join(made), self.output, extra=RESULT)
         complete = not (self.left_out or self.incomplete or self.undrawn)
         return 0 if self.num_images and (complete or not strict) else 1

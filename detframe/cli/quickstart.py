@@ -149,6 +149,7 @@ def summary(output: Path, shapes: Path, pictures: int, metrics: Mapping[str, flo
         "",
         f"Done in {format_minutes(seconds)}. On the validation images: {values}.",
         "",
+        f"  {output}/report.html      how good it is, where it fails and what to try next; open it in a browser",
         f"  {output}/predictions.png  ground truth and predictions of {pictures} images; one by one in predictions/",
         f"  {output}/curves.png       losses and AP over the training",
         f"  {output}/log.txt          the whole log; metrics.jsonl has it in numbers, TensorBoard reads this folder",
@@ -159,7 +160,8 @@ def summary(output: Path, shapes: Path, pictures: int, metrics: Mapping[str, flo
         f"  {train} --config-file {output}/config.yaml OUTPUT_DIR output/longer SOLVER.MAX_ITER 20ep",
         f"  {train} --config-file {output}/config.yaml --print-config SOLVER.BASE_LR",
         f"  {train} --data PATH",
-        with_docs("      a folder, file or archive of your own data (docs/from_a_folder.md) (docs/own_data.md)"),
+        with_docs("      a folder, file or archive of your own data (docs/from_a_folder.md)"),
+        with_docs("      in a usual format (docs/own_data.md)"),
     ]
 
 

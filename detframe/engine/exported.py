@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Mapping
 from typing import Any
 
 from detframe.backends import Session, open_model
@@ -19,8 +21,6 @@ _FIXED = ("MODEL.", "INPUT.", "TEST.NMS", "TEST.SOFT_NMS_SIGMA", "TEST.DETECTION
 _FREE, _SIZES = ("MODEL.WEIGHTS", "MODEL.DEVICE"), ("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST")
 # How images are cut before they come to it
 _OUTSIDE = "INPUT.TILES."
-# What the file says of data is worth nothing where the caller says which
-_DATA = ("DATASETS.TEST", "DATASETS.CATALOG")
 # Of the machine that trained, or of training alone
 _NOT_CARRIED = ("OUTPUT_DIR", "CUSTOM_IMPORTS", "PLUGINS", "TEST.LOSS", "TEST.AUG.ENABLED", *_FREE)
 
@@ -41,8 +41,12 @@ def open_exported(cfg: ConfigNode) -> tuple[Session, ConfigNode]:
     carried.complete(leniently=True)
     defaults = dict(get_cfg().leaves())
     given = {key: value for key, value in cfg.leaves() if cfg.source(key) != "the default" or value != defaults[key]}
-    own_data = "DATASETS.TEST" in given
-    taken = {key: given.get(key, defaults[key]) for key in (*_NOT_CARRIED, *(_DATA if own_data else ()))}
+    taken = {key: given.get(key, defaults[key]) for key in _NOT_CARRIED}
+    if "DATASETS.TEST" in given:
+        taken |= {
+            "DATASETS.TEST": given["DATASETS.TEST"],
+            "DATASETS.CATALOG": _catalog(given, str(carried.DATASETS.CATALOG)),
+        }
     static = session.card.input.static_hw is not None
     for key, value in given.items():
         if not key.startswith(_FIXED) or key.startswith(_OUTSIDE) or (key in _SIZES and not static):
@@ -52,6 +56,12 @@ def open_exported(cfg: ConfigNode) -> tuple[Session, ConfigNode]:
     form = session.card.input
     sizes = (0, 0) if static else (form.min_size, form.max_size)
     return session, carried.changed([*zip(_SIZES, sizes, strict=True), *taken.items()])
+
+
+def _catalog(given: Mapping[str, Any], carried: str) -> str:
+    """The catalog of data that the caller names: the caller's, else that of the training where this machine has it."""
+    there = bool(carried) and os.path.isfile(expanded(carried))
+    return str(given.get("DATASETS.CATALOG", carried if there else ""))
 
 
 def _check(cfg: ConfigNode, ignored: dict[str, Any], carried: dict[str, Any], session: Session) -> None:

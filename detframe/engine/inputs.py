@@ -218,7 +218,7 @@ def resolve_seed(cfg: ConfigNode, before: Mapping[str, Any]) -> int:
 
 def describe_ranks(cfg: ConfigNode, device: torch.device) -> str:
     """The start-up line: ranks, hosts, devices, and what the global batch is made of. Called by every rank."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else counted(torch.get_num_threads(), "thread")
     places = gather_objects((socket.gethostname(), f"{device} ({name})"))
     hosts = list(dict.fromkeys(host for host, _ in places))
     devices = ", ".join(f"rank {i}: {host} {where}" for i, (host, where) in enumerate(places))

@@ -165,17 +165,20 @@ def to_int8(
     kept, candidates = _candidates(network)
     if not candidates:
         raise InvalidValueError(f"{source} has no convolution or linear layer that int8 could compute: take fp16")
+    images = sum(len(batch[0]) for batch in data)
+    logger.info("int8: measuring %d layers on %d images of the training set", len(candidates), images)
     with tempfile.TemporaryDirectory(prefix="detframe-int8-") as folder:
         writer = _Writer(network, candidates, source, data, Path(folder))
         losses = noise(source, network, [c for c in candidates if c.values in writer.ranges], writer.ranges, data)
         order = sorted(candidates, key=lambda layer: losses.get(layer.node, np.inf))
         fine = [layer for layer in order if losses.get(layer.node, np.inf) < _TOO_COARSE]
         kept += [Kept(layer.title, _too_coarse(layer, losses)) for layer in order[len(fine) :]]
+        if score is not None:
+            logger.info("int8: scoring %d layers beside fp32 on these images", len(fine))
         number, scores = _search(writer, fine, score, source, tolerance)
         costly = f"with it as int8, and all less noisy layers, the file loses more than {tolerance:g} AP"
         kept += [Kept(layer.title, f"{costly}: {_decibels(losses[layer.node])}") for layer in fine[number:]]
         shutil.copyfile(writer.write(fine[:number]), target)
-    images = sum(len(batch[0]) for batch in data)
     logger.info("int8: %d of %d layers, calibrated on %d images", number, len(network.layers), images)
     return PrecisionFacts("int8", len(network.layers), tuple(kept), target.stat().st_size, images, scores)
 

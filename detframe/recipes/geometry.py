@@ -82,9 +82,10 @@ def anchors(facts: DataFacts, shorter: int, longer: int) -> Anchors:
     if large > finest * 2 ** (LEVELS - 1):
         growth = min((large / finest) ** (1 / (LEVELS - 1)), 2.6)
     sizes = tuple(round(finest * growth**level) for level in range(LEVELS))
+    bounds = f"not above {most:.0f}" if most <= FINEST_ANCHOR else f"from {FINEST_ANCHOR:g} to {most:.0f}"
     why = (
         f"after resizing, objects of the smallest class have a side of {small:.0f}, large ones of {large:.0f}; the "
-        f"finest level begins at {ANCHOR_FACTOR:g} times that, between {FINEST_ANCHOR:g} and {most:.0f}"
+        f"finest level begins at {ANCHOR_FACTOR:g} times the former, but {bounds}"
     )
     ratios, low, high = _ratios(facts)
     shapes = f"eight of ten objects have a height over their width from {low:.2f} to {high:.2f}"

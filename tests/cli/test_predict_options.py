@@ -88,7 +88,7 @@ def test_the_help_names_every_format(capsys: pytest.CaptureFixture[str]):
 
 
 # ---------------------------------------------------------------------------------------------------- crops
-def test_crops_are_the_pixels_of_the_boxes(many: Path, photos: Path, tmp_path: Path):
+def test_crops_are_the_pixels_of_the_boxes(many: Path, photos: Path, tmp_path: Path, caplog):
     exif = Image.Exif()
     exif[0x0112] = 6
     with Image.open(photos / "a.png") as image:
@@ -98,6 +98,7 @@ def test_crops_are_the_pixels_of_the_boxes(many: Path, photos: Path, tmp_path: P
     words = ("--score", 0, "--save-crops", "--no-drawings", "--classes", "cat")
     assert run(many, output, "--input", photos, *words) == 0
     assert sorted(path.name for path in output.iterdir()) == ["crops", "images.json", "predictions.json"]
+    assert f"crops, predictions.json and images.json are in {output}" in caplog.text
     found = Detector.load(many, device="cpu").predict(photos / "turned.png")[0].of("cat")
     names = sorted(path.name for path in (output / "crops" / "cat").iterdir())
     numbers = range(1, len(found["names"]) + 1)

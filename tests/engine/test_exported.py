@@ -115,6 +115,20 @@ def test_without_data_of_the_caller_those_of_the_training(tmp_path, catalog, cap
     assert json.loads((tmp_path / "out/evaluation.json").read_text())["metrics"]["bbox/AP"] > 99
 
 
+def test_other_data_of_the_training_catalog(tmp_path, catalog, capsys):
+    """Its name is enough, as for a checkpoint; of a catalog that is not here the shipped one takes the place."""
+    words = ["DATASETS.TEST", "kept", "DATALOADER.NUM_WORKERS", "0", "OUTPUT_DIR", str(tmp_path / "out")]
+    cfg = get_cfg()
+    cfg.merge_from_list(["MODEL.NUM_CLASSES", 2, *(word for item in on(catalog).items() for word in item)])
+    path = handmade.write(tmp_path / "model.onnx", handmade.card(config=cfg.dump()))
+    catalog.write_text(catalog.read_text() + catalog.read_text().replace("known", "kept"))
+    assert main(["evaluate", "--weights", str(path), *words]) == 0
+    assert json.loads((tmp_path / "out/evaluation.json").read_text())["metrics"]["bbox/AP"] > 99
+    catalog.unlink()
+    assert main(["evaluate", "--weights", str(path), *words]) == 2
+    assert "no data set is called 'kept'" in capsys.readouterr().err
+
+
 def test_no_data_at_all(tmp_path):
     with pytest.raises(ValueError, match=r"DATASETS.TEST is empty"):
         evaluate(settings(tmp_path, handmade.write(tmp_path / "model.onnx")))
