@@ -226,10 +226,6 @@ class _Loader:
             for parcel, pixels in pool:
                 yield parcel.unpack(pixels)
 
-    def skipped_images(self) -> int:
-        """How many reads failed so far (DATALOADER.ON_ERROR: skip); a file counts each time its turn comes."""
-        return self.skipped
-
     def _account(self, samples: list[Sample]) -> Batch:
         """Images and targets of the samples that could be read.
 

@@ -109,10 +109,9 @@ def test_what_a_training_has_begun_stays(squares: Path):
 def test_two_runs_do_not_share_a_folder(squares: Path):
     from detframe.engine.lock import locked
 
-    made = plan(minutes=2)
     Path("output/squares").mkdir(parents=True)
     with locked(Path("output/squares")), pytest.raises(InUseError):
-        write(made)
+        write(plan(minutes=2))
 
 
 # ---------------------------------------------------------------- what was asked for
