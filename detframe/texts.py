@@ -25,9 +25,9 @@ def format_share(share: float) -> str:
     return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
 
 
-def counted(number: int, one: str, many: str = "") -> str:
-    """A number with its noun: "1 image", "2 images"."""
-    return f"{number} {one if number == 1 else many or one + 's'}"
+def counted(number: float, one: str, many: str = "") -> str:
+    """A number with its noun: "1 image", "2 images", "0.5 minutes"."""
+    return f"{number if isinstance(number, int) else format(number, 'g')} {one if number == 1 else many or one + 's'}"
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:

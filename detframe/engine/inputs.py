@@ -267,7 +267,7 @@ def describe_data(inputs: RunInputs) -> str:
 
 def _timed(cfg: ConfigNode) -> str:
     minutes = cfg.SOLVER.MAX_MINUTES
-    return f"; by SOLVER.MAX_MINUTES it will be as many as fit into {minutes:g} minutes" if minutes else ""
+    return f"; by SOLVER.MAX_MINUTES it will be as many as fit into {counted(minutes, 'minute')}" if minutes else ""
 
 
 def _describe_images(cfg: ConfigNode, records: Records) -> str:

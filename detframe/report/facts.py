@@ -12,6 +12,7 @@ from typing import Any
 
 from detframe import __version__
 from detframe.config import ConfigNode
+from detframe.texts import counted
 
 _STAMP = "%Y-%m-%d %H:%M:%S"
 _LINE = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (.*)$")
@@ -162,7 +163,7 @@ def _status(
     if early:
         return "stopped early", early[0]
     how = "a signal ended it" if _last(_SIGNAL, lines) else "its process ended, or still runs"
-    length = f"of {wanted}" if wanted else f"of a run of {cfg.SOLVER.MAX_MINUTES:g} minutes"
+    length = f"of {wanted}" if wanted else f"of a run of {counted(cfg.SOLVER.MAX_MINUTES, 'minute')}"
     return "cut", f"cut after iteration {done} {length}: {how}; all numbers are of what it did until then"
 
 

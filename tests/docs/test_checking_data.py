@@ -10,7 +10,8 @@ from pathlib import Path
 from detframe.data import screen
 from detframe.data.findings import Kind
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "checking_data.md"
+ROOT = Path(__file__).resolve().parents[2]
+PAGE, PROGRAM = ROOT / "docs" / "checking_data.md", ROOT / "detframe"
 
 
 def kinds() -> dict[str, str]:
@@ -25,8 +26,27 @@ def kinds() -> dict[str, str]:
     return found
 
 
+def rows(text: str) -> dict[str, str]:
+    """code -> the first severity of each row of the tables in a text."""
+    found = re.findall(r"^\| (`[\w-]+`(?:, `[\w-]+`)*) \| (error|warning|note)\b", text, flags=re.MULTILINE)
+    return {code: severity for codes, severity in found for code in re.findall(r"[\w-]+", codes)}
+
+
 def test_every_finding_is_in_the_table():
-    rows = dict(
-        re.findall(r"^\| `([\w-]+)` \| (error|warning|note)\b", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    of_data, _, of_model = PAGE.read_text(encoding="utf-8").partition("What a model adds")
+    assert of_model and rows(of_data) == kinds()
+
+
+def test_every_finding_about_a_model_is_in_its_table():
+    """Those are made where they are found: by a code and a severity in the text of the program."""
+    files = [
+        *(PROGRAM / "recipes").glob("*.py"),
+        PROGRAM / "cli" / "check_model.py",
+        PROGRAM / "data/screen/channels.py",
+    ]
+    made = re.findall(r'(?:Finding|sentence)\(\s*"([\w-]+)", (\w+)', "".join(map(Path.read_text, files)))
+    page = rows(PAGE.read_text(encoding="utf-8").partition("What a model adds")[2])
+    assert {code for code, _ in made} - set(kinds()) == set(page)
+    assert all(
+        severity in ("severity", page[code].upper()) for code, severity in made if code not in (*kinds(), "pixel-mean")
     )
-    assert rows == kinds()
