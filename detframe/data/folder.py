@@ -145,8 +145,10 @@ def _missing(path: Path, shown_path: str) -> MissingFileError:
         known = []
     by_lower = {name.lower(): name for name in known}
     near = [by_lower[name] for name in difflib.get_close_matches(wanted.lower(), list(by_lower), n=3, cutoff=0.5)]
-    hint = f"did you mean {' or '.join(near)}?" if near else f"it holds {listed(known, 8) or 'nothing'}"
-    return MissingFileError(f"{shown_path} does not exist. In {parent}: {hint}")
+    hint = (
+        f"did you mean {' or '.join(near)} in {parent}?" if near else f"{parent} holds {listed(known, 8) or 'nothing'}"
+    )
+    return MissingFileError(f"{shown_path} does not exist; {hint}")
 
 
 def name_of(path: Path) -> str:
