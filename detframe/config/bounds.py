@@ -349,21 +349,6 @@ def complaints(rule: Rule, key: str, value: Any) -> Iterator[str]:
                 yield str(error)
 
 
-def argument(name: str, value: Any, rule: Number) -> Any:
-    """The value of a function's argument, as a key of this rule would take it.
-
-    Raises:
-        TypeError: it is of another kind.
-        ValueError: it is out of range.
-    """
-    number = rule.convert(value)
-    if number is None:
-        raise InvalidTypeError(f"{name} must be {rule.kind}, not {shown(value)} of type {type(value).__name__}")
-    for wrong in complaints(rule, name, number):
-        raise InvalidValueError(wrong)
-    return number
-
-
 def _plural(rule: Each) -> str:
     member = rule.member
     if isinstance(member, Each):

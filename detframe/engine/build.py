@@ -255,13 +255,14 @@ def refuse_frozen_noise(cfg: ConfigNode, model: nn.Module) -> None:
     norms = sum(isinstance(module, FrozenBatchNorm2d) for module in backbone.modules())
     if frozen or norms:
         counts = [counted(number, what) for number, what in ((norms, "batch norm"), (frozen, "parameter")) if number]
+        verb = "is" if norms + frozen == 1 else "are"
         named = imagenet_weights(cfg.MODEL.BACKBONE.CONV_BODY)
         remedy = f"Name weights, as MODEL.WEIGHTS {named}," if named else "Name weights in MODEL.WEIGHTS"
         raise InvalidValueError(
             f"MODEL.WEIGHTS is empty, so the weights start at random, but {' and '.join(counts)} "
-            f"of the backbone {cfg.MODEL.BACKBONE.CONV_BODY} are frozen and would stay random. {remedy} or train all "
-            "of it: MODEL.BACKBONE.FREEZE_CONV_BODY_AT 0 and MODEL.RESNETS.NORM BN or GN (MODEL.MOBILENET.NORM BN), "
-            "without MODEL.FREEZE"
+            f"of the backbone {cfg.MODEL.BACKBONE.CONV_BODY} {verb} frozen and would stay random. {remedy} or train "
+            "all of it: MODEL.BACKBONE.FREEZE_CONV_BODY_AT 0 and MODEL.RESNETS.NORM BN or GN (MODEL.MOBILENET.NORM "
+            "BN), without MODEL.FREEZE"
         )
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from detframe.config import ConfigNode, carried_config, import_carried
+from detframe.config.arguments import flag
 from detframe.engine.nonfinite import unpack_target
 from detframe.engine.random_numbers import rng_state, set_rng_state
 from detframe.engine.saved_forms import BUNDLE, check_rows
@@ -76,9 +77,10 @@ def replay(path: str | Path, device: str = "", allow_custom_imports: bool = Fals
     Raises:
         FileNotFoundError, ValueError: no such file, no bundle, or one that needs imports that are not allowed.
     """
+    allow = flag("allow_custom_imports", allow_custom_imports)
     bundle = _read(Path(path))
     cfg = _config(bundle["config"], path, device)
-    import_carried(cfg, path, allow_custom_imports)
+    import_carried(cfg, path, allow)
     _check(bundle, path)
     model = build_detection_model(cfg)
     check_fit(bundle["model"], model.state_dict(), f"the weights in {path}")

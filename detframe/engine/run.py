@@ -21,6 +21,7 @@ from detframe.backends import Session, is_exported
 from detframe.checkpoint import Checkpoint
 from detframe.compat import load_weights, read_weights
 from detframe.config import ConfigNode, as_config, import_carried, import_modules
+from detframe.config.arguments import flag
 from detframe.config.check import doubts
 from detframe.config.paths import expanded
 from detframe.data import Records, check_same_names, tiled
@@ -98,13 +99,14 @@ def train(cfg: ConfigNode | str | Path, resume: bool = False, callbacks: Sequenc
 
     Raises:
         ValueError, KeyError, FileNotFoundError: a mistake in the config, the data or the callbacks.
+        TypeError: `resume` is not True or False.
         InUseError: another run works in OUTPUT_DIR, or another thread of this process trains or evaluates.
         RunStopped: SIGTERM, SIGUSR1 or SIGINT (then also a KeyboardInterrupt) has ended the run between two steps, and
             it is saved. Only the main thread of a process can handle signals.
         FloatingPointError: a loss or gradient that is not finite.
         OSError: OUTPUT_DIR cannot be written, or its disk is full.
     """
-    return train_checked(as_config(cfg), resume, callbacks)
+    return train_checked(as_config(cfg), flag("resume", resume), callbacks)
 
 
 def train_checked(cfg: ConfigNode, resume: bool = False, callbacks: Sequence[Hook] = ()) -> dict[str, float]:
@@ -277,8 +279,8 @@ def evaluate(cfg: ConfigNode | str | Path, allow_custom_imports: bool = False) -
         ValueError: no weights or no data named, weights that do not fill the model, classes that differ.
         InUseError: another thread of this process trains or evaluates.
     """
-    cfg = as_config(cfg)
-    exported = None
+    cfg, exported = as_config(cfg), None
+    allow_custom_imports = flag("allow_custom_imports", allow_custom_imports)
     if is_exported(cfg.MODEL.WEIGHTS):
         exported, cfg = open_exported(cfg)
     if not cfg.DATASETS.TEST:

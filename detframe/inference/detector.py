@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from detframe.arrays.pixels import PixelForm
 from detframe.backends import ModelCard, is_exported, open_model
+from detframe.config.arguments import flag
 from detframe.errors import InvalidTypeError, InvalidValueError, shown
 from detframe.inference.backend import Augment, Backend
 from detframe.inference.batching import Result, predicted
@@ -89,7 +90,7 @@ class Detector(Shared):
                 "a detector is loaded from the path of a checkpoint, an exported file or a folder, not from "
                 f"{shown(path)}"
             )
-        device = str(device)
+        device, allow = str(device), flag("allow_custom_imports", allow_custom_imports)
         if arrays not in KINDS:
             raise InvalidValueError(f"arrays is {arrays!r}; it must be one of {', '.join(KINDS)}")
         with copy_of(path, (WEIGHTS, CONFIG, ABOUT, "*.py")) as file:
@@ -99,7 +100,7 @@ class Detector(Shared):
                 return cls._of(FileBackend(open_model(file, device)), arrays)
             from detframe.inference.model_backend import ModelBackend
 
-            return cls._of(ModelBackend.load(file, device, amp, allow_custom_imports), arrays)
+            return cls._of(ModelBackend.load(file, device, amp, allow), arrays)
 
     @classmethod
     def _of(cls, backend: Backend, arrays: ArrayKind) -> Detector:

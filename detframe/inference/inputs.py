@@ -218,7 +218,7 @@ def as_array(image: ImageLike, form: PixelForm = COLOURS) -> np.ndarray:
 def check_pixels(image: Any, form: PixelForm = COLOURS) -> None:
     """Raises ValueError: an array or a tensor that is no image, or holds values that are not finite."""
     if isinstance(image, np.ndarray):
-        stored = form.as_stored and (image.dtype == np.uint16 or image.dtype.kind == "f")
+        stored = form.as_stored and (image.dtype.newbyteorder("=") == np.uint16 or image.dtype.kind == "f")
         known = image.dtype == np.uint8 or stored
         if image.ndim != 3 or image.shape[2] != form.channels or 0 in image.shape or not known:
             raise InvalidValueError(f"got an array of shape {image.shape} and type {image.dtype}; {_accepted(form)}")

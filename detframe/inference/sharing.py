@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from detframe.config.arguments import flag
+
 if TYPE_CHECKING:
     from detframe.checkpoint import Checkpoint
     from detframe.config import ConfigNode
@@ -87,7 +89,7 @@ class Shared:
             token=token,
             cache_dir=cache_dir,
             local_files_only=local_files_only,
-            code=bool(loading.get("allow_custom_imports")),
+            code=flag("allow_custom_imports", loading.get("allow_custom_imports")),
         )
         return cls.load(path, **loading)  # type: ignore[attr-defined,no-any-return]
 

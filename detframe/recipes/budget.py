@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from detframe.config import parse_duration
 from detframe.recipes.facts import DataFacts
 from detframe.recipes.machine import Machine
+from detframe.recipes.spelling import option
 from detframe.recipes.wish import Picks, Wish
 from detframe.texts import counted
 
@@ -153,14 +154,14 @@ def _default_minutes(machine: Machine) -> float:
 
 def _wanted_length(wish: Wish, facts: DataFacts, machine: Machine, batch: int, pace: Pace | None) -> Length:
     if wish.epochs is not None:
-        return by_epochs(wish.epochs, facts.images, batch, ", as --epochs says")
+        return by_epochs(wish.epochs, facts.images, batch, f", as {option('epochs')} says")
     epochs = default_epochs(facts.images, bool(wish.weights.value))
     if pace is None:
         return by_epochs(epochs, facts.images, batch, f", as {IMAGES_SEEN} images seen, or more, suffice")
     if wish.minutes is None:
-        minutes = _default_minutes(machine)
-        why = f"{_epochs(epochs)} of {facts.images} {facts.views}, as neither --minutes nor --epochs is given"
-        note = " (what a training takes at most that neither --minutes nor --epochs limits)"
+        minutes, neither = _default_minutes(machine), f"neither {option('minutes')} nor {option('epochs')}"
+        why = f"{_epochs(epochs)} of {facts.images} {facts.views}, as {neither} is given"
+        note = f" (what a training takes at most that {neither} limits)"
         return by_minutes(minutes, pace, facts.val_images, steps_of(epochs, facts.images, batch), why, note)
     most = MOST_EPOCHS * (1 if wish.weights.value else SCRATCH_FACTOR)
     why = f"{_epochs(most)} of {facts.images} {facts.views}: more would overfit, though there were time"

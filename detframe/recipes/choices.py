@@ -15,6 +15,7 @@ from detframe.recipes.facts import DataFacts, resize_scales
 from detframe.recipes.flips import horizontal, vertical
 from detframe.recipes.geometry import anchors, canonical_size, input_size
 from detframe.recipes.machine import GIGABYTE, Machine
+from detframe.recipes.spelling import option
 from detframe.recipes.wish import SIZES, TASKS, Choice, Picks, Wish
 from detframe.solver import resolve_base_lr
 from detframe.texts import counted
@@ -126,7 +127,7 @@ def size_of(machine: Machine, model: str = "") -> Size:
         ValueError: an unknown size.
     """
     if model and model not in SIZES:
-        raise InvalidValueError(f"--model must be one of {', '.join(SIZES)}, or a config, not {model!r}")
+        raise InvalidValueError(f"{option('model')} must be one of {', '.join(SIZES)}, or a config, not {model!r}")
     name = model or _suited(machine)
     light = not machine.gpu or machine.gpu_memory < SMALL_GPU
     return LIGHT_MEDIUM if name == "medium" and light else MODELS[name]
@@ -141,22 +142,23 @@ def _suited(machine: Machine) -> str:
 def check_task(facts: DataFacts, task: str) -> None:
     """Raises ValueError for a task that the data cannot teach, or an unknown one."""
     if task not in TASKS:
-        raise InvalidValueError(f"--task must be one of {', '.join(TASKS)}, not {task!r}")
+        raise InvalidValueError(f"{option('task')} must be one of {', '.join(TASKS)}, not {task!r}")
     if task == "mask" and not facts.has_masks:
         raise InvalidValueError(
-            "--task mask trains on masks, but no object of these data has one (polygons or run-length codes); "
-            "--task box trains on their boxes"
+            f"{option('task', 'mask')} trains on masks, but no object of these data has one (polygons or run-length "
+            f"codes); {option('task', 'box')} trains on their boxes"
         )
     if task == "keypoint" and not facts.keypoints:
         raise InvalidValueError(
-            "--task keypoint trains on keypoints, but these data name none; --task box trains on their boxes. "
-            "Of COCO's files, person_keypoints_train.json and the like have some: name the folder that holds them"
+            f"{option('task', 'keypoint')} trains on keypoints, but these data name none; {option('task', 'box')} "
+            "trains on their boxes. Of COCO's files, person_keypoints_train.json and the like have some: name the "
+            "folder that holds them"
         )
 
 
 def _model(picks: Picks, facts: DataFacts, machine: Machine, size: Size) -> None:
     named = picks.wish.model
-    why = f"--model {named}" if named else f"this machine has {machine.words}: a model for {size.suits}"
+    why = option("model", named) if named else f"this machine has {machine.words}: a model for {size.suits}"
     body = picks.set("MODEL.BACKBONE.CONV_BODY", size.body, why)
     picks.set("MODEL.FPN.OUT_CHANNELS", size.channels, f"width of the pyramid in a model for {size.suits}")
     if size.pyramid_norm:
@@ -198,11 +200,11 @@ def _norms(picks: Picks, body: str, machine: Machine, batch: int) -> None:
 def _task(picks: Picks, channels: int) -> None:
     task = picks.wish.task
     if task == "mask":
-        picks.set("MODEL.MASK_ON", True, "--task mask")
+        picks.set("MODEL.MASK_ON", True, option("task", "mask"))
         picks.set("MODEL.ROI_MASK_HEAD.CONV_DIM", channels, "as wide as the pyramid")
         picks.set("SOLVER.BEST_METRIC", "segm/AP", "masks are what is asked for")
     if task == "keypoint":
-        picks.set("MODEL.KEYPOINT_ON", True, "--task keypoint")
+        picks.set("MODEL.KEYPOINT_ON", True, option("task", "keypoint"))
         dims = (channels,) * (4 if channels < 256 else 8)
         picks.set("MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", dims, "as wide as the pyramid")
         picks.set("SOLVER.BEST_METRIC", "keypoints/AP", "keypoints are what is asked for")
@@ -366,9 +368,9 @@ def _on_base(picks: Picks, facts: DataFacts, machine: Machine) -> tuple[int, flo
         raise ValueError("there is no base")
     _norms_of_base(picks)
     if picks.wish.task == "mask" and not base.MODEL.MASK_ON:
-        picks.set("MODEL.MASK_ON", True, "--task mask")
+        picks.set("MODEL.MASK_ON", True, option("task", "mask"))
     if picks.wish.task == "keypoint" and not base.MODEL.KEYPOINT_ON:
-        picks.set("MODEL.KEYPOINT_ON", True, "--task keypoint")
+        picks.set("MODEL.KEYPOINT_ON", True, option("task", "keypoint"))
     theirs = base.SOLVER.IMS_PER_BATCH
     share = max(1, min(theirs // machine.ranks, 8 if machine.gpu else 4, facts.images // machine.ranks))
     share = min(share, picks.wish.most_per_process or share)

@@ -13,6 +13,7 @@ from detframe.engine.run import train
 from detframe.errors import InvalidTypeError, shown
 from detframe.inference import Detector
 from detframe.recipes.plan import Request, make_plan, output_folder
+from detframe.recipes.spelling import as_arguments
 from detframe.recipes.writing import check_output, written
 
 
@@ -59,8 +60,10 @@ def finetune(
         val_data=_text("val_data", val_data), format=_text("format", format), classes=classes,
         overrides=_words(overrides), started=time.time(),
     )  # fmt: skip
-    check_output(output_folder(request))
-    with written(make_plan(request)) as recipe:
+    with as_arguments():
+        check_output(output_folder(request))
+        plan = make_plan(request)
+    with written(plan) as recipe:
         train(recipe)
     folder = expanded(recipe.parent)
     return Detector.load(best_weights(folder))

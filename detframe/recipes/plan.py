@@ -23,7 +23,8 @@ from detframe.config import (
     shipped_folder,
     validate,
 )
-from detframe.config.bounds import Number, argument
+from detframe.config.arguments import argument
+from detframe.config.bounds import Number
 from detframe.config.paths import expanded
 from detframe.data.findings import ERROR, NOTE, WARNING, Finding
 from detframe.data.folder import FolderData, name_of, read_folder
@@ -35,6 +36,7 @@ from detframe.recipes.budget import TOO_SHORT, Pace
 from detframe.recipes.choices import check_task, choose, size_of
 from detframe.recipes.facts import DataFacts, channel_facts, data_facts
 from detframe.recipes.machine import Machine, this_machine
+from detframe.recipes.spelling import option
 from detframe.recipes.text import recipe_text
 from detframe.recipes.tiles import facts_seen
 from detframe.recipes.trial import DoesNotFit, Measure, measure
@@ -111,7 +113,8 @@ def output_folder(request: Request) -> str:
     """OUTPUT_DIR of a request: as asked for, else a folder called like the data."""
     given = _given(request.overrides).get("OUTPUT_DIR", "")
     if given and request.output and Path(given) != Path(request.output):
-        raise InvalidValueError(f"--output {request.output} and OUTPUT_DIR {given} are two folders; name one of them")
+        output = option("output", request.output)
+        raise InvalidValueError(f"{output} and OUTPUT_DIR {given} are two folders; name one of them")
     if is_store(given or request.output):
         raise InvalidValueError(
             f"{given or request.output}: what is chosen for data is written into a folder of this machine first. "
@@ -192,13 +195,13 @@ def _base(model: str) -> tuple[ConfigNode | None, str]:
 
 def _named(model: str) -> str:
     """The shipped config that --model names, as `list_configs` does. Raises KeyError: none, or several."""
-    found = list_configs(glob.escape(model))
+    named, found = f"{option('model')} {model!r}", list_configs(glob.escape(model))
     if not found:
         known = nearest(model, [*SIZES, *short_names()])
-        raise UnknownNameError(f"--model {model!r} is none of {', '.join(SIZES)}, and no config; {known}")
+        raise UnknownNameError(f"{named} is none of {', '.join(SIZES)}, and no config; {known}")
     if len(found) > 1:
         raise UnknownNameError(
-            f"--model {model!r} is the name of {len(found)} configs; with its folder it is one: {', '.join(found[:3])}"
+            f"{named} is the name of {len(found)} configs; with its folder it is one: {', '.join(found[:3])}"
             + (", …" if len(found) > 3 else "")
         )
     return found[0]
@@ -217,7 +220,8 @@ def _overrides(request: Request, base: ConfigNode | None) -> dict[str, Any]:
     given = {key: value for key, value in cfg.leaves() if cfg.source(key) == "an override"}
     taken = [key for key in ("DATASETS.TRAIN", "DATASETS.TEST", "DATASETS.CATALOG") if key in given]
     if taken:
-        raise InvalidValueError(f"{taken[0]} is set, but --data says what to train on; give one of them")
+        data = option("data", of_function="path")
+        raise InvalidValueError(f"{taken[0]} is set, but {data} says what to train on; give one of them")
     given.pop("OUTPUT_DIR", None)
     return given
 
@@ -260,7 +264,7 @@ def _measured(
             if attempt == TRIES - 1 or share <= 1 or "SOLVER.IMS_PER_BATCH" in wish.overrides:
                 raise InvalidValueError(
                     f"{share} images a step do not fit into the memory of {machine.words}; name a "
-                    "smaller model with --model, or smaller images with INPUT.MIN_SIZE_TRAIN"
+                    f"smaller model with {option('model')}, or smaller images with INPUT.MIN_SIZE_TRAIN"
                 ) from None
             torch.cuda.empty_cache()
             wish = replace(wish, most_per_process=share // 2)

@@ -13,6 +13,7 @@ from detframe.compat.download import cache_path, download
 from detframe.compat.files import address_of_weights
 from detframe.config.paths import expanded
 from detframe.errors import MissingFileError
+from detframe.recipes.spelling import option
 from detframe.registry import nearest
 
 NONE = "none"  # --weights none: start at random
@@ -51,13 +52,13 @@ def find_weights(conv_body: str, wanted: str = "", fetch: bool = True) -> FoundW
         ValueError: a name that nobody knows, or a file in the cache that is damaged.
     """
     if wanted.lower() == NONE:
-        return FoundWeights("", f"as --weights none asks, {COST}")
+        return FoundWeights("", f"as {option('weights', NONE)} asks, {COST}")
     if wanted:
         return FoundWeights(_checked(wanted), "the weights that were named")
     named = imagenet_weights(conv_body)
     if not named:
         return FoundWeights(
-            "", f"nobody is known to publish weights for {conv_body}; {COST}", "--weights FILE names some"
+            "", f"nobody is known to publish weights for {conv_body}; {COST}", f"{option('weights', 'FILE')} names some"
         )
     return _imagenet(named, fetch)
 
@@ -70,7 +71,7 @@ def _checked(wanted: str) -> str:
     if not os.path.isfile(path):
         there = sorted(p.name for p in path.parent.glob("*.pt*")) if path.parent.is_dir() else []
         hint = f"; {nearest(path.name, there)}" if there else ""
-        raise MissingFileError(f"--weights {wanted}: there is no such file{hint}")
+        raise MissingFileError(f"{option('weights', wanted)}: there is no such file{hint}")
     return str(path.absolute())
 
 
@@ -85,7 +86,7 @@ def _imagenet(value: str, fetch: bool) -> FoundWeights:
         return FoundWeights(str(hub), f"torchvision's weights of ImageNet, found in {hub.parent}")
     if not fetch:
         return FoundWeights("", f"{cached.name} is not in {cached.parent}")
-    remedy = f"put {cached.name} into {cached.parent} (from {address}), or name it with --weights FILE"
+    remedy = f"put {cached.name} into {cached.parent} (from {address}), or name it with {option('weights', 'FILE')}"
     try:
         download(address, TIMEOUT)
     except MissingFileError:

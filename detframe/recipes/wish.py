@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from detframe.config import ConfigNode, get_cfg
+from detframe.recipes.spelling import given_words
 from detframe.recipes.weights import FoundWeights
 
 TASKS = ("box", "mask", "keypoint")
 NEEDS = {"mask": "masks", "keypoint": "keypoints"}  # of the data, by the task
 SIZES = ("small", "medium", "large")
-GIVEN = "as given on the command line"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Picks:
     def set(self, key: str, value: Any, reason: str) -> Any:
         """Choose a value for a key, and return the one that holds: the override where there is one."""
         if key in self.wish.overrides:
-            value, reason = self.wish.overrides[key], GIVEN
+            value, reason = self.wish.overrides[key], given_words()
         self._made[key] = Choice(key, value, reason)
         return value
 
@@ -83,6 +83,6 @@ class Picks:
     def all(self) -> list[Choice]:
         """Every choice in the order of the config's keys, the overrides that nobody asked for among them."""
         for key, value in self.wish.overrides.items():
-            self._made.setdefault(key, Choice(key, value, GIVEN))
+            self._made.setdefault(key, Choice(key, value, given_words()))
         order = [key for key, _ in self._base.leaves()]
         return sorted(self._made.values(), key=lambda choice: order.index(choice.key))

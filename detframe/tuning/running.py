@@ -18,7 +18,8 @@ from types import FrameType
 from typing import Any
 
 from detframe.config import ConfigNode, as_config, import_modules
-from detframe.config.bounds import Number, argument
+from detframe.config.arguments import argument
+from detframe.config.bounds import Number
 from detframe.config.paths import expanded
 from detframe.data.transforms import build_train_transforms
 from detframe.engine.preflight import check_data_sets, check_names, choose_metric

@@ -132,14 +132,14 @@ class Trials:
             if study.get_trials(deepcopy=False):
                 raise InvalidValueError(
                     f"the study {self.place.name} in {shown_address(self.place)} is not one of detframe's; give "
-                    "another name (--study)"
+                    "the study another name"
                 )
             study.set_user_attr(FOLDER, where)
             self._enqueue_first(study)
         elif other != where:
             raise InvalidValueError(
                 f"the study {self.place.name} in {shown_address(self.place)} keeps its trials in {other}, not in "
-                f"{where}: set OUTPUT_DIR to that, or give another name (--study)"
+                f"{where}: set OUTPUT_DIR to that, or give the study another name"
             )
         return study
 

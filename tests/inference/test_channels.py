@@ -38,6 +38,16 @@ def same(one, two) -> None:
         assert torch.equal(one[key], two[key]), key
 
 
+@pytest.mark.parametrize("kind", [">u2", ">f4", ">f8"])
+@pytest.mark.parametrize("how", [{}, {"tiles": 40}], ids=["plain", "tiles"])
+def test_bytes_of_an_array_may_have_any_order(detector, pixels, kind, how):
+    """As tifffile gives those of a file that was written so: uint16 was refused as if it were another type."""
+    given = pixels.astype(kind)
+    found = detector.predict([given, given.astype(given.dtype.newbyteorder("="))], **how)
+    assert len(found) == 2
+    same(*found)
+
+
 @pytest.mark.parametrize("how", [{}, {"tiles": 40}, {"augment": {"FLIP": True}}], ids=["plain", "tiles", "views"])
 def test_files_arrays_and_tensors_give_the_same(detector, pixels, tmp_path, how):
     for name in ("a.tif", "a.npy", "a.png"):

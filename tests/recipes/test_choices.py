@@ -14,8 +14,8 @@ from detframe.errors import InvalidValueError
 from detframe.recipes.budget import Pace, default_epochs
 from detframe.recipes.choices import MODELS, choose, size_of
 from detframe.recipes.machine import GIGABYTE, Machine
+from detframe.recipes.spelling import given_words
 from detframe.recipes.weights import FoundWeights
-from detframe.recipes.wish import GIVEN
 from detframe.solver import resolve_base_lr
 from tests.recipes.made import FOUR_GPUS, ONE_GPU, TWO_CORES, facts, wish
 
@@ -241,11 +241,11 @@ def test_two_processes_on_a_cpu_share_the_batch():
 def test_an_override_wins_and_the_rest_follows_from_it():
     given = {"INPUT.MIN_SIZE_TRAIN": (640,), "SOLVER.IMS_PER_BATCH": 16, "SEED": 3}
     made = {choice.key: choice for choice in choose(facts(), TWO_CORES, wish(overrides=given))}
-    assert made["INPUT.MIN_SIZE_TRAIN"].value == (640,) and made["INPUT.MIN_SIZE_TRAIN"].reason == GIVEN
+    assert made["INPUT.MIN_SIZE_TRAIN"].value == (640,) and made["INPUT.MIN_SIZE_TRAIN"].reason == given_words()
     assert made["INPUT.MIN_SIZE_TEST"].value == 640 and made["INPUT.MAX_SIZE_TRAIN"].value >= 853
     assert made["MODEL.RPN.ANCHOR_SIZES"].value[0] == (32,)
     assert made["SOLVER.BASE_LR"].value == 2.83e-3
-    assert made["SEED"].value == 3 and made["SEED"].reason == GIVEN
+    assert made["SEED"].value == 3 and made["SEED"].reason == given_words()
 
 
 def test_an_override_of_the_length_shapes_the_schedule():
