@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -171,6 +172,8 @@ def _row(folder: Path, name: str, metric: str) -> RunRow:
     saved = _SAVED.fullmatch(_text(folder / _POINTER).strip())
     row = replace(row, iteration=max(row.iteration, int(saved[1]) if saved else 0))
     state, note = _state(folder, row, log)
+    if state == EVALUATION:
+        row = _with_metrics(row, _as_row(_text(folder / _EVALUATED)))
     return replace(row, state=state, note=note or row.note)
 
 
@@ -179,6 +182,15 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     except OSError:
+        return ""
+
+
+def _as_row(text: str) -> str:
+    """evaluation.json as a row of metrics.jsonl; "" where it is not what an evaluation writes."""
+    try:
+        found = json.loads(text)
+        return json.dumps({**found["metrics"], "iteration": found["iteration"]})
+    except (ValueError, TypeError, KeyError, RecursionError):
         return ""
 
 

@@ -98,10 +98,21 @@ def test_an_older_log_without_an_end_and_an_evaluation(tmp_path: Path):
     (old / "model_final.pth").touch()
     other = tmp_path / "evaluated"
     other.mkdir()
-    (other / "evaluation.json").write_text('{"metrics": {"bbox/AP": 3}}')
+    (other / "evaluation.json").write_text('{"iteration": 7, "metrics": {"bbox/AP": 3, "bbox/AP50": 5}}')
     rows = {row.name: row for row in list_runs(tmp_path)}
     assert rows["old"].state == "finished"
-    assert rows["evaluated"].state == "evaluation"
+    row = rows["evaluated"]
+    assert (row.state, row.best, row.last, row.best_iteration, row.metrics["bbox/AP50"]) == ("evaluation", 3, 3, 7, 5)
+    for damaged in (
+        "",
+        "[]",
+        '{"metrics": 3}',
+        '{"iteration": "x", "metrics": {}}',
+        '{"iteration": 1e999, "metrics": {}}',
+    ):
+        (other / "evaluation.json").write_text(damaged)
+        row = {row.name: row for row in list_runs(tmp_path)}["evaluated"]
+        assert (row.state, row.best) == ("evaluation", None)
     assert rows["evaluated"].note == "config.yaml is missing or cannot be read"
 
 
