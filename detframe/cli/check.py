@@ -167,8 +167,9 @@ def _model(args: argparse.Namespace, subject: Subject, screened: Screened) -> Mo
     given = {key: value for key, value in cfg.leaves() if cfg.source(key) == "an override"}
     measured = _with_mean(cfg, screened)
     given |= {key: measured.at(key) for key in _MEASURED if measured.at(key) != cfg.at(key)}
-    chosen = chosen_config(subject.sets, {key: value for key, value in given.items() if key not in _OF_DATA})
-    return check_model(chosen, subject.sets, "the model that `detframe train --data` chooses", not args.quick)
+    chosen, limit_of = chosen_config(subject.sets, {key: value for key, value in given.items() if key not in _OF_DATA})
+    what = "the model that `detframe train --data` chooses"
+    return check_model(chosen, subject.sets, what, not args.quick, limit_of)
 
 
 def _cannot_be_read(screened: Screened) -> bool:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from detframe.config.effects import without_effect
 from detframe.data.findings import ERROR, WARNING, Finding, sentence
 from detframe.errors import UserError
+from detframe.texts import counted
 
 if TYPE_CHECKING:
     from detframe.config import ConfigNode
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from detframe.recipes.trial import Trial
 
 SECONDS = 30.0  # that a trial may take
+Limit = tuple[float, int]  # minutes that a training ends after, and about how many iterations it makes in them
+LimitOf = Callable[["Trial", float], "Limit | None"]  # of a trial and its seconds; None where nothing ends it early
 NO_WEIGHTS = "from random weights, as none are on this machine"
 
 
@@ -31,12 +35,15 @@ class ModelCheck:
     facts: dict[str, Any]  # for JSON
 
 
-def check_model(cfg: ConfigNode, sets: Mapping[str, Records], what: str, trial: bool) -> ModelCheck:
+def check_model(
+    cfg: ConfigNode, sets: Mapping[str, Records], what: str, trial: bool, limit_of: LimitOf | None = None
+) -> ModelCheck:
     """Set a model against the training data.
 
     Args:
         what: the model is, for the heading: "the model that `detframe train --data` chooses".
         trial: make a few steps too.
+        limit_of: where `detframe train --data` ends the training, of the trial.
     """
     from detframe.data.transforms import build_train_transforms
     from detframe.engine.inputs import with_classes
@@ -53,12 +60,15 @@ def check_model(cfg: ConfigNode, sets: Mapping[str, Records], what: str, trial: 
         divisor = build_outline(with_classes(cfg, train.metadata)).preprocessor.divisor
         sized = cfg.INPUT.BUCKETS or not build_train_transforms(cfg).unsized
         shapes = batch_shapes(cfg, divisor, sets) if sized else None
+        begun = time.perf_counter()
         tried = try_model(cfg, train, others[0] if others else None, seconds=SECONDS) if trial else None
     except UserError as error:
         refused = sentence("model-refused", ERROR, f"it cannot be made: {error}", where="model")
         return ModelCheck(heading, (refused,), {})
+    limit = limit_of(tried, time.perf_counter() - begun) if tried is not None and limit_of is not None else None
     said, found = _of_training(cfg, train, trial)
-    parts = [reached.lines(), *(part.lines() for part in (shapes, tried) if part is not None), said]
+    parts = [reached.lines(), *(part.lines() for part in (shapes,) if part is not None)]
+    parts += [[*tried.lines(), *_of_time(cfg, limit)] if tried is not None else [], said]
     lines = [*heading, *(line for part in map(list, parts) if part for line in ("", *part))]
     idle = [sentence("no-effect", WARNING, text) for text in without_effect(cfg)]
     findings = [
@@ -73,9 +83,22 @@ def check_model(cfg: ConfigNode, sets: Mapping[str, Records], what: str, trial: 
         "weights": cfg.MODEL.WEIGHTS,
         "reach": _of_reach(reached),
         "batch_shapes": _of_shapes(shapes) if shapes is not None else None,
-        "trial": _of_trial(tried),
+        "trial": _of_trial(tried, limit),
     }
     return ModelCheck(tuple(lines), tuple(replace(f, where="model") for f in findings), facts)
+
+
+def _of_time(cfg: ConfigNode, limit: Limit | None) -> list[str]:
+    """What ends the training before its iterations are made, in a sentence; nothing where nothing does."""
+    if cfg.SOLVER.MAX_MINUTES:
+        minutes = counted(cfg.SOLVER.MAX_MINUTES, "minute")
+        return [f"  SOLVER.MAX_MINUTES makes as many of them as fit into {minutes}, evaluation included"]
+    if limit is None:
+        return []
+    minutes, steps = counted(limit[0], "minute"), counted(limit[1], "iteration")
+    return [
+        f"  `detframe train --data` makes about {steps}, as it ends after {minutes}; --minutes or --epochs change that"
+    ]
 
 
 def _of_training(cfg: ConfigNode, records: Records, trial: bool) -> tuple[list[str], list[Finding]]:
@@ -105,17 +128,21 @@ def _of_training(cfg: ConfigNode, records: Records, trial: bool) -> tuple[list[s
     return [line for line in lines if line], doubtful
 
 
-def chosen_config(sets: Mapping[str, Records], overrides: Mapping[str, Any]) -> ConfigNode:
+def chosen_config(sets: Mapping[str, Records], overrides: Mapping[str, Any]) -> tuple[ConfigNode, LimitOf]:
     """The config that `detframe train --data` chooses for the data and this machine, from weights that are here.
+
+    And what says from a trial of it where that command ends the training, when neither minutes nor epochs are given.
 
     Args:
         overrides: values that win over every choice, by key.
     """
+    from detframe.recipes.budget import default_minutes
     from detframe.recipes.choices import choose, size_of
     from detframe.recipes.facts import data_facts
     from detframe.recipes.machine import this_machine
     from detframe.recipes.plan import config_of
     from detframe.recipes.tiles import facts_seen
+    from detframe.recipes.trial import pace_of
     from detframe.recipes.weights import find_weights
     from detframe.recipes.wish import Wish
 
@@ -126,7 +153,14 @@ def chosen_config(sets: Mapping[str, Records], overrides: Mapping[str, Any]) -> 
     rest = {key: value for key, value in overrides.items() if key != "MODEL.WEIGHTS"}
     wish = Wish(weights=find_weights(body, named, fetch=False), overrides=rest)
     facts = facts_seen(data_facts(train, val, len(train.missing)), wish, machine, train, val)
-    return config_of(choose(facts, machine, wish))
+
+    def limit_of(trial: Trial, seconds: float) -> Limit | None:
+        if not math.isfinite(trial.training_seconds) or any(batch.failure for batch in trial.batches):
+            return None
+        steps = config_of(choose(facts, machine, wish, pace_of(trial, seconds))).SOLVER.MAX_ITER
+        return (default_minutes(machine), steps) if steps < trial.max_iter else None
+
+    return config_of(choose(facts, machine, wish)), limit_of
 
 
 # ---------------------------------------------------------------------------------------------- JSON
@@ -172,7 +206,7 @@ def _of_shapes(shapes: BatchShapes) -> dict[str, Any]:
     }
 
 
-def _of_trial(tried: Trial | None) -> dict[str, Any] | None:
+def _of_trial(tried: Trial | None, limit: Limit | None) -> dict[str, Any] | None:
     if tried is None:
         return None
     return {
@@ -182,6 +216,7 @@ def _of_trial(tried: Trial | None) -> dict[str, Any] | None:
         "seconds_per_step": _number(tried.step_seconds),
         "seconds_of_training": _number(tried.training_seconds),
         "iterations": tried.max_iter,
+        "ends_early": {"minutes": limit[0], "iterations": limit[1]} if limit is not None else None,
         "peak_memory": tried.peak_memory,
         "memory": tried.memory,
         "batches": [

@@ -140,7 +140,7 @@ def _with_comparison(picks: Picks, facts: DataFacts, machine: Machine, pace: Pac
     if pace is None or facts.views != "tiles" or not picks.get(COMPARE):
         return pace
     seconds = COMPARISON * facts.val_images * pace.image
-    minutes = picks.wish.minutes or _default_minutes(machine)
+    minutes = picks.wish.minutes or default_minutes(machine)
     if picks.wish.epochs is None and seconds > EVALUATION_SHARE * 60 * minutes:
         why = f"whole images beside tiles would take {seconds:.0f} s, too much of {_minutes(minutes)}"
         if not picks.set(COMPARE, False, why):
@@ -148,7 +148,8 @@ def _with_comparison(picks: Picks, facts: DataFacts, machine: Machine, pace: Pac
     return replace(pace, start=pace.start + seconds)
 
 
-def _default_minutes(machine: Machine) -> float:
+def default_minutes(machine: Machine) -> float:
+    """Minutes that a training takes at most for which neither minutes nor epochs were named."""
     return DEFAULT_MINUTES["gpu" if machine.gpu else "cpu"]
 
 
@@ -159,7 +160,7 @@ def _wanted_length(wish: Wish, facts: DataFacts, machine: Machine, batch: int, p
     if pace is None:
         return by_epochs(epochs, facts.images, batch, f", as {IMAGES_SEEN} images seen, or more, suffice")
     if wish.minutes is None:
-        minutes, neither = _default_minutes(machine), f"neither {option('minutes')} nor {option('epochs')}"
+        minutes, neither = default_minutes(machine), f"neither {option('minutes')} nor {option('epochs')}"
         why = f"{_epochs(epochs)} of {facts.images} {facts.views}, as {neither} is given"
         note = f" (what a training takes at most that {neither} limits)"
         return by_minutes(minutes, pace, facts.val_images, steps_of(epochs, facts.images, batch), why, note)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -285,6 +286,25 @@ def test_the_model_of_a_config_is_tried(tmp_path: Path, check: Check) -> None:
     assert [batch["batch"] for batch in trial["batches"]][:2] == ["empty", "ordinary"]
     assert all(batch["failure"] == "" for batch in trial["batches"])
     assert code == (not found["ready"]) == 0
+
+
+def test_a_training_of_the_chosen_model_that_ends_early_says_so(
+    tmp_path: Path, check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("detframe.recipes.budget.DEFAULT_MINUTES", {"cpu": 0.2, "gpu": 0.2})
+    keys = ("MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "INPUT.MIN_SIZE_TRAIN", "[48]")
+    words = ("--data", write_yolo(tmp_path / "pets"), *keys)
+    said = re.search(
+        r"(\d+) iterations with .*? `detframe train --data` makes about (\d+) iterations, as it ends after "
+        r"0\.2 minutes; --minutes or --epochs change that",
+        " ".join(check(*words)[1].split()),
+    )
+    assert said is not None and 0 < int(said[2]) < int(said[1])
+    early = json.loads(check(*words, "--json")[1])["model"]["trial"]["ends_early"]
+    assert early["minutes"] == 0.2 and early["iterations"] > 0
+    text = " ".join(check(*words, "SOLVER.MAX_ITER", "5", "SOLVER.MAX_MINUTES", "2")[1].split())
+    assert "5 iterations with" in text and "`detframe train --data` makes about" not in text  # nothing but the keys
+    assert "SOLVER.MAX_MINUTES makes as many of them as fit into 2 minutes, evaluation included" in text
 
 
 def test_a_model_that_cannot_be_made_is_an_error(tmp_path: Path, check: Check) -> None:
