@@ -117,14 +117,14 @@ def _form(source: str) -> PixelForm:
     from detframe.arrays.pixels import COLOURS, PixelForm
     from detframe.data.image_files import open_image
     from detframe.data.images import read_structure
-    from detframe.data.tiff_values import keeps_numbers
+    from detframe.data.tiff_values import is_grey_with_alpha, keeps_numbers
 
     with open_image(source) as file:
         header, layout = read_structure(file, source)
     as_stored = {
         "NPY": header.values != "uint8" or header.channels != COLOURS.channels,
         "PNG": header.channels != _GREY_AND_ALPHA,
-        "TIFF": layout is not None and keeps_numbers(layout),
+        "TIFF": layout is not None and keeps_numbers(layout) and not is_grey_with_alpha(layout),
     }
     return PixelForm(header.channels, as_stored=True) if as_stored.get(header.format) else COLOURS
 

@@ -293,8 +293,9 @@ def _pixels_of_pillow(image: Any, header: Header, path: str | Path) -> np.ndarra
         wide = np.asarray(image).clip(0, 2**16 - 1).astype(np.uint16)
         pixels = np.stack([_eight_bits(wide, header, path)] * 3, axis=-1)
     else:
+        straight = image.convert("LA") if image.mode == "La" else image  # Pillow has no other way from La to RGB
         try:
-            pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+            pixels = np.array(straight if straight.mode == "RGB" else straight.convert("RGB"))
         except ValueError as error:
             raise ImageReadError(f"{path} cannot be made RGB: its colours are {image.mode} ({error})") from None
     return turned(pixels, pillow_orientation(image))

@@ -29,6 +29,7 @@ _HORIZONTAL, _FLOATING = 2, 3  # of the tag predictor; 1 is none
 _GREY_OF_INK, _GREY, _RGB, _PALETTE, _LAB = 0, 1, 2, 3, 8  # of the tag colours; of ink, 0 is white
 _DECODED_BITS = 8  # up to which decoders of pictures know every form of grey and RGB
 _WITH_ALPHA = (2, 4)  # channels
+_MULTIPLIED, _APART = 1, 2  # of the tag extra samples: transparency by which colours are multiplied, or are not
 _SEPARATE = 2  # of the tag planes
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}  # of the tag sample format; 4 is untyped
 _NOT_OF_OPENCV = (34925, 50000)  # of the tag compression: LZMA, Zstandard
@@ -76,6 +77,12 @@ def keeps_numbers(layout: Layout) -> bool:
     return layout.number(_COLOURS, _GREY) in (_GREY, _RGB)
 
 
+def is_grey_with_alpha(layout: Layout) -> bool:
+    """Whether a page is grey of 8 bits with a transparency, so that it is meant as a picture."""
+    is_grey = layout.number(_COLOURS, _GREY) == _GREY and layout.number(_BITS, 1) <= _DECODED_BITS
+    return is_grey and layout.number(_SAMPLES, 1) == 2 and layout.number(_EXTRA_SAMPLES, 0) in (_MULTIPLIED, _APART)
+
+
 def colours_as_stored(data: bytes) -> np.ndarray | None:
     """RGB (H, W, 3), uint8 or uint16, not turned, of the TIFFs that decoders of pictures get wrong; None of all others.
 
@@ -112,7 +119,15 @@ def colours_as_stored(data: bytes) -> np.ndarray | None:
     if meaning == _LAB:
         return _rgb_of_lab(values[..., :count])
     colours = np.repeat(values[..., :count], 3 // count, axis=2)
+    if layout.number(_EXTRA_SAMPLES, 0) == _MULTIPLIED and not wide:
+        colours = _divided(colours, values[..., count : count + 1])
     return np.iinfo(colours.dtype).max - colours if meaning == _GREY_OF_INK else colours
+
+
+def _divided(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Colours (H, W, 3) of 8 bits that were multiplied by transparency (H, W, 1), rounded down as Pillow does."""
+    whole = np.minimum(colours * np.uint16(255) // np.maximum(alpha, 1), 255).astype(np.uint8)
+    return np.where(alpha == 0, colours, whole)
 
 
 def _rgb_of_lab(values: np.ndarray) -> np.ndarray:

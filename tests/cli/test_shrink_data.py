@@ -91,12 +91,16 @@ def test_channels_and_values_of_the_files_are_kept(
     np.testing.assert_allclose(found, mean, rtol=1e-6, atol=0 if dtype == "float32" else 0.5)
 
 
-def test_a_tiff_of_ink_keeps_its_colours(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("stored", "extra", "grey"),
+    [((200,), {262: (3, [0])}, 55), ((200, 90), {338: (3, [2])}, 200), ((60, 90), {338: (3, [1])}, 170)],
+    ids=["ink", "transparent", "multiplied by its transparency"],
+)
+def test_a_grey_tiff_that_is_a_picture_stays_one(tmp_path: Path, stored: tuple, extra: dict, grey: int):
     folder = tmp_path / "images"
     folder.mkdir()
-    ink = np.full((40, 60, 1), 200, np.uint8)
-    write_tiff(folder / "1.tif", ink, extra={262: (3, [0])})
+    write_tiff(folder / "1.tif", np.full((40, 60, len(stored)), stored, np.uint8), extra=extra)
     images = [{"id": 1, "file_name": "1.tif", "height": 40, "width": 60}]
     records = load_records(["mine"], str(write_coco(tmp_path, [], images=images)), keep_empty=True)
     shrink_data.shrink(records, 0.5, tmp_path / "half", tmp_path / "half.json")
-    assert torch.equal(load_image(tmp_path / "half" / "1.png"), torch.full((3, 20, 30), 55, dtype=torch.uint8))
+    assert torch.equal(load_image(tmp_path / "half" / "1.png"), torch.full((3, 20, 30), grey, dtype=torch.uint8))

@@ -125,6 +125,21 @@ def test_transparency_is_dropped_of_every_tiff(tmp_path: Path, big: bool, order:
     check_regions(path)
 
 
+@pytest.mark.parametrize("channels", [2, 4])
+@pytest.mark.parametrize("separate", [False, True])
+def test_colours_that_were_multiplied_by_transparency_are_divided_by_it(
+    tmp_path: Path, channels: int, separate: bool
+) -> None:
+    alpha = smooth(40, 50, 1) // 2 + 64
+    straight = smooth(40, 50, channels - 1)
+    array = np.concatenate([np.ceil(straight * (alpha / 255)).astype(np.uint8), alpha], axis=2)
+    extra = {262: (3, [2 if channels > 2 else 1]), 338: (3, [1])}
+    path = write_tiff(tmp_path / "a.tif", array, tile=16, separate=separate, extra=extra)
+    off = load_pixels(path).astype(int) - straight
+    assert off.min() >= 0 and off.max() <= 4  # what 8 bits keep of a colour whose transparency is 64 and more
+    check_regions(path)
+
+
 def test_channels_by_themselves_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     extra = {262: (3, [2]), 259: (3, [34712])}  # JPEG 2000
     path = write_tiff(tmp_path / "a.tif", smooth(40, 50, 3, np.uint16), separate=True, extra=extra)
