@@ -96,8 +96,7 @@ def trace(
     """
     check_exporter()
     check_exportable(model)
-    strides: Any = model.backbone.strides
-    coarsest = max(*strides.values(), model.preprocessor.divisor)  # of maps that do not come out, too
+    coarsest = _coarsest(model)
     height, width = (cells * coarsest - 1 for cells in _TRACED_CELLS) if size is None else size
     number = 2 if batch is None else batch
     form = model.preprocessor.form
@@ -105,7 +104,7 @@ def trace(
     images = torch.zeros((number, form.channels, height, width), dtype=dtype)
     inputs = (images, torch.tensor([[height, width]] * number))
     n = Dim("batch", min=1, max=_MOST) if batch is None else None
-    free = {axis: Dim(name, min=2 * coarsest + 1, max=_LONGEST) for axis, name in ((2, "height"), (3, "width"))}
+    free = {axis: Dim(name, min=least_side(model), max=_LONGEST) for axis, name in ((2, "height"), (3, "width"))}
     sides = {} if size else free
     first = {} if n is None else {0: n}
     shapes: dict[str, Any] = {"images": {**first, **sides}, "sizes": first}
@@ -117,6 +116,17 @@ def trace(
         program = torch.export.export(whole, inputs, dynamic_shapes=shapes, **options)
     _without_idle_casts(program)
     return program, inputs
+
+
+def _coarsest(model: GeneralizedRCNN) -> int:
+    """Pixels a cell of the coarsest map, of those that do not come out, too."""
+    strides: Any = model.backbone.strides
+    return max(*strides.values(), model.preprocessor.divisor)
+
+
+def least_side(model: GeneralizedRCNN) -> int:
+    """The smallest side of a plane that a graph for any size takes, in pixels."""
+    return 2 * _coarsest(model) + 1
 
 
 def _without_idle_casts(program: ExportedProgram) -> None:

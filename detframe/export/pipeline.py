@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from torch.export import ExportedProgram
 
 from detframe.backends import InputCard, Session, open_model
@@ -33,7 +34,7 @@ from detframe.errors import (
 from detframe.export.describing import make_card, provenance, sha256
 from detframe.export.evidence import Prover
 from detframe.export.formats import Format, check_modules, format_of, quiet
-from detframe.export.graph import INPUTS, trace
+from detframe.export.graph import INPUTS, least_side, trace
 from detframe.export.lowering import write_lowered
 from detframe.export.precision import PRECISIONS, check_precision
 from detframe.export.report import ExportReport, Tolerance
@@ -237,15 +238,29 @@ def _proved(model: GeneralizedRCNN, cfg: ConfigNode, plan: Plan, written: Path, 
     except EvidenceError as error:
         raise EvidenceError(_refusal(plan, session.runtime, [str(error)])) from error
     report = ExportReport(plan.path, plan.format.name, session.runtime, session.card, plan.tolerance, evidence)
-    if records is None:
-        report.warnings = (f"{NO_DATA}{f' ({data})' if data else ''}",)
-        logger.warning("%s", report.warnings[0])
-    else:
+    without_data = "" if records is not None else f"{NO_DATA}{f' ({data})' if data else ''}"
+    report.warnings = tuple(filter(None, (without_data, _padded_norms(model, cfg, plan))))
+    for warning in report.warnings:
+        logger.warning("%s", warning)
+    if records is not None:
         report.data = f"{len(records)} images of {records.metadata.name}"
     problems = report.problems()
     if problems:
         raise EvidenceError(_refusal(plan, session.runtime, problems))
     return report
+
+
+def _padded_norms(model: GeneralizedRCNN, cfg: ConfigNode, plan: Plan) -> str:
+    """What a file says whose images may stand in a larger plane, over which its norms take their means; "": none do."""
+    least, side = least_side(model), cfg.INPUT.MIN_SIZE_TEST
+    over_planes = any(isinstance(module, (nn.GroupNorm, nn.InstanceNorm2d)) for module in model.modules())
+    if plan.format.name != "torch" or plan.size is not None or side >= least or not over_planes:
+        return ""
+    return (
+        f"In this file images with a side below {least} pixels stand in a plane of that size, and group norms take "
+        "their means over all of it: scores are others than in PyTorch. Where all images have one size, export with it "
+        "(--size)"
+    )
 
 
 NO_DATA = (

@@ -26,8 +26,10 @@ from detframe.errors import (
 )
 from detframe.export import Tolerance, export, formats, pipeline
 from detframe.export.pipeline import Plan
+from detframe.modeling import build_detection_model
 from tests.conftest import can_export
 from tests.export.conftest import META, Exported
+from tests.modeling.tiny import tiny_config
 
 
 def names(folder: Path) -> list[str]:
@@ -61,6 +63,24 @@ def test_without_validation_images_the_report_says_so(exported: Exported):
     assert "no validation images" in exported.report.warnings[0]
     page = exported.path.with_name("tiny.onnx.report.md").read_text(encoding="utf-8")
     assert "**There were no validation images" in page
+
+
+@pytest.mark.parametrize(
+    ("norm", "name", "size", "side", "warned"),
+    [
+        ("GN", "a.pt2", None, 64, True),
+        ("GN", "a.pt2", None, 0, True),  # images as they are
+        ("GN", "a.pt2", None, 800, False),
+        ("GN", "a.pt2", (64, 96), 64, False),
+        ("GN", "a.onnx", None, 64, False),
+        ("", "a.pt2", None, 64, False),
+    ],
+)
+def test_group_norms_over_more_than_the_image_are_told(norm, name, size, side, warned, tmp_path: Path):
+    cfg = tiny_config({"MODEL.FPN.NORM": norm, "INPUT.MIN_SIZE_TEST": side})
+    model = build_detection_model(cfg)
+    text = pipeline._padded_norms(model, cfg, Plan.of(tmp_path / name, size=size))
+    assert warned == ("a side below 129 pixels stand in a plane" in text) and bool(text) == warned
 
 
 def test_the_file_says_what_it_is(exported: Exported):
