@@ -118,9 +118,10 @@ RPN = section(
     BBOX_REG_LOSS_WEIGHT=Key(1.0, "Extra weight of the box loss", like=WEIGHT),
     MIN_SIZE=Key(1e-3, "Proposals with a side shorter than this are dropped (torchvision: 1e-3, detectron2: 0, where "
         "the side must exceed it)", like=OR_NONE, resume=MEASURES),
-    NMS_THRESH=Key(0.7, "Threshold of NMS among the proposals of a level, of what NMS_METRIC says", within=(0, 1),
+    NMS_THRESH=Key(0.7, "Threshold of NMS among the proposals of a level, in the measure of NMS_METRIC", within=(0, 1),
         resume=MEASURES),
-    NMS_METRIC=Key("iou", "Proposals go that are so near to a better one", choices={"iou": "by IoU", "nwd": "by the "
+    NMS_METRIC=Key("iou", "By what a proposal that is too near to a better one is left out", choices={
+        "iou": "by IoU", "nwd": "by the "
         "normalised Wasserstein distance, with MODEL.NWD_CONSTANT (arXiv:2110.13389, whose authors have NMS_THRESH "
         "0.85); cannot be exported"}, resume=MEASURES),
     PRE_NMS_TOP_N_TRAIN=Key(2000, "Proposals kept per level before NMS, by score, in training", like=COUNT),

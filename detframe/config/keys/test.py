@@ -7,7 +7,7 @@ from detframe.config.keys.common import BATCH, COUNT, HOW, LONGER_SIDE, MEASURES
 
 AUG = section(
     ENABLED=Key(False, "Test-time augmentation: evaluations and predictions look at several views of each image and "
-        "merge what is found in them. Takes so many times longer as there are views"),
+        "merge what is found in them. Takes as many times as long as there are views"),
     PLAIN=Key(True, "The image as INPUT.MIN_SIZE_TEST and MAX_SIZE_TEST have it is a view, the first one (detectron2: "
         "False)"),
     MIN_SIZES=Key((), "Shorter side of each further view; 0 keeps the image's size", each=SIDE),
@@ -56,7 +56,7 @@ TEST = section(
         "soft": "Soft-NMS among those of a class (arXiv:1704.04503): instead of going, what overlaps a better box has "
         "its score lowered by exp(-IoU² / SOFT_NMS_SIGMA), whatever the IoU threshold, and goes below 0.001",
         "soft_linear": "the same, lowered by 1 - IoU above the IoU threshold of the head"}),
-    NMS_METRIC=Key("iou", 'What the NMS threshold of the head is one of, with NMS "class" and "agnostic"', choices={
+    NMS_METRIC=Key("iou", "The measure of the head's NMS threshold, with NMS `class` and `agnostic`", choices={
         "iou": "IoU", "nwd": "the normalised Wasserstein distance, with MODEL.NWD_CONSTANT (arXiv:2110.13389); cannot "
         "be exported"}),
     SOFT_NMS_SIGMA=Key(0.5, 'With NMS "soft": the smaller, the more overlapping boxes lose', above=0, ceiling=100),
