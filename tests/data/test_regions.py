@@ -17,7 +17,7 @@ from detframe.data.images import image_size, load_pixels
 from detframe.data.regions import load_region, reads_regions, region_size
 from detframe.errors import InvalidValueError, MissingFileError
 from tests.data.sets import pixels, save_image
-from tests.data.tiffs import write_huge_tiff, write_tiff
+from tests.data.tiffs import smooth, write_huge_tiff, write_tiff
 
 
 def some_regions(size_hw: tuple[int, int], seed: int = 0, count: int = 12) -> list[tuple[int, int, int, int]]:
@@ -37,13 +37,6 @@ def check_regions(path: Path, count: int = 12) -> None:
         part = load_region(path, tile, whole.shape[:2])
         assert part.dtype == np.uint8 and part.flags.c_contiguous and part.base is None
         np.testing.assert_array_equal(part, whole[y1:y2, x1:x2], err_msg=str(tile))
-
-
-def smooth(height: int, width: int, channels: int, dtype: type = np.uint8) -> np.ndarray:
-    """A picture that JPEG does not ruin."""
-    y, x = np.mgrid[:height, :width]
-    array = np.stack([(x * (2 + c) + 3 * y) % 251 for c in range(channels)], axis=-1)
-    return (array * (257 if dtype is np.uint16 else 1)).astype(dtype)
 
 
 @pytest.mark.parametrize("layout", [{"tile": 16}, {"tile": 48}, {"rows": 1}, {"rows": 7}, {"rows": 64}])
@@ -127,11 +120,8 @@ def test_transparency_is_dropped_of_every_tiff(tmp_path: Path, big: bool, order:
 
 @pytest.mark.parametrize("channels", [2, 4])
 @pytest.mark.parametrize("separate", [False, True])
-def test_colours_that_were_multiplied_by_transparency_are_divided_by_it(
-    tmp_path: Path, channels: int, separate: bool
-) -> None:
-    alpha = smooth(40, 50, 1) // 2 + 64
-    straight = smooth(40, 50, channels - 1)
+def test_colours_multiplied_by_transparency_are_divided_by_it(tmp_path: Path, channels: int, separate: bool) -> None:
+    alpha, straight = smooth(40, 50, 1) // 2 + 64, smooth(40, 50, channels - 1)
     array = np.concatenate([np.ceil(straight * (alpha / 255)).astype(np.uint8), alpha], axis=2)
     extra = {262: (3, [2 if channels > 2 else 1]), 338: (3, [1])}
     path = write_tiff(tmp_path / "a.tif", array, tile=16, separate=separate, extra=extra)
