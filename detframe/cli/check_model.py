@@ -67,9 +67,10 @@ def check_model(
         return ModelCheck(heading, (refused,), {})
     limit = limit_of(tried, time.perf_counter() - begun) if tried is not None and limit_of is not None else None
     said, found = _of_training(cfg, train, trial)
-    parts = [reached.lines(), *(part.lines() for part in (shapes,) if part is not None)]
-    parts += [[*tried.lines(), *_of_time(cfg, limit)] if tried is not None else [], said]
-    lines = [*heading, *(line for part in map(list, parts) if part for line in ("", *part))]
+    of_shapes = shapes.lines() if shapes is not None else ()
+    of_trial = (*tried.lines(), *_of_time(cfg, limit)) if tried is not None else ()
+    parts = map(list, (reached.lines(), of_shapes, of_trial, said))
+    lines = [*heading, *(line for part in parts if part for line in ("", *part))]
     idle = [sentence("no-effect", WARNING, text) for text in without_effect(cfg)]
     findings = [
         *idle,
