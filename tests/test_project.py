@@ -162,3 +162,9 @@ def test_the_root_has_the_page_for_addresses_that_lead_nowhere(tmp_path: Path) -
         subprocess.run([*git, "worktree", "remove", "../pages"], check=True)
         shown = subprocess.run(["git", "-C", str(remote), "show", "gh-pages:404.html"], capture_output=True, text=True)
         assert shown.stdout == text
+
+
+def test_every_folder_of_tests_is_a_package(root: Path):
+    """Else two files of one name in two folders are one module to Python, of which pytest refuses the second."""
+    folders = {path.parent for path in (root / "tests").rglob("test_*.py")}
+    assert len(folders) > 20 and not [folder for folder in folders if not (folder / "__init__.py").is_file()]
