@@ -47,6 +47,11 @@ def expanded(path: str | Path) -> Path:
         return Path(path)
 
 
+def where_there(path: str) -> str:
+    """A path as it is written, or "" where this machine has no such file."""
+    return path if path and os.path.isfile(expanded(path)) else ""
+
+
 def cache_root() -> Path | None:
     """The folder that DETFRAME_CACHE names; None where it names none, and where it says that nothing is kept."""
     text = os.environ.get("DETFRAME_CACHE", "")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Mapping
 from typing import Any
 
 from detframe.backends import Session, open_model
 from detframe.config import ConfigNode, carried_config, get_cfg, import_modules
-from detframe.config.paths import expanded
+from detframe.config.paths import expanded, where_there
 from detframe.errors import InvalidValueError, listed
 from detframe.storage.folders import copy_of
 
@@ -45,7 +43,7 @@ def open_exported(cfg: ConfigNode) -> tuple[Session, ConfigNode]:
     if "DATASETS.TEST" in given:
         taken |= {
             "DATASETS.TEST": given["DATASETS.TEST"],
-            "DATASETS.CATALOG": _catalog(given, str(carried.DATASETS.CATALOG)),
+            "DATASETS.CATALOG": given.get("DATASETS.CATALOG", where_there(carried.DATASETS.CATALOG)),
         }
     static = session.card.input.static_hw is not None
     for key, value in given.items():
@@ -56,12 +54,6 @@ def open_exported(cfg: ConfigNode) -> tuple[Session, ConfigNode]:
     form = session.card.input
     sizes = (0, 0) if static else (form.min_size, form.max_size)
     return session, carried.changed([*zip(_SIZES, sizes, strict=True), *taken.items()])
-
-
-def _catalog(given: Mapping[str, Any], carried: str) -> str:
-    """The catalog of data that the caller names: the caller's, else that of the training where this machine has it."""
-    there = bool(carried) and os.path.isfile(expanded(carried))
-    return str(given.get("DATASETS.CATALOG", carried if there else ""))
 
 
 def _check(cfg: ConfigNode, ignored: dict[str, Any], carried: dict[str, Any], session: Session) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from detframe.config import ConfigNode
-from detframe.config.paths import expanded
+from detframe.config.paths import expanded, where_there
 from detframe.data import Records, check_same_names, load_records, read_catalogs
 from detframe.data.catalog import records_of
 from detframe.data.folder import read_folder
@@ -52,7 +52,7 @@ def spread(records: Records, count: int) -> Records:
 
 
 def _named(cfg: ConfigNode, class_names: Sequence[str] | None, data: str) -> Records:
-    catalog = cfg.DATASETS.CATALOG if cfg.DATASETS.CATALOG and expanded(cfg.DATASETS.CATALOG).is_file() else ""
+    catalog = where_there(cfg.DATASETS.CATALOG)
     if not Path(expanded(data)).exists() and (data in read_catalogs(catalog) or not _is_path(data)):
         return load_records([data], catalog, on_missing=cfg.DATALOADER.ON_ERROR)
     folder = read_folder(data, classes=class_names)
