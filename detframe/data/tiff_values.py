@@ -32,8 +32,9 @@ _WITH_ALPHA = (2, 4)  # channels
 _MULTIPLIED, _APART = 1, 2  # of the tag extra samples: transparency by which colours are multiplied, or are not
 _SEPARATE = 2  # of the tag planes
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}  # of the tag sample format; 4 is untyped
-_NOT_OF_OPENCV = (34925, 50000)  # of the tag compression: LZMA, Zstandard
+# Of the tag compression, of what holds numbers
 _OF_NUMBERS = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate", 32773: "PackBits", 34925: "LZMA", 50000: "zstd"}
+_NOT_OF_OPENCV = ("LZMA", "zstd")
 
 
 def check_stored(layout: Layout) -> None:
@@ -103,7 +104,7 @@ def colours_as_stored(data: bytes) -> np.ndarray | None:
     apart = layout.planes > 1 and (wide or layout.planes in _WITH_ALPHA)
     negative = meaning == _GREY_OF_INK and (wide or layout.number(_PLANES, 1) == _SEPARATE)
     lab = meaning == _LAB and (wide or layout.planes > 1 or layout.number(_SAMPLES, 1) > 3)
-    packed = wide and layout.number(_COMPRESSION, 1) in _NOT_OF_OPENCV
+    packed = wide and _OF_NUMBERS.get(layout.number(_COMPRESSION, 1)) in _NOT_OF_OPENCV
     if not (apart or negative or lab or packed):
         return None
     try:

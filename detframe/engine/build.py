@@ -281,7 +281,7 @@ def check_resumable(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     ]
     if differing:
         raise InvalidValueError(
-            "--resume: the checkpoint is of another architecture than the config (parameter: checkpoint -> config): "
+            "resuming: the checkpoint is of another architecture than the config (parameter: checkpoint -> config): "
             f"{listed(differing, 8, '; ')}. Give the config of the run, or {REMEDY}"
         )
 

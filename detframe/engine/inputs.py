@@ -211,7 +211,7 @@ def resolve_seed(cfg: ConfigNode, before: Mapping[str, Any]) -> int:
         return int(cfg.SEED)
     if before:
         if before["SEED"] < 0:
-            raise InvalidValueError("--resume: the config in the checkpoint says no SEED; give that of the run")
+            raise InvalidValueError("resuming: the config in the checkpoint says no SEED; give that of the run")
         return int(before["SEED"])
     return int(broadcast_object(random.SystemRandom().randrange(2**31)))
 

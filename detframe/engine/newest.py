@@ -48,7 +48,7 @@ def open_newest(folder: Path) -> Checkpoint | None:
     problems = {index: text for index, text in enumerate(gather_objects(problem)) if text}
     if problems:
         listed = "; ".join(f"rank {index}: {text}" for index, text in problems.items())
-        raise InvalidValueError(f"--resume: rank 0 goes on from {path}, but not all ranks can read it: {listed}")
+        raise InvalidValueError(f"resuming: rank 0 goes on from {path}, but not all ranks can read it: {listed}")
     return own[0] if path is not None else None
 
 
@@ -70,12 +70,12 @@ def find_newest(folder: Path) -> Checkpoint | None:
     listed = "\n".join(f"  {reason}" for reason in tried.values())
     if found is None and tried:
         raise InvalidValueError(
-            f"--resume: no checkpoint in {folder} can be used:\n{listed}\nPut a whole one there, or start again "
+            f"resuming: no checkpoint in {folder} can be used:\n{listed}\nPut a whole one there, or start again "
             "without --resume (what is there is then moved into a subfolder)"
         )
     if found is not None and tried:
         logger.warning(
-            "--resume: not all in %s can be used (it stays as it is):\n%s\ngoing on from the newest whole checkpoint, "
+            "resuming: not all in %s can be used (it stays as it is):\n%s\ngoing on from the newest whole checkpoint, "
             "%s, of iteration %d",
             folder,
             listed,

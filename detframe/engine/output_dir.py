@@ -113,7 +113,7 @@ def claimed(folder: Path, resume: bool, found: Mapping[str, int], weights: str =
     with locked(folder):
         if resume and checkpoint_files(folder) != found:
             raise InUseError(
-                f"--resume: another run has written checkpoints into OUTPUT_DIR {folder} while this one started; "
+                f"resuming: another run has written checkpoints into OUTPUT_DIR {folder} while this one started; "
                 "nothing was changed. Start again"
             )
         notes = remove_leftovers(folder)
@@ -144,7 +144,7 @@ def remove_leftovers(folder: Path) -> list[str]:
 
 def nothing_to_resume(folder: Path) -> str:
     """What `--resume` says where there is no checkpoint: it names the runs that were set aside, the newest first."""
-    text = f"--resume: there is no checkpoint in {folder} yet, so this run starts from the beginning"
+    text = f"resuming: there is no checkpoint in {folder} yet, so this run starts from the beginning"
     older = older_runs(folder)
     if not older:
         return text

@@ -171,7 +171,7 @@ class RemotePlace(OutputPlace):
         names = self.store.names()
         older = older_names({name.partition("/")[0] for name in names})
         whole = {self.store.at(name): any(fnmatch(other, f"{name}/model_*.pth") for other in names) for name in older}
-        text = f"--resume: there is no checkpoint in {self.store} yet, so this run starts from the beginning"
+        text = f"resuming: there is no checkpoint in {self.store} yet, so this run starts from the beginning"
         return [f"{text}. {where_older(whole)}" if older else text]
 
     def hooks(self) -> list[Hook]:

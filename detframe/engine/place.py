@@ -151,22 +151,22 @@ def check_same_data(
     if state is None:
         decisive = [key for key in changed if key != "DATASETS.CATALOG"]
         if decisive:
-            raise InvalidValueError(f"--resume: the training data is another one ({listed}). {_why()}")
+            raise InvalidValueError(f"resuming: the training data is another one ({listed}). {_why()}")
         return ""
     then, found = state["data"], fingerprint(records, image_repeats(cfg, records))
     same_objects = then["objects"] == found["objects"]
     if then["images"] != found["images"] or (changed and not same_objects):
         counts = f"{then['count']} images then, {found['count']} now"
-        raise InvalidValueError(f"--resume: the training data is another one ({listed or counts}). {_why()}")
+        raise InvalidValueError(f"resuming: the training data is another one ({listed or counts}). {_why()}")
     same_rule = all(_plain(before.get(key)) == _plain(now[key]) for key in REPEAT_KEYS)
     if same_rule and then.get("repeats") != found.get("repeats"):
         raise InvalidValueError(
-            "--resume: other objects are in the training images, so that the images come in another order "
+            "resuming: other objects are in the training images, so that the images come in another order "
             f"({_sampling(cfg)}). {_why()}"
         )
     if same_objects:
         return ""
-    return "--resume: the same training images, but other numbers of objects in them: the new ones count from here on"
+    return "resuming: the same training images, but other numbers of objects in them: the new ones count from here on"
 
 
 def _sampling(cfg: ConfigNode) -> str:

@@ -52,7 +52,7 @@ def saved_leaves(checkpoint: Checkpoint) -> dict[str, Any]:
             **{key: all_keys()[key].read(key, saved[key], defaults[key]) for key in saved.keys() & defaults},
         }
     except ValueError as error:
-        raise InvalidValueError(f"--resume: the config in the checkpoint: {error}") from None
+        raise InvalidValueError(f"resuming: the config in the checkpoint: {error}") from None
 
 
 def changes_since(before: Mapping[str, Any], cfg: ConfigNode) -> list[Change]:
@@ -81,7 +81,7 @@ def check_changes(changes: list[Change]) -> None:
             for c in refused
         ]
         raise InvalidValueError(
-            "--resume: a run cannot go on under these settings:\n"
+            "resuming: a run cannot go on under these settings:\n"
             + "\n".join(lines)
             + f"\nGive those of the run, or {REMEDY}"
         )
@@ -95,15 +95,15 @@ def log_changes(changes: list[Change], state: TrainingState, place: Place, cfg: 
     """Say what has changed since the checkpoint, and what that means."""
     for change in changes:
         logger.info(
-            "--resume: %s %s -> %s: %s", change.key, _shown(change.before), _shown(change.now), change.rule.meaning
+            "resuming: %s %s -> %s: %s", change.key, _shown(change.before), _shown(change.now), change.rule.meaning
         )
     ranks = len(state["rng"])
     if ranks != world_size():
-        logger.info("--resume: %d ranks -> %d: the same batches in the same order, divided anew", ranks, world_size())
+        logger.info("resuming: %d ranks -> %d: the same batches in the same order, divided anew", ranks, world_size())
     images, length = place.pace.images_at(state["iteration"]), place.images_per_epoch
     if len(place.pace.stretches) > 1:
         logger.info(
-            "--resume: %d images seen, %.2f epochs; SOLVER.MAX_ITER %d makes it %.2f epochs (%.2f before)",
+            "resuming: %d images seen, %.2f epochs; SOLVER.MAX_ITER %d makes it %.2f epochs (%.2f before)",
             images,
             images / length,
             cfg.SOLVER.MAX_ITER,
@@ -149,4 +149,4 @@ def keep_best(folder: Path, changes: list[Change], iteration: int) -> None:
     if not comparable(changes) and best.is_file():
         kept = folder / f"model_best_before_{iteration:07d}.pth"
         os.replace(best, kept)
-        logger.info("--resume: %s was the best by the former measure; it is now %s", best, kept)
+        logger.info("resuming: %s was the best by the former measure; it is now %s", best, kept)

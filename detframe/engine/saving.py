@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from detframe.engine.checkpoint import BEST, FINAL, FOR_USE, Checkpointer, periodic_name
-from detframe.engine.trainer import EARLY_END, Hook, Trainer, is_due
+from detframe.engine.trainer import Hook, Trainer, is_due
 from detframe.errors import InvalidValueError
 from detframe.parallel.collectives import broadcast_object, on_rank_zero
 from detframe.parallel.stopping import RunStopped
@@ -189,10 +189,9 @@ class BestHook(Hook):
         stop = broadcast_object(0 < self.patience <= self._waited)
         if stop and trainer.iteration < trainer.max_iter:
             trainer.stop_reason = (
-                f"{EARLY_END}{trainer.evaluated}: {self.metric} has not risen above "
-                f"{self._reference:.2f} by more than {self.min_delta:g} in {self._waited} evaluations"
+                f"{self.metric} has not risen above {self._reference:.2f} by more than {self.min_delta:g} in "
+                f"{counted(self._waited, 'evaluation')}, the last of iteration {trainer.evaluated}"
             )
-            logger.info(trainer.stop_reason)
 
     def _count(self, value: float) -> None:
         if value > self._reference + self.min_delta:

@@ -180,7 +180,7 @@ def _check_kind(cfg: ConfigNode, checkpoint: Checkpoint | None) -> None:
         return
     was, now = ("with", "without") if _saved(checkpoint) else ("without", "with")
     raise InvalidValueError(
-        f"--resume: the run began {was} SOLVER.MAX_MINUTES, and the config is {now} it ({cfg.SOLVER.MAX_MINUTES:g}): "
+        f"resuming: the run began {was} SOLVER.MAX_MINUTES, and the config is {now} it ({cfg.SOLVER.MAX_MINUTES:g}): "
         "the place in the schedule would mean nothing. Give it as the run had it, or train into another OUTPUT_DIR "
         "with MODEL.WEIGHTS set to that checkpoint"
     )

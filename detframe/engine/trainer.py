@@ -42,7 +42,6 @@ from detframe.solver.schedules import Schedule
 from detframe.structures import Target
 
 logger = logging.getLogger(__name__)
-EARLY_END = "stopped early at iteration "
 
 
 class Hook:
@@ -183,7 +182,8 @@ class Trainer:
                 self.step()
                 for hook in self.hooks:
                     hook.after_step(self)
-            self._tell_early_end()
+            if self.stop_reason and self.iteration < self.max_iter:
+                logger.info("stopped early at iteration %d: %s", self.iteration, self.stop_reason)
             self.close_data()
             for hook in self.hooks:
                 hook.after_last_step(self)
@@ -231,12 +231,6 @@ class Trainer:
             raise failure
         failed = ", ".join(f"rank {index} ({text})" for index, text in enumerate(texts) if text is not None)
         raise ProcessFailedError(f"another process could not go on: {failed}")
-
-    def _tell_early_end(self) -> None:
-        """Log why a callback ended the run; hooks of detframe's own have told it, in these words."""
-        reason = str(self.stop_reason)
-        if reason and self.iteration < self.max_iter and not reason.startswith(EARLY_END):
-            logger.info("%s%d: %s", EARLY_END, self.iteration, reason)
 
     def stopped(self, signum: int) -> RunStopped:
         """The end by a signal: says what is saved and how to go on, in the log too."""

@@ -98,7 +98,7 @@ class Weights:
         state, averaged = checkpoint.state, with_own_statistics(checkpoint)
         trained = state.get("model", averaged)
         for weights in (averaged, trained):
-            check_fit(weights, self.model.state_dict(), "--resume: the weights in the checkpoint")
+            check_fit(weights, self.model.state_dict(), "resuming: the weights in the checkpoint")
         self.model.load_state_dict(trained)
         if self.ema is not None:
             updates: Any = state.get(self.ema.counter)  # None: an average of the other kind, or none so far

@@ -19,14 +19,13 @@ from detframe.engine.metrics_file import MetricsFile
 from detframe.engine.preflight import choose_metric
 from detframe.engine.run import train
 from detframe.engine.terminal import errors_alone
-from detframe.engine.trainer import EARLY_END, Hook, Trainer
+from detframe.engine.trainer import Hook, Trainer
 from detframe.errors import InvalidValueError, UnreachableError
 from detframe.files import is_full_disk
 from detframe.parallel.stopping import RunStopped
 from detframe.tuning.study import DIVERGED, FAILED, FINISHED, INTERRUPTED, PRUNED, Taken, Trials
 
 logger = logging.getLogger(__name__)
-_own_log = logging.getLogger("detframe.trial")  # that of the training, not of the study
 
 
 class TrialHook(Hook):
@@ -65,10 +64,9 @@ class TrialHook(Hook):
         if not trainer.is_over and self.trial.should_prune():
             self.pruned = True
             trainer.stop_reason = (
-                f"{EARLY_END}{trainer.iteration}: pruned, as {self.metric} {value:.2f} after "
-                f"{trainer.evaluated} iterations is too far below the other trials"
+                f"pruned, as {self.metric} {value:.2f} after {trainer.evaluated} iterations is too far below the "
+                "other trials"
             )
-            _own_log.info("%s", trainer.stop_reason)
 
     def _report(self, value: float) -> None:
         self._reported += 1

@@ -56,8 +56,8 @@ def test_a_doubled_batch_keeps_epochs_and_the_place_in_the_data(tiny, tmp_path, 
     final = last_state(out)
     assert (final["iteration"], final["max_iter"], final["images_seen"]) == (8, 8, 52)
     log = (out / "log.txt").read_text()
-    assert "--resume: SOLVER.IMS_PER_BATCH 4 -> 8: the next step begins at the first image not seen yet" in log
-    assert "--resume: SOLVER.MAX_ITER 12 -> 8" in log
+    assert "resuming: SOLVER.IMS_PER_BATCH 4 -> 8: the next step begins at the first image not seen yet" in log
+    assert "resuming: SOLVER.MAX_ITER 12 -> 8" in log
     assert "12 images seen, 0.50 epochs; SOLVER.MAX_ITER 8 makes it 2.17 epochs (2.00 before)" in log
     assert "epoch 2.17" in log
 
@@ -89,7 +89,7 @@ def test_the_rate_by_rule_is_that_of_the_batch_of_now(tiny, tmp_path, seen):
     back_to(out, 3)
     train(written.changed([("SOLVER.IMS_PER_BATCH", 8), ("SOLVER.MAX_ITER", 5)]), resume=True)
     assert [lr for lr, _ in seen] == [*[0.01] * 6, *[0.02] * 2]
-    assert "--resume: SOLVER.BASE_LR 0.01 -> 0.02" in (out / "log.txt").read_text()
+    assert "resuming: SOLVER.BASE_LR 0.01 -> 0.02" in (out / "log.txt").read_text()
 
 
 def test_an_old_checkpoint_and_iterations_that_stay_iterations(tiny, tmp_path, seen):
@@ -185,7 +185,7 @@ def test_refused_with_the_remedy(tiny, tmp_path):
         ("DATASETS.LIMIT", 12),
         ("DATASETS.TRAIN", ("shapes_val",)),
     ]:
-        with pytest.raises(ValueError, match=r"--resume: .*(.|\n)*MODEL\.WEIGHTS set to that checkpoint") as caught:
+        with pytest.raises(ValueError, match=r"resuming: .*(.|\n)*MODEL\.WEIGHTS set to that checkpoint") as caught:
             train(tiny(*QUICK, "SOLVER.MAX_ITER", 2, key, value), resume=True)
         assert key in str(caught.value)
     assert [row["iteration"] for row in rows(tmp_path / "out")] == [1]

@@ -80,7 +80,7 @@ def test_an_early_stop_comes_where_the_next_evaluation_is_due(tmp_path, look):
     trainer = trainer_of(tmp_path, Fake([5.0, 4.0, 3.0]), patience=1, max_iter=20, look=look)
     trainer.train()
     assert trainer.iteration == 6
-    assert "stopped early at iteration 4" in trainer.stop_reason
+    assert trainer.stop_reason.endswith("in 1 evaluation, the last of iteration 4")
     assert values(tmp_path) == {2: 5.0, 4: 4.0, 6: 50.0}
 
 
