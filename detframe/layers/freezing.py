@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -29,13 +30,24 @@ def freeze(module: nn.Module) -> nn.Module:
 
 
 def no_match(key: str, pattern: str, names: Sequence[str]) -> InvalidValueError:
-    """The error for a pattern of a config key that matches no parameter; names what is near, else the modules."""
-    near = nearest(pattern, list(names))
+    """The error for a pattern of a config key that matches no parameter; names what is near, else the modules.
+
+    What is near to a pattern that ends in "*" are whole modules.
+    """
+    near = _near_modules(pattern, names) if pattern.endswith("*") else nearest(pattern, list(names))
     if not near.endswith("?"):
         near = f"they begin with {', '.join(sorted({'.'.join(name.split('.')[:2]) for name in names}))}"
     return InvalidValueError(
         f"{key} has the pattern {pattern!r}, which matches none of the {len(names)} parameters; {near}"
     )
+
+
+def _near_modules(pattern: str, names: Sequence[str]) -> str:
+    """As `nearest`, of the patterns `module.*` of all modules with parameters of these names; "" where none is near."""
+    parts = [name.split(".") for name in names]
+    modules = dict.fromkeys(".".join(part[:depth]) for part in parts for depth in range(1, len(part)))
+    near = get_close_matches(pattern.rstrip(".*"), list(modules), cutoff=0.5)
+    return f"did you mean {' or '.join(repr(f'{name}.*') for name in near)}?" if near else ""
 
 
 def names_to_match(model: nn.Module) -> list[str]:

@@ -82,6 +82,8 @@ def test_a_pattern_that_matches_nothing(resnet):
         parameter_groups(config(("LR_FACTORS", [["backbone.boddy.conv1.weight", 0.1]])), resnet)
     assert "backbone.body.conv1.weight" in str(caught.value)
     assert f"none of the {len(list(resnet.parameters()))} parameters" in str(caught.value)
+    with pytest.raises(ValueError, match=r"did you mean 'backbone\.body\.layer1\.\*' or"):
+        parameter_groups(config(("LR_FACTORS", [["backbone.layer1.*", 0.1]])), resnet)
 
 
 def test_a_pattern_of_what_is_frozen_is_a_word_and_no_error():
