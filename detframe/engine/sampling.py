@@ -50,9 +50,12 @@ def _repeated(cfg: ConfigNode, records: Records, length: int) -> str:
     of_class, of_image = repeat_factors(records, data.REPEAT_THRESHOLD, data.REPEAT_SQRT)
     most = [i for i in np.argsort(-of_class, kind="stable")[:_RAREST].tolist() if of_class[i] > 1]
     listed = ", ".join(f"{names[i]} {of_class[i]:.2f} times" for i in most)
+    after = ["DATALOADER.EMPTY_SHARE"] if data.EMPTY_SHARE >= 0 else []
+    after += ["DATASETS.TRAIN_WEIGHTS"] if cfg.DATASETS.TRAIN_WEIGHTS else []
+    outcome = f", before {' and '.join(after)}" if after else f", so that an epoch has {length} images"
     return (
         f"DATALOADER.REPEAT_THRESHOLD {data.REPEAT_THRESHOLD:g}: {int((of_image > 1).sum())} of the images come more "
-        f"often, so that an epoch has {length} images"
+        f"often{outcome}"
         f"{f'; those with the rarest classes: {listed}' if listed else ''}"
     )
 

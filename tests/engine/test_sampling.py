@@ -57,6 +57,8 @@ def test_the_log_says_what_comes_of_the_keys(records):
         "DATALOADER.REPEAT_THRESHOLD 0.5",
         "DATALOADER.EMPTY_SHARE 0.2",
     ]
+    assert "of the images come more often, before DATALOADER.EMPTY_SHARE; those with" in often
+    assert "so that an epoch has" not in often  # that is what the share makes of it
     assert "dog 7.42 times" in often and np.isclose(7.42, (0.5 * 110) ** 0.5, atol=0.01)
 
 
