@@ -55,10 +55,16 @@ def summarise(trainer: Trainer, inputs: RunInputs, folder: Path, seconds: float,
         for hook in trainer.hooks
         if isinstance(hook, BestHook) and 0 <= hook.best_iteration != trainer.iteration
     ]
-    files = {**_FILES, periodic_name(trainer.iteration): "all that --resume needs to train on"}
+    files = {**_FILES, **_final(trainer), periodic_name(trainer.iteration): "all that --resume needs to train on"}
     rows += [f"  {folder / name}: {text}" for name, text in files.items() if (folder / name).exists()]
     rows += ["to go on:", *(f"  {command}" for command in next_commands(inputs, folder))]
     logger.info("%s", "\n".join(rows), extra=RESULT)
+
+
+def _final(trainer: Trainer) -> dict[str, str]:
+    """What model_final.pth is where it does not hold the weights that were trained."""
+    key = trainer.weights.averaged_by
+    return {FINAL: f"the average of the weights ({key}) at the end, enough to predict as well"} if key else {}
 
 
 def next_commands(inputs: RunInputs, folder: Path) -> list[str]:

@@ -63,7 +63,8 @@ def test_how_good_it_is_and_where_everything_lies(tmp_path, caplog, iteration, n
     best.best, best.best_iteration = 51.25, iteration
     metrics = {"bbox/AP": 50.0, "bbox/AP50": 80.0, "bbox/AP75": 55.0}
     data = SimpleNamespace(skipped=3)
-    trainer = SimpleNamespace(iteration=100, metrics=metrics, hooks=[best], data=data, skipped=2)
+    weights = SimpleNamespace(averaged_by="")
+    trainer = SimpleNamespace(iteration=100, metrics=metrics, hooks=[best], data=data, skipped=2, weights=weights)
     summarise(trainer, inputs(test_sets=True), tmp_path, 90.0, "2 images are missing")
     (record,) = caplog.records
     text = record.getMessage()

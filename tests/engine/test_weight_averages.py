@@ -53,7 +53,9 @@ def test_training_itself_stays_the_same_and_measured_norms_are_those_of_the_mean
 
 def test_an_evaluation_says_when_its_weights_are_an_average(tiny, tmp_path):
     train(tiny("SOLVER.MAX_ITER", 3, "TEST.EVAL_PERIOD", 1, "SOLVER.SWA_START", 2, "MODEL.RESNETS.NORM", "BN"))
-    said = [line for line in (tmp_path / "out" / "log.txt").read_text().splitlines() if "is the average" in line]
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert "model_final.pth: the average of the weights (SOLVER.SWA_START) at the end" in log
+    said = [line for line in log.splitlines() if "is the average" in line]
     ends = [line.partition(" INFO: ")[2] or line.split(" ", 2)[2] for line in said]
     assert ends == [
         f"iteration {n}: what is evaluated is the average of the weights (SOLVER.SWA_START)" for n in (2, 3)
