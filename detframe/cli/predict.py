@@ -19,6 +19,7 @@ from detframe.cli.sources import Source, find_sources, root_of
 from detframe.config.keys import all_keys
 from detframe.engine.terminal import shown_on
 from detframe.errors import InvalidValueError, UnknownNameError
+from detframe.own_drawings import RESULTS
 from detframe.parallel.stopping import StopSignals, exit_code
 from detframe.registry import nearest
 
@@ -43,7 +44,8 @@ all files are whole; a second one ends it at once.
 
 An image or video that cannot be read is named in the log, counted, and listed in images.json under "left_out"; the
 others are predicted. The exit code is 0 if anything could be predicted, else 1; with --strict it is 1 if anything was
-left out, broke off, or could not be drawn.
+left out, broke off, or could not be drawn. Files of an earlier prediction in --output stay where no new ones replace
+them; the log says so.
 
 examples: tools/predict.py --weights out/model_best.pth --input photos/ --output found
           tools/predict.py --weights out/model_best.pth --input 0 --seconds 60 --output found
@@ -194,6 +196,12 @@ def run(args: argparse.Namespace) -> int:
     output, augment, tiles = Path(args.output), _augment(args.augment), _tiles(args.tiles)
     check_output(output)
     sources = find_sources(args.input, output)
+    if (output / RESULTS).is_file():
+        logger.info(
+            "%s holds an earlier prediction: its files of the same names are replaced, its others stay beside the new "
+            "ones; name another --output to keep them apart",
+            output,
+        )
     from detframe.inference import Detector
     from detframe.inference.writers import check_names
 

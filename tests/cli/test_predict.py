@@ -33,6 +33,20 @@ def test_a_folder(checkpoint: Path, photos: Path, tmp_path: Path):
     assert set(rows[0]) == {"image_id", "category_id", "bbox", "score"}
 
 
+def test_a_folder_that_holds_an_earlier_prediction(
+    checkpoint: Path, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """The user hears that two predictions lie in one folder; the lists are those of the second."""
+    found = tmp_path / "found"
+    with caplog.at_level("INFO"):
+        assert run(checkpoint, found, "--input", photos / "a.png") == 0
+        assert "earlier prediction" not in caplog.text
+        assert run(checkpoint, found, "--input", photos / "b.jpg") == 0
+    assert f"{found} holds an earlier prediction: " in caplog.text
+    assert {path.name for path in found.iterdir()} >= {"a.png", "b.jpg"}
+    assert [Path(i["file_name"]).name for i in load(found / "images.json")["images"]] == ["b.jpg"]
+
+
 def test_what_is_drawn_is_no_image_of_a_data_set(checkpoint: Path, photos: Path, tmp_path: Path):
     """Else drawings would be background, or second files of an image's name, to a training on the photos."""
     before = Listing(photos).names
