@@ -132,6 +132,9 @@ class Trial:
             f"  a step takes {_seconds(self.seconds_per_step)}, reading an image {_seconds(self.decode_seconds)}, "
             f"predicting {_seconds(self.eval_seconds)}"
         )
+        making = sum(batch.graphs for batch in self.batches)
+        if making:
+            out.append(f"  the first steps made graphs of MODEL.COMPILE, in {_seconds(making)} more")
         out.append(f"  memory: at most {_bytes(self.peak_memory)}" + (f" of {_bytes(self.memory)}" * bool(self.memory)))
         if math.isfinite(self.training_seconds):
             length = format_seconds(self.training_seconds)

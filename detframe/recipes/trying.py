@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,6 +49,7 @@ class TriedBatch:
     memory: int  # bytes at most, above what the process held before the trial; 0 unknown
     failure: str = ""  # "out-of-memory", "non-finite" or "refused"
     why: str = ""  # the losses that are not finite, or the message of what was refused
+    graphs: float = 0.0  # seconds of a step before it, which made graphs (MODEL.COMPILE)
 
 
 class _Feed:
@@ -138,10 +140,14 @@ class Run:
         size_hw = (max(image.shape[-2] for image in images), max(image.shape[-1] for image in images))
         known = (name, len(images), sum(len(target["labels"]) for target in targets), size_hw)
         feed.batch = batch
-        start, failure, why = self._now(), "", ""
+        start, failure, why, making = self._now(), "", "", 0.0
         with self.watch.measuring() as measured:
             try:
+                before = self._graphs()
                 trainer.step()
+                if self._graphs() > before:  # a training makes each of them once
+                    making, start = self._now() - start, self._now()
+                    trainer.step()
             except NonFiniteError as error:
                 failure, why = "non-finite", str(error)
             except UserError as error:
@@ -153,7 +159,12 @@ class Run:
         if failure:
             trainer.optimizer.zero_grad(set_to_none=True)
         spent = math.nan if failure else self._now() - start
-        return TriedBatch(*known, spent, measured.bytes, failure, why)
+        return TriedBatch(*known, spent, measured.bytes, failure, why, making)
+
+    def _graphs(self) -> int:
+        """How many graphs of MODEL.COMPILE have been made."""
+        graphs: Any = getattr(self.model, "graphs", None)
+        return 0 if graphs is None else len(graphs.made)
 
     def _now(self) -> float:
         if self.device.type == "cuda":

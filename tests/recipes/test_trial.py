@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,10 @@ import pytest
 import torch
 
 from detframe.data import tiled
+from detframe.engine.trainer import Trainer
 from detframe.modeling import GeneralizedRCNN
+from detframe.modeling.compiling import Graph, Graphs
+from detframe.recipes import trial as trial_module
 from detframe.recipes.memory import MemoryWatch, is_out_of_memory
 from detframe.recipes.trial import Trial, try_model
 from detframe.recipes.trying import TriedBatch
@@ -49,6 +53,30 @@ def test_all_kinds_of_batches(records):
     assert trial.trained == trial.parameters > 10_000
     assert trial.device == "cpu" and not trial.stopped
     assert (trial.max_iter, trial.evaluations, trial.eval_images) == (10, 1, 7)
+
+
+def test_a_step_that_makes_graphs_is_not_the_time_of_a_step(records, monkeypatch):
+    step, calls = Trainer.step, []
+
+    def compiling(trainer):
+        step(trainer)
+        calls.append(trainer)
+        if len(calls) == 1:
+            trainer.model.graphs.made.append(Graph("training step", "training, 2x3x64x64", 1.0))
+            time.sleep(1.5)
+
+    made = trial_module.build_detection_model
+    monkeypatch.setattr(trial_module, "build_detection_model", lambda cfg: with_graphs(made(cfg)))
+    monkeypatch.setattr(Trainer, "step", compiling)
+    trial = try_model(config(*SMALL), records, records, steps=0, seconds=0.0)  # only the first batch is tried
+    (batch,) = trial.batches
+    assert len(calls) == 2 and batch.graphs >= 1.5 > trial.seconds_per_step == batch.seconds
+    assert any("the first steps made graphs of MODEL.COMPILE, in " in line for line in trial.lines())
+
+
+def with_graphs(model):
+    model.graphs = Graphs()
+    return model
 
 
 def test_it_leaves_no_trace(records, tmp_path, monkeypatch):
