@@ -17,18 +17,21 @@ class CompileHook(Hook):
 
     def __init__(self) -> None:
         self._seen = 0
+        self._seconds = 0.0  # of the steps that made graphs, in which the backward pass is compiled too
 
     def after_step(self, trainer: Trainer) -> None:
         if trainer.last_step is not None:
-            self._say(trainer, "step %d took %.1f s:", trainer.iteration, trainer.last_step.seconds)
+            seconds = trainer.last_step.seconds
+            if self._say(trainer, "step %d took %.1f s:", trainer.iteration, seconds):
+                self._seconds += seconds
 
     def after_evaluation(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         self._say(trainer, "the evaluation after step %d:", trainer.evaluated)
 
-    def _say(self, trainer: Trainer, what: str, *values: float) -> None:
+    def _say(self, trainer: Trainer, what: str, *values: float) -> bool:
         graphs: Any = getattr(trainer.model, "graphs", None)
         if graphs is None or len(graphs.made) == self._seen:
-            return
+            return False
         new, self._seen = graphs.made[self._seen :], len(graphs.made)
         logger.info(
             f"{what} %d new graphs, %.1f s until they had run (MODEL.COMPILE; %d graphs so far)",
@@ -37,8 +40,10 @@ class CompileHook(Hook):
             sum(graph.seconds for graph in new),
             len(graphs.made),
         )
+        return True
 
     def after_train(self, trainer: Trainer) -> None:
         graphs: Any = getattr(trainer.model, "graphs", None)
         if graphs is not None:
-            logger.info("MODEL.COMPILE: %d graphs were made, in %.1f s", len(graphs.made), graphs.seconds)
+            text = "MODEL.COMPILE: %d graphs were made; the training steps that made some took %.1f s"
+            logger.info(text, len(graphs.made), self._seconds)
