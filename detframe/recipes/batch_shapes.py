@@ -19,7 +19,7 @@ from detframe.data.bucketing import SampleSizes, group_of
 from detframe.data.findings import ERROR, Finding, sentence
 from detframe.data.samplers import Draw
 from detframe.data.tiles import tiled
-from detframe.data.transforms import build_train_transforms
+from detframe.data.transforms import Pipeline, build_train_transforms
 from detframe.engine.batch_shapes import check_shapes, largest_sizes, test_forms
 from detframe.engine.fit import percent
 from detframe.errors import InvalidValueError
@@ -37,8 +37,8 @@ class Choice:
 
     Attributes:
         training, evaluation: how many shapes there are.
-        padding: the share of the pixels that the network sees in training, or where there is none in evaluation, that
-            is no image; from 0 to 1.
+        padding: the share of the pixels that the network sees in training before INPUT.CLOSE_AT, or where there is no
+            training in evaluation, that is no image; from 0 to 1.
     """
 
     buckets: Buckets
@@ -133,21 +133,34 @@ def _sizes_of(cfg: ConfigNode, name: str, records: Records) -> Iterator[np.ndarr
     largest = list(largest_sizes(cfg, records.sizes_hw, training=name == "train"))
     yield np.concatenate(largest).max(axis=0, keepdims=True)
     if name == "train":
-        yield np.array(_drawn(cfg, records)[1], dtype=np.int64).reshape(-1, 2)
+        for sizes_hw in _parts_of_training(cfg, records):
+            yield np.array(sizes_hw, dtype=np.int64).reshape(-1, 2)
     else:
         yield from largest
 
 
 # ---------------------------------------------------------------------------------------------- counting
-def _drawn(cfg: ConfigNode, records: Records) -> tuple[list[list[Draw]], list[SizeHW]]:
-    """The training batches of an epoch, and the sizes of all their samples, one after the other."""
+def _parts_of_training(cfg: ConfigNode, records: Records) -> Iterator[list[SizeHW]]:
+    """The sizes of all samples of an epoch, in the order of its batches; and of one after INPUT.CLOSE_AT, where that
+    leaves something out."""
+    transforms, batches = build_train_transforms(cfg), _drawn(cfg, records)
+    yield _sizes(cfg, records, transforms, batches)
+    if cfg.INPUT.CLOSE_AT and transforms.closes:
+        yield _sizes(cfg, records, transforms.after_close(), batches)
+
+
+def _sizes(cfg: ConfigNode, records: Records, transforms: Pipeline, batches: list[list[Draw]]) -> list[SizeHW]:
+    sizes = SampleSizes(records, transforms, cfg.SEED)
+    return [sizes(draw, draw.turn) for of_batch in batches for draw in of_batch]
+
+
+def _drawn(cfg: ConfigNode, records: Records) -> list[list[Draw]]:
+    """The training batches of an epoch."""
     batch, repeats = cfg.SOLVER.IMS_PER_BATCH, image_repeats(cfg, records)
     length = len(records) if repeats is None else round(float(repeats.sum()))
     grouped, group = cfg.DATALOADER.ASPECT_RATIO_GROUPING, group_of(cfg, records)
     sampler = build_sampler(records, batch, cfg.SEED, grouped, repeats=repeats, group=group)
-    sizes = SampleSizes(records, build_train_transforms(cfg), cfg.SEED)
-    batches = list(islice(sampler.batches(), max(1, min(length, MOST_IMAGES) // batch)))
-    return batches, [sizes(draw, draw.turn) for of_batch in batches for draw in of_batch]
+    return list(islice(sampler.batches(), max(1, min(length, MOST_IMAGES) // batch)))
 
 
 def _choice(cfg: ConfigNode, divisor: int, sets: Mapping[str, Records]) -> Choice:
@@ -155,7 +168,10 @@ def _choice(cfg: ConfigNode, divisor: int, sets: Mapping[str, Records]) -> Choic
     part = cfg.SOLVER.IMS_PER_BATCH // cfg.SOLVER.ACCUMULATE_STEPS
     train, test = _Count(canvases), _Count(canvases)
     if "train" in sets:
-        train.add(_drawn(cfg, sets["train"])[1], part)
+        first, *later = _parts_of_training(cfg, sets["train"])
+        train.add(first, part)
+        for sizes_hw in later:
+            train.see(sizes_hw, part)
     for name, records in sets.items():
         for form in test_forms(cfg) if name != "train" else ():
             test.add([(h, w) for h, w in resize_shapes(records.sizes_hw, *form).tolist()], cfg.TEST.IMS_PER_BATCH)
@@ -178,9 +194,13 @@ class _Count:
 
     def add(self, sizes_hw: Sequence[SizeHW], batch_size: int) -> None:
         """Count images that come in batches of so many, one after the other."""
-        for start in range(0, len(sizes_hw), batch_size):
-            batch = sizes_hw[start : start + batch_size]
-            canvas = self.canvases.canvas((max(h for h, _ in batch), max(w for _, w in batch)))
-            self.shapes.add(canvas)
+        for batch, canvas in self.see(sizes_hw, batch_size):
             self.pixels += sum(height * width for height, width in batch)
             self.padded += len(batch) * canvas[0] * canvas[1]
+
+    def see(self, sizes_hw: Sequence[SizeHW], batch_size: int) -> list[tuple[Sequence[SizeHW], SizeHW]]:
+        """Count the shapes alone; the batches, and the canvas of each."""
+        batches = [sizes_hw[start : start + batch_size] for start in range(0, len(sizes_hw), batch_size)]
+        seen = [(b, self.canvases.canvas((max(h for h, _ in b), max(w for _, w in b)))) for b in batches]
+        self.shapes.update(canvas for _, canvas in seen)
+        return seen

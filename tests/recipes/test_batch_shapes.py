@@ -56,6 +56,15 @@ def test_images_of_one_size_need_nothing():
     assert found.proposed == () and not found.findings()
 
 
+def test_images_after_what_is_closed_have_shapes_of_their_own():
+    keys = ("INPUT.TRANSFORMS", [{"Mosaic": {"size": 64}}], "INPUT.MIN_SIZE_TRAIN", (0,))
+    sets = {"train": Sizes((96, 128)), "val": Sizes((96, 128))}
+    assert batch_shapes(config(*keys), 32, sets).choices[0].training == 1
+    for close_at in (0.9, 100):
+        found = batch_shapes(config(*keys, "INPUT.CLOSE_AT", close_at), 32, sets)
+        assert (found.choices[0].training, found.choices[0].padding) == (2, 0)
+
+
 def test_wide_and_tall_images():
     sets = {"train": Sizes((64, 96), (96, 64), (96, 64)), "val": Sizes((64, 96), (96, 64), count=8)}
     found = batch_shapes(config("INPUT.MIN_SIZE_TRAIN", (0,), "TEST.IMS_PER_BATCH", 2), 32, sets)

@@ -81,6 +81,10 @@ class TransformList(Pipeline):
         """See `Pipeline`."""
         return any(step.close for step in self.steps)
 
+    def after_close(self) -> TransformList:
+        """See `Pipeline`."""
+        return TransformList([step for step in self.steps if not step.close], self.min_visible)
+
     @property
     def needs_masks(self) -> str:
         """See `Pipeline`."""

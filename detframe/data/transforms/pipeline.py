@@ -68,6 +68,10 @@ class Pipeline:
         """Whether some transform is left out from INPUT.CLOSE_AT on."""
         return False
 
+    def after_close(self) -> Pipeline:
+        """What is left of it from INPUT.CLOSE_AT on."""
+        return self
+
     @property
     def needs_masks(self) -> str:
         """The transform that cuts along masks, as a message names it; "" where none does."""
