@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Generator, Tensor
 
 from detframe.config import ConfigNode, get_cfg
 from detframe.data import Records, build_test_loader, build_train_loader
 from detframe.data.samples import Parcel, Sample
 from detframe.data.transforms import Compose, HorizontalFlip, LargeScaleJitter, Resize, VerticalFlip
+from detframe.data.transforms.mixing import MixUp, Mosaic
 from detframe.structures import LazyMasks
 from detframe.visualization import training_image
 from tests.data.sets import annotation, coco_records
@@ -129,3 +131,27 @@ def test_pictures_of_training_images_show_the_regions() -> None:
     region = {**plain, "ignore_boxes": torch.tensor([[20.0, 20, 120, 120]])}
     changed = np.flatnonzero((training_image(image, plain, ["a"]) != training_image(image, region, ["a"])).any(2))
     assert len(changed) > 300
+
+
+def cut_region(size_hw: tuple[int, int]) -> tuple[Tensor, Any]:
+    """An image that was cut, so that its ignored region reaches beyond three of its borders; it is white inside."""
+    height, width = size_hw
+    return torch.full((3, height, width), 255, dtype=torch.uint8), {
+        "boxes": torch.tensor([[2.0, 2.0, 12.0, 12.0]]),
+        "labels": torch.tensor([1]),
+        "ignore_boxes": torch.tensor([[-40.0, -40.0, width + 40.0, height - 4.0]]),
+    }
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_region_that_reaches_beyond_its_image_hides_nothing_of_those_beside_it(seed: int) -> None:
+    """The one image has a region, and the others are black and have none: in what it covers nothing is black."""
+    black = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    plain = {**cut_region((64, 64))[1], "ignore_boxes": torch.zeros(0, 4)}
+    generator = Generator().manual_seed(seed)
+    mosaic = Mosaic(scale=(1.0, 1.0), fill=255.0).mix(*cut_region((64, 64)), [(black, plain)] * 3, generator)
+    mixed = MixUp(alpha=1e4, fill=0.0).mix(black, plain, [cut_region((30, 30))], generator)
+    for image, target in (mosaic, mixed):
+        assert len(target["ignore_boxes"]) == 1
+        x1, y1, x2, y2 = (int(side) for side in target["ignore_boxes"][0].clamp(min=0, max=64).tolist())
+        assert image[:, y1:y2, x1:x2].min() > 0 and x2 - x1 > 10 and y2 - y1 > 3

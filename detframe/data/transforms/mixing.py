@@ -18,7 +18,7 @@ from detframe.data.scaled import SizeHW
 from detframe.data.transforms.arguments import check_range
 from detframe.data.transforms.copy_paste import paste_objects
 from detframe.data.transforms.geometry import Resize
-from detframe.data.transforms.targets import FILL, clip_and_drop, crop_target, joined, moved, uniform
+from detframe.data.transforms.targets import FILL, clip_and_drop, crop_target, ignored_inside, joined, moved, uniform
 from detframe.registry import TRANSFORMS
 from detframe.structures import Target, select
 
@@ -102,6 +102,7 @@ def _placed(canvas: Tensor, sample: Sample, quarter: Window, point: tuple[int, i
     """Draw an image into its quarter of the canvas, a corner at the `point` x, y; its target there."""
     image, target = sample
     height, width = image.shape[-2:]
+    target = ignored_inside(target, (height, width))
     left = point[0] - width if quarter[0] == 0 else point[0]
     top = point[1] - height if quarter[1] == 0 else point[1]
     x1, y1 = max(quarter[0], left), max(quarter[1], top)
@@ -154,6 +155,7 @@ class MixUp:
         blended = torch.lerp(canvas, image.float(), share)
         if not image.dtype.is_floating_point:
             blended = blended.round()
+        objects = ignored_inside(objects, (other.shape[-2], other.shape[-1]))
         above = clip_and_drop(crop_target(objects, (0, 0, width, height)), (height, width), tighten=True)
         return blended.to(image.dtype), joined([target, above], (height, width))
 

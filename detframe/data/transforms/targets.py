@@ -44,6 +44,14 @@ def clip_and_drop(target: Target, size_hw: tuple[int, int], min_visible: float =
     return target
 
 
+def ignored_inside(target: Target, size_hw: tuple[int, int]) -> Target:
+    """The target of an image that is to lie beside others, whose ignored regions end at its border."""
+    if "ignore_boxes" not in target:
+        return target
+    boxes, keep = _clipped(target["ignore_boxes"], size_hw)
+    return {**target, "ignore_boxes": boxes[keep]}
+
+
 def _clipped(boxes: Tensor, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Boxes (N, 4) inside the image, and which of them have an area there, bool (N,)."""
     height, width = size_hw
