@@ -27,7 +27,7 @@ from tests.malformed.mutations import FEWEST, byte_changes, clear, lines_changed
 from tests.malformed.states import other_values, torch_file
 
 NAME = "model_0000004.pth"
-NAMED = (NAME, "--resume", "the saved optimizer", "in the checkpoint")
+NAMED = (NAME, "resuming: ", "the saved optimizer", "in the checkpoint")
 # Places whose other value is another right state, or is told of by what is logged alone
 FREE = (
     "optimizer",
