@@ -10,6 +10,7 @@ import numpy as np
 
 from detframe.config import parse_duration
 from detframe.errors import InvalidValueError
+from detframe.recipes.balance import balance
 from detframe.recipes.budget import Length, Pace, choose_length
 from detframe.recipes.facts import DataFacts, resize_scales
 from detframe.recipes.flips import horizontal, vertical
@@ -106,6 +107,7 @@ def choose(facts: DataFacts, machine: Machine, wish: Wish, pace: Pace | None = N
         _model(picks, facts, machine, size)
         _input(picks, facts, size)
         _proposals(picks, size)
+        balance(picks, facts)
         batch = _batch(picks, facts, machine, size)
         rate = size.rate * math.sqrt(batch / size.rate_batch)
         why = f"{size.rate:g} at {size.rate_batch} images, by the square root of the batch"
