@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from detframe.arrays.pixels import PixelForm
+from detframe.data.repeats import images_with_class
 from detframe.data.screen.channels import measured
 from detframe.data.screen.pictures import look_at
 from detframe.errors import InvalidValueError
@@ -41,6 +42,7 @@ class DataFacts:
         centres_y: the middle of each as a share of its image's height, float (N,).
         owners: which image each belongs to, int (N,).
         labels: of each, 1..K, int (N,).
+        with_class: in how many training images each class has an object, (K,).
         keypoints: names of the keypoints; empty where there are none.
         missing: images of the training set that the labels name and that do not exist.
         unusable: images of both sets that exist, and cannot be read or are not those that were annotated.
@@ -59,6 +61,7 @@ class DataFacts:
     centres_y: np.ndarray
     owners: np.ndarray
     labels: np.ndarray
+    with_class: np.ndarray
     has_masks: bool = False
     keypoints: tuple[str, ...] = ()
     mirrored_keypoints: bool = False
@@ -141,6 +144,7 @@ def data_facts(train: Any, val: Any, missing: int = 0, unusable: int = 0) -> Dat
         centres_y=(boxes[:, 1] + boxes[:, 3]) / 2 / sizes[owners, 0],
         owners=owners,
         labels=columns.labels[kept],
+        with_class=images_with_class(train),
         has_masks=train.has_masks,
         keypoints=tuple(metadata.keypoint_names),
         mirrored_keypoints=bool(metadata.keypoint_flip_pairs),

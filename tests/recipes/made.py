@@ -42,6 +42,7 @@ def facts(
         "centres_y": rng.uniform(0, 1, count),
         "owners": np.repeat(np.arange(images), per_image),
         "labels": np.ones(count, dtype=np.int64),
+        "with_class": np.array([images]),
     }
     return DataFacts(**{**values, **others})
 

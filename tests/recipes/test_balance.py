@@ -6,28 +6,18 @@ import numpy as np
 import pytest
 
 from detframe.recipes.choices import choose
+from detframe.recipes.facts import data_facts
 from detframe.recipes.wish import Choice
 from tests.recipes.made import TWO_CORES, facts, wish
+from tests.recipes.sets import make_records, square
 
 KEY = "DATALOADER.SAMPLER"
 
 
 def chosen(images_with_class: tuple[int, ...], images: int = 200, **overrides: object) -> Choice | None:
-    """What is chosen where each image has two objects of class 0 and the first so many have one of each other class."""
-    objects = [(image, 1) for image in range(images)] * 2
-    objects += [(image, label) for label, some in enumerate(images_with_class, 2) for image in range(some)]
-    owners, labels = np.array(sorted(objects)).T
-    seen = facts(
-        images=images,
-        classes=("car", *(f"rare {number}" for number in range(len(images_with_class)))),
-        objects=np.bincount(owners, minlength=images),
-        owners=owners,
-        labels=labels,
-        **{
-            name: np.full(len(owners), value)
-            for name, value in (("widths", 60.0), ("heights", 60.0), ("centres_y", 0.5))
-        },
-    )
+    """What is chosen where every image has a car and so many one of each other class."""
+    classes = ("car", *(f"rare {number}" for number in range(len(images_with_class))))
+    seen = facts(images=images, classes=classes, with_class=np.array([images, *images_with_class]))
     found = {choice.key: choice for choice in choose(seen, TWO_CORES, wish(overrides=overrides))}
     return found.get(KEY)
 
@@ -60,3 +50,13 @@ def test_whoever_weighs_classes_is_not_balanced_besides(key: str, value: object)
 def test_a_sampler_that_is_given_stays():
     found = chosen((40,), **{KEY: "uniform"})
     assert found is not None and found.value == "uniform"
+
+
+def test_images_are_counted_not_objects():
+    """Cats are in all 60 images, dogs in 12, two in each."""
+    cat, dog = square(50, 50, 40), square(120, 50, 40)
+    images = [(100, 200, [cat, dog, cat, dog])] * 12 + [(100, 200, [cat])] * 48
+    records = make_records(*images)
+    assert data_facts(records, records).with_class.tolist() == [60, 12]
+    found = {choice.key: choice for choice in choose(data_facts(records, records), TWO_CORES, wish())}
+    assert found[KEY].value == "class_balanced" and "'dog' is in 12 images, 'cat' in 60" in found[KEY].reason
