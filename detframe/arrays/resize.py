@@ -50,6 +50,18 @@ def fitting_shape(size_hw: tuple[int, int], plane_hw: tuple[int, int]) -> tuple[
     return height, width
 
 
+def area_means(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """An image (H, W, C) made smaller, (*size_hw, C), of its own type: each pixel is the mean of those below it."""
+    import cv2
+
+    size_wh = size_hw[::-1]
+    parts = [  # where a factor is no whole number, OpenCV takes at most four channels at once
+        cv2.resize(np.ascontiguousarray(image[..., at : at + 4]), size_wh, interpolation=cv2.INTER_AREA)
+        for at in range(0, image.shape[2], 4)
+    ]
+    return np.concatenate([part.reshape(*size_hw, -1) for part in parts], axis=2)  # it drops the axis of one channel
+
+
 def resize_image(
     image: np.ndarray, size_hw: tuple[int, int], shown_hw: tuple[float, float] | None = None
 ) -> np.ndarray:

@@ -103,13 +103,12 @@ def shrink(records: Records, factor: float, images: Path, annotations: Path) -> 
 
 def _smaller(source: str, factor: float) -> np.ndarray:
     """Channels (h, w, C) of an image, averaged over areas: uint8, uint16 or float32."""
-    import cv2
-
+    from detframe.arrays.resize import area_means
     from detframe.data.images import load_pixels
 
     pixels = load_pixels(source, form=_form(source))
     height, width = (max(1, round(side * factor)) for side in pixels.shape[:2])
-    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA).reshape(height, width, -1)
+    return area_means(pixels, (height, width))
 
 
 def _form(source: str) -> PixelForm:

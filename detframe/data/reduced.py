@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from detframe.arrays.pixels import COLOURS, PixelForm, picture_of
+from detframe.arrays.resize import area_means
 from detframe.data.image_files import open_image
 from detframe.data.image_headers import read_header
 from detframe.data.images import load_pixels
@@ -66,7 +66,5 @@ def load_divided(path: str | Path, factor: int, form: PixelForm = COLOURS) -> np
         short = (-len(band) % factor, -width % factor)
         if any(short):
             band = np.pad(band, ((0, short[0]), (0, short[1]), (0, 0)), mode="edge")
-        small_wh = (band.shape[1] // factor, band.shape[0] // factor)
-        small = cv2.resize(band, small_wh, interpolation=cv2.INTER_AREA)
-        parts.append(small.reshape(*small.shape[:2], band.shape[2]))  # OpenCV drops the axis of one channel
+        parts.append(area_means(band, (band.shape[0] // factor, band.shape[1] // factor)))
     return np.concatenate(parts)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as transforms
 
-from detframe.arrays.resize import fitting_shape, resize_image
+from detframe.arrays.resize import area_means, fitting_shape, resize_image
 
 ON_AVX2 = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 LARGEST_DIFFERENCE = 0 if ON_AVX2 else 1  # other processors have a kernel of their own, which keeps more bits
@@ -76,3 +76,22 @@ def test_other_values_as_torch_resizes_floats(dtype: str, to_hw: tuple[int, int]
     ours = resize_image(image, to_hw)
     assert ours.dtype == image.dtype and ours.shape == (*to_hw, 5)
     np.testing.assert_allclose(ours, theirs.numpy(), atol=1.01 if dtype == "uint16" else 0.2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("channels", [1, 3, 4, 5, 9])
+@pytest.mark.parametrize("size_hw", [(6, 8), (7, 5), (1, 1)])  # by a whole factor, and by others
+def test_means_over_areas_are_those_of_each_channel(size_hw: tuple[int, int], channels: int, dtype: str):
+    image = np.random.default_rng(0).integers(0, 256, (24, 32, channels)).astype(dtype)
+    small = area_means(image, size_hw)
+    assert small.shape == (*size_hw, channels) and small.dtype == image.dtype
+    rows, columns = (overlaps(old, new) for old, new in zip(image.shape, size_hw, strict=False))
+    expected = np.einsum("hy,wx,hwc->yxc", rows, columns, image.astype(float))
+    np.testing.assert_allclose(small, expected, atol=1e-3 if dtype == "float32" else 0.501)
+
+
+def overlaps(old: int, new: int) -> np.ndarray:
+    """Which part of each of `new` pixels each of the `old` ones is, (old, new)."""
+    begin, side = np.arange(new) * old / new, old / new
+    at = np.arange(old)[:, None]
+    return (np.minimum(at + 1, begin + side) - np.maximum(at, begin)).clip(0) / side

@@ -65,6 +65,23 @@ def test_what_was_measured_can_be_set_as_it_is_printed(config, capsys):
     assert finding["severity"] == "note" and "fit the images" in finding["text"]
 
 
+def test_many_channels_of_any_size_are_measured(capsys, tmp_path):
+    entry = channel_set(tmp_path / "toy", ".npy", 6, "uint16", 2)
+    values = [np.random.default_rng(number).integers(0, 9000, (60, 50, 6)).astype(np.uint16) for number in range(2)]
+    for number, pixels in enumerate(values):
+        np.save(tmp_path / "toy" / "images" / f"{number:03d}.npy", pixels)
+    content = json.loads((tmp_path / "toy" / "instances.json").read_text())
+    content["images"] = [{**row, "height": 60, "width": 50} for row in content["images"]]
+    (tmp_path / "toy" / "instances.json").write_text(json.dumps(content))
+    (tmp_path / "catalog.yaml").write_text(yaml.safe_dump({"toy": entry}))
+    words = ("DATASETS.CATALOG", str(tmp_path / "catalog.yaml"), "DATASETS.TRAIN", "[toy]", "INPUT.CHANNELS", "6")
+    (tmp_path / "config.yaml").write_text("MODEL: {BACKBONE: {CONV_BODY: no such body}}")
+    _, found = checked(capsys, "--config-file", str(tmp_path / "config.yaml"), *words)
+    (finding,) = of_mean(found)
+    mean = numbers(finding["remedy"])[0]
+    np.testing.assert_allclose(mean, np.stack(values).reshape(-1, 6).mean(0), rtol=1e-4)
+
+
 def test_a_mean_in_other_units_is_a_warning(config, capsys):
     mean, std = (value / 65535 for value in expected())
     _, found = checked(capsys, "--config-file", config(PIXEL_MEAN=mean.tolist(), PIXEL_STD=std.tolist()))

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from detframe.arrays.pixels import COLOURS, PixelForm, picture_of
+from detframe.arrays.resize import area_means
 from detframe.data.image_files import check_size, length_of, max_pixels, open_image
 from detframe.data.images import FULL_BITS, IMAGE_FAULTS, load_pixels, read_structure
 from detframe.data.regions import load_region, region_size
@@ -175,12 +176,9 @@ def _pixels(path: str, tiles: bool, form: PixelForm) -> dict[str, Any]:
 
 def _small(pixels: np.ndarray, side: int, form: PixelForm, sums: list[np.ndarray]) -> np.ndarray:
     """Pixels as a square of `side`; the moments of stored channels are added to `sums`."""
-    import cv2
-
     if form.as_stored:
         sums.append(_moments(pixels))
-    small = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
-    return small.reshape(side, side, -1)
+    return area_means(pixels, (side, side))
 
 
 def _moments(pixels: np.ndarray) -> np.ndarray:
