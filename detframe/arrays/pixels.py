@@ -34,7 +34,11 @@ class PixelForm:
     @classmethod
     def of(cls, cfg: Any) -> PixelForm:
         """That of a config: INPUT.CHANNELS and INPUT.DEPTH."""
-        channels, depth = cfg.INPUT.CHANNELS, cfg.INPUT.DEPTH
+        return cls.named(cfg.INPUT.CHANNELS, cfg.INPUT.DEPTH)
+
+    @classmethod
+    def named(cls, channels: int, depth: str) -> PixelForm:
+        """That of the values of INPUT.CHANNELS and INPUT.DEPTH."""
         return cls(channels, as_stored=depth == "file" or (depth == "auto" and channels != 3))
 
     @property

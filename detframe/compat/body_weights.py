@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from detframe.arrays.pixels import COLOURS, PixelForm
 from detframe.config import ConfigNode, get_cfg
 from detframe.errors import InvalidValueError
 from detframe.registry import nearest
@@ -108,16 +109,26 @@ def apply_input_format(cfg: ConfigNode) -> ConfigNode:
     """The config with the input that belongs to MODEL.WEIGHTS, where they are published weights known here.
 
     Keys that nobody has set take the value of the weights. One that was set to another value stays, with a warning.
+    Images as they are stored have no order of colours, and their own mean and deviation.
     """
     entry = input_format(cfg.MODEL.WEIGHTS)
-    return cfg if entry is None else set_untouched(cfg, entry.values(), cfg.MODEL.WEIGHTS)
+    return cfg if entry is None else set_untouched(cfg, _fitting(cfg, entry.values(), COLOURS), cfg.MODEL.WEIGHTS)
 
 
 def apply_saved_format(cfg: ConfigNode, saved: Mapping[str, Any]) -> ConfigNode:
     """The same for a checkpoint of detframe, with the config that it was trained with, by dotted keys."""
     found = {key: saved[key] for key in _RGB.values() if key in saved}  # an older version may not have had the key
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
-    return set_untouched(cfg, values, "the checkpoint")
+    channels, depth = saved.get("INPUT.CHANNELS", COLOURS.channels), saved.get("INPUT.DEPTH", "auto")
+    return set_untouched(cfg, _fitting(cfg, values, PixelForm.named(channels, depth)), "the checkpoint")
+
+
+def _fitting(cfg: ConfigNode, values: dict[str, Any], form: PixelForm) -> dict[str, Any]:
+    """The input of weights that were made with images of a form, without what means nothing to those of a config."""
+    own = PixelForm.of(cfg)
+    if not own.as_stored or own == form:
+        return values
+    return {key: value for key, value in values.items() if not key.startswith("INPUT.")}
 
 
 def set_untouched(cfg: ConfigNode, values: Mapping[str, Any], owner: str) -> ConfigNode:

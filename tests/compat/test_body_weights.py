@@ -105,6 +105,23 @@ def test_a_checkpoint_of_detframe_brings_its_format(caplog):
     assert "INPUT.PIXEL_STD is (2, 2, 2) (set by an override), but the checkpoint was made with" in caplog.text
 
 
+OWN_UNITS = ("INPUT.CHANNELS", 5, "INPUT.PIXEL_MEAN", (900.0,) * 5, "INPUT.PIXEL_STD", (30.0,) * 5)
+DEEP = ("INPUT.DEPTH", "file", "INPUT.PIXEL_MEAN", (900.0,) * 3, "INPUT.PIXEL_STD", (30.0,) * 3)
+
+
+@pytest.mark.parametrize("words", [OWN_UNITS, DEEP], ids=["channels", "depth"])
+@pytest.mark.parametrize("weights", ["msra://R-50", "torchvision://ResNet50_Weights.IMAGENET1K_V1"])
+def test_images_as_they_are_stored_have_their_own_format(words, weights, caplog):
+    out = apply_input_format(_cfg(*words, weights=weights))
+    assert _format(out)[:3] == ("RGB", words[3], words[5])
+    saved = dict(apply_input_format(_cfg(weights=weights)).leaves())  # a checkpoint of colours
+    assert _format(apply_saved_format(_cfg(*words, weights="model_final.pth"), saved))[:3] == _format(out)[:3]
+    assert "may not work together" not in caplog.text
+    other = _cfg(*words, "INPUT.PIXEL_MEAN", (500.0,) * len(words[5]), weights="model_final.pth")
+    apply_saved_format(other, dict(out.leaves()))
+    assert "INPUT.PIXEL_MEAN is (500" in caplog.text  # of images of the same form it counts
+
+
 def test_every_entry_is_a_pickle_with_a_format():
     for name in BODY_WEIGHTS:
         assert address_of(name).startswith(HOST) and address_of(name).endswith(".pkl")
