@@ -63,11 +63,6 @@ class Graphs:
     def __reduce__(self) -> tuple[type[Graphs], tuple[Any, ...]]:
         return Graphs, (self.shapes, self.backend)
 
-    @property
-    def seconds(self) -> float:
-        """What all first calls took together."""
-        return sum(graph.seconds for graph in self.made)
-
     @contextmanager
     def pausing(self) -> Iterator[None]:
         """Inside of the `with`, nothing runs as a graph, and none is made."""

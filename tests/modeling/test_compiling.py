@@ -236,7 +236,7 @@ def test_each_graph_is_in_the_log(caplog, monkeypatch, tmp_path):
     assert first.startswith("compiled the backbone for training, 2x3x128x256: ")
     assert first.endswith(f"s until it had run (graph 1, all from {tmp_path})")
     assert second.endswith(f"s until it had run (graph 2, 1 new files in {tmp_path})")
-    assert compiled.graphs.seconds == sum(graph.seconds for graph in compiled.graphs.made) > 0
+    assert all(graph.seconds > 0 for graph in compiled.graphs.made)
 
 
 # ---------------------------------------------------------------------------------------------- step
