@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from detframe.config import parse_duration
 from detframe.errors import InvalidValueError
 from detframe.recipes.balance import balance
 from detframe.recipes.budget import Length, Pace, choose_length
@@ -16,9 +14,9 @@ from detframe.recipes.facts import DataFacts, resize_scales
 from detframe.recipes.flips import horizontal, vertical
 from detframe.recipes.geometry import anchors, canonical_size, input_size
 from detframe.recipes.machine import GIGABYTE, Machine
+from detframe.recipes.on_base import on_base, steps_of_base, whole_duration
 from detframe.recipes.spelling import option
 from detframe.recipes.wish import SIZES, TASKS, Choice, Picks, Wish
-from detframe.solver import resolve_base_lr
 from detframe.texts import counted
 
 
@@ -112,7 +110,7 @@ def choose(facts: DataFacts, machine: Machine, wish: Wish, pace: Pace | None = N
         rate = size.rate * math.sqrt(batch / size.rate_batch)
         why = f"{size.rate:g} at {size.rate_batch} images, by the square root of the batch"
     else:
-        batch, rate, why = _on_base(picks, facts, machine)
+        batch, rate, why = on_base(picks, facts, machine)
     _detections(picks, facts)
     _data(picks, facts)
     length = choose_length(picks, facts, machine, batch, pace)
@@ -334,67 +332,11 @@ def _solver(picks: Picks, length: Length, rate: float, why: str) -> None:
         decay = next(decay for below, decay in EMA if steps < below)
         picks.set("SOLVER.EMA_DECAY", decay, f"the average over the last {1 / (1 - decay):.0f} of {steps} steps")
     else:
-        _steps_of_base(picks, steps)
-    longest = WARMUP_STEPS if picks.wish.base is None else _whole(picks.get("SOLVER.WARMUP_ITERS"), steps)
+        steps_of_base(picks, steps)
+    longest = WARMUP_STEPS if picks.wish.base is None else whole_duration(picks.get("SOLVER.WARMUP_ITERS"), steps)
     why = f"no more than {100 * WARMUP_SHARE:.0f} % of the steps"
     picks.set("SOLVER.WARMUP_ITERS", min(longest, int(steps * WARMUP_SHARE)), why)
     picks.set("SOLVER.LOG_PERIOD", max(1, min(20, steps // 20)), f"some lines of a training of {steps} steps")
     every = min(math.ceil(steps / 4), 1000)
     picks.set("SOLVER.CHECKPOINT_PERIOD", every, "what --resume can lose at most")
     picks.set("SOLVER.KEEP_LAST", KEPT, "to go on from, and in case the newest is damaged")
-
-
-def _steps_of_base(picks: Picks, steps: int) -> None:
-    """The places at which a base lowers its learning rate, as parts of its length."""
-    base = picks.wish.base
-    if base is None or base.SOLVER.LR_SCHEDULE != "step":
-        return
-    whole = parse_duration(base.SOLVER.MAX_ITER, 1, 1)
-    known = base.SOLVER.STEPS if whole else ()
-    parts = [step if isinstance(step, float) else parse_duration(step, 1, 1) / whole for step in known]
-    places = tuple(dict.fromkeys(max(1, round(part * steps)) for part in parts if part < 1))  # of few steps, each once
-    picks.set("SOLVER.STEPS", places, f"at the same parts of the training as in {picks.wish.base_name}")
-
-
-def _whole(duration: Any, steps: int) -> int:
-    """A duration of the base in iterations; epochs, of other data, count as the whole training."""
-    if isinstance(duration, float):  # a share
-        return math.ceil(duration * steps)
-    return duration if isinstance(duration, int) else steps
-
-
-def _on_base(picks: Picks, facts: DataFacts, machine: Machine) -> tuple[int, float, str]:
-    """What is chosen on a config of the user's: what data and machine demand. Returns batch, learning rate, reason."""
-    base = picks.wish.base
-    if base is None:
-        raise ValueError("there is no base")
-    _norms_of_base(picks)
-    if picks.wish.task == "mask" and not base.MODEL.MASK_ON:
-        picks.set("MODEL.MASK_ON", True, option("task", "mask"))
-    if picks.wish.task == "keypoint" and not base.MODEL.KEYPOINT_ON:
-        picks.set("MODEL.KEYPOINT_ON", True, option("task", "keypoint"))
-    theirs = base.SOLVER.IMS_PER_BATCH
-    share = max(1, min(theirs // machine.ranks, 8 if machine.gpu else 4, facts.images // machine.ranks))
-    share = min(share, picks.wish.most_per_process or share)
-    why = f"{picks.wish.base_name} takes {theirs}, on other machines; this one has {machine.words}"
-    batch = int(picks.set("SOLVER.IMS_PER_BATCH", share * machine.ranks, why))
-    if base.SOLVER.LR_RULE == "none":
-        usual = "sqrt" if base.SOLVER.OPTIMIZER == "AdamW" else "linear"
-        base = base.changed([("SOLVER.LR_RULE", usual), ("SOLVER.REFERENCE_BATCH", theirs)])
-    solver = base.SOLVER
-    rate = resolve_base_lr(base.changed([("SOLVER.IMS_PER_BATCH", batch)])).SOLVER.BASE_LR
-    why = f"{solver.BASE_LR:g} of {picks.wish.base_name} at {solver.REFERENCE_BATCH} images, for {batch}"
-    return batch, rate, why
-
-
-def _norms_of_base(picks: Picks) -> None:
-    found = picks.wish.weights
-    weights = picks.set("MODEL.WEIGHTS", found.value, found.reason)
-    if weights:
-        return
-    body = str(picks.get("MODEL.BACKBONE.CONV_BODY"))
-    key = "MODEL.MOBILENET.NORM" if body.startswith("MNV2") else "MODEL.RESNETS.NORM"
-    if picks.get("MODEL.BACKBONE.FREEZE_CONV_BODY_AT"):
-        picks.set("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0, "the backbone starts at random, so all of it is trained")
-    if picks.get(key) == "FrozenBN":
-        picks.set(key, "BN", "the backbone starts at random, so its norms are trained too")
