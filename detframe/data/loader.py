@@ -73,9 +73,10 @@ class TrainDataset(ImageReader):
         self.records, self.transforms, self.sampler, self.skip = records, transforms, sampler, skip
         self.num_classes, self.wanted = num_classes, wanted
         self.copy_paste, self.ignore_regions = copy_paste, ignore_regions
-        # of tiles, most of which may show nothing, those that have something to paste, or to mix
+        # of tiles, most of which may show nothing, those that have something to paste, or to mix, if there are any
         mixes = copy_paste or transforms.mixes
-        self.sources = np.flatnonzero(records.num_objects) if mixes and isinstance(records, TiledRecords) else None
+        narrowed = mixes and isinstance(records, TiledRecords) and bool(records.num_objects.any())
+        self.sources = np.flatnonzero(records.num_objects) if narrowed else None
 
     def __getitem__(self, draw: Draw) -> Sample:
         """The sampled image; with `skip`, the next readable one of the stream in its place."""

@@ -147,9 +147,14 @@ def test_tiles_that_show_only_a_scrap_of_an_object_do_not_come(tmp_path: Path) -
     assert image_repeats(config("INPUT.TILES.OVERLAP", 0, "INPUT.TILES.MAX_EMPTY", 1.0), records) is None  # all come
 
 
-def test_empty_tiles_alone_can_be_drawn_where_every_tile_comes(records: Records) -> None:
+@pytest.mark.parametrize(
+    "keys",
+    [(), ("INPUT.COPY_PASTE_PROB", 1.0), ("INPUT.TRANSFORMS", ["Mosaic", {"CopyPaste": {"p": 1}}])],
+    ids=["plain", "copy-paste", "mixing"],
+)
+def test_empty_tiles_alone_can_be_drawn_where_every_tile_comes(records: Records, keys: tuple[Any, ...]) -> None:
     """As a trial of a training does with some images."""
-    cfg = config("INPUT.TILES.MAX_EMPTY", 1.0)
+    cfg = config("INPUT.TILES.MAX_EMPTY", 1.0, *keys)
     tiles = tiled(cfg, records)
     empty = tiles.select(tiles.num_objects == 0)
     assert all(len(t["labels"]) == 0 for t in next(build_train_loader(cfg, empty))[1])
