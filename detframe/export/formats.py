@@ -21,7 +21,7 @@ from detframe.errors import InvalidValueError, MissingModuleError, UnknownNameEr
 from detframe.export.example_sizes import sizes_of_example
 from detframe.registry import nearest
 
-OPSET = 18
+OPSET, OPSET_OF_DEFORMABLE = 18, 19  # of ONNX; deformable convolutions are in it from 19 on
 _LONGEST = 300  # characters that are told of a reason
 # Names of the sides of the inputs, of those that are free
 AXES = {"images": ("batch", "channels", "height", "width"), "sizes": ("batch", "height_and_width")}
@@ -65,7 +65,7 @@ def write_onnx(
                 program,
                 dynamo=True,
                 custom_translation_table=translations(),
-                opset_version=OPSET,
+                opset_version=opset_of(program),
                 input_names=list(inputs),
                 output_names=list(outputs),
                 optimize=False,
@@ -80,6 +80,14 @@ def write_onnx(
     size = sum(value.numel() * value.element_size() for value in program.state_dict.values())
     written.save(str(path), external_data=size > _LARGE)
     onnx.checker.check_model(str(path), full_check=True)
+
+
+def opset_of(program: ExportedProgram) -> int:
+    """The version of ONNX's operators that a program needs."""
+    deformable = torch.ops.torchvision.deform_conv2d.default
+    graphs = [module.graph for module in program.graph_module.modules() if isinstance(module, torch.fx.GraphModule)]
+    needs = any(node.target is deformable for graph in graphs for node in graph.nodes)
+    return OPSET_OF_DEFORMABLE if needs else OPSET
 
 
 def _name_axes(model: Any) -> None:

@@ -9,10 +9,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import onnx
 import pytest
 import torch
+from torchvision.ops import deform_conv2d
 
 from detframe.backends import open_model
 from detframe.errors import (
@@ -25,6 +28,7 @@ from detframe.errors import (
     UnknownNameError,
 )
 from detframe.export import Tolerance, export, formats, pipeline
+from detframe.export.graph import INPUTS, OUTPUTS
 from detframe.export.pipeline import Plan
 from detframe.modeling import build_detection_model
 from tests.conftest import can_export
@@ -104,6 +108,27 @@ def test_inputs_and_outputs_have_names(exported: Exported):
     assert shapes == {"images": ["batch", 3, "height", "width"], "sizes": ["batch", 2]}
     assert [value.name for value in graph.output] == ["boxes", "scores", "labels", "count"]
     assert onnx.load(str(exported.path)).opset_import[0].version == 18
+
+
+class Summed(torch.nn.Module):
+    """A model that has a deformable convolution, or none."""
+
+    def __init__(self, deformable: bool):
+        super().__init__()
+        self.deformable = deformable
+
+    def forward(self, images, sizes):
+        if self.deformable:
+            images = deform_conv2d(images, images.new_zeros(1, 2, 8, 8), images.new_ones(4, 3, 1, 1))
+        return images + sizes.sum()
+
+
+@pytest.mark.parametrize(("deformable", "opset"), [(True, 19), (False, 18)])
+def test_the_opset_has_what_the_model_needs(deformable: bool, opset: int, tmp_path: Path):
+    program = torch.export.export(Summed(deformable), (torch.ones(1, 3, 8, 8), torch.ones(1, 2)))
+    card: Any = SimpleNamespace(to_json=lambda: "{}")
+    formats.write_onnx(program, INPUTS, OUTPUTS[:1], card, tmp_path / "a.onnx")
+    assert onnx.load(str(tmp_path / "a.onnx")).opset_import[0].version == opset
 
 
 def test_the_model_is_as_before(tiny_model, quick, tmp_path: Path):

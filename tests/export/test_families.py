@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from detframe.errors import InvalidValueError
 from detframe.export import trace
+from detframe.export.formats import opset_of
 from detframe.export.graph import ExportableDetector
 from detframe.export.onnx_ops import translations
 from detframe.export.precision import to_fp16
@@ -173,8 +174,9 @@ def scale(spread, module, inputs, out):
     return out
 
 
-def export(model, path, opset=18):
+def export(model, path):
     program, _ = trace(model)
+    opset = opset_of(program)
     torch.onnx.export(
         program, f=path, dynamo=True, custom_translation_table=translations(), opset_version=opset, verbose=False
     )
@@ -249,7 +251,7 @@ QUICK = ("mask", "keypoint")
 def test_a_file_of_each_family_finds_what_the_model_finds(family, tmp_path):
     model = build(FAMILIES[family])
     path = tmp_path / "model.onnx"
-    check(family, model, export(model, path, opset=19 if "deformable" in family else 18))
+    check(family, model, export(model, path))
     to_fp16(path, tmp_path / "half.onnx")
     check_half(path, tmp_path / "half.onnx")
 
