@@ -22,6 +22,7 @@ from detframe.export.example_sizes import sizes_of_example
 from detframe.registry import nearest
 
 OPSET, OPSET_OF_DEFORMABLE = 18, 19  # of ONNX; deformable convolutions are in it from 19 on
+_LACKING = re.compile(r"No conversion rule found for operations: (.+)")  # how OpenVINO names what it does not know
 _LONGEST = 300  # characters that are told of a reason
 # Names of the sides of the inputs, of those that are free
 AXES = {"images": ("batch", "channels", "height", "width"), "sizes": ("batch", "height_and_width")}
@@ -135,7 +136,9 @@ def convert(source: Path, card: ModelCard, path: Path, half: bool = False) -> No
     try:
         model = openvino.convert_model(str(source))
     except Exception as error:  # its frontends have many classes of errors, some of them not even RuntimeErrors
-        raise InvalidValueError(f"OpenVINO {openvino.__version__} cannot convert the model: {reason(error)}") from error
+        lacking = _LACKING.search(str(error))
+        why = f"it has no counterpart of {lacking[1]}" if lacking else reason(error)
+        raise InvalidValueError(f"OpenVINO {openvino.__version__} cannot convert the model: {why}") from error
     model.set_rt_info(card.to_json(), KEY)
     openvino.save_model(model, str(path), compress_to_fp16=half)
 

@@ -131,6 +131,21 @@ def test_the_opset_has_what_the_model_needs(deformable: bool, opset: int, tmp_pa
     assert onnx.load(str(tmp_path / "a.onnx")).opset_import[0].version == opset
 
 
+def test_what_openvino_has_no_counterpart_of_is_named(monkeypatch, tmp_path: Path):
+    openvino = pytest.importorskip("openvino")
+
+    def refuse(path):
+        raise RuntimeError(
+            "Check 'false' failed at src/report.cpp:151:\nModel wasn't fully converted.\nSummary:\n"
+            "-- No conversion rule found for operations: DeformConv-19\n-- Conversion is failed for: Conv-19\n"
+        )
+
+    monkeypatch.setattr(openvino, "convert_model", refuse)
+    card: Any = SimpleNamespace(to_json=lambda: "{}")
+    with pytest.raises(InvalidValueError, match=r"convert the model: it has no counterpart of DeformConv-19$"):
+        formats.convert(tmp_path / "a.onnx", card, tmp_path / "a.xml")
+
+
 def test_the_model_is_as_before(tiny_model, quick, tmp_path: Path):
     model, cfg = tiny_model
     model.train()
