@@ -300,8 +300,16 @@ def wrap(model: nn.Module, device: torch.device) -> nn.Module:
 
     Every trainable parameter gets a gradient in every step, so unused ones are not looked for. Before each forward pass
     the running statistics of batch norm become rank 0's, as they are in a checkpoint, so that resuming changes nothing.
+
+    Raises:
+        ValueError: batch norms over all ranks on CPUs, for which PyTorch has none.
     """
     if world_size() == 1:
         return model
+    if device.type == "cpu" and any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
+        raise InvalidValueError(
+            "the NORM of a part of the model is 'SyncBN', which PyTorch has for GPUs alone where several processes "
+            "train: set it to 'GN' or 'BN', or train in one process"
+        )
     ids = [device.index] if device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)

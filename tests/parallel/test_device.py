@@ -14,13 +14,19 @@ from detframe.errors import InvalidValueError
 from detframe.ops.boxes import widened
 from detframe.parallel import device as device_module
 from detframe.parallel.device import resolve_amp, resolve_device
-from detframe.parallel.joining import process_group
+from detframe.parallel.joining import process_group, wrap
 
 
 @pytest.mark.parametrize("name", ["hpu", "vulkan", "ipu", "maia", "gpu", "cuda:-1"])
 def test_devices_that_are_not_there_are_refused(name: str) -> None:
     with pytest.raises(InvalidValueError, match=f"MODEL.DEVICE .*{name}"):
         resolve_device(name)
+
+
+def test_batch_norms_over_ranks_are_refused_on_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detframe.parallel.joining.world_size", lambda: 2)
+    with pytest.raises(InvalidValueError, match="NORM of a part of the model is 'SyncBN', which PyTorch has for GPUs"):
+        wrap(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.SyncBatchNorm(4)), torch.device("cpu"))
 
 
 def test_a_number_beyond_the_last_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
