@@ -26,6 +26,7 @@ from detframe.errors import InvalidValueError
 from detframe.recipes.reach_table import wrapped, written
 
 MOST_IMAGES = 4000  # that are looked at of each set, evenly spaced
+MEAN_OF = 500  # batches
 MULTIPLES = (64, 128, 256)
 MOST_BUCKETS = 4
 WORTH = 0.03  # share of the pixels that one more bucket must save
@@ -104,6 +105,20 @@ def batch_shapes(cfg: ConfigNode, divisor: int, sets: Mapping[str, Records]) -> 
     return BatchShapes((choices[0], *rest), best, refused)
 
 
+def mean_pixels(cfg: ConfigNode, canvases: Canvases, records: Records) -> float:
+    """Pixels of an image in a training batch with its padding, on average.
+
+    Args:
+        cfg: with the seed of the run, 0 or more.
+        canvases: of the model, to which batches are padded.
+        records: of images or tiles, as they are sampled.
+    """
+    sizes_hw = _sizes(cfg, records, build_train_transforms(cfg), _drawn(cfg, records, MEAN_OF))
+    count = _Count(canvases)
+    count.add(sizes_hw, cfg.SOLVER.IMS_PER_BATCH // cfg.SOLVER.ACCUMULATE_STEPS)
+    return count.padded / len(sizes_hw)
+
+
 def _some(records: Records) -> Records:
     count = len(records)
     return records if count <= MOST_IMAGES else records.select(np.linspace(0, count - 1, MOST_IMAGES).astype(int))
@@ -154,13 +169,13 @@ def _sizes(cfg: ConfigNode, records: Records, transforms: Pipeline, batches: lis
     return [sizes(draw, draw.turn) for of_batch in batches for draw in of_batch]
 
 
-def _drawn(cfg: ConfigNode, records: Records) -> list[list[Draw]]:
-    """The training batches of an epoch."""
+def _drawn(cfg: ConfigNode, records: Records, count: int = 0) -> list[list[Draw]]:
+    """So many training batches; 0: those of an epoch."""
     batch, repeats = cfg.SOLVER.IMS_PER_BATCH, image_repeats(cfg, records)
     length = len(records) if repeats is None else round(float(repeats.sum()))
     grouped, group = cfg.DATALOADER.ASPECT_RATIO_GROUPING, group_of(cfg, records)
     sampler = build_sampler(records, batch, cfg.SEED, grouped, repeats=repeats, group=group)
-    return list(islice(sampler.batches(), max(1, min(length, MOST_IMAGES) // batch)))
+    return list(islice(sampler.batches(), count or max(1, min(length, MOST_IMAGES) // batch)))
 
 
 def _choice(cfg: ConfigNode, divisor: int, sets: Mapping[str, Records]) -> Choice:

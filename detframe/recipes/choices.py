@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from detframe.errors import InvalidValueError
+from detframe.recipes.augmentation import horizontal, vary, vertical
 from detframe.recipes.balance import balance
 from detframe.recipes.budget import Length, Pace, choose_length
 from detframe.recipes.facts import DataFacts, resize_scales
-from detframe.recipes.flips import horizontal, vertical
 from detframe.recipes.geometry import anchors, canonical_size, input_size
 from detframe.recipes.machine import GIGABYTE, Machine
 from detframe.recipes.on_base import on_base, steps_of_base, whole_duration
@@ -114,6 +114,8 @@ def choose(facts: DataFacts, machine: Machine, wish: Wish, pace: Pace | None = N
     _detections(picks, facts)
     _data(picks, facts)
     length = choose_length(picks, facts, machine, batch, pace)
+    if wish.base is None:
+        vary(picks, facts, length.steps * batch / facts.images)
     _solver(picks, length, rate, why)
     if picks.get("SOLVER.LR_RULE") != "none" and not picks.is_given("SOLVER.BASE_LR"):
         picks.set("SOLVER.REFERENCE_BATCH", batch, "SOLVER.BASE_LR is of it")

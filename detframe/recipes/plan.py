@@ -372,7 +372,7 @@ def _tell_choices(choices: Sequence[Choice], wish: Wish) -> None:
     picked = {choice.key: choice for choice in choices}
     if wish.base is None:
         sizes = picked["MODEL.RPN.ANCHOR_SIZES"].value
-        shorter, longer = max(picked["INPUT.MIN_SIZE_TRAIN"].value), picked["INPUT.MAX_SIZE_TRAIN"].value
+        shorter, longer = picked["INPUT.MIN_SIZE_TEST"].value, picked["INPUT.MAX_SIZE_TEST"].value
         body, span = picked["MODEL.BACKBONE.CONV_BODY"].value, (min(sizes[0]), max(sizes[-1]))
         cut = picked.get("INPUT.TILES.SIZE")
         what = f"tiles of {cut.value} pixels as" if cut and cut.value else "images of"

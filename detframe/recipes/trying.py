@@ -16,12 +16,14 @@ from torch import nn
 from detframe.config import ConfigNode
 from detframe.data import IMAGE_FAULTS, build_test_loader, build_train_loader
 from detframe.data.records import Records
+from detframe.data.transforms import build_train_transforms
 from detframe.engine.build import step_settings
 from detframe.engine.fit import View, eval_view, training_views
 from detframe.engine.step import Batch, Step
 from detframe.engine.trainer import Trainer
 from detframe.errors import NonFiniteError, UserError
 from detframe.parallel.device import resolve_amp
+from detframe.recipes.batch_shapes import mean_pixels
 from detframe.recipes.memory import MemoryWatch, is_out_of_memory
 from detframe.solver import build_average, build_optimizer
 from detframe.structures import select
@@ -172,11 +174,19 @@ class Run:
         return time.perf_counter()
 
     def seconds_per_step(self) -> float:
-        """The median of the ordinary steps but the first; of what there is where none of these was made."""
+        """The median of the ordinary steps but the first; of what there is where none of these was made. Where images
+        are resized at random, the few that were tried stand for a batch of the mean size."""
         made = [b for b in self.tried if not b.failure]
-        ordinary = [b.seconds for b in made if b.name == "ordinary"]
-        times = ordinary[1:] or ordinary or [b.seconds for b in made]
-        return statistics.median(times) if times else math.nan
+        ordinary = [b for b in made if b.name == "ordinary"]
+        tried = ordinary[1:] or ordinary or made
+        if not tried:
+            return math.nan
+        transforms = build_train_transforms(self.cfg)
+        if not transforms.resizes_at_random or transforms.unsized:
+            return statistics.median(b.seconds for b in tried)
+        canvases = self.model.preprocessor.canvases
+        per_pixel = statistics.median(b.seconds / math.prod(canvases.canvas(b.size_hw)) for b in tried)
+        return per_pixel * mean_pixels(self.cfg, canvases, self.records)
 
     # ------------------------------------------------------------------ batches
     def _batch_of(self, indices: Sequence[int], cfg: ConfigNode | None = None) -> Batch:

@@ -76,6 +76,10 @@ class Picks:
             node = node[part]
         return node
 
+    def reason(self, key: str) -> str:
+        """Why a key that was chosen has its value."""
+        return self._made[key].reason
+
     def is_given(self, key: str) -> bool:
         """Whether an override names the key."""
         return key in self.wish.overrides

@@ -184,7 +184,8 @@ def _facts(cfg: ConfigNode, lines: Sequence[tuple[datetime, str]]) -> list[tuple
 
 
 def _image_size(cfg: ConfigNode) -> str:
-    train = ", ".join(map(str, cfg.INPUT.MIN_SIZE_TRAIN))
+    between = " to " if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" else ", "
+    train = between.join(map(str, cfg.INPUT.MIN_SIZE_TRAIN))
     return (
         f"shorter side {train} in training (longer at most {cfg.INPUT.MAX_SIZE_TRAIN}), "
         f"{cfg.INPUT.MIN_SIZE_TEST} in tests (at most {cfg.INPUT.MAX_SIZE_TEST})"

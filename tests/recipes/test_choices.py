@@ -82,10 +82,9 @@ def test_with_weights_a_large_body_keeps_its_first_layers_and_statistics():
 # ---------------------------------------------------------------- input, anchors, regions
 def test_small_objects_get_larger_images_and_finer_anchors():
     large, small = values(facts(side=200), TWO_CORES, wish()), values(facts(side=24), TWO_CORES, wish())
-    assert small["INPUT.MIN_SIZE_TRAIN"] > large["INPUT.MIN_SIZE_TRAIN"]
-    assert small["INPUT.MIN_SIZE_TEST"] == small["INPUT.MIN_SIZE_TRAIN"][0]
+    assert small["INPUT.MIN_SIZE_TEST"] > large["INPUT.MIN_SIZE_TEST"]
     assert small["MODEL.RPN.ANCHOR_SIZES"][0] == (27,)
-    assert large["INPUT.MIN_SIZE_TRAIN"] == (MODELS["small"].shorter[0],)
+    assert large["INPUT.MIN_SIZE_TEST"] == MODELS["small"].shorter[0]
 
 
 def test_a_rare_class_of_small_objects_counts_as_much_as_any():
@@ -93,26 +92,26 @@ def test_a_rare_class_of_small_objects_counts_as_much_as_any():
     sides = np.full(800, 200.0)
     labels[:40], sides[:40] = 2, 20.0
     mixed = facts(classes=("a", "b"), labels=labels, widths=sides, heights=sides)
-    assert values(mixed, TWO_CORES, wish())["INPUT.MIN_SIZE_TRAIN"] == (384,)
+    assert values(mixed, TWO_CORES, wish())["INPUT.MIN_SIZE_TEST"] == 384
     labels[:40] = 1  # the same sizes in one class
-    assert values(mixed, TWO_CORES, wish())["INPUT.MIN_SIZE_TRAIN"] == (192,)
+    assert values(mixed, TWO_CORES, wish())["INPUT.MIN_SIZE_TEST"] == 192
 
 
 def test_images_are_not_enlarged_beyond_use():
     made = values(facts(size_hw=(100, 100), side=5), TWO_CORES, wish())
-    assert made["INPUT.MIN_SIZE_TRAIN"] == (192,)
+    assert made["INPUT.MIN_SIZE_TEST"] == 192
 
 
 def test_long_images_get_room():
     made = values(facts(size_hw=(300, 600), side=80), TWO_CORES, wish())
-    assert made["INPUT.MAX_SIZE_TRAIN"] == 2 * made["INPUT.MIN_SIZE_TRAIN"][0]
+    assert made["INPUT.MAX_SIZE_TEST"] == 2 * made["INPUT.MIN_SIZE_TEST"]
 
 
 def test_tiles_of_one_longer_side_keep_one_scale():
     tiles = facts(size_hw=(640, 640), side=24)
     tiles.sizes_hw[::3] = (430, 640)
     made = values(tiles, TWO_CORES, wish())
-    assert made["INPUT.MIN_SIZE_TRAIN"] == (448,) and made["INPUT.MAX_SIZE_TRAIN"] == 448
+    assert made["INPUT.MIN_SIZE_TEST"] == made["INPUT.MAX_SIZE_TEST"] == 448
 
 
 @pytest.mark.parametrize(("side", "finest"), [(6, 16), (20, 24), (25, 30), (40, 32), (200, 32)])

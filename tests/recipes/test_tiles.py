@@ -142,7 +142,7 @@ def test_other_choices_follow_from_the_tiles():
     records = make_records(LARGE)
     tiles = facts_seen(data_facts(records, records), wish(), TWO_CORES, records, records)
     made = values(tiles, TWO_CORES, wish())
-    assert (made["INPUT.TILES.SIZE"], made["INPUT.MIN_SIZE_TRAIN"], made["INPUT.MAX_SIZE_TRAIN"]) == (448, (448,), 448)
+    assert (made["INPUT.TILES.SIZE"], made["INPUT.MIN_SIZE_TEST"], made["INPUT.MAX_SIZE_TEST"]) == (448, 448, 448)
     assert made["MODEL.RPN.ANCHOR_SIZES"][0] == (24,)  # 1.2 x 20
     assert tiles.val_images == 6 * 7  # of 448 pixels, with an overlap of a fifth
 

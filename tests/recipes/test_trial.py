@@ -6,20 +6,21 @@ import math
 import mmap
 import time
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from detframe.data import tiled
+from detframe.data import build_train_loader, tiled
 from detframe.engine.trainer import Trainer
-from detframe.modeling import GeneralizedRCNN
+from detframe.modeling import GeneralizedRCNN, build_detection_model
 from detframe.modeling.compiling import Graph, Graphs
 from detframe.recipes import trial as trial_module
 from detframe.recipes.memory import MemoryWatch, is_out_of_memory
 from detframe.recipes.trial import Trial, try_model
-from detframe.recipes.trying import TriedBatch
+from detframe.recipes.trying import Run, TriedBatch
 from tests.recipes.sets import config, make_records, square
 
 SMALL = (
@@ -53,6 +54,24 @@ def test_all_kinds_of_batches(records):
     assert trial.trained == trial.parameters > 10_000
     assert trial.device == "cpu" and not trial.stopped
     assert (trial.max_iter, trial.evaluations, trial.eval_images) == (10, 1, 7)
+
+
+def test_a_few_batches_of_random_sizes_stand_for_the_mean(records):
+    keys = (*SMALL, "MODEL.NUM_CLASSES", 2)
+    cfg = config(*keys, "INPUT.MIN_SIZE_TRAIN", (32, 160), "INPUT.MIN_SIZE_TRAIN_SAMPLING", "range")
+    model = build_detection_model(cfg)
+
+    def seconds(size_hw: tuple[int, int]) -> float:
+        return 1e-6 * math.prod(model.preprocessor.canvases.canvas(size_hw))
+
+    run = Run(cfg, records, model, torch.device("cpu"), MemoryWatch(torch.device("cpu")), 0.0)
+    for size_hw in ((32, 64), (40, 60), (64, 64), (100, 96)):  # of small images, as luck would have it
+        run.tried.append(TriedBatch("ordinary", 2, 2, size_hw, seconds(size_hw), 0))
+    canvases = [model.preprocessor(images).tensors.shape for images, _ in islice(build_train_loader(cfg, records), 400)]
+    mean = 1e-6 * sum(h * w for *_, h, w in canvases) / len(canvases)
+    assert run.seconds_per_step() == pytest.approx(mean, rel=0.05) and mean > 0.012
+    run.cfg = config(*keys)  # images keep their sizes
+    assert run.seconds_per_step() == seconds((64, 64))
 
 
 def test_a_step_that_makes_graphs_is_not_the_time_of_a_step(records, monkeypatch):
