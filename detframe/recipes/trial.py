@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from torch import nn
 
 from detframe.compat import load_weights
 from detframe.config import ConfigNode, import_modules, resolve_durations
@@ -24,7 +23,7 @@ from detframe.engine.inputs import effective_config
 from detframe.engine.random_numbers import reproducible
 from detframe.engine.surroundings import alone_in_process
 from detframe.errors import InvalidValueError
-from detframe.modeling import build_detection_model
+from detframe.modeling import GeneralizedRCNN, build_detection_model
 from detframe.parallel.device import resolve_device
 from detframe.parallel.environment import cpu_cores
 from detframe.recipes.budget import Pace
@@ -222,7 +221,7 @@ def _one_process(cfg: ConfigNode, processes: int) -> ConfigNode:
     return cfg.changed(keys)
 
 
-def _model(cfg: ConfigNode, records: Records) -> nn.Module:
+def _model(cfg: ConfigNode, records: Records) -> GeneralizedRCNN:
     """The model with its first weights, as a training has it."""
     model = build_detection_model(cfg)
     if cfg.MODEL.WEIGHTS:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from detframe.config import ConfigNode
 from detframe.data import IMAGE_FAULTS, build_test_loader, build_train_loader
@@ -22,6 +21,7 @@ from detframe.engine.fit import View, eval_view, training_views
 from detframe.engine.step import Batch, Step
 from detframe.engine.trainer import Trainer
 from detframe.errors import NonFiniteError, UserError
+from detframe.modeling import GeneralizedRCNN
 from detframe.parallel.device import resolve_amp
 from detframe.recipes.batch_shapes import mean_pixels
 from detframe.recipes.memory import MemoryWatch, is_out_of_memory
@@ -89,7 +89,7 @@ class Run:
 
     cfg: ConfigNode
     records: Records
-    model: nn.Module
+    model: GeneralizedRCNN
     device: torch.device
     watch: MemoryWatch
     deadline: float
