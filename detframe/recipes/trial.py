@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-
 from detframe.compat import load_weights
 from detframe.config import ConfigNode, import_modules, resolve_durations
 from detframe.data.findings import ERROR, WARNING, Finding
