@@ -32,9 +32,9 @@ def freeze(module: nn.Module) -> nn.Module:
 def no_match(key: str, pattern: str, names: Sequence[str]) -> InvalidValueError:
     """The error for a pattern of a config key that matches no parameter; names what is near, else the modules.
 
-    What is near to a pattern that ends in "*" are whole modules.
+    What is near to the name of a module, or to a pattern that ends in "*", are whole modules.
     """
-    near = _near_modules(pattern, names) if pattern.endswith("*") else nearest(pattern, list(names))
+    near = _near_modules(pattern, names) or ("" if pattern.endswith("*") else nearest(pattern, list(names)))
     if not near.endswith("?"):
         near = f"they begin with {', '.join(sorted({'.'.join(name.split('.')[:2]) for name in names}))}"
     return InvalidValueError(
@@ -43,11 +43,17 @@ def no_match(key: str, pattern: str, names: Sequence[str]) -> InvalidValueError:
 
 
 def _near_modules(pattern: str, names: Sequence[str]) -> str:
-    """As `nearest`, of the patterns `module.*` of all modules with parameters of these names; "" where none is near."""
+    """As `nearest`, of the patterns `module.*` of all modules with parameters of these names; "" where none is near.
+
+    Modules of exactly this name come first, or whose names end with it; others where the pattern ends in "*".
+    """
     parts = [name.split(".") for name in names]
-    modules = dict.fromkeys(".".join(part[:depth]) for part in parts for depth in range(1, len(part)))
-    near = get_close_matches(pattern.rstrip(".*"), list(modules), cutoff=0.5)
-    return f"did you mean {' or '.join(repr(f'{name}.*') for name in near)}?" if near else ""
+    modules = list(dict.fromkeys(".".join(part[:depth]) for part in parts for depth in range(1, len(part))))
+    meant = pattern.rstrip(".*")
+    near = [name for name in modules if f".{name}".endswith(f".{meant}")]
+    if not near and pattern.endswith("*"):
+        near = get_close_matches(meant, modules, cutoff=0.5)
+    return f"did you mean {' or '.join(repr(f'{name}.*') for name in near[:3])}?" if near else ""
 
 
 def names_to_match(model: nn.Module) -> list[str]:

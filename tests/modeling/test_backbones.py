@@ -1,6 +1,7 @@
 """What every BACKBONES entry keeps: channels and strides as declared, gradients, frozen parts, any size, any layout."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -209,6 +210,15 @@ def test_a_pattern_that_matches_nothing_is_an_error():
     modules = r"they begin with backbone\.body, backbone\.fpn, .*rpn\.head$"
     with pytest.raises(ValueError, match=rf"'neck\.\*', which matches none of the \d+ parameters; {modules}"):
         build_detection_model(tiny_config({}, "MODEL.FREEZE", "('neck.*',)"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "meant"),
+    [("backbone", "backbone"), ("layer1", "backbone.body.layer1"), ("fpn.*", "backbone.fpn"), ("head.", "rpn.head")],
+)
+def test_the_name_of_a_module_is_answered_with_the_pattern_of_its_parameters(pattern, meant):
+    with pytest.raises(ValueError, match=rf"did you mean '{re.escape(meant)}\.\*'\?$"):
+        build_detection_model(tiny_config({}, "MODEL.FREEZE", f"('{pattern}',)"))
 
 
 def test_unknown_bodies_are_errors_that_name_near_ones():
