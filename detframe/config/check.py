@@ -167,8 +167,9 @@ def _data(cfg: ConfigNode) -> Findings:
 
 def _input(cfg: ConfigNode) -> Findings:
     sizes, jitter, tiles = cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.LSJ, cfg.INPUT.TILES
-    if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and (len(sizes) != 2 or sizes[0] > sizes[1]):
-        yield "INPUT.MIN_SIZE_TRAIN", 'two rising values (the SAMPLING is "range")'
+    sampling = cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
+    if sampling != "choice" and (len(sizes) != 2 or sizes[0] > sizes[1]):
+        yield "INPUT.MIN_SIZE_TRAIN", f'two rising values (the SAMPLING is "{sampling}")'
     if jitter.MAX_SCALE < jitter.MIN_SCALE:
         yield "INPUT.LSJ.MAX_SCALE", f"at least MIN_SCALE {jitter.MIN_SCALE}"
     if jitter.ON and jitter.SIZE * jitter.MAX_SCALE > _LONGEST_SIDE:

@@ -68,8 +68,8 @@ def training_views(cfg: ConfigNode) -> list[View]:
     else:
         resizing = resizing or Resize(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN)
         given = sorted(resizing.min_sizes)
-        middle = sum(given) // 2 if resizing.sampling == "range" else given[len(given) // 2]
-        sizes = [(size, resizing.max_size) for size in (given[0], middle, given[-1])]
+        middle = given[len(given) // 2] if resizing.sampling == "choice" else sum(given) // 2
+        sizes = [(size, resizing.limit(size)) for size in (given[0], middle, given[-1])]
         names = "INPUT.MIN_SIZE_TRAIN, MAX_SIZE_TRAIN"
     names = "INPUT.TRANSFORMS" if cfg.INPUT.TRANSFORMS else names
     views = [View("training", names, *sizes[1])]

@@ -101,7 +101,7 @@ def vary(picks: Picks, facts: DataFacts, epochs: float) -> None:
         picks.set("INPUT.MIN_SIZE_TEST", shorter, picks.reason("INPUT.MIN_SIZE_TRAIN"))
         sides = (round(shorter * (1 - SCALES)), round(shorter * (1 + SCALES)))
         picks.set("INPUT.MIN_SIZE_TRAIN", sides, f"{often}: {1 - SCALES:g} to {1 + SCALES:g} times {shorter}")
-        picks.set("INPUT.MIN_SIZE_TRAIN_SAMPLING", "range", "any size between the two")
+        picks.set("INPUT.MIN_SIZE_TRAIN_SAMPLING", "scale", "any size between the two, and the longer side with it")
         picks.set("INPUT.MAX_SIZE_TRAIN", round(longer * (1 + SCALES)), "as much longer")
     if facts.channels is None and not any(picks.is_given(f"INPUT.{name}") for name in _COLOURS_BY_HAND):
         for name, strength in COLOURS.items():

@@ -184,7 +184,7 @@ def _facts(cfg: ConfigNode, lines: Sequence[tuple[datetime, str]]) -> list[tuple
 
 
 def _image_size(cfg: ConfigNode) -> str:
-    between = " to " if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" else ", "
+    between = ", " if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "choice" else " to "
     train = between.join(map(str, cfg.INPUT.MIN_SIZE_TRAIN))
     return (
         f"shorter side {train} in training (longer at most {cfg.INPUT.MAX_SIZE_TRAIN}), "

@@ -201,6 +201,14 @@ def test_range_draws_every_size() -> None:
     assert sizes == {20, 21, 22, 23}
 
 
+def test_scale_draws_every_size_of_a_long_image_too() -> None:
+    resize = Resize((30, 50), 50, sampling="scale")
+    shapes = {resize.size_after((40, 80), Generator().manual_seed(seed)) for seed in range(300)}
+    assert shapes == {((longer + 1) // 2, longer) for longer in range(30, 51)}  # "range": all of them 25 x 50
+    assert resize.largest((40, 80)) == (25, 50)
+    assert Resize((30, 50), 0, sampling="scale").size_after((40, 80), Generator())[1] >= 60
+
+
 def test_colour_jitter_leaves_the_target_alone() -> None:
     image, target = apply(ColorJitter(0.5, 0.5, 0.5, 0.2), seed=3)
     assert image.dtype == torch.uint8

@@ -149,6 +149,10 @@ def test_objects_are_placed_as_in_a_batch_of_the_training(legacy, tmp_path):
 def test_views():
     cfg = config("INPUT.MIN_SIZE_TRAIN", (50, 200, 100), "INPUT.MAX_SIZE_TRAIN", 300)
     assert [(view.min_size, view.max_size) for view in training_views(cfg)] == [(100, 300), (50, 300), (200, 300)]
+    cfg = config(
+        "INPUT.MIN_SIZE_TRAIN", (60, 100), "INPUT.MAX_SIZE_TRAIN", 150, "INPUT.MIN_SIZE_TRAIN_SAMPLING", "scale"
+    )
+    assert [(view.min_size, view.max_size) for view in training_views(cfg)] == [(80, 120), (60, 90), (100, 150)]
     assert eval_view(cfg).min_size == 0
     records = make_records((100, 200, []), (400, 50, []))
     assert View("", "", 50, 150).sizes_hw(records).tolist() == [[50, 100], [150, 19]]

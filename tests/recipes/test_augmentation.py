@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from torch import Generator
 
+from detframe.arrays.resize import resize_shape
+from detframe.data.transforms.geometry import Resize
 from detframe.recipes.augmentation import horizontal, vertical
 from detframe.recipes.choices import choose
 from detframe.recipes.facts import ChannelFacts
@@ -65,7 +68,7 @@ def test_other_classes_are(names: tuple[str, ...]):
 # ---------------------------------------------------------------- sizes and colours
 VARIED = {
     "INPUT.MIN_SIZE_TRAIN": (144, 240),
-    "INPUT.MIN_SIZE_TRAIN_SAMPLING": "range",
+    "INPUT.MIN_SIZE_TRAIN_SAMPLING": "scale",
     "INPUT.MAX_SIZE_TRAIN": 320,
     "INPUT.BRIGHTNESS": 0.2,
     "INPUT.CONTRAST": 0.3,
@@ -93,6 +96,23 @@ def test_images_that_come_a_few_times_are_shown_as_they_are():
     assert made["INPUT.MIN_SIZE_TRAIN"] == (192,) and made["INPUT.MAX_SIZE_TRAIN"] == made["INPUT.MAX_SIZE_TEST"] == 256
     assert not {"INPUT.MIN_SIZE_TRAIN_SAMPLING", "INPUT.BRIGHTNESS"} & set(made)
     assert made["MODEL.RPN.ANCHOR_SIZES"] == chosen(LONG)["MODEL.RPN.ANCHOR_SIZES"]
+
+
+def test_images_of_every_shape_come_smaller_and_larger_than_in_the_evaluation():
+    made = chosen(LONG)
+    made = {
+        name: made[f"INPUT.{name}"] for name in ("MIN_SIZE_TRAIN", "MAX_SIZE_TRAIN", "MIN_SIZE_TEST", "MAX_SIZE_TEST")
+    }
+    resize = Resize(made["MIN_SIZE_TRAIN"], made["MAX_SIZE_TRAIN"], "scale")
+    for size_hw in (
+        (480, 640),
+        (640, 640),
+        (300, 640),
+        (640, 100),
+    ):  # tiles of one longer side: the limit is what counts
+        drawn = [max(resize.size_after(size_hw, Generator().manual_seed(seed))) for seed in range(300)]
+        tested = max(resize_shape(size_hw, made["MIN_SIZE_TEST"], made["MAX_SIZE_TEST"]))
+        assert (min(drawn) / tested, max(drawn) / tested) == pytest.approx((0.75, 1.25), abs=0.02)
 
 
 @pytest.mark.parametrize(

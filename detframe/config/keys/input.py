@@ -59,7 +59,10 @@ INPUT = section(
     MIN_SIZE_TRAIN=Key((800,), "Shorter side of images in training; of several values one is sampled per image; 0 "
         "keeps their size", each=SIDE, filled=True),
     MIN_SIZE_TRAIN_SAMPLING=Key("choice", "How two values in MIN_SIZE_TRAIN are sampled",
-        choices={"choice": "one of them", "range": "any integer between them"}),
+        choices={
+        "choice": "one of them", "range": "any integer between them",
+        "scale": "as range, and MAX_SIZE_TRAIN, the limit at the larger one, shrinks with it: so images that reach "
+        "that limit come in as many sizes as the others"}),
     MAX_SIZE_TRAIN=Key(1333, "Upper limit of the longer side in training; 0 is no limit", like=LONGER_SIDE),
     MIN_SIZE_TEST=Key(800, "Shorter side of images in evaluation; 0 keeps their size", like=SIDE, resume=MEASURES),
     MAX_SIZE_TEST=Key(1333, "Upper limit of the longer side in evaluation; 0 is no limit", like=LONGER_SIDE,

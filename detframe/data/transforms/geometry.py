@@ -38,8 +38,8 @@ class Resize:
 
     def __init__(self, min_sizes: Sequence[int], max_size: int = 0, sampling: str = "choice") -> None:
         """Args:
-        min_sizes: the values to choose from, or with `sampling` "range" the smallest and the largest.
-        max_size: limit of the longer side; 0 is none.
+        min_sizes: the values to choose from, or with `sampling` "range" and "scale" the smallest and the largest.
+        max_size: limit of the longer side; 0 is none. With "scale" that at the largest of `min_sizes`.
         """
         self.min_sizes = tuple(min_sizes)
         self.max_size = max_size
@@ -52,7 +52,7 @@ class Resize:
         pairs: Sequence[tuple[int, int]],
         min_sizes: tuple[int, ...] | int | None = None,
         max_size: int | None = None,
-        sampling: Literal["choice", "range"] | None = None,
+        sampling: Literal["choice", "range", "scale"] | None = None,
     ) -> Resize:
         """That of an entry of INPUT.TRANSFORMS; what it does not say is as MIN_SIZE_TRAIN and its like say."""
         keys = cfg.INPUT
@@ -62,17 +62,24 @@ class Resize:
         how = sampling or (keys.MIN_SIZE_TRAIN_SAMPLING if min_sizes is None else "choice")
         for side in (*sizes, longest):
             check_range("a size", side, 0, 2**15)
-        if not sizes or (how == "range" and (len(sizes) != 2 or sizes[0] > sizes[1])):
-            raise InvalidValueError(f"min_sizes must be one size or more, two rising ones for 'range', not {sizes!r}")
+        if not sizes or (how != "choice" and (len(sizes) != 2 or sizes[0] > sizes[1])):
+            asked = "one size or more" if how == "choice" else f"two rising ones for {how!r}"
+            raise InvalidValueError(f"min_sizes must be {asked}, not {sizes!r}")
         return cls(sizes, longest, how)
 
     def _draw(self, generator: Generator) -> int:
         if len(self.min_sizes) == 1:
             return self.min_sizes[0]
-        if self.sampling == "range":
+        if self.sampling != "choice":
             low, high = self.min_sizes
             return low + integer(high - low + 1, generator)
         return self.min_sizes[integer(len(self.min_sizes), generator)]
+
+    def limit(self, min_size: int) -> int:
+        """Of the longer side, where the shorter one becomes `min_size`."""
+        if self.sampling != "scale" or not self.max_size:
+            return self.max_size
+        return max(1, round(self.max_size * min_size / max(1, self.min_sizes[1])))
 
     @property
     def is_random(self) -> bool:
@@ -81,12 +88,13 @@ class Resize:
 
     def size_after(self, size_hw: SizeHW, generator: Generator) -> SizeHW:
         """The size of an image of `size_hw` afterwards; draws what `__call__` draws."""
-        return resize_shape(size_hw, self._draw(generator), self.max_size)
+        min_size = self._draw(generator)
+        return resize_shape(size_hw, min_size, self.limit(min_size))
 
     def largest(self, size_hw: SizeHW) -> SizeHW:
         """The largest size to which an image of `size_hw` may be resized."""
         # of all values: 0 keeps the size of the file, which may be above all others
-        return max(resize_shape(size_hw, size, self.max_size) for size in self.min_sizes)
+        return max(resize_shape(size_hw, size, self.limit(size)) for size in self.min_sizes)
 
     largest_after = largest  # nothing is cut
 
