@@ -177,6 +177,16 @@ def test_a_path_that_does_not_exist_names_the_nearest(tmp_path: Path):
         read_folder(tmp_path / "Racoons" / "train")
 
 
+@pytest.mark.parametrize("root", ["elsewhere", "datasets"])
+def test_a_path_that_exists_where_data_sets_are_kept_is_named_there(tmp_path: Path, monkeypatch, root: str):
+    meant = tmp_path / root / "raccoons"
+    meant.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DETFRAME_DATASETS", "elsewhere")
+    with pytest.raises(MissingFileError, match=rf"raccoons does not exist; did you mean {meant}\?"):
+        read_folder("raccoons")
+
+
 @pytest.mark.parametrize("name", ["x" * 5000, "a/" * 3000, "nul\0byte", "  "])
 def test_a_path_that_cannot_exist(tmp_path: Path, name: str):
     with pytest.raises(UserError, match=r"does not exist|no path is given"):
