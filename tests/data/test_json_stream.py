@@ -98,7 +98,7 @@ def test_every_fault_is_told_as_by_python(tmp_path: Path, block: int, monkeypatc
 
 def test_a_fault_late_in_a_file_has_its_line_and_column(tmp_path: Path) -> None:
     rows = ",\n".join('{"id": 1, "name": "ä"}' for _ in range(40_000))
-    data = f'{{"images": [{rows}],\n"annotations": [{{"id": 1,}}]}}'.encode()
+    data = f'{{"images": [{rows}],\n"annotations": [{{"id": 1;}}]}}'.encode()
     check_same(tmp_path / "a.json", data)
-    with JsonFile(tmp_path / "a.json") as file, pytest.raises(UserError, match="line 40001, column 26"):
+    with JsonFile(tmp_path / "a.json") as file, pytest.raises(UserError, match="line 40001, column 25"):
         file.walk({})
