@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,11 +72,13 @@ def recipe_arguments(args: argparse.Namespace) -> argparse.Namespace:
     return args
 
 
-def refuse_without_data(args: argparse.Namespace) -> None:
+OF_DATA = ("minutes", "epochs", "model", "weights", "val_data", "format", "classes", "output")
+
+
+def refuse_without_data(args: argparse.Namespace, named: Sequence[str] = OF_DATA) -> None:
     """Options that belong to --data mean nothing without it. Raises ValueError that names them."""
-    named = ("minutes", "epochs", "model", "weights", "val_data", "format", "classes", "output")
     given = [f"--{name.replace('_', '-')}" for name in named if getattr(args, name)] + (
-        ["--task"] if args.task != "box" else []
+        ["--task"] if getattr(args, "task", "box") != "box" else []
     )
     if given and not args.data:
         raise InvalidValueError(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from detframe.cli.arguments import add_config_arguments, base_parser, local_path, positive
 from detframe.cli.common import load_config, log_to_terminal, run_command
 from detframe.cli.media import check_output, write_image
+from detframe.cli.recipe import add_data_arguments, classes_of, first_word, recipe_arguments, refuse_without_data
 from detframe.files import safe_name
 from detframe.storage import refuse_address
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from detframe.config import ConfigNode
     from detframe.data.transforms import Stage
     from detframe.structures import Target
 
@@ -30,13 +32,16 @@ The images are resized, flipped and jittered as in training; boxes, masks and ke
 
 With --steps, each picture shows one image as it is read and after every transform that happened to it.
 
-example: tools/visualize_data.py --config-file configs/faster_rcnn/faster_rcnn_R_50_FPN_1x.yaml --output look
+examples:
+  tools/visualize_data.py --data raccoons/ --output look      as `detframe train --data` would show them
+  tools/visualize_data.py --config-file configs/faster_rcnn/faster_rcnn_R_50_FPN_1x.yaml --output look
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = base_parser("visualize-data", "Draw augmented training images with their targets.", EPILOG)
+    add_data_arguments(parser)
     add_config_arguments(parser)
     parser.add_argument(
         "--output", type=local_path, metavar="DIR", default="", help="folder for the drawings (OUTPUT_DIR/data)"
@@ -48,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     log_to_terminal()
-    cfg = load_config(args)
+    cfg = _config(recipe_arguments(args))
     if not args.output:
         refuse_address(cfg.OUTPUT_DIR, "give one for the drawings (--output)")
     output = Path(args.output or Path(cfg.OUTPUT_DIR) / "data")
@@ -69,6 +74,31 @@ def _run(args: argparse.Namespace) -> int:
             write_image(output / f"{number:04d}_{safe_name(name)}.jpg", picture)
     logger.info("%d drawings are in %s", args.num_images, output)
     return 0
+
+
+def _config(args: argparse.Namespace) -> ConfigNode:
+    """That of --config-file, or with --data the one that a training on them would choose, its catalog written."""
+    if not args.data:
+        refuse_without_data(args, ("val_data", "format", "classes"))
+        return load_config(args)
+    first_word(args)
+    from detframe.recipes.plan import Request, make_plan, output_folder
+    from detframe.recipes.writing import check_output as check_catalog
+    from detframe.recipes.writing import write_catalog
+
+    request = Request(
+        path=args.data,
+        model=args.config_file,
+        val_data=args.val_data,
+        format=args.format,
+        classes=classes_of(args.classes),
+        overrides=args.opts,
+        started=args.started,
+    )
+    check_catalog(output_folder(request))
+    plan = make_plan(request)
+    write_catalog(plan)
+    return plan.config
 
 
 def _whole(image: Tensor, target: Target, names: Sequence[str], find: Callable[[Any], str]) -> tuple[str, np.ndarray]:

@@ -255,6 +255,7 @@ def _tiny(picks: Picks, size: Size, side: float) -> None:
         return
     why = f"the usual object has a side of {side:.0f} at this size, which no anchor fits"
     picks.set("MODEL.RPN.ASSIGNER", "rfla", f"{why}: objects learn from the receptive fields most like them")
+    picks.drop("MODEL.RPN.ANCHOR_SIZES", "MODEL.RPN.ASPECT_RATIOS")  # which it does without
     picks.set("MODEL.BACKBONE.CONV_BODY", size.body.replace("-FPN", "-EFPN"), f"{why}: a pyramid with a finer level")
     picks.set("MODEL.EFPN.TRANSFER", "plain", "its features from the body alone: texture transfer cost AP")
     picks.set("MODEL.RPN.FINEST_LEVEL", "p2", "the finer level is for the second stage")

@@ -97,6 +97,12 @@ class Plan:
     folder: Path  # OUTPUT_DIR
     heading: tuple[str, ...]
     base: str = ""
+    base_config: ConfigNode | None = None  # that `base` names
+
+    @property
+    def config(self) -> ConfigNode:
+        """The config that the choices make, open for changes."""
+        return config_of(self.choices, self.base_config)
 
     @property
     def recipe(self) -> str:
@@ -167,7 +173,7 @@ def make_plan(request: Request, measured: Measure = measure) -> Plan:
     choices = [*_of_data(data, folder), *choose(seen, machine, wish, pace)]
     choices = _in_order(choices, base)
     _tell_choices(choices, wish)
-    return Plan(data, tuple(choices), Path(folder), _heading(request, data, facts, machine, folder), base_name)
+    return Plan(data, tuple(choices), Path(folder), _heading(request, data, facts, machine, folder), base_name, base)
 
 
 # ------------------------------------------------------------------------------------------------- what was asked for
@@ -371,13 +377,14 @@ def _tell_choices(choices: Sequence[Choice], wish: Wish) -> None:
     """The choices that matter most, in a few lines."""
     picked = {choice.key: choice for choice in choices}
     if wish.base is None:
-        sizes = picked["MODEL.RPN.ANCHOR_SIZES"].value
+        sizes = picked.get("MODEL.RPN.ANCHOR_SIZES")
         shorter, longer = picked["INPUT.MIN_SIZE_TEST"].value, picked["INPUT.MAX_SIZE_TEST"].value
-        body, span = picked["MODEL.BACKBONE.CONV_BODY"].value, (min(sizes[0]), max(sizes[-1]))
+        body = picked["MODEL.BACKBONE.CONV_BODY"].value
         cut = picked.get("INPUT.TILES.SIZE")
         what = f"tiles of {cut.value} pixels as" if cut and cut.value else "images of"
-        by_fields = "MODEL.RPN.ASSIGNER" in picked and picked["MODEL.RPN.ASSIGNER"].value == "rfla"
-        found_by = "receptive fields in place of anchors" if by_fields else f"anchors from {span[0]:g} to {span[1]:g}"
+        found_by = "receptive fields in place of anchors"
+        if sizes is not None:
+            found_by = f"anchors from {min(sizes.value[0]):g} to {max(sizes.value[-1]):g}"
         logger.info("  model %s, %s %s x %s, %s", body, what, shorter, longer, found_by)
     else:
         logger.info("  model of %s", wish.base_name)

@@ -65,6 +65,11 @@ class Picks:
         self._made[key] = Choice(key, value, reason)
         return value
 
+    def drop(self, *keys: str) -> None:
+        """Take choices back; what an override says stays."""
+        for key in keys:
+            self._made.pop(key, None)
+
     def get(self, key: str) -> Any:
         """The value of a key so far: overridden, chosen, of the base, or the default."""
         if key in self.wish.overrides:

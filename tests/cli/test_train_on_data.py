@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from detframe.cli import configure, train
+from detframe.cli import check, configure, evaluate, train, visualize_data
 from detframe.cli.recipe import classes_of, recipe_arguments
 from detframe.config import read_config
 from tests.recipes.conftest import make_squares
@@ -52,6 +53,27 @@ def test_configure_writes_the_config_alone_to_the_output(squares: Path, capsys: 
     assert cfg.DATASETS.TRAIN == ("squares_train",) and cfg.SOLVER.MAX_ITER == 6
     assert str(Path("output/squares/catalog.yaml")) in done.err and Path(cfg.DATASETS.CATALOG).is_file()
     assert [path.name for path in Path("output/squares").iterdir()] == ["catalog.yaml"]
+
+
+def test_images_are_drawn_as_that_training_would_show_them(squares: Path, capsys: pytest.CaptureFixture[str]):
+    words = ["--data", "squares", "--output", "look", "--num-images", "2", *WORDS, "SOLVER.MAX_ITER", "2"]
+    assert visualize_data.main(words) == 0
+    assert len(list(Path("look").glob("*.jpg"))) == 2
+    assert "8 images to train with" in capsys.readouterr().err
+    assert visualize_data.main(["--classes", "square", "--config-file", "output/squares/catalog.yaml"]) == 2
+    assert "--classes goes with --data PATH" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [train, check, configure, visualize_data])
+def test_a_path_without_its_option_is_told_which(command: Any, squares: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        command.main(["squares", "SOLVER.MAX_ITER", "2", *(["--data", "x"] if command is configure else [])])
+    assert "squares is a path, and overrides are pairs KEY VALUE" in (said := capsys.readouterr().err)
+    assert said.rstrip().endswith("--data squares")
+    Path("my.yaml").touch()
+    with pytest.raises(SystemExit):
+        evaluate.main(["my.yaml"])
+    assert capsys.readouterr().err.rstrip().endswith("takes it: --config-file my.yaml")
 
 
 def test_two_processes_train_with_one_recipe(squares: Path, root: Path, run_python):

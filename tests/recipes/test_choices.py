@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from detframe.config import get_cfg, read_config, validate
+from detframe.config.effects import without_effect
 from detframe.errors import InvalidValueError
 from detframe.recipes.budget import Pace, default_epochs
 from detframe.recipes.choices import MODELS, choose, size_of
@@ -116,7 +117,7 @@ def test_tiles_of_one_longer_side_keep_one_scale():
 
 @pytest.mark.parametrize(("side", "finest"), [(6, 16), (20, 24), (25, 30), (40, 32), (200, 32)])
 def test_the_finest_anchor_is_a_little_above_the_typical_object(side: float, finest: int):
-    given = {"INPUT.MIN_SIZE_TRAIN": (0,), "INPUT.MAX_SIZE_TRAIN": 640}
+    given = {"INPUT.MIN_SIZE_TRAIN": (0,), "INPUT.MAX_SIZE_TRAIN": 640, "MODEL.RPN.ASSIGNER": "iou"}
     made = {choice.key: choice for choice in choose(facts(side=side, spread=1.01), ONE_GPU, wish(overrides=given))}
     assert made["MODEL.RPN.ANCHOR_SIZES"].value[0] == (finest,)
     assert f"a side of {side}" in made["MODEL.RPN.ANCHOR_SIZES"].reason
@@ -170,10 +171,12 @@ def test_tiny_objects_get_a_finer_level_and_receptive_fields(side: float, task: 
     made = {choice.key: choice.value for choice in chosen}
     assert (made.items() >= TINY.items()) == tiny
     assert tiny or not made.keys() & (TINY.keys() - {"MODEL.BACKBONE.CONV_BODY"})
+    assert tiny != ("MODEL.RPN.ANCHOR_SIZES" in made)  # which would be said to have no effect
     if tiny:
         cfg = get_cfg()
         cfg.merge_from_list([word for pair in made.items() for word in pair])
         validate(cfg)
+        assert not list(without_effect(cfg))
         (reason,) = [choice.reason for choice in chosen if choice.key == "MODEL.RPN.ASSIGNER"]
         assert "a side of 9 at this size" in reason
 
