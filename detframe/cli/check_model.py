@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from detframe.recipes.trial import Trial
 
 SECONDS = 30.0  # that a trial may take
-Limit = tuple[float, int]  # minutes that a training ends after, and about how many iterations it makes in them
+# Minutes that a training ends after, about how many iterations it makes in them, and whether it then shows images as
+# they are, which the whole one would show in other sizes and colours
+Limit = tuple[float, int, bool]
 LimitOf = Callable[["Trial", float], "Limit | None"]  # of a trial and its seconds; None where nothing ends it early
 NO_WEIGHTS = "from random weights, as none are on this machine"
 
@@ -97,8 +99,10 @@ def _of_time(cfg: ConfigNode, limit: Limit | None) -> list[str]:
     if limit is None:
         return []
     minutes, steps = counted(limit[0], "minute"), counted(limit[1], "iteration")
+    alike = ". Its images come too seldom for other sizes and colours each time: all are resized as in test"
     return [
         f"  `detframe train --data` makes about {steps}, as it ends after {minutes}; --minutes or --epochs change that"
+        + alike * limit[2]
     ]
 
 
@@ -158,10 +162,14 @@ def chosen_config(sets: Mapping[str, Records], overrides: Mapping[str, Any]) -> 
     def limit_of(trial: Trial, seconds: float) -> Limit | None:
         if not math.isfinite(trial.training_seconds) or any(batch.failure for batch in trial.batches):
             return None
-        steps = config_of(choose(facts, machine, wish, pace_of(trial, seconds))).SOLVER.MAX_ITER
-        return (default_minutes(machine), steps) if steps < trial.max_iter else None
+        timed = config_of(choose(facts, machine, wish, pace_of(trial, seconds)))
+        if timed.SOLVER.MAX_ITER >= trial.max_iter:
+            return None
+        alike = timed.INPUT.MIN_SIZE_TRAIN != chosen.INPUT.MIN_SIZE_TRAIN
+        return default_minutes(machine), timed.SOLVER.MAX_ITER, alike
 
-    return config_of(choose(facts, machine, wish)), limit_of
+    chosen = config_of(choose(facts, machine, wish))
+    return chosen, limit_of
 
 
 # ---------------------------------------------------------------------------------------------- JSON
