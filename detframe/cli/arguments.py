@@ -110,12 +110,25 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
     args = parser.parse_intermixed_args(words)
     if hasattr(args, "opts"):
         args.opts = [word.strip() for word in args.opts]
+        _refuse_bare_path(parser, args)
     if args.verbosity:
         os.environ[VERBOSITY_VARIABLE] = args.verbosity  # processes that this one starts have it too
     local_rank = getattr(args, "local_rank", None)
     if local_rank is not None:
         os.environ.setdefault("LOCAL_RANK", str(local_rank))
     return args
+
+
+def _refuse_bare_path(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """A path in the place of a KEY is one whose option was left out."""
+    path = next((word for word in args.opts[0::2] if os.path.exists(word)), "")
+    if not path:
+        return
+    names = [f"--{name.replace('_', '-')}" for name in ("config_file", "data") if hasattr(args, name)]
+    if not path.lower().endswith((".yaml", ".yml")) and "--data" in names:
+        names = ["--data"]
+    meant = f": {' or '.join(f'{name} {path}' for name in names)}" if names else ""
+    parser.error(f"{path} is a path, and overrides are pairs KEY VALUE; name the option that takes it{meant}")
 
 
 def _shield(word: str) -> str:

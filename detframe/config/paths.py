@@ -122,19 +122,19 @@ def find_config(path: str | Path) -> Path:
 def nearest_config(path: Path) -> str:
     """A phrase that names the configs beside `path` and the shipped ones whose names are like its own; "" for none."""
     shipped = shipped_folder("configs")
-    known = {file.name: f"configs/{file.relative_to(shipped).as_posix()}" for file in shipped.rglob("*.yaml")}
+    known = {file.stem: f"configs/{file.relative_to(shipped).as_posix()}" for file in shipped.rglob("*.yaml")}
     beside = _beside(path)
     # what lies in the user's own folder was rather meant
-    close = difflib.get_close_matches(path.name, list(beside), n=3, cutoff=0.6)
+    close = difflib.get_close_matches(path.stem, list(beside), n=3, cutoff=0.6)
     names = [beside[name] for name in close]
     if not names:
-        names = [known[name] for name in difflib.get_close_matches(path.name, list(known), n=3, cutoff=0.5)]
+        names = [known[name] for name in difflib.get_close_matches(path.stem, list(known), n=3, cutoff=0.5)]
     return f"; did you mean {' or '.join(names)}?" if names else ""
 
 
 def _beside(path: Path) -> dict[str, str]:
-    """The YAML files of the folder in which a path would lie, by name."""
+    """The YAML files of the folder in which a path would lie, by name without suffix."""
     try:
-        return {file.name: str(file) for file in path.parent.iterdir() if file.suffix.lower() in (".yaml", ".yml")}
+        return {file.stem: str(file) for file in path.parent.iterdir() if file.suffix.lower() in (".yaml", ".yml")}
     except OSError:
         return {}

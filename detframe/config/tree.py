@@ -196,9 +196,8 @@ class ConfigNode(CfgNode):
         known = self._keys() if joined else set()
         hint = " (write KEY VALUE, not KEY=VALUE)" if any(word.split("=")[0] in known for word in joined) else ""
         if len(words) % 2 or hint:
-            raise InvalidValueError(
-                f"overrides come in pairs KEY VALUE; got {len(words)} words: {shown(list(words))}{hint}"
-            )
+            got = f"{len(words)} word{'s' * (len(words) != 1)}"
+            raise InvalidValueError(f"overrides come in pairs KEY VALUE; got {got}: {shown(list(words))}{hint}")
         return [(str(key), value) for key, value in zip(words[0::2], words[1::2], strict=True)]
 
     def _keys(self) -> set[str]:

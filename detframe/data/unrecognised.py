@@ -24,6 +24,7 @@ _HEAD = 4096  # characters of a file that are looked at
 _DOTA = re.compile(r"(-?[\d.]+\s+){8}[^\s\d]\S*(\s+\d)?")  # eight coordinates, a class, its difficulty
 _SHEETS = (".xlsx", ".xls", ".ods")
 _ARCHIVE_STARTS = ((b"PK\x03\x04", ".zip"), (b"\x1f\x8b", ".tar.gz"), (b"BZh", ".tar.bz2"), (b"\xfd7zXZ", ".tar.xz"))
+_MASK_FOLDERS = ("mask", "masks", "annotations", "labels", "gt", "segmentation", "segmentations")
 _OTHER_ARCHIVES = (".rar", ".7z", ".gz", ".bz2", ".xz", ".zst")
 
 
@@ -175,7 +176,9 @@ def nearest_things(listing: Listing) -> list[str]:
     archives = [file for file in listing.files if file.name.lower().endswith(ARCHIVES)]
     if archives:
         found.append(f"{archives[0]} is an archive: give its own path to --data, {listing.root / archives[0]}")
-    if images and not found:
+    if images and not found and (masks := _near_masks(images)):
+        found.append(masks)
+    elif images and not found:
         found.append(
             f"{len(images)} images, but no file of annotations; a detector learns from boxes: draw some (labelme, "
             f"labelImg, CVAT, Label Studio), and put what the program exports beside the images"
@@ -183,6 +186,21 @@ def nearest_things(listing: Listing) -> list[str]:
     elif not images:
         found.append("no image: name the folder that holds the images too, or put the annotations beside them")
     return found
+
+
+def _near_masks(images: list[Path]) -> str:
+    """Of folders with images of the same names, as pictures and their masks are; "" where there are none."""
+    folders: dict[Path, set[str]] = {}
+    for image in images:
+        folders.setdefault(image.parent, set()).add(image.stem)
+    for one, stems in folders.items():
+        for other in folders:
+            if other.name.lower() in _MASK_FOLDERS and one != other and stems & folders[other]:
+                return (
+                    f"{_name(one)} and {_name(other)} have images of the same names, but masks drawn as images are not "
+                    "read: write their outlines or boxes as COCO, with a polygon or a box for each object"
+                )
+    return ""
 
 
 def _near_texts(listing: Listing, images: list[Path]) -> list[str]:

@@ -143,7 +143,7 @@ def _read(path: Path) -> Launch | None:
         fields = json.loads(path.read_text(encoding="utf-8"))
         launchers, latest, workers = (tuple(map(str, fields[key])) for key in ("launchers", "latest", "workers"))
         restarts, failures, share = (int(fields[key]) for key in ("restarts", "failures", "share"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         logger.warning("%s cannot be read, so this is taken for a new run: %s", path, error)

@@ -189,6 +189,8 @@ def _what_lacks(folder: Path, missing: Sequence[str]) -> str:
     text = f"{folder} is no folder of Detector.save_pretrained: {', '.join(missing)} {are} not there"
     others = [name for name in found if Path(name).suffix in (".onnx", ".xml", ".pt2", ".pth")]
     others.sort(key=lambda name: name != _BEST_OF_A_RUN)
+    if _BEST_OF_A_RUN in others:
+        return f"{folder} is the folder of a run; name the weights in it: {folder / _BEST_OF_A_RUN}"
     if others:
         return (
             f"{text}, but {', '.join(others[:5])}; name the file, as file={others[0]!r}, or load {folder / others[0]}"

@@ -67,7 +67,7 @@ def test_one_key_is_explained(root: Path, run_python):
     [
         (["--config-file", "faster_rcnn_R50_FPN_1x.yaml"], r"did you mean configs/faster_rcnn/faster_rcnn_R_50_FPN_1x"),
         (["--config-file", CONFIG, "SOLVER.BASE_RL", "1"], r"unknown config key SOLVER\.BASE_RL .*SOLVER\.BASE_LR"),
-        (["--config-file", CONFIG, "SOLVER.BASE_LR"], r"overrides come in pairs KEY VALUE; got 1 words"),
+        (["--config-file", CONFIG, "SOLVER.BASE_LR"], r"overrides come in pairs KEY VALUE; got 1 word:"),
         (["--config-file", CONFIG, "SOLVER.BASE_LR=1"], r"not KEY=VALUE"),
         (["--config-file", CONFIG, "SOLVER.BASE_LR", "fast"], r"SOLVER\.BASE_LR must be a number"),
         (["--config-file", CONFIG, "SOLVER.AMP", "fp8"], r"SOLVER\.AMP must be one of"),

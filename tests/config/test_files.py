@@ -148,6 +148,8 @@ def test_shipped_configs_are_found_from_anywhere(tmp_path: Path, monkeypatch: py
 
 
 def test_a_missing_config_names_the_nearest():
+    with pytest.raises(FileNotFoundError, match=r"among the shipped configs$"):
+        find_config("cat.yaml")  # like none of them but for the suffix
     with pytest.raises(FileNotFoundError, match=r"did you mean configs/faster_rcnn/faster_rcnn_R_50_FPN_1x\.yaml"):
         find_config("configs/faster_rcnn/faster_rcnn_R50_FPN_1x.yaml")
 

@@ -288,7 +288,7 @@ def test_a_truth_is_no_number_and_a_number_no_truth():
 @pytest.mark.parametrize(
     ("words", "match"),
     [
-        (["SOLVER.BASE_LR"], "pairs KEY VALUE; got 1 words"),
+        (["SOLVER.BASE_LR"], "pairs KEY VALUE; got 1 word:"),
         (["SOLVER.BASE_LR=0.1"], "not KEY=VALUE"),
         (["SOLVER.BASE_LR=0.1", "SEED=3"], "not KEY=VALUE"),
         ("SEED 3", "overrides are a list"),

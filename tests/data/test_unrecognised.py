@@ -172,3 +172,9 @@ def test_a_spreadsheet(tmp_path: Path):
 
 def test_an_archive_in_a_folder_is_named_with_the_path_to_type(tmp_path: Path):
     assert f"give its own path to --data, {tmp_path / 'in/a.zip'}" in screen(make(tmp_path, {"in/a.zip": b"PK"}))
+
+
+def test_masks_as_images_are_named_as_such(tmp_path: Path):
+    files = {f"{folder}/{name}.png": b"x" for folder in ("images", "masks") for name in "ab"}
+    said = "images/ and masks/ have images of the same names, but masks drawn as images are not read"
+    assert said in screen(make(tmp_path, files))

@@ -185,7 +185,10 @@ def test_class_ids_without_a_name_are_one_error(tmp_path: Path) -> None:
     with pytest.raises(InvalidValueError) as caught:
         read(tmp_path)
     text = str(caught.value)
-    assert "13 label rows of 7 files have class ids that the list of names does not have (it has 2 classes" in text
+    assert (
+        "13 label rows of 7 files have class ids that the list of names does not have (it has the numbers 0 to 1)"
+        in text
+    )
     assert "2 (8 rows), 3 (1 row), 4 (1 row), 5 (1 row), 6 (1 row), 7 (1 row)" in text
     assert text.count("labels/") == 3
     assert "and 10 more" in text

@@ -263,6 +263,11 @@ def test_an_exported_file_in_the_folder_predicts(detector, tmp_path):
     [
         (lambda f: (f / "model.safetensors").unlink(), FileNotFoundError, "model.safetensors is not there"),
         (lambda f: (f / "config.yaml").unlink(), FileNotFoundError, "config.yaml is not there; it holds README.md"),
+        (
+            lambda f: [(f / "config.json").unlink(), (f / "model_best.pth").touch()],
+            FileNotFoundError,
+            r"is the folder of a run; name the weights in it: .*model_best\.pth$",
+        ),
         (lambda f: (f / "config.json").write_text('{"a'), ValueError, r"config\.json is no JSON .*half-written"),
         (lambda f: (f / "config.json").write_text("[" * 100_000), ValueError, r"config\.json is no JSON"),
         (lambda f: (f / "config.json").write_text("[]"), ValueError, "does not describe a detector of detframe;"),

@@ -150,7 +150,8 @@ def _pairs(
     if not any(label for _, _, label in pairs.images):
         raise MissingFileError(
             f"data set {entry.name!r}: no label file (.txt) of {entry.annotations} belongs to one of the "
-            f"{len(pairs.images)} images of {entry.images}; a label file has the name of its image"
+            f"{len(pairs.images)} images of {entry.images}; a label file has the name of its image, and lies "
+            "beside it, or in labels/ where the image lies in images/"
         )
     return pairs
 

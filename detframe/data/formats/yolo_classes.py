@@ -96,10 +96,12 @@ class Classes:
         ids = listed([f"{number} ({count} row{'s' * (count > 1)})" for number, count in counts], 10)
         files = len({image.path for image, _ in stray})
         examples = listed([f"{image.label}, line {row.line}" for image, row in stray], _SHOWN, "; ")
-        known = f"{min(self.names)} to {max(self.names)}" if self.names else "none"
+        known = f"the numbers {min(self.names)} to {max(self.names)}" if self.names else "no number"
+        if len(self.names) == 1:
+            known = f"the number {min(self.names)} alone"
         raise InvalidValueError(
             f"data set {name!r}: {len(stray)} label row{'s' * (len(stray) > 1)} of {files} file{'s' * (files > 1)} "
-            f"have class ids that {self.source} does not have (it has {len(self.names)} classes, {known}): {ids}, as "
+            f"have class ids that {self.source} does not have (it has {known}): {ids}, as "
             f"{examples}. {self._remedy(images)}"
         )
 
