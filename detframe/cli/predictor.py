@@ -96,6 +96,7 @@ class Predictor:
         self.choices = choices
         self.stopped = stopped
         self.num_images = self.num_drawn = self.num_dropped = 0
+        self.best_score = 0.0
         self.left_out: list[dict[str, str]] = []  # file_name, error
         self.incomplete: list[str] = []  # videos that broke off
         self.undrawn: list[Path] = []
@@ -310,6 +311,8 @@ class Predictor:
             self.results.append(row)
         shown = prediction.above(self.choices.score)
         self.num_drawn += len(shown["scores"])
+        if len(prediction["scores"]):
+            self.best_score = max(self.best_score, float(prediction["scores"].max()))
         return shown
 
     def _tell_tiles(self, done: int, total: int) -> None:
@@ -350,6 +353,9 @@ class Predictor:
             self.results.length,
             extra=RESULT,
         )
+        if self.results.length and not self.num_drawn:
+            shows = "; a lower --score shows what there is"
+            logger.info("the highest score is %.2f%s", self.best_score, shows, extra=RESULT)
         folders = {CROPS: self.choices.crops, "frames": self.choices.frames}
         made = ["drawings"] if self.choices.drawings else []
         made += [name for name, chosen in folders.items() if chosen and (self.output / name).is_dir()]

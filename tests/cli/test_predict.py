@@ -33,6 +33,18 @@ def test_a_folder(checkpoint: Path, photos: Path, tmp_path: Path):
     assert set(rows[0]) == {"image_id", "category_id", "bbox", "score"}
 
 
+def test_where_nothing_is_drawn_the_highest_score_is_said(
+    checkpoint: Path, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    with caplog.at_level("INFO"):
+        assert run(checkpoint, tmp_path / "none", "--input", photos, "--score", "1") == 0
+        best = max(row["score"] for row in load(tmp_path / "none" / "predictions.json"))
+        assert f"the highest score is {best:.2f}; a lower --score shows what there is" in caplog.text
+        caplog.clear()
+        assert run(checkpoint, tmp_path / "some", "--input", photos, "--score", "0.01") == 0
+    assert "the highest score" not in caplog.text
+
+
 def test_a_folder_that_holds_an_earlier_prediction(
     checkpoint: Path, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
