@@ -172,6 +172,7 @@ def make_plan(request: Request, measured: Measure = measure) -> Plan:
     wish, pace = _measured(request, seen, machine, wish, (train, val), measured)
     choices = [*_of_data(data, folder), *choose(seen, machine, wish, pace)]
     choices = _in_order(choices, base)
+    config_of(choices, base)  # overrides may contradict one another, or the choices
     _tell_choices(choices, wish)
     return Plan(data, tuple(choices), Path(folder), _heading(request, data, facts, machine, folder), base_name, base)
 

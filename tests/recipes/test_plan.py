@@ -188,6 +188,7 @@ def test_missing_pictures_are_left_out_and_said(tmp_path: Path, squares: Path):
         ({"overrides": ["SOLVER.BASE_RL", 1]}, UnknownNameError, r"SOLVER\.BASE_LR"),
         ({"overrides": ["SOLVER.BASE_LR"]}, InvalidValueError, r"pairs KEY VALUE"),
         ({"overrides": ["SOLVER.BASE_LR", -1]}, InvalidValueError, r"SOLVER\.BASE_LR"),
+        ({"overrides": ["INPUT.MIN_SIZE_TRAIN_SAMPLING", "range"]}, InvalidValueError, r"must be two rising values"),
         ({"overrides": ["DATASETS.TRAIN", "coco"]}, InvalidValueError, r"DATASETS\.TRAIN is set, but --data"),
         ({"weights": "none.pth"}, MissingFileError, r"--weights none\.pth: there is no such file"),
         ({"format": "coco"}, ValueError, r"coco"),
