@@ -70,6 +70,9 @@ def test_a_path_without_its_option_is_told_which(command: Any, squares: Path, ca
         command.main(["squares", "SOLVER.MAX_ITER", "2", *(["--data", "x"] if command is configure else [])])
     assert "squares is a path, and overrides are pairs KEY VALUE" in (said := capsys.readouterr().err)
     assert said.rstrip().endswith("--data squares")
+    with pytest.raises(SystemExit):
+        train.main(["data=squares", "epochs=3"])
+    assert capsys.readouterr().err.rstrip().endswith("write --data squares")
     Path("my.yaml").touch()
     with pytest.raises(SystemExit):
         evaluate.main(["my.yaml"])
