@@ -35,10 +35,13 @@ def nearest(name: str, known: list[str], count: int = 3) -> str:
 
     Of more than a screen can show, the first few.
     """
-    matches = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=count, cutoff=0.5)
-    by_lower = {k.lower(): k for k in known}
+    by_lower: dict[str, list[str]] = {}  # names that differ by case alone are names of their own
+    for word in known:
+        by_lower.setdefault(word.lower(), []).append(word)
+    matches = difflib.get_close_matches(name.lower(), list(by_lower), n=count, cutoff=0.5)
     if matches:
-        return "did you mean " + " or ".join(repr(by_lower[m]) for m in matches) + "?"
+        words = [word for match in matches for word in by_lower[match]][:count]
+        return "did you mean " + " or ".join(map(repr, words)) + "?"
     more = len(known) - _FEW if len(known) > _MOST else 0
     some = sorted(known)[:_FEW] if more else sorted(known)
     return "known: " + (", ".join(some) or "none") + (f" and {more} more" if more else "")

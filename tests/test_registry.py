@@ -166,3 +166,4 @@ def test_of_more_names_than_a_screen_holds_the_first_few_are_shown():
     said = nearest("zzzz", [f"model{number:04}" for number in range(1300)])
     assert said.startswith("known: model0000, ") and said.endswith("model0019 and 1280 more")
     assert nearest("zzzz", ["b", "a"]) == "known: a, b"
+    assert nearest("BOLT", ["Bolt", "bolt", "nut"]) == "did you mean 'Bolt' or 'bolt'?"
