@@ -178,6 +178,8 @@ def nearest_things(listing: Listing) -> list[str]:
         found.append(f"{archives[0]} is an archive: give its own path to --data, {listing.root / archives[0]}")
     if images and not found and (masks := _near_masks(images)):
         found.append(masks)
+    elif images and not found and (beside := _labels_beside(listing.root)):
+        found.append(f"{len(images)} images; {beside}")
     elif images and not found:
         found.append(
             f"{len(images)} images, but no file of annotations; a detector learns from boxes: draw some (labelme, "
@@ -186,6 +188,19 @@ def nearest_things(listing: Listing) -> list[str]:
     elif not images:
         found.append("no image: name the folder that holds the images too, or put the annotations beside them")
     return found
+
+
+def _labels_beside(root: Path) -> str:
+    """Annotations that lie beside a folder of images and not in it; "" for none."""
+    above = root.absolute().parent
+    try:
+        names = [f"{entry.name}/" if entry.is_dir() else entry.name for entry in sorted(above.iterdir())]
+    except OSError:
+        return ""
+    beside = [name for name in names if name.lower() in ("labels/", "annotations/", "data.yaml", "annotations.json")]
+    return (
+        f"{listed(beside, 3)} beside {root.name}/ may belong to them: name the folder above, {above}" if beside else ""
+    )
 
 
 def _near_masks(images: list[Path]) -> str:

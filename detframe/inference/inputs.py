@@ -82,6 +82,8 @@ def _list_files(pattern: str | Path, extensions: tuple[str, ...], kind: str) -> 
     else:
         refuse_address(pattern, "download it, or give the http(s) address of one image")
         raise MissingFileError(f"no such image, folder or pattern: {path} (working folder {Path.cwd()})")
+    if not candidates:
+        raise MissingFileError(f"no {kind} in {what}: {'nothing is there' if path.is_dir() else 'it fits no file'}")
     files = sorted(p for p in candidates if p.suffix.lower() in extensions and p.is_file())
     if not files:
         raise MissingFileError(

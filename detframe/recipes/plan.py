@@ -313,10 +313,10 @@ def _in_order(choices: Sequence[Choice], base: ConfigNode | None) -> list[Choice
 
 
 def _heading(request: Request, data: FolderData, facts: DataFacts, machine: Machine, folder: str) -> tuple[str, ...]:
-    recipe = Path(folder) / RECIPE
+    recipe = shlex.quote(str(Path(folder) / RECIPE))
     return (
-        f"What `detframe train --data {request.path}` chose, and why. It is a config as any other: change what you "
-        f"like, and train with `detframe train --config-file {recipe}`.",
+        f"What `detframe train --data {shlex.quote(request.path)}` chose, and why. It is a config as any other: change "
+        f"what you like, and train with `detframe train --config-file {recipe}`.",
         "",
         f"Data: {data.recognised.format}, as {data.recognised.reason}.",
         f"{_counted(facts)}. Machine: {machine.words}.",

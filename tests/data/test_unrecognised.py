@@ -178,3 +178,9 @@ def test_masks_as_images_are_named_as_such(tmp_path: Path):
     files = {f"{folder}/{name}.png": b"x" for folder in ("images", "masks") for name in "ab"}
     said = "images/ and masks/ have images of the same names, but masks drawn as images are not read"
     assert said in screen(make(tmp_path, files))
+
+
+def test_a_folder_of_images_beside_that_of_the_labels(tmp_path: Path):
+    make(tmp_path, {"images/a.jpg": b"x", "labels/a.txt": "0 0.5 0.5 0.1 0.1\n"})
+    said = f"1 images; labels/ beside images/ may belong to them: name the folder above, {tmp_path}"
+    assert said in screen(tmp_path / "images")

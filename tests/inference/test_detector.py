@@ -226,7 +226,7 @@ def test_missing_inputs(detector, tmp_path):
     (tmp_path / "readme.txt").write_text("no image")
     with pytest.raises(FileNotFoundError, match=r"no images in folder .*\.jpg"):
         detector.predict(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"pattern .*\*\.jpg"):
+    with pytest.raises(FileNotFoundError, match=r"pattern .*\*\.jpg': it fits no file"):
         detector.predict(str(tmp_path / "*.jpg"))
     with pytest.raises(FileNotFoundError, match=r"absent\.jpg"):
         detector.predict([tmp_path / "absent.jpg"])
