@@ -122,7 +122,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
 def _refuse_bare_path(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """A path in the place of a KEY is one whose option was left out, and data=PATH is how other programs put it."""
     for name, is_pair, value in (word.partition("=") for word in args.opts[0::2]):
-        if is_pair and f"--{name}" in parser._option_string_actions:
+        if is_pair and name.replace("-", "_") in vars(args):
             parser.error(f"{name}={value} is no override KEY VALUE; write --{name} {value}")
     path = next((word for word in args.opts[0::2] if os.path.exists(word)), "")
     if not path:
