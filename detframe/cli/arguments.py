@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import re
 import sys
@@ -16,6 +17,25 @@ from detframe.storage import refuse_address
 
 LARGEST = 2**31 - 1  # of any number among the arguments
 _NEGATIVE_NUMBER = re.compile(r"-(\d|\.\d)")
+_OPTION = re.compile(r"--[a-z][a-z-]*")
+_OF_OTHERS = {  # what is an option of other programs, and is a key or another option here
+    "INPUT.MIN_SIZE_TRAIN N": ("imgsz", "img", "img-size"),
+    "SOLVER.IMS_PER_BATCH N": ("batch", "batch-size"),
+    "SOLVER.BASE_LR LR": ("lr", "lr0", "learning-rate"),
+    "SOLVER.MAX_ITER N": ("iters", "max-iter", "max-iters", "steps"),
+    "DATALOADER.NUM_WORKERS N": ("workers", "num-workers"),
+    "MODEL.DEVICE cpu": ("device", "cuda"),
+    "MODEL.WEIGHTS FILE": ("weights", "resume-from", "load-from"),
+    "OUTPUT_DIR DIR": ("output", "output-dir", "work-dir", "save-dir", "project", "name"),
+    "SEED N": ("seed",),
+    "KEY VALUE behind the options": ("cfg-options", "opts", "set"),
+    "--config-file": ("cfg", "config", "cfg-file", "yaml"),
+    "--epochs": ("max-epochs", "num-epochs"),
+    "--num-gpus": ("gpus", "gpu", "nproc-per-node"),
+    "--input": ("source", "img-path", "images"),
+    "--score": ("conf", "conf-thres", "threshold", "confidence-threshold", "score-thr"),
+    "--weights": ("checkpoint", "ckpt", "model-path"),
+}
 
 
 def base_parser(command: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
@@ -107,7 +127,9 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
     """Read the arguments; options and overrides may stand in any order, and values may be negative numbers."""
     words = list(sys.argv[1:] if argv is None else argv)
     words = _bind_print_config([_shield(word) for word in words])
-    args = parser.parse_intermixed_args(words)
+    args, unknown = parser.parse_known_intermixed_args(words)
+    if unknown:
+        parser.error(_of_unknown(unknown, parser, hasattr(args, "opts")))
     if hasattr(args, "opts"):
         args.opts = [word.strip() for word in args.opts]
         _refuse_bare_path(parser, args)
@@ -117,6 +139,17 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
     if local_rank is not None:
         os.environ.setdefault("LOCAL_RANK", str(local_rank))
     return args
+
+
+def _of_unknown(words: Sequence[str], parser: argparse.ArgumentParser, takes_keys: bool) -> str:
+    """The message for arguments that a command does not have, with what the first of them is here."""
+    said = f"unrecognized arguments: {' '.join(word.strip() for word in words)}"
+    wanted = words[0].partition("=")[0].lstrip("-").replace("_", "-").lower()
+    own = sorted(set(_OPTION.findall(parser.format_usage())))
+    usable = [meant for meant, names in _OF_OTHERS.items() if wanted in names]
+    usable = [meant for meant in usable if meant in own or (takes_keys and not meant.startswith("--"))]
+    near = usable or difflib.get_close_matches(f"--{wanted}", own, n=2, cutoff=0.75)
+    return f"{said}; write {near[0]}" if usable else f"{said}; did you mean {' or '.join(near)}?" if near else said
 
 
 def _refuse_bare_path(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

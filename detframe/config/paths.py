@@ -9,8 +9,9 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 
-from detframe.errors import CacheError, MissingFileError, UserError
+from detframe.errors import CacheError, InvalidValueError, MissingFileError, UserError
 from detframe.files import is_full_disk
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -110,12 +111,17 @@ def find_config(path: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: there is none; the message names the nearest shipped configs.
+        ValueError: it is a folder, or Python.
     """
     path = expanded(path)
+    if os.path.isdir(path):
+        raise InvalidValueError(f"{path} is a folder, and no config file; --data {quote(str(path))} would train on it")
     found = path if os.path.isfile(path) else find_shipped(path)
     if found is None:
         where = f"in {Path.cwd()} or among the shipped configs"
         raise MissingFileError(f"config file {path} does not exist, {where}{nearest_config(path)}")
+    if found.suffix == ".py":
+        raise InvalidValueError(f"{found} is Python, and a config is YAML; docs/moving.md says whose are translated")
     return found
 
 

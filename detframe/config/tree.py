@@ -14,7 +14,7 @@ from yacs.config import CfgNode
 
 from detframe.config.bounds import shown
 from detframe.config.foreign.program import Program
-from detframe.config.foreign.translation import OVERRIDE, Foreign, override, recognise, word_of
+from detframe.config.foreign.translation import OVERRIDE, Foreign, data_of, override, recognise, word_of
 from detframe.config.key import Key, Section
 from detframe.config.keys import ADDED, SCHEMA, all_keys
 from detframe.config.plugins import declared, unused_sections
@@ -142,7 +142,10 @@ class ConfigNode(CfgNode):
         """
         self._take_in()
         rows = read_yaml(Path(cfg_filename))
-        program, strangers = recognise([key for key, _, _ in rows], self._keys())
+        keys, native = [key for key, _, _ in rows], self._keys()
+        if native.isdisjoint(keys) and (data := data_of(str(cfg_filename), keys)):
+            raise ConfigKeyError(data)
+        program, strangers = recognise(keys, native)
         if program is not None and strangers:
             lines = [f"  {key} ({where})" for key, _, where in rows if key in strangers]
             raise ConfigKeyError(

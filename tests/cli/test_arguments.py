@@ -81,3 +81,21 @@ def test_how_much_a_command_says_is_handed_on_to_its_processes(monkeypatch, word
     assert os.environ["DETFRAME_VERBOSITY"] == word
     with pytest.raises(SystemExit):
         parse(base_parser("train", "Train."), ["--quiet", "--verbose"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--imgsz", "320"], "unrecognized arguments: --imgsz; write INPUT.MIN_SIZE_TRAIN N"),
+        (["--batch_size=8"], "unrecognized arguments: --batch_size=8; write SOLVER.IMS_PER_BATCH N"),
+        (["--cfg", "a.yaml"], "--cfg; write --config-file"),
+        (["--num-gpu-s", "2"], "did you mean --num-gpus?"),
+        (["--source=a"], "unrecognized arguments: --source=a\n"),  # an option of other commands alone
+        (["--wholly-unlike"], "unrecognized arguments: --wholly-unlike\n"),
+    ],
+)
+def test_what_an_option_of_another_program_is_here(words: list[str], said: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as caught:
+        read(*words)
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err

@@ -10,6 +10,7 @@ import pytest
 from detframe import registry
 from detframe.config import find_config, get_cfg, import_custom_modules, shipped_folder, validate
 from detframe.config.paths import with_docs
+from detframe.errors import UserError
 
 SHIPPED = sorted(shipped_folder("configs").rglob("*.yaml"))
 
@@ -161,6 +162,26 @@ def test_a_missing_config_names_the_one_beside_it(tmp_path: Path, monkeypatch: p
     for name, found in (("racoon.yaml", "raccoon.yaml"), ("mine/shape.yml", "mine/shapes.yml")):
         with pytest.raises(FileNotFoundError, match=rf"did you mean {re.escape(found)}\?"):
             find_config(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("data.yaml", "train: ../train/images\nnc: 1\nnames: [fish]\n", r"describes data, .* --data \S+data\.yaml`"),
+        ("data.yaml", "path: .\nval: val/images\nnames:\n  0: fish\n", r"describes data, and is no config"),
+        ("coco.json", '{"images": [], "annotations": [], "categories": []}', r"coco\.json describes data"),
+        ("mine.yaml", "cells: {format: coco, images: a, annotations: b}\n", r"a catalog, .* DATASETS\.CATALOG"),
+        ("fcos.py", "model = dict(type='FCOS')\n", r"fcos\.py is Python, and a config is YAML"),
+    ],
+)
+def test_files_that_are_no_configs_are_told_apart(tmp_path: Path, name: str, text: str, said: str):
+    with pytest.raises(UserError, match=said):
+        load(write(tmp_path / name, text))
+
+
+def test_a_folder_is_no_config(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"is a folder, and no config file; --data \S+ would train on it"):
+        find_config(tmp_path)
 
 
 def test_texts_name_only_the_pages_that_are_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -51,7 +51,7 @@ def test_a_section_cannot_become_a_value_nor_a_value_a_section(cfg: ConfigNode):
 
 
 def test_overrides_come_in_pairs(cfg: ConfigNode):
-    with pytest.raises(ValueError, match=r"KEY VALUE; got 1 words.*not KEY=VALUE"):
+    with pytest.raises(ValueError, match=r"KEY VALUE; got 1 word:.*not KEY=VALUE"):
         cfg.merge_from_list(["SOLVER.BASE_LR=0.1"])
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from shlex import quote
 from typing import Any
 
 from detframe.config.foreign import PROGRAMS
@@ -108,6 +109,20 @@ def recognise(keys: Sequence[str], native: set[str]) -> tuple[Program | None, se
         if strangers is not None and (best is None or len(strangers) < len(fewest)):
             best, fewest = program, strangers
     return best, fewest if best is not None else set()
+
+
+def data_of(file: str, keys: Sequence[str]) -> str:
+    """A sentence on what a file holds that describes data, and is no config; "" for every other one.
+
+    Args:
+        keys: dotted keys that the file sets.
+    """
+    names, fields = {key.partition(".")[0] for key in keys}, {key.rpartition(".")[2] for key in keys}
+    if {"images", "annotations"} <= names or {"names", "train"} <= names or {"names", "val"} <= names:
+        return f"{file} describes data, and is no config: `detframe train --data {quote(file)}` chooses one for them"
+    if {"format", "images"} <= fields and all(key.count(".") == 1 for key in keys):
+        return f"{file} is a catalog, and no config: name it in one as DATASETS.CATALOG"
+    return ""
 
 
 def word_of(key: str) -> str:
