@@ -9,6 +9,7 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -19,8 +20,10 @@ RUNS = DOCS / "runs.json"
 COLUMNS = {"what": "what", "config": "config", "steps": "steps", "time": "time, s", "cost": "step / FPN's", "AP": "AP",
            "AP50": "AP50", "AP75": "AP75", "APs": "AP small"}  # fmt: skip
 WIDTH, HEIGHT, MARGIN = 640, 400, 60
+CHARACTER = 7.0  # width of a letter of a label
 
 Row = dict[str, Any]
+Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 
 
 def main() -> int:
@@ -88,12 +91,15 @@ def plot(group: dict[str, Any]) -> str:
     parts = [f'<path d="M{left:.0f} {top:.0f}V{bottom:.0f}H{right:.0f}" fill="none" stroke="#666"/>']
     parts += [_text(left - 6, place(0, y)[1] + 4, f"{y:.0f}", "end") for y in range(int(up[0]) + 1, int(up[1]) + 1, 2)]
     parts += [_text(place(x, up[0])[0], bottom + 18, str(x), "middle") for x in range(int(across[1]) + 1)]
-    for x, ys, label in points:
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in (place(x, mean(ys)) for x, ys, _ in points)]
+    for x, ys, label in sorted(points, reverse=True):  # from the right, where labels have the room
         at, worst, best = place(x, mean(ys)), place(x, min(ys)), place(x, max(ys))
         if len(ys) > 1:
             parts.append(f'<path d="M{at[0]:.1f} {worst[1]:.1f}V{best[1]:.1f}" stroke="#1f77b4" stroke-width="2"/>')
         parts.append(f'<circle cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="5" fill="#1f77b4"/>')
-        parts.append(_text(at[0] + 9, at[1] + 4, label, "start"))
+        box = _beside(at, len(label) * CHARACTER, taken)
+        taken.append(box)
+        parts.append(_text(box[0], box[3] - 3, label, "start"))
     parts.append(_text((left + right) / 2, HEIGHT - 14, "time of a training step, FPN = 1", "middle"))
     parts.append(_text(left, top - 14, f"{group.get('measure', 'AP of small objects')}: {group['title']}", "start"))
     size = f'width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}"'
@@ -102,6 +108,18 @@ def plot(group: dict[str, Any]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="13" fill="#222">\n'
         f'<rect width="100%" height="100%" fill="white"/>\n{body}\n</svg>\n'
     )
+
+
+def _beside(at: tuple[float, float], width: float, taken: Sequence[Box]) -> Box:
+    """Where a label of a point stands, as x1, y1, x2, y2: to the right of it where nothing is there, else near that."""
+    beside, before = at[0] + 9, at[0] - 9 - width
+    places = [(x, dy) for heights in ((0, 13, -13), (26, -26)) for x in (beside, before) for dy in heights]
+    boxes = [(x, at[1] + dy - 7, x + width, at[1] + dy + 7) for x, dy in places]
+    return next((box for box in boxes if not any(_overlap(box, other) for other in taken)), boxes[0])
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _text(x: float, y: float, text: str, anchor: str) -> str:
