@@ -8,9 +8,7 @@ import torch
 from torchvision.transforms.v2 import functional as transforms
 
 from detframe.arrays.resize import area_means, fitting_shape, resize_image
-
-ON_AVX2 = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
-LARGEST_DIFFERENCE = 0 if ON_AVX2 else 1  # other processors have a kernel of their own, which keeps more bits
+from tests.arrays.kernels import largest_difference
 
 
 def by_torchvision(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
@@ -33,7 +31,7 @@ def test_equal_to_torchvision_at_many_sizes(kind: str):
         size_hw = tuple(int(side) for side in random.integers(1, 400, 2))
         image = picture(kind, height, width, seed)
         difference = resize_image(image, size_hw).astype(int) - by_torchvision(image, size_hw)
-        assert np.abs(difference).max() <= LARGEST_DIFFERENCE, (image.shape, size_hw)
+        assert np.abs(difference).max() <= largest_difference(), (image.shape, size_hw)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +41,7 @@ def test_equal_to_torchvision_at_many_sizes(kind: str):
 def test_equal_to_torchvision_at_sizes_of_photographs(size_hw: tuple[int, int], to_hw: tuple[int, int]):
     image = picture("noise", *size_hw, seed=0)
     difference = resize_image(image, to_hw).astype(int) - by_torchvision(image, to_hw)
-    assert np.abs(difference).max() <= LARGEST_DIFFERENCE
+    assert np.abs(difference).max() <= largest_difference()
 
 
 def test_the_same_size_is_the_same_image():
