@@ -300,6 +300,9 @@ def test_a_training_of_the_chosen_model_that_ends_early_says_so(
         " ".join(check(*words)[1].split()),
     )
     assert said is not None and 0 < int(said[2]) < int(said[1])
+    assert "too seldom" not in said.string  # sizes are given
+    free = " ".join(check(*words[:-2], "INPUT.MIN_SIZE_TEST", "48")[1].split())
+    assert "Its images come too seldom for other sizes and colours each time: all are resized as in test" in free
     early = json.loads(check(*words, "--json")[1])["model"]["trial"]["ends_early"]
     assert early["minutes"] == 0.2 and early["iterations"] > 0
     text = " ".join(check(*words, "SOLVER.MAX_ITER", "5", "SOLVER.MAX_MINUTES", "2")[1].split())

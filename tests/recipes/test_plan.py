@@ -350,8 +350,8 @@ def test_finetune_returns_a_detector(squares: Path):
 
 
 def test_a_trial_gives_the_length(squares: Path):
-    made = make_plan(Request("squares", minutes=1, overrides=TINY))
-    length = next(choice for choice in made.choices if choice.key == "SOLVER.MAX_ITER")
+    choices = make_plan(Request("squares", minutes=1, overrides=TINY)).choices
+    length = next(choice for choice in choices if choice.key == "SOLVER.MAX_ITER")
     assert 10 <= length.value <= 600 and length.reason
 
 
@@ -360,8 +360,7 @@ def test_what_is_odd_about_the_data_is_told_in_short(squares: Path, caplog: pyte
     first.write_bytes(b"")
     with caplog.at_level("INFO", "detframe"):
         plan("squares")
-    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert any(first.name in line for line in told)
+    assert any(first.name in record.getMessage() for record in caplog.records if record.levelname == "WARNING")
     assert "  all about the data: detframe check --data squares" in caplog.text
 
 
