@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from detframe.config.effects import without_effect
 from detframe.data.findings import ERROR, WARNING, Finding, sentence
@@ -21,9 +21,16 @@ if TYPE_CHECKING:
     from detframe.recipes.trial import Trial
 
 SECONDS = 30.0  # that a trial may take
-# Minutes that a training ends after, about how many iterations it makes in them, and whether it then shows images as
-# they are, which the whole one would show in other sizes and colours
-Limit = tuple[float, int, bool]
+
+
+class Limit(NamedTuple):
+    """Where a training ends before its iterations are made."""
+
+    minutes: float
+    iterations: int  # that it makes in them, about
+    alike: bool  # whether it then shows images as they are, which the whole one would show in other sizes and colours
+
+
 LimitOf = Callable[["Trial", float], "Limit | None"]  # of a trial and its seconds; None where nothing ends it early
 NO_WEIGHTS = "from random weights, as none are on this machine"
 
@@ -98,12 +105,11 @@ def _of_time(cfg: ConfigNode, limit: Limit | None) -> list[str]:
         return [f"  SOLVER.MAX_MINUTES makes as many of them as fit into {minutes}, evaluation included"]
     if limit is None:
         return []
-    minutes, steps = counted(limit[0], "minute"), counted(limit[1], "iteration")
-    alike = ". Its images come too seldom for other sizes and colours each time: all are resized as in test"
-    return [
-        f"  `detframe train --data` makes about {steps}, as it ends after {minutes}; --minutes or --epochs change that"
-        + alike * limit[2]
-    ]
+    minutes, steps = counted(limit.minutes, "minute"), counted(limit.iterations, "iteration")
+    ends = f"makes about {steps}, as it ends after {minutes}; --minutes or --epochs change that"
+    if limit.alike:
+        ends += ". Its images come too seldom for other sizes and colours each time: all are resized as in test"
+    return [f"  `detframe train --data` {ends}"]
 
 
 def _of_training(cfg: ConfigNode, records: Records, trial: bool) -> tuple[list[str], list[Finding]]:
@@ -166,7 +172,7 @@ def chosen_config(sets: Mapping[str, Records], overrides: Mapping[str, Any]) -> 
         if timed.SOLVER.MAX_ITER >= trial.max_iter:
             return None
         alike = timed.INPUT.MIN_SIZE_TRAIN != chosen.INPUT.MIN_SIZE_TRAIN
-        return default_minutes(machine), timed.SOLVER.MAX_ITER, alike
+        return Limit(default_minutes(machine), timed.SOLVER.MAX_ITER, alike)
 
     chosen = config_of(choose(facts, machine, wish))
     return chosen, limit_of
@@ -225,7 +231,7 @@ def _of_trial(tried: Trial | None, limit: Limit | None) -> dict[str, Any] | None
         "seconds_per_step": _number(tried.step_seconds),
         "seconds_of_training": _number(tried.training_seconds),
         "iterations": tried.max_iter,
-        "ends_early": {"minutes": limit[0], "iterations": limit[1]} if limit is not None else None,
+        "ends_early": {"minutes": limit.minutes, "iterations": limit.iterations} if limit is not None else None,
         "peak_memory": tried.peak_memory,
         "memory": tried.memory,
         "batches": [

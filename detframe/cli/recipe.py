@@ -1,4 +1,4 @@
-"""What `detframe train --data` and `detframe configure` share: the arguments, and the recipe that they ask for."""
+"""What the commands with --data share: the arguments, and the recipe that they ask for."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 MOST = 1_000_000  # minutes (two years) or epochs
+_OF_DATA = ("minutes", "epochs", "model", "weights", "val_data", "format", "classes", "output")
 
 
 def add_data_arguments(parser: argparse._ActionsContainer, required: bool = False) -> None:
@@ -72,10 +73,7 @@ def recipe_arguments(args: argparse.Namespace) -> argparse.Namespace:
     return args
 
 
-OF_DATA = ("minutes", "epochs", "model", "weights", "val_data", "format", "classes", "output")
-
-
-def refuse_without_data(args: argparse.Namespace, named: Sequence[str] = OF_DATA) -> None:
+def refuse_without_data(args: argparse.Namespace, named: Sequence[str] = _OF_DATA) -> None:
     """Options that belong to --data mean nothing without it. Raises ValueError that names them."""
     given = [f"--{name.replace('_', '-')}" for name in named if getattr(args, name)] + (
         ["--task"] if getattr(args, "task", "box") != "box" else []

@@ -139,9 +139,10 @@ def _missing(path: Path, shown_path: str) -> MissingFileError:
 
     Names it where data sets are kept, or the nearest names in the deepest folder of it that does exist.
     """
-    for root in (expanded(os.environ.get("DETFRAME_DATASETS") or "datasets").absolute(), Path("datasets").absolute()):
-        if os.path.exists(root / shown_path):
-            return MissingFileError(f"{shown_path} does not exist; did you mean {root / shown_path}?")
+    for root in filter(None, (os.environ.get("DETFRAME_DATASETS"), "datasets")):
+        meant = expanded(root).absolute() / shown_path
+        if os.path.exists(meant):
+            return MissingFileError(f"{shown_path} does not exist; did you mean {meant}?")
     # a function of os.path, since methods of Path raise for names that are too long
     parent = next((folder for folder in path.parents if os.path.isdir(folder)), path.parent)
     wanted = path.relative_to(parent).parts[0]

@@ -176,31 +176,29 @@ def nearest_things(listing: Listing) -> list[str]:
     archives = [file for file in listing.files if file.name.lower().endswith(ARCHIVES)]
     if archives:
         found.append(f"{archives[0]} is an archive: give its own path to --data, {listing.root / archives[0]}")
-    if images and not found and (masks := _near_masks(images)):
-        found.append(masks)
-    elif images and not found and (beside := _labels_beside(listing.root)):
-        found.append(f"{len(images)} images; {beside}")
-    elif images and not found:
-        found.append(
+    if images and not found:
+        bare = (
             f"{len(images)} images, but no file of annotations; a detector learns from boxes: draw some (labelme, "
             f"labelImg, CVAT, Label Studio), and put what the program exports beside the images"
         )
+        found.append(_near_masks(images) or _labels_beside(images, listing.root) or bare)
     elif not images:
         found.append("no image: name the folder that holds the images too, or put the annotations beside them")
     return found
 
 
-def _labels_beside(root: Path) -> str:
-    """Annotations that lie beside a folder of images and not in it; "" for none."""
+def _labels_beside(images: list[Path], root: Path) -> str:
+    """Annotations that lie beside the folder of the images and not in it; "" where none do."""
     above = root.absolute().parent
     try:
         names = [f"{entry.name}/" if entry.is_dir() else entry.name for entry in sorted(above.iterdir())]
     except OSError:
         return ""
     beside = [name for name in names if name.lower() in ("labels/", "annotations/", "data.yaml", "annotations.json")]
-    return (
-        f"{listed(beside, 3)} beside {root.name}/ may belong to them: name the folder above, {above}" if beside else ""
-    )
+    if not beside:
+        return ""
+    may = f"{listed(beside, 3)} beside {root.name}/ may belong to them"
+    return f"{len(images)} images; {may}: name the folder above, {above}"
 
 
 def _near_masks(images: list[Path]) -> str:

@@ -96,13 +96,8 @@ class Plan:
     choices: tuple[Choice, ...]
     folder: Path  # OUTPUT_DIR
     heading: tuple[str, ...]
+    config: ConfigNode  # that the choices make
     base: str = ""
-    base_config: ConfigNode | None = None  # that `base` names
-
-    @property
-    def config(self) -> ConfigNode:
-        """The config that the choices make, open for changes."""
-        return config_of(self.choices, self.base_config)
 
     @property
     def recipe(self) -> str:
@@ -172,9 +167,10 @@ def make_plan(request: Request, measured: Measure = measure) -> Plan:
     wish, pace = _measured(request, seen, machine, wish, (train, val), measured)
     choices = [*_of_data(data, folder), *choose(seen, machine, wish, pace)]
     choices = _in_order(choices, base)
-    config_of(choices, base)  # overrides may contradict one another, or the choices
+    config = config_of(choices, base)  # overrides may contradict one another, or the choices
     _tell_choices(choices, wish)
-    return Plan(data, tuple(choices), Path(folder), _heading(request, data, facts, machine, folder), base_name, base)
+    heading = _heading(request, data, facts, machine, folder)
+    return Plan(data, tuple(choices), Path(folder), heading, config, base_name)
 
 
 # ------------------------------------------------------------------------------------------------- what was asked for

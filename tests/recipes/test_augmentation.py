@@ -100,18 +100,10 @@ def test_images_that_come_a_few_times_are_shown_as_they_are():
 
 def test_images_of_every_shape_come_smaller_and_larger_than_in_the_evaluation():
     made = chosen(LONG)
-    made = {
-        name: made[f"INPUT.{name}"] for name in ("MIN_SIZE_TRAIN", "MAX_SIZE_TRAIN", "MIN_SIZE_TEST", "MAX_SIZE_TEST")
-    }
-    resize = Resize(made["MIN_SIZE_TRAIN"], made["MAX_SIZE_TRAIN"], "scale")
-    for size_hw in (
-        (480, 640),
-        (640, 640),
-        (300, 640),
-        (640, 100),
-    ):  # tiles of one longer side: the limit is what counts
+    resize = Resize(made["INPUT.MIN_SIZE_TRAIN"], made["INPUT.MAX_SIZE_TRAIN"], "scale")
+    for size_hw in ((480, 640), (640, 640), (300, 640), (640, 100)):  # of one longer side: the limit is what counts
         drawn = [max(resize.size_after(size_hw, Generator().manual_seed(seed))) for seed in range(300)]
-        tested = max(resize_shape(size_hw, made["MIN_SIZE_TEST"], made["MAX_SIZE_TEST"]))
+        tested = max(resize_shape(size_hw, made["INPUT.MIN_SIZE_TEST"], made["INPUT.MAX_SIZE_TEST"]))
         assert (min(drawn) / tested, max(drawn) / tested) == pytest.approx((0.75, 1.25), abs=0.02)
 
 
