@@ -143,14 +143,16 @@ def _train(screened: Screened) -> Split | None:
 
 
 def _with_mean(cfg: ConfigNode, screened: Screened) -> ConfigNode:
-    """The config with the mean and the deviation that were measured, where it has none of so many channels."""
+    """The config with a mean and a deviation, those that were measured, where it has none of so many channels."""
     from detframe.data.screen.channels import measured
 
     train = _train(screened)
     if train is None or len(cfg.INPUT.PIXEL_MEAN) == cfg.INPUT.CHANNELS:
         return cfg
-    found = measured(train.pictures[path] for path in train.paths)
-    return cfg if found is None else cfg.changed([("INPUT.PIXEL_MEAN", found[0]), ("INPUT.PIXEL_STD", found[1])])
+    channels = cfg.INPUT.CHANNELS
+    unknown = ((0.0,) * channels, (1.0,) * channels)  # with --quick; `_of_channels` says so
+    mean, deviation = measured(train.pictures[path] for path in train.paths) or unknown
+    return cfg.changed([("INPUT.PIXEL_MEAN", mean), ("INPUT.PIXEL_STD", deviation)])
 
 
 def _model(args: argparse.Namespace, subject: Subject, screened: Screened) -> ModelCheck | None:

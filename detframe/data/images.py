@@ -22,7 +22,7 @@ from detframe.data.image_headers import (
     pillow_orientation,
     read_header,
 )
-from detframe.data.stored_values import decode_stored
+from detframe.data.stored_values import check_form, decode_stored
 from detframe.data.tiff_parts import Layout, read_layout, read_part
 from detframe.data.tiff_values import colours_as_stored
 from detframe.errors import DownloadError, FileAccessError, InvalidValueError, MissingFileError, NoPermissionError
@@ -130,6 +130,14 @@ def notice_pages(header: Header, path: str | Path) -> None:
         _notice("frames", "%s holds several frames or pages; of such images the first is read", path)
 
 
+def check_header(header: Header, path: str | Path, form: PixelForm) -> None:
+    """Raises ImageReadError where the header alone says that the pixels cannot be read as `form`."""
+    if form.as_stored:
+        check_form(header.channels, header.values, form, path)
+    else:
+        _check_colours(header, path)
+
+
 def as_tensor(pixels: np.ndarray) -> Tensor:
     """Pixels (H, W, C) as (C, H, W), in the same memory where it may be written to."""
     import torch
@@ -199,6 +207,20 @@ def read_structure(file: BinaryIO, path: str | Path) -> tuple[Header, Layout | N
 # ------------------------------------------------------------------ decoding
 def _decode(data: bytes, header: Header, path: str | Path, factor: int = 1) -> np.ndarray:
     """uint8 (H, W, 3), RGB, upright; `factor` as of `decode_image`."""
+    _check_colours(header, path)
+    if header.format in ("JPEG", "PNG"):
+        _check_whole(data, header, path)
+        pixels = _with_opencv(data, header, path, factor)
+    elif header.format == "TIFF" and (stored := _as_stored(data, header, path)) is not None:
+        pixels = stored
+    elif header.format == "TIFF" and header.bits > 8:
+        pixels = _with_opencv(_without_orientation(data, header), header, path)
+    else:
+        return _with_pillow(data, header, path)
+    return turned(pixels, header.orientation)
+
+
+def _check_colours(header: Header, path: str | Path) -> None:
     if header.format == "NPY" or header.channels > max(_OF_PICTURES):
         kind = "a NumPy array" if header.format == "NPY" else f"a {header.format}"
         raise ImageReadError(
@@ -211,16 +233,6 @@ def _decode(data: bytes, header: Header, path: str | Path, factor: int = 1) -> n
             "bits; no one scale makes colours of them. Convert it to 8 or 16 bits without a sign, or read it as it is: "
             f"INPUT.DEPTH file, INPUT.CHANNELS {header.channels} (docs/channels.md)"
         )
-    if header.format in ("JPEG", "PNG"):
-        _check_whole(data, header, path)
-        pixels = _with_opencv(data, header, path, factor)
-    elif header.format == "TIFF" and (stored := _as_stored(data, header, path)) is not None:
-        pixels = stored
-    elif header.format == "TIFF" and header.bits > 8:
-        pixels = _with_opencv(_without_orientation(data, header), header, path)
-    else:
-        return _with_pillow(data, header, path)
-    return turned(pixels, header.orientation)
 
 
 def _as_stored(data: bytes, header: Header, path: str | Path) -> np.ndarray | None:

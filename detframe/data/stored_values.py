@@ -54,17 +54,7 @@ def checked_form(pixels: np.ndarray, form: PixelForm, path: str | Path) -> np.nd
     Raises:
         ImageReadError: another number of channels, another type, or floating-point values that are not finite.
     """
-    channels, dtype = pixels.shape[2], str(pixels.dtype)
-    if channels != form.channels:
-        raise ImageReadError(
-            f"{path} has {counted(channels, 'channel')}, and INPUT.CHANNELS is {form.channels}. Set "
-            f"INPUT.CHANNELS {channels} if all images have as many; else make them alike"
-        )
-    if form.dtype and dtype != form.dtype:
-        raise ImageReadError(
-            f"{path} holds {dtype}, and {form.dtype} was expected, as of the first training image: values of other "
-            "types are in other units. Convert the files to one type"
-        )
+    check_form(pixels.shape[2], str(pixels.dtype), form, path)
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         count = int((~np.isfinite(pixels)).sum())
         raise ImageReadError(
@@ -72,6 +62,20 @@ def checked_form(pixels: np.ndarray, form: PixelForm, path: str | Path) -> np.nd
             "their place, as np.nan_to_num does"
         )
     return pixels
+
+
+def check_form(channels: int, values: str, form: PixelForm, path: str | Path) -> None:
+    """An image has as many channels as `form`, of its type. Raises ImageReadError where it has not."""
+    if channels != form.channels:
+        raise ImageReadError(
+            f"{path} has {counted(channels, 'channel')}, and INPUT.CHANNELS is {form.channels}. Set "
+            f"INPUT.CHANNELS {channels} if all images have as many; else make them alike"
+        )
+    if form.dtype and values != form.dtype:
+        raise ImageReadError(
+            f"{path} holds {values}, and {form.dtype} was expected, as of the first training image: values of other "
+            "types are in other units. Convert the files to one type"
+        )
 
 
 def decode_stored(data: bytes, path: str | Path, header: Header, form: PixelForm) -> np.ndarray:

@@ -103,6 +103,6 @@ def vary(picks: Picks, facts: DataFacts, epochs: float) -> None:
         picks.set("INPUT.MIN_SIZE_TRAIN", sides, f"{often}: {1 - SCALES:g} to {1 + SCALES:g} times {shorter}")
         picks.set("INPUT.MIN_SIZE_TRAIN_SAMPLING", "scale", "any size between the two, and the longer side with it")
         picks.set("INPUT.MAX_SIZE_TRAIN", round(longer * (1 + SCALES)), "as much longer")
-    if facts.channels is None and not any(picks.is_given(f"INPUT.{name}") for name in _COLOURS_BY_HAND):
+    if not picks.as_stored and not any(picks.is_given(f"INPUT.{name}") for name in _COLOURS_BY_HAND):
         for name, strength in COLOURS.items():
             picks.set(f"INPUT.{name}", strength, often)

@@ -166,7 +166,7 @@ def _model(picks: Picks, facts: DataFacts, machine: Machine, size: Size) -> None
     if size.pyramid_norm:
         picks.set("MODEL.FPN.NORM", size.pyramid_norm, "the pyramid starts at random, and batches are small")
     _norms(picks, str(body), machine, size.batch)
-    if facts.channels is not None and picks.get("MODEL.WEIGHTS"):
+    if picks.as_stored and picks.get("MODEL.WEIGHTS"):
         why = "the first convolution is made of ImageNet's filters for colours, and has to learn these channels"
         picks.set("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0, why)
     _task(picks, size.branch)

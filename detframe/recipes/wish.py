@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from detframe.arrays.pixels import PixelForm
 from detframe.config import ConfigNode, get_cfg
 from detframe.recipes.spelling import given_words
 from detframe.recipes.weights import FoundWeights
@@ -88,6 +89,11 @@ class Picks:
     def is_given(self, key: str) -> bool:
         """Whether an override names the key."""
         return key in self.wish.overrides
+
+    @property
+    def as_stored(self) -> bool:
+        """Whether images are the channels of their files in place of 8-bit colours."""
+        return PixelForm.named(self.get("INPUT.CHANNELS"), self.get("INPUT.DEPTH")).as_stored
 
     def all(self) -> list[Choice]:
         """Every choice in the order of the config's keys, the overrides that nobody asked for among them."""

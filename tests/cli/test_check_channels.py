@@ -111,11 +111,29 @@ def test_colours_are_not_measured(config, capsys):
     assert finding["severity"] == "note" and finding["count"] == IMAGES  # of four channels three are read
 
 
-def test_arrays_in_a_folder_are_images_where_there_are_no_others(capsys, tmp_path):
+@pytest.mark.parametrize("quick", [(), ("--quick",)], ids=["pixels", "headers"])
+def test_arrays_in_a_folder_are_images_where_there_are_no_others(capsys, tmp_path, quick):
     channel_set(tmp_path / "toy", ".npy", 2, "float32", IMAGES)
-    code, found = checked(capsys, "--data", str(tmp_path / "toy"), "--quick")
-    assert "unreadable-image" not in json.dumps(found)  # headers alone
-    code, found = checked(capsys, "--data", str(tmp_path / "toy"))
+    code, found = checked(capsys, "--data", str(tmp_path / "toy"), *quick)
     assert code == 1 and "Set INPUT.CHANNELS 2" in json.dumps(found)
-    _, found = checked(capsys, "--data", str(tmp_path / "toy"), "INPUT.CHANNELS", "2", "--quick")
-    assert not [f for f in found["findings"] if f["code"] == "unreadable-image"]
+    _, found = checked(capsys, "--data", str(tmp_path / "toy"), "INPUT.CHANNELS", "3", *quick)
+    assert code == 1 and "Set INPUT.CHANNELS 2" in json.dumps(found)
+    _, found = checked(capsys, "--data", str(tmp_path / "toy"), "INPUT.CHANNELS", "2", *quick)
+    assert {f["code"] for f in found["findings"] if f["severity"] == "error"} == {"pixel-mean"}
+    measured = ("INPUT.PIXEL_MEAN", "1,2", "INPUT.PIXEL_STD", "3,4")
+    code, _ = checked(capsys, "--data", str(tmp_path / "toy"), "INPUT.CHANNELS", "2", *measured, *quick)
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("channels", "suffix", "dtype"), [(1, ".png", "uint8"), (4, ".png", "uint16"), (4, ".tif", "uint8")]
+)
+def test_headers_tell_other_channels_as_pixels_do(capsys, tmp_path, channels: int, suffix: str, dtype: str):
+    channel_set(tmp_path / "toy", suffix, channels, dtype, IMAGES)
+    for wanted in (channels, channels + 1):
+        words = ("--data", str(tmp_path / "toy"), "INPUT.CHANNELS", str(wanted))
+        faults = [
+            [f["examples"] for f in checked(capsys, *words, *quick)[1]["findings"] if f["code"] == "unreadable-image"]
+            for quick in ((), ("--quick",))
+        ]
+        assert faults[0] == faults[1] and bool(faults[0]) == (wanted != channels)

@@ -10,7 +10,6 @@ from detframe.arrays.resize import resize_shape
 from detframe.data.transforms.geometry import Resize
 from detframe.recipes.augmentation import horizontal, vertical
 from detframe.recipes.choices import choose
-from detframe.recipes.facts import ChannelFacts
 from tests.recipes.made import TWO_CORES, facts, wish
 
 
@@ -128,7 +127,7 @@ def test_what_the_command_line_says_of_sizes_or_colours_is_all_there_is(given, s
     assert all(made[key] == value for key, value in given.items())
 
 
-def test_pixels_that_are_no_colours_keep_their_values():
-    channels = ChannelFacts(images=3, mean=(1.0,), deviation=(2.0,))
-    made = chosen(LONG, channels=channels)
+@pytest.mark.parametrize("given", [{"INPUT.CHANNELS": 5}, {"INPUT.DEPTH": "file"}])
+def test_pixels_that_are_no_colours_keep_their_values(given):
+    made = chosen({**LONG, **given})
     assert len(made["INPUT.MIN_SIZE_TRAIN"]) == 2 and "INPUT.SATURATION" not in made

@@ -14,7 +14,7 @@ import numpy as np
 from detframe.arrays.pixels import COLOURS, PixelForm, picture_of
 from detframe.arrays.resize import area_means
 from detframe.data.image_files import check_size, length_of, max_pixels, open_image
-from detframe.data.images import FULL_BITS, IMAGE_FAULTS, load_pixels, read_structure
+from detframe.data.images import FULL_BITS, IMAGE_FAULTS, check_header, load_pixels, read_structure
 from detframe.data.regions import load_region, region_size
 from detframe.data.source_groups import equal_files
 from detframe.errors import MissingFileError
@@ -131,7 +131,7 @@ def _look(path: str, size: int, header: bool, decode: bool, tiles: bool, form: P
     if size < 0:
         return Picture(fault="does not exist", exists=False)
     try:
-        facts = _header(path, tiles) if header else {}
+        facts = _header(path, tiles, form) if header else {}
         pixels = _pixels(path, tiles, form) if decode else {}
         return Picture(bytes=size, **facts, **pixels)
     except MissingFileError:
@@ -140,11 +140,12 @@ def _look(path: str, size: int, header: bool, decode: bool, tiles: bool, form: P
         return Picture(fault=_reason(error, path), bytes=size)
 
 
-def _header(path: str, tiles: bool) -> dict[str, Any]:
+def _header(path: str, tiles: bool, form: PixelForm) -> dict[str, Any]:
     with open_image(path) as file:
         header, layout = read_structure(file, path)
     if layout is None or not tiles:
         check_size(header.stored_hw, path)
+    check_header(header, path, form)
     return {
         "size_hw": header.size_hw,
         "orientation": header.orientation,
