@@ -58,6 +58,8 @@ _OF_LOSSES = {  # keys of MODEL.ROI_BOX_HEAD that one of its CLS_LOSS reads
     "federated": ("FEDERATED_CLASSES", "FEDERATED_POWER", "CLASS_FREQUENCIES"),
     "seesaw": ("SEESAW_P", "SEESAW_Q"),
 }
+_RESNETS = "MODEL.RESNETS."
+_SECTIONS = {"R-": _RESNETS, "X-": _RESNETS, "W-": _RESNETS, "MNV2-": "MODEL.MOBILENET.", "timm/": ""}  # keys of bodies
 _OF_EXTENDED_HEADS = ("SEPARATE_HEAD", "ROI_ASSIGNMENT", "DUPLICATE_UP_TO")  # keys of MODEL.EFPN, as all of these
 _OF_CROPS = ("CROP_SIZE", "CROP_MARGIN")
 _OF_BLOCKS = ("CONTENT_BLOCKS", "TEXTURE_BLOCKS")
@@ -82,6 +84,8 @@ _LAID_OVER = {  # what a config sets that others are laid over, by the keys with
     "MODEL.RPN.ASPECT_RATIOS": ("MODEL.RPN.ASSIGNER",),
     "MODEL.RETINANET.ANCHOR_SIZES": ("MODEL.RPN.ASSIGNER",),
     "MODEL.RETINANET.ASPECT_RATIOS": ("MODEL.RPN.ASSIGNER",),
+    "MODEL.RESNETS.NORM": ("MODEL.BACKBONE.CONV_BODY",),
+    "MODEL.MOBILENET.NORM": ("MODEL.BACKBONE.CONV_BODY",),
 }
 
 
@@ -104,6 +108,7 @@ def idle_keys(cfg: ConfigNode) -> Iterator[Idle]:
     yield from _dense(cfg, set_keys)
     yield from _assignment(cfg, set_keys)
     yield from _overlap(cfg, set_keys)
+    yield from _bodies(cfg, set_keys)
     yield from _extended(cfg, set_keys)
     yield from _sampling(cfg, set_keys)
     yield from _schedule(cfg, set_keys)
@@ -225,6 +230,28 @@ def _losses(cfg: ConfigNode, set_keys: list[str]) -> Iterator[Idle]:
         yield keys, why
     if "MODEL.CLASS_WEIGHTS" in set_keys and not loss and cfg.MODEL.RPN.NAME == "AnchorRPN":
         yield ["MODEL.CLASS_WEIGHTS"], "the RPN alone knows of no classes"
+
+
+def norm_key(conv_body: str) -> str:
+    """The key of the norms of a body; "" where it has none, as the models of timm bring their own.
+
+    Args:
+        conv_body: MODEL.BACKBONE.CONV_BODY. A name that begins as none of ours may be a body of somebody's own.
+    """
+    section = next((section for start, section in _SECTIONS.items() if conv_body.startswith(start)), _RESNETS)
+    return f"{section}NORM" if section else ""
+
+
+def _bodies(cfg: ConfigNode, set_keys: list[str]) -> Iterator[Idle]:
+    """Keys of ResNets or of MobileNetV2 where the body is another. One of somebody's own may read either."""
+    body = cfg.MODEL.BACKBONE.CONV_BODY
+    if cfg.CUSTOM_IMPORTS or cfg.PLUGINS or not body.startswith(tuple(_SECTIONS)):
+        return
+    own = norm_key(body).removesuffix("NORM")
+    others = tuple(section for section in dict.fromkeys(_SECTIONS.values()) if section not in ("", own))
+    keys = [key for key in set_keys if key.startswith(others)]
+    if keys:
+        yield keys, f"MODEL.BACKBONE.CONV_BODY {body!r} {f'reads {own}*' if own else 'has no such keys'}"
 
 
 def _extended(cfg: ConfigNode, set_keys: list[str]) -> Iterator[Idle]:

@@ -15,6 +15,7 @@ from detframe.checkpoint import Checkpoint, Meta, describe
 from detframe.compat import load_weights
 from detframe.compat.body_weights import imagenet_weights
 from detframe.config import ConfigNode
+from detframe.config.effects import norm_key
 from detframe.data import build_train_loader
 from detframe.data.reading import records_form
 from detframe.engine.callbacks import StopTogether, check_own_names
@@ -256,13 +257,13 @@ def refuse_frozen_noise(cfg: ConfigNode, model: nn.Module) -> None:
     if frozen or norms:
         counts = [counted(number, what) for number, what in ((norms, "batch norm"), (frozen, "parameter")) if number]
         verb = "is" if norms + frozen == 1 else "are"
-        named = imagenet_weights(cfg.MODEL.BACKBONE.CONV_BODY)
+        body = cfg.MODEL.BACKBONE.CONV_BODY
+        named, key = imagenet_weights(body), norm_key(body)
         remedy = f"Name weights, as MODEL.WEIGHTS {named}," if named else "Name weights in MODEL.WEIGHTS"
         raise InvalidValueError(
             f"MODEL.WEIGHTS is empty, so the weights start at random, but {' and '.join(counts)} "
-            f"of the backbone {cfg.MODEL.BACKBONE.CONV_BODY} {verb} frozen and would stay random. {remedy} or train "
-            "all of it: MODEL.BACKBONE.FREEZE_CONV_BODY_AT 0 and MODEL.RESNETS.NORM BN or GN (MODEL.MOBILENET.NORM "
-            "BN), without MODEL.FREEZE"
+            f"of the backbone {body} {verb} frozen and would stay random. {remedy} or train "
+            f"all of it: MODEL.BACKBONE.FREEZE_CONV_BODY_AT 0{f' and {key} BN' if key else ''}, without MODEL.FREEZE"
         )
 
 

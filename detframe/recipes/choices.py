@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from detframe.config.effects import norm_key
 from detframe.errors import InvalidValueError
 from detframe.recipes.augmentation import horizontal, vary, vertical
 from detframe.recipes.balance import balance
@@ -185,18 +186,21 @@ def _norms(picks: Picks, body: str, machine: Machine, batch: int) -> None:
     found = picks.wish.weights
     weights = picks.set("MODEL.WEIGHTS", found.value, found.reason)
     mobile = body.startswith("MNV2")
-    key = "MODEL.MOBILENET.NORM" if mobile else "MODEL.RESNETS.NORM"
     if not weights:
-        norm = "BN" if mobile or batch >= 4 else "GN"
-        picks.set("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0, "the backbone starts at random, so all of it is trained")
-        picks.set(key, norm, "the backbone starts at random, so its norms are trained too")
+        frozen, why = 0, "the backbone starts at random, so all of it is trained"
+        norm, of_norm = (
+            "BN" if mobile or batch >= 4 else "GN",
+            "the backbone starts at random, so its norms are trained too",
+        )
     elif mobile or not machine.gpu:
-        why = "the first layers of ImageNet's weights fit any image, and training them makes steps longer"
-        picks.set("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 2, why)
-        picks.set(key, "BN", "the statistics of the layers that learn follow the new images")
+        frozen, why = 2, "the first layers of ImageNet's weights fit any image, and training them makes steps longer"
+        norm, of_norm = "BN", "the statistics of the layers that learn follow the new images"
     else:
-        picks.set("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 2, "the first layers of ImageNet's weights fit any image")
-        picks.set(key, "FrozenBN", "statistics of a few images would be worse than those of ImageNet")
+        frozen, why = 2, "the first layers of ImageNet's weights fit any image"
+        norm, of_norm = "FrozenBN", "statistics of a few images would be worse than those of ImageNet"
+    picks.set("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", frozen, why)
+    if key := norm_key(body):
+        picks.set(key, norm, of_norm)
 
 
 def _task(picks: Picks, channels: int) -> None:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from detframe.config import parse_duration
+from detframe.config.effects import norm_key
 from detframe.recipes.facts import DataFacts
 from detframe.recipes.machine import Machine
 from detframe.recipes.spelling import option
@@ -42,11 +43,10 @@ def _norms_of_base(picks: Picks) -> None:
     weights = picks.set("MODEL.WEIGHTS", found.value, found.reason)
     if weights:
         return
-    body = str(picks.get("MODEL.BACKBONE.CONV_BODY"))
-    key = "MODEL.MOBILENET.NORM" if body.startswith("MNV2") else "MODEL.RESNETS.NORM"
+    key = norm_key(str(picks.get("MODEL.BACKBONE.CONV_BODY")))
     if picks.get("MODEL.BACKBONE.FREEZE_CONV_BODY_AT"):
         picks.set("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0, "the backbone starts at random, so all of it is trained")
-    if picks.get(key) == "FrozenBN":
+    if key and picks.get(key) == "FrozenBN":
         picks.set(key, "BN", "the backbone starts at random, so its norms are trained too")
 
 

@@ -107,6 +107,25 @@ IDLE = {
         ("SOLVER.OPTIMIZER", "AdamW", "SOLVER.MOMENTUM", 0.8, "SOLVER.NESTEROV", True),
         "SOLVER.MOMENTUM, SOLVER.NESTEROV have no effect: SOLVER.OPTIMIZER is 'AdamW'",
     ),
+    "keys of ResNets": (
+        ("MODEL.BACKBONE.CONV_BODY", "MNV2-FPN", "MODEL.RESNETS.NORM", "GN", "MODEL.RESNETS.NUM_GROUPS", 2),
+        "NORM, MODEL.RESNETS.NUM_GROUPS have no effect: MODEL.BACKBONE.CONV_BODY 'MNV2-FPN' reads MODEL.MOBILENET.*",
+    ),
+    "keys of MobileNetV2": (
+        ("MODEL.MOBILENET.NORM", "FrozenBN"),
+        "MODEL.MOBILENET.NORM has no effect: MODEL.BACKBONE.CONV_BODY 'R-50-FPN' reads MODEL.RESNETS.*",
+    ),
+    "keys of either in timm": (
+        (
+            "MODEL.BACKBONE.CONV_BODY",
+            "timm/resnet18-FPN",
+            "MODEL.MOBILENET.NORM",
+            "FrozenBN",
+            "MODEL.RESNETS.NORM",
+            "BN",
+        ),
+        "NORM, MODEL.MOBILENET.NORM have no effect: MODEL.BACKBONE.CONV_BODY 'timm/resnet18-FPN' has no such keys",
+    ),
     "no distillation": (("MODEL.DISTILL.DETECTION", True), "DETECTION has no effect: MODEL.DISTILL.ON is False"),
 }
 ACTIVE = {
@@ -115,6 +134,9 @@ ACTIVE = {
     "prior of FCOS": (*DENSE, "FCOS", "MODEL.RPN.ASSIGNER", "atss", "MODEL.RPN.ASSIGNMENT.FCOS_PRIOR", 4.0),
     "rfla": ("MODEL.RPN.ASSIGNER", "rfla", "MODEL.RPN.ASSIGNMENT.RFLA_K", (2, 1)),
     "extended": ("MODEL.BACKBONE.CONV_BODY", "timm/resnet18-EFPN", "MODEL.EFPN.TRANSFER", "plain"),
+    "norms of ResNets": ("MODEL.BACKBONE.CONV_BODY", "X-50-32x4d-PAFPN", "MODEL.RESNETS.NORM", "BN"),
+    "norms of MobileNetV2": ("MODEL.BACKBONE.CONV_BODY", "MNV2-EFPN", "MODEL.MOBILENET.NORM", "FrozenBN"),
+    "norms of a body of one's own": ("MODEL.BACKBONE.CONV_BODY", "mine", "MODEL.MOBILENET.NORM", "FrozenBN"),
     "duplicate": (
         *(*EXTENDED, "MODEL.ROI_HEADS.NAME", "ExtendedROIHeads", "MODEL.EFPN.SEPARATE_HEAD", True),
         *("MODEL.EFPN.ROI_ASSIGNMENT", "duplicate", "MODEL.EFPN.DUPLICATE_UP_TO", 1),

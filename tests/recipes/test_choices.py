@@ -80,6 +80,16 @@ def test_with_weights_a_large_body_keeps_its_first_layers_and_statistics():
     assert (made["MODEL.BACKBONE.FREEZE_CONV_BODY_AT"], made["MODEL.MOBILENET.NORM"]) == (2, "BN")
 
 
+def test_a_model_of_timm_has_the_norms_it_comes_with():
+    for weights in (NO_WEIGHTS, FoundWeights("mine.pth", "given")):
+        named = wish(weights=weights, overrides={"MODEL.BACKBONE.CONV_BODY": "timm/resnet18-FPN"})
+        made = values(facts(), ONE_GPU, named)
+        assert not [key for key in made if key.startswith(("MODEL.RESNETS.", "MODEL.MOBILENET."))]
+        base = read_config("retinanet/retinanet_R_50_FPN_1x.yaml", ["MODEL.BACKBONE.CONV_BODY", "timm/resnet18-FPN"])
+        made = values(facts(), ONE_GPU, wish(base=base, base_name="x", weights=weights))
+        assert "MODEL.RESNETS.NORM" not in made
+
+
 # ---------------------------------------------------------------- input, anchors, regions
 def test_small_objects_get_larger_images_and_finer_anchors():
     large, small = values(facts(side=200), TWO_CORES, wish()), values(facts(side=24), TWO_CORES, wish())

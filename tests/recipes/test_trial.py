@@ -261,6 +261,8 @@ def test_weights_that_are_not_there_and_data_that_are_none(records):
         try_model(config(*SMALL), records.select([]))
     with pytest.raises(ValueError, match="would stay random"):
         try_model(config(*SMALL, "MODEL.RESNETS.NORM", "FrozenBN"), records)
+    with pytest.raises(ValueError, match=r"FREEZE_CONV_BODY_AT 0 and MODEL\.MOBILENET\.NORM BN, without"):
+        try_model(config(*SMALL, "MODEL.BACKBONE.CONV_BODY", "MNV2-FPN", "MODEL.MOBILENET.NORM", "FrozenBN"), records)
 
 
 def test_when_the_time_is_over_one_batch_was_tried(records):
