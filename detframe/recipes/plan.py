@@ -362,8 +362,9 @@ def _by_split(findings: Sequence[Finding]) -> list[str]:
 def _unusable(screened: Screened, images: int) -> int:
     """How many images cannot be read, or are not those that were annotated. Raises ValueError where no other trains."""
     found = [finding for finding in screened.findings if finding.code in UNUSABLE]
-    if images and sum(finding.count for finding in found if finding.where == "train") == images:
-        reasons = "; ".join(example for finding in found for example in finding.examples[:2])
+    of_train = [finding for finding in found if finding.where == "train"]
+    if images and sum(finding.count for finding in of_train) == images:
+        reasons = "; ".join(example for finding in of_train for example in finding.examples[:2])
         raise InvalidValueError(
             f"none of the {images} training images can be used, so there is nothing to learn from: {reasons}"
         )

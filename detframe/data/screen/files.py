@@ -113,10 +113,9 @@ def check_files(split: Split, skip: bool = True, form: PixelForm = COLOURS) -> l
     other_size, exchanged = _sizes(split)
     unusable = len(unreadable) + len(other_size) + len(exchanged) + len(missing)
     severity = ERROR if unusable > LOST * len(pictures) or not skip else WARNING
-    reasons = [f"{split.image(i)} {pictures[i].fault}" for i in unreadable[: UNREADABLE.examples]]
     out = [
         *split.found_images(MISSING, missing, severity),
-        *split.found(UNREADABLE, reasons, len(unreadable), severity),
+        *split.found(UNREADABLE, _faults(split, unreadable), len(unreadable), severity),
         *split.found(OTHER_SIZE, _stated(split, other_size), len(other_size), severity),
         *split.found(SIDES_EXCHANGED, _stated(split, exchanged), len(exchanged), severity),
         *split.found_images(ORIENTATION, [i for i, p in enumerate(pictures) if p.orientation > 1]),
@@ -139,6 +138,13 @@ def _sizes(split: Split) -> tuple[list[int], list[int]]:
         if found_hw is not None and list(found_hw) != stated:
             (exchanged if list(found_hw) == stated[::-1] else other).append(i)
     return other, exchanged
+
+
+def _faults(split: Split, unreadable: Sequence[int]) -> list[str]:
+    """What images have that cannot be read, each fault once: "1.jpg is empty", "2.jpg likewise"."""
+    first: dict[str, int] = {}
+    faults = [(i, split.pictures[split.paths[i]].fault) for i in unreadable[: UNREADABLE.examples]]
+    return [f"{split.image(i)} {fault if first.setdefault(fault, i) == i else 'likewise'}" for i, fault in faults]
 
 
 def _stated(split: Split, indices: Sequence[int]) -> list[str]:

@@ -192,6 +192,15 @@ def test_one_file_that_cannot_be_used_is_an_error_where_a_training_stops_at_it(t
     assert by_code(found) == {("train", "unreadable-image"): ("warning", 1), ("train", "missing-image"): ("warning", 1)}
 
 
+def test_a_fault_that_many_files_have_is_told_once(tmp_path: Path) -> None:
+    images = clean(tmp_path, "train", 0, count=60)
+    for index, content in ((1, b""), (2, b"GIF89a"), (3, b"")):
+        images[index][0].write_bytes(content)
+    examples = of(screen({"train": records(images)}), "unreadable-image").examples
+    assert examples[0] == "1.png is empty" and examples[2] == "3.png likewise"
+    assert examples[1].startswith("2.png ") and "likewise" not in examples[1]
+
+
 def test_headers_alone_show_much_of_it(tmp_path: Path) -> None:
     images = clean(tmp_path, "train", 0, count=60)
     images[1][0].write_text("<html>not found</html>")
