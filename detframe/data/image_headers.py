@@ -6,6 +6,7 @@ EXIF shares. Of the other formats Pillow reads the header.
 
 from __future__ import annotations
 
+import re
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 _MAX_SEGMENTS, _MAX_CHUNKS, _MAX_TAGS = 10_000, 1_000_000, 65_535
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I", 8: "h", 9: "i", 16: "Q"}  # the whole numbers
+_PNM_HEADER = 4096  # bytes in which it ends, comments included
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # by the type of colours; 3 is a palette
 _REDUCED_OR_MASK = 0b101  # of the tag NewSubfileType: an overview, or a mask of the page before
 
@@ -259,7 +261,8 @@ def _npy(file: BinaryIO, path: str | Path) -> Header:
 
 
 def _pillow(file: BinaryIO, path: str | Path, start: bytes) -> Header:
-    image = open_with_pillow(file.read(), path, PILLOW_FORMATS)
+    data = file.read()
+    image = open_with_pillow(data, path, PILLOW_FORMATS)
     if image is None:
         kind = looks_like(start)
         more = f"It is {kind}" if kind else "JPEG, PNG, TIFF, BMP, WebP, GIF, JPEG 2000, PNM and AVIF are read"
@@ -268,11 +271,17 @@ def _pillow(file: BinaryIO, path: str | Path, start: bytes) -> Header:
         format=str(image.format),
         stored_hw=(image.size[1], image.size[0]),
         orientation=pillow_orientation(image),
-        bits=16 if image.mode.startswith("I") else 8,
+        bits=16 if image.mode.startswith("I") or _largest_of_pnm(data) > 255 else 8,
         is_integer=image.mode != "F",
         channels=len(image.getbands()) if image.mode != "P" else 3,
         several=bool(getattr(image, "is_animated", False)),
     )
+
+
+def _largest_of_pnm(data: bytes) -> int:
+    """The value that stands for full brightness in a PGM or PPM; 0 of other files."""
+    found = re.match(rb"P[2356]\s+\d+\s+\d+\s+(\d+)", re.sub(rb"#[^\r\n]*", b"", data[:_PNM_HEADER]))
+    return int(found[1]) if found else 0
 
 
 def open_with_pillow(data: bytes, path: str | Path, formats: tuple[str, ...]) -> Any:

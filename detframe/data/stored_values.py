@@ -20,7 +20,7 @@ from detframe.data.tiff_values import read_values
 from detframe.errors import InvalidValueError
 from detframe.texts import counted
 
-_SAME = {"L", "LA", "RGB", "RGBA", "I;16", "I;16B", "I;16L"}  # modes of Pillow whose numbers are those of the file
+_SAME = {"L", "LA", "RGB", "RGBA", "I;16", "I;16B", "I;16L", "F"}  # modes of Pillow whose numbers are those of the file
 _GREY_AND_ALPHA = 2  # channels of a PNG, which OpenCV gives as four
 
 
@@ -94,7 +94,7 @@ def _of_picture(data: bytes, header: Header, path: str | Path) -> np.ndarray:
     """The numbers of a picture as the decoders give them, before anything makes colours of them."""
     if header.format == "TIFF":
         raise ImageReadError(f"{path} cannot be read as channels: its directory is damaged, or its JPEG of an old kind")
-    if header.format == "PNG" and header.bits == 16:
+    if header.is_integer and (header.format == "PPM" or (header.format == "PNG" and header.bits == 16)):
         return _with_opencv(data, header, path)
     image = open_with_pillow(data, path, (header.format, *PILLOW_FORMATS))
     if image is None:
@@ -109,15 +109,17 @@ def _of_picture(data: bytes, header: Header, path: str | Path) -> np.ndarray:
 
 
 def _with_opencv(data: bytes, header: Header, path: str | Path) -> np.ndarray:
-    """A PNG of 16 bits, which Pillow reads with 8 where it has colours."""
+    """A PNG of 16 bits, which Pillow reads with 8 where it has colours, or a PNM, whose values Pillow scales."""
     import cv2
 
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+        # the numbers of a PNM of text may end with the file, which OpenCV takes for an end too early
+        content = np.frombuffer(data + b"\n" if header.format == "PPM" else data, np.uint8)
+        pixels = cv2.imdecode(content, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         raise ImageReadError(f"{path} cannot be decoded: OpenCV says {str(error).strip()}") from None
     if pixels is None or pixels.shape[:2] != header.stored_hw:
-        raise ImageReadError(f"{path} cannot be decoded: it is a damaged PNG")
+        raise ImageReadError(f"{path} cannot be decoded: it is a damaged {header.format}")
     if pixels.ndim == 2:
         return pixels[:, :, None]
     if header.channels == _GREY_AND_ALPHA:

@@ -12,6 +12,7 @@ from detframe.cli.main import main
 from tests.data.channel_sets import channel_set, scene, write_channels
 
 CHANNELS, IMAGES = 4, 6
+NO_MODEL = ("MODEL.BACKBONE.CONV_BODY", "no such body")  # it is not what is looked at
 
 
 @pytest.fixture
@@ -114,10 +115,9 @@ def test_colours_are_not_measured(config, capsys):
 @pytest.mark.parametrize("quick", [(), ("--quick",)], ids=["pixels", "headers"])
 def test_arrays_in_a_folder_are_images_where_there_are_no_others(capsys, tmp_path, quick):
     channel_set(tmp_path / "toy", ".npy", 2, "float32", IMAGES)
-    code, found = checked(capsys, "--data", str(tmp_path / "toy"), *quick)
-    assert code == 1 and "Set INPUT.CHANNELS 2" in json.dumps(found)
-    _, found = checked(capsys, "--data", str(tmp_path / "toy"), "INPUT.CHANNELS", "3", *quick)
-    assert code == 1 and "Set INPUT.CHANNELS 2" in json.dumps(found)
+    for wanted in ((), ("INPUT.CHANNELS", "3")):
+        code, found = checked(capsys, "--data", str(tmp_path / "toy"), *wanted, *NO_MODEL, *quick)
+        assert code == 1 and "Set INPUT.CHANNELS 2" in json.dumps(found)
     _, found = checked(capsys, "--data", str(tmp_path / "toy"), "INPUT.CHANNELS", "2", *quick)
     assert {f["code"] for f in found["findings"] if f["severity"] == "error"} == {"pixel-mean"}
     measured = ("INPUT.PIXEL_MEAN", "1,2", "INPUT.PIXEL_STD", "3,4")
@@ -126,12 +126,13 @@ def test_arrays_in_a_folder_are_images_where_there_are_no_others(capsys, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("channels", "suffix", "dtype"), [(1, ".png", "uint8"), (4, ".png", "uint16"), (4, ".tif", "uint8")]
+    ("channels", "suffix", "dtype"),
+    [(1, ".png", "uint8"), (4, ".png", "uint16"), (4, ".tif", "uint8"), (1, ".pgm", "uint16")],
 )
 def test_headers_tell_other_channels_as_pixels_do(capsys, tmp_path, channels: int, suffix: str, dtype: str):
     channel_set(tmp_path / "toy", suffix, channels, dtype, IMAGES)
     for wanted in (channels, channels + 1):
-        words = ("--data", str(tmp_path / "toy"), "INPUT.CHANNELS", str(wanted))
+        words = ("--data", str(tmp_path / "toy"), "INPUT.CHANNELS", str(wanted), *NO_MODEL)
         faults = [
             [f["examples"] for f in checked(capsys, *words, *quick)[1]["findings"] if f["code"] == "unreadable-image"]
             for quick in ((), ("--quick",))

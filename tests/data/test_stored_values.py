@@ -102,6 +102,34 @@ def test_pictures_keep_their_channels(tmp_path: Path, mode: str) -> None:
     check(tmp_path / "a.png", pixels)
 
 
+def pnm(pixels: np.ndarray, largest: int, plain: bool = False) -> bytes:
+    """The file of (H, W, 1) or (H, W, 3), of text where `plain`, with a comment in its header."""
+    height, width, channels = pixels.shape
+    kind = {1: 2, 3: 3}[channels] + (0 if plain else 3)
+    text = " ".join(map(str, pixels.ravel().tolist())).encode()
+    content = text if plain else pixels.astype(">u2" if largest > 255 else "u1").tobytes()
+    return b"P%d # a comment\n%d %d\n%d\n" % (kind, width, height, largest) + content
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("largest", "plain"),
+    [(65535, False), (65535, True), (60013, False), (4095, False), (4095, True), (251, False), (255, True)],
+)
+def test_a_pnm_keeps_its_values_whatever_its_largest_may_be(
+    tmp_path: Path, channels: int, largest: int, plain: bool
+) -> None:  # but text of less than 255, which OpenCV scales
+    pixels = np.minimum(values(channels, "uint16" if largest > 255 else "uint8"), largest)
+    (tmp_path / "a.ppm").write_bytes(pnm(pixels, largest, plain))
+    check(tmp_path / "a.ppm", pixels)
+
+
+def test_a_pfm_keeps_its_values(tmp_path: Path) -> None:
+    pixels = (values(1, "uint16").astype("float32") - 30000) / 7
+    (tmp_path / "a.pfm").write_bytes(b"Pf\n37 21\n-1.0\n" + pixels[::-1].tobytes())
+    check(tmp_path / "a.pfm", pixels)
+
+
 def test_a_colour_jpeg_has_three_channels_and_a_grey_one_has_one(tmp_path: Path) -> None:
     for name, channels in (("RGB", 3), ("L", 1)):
         image = Image.fromarray(values(channels, "uint8").squeeze(), name)
@@ -126,6 +154,16 @@ def test_a_truncated_png_of_16_bits_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(data[: len(data) // 2])
     with pytest.raises(ImageReadError, match="truncated or damaged"):
         load_pixels(tmp_path / "a.png", form=stored(3))
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("largest", [4095, 255])
+def test_a_truncated_pnm_is_refused(tmp_path: Path, largest: int, plain: bool) -> None:
+    data = pnm(values(3, "uint8"), largest, plain)
+    for share in (0.3, 0.9):
+        (tmp_path / "a.ppm").write_bytes(data[: int(share * len(data))])
+        with pytest.raises(ImageReadError, match=r"a\.ppm "):
+            load_pixels(tmp_path / "a.ppm", form=stored(3))
 
 
 @pytest.mark.parametrize(
