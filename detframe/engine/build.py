@@ -259,11 +259,12 @@ def refuse_frozen_noise(cfg: ConfigNode, model: nn.Module) -> None:
         verb = "is" if norms + frozen == 1 else "are"
         body = cfg.MODEL.BACKBONE.CONV_BODY
         named, key = imagenet_weights(body), norm_key(body)
+        norm = f" and {key} BN{'' if key == 'MODEL.MOBILENET.NORM' else ' or GN'}" if key else ""
         remedy = f"Name weights, as MODEL.WEIGHTS {named}," if named else "Name weights in MODEL.WEIGHTS"
         raise InvalidValueError(
             f"MODEL.WEIGHTS is empty, so the weights start at random, but {' and '.join(counts)} "
             f"of the backbone {body} {verb} frozen and would stay random. {remedy} or train "
-            f"all of it: MODEL.BACKBONE.FREEZE_CONV_BODY_AT 0{f' and {key} BN' if key else ''}, without MODEL.FREEZE"
+            f"all of it: MODEL.BACKBONE.FREEZE_CONV_BODY_AT 0{norm}, without MODEL.FREEZE"
         )
 
 
