@@ -166,6 +166,7 @@ def chosen_config(sets: Mapping[str, Records], overrides: Mapping[str, Any]) -> 
     facts = facts_seen(data_facts(train, val, len(train.missing)), wish, machine, train, val)
 
     def limit_of(trial: Trial, seconds: float) -> Limit | None:
+        """Where that command ends the training; None where it makes all iterations, or the trial does not tell."""
         if not math.isfinite(trial.training_seconds) or any(batch.failure for batch in trial.batches):
             return None
         timed = config_of(choose(facts, machine, wish, pace_of(trial, seconds)))

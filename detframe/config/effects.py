@@ -238,8 +238,13 @@ def norm_key(conv_body: str) -> str:
     Args:
         conv_body: MODEL.BACKBONE.CONV_BODY. A name that begins as none of ours may be a body of somebody's own.
     """
-    section = next((section for start, section in _SECTIONS.items() if conv_body.startswith(start)), _RESNETS)
+    section = _section(conv_body)
     return f"{section}NORM" if section else ""
+
+
+def _section(conv_body: str) -> str:
+    """What the keys of a body begin with; "" where it has none."""
+    return next((section for start, section in _SECTIONS.items() if conv_body.startswith(start)), _RESNETS)
 
 
 def _bodies(cfg: ConfigNode, set_keys: list[str]) -> Iterator[Idle]:
@@ -247,7 +252,7 @@ def _bodies(cfg: ConfigNode, set_keys: list[str]) -> Iterator[Idle]:
     body = cfg.MODEL.BACKBONE.CONV_BODY
     if cfg.CUSTOM_IMPORTS or cfg.PLUGINS or not body.startswith(tuple(_SECTIONS)):
         return
-    own = norm_key(body).removesuffix("NORM")
+    own = _section(body)
     others = tuple(section for section in dict.fromkeys(_SECTIONS.values()) if section not in ("", own))
     keys = [key for key in set_keys if key.startswith(others)]
     if keys:

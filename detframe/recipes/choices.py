@@ -188,10 +188,8 @@ def _norms(picks: Picks, body: str, machine: Machine, batch: int) -> None:
     mobile = body.startswith("MNV2")
     if not weights:
         frozen, why = 0, "the backbone starts at random, so all of it is trained"
-        norm, of_norm = (
-            "BN" if mobile or batch >= 4 else "GN",
-            "the backbone starts at random, so its norms are trained too",
-        )
+        norm = "BN" if mobile or batch >= 4 else "GN"
+        of_norm = "the backbone starts at random, so its norms are trained too"
     elif mobile or not machine.gpu:
         frozen, why = 2, "the first layers of ImageNet's weights fit any image, and training them makes steps longer"
         norm, of_norm = "BN", "the statistics of the layers that learn follow the new images"
