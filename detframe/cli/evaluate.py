@@ -12,14 +12,16 @@ from detframe.cli.common import load_config, print_config, trained_weights
 from detframe.cli.errors import guard, run_processes
 from detframe.config import ConfigNode, import_carried
 from detframe.config.check import validate
+from detframe.config.paths import expanded
 
 logger = logging.getLogger(__name__)
 
 EPILOG = """\
 The weights are --weights (or the override MODEL.WEIGHTS); without them model_best.pth, model_final.pth or the newest
 checkpoint in OUTPUT_DIR. A checkpoint carries the config of its training, which holds where no --config-file is given,
-under the overrides. So does an exported file: without DATASETS.TEST it is evaluated on the data sets that the training
-was evaluated on, and what is fixed in it (MODEL.*, INPUT.*, NMS) cannot be overridden.
+under the overrides; results then go beside the weights where those lie in the folder of their run, else into
+OUTPUT_DIR. An exported file carries its config too: without DATASETS.TEST it is evaluated on the data sets that the
+training was evaluated on, and what is fixed in it (MODEL.*, INPUT.*, NMS) cannot be overridden.
 
 examples:
   detframe evaluate --weights out/model_best.pth
@@ -67,6 +69,9 @@ def _config(args: argparse.Namespace) -> ConfigNode:
     import_carried(carried, weights, args.allow_custom_imports)
     forget_machine(carried)
     carried.CUSTOM_IMPORTS = ()
+    run_config = expanded(weights).with_name("config.yaml")
+    if run_config.is_file():
+        carried.OUTPUT_DIR = str(run_config.parent)
     carried.merge_from_list(args.opts)
     validate(carried)
     carried.freeze()

@@ -33,6 +33,17 @@ def test_as_in_its_training(trained, tmp_path):
     assert not (tmp_path / "out" / "evaluation.json").exists(), "the folder of the training is none of its own"
 
 
+def test_the_results_lie_beside_the_weights_of_a_run_else_in_the_default_folder(trained, tmp_path, monkeypatch):
+    _, weights = trained
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", "--weights", str(weights)]) == 0
+    assert scored(tmp_path / "output")["weights"] == str(weights)
+    weights.rename(tmp_path / "out" / "model_final.pth")
+    assert main(["evaluate", "--weights", "out/model_final.pth"]) == 0
+    assert scored(tmp_path / "out")["weights"] == "out/model_final.pth"
+    assert scored(tmp_path / "output")["weights"] == str(weights)
+
+
 def test_overrides_and_a_config_file_come_before_it(trained, tmp_path, capsys):
     _, weights = trained
     words = ["OUTPUT_DIR", str(tmp_path / "scored"), "TEST.DETECTIONS_PER_IMG", "1", "TEST.REPORT", "True"]
