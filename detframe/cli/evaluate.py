@@ -12,7 +12,7 @@ from detframe.cli.common import load_config, print_config, trained_weights
 from detframe.cli.errors import guard, run_processes
 from detframe.config import ConfigNode, import_carried
 from detframe.config.check import validate
-from detframe.config.paths import expanded
+from detframe.config.paths import config_beside
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +69,8 @@ def _config(args: argparse.Namespace) -> ConfigNode:
     import_carried(carried, weights, args.allow_custom_imports)
     forget_machine(carried)
     carried.CUSTOM_IMPORTS = ()
-    run_config = expanded(weights).with_name("config.yaml")
-    if run_config.is_file():
+    run_config = config_beside(weights)
+    if run_config:
         carried.OUTPUT_DIR = str(run_config.parent)
     carried.merge_from_list(args.opts)
     validate(carried)

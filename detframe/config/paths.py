@@ -53,6 +53,12 @@ def where_there(path: str) -> str:
     return path if path and os.path.isfile(expanded(path)) else ""
 
 
+def config_beside(weights: str) -> Path | None:
+    """The config of the run that made some weights, where it lies beside them; None where there is none."""
+    config = expanded(weights).with_name("config.yaml") if weights else None
+    return config if config is not None and config.is_file() else None
+
+
 def cache_root() -> Path | None:
     """The folder that DETFRAME_CACHE names; None where it names none, and where it says that nothing is kept."""
     text = os.environ.get("DETFRAME_CACHE", "")

@@ -23,7 +23,7 @@ from detframe.compat import load_weights, read_weights
 from detframe.config import ConfigNode, as_config, import_carried, import_modules
 from detframe.config.arguments import flag
 from detframe.config.check import doubts
-from detframe.config.paths import expanded
+from detframe.config.paths import config_beside
 from detframe.data import Records, check_same_names, tiled
 from detframe.data.transforms import build_train_transforms
 from detframe.engine.batch_shapes import check_shapes
@@ -285,7 +285,7 @@ def evaluate(cfg: ConfigNode | str | Path, allow_custom_imports: bool = False) -
         exported, cfg = open_exported(cfg)
     if not cfg.DATASETS.TEST:
         raise InvalidValueError(
-            f"DATASETS.TEST is empty; name at least one data set of the catalog to evaluate on{_config_beside(cfg)}"
+            f"DATASETS.TEST is empty; name at least one data set of the catalog to evaluate on{_hint_at_config(cfg)}"
         )
     if not cfg.MODEL.WEIGHTS:
         raise InvalidValueError("MODEL.WEIGHTS is empty; name the checkpoint to evaluate")
@@ -310,10 +310,10 @@ def evaluate(cfg: ConfigNode | str | Path, allow_custom_imports: bool = False) -
             return _evaluate(subject, folder, log)
 
 
-def _config_beside(cfg: ConfigNode) -> str:
+def _hint_at_config(cfg: ConfigNode) -> str:
     """A hint at the config of the run that made the weights, where it lies beside them."""
-    config = expanded(cfg.MODEL.WEIGHTS).with_name("config.yaml") if cfg.MODEL.WEIGHTS else None
-    return f", or the config of the training: --config-file {config}" if config is not None and config.is_file() else ""
+    config = config_beside(cfg.MODEL.WEIGHTS)
+    return f", or the config of the training: --config-file {config}" if config else ""
 
 
 @dataclass(frozen=True)
